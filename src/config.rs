@@ -1,0 +1,162 @@
+//! What a client is set up with: key, timers, limits. Every wait and every buffer has its name here.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use crate::Error;
+
+/// An API key. It has no `Display`, its `Debug` is redacted, and it is sent in the `Authorization` header
+/// and nowhere else.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKey(Box<str>);
+
+impl ApiKey {
+    /// Takes a key as it stands in a file or a variable: spaces and line ends around it are removed.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if nothing is left, or if a character is left that
+    /// an HTTP header cannot carry (anything but visible ASCII). The message does not show the key.
+    pub fn new(key: &str) -> Result<Self, Error> {
+        let key = key.trim();
+        if key.is_empty() {
+            return Err(Error::invalid("the API key is empty"));
+        }
+        if !key.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Error::invalid("the API key has a character that is not visible ASCII"));
+        }
+        Ok(Self(key.into()))
+    }
+
+    /// The header's value.
+    pub(crate) fn bearer(&self) -> String {
+        format!("Bearer {}", self.0)
+    }
+
+    /// `text` without this key, for servers that echo it in their messages.
+    pub(crate) fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if text.contains(&*self.0) {
+            Cow::Owned(text.replace(&*self.0, "[redacted]"))
+        } else {
+            Cow::Borrowed(text)
+        }
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey([redacted])")
+    }
+}
+
+/// The timers of a request. `None` means no limit, which only the total has by default.
+///
+/// None of them runs while the stream waits for its consumer to take tokens, save
+/// [`deadline`](Self::deadline).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Timeouts {
+    /// Name lookup, TCP connect and TLS handshake together. It can pass at most once per attempt. Default
+    /// 30 s.
+    pub connect: Option<Duration>,
+    /// From the start of the request, its connection included, to the first token. Response headers
+    /// and keep-alive comments do not stop it: some servers send both at once and then queue the request for
+    /// minutes. Default 600 s.
+    pub first_token: Option<Duration>,
+    /// Between tokens: no byte of the body for this long. Bytes of framing alone do not count. Starts anew
+    /// with each read. Default 120 s.
+    pub chunk: Option<Duration>,
+    /// Between tokens: no event for this long, whatever else comes. A dead engine's front end was
+    /// seen sending keep-alive comments for ten minutes. Default 600 s.
+    pub content: Option<Duration>,
+    /// The whole request with everything in it, the wait for a slow consumer too. Default none.
+    pub deadline: Option<Duration>,
+    /// One write of the request: the server takes no bytes for this long. Default 30 s.
+    pub write: Option<Duration>,
+    /// After the end of a stream, how long to wait for the last bytes of its framing, so that the
+    /// connection can be used again. The consumer does not wait for it. Default 50 ms; zero for never.
+    pub drain: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Some(Duration::from_secs(30)),
+            first_token: Some(Duration::from_secs(600)),
+            chunk: Some(Duration::from_secs(120)),
+            content: Some(Duration::from_secs(600)),
+            deadline: None,
+            write: Some(Duration::from_secs(30)),
+            drain: Duration::from_millis(50),
+        }
+    }
+}
+
+/// The bounds of everything that could grow. Passing one is a typed error that names it
+/// ([`Limit`](crate::Limit)), except where a wait is named instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// One event of a stream, its lines together. Default 32 MiB.
+    pub event_bytes_max: usize,
+    /// How much of an error's body is read for its message; the rest is left. Default 64 KiB.
+    pub error_body_bytes_max: usize,
+    /// A body read as a whole ([`HttpResponse::text`](crate::HttpResponse::text)). Default 32 MiB.
+    pub body_bytes_max: usize,
+    /// Tokens in a stream's channel that the consumer has not taken. When it is full, the
+    /// stream stops reading from its socket until some are taken. Default 1,024.
+    pub channel_tokens_max: usize,
+    /// Bytes of text in a stream's channel that the consumer has not taken; when full, as above. One
+    /// token alone may be larger. Default 8 MiB.
+    pub channel_bytes_max: usize,
+    /// Streams at the same time, each on a reader thread of its own. What happens to one more is
+    /// [`WhenFull`]. Default 256.
+    pub streams_max: usize,
+}
+
+/// Status line and headers of a response together, in bytes; more is
+/// [`Limit::ResponseHeadBytes`](crate::Limit::ResponseHeadBytes). Not settable: it stays a little under the size of
+/// the connection's input buffer, which ureq does not grow.
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 15 << 10;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            event_bytes_max: 32 << 20,
+            error_body_bytes_max: 64 << 10,
+            body_bytes_max: 32 << 20,
+            channel_tokens_max: 1024,
+            channel_bytes_max: 8 << 20,
+            streams_max: 256,
+        }
+    }
+}
+
+/// What happens to a stream that is asked for when [`Limits::streams_max`] are running.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// It waits for its turn, in the order of asking; its timers run from when it was asked for.
+    #[default]
+    Wait,
+    /// It fails at once with [`Limit::Streams`](crate::Limit::Streams).
+    Fail,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_trimmed_checked_and_never_shown() {
+        let key = ApiKey::new(" sk-canary \r\n").unwrap();
+        assert_eq!(key.bearer(), "Bearer sk-canary");
+        assert_eq!(format!("{key:?}"), "ApiKey([redacted])");
+        assert_eq!(key.redact("bad key sk-canary!"), "bad key [redacted]!");
+        for bad in ["", " \n", "sk canary", "sk\r\nX-Evil: 1", "schlüssel"] {
+            let error = ApiKey::new(bad).unwrap_err();
+            assert!(bad.trim().is_empty() || !error.to_string().contains(bad), "{error}");
+        }
+    }
+}

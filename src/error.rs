@@ -1,0 +1,407 @@
+//! The one public error: what kind of failure, where it happened, what the server said.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The longest server message kept in an error, in characters.
+pub const SERVER_MESSAGE_CHARS_MAX: usize = 2_000;
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// Everything that can go wrong in this crate.
+///
+/// Branch on [`kind`](Self::kind) or on the predicates; the message is for people. It tells its own layer
+/// only: the cause, if there is one, is behind [`source`](std::error::Error::source). No API key is ever in
+/// it. Cloning is cheap (one reference count): the same error stands in the stream and in its report.
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+struct Inner {
+    kind: ErrorKind,
+    message: Cow<'static, str>,
+    server: Option<ServerError>,
+    progress: Option<Progress>,
+    request_id: Option<String>,
+    source: Option<Source>,
+}
+
+/// The kinds of failure, a closed list as far as their names go ([`as_str`](Self::as_str)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// What the caller gave cannot be used: a bad URL, a key with a line break, a file that is no
+    /// tokenizer. Nothing was sent.
+    InvalidInput,
+    /// No connection: name not found, host unreachable, TLS handshake failed. Nothing was sent.
+    Connect,
+    /// The host answered that nobody listens there. Nothing was sent.
+    Refused,
+    /// A named timer passed.
+    Timeout(Timer),
+    /// The connection ended before a finish reason or a terminator was seen.
+    Incomplete,
+    /// The server said no: an HTTP status other than 2xx, or an error inside the stream.
+    Server,
+    /// The answer has a good status but is no event stream.
+    NotEventStream,
+    /// The bytes break a rule that they must keep: HTTP framing, an id out of range.
+    Protocol,
+    /// A named limit was passed.
+    Limit(Limit),
+    /// Ended on purpose, by its guard.
+    Cancelled,
+    /// Something this server or this version cannot do.
+    Unsupported,
+}
+
+impl ErrorKind {
+    /// The stable name, as the command line prints it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidInput => "invalid_input",
+            Self::Connect => "connect",
+            Self::Refused => "refused",
+            Self::Timeout(_) => "timeout",
+            Self::Incomplete => "incomplete",
+            Self::Server => "server",
+            Self::NotEventStream => "not_event_stream",
+            Self::Protocol => "protocol",
+            Self::Limit(_) => "limit",
+            Self::Cancelled => "cancelled",
+            Self::Unsupported => "unsupported",
+        }
+    }
+}
+
+/// The timers of a request, see [`Timeouts`](crate::Timeouts).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Timer {
+    /// Name lookup, TCP connect and TLS handshake.
+    Connect,
+    /// From the start of the request to the first token.
+    FirstToken,
+    /// No bytes at all, between tokens.
+    Chunk,
+    /// No event; comments that keep the connection alive do not count.
+    Content,
+    /// The whole request.
+    Deadline,
+    /// The server does not take the request's bytes.
+    Write,
+}
+
+impl Timer {
+    /// The stable name: `connect`, `first_token`, `chunk`, `content`, `deadline`, `write`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::FirstToken => "first_token",
+            Self::Chunk => "chunk",
+            Self::Content => "content",
+            Self::Deadline => "deadline",
+            Self::Write => "write",
+        }
+    }
+}
+
+/// The limits that can be passed, see [`Limits`](crate::Limits).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Limit {
+    /// One event, its lines together.
+    EventBytes,
+    /// Status line and headers of a response.
+    ResponseHeadBytes,
+    /// The number of headers of a response.
+    ResponseHeaders,
+    /// A whole response body read at once.
+    BodyBytes,
+    /// Streams at the same time.
+    Streams,
+}
+
+impl Limit {
+    /// The stable name: `event_bytes_max`, `response_head_bytes_max`, `response_headers_max`,
+    /// `body_bytes_max`, `streams_max`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::EventBytes => "event_bytes_max",
+            Self::ResponseHeadBytes => "response_head_bytes_max",
+            Self::ResponseHeaders => "response_headers_max",
+            Self::BodyBytes => "body_bytes_max",
+            Self::Streams => "streams_max",
+        }
+    }
+}
+
+/// What a server said when it refused or failed, in whichever of the known shapes it said it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServerError {
+    /// The HTTP status, or the numeric `code` of an error that came inside a stream.
+    pub status: Option<u16>,
+    /// The message: control characters escaped, at most [`SERVER_MESSAGE_CHARS_MAX`] characters.
+    pub message: String,
+    /// The server's own name for the kind of error (`type` in most bodies), as it came.
+    pub kind: Option<String>,
+    /// The server's own code, where it is not a number.
+    pub code: Option<String>,
+    /// The request's field that the server complains of.
+    pub param: Option<String>,
+}
+
+/// How far a stream had come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Body bytes received, after the HTTP framing was taken off.
+    pub bytes: u64,
+    /// Events received.
+    pub events: u64,
+    /// Tokens received.
+    pub tokens: u64,
+    /// Time since the request was made.
+    pub elapsed: Duration,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            message: message.into(),
+            server: None,
+            progress: None,
+            request_id: None,
+            source: None,
+        }))
+    }
+
+    pub(crate) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::InvalidInput, message)
+    }
+
+    pub(crate) fn protocol(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::Protocol, message)
+    }
+
+    pub(crate) fn cancelled() -> Self {
+        Self::new(ErrorKind::Cancelled, "cancelled")
+    }
+
+    pub(crate) fn timeout(timer: Timer, limit: Duration) -> Self {
+        let what = match timer {
+            Timer::Connect => "no connection",
+            Timer::FirstToken => "no first token",
+            Timer::Chunk => "no bytes from the server",
+            Timer::Content => "no event from the server",
+            Timer::Deadline => "not finished",
+            Timer::Write => "the server took no bytes of the request",
+        };
+        Self::new(ErrorKind::Timeout(timer), format!("{what} within {limit:?} ({})", timer.as_str()))
+    }
+
+    pub(crate) fn limit(limit: Limit, max: u64) -> Self {
+        Self::new(ErrorKind::Limit(limit), format!("limit passed: {} is {max}", limit.as_str()))
+    }
+
+    pub(crate) fn server(server: ServerError) -> Self {
+        let message = match server.status {
+            Some(status) => format!("the server answered {status}: {}", server.message),
+            None => format!("the server reported an error: {}", server.message),
+        };
+        let mut error = Self::new(ErrorKind::Server, message);
+        error.edit(|inner| inner.server = Some(server));
+        error
+    }
+
+    pub(crate) fn with_source(mut self, source: impl Into<Source>) -> Self {
+        let source = source.into();
+        self.edit(|inner| inner.source = Some(source));
+        self
+    }
+
+    pub(crate) fn with_server(mut self, server: ServerError) -> Self {
+        self.edit(|inner| inner.server = Some(server));
+        self
+    }
+
+    pub(crate) fn with_request_id(mut self, request_id: Option<&str>) -> Self {
+        self.edit(|inner| inner.request_id = request_id.map(str::to_owned));
+        self
+    }
+
+    pub(crate) fn with_progress(mut self, progress: Progress) -> Self {
+        self.edit(|inner| inner.progress = Some(progress));
+        self
+    }
+
+    /// Errors are filled in before anybody else has a clone; a shared one is left as it is.
+    fn edit(&mut self, change: impl FnOnce(&mut Inner)) {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            change(inner);
+        }
+    }
+
+    /// What kind of failure this is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// What the server said, if it said anything.
+    #[must_use]
+    pub fn server_error(&self) -> Option<&ServerError> {
+        self.0.server.as_ref()
+    }
+
+    /// The HTTP status, or the status that an error inside a stream stands for.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        self.0.server.as_ref().and_then(|server| server.status)
+    }
+
+    /// How far the stream had come; `None` for failures outside a stream.
+    #[must_use]
+    pub fn progress(&self) -> Option<Progress> {
+        self.0.progress
+    }
+
+    /// The id under which the server knows the request, if it was told.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        self.0.request_id.as_deref()
+    }
+
+    /// A timer passed, whichever.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Timeout(_))
+    }
+
+    /// Nothing was sent: the failure came before or while connecting.
+    #[must_use]
+    pub fn is_connect(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Connect | ErrorKind::Refused | ErrorKind::Timeout(Timer::Connect))
+    }
+
+    /// Ended on purpose, by its guard.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.kind == ErrorKind::Cancelled
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.0;
+        f.write_str(&inner.message)?;
+        match (&inner.progress, &inner.request_id) {
+            (None, None) => Ok(()),
+            (None, Some(id)) => write!(f, " (request {})", id.escape_debug()),
+            (Some(at), id) => {
+                write!(f, " (after {} tokens, {} bytes, {:.3?}", at.tokens, at.bytes, at.elapsed)?;
+                match id {
+                    Some(id) => write!(f, ", request {})", id.escape_debug()),
+                    None => f.write_str(")"),
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, message, server, progress, request_id, source } = &*self.0;
+        let mut out = f.debug_struct("Error");
+        out.field("kind", kind).field("message", message);
+        if let Some(server) = server {
+            out.field("server", server);
+        }
+        if let Some(progress) = progress {
+            out.field("progress", progress);
+        }
+        if let Some(request_id) = request_id {
+            out.field("request_id", request_id);
+        }
+        if let Some(source) = source {
+            out.field("source", source);
+        }
+        out.finish()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&*self.0)
+    }
+}
+
+/// Text from outside as it may stand in a log line or a message: control characters (C0, C1, DEL) and
+/// the Unicode marks that turn the writing direction become escapes, and at most `chars_max` characters
+/// are kept.
+pub(crate) fn printable(text: &str, chars_max: usize) -> String {
+    let mut out = String::with_capacity(text.len().min(chars_max));
+    for (i, c) in text.chars().enumerate() {
+        if i == chars_max {
+            out.push('…');
+            break;
+        }
+        let turns_direction =
+            matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || turns_direction {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_pointer_and_can_cross_threads() {
+        fn crosses<T: Send + Sync + 'static>() {}
+        crosses::<Error>();
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+        assert_eq!(size_of::<Option<Error>>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn a_printed_chain_says_each_thing_once() {
+        let cause = std::io::Error::other("connection reset by peer");
+        let error = Error::new(ErrorKind::Incomplete, "the stream broke off").with_source(cause);
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        assert_eq!(error.to_string(), "the stream broke off");
+        assert_eq!(source.as_deref(), Some("connection reset by peer"));
+    }
+
+    #[test]
+    fn where_it_happened_is_in_the_message() {
+        let at = Progress { bytes: 42, events: 3, tokens: 2, elapsed: Duration::from_millis(1500) };
+        let error = Error::timeout(Timer::Chunk, Duration::from_secs(1))
+            .with_progress(at)
+            .with_request_id(Some("r\n1"));
+        assert_eq!(
+            error.to_string(),
+            "no bytes from the server within 1s (chunk) (after 2 tokens, 42 bytes, 1.500s, request r\\n1)"
+        );
+        assert!(error.is_timeout() && !error.is_connect());
+    }
+
+    #[test]
+    fn foreign_text_is_escaped_and_cut() {
+        assert_eq!(printable("a\u{1b}[31mb\u{9b}c\u{202e}d", 100), "a\\u{1b}[31mb\\u{9b}c\\u{202e}d");
+        assert_eq!(printable("äöü", 2), "äö…");
+    }
+}

@@ -1,0 +1,9 @@
+//! A blocking client that streams tokens, with the server's own token ids, from OpenAI-compatible model servers.
+
+mod config;
+mod error;
+mod token;
+
+pub use config::{ApiKey, Limits, RESPONSE_HEAD_BYTES_MAX, Timeouts, WhenFull};
+pub use error::{Error, ErrorKind, Limit, Progress, SERVER_MESSAGE_CHARS_MAX, ServerError, Timer};
+pub use token::{FinishReason, IdsExact, Inexact, StreamToken, TokenId, Usage};
