@@ -5,10 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::ApiKey;
+
 /// The longest server message kept in an error, in characters.
 pub const SERVER_MESSAGE_CHARS_MAX: usize = 2_000;
 
-type Source = Box<dyn std::error::Error + Send + Sync>;
+type Source = Arc<dyn std::error::Error + Send + Sync>;
 
 /// Everything that can go wrong in this crate.
 ///
@@ -18,7 +20,7 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 struct Inner {
     kind: ErrorKind,
@@ -84,6 +86,8 @@ impl ErrorKind {
 pub enum Timer {
     /// Name lookup, TCP connect and TLS handshake.
     Connect,
+    /// The head of a response, for requests made with [`HttpClient`](crate::HttpClient) directly.
+    Response,
     /// From the start of the request to the first token.
     FirstToken,
     /// No bytes at all, between tokens.
@@ -97,11 +101,12 @@ pub enum Timer {
 }
 
 impl Timer {
-    /// The stable name: `connect`, `first_token`, `chunk`, `content`, `deadline`, `write`.
+    /// The stable name: `connect`, `response`, `first_token`, `chunk`, `content`, `deadline`, `write`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connect => "connect",
+            Self::Response => "response",
             Self::FirstToken => "first_token",
             Self::Chunk => "chunk",
             Self::Content => "content",
@@ -199,6 +204,7 @@ impl Error {
     pub(crate) fn timeout(timer: Timer, limit: Duration) -> Self {
         let what = match timer {
             Timer::Connect => "no connection",
+            Timer::Response => "no response",
             Timer::FirstToken => "no first token",
             Timer::Chunk => "no bytes from the server",
             Timer::Content => "no event from the server",
@@ -217,37 +223,48 @@ impl Error {
             Some(status) => format!("the server answered {status}: {}", server.message),
             None => format!("the server reported an error: {}", server.message),
         };
-        let mut error = Self::new(ErrorKind::Server, message);
-        error.edit(|inner| inner.server = Some(server));
-        error
+        Self::new(ErrorKind::Server, message).with_server(server)
     }
 
-    pub(crate) fn with_source(mut self, source: impl Into<Source>) -> Self {
-        let source = source.into();
-        self.edit(|inner| inner.source = Some(source));
+    pub(crate) fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.edit().source = Some(source.into().into());
         self
     }
 
     pub(crate) fn with_server(mut self, server: ServerError) -> Self {
-        self.edit(|inner| inner.server = Some(server));
+        self.edit().server = Some(server);
         self
     }
 
     pub(crate) fn with_request_id(mut self, request_id: Option<&str>) -> Self {
-        self.edit(|inner| inner.request_id = request_id.map(str::to_owned));
+        self.edit().request_id = request_id.map(str::to_owned);
         self
     }
 
     pub(crate) fn with_progress(mut self, progress: Progress) -> Self {
-        self.edit(|inner| inner.progress = Some(progress));
+        self.edit().progress = Some(progress);
         self
     }
 
-    /// Errors are filled in before anybody else has a clone; a shared one is left as it is.
-    fn edit(&mut self, change: impl FnOnce(&mut Inner)) {
-        if let Some(inner) = Arc::get_mut(&mut self.0) {
-            change(inner);
+    /// Without the key, should the server have echoed it in its message.
+    pub(crate) fn redacted(mut self, key: &ApiKey) -> Self {
+        let inner = self.edit();
+        if let Cow::Owned(clean) = key.redact(&inner.message) {
+            inner.message = clean.into();
         }
+        if let Some(server) = &mut inner.server {
+            let words = [&mut server.kind, &mut server.code, &mut server.param].into_iter().flatten();
+            for text in words.chain([&mut server.message]) {
+                if let Cow::Owned(clean) = key.redact(text) {
+                    *text = clean;
+                }
+            }
+        }
+        self
+    }
+
+    fn edit(&mut self) -> &mut Inner {
+        Arc::make_mut(&mut self.0)
     }
 
     /// What kind of failure this is.

@@ -2,8 +2,12 @@
 
 mod config;
 mod error;
+mod http;
+mod pool;
+mod queue;
 mod token;
 
 pub use config::{ApiKey, Limits, RESPONSE_HEAD_BYTES_MAX, Timeouts, WhenFull};
 pub use error::{Error, ErrorKind, Limit, Progress, SERVER_MESSAGE_CHARS_MAX, ServerError, Timer};
+pub use http::{HttpClient, HttpClientBuilder, HttpResponse};
 pub use token::{FinishReason, IdsExact, Inexact, StreamToken, TokenId, Usage};

@@ -1,0 +1,191 @@
+//! A response, read in pieces.
+
+use std::fmt;
+use std::io::Read;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ureq::http::HeaderMap;
+use ureq::{Body, BodyReader};
+
+use super::slot::{CancelSlot, Wait};
+use super::{check_encoding, fault};
+use crate::config::{Limits, Timeouts};
+use crate::error::{Error, Limit, Timer};
+
+/// The most that one [`HttpResponse::chunk`] returns.
+const PIECE_BYTES_MAX: usize = 16 << 10;
+/// How long the body of an error may take to come. What has come by then is used.
+const ERROR_BODY_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How much may still come after the end of a stream before its connection is given up.
+const DRAIN_BYTES_MAX: usize = 4 << 10;
+
+/// The head of a response, and its body in pieces as they come.
+///
+/// Dropping it closes the connection, unless the body was read to its end: then the connection is used again.
+pub struct HttpResponse {
+    status: u16,
+    headers: HeaderMap,
+    body: BodyReader<'static>,
+    slot: Arc<CancelSlot>,
+    timeout: Duration,
+    limits: Limits,
+    piece: Vec<u8>,
+    bytes: u64,
+    /// The first failure. Reading on after it would bring a clean end that is none.
+    failed: Option<Error>,
+}
+
+impl HttpResponse {
+    pub(super) fn new(
+        response: ureq::http::Response<Body>,
+        slot: Arc<CancelSlot>,
+        timeout: Duration,
+        limits: Limits,
+    ) -> Result<Self, Error> {
+        let (parts, body) = response.into_parts();
+        check_encoding(&parts.headers)?;
+        Ok(Self {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body: body.into_reader(),
+            slot,
+            timeout,
+            limits,
+            piece: Vec::new(),
+            bytes: 0,
+            failed: None,
+        })
+    }
+
+    /// The status code.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The first header of this name, whatever its case, if it is visible ASCII.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The headers whose names begin with one of `prefixes` (in lower case), where they are visible ASCII.
+    pub(crate) fn headers_with<'a>(
+        &'a self,
+        prefixes: &'a [&str],
+    ) -> impl Iterator<Item = (&'a str, &'a str)> + 'a {
+        let wanted = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
+        self.headers
+            .iter()
+            .filter(move |(name, _)| wanted(name.as_str()))
+            .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+    }
+
+    /// Body bytes read so far, after HTTP's framing was taken off.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Blocks for the next piece of the body: what is there already, else what comes first. At most 16 KiB, of no
+    /// meaningful size. `None` is the end of the body.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout` when nothing comes for the client's `timeout`; `Incomplete` when the connection ends
+    /// within a body of known length. A body that ends with its connection (no length, not chunked) cannot be
+    /// told from a broken one: the caller must know how its content ends. After an error all
+    /// further calls return the same error.
+    pub fn chunk(&mut self) -> Result<Option<&[u8]>, Error> {
+        let wait = Wait::each(self.timeout, Timer::Chunk);
+        self.chunk_within(Some(wait))
+    }
+
+    pub(crate) fn chunk_within(&mut self, wait: Option<Wait>) -> Result<Option<&[u8]>, Error> {
+        let mut piece = std::mem::take(&mut self.piece);
+        piece.resize(PIECE_BYTES_MAX, 0);
+        let read = self.read(&mut piece, wait);
+        self.piece = piece;
+        match read? {
+            0 => Ok(None),
+            len => Ok(Some(&self.piece[..len])),
+        }
+    }
+
+    /// Reads the whole body as text; bytes that are not UTF-8 become U+FFFD.
+    ///
+    /// # Errors
+    ///
+    /// As [`chunk`](Self::chunk), and [`Limit::BodyBytes`] past 32 MiB.
+    pub fn text(mut self) -> Result<String, Error> {
+        let max = self.limits.body_bytes_max;
+        let mut whole = Vec::new();
+        while let Some(piece) = self.chunk()? {
+            if piece.len() > max - whole.len() {
+                return Err(Error::limit(Limit::BodyBytes, max as u64));
+            }
+            whole.extend_from_slice(piece);
+        }
+        Ok(String::from_utf8(whole).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+    }
+
+    /// Blocks for the next bytes of the body, as long as `wait` allows. Zero is the end of the body.
+    pub(crate) fn read(&mut self, into: &mut [u8], wait: Option<Wait>) -> Result<usize, Error> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        self.slot.set_wait(wait);
+        let result = self.body.read(into);
+        // A socket that was shut down on purpose may read as a clean end: the flag decides.
+        let error = match result {
+            Ok(_) if self.slot.is_cancelled() => Error::cancelled(),
+            Ok(len) => {
+                self.bytes += len as u64;
+                return Ok(len);
+            }
+            Err(error) => fault(error.into(), &self.slot, &Timeouts::default()),
+        };
+        self.failed = Some(error.clone());
+        Err(error)
+    }
+
+    /// The beginning of an error's body: what comes within the limits of time and size, however it ends.
+    pub(crate) fn error_body(&mut self) -> Vec<u8> {
+        let wait = Wait::since(Instant::now(), self.timeout.min(ERROR_BODY_WAIT_MAX), Timer::Response);
+        let max = self.limits.error_body_bytes_max;
+        let mut body = Vec::new();
+        while let Ok(Some(piece)) = self.chunk_within(Some(wait)) {
+            body.extend_from_slice(&piece[..piece.len().min(max - body.len())]);
+            if body.len() == max {
+                break;
+            }
+        }
+        body
+    }
+
+    /// After the content has ended: takes the rest of the framing, if it comes soon and is short, so that
+    /// the connection can be used again. True if it can.
+    pub(crate) fn drain(mut self, limit: Duration) -> bool {
+        let wait = Wait::since(Instant::now(), limit, Timer::Chunk);
+        let mut rest = [0; 512];
+        let mut taken = 0;
+        while taken <= DRAIN_BYTES_MAX {
+            match self.read(&mut rest, Some(wait)) {
+                Ok(0) => return true,
+                Ok(len) => taken += len,
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+}
+
+impl fmt::Debug for HttpResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpResponse")
+            .field("status", &self.status)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}

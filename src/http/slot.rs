@@ -1,0 +1,261 @@
+//! The place where a stream's guard and its reader thread meet: cancelled or not, on which socket, until when.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use ureq::unversioned::transport::ShutdownHandle;
+
+use crate::Timer;
+
+/// One per request. `cancel` may be called from any thread, at any time, any number of times; everything
+/// else belongs to the thread that makes the request.
+pub(crate) struct CancelSlot {
+    cancelled: AtomicBool,
+    state: Mutex<State>,
+    /// A byte of the answer has come.
+    answered: AtomicBool,
+    /// Disconnected by a cancel. Whatever waits beside the socket (a name lookup, a pause before a retry, a
+    /// full channel) selects on it.
+    woken: Receiver<()>,
+}
+
+struct State {
+    phase: Phase,
+    /// Dropped to wake the receivers of `woken`.
+    waker: Option<Sender<()>>,
+    /// The socket in use: none before it is connected and after its connection went back to the pool.
+    socket: Option<Weak<dyn ShutdownHandle>>,
+    /// The request, or its beginning, was handed to a connection.
+    sent: bool,
+    /// That connection had served an earlier request.
+    reused: bool,
+    wait: Option<Wait>,
+}
+
+/// Where the request stands, as far as a cancel cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Nothing is blocked in the operating system.
+    Idle,
+    /// Inside the operating system's connect, which cannot be interrupted: it ends with its own
+    /// timer, and the connection is then refused to the request.
+    Connecting,
+    /// Reading or writing a socket that a cancel shuts down.
+    Open,
+}
+
+/// The limit of the wait that the thread is about to begin.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wait {
+    /// Since when it runs; `None`: from the first time that the socket has to be waited for. Such a wait
+    /// begins with the same length each time, so that the socket's timeout need not be set anew for each read.
+    since: Option<Instant>,
+    pub(crate) limit: Duration,
+    pub(crate) timer: Timer,
+}
+
+impl Wait {
+    /// A limit that has been running since `since`.
+    pub(crate) fn since(since: Instant, limit: Duration, timer: Timer) -> Self {
+        Self { since: Some(since), limit, timer }
+    }
+
+    /// A limit that begins with the wait.
+    pub(crate) fn each(limit: Duration, timer: Timer) -> Self {
+        Self { since: None, limit, timer }
+    }
+
+    /// What is left at `now`.
+    pub(crate) fn left(&self, now: Instant) -> Duration {
+        match self.since {
+            Some(since) => self.limit.saturating_sub(now.saturating_duration_since(since)),
+            None => self.limit,
+        }
+    }
+}
+
+impl CancelSlot {
+    pub(crate) fn new() -> Arc<Self> {
+        let (waker, woken) = bounded(0);
+        Arc::new(Self {
+            cancelled: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
+            state: Mutex::new(State {
+                phase: Phase::Idle,
+                waker: Some(waker),
+                socket: None,
+                sent: false,
+                reused: false,
+                wait: None,
+            }),
+            woken,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds this lock; if something did, the state is still whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the request now: what is blocked in a read or write of the socket wakes, nothing is sent
+    /// afterwards. Returns false if the thread is inside a connect and will only be back when that ends.
+    pub(crate) fn cancel(&self) -> bool {
+        let mut state = self.lock();
+        self.cancelled.store(true, Ordering::Release);
+        state.waker = None;
+        // Under the lock: once `detach` has run, nobody can hit a socket that another stream now uses.
+        if let Some(socket) = state.socket.take().and_then(|socket| socket.upgrade()) {
+            socket.shutdown();
+        }
+        state.phase != Phase::Connecting
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Gets disconnected by a cancel; nothing is ever sent through it.
+    pub(crate) fn woken(&self) -> &Receiver<()> {
+        &self.woken
+    }
+
+    pub(crate) fn begin_connect(&self) {
+        self.lock().phase = Phase::Connecting;
+    }
+
+    pub(crate) fn end_connect(&self) {
+        let mut state = self.lock();
+        if state.phase == Phase::Connecting {
+            state.phase = Phase::Idle;
+        }
+    }
+
+    /// The request now uses this socket. False if it was cancelled before: then it must not use it.
+    pub(crate) fn attach(&self, socket: &Weak<dyn ShutdownHandle>) -> bool {
+        let mut state = self.lock();
+        if self.is_cancelled() {
+            return false;
+        }
+        state.socket = Some(socket.clone());
+        state.phase = Phase::Open;
+        true
+    }
+
+    /// The connection is about to go back to the pool.
+    pub(crate) fn detach(&self) {
+        let mut state = self.lock();
+        state.socket = None;
+        state.phase = Phase::Idle;
+    }
+
+    /// The request is about to go out; `reused`: on a connection that served an earlier one.
+    pub(crate) fn set_sent(&self, reused: bool) {
+        let mut state = self.lock();
+        (state.sent, state.reused) = (true, reused);
+        self.answered.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn was_sent(&self) -> bool {
+        self.lock().sent
+    }
+
+    pub(crate) fn set_answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// The connection was an old one and brought nothing: most likely the server had just closed it.
+    pub(crate) fn was_stale(&self) -> bool {
+        self.lock().reused && !self.answered.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn was_reused(&self) -> bool {
+        self.lock().reused
+    }
+
+    /// How long the next reads and writes may wait, together.
+    pub(crate) fn set_wait(&self, wait: Option<Wait>) {
+        self.lock().wait = wait;
+    }
+
+    /// What is left of the wait, which begins now if it had not begun; `None` without a limit.
+    pub(crate) fn begin_wait(&self) -> Option<Duration> {
+        let mut state = self.lock();
+        let wait = state.wait.as_mut()?;
+        let now = Instant::now();
+        let left = wait.left(now);
+        wait.since.get_or_insert(now);
+        Some(left)
+    }
+
+    /// The wait, if its limit has passed.
+    pub(crate) fn passed(&self) -> Option<Wait> {
+        let wait = self.lock().wait?;
+        wait.left(Instant::now()).is_zero().then_some(wait)
+    }
+}
+
+impl fmt::Debug for CancelSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        f.debug_struct("CancelSlot")
+            .field("cancelled", &self.is_cancelled())
+            .field("phase", &state.phase)
+            .field("wait", &state.wait)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Socket(AtomicUsize);
+
+    impl ShutdownHandle for Socket {
+        fn shutdown(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn socket() -> (Arc<Socket>, Weak<dyn ShutdownHandle>) {
+        let socket = Arc::new(Socket::default());
+        let weak: Weak<dyn ShutdownHandle> = Arc::<Socket>::downgrade(&socket);
+        (socket, weak)
+    }
+
+    #[test]
+    fn cancel_shuts_the_attached_socket_once_and_refuses_the_next() {
+        let slot = CancelSlot::new();
+        let (socket, weak) = self::socket();
+        assert!(slot.attach(&weak));
+        assert!(slot.cancel() && slot.cancel());
+        assert_eq!(socket.0.load(Ordering::Relaxed), 1);
+        assert!(!slot.attach(&weak));
+        assert!(slot.woken().recv().is_err());
+    }
+
+    #[test]
+    fn cancel_spares_a_socket_that_went_back_to_the_pool() {
+        let slot = CancelSlot::new();
+        let (socket, weak) = self::socket();
+        assert!(slot.attach(&weak));
+        slot.detach();
+        slot.cancel();
+        assert_eq!(socket.0.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn cancel_says_when_the_thread_is_stuck_in_connect() {
+        let slot = CancelSlot::new();
+        slot.begin_connect();
+        assert!(!slot.cancel());
+        slot.end_connect();
+        assert!(slot.cancel());
+    }
+}

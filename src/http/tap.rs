@@ -1,0 +1,172 @@
+//! What ureq lacks, in one thin layer around its connectors and transports.
+//!
+//! | need | how |
+//! | --- | --- |
+//! | cancel one stream | the socket's shutdown handle is handed to the stream's [`CancelSlot`] |
+//! | a limit that changes during the response | every wait is cut to the slot's [`Wait`](super::slot::Wait) |
+//! | silence that framing bytes do not break | that limit is for all socket reads of one body read together |
+//! | was the connection used before? | the transport remembers |
+//!
+//! The slot travels in a thread-local, set for the length of the call: ureq runs resolver, connector and
+//! transport on the calling thread, and has no per-request extension point that reaches a pooled
+//! transport. This file and `resolver` alone name `ureq::unversioned`, which is outside
+//! ureq's semver promise.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, ShutdownHandle, Transport,
+};
+use ureq::{Error, Timeout};
+
+use super::slot::CancelSlot;
+
+thread_local! {
+    static CURRENT: RefCell<Option<Arc<CancelSlot>>> = const { RefCell::new(None) };
+}
+
+/// Runs `call` with `slot` as the slot of every request that it makes on this thread.
+pub(crate) fn with_slot<T>(slot: &Arc<CancelSlot>, call: impl FnOnce() -> T) -> T {
+    struct Reset(Option<Arc<CancelSlot>>);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            CURRENT.with(|current| *current.borrow_mut() = self.0.take());
+        }
+    }
+    let _reset = Reset(CURRENT.with(|current| current.borrow_mut().replace(slot.clone())));
+    call()
+}
+
+pub(super) fn current_slot() -> Option<Arc<CancelSlot>> {
+    CURRENT.with(|current| current.borrow().clone())
+}
+
+/// What ureq is told when the slot is cancelled. Nobody reads it: the caller asks the slot first.
+pub(super) fn cancelled() -> Error {
+    Error::Io(io::Error::new(io::ErrorKind::ConnectionAborted, "cancelled"))
+}
+
+/// `timeout` cut to what the slot allows. An error if nothing is left: ureq's own transport would
+/// take zero for one second.
+pub(super) fn cut(timeout: NextTimeout, slot: Option<&CancelSlot>) -> Result<NextTimeout, Error> {
+    let mut timeout = timeout;
+    if let Some(left) = slot.and_then(CancelSlot::begin_wait) {
+        let left = left.into();
+        if left < timeout.after {
+            timeout.after = left;
+            timeout.reason = Timeout::PerRead;
+        }
+    }
+    if timeout.after.is_zero() { Err(Error::Timeout(timeout.reason)) } else { Ok(timeout) }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct TapConnector {
+    inner: DefaultConnector,
+}
+
+impl Connector<()> for TapConnector {
+    type Out = TapTransport;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        chained: Option<()>,
+    ) -> Result<Option<TapTransport>, Error> {
+        let slot = current_slot();
+        if slot.as_ref().is_some_and(|slot| slot.is_cancelled()) {
+            return Err(cancelled());
+        }
+        let socket: Arc<Mutex<Option<Weak<dyn ShutdownHandle>>>> = Arc::default();
+        let register = {
+            let (forward, socket, slot) = (details.register_shutdown.clone(), socket.clone(), slot.clone());
+            move |handle: Weak<dyn ShutdownHandle>| {
+                forward(handle.clone())?;
+                if slot.as_ref().is_some_and(|slot| !slot.attach(&handle)) {
+                    return Err(cancelled());
+                }
+                *socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
+                Ok(())
+            }
+        };
+        let details = ConnectionDetails {
+            uri: details.uri,
+            addrs: details.addrs.clone(),
+            resolver: details.resolver,
+            config: details.config,
+            request_level: details.request_level,
+            now: details.now,
+            timeout: cut(details.timeout, slot.as_deref())?,
+            current_time: details.current_time.clone(),
+            run_connector: details.run_connector.clone(),
+            register_shutdown: Arc::new(register),
+        };
+        if let Some(slot) = &slot {
+            slot.begin_connect();
+        }
+        let connected = self.inner.connect(&details, chained);
+        if let Some(slot) = &slot {
+            slot.end_connect();
+        }
+        let socket = socket.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(connected?.map(|inner| TapTransport { inner, socket, slot: None, used: false }))
+    }
+}
+
+pub(super) struct TapTransport {
+    inner: Box<dyn Transport>,
+    socket: Option<Weak<dyn ShutdownHandle>>,
+    /// The slot of the request that uses the connection now.
+    slot: Option<Arc<CancelSlot>>,
+    /// An earlier request went out on this connection.
+    used: bool,
+}
+
+impl Transport for TapTransport {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.inner.buffers()
+    }
+
+    /// The first thing that every request does on its connection, new or pooled.
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        if self.slot.is_none() {
+            if let (Some(slot), Some(socket)) = (current_slot(), &self.socket) {
+                if !slot.attach(socket) {
+                    return Err(cancelled());
+                }
+                slot.set_sent(std::mem::replace(&mut self.used, true));
+                self.slot = Some(slot);
+            }
+        }
+        self.inner.transmit_output(amount, cut(timeout, self.slot.as_deref())?)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        let came = self.inner.await_input(cut(timeout, self.slot.as_deref())?)?;
+        if let (true, Some(slot)) = (came, &self.slot) {
+            slot.set_answered();
+        }
+        Ok(came)
+    }
+
+    /// Called by ureq's pool only: before a connection goes idle, and again before it leaves the pool.
+    fn is_open(&mut self) -> bool {
+        if let Some(slot) = self.slot.take() {
+            slot.detach();
+        }
+        self.inner.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.inner.is_tls()
+    }
+}
+
+impl fmt::Debug for TapTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TapTransport").field(&self.inner).finish()
+    }
+}
