@@ -1,0 +1,218 @@
+//! Reader threads: one for each running stream, named, bounded in number, used again, ended when idle for long.
+//!
+//! A thread per stream is what blocking reads need; the pool is there for the bound, which a program that
+//! embeds the library wants, and to spare a busy one the making of threads.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::config::WhenFull;
+use crate::error::{Error, ErrorKind, Limit};
+
+/// How long an idle reader thread waits for another stream before it ends.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+/// Address space, not memory. A TLS handshake and JSON nested 127 deep took 48 KiB in a release build
+/// and 256 KiB in a debug build; the rest is for RSA chains, a panic's backtrace and the program's log sink.
+const STACK_BYTES: usize = 512 << 10;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Names a job that was handed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticket(u64);
+
+/// The handle of the pool. When the last clone goes, idle threads end at once and busy ones when their streams do.
+pub(crate) struct ReaderPool(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+    changed: Condvar,
+    threads_max: usize,
+    when_full: WhenFull,
+}
+
+#[derive(Default)]
+struct State {
+    /// Jobs that no thread has begun, in the order of asking.
+    waiting: VecDeque<(Ticket, Job)>,
+    threads: usize,
+    /// Those of them that wait for a job.
+    idle: usize,
+    next_ticket: u64,
+    closed: bool,
+}
+
+impl ReaderPool {
+    pub(crate) fn new(threads_max: usize, when_full: WhenFull) -> Self {
+        let threads_max = threads_max.max(1);
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        Self(Arc::new(Inner { state, changed, threads_max, when_full }))
+    }
+
+    /// Hands `job` to a thread, an idle one if there is one; or has it wait for its turn, or refuses it, when as
+    /// many as allowed are busy.
+    pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<Ticket, Error> {
+        let mut state = self.0.lock();
+        let ticket = Ticket(state.next_ticket);
+        state.next_ticket += 1;
+        if state.idle <= state.waiting.len() {
+            if state.threads < self.0.threads_max {
+                if let Err(error) = self.0.start_thread(state.next_ticket) {
+                    return Err(Error::new(ErrorKind::Limit(Limit::Streams), "no thread for the stream")
+                        .with_source(error));
+                }
+                state.threads += 1;
+            } else if self.0.when_full == WhenFull::Fail {
+                return Err(Error::limit(Limit::Streams, self.0.threads_max as u64));
+            }
+        }
+        state.waiting.push_back((ticket, Box::new(job)));
+        drop(state);
+        self.0.changed.notify_one();
+        Ok(ticket)
+    }
+
+    /// Takes back a job that no thread has begun. False if one has.
+    pub(crate) fn withdraw(&self, ticket: Ticket) -> bool {
+        let mut state = self.0.lock();
+        let place = state.waiting.iter().position(|(waiting, _)| *waiting == ticket);
+        let job = place.and_then(|place| state.waiting.remove(place));
+        drop(state);
+        job.is_some()
+    }
+}
+
+impl Drop for ReaderPool {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Jobs run outside the lock, so nothing panics inside it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start_thread(self: &Arc<Self>, number: u64) -> std::io::Result<()> {
+        let pool = self.clone();
+        let name = format!("tokenwire-{number}");
+        thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || pool.work()).map(drop)
+    }
+
+    fn work(&self) {
+        let mut state = self.lock();
+        loop {
+            if let Some((_, job)) = state.waiting.pop_front() {
+                drop(state);
+                // A panic is a bug; it must cost one stream, not the count of threads. The hook has printed it.
+                let _ = catch_unwind(AssertUnwindSafe(job));
+                state = self.lock();
+                continue;
+            }
+            if state.closed {
+                break;
+            }
+            state.idle += 1;
+            let (woken, wait) =
+                self.changed.wait_timeout(state, IDLE_MAX).unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            state.idle -= 1;
+            if wait.timed_out() && state.waiting.is_empty() {
+                break;
+            }
+        }
+        state.threads -= 1;
+    }
+}
+
+impl fmt::Debug for ReaderPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.0.lock();
+        f.debug_struct("ReaderPool")
+            .field("threads", &state.threads)
+            .field("idle", &state.idle)
+            .field("waiting", &state.waiting.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// A job that says that it runs and ends when it is told to.
+    fn job(name: u32, started: &Sender<u32>, go: &Receiver<()>) -> impl FnOnce() + Send + use<> {
+        let (started, go) = (started.clone(), go.clone());
+        move || {
+            started.send(name).unwrap();
+            let _ = go.recv();
+        }
+    }
+
+    fn until(what: &str, mut done: impl FnMut() -> bool) {
+        let end = std::time::Instant::now() + LONG;
+        while !done() {
+            assert!(std::time::Instant::now() < end, "{what} did not happen");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn jobs_over_the_bound_wait_in_order_and_threads_are_used_again() {
+        let pool = ReaderPool::new(2, WhenFull::Wait);
+        let ((started, starts), (go, gate)) = (unbounded(), bounded(0));
+        for name in 0..5 {
+            pool.run(job(name, &started, &gate)).unwrap();
+        }
+        let mut order: Vec<u32> = (0..2).map(|_| starts.recv_timeout(LONG).unwrap()).collect();
+        order.sort_unstable();
+        assert!(starts.recv_timeout(Duration::from_millis(20)).is_err(), "a third ran beside two");
+        for _ in 0..3 {
+            go.send(()).unwrap();
+            order.push(starts.recv_timeout(LONG).unwrap());
+        }
+        assert_eq!(order, [0, 1, 2, 3, 4]);
+        assert_eq!(pool.0.lock().threads, 2);
+        drop(go);
+        let inner = pool.0.clone();
+        drop(pool);
+        until("the end of all threads", || inner.lock().threads == 0);
+    }
+
+    #[test]
+    fn a_full_pool_refuses_if_told_to_and_a_withdrawn_job_never_runs() {
+        let ((started, starts), (go, gate)) = (unbounded(), bounded::<()>(0));
+        let refusing = ReaderPool::new(1, WhenFull::Fail);
+        refusing.run(job(0, &started, &gate)).unwrap();
+        starts.recv_timeout(LONG).unwrap();
+        let error = refusing.run(job(1, &started, &gate)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Limit(Limit::Streams));
+
+        let waiting = ReaderPool::new(1, WhenFull::Wait);
+        let first = waiting.run(job(2, &started, &gate)).unwrap();
+        starts.recv_timeout(LONG).unwrap();
+        let second = waiting.run(job(3, &started, &gate)).unwrap();
+        assert!(!waiting.withdraw(first) && waiting.withdraw(second) && !waiting.withdraw(second));
+        drop((go, refusing, waiting, started));
+        assert_eq!(starts.into_iter().count(), 0);
+    }
+
+    #[test]
+    fn a_panicking_job_costs_nothing_but_itself() {
+        let pool = ReaderPool::new(1, WhenFull::Wait);
+        pool.run(|| std::panic::resume_unwind(Box::new("a bug"))).unwrap();
+        let (done, finished) = bounded(1);
+        pool.run(move || done.send(()).unwrap()).unwrap();
+        finished.recv_timeout(LONG).unwrap();
+    }
+}

@@ -1,0 +1,240 @@
+//! The sending end of a stream's channel: bounded by tokens and by bytes, in front of a plain crossbeam receiver.
+//!
+//! crossbeam's bounded channel would bound the tokens but not their bytes, and a guard that joins while the channel
+//! is full would wait for ever. So the channel underneath is unbounded, and this end counts: `len()` says how
+//! many tokens the consumer has left, and their sizes are remembered in order. A look is needed only when the room
+//! seen at the last look is used up, so a consumer that keeps pace costs nothing. When there is no room
+//! the sender looks again after short pauses; it has nothing else to do then, and a cancel ends the pause.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use crate::StreamToken;
+
+/// The first pause when the channel is full. Doubles up to [`PAUSE_MAX`] while nothing is taken.
+const PAUSE_MIN: Duration = Duration::from_micros(100);
+/// The longest pause. A full channel holds a thousand tokens, so that no consumer runs dry in it, and a consumer that
+/// hangs up is noticed after it at the latest.
+const PAUSE_MAX: Duration = Duration::from_millis(10);
+
+/// Why nothing more can be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    /// The receiver was dropped.
+    ConsumerGone,
+    /// The slot was cancelled while the channel was full.
+    Cancelled,
+    /// The deadline passed while the channel was full.
+    Deadline,
+}
+
+pub(crate) struct TokenSender {
+    sender: Sender<StreamToken>,
+    /// Text bytes of the tokens sent and not known to be taken, oldest first, and their sum.
+    sizes: VecDeque<usize>,
+    bytes: usize,
+    /// Tokens that may be sent before the next look.
+    room: usize,
+    tokens_max: usize,
+    bytes_max: usize,
+    /// Set by a guard that joins: nobody may be reading, so nothing may wait for a reader.
+    lifted: Arc<AtomicBool>,
+    /// Time spent waiting for the consumer.
+    waited: Duration,
+}
+
+impl TokenSender {
+    pub(crate) fn new(
+        sender: Sender<StreamToken>,
+        tokens_max: usize,
+        bytes_max: usize,
+        lifted: Arc<AtomicBool>,
+    ) -> Self {
+        // Of zero tokens none could ever be sent.
+        let tokens_max = tokens_max.max(1);
+        Self {
+            sender,
+            sizes: VecDeque::new(),
+            bytes: 0,
+            room: tokens_max,
+            tokens_max,
+            bytes_max,
+            lifted,
+            waited: Duration::ZERO,
+        }
+    }
+
+    /// Time spent so far waiting for the consumer.
+    pub(crate) fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// Sends a token whose text has `size` bytes. Blocks while the channel is full: until the consumer takes some,
+    /// hangs up, a guard joins (then there is no bound any more), `woken` is disconnected or `deadline` passes. At a
+    /// deadline the token is sent all the same, for it was received before.
+    pub(crate) fn send(
+        &mut self,
+        token: StreamToken,
+        size: usize,
+        woken: &Receiver<()>,
+        deadline: Option<Instant>,
+    ) -> Result<(), Stopped> {
+        let mut room = Ok(());
+        if self.room == 0 || size > self.bytes_max - self.bytes.min(self.bytes_max) {
+            room = self.make_room(size, woken, deadline);
+            if matches!(room, Err(Stopped::Cancelled | Stopped::ConsumerGone)) {
+                return room;
+            }
+        }
+        self.room = self.room.saturating_sub(1);
+        self.bytes += size;
+        self.sizes.push_back(size);
+        self.sender.send(token).map_err(|_| Stopped::ConsumerGone)?;
+        room
+    }
+
+    /// Sends the last item of a stream, which no bound holds back.
+    pub(crate) fn send_last(self, token: StreamToken) {
+        // A consumer that has gone does not want it.
+        let _ = self.sender.send(token);
+    }
+
+    fn make_room(
+        &mut self,
+        size: usize,
+        woken: &Receiver<()>,
+        deadline: Option<Instant>,
+    ) -> Result<(), Stopped> {
+        let mut pause = PAUSE_MIN;
+        let mut before = usize::MAX;
+        let began = Instant::now();
+        let result = loop {
+            let queued = self.look();
+            // A token larger than the whole bound may be alone in the channel.
+            let fits = queued == 0 || (self.room > 0 && self.bytes + size <= self.bytes_max);
+            if fits || self.lifted.load(Ordering::Acquire) {
+                self.room = self.room.max(1);
+                break Ok(());
+            }
+            pause = if queued < before { PAUSE_MIN } else { PAUSE_MAX.min(pause * 2) };
+            before = queued;
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                break Err(Stopped::Deadline);
+            }
+            match woken.recv_timeout(left.unwrap_or(pause).min(pause)) {
+                Err(RecvTimeoutError::Timeout) => {}
+                _ => break Err(Stopped::Cancelled),
+            }
+        };
+        self.waited += began.elapsed();
+        result
+    }
+
+    /// Forgets the tokens that the consumer has taken; returns how many it has not.
+    fn look(&mut self) -> usize {
+        let queued = self.sender.len();
+        while self.sizes.len() > queued {
+            self.bytes -= self.sizes.pop_front().unwrap_or_default();
+        }
+        self.room = self.tokens_max.saturating_sub(queued);
+        queued
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use crossbeam_channel::{bounded, unbounded};
+
+    use super::*;
+
+    fn token(text: &str) -> StreamToken {
+        StreamToken::Token { text: text.to_owned(), id: None }
+    }
+
+    fn open(tokens_max: usize, bytes_max: usize) -> (TokenSender, Receiver<StreamToken>, Arc<AtomicBool>) {
+        let (sender, receiver) = unbounded();
+        let lifted = Arc::new(AtomicBool::new(false));
+        (TokenSender::new(sender, tokens_max, bytes_max, lifted.clone()), receiver, lifted)
+    }
+
+    /// Sends until the sender would have to wait, with a deadline that has passed.
+    fn fill(sender: &mut TokenSender, text: &str) -> usize {
+        let (_alive, woken) = bounded(0);
+        let mut sent = 0;
+        loop {
+            sent += 1;
+            match sender.send(token(text), text.len(), &woken, Some(Instant::now())) {
+                Ok(()) => {}
+                // The one over the bound is sent too.
+                Err(stopped) => {
+                    assert_eq!(stopped, Stopped::Deadline);
+                    return sent - 1;
+                }
+            }
+            assert!(sent < 10_000, "no bound");
+        }
+    }
+
+    #[test]
+    fn the_first_bound_reached_holds() {
+        // (tokens_max, bytes_max, text, how many fit)
+        let cases = [
+            (4, 1000, "abc", 4),
+            (1000, 10, "abc", 3),
+            (1000, 2, "abc", 1), // alone it may be larger
+            (1, 0, "", 1),
+            (0, 1000, "a", 1), // zero is taken for one
+            (5, 5, "", 5),
+        ];
+        for (tokens_max, bytes_max, text, fit) in cases {
+            let (mut sender, receiver, _) = open(tokens_max, bytes_max);
+            assert_eq!(fill(&mut sender, text), fit, "{tokens_max} tokens, {bytes_max} bytes, {text:?}");
+            assert_eq!(receiver.len(), fit + 1);
+            // Taking the one over the bound and one more makes room for one.
+            receiver.recv().unwrap();
+            receiver.recv().unwrap();
+            assert_eq!(fill(&mut sender, text), 1);
+        }
+    }
+
+    #[test]
+    fn a_full_channel_wakes_for_each_reason() {
+        let within = Duration::from_secs(10);
+        for reason in ["taken", "gone", "cancelled", "joined"] {
+            let (mut sender, receiver, lifted) = open(2, 1000);
+            assert_eq!(fill(&mut sender, "x"), 2);
+            receiver.recv().unwrap();
+            let (waker, woken) = bounded::<()>(0);
+            let sending = thread::spawn(move || {
+                sender.send(token("y"), 1, &woken, Some(Instant::now() + within)).map(|()| sender.waited())
+            });
+            thread::sleep(Duration::from_millis(20));
+            assert!(!sending.is_finished(), "{reason}: it must wait");
+            let mut kept = Some(receiver);
+            let expected = match reason {
+                "taken" => kept.as_ref().map(|r| r.recv()).map(|_| None),
+                "gone" => kept.take().map(|_| Some(Stopped::ConsumerGone)),
+                "cancelled" => {
+                    drop(waker);
+                    Some(Some(Stopped::Cancelled))
+                }
+                _ => {
+                    lifted.store(true, Ordering::Release);
+                    Some(None)
+                }
+            };
+            let result = sending.join().unwrap();
+            assert_eq!(Some(result.err()), expected, "{reason}");
+            if let Ok(waited) = result {
+                assert!(waited >= Duration::from_millis(10), "{reason}: {waited:?}");
+            }
+        }
+    }
+}
