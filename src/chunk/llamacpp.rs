@@ -1,0 +1,47 @@
+//! llama.cpp's native `/completion`.
+
+use super::json::{Chunk, Scalar};
+use super::{Piece, good_ids, mismatch, token_text};
+use crate::{Error, Usage};
+
+/// The text is `content`, the ids are `tokens`, and the last event has `"stop": true`; a request with
+/// `response_fields` can have that field cut off, so that `stop_type` tells it too.
+///
+/// Of a character of several tokens only the last id is sent: `tokens_predicted` shows it.
+pub(super) fn read<'a>(chunk: &mut Chunk<'a>) -> Result<(Piece<'a>, bool), Error> {
+    if chunk.choices.first().is_some() {
+        return Err(mismatch("llamacpp", "openai"));
+    }
+    let stop_type = chunk.stop_type.text().unwrap_or("none");
+    let ended = matches!(chunk.stop, Scalar::Bool(true)) || stop_type != "none";
+    let finish = match stop_type {
+        "eos" | "word" => Scalar::Text("stop".into()),
+        "limit" => Scalar::Text("length".into()),
+        _ => Scalar::Nothing,
+    };
+    let tokens = std::mem::take(&mut chunk.tokens);
+    // A progress event carries `"tokens": [0]`, which is no token.
+    let ids = if chunk.progress.is_given() { None } else { good_ids(tokens)? };
+    let piece = Piece {
+        text: token_text(std::mem::take(&mut chunk.content))?,
+        ids,
+        index: std::mem::take(&mut chunk.index),
+        finish,
+        counted: chunk.tokens_predicted.count(),
+        said_more: false,
+    };
+    Ok((piece, ended))
+}
+
+/// The counts in an event, on top of those of the events before it: the last event may lack some.
+/// `tokens_cached` is not read: it is how full the slot is, not what came from the cache.
+pub(super) fn usage(chunk: &Chunk<'_>, before: Option<Usage>) -> Option<Usage> {
+    let prompt_tokens = chunk.tokens_evaluated.count().or(before.map(|usage| usage.prompt_tokens));
+    let completion_tokens = chunk.tokens_predicted.count().or(before.map(|usage| usage.completion_tokens));
+    Some(Usage {
+        prompt_tokens: prompt_tokens?,
+        completion_tokens: completion_tokens?,
+        cached_tokens: chunk.timings.cache_n.count().or(before.and_then(|usage| usage.cached_tokens)),
+        reasoning_tokens: None,
+    })
+}

@@ -1,0 +1,617 @@
+//! Event data to tokens, usage, finish reason, or error: one file per wire dialect.
+//!
+//! ```text
+//!               ┌──────────── not JSON: counted, skipped ────────────┐
+//! event's data ─┤ "[DONE]" ──▶ Flow::Ended                           │
+//!               └ JSON ──▶ Chunk (json.rs) ──▶ wire's read() ──▶ Piece ──▶ tokens to the sink
+//!                             │                                    └──▶ tally.rs: ids against counts
+//!                             └──▶ error (server_error.rs) ──▶ Err: the stream is over
+//! ```
+//!
+//! A wire's file says where in a chunk its text, ids and finish reason stand, and nothing else. To add one:
+//! a variant of [`Wire`], a file with `read`, a line in `read_chunk` and one in `told_by`.
+
+mod chat;
+mod json;
+mod llamacpp;
+mod openai;
+mod server_error;
+mod tally;
+mod vllm_generate;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use self::json::{Choice, Chunk, Id, Ids, Scalar, Shape, Verbose};
+use self::tally::{ChoiceTally, Total};
+use crate::error::printable;
+use crate::{Error, ErrorKind, FinishReason, IdsExact, ServerError, TokenId, Usage};
+
+pub(crate) use self::server_error::server_error_from_body;
+
+/// The most choices that one stream can be decoded for, whatever
+/// [`choices_max`](ChunkDecoder::choices_max) asks for: state is kept for each.
+pub const CHOICES_MAX: u32 = 128;
+
+/// The longest request id of a server that is kept, in bytes; a longer one is not kept at all.
+const REQUEST_ID_BYTES_MAX: usize = 256;
+/// How much of the first line that was not JSON is shown.
+const PREVIEW_CHARS_MAX: usize = 80;
+
+/// The dialects in which servers stream, which are also the endpoints they stream from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Wire {
+    /// Requests as [`OpenAi`](Self::OpenAi); answers are told apart by the first chunk that says something.
+    #[default]
+    Auto,
+    /// `/v1/completions`, as vLLM, llama.cpp and most others have it.
+    OpenAi,
+    /// `/v1/chat/completions`.
+    Chat,
+    /// llama.cpp's native `/completion`.
+    LlamaCpp,
+    /// vLLM's `/inference/v1/generate`: ids in, ids out.
+    VllmGenerate,
+}
+
+impl Wire {
+    /// The name on the command line: `auto`, `openai`, `chat`, `llamacpp`, `vllm-generate`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::OpenAi => "openai",
+            Self::Chat => "chat",
+            Self::LlamaCpp => "llamacpp",
+            Self::VllmGenerate => "vllm-generate",
+        }
+    }
+}
+
+impl fmt::Display for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Wire {
+    type Err = Error;
+
+    /// # Errors
+    ///
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for any other word than those of [`as_str`](Self::as_str).
+    fn from_str(name: &str) -> Result<Self, Error> {
+        [Self::Auto, Self::OpenAi, Self::Chat, Self::LlamaCpp, Self::VllmGenerate]
+            .into_iter()
+            .find(|wire| wire.as_str() == name)
+            .ok_or_else(|| Error::invalid(format!("no wire is called {:?}", printable(name, 40))))
+    }
+}
+
+/// The program at the other end, as it was told or learned; it decides how ids are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Server {
+    /// vLLM.
+    Vllm,
+    /// llama.cpp's `llama-server`.
+    LlamaCpp,
+}
+
+/// Whether to go on reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Flow {
+    /// Decode the next event.
+    More,
+    /// The terminator came: call [`finish`](ChunkDecoder::finish); what follows has no meaning.
+    Ended,
+}
+
+/// How a complete answer ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Completion {
+    /// The server's own counts, if it sent any; the last it sent. Where each choice came with its own and none
+    /// for all of them, the generated tokens of all choices and the prompt tokens of one.
+    pub usage: Option<Usage>,
+    /// Why the first choice stopped; `None` if only the terminator came. Other choices:
+    /// [`finish_reason`](ChunkDecoder::finish_reason).
+    pub finish: Option<FinishReason>,
+    /// Whether the ids handed out are all the ids there were.
+    pub ids_exact: IdsExact,
+}
+
+/// Decodes the events of one answer.
+///
+/// Feed it each event's type and data; when it says [`Flow::Ended`], or when the bytes have ended, ask
+/// [`finish`](Self::finish) whether the answer is complete. It holds counters only: memory does not grow with the
+/// length of the answer. A chunk costs time in proportion to its length.
+///
+/// Ids and text do not go in step. Where a chunk has several ids and one text, the text goes with the first of
+/// them; a chunk with neither hands out nothing. A chunk with a bad id hands out nothing and ends the stream.
+///
+/// ```
+/// use tokenwire::{ChunkDecoder, Flow, Wire};
+///
+/// let mut tokens = Vec::new();
+/// let mut decoder = ChunkDecoder::new(Wire::Auto);
+/// let mut sink = |_choice, text, id| tokens.push((text, id));
+/// let chunk = r#"{"choices":[{"index":0,"text":" Paris","token_ids":[12095,13],"finish_reason":"stop"}]}"#;
+/// assert_eq!(decoder.decode("message", chunk, &mut sink)?, Flow::More);
+/// assert_eq!(decoder.decode("message", "[DONE]", &mut sink)?, Flow::Ended);
+///
+/// let completion = decoder.finish()?;
+/// assert_eq!(completion.finish.unwrap().as_str(), "stop");
+/// assert_eq!(tokens, [(" Paris".to_owned(), Some(12095)), (String::new(), Some(13))]);
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct ChunkDecoder {
+    /// As told; `Auto` until `told` knows better.
+    wire: Wire,
+    /// What the chunks turned out to be, while `wire` is `Auto`.
+    told: Option<Wire>,
+    server: Option<Server>,
+    request_id: Option<Box<str>>,
+    choices_max: u32,
+    /// By index; grown to the highest index seen, which is under `choices_max`.
+    choices: Vec<ChoiceTally>,
+    /// The usage of the whole request.
+    usage: Option<Usage>,
+    tokens: u64,
+    skipped: u64,
+    first_skipped: Option<Box<str>>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// The terminator was seen.
+    Ended,
+    /// `decode` has returned an error.
+    Failed,
+}
+
+/// What one chunk says of one choice, the same for every wire.
+struct Piece<'a> {
+    index: Scalar<'a>,
+    text: Cow<'a, str>,
+    /// Checked; `None` where the chunk has no place for ids.
+    ids: Option<Ids>,
+    finish: Scalar<'a>,
+    /// The server's running count of the choice's tokens.
+    counted: Option<u32>,
+    /// Something was generated that is not in `text`: a piece of a tool call.
+    said_more: bool,
+}
+
+impl ChunkDecoder {
+    /// A decoder for one answer with one choice.
+    #[must_use]
+    pub fn new(wire: Wire) -> Self {
+        Self {
+            wire,
+            told: None,
+            server: None,
+            request_id: None,
+            choices_max: 1,
+            choices: Vec::new(),
+            usage: None,
+            tokens: 0,
+            skipped: 0,
+            first_skipped: None,
+            state: State::Open,
+        }
+    }
+
+    /// How many choices there may be: a chunk with an index from `n` on ends the stream. Default 1, at most
+    /// [`CHOICES_MAX`], at least 1.
+    #[must_use]
+    pub fn choices_max(mut self, n: u32) -> Self {
+        self.choices_max = n.clamp(1, CHOICES_MAX);
+        self
+    }
+
+    /// Decodes one event: `event` is its type (`message` where the stream names none), `data` its data. Tokens go
+    /// to `sink` as choice, text and id.
+    ///
+    /// Data that is no JSON object is counted ([`skipped`](Self::skipped)) and otherwise ignored; the first
+    /// is logged at debug. Null, keys that are not known and chunks without choices are fine. Where a key
+    /// comes twice in one object, the last one counts.
+    ///
+    /// # Errors
+    ///
+    /// The stream is over; what was handed out stays valid. [`Server`](ErrorKind::Server) for an error in the
+    /// stream, in any of its shapes, with the numeric code as status: it decides, whatever else came or follows.
+    /// [`Protocol`](ErrorKind::Protocol) for an id or index out of range, a field of a type that cannot hold
+    /// tokens, or a chunk of another wire than the one this decoder was made for.
+    pub fn decode(
+        &mut self,
+        event: &str,
+        data: &str,
+        sink: &mut impl FnMut(u32, String, Option<TokenId>),
+    ) -> Result<Flow, Error> {
+        match self.state {
+            State::Ended => return Ok(Flow::Ended),
+            State::Failed => return Err(failed_before()),
+            State::Open => {}
+        }
+        let result = self.decode_open(event, data, sink);
+        match &result {
+            Ok(Flow::More) => {}
+            Ok(Flow::Ended) => self.state = State::Ended,
+            Err(_) => self.state = State::Failed,
+        }
+        result
+    }
+
+    /// Whether the answer is complete, asked when the bytes have ended or after [`Flow::Ended`].
+    ///
+    /// # Errors
+    ///
+    /// [`Incomplete`](ErrorKind::Incomplete) if neither the terminator was seen nor a finish reason for every
+    /// choice that was begun. After an error of [`decode`](Self::decode), [`Protocol`](ErrorKind::Protocol):
+    /// that error has told how the stream ended.
+    pub fn finish(&mut self) -> Result<Completion, Error> {
+        if self.state == State::Failed {
+            return Err(failed_before());
+        }
+        if !self.is_complete() {
+            let message = if self.tokens == 0 {
+                "the stream ended before it began: no token, no finish reason"
+            } else {
+                "the stream ended without a finish reason"
+            };
+            return Err(Error::new(ErrorKind::Incomplete, message));
+        }
+        Ok(Completion {
+            usage: self.usage(),
+            finish: self.finish_reason(0).cloned(),
+            ids_exact: self.ids_exact(),
+        })
+    }
+
+    /// Why a choice stopped, as far as that came.
+    #[must_use]
+    pub fn finish_reason(&self, choice: u32) -> Option<&FinishReason> {
+        self.choices.get(choice as usize)?.finish.as_ref()
+    }
+
+    /// The server's counts so far, see [`Completion::usage`].
+    #[must_use]
+    pub fn usage(&self) -> Option<Usage> {
+        self.usage.or_else(|| {
+            self.choices.iter().filter_map(|choice| choice.usage).reduce(|sum, next| Usage {
+                completion_tokens: sum.completion_tokens.saturating_add(next.completion_tokens),
+                ..next
+            })
+        })
+    }
+
+    /// Whether the ids handed out are all there were. Before the end, and after an error, it is never `Yes`; it is
+    /// `No` as soon as a gap is seen, and [`Unknown`](IdsExact::Unknown) else.
+    #[must_use]
+    pub fn ids_exact(&self) -> IdsExact {
+        let counted = self.usage.map(|usage| usage.completion_tokens.into());
+        let llama_cpp = self.server == Some(Server::LlamaCpp);
+        Total::of(&self.choices).ids_exact(counted, self.is_complete(), llama_cpp)
+    }
+
+    /// Tokens handed out, those without an id included.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
+    /// Tokens handed out that have an id.
+    #[must_use]
+    pub fn ids(&self) -> u64 {
+        Total::of(&self.choices).ids
+    }
+
+    /// The wire: as told, or as learned from the chunks; `Auto` while it is not known.
+    #[must_use]
+    pub fn wire(&self) -> Wire {
+        match self.wire {
+            Wire::Auto => self.told.unwrap_or(Wire::Auto),
+            told => told,
+        }
+    }
+
+    /// The server, if its chunks gave it away: vLLM by `token_ids` (null is enough) or its fingerprint, llama.cpp by
+    /// `__verbose`, `timings`, its native events or its fingerprint.
+    #[must_use]
+    pub fn server(&self) -> Option<Server> {
+        self.server
+    }
+
+    /// The id the server gave the request: the `id` of the chunks (`request_id` on vLLM's generate endpoint). As it
+    /// came: escape it before printing. One of more than 256 bytes is not kept.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        self.request_id.as_deref()
+    }
+
+    /// How many events were no JSON object and no terminator.
+    #[must_use]
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// The beginning of the first skipped event, control characters escaped.
+    #[must_use]
+    pub fn first_skipped(&self) -> Option<&str> {
+        self.first_skipped.as_deref()
+    }
+
+    // --- one event ---
+
+    fn decode_open(
+        &mut self,
+        event: &str,
+        data: &str,
+        sink: &mut impl FnMut(u32, String, Option<TokenId>),
+    ) -> Result<Flow, Error> {
+        if event == "error" {
+            return Err(Error::server(server_error_from_body(None, None, data.as_bytes())));
+        }
+        if data.trim() == "[DONE]" {
+            return Ok(Flow::Ended);
+        }
+        let Some(chunk) = serde_json::from_str::<Chunk<'_>>(data).ok().filter(|c| c.shape != Shape::Odd)
+        else {
+            self.skip(data);
+            return Ok(Flow::More);
+        };
+        let is_error = chunk.error.is_given() || chunk.object.text() == Some("error");
+        self.learn(&chunk);
+        // Tokens in the chunk of an error are tokens before it: no token is lost.
+        let read = self.read_chunk(chunk, sink);
+        if is_error { Err(Error::server(server_error_from_body(None, None, data.as_bytes()))) } else { read }
+    }
+
+    fn skip(&mut self, data: &str) {
+        self.skipped += 1;
+        if self.first_skipped.is_none() {
+            let preview = printable(data, PREVIEW_CHARS_MAX);
+            log::debug!("an event is no JSON object and is skipped, as others like it will be: {preview}");
+            self.first_skipped = Some(preview.into());
+        }
+    }
+
+    fn learn(&mut self, chunk: &Chunk<'_>) {
+        if self.request_id.is_none() {
+            self.request_id = [&chunk.id, &chunk.request_id]
+                .into_iter()
+                .filter_map(Scalar::text)
+                .find(|id| !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX)
+                .map(Into::into);
+        }
+        if self.told.is_none() {
+            self.told = told_by(chunk);
+        }
+        if self.server.is_none() {
+            self.server = server_of(chunk);
+        }
+    }
+
+    fn read_chunk(
+        &mut self,
+        mut chunk: Chunk<'_>,
+        sink: &mut impl FnMut(u32, String, Option<TokenId>),
+    ) -> Result<Flow, Error> {
+        let wire = self.wire();
+        if wire == Wire::LlamaCpp {
+            let (piece, ended) = llamacpp::read(&mut chunk)?;
+            // Something that has none of the native fields (an error, null) does not begin a choice.
+            if ended || is_native(&chunk) || piece.ids.is_some() || !piece.text.is_empty() {
+                let choice = self.hand_out(piece, sink)?;
+                choice.usage = llamacpp::usage(&chunk, choice.usage);
+            }
+            // With several choices, each has its own last event, and the bytes' end is the end.
+            return Ok(if ended && self.choices_max == 1 { Flow::Ended } else { Flow::More });
+        }
+        if chunk.choices.shape == Shape::Odd {
+            return Err(Error::protocol(format!("a chunk's choices are no list of at most {CHOICES_MAX}")));
+        }
+        let native_text = chunk.content.text().is_some_and(|text| !text.is_empty());
+        if is_native(&chunk) && (native_text || chunk.tokens.first().is_some()) {
+            return Err(mismatch(wire.as_str(), "llamacpp"));
+        }
+        self.count_usage(&chunk)?;
+        let mut verbose = chunk.verbose;
+        if chunk.progress.is_given() {
+            verbose.progress = chunk.progress;
+        }
+        for choice in chunk.choices.into_items() {
+            if choice.shape != Shape::Given {
+                return Err(Error::protocol("a choice is no object"));
+            }
+            // llama.cpp sends one choice a chunk; `__verbose` belongs to that one.
+            let verbose = std::mem::take(&mut verbose);
+            let piece = match wire {
+                Wire::Chat => chat::read(choice, verbose)?,
+                Wire::VllmGenerate => vllm_generate::read(choice)?,
+                // Nothing told the wire yet: a finish reason and ids stand in the same place on all.
+                _ => openai::read(choice, verbose)?,
+            };
+            self.hand_out(piece, sink)?;
+        }
+        Ok(Flow::More)
+    }
+
+    /// Usage beside choices is that choice's where there are several (llama.cpp with `n` of 2), and beside none that
+    /// of the whole. The last one wins: a LiteLLM proxy sends zeros in every chunk before the real one.
+    fn count_usage(&mut self, chunk: &Chunk<'_>) -> Result<(), Error> {
+        let Some(usage) = chunk.usage.usage() else { return Ok(()) };
+        match chunk.choices.first() {
+            Some(choice) if self.choices_max > 1 => {
+                let tally = self.choice(&choice.index)?.1;
+                tally.usage = Some(usage);
+                tally.counted = Some(usage.completion_tokens.into());
+            }
+            _ => self.usage = Some(usage),
+        }
+        Ok(())
+    }
+
+    fn hand_out(
+        &mut self,
+        piece: Piece<'_>,
+        sink: &mut impl FnMut(u32, String, Option<TokenId>),
+    ) -> Result<&mut ChoiceTally, Error> {
+        let (index, tally) = self.choice(&piece.index)?;
+        let mut tokens = 0;
+        let mut ids = piece.ids.into_iter().flat_map(Ids::into_items).peekable();
+        let mut text = piece.text;
+        if ids.peek().is_none() && (!text.is_empty() || piece.said_more) {
+            tally.said_without_id = true;
+            if !text.is_empty() {
+                tokens += 1;
+                sink(index, std::mem::take(&mut text).into_owned(), None);
+            }
+        }
+        for id in ids {
+            // `good_ids` let nothing else through.
+            let Id::Good(id) = id else { continue };
+            tokens += 1;
+            tally.ids += 1;
+            // The id of a token goes to the span of its first byte: the text goes with the first.
+            sink(index, std::mem::take(&mut text).into_owned(), Some(id));
+        }
+        if let Some(counted) = piece.counted.map(u64::from) {
+            tally.counted = Some(counted);
+            tally.ran_ahead |= counted > tally.ids;
+        }
+        if let Some(word) = piece.finish.text().filter(|word| !word.is_empty()) {
+            tally.finish = Some(FinishReason::from_wire(word));
+        }
+        self.tokens += tokens;
+        // The index was good a few lines above.
+        let tally = &mut self.choices[index as usize];
+        if piece.finish.text() == Some("error") {
+            let message = "the finish reason is \"error\"".to_owned();
+            return Err(Error::server(ServerError { message, ..Default::default() }));
+        }
+        Ok(tally)
+    }
+
+    /// The tally of a choice, begun by this. No index is 0.
+    fn choice(&mut self, index: &Scalar<'_>) -> Result<(u32, &mut ChoiceTally), Error> {
+        let index = if index.is_given() { index.count() } else { Some(0) };
+        let Some(index) = index.filter(|index| *index < self.choices_max) else {
+            let max = self.choices_max;
+            return Err(Error::protocol(format!("the index of a choice is out of range: {max} can come")));
+        };
+        let at = index as usize;
+        if self.choices.len() <= at {
+            self.choices.resize_with(at + 1, ChoiceTally::default);
+        }
+        let tally = &mut self.choices[at];
+        tally.begun = true;
+        Ok((index, tally))
+    }
+
+    fn is_complete(&self) -> bool {
+        let mut begun = self.choices.iter().filter(|choice| choice.begun).peekable();
+        match self.state {
+            State::Ended => true,
+            State::Failed => false,
+            State::Open => begun.peek().is_some() && begun.all(|choice| choice.finish.is_some()),
+        }
+    }
+}
+
+// --- what a chunk gives away ---
+
+/// The wire of a chunk that says enough.
+fn told_by(chunk: &Chunk<'_>) -> Option<Wire> {
+    let Some(choice) = chunk.choices.first() else {
+        return is_native(chunk).then_some(Wire::LlamaCpp);
+    };
+    if choice.delta.shape == Shape::Given {
+        Some(Wire::Chat)
+    } else if chunk.output_mode.is_given() || (chunk.request_id.is_given() && !chunk.id.is_given()) {
+        Some(Wire::VllmGenerate)
+    } else if choice.text.is_given() || choice.token_ids.shape == Shape::Given {
+        Some(Wire::OpenAi)
+    } else {
+        match chunk.object.text() {
+            Some("chat.completion.chunk") => Some(Wire::Chat),
+            Some("text_completion") => Some(Wire::OpenAi),
+            _ => None,
+        }
+    }
+}
+
+/// An event of llama.cpp's own endpoint; `choices` of any kind say that it is not.
+fn is_native(chunk: &Chunk<'_>) -> bool {
+    chunk.choices.shape == Shape::Missing
+        && (chunk.tokens.shape == Shape::Given
+            || chunk.content.text().is_some()
+            || matches!(chunk.stop, Scalar::Bool(_)))
+}
+
+fn server_of(chunk: &Chunk<'_>) -> Option<Server> {
+    let fingerprint = chunk.fingerprint.text().unwrap_or("").as_bytes();
+    let has_ids_key = |choice: &Choice<'_>| choice.token_ids.shape != Shape::Missing;
+    if chunk.choices.iter().any(has_ids_key) || fingerprint.starts_with(b"vllm") {
+        Some(Server::Vllm)
+    } else if chunk.verbose.shape == Shape::Given
+        || chunk.timings.shape == Shape::Given
+        || is_native(chunk)
+        || matches!(fingerprint, [b'b', digit, ..] if digit.is_ascii_digit())
+    {
+        Some(Server::LlamaCpp)
+    } else {
+        None
+    }
+}
+
+// --- helpers of the wires ---
+
+/// The ids of a choice, from the first of their places that the chunk has.
+fn ids_of(choice: &mut Choice<'_>, verbose: Verbose<'_>) -> Result<Option<Ids>, Error> {
+    let by_key = std::mem::take(&mut choice.token_ids);
+    if matches!(by_key.shape, Shape::Given | Shape::Odd) {
+        return good_ids(by_key);
+    }
+    if verbose.progress.is_given() {
+        return Ok(None);
+    }
+    if matches!(verbose.tokens.shape, Shape::Given | Shape::Odd) {
+        return good_ids(verbose.tokens);
+    }
+    let logprobs = std::mem::take(&mut choice.logprobs.content);
+    // Other servers have log-probabilities without ids.
+    if logprobs.iter().any(|logprob| matches!(logprob.0, Id::Nothing)) {
+        return Ok(None);
+    }
+    good_ids(logprobs.map(|logprob| logprob.0))
+}
+
+/// Lets through a list in which each entry is an id.
+fn good_ids(ids: Ids) -> Result<Option<Ids>, Error> {
+    match ids.shape {
+        Shape::Missing | Shape::Null => Ok(None),
+        Shape::Odd => Err(Error::protocol("the token ids of a chunk are no list, or one too long")),
+        Shape::Given if ids.iter().all(|id| matches!(id, Id::Good(_))) => Ok(Some(ids)),
+        Shape::Given => Err(Error::protocol("a token id is no whole number from 0 to 4294967295")),
+    }
+}
+
+fn token_text<'a>(text: Scalar<'a>) -> Result<Cow<'a, str>, Error> {
+    text.into_text().map_err(|()| Error::protocol("the text of a chunk is no string"))
+}
+
+fn mismatch(expected: &str, came: &str) -> Error {
+    Error::protocol(format!("a chunk of the {came} wire came where {expected} was expected"))
+}
+
+fn failed_before() -> Error {
+    Error::protocol("the stream has failed before; nothing after that is read")
+}

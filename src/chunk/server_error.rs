@@ -1,0 +1,246 @@
+//! What a server said when it refused, out of every shape in which servers say it.
+//!
+//! In a stream it is an event, before a stream the body of a response; the JSON is the same.
+
+use serde_json::Value;
+
+use crate::error::printable;
+use crate::{SERVER_MESSAGE_CHARS_MAX, ServerError};
+
+/// How much is shown of a body that has no message.
+const PREVIEW_CHARS_MAX: usize = 200;
+/// The longest of the short fields (kind, code, param) that is kept.
+const WORD_CHARS_MAX: usize = 200;
+
+/// The message in the body of a response. Always finds something to say: where the body has no message, what
+/// came instead. `status` is the response's; without one, a numeric code in the body takes its place.
+pub(crate) fn server_error_from_body(
+    status: Option<u16>,
+    content_type: Option<&str>,
+    body: &[u8],
+) -> ServerError {
+    let text = String::from_utf8_lossy(body);
+    // Some send the error as an event although the status is not 200.
+    let text = text.trim_start_matches('\u{feff}').trim();
+    let json = text.strip_prefix("data:").or_else(|| text.strip_prefix("error:")).unwrap_or(text).trim();
+    let parsed = serde_json::from_str::<Value>(json).ok();
+    if let Some(error) = parsed.as_ref().and_then(|value| server_error_from_json(status, value)) {
+        return error;
+    }
+    let kind = content_type.unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    let preview = || text.chars().take(PREVIEW_CHARS_MAX + 1).collect::<String>();
+    let message = if text.is_empty() {
+        "the body is empty".to_owned()
+    } else if kind.contains("html") || text.starts_with('<') {
+        html_message(text)
+    } else if parsed.is_some() || text.starts_with(['{', '[']) || kind.contains("json") {
+        format!("JSON without a message: {}", printable(&preview(), PREVIEW_CHARS_MAX))
+    } else if std::str::from_utf8(body).is_err() || !(kind.is_empty() || kind.starts_with("text/")) {
+        let kind = if kind.is_empty() { "no content type".to_owned() } else { printable(&kind, 100) };
+        format!("a body that is no message ({kind}): {}", printable(&preview(), PREVIEW_CHARS_MAX))
+    } else {
+        text.to_owned()
+    };
+    ServerError { status, message: printable(&message, SERVER_MESSAGE_CHARS_MAX), ..Default::default() }
+}
+
+/// The error in a JSON value, if it is one: `error` that is not null (an object or a string), `object` that is
+/// "error" (older vLLM), `detail` (FastAPI), or a bare `message`.
+pub(super) fn server_error_from_json(status: Option<u16>, value: &Value) -> Option<ServerError> {
+    let value = match value {
+        Value::Array(items) => items.first()?,
+        other => other,
+    };
+    let inner = match value.get("error") {
+        Some(Value::Null) | None => None,
+        Some(error) => Some(error),
+    };
+    let message = match inner {
+        Some(Value::String(message)) if !message.is_empty() => Some(message.clone()),
+        Some(object) => message_of(object).or_else(|| message_of(value)).or_else(|| Some(object.to_string())),
+        None => message_of(value),
+    }?;
+    // TGI and some routers put kind and code beside a string `error`.
+    let fields = inner.filter(|error| error.is_object()).unwrap_or(value);
+    let word = |key: &str| fields.get(key).and_then(Value::as_str).map(|w| printable(w, WORD_CHARS_MAX));
+    let code = fields.get("code").filter(|code| !code.is_null());
+    let status_in_code =
+        code.and_then(Value::as_u64).and_then(|c| u16::try_from(c).ok()).filter(|c| (100..=599).contains(c));
+    let code_word = match code {
+        Some(Value::String(code)) => Some(printable(code, WORD_CHARS_MAX)),
+        Some(other) if status_in_code.is_none() => Some(printable(&other.to_string(), WORD_CHARS_MAX)),
+        _ => None,
+    };
+    Some(ServerError {
+        status: status.or(status_in_code),
+        message: printable(&message, SERVER_MESSAGE_CHARS_MAX),
+        kind: word("type").or_else(|| word("error_type")),
+        code: code_word,
+        param: word("param"),
+    })
+}
+
+fn message_of(value: &Value) -> Option<String> {
+    ["message", "detail", "msg"].into_iter().find_map(|key| match value.get(key)? {
+        Value::String(message) if !message.is_empty() => Some(message.clone()),
+        Value::Array(details) if !details.is_empty() => Some(details_message(details)),
+        object @ Value::Object(_) => message_of(object).or_else(|| Some(object.to_string())),
+        _ => None,
+    })
+}
+
+/// FastAPI's list of complaints, `[{"loc": ["body", "max_tokens"], "msg": "..."}]`, as one line.
+fn details_message(details: &[Value]) -> String {
+    let one = |detail: &Value| {
+        let place = detail.get("loc").and_then(Value::as_array).map(|path| {
+            let step = |part: &Value| part.as_str().map_or_else(|| part.to_string(), str::to_owned);
+            path.iter().map(step).collect::<Vec<_>>().join(".")
+        });
+        let message = detail.get("msg").and_then(Value::as_str).map(str::to_owned);
+        let message = message.unwrap_or_else(|| detail.to_string());
+        place.map_or(message.clone(), |place| format!("{place}: {message}"))
+    };
+    details.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+/// The title of a page, else its words, with the tags taken out.
+fn html_message(page: &str) -> String {
+    let lower = page.to_ascii_lowercase();
+    // ASCII case changes no byte offset, so that positions in `lower` are positions in `page`.
+    let title = lower.find("<title").and_then(|open| {
+        let start = open + lower[open..].find('>')? + 1;
+        let end = start + lower[start..].find("</title")?;
+        Some(page[start..end].split_whitespace().collect::<Vec<_>>().join(" "))
+    });
+    match title {
+        Some(title) if !title.is_empty() => title,
+        _ => {
+            let mut words = String::new();
+            for piece in page.split('<') {
+                let text = piece.split_once('>').map_or("", |(_tag, text)| text);
+                words.extend(text.split_whitespace().flat_map(|word| [word, " "]));
+            }
+            let words = words.trim();
+            if words.is_empty() { "an HTML page without text".to_owned() } else { words.to_owned() }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// status, content type, body, and what is found: status, message, kind, code, param.
+    type Case = (Option<u16>, &'static str, &'static [u8], (Option<u16>, &'static str, [&'static str; 3]));
+
+    const CASES: &[Case] = &[
+        (
+            Some(400),
+            "application/json",
+            br#"{"error":{"message":"bad","type":"BadRequestError","param":"max_tokens","code":400}}"#,
+            (Some(400), "bad", ["BadRequestError", "", "max_tokens"]),
+        ),
+        // The response's status decides; a code that is a word is kept.
+        (
+            Some(429),
+            "application/json",
+            br#"{"error":{"message":"slow down","type":"requests","code":"rate_limit_exceeded"}}"#,
+            (Some(429), "slow down", ["requests", "rate_limit_exceeded", ""]),
+        ),
+        (Some(401), "application/json", br#"{"error":"Unauthorized"}"#, (Some(401), "Unauthorized", [""; 3])),
+        (Some(404), "application/json", br#"{"detail":"Not Found"}"#, (Some(404), "Not Found", [""; 3])),
+        (
+            Some(422),
+            "application/json",
+            br#"{"detail":[{"loc":["body","n",0],"msg":"too small","type":"x"},{"msg":"also"}]}"#,
+            (Some(422), "body.n.0: too small; also", [""; 3]),
+        ),
+        (
+            Some(400),
+            "application/json",
+            br#"{"object":"error","message":"old","type":"BadRequestError","param":null,"code":40301}"#,
+            (Some(400), "old", ["BadRequestError", "40301", ""]),
+        ),
+        (
+            Some(400),
+            "",
+            br#"{"error":{"message":"no model"},"message":"no model"}"#,
+            (Some(400), "no model", [""; 3]),
+        ),
+        (
+            None,
+            "",
+            br#"{"error":"overloaded","error_type":"overloaded"}"#,
+            (None, "overloaded", ["overloaded", "", ""]),
+        ),
+        (None, "", br#"{"error":{"message":"m","code":500}}"#, (Some(500), "m", [""; 3])),
+        // A number that is no HTTP status is not taken for one.
+        (None, "", br#"{"error":{"message":"m","code":99}}"#, (None, "m", ["", "99", ""])),
+        (None, "", br#"{"error":{"message":"m","code":65936}}"#, (None, "m", ["", "65936", ""])),
+        (None, "", br#"{"error":{"message":"m","code":-1}}"#, (None, "m", ["", "-1", ""])),
+        (None, "", br#"{"error":{"odd":1}}"#, (None, r#"{"odd":1}"#, [""; 3])),
+        (None, "", br#"{"error":true,"message":"beside"}"#, (None, "beside", [""; 3])),
+        (None, "", br#"[{"error":{"message":"in a list"}}]"#, (None, "in a list", [""; 3])),
+        (
+            Some(503),
+            "text/event-stream",
+            b"data: {\"error\":{\"message\":\"as an event\"}}\n\n",
+            (Some(503), "as an event", [""; 3]),
+        ),
+        (
+            Some(502),
+            "text/html",
+            b"<html><head><TITLE>\n502 Bad\n Gateway</title></head><body>x</body>",
+            (Some(502), "502 Bad Gateway", [""; 3]),
+        ),
+        (Some(504), "", b"<h1>Gateway</h1>\n<p>time-out</p>", (Some(504), "Gateway time-out", [""; 3])),
+        (Some(504), "text/html", b"<", (Some(504), "an HTML page without text", [""; 3])),
+        (
+            Some(422),
+            "text/plain; charset=utf-8",
+            b"Failed to\x1b[31m deserialize\n",
+            (Some(422), "Failed to\\u{1b}[31m deserialize", [""; 3]),
+        ),
+        (Some(503), "", b" \r\n", (Some(503), "the body is empty", [""; 3])),
+        (
+            Some(500),
+            "application/json",
+            br#"{"ok":false}"#,
+            (Some(500), r#"JSON without a message: {"ok":false}"#, [""; 3]),
+        ),
+        (
+            Some(500),
+            "application/octet-stream",
+            b"\x00\xff",
+            (Some(500), "a body that is no message (application/octet-stream): \\u{0}\u{fffd}", [""; 3]),
+        ),
+    ];
+
+    #[test]
+    fn the_message_is_found_in_every_shape() {
+        for (status, content_type, body, (found_status, message, words)) in CASES {
+            let error = server_error_from_body(*status, Some(*content_type), body);
+            let found = [&error.kind, &error.code, &error.param].map(|w| w.as_deref().unwrap_or(""));
+            assert_eq!(
+                (error.status, error.message.as_str(), found),
+                (*found_status, *message, *words),
+                "{}",
+                String::from_utf8_lossy(body)
+            );
+        }
+    }
+
+    #[test]
+    fn a_long_message_is_cut_and_no_body_panics() {
+        let long = "ä".repeat(SERVER_MESSAGE_CHARS_MAX + 9);
+        let error = server_error_from_body(Some(500), None, long.as_bytes());
+        assert_eq!(error.message.chars().count(), SERVER_MESSAGE_CHARS_MAX + 1);
+        // Every prefix of every case: cut JSON, cut tags, cut characters.
+        for (_, content_type, body, _) in CASES {
+            for end in 0..body.len() {
+                let error = server_error_from_body(None, Some(*content_type), &body[..end]);
+                assert!(!error.message.is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What was received of one choice, what the server counted, and what both together say of the ids.
+
+use crate::{FinishReason, IdsExact, Inexact, Usage};
+
+/// One choice so far.
+#[derive(Debug, Default)]
+pub(super) struct ChoiceTally {
+    /// Whether any chunk named this choice.
+    pub(super) begun: bool,
+    /// Ids handed out.
+    pub(super) ids: u64,
+    /// Text came, or a piece of a tool call, without any id.
+    pub(super) said_without_id: bool,
+    /// llama.cpp: `tokens_predicted` ran ahead of the ids, so that some were withheld.
+    pub(super) ran_ahead: bool,
+    /// The server's own running count of this choice's tokens.
+    pub(super) counted: Option<u64>,
+    /// Usage that came with this choice and not for the whole request.
+    pub(super) usage: Option<Usage>,
+    pub(super) finish: Option<FinishReason>,
+}
+
+/// What the choices come to.
+#[derive(Debug)]
+pub(super) struct Total {
+    pub(super) ids: u64,
+    said_without_id: bool,
+    ran_ahead: bool,
+    /// The sum of the choices' own counts, if each has one.
+    counted: Option<u64>,
+}
+
+impl Total {
+    pub(super) fn of(choices: &[ChoiceTally]) -> Self {
+        let mut total = Self { ids: 0, said_without_id: false, ran_ahead: false, counted: None };
+        let begun = choices.iter().filter(|choice| choice.begun);
+        for choice in begun.clone() {
+            total.ids += choice.ids;
+            total.said_without_id |= choice.said_without_id;
+            total.ran_ahead |= choice.ran_ahead;
+        }
+        if begun.clone().next().is_some() {
+            total.counted = begun.map(|choice| choice.counted).sum();
+        }
+        total
+    }
+
+    /// The verdict. `counted` is the server's count for the whole request, if it sent one; `complete`: the stream
+    /// came to its end. Before the end, the counts are no proof either way, only a gap already seen is.
+    pub(super) fn ids_exact(&self, counted: Option<u64>, complete: bool, llama_cpp: bool) -> IdsExact {
+        let received = self.ids;
+        let counted = counted.or(self.counted);
+        if self.said_without_id {
+            return IdsExact::No(if received == 0 { Inexact::NoIds } else { Inexact::TextWithoutId });
+        }
+        if self.ran_ahead {
+            let counted = counted.unwrap_or(0).max(received);
+            return IdsExact::No(Inexact::LostInCharacter { received, counted });
+        }
+        match counted {
+            _ if !complete => IdsExact::Unknown,
+            None => IdsExact::Unknown,
+            Some(counted) if counted == received => IdsExact::Yes,
+            Some(counted) if counted > received && llama_cpp => {
+                IdsExact::No(Inexact::LostInCharacter { received, counted })
+            }
+            Some(counted) => IdsExact::No(Inexact::CountDiffers { received, counted }),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! vLLM's `/inference/v1/generate`: ids in, ids out.
+
+use super::json::{Choice, Verbose};
+use super::{Piece, ids_of, token_text};
+use crate::Error;
+
+/// The ids are `choices[].token_ids`; `text` comes only if the request asked for `"output_mode": "text"`.
+pub(super) fn read<'a>(mut choice: Choice<'a>) -> Result<Piece<'a>, Error> {
+    Ok(Piece {
+        ids: ids_of(&mut choice, Verbose::default())?,
+        text: token_text(choice.text)?,
+        index: choice.index,
+        finish: choice.finish_reason,
+        counted: None,
+        said_more: false,
+    })
+}

@@ -1,0 +1,905 @@
+//! What is asked of a server: prompt, sampling parameters and extra fields to the JSON body, in each server's words.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use serde_json::{Map, Value};
+
+use crate::error::printable;
+use crate::{Error, ErrorKind, Server, TokenId, Wire};
+
+/// Headers that the client writes itself.
+const OWNED_HEADERS: [&str; 6] =
+    ["authorization", "host", "content-length", "transfer-encoding", "accept-encoding", "content-type"];
+
+/// How the model is to sample. `None` (or an empty list) sends nothing: the server's default holds.
+///
+/// ```
+/// let params = tokenwire::SamplingParams::default().max_tokens(64).temperature(0.0);
+/// assert_eq!(params.max_tokens, Some(64));
+/// assert_eq!(params.top_p, None);
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct SamplingParams {
+    /// The most tokens to generate. Default 16,384; `None` lets the server decide (vLLM: the rest of its context or
+    /// 16, by version; llama.cpp: no limit). Some count 0 as 1.
+    pub max_tokens: Option<u32>,
+    /// Tokens before a stop is heeded. llama.cpp has no such thing and ignores it.
+    pub min_tokens: Option<u32>,
+    /// 0 is greedy.
+    pub temperature: Option<f64>,
+    /// Nucleus sampling: the share of probability to sample from.
+    pub top_p: Option<f64>,
+    /// The least probability, relative to the best token's.
+    pub min_p: Option<f64>,
+    /// How many of the best tokens to sample from; -1 for all (llama.cpp: 0 as well).
+    pub top_k: Option<i32>,
+    /// Added against tokens that have occurred in the output.
+    pub presence_penalty: Option<f64>,
+    /// The same, by how often they have.
+    pub frequency_penalty: Option<f64>,
+    /// A factor against tokens that have occurred, the prompt included; 1 is none. llama.cpp's `repeat_penalty`.
+    pub repetition_penalty: Option<f64>,
+    /// The seed of the draw.
+    pub seed: Option<u64>,
+    /// Strings that end the answer, and are not in its text. The ids keep every token.
+    pub stop: Vec<String>,
+    /// Ids that end the answer, besides the model's own. llama.cpp ignores them: its stream goes on past one.
+    pub stop_token_ids: Vec<TokenId>,
+    /// Whether to go on past the model's end token.
+    pub ignore_eos: Option<bool>,
+    /// Added to the scores of these tokens, each named at most once.
+    pub logit_bias: Vec<(TokenId, f64)>,
+    /// Whether special tokens are left out of the text; their ids come all the same. Default false, unlike
+    /// vLLM's own: markers have to be seen. llama.cpp has no such thing.
+    pub skip_special_tokens: bool,
+}
+
+macro_rules! setters {
+    ($($field:ident: $type:ty,)*) => {
+        $(
+            /// Sets the field of the same name.
+            #[must_use]
+            pub fn $field(mut self, $field: $type) -> Self {
+                self.$field = $field.into();
+                self
+            }
+        )*
+    };
+}
+
+impl SamplingParams {
+    setters! {
+        max_tokens: u32,
+        min_tokens: u32,
+        temperature: f64,
+        top_p: f64,
+        min_p: f64,
+        top_k: i32,
+        presence_penalty: f64,
+        frequency_penalty: f64,
+        repetition_penalty: f64,
+        seed: u64,
+        stop: Vec<String>,
+        stop_token_ids: Vec<TokenId>,
+        ignore_eos: bool,
+        logit_bias: Vec<(TokenId, f64)>,
+        skip_special_tokens: bool,
+    }
+}
+
+impl Default for SamplingParams {
+    fn default() -> Self {
+        Self {
+            max_tokens: Some(16_384),
+            min_tokens: None,
+            temperature: None,
+            top_p: None,
+            min_p: None,
+            top_k: None,
+            presence_penalty: None,
+            frequency_penalty: None,
+            repetition_penalty: None,
+            seed: None,
+            stop: Vec::new(),
+            stop_token_ids: Vec::new(),
+            ignore_eos: None,
+            logit_bias: Vec::new(),
+            skip_special_tokens: false,
+        }
+    }
+}
+
+/// What the model is to go on from.
+#[derive(Clone, PartialEq)]
+pub(crate) enum Prompt {
+    Ids(Vec<TokenId>),
+    Text(String),
+}
+
+/// One request for a streamed completion with one choice.
+///
+/// `Debug` shows how long the prompt is, which extra fields there are and which headers, but neither text nor
+/// values: a header or a proxy's extra field can be a credential.
+///
+/// ```
+/// use tokenwire::{CompletionRequest, SamplingParams, Wire};
+///
+/// let request = CompletionRequest::ids([785, 6722, 315])
+///     .sampling(SamplingParams::default().max_tokens(8).stop_token_ids(vec![151645]))
+///     .priority(-1)
+///     .extra("guided_backend", "auto");
+/// let body = request.to_json(Some("my-model"), Wire::OpenAi, None)?;
+/// assert!(body.starts_with(br#"{"model":"my-model","prompt":[785,6722,315],"max_tokens":8,"#));
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct CompletionRequest {
+    pub(crate) prompt: Prompt,
+    pub(crate) sampling: SamplingParams,
+    priority: Option<i32>,
+    model: Option<String>,
+    structured_output: Option<Value>,
+    cache_salt: Option<String>,
+    cache_prompt: Option<bool>,
+    extras: Map<String, Value>,
+    headers: Vec<(String, String)>,
+    request_id: Option<String>,
+}
+
+impl CompletionRequest {
+    /// From token ids, which the server takes as they are.
+    #[must_use]
+    pub fn ids(ids: impl Into<Vec<TokenId>>) -> Self {
+        Self::new(Prompt::Ids(ids.into()))
+    }
+
+    /// From text, which the server encodes. Such a request cannot be resumed: its ids are not known.
+    #[must_use]
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::new(Prompt::Text(text.into()))
+    }
+
+    fn new(prompt: Prompt) -> Self {
+        Self {
+            prompt,
+            sampling: SamplingParams::default(),
+            priority: None,
+            model: None,
+            structured_output: None,
+            cache_salt: None,
+            cache_prompt: None,
+            extras: Map::new(),
+            headers: Vec::new(),
+            request_id: None,
+        }
+    }
+
+    /// How to sample. Default: [`SamplingParams::default`].
+    #[must_use]
+    pub fn sampling(mut self, sampling: SamplingParams) -> Self {
+        self.sampling = sampling;
+        self
+    }
+
+    /// vLLM's priority: lower is earlier. Without priority scheduling the server ignores it; llama.cpp always does.
+    /// Default: not sent.
+    #[must_use]
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
+    /// The model, in place of the client's.
+    #[must_use]
+    pub fn model(mut self, model: impl Into<String>) -> Self {
+        self.model = Some(model.into());
+        self
+    }
+
+    /// What the answer must look like, in vLLM's words for `structured_outputs`: an object with one of `json` (a
+    /// schema), `regex`, `choice`, `grammar`. llama.cpp knows the schema and the grammar, and is told in its own words.
+    /// Default: free.
+    #[must_use]
+    pub fn structured_output(mut self, structured_output: impl Into<Value>) -> Self {
+        self.structured_output = Some(structured_output.into());
+        self
+    }
+
+    /// vLLM: requests share cached prefixes only with those of the same salt. Default: none.
+    #[must_use]
+    pub fn cache_salt(mut self, salt: impl Into<String>) -> Self {
+        self.cache_salt = Some(salt.into());
+        self
+    }
+
+    /// llama.cpp: whether a prefix in the slot's cache may be used. Default: not sent, which is yes there; no makes greedy
+    /// text the same each time. vLLM ignores it.
+    #[must_use]
+    pub fn cache_prompt(mut self, cache_prompt: bool) -> Self {
+        self.cache_prompt = Some(cache_prompt);
+        self
+    }
+
+    /// One more field of the body. It wins over the field of the same name that this request would write; where both are
+    /// objects (`stream_options`, vLLM's `sampling_params`), they are merged. What would make the answer another thing
+    /// than a stream of one choice is refused by [`validate`](Self::validate).
+    #[must_use]
+    pub fn extra(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.extras.insert(key.into(), value.into());
+        self
+    }
+
+    /// Many such fields.
+    #[must_use]
+    pub fn extras(mut self, extras: Map<String, Value>) -> Self {
+        self.extras.extend(extras);
+        self
+    }
+
+    /// One more header. The client's own ([`validate`](Self::validate) lists them) cannot be set here.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// The id by which the server is to know this request: sent as the header `x-request-id` and, on vLLM's generate
+    /// endpoint, in the body. Default: the server makes one up.
+    #[must_use]
+    pub fn request_id(mut self, id: impl Into<String>) -> Self {
+        self.request_id = Some(id.into());
+        self
+    }
+
+    /// The headers of this request, the id's included: name and value.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        let id = self.request_id.as_deref().map(|id| ("x-request-id", id));
+        self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(id)
+    }
+
+    /// Whether this can be sent at all. [`to_json`](Self::to_json) asks it too.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](ErrorKind::InvalidInput): no prompt ids (vLLM refuses that, llama.cpp answers nothing); a number
+    /// that is not finite; a token twice in `logit_bias`; a header or request id with characters that a header
+    /// cannot carry, or a header that the client writes itself (`authorization`, `host`, `content-length`,
+    /// `content-type`, `transfer-encoding`, `accept-encoding`).
+    /// [`Unsupported`](ErrorKind::Unsupported): an extra field that turns streaming off or asks for more than one choice
+    /// (each needs a stream of its own).
+    pub fn validate(&self) -> Result<(), Error> {
+        if matches!(&self.prompt, Prompt::Ids(ids) if ids.is_empty()) {
+            return Err(Error::invalid("the prompt has no ids"));
+        }
+        self.sampling.validate()?;
+        if let Some(id) = &self.request_id {
+            if id.is_empty() || !id.bytes().all(|b| b.is_ascii_graphic()) {
+                return Err(Error::invalid("the request id is not visible ASCII"));
+            }
+        }
+        for (name, value) in &self.headers {
+            validate_header(name, value)?;
+        }
+        validate_extras(&self.extras)?;
+        match self.extras.get("sampling_params") {
+            Some(Value::Object(nested)) => validate_extras(nested),
+            _ => Ok(()),
+        }
+    }
+
+    /// The body, which asks for a stream, for usage, and for ids in the server's own way. `model` is the client's, for
+    /// requests that name none. `server` is what is known of it; unknown on [`Wire::OpenAi`], ids are asked for in the
+    /// ways of all (each ignores the others' fields) and the first chunk tells
+    /// ([`ChunkDecoder::server`](crate::ChunkDecoder::server)).
+    ///
+    /// Takes time in proportion to the prompt; ids are written as they stand.
+    ///
+    /// # Errors
+    ///
+    /// As [`validate`](Self::validate); [`Unsupported`](ErrorKind::Unsupported) also for [`Wire::Chat`], which takes
+    /// messages and no prompt, for text on [`Wire::VllmGenerate`], and for a structured output that llama.cpp, if that is
+    /// the server, does not know.
+    pub fn to_json(&self, model: Option<&str>, wire: Wire, server: Option<Server>) -> Result<Vec<u8>, Error> {
+        self.validate()?;
+        let server = if wire == Wire::LlamaCpp { Some(Server::LlamaCpp) } else { server };
+        if wire == Wire::Chat {
+            return Err(unsupported("the chat endpoint takes messages, not a prompt"));
+        }
+        if wire == Wire::VllmGenerate && !matches!(self.prompt, Prompt::Ids(_)) {
+            return Err(unsupported("vLLM's generate endpoint takes ids, not text"));
+        }
+        if server == Some(Server::LlamaCpp)
+            && self.structured_output.is_some()
+            && self.structured_for_llama_cpp().is_none()
+        {
+            return Err(unsupported(
+                "llama.cpp knows structured output by `json` (a schema) or `grammar` only",
+            ));
+        }
+        let capacity = match &self.prompt {
+            Prompt::Ids(ids) => ids.len() * 7,
+            Prompt::Text(text) => text.len(),
+        };
+        let mut json = Vec::with_capacity(capacity + 1024);
+        let body = Body { request: self, model: self.model.as_deref().or(model), wire, server };
+        serde_json::to_writer(&mut json, &body)
+            .map_err(|error| Error::invalid("the request cannot be written as JSON").with_source(error))?;
+        Ok(json)
+    }
+
+    /// Where a request of this wire is posted, under a base URL that ends in `/v1`: the URL without its query. llama.cpp's
+    /// and vLLM's own endpoints stand beside `/v1`, not under it.
+    ///
+    /// ```
+    /// use tokenwire::{CompletionRequest, Wire};
+    ///
+    /// let url = |wire| CompletionRequest::url("http://127.0.0.1:8000/v1/", wire);
+    /// assert_eq!(url(Wire::OpenAi), "http://127.0.0.1:8000/v1/completions");
+    /// assert_eq!(url(Wire::LlamaCpp), "http://127.0.0.1:8000/completion");
+    /// ```
+    #[must_use]
+    pub fn url(base_url: &str, wire: Wire) -> String {
+        let base = base_url.trim_end_matches('/');
+        let (path, under_root) = Self::path(wire);
+        let base = if under_root { base.strip_suffix("/v1").unwrap_or(base) } else { base };
+        format!("{base}{path}")
+    }
+
+    /// The path of a wire's endpoint, and whether it stands under the server's root (true) or under the base URL, which
+    /// ends in `/v1` (false).
+    #[must_use]
+    pub fn path(wire: Wire) -> (&'static str, bool) {
+        match wire {
+            Wire::Auto | Wire::OpenAi => ("/completions", false),
+            Wire::Chat => ("/chat/completions", false),
+            Wire::LlamaCpp => ("/completion", true),
+            Wire::VllmGenerate => ("/inference/v1/generate", true),
+        }
+    }
+
+    /// llama.cpp's field for the structured output, if it has one.
+    fn structured_for_llama_cpp(&self) -> Option<(&'static str, &Value)> {
+        let asked = self.structured_output.as_ref()?;
+        let schema =
+            asked.get("json").filter(|schema| schema.is_object()).map(|schema| ("json_schema", schema));
+        schema.or_else(|| Some(("grammar", asked.get("grammar").filter(|grammar| grammar.is_string())?)))
+    }
+}
+
+impl fmt::Debug for CompletionRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // In full, so that a new field has to be decided about here.
+        let Self {
+            prompt,
+            sampling,
+            priority,
+            model,
+            structured_output,
+            cache_salt,
+            cache_prompt,
+            extras,
+            headers,
+            request_id,
+        } = self;
+        let prompt = match prompt {
+            Prompt::Ids(ids) => format!("{} ids", ids.len()),
+            Prompt::Text(text) => format!("{} bytes of text", text.len()),
+        };
+        f.debug_struct("CompletionRequest")
+            .field("prompt", &format_args!("{prompt}"))
+            .field("sampling", sampling)
+            .field("priority", priority)
+            .field("model", model)
+            .field("structured_output", &structured_output.is_some())
+            // The salt keeps tenants apart: knowing it opens their cache's timing.
+            .field("cache_salt", &cache_salt.is_some())
+            .field("cache_prompt", cache_prompt)
+            .field("extras", &extras.keys().collect::<Vec<_>>())
+            .field("headers", &headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("request_id", request_id)
+            .finish()
+    }
+}
+
+// --- what is refused ---
+
+fn unsupported(message: &'static str) -> Error {
+    Error::new(ErrorKind::Unsupported, message)
+}
+
+impl SamplingParams {
+    fn validate(&self) -> Result<(), Error> {
+        let floats = [
+            ("temperature", self.temperature),
+            ("top_p", self.top_p),
+            ("min_p", self.min_p),
+            ("presence_penalty", self.presence_penalty),
+            ("frequency_penalty", self.frequency_penalty),
+            ("repetition_penalty", self.repetition_penalty),
+        ];
+        for (name, value) in floats {
+            if value.is_some_and(|value| !value.is_finite()) {
+                return Err(Error::invalid(format!("{name} is not a finite number")));
+            }
+        }
+        let mut biased: Vec<TokenId> = self.logit_bias.iter().map(|(id, _)| *id).collect();
+        biased.sort_unstable();
+        if let Some(twice) = biased.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::invalid(format!("logit_bias names token {} twice", twice[0])));
+        }
+        match self.logit_bias.iter().find(|(_, bias)| !bias.is_finite()) {
+            Some((id, _)) => {
+                Err(Error::invalid(format!("the logit_bias of token {id} is not a finite number")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// RFC 9110, 5.1 and 5.5: a name is a token, a value visible ASCII with blanks inside (`obs-text` is left out).
+fn validate_header(name: &str, value: &str) -> Result<(), Error> {
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Err(Error::invalid(format!("{:?} is no header name", printable(name, 80))));
+    }
+    if OWNED_HEADERS.iter().any(|owned| owned.eq_ignore_ascii_case(name)) {
+        return Err(Error::invalid(format!("the client writes the header {name} itself")));
+    }
+    // The value is not shown: it may be a credential.
+    if value.trim() != value || !value.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
+        return Err(Error::invalid(format!("the value of the header {name} is not visible ASCII")));
+    }
+    Ok(())
+}
+
+fn validate_extras(extras: &Map<String, Value>) -> Result<(), Error> {
+    if extras.get("stream").is_some_and(|stream| *stream != Value::Bool(true)) {
+        return Err(unsupported("an extra field turns streaming off"));
+    }
+    for key in ["n", "best_of"] {
+        if extras.get(key).is_some_and(|n| !n.is_null() && n.as_u64() != Some(1)) {
+            return Err(unsupported("more than one choice: each needs a stream of its own"));
+        }
+    }
+    Ok(())
+}
+
+// --- the body ---
+
+/// Serialized straight from the request: a long prompt never becomes a tree of JSON values.
+struct Body<'a> {
+    request: &'a CompletionRequest,
+    model: Option<&'a str>,
+    wire: Wire,
+    server: Option<Server>,
+}
+
+impl Serialize for Body<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = Fields::new(serializer.serialize_map(None)?, &self.request.extras);
+        out.some("model", self.model)?;
+        match self.wire {
+            Wire::LlamaCpp => self.native_llama_cpp(&mut out)?,
+            Wire::VllmGenerate => self.vllm_generate(&mut out)?,
+            // `to_json` lets no chat request come here.
+            Wire::Auto | Wire::OpenAi | Wire::Chat => self.openai(&mut out)?,
+        }
+        out.end()
+    }
+}
+
+impl Body<'_> {
+    fn openai<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        let request = self.request;
+        let vllm = self.server != Some(Server::LlamaCpp);
+        let llama_cpp = self.server != Some(Server::Vllm);
+        match &request.prompt {
+            Prompt::Ids(ids) => out.put("prompt", ids)?,
+            Prompt::Text(text) => out.put("prompt", text)?,
+        }
+        request.sampling.openai(out)?;
+        out.put("stream", &true)?;
+        out.merge("stream_options", IncludeUsage)?;
+        out.some("priority", request.priority)?;
+        out.some("cache_salt", request.cache_salt.as_ref())?;
+        out.some("cache_prompt", request.cache_prompt)?;
+        if vllm {
+            out.put("return_token_ids", &true)?;
+            out.some("structured_outputs", request.structured_output.as_ref())?;
+        }
+        if llama_cpp {
+            out.put("verbose", &true)?;
+            out.some("repeat_penalty", request.sampling.repetition_penalty)?;
+            if let Some((key, value)) = request.structured_for_llama_cpp() {
+                out.put(key, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn native_llama_cpp<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        let request = self.request;
+        let sampling = &request.sampling;
+        match &request.prompt {
+            Prompt::Ids(ids) => out.put("prompt", ids)?,
+            Prompt::Text(text) => out.put("prompt", text)?,
+        }
+        out.some("n_predict", sampling.max_tokens)?;
+        sampling.shared(out)?;
+        out.some("repeat_penalty", sampling.repetition_penalty)?;
+        if !sampling.logit_bias.is_empty() {
+            out.put("logit_bias", &sampling.logit_bias)?;
+        }
+        out.put("stream", &true)?;
+        out.put("return_tokens", &true)?;
+        out.some("cache_prompt", request.cache_prompt)?;
+        match request.structured_for_llama_cpp() {
+            Some((key, value)) => out.put(key, value),
+            None => Ok(()),
+        }
+    }
+
+    fn vllm_generate<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        let request = self.request;
+        if let Prompt::Ids(ids) = &request.prompt {
+            out.put("token_ids", ids)?;
+        }
+        out.put("stream", &true)?;
+        out.merge("stream_options", IncludeUsage)?;
+        out.some("priority", request.priority)?;
+        out.some("cache_salt", request.cache_salt.as_ref())?;
+        out.some("request_id", request.request_id.as_ref())?;
+        out.merge("sampling_params", NestedSampling(request))
+    }
+}
+
+impl SamplingParams {
+    /// The fields that every server calls the same.
+    fn shared<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        out.some("temperature", self.temperature)?;
+        out.some("top_p", self.top_p)?;
+        out.some("top_k", self.top_k)?;
+        out.some("min_p", self.min_p)?;
+        out.some("presence_penalty", self.presence_penalty)?;
+        out.some("frequency_penalty", self.frequency_penalty)?;
+        out.some("seed", self.seed)?;
+        out.some("ignore_eos", self.ignore_eos)?;
+        if self.stop.is_empty() { Ok(()) } else { out.put("stop", &self.stop) }
+    }
+
+    /// All fields in OpenAI's and vLLM's words.
+    fn openai<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        out.some("max_tokens", self.max_tokens)?;
+        out.some("min_tokens", self.min_tokens)?;
+        self.shared(out)?;
+        out.some("repetition_penalty", self.repetition_penalty)?;
+        if !self.stop_token_ids.is_empty() {
+            out.put("stop_token_ids", &self.stop_token_ids)?;
+        }
+        if !self.logit_bias.is_empty() {
+            out.put("logit_bias", &BiasById(&self.logit_bias))?;
+        }
+        out.put("skip_special_tokens", &self.skip_special_tokens)
+    }
+}
+
+/// A JSON object being written, into which extra fields go last.
+struct Fields<'a, M> {
+    map: M,
+    extras: &'a Map<String, Value>,
+    /// The extra fields that are written already, as part of an own one.
+    merged: Vec<&'static str>,
+}
+
+impl<'a, M: SerializeMap> Fields<'a, M> {
+    fn new(map: M, extras: &'a Map<String, Value>) -> Self {
+        Self { map, extras, merged: Vec::new() }
+    }
+
+    /// An own field, unless an extra one of that name will come.
+    fn put<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), M::Error> {
+        if self.extras.contains_key(key) { Ok(()) } else { self.map.serialize_entry(key, value) }
+    }
+
+    fn some<T: Serialize>(&mut self, key: &'static str, value: Option<T>) -> Result<(), M::Error> {
+        value.map_or(Ok(()), |value| self.put(key, &value))
+    }
+
+    /// An own field that is an object; an extra object of that name goes into it, anything else takes its place.
+    fn merge<T: OwnFields>(&mut self, key: &'static str, own: T) -> Result<(), M::Error> {
+        let none = Map::new();
+        let extras = match self.extras.get(key) {
+            None => &none,
+            Some(Value::Object(extras)) => extras,
+            Some(_) => return Ok(()),
+        };
+        self.merged.push(key);
+        self.map.serialize_entry(key, &Object { own, extras })
+    }
+
+    fn end(mut self) -> Result<M::Ok, M::Error> {
+        for (key, value) in self.extras {
+            if !self.merged.contains(&key.as_str()) {
+                self.map.serialize_entry(key, value)?;
+            }
+        }
+        self.map.end()
+    }
+}
+
+/// Something that writes fields of its own into an object.
+trait OwnFields {
+    fn write<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error>;
+}
+
+/// Own fields and extra ones.
+struct Object<'a, T> {
+    own: T,
+    extras: &'a Map<String, Value>,
+}
+
+impl<T: OwnFields> Serialize for Object<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = Fields::new(serializer.serialize_map(None)?, self.extras);
+        self.own.write(&mut out)?;
+        out.end()
+    }
+}
+
+/// `stream_options`.
+struct IncludeUsage;
+
+impl OwnFields for IncludeUsage {
+    fn write<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        out.put("include_usage", &true)
+    }
+}
+
+/// `sampling_params` of vLLM's generate endpoint.
+struct NestedSampling<'a>(&'a CompletionRequest);
+
+impl OwnFields for NestedSampling<'_> {
+    fn write<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        self.0.sampling.openai(out)?;
+        out.some("structured_outputs", self.0.structured_output.as_ref())
+    }
+}
+
+/// A logit bias as an object, `{"id": bias}`.
+struct BiasById<'a>(&'a [(TokenId, f64)]);
+
+impl Serialize for BiasById<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(id, bias)| (id, bias)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn full() -> CompletionRequest {
+        let sampling = SamplingParams::default()
+            .max_tokens(9)
+            .min_tokens(1)
+            .temperature(0.7)
+            .top_p(0.9)
+            .min_p(0.05)
+            .top_k(-1)
+            .presence_penalty(0.1)
+            .frequency_penalty(-0.1)
+            .repetition_penalty(1.1)
+            .seed(u64::MAX)
+            .stop(vec!["\n\n".to_owned()])
+            .stop_token_ids(vec![2])
+            .ignore_eos(true)
+            .logit_bias(vec![(7, -1.5), (8, 2.0)]);
+        CompletionRequest::ids([504, 1296])
+            .sampling(sampling)
+            .priority(-3)
+            .structured_output(json!({"json": {"type": "object"}}))
+            .cache_salt("s")
+            .cache_prompt(false)
+            .request_id("mine-9")
+            .extra("custom", json!({"a": [1, null]}))
+    }
+
+    fn body(request: &CompletionRequest, wire: Wire, server: Option<Server>) -> Value {
+        let json = request.to_json(Some("m"), wire, server).unwrap();
+        serde_json::from_slice(&json).unwrap()
+    }
+
+    #[test]
+    fn the_short_form_is_what_the_original_sends() {
+        let sampling =
+            SamplingParams::default().temperature(0.0).top_p(1.0).top_k(-1).stop_token_ids(vec![2]);
+        let request = CompletionRequest::ids([1, 2]).sampling(sampling).priority(0);
+        let sent = json!({
+            "model": "m", "prompt": [1, 2], "max_tokens": 16384, "temperature": 0.0, "top_p": 1.0, "top_k": -1,
+            "stop_token_ids": [2], "skip_special_tokens": false, "stream": true,
+            "stream_options": {"include_usage": true}, "priority": 0, "return_token_ids": true,
+        });
+        assert_eq!(body(&request, Wire::OpenAi, Some(Server::Vllm)), sent);
+        // Not known which server it is: ids are asked for in both ways.
+        let mut both = sent.clone();
+        both["verbose"] = true.into();
+        assert_eq!(body(&request, Wire::Auto, None), both);
+        assert_eq!(body(&request, Wire::OpenAi, None), both);
+        both.as_object_mut().unwrap().remove("return_token_ids");
+        assert_eq!(body(&request, Wire::OpenAi, Some(Server::LlamaCpp)), both);
+    }
+
+    #[test]
+    fn every_field_goes_out_in_each_server_s_words() {
+        let vllm_sampling = json!({
+            "max_tokens": 9, "min_tokens": 1, "temperature": 0.7, "top_p": 0.9, "min_p": 0.05, "top_k": -1,
+            "presence_penalty": 0.1, "frequency_penalty": -0.1, "repetition_penalty": 1.1, "seed": u64::MAX,
+            "stop": ["\n\n"], "stop_token_ids": [2], "ignore_eos": true, "logit_bias": {"7": -1.5, "8": 2.0},
+            "skip_special_tokens": false, "structured_outputs": {"json": {"type": "object"}},
+        });
+        let with = |mut base: Value, more: Value| {
+            base.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            base
+        };
+        let vllm = json!({
+            "model": "m", "prompt": [504, 1296], "stream": true, "stream_options": {"include_usage": true},
+            "priority": -3, "cache_salt": "s", "cache_prompt": false, "return_token_ids": true,
+            "custom": {"a": [1, null]},
+        });
+        assert_eq!(body(&full(), Wire::OpenAi, Some(Server::Vllm)), with(vllm, vllm_sampling.clone()));
+        let generate = json!({
+            "model": "m", "token_ids": [504, 1296], "stream": true, "stream_options": {"include_usage": true},
+            "priority": -3, "cache_salt": "s", "request_id": "mine-9", "sampling_params": vllm_sampling,
+            "custom": {"a": [1, null]},
+        });
+        assert_eq!(body(&full(), Wire::VllmGenerate, None), generate);
+        let native = json!({
+            "model": "m", "prompt": [504, 1296], "n_predict": 9, "temperature": 0.7, "top_p": 0.9, "top_k": -1,
+            "min_p": 0.05, "presence_penalty": 0.1, "frequency_penalty": -0.1, "repeat_penalty": 1.1,
+            "seed": u64::MAX, "ignore_eos": true, "stop": ["\n\n"], "logit_bias": [[7, -1.5], [8, 2.0]],
+            "stream": true, "return_tokens": true, "cache_prompt": false, "json_schema": {"type": "object"},
+            "custom": {"a": [1, null]},
+        });
+        assert_eq!(body(&full(), Wire::LlamaCpp, None), native);
+        let unknown = body(&full(), Wire::OpenAi, None);
+        for (key, value) in [
+            ("structured_outputs", json!({"json": {"type": "object"}})),
+            ("json_schema", json!({"type": "object"})),
+            ("repetition_penalty", json!(1.1)),
+            ("repeat_penalty", json!(1.1)),
+        ] {
+            assert_eq!(unknown[key], value, "{key}");
+        }
+    }
+
+    #[test]
+    fn no_key_is_written_twice_and_extras_win() {
+        let options = json!({"continuous_usage_stats": true, "include_usage": false});
+        let request = full()
+            .extra("max_tokens", 3)
+            .extra("model", "other")
+            .extra("stream", true)
+            .extra("n", 1)
+            .extra("stream_options", options.clone())
+            .extra("sampling_params", json!({"seed": 4, "allowed_token_ids": [1]}));
+        for (wire, server) in [
+            (Wire::OpenAi, None),
+            (Wire::OpenAi, Some(Server::Vllm)),
+            (Wire::OpenAi, Some(Server::LlamaCpp)),
+            (Wire::LlamaCpp, None),
+            (Wire::VllmGenerate, None),
+        ] {
+            let json = request.to_json(Some("m"), wire, server).unwrap();
+            // A tree written again would be shorter if a key had come twice.
+            let value: Value = serde_json::from_slice(&json).unwrap();
+            assert_eq!(value.to_string().len(), json.len(), "{}", String::from_utf8_lossy(&json));
+            assert_eq!((&value["max_tokens"], &value["model"]), (&json!(3), &json!("other")));
+            assert_eq!(value["stream_options"], options);
+            if wire == Wire::VllmGenerate {
+                let nested = &value["sampling_params"];
+                let three = (&nested["seed"], &nested["allowed_token_ids"], &nested["top_p"]);
+                assert_eq!(three, (&json!(4), &json!([1]), &json!(0.9)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_prompt_of_ids_comes_back_as_it_was() {
+        let ids: Vec<TokenId> = (0..100_000).map(|i| u32::MAX / 100_000 * i).chain([0, u32::MAX]).collect();
+        for (wire, key) in
+            [(Wire::OpenAi, "prompt"), (Wire::LlamaCpp, "prompt"), (Wire::VllmGenerate, "token_ids")]
+        {
+            let mut value = body(&CompletionRequest::ids(ids.clone()), wire, None);
+            let back: Vec<TokenId> = serde_json::from_value(value[key].take()).unwrap();
+            assert_eq!(back, ids);
+        }
+        let text = "a \"quoted\"\u{0}\u{2028} 🦀";
+        assert_eq!(body(&CompletionRequest::text(text), Wire::OpenAi, None)["prompt"], text);
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_refused() {
+        let ids = || CompletionRequest::ids([1]);
+        let sampled = |params: SamplingParams| ids().sampling(params);
+        let params = SamplingParams::default;
+        let invalid = [
+            CompletionRequest::ids([]),
+            sampled(params().temperature(f64::NAN)),
+            sampled(params().top_p(f64::INFINITY)),
+            sampled(params().logit_bias(vec![(1, f64::NEG_INFINITY)])),
+            sampled(params().logit_bias(vec![(1, 0.5), (2, 0.5), (1, 0.5)])),
+            ids().header("", "v"),
+            ids().header("a b", "v"),
+            ids().header("x-a\r\nx-b", "v"),
+            ids().header("x-a", "v\r\nx-b: w"),
+            ids().header("x-a", "v\0"),
+            ids().header("x-a", " v"),
+            ids().header("x-a", "ä"),
+            ids().header("Authorization", "Bearer x"),
+            ids().header("HOST", "h"),
+            ids().header("content-length", "0"),
+            ids().header("Transfer-Encoding", "chunked"),
+            ids().header("accept-encoding", "gzip"),
+            ids().header("Content-Type", "text/plain"),
+            ids().request_id(""),
+            ids().request_id("a b"),
+        ];
+        for request in invalid {
+            let error = request.to_json(None, Wire::OpenAi, None).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{request:?}: {error}");
+        }
+        let unsupported = [
+            (ids().extra("stream", false), Wire::OpenAi),
+            (ids().extra("stream", "yes"), Wire::OpenAi),
+            (ids().extra("n", 2), Wire::OpenAi),
+            (ids().extra("best_of", 2), Wire::LlamaCpp),
+            (ids().extra("n", 1.5), Wire::OpenAi),
+            (ids().extra("sampling_params", json!({"n": 2})), Wire::VllmGenerate),
+            (ids(), Wire::Chat),
+            (CompletionRequest::text("a"), Wire::VllmGenerate),
+            (ids().structured_output(json!({"regex": "a+"})), Wire::LlamaCpp),
+        ];
+        for (request, wire) in unsupported {
+            let error = request.to_json(None, wire, None).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{request:?}: {error}");
+        }
+        for fine in [
+            ids().extra("n", 1).extra("best_of", Value::Null).extra("stream", true),
+            ids().header("X-Session", "a b"),
+            CompletionRequest::text(""),
+        ] {
+            fine.validate().unwrap();
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_credential_and_no_prompt() {
+        let request = CompletionRequest::text("canary-prompt")
+            .header("api-key", "canary-header")
+            .cache_salt("canary-salt")
+            .extra("api_key", "canary-extra");
+        let shown = format!("{request:?}");
+        assert!(!shown.contains("canary"), "{shown}");
+        assert!(shown.contains("13 bytes of text") && shown.contains("api_key"), "{shown}");
+        let error = CompletionRequest::ids([1]).header("api-key", "canary\n").validate().unwrap_err();
+        assert!(!format!("{error:?} {error}").contains("canary"));
+    }
+
+    #[test]
+    fn urls_stand_under_the_base_or_beside_it() {
+        for (base, wire, url) in [
+            ("http://h:1/v1", Wire::Auto, "http://h:1/v1/completions"),
+            ("http://h:1/v1/", Wire::Chat, "http://h:1/v1/chat/completions"),
+            ("http://h:1/v1", Wire::VllmGenerate, "http://h:1/inference/v1/generate"),
+            ("http://h:1/proxy/v1", Wire::LlamaCpp, "http://h:1/proxy/completion"),
+            ("http://h:1", Wire::LlamaCpp, "http://h:1/completion"),
+        ] {
+            assert_eq!(CompletionRequest::url(base, wire), url);
+        }
+    }
+}
