@@ -726,7 +726,7 @@ mod tests {
         });
         assert_eq!(body(&request, Wire::OpenAi, Some(Server::Vllm)), sent);
         // Not known which server it is: ids are asked for in both ways.
-        let mut both = sent.clone();
+        let mut both = sent;
         both["verbose"] = true.into();
         assert_eq!(body(&request, Wire::Auto, None), both);
         assert_eq!(body(&request, Wire::OpenAi, None), both);

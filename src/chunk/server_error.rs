@@ -243,4 +243,62 @@ mod tests {
             }
         }
     }
+
+    /// Every refusal that was recorded from a real server: status and message as they stand in the file, and the
+    /// message for each shape by name.
+    #[test]
+    fn recorded_refusals_say_what_their_servers_said() {
+        let by_name = [
+            ("auth-401-no-key", "Unauthorized", None),
+            ("error-404-path", "Not Found", None),
+            ("error-404-model", "The model `no-such-model` does not exist", Some("NotFoundError")),
+            ("router-no-workers", "No available workers (all circuits open or unhealthy)", None),
+            ("sglrouter-completion", "Failed to deserialize the JSON body into the target type", None),
+            ("break-after-engine-death-health", "the body is empty", None),
+            ("loading-503", "Loading model", Some("unavailable_error")),
+            ("error-prompt-too-long", "request (2500 tokens) exceeds", Some("exceed_context_size_error")),
+            ("error-body-not-utf8", "[json.exception.parse_error.101]", Some("server_error")),
+        ];
+        let fixtures = std::env::var_os("TOKENWIRE_FIXTURES").map(std::path::PathBuf::from);
+        let fixtures = fixtures.or_else(|| {
+            Some(std::path::PathBuf::from(std::env::var_os("TOKENWIRE_CASES")?).join("../fixtures"))
+        });
+        let fixtures = fixtures
+            .unwrap_or_else(|| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures"));
+        let mut names = Vec::new();
+        for folder in ["vllm", "llama.cpp"] {
+            for file in std::fs::read_dir(fixtures.join(folder)).unwrap() {
+                let path = file.unwrap().path();
+                let name = path.file_name().unwrap().to_str().unwrap().split('.').next().unwrap().to_owned();
+                let is_response =
+                    path.to_str().is_some_and(|p| p.ends_with(".response.http") || p.ends_with(".raw"));
+                let raw = std::fs::read(&path).unwrap();
+                if !is_response || raw.starts_with(b"HTTP/1.1 200") {
+                    continue;
+                }
+                let at = raw.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+                let head = String::from_utf8_lossy(&raw[..at]).to_lowercase();
+                let kind = head.lines().find_map(|line| line.strip_prefix("content-type: "));
+                let status: u16 = head[9..12].parse().unwrap();
+                let body = &raw[at + 4..];
+                let error = server_error_from_body(Some(status), kind, body);
+                assert_eq!(error.status, Some(status), "{name}");
+                if let Some(Value::String(said)) = serde_json::from_slice::<Value>(body)
+                    .ok()
+                    .and_then(|v| v.pointer("/error/message").cloned())
+                {
+                    assert_eq!(error.message, printable(&said, SERVER_MESSAGE_CHARS_MAX), "{name}");
+                    // A code in the body never overrules the response.
+                    assert_eq!(server_error_from_body(None, kind, body).status, Some(status), "{name}");
+                }
+                if let Some((_, message, kind)) = by_name.iter().find(|row| row.0 == name) {
+                    assert!(error.message.starts_with(message), "{name}: {}", error.message);
+                    assert_eq!(error.kind.as_deref(), *kind, "{name}");
+                }
+                names.push(name);
+            }
+        }
+        assert!(by_name.iter().all(|row| names.iter().any(|name| name == row.0)), "{names:?}");
+        assert!(names.len() >= 45, "{}", names.len());
+    }
 }

@@ -1,0 +1,154 @@
+//! The chunk decoder against vectors of our own (tests/data/chunk) and against its property on generated input.
+
+mod common;
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokenwire::{ChunkDecoder, Flow, IdsExact, Inexact, TokenId, Wire};
+
+/// One line of a vector file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    id: String,
+    /// Why the case is there.
+    purpose: String,
+    #[serde(default = "auto")]
+    wire: String,
+    #[serde(default = "one")]
+    choices_max: u32,
+    /// The data of events: text as it is, anything else as JSON; `{"event","data"}` names the type too.
+    events: Vec<Value>,
+    /// `[text, id]`, or `[choice, text, id]`.
+    tokens: Vec<Value>,
+    /// Subset of: finish, usage, ids_exact, ended, skipped, server, request_id; or error with kind, status, message,
+    /// server_kind, code, param.
+    end: serde_json::Map<String, Value>,
+}
+
+fn auto() -> String {
+    "auto".to_owned()
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn run(case: &Case) -> (Vec<Value>, Value) {
+    let wire: Wire = case.wire.parse().unwrap();
+    let mut decoder = ChunkDecoder::new(wire).choices_max(case.choices_max);
+    let mut tokens: Vec<(u32, String, Option<TokenId>)> = Vec::new();
+    let mut result = Ok(Flow::More);
+    for event in &case.events {
+        // Whatever follows an end or an error is fed too: it must not matter.
+        let named =
+            event.as_object().filter(|object| object.contains_key("event") && object.contains_key("data"));
+        let (name, data) = match named {
+            Some(named) => (named["event"].as_str().unwrap(), &named["data"]),
+            None => ("message", event),
+        };
+        let data = data.as_str().map_or_else(|| data.to_string(), str::to_owned);
+        let next = decoder.decode(name, &data, &mut |choice, text, id| tokens.push((choice, text, id)));
+        if matches!(result, Ok(Flow::More)) {
+            result = next;
+        }
+    }
+    let ended = matches!(result, Ok(Flow::Ended));
+    let end = match result.and_then(|_| decoder.finish()) {
+        Ok(completion) => serde_json::json!({
+            "finish": completion.finish.map(|finish| finish.as_str().to_owned()),
+            "usage": completion.usage,
+            "ids_exact": match completion.ids_exact {
+                IdsExact::Yes => Value::Bool(true),
+                IdsExact::Unknown => Value::Null,
+                IdsExact::No(Inexact::NoIds) => "no_ids".into(),
+                IdsExact::No(Inexact::TextWithoutId) => "text_without_id".into(),
+                IdsExact::No(Inexact::LostInCharacter { received, counted }) =>
+                    format!("lost {received} of {counted}").into(),
+                IdsExact::No(Inexact::CountDiffers { received, counted }) =>
+                    format!("differs {received} of {counted}").into(),
+                other => panic!("{other:?}"),
+            },
+            "ended": ended,
+            "skipped": decoder.skipped(),
+            "first_skipped": decoder.first_skipped(),
+            "server": decoder.server().map(|server| format!("{server:?}")),
+            "request_id": decoder.request_id(),
+            "wire": decoder.wire().as_str(),
+        }),
+        Err(error) => {
+            let server = error.server_error();
+            serde_json::json!({"error": {
+                "kind": error.kind().as_str(),
+                "status": error.status(),
+                "message": server.map_or(error.to_string(), |server| server.message.clone()),
+                "server_kind": server.and_then(|server| server.kind.clone()),
+                "code": server.and_then(|server| server.code.clone()),
+                "param": server.and_then(|server| server.param.clone()),
+            }, "skipped": decoder.skipped()})
+        }
+    };
+    let tokens = tokens
+        .into_iter()
+        .map(|(choice, text, id)| match case.choices_max {
+            1 => serde_json::json!([text, id]),
+            _ => serde_json::json!([choice, text, id]),
+        })
+        .collect();
+    (tokens, end)
+}
+
+/// Whether everything in `expected` is so in `found`.
+fn holds(expected: &Value, found: &Value) -> bool {
+    match (expected, found) {
+        (Value::Object(expected), Value::Object(found)) => {
+            expected.iter().all(|(key, value)| found.get(key).is_some_and(|found| holds(value, found)))
+        }
+        _ => expected == found,
+    }
+}
+
+#[test]
+fn every_vector_holds() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/chunk");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let mut cases = 0;
+    let mut failed = String::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            let case: Case = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            cases += 1;
+            let (tokens, end) = run(&case);
+            if tokens != case.tokens || !holds(&case.end.clone().into(), &end) {
+                let Case { id, purpose, .. } = &case;
+                let expected = (Value::from(case.tokens.clone()), Value::from(case.end.clone()));
+                let found = (Value::from(tokens), end);
+                failed += &format!(
+                    "\n{id} ({purpose})\n  expected {} {}\n  found    {} {}\n",
+                    expected.0, expected.1, found.0, found.1
+                );
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{failed}");
+    assert!(cases >= 60, "only {cases} cases");
+}
+
+#[test]
+fn the_property_holds_on_generated_input() {
+    for seed in 0..6_000 {
+        common::chunk_property::chunk(&common::chunk_property::generated(seed));
+    }
+}
+
+#[test]
+fn the_property_holds_on_odd_bytes() {
+    let deep = format!("\0{}", "[".repeat(100_000));
+    let deep_object = format!("\0{}", r#"{"choices":[{"delta":"#.repeat(200));
+    let many = format!("\0{{\"choices\":[{}{{}}]}}", "{},".repeat(500));
+    for bytes in [&b""[..], b"\0", b"\0\xff\xfe", deep.as_bytes(), deep_object.as_bytes(), many.as_bytes()] {
+        common::chunk_property::chunk(bytes);
+    }
+}

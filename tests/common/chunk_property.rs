@@ -1,0 +1,196 @@
+//! The property of the chunk decoder, for arbitrary bytes: no panic; nothing is taken back or invented; the ids handed
+//! out are the ids in the JSON, as an independent reader (a `Value` tree) finds them. A fuzz target is this function.
+
+use serde_json::Value;
+use tokenwire::{ChunkDecoder, ErrorKind, Flow, TokenId, Wire};
+
+/// The first byte chooses the wire; the lines of the rest are the data of events.
+pub fn chunk(bytes: &[u8]) {
+    let Some((first, rest)) = bytes.split_first() else { return };
+    let wires = [Wire::OpenAi, Wire::Chat, Wire::LlamaCpp, Wire::VllmGenerate, Wire::Auto];
+    let wire = wires[usize::from(*first) % wires.len()];
+    let mut decoder = ChunkDecoder::new(wire).choices_max(3);
+    let text = String::from_utf8_lossy(rest);
+    let mut total = 0;
+    for data in text.split('\n') {
+        let before = decoder.skipped();
+        let mut ids = Vec::new();
+        let mut count = 0;
+        let result = decoder.decode("message", data, &mut |choice, text: String, id| {
+            assert!(choice < 3 && (id.is_some() || !text.is_empty()), "a token has text or id");
+            count += 1;
+            ids.extend(id);
+        });
+        total += count;
+        assert_eq!(decoder.tokens(), total);
+        match &result {
+            Ok(flow) => {
+                let not_json = !matches!(serde_json::from_str(data), Ok(Value::Object(_) | Value::Null));
+                if let Ok(value) = serde_json::from_str::<Value>(data) {
+                    let skipped = decoder.skipped() > before;
+                    assert_eq!(skipped, not_json, "{data}");
+                    // On `Auto`, places depend on what the chunks before said.
+                    if wire != Wire::Auto {
+                        assert_eq!(ids, ids_in(&value, wire), "{wire} {data}");
+                    }
+                } else if *flow == Flow::Ended {
+                    assert_eq!(data.trim(), "[DONE]");
+                }
+            }
+            Err(error) => assert!(matches!(error.kind(), ErrorKind::Server | ErrorKind::Protocol), "{error}"),
+        }
+        match result {
+            Ok(Flow::More) => {}
+            Ok(Flow::Ended) => break,
+            Err(_) => {
+                // It stays failed, and hands nothing out any more.
+                let again = decoder.decode("message", data, &mut |_, _, _| panic!("a token after the error"));
+                assert!(again.is_err() && decoder.finish().is_err());
+                return;
+            }
+        }
+    }
+    let counted = decoder.usage().map(|usage| u64::from(usage.completion_tokens));
+    if decoder.finish().is_ok_and(|completion| completion.ids_exact.is_exact()) {
+        if let Some(counted) = counted {
+            assert_eq!(counted, decoder.ids(), "exact means equal counts");
+        }
+    }
+}
+
+/// The ids of one chunk, read the slow way. Only for chunks that decode without an error.
+fn ids_in(chunk: &Value, wire: Wire) -> Vec<TokenId> {
+    let numbers = |list: &Value| -> Option<Vec<TokenId>> {
+        Some(list.as_array()?.iter().map(|id| id.as_f64().unwrap() as TokenId).collect())
+    };
+    let is_progress =
+        |value: &Value| value.get("prompt_progress").is_some_and(|progress| !progress.is_null());
+    if wire == Wire::LlamaCpp {
+        return if is_progress(chunk) { Vec::new() } else { numbers(&chunk["tokens"]).unwrap_or_default() };
+    }
+    let mut ids = Vec::new();
+    for (i, choice) in chunk["choices"].as_array().into_iter().flatten().enumerate() {
+        let verbose = &chunk["__verbose"];
+        let has_verbose = i == 0 && wire != Wire::VllmGenerate;
+        let in_logprobs = || {
+            let entries = choice["logprobs"]["content"].as_array()?;
+            let all = entries.iter().all(|entry| !entry["id"].is_null());
+            all.then(|| entries.iter().map(|entry| entry["id"].as_f64().unwrap() as TokenId).collect())
+        };
+        ids.extend(match numbers(&choice["token_ids"]) {
+            Some(ids) => ids,
+            None if has_verbose && (is_progress(chunk) || is_progress(verbose)) => Vec::new(),
+            None => match numbers(&verbose["tokens"]) {
+                Some(ids) if has_verbose => ids,
+                _ => in_logprobs().unwrap_or_default(),
+            },
+        });
+    }
+    ids
+}
+
+/// Bytes that reach deep: a dictionary of what chunks are made of, put together at random.
+pub fn generated(seed: u64) -> Vec<u8> {
+    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut out = vec![random.below(256) as u8];
+    for _ in 0..1 + random.below(8) {
+        if random.below(12) == 0 {
+            const ODD: [&str; 8] =
+                ["[DONE]", "null", "{", "7", "[1]", "", r#"{"error":{"message":"m","code":500}}"#, "{}"];
+            out.extend(ODD[random.below(ODD.len())].as_bytes());
+        } else {
+            out.extend(object(&mut random, 0).as_bytes());
+        }
+        out.push(b'\n');
+    }
+    if random.below(4) == 0 {
+        let at = random.below(out.len());
+        out[at] = random.below(256) as u8;
+    }
+    out
+}
+
+/// Xorshift: the same numbers for the same seed, everywhere.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 33) as usize % n
+    }
+}
+
+fn object(random: &mut Random, depth: usize) -> String {
+    const KEYS: [&str; 27] = [
+        "choices",
+        "choices",
+        "choices",
+        "text",
+        "delta",
+        "content",
+        "token_ids",
+        "token_ids",
+        "tokens",
+        "tokens",
+        "index",
+        "finish_reason",
+        "logprobs",
+        "__verbose",
+        "tokens_predicted",
+        "tokens_evaluated",
+        "stop",
+        "stop_type",
+        "prompt_progress",
+        "usage",
+        "completion_tokens",
+        "reasoning",
+        "tool_calls",
+        "id",
+        "request_id",
+        "timings",
+        "\\u0069ndex",
+    ];
+    let fields: Vec<String> = (0..random.below(6))
+        .map(|_| {
+            let key = KEYS[random.below(KEYS.len())];
+            format!("\"{key}\":{}", value_for(key, random, depth))
+        })
+        .collect();
+    format!("{{{}}}", fields.join(","))
+}
+
+fn value_for(key: &str, random: &mut Random, depth: usize) -> String {
+    const IDS: [&str; 9] = ["0", "1", "151645", "4294967295", "5.0", "1e2", "-1", "4294967296", "1.5"];
+    const ANY: [&str; 10] =
+        ["null", "true", "\"a\"", "\"\"", "\"\\n\\u00e9\"", "3", "-2", "{}", "[]", "\"stop\""];
+    // Mostly what belongs there, so that most chunks get past the first check.
+    if random.below(16) == 0 || depth > 3 {
+        return ANY[random.below(ANY.len())].to_owned();
+    }
+    let list = |random: &mut Random, item: &dyn Fn(&mut Random) -> String| {
+        let items: Vec<String> = (0..random.below(4)).map(|_| item(random)).collect();
+        format!("[{}]", items.join(","))
+    };
+    match key {
+        "choices" => list(random, &|random: &mut Random| object(random, depth + 1)),
+        "token_ids" | "tokens" => list(random, &|random: &mut Random| {
+            let most = if random.below(8) == 0 { IDS.len() } else { 6 };
+            IDS[random.below(most)].to_owned()
+        }),
+        "logprobs" => {
+            let content = list(random, &|random: &mut Random| format!("{{\"id\":{}}}", IDS[random.below(6)]));
+            format!("{{\"content\":{content}}}")
+        }
+        "delta" | "__verbose" | "usage" | "timings" => object(random, depth + 1),
+        "text" | "content" | "reasoning" | "id" | "request_id" => ANY[2 + random.below(3)].to_owned(),
+        "index" | "\\u0069ndex" => ["0", "1", "2", "2.0", "3"][random.below(5)].to_owned(),
+        "finish_reason" | "stop_type" => {
+            ["null", "\"stop\"", "\"limit\"", "\"error\"", "\"\""][random.below(5)].to_owned()
+        }
+        "stop" => ["true", "false", "null"][random.below(3)].to_owned(),
+        "tokens_predicted" | "tokens_evaluated" | "completion_tokens" => random.below(6).to_string(),
+        _ => ANY[random.below(ANY.len())].to_owned(),
+    }
+}
