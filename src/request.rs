@@ -1,11 +1,13 @@
-//! What is asked of a server: prompt, sampling parameters and extra fields to the JSON body, in each server's words.
+//! What is asked of a server: prompt, sampling parameters and extra fields, checked and turned to JSON
+//! (body.rs).
+
+mod body;
 
 use std::fmt;
 
-use serde::Serialize;
-use serde::ser::{SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
+use self::body::Body;
 use crate::error::printable;
 use crate::{Error, ErrorKind, Server, TokenId, Wire};
 
@@ -23,8 +25,8 @@ const OWNED_HEADERS: [&str; 6] =
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct SamplingParams {
-    /// The most tokens to generate. Default 16,384; `None` lets the server decide (vLLM: the rest of its context or
-    /// 16, by version; llama.cpp: no limit). Some count 0 as 1.
+    /// The most tokens to generate. Default 16,384; `None` lets the server decide (vLLM: the rest of its
+    /// context or 16, by version; llama.cpp: no limit). Some count 0 as 1.
     pub max_tokens: Option<u32>,
     /// Tokens before a stop is heeded. llama.cpp has no such thing and ignores it.
     pub min_tokens: Option<u32>,
@@ -40,7 +42,8 @@ pub struct SamplingParams {
     pub presence_penalty: Option<f64>,
     /// The same, by how often they have.
     pub frequency_penalty: Option<f64>,
-    /// A factor against tokens that have occurred, the prompt included; 1 is none. llama.cpp's `repeat_penalty`.
+    /// A factor against tokens that have occurred, the prompt included; 1 is none. llama.cpp's
+    /// `repeat_penalty`.
     pub repetition_penalty: Option<f64>,
     /// The seed of the draw.
     pub seed: Option<u64>,
@@ -184,8 +187,8 @@ impl CompletionRequest {
         self
     }
 
-    /// vLLM's priority: lower is earlier. Without priority scheduling the server ignores it; llama.cpp always does.
-    /// Default: not sent.
+    /// vLLM's priority: lower is earlier. Without priority scheduling the server ignores it; llama.cpp always
+    /// does. Default: not sent.
     #[must_use]
     pub fn priority(mut self, priority: i32) -> Self {
         self.priority = Some(priority);
@@ -199,9 +202,9 @@ impl CompletionRequest {
         self
     }
 
-    /// What the answer must look like, in vLLM's words for `structured_outputs`: an object with one of `json` (a
-    /// schema), `regex`, `choice`, `grammar`. llama.cpp knows the schema and the grammar, and is told in its own words.
-    /// Default: free.
+    /// What the answer must look like, in vLLM's words for `structured_outputs`: an object with one of `json`
+    /// (a schema), `regex`, `choice`, `grammar`. llama.cpp knows the schema and the grammar, and is told in
+    /// its own words. Default: free.
     #[must_use]
     pub fn structured_output(mut self, structured_output: impl Into<Value>) -> Self {
         self.structured_output = Some(structured_output.into());
@@ -215,17 +218,17 @@ impl CompletionRequest {
         self
     }
 
-    /// llama.cpp: whether a prefix in the slot's cache may be used. Default: not sent, which is yes there; no makes greedy
-    /// text the same each time. vLLM ignores it.
+    /// llama.cpp: whether a prefix in the slot's cache may be used. Default: not sent, which is yes there; no
+    /// makes greedy text the same each time. vLLM ignores it.
     #[must_use]
     pub fn cache_prompt(mut self, cache_prompt: bool) -> Self {
         self.cache_prompt = Some(cache_prompt);
         self
     }
 
-    /// One more field of the body. It wins over the field of the same name that this request would write; where both are
-    /// objects (`stream_options`, vLLM's `sampling_params`), they are merged. What would make the answer another thing
-    /// than a stream of one choice is refused by [`validate`](Self::validate).
+    /// One more field of the body. It wins over the field of the same name that this request would write;
+    /// where both are objects (`stream_options`, vLLM's `sampling_params`), they are merged. What would make
+    /// the answer another thing than a stream of one choice is refused by [`validate`](Self::validate).
     #[must_use]
     pub fn extra(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.extras.insert(key.into(), value.into());
@@ -246,8 +249,8 @@ impl CompletionRequest {
         self
     }
 
-    /// The id by which the server is to know this request: sent as the header `x-request-id` and, on vLLM's generate
-    /// endpoint, in the body. Default: the server makes one up.
+    /// The id by which the server is to know this request: sent as the header `x-request-id` and, on vLLM's
+    /// generate endpoint, in the body. Default: the server makes one up.
     #[must_use]
     pub fn request_id(mut self, id: impl Into<String>) -> Self {
         self.request_id = Some(id.into());
@@ -264,12 +267,12 @@ impl CompletionRequest {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](ErrorKind::InvalidInput): no prompt ids (vLLM refuses that, llama.cpp answers nothing); a number
-    /// that is not finite; a token twice in `logit_bias`; a header or request id with characters that a header
-    /// cannot carry, or a header that the client writes itself (`authorization`, `host`, `content-length`,
-    /// `content-type`, `transfer-encoding`, `accept-encoding`).
-    /// [`Unsupported`](ErrorKind::Unsupported): an extra field that turns streaming off or asks for more than one choice
-    /// (each needs a stream of its own).
+    /// [`InvalidInput`](ErrorKind::InvalidInput): no prompt ids (vLLM refuses that, llama.cpp answers
+    /// nothing); a number that is not finite; a token twice in `logit_bias`; a header or request id with
+    /// characters that a header cannot carry, or a header that the client writes itself (`authorization`,
+    /// `host`, `content-length`, `content-type`, `transfer-encoding`, `accept-encoding`).
+    /// [`Unsupported`](ErrorKind::Unsupported): an extra field that turns streaming off or asks for more than
+    /// one choice (each needs a stream of its own).
     pub fn validate(&self) -> Result<(), Error> {
         if matches!(&self.prompt, Prompt::Ids(ids) if ids.is_empty()) {
             return Err(Error::invalid("the prompt has no ids"));
@@ -290,18 +293,18 @@ impl CompletionRequest {
         }
     }
 
-    /// The body, which asks for a stream, for usage, and for ids in the server's own way. `model` is the client's, for
-    /// requests that name none. `server` is what is known of it; unknown on [`Wire::OpenAi`], ids are asked for in the
-    /// ways of all (each ignores the others' fields) and the first chunk tells
+    /// The body, which asks for a stream, for usage, and for ids in the server's own way. `model` is the
+    /// client's, for requests that name none. `server` is what is known of it; unknown on [`Wire::OpenAi`],
+    /// ids are asked for in the ways of all (each ignores the others' fields) and the first chunk tells
     /// ([`ChunkDecoder::server`](crate::ChunkDecoder::server)).
     ///
     /// Takes time in proportion to the prompt; ids are written as they stand.
     ///
     /// # Errors
     ///
-    /// As [`validate`](Self::validate); [`Unsupported`](ErrorKind::Unsupported) also for [`Wire::Chat`], which takes
-    /// messages and no prompt, for text on [`Wire::VllmGenerate`], and for a structured output that llama.cpp, if that is
-    /// the server, does not know.
+    /// As [`validate`](Self::validate); [`Unsupported`](ErrorKind::Unsupported) also for [`Wire::Chat`],
+    /// which takes messages and no prompt, for text on [`Wire::VllmGenerate`], and for a structured output
+    /// that llama.cpp, if that is the server, does not know.
     pub fn to_json(&self, model: Option<&str>, wire: Wire, server: Option<Server>) -> Result<Vec<u8>, Error> {
         self.validate()?;
         let server = if wire == Wire::LlamaCpp { Some(Server::LlamaCpp) } else { server };
@@ -330,8 +333,8 @@ impl CompletionRequest {
         Ok(json)
     }
 
-    /// Where a request of this wire is posted, under a base URL that ends in `/v1`: the URL without its query. llama.cpp's
-    /// and vLLM's own endpoints stand beside `/v1`, not under it.
+    /// Where a request of this wire is posted, under a base URL that ends in `/v1`: the URL without its
+    /// query. llama.cpp's and vLLM's own endpoints stand beside `/v1`, not under it.
     ///
     /// ```
     /// use tokenwire::{CompletionRequest, Wire};
@@ -348,8 +351,8 @@ impl CompletionRequest {
         format!("{base}{path}")
     }
 
-    /// The path of a wire's endpoint, and whether it stands under the server's root (true) or under the base URL, which
-    /// ends in `/v1` (false).
+    /// The path of a wire's endpoint, and whether it stands under the server's root (true) or under the base
+    /// URL, which ends in `/v1` (false).
     #[must_use]
     pub fn path(wire: Wire) -> (&'static str, bool) {
         match wire {
@@ -439,7 +442,8 @@ impl SamplingParams {
     }
 }
 
-/// RFC 9110, 5.1 and 5.5: a name is a token, a value visible ASCII with blanks inside (`obs-text` is left out).
+/// RFC 9110, 5.1 and 5.5: a name is a token, a value visible ASCII with blanks inside (`obs-text` is left
+/// out).
 fn validate_header(name: &str, value: &str) -> Result<(), Error> {
     let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(is_token) {
@@ -467,360 +471,11 @@ fn validate_extras(extras: &Map<String, Value>) -> Result<(), Error> {
     Ok(())
 }
 
-// --- the body ---
-
-/// Serialized straight from the request: a long prompt never becomes a tree of JSON values.
-struct Body<'a> {
-    request: &'a CompletionRequest,
-    model: Option<&'a str>,
-    wire: Wire,
-    server: Option<Server>,
-}
-
-impl Serialize for Body<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = Fields::new(serializer.serialize_map(None)?, &self.request.extras);
-        out.some("model", self.model)?;
-        match self.wire {
-            Wire::LlamaCpp => self.native_llama_cpp(&mut out)?,
-            Wire::VllmGenerate => self.vllm_generate(&mut out)?,
-            // `to_json` lets no chat request come here.
-            Wire::Auto | Wire::OpenAi | Wire::Chat => self.openai(&mut out)?,
-        }
-        out.end()
-    }
-}
-
-impl Body<'_> {
-    fn openai<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
-        let request = self.request;
-        let vllm = self.server != Some(Server::LlamaCpp);
-        let llama_cpp = self.server != Some(Server::Vllm);
-        match &request.prompt {
-            Prompt::Ids(ids) => out.put("prompt", ids)?,
-            Prompt::Text(text) => out.put("prompt", text)?,
-        }
-        request.sampling.openai(out)?;
-        out.put("stream", &true)?;
-        out.merge("stream_options", IncludeUsage)?;
-        out.some("priority", request.priority)?;
-        out.some("cache_salt", request.cache_salt.as_ref())?;
-        out.some("cache_prompt", request.cache_prompt)?;
-        if vllm {
-            out.put("return_token_ids", &true)?;
-            out.some("structured_outputs", request.structured_output.as_ref())?;
-        }
-        if llama_cpp {
-            out.put("verbose", &true)?;
-            out.some("repeat_penalty", request.sampling.repetition_penalty)?;
-            if let Some((key, value)) = request.structured_for_llama_cpp() {
-                out.put(key, value)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn native_llama_cpp<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
-        let request = self.request;
-        let sampling = &request.sampling;
-        match &request.prompt {
-            Prompt::Ids(ids) => out.put("prompt", ids)?,
-            Prompt::Text(text) => out.put("prompt", text)?,
-        }
-        out.some("n_predict", sampling.max_tokens)?;
-        sampling.shared(out)?;
-        out.some("repeat_penalty", sampling.repetition_penalty)?;
-        if !sampling.logit_bias.is_empty() {
-            out.put("logit_bias", &sampling.logit_bias)?;
-        }
-        out.put("stream", &true)?;
-        out.put("return_tokens", &true)?;
-        out.some("cache_prompt", request.cache_prompt)?;
-        match request.structured_for_llama_cpp() {
-            Some((key, value)) => out.put(key, value),
-            None => Ok(()),
-        }
-    }
-
-    fn vllm_generate<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
-        let request = self.request;
-        if let Prompt::Ids(ids) = &request.prompt {
-            out.put("token_ids", ids)?;
-        }
-        out.put("stream", &true)?;
-        out.merge("stream_options", IncludeUsage)?;
-        out.some("priority", request.priority)?;
-        out.some("cache_salt", request.cache_salt.as_ref())?;
-        out.some("request_id", request.request_id.as_ref())?;
-        out.merge("sampling_params", NestedSampling(request))
-    }
-}
-
-impl SamplingParams {
-    /// The fields that every server calls the same.
-    fn shared<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
-        out.some("temperature", self.temperature)?;
-        out.some("top_p", self.top_p)?;
-        out.some("top_k", self.top_k)?;
-        out.some("min_p", self.min_p)?;
-        out.some("presence_penalty", self.presence_penalty)?;
-        out.some("frequency_penalty", self.frequency_penalty)?;
-        out.some("seed", self.seed)?;
-        out.some("ignore_eos", self.ignore_eos)?;
-        if self.stop.is_empty() { Ok(()) } else { out.put("stop", &self.stop) }
-    }
-
-    /// All fields in OpenAI's and vLLM's words.
-    fn openai<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
-        out.some("max_tokens", self.max_tokens)?;
-        out.some("min_tokens", self.min_tokens)?;
-        self.shared(out)?;
-        out.some("repetition_penalty", self.repetition_penalty)?;
-        if !self.stop_token_ids.is_empty() {
-            out.put("stop_token_ids", &self.stop_token_ids)?;
-        }
-        if !self.logit_bias.is_empty() {
-            out.put("logit_bias", &BiasById(&self.logit_bias))?;
-        }
-        out.put("skip_special_tokens", &self.skip_special_tokens)
-    }
-}
-
-/// A JSON object being written, into which extra fields go last.
-struct Fields<'a, M> {
-    map: M,
-    extras: &'a Map<String, Value>,
-    /// The extra fields that are written already, as part of an own one.
-    merged: Vec<&'static str>,
-}
-
-impl<'a, M: SerializeMap> Fields<'a, M> {
-    fn new(map: M, extras: &'a Map<String, Value>) -> Self {
-        Self { map, extras, merged: Vec::new() }
-    }
-
-    /// An own field, unless an extra one of that name will come.
-    fn put<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), M::Error> {
-        if self.extras.contains_key(key) { Ok(()) } else { self.map.serialize_entry(key, value) }
-    }
-
-    fn some<T: Serialize>(&mut self, key: &'static str, value: Option<T>) -> Result<(), M::Error> {
-        value.map_or(Ok(()), |value| self.put(key, &value))
-    }
-
-    /// An own field that is an object; an extra object of that name goes into it, anything else takes its place.
-    fn merge<T: OwnFields>(&mut self, key: &'static str, own: T) -> Result<(), M::Error> {
-        let none = Map::new();
-        let extras = match self.extras.get(key) {
-            None => &none,
-            Some(Value::Object(extras)) => extras,
-            Some(_) => return Ok(()),
-        };
-        self.merged.push(key);
-        self.map.serialize_entry(key, &Object { own, extras })
-    }
-
-    fn end(mut self) -> Result<M::Ok, M::Error> {
-        for (key, value) in self.extras {
-            if !self.merged.contains(&key.as_str()) {
-                self.map.serialize_entry(key, value)?;
-            }
-        }
-        self.map.end()
-    }
-}
-
-/// Something that writes fields of its own into an object.
-trait OwnFields {
-    fn write<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error>;
-}
-
-/// Own fields and extra ones.
-struct Object<'a, T> {
-    own: T,
-    extras: &'a Map<String, Value>,
-}
-
-impl<T: OwnFields> Serialize for Object<'_, T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = Fields::new(serializer.serialize_map(None)?, self.extras);
-        self.own.write(&mut out)?;
-        out.end()
-    }
-}
-
-/// `stream_options`.
-struct IncludeUsage;
-
-impl OwnFields for IncludeUsage {
-    fn write<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
-        out.put("include_usage", &true)
-    }
-}
-
-/// `sampling_params` of vLLM's generate endpoint.
-struct NestedSampling<'a>(&'a CompletionRequest);
-
-impl OwnFields for NestedSampling<'_> {
-    fn write<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
-        self.0.sampling.openai(out)?;
-        out.some("structured_outputs", self.0.structured_output.as_ref())
-    }
-}
-
-/// A logit bias as an object, `{"id": bias}`.
-struct BiasById<'a>(&'a [(TokenId, f64)]);
-
-impl Serialize for BiasById<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(id, bias)| (id, bias)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-
-    fn full() -> CompletionRequest {
-        let sampling = SamplingParams::default()
-            .max_tokens(9)
-            .min_tokens(1)
-            .temperature(0.7)
-            .top_p(0.9)
-            .min_p(0.05)
-            .top_k(-1)
-            .presence_penalty(0.1)
-            .frequency_penalty(-0.1)
-            .repetition_penalty(1.1)
-            .seed(u64::MAX)
-            .stop(vec!["\n\n".to_owned()])
-            .stop_token_ids(vec![2])
-            .ignore_eos(true)
-            .logit_bias(vec![(7, -1.5), (8, 2.0)]);
-        CompletionRequest::ids([504, 1296])
-            .sampling(sampling)
-            .priority(-3)
-            .structured_output(json!({"json": {"type": "object"}}))
-            .cache_salt("s")
-            .cache_prompt(false)
-            .request_id("mine-9")
-            .extra("custom", json!({"a": [1, null]}))
-    }
-
-    fn body(request: &CompletionRequest, wire: Wire, server: Option<Server>) -> Value {
-        let json = request.to_json(Some("m"), wire, server).unwrap();
-        serde_json::from_slice(&json).unwrap()
-    }
-
-    #[test]
-    fn the_short_form_is_what_the_original_sends() {
-        let sampling =
-            SamplingParams::default().temperature(0.0).top_p(1.0).top_k(-1).stop_token_ids(vec![2]);
-        let request = CompletionRequest::ids([1, 2]).sampling(sampling).priority(0);
-        let sent = json!({
-            "model": "m", "prompt": [1, 2], "max_tokens": 16384, "temperature": 0.0, "top_p": 1.0, "top_k": -1,
-            "stop_token_ids": [2], "skip_special_tokens": false, "stream": true,
-            "stream_options": {"include_usage": true}, "priority": 0, "return_token_ids": true,
-        });
-        assert_eq!(body(&request, Wire::OpenAi, Some(Server::Vllm)), sent);
-        // Not known which server it is: ids are asked for in both ways.
-        let mut both = sent;
-        both["verbose"] = true.into();
-        assert_eq!(body(&request, Wire::Auto, None), both);
-        assert_eq!(body(&request, Wire::OpenAi, None), both);
-        both.as_object_mut().unwrap().remove("return_token_ids");
-        assert_eq!(body(&request, Wire::OpenAi, Some(Server::LlamaCpp)), both);
-    }
-
-    #[test]
-    fn every_field_goes_out_in_each_server_s_words() {
-        let vllm_sampling = json!({
-            "max_tokens": 9, "min_tokens": 1, "temperature": 0.7, "top_p": 0.9, "min_p": 0.05, "top_k": -1,
-            "presence_penalty": 0.1, "frequency_penalty": -0.1, "repetition_penalty": 1.1, "seed": u64::MAX,
-            "stop": ["\n\n"], "stop_token_ids": [2], "ignore_eos": true, "logit_bias": {"7": -1.5, "8": 2.0},
-            "skip_special_tokens": false, "structured_outputs": {"json": {"type": "object"}},
-        });
-        let with = |mut base: Value, more: Value| {
-            base.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            base
-        };
-        let vllm = json!({
-            "model": "m", "prompt": [504, 1296], "stream": true, "stream_options": {"include_usage": true},
-            "priority": -3, "cache_salt": "s", "cache_prompt": false, "return_token_ids": true,
-            "custom": {"a": [1, null]},
-        });
-        assert_eq!(body(&full(), Wire::OpenAi, Some(Server::Vllm)), with(vllm, vllm_sampling.clone()));
-        let generate = json!({
-            "model": "m", "token_ids": [504, 1296], "stream": true, "stream_options": {"include_usage": true},
-            "priority": -3, "cache_salt": "s", "request_id": "mine-9", "sampling_params": vllm_sampling,
-            "custom": {"a": [1, null]},
-        });
-        assert_eq!(body(&full(), Wire::VllmGenerate, None), generate);
-        let native = json!({
-            "model": "m", "prompt": [504, 1296], "n_predict": 9, "temperature": 0.7, "top_p": 0.9, "top_k": -1,
-            "min_p": 0.05, "presence_penalty": 0.1, "frequency_penalty": -0.1, "repeat_penalty": 1.1,
-            "seed": u64::MAX, "ignore_eos": true, "stop": ["\n\n"], "logit_bias": [[7, -1.5], [8, 2.0]],
-            "stream": true, "return_tokens": true, "cache_prompt": false, "json_schema": {"type": "object"},
-            "custom": {"a": [1, null]},
-        });
-        assert_eq!(body(&full(), Wire::LlamaCpp, None), native);
-        let unknown = body(&full(), Wire::OpenAi, None);
-        for (key, value) in [
-            ("structured_outputs", json!({"json": {"type": "object"}})),
-            ("json_schema", json!({"type": "object"})),
-            ("repetition_penalty", json!(1.1)),
-            ("repeat_penalty", json!(1.1)),
-        ] {
-            assert_eq!(unknown[key], value, "{key}");
-        }
-    }
-
-    #[test]
-    fn no_key_is_written_twice_and_extras_win() {
-        let options = json!({"continuous_usage_stats": true, "include_usage": false});
-        let request = full()
-            .extra("max_tokens", 3)
-            .extra("model", "other")
-            .extra("stream", true)
-            .extra("n", 1)
-            .extra("stream_options", options.clone())
-            .extra("sampling_params", json!({"seed": 4, "allowed_token_ids": [1]}));
-        for (wire, server) in [
-            (Wire::OpenAi, None),
-            (Wire::OpenAi, Some(Server::Vllm)),
-            (Wire::OpenAi, Some(Server::LlamaCpp)),
-            (Wire::LlamaCpp, None),
-            (Wire::VllmGenerate, None),
-        ] {
-            let json = request.to_json(Some("m"), wire, server).unwrap();
-            // A tree written again would be shorter if a key had come twice.
-            let value: Value = serde_json::from_slice(&json).unwrap();
-            assert_eq!(value.to_string().len(), json.len(), "{}", String::from_utf8_lossy(&json));
-            assert_eq!((&value["max_tokens"], &value["model"]), (&json!(3), &json!("other")));
-            assert_eq!(value["stream_options"], options);
-            if wire == Wire::VllmGenerate {
-                let nested = &value["sampling_params"];
-                let three = (&nested["seed"], &nested["allowed_token_ids"], &nested["top_p"]);
-                assert_eq!(three, (&json!(4), &json!([1]), &json!(0.9)));
-            }
-        }
-    }
-
-    #[test]
-    fn a_long_prompt_of_ids_comes_back_as_it_was() {
-        let ids: Vec<TokenId> = (0..100_000).map(|i| u32::MAX / 100_000 * i).chain([0, u32::MAX]).collect();
-        for (wire, key) in
-            [(Wire::OpenAi, "prompt"), (Wire::LlamaCpp, "prompt"), (Wire::VllmGenerate, "token_ids")]
-        {
-            let mut value = body(&CompletionRequest::ids(ids.clone()), wire, None);
-            let back: Vec<TokenId> = serde_json::from_value(value[key].take()).unwrap();
-            assert_eq!(back, ids);
-        }
-        let text = "a \"quoted\"\u{0}\u{2028} 🦀";
-        assert_eq!(body(&CompletionRequest::text(text), Wire::OpenAi, None)["prompt"], text);
-    }
 
     #[test]
     fn what_cannot_be_sent_is_refused() {

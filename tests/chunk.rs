@@ -1,4 +1,5 @@
-//! The chunk decoder against vectors of our own (tests/data/chunk) and against its property on generated input.
+//! The chunk decoder against vectors of our own (tests/data/chunk) and against its property on generated
+//! input.
 
 mod common;
 
@@ -21,8 +22,8 @@ struct Case {
     events: Vec<Value>,
     /// `[text, id]`, or `[choice, text, id]`.
     tokens: Vec<Value>,
-    /// Subset of: finish, usage, ids_exact, ended, skipped, server, request_id; or error with kind, status, message,
-    /// server_kind, code, param.
+    /// Subset of: finish, usage, ids_exact, ended, skipped, server, request_id; or error with kind, status,
+    /// message, server_kind, code, param.
     end: serde_json::Map<String, Value>,
 }
 
@@ -58,17 +59,7 @@ fn run(case: &Case) -> (Vec<Value>, Value) {
         Ok(completion) => serde_json::json!({
             "finish": completion.finish.map(|finish| finish.as_str().to_owned()),
             "usage": completion.usage,
-            "ids_exact": match completion.ids_exact {
-                IdsExact::Yes => Value::Bool(true),
-                IdsExact::Unknown => Value::Null,
-                IdsExact::No(Inexact::NoIds) => "no_ids".into(),
-                IdsExact::No(Inexact::TextWithoutId) => "text_without_id".into(),
-                IdsExact::No(Inexact::LostInCharacter { received, counted }) =>
-                    format!("lost {received} of {counted}").into(),
-                IdsExact::No(Inexact::CountDiffers { received, counted }) =>
-                    format!("differs {received} of {counted}").into(),
-                other => panic!("{other:?}"),
-            },
+            "ids_exact": shown(completion.ids_exact),
             "ended": ended,
             "skipped": decoder.skipped(),
             "first_skipped": decoder.first_skipped(),
@@ -85,7 +76,7 @@ fn run(case: &Case) -> (Vec<Value>, Value) {
                 "server_kind": server.and_then(|server| server.kind.clone()),
                 "code": server.and_then(|server| server.code.clone()),
                 "param": server.and_then(|server| server.param.clone()),
-            }, "skipped": decoder.skipped()})
+            }, "skipped": decoder.skipped(), "ids_exact": shown(decoder.ids_exact())})
         }
     };
     let tokens = tokens
@@ -96,6 +87,22 @@ fn run(case: &Case) -> (Vec<Value>, Value) {
         })
         .collect();
     (tokens, end)
+}
+
+fn shown(exact: IdsExact) -> Value {
+    match exact {
+        IdsExact::Yes => Value::Bool(true),
+        IdsExact::Unknown => Value::Null,
+        IdsExact::No(Inexact::NoIds) => "no_ids".into(),
+        IdsExact::No(Inexact::TextWithoutId) => "text_without_id".into(),
+        IdsExact::No(Inexact::LostInCharacter { received, counted }) => {
+            format!("lost {received} of {counted}").into()
+        }
+        IdsExact::No(Inexact::CountDiffers { received, counted }) => {
+            format!("differs {received} of {counted}").into()
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 /// Whether everything in `expected` is so in `found`.

@@ -20,7 +20,7 @@ fn decode_at_every_cut(name: &str, body: &[u8], wire: Wire) -> Decoded {
         let cut = decode(body, cuts, decoder(wire));
         assert_eq!(cut.summary(), whole.summary(), "{name} cut at {cuts:?}");
     };
-    if body.len() <= 800 {
+    if body.len() <= 900 {
         (1..body.len()).for_each(|cut| check(&[cut]));
         check(&(1..body.len()).collect::<Vec<_>>());
     }
@@ -165,8 +165,8 @@ const YES: &str = "yes";
 const NO_IDS: &str = "no ids";
 const UNKNOWN: &str = "unknown";
 
-/// What the raw files and the README say of llama.cpp's streams: ids in order, finish reasons (`-` for a stream that
-/// broke off), and whether the ids are exact (`n of m`: lost inside characters).
+/// What the raw files and the README say of llama.cpp's streams: ids in order, finish reasons (`-` for a
+/// stream that broke off), and whether the ids are exact (`n of m`: lost inside characters).
 const LLAMA_CPP: &[(&str, &[TokenId], &str, &str)] = &[
     ("auth-ok", &[], "length", NO_IDS),
     ("chat-eos", &[], "stop", NO_IDS),

@@ -283,7 +283,8 @@ impl<'de: 'a, 'a> Visitor<'de> for ScalarVisitor<'a> {
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let key = map.next_key::<Scalar<'_>>()?;
-        // If some crate in the program turns on serde_json's `arbitrary_precision`, every number comes as this map.
+        // If some crate in the program turns on serde_json's `arbitrary_precision`, every number comes as
+        // this map.
         if key.as_ref().and_then(Scalar::text) == Some("$serde_json::private::Number") {
             let digits = map.next_value::<Scalar<'_>>()?;
             let digits = digits.text().unwrap_or_default();

@@ -18,17 +18,18 @@ mod openai;
 mod server_error;
 mod tally;
 mod vllm_generate;
+mod wire;
 
 use std::borrow::Cow;
-use std::fmt;
-use std::str::FromStr;
 
 use self::json::{Choice, Chunk, Id, Ids, Scalar, Shape, Verbose};
 use self::tally::{ChoiceTally, Total};
+use self::wire::{is_native, server_of, told_by};
 use crate::error::printable;
 use crate::{Error, ErrorKind, FinishReason, IdsExact, ServerError, TokenId, Usage};
 
 pub(crate) use self::server_error::server_error_from_body;
+pub use self::wire::{Server, Wire};
 
 /// The most choices that one stream can be decoded for, whatever
 /// [`choices_max`](ChunkDecoder::choices_max) asks for: state is kept for each.
@@ -38,67 +39,6 @@ pub const CHOICES_MAX: u32 = 128;
 const REQUEST_ID_BYTES_MAX: usize = 256;
 /// How much of the first line that was not JSON is shown.
 const PREVIEW_CHARS_MAX: usize = 80;
-
-/// The dialects in which servers stream, which are also the endpoints they stream from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Wire {
-    /// Requests as [`OpenAi`](Self::OpenAi); answers are told apart by the first chunk that says something.
-    #[default]
-    Auto,
-    /// `/v1/completions`, as vLLM, llama.cpp and most others have it.
-    OpenAi,
-    /// `/v1/chat/completions`.
-    Chat,
-    /// llama.cpp's native `/completion`.
-    LlamaCpp,
-    /// vLLM's `/inference/v1/generate`: ids in, ids out.
-    VllmGenerate,
-}
-
-impl Wire {
-    /// The name on the command line: `auto`, `openai`, `chat`, `llamacpp`, `vllm-generate`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::OpenAi => "openai",
-            Self::Chat => "chat",
-            Self::LlamaCpp => "llamacpp",
-            Self::VllmGenerate => "vllm-generate",
-        }
-    }
-}
-
-impl fmt::Display for Wire {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Wire {
-    type Err = Error;
-
-    /// # Errors
-    ///
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for any other word than those of [`as_str`](Self::as_str).
-    fn from_str(name: &str) -> Result<Self, Error> {
-        [Self::Auto, Self::OpenAi, Self::Chat, Self::LlamaCpp, Self::VllmGenerate]
-            .into_iter()
-            .find(|wire| wire.as_str() == name)
-            .ok_or_else(|| Error::invalid(format!("no wire is called {:?}", printable(name, 40))))
-    }
-}
-
-/// The program at the other end, as it was told or learned; it decides how ids are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Server {
-    /// vLLM.
-    Vllm,
-    /// llama.cpp's `llama-server`.
-    LlamaCpp,
-}
 
 /// Whether to go on reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,8 +54,8 @@ pub enum Flow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Completion {
-    /// The server's own counts, if it sent any; the last it sent. Where each choice came with its own and none
-    /// for all of them, the generated tokens of all choices and the prompt tokens of one.
+    /// The server's own counts, if it sent any; the last it sent. Where each choice came with its own and
+    /// none for all of them, the generated tokens of all choices and the prompt tokens of one.
     pub usage: Option<Usage>,
     /// Why the first choice stopped; `None` if only the terminator came. Other choices:
     /// [`finish_reason`](ChunkDecoder::finish_reason).
@@ -127,11 +67,12 @@ pub struct Completion {
 /// Decodes the events of one answer.
 ///
 /// Feed it each event's type and data; when it says [`Flow::Ended`], or when the bytes have ended, ask
-/// [`finish`](Self::finish) whether the answer is complete. It holds counters only: memory does not grow with the
-/// length of the answer. A chunk costs time in proportion to its length.
+/// [`finish`](Self::finish) whether the answer is complete. It holds counters only: memory does not grow with
+/// the length of the answer. A chunk costs time in proportion to its length.
 ///
-/// Ids and text do not go in step. Where a chunk has several ids and one text, the text goes with the first of
-/// them; a chunk with neither hands out nothing. A chunk with a bad id hands out nothing and ends the stream.
+/// Ids and text do not go in step. Where a chunk has several ids and one text, the text goes with the first
+/// of them; a chunk with neither hands out nothing. A chunk with a bad id hands out nothing and ends the
+/// stream.
 ///
 /// ```
 /// use tokenwire::{ChunkDecoder, Flow, Wire};
@@ -216,8 +157,8 @@ impl ChunkDecoder {
         self
     }
 
-    /// Decodes one event: `event` is its type (`message` where the stream names none), `data` its data. Tokens go
-    /// to `sink` as choice, text and id.
+    /// Decodes one event: `event` is its type (`message` where the stream names none), `data` its data.
+    /// Tokens go to `sink` as choice, text and id.
     ///
     /// Data that is no JSON object is counted ([`skipped`](Self::skipped)) and otherwise ignored; the first
     /// is logged at debug. Null, keys that are not known and chunks without choices are fine. Where a key
@@ -226,9 +167,9 @@ impl ChunkDecoder {
     /// # Errors
     ///
     /// The stream is over; what was handed out stays valid. [`Server`](ErrorKind::Server) for an error in the
-    /// stream, in any of its shapes, with the numeric code as status: it decides, whatever else came or follows.
-    /// [`Protocol`](ErrorKind::Protocol) for an id or index out of range, a field of a type that cannot hold
-    /// tokens, or a chunk of another wire than the one this decoder was made for.
+    /// stream, in any of its shapes, with the numeric code as status: it decides, whatever else came or
+    /// follows. [`Protocol`](ErrorKind::Protocol) for an id or index out of range, a field of a type that
+    /// cannot hold tokens, or a chunk of another wire than the one this decoder was made for.
     pub fn decode(
         &mut self,
         event: &str,
@@ -292,8 +233,8 @@ impl ChunkDecoder {
         })
     }
 
-    /// Whether the ids handed out are all there were. Before the end, and after an error, it is never `Yes`; it is
-    /// `No` as soon as a gap is seen, and [`Unknown`](IdsExact::Unknown) else.
+    /// Whether the ids handed out are all there were. Before the end, and after an error, it is never `Yes`;
+    /// it is `No` as soon as a gap is seen, and [`Unknown`](IdsExact::Unknown) else.
     #[must_use]
     pub fn ids_exact(&self) -> IdsExact {
         let counted = self.usage.map(|usage| usage.completion_tokens.into());
@@ -322,15 +263,15 @@ impl ChunkDecoder {
         }
     }
 
-    /// The server, if its chunks gave it away: vLLM by `token_ids` (null is enough) or its fingerprint, llama.cpp by
-    /// `__verbose`, `timings`, its native events or its fingerprint.
+    /// The server, if its chunks gave it away: vLLM by `token_ids` (null is enough) or its fingerprint,
+    /// llama.cpp by `__verbose`, `timings`, its native events or its fingerprint.
     #[must_use]
     pub fn server(&self) -> Option<Server> {
         self.server
     }
 
-    /// The id the server gave the request: the `id` of the chunks (`request_id` on vLLM's generate endpoint). As it
-    /// came: escape it before printing. One of more than 256 bytes is not kept.
+    /// The id the server gave the request: the `id` of the chunks (`request_id` on vLLM's generate endpoint).
+    /// As it came: escape it before printing. One of more than 256 bytes is not kept.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         self.request_id.as_deref()
@@ -444,8 +385,9 @@ impl ChunkDecoder {
         Ok(Flow::More)
     }
 
-    /// Usage beside choices is that choice's where there are several (llama.cpp with `n` of 2), and beside none that
-    /// of the whole. The last one wins: a LiteLLM proxy sends zeros in every chunk before the real one.
+    /// Usage beside choices is that choice's where there are several (llama.cpp with `n` of 2), and beside
+    /// none that of the whole. The last one wins: a LiteLLM proxy sends zeros in every chunk before the real
+    /// one.
     fn count_usage(&mut self, chunk: &Chunk<'_>) -> Result<(), Error> {
         let Some(usage) = chunk.usage.usage() else { return Ok(()) };
         match chunk.choices.first() {
@@ -523,52 +465,6 @@ impl ChunkDecoder {
             State::Failed => false,
             State::Open => begun.peek().is_some() && begun.all(|choice| choice.finish.is_some()),
         }
-    }
-}
-
-// --- what a chunk gives away ---
-
-/// The wire of a chunk that says enough.
-fn told_by(chunk: &Chunk<'_>) -> Option<Wire> {
-    let Some(choice) = chunk.choices.first() else {
-        return is_native(chunk).then_some(Wire::LlamaCpp);
-    };
-    if choice.delta.shape == Shape::Given {
-        Some(Wire::Chat)
-    } else if chunk.output_mode.is_given() || (chunk.request_id.is_given() && !chunk.id.is_given()) {
-        Some(Wire::VllmGenerate)
-    } else if choice.text.is_given() || choice.token_ids.shape == Shape::Given {
-        Some(Wire::OpenAi)
-    } else {
-        match chunk.object.text() {
-            Some("chat.completion.chunk") => Some(Wire::Chat),
-            Some("text_completion") => Some(Wire::OpenAi),
-            _ => None,
-        }
-    }
-}
-
-/// An event of llama.cpp's own endpoint; `choices` of any kind say that it is not.
-fn is_native(chunk: &Chunk<'_>) -> bool {
-    chunk.choices.shape == Shape::Missing
-        && (chunk.tokens.shape == Shape::Given
-            || chunk.content.text().is_some()
-            || matches!(chunk.stop, Scalar::Bool(_)))
-}
-
-fn server_of(chunk: &Chunk<'_>) -> Option<Server> {
-    let fingerprint = chunk.fingerprint.text().unwrap_or("").as_bytes();
-    let has_ids_key = |choice: &Choice<'_>| choice.token_ids.shape != Shape::Missing;
-    if chunk.choices.iter().any(has_ids_key) || fingerprint.starts_with(b"vllm") {
-        Some(Server::Vllm)
-    } else if chunk.verbose.shape == Shape::Given
-        || chunk.timings.shape == Shape::Given
-        || is_native(chunk)
-        || matches!(fingerprint, [b'b', digit, ..] if digit.is_ascii_digit())
-    {
-        Some(Server::LlamaCpp)
-    } else {
-        None
     }
 }
 

@@ -44,8 +44,8 @@ pub(crate) fn server_error_from_body(
     ServerError { status, message: printable(&message, SERVER_MESSAGE_CHARS_MAX), ..Default::default() }
 }
 
-/// The error in a JSON value, if it is one: `error` that is not null (an object or a string), `object` that is
-/// "error" (older vLLM), `detail` (FastAPI), or a bare `message`.
+/// The error in a JSON value, if it is one: `error` that is not null (an object or a string), `object` that
+/// is "error" (older vLLM), `detail` (FastAPI), or a bare `message`.
 pub(super) fn server_error_from_json(status: Option<u16>, value: &Value) -> Option<ServerError> {
     let value = match value {
         Value::Array(items) => items.first()?,
@@ -68,7 +68,10 @@ pub(super) fn server_error_from_json(status: Option<u16>, value: &Value) -> Opti
         code.and_then(Value::as_u64).and_then(|c| u16::try_from(c).ok()).filter(|c| (100..=599).contains(c));
     let code_word = match code {
         Some(Value::String(code)) => Some(printable(code, WORD_CHARS_MAX)),
-        Some(other) if status_in_code.is_none() => Some(printable(&other.to_string(), WORD_CHARS_MAX)),
+        // What the status says already is not said again.
+        Some(other) if status_in_code.is_none() || status_in_code != status.or(status_in_code) => {
+            Some(printable(&other.to_string(), WORD_CHARS_MAX))
+        }
         _ => None,
     };
     Some(ServerError {
@@ -146,6 +149,12 @@ mod tests {
             "application/json",
             br#"{"error":{"message":"slow down","type":"requests","code":"rate_limit_exceeded"}}"#,
             (Some(429), "slow down", ["requests", "rate_limit_exceeded", ""]),
+        ),
+        (
+            Some(502),
+            "application/json",
+            br#"{"error":{"message":"from behind","code":400}}"#,
+            (Some(502), "from behind", ["", "400", ""]),
         ),
         (Some(401), "application/json", br#"{"error":"Unauthorized"}"#, (Some(401), "Unauthorized", [""; 3])),
         (Some(404), "application/json", br#"{"detail":"Not Found"}"#, (Some(404), "Not Found", [""; 3])),
@@ -244,8 +253,8 @@ mod tests {
         }
     }
 
-    /// Every refusal that was recorded from a real server: status and message as they stand in the file, and the
-    /// message for each shape by name.
+    /// Every refusal that was recorded from a real server: status and message as they stand in the file, and
+    /// the message for each shape by name.
     #[test]
     fn recorded_refusals_say_what_their_servers_said() {
         let by_name = [

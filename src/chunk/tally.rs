@@ -45,8 +45,9 @@ impl Total {
         total
     }
 
-    /// The verdict. `counted` is the server's count for the whole request, if it sent one; `complete`: the stream
-    /// came to its end. Before the end, the counts are no proof either way, only a gap already seen is.
+    /// The verdict. `counted` is the server's count for the whole request, if it sent one; `complete`: the
+    /// stream came to its end. Before the end, the counts are no proof either way, only a gap already seen
+    /// is.
     pub(super) fn ids_exact(&self, counted: Option<u64>, complete: bool, llama_cpp: bool) -> IdsExact {
         let received = self.ids;
         let counted = counted.or(self.counted);

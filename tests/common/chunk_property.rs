@@ -1,5 +1,6 @@
-//! The property of the chunk decoder, for arbitrary bytes: no panic; nothing is taken back or invented; the ids handed
-//! out are the ids in the JSON, as an independent reader (a `Value` tree) finds them. A fuzz target is this function.
+//! The property of the chunk decoder, for arbitrary bytes: no panic; nothing is taken back or invented; the
+//! ids handed out are the ids in the JSON, as an independent reader (a `Value` tree) finds them. A fuzz
+//! target is this function.
 
 use serde_json::Value;
 use tokenwire::{ChunkDecoder, ErrorKind, Flow, TokenId, Wire};

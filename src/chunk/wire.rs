@@ -1,0 +1,116 @@
+//! The dialects and servers there are, and how chunks give them away.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::json::{Choice, Chunk, Scalar, Shape};
+use crate::Error;
+use crate::error::printable;
+
+/// The dialects in which servers stream, which are also the endpoints they stream from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Wire {
+    /// Requests as [`OpenAi`](Self::OpenAi); answers are told apart by the first chunk that says something.
+    #[default]
+    Auto,
+    /// `/v1/completions`, as vLLM, llama.cpp and most others have it.
+    OpenAi,
+    /// `/v1/chat/completions`.
+    Chat,
+    /// llama.cpp's native `/completion`.
+    LlamaCpp,
+    /// vLLM's `/inference/v1/generate`: ids in, ids out.
+    VllmGenerate,
+}
+
+impl Wire {
+    /// The name on the command line: `auto`, `openai`, `chat`, `llamacpp`, `vllm-generate`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::OpenAi => "openai",
+            Self::Chat => "chat",
+            Self::LlamaCpp => "llamacpp",
+            Self::VllmGenerate => "vllm-generate",
+        }
+    }
+}
+
+impl fmt::Display for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Wire {
+    type Err = Error;
+
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for any other word than those of
+    /// [`as_str`](Self::as_str).
+    fn from_str(name: &str) -> Result<Self, Error> {
+        [Self::Auto, Self::OpenAi, Self::Chat, Self::LlamaCpp, Self::VllmGenerate]
+            .into_iter()
+            .find(|wire| wire.as_str() == name)
+            .ok_or_else(|| Error::invalid(format!("no wire is called {:?}", printable(name, 40))))
+    }
+}
+
+/// The program at the other end, as it was told or learned; it decides how ids are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Server {
+    /// vLLM.
+    Vllm,
+    /// llama.cpp's `llama-server`.
+    LlamaCpp,
+}
+
+// --- what a chunk gives away ---
+
+/// The wire of a chunk that says enough.
+pub(super) fn told_by(chunk: &Chunk<'_>) -> Option<Wire> {
+    let Some(choice) = chunk.choices.first() else {
+        return is_native(chunk).then_some(Wire::LlamaCpp);
+    };
+    if choice.delta.shape == Shape::Given {
+        Some(Wire::Chat)
+    } else if chunk.output_mode.is_given() || (chunk.request_id.is_given() && !chunk.id.is_given()) {
+        Some(Wire::VllmGenerate)
+    } else if choice.text.is_given() || choice.token_ids.shape == Shape::Given {
+        Some(Wire::OpenAi)
+    } else {
+        match chunk.object.text() {
+            Some("chat.completion.chunk") => Some(Wire::Chat),
+            Some("text_completion") => Some(Wire::OpenAi),
+            _ => None,
+        }
+    }
+}
+
+/// An event of llama.cpp's own endpoint; `choices` of any kind say that it is not.
+pub(super) fn is_native(chunk: &Chunk<'_>) -> bool {
+    chunk.choices.shape == Shape::Missing
+        && (chunk.tokens.shape == Shape::Given
+            || chunk.content.text().is_some()
+            || matches!(chunk.stop, Scalar::Bool(_)))
+}
+
+pub(super) fn server_of(chunk: &Chunk<'_>) -> Option<Server> {
+    let fingerprint = chunk.fingerprint.text().unwrap_or("").as_bytes();
+    let has_ids_key = |choice: &Choice<'_>| choice.token_ids.shape != Shape::Missing;
+    if chunk.choices.iter().any(has_ids_key) || fingerprint.starts_with(b"vllm") {
+        Some(Server::Vllm)
+    } else if chunk.verbose.shape == Shape::Given
+        || chunk.timings.shape == Shape::Given
+        || is_native(chunk)
+        || matches!(fingerprint, [b'b', digit, ..] if digit.is_ascii_digit())
+    {
+        Some(Server::LlamaCpp)
+    } else {
+        None
+    }
+}

@@ -1,0 +1,364 @@
+//! The JSON body of a request, in each server's words. Own fields first, extra ones last; no key is written
+//! twice.
+
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use serde_json::{Map, Value};
+
+use super::{CompletionRequest, Prompt, SamplingParams};
+use crate::{Server, TokenId, Wire};
+
+/// Serialized straight from the request: a long prompt never becomes a tree of JSON values.
+pub(super) struct Body<'a> {
+    pub(super) request: &'a CompletionRequest,
+    pub(super) model: Option<&'a str>,
+    pub(super) wire: Wire,
+    pub(super) server: Option<Server>,
+}
+
+impl Serialize for Body<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = Fields::new(serializer.serialize_map(None)?, &self.request.extras);
+        out.some("model", self.model)?;
+        match self.wire {
+            Wire::LlamaCpp => self.native_llama_cpp(&mut out)?,
+            Wire::VllmGenerate => self.vllm_generate(&mut out)?,
+            // `to_json` lets no chat request come here.
+            Wire::Auto | Wire::OpenAi | Wire::Chat => self.openai(&mut out)?,
+        }
+        out.end()
+    }
+}
+
+impl Body<'_> {
+    fn openai<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        let request = self.request;
+        let vllm = self.server != Some(Server::LlamaCpp);
+        let llama_cpp = self.server != Some(Server::Vllm);
+        match &request.prompt {
+            Prompt::Ids(ids) => out.put("prompt", ids)?,
+            Prompt::Text(text) => out.put("prompt", text)?,
+        }
+        request.sampling.openai(out)?;
+        out.put("stream", &true)?;
+        out.merge("stream_options", IncludeUsage)?;
+        out.some("priority", request.priority)?;
+        out.some("cache_salt", request.cache_salt.as_ref())?;
+        out.some("cache_prompt", request.cache_prompt)?;
+        if vllm {
+            out.put("return_token_ids", &true)?;
+            out.some("structured_outputs", request.structured_output.as_ref())?;
+        }
+        if llama_cpp {
+            out.put("verbose", &true)?;
+            out.some("repeat_penalty", request.sampling.repetition_penalty)?;
+            if let Some((key, value)) = request.structured_for_llama_cpp() {
+                out.put(key, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn native_llama_cpp<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        let request = self.request;
+        let sampling = &request.sampling;
+        match &request.prompt {
+            Prompt::Ids(ids) => out.put("prompt", ids)?,
+            Prompt::Text(text) => out.put("prompt", text)?,
+        }
+        out.some("n_predict", sampling.max_tokens)?;
+        sampling.shared(out)?;
+        out.some("repeat_penalty", sampling.repetition_penalty)?;
+        if !sampling.logit_bias.is_empty() {
+            out.put("logit_bias", &sampling.logit_bias)?;
+        }
+        out.put("stream", &true)?;
+        out.put("return_tokens", &true)?;
+        out.some("cache_prompt", request.cache_prompt)?;
+        match request.structured_for_llama_cpp() {
+            Some((key, value)) => out.put(key, value),
+            None => Ok(()),
+        }
+    }
+
+    fn vllm_generate<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        let request = self.request;
+        if let Prompt::Ids(ids) = &request.prompt {
+            out.put("token_ids", ids)?;
+        }
+        out.put("stream", &true)?;
+        out.merge("stream_options", IncludeUsage)?;
+        out.some("priority", request.priority)?;
+        out.some("cache_salt", request.cache_salt.as_ref())?;
+        out.some("request_id", request.request_id.as_ref())?;
+        out.merge("sampling_params", NestedSampling(request))
+    }
+}
+
+impl SamplingParams {
+    /// The fields that every server calls the same.
+    fn shared<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        out.some("temperature", self.temperature)?;
+        out.some("top_p", self.top_p)?;
+        out.some("top_k", self.top_k)?;
+        out.some("min_p", self.min_p)?;
+        out.some("presence_penalty", self.presence_penalty)?;
+        out.some("frequency_penalty", self.frequency_penalty)?;
+        out.some("seed", self.seed)?;
+        out.some("ignore_eos", self.ignore_eos)?;
+        if self.stop.is_empty() { Ok(()) } else { out.put("stop", &self.stop) }
+    }
+
+    /// All fields in OpenAI's and vLLM's words.
+    fn openai<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        out.some("max_tokens", self.max_tokens)?;
+        out.some("min_tokens", self.min_tokens)?;
+        self.shared(out)?;
+        out.some("repetition_penalty", self.repetition_penalty)?;
+        if !self.stop_token_ids.is_empty() {
+            out.put("stop_token_ids", &self.stop_token_ids)?;
+        }
+        if !self.logit_bias.is_empty() {
+            out.put("logit_bias", &BiasById(&self.logit_bias))?;
+        }
+        out.put("skip_special_tokens", &self.skip_special_tokens)
+    }
+}
+
+/// A JSON object being written, into which extra fields go last.
+struct Fields<'a, M> {
+    map: M,
+    extras: &'a Map<String, Value>,
+    /// The extra fields that are written already, as part of an own one.
+    merged: Vec<&'static str>,
+}
+
+impl<'a, M: SerializeMap> Fields<'a, M> {
+    fn new(map: M, extras: &'a Map<String, Value>) -> Self {
+        Self { map, extras, merged: Vec::new() }
+    }
+
+    /// An own field, unless an extra one of that name will come.
+    fn put<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), M::Error> {
+        if self.extras.contains_key(key) { Ok(()) } else { self.map.serialize_entry(key, value) }
+    }
+
+    fn some<T: Serialize>(&mut self, key: &'static str, value: Option<T>) -> Result<(), M::Error> {
+        value.map_or(Ok(()), |value| self.put(key, &value))
+    }
+
+    /// An own field that is an object; an extra object of that name goes into it, anything else takes its
+    /// place.
+    fn merge<T: OwnFields>(&mut self, key: &'static str, own: T) -> Result<(), M::Error> {
+        let none = Map::new();
+        let extras = match self.extras.get(key) {
+            None => &none,
+            Some(Value::Object(extras)) => extras,
+            Some(_) => return Ok(()),
+        };
+        self.merged.push(key);
+        self.map.serialize_entry(key, &Object { own, extras })
+    }
+
+    fn end(mut self) -> Result<M::Ok, M::Error> {
+        for (key, value) in self.extras {
+            if !self.merged.contains(&key.as_str()) {
+                self.map.serialize_entry(key, value)?;
+            }
+        }
+        self.map.end()
+    }
+}
+
+/// Something that writes fields of its own into an object.
+trait OwnFields {
+    fn write<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error>;
+}
+
+/// Own fields and extra ones.
+struct Object<'a, T> {
+    own: T,
+    extras: &'a Map<String, Value>,
+}
+
+impl<T: OwnFields> Serialize for Object<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = Fields::new(serializer.serialize_map(None)?, self.extras);
+        self.own.write(&mut out)?;
+        out.end()
+    }
+}
+
+/// `stream_options`.
+struct IncludeUsage;
+
+impl OwnFields for IncludeUsage {
+    fn write<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        out.put("include_usage", &true)
+    }
+}
+
+/// `sampling_params` of vLLM's generate endpoint.
+struct NestedSampling<'a>(&'a CompletionRequest);
+
+impl OwnFields for NestedSampling<'_> {
+    fn write<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        self.0.sampling.openai(out)?;
+        out.some("structured_outputs", self.0.structured_output.as_ref())
+    }
+}
+
+/// A logit bias as an object, `{"id": bias}`.
+struct BiasById<'a>(&'a [(TokenId, f64)]);
+
+impl Serialize for BiasById<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(id, bias)| (id, bias)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn full() -> CompletionRequest {
+        let sampling = SamplingParams::default()
+            .max_tokens(9)
+            .min_tokens(1)
+            .temperature(0.7)
+            .top_p(0.9)
+            .min_p(0.05)
+            .top_k(-1)
+            .presence_penalty(0.1)
+            .frequency_penalty(-0.1)
+            .repetition_penalty(1.1)
+            .seed(u64::MAX)
+            .stop(vec!["\n\n".to_owned()])
+            .stop_token_ids(vec![2])
+            .ignore_eos(true)
+            .logit_bias(vec![(7, -1.5), (8, 2.0)]);
+        CompletionRequest::ids([504, 1296])
+            .sampling(sampling)
+            .priority(-3)
+            .structured_output(json!({"json": {"type": "object"}}))
+            .cache_salt("s")
+            .cache_prompt(false)
+            .request_id("mine-9")
+            .extra("custom", json!({"a": [1, null]}))
+    }
+
+    fn body(request: &CompletionRequest, wire: Wire, server: Option<Server>) -> Value {
+        let json = request.to_json(Some("m"), wire, server).unwrap();
+        serde_json::from_slice(&json).unwrap()
+    }
+
+    #[test]
+    fn the_short_form_is_what_the_original_sends() {
+        let sampling =
+            SamplingParams::default().temperature(0.0).top_p(1.0).top_k(-1).stop_token_ids(vec![2]);
+        let request = CompletionRequest::ids([1, 2]).sampling(sampling).priority(0);
+        let sent = json!({
+            "model": "m", "prompt": [1, 2], "max_tokens": 16384, "temperature": 0.0, "top_p": 1.0, "top_k": -1,
+            "stop_token_ids": [2], "skip_special_tokens": false, "stream": true,
+            "stream_options": {"include_usage": true}, "priority": 0, "return_token_ids": true,
+        });
+        assert_eq!(body(&request, Wire::OpenAi, Some(Server::Vllm)), sent);
+        // Not known which server it is: ids are asked for in both ways.
+        let mut both = sent;
+        both["verbose"] = true.into();
+        assert_eq!(body(&request, Wire::Auto, None), both);
+        assert_eq!(body(&request, Wire::OpenAi, None), both);
+        both.as_object_mut().unwrap().remove("return_token_ids");
+        assert_eq!(body(&request, Wire::OpenAi, Some(Server::LlamaCpp)), both);
+    }
+
+    #[test]
+    fn every_field_goes_out_in_each_server_s_words() {
+        let vllm_sampling = json!({
+            "max_tokens": 9, "min_tokens": 1, "temperature": 0.7, "top_p": 0.9, "min_p": 0.05, "top_k": -1,
+            "presence_penalty": 0.1, "frequency_penalty": -0.1, "repetition_penalty": 1.1, "seed": u64::MAX,
+            "stop": ["\n\n"], "stop_token_ids": [2], "ignore_eos": true, "logit_bias": {"7": -1.5, "8": 2.0},
+            "skip_special_tokens": false, "structured_outputs": {"json": {"type": "object"}},
+        });
+        let with = |mut base: Value, more: Value| {
+            base.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            base
+        };
+        let vllm = json!({
+            "model": "m", "prompt": [504, 1296], "stream": true, "stream_options": {"include_usage": true},
+            "priority": -3, "cache_salt": "s", "cache_prompt": false, "return_token_ids": true,
+            "custom": {"a": [1, null]},
+        });
+        assert_eq!(body(&full(), Wire::OpenAi, Some(Server::Vllm)), with(vllm, vllm_sampling.clone()));
+        let generate = json!({
+            "model": "m", "token_ids": [504, 1296], "stream": true, "stream_options": {"include_usage": true},
+            "priority": -3, "cache_salt": "s", "request_id": "mine-9", "sampling_params": vllm_sampling,
+            "custom": {"a": [1, null]},
+        });
+        assert_eq!(body(&full(), Wire::VllmGenerate, None), generate);
+        let native = json!({
+            "model": "m", "prompt": [504, 1296], "n_predict": 9, "temperature": 0.7, "top_p": 0.9, "top_k": -1,
+            "min_p": 0.05, "presence_penalty": 0.1, "frequency_penalty": -0.1, "repeat_penalty": 1.1,
+            "seed": u64::MAX, "ignore_eos": true, "stop": ["\n\n"], "logit_bias": [[7, -1.5], [8, 2.0]],
+            "stream": true, "return_tokens": true, "cache_prompt": false, "json_schema": {"type": "object"},
+            "custom": {"a": [1, null]},
+        });
+        assert_eq!(body(&full(), Wire::LlamaCpp, None), native);
+        let unknown = body(&full(), Wire::OpenAi, None);
+        for (key, value) in [
+            ("structured_outputs", json!({"json": {"type": "object"}})),
+            ("json_schema", json!({"type": "object"})),
+            ("repetition_penalty", json!(1.1)),
+            ("repeat_penalty", json!(1.1)),
+        ] {
+            assert_eq!(unknown[key], value, "{key}");
+        }
+    }
+
+    #[test]
+    fn no_key_is_written_twice_and_extras_win() {
+        let options = json!({"continuous_usage_stats": true, "include_usage": false});
+        let request = full()
+            .extra("max_tokens", 3)
+            .extra("model", "other")
+            .extra("stream", true)
+            .extra("n", 1)
+            .extra("stream_options", options.clone())
+            .extra("sampling_params", json!({"seed": 4, "allowed_token_ids": [1]}));
+        for (wire, server) in [
+            (Wire::OpenAi, None),
+            (Wire::OpenAi, Some(Server::Vllm)),
+            (Wire::OpenAi, Some(Server::LlamaCpp)),
+            (Wire::LlamaCpp, None),
+            (Wire::VllmGenerate, None),
+        ] {
+            let json = request.to_json(Some("m"), wire, server).unwrap();
+            // A tree written again would be shorter if a key had come twice.
+            let value: Value = serde_json::from_slice(&json).unwrap();
+            assert_eq!(value.to_string().len(), json.len(), "{}", String::from_utf8_lossy(&json));
+            assert_eq!((&value["max_tokens"], &value["model"]), (&json!(3), &json!("other")));
+            assert_eq!(value["stream_options"], options);
+            if wire == Wire::VllmGenerate {
+                let nested = &value["sampling_params"];
+                let three = (&nested["seed"], &nested["allowed_token_ids"], &nested["top_p"]);
+                assert_eq!(three, (&json!(4), &json!([1]), &json!(0.9)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_prompt_of_ids_comes_back_as_it_was() {
+        let ids: Vec<TokenId> = (0..100_000).map(|i| u32::MAX / 100_000 * i).chain([0, u32::MAX]).collect();
+        for (wire, key) in
+            [(Wire::OpenAi, "prompt"), (Wire::LlamaCpp, "prompt"), (Wire::VllmGenerate, "token_ids")]
+        {
+            let mut value = body(&CompletionRequest::ids(ids.clone()), wire, None);
+            let back: Vec<TokenId> = serde_json::from_value(value[key].take()).unwrap();
+            assert_eq!(back, ids);
+        }
+        let text = "a \"quoted\"\u{0}\u{2028} 🦀";
+        assert_eq!(body(&CompletionRequest::text(text), Wire::OpenAi, None)["prompt"], text);
+    }
+}
