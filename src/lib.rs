@@ -7,6 +7,7 @@ mod http;
 mod pool;
 mod queue;
 mod request;
+pub mod recording;
 mod token;
 
 pub use chunk::{CHOICES_MAX, ChunkDecoder, Completion, Flow, Server, Wire};

@@ -1,0 +1,253 @@
+//! The little of HTTP/1.1 that recordings and the scripted server need, as pure functions: a head, and
+//! the framing of a body. The client itself never uses them; ureq does that work there.
+
+use memchr::memmem;
+
+/// A body without its framing, as far as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Body {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Whether that was all.
+    pub state: BodyState,
+}
+
+/// What the framing says about a body's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BodyState {
+    /// Everything announced came.
+    Complete,
+    /// It stops before the announced end.
+    Cut,
+    /// The framing breaks its own rules; nothing behind that place is in the body.
+    Broken,
+}
+
+/// What [`dechunk`] returns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Dechunked {
+    /// The chunks' bytes in a row, also those of a last chunk that broke off.
+    pub body: Vec<u8>,
+    /// Whether the zero-length chunk and the blank line behind it came.
+    pub state: BodyState,
+    /// Bytes read of the input, to the end of its last whole chunk or trailer; behind them a next
+    /// response would begin.
+    pub consumed: usize,
+}
+
+/// Takes the chunked framing off (RFC 9112 section 7.1). Extensions and trailers are skipped.
+#[must_use]
+pub fn dechunk(framed: &[u8]) -> Dechunked {
+    let mut out = Dechunked { body: Vec::new(), state: BodyState::Cut, consumed: 0 };
+    loop {
+        let Some(line) = take_line(&framed[out.consumed..]) else { return out };
+        let Some(size) = chunk_size(line) else {
+            out.state = BodyState::Broken;
+            return out;
+        };
+        // `take_line` found the line's CRLF inside `framed`, so that this is no more than its length.
+        let start = out.consumed + line.len() + 2;
+        if size == 0 {
+            out.consumed = start;
+            return skip_trailers(framed, out);
+        }
+        let came = framed.len() - start;
+        if came < size {
+            out.body.extend_from_slice(&framed[start..]);
+            return out;
+        }
+        let end = start + size;
+        out.body.extend_from_slice(&framed[start..end]);
+        match framed[end..] {
+            [b'\r', b'\n', ..] => out.consumed = end + 2,
+            [] | [b'\r'] => return out,
+            _ => {
+                out.state = BodyState::Broken;
+                return out;
+            }
+        }
+    }
+}
+
+fn skip_trailers(framed: &[u8], mut out: Dechunked) -> Dechunked {
+    while let Some(line) = take_line(&framed[out.consumed..]) {
+        out.consumed += line.len() + 2;
+        if line.is_empty() {
+            out.state = BodyState::Complete;
+            break;
+        }
+    }
+    out
+}
+
+/// The bytes before the first CRLF.
+fn take_line(bytes: &[u8]) -> Option<&[u8]> {
+    memmem::find(bytes, b"\r\n").map(|end| &bytes[..end])
+}
+
+/// `1*HEXDIG`, then perhaps an extension behind a semicolon.
+fn chunk_size(line: &[u8]) -> Option<usize> {
+    let digits = line.split(|byte| *byte == b';').next()?.trim_ascii();
+    let text = std::str::from_utf8(digits).ok()?;
+    // `from_str_radix` takes a sign, the rule does not.
+    if text.starts_with('+') {
+        return None;
+    }
+    usize::from_str_radix(text, 16).ok()
+}
+
+/// The first line and the headers of a request or a response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) first_line: String,
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+impl Head {
+    /// The head at the start of `bytes` and its length with the blank line. `None` while that has not
+    /// come; `Some(Err(()))` for what is no head.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Result<(Self, usize), ()>> {
+        let end = memmem::find(bytes, b"\r\n\r\n")?;
+        let text = String::from_utf8_lossy(&bytes[..end]);
+        let mut lines = text.split("\r\n");
+        let first_line = lines.next().unwrap_or_default().to_owned();
+        let header = |line: &str| {
+            let (name, value) = line.split_once(':').filter(|(name, _)| !name.is_empty())?;
+            Some((name.to_owned(), value.trim().to_owned()))
+        };
+        let headers = lines.map(header).collect::<Option<_>>();
+        Some(headers.map(|headers| (Self { first_line, headers }, end + 4)).ok_or(()))
+    }
+
+    /// The number in a status line; 0 if there is none.
+    pub(crate) fn status(&self) -> u16 {
+        self.first_line.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        find_header(&self.headers, name)
+    }
+
+    pub(crate) fn is_chunked(&self) -> bool {
+        self.header("transfer-encoding").is_some_and(|value| value.to_ascii_lowercase().contains("chunked"))
+    }
+
+    pub(crate) fn content_length(&self) -> Option<usize> {
+        self.header("content-length")?.parse().ok()
+    }
+
+    /// Whether the side that sent this head closes the connection after the body.
+    pub(crate) fn closes(&self) -> bool {
+        self.first_line.contains("HTTP/1.0")
+            || self.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
+    }
+}
+
+pub(crate) fn find_header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
+}
+
+/// The head of the final response and where its body begins; heads of 1xx before it are passed over.
+pub(crate) fn response_head(raw: &[u8]) -> Option<(Head, usize)> {
+    let mut start = 0;
+    loop {
+        let (head, length) = Head::parse(&raw[start..])?.ok()?;
+        start += length;
+        if !(100..200).contains(&head.status()) {
+            return Some((head, start));
+        }
+    }
+}
+
+/// The body of a raw response. `ended_well` decides for one that the end of the connection delimits.
+pub(crate) fn response_body(raw: &[u8], ended_well: bool) -> Body {
+    let Some((head, start)) = response_head(raw) else {
+        return Body { bytes: Vec::new(), state: BodyState::Cut };
+    };
+    let framed = &raw[start..];
+    if head.is_chunked() {
+        let Dechunked { body, state, consumed: _ } = dechunk(framed);
+        return Body { bytes: body, state };
+    }
+    let announced = head.content_length();
+    let length = announced.unwrap_or(framed.len()).min(framed.len());
+    let complete = announced.map_or(ended_well, |announced| announced == length);
+    let state = if complete { BodyState::Complete } else { BodyState::Cut };
+    Body { bytes: framed[..length].to_vec(), state }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_lose_their_framing() {
+        use BodyState::{Broken, Complete, Cut};
+        let cases: &[(&str, &str, BodyState, usize)] = &[
+            ("3\r\nabc\r\n0\r\n\r\n", "abc", Complete, 13),
+            ("3\r\nabc\r\n2;x=1\r\nde\r\n0\r\nT: v\r\n\r\nHTTP", "abcde", Complete, 30),
+            ("0A\r\n0123456789\r\n0\r\n\r\n", "0123456789", Complete, 21),
+            ("3 \r\nabc\r\n0\r\n\r\n", "abc", Complete, 14),
+            ("3\r\nabc\r\n0\r\n", "abc", Cut, 11),
+            ("3\r\nabc\r\n", "abc", Cut, 8),
+            ("3\r\nabc\r", "abc", Cut, 0),
+            ("3\r\nab", "ab", Cut, 0),
+            ("ffffffffffffffff\r\nab", "ab", Cut, 0),
+            ("", "", Cut, 0),
+            ("3\r\nabcd\r\n", "abc", Broken, 0),
+            ("xyz\r\nabc\r\n", "", Broken, 0),
+            ("-1\r\n", "", Broken, 0),
+            ("+1\r\n", "", Broken, 0),
+            ("\r\n", "", Broken, 0),
+            ("10000000000000000\r\n", "", Broken, 0),
+        ];
+        for (framed, body, state, consumed) in cases {
+            let expected = Dechunked { body: body.as_bytes().to_vec(), state: *state, consumed: *consumed };
+            assert_eq!(dechunk(framed.as_bytes()), expected, "{framed:?}");
+        }
+    }
+
+    #[test]
+    fn a_cut_chunked_body_is_a_prefix_and_never_complete() {
+        let framed = b"3\r\nabc\r\n1a;ext\r\nabcdefghijklmnopqrstuvwxyz\r\n0\r\nA: b\r\n\r\n";
+        let whole = dechunk(framed);
+        assert_eq!((whole.state, whole.consumed), (BodyState::Complete, framed.len()));
+        for cut in 0..framed.len() {
+            let part = dechunk(&framed[..cut]);
+            assert_eq!(part.state, BodyState::Cut, "cut at {cut}");
+            assert!(whole.body.starts_with(&part.body) && part.consumed <= cut, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn bodies_end_as_their_head_says() {
+        use BodyState::{Complete, Cut};
+        let cases: &[(&str, bool, &str, BodyState)] = &[
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nabc", false, "ab", Complete),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabc", true, "abc", Cut),
+            ("HTTP/1.1 200 OK\r\n\r\nabc", true, "abc", Complete),
+            ("HTTP/1.1 200 OK\r\n\r\nabc", false, "abc", Cut),
+            (
+                "HTTP/1.1 103 Early\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx",
+                false,
+                "x",
+                Complete,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+                false,
+                "a",
+                Complete,
+            ),
+            ("HTTP/1.1 200 OK\r\nContent-Le", true, "", Cut),
+            ("HTTP/1.1 200 OK\r\nno header\r\n\r\nabc", true, "", Cut),
+        ];
+        for (raw, ended_well, body, state) in cases {
+            let expected = Body { bytes: body.as_bytes().to_vec(), state: *state };
+            assert_eq!(response_body(raw.as_bytes(), *ended_well), expected, "{raw:?}");
+        }
+    }
+}

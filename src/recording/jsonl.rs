@@ -1,0 +1,244 @@
+//! This crate's own format: a head line, a line per piece, an end line. The module above shows it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{End, Piece, Recording, Request, base64};
+use crate::Error;
+
+/// The format's number in its head line. Another number is refused, not guessed at.
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct HeadLine {
+    tokenwire_recording: u32,
+    request: RequestPart,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    response: Option<ResponsePart>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RequestPart {
+    method: String,
+    path: String,
+    headers: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ResponsePart {
+    status: u16,
+    headers: Vec<(String, String)>,
+}
+
+/// Every line after the head: a piece has a time and bytes, the end has its name and perhaps a time.
+#[derive(Default, Serialize, Deserialize)]
+struct Line {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    t_us: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    end: Option<String>,
+}
+
+pub(super) fn write(recording: &Recording) -> String {
+    let Recording { request, head, pieces, end, ended_at } = recording;
+    let Request { method, path, headers, body } = request;
+    let (text, base64) = as_text(body);
+    let request =
+        RequestPart { method: method.clone(), path: path.clone(), headers: headers.clone(), text, base64 };
+    let response =
+        head.as_ref().map(|head| ResponsePart { status: head.status, headers: head.headers.clone() });
+    let mut out = String::new();
+    write_line(&mut out, &HeadLine { tokenwire_recording: VERSION, request, response });
+    for Piece { at, bytes } in pieces {
+        let (text, base64) = as_text(bytes);
+        write_line(&mut out, &Line { t_us: Some(micros(*at)), text, base64, end: None });
+    }
+    let end = Some(end.as_str().to_owned());
+    write_line(&mut out, &Line { t_us: ended_at.map(micros), end, ..Line::default() });
+    out
+}
+
+fn write_line(out: &mut String, line: &impl Serialize) {
+    // Strings and numbers always serialize; an empty line would be refused when read.
+    out.push_str(&serde_json::to_string(line).unwrap_or_default());
+    out.push('\n');
+}
+
+fn micros(at: Duration) -> u64 {
+    u64::try_from(at.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn as_text(bytes: &[u8]) -> (Option<String>, Option<String>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (Some(text.to_owned()), None),
+        Err(_) => (None, Some(base64::encode(bytes))),
+    }
+}
+
+pub(super) fn read(input: &[u8]) -> Result<Recording, Error> {
+    let mut lines = input.split_inclusive(|byte| *byte == b'\n').enumerate();
+    let (_, first) = lines.next().ok_or_else(|| wrong(0, "is missing"))?;
+    let mut recording = read_head(first)?;
+    let mut ended = false;
+    for (number, line) in lines {
+        let parsed: Line = match serde_json::from_slice(line) {
+            Ok(parsed) => parsed,
+            // The writer was stopped inside its last line.
+            Err(_) if !line.ends_with(b"\n") => break,
+            Err(error) => return Err(wrong(number, "is no recorded line").with_source(error)),
+        };
+        if ended {
+            return Err(wrong(number, "stands behind the end"));
+        }
+        ended = add_line(&mut recording, parsed).map_err(|problem| wrong(number, problem))?;
+    }
+    Ok(recording)
+}
+
+fn read_head(line: &[u8]) -> Result<Recording, Error> {
+    let head: HeadLine = serde_json::from_slice(line)
+        .map_err(|error| wrong(0, "is not the head of a recording").with_source(error))?;
+    if head.tokenwire_recording != VERSION {
+        return Err(wrong(0, "has a format number that this version does not know"));
+    }
+    let RequestPart { method, path, headers, text, base64 } = head.request;
+    let body = from_text(text, base64).ok_or_else(|| wrong(0, "has a body that is no base64"))?;
+    let request = Request { method, path, headers, body };
+    Ok(match head.response {
+        Some(ResponsePart { status, headers }) => Recording::of_body(request, status, headers),
+        None => Recording::of_wire(request),
+    })
+}
+
+/// Whether that was the end.
+fn add_line(recording: &mut Recording, line: Line) -> Result<bool, &'static str> {
+    let Line { t_us, text, base64, end } = line;
+    let at = t_us.map(Duration::from_micros);
+    if let Some(name) = end {
+        recording.finish(End::from_name(&name).ok_or("has an end of an unknown name")?, at);
+        return Ok(true);
+    }
+    if text.is_none() && base64.is_none() {
+        return Err("has no bytes");
+    }
+    let bytes = from_text(text, base64).ok_or("is no base64")?;
+    recording.push(at.ok_or("has no time")?, bytes);
+    Ok(false)
+}
+
+fn from_text(text: Option<String>, base64: Option<String>) -> Option<Vec<u8>> {
+    match (text, base64) {
+        (Some(text), None) => Some(text.into_bytes()),
+        (None, Some(coded)) => base64::decode(&coded),
+        (None, None) => Some(Vec::new()),
+        (Some(_), Some(_)) => None,
+    }
+}
+
+fn wrong(line: usize, problem: &str) -> Error {
+    Error::invalid(format!("line {} {problem}", line + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    fn samples() -> [Recording; 3] {
+        let request = Request::new("POST", "/v1/completions")
+            .with_header("Content-Type", "application/json")
+            .with_body("{\"prompt\":\"Grüße\"}");
+        let mut body = Recording::of_body(request.clone(), 200, [("content-type", "text/event-stream")]);
+        body.push(Duration::from_nanos(1_234_567), "data: \"\u{1f600}\u{2028}\\\"\n\n");
+        body.push(Duration::from_micros(1235), &b"\xf0\x9f"[..]);
+        body.push(Duration::from_micros(u64::MAX), &b"\x98\x80"[..]);
+        body.finish(End::Complete, Some(Duration::from_secs(1)));
+        let mut wire = Recording::of_wire(request.with_body(&b"\xff\x00"[..]));
+        wire.push(Duration::ZERO, "HTTP/1.1 200 OK\r\n\r\nabc");
+        wire.finish(End::Silent, None);
+        [body, wire, Recording::of_wire(Request::new("GET", "/"))]
+    }
+
+    #[test]
+    fn what_is_written_loads_equal() {
+        for recording in samples() {
+            assert_eq!(read(write(&recording).as_bytes()).unwrap(), recording);
+        }
+    }
+
+    #[test]
+    fn a_file_that_breaks_off_anywhere_is_an_error_or_a_prefix() {
+        for recording in samples() {
+            let text = write(&recording);
+            let head_end = text.find('\n').unwrap();
+            for cut in 0..text.len() {
+                let loaded = read(&text.as_bytes()[..cut]);
+                if cut < head_end {
+                    assert_eq!(loaded.unwrap_err().kind(), ErrorKind::InvalidInput, "cut at {cut}");
+                    continue;
+                }
+                let loaded = loaded.unwrap();
+                assert_eq!(loaded.request, recording.request);
+                assert!(recording.pieces.starts_with(&loaded.pieces), "cut at {cut}");
+                let whole_lines = text.as_bytes()[..cut + 1].iter().filter(|byte| **byte == b'\n').count();
+                let complete = whole_lines > recording.pieces.len() + 1;
+                assert_eq!(
+                    loaded.pieces.len(),
+                    (whole_lines - 1).min(recording.pieces.len()),
+                    "cut at {cut}"
+                );
+                assert_eq!(loaded.end, if complete { recording.end } else { End::Unknown }, "cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_line_is_named_by_its_number() {
+        let head = r#"{"tokenwire_recording":1,"request":{"method":"GET","path":"/","headers":[]}}"#;
+        let cases = [
+            ("", "line 1 "),
+            ("{}\n", "line 1 "),
+            ("not JSON", "line 1 "),
+            (&head.replace(":1,", ":2,"), "line 1 has a format number"),
+            (&format!("{head}\nnot JSON\n"), "line 2 is no recorded line"),
+            (&format!("{head}\n{{\"t_us\":1}}\n"), "line 2 has no bytes"),
+            (&format!("{head}\n{{\"text\":\"a\"}}\n"), "line 2 has no time"),
+            (&format!("{head}\n{{\"t_us\":-1,\"text\":\"a\"}}\n"), "line 2 is no recorded line"),
+            (&format!("{head}\n{{\"t_us\":1,\"base64\":\"*\"}}\n"), "line 2 is no base64"),
+            (&format!("{head}\n{{\"end\":\"bang\"}}\n"), "line 2 has an end of an unknown name"),
+            (
+                &format!("{head}\n{{\"end\":\"closed\"}}\n{{\"t_us\":1,\"text\":\"a\"}}\n"),
+                "line 3 stands behind",
+            ),
+        ];
+        for (text, message) in cases {
+            let error = read(text.as_bytes()).unwrap_err();
+            assert!(error.to_string().starts_with(message), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_dropped_whichever_way_they_come() {
+        let text = concat!(
+            r#"{"tokenwire_recording":1,"request":{"method":"GET","path":"/","#,
+            r#""headers":[["API-Key","canary"],["a","b"]]},"#,
+            r#""response":{"status":200,"headers":[["Set-Cookie","canary"],["c","d"]]}}"#
+        );
+        let loaded = read(text.as_bytes()).unwrap();
+        assert!(!write(&loaded).contains("canary"));
+        assert_eq!(loaded.request().header("A"), Some("b"));
+        assert_eq!(loaded.response_headers().len(), 1);
+        let request = Request::new("GET", "/").with_header("Authorization", "Bearer canary");
+        assert!(!format!("{request:?}").contains("canary"));
+        assert!(!write(&Recording::of_wire(request)).contains("canary"));
+    }
+}
