@@ -8,6 +8,8 @@ mod pool;
 mod queue;
 mod request;
 pub mod recording;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod token;
 
 pub use chunk::{CHOICES_MAX, ChunkDecoder, Completion, Flow, Server, Wire};

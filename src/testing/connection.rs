@@ -1,0 +1,395 @@
+//! One connection of the scripted server: reads requests, carries their scripts out, sees the client
+//! leave. It runs on a thread of its own and may block in a read or a write; the server wakes it by
+//! shutting its socket down.
+
+use std::io::{self, ErrorKind};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use super::plan::{Action, Plan};
+use super::script::{How, Wait};
+use super::server::Shared;
+use super::tls::{Socket, Stream};
+use super::{Cut, Disconnect, Gate, Request, Script};
+use crate::recording::http::Head;
+use crate::recording::{BodyState, dechunk};
+
+/// The longest head of a request, 64 KiB; a longer one is answered with 431.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// The longest body of a request, 64 MiB; a longer one is answered with 413.
+pub const REQUEST_BODY_BYTES_MAX: usize = 64 << 20;
+
+/// What a client may send ahead while a script runs; more ends the connection.
+const INPUT_BYTES_MAX: usize = REQUEST_HEAD_BYTES_MAX + REQUEST_BODY_BYTES_MAX;
+
+const READ_BYTES: usize = 16 << 10;
+
+/// A socket's own timeout comes up to an eighth late (measured on Linux), so the last part of a wait is
+/// slept. It is also the longest that a sleep can hold up the server's drop.
+const SLEEP_MAX: Duration = Duration::from_millis(20);
+
+/// How often a script that waits for a gate looks for its client.
+const GATE_LOOK: Duration = Duration::from_millis(10);
+
+/// What is read away before a FIN at most: a close with unread bytes would become an RST.
+const UNREAD_BYTES_MAX: usize = 1 << 20;
+
+/// Why nothing more is sent on this connection.
+enum Ended {
+    ClientGone,
+    ServerStopped,
+    /// The server closes it, in good order.
+    Closed,
+    /// The same with no closing alert, as when a process is killed.
+    Killed,
+    Reset,
+}
+
+impl From<io::Error> for Ended {
+    /// A failed write or read: the client is gone, or the server shut the socket down, which is told
+    /// apart later.
+    fn from(_: io::Error) -> Self {
+        Self::ClientGone
+    }
+}
+
+pub(super) struct Connection {
+    shared: Arc<Shared>,
+    number: usize,
+    socket: Arc<TcpStream>,
+    stream: Stream,
+    /// Read and not used yet.
+    input: Vec<u8>,
+    /// The request being answered.
+    request: Option<usize>,
+    /// Of its response, bytes of the wire and of the body.
+    sent_bytes: u64,
+    body_bytes: u64,
+}
+
+impl Drop for Connection {
+    /// Runs on a panicking handler too. The socket is closed after it, with the last `Arc`.
+    fn drop(&mut self) {
+        self.shared.forget(self.number);
+    }
+}
+
+impl Connection {
+    /// `None` if TLS cannot begin.
+    pub(super) fn new(shared: Arc<Shared>, number: usize, socket: Arc<TcpStream>) -> Option<Self> {
+        let stream = Stream::new(Socket(Arc::clone(&socket)), shared.tls.as_ref())?;
+        let (input, request) = (Vec::new(), None);
+        Some(Self { shared, number, socket, stream, input, request, sent_bytes: 0, body_bytes: 0 })
+    }
+
+    /// Serves requests until the connection ends.
+    pub(super) fn serve(mut self) {
+        let ended = loop {
+            if let Err(ended) = self.serve_one() {
+                break ended;
+            }
+        };
+        if self.shared.is_stopping() {
+            return;
+        }
+        match ended {
+            Ended::ClientGone => self.shared.add_disconnect(Disconnect {
+                connection: self.number,
+                request: self.request,
+                sent_bytes: self.sent_bytes,
+                body_bytes: self.body_bytes,
+                at: Instant::now(),
+            }),
+            Ended::ServerStopped => {}
+            Ended::Closed => {
+                // A client that has left already needs no alert.
+                let _ = self.stream.close_notify();
+                self.discard_unread();
+            }
+            Ended::Killed => self.discard_unread(),
+            Ended::Reset => {
+                // With linger 0 the close that follows sends an RST. It fails only on a socket that is
+                // gone.
+                let _ = SockRef::from(&*self.socket).set_linger(Some(Duration::ZERO));
+            }
+        }
+    }
+
+    fn serve_one(&mut self) -> Result<(), Ended> {
+        (self.request, self.sent_bytes, self.body_bytes) = (None, 0, 0);
+        let (script, client_closes) = match self.read_request()? {
+            Incoming::Request { request, closes } => {
+                let number = self.shared.add_request(&request);
+                self.request = Some(number);
+                ((self.shared.handler)(&request, number), closes)
+            }
+            Incoming::Refused(status) => (Script::status(status).close(), true),
+        };
+        let plan = script.plan();
+        self.run(&plan)?;
+        if plan.keep_alive && !client_closes { Ok(()) } else { Err(Ended::Closed) }
+    }
+
+    /// A close with unread bytes in the socket sends an RST; this makes it a FIN.
+    fn discard_unread(&mut self) {
+        let mut buffer = [0; READ_BYTES];
+        let mut left = UNREAD_BYTES_MAX;
+        if self.socket.set_nonblocking(true).is_err() {
+            return;
+        }
+        while let Ok(n @ 1..) = io::Read::read(&mut &*self.socket, &mut buffer) {
+            left = left.saturating_sub(n);
+            if left == 0 {
+                break;
+            }
+        }
+    }
+}
+
+// ---- the request
+
+enum Incoming {
+    Request {
+        request: Request,
+        closes: bool,
+    },
+    /// Not served; the status says why.
+    Refused(u16),
+}
+
+impl Connection {
+    /// Blocks without a limit: an idle connection is the client's business, and the server's drop ends
+    /// it.
+    fn read_request(&mut self) -> Result<Incoming, Ended> {
+        let (head, head_bytes) = loop {
+            match Head::parse(&self.input) {
+                Some(Ok((_, length))) if length > REQUEST_HEAD_BYTES_MAX => {
+                    return Ok(Incoming::Refused(431));
+                }
+                Some(Ok(parsed)) => break parsed,
+                Some(Err(())) => return Ok(Incoming::Refused(400)),
+                None if self.input.len() > REQUEST_HEAD_BYTES_MAX => return Ok(Incoming::Refused(431)),
+                None => self.fill()?,
+            }
+        };
+        let mut words = head.first_line.split(' ');
+        let (Some(method), Some(path), Some(_)) = (words.next(), words.next(), words.next()) else {
+            return Ok(Incoming::Refused(400));
+        };
+        let request = Request::new(method, path);
+        self.input.drain(..head_bytes);
+        let expects = head.header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
+        if expects && self.input.is_empty() {
+            self.stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        }
+        let body = match self.read_body(&head)? {
+            Ok(body) => body,
+            Err(status) => return Ok(Incoming::Refused(status)),
+        };
+        let closes = head.closes();
+        let request = Request { headers: head.headers, ..request }.with_body(body);
+        Ok(Incoming::Request { request, closes })
+    }
+
+    fn read_body(&mut self, head: &Head) -> Result<Result<Vec<u8>, u16>, Ended> {
+        if head.is_chunked() {
+            return self.read_chunked();
+        }
+        let length = match head.content_length() {
+            None if head.header("content-length").is_some() => return Ok(Err(400)),
+            None => 0,
+            Some(length) if length > REQUEST_BODY_BYTES_MAX => return Ok(Err(413)),
+            Some(length) => length,
+        };
+        while self.input.len() < length {
+            self.fill()?;
+        }
+        let rest = self.input.split_off(length);
+        Ok(Ok(std::mem::replace(&mut self.input, rest)))
+    }
+
+    fn read_chunked(&mut self) -> Result<Result<Vec<u8>, u16>, Ended> {
+        loop {
+            // Only a body's end is followed by nothing; looking for it at other places would take the
+            // square of the body's length.
+            if self.input.ends_with(b"\r\n\r\n") {
+                let found = dechunk(&self.input);
+                match found.state {
+                    BodyState::Complete => {
+                        self.input.drain(..found.consumed);
+                        return Ok(Ok(found.body));
+                    }
+                    BodyState::Broken => return Ok(Err(400)),
+                    BodyState::Cut => {}
+                }
+            }
+            if self.input.len() > REQUEST_BODY_BYTES_MAX {
+                return Ok(Err(413));
+            }
+            self.fill()?;
+        }
+    }
+
+    fn fill(&mut self) -> Result<(), Ended> {
+        self.socket.set_nonblocking(false)?;
+        self.socket.set_read_timeout(None)?;
+        self.read_some()
+    }
+
+    /// One read, as the socket is set. No bytes within its timeout is no error.
+    fn read_some(&mut self) -> Result<(), Ended> {
+        let mut buffer = [0; READ_BYTES];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => Err(Ended::ClientGone),
+            Ok(n) if self.input.len() + n > INPUT_BYTES_MAX => Err(Ended::Killed),
+            Ok(n) => {
+                // A read is no longer than its buffer.
+                self.input.extend_from_slice(&buffer[..n]);
+                Ok(())
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => Ok(()),
+                _ => Err(Ended::ClientGone),
+            },
+        }
+    }
+}
+
+// ---- the script
+
+impl Connection {
+    fn run(&mut self, plan: &Plan) -> Result<(), Ended> {
+        let started = Instant::now();
+        let mut room = Room { left: plan.cut.map_or(u64::MAX, |(n, _)| n as u64), cut: plan.cut };
+        self.check_cut(&room)?;
+        for action in &plan.actions {
+            match action {
+                Action::Send { bytes, body, how } => self.send(bytes, *body as u64, *how, &mut room)?,
+                Action::Wait(Wait::For(time)) => self.pause(*time)?,
+                Action::Wait(Wait::Until(time)) => self.pause(time.saturating_sub(started.elapsed()))?,
+                Action::Wait(Wait::ClientGone(max)) => self.pause(*max)?,
+                Action::Wait(Wait::Gate(gate)) => self.wait_for(gate)?,
+                Action::Close => return Err(Ended::Closed),
+                Action::Reset => return Err(Ended::Reset),
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, bytes: &[u8], body: u64, how: How, room: &mut Room) -> Result<(), Ended> {
+        match how {
+            How::AtOnce => self.write(bytes, room)?,
+            How::Slowly { piece, pause, inside_records: false } => {
+                for piece in bytes.chunks(piece.max(1)) {
+                    self.write(piece, room)?;
+                    self.pause(pause)?;
+                }
+            }
+            How::Slowly { piece, pause, inside_records: true } => self.dribble(bytes, piece, pause, room)?,
+            How::Repeated { times, pause } => {
+                for _ in 0..times {
+                    self.write(bytes, room)?;
+                    self.body_bytes += body;
+                    self.pause(pause)?;
+                }
+                return Ok(());
+            }
+        }
+        self.body_bytes += body;
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8], room: &mut Room) -> Result<(), Ended> {
+        let bytes = room.take(bytes);
+        if !bytes.is_empty() {
+            self.socket.set_nonblocking(false)?;
+            self.stream.write(bytes)?;
+            self.sent_bytes += bytes.len() as u64;
+        }
+        self.check_cut(room)
+    }
+
+    fn dribble(&mut self, bytes: &[u8], piece: usize, pause: Duration, room: &mut Room) -> Result<(), Ended> {
+        let bytes = room.take(bytes);
+        let records = self.stream.encode(bytes)?;
+        for piece in records.chunks(piece.max(1)) {
+            self.socket.set_nonblocking(false)?;
+            self.stream.write_encoded(piece)?;
+            self.pause(pause)?;
+        }
+        self.sent_bytes += bytes.len() as u64;
+        self.check_cut(room)
+    }
+
+    fn check_cut(&mut self, room: &Room) -> Result<(), Ended> {
+        match room.cut {
+            Some((_, cut)) if room.left == 0 => match cut {
+                Cut::Fin => Err(Ended::Killed),
+                Cut::Reset => Err(Ended::Reset),
+                Cut::Hang => self.pause(Duration::MAX).and(Err(Ended::Killed)),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits this long, or until the client has left or the server stops.
+    fn pause(&mut self, time: Duration) -> Result<(), Ended> {
+        // A time beyond the clock's range is for ever.
+        let until = Instant::now().checked_add(time);
+        loop {
+            if self.shared.is_stopping() {
+                return Err(Ended::ServerStopped);
+            }
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            match left {
+                Some(Duration::ZERO) => return Ok(()),
+                Some(left) if left <= SLEEP_MAX => {
+                    thread::sleep(left);
+                    self.look()?;
+                }
+                _ => {
+                    self.socket.set_nonblocking(false)?;
+                    self.socket.set_read_timeout(left.map(|left| left - left / 8))?;
+                    self.read_some()?;
+                }
+            }
+        }
+    }
+
+    /// Whether the client is still there, without waiting.
+    fn look(&mut self) -> Result<(), Ended> {
+        self.socket.set_nonblocking(true)?;
+        self.read_some()
+    }
+
+    fn wait_for(&mut self, gate: &Gate) -> Result<(), Ended> {
+        while !gate.wait(GATE_LOOK) {
+            if self.shared.is_stopping() {
+                return Err(Ended::ServerStopped);
+            }
+            self.look()?;
+        }
+        Ok(())
+    }
+}
+
+/// How much may still be sent before the script is cut.
+struct Room {
+    left: u64,
+    cut: Option<(usize, Cut)>,
+}
+
+impl Room {
+    fn take<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let allowed = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+        if self.cut.is_some() {
+            self.left -= allowed as u64;
+        }
+        &bytes[..allowed]
+    }
+}

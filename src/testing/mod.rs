@@ -1,0 +1,68 @@
+//! A scripted HTTP/1.1 server on this machine, to test programs against: feature `testing`.
+//!
+//! A [`Script`] says what one request gets, byte by byte if need be: writes, pauses, waits, hang-ups,
+//! right and wrong framings. A [`Server`] listens on 127.0.0.1, on a port of its own unless told
+//! otherwise, gives each request its script, and notes what it received and when its clients left. It
+//! does no more than it is told: a fault in a script reaches the client as it stands there.
+//!
+//! ```
+//! use tokenwire::testing::{Script, Server};
+//!
+//! let server = Server::scripted([
+//!     Script::status(429).header("Retry-After", "1").json(r#"{"error":{"message":"busy"}}"#),
+//!     Script::tokens([(9707, "Hello"), (1879, " world")]),
+//! ])?;
+//! let ask = || {
+//!     let config = ureq::config::Config::builder().http_status_as_error(false).build();
+//!     let agent = ureq::Agent::new_with_config(config);
+//!     agent.post(format!("{}/v1/completions", server.url())).send(r#"{"prompt":"Say hello"}"#)
+//! };
+//!
+//! let busy = ask()?;
+//! assert_eq!((busy.status().as_u16(), &busy.headers()["retry-after"]), (429, &"1".parse()?));
+//!
+//! let body = ask()?.into_body().read_to_string()?;
+//! assert!(body.starts_with("data: {") && body.ends_with("data: [DONE]\n\n"));
+//! assert_eq!(server.requests()[1].json()["prompt"], "Say hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A fault is a word more. A stream that breaks off after every byte, in turn, with a reset:
+//!
+//! ```
+//! use tokenwire::testing::{Cut, Script, Server};
+//!
+//! let whole = Script::tokens([(9707, "Hello"), (1879, " world")]);
+//! let cuts = (0..whole.wire().len()).map(|n| whole.clone().cut_at(n, Cut::Reset));
+//! let server = Server::scripted(cuts)?;
+//! # Ok::<(), tokenwire::Error>(())
+//! ```
+//!
+//! A recorded exchange is served with its own timing by [`replay()`], or by [`Script::replay`] at
+//! another pace. Over TLS it is the same with [`Server::start_tls`]; what only makes sense for a whole
+//! server (address, what happens on accept) is in [`ServerBuilder`].
+//!
+//! # What goes wrong, and limits
+//!
+//! A connection that breaks, or that sends what is no HTTP, ends by itself and touches no other. A
+//! request with a head over [`REQUEST_HEAD_BYTES_MAX`] gets 431, with a body over
+//! [`REQUEST_BODY_BYTES_MAX`] 413, what is no request 400. Each connection has a thread. Dropping the
+//! server closes every connection and joins every thread; it waits for nothing but a handler of yours
+//! that is still running.
+
+mod connection;
+mod gate;
+mod plan;
+mod replay;
+mod script;
+mod server;
+mod tls;
+
+pub use crate::recording::Request;
+pub use connection::{REQUEST_BODY_BYTES_MAX, REQUEST_HEAD_BYTES_MAX};
+pub use gate::Gate;
+pub use plan::WIRE_BYTES_MAX;
+pub use replay::replay;
+pub use script::{Cut, Framing, Script};
+pub use server::{BACKLOG, Disconnect, OnAccept, RECORDS_MAX, REQUEST_BYTES_KEPT_MAX, Server, ServerBuilder};
+pub use tls::TlsIdentity;

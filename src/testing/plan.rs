@@ -1,0 +1,287 @@
+//! From a script's steps to the bytes of the wire and the waits between them. Pure.
+
+use std::fmt::Write as _;
+
+use super::script::{How, Step, Wait};
+use super::{Cut, Framing, Script};
+
+/// What [`Script::wire`] returns at most, 64 MiB: a script can be endless.
+pub const WIRE_BYTES_MAX: usize = 64 << 20;
+
+/// A script as the server carries it out: framing is done.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) actions: Vec<Action>,
+    pub(super) cut: Option<(usize, Cut)>,
+    pub(super) keep_alive: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Action {
+    /// `body` of the `bytes` are payload, the rest is head or framing.
+    Send {
+        bytes: Vec<u8>,
+        body: usize,
+        how: How,
+    },
+    Wait(Wait),
+    Close,
+    Reset,
+}
+
+impl Script {
+    /// All bytes that the script sends, head and framing too, if no client leaves; at most
+    /// [`WIRE_BYTES_MAX`].
+    #[must_use]
+    pub fn wire(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let max = self.cut.map_or(WIRE_BYTES_MAX, |(n, _)| n.min(WIRE_BYTES_MAX));
+        for action in self.plan().actions {
+            let Action::Send { bytes, how, .. } = action else { continue };
+            let times = if let How::Repeated { times, .. } = how { times } else { 1 };
+            for _ in 0..times {
+                let room = max - out.len();
+                out.extend_from_slice(&bytes[..room.min(bytes.len())]);
+                if bytes.len() >= room {
+                    return out;
+                }
+            }
+        }
+        out
+    }
+
+    pub(super) fn plan(&self) -> Plan {
+        let mut framing = Framing::Raw;
+        let (mut written, mut finished, mut says_close) = (0, false, false);
+        let mut plan = Plan { actions: Vec::new(), cut: self.cut, keep_alive: false };
+        for (i, step) in self.steps.iter().enumerate() {
+            match step {
+                Step::Head { status, headers, framing: new } => {
+                    (framing, written, finished) = (*new, 0, false);
+                    let length = length_of_writes(&self.steps[i + 1..]);
+                    says_close = headers.iter().any(|(name, value)| {
+                        name.eq_ignore_ascii_case("connection") && value.eq_ignore_ascii_case("close")
+                    });
+                    plan.send(head_bytes(*status, headers, framing, length).into_bytes(), 0, self.how());
+                }
+                Step::Write { bytes, .. } if bytes.is_empty() => {}
+                Step::Write { bytes, how } => {
+                    let times = if let How::Repeated { times, .. } = how { *times } else { 1 };
+                    written = times.saturating_mul(bytes.len() as u64).saturating_add(written);
+                    let how = if let How::AtOnce = how { self.how() } else { *how };
+                    let framed = if framing == Framing::Chunked { chunk(bytes) } else { bytes.clone() };
+                    plan.send(framed, bytes.len(), how);
+                }
+                Step::Finish => {
+                    if framing == Framing::Chunked && !finished {
+                        plan.send(LAST_CHUNK.to_vec(), 0, self.how());
+                    }
+                    finished = true;
+                }
+                Step::Wait(wait) => plan.actions.push(Action::Wait(wait.clone())),
+                Step::Close => return plan.end_with(Action::Close),
+                Step::Reset => return plan.end_with(Action::Reset),
+            }
+        }
+        if framing == Framing::Chunked && !finished {
+            plan.send(LAST_CHUNK.to_vec(), 0, self.how());
+        }
+        let framing_is_right = match framing {
+            Framing::Chunked | Framing::ContentLength => true,
+            Framing::GivenLength(given) => given == written,
+            Framing::CloseDelimited | Framing::Raw => false,
+        };
+        plan.keep_alive = self.keep_alive || framing_is_right && !says_close;
+        plan
+    }
+
+    fn how(&self) -> How {
+        match self.pace {
+            Some((piece, pause)) => How::Slowly { piece, pause, inside_records: false },
+            None => How::AtOnce,
+        }
+    }
+}
+
+impl Plan {
+    fn send(&mut self, bytes: Vec<u8>, body: usize, how: How) {
+        self.actions.push(Action::Send { bytes, body, how });
+    }
+
+    fn end_with(mut self, action: Action) -> Self {
+        self.actions.push(action);
+        self
+    }
+}
+
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+fn chunk(bytes: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
+}
+
+/// The bytes written before the next head.
+fn length_of_writes(steps: &[Step]) -> u64 {
+    let mut length = 0u64;
+    for step in steps {
+        match step {
+            Step::Head { .. } => break,
+            Step::Write { bytes, how } => {
+                let times = if let How::Repeated { times, .. } = how { *times } else { 1 };
+                length = length.saturating_add(times.saturating_mul(bytes.len() as u64));
+            }
+            _ => {}
+        }
+    }
+    length
+}
+
+fn head_bytes(status: u16, headers: &[(String, String)], framing: Framing, length: u64) -> String {
+    let mut head = format!("HTTP/1.1 {status} {}\r\n", reason(status));
+    for (name, value) in headers {
+        // Writing to a string does not fail.
+        let _ = write!(head, "{name}: {value}\r\n");
+    }
+    match framing {
+        Framing::Chunked => head.push_str("Transfer-Encoding: chunked\r\n"),
+        Framing::ContentLength => head.push_str(&format!("Content-Length: {length}\r\n")),
+        Framing::GivenLength(given) => head.push_str(&format!("Content-Length: {given}\r\n")),
+        Framing::CloseDelimited => head.push_str("Connection: close\r\n"),
+        Framing::Raw => {}
+    }
+    head.push_str("\r\n");
+    head
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        103 => "Early Hints",
+        200 => "OK",
+        204 => "No Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        413 => "Content Too Large",
+        422 => "Unprocessable Content",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        // The rule lets the phrase be empty.
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn scripts_come_to_these_bytes() {
+        let ab = |framing| Script::new().head(200, &[("A", "b")], framing).write("ab").write("").write("c");
+        let cases: Vec<(Script, &str, bool)> = vec![
+            (Script::new(), "", false),
+            (Script::raw("x").write("y"), "xy", false),
+            (Script::raw("x").keep_alive(), "x", true),
+            (
+                ab(Framing::Chunked),
+                "HTTP/1.1 200 OK\r\nA: b\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n",
+                true,
+            ),
+            (ab(Framing::ContentLength), "HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 3\r\n\r\nabc", true),
+            (ab(Framing::GivenLength(3)), "HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 3\r\n\r\nabc", true),
+            (ab(Framing::GivenLength(9)), "HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 9\r\n\r\nabc", false),
+            (ab(Framing::CloseDelimited), "HTTP/1.1 200 OK\r\nA: b\r\nConnection: close\r\n\r\nabc", false),
+            (ab(Framing::Raw), "HTTP/1.1 200 OK\r\nA: b\r\n\r\nabc", false),
+            (ab(Framing::Raw).cut_at(5, Cut::Fin), "HTTP/", false),
+            (ab(Framing::Raw).cut_at(0, Cut::Fin), "", false),
+            (
+                Script::events(["a\nb"]).close().write("never"),
+                "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n\
+                 11\r\ndata: a\ndata: b\n\n\r\n",
+                false,
+            ),
+            (
+                Script::events(["a"]).finish().finish().reset(),
+                "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n\
+                 9\r\ndata: a\n\n\r\n0\r\n\r\n",
+                false,
+            ),
+            (
+                Script::status(429).header("Retry-After", "1").json("{}"),
+                "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Type: application/json\r\n\
+                 Content-Length: 2\r\n\r\n{}",
+                true,
+            ),
+            (
+                Script::status(599).header("Connection", "close"),
+                "HTTP/1.1 599 \r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+                false,
+            ),
+            (
+                Script::new().head(103, &[], Framing::Raw).head(200, &[], Framing::ContentLength).repeat(
+                    "ab",
+                    2,
+                    Duration::ZERO,
+                ),
+                "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabab",
+                true,
+            ),
+        ];
+        for (script, wire, keep_alive) in cases {
+            assert_eq!(String::from_utf8(script.wire()).unwrap(), wire);
+            assert_eq!(script.plan().keep_alive, keep_alive && script.cut.is_none(), "{wire:?}");
+        }
+    }
+
+    #[test]
+    fn an_endless_script_has_bounded_wire_bytes() {
+        let endless = Script::raw("x").repeat("yz", u64::MAX, Duration::ZERO);
+        assert_eq!(endless.wire().len(), WIRE_BYTES_MAX);
+    }
+
+    /// The shapes are those of the recorded servers: the same keys as in a recorded event.
+    #[test]
+    fn token_scripts_have_the_shape_of_the_servers() {
+        let data = |script: Script| -> Vec<String> {
+            let body = crate::recording::http::response_body(&script.wire(), false).bytes;
+            let text = String::from_utf8(body).unwrap();
+            text.split_terminator("\n\n")
+                .map(|event| event.strip_prefix("data: ").unwrap().to_owned())
+                .collect()
+        };
+        let parsed = |text: &str| -> serde_json::Value { serde_json::from_str(text).unwrap() };
+
+        let vllm = data(Script::tokens([(7, " a"), (8, "\"b\n")]));
+        assert_eq!(vllm.len(), 4);
+        let choice = |i: usize| parsed(&vllm[i])["choices"][0].clone();
+        assert_eq!((&choice(0)["token_ids"], &choice(0)["text"]), (&json!([7]), &json!(" a")));
+        assert_eq!(
+            (&choice(0)["finish_reason"], &choice(1)["finish_reason"]),
+            (&json!(null), &json!("stop"))
+        );
+        assert_eq!(parsed(&vllm[2])["usage"]["completion_tokens"], 2);
+        assert_eq!(vllm[3], "[DONE]");
+
+        let llama = data(Script::llama_tokens([(7, " a"), (8, "b")]));
+        assert_eq!(llama.len(), 3);
+        assert_eq!((&parsed(&llama[1])["tokens"], &parsed(&llama[1])["content"]), (&json!([8]), &json!("b")));
+        assert_eq!(
+            (&parsed(&llama[2])["stop"], &parsed(&llama[2])["tokens_predicted"]),
+            (&json!(true), &json!(2))
+        );
+    }
+}

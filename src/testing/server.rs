@@ -1,0 +1,453 @@
+//! The scripted server: listens, gives each connection a thread, keeps what tests ask about, and ends
+//! all of it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::connection::Connection;
+use super::{Request, Script, TlsIdentity};
+use crate::Error;
+
+/// Connections that may wait to be accepted. std's listener has 128, and a burst of a thousand clients
+/// then finds some reset. The system may have a lower bound of its own.
+pub const BACKLOG: i32 = 4096;
+
+/// How many requests and how many disconnects are kept; later ones are only counted.
+pub const RECORDS_MAX: usize = 65_536;
+
+/// How many bytes of request bodies are kept together, 256 MiB; later requests are kept with an empty
+/// body.
+pub const REQUEST_BYTES_KEPT_MAX: usize = 256 << 20;
+
+/// The threads run a TLS handshake and your handler; a debug build with JSON in it needs half of this.
+const STACK_BYTES: usize = 512 << 10;
+
+/// A client left before its connection was closed from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Disconnect {
+    /// The connection's number, from 0 in the order of accepting.
+    pub connection: usize,
+    /// The number of the request being answered, from 0; `None` if the connection was idle or its request
+    /// was not read whole, which is how clients end a connection that they kept.
+    pub request: Option<usize>,
+    /// Bytes of that response written until then, head and framing counted. The client's system took
+    /// them; whether the client read them is not known here.
+    pub sent_bytes: u64,
+    /// Bytes of its body, without framing, of the writes that were done.
+    pub body_bytes: u64,
+    /// When it was seen: at once while the script waits (within 20 ms in short pauses), else with a
+    /// later write.
+    pub at: Instant,
+}
+
+/// What a connection gets before anything is read from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnAccept {
+    /// Its requests are read and served.
+    Serve,
+    /// Nothing is ever read or written, until the server is dropped. That the client leaves is not seen.
+    Hang,
+    /// FIN.
+    Close,
+    /// RST.
+    Reset,
+}
+
+type Handler = dyn Fn(&Request, usize) -> Script + Send + Sync;
+
+/// A running server. Dropping it closes all connections and joins all threads: see the
+/// [module](super).
+pub struct Server {
+    shared: Arc<Shared>,
+    listener: Arc<TcpListener>,
+    addr: SocketAddr,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts a server on a free port of 127.0.0.1. `handler` is called for each request, when it has
+    /// been read whole, on its connection's thread; several may run at once.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) with the cause behind it if the address cannot
+    /// be listened on or no thread started.
+    pub fn start(handler: impl Fn(&Request) -> Script + Send + Sync + 'static) -> Result<Self, Error> {
+        Self::builder().start(handler)
+    }
+
+    /// The same over TLS. The client must trust the certificate's CA; [`url`](Self::url) names the host
+    /// 127.0.0.1.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_tls(
+        handler: impl Fn(&Request) -> Script + Send + Sync + 'static,
+        identity: TlsIdentity,
+    ) -> Result<Self, Error> {
+        Self::builder().tls(identity).start(handler)
+    }
+
+    /// Starts a server that gives the n-th request, over all connections, the n-th script. The last one
+    /// repeats.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start), and if there is no script.
+    pub fn scripted(scripts: impl IntoIterator<Item = Script>) -> Result<Self, Error> {
+        Self::builder().scripted(scripts)
+    }
+
+    /// A server with an address, TLS or a behaviour on accept of your choice.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::default()
+    }
+
+    /// `http://127.0.0.1:PORT`, or `https:`; no slash at the end.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.addr())
+    }
+
+    /// Where to connect to; loopback if the server listens on all addresses.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        let mut addr = self.addr;
+        if addr.ip().is_unspecified() {
+            addr.set_ip(match addr.ip() {
+                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        addr
+    }
+
+    /// The requests read so far, with their credentials, oldest first; at most [`RECORDS_MAX`]. Copies
+    /// them.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Request> {
+        self.shared.lock().requests.clone()
+    }
+
+    /// Connections accepted so far.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.lock().connections
+    }
+
+    /// Connections that are open now, as far as this side has seen.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.shared.lock().open.len()
+    }
+
+    /// The clients that left so far, in the order in which it was seen; at most [`RECORDS_MAX`].
+    #[must_use]
+    pub fn disconnects(&self) -> Vec<Disconnect> {
+        self.shared.lock().disconnects.clone()
+    }
+
+    /// Blocks until `n` requests were read in all, or `max` has passed; whether they were.
+    #[must_use]
+    pub fn wait_for_requests(&self, n: usize, max: Duration) -> bool {
+        self.shared.wait(max, |state| state.request_count >= n)
+    }
+
+    /// Blocks until `n` clients were seen to have left in all, or `max` has passed; whether they were.
+    #[must_use]
+    pub fn wait_for_disconnects(&self, n: usize, max: Duration) -> bool {
+        self.shared.wait(max, |state| state.disconnect_count >= n)
+    }
+
+    /// Blocks until at most `n` connections are open, or `max` has passed; whether that is so.
+    #[must_use]
+    pub fn wait_for_open_connections(&self, n: usize, max: Duration) -> bool {
+        self.shared.wait(max, |state| state.open.len() <= n)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        // The first wakes a blocked accept on Linux, the second elsewhere. On Linux it finds nobody
+        // listening.
+        let _ = SockRef::from(&*self.listener).shutdown(std::net::Shutdown::Both);
+        let _ = TcpStream::connect_timeout(&self.addr(), Duration::from_secs(1));
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+        let threads = {
+            let mut state = self.shared.lock();
+            for socket in state.open.values() {
+                // Wakes its thread, whatever it is blocked in. A socket that is gone already needs none.
+                let _ = socket.shutdown(std::net::Shutdown::Both);
+            }
+            std::mem::take(&mut state.threads)
+        };
+        for (_, thread) in threads {
+            // An error is the panic of a handler, which has been printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("url", &self.url()).finish_non_exhaustive()
+    }
+}
+
+/// What a [`Server`] is started with: [`Server::builder`].
+#[must_use]
+pub struct ServerBuilder {
+    addr: SocketAddr,
+    tls: Option<TlsIdentity>,
+    on_accept: Box<dyn Fn(usize) -> OnAccept + Send + Sync>,
+}
+
+impl Default for ServerBuilder {
+    fn default() -> Self {
+        Self { addr: (Ipv4Addr::LOCALHOST, 0).into(), tls: None, on_accept: Box::new(|_| OnAccept::Serve) }
+    }
+}
+
+impl ServerBuilder {
+    /// Listens here. Port 0 is a free port. Default 127.0.0.1:0.
+    pub fn addr(mut self, addr: impl Into<SocketAddr>) -> Self {
+        self.addr = addr.into();
+        self
+    }
+
+    /// Speaks TLS with this certificate. Default plain.
+    pub fn tls(mut self, identity: TlsIdentity) -> Self {
+        self.tls = Some(identity);
+        self
+    }
+
+    /// Decides about each connection by its number, from 0, before anything is read. Default: serve all.
+    pub fn on_accept(mut self, decide: impl Fn(usize) -> OnAccept + Send + Sync + 'static) -> Self {
+        self.on_accept = Box::new(decide);
+        self
+    }
+
+    /// As [`Server::scripted`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::scripted`].
+    pub fn scripted(self, scripts: impl IntoIterator<Item = Script>) -> Result<Server, Error> {
+        let scripts: Vec<Script> = scripts.into_iter().collect();
+        let Some(last) = scripts.last().cloned() else {
+            return Err(Error::invalid("a scripted server needs a script"));
+        };
+        self.launch(Box::new(move |_, n| scripts.get(n).unwrap_or(&last).clone()))
+    }
+
+    /// As [`Server::start`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::start`].
+    pub fn start(
+        self,
+        handler: impl Fn(&Request) -> Script + Send + Sync + 'static,
+    ) -> Result<Server, Error> {
+        self.launch(Box::new(move |request, _| handler(request)))
+    }
+
+    fn launch(self, handler: Box<Handler>) -> Result<Server, Error> {
+        let Self { addr, tls, on_accept } = self;
+        let failed = |error: io::Error| Error::invalid(format!("cannot serve on {addr}")).with_source(error);
+        let listener = Arc::new(listen(addr).map_err(failed)?);
+        let addr = listener.local_addr().map_err(failed)?;
+        let shared = Arc::new(Shared {
+            handler,
+            on_accept,
+            tls,
+            port: addr.port(),
+            stopping: AtomicBool::new(false),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let (for_thread, listener_of_thread) = (Arc::clone(&shared), Arc::clone(&listener));
+        let acceptor = thread::Builder::new()
+            .name(format!("tw-{}", addr.port()))
+            .stack_size(STACK_BYTES)
+            .spawn(move || for_thread.accept_all(&listener_of_thread))
+            .map_err(failed)?;
+        Ok(Server { shared, listener, addr, acceptor: Some(acceptor) })
+    }
+}
+
+impl fmt::Debug for ServerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { addr, tls, on_accept: _ } = self;
+        f.debug_struct("ServerBuilder").field("addr", addr).field("tls", tls).finish_non_exhaustive()
+    }
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    // As std does: a port whose last connections are in TIME_WAIT can be bound again. Windows means
+    // another thing by it.
+    #[cfg(not(windows))]
+    socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// What the server and its threads have in common.
+pub(super) struct Shared {
+    pub(super) handler: Box<Handler>,
+    on_accept: Box<dyn Fn(usize) -> OnAccept + Send + Sync>,
+    pub(super) tls: Option<TlsIdentity>,
+    port: u16,
+    stopping: AtomicBool,
+    state: Mutex<State>,
+    /// Told after every change of the state that a test can wait for.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    requests: Vec<Request>,
+    request_count: usize,
+    request_bytes_kept: usize,
+    disconnects: Vec<Disconnect>,
+    disconnect_count: usize,
+    connections: usize,
+    open: HashMap<usize, Arc<TcpStream>>,
+    threads: HashMap<usize, JoinHandle<()>>,
+    /// Connections whose thread has only to be joined, which keeps its stack until then.
+    ended: Vec<usize>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code that can panic runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self, max: Duration, done: impl Fn(&State) -> bool) -> bool {
+        let waited = self.changed.wait_timeout_while(self.lock(), max, |state| !done(state));
+        done(&waited.unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    fn accept_all(self: &Arc<Self>, listener: &TcpListener) {
+        loop {
+            let accepted = listener.accept();
+            if self.is_stopping() {
+                return;
+            }
+            match accepted {
+                Ok((stream, _)) => self.take(stream),
+                // Out of descriptors, or the client left the queue. Either way the next one may do
+                // better.
+                Err(_) => thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    fn take(self: &Arc<Self>, stream: TcpStream) {
+        let number = {
+            let mut state = self.lock();
+            state.connections += 1;
+            state.connections - 1
+        };
+        match (self.on_accept)(number) {
+            OnAccept::Serve => self.serve(number, Arc::new(stream)),
+            OnAccept::Hang => drop(self.lock().open.insert(number, Arc::new(stream))),
+            OnAccept::Close => drop(stream),
+            OnAccept::Reset => {
+                // With linger 0 the close sends an RST.
+                let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            }
+        }
+        self.changed.notify_all();
+        self.join_ended();
+    }
+
+    fn serve(self: &Arc<Self>, number: usize, socket: Arc<TcpStream>) {
+        // A piece of a stream is to leave when it is written, not with the next one.
+        let _ = socket.set_nodelay(true);
+        let Some(connection) = Connection::new(Arc::clone(self), number, Arc::clone(&socket)) else { return };
+        self.lock().open.insert(number, socket);
+        // A thread's name has 15 bytes on Linux.
+        let thread =
+            thread::Builder::new().name(format!("tw-{}-{number}", self.port)).stack_size(STACK_BYTES);
+        // If there is no thread to be had, the connection is dropped, which notes its end. A thread may
+        // end before its handle is noted here: handles are looked for on this thread only, or after it
+        // was joined.
+        if let Ok(thread) = thread.spawn(move || connection.serve()) {
+            self.lock().threads.insert(number, thread);
+        }
+    }
+
+    /// Threads that have ended are joined as new ones come, so that their stacks do not pile up.
+    fn join_ended(&self) {
+        let threads: Vec<_> = {
+            let mut state = self.lock();
+            let ended = std::mem::take(&mut state.ended);
+            ended.iter().filter_map(|number| state.threads.remove(number)).collect()
+        };
+        for thread in threads {
+            let _ = thread.join();
+        }
+    }
+
+    /// Keeps the request; its number, from 0.
+    pub(super) fn add_request(&self, request: &Request) -> usize {
+        let mut state = self.lock();
+        let number = state.request_count;
+        state.request_count += 1;
+        if state.requests.len() < RECORDS_MAX {
+            let mut kept = request.clone();
+            if state.request_bytes_kept + kept.body.len() > REQUEST_BYTES_KEPT_MAX {
+                kept.body = Vec::new();
+            }
+            state.request_bytes_kept += kept.body.len();
+            state.requests.push(kept);
+        }
+        drop(state);
+        self.changed.notify_all();
+        number
+    }
+
+    pub(super) fn add_disconnect(&self, disconnect: Disconnect) {
+        let mut state = self.lock();
+        state.disconnect_count += 1;
+        if state.disconnects.len() < RECORDS_MAX {
+            state.disconnects.push(disconnect);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// The connection's thread ends.
+    pub(super) fn forget(&self, number: usize) {
+        let mut state = self.lock();
+        let socket = state.open.remove(&number);
+        state.ended.push(number);
+        drop(state);
+        // Closed outside the lock, like everything else that asks the system for something.
+        drop(socket);
+        self.changed.notify_all();
+    }
+}
