@@ -11,6 +11,8 @@ pub mod recording;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
+#[cfg(feature = "tokenizer")]
+mod tokenizer;
 
 pub use chunk::{CHOICES_MAX, ChunkDecoder, Completion, Flow, Server, Wire};
 pub use config::{ApiKey, Limits, RESPONSE_HEAD_BYTES_MAX, Timeouts, WhenFull};
@@ -18,3 +20,5 @@ pub use error::{Error, ErrorKind, Limit, Progress, SERVER_MESSAGE_CHARS_MAX, Ser
 pub use http::{HttpClient, HttpClientBuilder, HttpResponse};
 pub use request::{CompletionRequest, SamplingParams};
 pub use token::{FinishReason, IdsExact, Inexact, StreamToken, TokenId, Usage};
+#[cfg(feature = "tokenizer")]
+pub use tokenizer::{AddedToken, Special, TOKENIZER_FILE_BYTES_MAX, TokenDecoder, Tokenizer};
