@@ -1,5 +1,29 @@
 //! What several test programs use.
 #![allow(dead_code, unreachable_pub)] // Each of them uses a part, and is a crate of its own.
 
+use std::env;
+use std::path::{Path, PathBuf};
+
 pub mod chunk_property;
 pub mod wire;
+
+/// A file of this crate's own test data.
+pub fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+/// Something in the folder that several projects share: `cases/sse`, `tokenizers/smollm2`. It lies beside the checkout, or where
+/// `TOKENWIRE_CASES` says that its folder `cases` is. Who sets that variable, as `.ci/run` does, insists: then what is
+/// missing fails the test. Otherwise the test passes over it, and says so.
+pub fn shared(path: &str) -> Option<PathBuf> {
+    let cases = env::var_os("TOKENWIRE_CASES").map(PathBuf::from);
+    let insists = cases.is_some();
+    let cases = cases.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/cases"));
+    let wanted = cases.with_file_name(path);
+    if wanted.exists() {
+        return Some(wanted);
+    }
+    assert!(!insists, "TOKENWIRE_CASES is set, but there is no {path} beside it");
+    eprintln!("skipped: no {path} in a folder `shared` beside the checkout");
+    None
+}
