@@ -1,25 +1,16 @@
 //! Every recorded exchange of a real server loads, says what its README says, and is the same again
 //! after a round trip through our own format and, with the feature `testing`, over a socket.
 
+mod common;
+
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokenwire::recording::{BodyState, End, Recording};
 
-/// `TOKENWIRE_FIXTURES`, else the folder beside the cases.
-fn fixtures() -> PathBuf {
-    let shared = || {
-        let cases = std::env::var_os("TOKENWIRE_CASES").map(PathBuf::from);
-        let cases = cases.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/cases"));
-        cases.with_file_name("fixtures")
-    };
-    std::env::var_os("TOKENWIRE_FIXTURES").map_or_else(shared, PathBuf::from)
-}
-
 /// Name and recording of every fixture of one server.
 fn load_all(server: &str, suffix: &str) -> Vec<(String, Recording)> {
-    let folder = fixtures().join(server);
+    let folder = common::data(server);
     let entries =
         std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("no fixtures in {folder:?}: {error}"));
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -43,7 +34,7 @@ fn llama() -> Vec<(String, Recording)> {
 
 /// The README's table: the first column's name and the other columns.
 fn table(server: &str) -> HashMap<String, Vec<String>> {
-    let text = std::fs::read_to_string(fixtures().join(server).join("README.md")).unwrap();
+    let text = std::fs::read_to_string(common::data(server).join("README.md")).unwrap();
     let rows = text.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
     let cells = rows.map(|row| row.split(" | ").map(|cell| cell.trim().to_owned()).collect::<Vec<_>>());
     cells.map(|cells| (cells[0].clone(), cells[1..].to_vec())).collect()

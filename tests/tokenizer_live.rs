@@ -31,7 +31,8 @@ fn ids_equal_those_of_the_server() {
     let url = url.trim_end_matches('/').trim_end_matches("/v1");
     let strings = std::fs::read(common::data("tokenizer-strings.json")).unwrap();
     let strings: Vec<String> = serde_json::from_slice(&strings).unwrap();
-    let tokenizer = Tokenizer::from_file(common::smollm2()).unwrap();
+    let Some(file) = common::smollm2() else { return };
+    let tokenizer = Tokenizer::from_file(file).unwrap();
 
     let mut rows = Vec::new();
     let mut differing = 0;

@@ -21,6 +21,7 @@ use slot::{CancelSlot, Wait};
 use crate::config::{Limits, RESPONSE_HEAD_BYTES_MAX, Timeouts};
 use crate::error::{Error, ErrorKind, Limit, Timer};
 
+const CLOSED_EARLY: &str = "the connection was closed before the response was complete";
 /// The buffers of a connection, one each way. ureq's default is 128 KiB each, zero-filled and so resident; 16 KiB
 /// cost nothing measurable per token and take a thousand streams from 310 to 72 MiB.
 const BUFFER_BYTES: usize = 16 << 10;
@@ -329,10 +330,12 @@ fn fault(error: ureq::Error, slot: &CancelSlot, timeouts: &Timeouts) -> Error {
         ureq::Error::Timeout(reason) => timeout(reason, slot, timeouts),
         ureq::Error::Io(cause) => io_fault(cause, sent),
         ureq::Error::LargeResponseHeader(_, max) => Error::limit(Limit::ResponseHeadBytes, max as u64),
-        ureq::Error::Protocol(ureq_proto_error) if is_header_count(&ureq_proto_error) => {
+        ureq::Error::Protocol(cause) if is_header_count(&cause) => {
             Error::new(ErrorKind::Limit(Limit::ResponseHeaders), "limit passed: too many response headers")
-                .with_source(ureq_proto_error)
+                .with_source(cause)
         }
+        // The end came inside HTTP's own framing.
+        cause @ ureq::Error::BodyStalled => Error::new(ErrorKind::Incomplete, CLOSED_EARLY).with_source(cause),
         ureq::Error::Protocol(cause) => {
             Error::protocol("the response breaks the rules of HTTP").with_source(cause)
         }
@@ -366,7 +369,7 @@ fn io_fault(cause: std::io::Error, sent: bool) -> Error {
         Io::ConnectionRefused => (ErrorKind::Refused, "the server refused the connection"),
         _ if !sent => (ErrorKind::Connect, "could not connect"),
         Io::InvalidData => (ErrorKind::Protocol, "the connection carried data that breaks its protocol"),
-        _ => (ErrorKind::Incomplete, "the connection was closed before the response was complete"),
+        _ => (ErrorKind::Incomplete, CLOSED_EARLY),
     };
     Error::new(kind, message).with_source(cause)
 }

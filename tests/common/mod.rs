@@ -12,6 +12,11 @@ pub fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
+/// The tokenizer of SmolLM2, the model of the live tests.
+pub fn smollm2() -> Option<PathBuf> {
+    shared("tokenizers/smollm2/tokenizer.json")
+}
+
 /// Something in the folder that several projects share: `cases/sse`, `tokenizers/smollm2`. It lies beside the checkout, or where
 /// `TOKENWIRE_CASES` says that its folder `cases` is. Who sets that variable, as `.ci/run` does, insists: then what is
 /// missing fails the test. Otherwise the test passes over it, and says so.
