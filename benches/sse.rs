@@ -1,0 +1,107 @@
+//! Bytes to events, at read sizes that happen: `cargo bench --bench sse`.
+//!
+//! The events have the shape of vLLM 0.32's `/v1/completions` stream with `return_token_ids`, as recorded from
+//! the server: about 300 bytes, a token each. Beside the parser stand the naive version (`BufRead::lines`) and
+//! the limit (a search for the line ends and nothing else): ratios survive a change of machine.
+
+use std::io::{BufRead, BufReader, Read};
+use std::sync::LazyLock;
+
+use divan::counter::BytesCount;
+use divan::{Bencher, black_box};
+use tokenwire::SseParser;
+
+const READ_BYTES: [usize; 5] = [1, 64, 1460, 16384, 65536];
+const EVENTS: usize = 2000;
+
+static BODY: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let event = |n: usize| {
+        format!(
+            "data: {{\"id\":\"cmpl-82f210a989343595\",\"object\":\"text_completion\",\"created\":1795361205,\
+             \"model\":\"tiny-qwen3\",\"choices\":[{{\"index\":0,\"text\":\" word{n}\",\"logprobs\":null,\
+             \"finish_reason\":null,\"stop_reason\":null,\"prompt_token_ids\":null,\"token_ids\":[{n}]}}],\
+             \"usage\":{{\"prompt_tokens\":5,\"total_tokens\":{n},\"completion_tokens\":{n}}}}}\n\n"
+        )
+    };
+    (0..EVENTS).map(event).collect::<String>().into_bytes()
+});
+
+/// What every version but the limit must come to: the number of events and the bytes of their data.
+static ANSWER: LazyLock<(usize, usize)> =
+    LazyLock::new(|| (EVENTS, BODY.len() - EVENTS * "data: \n\n".len()));
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench(args = READ_BYTES)]
+fn feed(bencher: Bencher<'_, '_>, read_bytes: usize) {
+    let mut parser = SseParser::new();
+    bencher.counter(BytesCount::of_slice(&**BODY)).bench_local(|| {
+        let mut answer = (0, 0);
+        for read in BODY.chunks(read_bytes) {
+            parser.feed(read);
+            while let Some(event) = parser.next_event().unwrap() {
+                answer = (answer.0 + 1, answer.1 + black_box(event.data).len());
+            }
+        }
+        assert_eq!(answer, *ANSWER);
+    });
+}
+
+#[divan::bench(args = READ_BYTES)]
+fn space_and_filled(bencher: Bencher<'_, '_>, read_bytes: usize) {
+    let mut parser = SseParser::new();
+    bencher.counter(BytesCount::of_slice(&**BODY)).bench_local(|| {
+        let mut answer = (0, 0);
+        let mut reads = Reads { rest: &BODY, read_bytes };
+        loop {
+            let len = reads.read(parser.space(read_bytes)).unwrap();
+            if len == 0 {
+                break;
+            }
+            parser.filled(len);
+            while let Some(event) = parser.next_event().unwrap() {
+                answer = (answer.0 + 1, answer.1 + black_box(event.data).len());
+            }
+        }
+        assert_eq!(answer, *ANSWER);
+    });
+}
+
+#[divan::bench(args = READ_BYTES)]
+fn naive_lines(bencher: Bencher<'_, '_>, read_bytes: usize) {
+    bencher.counter(BytesCount::of_slice(&**BODY)).bench_local(|| {
+        let mut answer = (0, 0);
+        for line in BufReader::with_capacity(read_bytes, Reads { rest: &BODY, read_bytes }).lines() {
+            if let Some(data) = line.unwrap().strip_prefix("data: ") {
+                answer = (answer.0 + 1, answer.1 + black_box(data).len());
+            }
+        }
+        assert_eq!(answer, *ANSWER);
+    });
+}
+
+#[divan::bench(args = READ_BYTES)]
+fn limit_memchr(bencher: Bencher<'_, '_>, read_bytes: usize) {
+    bencher.counter(BytesCount::of_slice(&**BODY)).bench_local(|| {
+        let lines: usize = BODY.chunks(read_bytes).map(|read| memchr::memchr_iter(b'\n', read).count()).sum();
+        assert_eq!(lines, 2 * EVENTS);
+    });
+}
+
+/// A body that comes in reads of one size.
+struct Reads<'a> {
+    rest: &'a [u8],
+    read_bytes: usize,
+}
+
+impl Read for Reads<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let len = self.read_bytes.min(buf.len()).min(self.rest.len());
+        let (read, rest) = self.rest.split_at(len);
+        buf[..len].copy_from_slice(read);
+        self.rest = rest;
+        Ok(len)
+    }
+}

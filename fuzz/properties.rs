@@ -1,0 +1,170 @@
+//! The properties that the fuzz targets check, as ordinary functions: `tests/fuzz_properties.rs` runs the corpus
+//! through them on a stable compiler, `tests/sse_reference.rs` runs generated bodies.
+
+// Each program that includes this uses a part of it.
+#![allow(dead_code)]
+
+#[path = "../tests/common/reference_sse.rs"]
+pub(crate) mod reference_sse;
+
+use reference_sse::Outcome;
+use tokenwire::{ErrorKind, Limit, SseParser, Stray};
+
+/// What event streams are made of. One byte of structured input picks one, so that the fuzzer is quickly past
+/// the spelling of `data:` and at what matters: the order of lines, their ends, and the cuts.
+pub(crate) const FRAGMENTS: &[&[u8]] = &[
+    b"\n",
+    b"\r",
+    b"\r\n",
+    b"\n\n",
+    b"\r\r",
+    b"\r\n\r\n",
+    b":",
+    b" ",
+    b"  ",
+    b"data",
+    b"data:",
+    b"data: ",
+    b"data: x\n\n",
+    b"data: {\"choices\":[{\"text\":\" a\",\"token_ids\":[64]}]}\n\n",
+    b"data: [DONE]\n\n",
+    b"data: [DONE]",
+    b"datax: 1\n",
+    b"data\n",
+    b"event: ",
+    b"event",
+    b"event: error\n",
+    b"event:\n",
+    b"id: ",
+    b"id",
+    b"id: 7\n",
+    b"id:\n",
+    b"retry: ",
+    b"retry: 15\n",
+    b"retry: 18446744073709551616\n",
+    b"retry: +1\n",
+    b"0",
+    b"12",
+    b"\0",
+    b": keep-alive\n\n",
+    b":\n",
+    b"error: {\"message\":\"m\"}\n",
+    b"error",
+    b"{\"error\":1}",
+    b" {\"a\"\n",
+    b"<html>",
+    b"\xef\xbb\xbf",
+    b"\xef\xbb",
+    b"\xef",
+    b"\xbf",
+    b"\xe2\x82\xac",
+    b"\xe2\x82",
+    b"\xf0\x9f\x98\x80",
+    b"\xf0\x9f",
+    b"\xff",
+    b"\x80",
+    b"a",
+    b"xyz",
+    b"D",
+    b"\t",
+    b"\xc2\x85",
+    b"\xe2\x80\xa8",
+    b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+];
+
+/// Any cutting of a body gives what the reference parser makes of the whole; at no time more is held than the
+/// limit and the last read; the work is linear.
+///
+/// The first byte of the input: its lowest bit says whether the rest is raw or picks fragments, the others
+/// choose the limit. The next two say where the cuts are.
+pub(crate) fn sse(input: &[u8]) {
+    let Some(([mode, seed @ ..], rest)) = input.split_first_chunk::<3>() else { return };
+    let body = if mode & 1 == 0 {
+        rest.to_vec()
+    } else {
+        rest.iter().flat_map(|b| FRAGMENTS[usize::from(*b) % FRAGMENTS.len()]).copied().collect()
+    };
+    let event_bytes_max = match mode >> 1 {
+        0..64 => 1 << 20,
+        small => usize::from(small - 64) * 2,
+    };
+    sse_is_right_at_any_cut(&body, u16::from_le_bytes(*seed), event_bytes_max);
+}
+
+/// One body with one set of cuts. The reads are 1 to `seed % 97` bytes long.
+pub(crate) fn sse_is_right_at_any_cut(body: &[u8], seed: u16, event_bytes_max: usize) {
+    let expected = reference_sse::parse(body, event_bytes_max);
+    let mut random = u64::from(seed) | 1 << 32;
+    let read_bytes_max = u64::from(seed % 97) + 1;
+    let mut cuts = || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random % read_bytes_max) as usize + 1
+    };
+    for outcome in [
+        run(body, || body.len().max(1), event_bytes_max),
+        run(body, || 1, event_bytes_max),
+        run(body, &mut cuts, event_bytes_max),
+    ] {
+        assert_eq!(outcome, expected, "limit {event_bytes_max}, cuts {seed}, body {:?}", body.escape_ascii());
+    }
+}
+
+/// What `SseParser` makes of a body in reads of the lengths that `cuts` gives.
+pub(crate) fn run(body: &[u8], mut cuts: impl FnMut() -> usize, event_bytes_max: usize) -> Outcome {
+    let mut parser = SseParser::with_event_bytes_max(event_bytes_max);
+    let mut out = Outcome::default();
+    let mut rest = body;
+    let mut by_space = false;
+    while !rest.is_empty() && !out.over {
+        let (read, after) = rest.split_at(cuts().min(rest.len()));
+        rest = after;
+        // Both ways of giving bytes, in turns.
+        if by_space {
+            parser.space(read.len())[..read.len()].copy_from_slice(read);
+            parser.filled(read.len());
+        } else {
+            parser.feed(read);
+        }
+        by_space = !by_space;
+        // A part of a byte order mark is held too.
+        assert!(parser.held_bytes() <= event_bytes_max + read.len() + 3);
+        take_events(&mut parser, &mut out);
+        assert!(parser.held_bytes() <= event_bytes_max.max(2), "{} held", parser.held_bytes());
+    }
+    assert!(parser.examined() <= 4 * parser.bytes() + 64, "{} of {}", parser.examined(), parser.bytes());
+    assert_eq!(parser.events(), out.events.len() as u64);
+
+    let end = parser.finish();
+    out.stray = parser.take_stray().map(|stray| match stray {
+        Stray::ErrorField(text) => ("error", text),
+        Stray::Line(text) => ("line", text),
+        _ => unreachable!("a new kind of stray line needs a place here"),
+    });
+    out.incomplete = end.incomplete;
+    if !out.over {
+        out.last_event_id = end.last_event_id;
+        out.retry = end.retry;
+        out.comments = end.comments;
+        out.unended_data = end.unended_data;
+    }
+    out
+}
+
+fn take_events(parser: &mut SseParser, out: &mut Outcome) {
+    loop {
+        match parser.next_event() {
+            Ok(Some(event)) => {
+                out.events.push((event.event.into(), event.data.into(), event.id.into(), event.retry));
+            }
+            Ok(None) => return,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Limit(Limit::EventBytes));
+                assert!(parser.next_event().is_err(), "an error stays");
+                out.over = true;
+                return;
+            }
+        }
+    }
+}

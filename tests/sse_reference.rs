@@ -1,0 +1,39 @@
+//! `SseParser` against the slow reference parser, on bodies put together at random from the fragments that the
+//! fuzzer uses. The same bodies every time.
+
+#[path = "../fuzz/properties.rs"]
+mod properties;
+
+/// The generator xorshift64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % bound
+    }
+}
+
+#[test]
+fn equals_the_reference_on_generated_bodies_at_random_cuts() {
+    let mut random = Random(0x5EED);
+    let (mut events, mut over) = (0, 0);
+    for _ in 0..6000 {
+        let mut body = Vec::new();
+        for _ in 0..random.below(40) {
+            body.extend_from_slice(properties::FRAGMENTS[random.below(properties::FRAGMENTS.len())]);
+        }
+        let event_bytes_max = if random.below(3) == 0 { random.below(120) } else { 1 << 20 };
+        let seed = random.below(1 << 16) as u16;
+        properties::sse_is_right_at_any_cut(&body, seed, event_bytes_max);
+
+        let outcome = properties::reference_sse::parse(&body, event_bytes_max);
+        events += outcome.events.len();
+        over += usize::from(outcome.over);
+    }
+    // The bodies are worth comparing.
+    assert!(events > 3000, "only {events} events");
+    assert!((300..3000).contains(&over), "{over} bodies over the limit");
+}
