@@ -10,7 +10,7 @@ use crate::config::ApiKey;
 /// The longest server message kept in an error, in characters.
 pub const SERVER_MESSAGE_CHARS_MAX: usize = 2_000;
 
-type Source = Arc<dyn std::error::Error + Send + Sync>;
+type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
 /// Everything that can go wrong in this crate.
 ///
@@ -28,7 +28,8 @@ struct Inner {
     server: Option<ServerError>,
     progress: Option<Progress>,
     request_id: Option<String>,
-    source: Option<Source>,
+    /// Not named `source`: thiserror would take the `Arc` itself for the cause, which nobody could downcast.
+    cause: Option<Cause>,
 }
 
 /// The kinds of failure, a closed list as far as their names go ([`as_str`](Self::as_str)).
@@ -185,7 +186,7 @@ impl Error {
             server: None,
             progress: None,
             request_id: None,
-            source: None,
+            cause: None,
         }))
     }
 
@@ -227,7 +228,7 @@ impl Error {
     }
 
     pub(crate) fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        self.edit().source = Some(source.into().into());
+        self.edit().cause = Some(source.into().into());
         self
     }
 
@@ -336,7 +337,7 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, message, server, progress, request_id, source } = &*self.0;
+        let Inner { kind, message, server, progress, request_id, cause } = &*self.0;
         let mut out = f.debug_struct("Error");
         out.field("kind", kind).field("message", message);
         if let Some(server) = server {
@@ -348,8 +349,8 @@ impl fmt::Debug for Error {
         if let Some(request_id) = request_id {
             out.field("request_id", request_id);
         }
-        if let Some(source) = source {
-            out.field("source", source);
+        if let Some(cause) = cause {
+            out.field("source", cause);
         }
         out.finish()
     }
@@ -357,7 +358,7 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&*self.0)
+        self.0.cause.as_deref().map(|cause| cause as _)
     }
 }
 
@@ -401,6 +402,8 @@ mod tests {
         let source = std::error::Error::source(&error).map(ToString::to_string);
         assert_eq!(error.to_string(), "the stream broke off");
         assert_eq!(source.as_deref(), Some("connection reset by peer"));
+        let source = std::error::Error::source(&error);
+        assert!(source.is_some_and(|source| source.is::<std::io::Error>()), "it can be downcast");
     }
 
     #[test]

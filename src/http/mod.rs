@@ -335,7 +335,9 @@ fn fault(error: ureq::Error, slot: &CancelSlot, timeouts: &Timeouts) -> Error {
                 .with_source(cause)
         }
         // The end came inside HTTP's own framing.
-        cause @ ureq::Error::BodyStalled => Error::new(ErrorKind::Incomplete, CLOSED_EARLY).with_source(cause),
+        cause @ ureq::Error::BodyStalled => {
+            Error::new(ErrorKind::Incomplete, CLOSED_EARLY).with_source(cause)
+        }
         ureq::Error::Protocol(cause) => {
             Error::protocol("the response breaks the rules of HTTP").with_source(cause)
         }

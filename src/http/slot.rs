@@ -223,7 +223,7 @@ mod tests {
         }
     }
 
-    fn socket() -> (Arc<Socket>, Weak<dyn ShutdownHandle>) {
+    fn attachable() -> (Arc<Socket>, Weak<dyn ShutdownHandle>) {
         let socket = Arc::new(Socket::default());
         let weak: Weak<dyn ShutdownHandle> = Arc::<Socket>::downgrade(&socket);
         (socket, weak)
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn cancel_shuts_the_attached_socket_once_and_refuses_the_next() {
         let slot = CancelSlot::new();
-        let (socket, weak) = self::socket();
+        let (socket, weak) = attachable();
         assert!(slot.attach(&weak));
         assert!(slot.cancel() && slot.cancel());
         assert_eq!(socket.0.load(Ordering::Relaxed), 1);
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn cancel_spares_a_socket_that_went_back_to_the_pool() {
         let slot = CancelSlot::new();
-        let (socket, weak) = self::socket();
+        let (socket, weak) = attachable();
         assert!(slot.attach(&weak));
         slot.detach();
         slot.cancel();
