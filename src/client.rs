@@ -1,0 +1,446 @@
+//! The client that a program holds: where the server is, what it is asked with, what it was learned to be.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use serde::Deserialize;
+use ureq::http::header::{AUTHORIZATION, HeaderValue};
+use ureq::http::{HeaderMap, Method, Uri};
+
+use crate::chunk::{Server, Wire};
+use crate::config::{ApiKey, Limits, Timeouts, WhenFull};
+use crate::error::{Error, Timer};
+use crate::http::slot::{CancelSlot, Wait};
+use crate::http::{HttpClient, HttpClientBuilder, Outgoing, check_url, header};
+use crate::pool::ReaderPool;
+use crate::request::{CompletionRequest, SamplingParams};
+use crate::stream::{self, StreamGuard};
+use crate::token::{StreamToken, TokenId};
+
+/// How long [`ApiClient::server`] waits for the one answer it asks for.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A client for one model server. Make one and keep it: clones share its connections, its reader
+/// threads and what it has learned of the server.
+///
+/// Dropping the last clone closes idle connections and ends idle threads; streams that run go on under their
+/// guards.
+#[derive(Clone)]
+pub struct ApiClient(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) http: HttpClient,
+    pub(crate) pool: ReaderPool,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) limits: Limits,
+    pub(crate) key: Option<ApiKey>,
+    pub(crate) wire: Wire,
+    base: BaseUrl,
+    model: Option<String>,
+    headers: HeaderMap,
+    /// What the caller said the server is, or what its answers have shown.
+    server: Mutex<Option<Server>>,
+}
+
+/// Settings of an [`ApiClient`], see [`ApiClient::builder`].
+#[derive(Debug, Clone)]
+pub struct ApiClientBuilder {
+    base_url: String,
+    key: Option<String>,
+    model: Option<String>,
+    wire: Wire,
+    server: Option<Server>,
+    headers: Vec<(String, Redacted)>,
+    timeouts: Timeouts,
+    limits: Limits,
+    when_full: WhenFull,
+    http: HttpClientBuilder,
+}
+
+/// A header's value, which may be a credential.
+#[derive(Clone)]
+struct Redacted(String);
+
+impl fmt::Debug for Redacted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl ApiClientBuilder {
+    /// The key, sent as `Authorization: Bearer`. Spaces and line ends around it are removed. Default none.
+    #[must_use]
+    pub fn api_key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// The model to ask for, unless a request names another. Default none: most servers then take the one they have.
+    #[must_use]
+    pub fn model(mut self, model: impl Into<String>) -> Self {
+        self.model = Some(model.into());
+        self
+    }
+
+    /// Which endpoint to use and how its chunks are written. Default [`Wire::Auto`]: `/v1/completions`, and the first
+    /// chunk tells whose it is.
+    #[must_use]
+    pub fn wire(mut self, wire: Wire) -> Self {
+        self.wire = wire;
+        self
+    }
+
+    /// What the server is. Default: not known until it has answered once; the first request then asks for ids
+    /// in every way known.
+    #[must_use]
+    pub fn server(mut self, server: Server) -> Self {
+        self.server = Some(server);
+        self
+    }
+
+    /// A header for every request: a router's affinity key, a trace. Its value is treated like a credential.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), Redacted(value.into())));
+        self
+    }
+
+    /// All timers at once; see [`Timeouts`] for their defaults.
+    #[must_use]
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// All limits at once; see [`Limits`] for their defaults.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// What happens to a stream over [`Limits::streams_max`]. Default [`WhenFull::Wait`].
+    #[must_use]
+    pub fn when_full(mut self, policy: WhenFull) -> Self {
+        self.when_full = policy;
+        self
+    }
+
+    /// As [`HttpClientBuilder::ca_pem`].
+    #[must_use]
+    pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.http = self.http.ca_pem(pem);
+        self
+    }
+
+    /// As [`HttpClientBuilder::proxy`].
+    #[must_use]
+    pub fn proxy(mut self, url: impl Into<String>) -> Self {
+        self.http = self.http.proxy(url);
+        self
+    }
+
+    /// Makes the client. Nothing is sent and no thread is started yet.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput): a base URL that is not `http` or `https`, holds a user name
+    /// or a query; a key or a header that HTTP cannot carry; a CA text without a certificate.
+    pub fn build(self) -> Result<ApiClient, Error> {
+        let Self { base_url, key, model, wire, server, headers, timeouts, limits, when_full, http } = self;
+        let base = BaseUrl::new(&base_url)?;
+        let key = key.map(|key| ApiKey::new(&key)).transpose()?;
+        if key.is_some() && base.is_plain_and_far() {
+            log::warn!("the API key goes over http, readable by everybody between here and the server");
+        }
+        let mut map = HeaderMap::new();
+        for (name, value) in &headers {
+            let (name, value) = header(name, &value.0)?;
+            map.append(name, value);
+        }
+        if let Some(key) = &key {
+            let mut bearer = HeaderValue::from_str(&key.bearer())
+                .map_err(|_| Error::invalid("the API key cannot be sent in a header"))?;
+            bearer.set_sensitive(true);
+            map.insert(AUTHORIZATION, bearer);
+        }
+        Ok(ApiClient(Arc::new(Inner {
+            http: http.timeouts(timeouts).limits(limits).build()?,
+            pool: ReaderPool::new(limits.streams_max, when_full),
+            timeouts,
+            limits,
+            key,
+            wire,
+            base,
+            model,
+            headers: map,
+            server: Mutex::new(server),
+        })))
+    }
+}
+
+impl ApiClient {
+    /// Starts from the server's base URL, the one that OpenAI's clients take: `http://127.0.0.1:8000/v1`. A URL without
+    /// any path gets the `/v1`.
+    #[must_use]
+    pub fn builder(base_url: impl Into<String>) -> ApiClientBuilder {
+        ApiClientBuilder {
+            base_url: base_url.into(),
+            key: None,
+            model: None,
+            wire: Wire::Auto,
+            server: None,
+            headers: Vec::new(),
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+            when_full: WhenFull::default(),
+            http: HttpClient::builder(),
+        }
+    }
+
+    /// Streams a completion of `prompt_ids`: the short form of [`stream`](Self::stream).
+    ///
+    /// `priority` is vLLM's: lower is served earlier; `None` sends none.
+    ///
+    /// # Errors
+    ///
+    /// As [`stream`](Self::stream).
+    pub fn stream_completion(
+        &self,
+        prompt_ids: &[TokenId],
+        params: SamplingParams,
+        priority: Option<i32>,
+    ) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
+        let mut request = CompletionRequest::ids(prompt_ids).sampling(params);
+        if let Some(priority) = priority {
+            request = request.priority(priority);
+        }
+        self.stream(request)
+    }
+
+    /// Streams a completion. Returns at once; a reader thread makes the request and fills the channel.
+    ///
+    /// The receiver gives tokens, then one `Done` or `Error`, then it is disconnected. After a cancel it is disconnected
+    /// without either. Tokens that are in it stay readable. It holds at most
+    /// [`channel_tokens_max`](Limits::channel_tokens_max) tokens and
+    /// [`channel_bytes_max`](Limits::channel_bytes_max) bytes; when it is full the stream stops reading from its socket.
+    /// Dropping the receiver ends the stream.
+    ///
+    /// # Errors
+    ///
+    /// What can be known before anything is sent: `InvalidInput` and `Unsupported` for a request that cannot be
+    /// sent as it is, `Limit` when no reader thread is to be had. All that happens later comes through the channel.
+    pub fn stream(&self, request: CompletionRequest) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
+        stream::start(&self.0, request)
+    }
+
+    /// What the server is: what the builder was told, else what its answers have shown, else what `GET /models` says
+    /// now. Asked once, then remembered. `None`: none that this crate treats apart. Blocks for at most 5 s.
+    ///
+    /// Streams do not need it: an unknown server is asked for ids in every way known, and its first answer tells.
+    ///
+    /// # Errors
+    ///
+    /// No connection, no answer in time, or a status other than 2xx.
+    pub fn server(&self) -> Result<Option<Server>, Error> {
+        if let Some(server) = self.0.server() {
+            return Ok(Some(server));
+        }
+        let url = self.0.base.join("/models", false)?;
+        let wait = Wait::since(Instant::now(), PROBE_TIMEOUT, Timer::Response);
+        let outgoing =
+            Outgoing { method: Method::GET, url: &url, headers: self.0.headers.clone(), body: &[] };
+        let mut response = self.0.http.send(outgoing, &CancelSlot::new(), Some(wait))?;
+        if response.status() / 100 != 2 {
+            return Err(self.0.status_error(&mut response));
+        }
+        let found = server_of_models(&response.text()?);
+        if let Some(server) = found {
+            self.0.learn(server);
+        }
+        Ok(found)
+    }
+}
+
+impl fmt::Debug for ApiClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { http: _, pool, timeouts, limits, key, wire, base, model, headers: _, server } = &*self.0;
+        f.debug_struct("ApiClient")
+            .field("base", base)
+            .field("model", model)
+            .field("wire", wire)
+            .field("server", server)
+            .field("key", key)
+            .field("timeouts", timeouts)
+            .field("limits", limits)
+            .field("pool", pool)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    pub(crate) fn server(&self) -> Option<Server> {
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers what an answer has shown the server to be. What is known already stays: the caller may have said it.
+    pub(crate) fn learn(&self, server: Server) {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(server);
+    }
+
+    /// Where `request` goes.
+    pub(crate) fn url(&self, path: &str, at_root: bool) -> Result<Uri, Error> {
+        self.base.join(path, at_root)
+    }
+
+    pub(crate) fn body(&self, request: &CompletionRequest) -> Result<Vec<u8>, Error> {
+        request.to_json(self.model.as_deref(), self.wire, self.server())
+    }
+
+    /// The client's headers with the request's own, which win.
+    pub(crate) fn headers<'a>(
+        &self,
+        own: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Result<HeaderMap, Error> {
+        let mut map = self.headers.clone();
+        for (name, value) in own {
+            let (name, value) = header(name, value)?;
+            map.insert(name, value);
+        }
+        Ok(map)
+    }
+}
+
+/// The base URL in two forms: OpenAI's paths go below the one, a server's native paths below the other.
+#[derive(Clone)]
+struct BaseUrl {
+    /// With the version: `http://host:8000/v1`.
+    api: String,
+    /// Without: `http://host:8000`.
+    root: String,
+    plain_and_far: bool,
+}
+
+impl BaseUrl {
+    fn new(url: &str) -> Result<Self, Error> {
+        let uri = check_url(url.trim())?;
+        if uri.query().is_some() {
+            return Err(Error::invalid("the base URL has a query"));
+        }
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let near = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let plain_and_far = uri.scheme_str() == Some("http") && !near;
+        let place = format!(
+            "{}://{}",
+            uri.scheme_str().unwrap_or("http"),
+            uri.authority().map_or("", |authority| authority.as_str())
+        );
+        let path = uri.path().trim_end_matches('/');
+        Ok(if path.is_empty() {
+            Self { api: format!("{place}/v1"), root: place, plain_and_far }
+        } else {
+            let root = path.strip_suffix("/v1").unwrap_or(path);
+            Self { api: format!("{place}{path}"), root: format!("{place}{root}"), plain_and_far }
+        })
+    }
+
+    fn join(&self, path: &str, at_root: bool) -> Result<Uri, Error> {
+        let below = if at_root { &self.root } else { &self.api };
+        check_url(&format!("{below}{path}"))
+    }
+
+    fn is_plain_and_far(&self) -> bool {
+        self.plain_and_far
+    }
+}
+
+impl fmt::Debug for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.api)
+    }
+}
+
+/// Whose list of models this is: vLLM and llama.cpp say so in `owned_by`.
+fn server_of_models(body: &str) -> Option<Server> {
+    #[derive(Deserialize)]
+    struct Models {
+        #[serde(default)]
+        data: Vec<Model>,
+    }
+    #[derive(Deserialize)]
+    struct Model {
+        owned_by: Option<String>,
+    }
+    let models: Models = serde_json::from_str(body).ok()?;
+    models.data.first().and_then(|model| match model.owned_by.as_deref()? {
+        "vllm" => Some(Server::Vllm),
+        "llamacpp" => Some(Server::LlamaCpp),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_url_without_a_path_gets_the_version() {
+        let cases = [
+            (
+                "http://127.0.0.1:8080",
+                "http://127.0.0.1:8080/v1/completions",
+                "http://127.0.0.1:8080/completion",
+            ),
+            (
+                "http://127.0.0.1:8080/",
+                "http://127.0.0.1:8080/v1/completions",
+                "http://127.0.0.1:8080/completion",
+            ),
+            ("http://h.test/v1", "http://h.test/v1/completions", "http://h.test/completion"),
+            (
+                " https://h.test/api/v1/ ",
+                "https://h.test/api/v1/completions",
+                "https://h.test/api/completion",
+            ),
+            ("http://[::1]:1/x", "http://[::1]:1/x/completions", "http://[::1]:1/x/completion"),
+        ];
+        for (base, api, root) in cases {
+            let base = BaseUrl::new(base).unwrap();
+            assert_eq!(base.join("/completions", false).unwrap(), api);
+            assert_eq!(base.join("/completion", true).unwrap(), root);
+        }
+        assert!(BaseUrl::new("http://h.test/v1?key=1").is_err());
+    }
+
+    #[test]
+    fn only_a_far_plain_server_gets_the_warning_about_the_key() {
+        for (url, far) in [
+            ("http://127.0.0.1/v1", false),
+            ("http://localhost:1/v1", false),
+            ("http://[::1]/v1", false),
+            ("https://h.test/v1", false),
+            ("http://10.0.0.7/v1", true),
+        ] {
+            assert_eq!(BaseUrl::new(url).unwrap().is_plain_and_far(), far, "{url}");
+        }
+    }
+
+    #[test]
+    fn credentials_show_in_no_debug_output() {
+        let builder = ApiClient::builder("http://h.test/v1").header("x-api-key", "canary-2");
+        assert!(!format!("{builder:?}").contains("canary"));
+        let client = builder.api_key("canary-1").build().unwrap();
+        assert!(!format!("{client:?}").contains("canary"));
+    }
+
+    #[test]
+    fn the_list_of_models_tells_the_server() {
+        let of = |owner: &str| server_of_models(&format!(r#"{{"data":[{{"id":"m","owned_by":{owner}}}]}}"#));
+        assert_eq!(of(r#""vllm""#), Some(Server::Vllm));
+        assert_eq!(of(r#""llamacpp""#), Some(Server::LlamaCpp));
+        assert_eq!((of(r#""me""#), of("null"), server_of_models("<html>")), (None, None, None));
+    }
+}

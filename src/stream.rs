@@ -1,0 +1,608 @@
+//! One stream: a request made and its answer read on a reader thread, tokens into a channel, a guard that ends it.
+//!
+//! This is the joint where the pure stages meet the socket and the clock. The reader thread owns the exchange; the guard
+//! owns the right to end it. They meet in [`Shared`], whose lock decides which of the two was first: an
+//! ending that was decided is not taken back by a cancel, a cancel that came first lets no ending through.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use ureq::http::header::{ACCEPT, HeaderValue};
+use ureq::http::{HeaderMap, Method, Uri};
+
+use crate::chunk::{ChunkDecoder, Completion, Flow, server_error_from_body};
+use crate::client::Inner;
+use crate::error::{Error, ErrorKind, Progress, Timer, printable};
+use crate::http::slot::{CancelSlot, Wait};
+use crate::http::{HttpResponse, Outgoing};
+use crate::pool::Ticket;
+use crate::queue::{Stopped, TokenSender};
+use crate::report::{Ending, Histogram, StreamReport};
+use crate::request::CompletionRequest;
+use crate::sse::{SseParser, Stray};
+use crate::token::StreamToken;
+
+/// Room that is offered to each read of the socket.
+const READ_BYTES: usize = 16 << 10;
+
+// ---- the guard ----
+
+/// Ends its stream, or waits for its end.
+///
+/// Dropping it does what [`on_drop`](Self::on_drop) says: by default the stream is cancelled, now, without waiting for
+/// anything.
+#[must_use = "dropping the guard cancels the stream"]
+pub struct StreamGuard {
+    shared: Arc<Shared>,
+    on_drop: OnDrop,
+}
+
+/// What dropping a [`StreamGuard`] does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnDrop {
+    /// [`StreamGuard::cancel`]: the stream ends now, the drop waits for nothing.
+    #[default]
+    Cancel,
+    /// [`StreamGuard::join`]: the drop waits until the stream has ended by itself.
+    Join,
+}
+
+/// Cancels a stream from anywhere: another thread, a signal handler's thread. Clones cancel the same stream; dropping
+/// one does nothing.
+#[derive(Clone)]
+pub struct Canceller(Arc<Shared>);
+
+impl StreamGuard {
+    /// Ends the stream now and does not wait: the socket is shut down under whatever read or write is blocked on it, the
+    /// channel is disconnected without a `Done` or an `Error`, and nothing is sent to the server afterwards. Tokens already
+    /// in the channel stay readable. A stream that has ended already is left as it is.
+    ///
+    /// Inside the operating system's connect a thread cannot be interrupted: the stream ends for its consumer at once,
+    /// the thread when its connect timer passes, and it sends nothing.
+    pub fn cancel(&self) {
+        self.shared.cancel();
+    }
+
+    /// Blocks until the stream has ended by itself and says how. What bounds the wait are the stream's own timers.
+    ///
+    /// From here on the channel has no bound, so that joining cannot wait for a reader that is not there: what the
+    /// consumer does not take stays in the channel, in memory.
+    pub fn join(self) -> StreamReport {
+        self.shared.join()
+    }
+
+    /// The report, if the stream has ended.
+    #[must_use]
+    pub fn report(&self) -> Option<StreamReport> {
+        self.shared.lock().report.clone()
+    }
+
+    /// Sets what dropping this guard does. Default [`OnDrop::Cancel`].
+    pub fn on_drop(mut self, policy: OnDrop) -> Self {
+        self.on_drop = policy;
+        self
+    }
+
+    /// A handle that can cancel the stream from elsewhere.
+    #[must_use]
+    pub fn canceller(&self) -> Canceller {
+        Canceller(self.shared.clone())
+    }
+}
+
+impl Canceller {
+    /// As [`StreamGuard::cancel`].
+    pub fn cancel(&self) {
+        self.0.cancel();
+    }
+}
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        match self.on_drop {
+            OnDrop::Cancel => self.shared.cancel(),
+            OnDrop::Join => drop(self.shared.join()),
+        }
+    }
+}
+
+impl fmt::Debug for StreamGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamGuard")
+            .field("ending", &self.shared.lock().report.as_ref().map(|report| report.ending))
+            .field("on_drop", &self.on_drop)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Canceller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Canceller").finish_non_exhaustive()
+    }
+}
+
+// ---- where guard and thread meet ----
+
+struct Shared {
+    client: Arc<Inner>,
+    slot: Arc<CancelSlot>,
+    /// The place in the pool, set before the guard is handed out.
+    ticket: OnceLock<Ticket>,
+    /// Takes the bound off the channel.
+    lifted: Arc<AtomicBool>,
+    started: Instant,
+    state: Mutex<State>,
+    ended: Condvar,
+}
+
+struct State {
+    /// Here until the response's head is there: a cancel in a connect, which the thread cannot leave, drops it.
+    sender: Option<Sender<StreamToken>>,
+    /// How the stream ends is settled, by the thread or by a cancel.
+    settled: bool,
+    report: Option<StreamReport>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds this lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cancel(&self) {
+        let mut state = self.lock();
+        if std::mem::replace(&mut state.settled, true) {
+            return;
+        }
+        let thread_wakes = self.slot.cancel();
+        drop(state);
+        let withdrawn = self.ticket.get().is_some_and(|ticket| self.client.pool.withdraw(*ticket));
+        if withdrawn || !thread_wakes {
+            let mut report = StreamReport::new(Ending::Cancelled);
+            report.elapsed = self.started.elapsed();
+            drop(self.take_sender());
+            self.publish(report);
+        }
+    }
+
+    fn join(&self) -> StreamReport {
+        self.lifted.store(true, Ordering::Release);
+        let mut state = self.lock();
+        loop {
+            if let Some(report) = &state.report {
+                return report.clone();
+            }
+            state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The thread has come to an ending. False if a cancel was first.
+    fn settle(&self) -> bool {
+        !std::mem::replace(&mut self.lock().settled, true)
+    }
+
+    fn take_sender(&self) -> Option<Sender<StreamToken>> {
+        self.lock().sender.take()
+    }
+
+    /// Sets the report, once.
+    fn publish(&self, report: StreamReport) {
+        self.lock().report.get_or_insert(report);
+        self.ended.notify_all();
+    }
+}
+
+// ---- the thread ----
+
+pub(crate) fn start(
+    client: &Arc<Inner>,
+    request: CompletionRequest,
+) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
+    request.validate()?;
+    let (path, at_root) = CompletionRequest::path(client.wire);
+    let (url, body) = (client.url(path, at_root)?, client.body(&request)?);
+    let mut headers = client.headers(request.headers())?;
+    headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+
+    let (sender, receiver) = unbounded();
+    let shared = Arc::new(Shared {
+        client: client.clone(),
+        slot: CancelSlot::new(),
+        ticket: OnceLock::new(),
+        lifted: Arc::default(),
+        started: Instant::now(),
+        state: Mutex::new(State { sender: Some(sender), settled: false, report: None }),
+        ended: Condvar::new(),
+    });
+    let reader = Reader { shared: shared.clone(), url, headers, body };
+    let ticket = client.pool.run(move || reader.run())?;
+    let _ = shared.ticket.set(ticket);
+    Ok((receiver, StreamGuard { shared, on_drop: OnDrop::default() }))
+}
+
+struct Reader {
+    shared: Arc<Shared>,
+    url: Uri,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+/// Why a stream stopped short of complete.
+enum Broken {
+    Error(Error),
+    /// The guard, or the consumer, wants no more.
+    Left(Ending),
+}
+
+impl From<Error> for Broken {
+    fn from(error: Error) -> Self {
+        if error.is_cancelled() { Self::Left(Ending::Cancelled) } else { Self::Error(error) }
+    }
+}
+
+impl Reader {
+    fn run(self) {
+        let mut tally = Tally::new(self.shared.started);
+        let mut sender = None;
+        let result = catch_unwind(AssertUnwindSafe(|| self.exchange(&mut tally, &mut sender)))
+            .unwrap_or_else(
+                |_| Err(Error::protocol("the reader thread panicked: a bug in tokenwire").into()),
+            );
+        let Self { shared, .. } = self;
+        let settled = shared.settle();
+        // The stream failed before its head came, or it was cancelled and the sender is gone already.
+        let sender = sender.or_else(|| shared.take_sender().map(|sender| token_sender(&shared, sender)));
+        if let Some(sender) = &sender {
+            tally.report.waited_for_consumer = sender.waited();
+        }
+        let (ending, last, rest) = match result {
+            _ if !settled => (Ending::Cancelled, None, None),
+            Ok((Completion { usage, finish, .. }, rest)) => {
+                (Ending::Complete, Some(StreamToken::Done { usage, finish }), rest)
+            }
+            Err(Broken::Left(ending)) => (ending, None, None),
+            Err(Broken::Error(error)) => {
+                let error = tally.place(error, &shared.client);
+                tally.report.error = Some(error.clone());
+                (Ending::Failed, Some(StreamToken::Error(error)), None)
+            }
+        };
+        let report = tally.into_report(ending);
+        log_end(&report);
+        if let (Some(sender), Some(last)) = (sender, last) {
+            sender.send_last(last);
+        }
+        shared.publish(report);
+        // Nobody waits for this: the consumer has its `Done`.
+        if let Some(response) = rest {
+            response.drain(shared.client.timeouts.drain);
+        }
+    }
+
+    /// The whole exchange. The response comes back with the completion if its body was not read to the end.
+    fn exchange(
+        &self,
+        tally: &mut Tally,
+        sender: &mut Option<TokenSender>,
+    ) -> Result<(Completion, Option<HttpResponse>), Broken> {
+        let Self { shared, url, headers, body } = self;
+        let (client, slot) = (&shared.client, &shared.slot);
+        log::debug!("POST {}: {} bytes", url.path(), body.len());
+        let outgoing = Outgoing { method: Method::POST, url, headers: headers.clone(), body };
+        let mut response = client.http.send(outgoing, slot, self.wait(tally, Instant::now()))?;
+        tally.head(&response, slot);
+        log_head(&response, shared.started.elapsed());
+        client.check_head(&mut response).inspect_err(|_| tally.report.bytes = response.bytes())?;
+        // None: cancelled in a connect that went through all the same.
+        let taken = shared.take_sender().ok_or(Broken::Left(Ending::Cancelled))?;
+        let sender = sender.insert(token_sender(shared, taken));
+
+        let mut parser = SseParser::with_event_bytes_max(client.limits.event_bytes_max);
+        let mut decoder = ChunkDecoder::new(client.wire);
+        let result = self.read(&mut response, &mut parser, &mut decoder, tally, sender);
+        tally.read(&response, &parser, &decoder);
+        if let Some(server) = decoder.server() {
+            client.learn(server);
+        }
+        let at_end = result?;
+        let completion = decoder.finish()?;
+        tally.completed(&completion);
+        Ok((completion, (!at_end).then_some(response)))
+    }
+
+    /// Reads until the terminator (false) or the end of the body (true).
+    fn read(
+        &self,
+        response: &mut HttpResponse,
+        parser: &mut SseParser,
+        decoder: &mut ChunkDecoder,
+        tally: &mut Tally,
+        sender: &mut TokenSender,
+    ) -> Result<bool, Broken> {
+        let shared = &self.shared;
+        let deadline = shared.client.timeouts.deadline.and_then(|limit| shared.started.checked_add(limit));
+        let mut batch = Vec::new();
+        let mut now = Instant::now();
+        let mut begun = false;
+        loop {
+            let space = parser.space(READ_BYTES);
+            let len = match response.read(space, self.wait(tally, now)) {
+                Ok(len) => len,
+                // The answer is whole; only what comes after it was lost: usage, terminator, framing.
+                Err(error) if !error.is_cancelled() && decoder.finish().is_ok() => return Ok(true),
+                Err(error) => return Err(error.into()),
+            };
+            if len == 0 {
+                return self.at_end(parser, decoder).map(|()| true);
+            }
+            if !begun {
+                let bytes = &space[..len];
+                if let Some(first) = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+                    begun = true;
+                    if matches!(first, b'{' | b'<') {
+                        let bytes = bytes.to_vec();
+                        return Err(shared.client.not_an_event_stream(response, bytes).into());
+                    }
+                }
+            }
+            parser.filled(len);
+            now = Instant::now();
+            let waited = sender.waited();
+            while let Some(event) = parser.next_event()? {
+                tally.event(now);
+                let flow = decoder.decode(event.event, event.data, &mut |_, text, id| batch.push((text, id)));
+                if !batch.is_empty() {
+                    tally.tokens(now, batch.len());
+                }
+                let mut sent = Ok(());
+                for (text, id) in batch.drain(..) {
+                    let size = text.len();
+                    let token = StreamToken::Token { text, id };
+                    sent = sender.send(token, size, shared.slot.woken(), deadline);
+                    // What was received before a deadline is delivered.
+                    if matches!(sent, Err(Stopped::ConsumerGone | Stopped::Cancelled)) {
+                        break;
+                    }
+                }
+                sent.map_err(|stopped| stopped_error(stopped, shared.client.timeouts.deadline))?;
+                if flow? == Flow::Ended {
+                    check_stray(parser)?;
+                    return Ok(false);
+                }
+            }
+            check_stray(parser)?;
+            let waited = sender.waited() - waited;
+            if !waited.is_zero() {
+                // The server was not waited for in that time.
+                tally.content_since += waited;
+                now = Instant::now();
+            }
+        }
+    }
+
+    /// The body has ended. A last `[DONE]` counts even if no blank line ended its event: some servers forget it.
+    fn at_end(&self, parser: &mut SseParser, decoder: &mut ChunkDecoder) -> Result<(), Broken> {
+        if let Some(data) = parser.finish().unended_data {
+            if data.trim() == "[DONE]" {
+                // The terminator has no token, so that nothing goes to this sink.
+                let _ = decoder.decode("message", &data, &mut |_, _, _| {})?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What bounds the next wait for the server: the timer that has the least left at `now`.
+    fn wait(&self, tally: &Tally, now: Instant) -> Option<Wait> {
+        let (timeouts, started) = (&self.shared.client.timeouts, self.shared.started);
+        let deadline = timeouts.deadline.map(|limit| Wait::since(started, limit, Timer::Deadline));
+        let (first, second) = if tally.report.first_token.is_none() {
+            (timeouts.first_token.map(|limit| Wait::since(started, limit, Timer::FirstToken)), None)
+        } else {
+            (
+                timeouts.chunk.map(|limit| Wait::each(limit, Timer::Chunk)),
+                timeouts.content.map(|limit| Wait::since(tally.content_since, limit, Timer::Content)),
+            )
+        };
+        [first, second, deadline].into_iter().flatten().min_by_key(|wait| wait.left(now))
+    }
+}
+
+/// Two servers are known to put errors where the standard says to ignore the line.
+fn check_stray(parser: &mut SseParser) -> Result<(), Error> {
+    let error = match parser.take_stray() {
+        Some(Stray::ErrorField(value)) => value,
+        Some(Stray::Line(line)) if is_error_object(&line) => line,
+        _ => return Ok(()),
+    };
+    Err(Error::server(server_error_from_body(None, None, error.as_bytes())))
+}
+
+fn is_error_object(line: &str) -> bool {
+    serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(line).is_ok_and(|object| {
+        object.contains_key("error") || object.get("object").is_some_and(|o| o == "error")
+    })
+}
+
+fn token_sender(shared: &Shared, sender: Sender<StreamToken>) -> TokenSender {
+    let limits = &shared.client.limits;
+    TokenSender::new(sender, limits.channel_tokens_max, limits.channel_bytes_max, shared.lifted.clone())
+}
+
+fn stopped_error(stopped: Stopped, deadline: Option<Duration>) -> Broken {
+    match stopped {
+        Stopped::ConsumerGone => Broken::Left(Ending::ConsumerGone),
+        Stopped::Cancelled => Broken::Left(Ending::Cancelled),
+        Stopped::Deadline => Broken::Error(Error::timeout(Timer::Deadline, deadline.unwrap_or_default())),
+    }
+}
+
+// ---- answers that are no stream ----
+
+impl Inner {
+    /// An error unless this is the head of an event stream.
+    fn check_head(&self, response: &mut HttpResponse) -> Result<(), Error> {
+        if response.status() / 100 != 2 {
+            return Err(self.status_error(response));
+        }
+        match response.header("content-type") {
+            // Without a type the first byte of the body decides.
+            None => Ok(()),
+            Some(kind) if is_event_stream(kind) => Ok(()),
+            Some(_) => Err(self.not_an_event_stream(response, Vec::new())),
+        }
+    }
+
+    /// The error that a status other than 2xx stands for, with the message from its body.
+    pub(crate) fn status_error(&self, response: &mut HttpResponse) -> Error {
+        let body = response.error_body();
+        let status = response.status();
+        let mut server =
+            server_error_from_body(Some(status), response.header("content-type"), &self.redact(&body));
+        if let (301..=308, Some(location)) = (status, response.header("location")) {
+            // Redirects are not followed; of the address only the host is told.
+            let host = location.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
+            server.message = format!(
+                "redirect to {}, which is not followed",
+                printable(host.as_deref().unwrap_or("another path"), 256)
+            );
+        }
+        let request_id = response.header("x-request-id").map(str::to_owned);
+        Error::server(server).with_request_id(request_id.as_deref())
+    }
+
+    /// The error for a good status whose body is no event stream; `begun` of it is read already.
+    fn not_an_event_stream(&self, response: &mut HttpResponse, mut begun: Vec<u8>) -> Error {
+        begun.extend_from_slice(&response.error_body());
+        begun.truncate(self.limits.error_body_bytes_max);
+        let kind = response.header("content-type");
+        let server = server_error_from_body(None, kind, &self.redact(&begun));
+        let kind = printable(kind.unwrap_or("no content type"), 64);
+        let message = format!("the answer is no event stream ({kind}): {}", server.message);
+        Error::new(ErrorKind::NotEventStream, message).with_server(server)
+    }
+
+    /// A body without the key, should the server echo it.
+    fn redact(&self, body: &[u8]) -> Vec<u8> {
+        match &self.key {
+            Some(key) => key.redact(&String::from_utf8_lossy(body)).into_owned().into_bytes(),
+            None => body.to_vec(),
+        }
+    }
+}
+
+fn is_event_stream(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("text/event-stream")
+}
+
+// ---- what is counted ----
+
+/// The report as it grows, and the clocks.
+struct Tally {
+    started: Instant,
+    report: StreamReport,
+    histogram: Histogram,
+    last_token: Option<Instant>,
+    /// When the last event came; moved on by the time in which the consumer was waited for.
+    content_since: Instant,
+}
+
+impl Tally {
+    fn new(started: Instant) -> Self {
+        Self {
+            started,
+            report: StreamReport::new(Ending::Failed),
+            histogram: Histogram::new(),
+            last_token: None,
+            content_since: started,
+        }
+    }
+
+    fn head(&mut self, response: &HttpResponse, slot: &CancelSlot) {
+        self.report.head = Some(self.started.elapsed());
+        self.report.connection_reused = slot.was_reused();
+        self.report.request_id = response.header("x-request-id").map(str::to_owned);
+    }
+
+    fn event(&mut self, now: Instant) {
+        self.report.events += 1;
+        self.content_since = now;
+    }
+
+    fn tokens(&mut self, now: Instant, count: usize) {
+        self.report.tokens += count as u64;
+        let mut together = count;
+        match self.last_token {
+            Some(last) => self.histogram.add(now - last, 1),
+            None => self.report.first_token = Some(now - self.started),
+        }
+        together -= 1;
+        self.histogram.add(Duration::ZERO, u32::try_from(together).unwrap_or(u32::MAX));
+        self.last_token = Some(now);
+    }
+
+    fn read(&mut self, response: &HttpResponse, parser: &SseParser, decoder: &ChunkDecoder) {
+        self.report.bytes = response.bytes();
+        self.report.comments = parser.comments();
+        self.report.lines_skipped = decoder.skipped();
+        self.report.server = decoder.server();
+        self.report.ids_exact = decoder.ids_exact();
+        self.report.usage = decoder.usage();
+        self.report.finish = decoder.finish_reason(0).cloned();
+        if self.report.request_id.is_none() {
+            self.report.request_id = decoder.request_id().map(|id| printable(id, 256));
+        }
+    }
+
+    fn completed(&mut self, completion: &Completion) {
+        self.report.ids_exact = completion.ids_exact;
+        self.report.usage = completion.usage;
+        self.report.finish.clone_from(&completion.finish);
+    }
+
+    /// `error` with the place where it happened, and without the key, should the server have echoed it.
+    fn place(&self, error: Error, client: &Inner) -> Error {
+        let StreamReport { bytes, events, tokens, .. } = self.report;
+        let at = Progress { bytes, events, tokens, elapsed: self.started.elapsed() };
+        let error = match &client.key {
+            Some(key) => error.redacted(key),
+            None => error,
+        };
+        let request_id = self.report.request_id.clone().or_else(|| error.request_id().map(str::to_owned));
+        error.with_progress(at).with_request_id(request_id.as_deref())
+    }
+
+    fn into_report(self, ending: Ending) -> StreamReport {
+        let Self { started, mut report, histogram, last_token, content_since: _ } = self;
+        report.ending = ending;
+        report.elapsed = started.elapsed();
+        report.last_token = last_token.map(|last| last - started);
+        report.inter_token = histogram.percentiles();
+        report
+    }
+}
+
+fn log_head(response: &HttpResponse, elapsed: Duration) {
+    if !log::log_enabled!(log::Level::Debug) {
+        return;
+    }
+    log::debug!("status {} after {elapsed:.3?}", response.status());
+    for (name, value) in response.headers_with(&["x-ratelimit-", "x-request-id"]) {
+        log::debug!("{name}: {}", printable(value, 256));
+    }
+}
+
+fn log_end(report: &StreamReport) {
+    log::debug!(
+        "stream ended: {:?}, {} tokens, {} bytes, {} events, {:.3?}",
+        report.ending,
+        report.tokens,
+        report.bytes,
+        report.events,
+        report.elapsed
+    );
+}

@@ -1,0 +1,55 @@
+//! A thousand cancelled streams leave no thread and no descriptor behind. In a file of its own, because it counts those of the
+//! whole process.
+
+#![cfg(all(feature = "testing", target_os = "linux"))]
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokenwire::testing::{Script, Server};
+use tokenwire::{ApiClient, Ending, SamplingParams};
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn entries(folder: &str) -> usize {
+    fs::read_dir(folder).unwrap().count()
+}
+
+#[test]
+fn a_thousand_cancels_of_blocked_reads_leave_nothing_behind() {
+    let event = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
+    let (threads, files) = (entries("/proc/self/task"), entries("/proc/self/fd"));
+    let server = Server::scripted([Script::events([event]).hang(LONG)]).unwrap();
+    let client = ApiClient::builder(server.url()).build().unwrap();
+    let mut back = Vec::new();
+    for round in 0..100 {
+        let streams: Vec<_> = (0..10)
+            .map(|_| client.stream_completion(&[1], SamplingParams::default(), None).unwrap())
+            .collect();
+        for (tokens, _) in &streams {
+            tokens.recv_timeout(LONG).unwrap();
+        }
+        for (tokens, guard) in streams {
+            let began = Instant::now();
+            guard.cancel();
+            assert_eq!(guard.join().ending, Ending::Cancelled);
+            back.push(began.elapsed());
+            assert!(tokens.recv().is_err(), "nothing may follow a cancel");
+        }
+        assert!(server.wait_for_disconnects((round + 1) * 10, LONG), "the server did not see the clients go");
+        assert!(entries("/proc/self/task") < threads + 40, "threads pile up");
+    }
+    back.sort_unstable();
+    println!("from cancel to thread back: p50 {:?}, p99 {:?}", back[500], back[990]);
+    drop((client, server));
+    let began = Instant::now();
+    loop {
+        let left = (entries("/proc/self/task"), entries("/proc/self/fd"));
+        if left == (threads, files) {
+            break;
+        }
+        assert!(began.elapsed() < LONG, "left behind: {left:?}, before it was {:?}", (threads, files));
+        thread::sleep(Duration::from_millis(5));
+    }
+}

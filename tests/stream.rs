@@ -1,0 +1,818 @@
+//! Streams against the scripted server: what the consumer sees, how it ends, what the server saw.
+
+#![cfg(feature = "testing")]
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use serde_json::{Value, json};
+use tokenwire::testing::{Cut, Framing, Gate, OnAccept, Script, Server, TlsIdentity};
+use tokenwire::{
+    ApiClient, ApiClientBuilder, CompletionRequest, Ending, Error, ErrorKind, IdsExact, Inexact, Limit,
+    Limits, OnDrop, SamplingParams, StreamGuard, StreamReport, StreamToken, Timeouts, Timer, TokenId,
+    WhenFull, Wire,
+};
+
+/// "Does not hang": nothing here takes a hundredth of it.
+const LONG: Duration = Duration::from_secs(30);
+const HELLO: [(TokenId, &str); 4] = [(9707, "Hello"), (1879, " wörld"), (0, ""), (13, ".")];
+
+// ---- helpers ----
+
+type Token = (String, Option<TokenId>);
+
+#[derive(Debug)]
+enum Last {
+    Done,
+    Error(Error),
+    /// Disconnected with neither.
+    Nothing,
+}
+
+/// Everything that a receiver gives. A stream that does not end fails the test.
+fn collect(receiver: &Receiver<StreamToken>) -> (Vec<Token>, Last) {
+    let (mut tokens, mut last) = (Vec::new(), Last::Nothing);
+    loop {
+        match receiver.recv_timeout(LONG) {
+            Ok(StreamToken::Token { text, id }) => tokens.push((text, id)),
+            Ok(StreamToken::Done { .. }) => last = Last::Done,
+            Ok(StreamToken::Error(error)) => last = Last::Error(error),
+            Ok(_) => panic!("an item of no known kind"),
+            Err(error) => {
+                assert!(error.is_disconnected(), "the stream hangs after {tokens:?}");
+                return (tokens, last);
+            }
+        }
+        // Nothing may follow the last item.
+        if !matches!(last, Last::Nothing) {
+            assert!(receiver.recv_timeout(LONG).is_err_and(|error| error.is_disconnected()));
+            return (tokens, last);
+        }
+    }
+}
+
+fn hello() -> Vec<Token> {
+    HELLO.iter().map(|(id, text)| ((*text).to_owned(), Some(*id))).collect()
+}
+
+fn client(server: &Server) -> ApiClientBuilder {
+    ApiClient::builder(server.url())
+}
+
+fn start(client: &ApiClient) -> (Receiver<StreamToken>, StreamGuard) {
+    client.stream_completion(&[1, 2, 3], SamplingParams::default(), None).unwrap()
+}
+
+fn run(client: &ApiClient) -> (Vec<Token>, Last, StreamReport) {
+    let (receiver, guard) = start(client);
+    let (tokens, last) = collect(&receiver);
+    (tokens, last, guard.join())
+}
+
+fn timeouts(set: impl FnOnce(&mut Timeouts)) -> Timeouts {
+    let mut timeouts = Timeouts::default();
+    set(&mut timeouts);
+    timeouts
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+// ---- the good case ----
+
+#[test]
+fn tokens_arrive_with_the_servers_ids_and_the_report_tells_the_rest() {
+    let cases = [
+        ("vLLM", Wire::Auto, Script::tokens(HELLO)),
+        ("llama.cpp, native", Wire::LlamaCpp, Script::llama_tokens(HELLO)),
+        ("close-delimited", Wire::OpenAi, Script::tokens(HELLO).framing(Framing::CloseDelimited)),
+        ("with a length", Wire::OpenAi, Script::tokens(HELLO).framing(Framing::ContentLength)),
+        ("a byte at a time", Wire::OpenAi, Script::tokens(HELLO).slowly(1, Duration::ZERO)),
+    ];
+    for (name, wire, script) in cases {
+        let server = Server::scripted([script]).unwrap();
+        let client = client(&server).wire(wire).build().unwrap();
+        let (tokens, last, report) = run(&client);
+        assert_eq!(tokens, hello(), "{name}");
+        assert!(matches!(last, Last::Done), "{name}: {last:?}");
+        assert_eq!((report.ending, report.ids_exact), (Ending::Complete, IdsExact::Yes), "{name}");
+        assert_eq!((report.tokens, report.usage.unwrap().completion_tokens), (4, 4), "{name}");
+        assert_eq!(report.finish.unwrap().as_str(), "stop", "{name}");
+        assert!(report.head.unwrap() <= report.first_token.unwrap(), "{name}");
+        assert!(report.first_token.unwrap() <= report.last_token.unwrap(), "{name}");
+        assert!(report.last_token.unwrap() <= report.elapsed, "{name}");
+        assert!(report.error.is_none() && report.lines_skipped == 0 && report.bytes > 0, "{name}");
+    }
+}
+
+#[test]
+fn the_short_form_sends_what_the_original_sent() {
+    let server = Server::scripted([Script::tokens(HELLO)]).unwrap();
+    let client = client(&server).model("m").api_key("sk-1").header("x-session", "s").build().unwrap();
+    let params = SamplingParams::default().temperature(0.6).top_p(0.95).top_k(20).stop_token_ids(vec![2]);
+    let (receiver, _guard) = client.stream_completion(&[7, 8], params, Some(-3)).unwrap();
+    collect(&receiver);
+    let request = server.requests().remove(0);
+    assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/v1/completions"));
+    let body = request.json();
+    let expected = json!({
+        "model": "m", "prompt": [7, 8], "max_tokens": 16384, "temperature": 0.6, "top_p": 0.95, "top_k": 20,
+        "stream": true, "return_token_ids": true, "skip_special_tokens": false, "stop_token_ids": [2],
+        "priority": -3, "stream_options": {"include_usage": true}, "verbose": true
+    });
+    assert_eq!(body, expected);
+    for (name, value) in [
+        ("authorization", "Bearer sk-1"),
+        ("x-session", "s"),
+        ("accept", "text/event-stream"),
+        ("accept-encoding", "identity"),
+        ("content-type", "application/json"),
+    ] {
+        assert_eq!(request.header(name), Some(value), "{name}");
+    }
+}
+
+#[test]
+fn the_first_answer_tells_what_the_server_is_and_the_next_request_fits_it() {
+    let server = Server::scripted([Script::tokens(HELLO)]).unwrap();
+    let client = client(&server).build().unwrap();
+    run(&client);
+    run(&client);
+    let asked: Vec<(bool, bool)> = server
+        .requests()
+        .iter()
+        .map(|request| request.json())
+        .map(|body| (body.get("return_token_ids").is_some(), body.get("verbose").is_some()))
+        .collect();
+    assert_eq!(asked, [(true, true), (true, false)]);
+    assert_eq!(client.server().unwrap(), Some(tokenwire::Server::Vllm));
+    assert_eq!(server.requests().len(), 2, "it was known, so nothing was asked");
+}
+
+#[test]
+fn the_probe_is_sent_once() {
+    let server =
+        Server::scripted([Script::status(200).json(r#"{"data":[{"owned_by":"llamacpp"}]}"#)]).unwrap();
+    let client = client(&server).api_key("k").build().unwrap();
+    for _ in 0..2 {
+        assert_eq!(client.server().unwrap(), Some(tokenwire::Server::LlamaCpp));
+    }
+    let requests = server.requests();
+    assert_eq!(requests.len(), 1);
+    assert_eq!((requests[0].method.as_str(), requests[0].path.as_str()), ("GET", "/v1/models"));
+    assert_eq!(requests[0].header("authorization"), Some("Bearer k"));
+}
+
+#[test]
+fn the_connection_is_used_again_even_if_the_guard_goes_with_the_last_token() {
+    let server = Server::scripted([Script::tokens(HELLO)]).unwrap();
+    let client = client(&server).build().unwrap();
+    for n in 0..10 {
+        let (receiver, guard) = start(&client);
+        assert_eq!(collect(&receiver).0, hello());
+        let report = guard.join();
+        assert_eq!(report.connection_reused, n > 0, "stream {n}");
+        // The framing's end is drained after the consumer had its `Done`: give the thread its moment.
+        thread::sleep(ms(60));
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
+fn a_pooled_connection_that_the_server_has_closed_costs_nothing() {
+    // The connection dies when the second request is read: no FIN was there for the pool to see.
+    let server = Server::scripted([Script::tokens(HELLO), Script::new(), Script::tokens(HELLO)]).unwrap();
+    let client = client(&server).build().unwrap();
+    run(&client);
+    thread::sleep(ms(60));
+    let (tokens, last, report) = run(&client);
+    assert!(matches!(last, Last::Done), "{last:?}");
+    assert_eq!((tokens, report.connection_reused), (hello(), false));
+    assert_eq!((server.requests().len(), server.connections()), (3, 2));
+}
+
+#[test]
+fn streams_side_by_side_do_not_mix() {
+    let server = Server::start(|request| {
+        let first = request.json()["prompt"][0].as_u64().unwrap() as TokenId;
+        Script::tokens((0..50).map(|n| (first + n, "x")))
+    })
+    .unwrap();
+    let client = client(&server).build().unwrap();
+    let streams: Vec<_> = (0..32)
+        .map(|n| client.stream_completion(&[n * 1000], SamplingParams::default(), None).unwrap())
+        .collect();
+    for (n, (receiver, _guard)) in streams.iter().enumerate() {
+        let ids: Vec<_> = collect(receiver).0.into_iter().map(|(_, id)| id.unwrap() as usize).collect();
+        assert_eq!(ids, (n * 1000..n * 1000 + 50).collect::<Vec<_>>());
+    }
+}
+
+// ---- endings ----
+
+/// What a fault must look like from the consumer's side.
+struct Fault {
+    name: &'static str,
+    script: Script,
+    tokens: usize,
+    kind: ErrorKind,
+    says: &'static str,
+}
+
+fn faults() -> Vec<Fault> {
+    let fault = |name, script, tokens, kind, says| Fault { name, script, tokens, kind, says };
+    let chunk =
+        |text: &str, id: u32| json!({"choices":[{"index":0,"text":text,"token_ids":[id]}]}).to_string();
+    let a = chunk("a", 1);
+    let a = a.as_str();
+    let html = "<html><head><title>502 Bad Gateway</title></head></html>";
+    vec![
+        fault(
+            "401",
+            Script::status(401).json(r#"{"error":"Unauthorized"}"#),
+            0,
+            ErrorKind::Server,
+            "Unauthorized",
+        ),
+        fault(
+            "404",
+            Script::status(404).json(r#"{"detail":"Not Found"}"#),
+            0,
+            ErrorKind::Server,
+            "Not Found",
+        ),
+        fault(
+            "HTML 502",
+            Script::status(502).body("text/html", html),
+            0,
+            ErrorKind::Server,
+            "502 Bad Gateway",
+        ),
+        fault(
+            "redirect",
+            Script::status(307).header("Location", "http://other.test/v1"),
+            0,
+            ErrorKind::Server,
+            "other.test",
+        ),
+        fault(
+            "JSON at 200",
+            Script::status(200).json(r#"{"error":{"message":"no"}}"#),
+            0,
+            ErrorKind::NotEventStream,
+            "no",
+        ),
+        fault(
+            "plain text with events",
+            Script::status(200).body("text/plain", "data: {}\n\n"),
+            0,
+            ErrorKind::NotEventStream,
+            "text/plain",
+        ),
+        fault(
+            "a router's JSON as event stream",
+            Script::status(200).body("text/event-stream", r#" {"message":"context"}"#),
+            0,
+            ErrorKind::NotEventStream,
+            "context",
+        ),
+        fault(
+            "error as first event",
+            Script::events([r#"{"error":{"message":"bad id","code":400}}"#, "[DONE]"]),
+            0,
+            ErrorKind::Server,
+            "bad id",
+        ),
+        fault(
+            "error after a token",
+            Script::events([a, r#"{"error":{"message":"engine died","code":500}}"#, "[DONE]"]),
+            1,
+            ErrorKind::Server,
+            "engine died",
+        ),
+        fault(
+            "an error field",
+            Script::events([a]).write("error: {\"message\":\"old\"}\n\ndata: [DONE]\n\n"),
+            1,
+            ErrorKind::Server,
+            "old",
+        ),
+        fault(
+            "a raw line of JSON",
+            Script::events([a]).write("{\"error\":\"raw\"}\n\n"),
+            1,
+            ErrorKind::Server,
+            "raw",
+        ),
+        fault("no finish", Script::events([a]), 1, ErrorKind::Incomplete, "without a finish reason"),
+        fault("nothing at all", Script::new(), 0, ErrorKind::Incomplete, "closed before"),
+        fault(
+            "an id that is none",
+            Script::events([a, r#"{"choices":[{"index":0,"text":"b","token_ids":[-1]}]}"#]),
+            1,
+            ErrorKind::Protocol,
+            "id",
+        ),
+        fault(
+            "an index out of range",
+            Script::events([a, r#"{"choices":[{"index":7,"text":"b","token_ids":[1]}]}"#]),
+            1,
+            ErrorKind::Protocol,
+            "index",
+        ),
+        fault(
+            "gzip",
+            Script::status(200).header("Content-Encoding", "gzip").body("text/event-stream", "x"),
+            0,
+            ErrorKind::Protocol,
+            "gzip",
+        ),
+        fault(
+            "a huge event",
+            Script::events([a, &"x".repeat(2000)]),
+            1,
+            ErrorKind::Limit(Limit::EventBytes),
+            "event_bytes_max",
+        ),
+        fault(
+            "a huge head",
+            Script::raw(format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(40_000))),
+            0,
+            ErrorKind::Limit(Limit::ResponseHeadBytes),
+            "response_head_bytes_max",
+        ),
+        fault("no HTTP", Script::raw("SSH-2.0-x\r\n\r\n"), 0, ErrorKind::Protocol, "HTTP"),
+        fault(
+            "a bad chunk size",
+            Script::raw(
+                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+            ),
+            0,
+            ErrorKind::Protocol,
+            "HTTP",
+        ),
+        fault(
+            "silence before the head",
+            Script::new().hang(LONG),
+            0,
+            ErrorKind::Timeout(Timer::FirstToken),
+            "first token",
+        ),
+        fault(
+            "silence after the head",
+            Script::events::<&str>([]).hang(LONG),
+            0,
+            ErrorKind::Timeout(Timer::FirstToken),
+            "first token",
+        ),
+        fault(
+            "comments only",
+            Script::events::<&str>([]).repeat(": ping\n\n", 1000, ms(20)),
+            0,
+            ErrorKind::Timeout(Timer::FirstToken),
+            "first token",
+        ),
+        fault(
+            "silence after a token",
+            Script::events([a]).hang(LONG),
+            1,
+            ErrorKind::Timeout(Timer::Chunk),
+            "no bytes",
+        ),
+        fault(
+            "comments after a token",
+            Script::events([a]).repeat(": ping\n\n", 1000, ms(20)),
+            1,
+            ErrorKind::Timeout(Timer::Content),
+            "no event",
+        ),
+        fault(
+            "tokens without end",
+            Script::events::<&str>([]).repeat(format!("data: {a}\n\n"), 1000, ms(100)),
+            usize::MAX,
+            ErrorKind::Timeout(Timer::Deadline),
+            "not finished",
+        ),
+    ]
+}
+
+#[test]
+fn every_fault_is_one_typed_error_after_the_tokens_that_came() {
+    for fault in faults() {
+        let server = Server::scripted([fault.script]).unwrap();
+        let mut limits = Limits::default();
+        limits.event_bytes_max = 1000;
+        let timeouts = timeouts(|t| {
+            t.first_token = Some(ms(300));
+            t.chunk = Some(ms(300));
+            t.content = Some(ms(600));
+            t.deadline = Some(ms(1500));
+        });
+        let client = client(&server).timeouts(timeouts).limits(limits).build().unwrap();
+        let (tokens, last, report) = run(&client);
+        let name = fault.name;
+        let Last::Error(error) = last else { panic!("{name}: {last:?} after {tokens:?}") };
+        assert_eq!(error.kind(), fault.kind, "{name}: {error}");
+        assert!(error.to_string().contains(fault.says), "{name}: {error}");
+        if fault.tokens != usize::MAX {
+            assert_eq!(tokens.len(), fault.tokens, "{name}");
+        }
+        assert!(tokens.iter().all(|token| *token == ("a".to_owned(), Some(1))), "{name}");
+        assert_eq!(report.ending, Ending::Failed, "{name}");
+        assert_eq!(error.progress().unwrap().tokens, tokens.len() as u64, "{name}");
+        assert_eq!(report.error.unwrap().kind(), error.kind(), "{name}");
+    }
+}
+
+#[test]
+fn nobody_listening_and_no_such_host_are_told_apart() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (url, kind) in [
+        (format!("http://{free}"), ErrorKind::Refused),
+        ("http://no-such-host.invalid/v1".to_owned(), ErrorKind::Connect),
+    ] {
+        let client = ApiClient::builder(&url).build().unwrap();
+        let (tokens, last, _) = run(&client);
+        let Last::Error(error) = last else { panic!("{url}: {last:?}") };
+        assert_eq!((error.kind(), tokens.len(), error.is_connect()), (kind, 0, true), "{url}: {error}");
+    }
+}
+
+#[test]
+fn a_stream_cut_at_any_byte_gives_a_prefix_and_is_complete_only_with_its_finish() {
+    for framing in [Framing::Chunked, Framing::ContentLength, Framing::CloseDelimited] {
+        let script = Script::tokens(HELLO).framing(framing);
+        let len = script.wire().len();
+        for cut in [Cut::Fin, Cut::Reset] {
+            let server = Server::scripted((0..len).map(|n| script.clone().cut_at(n, cut))).unwrap();
+            let client = client(&server).build().unwrap();
+            let mut complete = 0;
+            for n in 0..len {
+                let (tokens, last, report) = run(&client);
+                let place = format!("{framing:?} {cut:?} at byte {n} of {len}");
+                assert!(hello().starts_with(&tokens), "{place}: {tokens:?}");
+                match last {
+                    // The last token's chunk carries the finish reason.
+                    Last::Done => {
+                        complete += 1;
+                        assert_eq!(tokens.len(), HELLO.len(), "{place}");
+                        assert!(report.usage.is_some() || report.ids_exact == IdsExact::Unknown, "{place}");
+                    }
+                    Last::Error(error) => {
+                        assert_eq!(error.kind(), ErrorKind::Incomplete, "{place}: {error}");
+                        assert!(tokens.len() < HELLO.len(), "{place}: {error}");
+                    }
+                    Last::Nothing => panic!("{place}: a silent end"),
+                }
+            }
+            assert!(complete > 50 && complete < len / 2, "{framing:?} {cut:?}: {complete} of {len}");
+        }
+    }
+}
+
+#[test]
+fn ids_that_are_not_all_there_are_said_to_be_so() {
+    let text = |t: &str| json!({"choices":[{"index":0,"text":t}]}).to_string();
+    let with_id =
+        json!({"choices":[{"index":0,"text":"a","token_ids":[1],"finish_reason":"stop"}]}).to_string();
+    let usage = json!({"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}).to_string();
+    let no_ids = || Script::events([text("a"), text("b"), "[DONE]".into()]);
+    for (name, script, exact) in [
+        ("no ids", no_ids(), IdsExact::No(Inexact::NoIds)),
+        (
+            "one of two",
+            Script::events([with_id.clone(), usage, "[DONE]".into()]),
+            IdsExact::No(Inexact::CountDiffers { received: 1, counted: 2 }),
+        ),
+        ("not counted", Script::events([with_id, "[DONE]".into()]), IdsExact::Unknown),
+    ] {
+        let server = Server::scripted([script]).unwrap();
+        let (_, last, report) = run(&client(&server).build().unwrap());
+        assert!(matches!(last, Last::Done), "{name}: {last:?}");
+        assert_eq!(report.ids_exact, exact, "{name}");
+    }
+    let server = Server::scripted([no_ids()]).unwrap();
+    let (tokens, ..) = run(&client(&server).build().unwrap());
+    assert_eq!(tokens, [("a".to_owned(), None), ("b".to_owned(), None)]);
+}
+
+#[test]
+fn a_key_that_the_server_echoes_is_in_no_error() {
+    let echo = r#"{"error":{"message":"Incorrect API key provided: sk-canary-1","code":"sk-canary-1"}}"#;
+    for script in [Script::status(401).json(echo), Script::status(200).json(echo), Script::events([echo])] {
+        let server = Server::scripted([script]).unwrap();
+        let (_, last, report) = run(&client(&server).api_key("sk-canary-1").build().unwrap());
+        let Last::Error(error) = last else { panic!("{last:?}") };
+        assert!(error.to_string().contains("Incorrect API key provided: [redacted]"), "{error}");
+        assert!(!format!("{error:?} {report:?}").contains("canary"), "{error:?}");
+    }
+}
+
+#[test]
+fn a_request_that_cannot_be_sent_is_refused_before_anything_is() {
+    let server = Server::scripted([Script::tokens(HELLO)]).unwrap();
+    let client = client(&server).build().unwrap();
+    let requests = [
+        CompletionRequest::ids([]),
+        CompletionRequest::ids([1]).header("x-a", "b\r\nx-evil: 1"),
+        CompletionRequest::ids([1]).header("authorization", "Bearer other"),
+        CompletionRequest::ids([1]).extra("n", 2),
+        CompletionRequest::ids([1]).sampling(SamplingParams::default().temperature(f64::NAN)),
+    ];
+    for request in requests {
+        let shown = format!("{request:?}");
+        let error = client.stream(request).err().unwrap_or_else(|| panic!("accepted: {shown}"));
+        assert!(matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported), "{shown}: {error}");
+    }
+    assert_eq!(server.connections(), 0);
+}
+
+// ---- guard ----
+
+/// A server that sends one token and then waits.
+fn stalled() -> Server {
+    Server::scripted([Script::events([r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#]).hang(LONG)])
+        .unwrap()
+}
+
+#[test]
+fn cancel_ends_the_stream_without_a_word_and_reaches_the_server() {
+    for how in ["cancel", "drop", "canceller", "drop the receiver"] {
+        let server = stalled();
+        let client = client(&server).build().unwrap();
+        let (receiver, guard) = start(&client);
+        // The token is in the channel, and the thread is blocked in a read.
+        while receiver.is_empty() {
+            thread::sleep(ms(1));
+        }
+        let (mut guard, mut receiver) = (Some(guard), Some(receiver));
+        match how {
+            "cancel" => guard.as_ref().unwrap().cancel(),
+            "drop" => drop(guard.take()),
+            "canceller" => {
+                let canceller = guard.as_ref().unwrap().canceller();
+                thread::spawn(move || canceller.cancel()).join().unwrap();
+            }
+            _ => {
+                drop(receiver.take());
+                // The thread finds out with the next token, or its silence limit: a guard is there to be quicker.
+                drop(guard.take());
+            }
+        }
+        if let Some(receiver) = &receiver {
+            let (tokens, last) = collect(receiver);
+            assert_eq!(tokens, [("a".to_owned(), Some(1))], "{how}: what was received stays readable");
+            assert!(matches!(last, Last::Nothing), "{how}: {last:?}");
+        }
+        assert!(server.wait_for_disconnects(1, LONG), "{how}: the server saw nothing");
+        if let Some(guard) = guard {
+            let report = guard.join();
+            assert_eq!((report.ending, report.tokens), (Ending::Cancelled, 1), "{how}");
+            assert!(report.error.is_none(), "{how}");
+        }
+    }
+}
+
+#[test]
+fn cancel_works_while_nothing_has_come_back_yet() {
+    for phase in ["connection accepted, then silence", "request read, then silence", "TLS handshake"] {
+        let builder = Server::builder();
+        let server = match phase {
+            "request read, then silence" => builder.scripted([Script::new().hang(LONG)]),
+            _ => builder.on_accept(|_| OnAccept::Hang).scripted([Script::new()]),
+        }
+        .unwrap();
+        let url =
+            if phase == "TLS handshake" { server.url().replace("http:", "https:") } else { server.url() };
+        let client = ApiClient::builder(url).build().unwrap();
+        let (receiver, guard) = start(&client);
+        let began = Instant::now();
+        while server.connections() == 0 {
+            assert!(began.elapsed() < LONG, "{phase}: no connection");
+            thread::sleep(ms(1));
+        }
+        thread::sleep(ms(20));
+        let before = Instant::now();
+        guard.cancel();
+        assert!(matches!(collect(&receiver), (tokens, Last::Nothing) if tokens.is_empty()), "{phase}");
+        assert_eq!(guard.join().ending, Ending::Cancelled, "{phase}");
+        assert!(before.elapsed() < ms(5000), "{phase}: it waited for a timer");
+    }
+}
+
+#[test]
+fn a_joining_guard_waits_and_loses_nothing_though_nobody_reads() {
+    let many = 5_000;
+    let server = Server::scripted([Script::tokens((0..many).map(|n| (n, "some text")))]).unwrap();
+    let client = client(&server).build().unwrap();
+    // Both ways of joining, with a channel that holds a fifth of it.
+    let (receiver, guard) = start(&client);
+    let report = guard.join();
+    assert_eq!((report.ending, report.tokens), (Ending::Complete, u64::from(many)));
+    let (tokens, last) = collect(&receiver);
+    assert!(matches!(last, Last::Done));
+    assert!(tokens.iter().enumerate().all(|(n, (_, id))| *id == Some(n as TokenId)));
+
+    let (receiver, guard) = start(&client);
+    drop(guard.on_drop(OnDrop::Join));
+    assert_eq!(collect(&receiver).0.len(), many as usize);
+}
+
+#[test]
+fn a_slow_consumer_stops_the_socket_and_no_timer_but_the_deadline_runs() {
+    let events = |n: usize| vec![r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#; n];
+    let gate = Gate::new();
+    let server = Server::scripted([Script::events(events(50)).wait_for(&gate).event("[DONE]")]).unwrap();
+    let mut limits = Limits::default();
+    limits.channel_tokens_max = 10;
+    let timeouts = timeouts(|t| {
+        t.chunk = Some(ms(200));
+        t.content = Some(ms(200));
+    });
+    let client = client(&server).limits(limits).timeouts(timeouts).build().unwrap();
+    let (receiver, guard) = start(&client);
+    thread::sleep(ms(600));
+    assert_eq!(receiver.len(), 10, "the channel holds what it may hold");
+    gate.open();
+    let (tokens, last) = collect(&receiver);
+    assert!(matches!(last, Last::Done), "{last:?}");
+    assert_eq!(tokens.len(), 50);
+    assert!(guard.join().waited_for_consumer >= ms(300));
+
+    // The deadline runs all the same, and what was received is delivered.
+    let server = Server::scripted([Script::events(events(50)).hang(LONG)]).unwrap();
+    let timeouts = self::timeouts(|t| t.deadline = Some(ms(300)));
+    let client = self::client(&server).limits(limits).timeouts(timeouts).build().unwrap();
+    let (receiver, guard) = start(&client);
+    let report = guard.report();
+    assert!(report.is_none());
+    thread::sleep(ms(800));
+    let (tokens, last) = collect(&receiver);
+    assert!(matches!(&last, Last::Error(e) if e.kind() == ErrorKind::Timeout(Timer::Deadline)), "{last:?}");
+    assert!(tokens.len() >= 10);
+    assert_eq!(guard.join().tokens, tokens.len() as u64);
+}
+
+#[test]
+fn over_the_bound_a_stream_waits_its_turn_or_fails_and_can_be_cancelled_unsent() {
+    let gate = Gate::new();
+    let waiting = Script::events::<&str>([]).wait_for(&gate).event("[DONE]");
+    let server = Server::scripted([waiting]).unwrap();
+    let mut limits = Limits::default();
+    limits.streams_max = 1;
+    let client = client(&server).limits(limits).build().unwrap();
+    let (first, _first_guard) = start(&client);
+    let (second, second_guard) = start(&client);
+    let (third, _third_guard) = start(&client);
+    assert!(server.wait_for_requests(1, LONG));
+    second_guard.cancel();
+    assert!(matches!(collect(&second), (_, Last::Nothing)));
+    assert_eq!(second_guard.join().ending, Ending::Cancelled);
+    gate.open();
+    assert!(matches!(collect(&first), (_, Last::Done)));
+    assert!(matches!(collect(&third), (_, Last::Done)));
+    assert_eq!(server.requests().len(), 2, "the cancelled one was never sent");
+
+    let server = stalled();
+    let client = self::client(&server).limits(limits).when_full(WhenFull::Fail).build().unwrap();
+    let (_receiver, _guard) = start(&client);
+    let error = client.stream_completion(&[1], SamplingParams::default(), None).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Limit(Limit::Streams));
+}
+
+#[test]
+fn many_streams_can_be_selected_over() {
+    let gate = Gate::new();
+    let slow = Script::events::<&str>([]).wait_for(&gate).event("[DONE]");
+    let server =
+        Server::start(
+            move |request| {
+                if request.json()["prompt"][0] == 1 { slow.clone() } else { Script::tokens(HELLO) }
+            },
+        )
+        .unwrap();
+    let client = client(&server).build().unwrap();
+    let open = |id| client.stream_completion(&[id], SamplingParams::default(), None).unwrap();
+    let ((slow, _a), (quick, _b)) = (open(1), open(2));
+    let got = crossbeam_channel::select! {
+        recv(slow) -> _ => "slow",
+        recv(quick) -> _ => "quick",
+        default(LONG) => "nothing",
+    };
+    assert_eq!(got, "quick");
+    gate.open();
+    assert!(matches!(collect(&slow), (_, Last::Done)));
+}
+
+// ---- TLS ----
+
+#[test]
+fn https_needs_a_trusted_authority_and_then_works_and_cancels_like_http() {
+    let (authority, identity) = certificates();
+    let hang = Script::tokens(HELLO[..1].iter().copied()).event("{}");
+    let server = Server::start_tls(
+        move |request: &tokenwire::recording::Request| match request.json()["prompt"][0].as_u64() {
+            Some(2) => {
+                let first = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
+                Script::events([first]).hang(LONG)
+            }
+            Some(3) => hang.clone().cut_at(300, Cut::Fin),
+            _ => Script::tokens(HELLO),
+        },
+        identity,
+    )
+    .unwrap();
+    let (_, last, _) = run(&client(&server).build().unwrap());
+    assert!(matches!(&last, Last::Error(e) if e.kind() == ErrorKind::Connect), "{last:?}");
+
+    let client = client(&server).ca_pem(authority).build().unwrap();
+    let (tokens, last, _) = run(&client);
+    assert!(matches!(last, Last::Done), "{last:?}");
+    assert_eq!(tokens, hello());
+    thread::sleep(ms(60));
+
+    let (receiver, guard) = client.stream_completion(&[2], SamplingParams::default(), None).unwrap();
+    while receiver.is_empty() {
+        thread::sleep(ms(1));
+    }
+    guard.cancel();
+    assert!(matches!(collect(&receiver), (_, Last::Nothing)));
+    let report = guard.join();
+    assert_eq!(report.ending, Ending::Cancelled);
+    assert!(report.connection_reused);
+
+    let (receiver, _guard) = client.stream_completion(&[3], SamplingParams::default(), None).unwrap();
+    assert!(matches!(collect(&receiver), (_, Last::Error(e)) if e.kind() == ErrorKind::Incomplete));
+}
+
+/// An authority of our own (PEM), and a server's identity signed by it.
+fn certificates() -> (String, TlsIdentity) {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
+    (authority.pem(), TlsIdentity::from_pem(&leaf.pem(), &key.serialize_pem()).unwrap())
+}
+
+// ---- by themselves: HttpClient and SseReader ----
+
+#[test]
+fn the_http_client_gives_status_headers_text_and_pieces() {
+    let server = Server::scripted([
+        Script::status(418).header("X-Tea", "pot").json(r#"{"a":"ä"}"#),
+        Script::events(["1", "{\"b\":2}", "[DONE]", "3"]),
+    ])
+    .unwrap();
+    let http = tokenwire::HttpClient::new().unwrap();
+    let url = format!("{}/x", server.url());
+    let response = http.send_json("PUT", &url, &[("x-y", "z")], &json!({"q": 1})).unwrap();
+    assert_eq!((response.status(), response.header("x-tea")), (418, Some("pot")));
+    assert_eq!(response.text().unwrap(), r#"{"a":"ä"}"#);
+    let request = server.requests().remove(0);
+    assert_eq!(
+        (request.method.as_str(), request.header("x-y"), request.json()),
+        ("PUT", Some("z"), json!({"q": 1}))
+    );
+
+    let mut response = http.get(&url, &[]).unwrap();
+    let mut events = tokenwire::SseReader::new(LONG);
+    let mut values = Vec::<Value>::new();
+    while let Some(value) = events.next_event(&mut response).unwrap() {
+        values.push(value);
+    }
+    assert_eq!(values, [json!(1), json!({"b": 2})]);
+    assert!(events.is_done() && events.chunks_received() > 0);
+    assert_eq!((events.sse_parse_errors(), events.sse_lines_parsed() >= 5), (0, true));
+}
+
+#[test]
+fn the_sse_reader_skips_what_is_not_json_and_stops_at_silence() {
+    let server = Server::scripted([Script::events(["{\"a\":1}", "oops", "{\"b\":2}"]).hang(LONG)]).unwrap();
+    let http = tokenwire::HttpClient::new().unwrap();
+    let mut response = http.get(&server.url(), &[]).unwrap();
+    let mut events = tokenwire::SseReader::new(ms(200));
+    assert_eq!(events.next_event(&mut response).unwrap(), Some(json!({"a": 1})));
+    assert_eq!(events.next_event(&mut response).unwrap(), Some(json!({"b": 2})));
+    let error = events.next_event(&mut response).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout(Timer::Chunk));
+    assert_eq!((events.sse_parse_errors(), events.is_done()), (1, false));
+}
+
+#[test]
+fn guards_and_receivers_can_cross_threads() {
+    let (done, finished) = mpsc::channel();
+    let server = Server::scripted([Script::tokens(HELLO)]).unwrap();
+    let client = client(&server).build().unwrap();
+    let (receiver, guard) = start(&client);
+    thread::spawn(move || {
+        let tokens = collect(&receiver).0;
+        done.send((tokens, guard.join().ending)).unwrap();
+    });
+    assert_eq!(finished.recv_timeout(LONG).unwrap(), (hello(), Ending::Complete));
+}
