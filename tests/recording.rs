@@ -149,7 +149,7 @@ fn every_recording_is_equal_after_a_round_trip_and_holds_no_key() {
 
 #[test]
 fn a_missing_or_foreign_file_is_an_error() {
-    let folder = fixtures().join("vllm");
+    let folder = common::data("vllm");
     for name in ["nothing.raw", "nothing.response.http", "nothing", "README.md", "models.request.http"] {
         let error = Recording::load(folder.join(name)).unwrap_err();
         assert_eq!(error.kind(), tokenwire::ErrorKind::InvalidInput, "{name}");

@@ -5,7 +5,8 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use common::wire::{Decoded, Response, decode, fixtures};
+use common::data;
+use common::wire::{Decoded, Response, decode};
 use serde_json::Value;
 use tokenwire::{ChunkDecoder, ErrorKind, IdsExact, Inexact, Server, TokenId, Wire};
 
@@ -55,7 +56,7 @@ fn ids_by_eye(body: &[u8], read: impl Fn(&Value) -> Vec<&Value>) -> Vec<TokenId>
 
 #[test]
 fn every_vllm_recording_decodes_to_what_its_table_says() {
-    let folder = fixtures("vllm");
+    let folder = data("vllm");
     let rows = table(&folder.join("README.md"), "name");
     let mut streams = 0;
     for row in &rows {
@@ -138,7 +139,7 @@ fn check_vllm(name: &str, row: &BTreeMap<String, String>, decoded: &Decoded, bod
 #[test]
 fn usage_comes_with_its_details() {
     let usage_of = |server: &str, name: &str| {
-        let response = Response::read(&fixtures(server).join(name));
+        let response = Response::read(&data(server).join(name));
         decode(&response.body, &[], decoder(Wire::Auto)).end.unwrap().usage.unwrap()
     };
     for (server, name, prompt, completion, cached, reasoning) in [
@@ -231,7 +232,7 @@ const TWELVE: &[TokenId] = &[260, 3003, 4683, 282, 260, 35526, 2380, 1743, 28, 5
 
 #[test]
 fn every_llama_cpp_recording_decodes_to_what_its_raw_file_says() {
-    let folder = fixtures("llama.cpp");
+    let folder = data("llama.cpp");
     let mut left: BTreeMap<&str, _> = LLAMA_CPP.iter().map(|row| (row.0, row)).collect();
     let mut seen = BTreeSet::new();
     let rows = table(&folder.join("README.md"), "case");
@@ -309,7 +310,7 @@ fn text_is_what_the_model_wrote() {
         ("llama.cpp", "completion-eos.raw", "Yes, I can do it."),
         ("llama.cpp", "completions-two-prompts.raw", " the \" primaryE colorsthan of\""),
     ] {
-        let response = Response::read(&fixtures(server).join(name));
+        let response = Response::read(&data(server).join(name));
         assert_eq!(decode(&response.body, &[], decoder(Wire::Auto)).text(), text, "{name}");
     }
 }

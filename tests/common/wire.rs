@@ -1,27 +1,15 @@
-//! Recorded responses taken apart without the crate's own parser: status, headers, de-chunked body, events.
-//! Slow and simple on purpose; good enough for what the recorded servers send (LF line ends, one data line).
+//! Recorded responses, and bodies decoded as a stream does it: reads to events to tokens.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use tokenwire::{ChunkDecoder, Completion, Error, Flow, TokenId};
+use tokenwire::recording::{BodyState, Recording};
+use tokenwire::{ChunkDecoder, Completion, Error, Flow, SseParser, TokenId};
 
-/// The folder of recordings: `TOKENWIRE_FIXTURES`, else beside the folder of cases.
-pub fn fixtures(server: &str) -> PathBuf {
-    let folder = match (std::env::var_os("TOKENWIRE_FIXTURES"), std::env::var_os("TOKENWIRE_CASES")) {
-        (Some(fixtures), _) => PathBuf::from(fixtures),
-        (None, Some(cases)) => PathBuf::from(cases).join("../fixtures"),
-        (None, None) => Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures"),
-    };
-    let folder = folder.join(server);
-    assert!(folder.is_dir(), "no recordings at {}", folder.display());
-    folder
-}
-
-/// A response as it was on the wire.
+/// A recorded response, as far as the tests look at it.
 pub struct Response {
     pub status: u16,
     pub content_type: String,
-    /// Without the chunked framing.
+    /// Without the framing.
     pub body: Vec<u8>,
     /// The framing came to its end.
     pub complete: bool,
@@ -29,20 +17,16 @@ pub struct Response {
 
 impl Response {
     pub fn read(path: &Path) -> Self {
-        let raw = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let at = find(&raw, b"\r\n\r\n").expect("a blank line after the headers");
-        let head = String::from_utf8(raw[..at].to_vec()).unwrap();
-        let header = |name: &str| {
-            let mut lines = head.lines().filter_map(|line| line.split_once(':'));
-            lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned())
-        };
-        let rest = &raw[at + 4..];
-        let (body, complete) = match header("transfer-encoding") {
-            Some(_) => unchunk(rest),
-            None => (rest.to_vec(), true),
-        };
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Self { status, content_type: header("content-type").unwrap_or_default(), body, complete }
+        let recording = Recording::load(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let headers = recording.response_headers();
+        let kind = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+        let body = recording.response_body();
+        Self {
+            status: recording.status().unwrap(),
+            content_type: kind.map(|(_, value)| value.clone()).unwrap_or_default(),
+            complete: body.state == BodyState::Complete,
+            body: body.bytes,
+        }
     }
 
     pub fn is_event_stream(&self) -> bool {
@@ -50,27 +34,10 @@ impl Response {
     }
 }
 
-fn unchunk(mut rest: &[u8]) -> (Vec<u8>, bool) {
-    let mut body = Vec::new();
-    while let Some(at) = find(rest, b"\r\n") {
-        let size = usize::from_str_radix(std::str::from_utf8(&rest[..at]).unwrap(), 16).unwrap();
-        if size == 0 {
-            return (body, true);
-        }
-        body.extend_from_slice(&rest[at + 2..at + 2 + size]);
-        rest = &rest[at + 2 + size + 2..];
-    }
-    (body, false)
-}
-
-fn find(text: &[u8], what: &[u8]) -> Option<usize> {
-    text.windows(what.len()).position(|window| window == what)
-}
-
 /// What a body decoded to.
 #[derive(Debug)]
 pub struct Decoded {
-    /// What stood between blank lines, comments among them.
+    /// Events and comments.
     pub events: usize,
     pub tokens: Vec<(u32, String, Option<TokenId>)>,
     pub end: Result<Completion, Error>,
@@ -93,30 +60,23 @@ impl Decoded {
     }
 }
 
-/// Decodes a body that comes in pieces, cut at the given offsets.
+/// Decodes a body that comes in reads, cut at the given offsets.
 pub fn decode(body: &[u8], cuts: &[usize], mut decoder: ChunkDecoder) -> Decoded {
     let mut tokens = Vec::new();
-    let mut events = 0;
+    let mut parser = SseParser::new();
     let mut result = Ok(Flow::More);
-    let mut held = Vec::new();
     let mut from = 0;
     for cut in cuts.iter().copied().chain([body.len()]) {
-        held.extend_from_slice(&body[from..cut]);
+        parser.feed(&body[from..cut]);
         from = cut;
-        while let Some(at) = find(&held, b"\n\n") {
-            let block: Vec<u8> = held.drain(..at + 2).collect();
-            let block = String::from_utf8(block).unwrap();
-            events += usize::from(!block.trim().is_empty());
-            let field = |name: &str| {
-                let mut lines = block.lines().filter_map(|line| line.split_once(':'));
-                lines.find(|(key, _)| *key == name).map(|(_, value)| value.strip_prefix(' ').unwrap_or(value))
-            };
-            if let (Some(data), Ok(Flow::More)) = (field("data"), &result) {
+        while let Some(event) = parser.next_event().unwrap() {
+            if let Ok(Flow::More) = &result {
                 let mut sink = |choice, text, id| tokens.push((choice, text, id));
-                result = decoder.decode(field("event").unwrap_or("message"), data, &mut sink);
+                result = decoder.decode(event.event, event.data, &mut sink);
             }
         }
     }
+    let events = parser.events() + parser.finish().comments;
     let end = result.and_then(|_| decoder.finish());
-    Decoded { events, tokens, end, decoder }
+    Decoded { events: events as usize, tokens, end, decoder }
 }

@@ -1,0 +1,258 @@
+//! Against a real llama.cpp server, when `TOKENWIRE_LIVE_URL` names one (`http://127.0.0.1:8080`). What has to start a server
+//! of its own also wants `TOKENWIRE_LIVE_SERVER`, the path of `llama-server.sh`. Without them the tests pass
+//! over it and say so; `.ci/run` sets both.
+
+use std::env;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokenwire::{
+    ApiClient, ApiClientBuilder, CompletionRequest, Ending, ErrorKind, IdsExact, SamplingParams, StreamToken,
+    TokenId, Wire,
+};
+
+const LONG: Duration = Duration::from_secs(120);
+/// "The three primary colors are"
+const PROMPT: [TokenId; 5] = [504, 1296, 3003, 4683, 359];
+
+fn live_url(test: &str) -> Option<String> {
+    let url = env::var("TOKENWIRE_LIVE_URL").ok();
+    if url.is_none() {
+        eprintln!("{test}: skipped, TOKENWIRE_LIVE_URL is not set");
+    }
+    url
+}
+
+fn greedy(prompt: CompletionRequest, max_tokens: u32) -> CompletionRequest {
+    let params = SamplingParams::default().temperature(0.0).seed(1).max_tokens(max_tokens);
+    prompt.sampling(params).cache_prompt(false)
+}
+
+/// The stream's ids and text; it must be complete.
+fn stream(client: &ApiClient, request: CompletionRequest) -> (Vec<TokenId>, String, IdsExact) {
+    let (receiver, guard) = client.stream(request).unwrap();
+    let (mut ids, mut text, mut done) = (Vec::new(), String::new(), false);
+    while let Ok(item) = receiver.recv_timeout(LONG) {
+        match item {
+            StreamToken::Token { text: piece, id } => {
+                ids.extend(id);
+                text.push_str(&piece);
+            }
+            StreamToken::Done { .. } => done = true,
+            other => panic!("{other:?}"),
+        }
+    }
+    let report = guard.join();
+    assert!(done, "{report:?}");
+    assert_eq!(report.ending, Ending::Complete);
+    (ids, text, report.ids_exact)
+}
+
+/// An exchange without any of this crate: a socket, and the body as it comes.
+fn plain_post(url: &str, path: &str, body: &Value) -> String {
+    let host = url.trim_start_matches("http://");
+    let mut socket = TcpStream::connect(host).unwrap();
+    let body = body.to_string();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    socket.write_all(head.as_bytes()).unwrap();
+    socket.write_all(body.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+/// The ids that the server gives for the same request, asked plainly: streamed, read off the native endpoint's events.
+fn plain_ids(url: &str, prompt: impl Into<Value>, max_tokens: u32) -> Vec<TokenId> {
+    let prompt = prompt.into();
+    let body = json!({"prompt": prompt, "n_predict": max_tokens, "temperature": 0.0, "seed": 1,
+        "cache_prompt": false, "stream": true, "return_tokens": true});
+    plain_post(url, "/completion", &body)
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .map(|data| serde_json::from_str::<Value>(data).unwrap())
+        .flat_map(|event| event["tokens"].as_array().unwrap().clone())
+        .map(|id| id.as_u64().unwrap() as TokenId)
+        .collect()
+}
+
+#[test]
+fn ids_equal_those_of_the_same_request_without_this_crate() {
+    let Some(url) = live_url("ids") else { return };
+    let expected = plain_ids(&url, PROMPT.to_vec(), 24);
+    assert_eq!(expected.len(), 24);
+    for wire in [Wire::Auto, Wire::OpenAi, Wire::LlamaCpp] {
+        let client = ApiClient::builder(&url).wire(wire).build().unwrap();
+        for round in ["server not known", "server known"] {
+            let (ids, text, exact) = stream(&client, greedy(CompletionRequest::ids(PROMPT), 24));
+            assert_eq!(ids, expected, "{wire}, {round}");
+            assert!(!text.is_empty());
+            assert_eq!(exact, IdsExact::Yes, "{wire}, {round}");
+        }
+        assert_eq!(client.server().unwrap(), Some(tokenwire::Server::LlamaCpp));
+    }
+}
+
+#[cfg(feature = "tokenizer")]
+#[test]
+fn a_prompt_given_as_text_and_encoded_here_gives_the_same_ids() {
+    let Some(url) = live_url("tokenizer") else { return };
+    let Some(file) = common::shared("tokenizers/smollm2/tokenizer.json") else { return };
+    let tokenizer = tokenwire::Tokenizer::from_file(file).unwrap();
+    let prompt = "<|im_start|>user\nWrite one English sentence about the sea. (naïve café, 颜色, 🎨)<|im_end|>\n<|im_start|>assistant\n";
+    let prompt_ids = tokenizer.encode(prompt, tokenwire::Special::TEMPLATE).unwrap();
+    let client = ApiClient::builder(&url).wire(Wire::LlamaCpp).build().unwrap();
+    let (ids, text, exact) = stream(&client, greedy(CompletionRequest::ids(prompt_ids), 24));
+    let (from_text, ..) = stream(&client, greedy(CompletionRequest::text(prompt), 24));
+    assert_eq!(ids, plain_ids(&url, prompt, 24));
+    assert_eq!(ids, from_text);
+    // Plain English: no character of several tokens, whose ids this server keeps back.
+    assert_eq!(exact, IdsExact::Yes, "{text:?}");
+    assert_eq!(tokenizer.decode(&ids, true).unwrap(), text);
+}
+
+#[test]
+fn sixteen_streams_at_once_are_all_complete_and_exact() {
+    let Some(url) = live_url("sixteen streams") else { return };
+    let client = ApiClient::builder(&url).build().unwrap();
+    let streams: Vec<_> = (0..16)
+        .map(|n| client.stream(greedy(CompletionRequest::ids(PROMPT[..3 + n % 3].to_vec()), 32)).unwrap())
+        .collect();
+    for (receiver, guard) in streams {
+        let report = guard.join();
+        assert_eq!(
+            (report.ending, report.ids_exact),
+            (Ending::Complete, IdsExact::Yes),
+            "{:?}",
+            report.error
+        );
+        assert_eq!(report.usage.unwrap().completion_tokens, 32);
+        let ids = receiver.iter().filter(|token| matches!(token, StreamToken::Token { id: Some(_), .. }));
+        assert_eq!(ids.count(), 32);
+    }
+}
+
+#[test]
+fn a_cancel_in_mid_stream_frees_the_servers_slot() {
+    let Some(url) = live_url("cancel") else { return };
+    let client = ApiClient::builder(&url).build().unwrap();
+    let busy = || {
+        let metrics = plain_get(&url, "/metrics");
+        let line = metrics.lines().find(|line| line.starts_with("llamacpp:requests_processing "));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).expect("a count of busy slots")
+    };
+    let request = greedy(CompletionRequest::ids(PROMPT), 900).extra("ignore_eos", true);
+    let (receiver, guard) = client.stream(request).unwrap();
+    for _ in 0..5 {
+        receiver.recv_timeout(LONG).unwrap();
+    }
+    assert!(busy() >= 1.0);
+    guard.cancel();
+    let began = Instant::now();
+    while busy() > 0.0 {
+        assert!(began.elapsed() < LONG, "the slot stays busy");
+        thread::sleep(Duration::from_millis(5));
+    }
+    println!("slot free {:?} after the cancel", began.elapsed());
+    assert_eq!(guard.join().ending, Ending::Cancelled);
+}
+
+fn plain_get(url: &str, path: &str) -> String {
+    let host = url.trim_start_matches("http://");
+    let mut socket = TcpStream::connect(host).unwrap();
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// A server of the test's own; killed when it goes.
+struct OwnServer {
+    script: String,
+    url: String,
+}
+
+impl OwnServer {
+    fn start(test: &str, args: &[&str]) -> Option<Self> {
+        let Ok(script) = env::var("TOKENWIRE_LIVE_SERVER") else {
+            eprintln!("{test}: skipped, TOKENWIRE_LIVE_SERVER is not set");
+            return None;
+        };
+        let output = Command::new(&script).args(["start", "0"]).args(args).output().unwrap();
+        let url = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Some(Self { script, url })
+    }
+
+    fn client(&self) -> ApiClientBuilder {
+        ApiClient::builder(&self.url)
+    }
+
+    fn kill(&self) {
+        let port = self.url.rsplit(':').next().unwrap();
+        Command::new(&self.script).args(["kill", port]).output().unwrap();
+    }
+}
+
+impl Drop for OwnServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[test]
+fn a_wrong_key_is_a_typed_error_and_the_right_one_works() {
+    let Some(server) = OwnServer::start("wrong key", &["-np", "1", "-c", "512", "--api-key", "sesame"])
+    else {
+        return;
+    };
+    for (key, status) in [(Some("wrong-canary"), Some(401)), (None, Some(401)), (Some("sesame"), None)] {
+        let mut client = server.client();
+        if let Some(key) = key {
+            client = client.api_key(key);
+        }
+        let client = client.build().unwrap();
+        let (_receiver, guard) = client.stream(greedy(CompletionRequest::ids(PROMPT), 2)).unwrap();
+        let report = guard.join();
+        assert_eq!(report.error.as_ref().and_then(|error| error.status()), status, "{key:?}: {report:?}");
+        if let Some(error) = report.error {
+            assert_eq!(error.kind(), ErrorKind::Server);
+            assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+        }
+    }
+}
+
+#[test]
+fn a_server_killed_in_mid_stream_is_one_typed_error_after_the_tokens() {
+    let Some(server) = OwnServer::start("kill -9", &["-np", "1", "-c", "2048"]) else { return };
+    let client = server.client().build().unwrap();
+    let request = greedy(CompletionRequest::ids(PROMPT), 1500).extra("ignore_eos", true);
+    let (receiver, guard) = client.stream(request).unwrap();
+    let mut tokens = 0;
+    let mut errors = Vec::new();
+    while let Ok(item) = receiver.recv_timeout(LONG) {
+        match item {
+            StreamToken::Token { .. } => tokens += 1,
+            StreamToken::Error(error) => errors.push(error),
+            other => panic!("{other:?}"),
+        }
+        if tokens == 10 && errors.is_empty() {
+            server.kill();
+        }
+    }
+    assert!(tokens >= 10, "{tokens}");
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert_eq!(errors[0].kind(), ErrorKind::Incomplete, "{}", errors[0]);
+    let report = guard.join();
+    assert_eq!((report.ending, report.tokens), (Ending::Failed, tokens));
+    println!("{tokens} tokens, then: {}", errors[0]);
+}
+
+#[cfg(feature = "tokenizer")]
+mod common;
