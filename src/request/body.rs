@@ -260,8 +260,8 @@ mod tests {
             SamplingParams::default().temperature(0.0).top_p(1.0).top_k(-1).stop_token_ids(vec![2]);
         let request = CompletionRequest::ids([1, 2]).sampling(sampling).priority(0);
         let sent = json!({
-            "model": "m", "prompt": [1, 2], "max_tokens": 16384, "temperature": 0.0, "top_p": 1.0, "top_k": -1,
-            "stop_token_ids": [2], "skip_special_tokens": false, "stream": true,
+            "model": "m", "prompt": [1, 2], "max_tokens": 16384, "temperature": 0.0, "top_p": 1.0,
+            "top_k": -1, "stop_token_ids": [2], "skip_special_tokens": false, "stream": true,
             "stream_options": {"include_usage": true}, "priority": 0, "return_token_ids": true,
         });
         assert_eq!(body(&request, Wire::OpenAi, Some(Server::Vllm)), sent);
@@ -299,9 +299,10 @@ mod tests {
         });
         assert_eq!(body(&full(), Wire::VllmGenerate, None), generate);
         let native = json!({
-            "model": "m", "prompt": [504, 1296], "n_predict": 9, "temperature": 0.7, "top_p": 0.9, "top_k": -1,
-            "min_p": 0.05, "presence_penalty": 0.1, "frequency_penalty": -0.1, "repeat_penalty": 1.1,
-            "seed": u64::MAX, "ignore_eos": true, "stop": ["\n\n"], "logit_bias": [[7, -1.5], [8, 2.0]],
+            "model": "m", "prompt": [504, 1296], "n_predict": 9, "temperature": 0.7, "top_p": 0.9,
+            "top_k": -1, "min_p": 0.05, "presence_penalty": 0.1, "frequency_penalty": -0.1,
+            "repeat_penalty": 1.1, "seed": u64::MAX, "ignore_eos": true, "stop": ["\n\n"],
+            "logit_bias": [[7, -1.5], [8, 2.0]],
             "stream": true, "return_tokens": true, "cache_prompt": false, "json_schema": {"type": "object"},
             "custom": {"a": [1, null]},
         });
