@@ -1,8 +1,9 @@
 //! Bytes to events, at read sizes that happen: `cargo bench --bench sse`.
 //!
-//! The events have the shape of vLLM 0.32's `/v1/completions` stream with `return_token_ids`, as recorded from
-//! the server: about 300 bytes, a token each. Beside the parser stand the naive version (`BufRead::lines`) and
-//! the limit (a search for the line ends and nothing else): ratios survive a change of machine.
+//! The events have the shape of vLLM 0.32's `/v1/completions` stream with `return_token_ids`, as recorded
+//! from the server: about 300 bytes, a token each. Beside the parser stand the naive version
+//! (`BufRead::lines`) and the limit (a search for the line ends and nothing else): ratios survive a change of
+//! machine.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::LazyLock;

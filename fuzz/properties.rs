@@ -1,5 +1,5 @@
-//! The properties that the fuzz targets check, as ordinary functions: `tests/fuzz_properties.rs` runs the corpus
-//! through them on a stable compiler, `tests/sse_reference.rs` runs generated bodies.
+//! The properties that the fuzz targets check, as ordinary functions: `tests/fuzz_properties.rs` runs the
+//! corpus through them on a stable compiler, `tests/sse_reference.rs` runs generated bodies.
 
 // Each program that includes this uses a part of it.
 #![allow(dead_code)]
@@ -70,6 +70,8 @@ pub(crate) const FRAGMENTS: &[&[u8]] = &[
     b"\xc2\x85",
     b"\xe2\x80\xa8",
     b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    // So that bodies come that are larger than the parser's first buffer.
+    &[b'x'; 3000],
 ];
 
 /// Any cutting of a body gives what the reference parser makes of the whole; at no time more is held than the

@@ -98,8 +98,8 @@ pub enum Stray {
 ///
 /// Time is linear in the bytes fed, for every way of cutting and every size of event. Nothing is allocated
 /// for an event once the buffers have reached the size of the stream's events and reads, as long as
-/// these are under a quarter of [`SSE_BUFFER_KEPT_BYTES`]. Memory is a small multiple of the largest event, or
-/// the limit if it is passed, and of the largest read.
+/// these are under a quarter of [`SSE_BUFFER_KEPT_BYTES`]. Memory is a small multiple of the largest event,
+/// or the limit if it is passed, and of the largest read.
 ///
 /// # The limit
 ///

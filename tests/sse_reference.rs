@@ -1,5 +1,5 @@
-//! `SseParser` against the slow reference parser, on bodies put together at random from the fragments that the
-//! fuzzer uses. The same bodies every time.
+//! `SseParser` against the slow reference parser, on bodies put together at random from the fragments that
+//! the fuzzer uses. The same bodies every time.
 
 #[path = "../fuzz/properties.rs"]
 mod properties;

@@ -252,6 +252,18 @@ fn single_data_lines_are_not_copied() {
 }
 
 #[test]
+fn a_data_line_survives_when_the_buffer_is_moved_before_its_blank_line() {
+    // Up to 12 KB of comments between the two, so that what was before a move is written over.
+    let data: Vec<String> = (0..100).map(|n| format!("{n}{}", "x".repeat(n * n % 2000))).collect();
+    let event = |(n, data)| format!("data: {data}\n{}\n", ": c\n".repeat(n % 7 * 500));
+    let body: String = data.iter().enumerate().map(event).collect();
+    for read_bytes in [1, 2, 3, 7, 64, 100, 1460, 8191, 8192] {
+        let reads: Vec<&[u8]> = body.as_bytes().chunks(read_bytes).collect();
+        assert_eq!(run(&reads, 1 << 20), (data.clone(), false), "reads of {read_bytes}");
+    }
+}
+
+#[test]
 fn reading_into_the_buffer_is_as_feeding() {
     let mut parser = SseParser::new();
     let mut from = &b"data: 1\n\n: c\ndata: 2\n\nda"[..];

@@ -1,5 +1,5 @@
-//! A slow parser of `text/event-stream` that is right at a glance: it has the whole body, splits it into lines,
-//! and does with each what the standard says (WHATWG HTML 9.2.6). `SseParser` must agree with it.
+//! A slow parser of `text/event-stream` that is right at a glance: it has the whole body, splits it into
+//! lines, and does with each what the standard says (WHATWG HTML 9.2.6). `SseParser` must agree with it.
 
 /// Everything that a body comes to.
 #[derive(Debug, Default, PartialEq, Eq)]
