@@ -2,11 +2,14 @@
 //! corpus through them on a stable compiler, `tests/sse_reference.rs` runs generated bodies.
 
 // Each program that includes this uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
+#[path = "../tests/common/chunk_property.rs"]
+pub(crate) mod chunk_property;
 #[path = "../tests/common/reference_sse.rs"]
 pub(crate) mod reference_sse;
 
+pub(crate) use chunk_property::chunk;
 use reference_sse::Outcome;
 use tokenwire::{ErrorKind, Limit, SseParser, Stray};
 

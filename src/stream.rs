@@ -337,7 +337,7 @@ impl Reader {
                 Err(error) => return Err(error.into()),
             };
             if len == 0 {
-                return self.at_end(parser, decoder).map(|()| true);
+                return at_end(parser, decoder, tally).map(|()| true);
             }
             if !begun {
                 let bytes = &space[..len];
@@ -384,17 +384,6 @@ impl Reader {
         }
     }
 
-    /// The body has ended. A last `[DONE]` counts even if no blank line ended its event: some servers forget it.
-    fn at_end(&self, parser: &mut SseParser, decoder: &mut ChunkDecoder) -> Result<(), Broken> {
-        if let Some(data) = parser.finish().unended_data {
-            if data.trim() == "[DONE]" {
-                // The terminator has no token, so that nothing goes to this sink.
-                let _ = decoder.decode("message", &data, &mut |_, _, _| {})?;
-            }
-        }
-        Ok(())
-    }
-
     /// What bounds the next wait for the server: the timer that has the least left at `now`.
     fn wait(&self, tally: &Tally, now: Instant) -> Option<Wait> {
         let (timeouts, started) = (&self.shared.client.timeouts, self.shared.started);
@@ -409,6 +398,18 @@ impl Reader {
         };
         [first, second, deadline].into_iter().flatten().min_by_key(|wait| wait.left(now))
     }
+}
+
+/// The body has ended. A last `[DONE]` counts even if no blank line ended its event: some servers forget it.
+fn at_end(parser: &mut SseParser, decoder: &mut ChunkDecoder, tally: &mut Tally) -> Result<(), Broken> {
+    let end = parser.finish();
+    tally.report.comments = end.comments;
+    check_stray(parser)?;
+    if let Some(data) = end.unended_data.filter(|data| data.trim() == "[DONE]") {
+        // The terminator has no token, so that nothing goes to this sink.
+        let _ = decoder.decode("message", &data, &mut |_, _, _| {})?;
+    }
+    Ok(())
 }
 
 /// Two servers are known to put errors where the standard says to ignore the line.
@@ -547,7 +548,8 @@ impl Tally {
 
     fn read(&mut self, response: &HttpResponse, parser: &SseParser, decoder: &ChunkDecoder) {
         self.report.bytes = response.bytes();
-        self.report.comments = parser.comments();
+        // At the end of the body they were taken before the parser was finished.
+        self.report.comments += parser.comments();
         self.report.lines_skipped = decoder.skipped();
         self.report.server = decoder.server();
         self.report.ids_exact = decoder.ids_exact();

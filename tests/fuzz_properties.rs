@@ -7,14 +7,18 @@ mod properties;
 use std::path::Path;
 
 #[test]
-fn the_corpus_of_sse_holds() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/sse");
-    let mut files = 0;
-    for entry in std::fs::read_dir(&folder).unwrap() {
-        let path = entry.unwrap().path();
-        println!("{}", path.display());
-        properties::sse(&std::fs::read(&path).unwrap());
-        files += 1;
+fn the_corpus_of_each_target_holds() {
+    let targets: [(&str, fn(&[u8])); 2] = [("chunk", properties::chunk), ("sse", properties::sse)];
+    for (target, property) in targets {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let mut files = 0;
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            // Printed if the test fails: the file that did it.
+            println!("{}", path.display());
+            property(&std::fs::read(&path).unwrap());
+            files += 1;
+        }
+        assert!(files >= 10, "{files} files in {}", folder.display());
     }
-    assert!(files >= 10, "{files} files in {}", folder.display());
 }

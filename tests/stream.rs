@@ -83,6 +83,14 @@ fn ms(n: u64) -> Duration {
 
 // ---- the good case ----
 
+/// The last bytes of the body are `data: [DONE]`, and there is no finish reason.
+fn unended() -> Script {
+    let chunk = |(id, text): (TokenId, &str)| json!({"choices":[{"index":0,"text":text,"token_ids":[id]}]});
+    let usage = json!({"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}});
+    let events = HELLO.map(chunk).into_iter().chain([usage]).map(|event| event.to_string());
+    Script::events(events).write(": bye\n\ndata: [DONE]")
+}
+
 #[test]
 fn tokens_arrive_with_the_servers_ids_and_the_report_tells_the_rest() {
     let cases = [
@@ -90,6 +98,7 @@ fn tokens_arrive_with_the_servers_ids_and_the_report_tells_the_rest() {
         ("llama.cpp, native", Wire::LlamaCpp, Script::llama_tokens(HELLO)),
         ("close-delimited", Wire::OpenAi, Script::tokens(HELLO).framing(Framing::CloseDelimited)),
         ("with a length", Wire::OpenAi, Script::tokens(HELLO).framing(Framing::ContentLength)),
+        ("a terminator without its blank line", Wire::OpenAi, unended()),
         ("a byte at a time", Wire::OpenAi, Script::tokens(HELLO).slowly(1, Duration::ZERO)),
     ];
     for (name, wire, script) in cases {
@@ -100,7 +109,9 @@ fn tokens_arrive_with_the_servers_ids_and_the_report_tells_the_rest() {
         assert!(matches!(last, Last::Done), "{name}: {last:?}");
         assert_eq!((report.ending, report.ids_exact), (Ending::Complete, IdsExact::Yes), "{name}");
         assert_eq!((report.tokens, report.usage.unwrap().completion_tokens), (4, 4), "{name}");
-        assert_eq!(report.finish.unwrap().as_str(), "stop", "{name}");
+        let unended = name.contains("terminator");
+        assert_eq!(report.finish.map(|f| f.to_string()).as_deref(), (!unended).then_some("stop"), "{name}");
+        assert_eq!(report.comments, u64::from(unended), "{name}");
         assert!(report.head.unwrap() <= report.first_token.unwrap(), "{name}");
         assert!(report.first_token.unwrap() <= report.last_token.unwrap(), "{name}");
         assert!(report.last_token.unwrap() <= report.elapsed, "{name}");
@@ -306,6 +317,13 @@ fn faults() -> Vec<Fault> {
             1,
             ErrorKind::Server,
             "raw",
+        ),
+        fault(
+            "a raw line of JSON at the very end",
+            Script::events([a]).write("{\"error\":\"last\"}"),
+            1,
+            ErrorKind::Server,
+            "last",
         ),
         fault("no finish", Script::events([a]), 1, ErrorKind::Incomplete, "without a finish reason"),
         fault("nothing at all", Script::new(), 0, ErrorKind::Incomplete, "closed before"),
