@@ -1,4 +1,93 @@
-//! A blocking client that streams tokens, with the server's own token ids, from OpenAI-compatible model servers.
+//! A blocking client that streams tokens from OpenAI-compatible model servers (vLLM and llama.cpp so far) over
+//! server-sent events. It keeps the server's own token ids and needs no async runtime: a thread, a channel, a guard.
+//!
+//! ```
+//! # #[cfg(feature = "testing")] {
+//! use tokenwire::{ApiClient, SamplingParams, StreamToken};
+//! # let server = tokenwire::testing::Server::scripted([tokenwire::testing::Script::tokens([(9707, "Hello"), (13, ".")])])?;
+//! # let url = server.url(); /*
+//! let url = "http://127.0.0.1:8000/v1";
+//! # */
+//!
+//! let client = ApiClient::builder(url).build()?;
+//! let (tokens, guard) = client.stream_completion(&[785, 6722], SamplingParams::default(), None)?;
+//! for token in &tokens {
+//!     match token {
+//!         StreamToken::Token { text, id } => println!("{text:?} {id:?}"),
+//!         StreamToken::Done { finish, .. } => println!("done: {finish:?}"),
+//!         StreamToken::Error(error) => println!("failed: {error}"),
+//!         _ => {}
+//!     }
+//! }
+//! let report = guard.join();
+//! assert!(report.ids_exact.is_exact());
+//! # }
+//! # Ok::<(), tokenwire::Error>(())
+//! ```
+//!
+//! # The map
+//!
+//! ```text
+//! prompt ids ─request─▶ JSON ─http─▶ bytes ─sse─▶ events ─chunk─▶ tokens ─stream─▶ channel ─▶ you
+//!                              ▲
+//!                            guard (cancel or join)
+//! ```
+//!
+//! - [`ApiClient`] is made once for a server and cloned; [`CompletionRequest`] and [`SamplingParams`] say what to ask.
+//! - A stream is a crossbeam receiver of [`StreamToken`]s, so that `select!` over many works, and a [`StreamGuard`]:
+//!   dropping it cancels the stream, [`join`](StreamGuard::join) waits for its end, a [`Canceller`] cancels from elsewhere.
+//! - [`StreamReport`] tells at the end what came, how fast, and by [`IdsExact`] whether the ids are all there, or why not.
+//! - [`Error`] is the one error; [`ErrorKind`] is what to branch on.
+//! - [`Timeouts`] and [`Limits`] name every wait and every buffer, with its default.
+//! - The stages are usable by themselves: [`SseParser`] (bytes to events), [`ChunkDecoder`] (events to tokens),
+//!   [`HttpClient`] and [`SseReader`] (a request, its answer as JSON events),
+#![cfg_attr(feature = "tokenizer", doc = "  [`Tokenizer`] (text to ids and back),")]
+#![cfg_attr(not(feature = "tokenizer"), doc = "  `Tokenizer` (text to ids and back, feature `tokenizer`),")]
+//!   [`recording`] (an exchange as a value).
+#![cfg_attr(
+    feature = "testing",
+    doc = "- [`testing`] is a scripted server to test your own program against."
+)]
+#![cfg_attr(
+    not(feature = "testing"),
+    doc = "- `testing` (a feature) is a scripted server to test your own program against."
+)]
+//!
+//! # How a stream ends
+//!
+//! In exactly one of these ways. Complete means that a finish reason or the terminator was seen, never merely that the
+//! bytes stopped. Tokens received before the end stay in the channel, in front of it.
+//!
+//! | ending | decided by | the channel's last item |
+//! | --- | --- | --- |
+//! | complete | finish reason, or terminator (`[DONE]`, `"stop": true`) | `Done` |
+//! | cancelled | the guard; it comes before whatever a read returned | none: disconnected |
+//! | server error | a status other than 2xx, or an error inside the stream | `Error`, [`Server`](ErrorKind::Server) |
+//! | no first token | [`first_token`](Timeouts::first_token) | `Error`, [`Timeout`](ErrorKind::Timeout) |
+//! | silence | [`chunk`](Timeouts::chunk): no bytes; [`content`](Timeouts::content): no event | `Error`, `Timeout` |
+//! | deadline | [`deadline`](Timeouts::deadline) | `Error`, `Timeout` |
+//! | closed early | the connection's end with no finish reason seen | `Error`, [`Incomplete`](ErrorKind::Incomplete) |
+//! | not an event stream | content type, or a first byte of `{` or `<` | `Error`, [`NotEventStream`](ErrorKind::NotEventStream) |
+//! | limit passed | a named limit | `Error`, [`Limit`](ErrorKind::Limit) |
+//! | never connected | refused, no such host, TLS | `Error`, [`Refused`](ErrorKind::Refused) or [`Connect`](ErrorKind::Connect) |
+//! | broken rules | HTTP framing, an id or index out of range | `Error`, [`Protocol`](ErrorKind::Protocol) |
+//! | consumer gone | the receiver was dropped | - |
+//!
+//! # Threads
+//!
+//! Each running stream has a reader thread of its own, named `tokenwire-N`, from a pool bounded by
+//! [`streams_max`](Limits::streams_max); idle ones end after 10 s. A name that is no IP address is looked up on a
+//! thread named `tokenwire-lookup`, because nothing can interrupt the system's lookup. Nothing else is started.
+//!
+//! # Logging
+//!
+//! Through the `log` crate. Nothing at error and info. Warn: one line when an API key is to go over plain http to
+//! another machine. Debug: sizes, timings, status, `x-ratelimit-*` and `x-request-id` headers, counts, and the beginning of
+//! the first event that is not JSON. API keys: never, at no level.
+//!
+//! # Not yet
+//!
+//! Retries, resume, saved requests, chat messages, the response parser and servers other than vLLM and llama.cpp.
 
 mod chunk;
 mod client;

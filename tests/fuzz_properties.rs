@@ -6,9 +6,11 @@ mod properties;
 
 use std::path::Path;
 
+type Property = fn(&[u8]);
+
 #[test]
 fn the_corpus_of_each_target_holds() {
-    let targets: [(&str, fn(&[u8])); 2] = [("chunk", properties::chunk), ("sse", properties::sse)];
+    let targets: [(&str, Property); 2] = [("chunk", properties::chunk), ("sse", properties::sse)];
     for (target, property) in targets {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
         let mut files = 0;

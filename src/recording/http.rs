@@ -139,7 +139,8 @@ impl Head {
         self.header("content-length")?.parse().ok()
     }
 
-    /// Whether the side that sent this head closes the connection after the body.
+    /// Whether the side that sent this head closes the connection after the body. Only the scripted server asks.
+    #[cfg(feature = "testing")]
     pub(crate) fn closes(&self) -> bool {
         self.first_line.contains("HTTP/1.0")
             || self.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokenwire::{ChunkDecoder, ErrorKind, Flow, TokenId, Wire};
 
 /// The first byte chooses the wire; the lines of the rest are the data of events.
-pub fn chunk(bytes: &[u8]) {
+pub(crate) fn chunk(bytes: &[u8]) {
     let Some((first, rest)) = bytes.split_first() else { return };
     let wires = [Wire::OpenAi, Wire::Chat, Wire::LlamaCpp, Wire::VllmGenerate, Wire::Auto];
     let wire = wires[usize::from(*first) % wires.len()];
@@ -91,7 +91,7 @@ fn ids_in(chunk: &Value, wire: Wire) -> Vec<TokenId> {
 }
 
 /// Bytes that reach deep: a dictionary of what chunks are made of, put together at random.
-pub fn generated(seed: u64) -> Vec<u8> {
+pub(crate) fn generated(seed: u64) -> Vec<u8> {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut out = vec![random.below(256) as u8];
     for _ in 0..1 + random.below(8) {
