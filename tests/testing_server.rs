@@ -379,6 +379,28 @@ fn threads_of(port: u16) -> HashSet<String> {
         .collect()
 }
 
+/// On a thread of its own, so that a drop that hangs fails the test and does not hang it.
+fn drop_within(server: Server, max: Duration) {
+    let (done, dropped) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(server);
+        done.send(()).unwrap();
+    });
+    dropped.recv_timeout(max).expect("the drop returns");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn drop_of_an_idle_server_leaves_no_thread_and_no_listener() {
+    for _ in 0..100 {
+        let server = Server::scripted([events()]).unwrap();
+        let addr = server.addr();
+        drop_within(server, LONG);
+        assert_eq!(threads_of(addr.port()), HashSet::new());
+        assert_eq!(TcpStream::connect(addr).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    }
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn drop_ends_every_connection_and_leaves_no_thread() {
@@ -407,9 +429,7 @@ fn drop_ends_every_connection_and_leaves_no_thread() {
     while threads_of(port).len() < count + 3 {
         std::thread::yield_now();
     }
-    let begin = Instant::now();
-    drop(server);
-    assert!(begin.elapsed() < LONG, "took {:?}", begin.elapsed());
+    drop_within(server, LONG);
     assert_eq!(threads_of(port), HashSet::new());
     for mut client in clients {
         // Ended, one way or the other; not the client's own timeout.
@@ -572,6 +592,25 @@ fn a_replayed_body_is_chunked_by_its_pieces_and_ends_as_recorded() {
         let expected = if fin == Some(true) { &whole[..] } else { &whole[..whole.len() - 5] };
         assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(expected), "{end:?}");
         assert_eq!(dechunk(&got[head.len()..]).body, recording.response_bytes());
+    }
+}
+
+#[test]
+fn a_replay_sends_no_piece_before_its_time() {
+    let mut recording = Recording::of_wire(Request::new("POST", "/"));
+    let times = [40, 90, 90, 160];
+    for millis in times {
+        recording.push(Duration::from_millis(millis), "x");
+    }
+    for (pace, script) in [1.0, 0.5, 0.0].map(|pace| (pace, Script::replay(&recording, pace))) {
+        let server = Server::scripted([script]).unwrap();
+        let begin = Instant::now();
+        let mut stream = ask(&server);
+        for millis in times {
+            expect(&mut stream, b"x");
+            let least = Duration::from_millis(millis).mul_f64(pace);
+            assert!(begin.elapsed() >= least, "{millis} ms at pace {pace}: {:?}", begin.elapsed());
+        }
     }
 }
 
