@@ -274,6 +274,12 @@ impl Error {
         self.0.kind
     }
 
+    /// What happened, without the place and the request id that `Display` puts behind it.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
     /// What the server said, if it said anything.
     #[must_use]
     pub fn server_error(&self) -> Option<&ServerError> {
