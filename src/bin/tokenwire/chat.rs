@@ -1,0 +1,102 @@
+//! `tokenwire chat`: a turn with a model, live.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+
+use tokenwire::recording::Recording;
+use tokenwire::{CompletionRequest, TokenId, testing};
+
+use crate::interrupt::Interrupt;
+use crate::options::StreamFlags;
+use crate::output::note;
+use crate::{Exit, Failure, Outcome, turn};
+
+/// vLLM 0.32 answering a prompt of five ids, recorded from its socket: `completion-slow` of the fixtures.
+const RECORDING: &[u8] = include_bytes!("data/vllm-completion.jsonl");
+
+const EXAMPLES: &str = "Examples:
+  tokenwire chat
+  tokenwire chat --base-url http://127.0.0.1:8000/v1 --max-tokens 64 'The capital of France is'";
+
+/// Have a model go on from a text, live.
+///
+/// With no --base-url, an answer recorded from a real vLLM is served from inside this program, with its own
+/// timing, and streamed from there: no server is needed.
+///
+/// With one, TEXT is sent as a text prompt to the completions endpoint. Without TEXT, each line of standard
+/// input is a turn. For now a turn is a plain completion: no chat template, no tools, and nothing is
+/// remembered from one turn to the next.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The server, as OpenAI's clients take it: http://127.0.0.1:8000/v1.
+    #[arg(long, value_name = "URL")]
+    base_url: Option<String>,
+    /// What to go on from. Without it, and with --base-url, lines of standard input.
+    #[arg(value_name = "TEXT")]
+    text: Option<String>,
+    #[command(flatten)]
+    flags: StreamFlags,
+}
+
+pub(crate) fn run(args: Args) -> Outcome {
+    let Args { base_url, text, flags } = args;
+    match (base_url, text) {
+        (None, text) => recorded(text.is_some(), &flags),
+        (Some(url), Some(text)) => {
+            let request = flags.apply_to(CompletionRequest::text(text))?;
+            turn::run(&flags.client(&url)?, request, &Interrupt::install()?, flags.json)
+        }
+        (Some(url), None) => lines(&url, &flags),
+    }
+}
+
+/// A turn with the recording in this program.
+fn recorded(text_is_given: bool, flags: &StreamFlags) -> Outcome {
+    let recording = Recording::from_jsonl(RECORDING)?;
+    let server = testing::replay(&recording)?;
+    note("No --base-url: this is an answer recorded from a real vLLM, served from inside this program.");
+    if text_is_given {
+        note("Your text goes nowhere: the answer is what was recorded.");
+    }
+    note("For a real server: tokenwire chat --base-url http://127.0.0.1:8000/v1 'The capital of France is'");
+    let asked = recording.request().json();
+    let prompt: Vec<TokenId> = serde_json::from_value(asked["prompt"].clone())
+        .map_err(|error| Failure::Machine(format!("the recorded prompt is no list of ids: {error}")))?;
+    let request = flags.apply_to(CompletionRequest::ids(prompt))?;
+    turn::run(&flags.client(&server.url())?, request, &Interrupt::install()?, flags.json)
+}
+
+/// A turn for each line of standard input, until it ends. A turn that fails does not end the others, but
+/// tells in the exit code.
+fn lines(url: &str, flags: &StreamFlags) -> Outcome {
+    let client = flags.client(url)?;
+    let interrupt = Interrupt::install()?;
+    let mut input = io::stdin().lock();
+    let is_terminal = input.is_terminal();
+    let mut exit = None;
+    loop {
+        if is_terminal {
+            let _ = io::stderr().write_all(b"> ");
+        }
+        let mut line = String::new();
+        let read = input.read_line(&mut line);
+        if read.map_err(|error| Failure::Machine(format!("cannot read standard input: {error}")))? == 0 {
+            break;
+        }
+        let text = line.trim_end_matches(['\r', '\n']);
+        if text.is_empty() {
+            continue;
+        }
+        let request = flags.apply_to(CompletionRequest::text(text))?;
+        match turn::run(&client, request, &interrupt, flags.json)? {
+            Exit::Cancelled => return Ok(Exit::Cancelled),
+            // The first failure is the one that is told.
+            Exit::Failed => exit = Some(Exit::Failed),
+            Exit::Complete => exit = exit.or(Some(Exit::Complete)),
+        }
+        if !flags.json && !is_terminal {
+            io::stdout().write_all(b"\n")?;
+        }
+    }
+    exit.ok_or_else(|| Failure::Usage("no TEXT, and not a line on standard input".to_owned()))
+}

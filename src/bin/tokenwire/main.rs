@@ -1,0 +1,147 @@
+//! `tokenwire`: the library at a command line. One file per command; the shared parts are `options.rs` (flags
+//! to a client and a request), `turn.rs` (one stream, printed), `output.rs` (what is printed, and how),
+//! `terminal.rs` (the filter for model text), `status.rs` (the live line) and `interrupt.rs` (Ctrl-C).
+
+mod chat;
+mod interrupt;
+mod options;
+mod output;
+mod replay;
+mod sse;
+mod status;
+mod stream;
+mod terminal;
+mod tokens;
+mod turn;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::output::{note_error, with_causes};
+
+/// Stream tokens, with the server's own token ids, from OpenAI-compatible model servers.
+///
+/// Answers go to standard output: JSON Lines with --json, text for people without. Errors go to standard
+/// error.
+///
+/// Exit codes: 0 complete, 1 the stream failed, 2 usage, 130 cancelled (Ctrl-C).
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+#[command(after_help = "Try it with no server at all:\n  tokenwire chat")]
+struct Cli {
+    /// Log to standard error: -v counts, timings and status, -vv also text of prompts and answers; never the
+    /// API key. RUST_LOG says it in full.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Sse(sse::Args),
+    Tokens(tokens::Args),
+    Stream(stream::Args),
+    Chat(chat::Args),
+    Replay(replay::Args),
+}
+
+/// How a command that has said everything ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    Complete = 0,
+    Failed = 1,
+    Cancelled = 130,
+}
+
+/// What stops a command short.
+#[derive(Debug)]
+enum Failure {
+    /// What the user gave cannot be used; nothing was sent.
+    Usage(String),
+    /// Standard input or output failed, or the machine did.
+    Machine(String),
+    /// Standard output failed.
+    Output(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl From<tokenwire::Error> for Failure {
+    fn from(error: tokenwire::Error) -> Self {
+        let message = with_causes(&error);
+        if error.kind() == tokenwire::ErrorKind::InvalidInput {
+            Self::Usage(message)
+        } else {
+            Self::Machine(message)
+        }
+    }
+}
+
+type Outcome = Result<Exit, Failure>;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => {
+            // Help is told this way too, with code 0. A closed pipe is no reason to panic.
+            let _ = told.print();
+            return ExitCode::from(u8::try_from(told.exit_code()).unwrap_or(2));
+        }
+    };
+    start_log(cli.verbose);
+    let outcome = match cli.command {
+        Command::Sse(args) => sse::run(&args),
+        Command::Tokens(args) => tokens::run(&args),
+        Command::Stream(args) => stream::run(args),
+        Command::Chat(args) => chat::run(args),
+        Command::Replay(args) => replay::run(&args),
+    };
+    match outcome {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(Failure::Usage(message)) => {
+            note_error(&message);
+            ExitCode::from(2)
+        }
+        Err(Failure::Machine(message)) => {
+            note_error(&message);
+            ExitCode::FAILURE
+        }
+        Err(Failure::Output(error)) => {
+            // Whoever closed the pipe knows; `tokenwire ... | head` is quiet. It is not 0: not all was said.
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                note_error(&format!("cannot write to standard output: {error}"));
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log(verbose: u8) {
+    let mut log = env_logger::Builder::new();
+    log.filter_level(log::LevelFilter::Warn).parse_default_env();
+    match verbose {
+        0 => {}
+        // Only this program's words: the HTTP client below has hundreds of lines of its own.
+        1 => drop(log.filter_module("tokenwire", log::LevelFilter::Debug)),
+        _ => drop(log.filter_module("tokenwire", log::LevelFilter::Trace)),
+    }
+    // It fails only if there is a logger already, and there is none.
+    let _ = log.try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_do_not_contradict_each_other() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,186 @@
+//! The flags of `stream` that other commands have too, and the client and request they make.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokenwire::{ApiClient, CompletionRequest, SamplingParams, Timeouts, TokenId, Wire};
+
+use crate::Failure;
+
+/// The longest time that a timer can be set to, in seconds: thirty years.
+const SECONDS_MAX: f64 = 1e9;
+
+const FAILURE: &str = "After a failure";
+const TIMERS: &str = "Timers, in seconds (fractions allowed)";
+
+#[derive(clap::Args)]
+pub(crate) struct StreamFlags {
+    /// JSON Lines on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Which endpoint, and how its chunks are written: auto, openai, llamacpp, vllm-generate. auto asks
+    /// /v1/completions and tells by the first chunk. (chat decodes with `tokens`; it cannot be asked for
+    /// yet.)
+    #[arg(long, value_name = "WIRE", default_value_t)]
+    wire: Wire,
+    /// The model to ask for. Without it the server takes the one it has.
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+
+    /// The most tokens to generate.
+    #[arg(long, value_name = "N", default_value_t = 16_384, help_heading = "Sampling")]
+    max_tokens: u32,
+    /// Tokens before a stop is heeded [default: the server's, as for all below].
+    #[arg(long, value_name = "N", help_heading = "Sampling")]
+    min_tokens: Option<u32>,
+    /// 0 is greedy.
+    #[arg(long, value_name = "T", allow_negative_numbers = true, help_heading = "Sampling")]
+    temperature: Option<f64>,
+    /// The share of probability to sample from, up to 1.
+    #[arg(long, value_name = "P", allow_negative_numbers = true, help_heading = "Sampling")]
+    top_p: Option<f64>,
+    /// How many of the best tokens to sample from; -1 for all.
+    #[arg(long, value_name = "K", allow_negative_numbers = true, help_heading = "Sampling")]
+    top_k: Option<i32>,
+    /// The seed of the draw.
+    #[arg(long, value_name = "N", help_heading = "Sampling")]
+    seed: Option<u64>,
+    /// Ids that end the answer, besides the model's own: 151645,151643.
+    #[arg(long, value_name = "IDS", value_delimiter = ',', help_heading = "Sampling")]
+    stop_token_ids: Vec<TokenId>,
+
+    /// vLLM's priority: lower is earlier.
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Request")]
+    priority: Option<i32>,
+    /// Fields merged into the request's body; they win over ours: '{"min_p":0.1}'.
+    #[arg(long, value_name = "JSON", help_heading = "Request")]
+    extra: Option<String>,
+    /// One more header, "Name: value"; again for more.
+    #[arg(long = "header", value_name = "K:V", help_heading = "Request")]
+    headers: Vec<String>,
+    /// The environment variable that holds the API key. A key on the command line could be seen by everybody
+    /// on the machine.
+    #[arg(long, value_name = "VAR", help_heading = "Request")]
+    api_key_env: Option<String>,
+    /// Trust these certificate authorities (PEM) for https, in place of the built-in list.
+    #[arg(long, value_name = "FILE", help_heading = "Request")]
+    ca_file: Option<PathBuf>,
+
+    /// Name lookup, TCP and TLS together [default: 30].
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = TIMERS)]
+    connect_timeout: Option<Duration>,
+    /// From the request to the first token [default: 600].
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = TIMERS)]
+    first_token_timeout: Option<Duration>,
+    /// Between tokens: no byte [default: 120].
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = TIMERS)]
+    chunk_timeout: Option<Duration>,
+    /// Between tokens: no event, whatever else comes to keep the connection [default: 600].
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = TIMERS)]
+    content_timeout: Option<Duration>,
+    /// The whole request [default: none].
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = TIMERS)]
+    deadline: Option<Duration>,
+
+    /// How often a request that failed before its first token is sent again; not yet more than 0, never.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = only_zero, help_heading = FAILURE)]
+    retries: u32,
+    /// How often a stream that broke off is taken up again; not yet more than 0, never.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = only_zero, help_heading = FAILURE)]
+    resume: u32,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    if seconds > 0.0 && seconds <= SECONDS_MAX {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err(format!("must be over 0 and at most {SECONDS_MAX} seconds"))
+    }
+}
+
+fn only_zero(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(0) => Ok(0),
+        Ok(_) => Err("not yet: this version knows only 0 (never)".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+impl StreamFlags {
+    /// The client for `base_url`. Nothing is sent.
+    pub(crate) fn client(&self, base_url: &str) -> Result<ApiClient, Failure> {
+        let mut timeouts = Timeouts::default();
+        timeouts.connect = self.connect_timeout.or(timeouts.connect);
+        timeouts.first_token = self.first_token_timeout.or(timeouts.first_token);
+        timeouts.chunk = self.chunk_timeout.or(timeouts.chunk);
+        timeouts.content = self.content_timeout.or(timeouts.content);
+        timeouts.deadline = self.deadline.or(timeouts.deadline);
+
+        let mut builder = ApiClient::builder(base_url).wire(self.wire).timeouts(timeouts);
+        if let Some(model) = &self.model {
+            builder = builder.model(model);
+        }
+        if let Some(variable) = &self.api_key_env {
+            // Of the two ways to fail, the one that is not Unicode would have the value in its message.
+            let key = std::env::var(variable).map_err(|_| {
+                Failure::Usage(format!("--api-key-env: the variable {variable:?} is not set, or is no text"))
+            })?;
+            builder = builder.api_key(key);
+        }
+        if let Some(file) = &self.ca_file {
+            let pem = fs::read(file).map_err(|error| {
+                Failure::Usage(format!("--ca-file: cannot read {:?}: {error}", file.display().to_string()))
+            })?;
+            builder = builder.ca_pem(pem);
+        }
+        Ok(builder.build()?)
+    }
+
+    /// `request` with everything that the flags ask for.
+    pub(crate) fn apply_to(&self, request: CompletionRequest) -> Result<CompletionRequest, Failure> {
+        let mut sampling = SamplingParams::default().max_tokens(self.max_tokens);
+        sampling.min_tokens = self.min_tokens;
+        sampling.temperature = self.temperature;
+        sampling.top_p = self.top_p;
+        sampling.top_k = self.top_k;
+        sampling.seed = self.seed;
+        sampling.stop_token_ids.clone_from(&self.stop_token_ids);
+        let mut request = request.sampling(sampling);
+        if let Some(priority) = self.priority {
+            request = request.priority(priority);
+        }
+        if let Some(extra) = &self.extra {
+            let fields: Map<String, Value> = serde_json::from_str(extra)
+                .map_err(|error| Failure::Usage(format!("--extra is no JSON object: {error}")))?;
+            request = request.extras(fields);
+        }
+        // Not a parser of clap's: its message would show the value, which may be a credential.
+        for header in &self.headers {
+            let (name, value) = header
+                .split_once(':')
+                .ok_or_else(|| Failure::Usage("--header wants NAME:VALUE, with a colon".to_owned()))?;
+            request = request.header(name.trim(), value.trim());
+        }
+        Ok(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_have_fractions_and_bounds() {
+        let good = [("0.25", 250), ("30", 30_000), ("1e-3", 1), ("1e9", 1_000_000_000_000)];
+        for (text, millis) in good {
+            assert_eq!(seconds(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for bad in ["0", "-1", "nan", "inf", "1e10", "", "5s"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! What is printed: the JSON of each kind of line, and the words for people.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _, Write};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::ser::SerializeMap as _;
+use tokenwire::{
+    Ending, Error, ErrorKind, FinishReason, IdsExact, Percentiles, Server, StreamReport, TokenId, Usage,
+};
+
+use crate::terminal;
+
+/// One object a line.
+pub(crate) fn json_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value).map_err(io::Error::other)?;
+    line.push(b'\n');
+    out.write_all(&line)
+}
+
+/// A token. `index` only for choices other than the first, `t_us` only where there is a clock.
+#[derive(Serialize)]
+pub(crate) struct TokenLine<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) id: Option<TokenId>,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) index: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) t_us: Option<u64>,
+}
+
+fn is_zero(index: &u32) -> bool {
+    *index == 0
+}
+
+/// `usage` with the total, as servers write it.
+#[derive(Serialize)]
+pub(crate) struct UsageJson {
+    prompt_tokens: u32,
+    completion_tokens: u32,
+    total_tokens: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cached_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_tokens: Option<u32>,
+}
+
+impl From<Usage> for UsageJson {
+    fn from(usage: Usage) -> Self {
+        Self {
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+            total_tokens: usage.total_tokens(),
+            cached_tokens: usage.cached_tokens,
+            reasoning_tokens: usage.reasoning_tokens,
+        }
+    }
+}
+
+/// `ids_exact`, and beside it `ids_exact_reason` where it is false.
+#[derive(Serialize)]
+struct ExactJson {
+    ids_exact: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ids_exact_reason: Option<String>,
+}
+
+impl From<IdsExact> for ExactJson {
+    fn from(exact: IdsExact) -> Self {
+        match exact {
+            IdsExact::Yes => Self { ids_exact: Some(true), ids_exact_reason: None },
+            IdsExact::No(why) => Self { ids_exact: Some(false), ids_exact_reason: Some(why.to_string()) },
+            _ => Self { ids_exact: None, ids_exact_reason: None },
+        }
+    }
+}
+
+/// How an answer ended, in three words.
+#[derive(Serialize)]
+pub(crate) struct DoneJson {
+    finish: Option<String>,
+    usage: Option<UsageJson>,
+    #[serde(flatten)]
+    exact: ExactJson,
+}
+
+impl DoneJson {
+    pub(crate) fn new(finish: Option<&FinishReason>, usage: Option<Usage>, ids_exact: IdsExact) -> Self {
+        Self {
+            finish: finish.map(|finish| finish.as_str().to_owned()),
+            usage: usage.map(UsageJson::from),
+            exact: ids_exact.into(),
+        }
+    }
+}
+
+/// An error. `kind` and `message` are always there, the rest where it is known.
+pub(crate) struct ErrorJson<'a> {
+    pub(crate) error: &'a Error,
+    /// In place of the error's own, for what this program finds out by itself.
+    pub(crate) kind: &'a str,
+    pub(crate) message: &'a str,
+    /// Tokens printed before it.
+    pub(crate) tokens: Option<u64>,
+}
+
+impl<'a> ErrorJson<'a> {
+    pub(crate) fn new(error: &'a Error) -> Self {
+        let tokens = error.progress().map(|progress| progress.tokens);
+        Self { error, kind: error.kind().as_str(), message: error.message(), tokens }
+    }
+}
+
+impl Serialize for ErrorJson<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { error, kind, message, tokens } = self;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("kind", kind)?;
+        map.serialize_entry("message", message)?;
+        let mut known = |key: &str, value: Option<&str>| match value {
+            Some(value) => map.serialize_entry(key, value),
+            None => Ok(()),
+        };
+        match error.kind() {
+            ErrorKind::Timeout(timer) => known("timer", Some(timer.as_str()))?,
+            ErrorKind::Limit(limit) => known("limit", Some(limit.as_str()))?,
+            _ => {}
+        }
+        if let Some(server) = error.server_error() {
+            known("type", server.kind.as_deref())?;
+            known("code", server.code.as_deref())?;
+            known("param", server.param.as_deref())?;
+        }
+        known("request_id", error.request_id())?;
+        let causes = causes(error);
+        known("cause", (!causes.is_empty()).then_some(&causes))?;
+        if let Some(status) = error.status() {
+            map.serialize_entry("status", &status)?;
+        }
+        if let Some(tokens) = tokens {
+            map.serialize_entry("tokens", tokens)?;
+        }
+        map.end()
+    }
+}
+
+/// The last line of a stream: `{"report":{..}}`.
+pub(crate) fn report_line(out: &mut impl Write, report: &StreamReport) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        report: ReportJson<'a>,
+    }
+    json_line(out, &Line { report: ReportJson::new(report) })
+}
+
+#[derive(Serialize)]
+struct ReportJson<'a> {
+    #[serde(flatten)]
+    done: DoneJson,
+    error: Option<ReportedError<'a>>,
+    ending: &'static str,
+    request_id: Option<&'a str>,
+    server: Option<&'static str>,
+    tokens: u64,
+    events: u64,
+    comments: u64,
+    bytes: u64,
+    lines_skipped: u64,
+    connection_reused: bool,
+    head_us: Option<u64>,
+    first_token_us: Option<u64>,
+    last_token_us: Option<u64>,
+    elapsed_us: u64,
+    waited_for_consumer_us: u64,
+    tokens_per_second: Option<f64>,
+    inter_token_us: Option<PercentilesJson>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ReportedError<'a> {
+    Error(ErrorJson<'a>),
+    /// Not an error to the library, but a stream that was cut must not look like one that was not.
+    Cancelled {
+        kind: &'static str,
+        message: &'static str,
+    },
+}
+
+#[derive(Serialize)]
+struct PercentilesJson {
+    p50: u64,
+    p90: u64,
+    p99: u64,
+    max: u64,
+}
+
+impl From<Percentiles> for PercentilesJson {
+    fn from(times: Percentiles) -> Self {
+        Self {
+            p50: micros(times.p50),
+            p90: micros(times.p90),
+            p99: micros(times.p99),
+            max: micros(times.max),
+        }
+    }
+}
+
+impl<'a> ReportJson<'a> {
+    fn new(report: &'a StreamReport) -> Self {
+        let cancelled = || ReportedError::Cancelled { kind: "cancelled", message: "cancelled" };
+        Self {
+            done: DoneJson::new(report.finish.as_ref(), report.usage, report.ids_exact),
+            error: match &report.error {
+                Some(error) => Some(ReportedError::Error(ErrorJson::new(error))),
+                None => (report.ending != Ending::Complete).then(cancelled),
+            },
+            ending: ending_name(report.ending),
+            request_id: report.request_id.as_deref(),
+            server: report.server.map(server_name),
+            tokens: report.tokens,
+            events: report.events,
+            comments: report.comments,
+            bytes: report.bytes,
+            lines_skipped: report.lines_skipped,
+            connection_reused: report.connection_reused,
+            head_us: report.head.map(micros),
+            first_token_us: report.first_token.map(micros),
+            last_token_us: report.last_token.map(micros),
+            elapsed_us: micros(report.elapsed),
+            waited_for_consumer_us: micros(report.waited_for_consumer),
+            tokens_per_second: report.tokens_per_second(),
+            inter_token_us: report.inter_token.map(PercentilesJson::from),
+        }
+    }
+}
+
+fn ending_name(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Complete => "complete",
+        Ending::Cancelled => "cancelled",
+        Ending::ConsumerGone => "consumer_gone",
+        _ => "failed",
+    }
+}
+
+fn server_name(server: Server) -> &'static str {
+    match server {
+        Server::Vllm => "vllm",
+        Server::LlamaCpp => "llamacpp",
+        _ => "other",
+    }
+}
+
+pub(crate) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+// ---- for people ----
+
+/// `7 tokens, finish stop, ids exact, first after 0.012 s, 48.1 tokens/s`.
+pub(crate) fn summary(report: &StreamReport) -> String {
+    let mut line = done_summary(report.tokens, report.finish.as_ref(), report.usage, report.ids_exact);
+    // Writing to a string does not fail.
+    if let Some(first) = report.first_token {
+        let _ = write!(line, ", first after {:.3} s", first.as_secs_f64());
+    }
+    if let Some(rate) = report.tokens_per_second() {
+        let _ = write!(line, ", {rate:.1} tokens/s");
+    }
+    match report.ending {
+        Ending::Complete => {}
+        Ending::Failed => line.push_str(", failed"),
+        _ => line.push_str(", cancelled"),
+    }
+    line
+}
+
+pub(crate) fn done_summary(
+    tokens: u64,
+    finish: Option<&FinishReason>,
+    usage: Option<Usage>,
+    ids_exact: IdsExact,
+) -> String {
+    let mut line = counted(tokens, "token");
+    if let Some(usage) = usage {
+        let _ = write!(line, " ({} prompt + {} completion)", usage.prompt_tokens, usage.completion_tokens);
+    }
+    if let Some(finish) = finish {
+        let _ = write!(line, ", finish {finish}");
+    }
+    match ids_exact {
+        IdsExact::Yes => line.push_str(", ids exact"),
+        IdsExact::No(why) => drop(write!(line, ", ids not exact: {why}")),
+        _ => line.push_str(", ids not counted by the server"),
+    }
+    line
+}
+
+/// `1 token`, `2 tokens`.
+pub(crate) fn counted(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// The message with what it was caused by behind it.
+pub(crate) fn with_causes(error: &Error) -> String {
+    let causes = causes(error);
+    if causes.is_empty() { error.to_string() } else { format!("{error}: {causes}") }
+}
+
+fn causes(error: &Error) -> String {
+    let mut causes: Vec<String> = Vec::new();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        // Foreign crates often repeat their cause in their own message.
+        if causes.last().is_none_or(|last| !last.contains(&text)) {
+            causes.push(text);
+        }
+        next = cause.source();
+    }
+    causes.join(": ")
+}
+
+/// A line on standard error. That it may be closed is nobody's fault.
+pub(crate) fn note(line: &str) {
+    let _ = writeln!(io::stderr(), "{}", terminal::harmless(line));
+}
+
+/// The same, less loud, on a terminal that has colours.
+pub(crate) fn note_dim(line: &str) {
+    let line = terminal::harmless(line);
+    let _ = if has_colours() {
+        writeln!(io::stderr(), "\x1b[2m{line}\x1b[0m")
+    } else {
+        writeln!(io::stderr(), "{line}")
+    };
+}
+
+pub(crate) fn note_error(message: &str) {
+    let message = terminal::harmless(message);
+    let _ = if has_colours() {
+        writeln!(io::stderr(), "\x1b[1;31merror:\x1b[0m {message}")
+    } else {
+        writeln!(io::stderr(), "error: {message}")
+    };
+}
+
+/// Standard error is a terminal that takes colours: <https://no-color.org>.
+fn has_colours() -> bool {
+    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    wanted && terminal::stderr_is_one()
+}
+
+/// Whether people read standard output, and not a program.
+pub(crate) fn stdout_is_terminal() -> bool {
+    io::stdout().is_terminal()
+}

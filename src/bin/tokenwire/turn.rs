@@ -1,0 +1,132 @@
+//! One stream from the request to its last line, printed as it comes.
+
+use std::io::{self, Write};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use tokenwire::{ApiClient, CompletionRequest, Ending, StreamReport, StreamToken};
+
+use crate::interrupt::Interrupt;
+use crate::output::{
+    ErrorJson, TokenLine, json_line, micros, note_dim, note_error, report_line, stdout_is_terminal, summary,
+    with_causes,
+};
+use crate::status::Status;
+use crate::terminal::harmless;
+use crate::{Exit, Failure, Outcome};
+
+/// Streams `request` to standard output.
+pub(crate) fn run(
+    client: &ApiClient,
+    request: CompletionRequest,
+    interrupt: &Interrupt,
+    json: bool,
+) -> Outcome {
+    let started = Instant::now();
+    let (tokens, guard) = match client.stream(request) {
+        Ok(stream) => stream,
+        Err(error) if error.kind() == tokenwire::ErrorKind::InvalidInput => return Err(error.into()),
+        Err(error) => return refused(&error, json),
+    };
+    interrupt.running(guard.canceller());
+    let mut out = io::stdout().lock();
+    let printed = print(&mut out, &tokens, started, json);
+    // With a broken pipe nobody wants the rest; without this the join would wait for all of it.
+    if printed.is_err() {
+        guard.cancel();
+    }
+    let report = guard.join();
+    let interrupted = interrupt.ended();
+    let newline_missing = printed?;
+    if json {
+        report_line(&mut out, &report)?;
+        out.flush()?;
+    } else if newline_missing && stdout_is_terminal() {
+        out.write_all(b"\n")?;
+        out.flush()?;
+    }
+    Ok(tell(&report, interrupted, json))
+}
+
+/// Prints what comes until the channel is disconnected; whether the text ended in the middle of a line.
+fn print(
+    out: &mut impl Write,
+    tokens: &Receiver<StreamToken>,
+    started: Instant,
+    json: bool,
+) -> io::Result<bool> {
+    let mut status = Status::new(started);
+    let mut in_line = false;
+    loop {
+        let next = match status.next_draw() {
+            Some(at) => tokens.recv_deadline(at),
+            None => tokens.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match next {
+            Ok(StreamToken::Token { text, id }) => {
+                status.token();
+                if json {
+                    let t_us = Some(micros(started.elapsed()));
+                    status.clear();
+                    json_line(out, &TokenLine { text: &text, id, index: 0, t_us })?;
+                    out.flush()?;
+                } else if let Some(last) = text.chars().last() {
+                    in_line = last != '\n';
+                    status.clear();
+                    out.write_all(harmless(&text).as_bytes())?;
+                    out.flush()?;
+                }
+                status.draw();
+            }
+            // The report has all of it.
+            Ok(_) => {}
+            Err(RecvTimeoutError::Timeout) => status.draw(),
+            Err(RecvTimeoutError::Disconnected) => return Ok(in_line),
+        }
+    }
+}
+
+/// Says on standard error how it ended, and with which code.
+fn tell(report: &StreamReport, interrupted: bool, json: bool) -> Exit {
+    if let Some(error) = &report.error {
+        note_error(&with_causes(error));
+    }
+    if !json {
+        note_dim(&summary(report));
+    }
+    match report.ending {
+        Ending::Complete => Exit::Complete,
+        _ if interrupted => Exit::Cancelled,
+        _ => Exit::Failed,
+    }
+}
+
+/// Nothing was sent: the server or this version cannot do it.
+fn refused(error: &tokenwire::Error, json: bool) -> Result<Exit, Failure> {
+    #[derive(serde::Serialize)]
+    struct Line<'a> {
+        report: Report<'a>,
+    }
+    #[derive(serde::Serialize)]
+    struct Report<'a> {
+        finish: Option<()>,
+        usage: Option<()>,
+        ids_exact: Option<()>,
+        error: ErrorJson<'a>,
+        ending: &'static str,
+        tokens: u64,
+    }
+    if json {
+        let report = Report {
+            finish: None,
+            usage: None,
+            ids_exact: None,
+            error: ErrorJson::new(error),
+            ending: "failed",
+            tokens: 0,
+        };
+        json_line(&mut io::stdout().lock(), &Line { report })?;
+    }
+    note_error(&with_causes(error));
+    Ok(Exit::Failed)
+}
