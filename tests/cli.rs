@@ -1,0 +1,725 @@
+//! The program as people and scripts use it: arguments and standard input in, lines and an exit code out.
+
+#![cfg(feature = "cli")]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokenwire::recording::Recording;
+use tokenwire::testing::{Framing, Script, Server, TlsIdentity};
+
+/// After so long a run hangs. Nothing here takes a hundredth of it.
+const HANGS: Duration = Duration::from_secs(60);
+
+const KEY: &str = "sk-canary-5db1";
+
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Ran {
+    fn lines(&self) -> Vec<Value> {
+        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in {line:?}"));
+        self.out.lines().map(parse).collect()
+    }
+
+    /// The tokens as (text, id).
+    fn tokens(&self) -> Vec<Value> {
+        let lines = self.lines();
+        lines.iter().filter(|line| line.get("text").is_some()).map(|l| json!([l["text"], l["id"]])).collect()
+    }
+
+    fn last(&self) -> Value {
+        self.lines().pop().unwrap_or_default()
+    }
+}
+
+fn program(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tokenwire"));
+    command.args(args).env_remove("RUST_LOG").env("KEY_VARIABLE", KEY);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn run(args: &[&str], input: &[u8]) -> Ran {
+    let mut child = program(args).stdin(Stdio::piped()).spawn().unwrap();
+    let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_vec());
+    let writer = thread::spawn(move || drop(stdin.write_all(&input)));
+    let ran = ended(child);
+    writer.join().unwrap();
+    ran
+}
+
+fn ended(mut child: Child) -> Ran {
+    let (mut out, mut err) = (child.stdout.take(), child.stderr.take().unwrap());
+    let out = thread::spawn(move || {
+        let mut text = String::new();
+        out.as_mut().map(|out| out.read_to_string(&mut text));
+        text
+    });
+    let err = thread::spawn(move || {
+        let mut text = String::new();
+        err.read_to_string(&mut text).map(|_| text).unwrap()
+    });
+    let code = wait(&mut child);
+    Ran { code, out: out.join().unwrap(), err: err.join().unwrap() }
+}
+
+fn wait(child: &mut Child) -> Option<i32> {
+    let deadline = Instant::now() + HANGS;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            panic!("the program hangs");
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn interrupt(child: &Child) {
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+}
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+/// Whether everything in `expected` is in `actual`.
+fn has(actual: &Value, expected: &Value) -> bool {
+    match expected {
+        Value::Object(fields) => fields.iter().all(|(key, value)| match actual.get(key) {
+            Some(actual) => has(actual, value),
+            None => false,
+        }),
+        other => actual == other,
+    }
+}
+
+// ---- sse ----
+
+#[test]
+fn sse_prints_events_and_the_end_for_every_cut() {
+    let event =
+        |event: &str, data: &str, id: &str| json!({"event": event, "data": data, "id": id, "retry": null});
+    let end = |id: &str, retry: Option<u64>, comments: u64, incomplete: bool| {
+        let end =
+            json!({"last_event_id": id, "retry": retry, "comments": comments, "incomplete": incomplete});
+        json!({ "end": end })
+    };
+    let mut cases: Vec<(String, Vec<u8>, Vec<Value>)> = [
+        ("", vec![end("", None, 0, false)]),
+        ("data: a\ndata: b\n\n", vec![event("message", "a\nb", ""), end("", None, 0, false)]),
+        (
+            "id: 7\r\nevent: x\r\ndata: \u{e9}\u{1f980}\r\n\r\n: c\r\n",
+            vec![event("x", "\u{e9}\u{1f980}", "7"), end("7", None, 1, false)],
+        ),
+        (
+            "retry: 5\ndata: \u{1b}[31m\n\ndata: z",
+            vec![
+                json!({"event": "message", "data": "\u{1b}[31m", "id": "", "retry": 5}),
+                end("", Some(5), 0, true),
+            ],
+        ),
+    ]
+    .into_iter()
+    .map(|(body, lines)| (body.to_owned(), body.as_bytes().to_vec(), lines))
+    .collect();
+    cases.extend(outside_cases());
+    for (name, body, expected) in &cases {
+        for cut in ["0", "1", "7"] {
+            let ran = run(&["sse", "--json", "--cut", cut], body);
+            assert_eq!((ran.code, &ran.lines()), (Some(0), expected), "{name:?} cut {cut}");
+        }
+    }
+}
+
+/// The conformance cases, where they are.
+fn outside_cases() -> Vec<(String, Vec<u8>, Vec<Value>)> {
+    let folder = std::env::var_os("TOKENWIRE_CASES")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/cases"), PathBuf::from);
+    let Ok(text) = std::fs::read_to_string(folder.join("sse/conformance.jsonl")) else {
+        return Vec::new();
+    };
+    let case = |line: &str| {
+        let case: Value = serde_json::from_str(line).unwrap();
+        let body = match (case["input"].as_str(), case["input_base64"].as_str()) {
+            (Some(text), _) => text.as_bytes().to_vec(),
+            (None, Some(base64)) => from_base64(base64),
+            (None, None) => panic!("{line}"),
+        };
+        let end = ["last_event_id", "retry", "comments", "incomplete"]
+            .map(|key| (key.to_owned(), case[key].clone()));
+        let mut lines = case["events"].as_array().unwrap().clone();
+        lines.push(json!({"end": end.into_iter().collect::<serde_json::Map<_, _>>()}));
+        (case["name"].to_string(), body, lines)
+    };
+    text.lines().map(case).collect()
+}
+
+/// By way of a recording, which can hold bytes so.
+fn from_base64(base64: &str) -> Vec<u8> {
+    let head = concat!(
+        r#"{"tokenwire_recording":1,"request":{"method":"GET","path":"/","headers":[]},"#,
+        r#""response":{"status":200,"headers":[]}}"#,
+    );
+    let text = format!("{head}\n{{\"t_us\":0,\"base64\":\"{base64}\"}}\n");
+    Recording::from_jsonl(text.as_bytes()).unwrap().response_bytes()
+}
+
+#[test]
+fn sse_tells_an_event_that_is_too_large() {
+    let body = [b"data: a\n\ndata: ", vec![b'x'; (32 << 20) + 1].as_slice()].concat();
+    let ran = run(&["sse", "--json"], &body);
+    assert_eq!(ran.code, Some(1));
+    assert_eq!(ran.lines().len(), 2, "the event before it, and the error");
+    assert!(
+        has(&ran.last(), &json!({"error": {"kind": "limit", "limit": "event_bytes_max"}})),
+        "{}",
+        ran.out
+    );
+    assert!(ran.err.starts_with("error: "), "{}", ran.err);
+}
+
+// ---- tokens ----
+
+#[test]
+fn tokens_of_recordings_are_the_same_for_every_cut() {
+    let error = |kind: &str, tokens: u64| json!({"error": {"kind": kind, "tokens": tokens}});
+    let done = |finish: &str, exact: Option<bool>| json!({"done": {"finish": finish, "ids_exact": exact}});
+    // Name, wire, number of ids, last line.
+    let cases: &[(&str, &str, usize, Value)] = &[
+        ("vllm/completion-slow.response.http", "auto", 6, done("stop", None)),
+        (
+            "vllm/completion-usage.response.http",
+            "auto",
+            3,
+            json!({"done": {"finish": "length", "ids_exact": true,
+                "usage": {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}}}),
+        ),
+        ("vllm/completion-utf8-held-back.response.http", "openai", 15, done("stop", None)),
+        (
+            "vllm/completion-no-token-ids.response.http",
+            "auto",
+            0,
+            json!({"done": {"finish": "stop", "ids_exact": false,
+                "ids_exact_reason": "the server sent no ids"}}),
+        ),
+        ("vllm/completion-n2.response.http", "auto", 12, done("length", Some(true))),
+        ("vllm/chat-tool-call.response.http", "chat", 34, done("tool_calls", None)),
+        ("vllm/generate-tokens.response.http", "vllm-generate", 6, done("stop", None)),
+        (
+            "vllm/interval3-usage-cached.response.http",
+            "auto",
+            2,
+            json!({"done": {"usage": {"cached_tokens": 256}}}),
+        ),
+        ("vllm/router-worker-killed.response.http", "auto", 10, error("incomplete", 10)),
+        (
+            "vllm/break-engine-death.response.http",
+            "auto",
+            3,
+            json!({"error": {"kind": "server", "status": 500, "type": "InternalServerError", "tokens": 3}}),
+        ),
+        ("vllm/auth-401-no-key.response.http", "auto", 0, error("not_event_stream", 0)),
+        ("llama.cpp/completion-eos.raw", "llamacpp", 8, json!({"done": {"finish": "stop"}})),
+        ("llama.cpp/completions-ids-verbose.raw", "auto", 6, json!({"done": {"ids_exact": true}})),
+        ("llama.cpp/completions-utf8-verbose.raw", "auto", 11, json!({"done": {"ids_exact": false}})),
+    ];
+    for (name, wire, ids, last) in cases {
+        let body = Recording::load(data(name)).unwrap().response_body().bytes;
+        let mut whole: Option<String> = None;
+        for cut in ["0", "1", "7"] {
+            let ran = run(&["tokens", "--json", "--wire", wire, "--cut", cut], &body);
+            let shown = format!("{name} cut {cut}: {}", ran.out);
+            assert_eq!(ran.code, Some(i32::from(last.get("error").is_some())), "{shown}");
+            assert!(has(&ran.last(), last), "{shown}");
+            let found = ran.tokens().iter().filter(|token| !token[1].is_null()).count();
+            assert_eq!(found, *ids, "{shown}");
+            assert_eq!(*whole.get_or_insert_with(|| ran.out.clone()), ran.out, "{shown}");
+        }
+    }
+}
+
+#[test]
+fn tokens_prints_lines_in_the_form_that_others_build_on() {
+    let a = r#"data: {"choices":[{"index":0,"text":"a","token_ids":[7,8]}]}"#;
+    let b = r#"data: {"choices":[{"index":1,"text":"b\u001b[31m"}]}"#;
+    let ends = r#"data: {"choices":[{"index":0,"text":"","finish_reason":"stop"}]}"#;
+    let stray = r#"{"error":{"message":"died","type":"x","code":503}}"#;
+    let of_a = r#"{"text":"a","id":7} {"text":"","id":8}"#;
+    let of_b = r#"{"text":"b\u001b[31m","id":null,"index":1}"#;
+    let no_ids = concat!(
+        r#"{"done":{"finish":null,"usage":null,"ids_exact":false,"#,
+        r#""ids_exact_reason":"some text came without an id"}}"#,
+    );
+    let stopped = r#"{"done":{"finish":"stop","usage":null,"ids_exact":null}}"#;
+    let ended = r#"{"done":{"finish":null,"usage":null,"ids_exact":null}}"#;
+    let died = concat!(
+        r#"{"error":{"kind":"server","message":"the server answered 503: died","#,
+        r#""type":"x","status":503,"tokens":2}}"#,
+    );
+    let no_stream = concat!(
+        r#"{"error":{"kind":"not_event_stream","message":"the body is no event stream: died","#,
+        r#""type":"x","status":503,"tokens":0}}"#,
+    );
+    let nothing = concat!(
+        r#"{"error":{"kind":"incomplete","#,
+        r#""message":"the stream ended before it began: no token, no finish reason","tokens":0}}"#,
+    );
+    // Body, exit code, lines.
+    let cases = [
+        // A terminator without its blank line counts.
+        (format!("{a}\n\n{b}\n\ndata: [DONE]"), 0, vec![of_a, of_b, no_ids]),
+        (format!("{a}\n\n{ends}\n\n"), 0, vec![of_a, stopped]),
+        // Errors where the standard says to ignore the line: before an event, at the end; not behind the end.
+        (format!("{a}\n\n{stray}\n{b}\n\n"), 1, vec![of_a, died]),
+        (format!("{a}\n\n{stray}\ndata: [DONE]\n\n"), 1, vec![of_a, died]),
+        (format!("{a}\n\n{stray}\n{ends}\n\n"), 1, vec![of_a, died]),
+        (format!("{a}\n\nerror: {stray}\n\n{ends}\n\n"), 1, vec![of_a, died]),
+        (format!("{a}\n\n{stray}"), 1, vec![of_a, died]),
+        (format!("{a}\n\ndata: [DONE]\n\n{stray}\n\n"), 0, vec![of_a, ended]),
+        (format!(" \n{stray}"), 1, vec![no_stream]),
+        (String::new(), 1, vec![nothing]),
+    ];
+    for (body, code, lines) in &cases {
+        let expected = lines.join("\n").replace("} {", "}\n{") + "\n";
+        for cut in ["0", "1", "2", "7"] {
+            let ran = run(&["tokens", "--json", "--cut", cut], body.as_bytes());
+            assert_eq!((ran.code, &ran.out), (Some(*code), &expected), "{body:?} cut {cut}");
+        }
+    }
+    let for_people = run(&["tokens"], format!("{a}\n\n{b}\n\ndata: [DONE]\n\n").as_bytes());
+    assert_eq!(for_people.out, "ab\u{241b}[31m\n");
+}
+
+// ---- stream ----
+
+fn two_tokens() -> Script {
+    Script::tokens([(785, "Hello"), (6722, " world")])
+}
+
+fn stream(server: &Server, more: &[&str]) -> Ran {
+    let url = server.url();
+    let args = [&["stream", "--base-url", &url, "--prompt-ids", "1,2", "--json"], more].concat();
+    run(&args, b"")
+}
+
+#[test]
+fn stream_prints_tokens_and_reports_every_ending() {
+    let hangs = || one_token().hang(HANGS);
+    let silent = Script::new().hang(HANGS);
+    let comments = (0..200).fold(one_token(), |s, _| s.write(": alive\n\n").pause(Duration::from_millis(20)));
+    let busy = Script::status(429)
+        .header("x-request-id", "r-1")
+        .json(r#"{"error":{"message":"too busy","type":"rate_limit","code":"slow_down","param":"n"}}"#);
+    let timer = |timer: &str| json!({"error": {"kind": "timeout", "timer": timer}});
+    let incomplete = json!({"error": {"kind": "incomplete", "tokens": 2}, "ending": "failed", "tokens": 2});
+    let cases: Vec<(Script, &[&str], i32, usize, Value)> = vec![
+        (
+            two_tokens(),
+            &["--retries", "0", "--resume", "0"],
+            0,
+            2,
+            json!({"finish": "stop", "ids_exact": true, "error": null, "ending": "complete", "server": "vllm",
+                "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}, "tokens": 2,
+                "lines_skipped": 0, "connection_reused": false, "request_id": "cmpl-test"}),
+        ),
+        (
+            Script::llama_tokens([(785, "Hello"), (6722, " world")]),
+            &["--wire", "llamacpp"],
+            0,
+            2,
+            json!({"finish": "stop", "server": "llamacpp", "error": null}),
+        ),
+        (
+            Script::events(["{\"choices\":[{\"index\":0,\"text\":\"Hello\"}]}", "[DONE]"]),
+            &[],
+            0,
+            1,
+            json!({"finish": null, "usage": null, "ids_exact": false,
+                "ids_exact_reason": "the server sent no ids"}),
+        ),
+        (
+            busy,
+            &[],
+            1,
+            0,
+            json!({"request_id": "r-1", "error": {"kind": "server", "status": 429, "type": "rate_limit",
+                "code": "slow_down", "param": "n", "message": "the server answered 429: too busy"}}),
+        ),
+        (cut_before_the_end(), &[], 1, 2, incomplete),
+        (
+            Script::status(200).json(r#"{"error":"no stream today"}"#),
+            &[],
+            1,
+            0,
+            json!({"error": {"kind": "not_event_stream",
+                "message": "the answer is no event stream: no stream today"}}),
+        ),
+        (silent, &["--first-token-timeout", "0.1"], 1, 0, timer("first_token")),
+        (hangs(), &["--chunk-timeout", "0.1"], 1, 1, timer("chunk")),
+        (comments, &["--content-timeout", "0.1"], 1, 1, timer("content")),
+        (hangs(), &["--deadline", "1"], 1, 1, timer("deadline")),
+    ];
+    for (i, (script, flags, code, tokens, report)) in cases.into_iter().enumerate() {
+        let server = Server::scripted([script]).unwrap();
+        let ran = stream(&server, flags);
+        let shown = format!("case {i}: {} {}", ran.out, ran.err);
+        assert_eq!(ran.code, Some(code), "{shown}");
+        let mut expected = vec![json!(["Hello", 785]), json!([" world", 6722])];
+        expected.truncate(tokens);
+        if report["ids_exact"] == false {
+            expected = vec![json!(["Hello", null])];
+        }
+        assert_eq!(ran.tokens(), expected, "{shown}");
+        assert!(has(&ran.last()["report"], &report), "{shown}");
+        assert_eq!(code == 1, ran.err.starts_with("error: "), "{shown}");
+        let times: Vec<_> = ran.lines().iter().filter_map(|line| line["t_us"].as_u64()).collect();
+        assert!(times.len() == tokens && times.is_sorted(), "{shown}");
+    }
+}
+
+fn one_token() -> Script {
+    Script::events(["{\"choices\":[{\"index\":0,\"text\":\"Hello\",\"token_ids\":[785]}]}"])
+}
+
+/// Two tokens, no finish reason, and the connection is closed.
+fn cut_before_the_end() -> Script {
+    let token = |text: &str, id: u32| {
+        format!("{{\"choices\":[{{\"index\":0,\"text\":\"{text}\",\"token_ids\":[{id}]}}]}}")
+    };
+    Script::events([token("Hello", 785), token(" world", 6722)]).close()
+}
+
+#[test]
+fn stream_reports_a_server_that_is_not_there() {
+    let url = Server::scripted([two_tokens()]).unwrap().url();
+    let ran = run(&["stream", "--base-url", &url, "--prompt", "Hi", "--json"], b"");
+    assert_eq!(ran.code, Some(1));
+    assert!(has(&ran.last(), &json!({"report": {"error": {"kind": "refused"}, "tokens": 0}})), "{}", ran.out);
+}
+
+#[test]
+fn stream_sends_what_the_flags_say() {
+    let server = Server::scripted([two_tokens()]).unwrap();
+    let ran = stream(
+        &server,
+        &[
+            "--model",
+            "m",
+            "--max-tokens",
+            "9",
+            "--min-tokens",
+            "2",
+            "--temperature",
+            "0",
+            "--top-p",
+            "0.5",
+            "--top-k",
+            "-1",
+            "--seed",
+            "18446744073709551615",
+            "--stop-token-ids",
+            "5,6",
+            "--priority",
+            "-3",
+            "--extra",
+            r#"{"min_p":0.25,"seed":1}"#,
+            "--header",
+            "X-Trace: a:b",
+            "--header",
+            "X-Other:c",
+            "--api-key-env",
+            "KEY_VARIABLE",
+        ],
+    );
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let request = &server.requests()[0];
+    assert_eq!(request.path, "/v1/completions");
+    let expected = json!({"model": "m", "prompt": [1, 2],
+        "max_tokens": 9, "min_tokens": 2, "temperature": 0.0,
+        "top_p": 0.5, "top_k": -1, "seed": 1, "stop_token_ids": [5, 6], "priority": -3, "min_p": 0.25,
+        "stream": true,        "return_token_ids": true, "stream_options": {"include_usage": true}});
+    assert!(has(&request.json(), &expected), "{}", request.text());
+    assert_eq!(request.header("x-trace"), Some("a:b"));
+    assert_eq!(request.header("x-other"), Some("c"));
+    assert_eq!(request.header("authorization"), Some(&*format!("Bearer {KEY}")));
+}
+
+#[test]
+fn a_text_prompt_goes_as_text_or_through_a_tokenizer() {
+    let tokenizer = json!({"version": "1.0", "added_tokens": [{"id": 2, "content": "<|end|>", "special": true,
+        "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}],
+        "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"}, 
+        "post_processor": null, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"}});
+    let file = std::env::temp_dir().join(format!("tokenwire-cli-{}.json", std::process::id()));
+    std::fs::write(&file, tokenizer.to_string()).unwrap();
+    let server = Server::scripted([two_tokens()]).unwrap();
+    let (url, path) = (server.url(), file.to_string_lossy().into_owned());
+    let cases: [(&[&str], Value); 3] = [
+        (&["--prompt", "b a<|end|>"], json!("b a<|end|>")),
+        (&["--prompt", "b a<|end|>", "--tokenizer", &path], json!([1, 0, 2])),
+        (&["--prompt", "- a"], json!("- a")),
+    ];
+    for (i, (flags, prompt)) in cases.iter().enumerate() {
+        let ran = run(&[&["stream", "--base-url", &url], *flags].concat(), b"");
+        assert_eq!((ran.code, &*ran.out), (Some(0), "Hello world"), "{}", ran.err);
+        assert_eq!(server.requests()[i].json()["prompt"], *prompt);
+    }
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn a_wrong_key_is_an_error_that_does_not_show_it() {
+    let server = Server::start(|request| {
+        let given = request.header("authorization").unwrap_or("none").to_owned();
+        if given == "Bearer right" {
+            return two_tokens();
+        }
+        Script::status(401).json(json!({"error": format!("Unauthorized: {given}")}))
+    })
+    .unwrap();
+    let url = server.url();
+    for verbose in ["", "trace"] {
+        let args =
+            ["stream", "--base-url", &url, "--prompt", "Hi", "--json", "--api-key-env", "KEY_VARIABLE"];
+        let ran = ended(program(&args).env("RUST_LOG", verbose).spawn().unwrap());
+        assert_eq!(ran.code, Some(1));
+        assert!(
+            has(&ran.last()["report"]["error"], &json!({"kind": "server", "status": 401})),
+            "{}",
+            ran.out
+        );
+        assert!(ran.out.contains("Unauthorized") && !ran.out.contains(KEY), "{}", ran.out);
+        assert!(ran.err.contains("Unauthorized") && !ran.err.contains(KEY), "{}", ran.err);
+        assert_eq!(verbose.is_empty(), !ran.err.contains("DEBUG"), "{}", ran.err);
+    }
+    let ran = ended(
+        program(&["stream", "--base-url", &url, "--prompt", "Hi", "--api-key-env", "KEY_VARIABLE", "-v"])
+            .env("KEY_VARIABLE", "right\n")
+            .spawn()
+            .unwrap(),
+    );
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.contains("status 200"), "-v tells the status: {}", ran.err);
+}
+
+#[test]
+fn another_authority_is_trusted_when_its_file_is_given() {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let pem = made.cert.pem();
+    let identity = TlsIdentity::from_pem(&pem, &made.signing_key.serialize_pem()).unwrap();
+    let server = Server::start_tls(|_| two_tokens(), identity).unwrap();
+    let file = std::env::temp_dir().join(format!("tokenwire-ca-{}.pem", std::process::id()));
+    std::fs::write(&file, pem).unwrap();
+    let with = stream(&server, &["--ca-file", &file.to_string_lossy()]);
+    assert_eq!((with.code, with.tokens().len()), (Some(0), 2), "{}", with.err);
+    let without = stream(&server, &[]);
+    assert!(has(&without.last(), &json!({"report": {"error": {"kind": "connect"}}})), "{}", without.out);
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn model_text_cannot_reach_the_terminal_as_control() {
+    let server = Server::scripted([Script::tokens([(1, "a\u{1b}"), (2, "[31mb\u{202e}\r\n\tc")])]).unwrap();
+    let ran = run(&["stream", "--base-url", &server.url(), "--prompt", "Hi"], b"");
+    assert_eq!(ran.out, "a\u{241b}[31mb\u{fffd}\u{240d}\n\tc");
+    assert!(!ran.err.contains('\u{1b}'), "no colours and no live line where nobody looks on: {}", ran.err);
+    assert!(ran.err.contains("2 tokens") && ran.err.contains("ids exact"), "{}", ran.err);
+}
+
+// ---- signals and pipes ----
+
+#[test]
+fn ctrl_c_cancels_the_stream_and_the_last_line_still_comes() {
+    let server = Server::scripted([one_token().hang(HANGS)]).unwrap();
+    let start = |more: &[&str]| {
+        let url = server.url();
+        program(&[&["stream", "--base-url", &url, "--prompt", "Hi"], more].concat()).spawn().unwrap()
+    };
+    let mut child = start(&["--json"]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("Hello"), "lines come as the tokens do");
+    interrupt(&child);
+    let last: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    let expected = json!({"report": {"ending": "cancelled", "error": {"kind": "cancelled"}, "tokens": 1}});
+    assert!(has(&last, &expected), "{last}");
+    assert!(lines.next().is_none());
+    assert_eq!(wait(&mut child), Some(130));
+
+    let mut child = start(&[]);
+    let mut text = [0; 5];
+    child.stdout.as_mut().unwrap().read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"Hello", "text comes as the tokens do");
+    interrupt(&child);
+    let ran = ended(child);
+    assert_eq!(ran.code, Some(130));
+    assert!(ran.err.contains("1 token,") && ran.err.contains("cancelled"), "{}", ran.err);
+    assert!(server.wait_for_disconnects(2, HANGS));
+}
+
+#[test]
+fn a_closed_pipe_ends_the_stream_quietly() {
+    let token = "data: {\"choices\":[{\"index\":0,\"text\":\"Hello\",\"token_ids\":[785]}]}\n\n";
+    let endless = Script::status(200).framing(Framing::Chunked).header("content-type", "text/event-stream");
+    let server = Server::scripted([endless.repeat(token, u64::MAX, Duration::from_millis(1))]).unwrap();
+    for json in [true, false] {
+        let url = server.url();
+        let mut args = vec!["stream", "--base-url", &url, "--prompt", "Hi"];
+        args.extend(json.then_some("--json"));
+        let mut child = program(&args).spawn().unwrap();
+        let mut first = [0; 5];
+        child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+        drop(child.stdout.take());
+        let ran = ended(child);
+        assert_eq!((ran.code, &*ran.err), (Some(1), ""));
+    }
+}
+
+// ---- chat and replay ----
+
+#[test]
+fn chat_with_no_server_streams_a_recorded_answer_and_says_so() {
+    let ran = ended(program(&["chat"]).spawn().unwrap());
+    assert_eq!((ran.code, &*ran.out), (Some(0), "one by one it came"), "{}", ran.err);
+    assert!(
+        ran.err.contains("recorded") && ran.err.contains("--base-url http://127.0.0.1:8000/v1"),
+        "{}",
+        ran.err
+    );
+
+    let original = Recording::load(data("vllm/completion-slow.response.http")).unwrap();
+    let tokens = run(&["tokens", "--json"], &original.response_body().bytes).tokens();
+    let ran = run(&["chat", "--json", "Hi"], b"");
+    assert_eq!(ran.tokens(), tokens, "it is the recording that it says it is");
+    // The recording took 866 ms; on a busy machine it takes longer, never less.
+    assert!(ran.last()["report"]["elapsed_us"].as_u64().unwrap() >= 866_000, "{}", ran.out);
+}
+
+#[test]
+fn chat_sends_its_text_or_each_line_of_its_input() {
+    let server = Server::scripted([two_tokens()]).unwrap();
+    let url = server.url();
+    let ran = run(&["chat", "--base-url", &url, "Say hello"], b"not read\n");
+    assert_eq!((ran.code, &*ran.out), (Some(0), "Hello world"), "{}", ran.err);
+    let ran = run(&["chat", "--base-url", &url], b"one\n\ntwo\r\nthree");
+    assert_eq!((ran.code, &*ran.out), (Some(0), "Hello world\nHello world\nHello world\n"), "{}", ran.err);
+    let prompts: Vec<_> = server.requests().iter().map(|request| request.json()["prompt"].clone()).collect();
+    assert_eq!(prompts, ["Say hello", "one", "two", "three"]);
+
+    let ran = ended(program(&["chat", "--base-url", &url]).spawn().unwrap());
+    assert_eq!(ran.code, Some(2), "no text, no line: {}", ran.err);
+}
+
+#[test]
+fn a_replayed_recording_streams_as_it_was() {
+    let own = std::env::temp_dir().join(format!("tokenwire-replay-{}.jsonl", std::process::id()));
+    let vllm = data("vllm/interval3-completion.response.http");
+    Recording::load(&vllm).unwrap().save(&own).unwrap();
+    let cases = [
+        (vllm, "auto", "10"),
+        (own.clone(), "auto", "0.5"),
+        (data("llama.cpp/completion-eos.raw"), "llamacpp", "1"),
+    ];
+    for (file, wire, speed) in cases {
+        let recording = Recording::load(&file).unwrap();
+        let expected = run(&["tokens", "--json", "--wire", wire], &recording.response_body().bytes).tokens();
+        assert!(!expected.is_empty());
+
+        let path = file.to_string_lossy().into_owned();
+        let mut replay = program(&["replay", &path, "--speed", speed]).spawn().unwrap();
+        let mut url = String::new();
+        BufReader::new(replay.stdout.take().unwrap()).read_line(&mut url).unwrap();
+        for _ in 0..2 {
+            let ran = run(
+                &["stream", "--base-url", url.trim(), "--prompt-ids", "1", "--json", "--wire", wire],
+                b"",
+            );
+            assert_eq!((ran.code, ran.tokens()), (Some(0), expected.clone()), "{path}: {}", ran.err);
+            let last =
+                recording.pieces().last().unwrap().at.as_micros() as f64 / speed.parse::<f64>().unwrap();
+            let elapsed = ran.last()["report"]["elapsed_us"].as_f64().unwrap();
+            assert!(elapsed + 1000.0 >= last, "{path}: its own timing, {elapsed} of {last}");
+        }
+        interrupt(&replay);
+        assert_eq!(wait(&mut replay), Some(130));
+    }
+    std::fs::remove_file(&own).unwrap();
+}
+
+// ---- usage ----
+
+#[test]
+fn what_cannot_be_used_is_told_with_code_2_before_anything_is_sent() {
+    let server = Server::scripted([two_tokens()]).unwrap();
+    let url = server.url();
+    let stream: &[&str] = &["stream", "--base-url", &url, "--prompt", "Hi", "--json"];
+    // Arguments, and a word of the message.
+    let cases: &[(&[&str], &str)] = &[
+        (&[], "Usage"),
+        (&["nonsense"], "nonsense"),
+        (&["sse", "--cut", "-1"], "-1"),
+        (&["tokens", "--wire", "morse"], "morse"),
+        (&["stream", "--prompt", "Hi"], "--base-url"),
+        (&["stream", "--base-url", &url], "--prompt"),
+        (&["stream", "--base-url", &url, "--prompt", "Hi", "--prompt-ids", "1"], "--prompt"),
+        (&["stream", "--base-url", &url, "--prompt-ids", "1", "--tokenizer", "x"], "--tokenizer"),
+        (&["stream", "--base-url", &url, "--prompt-ids", "1,x"], "--prompt-ids"),
+        (&["stream", "--base-url", "ftp://h.test", "--prompt", "Hi"], "URL"),
+        (&["stream", "--base-url", "nonsense", "--prompt", "Hi"], "URL"),
+        (&["stream", "--base-url", &url, "--prompt", "Hi", "--tokenizer", "/no/such.json"], "tokenizer"),
+        (&[stream, &["--retries", "1"]].concat(), "not yet"),
+        (&[stream, &["--resume", "1"]].concat(), "not yet"),
+        (&[stream, &["--chunk-timeout", "0"]].concat(), "over 0"),
+        (&[stream, &["--extra", "[1]"]].concat(), "--extra"),
+        (&[stream, &["--header", "sk-canary"]].concat(), "colon"),
+        (&[stream, &["--header", "authorization: sk-canary"]].concat(), "authorization"),
+        (&[stream, &["--api-key-env", "NO_SUCH_VARIABLE"]].concat(), "NO_SUCH_VARIABLE"),
+        (&[stream, &["--api-key-env", "EMPTY_VARIABLE"]].concat(), "key"),
+        (&[stream, &["--ca-file", "/no/such.pem"]].concat(), "--ca-file"),
+        (&[stream, &["--temperature", "nan"]].concat(), "temperature"),
+        (&["replay", "/no/such.jsonl"], "recording"),
+        (&["replay", "x", "--speed", "0"], "speed"),
+    ];
+    for (args, word) in cases {
+        let ran = ended(program(args).env("EMPTY_VARIABLE", " ").spawn().unwrap());
+        assert_eq!((ran.code, &*ran.out), (Some(2), ""), "{args:?}: {}", ran.err);
+        assert!(ran.err.contains(word) && !ran.err.contains("canary"), "{args:?}: {}", ran.err);
+    }
+    assert_eq!(server.requests().len(), 0);
+}
+
+#[test]
+fn what_the_library_cannot_do_yet_is_reported() {
+    let ran =
+        run(&["stream", "--base-url", "http://h.test", "--prompt", "Hi", "--wire", "chat", "--json"], b"");
+    assert_eq!(ran.code, Some(1));
+    assert!(
+        has(&ran.last(), &json!({"report": {"finish": null, "error": {"kind": "unsupported"}}})),
+        "{}",
+        ran.out
+    );
+}
+
+#[test]
+fn each_command_has_help_with_an_example() {
+    for command in ["sse", "tokens", "stream", "chat", "replay"] {
+        let ran = run(&[command, "--help"], b"");
+        assert_eq!(ran.code, Some(0));
+        assert!(
+            ran.out.contains("Example") && ran.out.contains(&format!("tokenwire {command}")),
+            "{}",
+            ran.out
+        );
+    }
+}
