@@ -6,6 +6,11 @@ use std::time::Duration;
 
 use crate::Error;
 
+/// What stands in place of a key.
+const REDACTED: &str = "[redacted]";
+/// So much of a key's beginning may show where a text was cut: `sk-`, which is in every key.
+const KEY_SHOWN_MAX: usize = 3;
+
 /// An API key. It has no `Display`, its `Debug` is redacted, and it is sent in the `Authorization` header
 /// and nowhere else.
 #[derive(Clone, PartialEq, Eq)]
@@ -34,12 +39,18 @@ impl ApiKey {
         format!("Bearer {}", self.0)
     }
 
-    /// `text` without this key, for servers that echo it in their messages.
+    /// `text` without this key, for servers that echo it in their messages; also without the key's beginning at
+    /// the end of a text that was cut there.
     pub(crate) fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        if text.contains(&*self.0) {
-            Cow::Owned(text.replace(&*self.0, "[redacted]"))
-        } else {
-            Cow::Borrowed(text)
+        let whole = text.trim_end_matches('…');
+        let cut = (KEY_SHOWN_MAX + 1..self.0.len()).rev().find(|len| whole.ends_with(&self.0[..*len]));
+        match cut {
+            Some(len) => {
+                let kept = &whole[..whole.len() - len];
+                Cow::Owned(kept.replace(&*self.0, REDACTED) + REDACTED)
+            }
+            None if text.contains(&*self.0) => Cow::Owned(text.replace(&*self.0, REDACTED)),
+            None => Cow::Borrowed(text),
         }
     }
 }
@@ -154,6 +165,9 @@ mod tests {
         assert_eq!(key.bearer(), "Bearer sk-canary");
         assert_eq!(format!("{key:?}"), "ApiKey([redacted])");
         assert_eq!(key.redact("bad key sk-canary!"), "bad key [redacted]!");
+        assert_eq!(key.redact("sk-canary and sk-can…"), "[redacted] and [redacted]");
+        assert_eq!(key.redact("ends in sk-"), "ends in sk-");
+        assert_eq!(key.redact("ends in sk-canary"), "ends in [redacted]");
         for bad in ["", " \n", "sk canary", "sk\r\nX-Evil: 1", "schlüssel"] {
             let error = ApiKey::new(bad).unwrap_err();
             assert!(bad.trim().is_empty() || !error.to_string().contains(bad), "{error}");

@@ -40,7 +40,7 @@
 //! - [`Error`] is the one error; [`ErrorKind`] is what to branch on.
 //! - [`Timeouts`] and [`Limits`] name every wait and every buffer, with its default.
 //! - The stages are usable by themselves: [`SseParser`] (bytes to events), [`ChunkDecoder`] (events to tokens),
-//!   [`HttpClient`] and [`SseReader`] (a request, its answer as JSON events),
+//!   [`BodyDecoder`] (both: a whole body to tokens), [`HttpClient`] and [`SseReader`] (a request, its answer as JSON events),
 #![cfg_attr(feature = "tokenizer", doc = "  [`Tokenizer`] (text to ids and back),")]
 #![cfg_attr(not(feature = "tokenizer"), doc = "  `Tokenizer` (text to ids and back, feature `tokenizer`),")]
 //!   [`recording`] (an exchange as a value).
@@ -89,6 +89,7 @@
 //!
 //! Retries, resume, saved requests, chat messages, the response parser and servers other than vLLM and llama.cpp.
 
+mod body;
 mod chunk;
 mod client;
 mod config;
@@ -108,6 +109,7 @@ mod token;
 #[cfg(feature = "tokenizer")]
 mod tokenizer;
 
+pub use body::{BodyDecoder, Step};
 pub use chunk::{CHOICES_MAX, ChunkDecoder, Completion, Flow, Server, Wire};
 pub use client::{ApiClient, ApiClientBuilder};
 pub use config::{ApiKey, Limits, RESPONSE_HEAD_BYTES_MAX, Timeouts, WhenFull};

@@ -161,7 +161,7 @@ enum At {
 
 /// What the lines since the last blank one have said.
 #[derive(Debug, Clone, Copy, Default)]
-struct Block {
+pub(crate) struct Block {
     /// Bytes of its lines, without comments. At most `event_bytes_max`.
     bytes: usize,
     data: Data,
@@ -193,7 +193,17 @@ struct Counters {
 enum Step {
     More,
     Event(Block),
+    Stray,
     Over,
+}
+
+/// What [`SseParser::next_item`] finds.
+pub(crate) enum Item {
+    /// Feed more bytes.
+    More,
+    /// For [`SseParser::event`].
+    Event(Block),
+    Stray(Stray),
 }
 
 impl Default for SseParser {
@@ -267,6 +277,11 @@ impl SseParser {
             self.make_room(at_least.max(1));
         }
         &mut self.buf[self.end..]
+    }
+
+    /// What [`space`](Self::space) gave last, as it is now.
+    pub(crate) fn free(&self) -> &[u8] {
+        &self.buf[self.end..]
     }
 
     /// The first `len` bytes of [`space`](Self::space) now hold the bytes that came next in the body. More
@@ -369,15 +384,33 @@ impl SseParser {
     }
 
     fn next_event_searched(&mut self) -> Result<Option<Event<'_>>, Error> {
-        match self.step() {
-            Step::More => Ok(None),
+        match self.step(false) {
             Step::Event(block) => Ok(Some(self.event(block))),
-            Step::Over => Err(Error::limit(Limit::EventBytes, self.event_bytes_max as u64)),
+            Step::Over => Err(self.over()),
+            Step::More | Step::Stray => Ok(None),
         }
     }
 
-    /// Reads lines up to the end of an event.
-    fn step(&mut self) -> Step {
+    /// As [`next_event`](Self::next_event), but comes back at each stray line too, in the order of the body: an error
+    /// must come before the event behind it, however the bytes were cut. The event is then had from `event`.
+    pub(crate) fn next_item(&mut self) -> Result<Item, Error> {
+        if self.nothing_new() {
+            return Ok(Item::More);
+        }
+        match self.step(true) {
+            Step::More => Ok(Item::More),
+            Step::Event(block) => Ok(Item::Event(block)),
+            Step::Stray => Ok(self.stray.take().map_or(Item::More, Item::Stray)),
+            Step::Over => Err(self.over()),
+        }
+    }
+
+    fn over(&self) -> Error {
+        Error::limit(Limit::EventBytes, self.event_bytes_max as u64)
+    }
+
+    /// Reads lines up to the end of an event, or of a stray line.
+    fn step(&mut self, stop_at_stray: bool) -> Step {
         if self.at == At::Begin {
             self.begin();
         }
@@ -407,6 +440,9 @@ impl SseParser {
             self.at = if self.buf[line_end] == b'\r' { At::AfterCr } else { At::Line };
             self.start = line_end + 1;
             self.counters.lines += 1;
+            if stop_at_stray && self.stray.is_some() {
+                return Step::Stray;
+            }
             if line_bytes == 0 {
                 let block = mem::take(&mut self.block);
                 if self.end_block(block) {
@@ -551,8 +587,8 @@ impl SseParser {
         is_event
     }
 
-    /// The event of a block that has ended.
-    fn event(&mut self, block: Block) -> Event<'_> {
+    /// The event of the block that has ended last, before anything else is done with the parser.
+    pub(crate) fn event(&mut self, block: Block) -> Event<'_> {
         let data = match block.data {
             Data::InBuffer(from, to) => &self.buf[from..to],
             Data::Joined => &self.joined,

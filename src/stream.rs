@@ -14,16 +14,16 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use ureq::http::header::{ACCEPT, HeaderValue};
 use ureq::http::{HeaderMap, Method, Uri};
 
-use crate::chunk::{ChunkDecoder, Completion, Flow, server_error_from_body};
+use crate::body::{BodyDecoder, Step, not_an_event_stream};
+use crate::chunk::{Completion, server_error_from_body};
 use crate::client::Inner;
-use crate::error::{Error, ErrorKind, Progress, Timer, printable};
+use crate::error::{Error, Progress, Timer, printable};
 use crate::http::slot::{CancelSlot, Wait};
 use crate::http::{HttpResponse, Outgoing};
 use crate::pool::Ticket;
 use crate::queue::{Stopped, TokenSender};
 use crate::report::{Ending, Histogram, StreamReport};
 use crate::request::CompletionRequest;
-use crate::sse::{SseParser, Stray};
 use crate::token::StreamToken;
 
 /// Room that is offered to each read of the socket.
@@ -301,15 +301,20 @@ impl Reader {
         let taken = shared.take_sender().ok_or(Broken::Left(Ending::Cancelled))?;
         let sender = sender.insert(token_sender(shared, taken));
 
-        let mut parser = SseParser::with_event_bytes_max(client.limits.event_bytes_max);
-        let mut decoder = ChunkDecoder::new(client.wire);
-        let result = self.read(&mut response, &mut parser, &mut decoder, tally, sender);
-        tally.read(&response, &parser, &decoder);
-        if let Some(server) = decoder.server() {
+        let mut body = BodyDecoder::new(client.wire).limits(&client.limits);
+        let result = self.read(&mut response, &mut body, tally, sender).and_then(|at_end| {
+            let completion = body.finish().map_err(|error| match response.header("content-type") {
+                // Of a body that is no event stream, the message tells which type it came under.
+                kind @ Some(_) if body.is_other() => body.not_an_event_stream(kind),
+                _ => error,
+            })?;
+            Ok((completion, at_end))
+        });
+        tally.read(&response, &body);
+        if let Some(server) = body.chunks().server() {
             client.learn(server);
         }
-        let at_end = result?;
-        let completion = decoder.finish()?;
+        let (completion, at_end) = result?;
         tally.completed(&completion);
         Ok((completion, (!at_end).then_some(response)))
     }
@@ -318,43 +323,34 @@ impl Reader {
     fn read(
         &self,
         response: &mut HttpResponse,
-        parser: &mut SseParser,
-        decoder: &mut ChunkDecoder,
+        body: &mut BodyDecoder,
         tally: &mut Tally,
         sender: &mut TokenSender,
     ) -> Result<bool, Broken> {
         let shared = &self.shared;
-        let deadline = shared.client.timeouts.deadline.and_then(|limit| shared.started.checked_add(limit));
+        let limit = shared.client.timeouts.deadline;
+        let deadline = limit.and_then(|limit| shared.started.checked_add(limit));
         let mut batch = Vec::new();
         let mut now = Instant::now();
-        let mut begun = false;
         loop {
-            let space = parser.space(READ_BYTES);
-            let len = match response.read(space, self.wait(tally, now)) {
+            let len = match response.read(body.space(READ_BYTES), self.wait(tally, now)) {
                 Ok(len) => len,
                 // The answer is whole; only what comes after it was lost: usage, terminator, framing.
-                Err(error) if !error.is_cancelled() && decoder.finish().is_ok() => return Ok(true),
+                Err(error) if !error.is_cancelled() && body.is_complete() => return Ok(true),
                 Err(error) => return Err(error.into()),
             };
             if len == 0 {
-                return at_end(parser, decoder, tally).map(|()| true);
+                return Ok(true);
             }
-            if !begun {
-                let bytes = &space[..len];
-                if let Some(first) = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
-                    begun = true;
-                    if matches!(first, b'{' | b'<') {
-                        let bytes = bytes.to_vec();
-                        return Err(shared.client.not_an_event_stream(response, bytes).into());
-                    }
-                }
+            body.filled(len);
+            if body.is_other() {
+                body.feed(&response.error_body());
+                return Ok(true);
             }
-            parser.filled(len);
             now = Instant::now();
             let waited = sender.waited();
-            while let Some(event) = parser.next_event()? {
-                tally.event(now);
-                let flow = decoder.decode(event.event, event.data, &mut |_, text, id| batch.push((text, id)));
+            loop {
+                let step = body.decode_event(&mut |_, text, id| batch.push((text, id)));
                 if !batch.is_empty() {
                     tally.tokens(now, batch.len());
                 }
@@ -368,13 +364,16 @@ impl Reader {
                         break;
                     }
                 }
-                sent.map_err(|stopped| stopped_error(stopped, shared.client.timeouts.deadline))?;
-                if flow? == Flow::Ended {
-                    check_stray(parser)?;
-                    return Ok(false);
+                sent.map_err(|stopped| stopped_error(stopped, limit))?;
+                match step? {
+                    Step::Event => tally.event(now),
+                    Step::More => break,
+                    Step::Ended => {
+                        tally.event(now);
+                        return Ok(false);
+                    }
                 }
             }
-            check_stray(parser)?;
             let waited = sender.waited() - waited;
             if !waited.is_zero() {
                 // The server was not waited for in that time.
@@ -398,34 +397,6 @@ impl Reader {
         };
         [first, second, deadline].into_iter().flatten().min_by_key(|wait| wait.left(now))
     }
-}
-
-/// The body has ended. A last `[DONE]` counts even if no blank line ended its event: some servers forget it.
-fn at_end(parser: &mut SseParser, decoder: &mut ChunkDecoder, tally: &mut Tally) -> Result<(), Broken> {
-    let end = parser.finish();
-    tally.report.comments = end.comments;
-    check_stray(parser)?;
-    if let Some(data) = end.unended_data.filter(|data| data.trim() == "[DONE]") {
-        // The terminator has no token, so that nothing goes to this sink.
-        let _ = decoder.decode("message", &data, &mut |_, _, _| {})?;
-    }
-    Ok(())
-}
-
-/// Two servers are known to put errors where the standard says to ignore the line.
-fn check_stray(parser: &mut SseParser) -> Result<(), Error> {
-    let error = match parser.take_stray() {
-        Some(Stray::ErrorField(value)) => value,
-        Some(Stray::Line(line)) if is_error_object(&line) => line,
-        _ => return Ok(()),
-    };
-    Err(Error::server(server_error_from_body(None, None, error.as_bytes())))
-}
-
-fn is_error_object(line: &str) -> bool {
-    serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(line).is_ok_and(|object| {
-        object.contains_key("error") || object.get("object").is_some_and(|o| o == "error")
-    })
 }
 
 fn token_sender(shared: &Shared, sender: Sender<StreamToken>) -> TokenSender {
@@ -453,7 +424,10 @@ impl Inner {
             // Without a type the first byte of the body decides.
             None => Ok(()),
             Some(kind) if is_event_stream(kind) => Ok(()),
-            Some(_) => Err(self.not_an_event_stream(response, Vec::new())),
+            Some(_) => {
+                let body = self.redact(&response.error_body());
+                Err(not_an_event_stream(response.header("content-type"), &body))
+            }
         }
     }
 
@@ -473,17 +447,6 @@ impl Inner {
         }
         let request_id = response.header("x-request-id").map(str::to_owned);
         Error::server(server).with_request_id(request_id.as_deref())
-    }
-
-    /// The error for a good status whose body is no event stream; `begun` of it is read already.
-    fn not_an_event_stream(&self, response: &mut HttpResponse, mut begun: Vec<u8>) -> Error {
-        begun.extend_from_slice(&response.error_body());
-        begun.truncate(self.limits.error_body_bytes_max);
-        let kind = response.header("content-type");
-        let server = server_error_from_body(None, kind, &self.redact(&begun));
-        let kind = printable(kind.unwrap_or("no content type"), 64);
-        let message = format!("the answer is no event stream ({kind}): {}", server.message);
-        Error::new(ErrorKind::NotEventStream, message).with_server(server)
     }
 
     /// A body without the key, should the server echo it.
@@ -546,17 +509,17 @@ impl Tally {
         self.last_token = Some(now);
     }
 
-    fn read(&mut self, response: &HttpResponse, parser: &SseParser, decoder: &ChunkDecoder) {
+    fn read(&mut self, response: &HttpResponse, body: &BodyDecoder) {
+        let chunks = body.chunks();
         self.report.bytes = response.bytes();
-        // At the end of the body they were taken before the parser was finished.
-        self.report.comments += parser.comments();
-        self.report.lines_skipped = decoder.skipped();
-        self.report.server = decoder.server();
-        self.report.ids_exact = decoder.ids_exact();
-        self.report.usage = decoder.usage();
-        self.report.finish = decoder.finish_reason(0).cloned();
+        self.report.comments = body.comments();
+        self.report.lines_skipped = chunks.skipped();
+        self.report.server = chunks.server();
+        self.report.ids_exact = chunks.ids_exact();
+        self.report.usage = chunks.usage();
+        self.report.finish = chunks.finish_reason(0).cloned();
         if self.report.request_id.is_none() {
-            self.report.request_id = decoder.request_id().map(|id| printable(id, 256));
+            self.report.request_id = chunks.request_id().map(|id| printable(id, 256));
         }
     }
 

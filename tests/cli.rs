@@ -268,7 +268,7 @@ fn tokens_prints_lines_in_the_form_that_others_build_on() {
         r#""type":"x","status":503,"tokens":2}}"#,
     );
     let no_stream = concat!(
-        r#"{"error":{"kind":"not_event_stream","message":"the body is no event stream: died","#,
+        r#"{"error":{"kind":"not_event_stream","message":"the answer is no event stream: died","#,
         r#""type":"x","status":503,"tokens":0}}"#,
     );
     let nothing = concat!(
@@ -363,7 +363,7 @@ fn stream_prints_tokens_and_reports_every_ending() {
             1,
             0,
             json!({"error": {"kind": "not_event_stream",
-                "message": "the answer is no event stream: no stream today"}}),
+                "message": "the answer is no event stream but application/json: no stream today"}}),
         ),
         (silent, &["--first-token-timeout", "0.1"], 1, 0, timer("first_token")),
         (hangs(), &["--chunk-timeout", "0.1"], 1, 1, timer("chunk")),

@@ -289,6 +289,11 @@ impl ChunkDecoder {
         self.first_skipped.as_deref()
     }
 
+    /// The terminator was seen.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
     // --- one event ---
 
     fn decode_open(
@@ -458,7 +463,8 @@ impl ChunkDecoder {
         Ok((index, tally))
     }
 
-    fn is_complete(&self) -> bool {
+    /// The terminator was seen, or a finish reason for every choice that was begun.
+    pub(crate) fn is_complete(&self) -> bool {
         let mut begun = self.choices.iter().filter(|choice| choice.begun).peekable();
         match self.state {
             State::Ended => true,
