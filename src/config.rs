@@ -121,6 +121,9 @@ pub struct Limits {
     /// Bytes of text in a stream's channel that the consumer has not taken; when full, as above. One
     /// token alone may be larger. Default 8 MiB.
     pub channel_bytes_max: usize,
+    /// Bytes of a response that are kept for a recording. What comes after them goes on to the consumer as ever, and the
+    /// recording's end is [`Unknown`](crate::recording::End::Unknown). Default 64 MiB.
+    pub recording_bytes_max: usize,
     /// Streams at the same time, each on a reader thread of its own. What happens to one more is
     /// [`WhenFull`]. Default 256.
     pub streams_max: usize,
@@ -139,6 +142,7 @@ impl Default for Limits {
             body_bytes_max: 32 << 20,
             channel_tokens_max: 1024,
             channel_bytes_max: 8 << 20,
+            recording_bytes_max: 64 << 20,
             streams_max: 256,
         }
     }

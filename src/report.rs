@@ -1,8 +1,10 @@
 //! What a stream's guard reports at the end: how it ended, what came, how fast.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::chunk::Server;
+use crate::recording::Recording;
 use crate::{Error, FinishReason, IdsExact, Usage};
 
 /// How a stream ended.
@@ -63,6 +65,9 @@ pub struct StreamReport {
     /// Time between one token and the next, as they came from the socket; `None` with fewer than two. Tokens that
     /// came in one read are no time apart.
     pub inter_token: Option<Percentiles>,
+    /// The exchange itself, if [`CompletionRequest::record`](crate::CompletionRequest::record) asked for it and an answer
+    /// came.
+    pub recording: Option<Arc<Recording>>,
 }
 
 impl StreamReport {
@@ -87,6 +92,7 @@ impl StreamReport {
             elapsed: Duration::ZERO,
             waited_for_consumer: Duration::ZERO,
             inter_token: None,
+            recording: None,
         }
     }
 

@@ -150,6 +150,7 @@ pub struct CompletionRequest {
     extras: Map<String, Value>,
     headers: Vec<(String, String)>,
     request_id: Option<String>,
+    record: bool,
 }
 
 impl CompletionRequest {
@@ -174,6 +175,7 @@ impl CompletionRequest {
             structured_output: None,
             cache_salt: None,
             cache_prompt: None,
+            record: false,
             extras: Map::new(),
             headers: Vec::new(),
             request_id: None,
@@ -224,6 +226,19 @@ impl CompletionRequest {
     pub fn cache_prompt(mut self, cache_prompt: bool) -> Self {
         self.cache_prompt = Some(cache_prompt);
         self
+    }
+
+    /// Keeps the exchange, request and response bytes with their arrival times, in
+    /// [`StreamReport::recording`](crate::StreamReport::recording): without credentials, and at most
+    /// [`recording_bytes_max`](crate::Limits::recording_bytes_max). Default off.
+    #[must_use]
+    pub fn record(mut self) -> Self {
+        self.record = true;
+        self
+    }
+
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.record
     }
 
     /// One more field of the body. It wins over the field of the same name that this request would write;
@@ -386,6 +401,7 @@ impl fmt::Debug for CompletionRequest {
             extras,
             headers,
             request_id,
+            record,
         } = self;
         let prompt = match prompt {
             Prompt::Ids(ids) => format!("{} ids", ids.len()),
@@ -403,6 +419,7 @@ impl fmt::Debug for CompletionRequest {
             .field("extras", &extras.keys().collect::<Vec<_>>())
             .field("headers", &headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .field("request_id", request_id)
+            .field("record", record)
             .finish()
     }
 }

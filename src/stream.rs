@@ -22,6 +22,7 @@ use crate::http::slot::{CancelSlot, Wait};
 use crate::http::{HttpResponse, Outgoing};
 use crate::pool::Ticket;
 use crate::queue::{Stopped, TokenSender};
+use crate::recording::Request;
 use crate::report::{Ending, Histogram, StreamReport};
 use crate::request::CompletionRequest;
 use crate::token::StreamToken;
@@ -218,7 +219,7 @@ pub(crate) fn start(
         state: Mutex::new(State { sender: Some(sender), settled: false, report: None }),
         ended: Condvar::new(),
     });
-    let reader = Reader { shared: shared.clone(), url, headers, body };
+    let reader = Reader { shared: shared.clone(), url, headers, body, record: request.is_recorded() };
     let ticket = client.pool.run(move || reader.run())?;
     let _ = shared.ticket.set(ticket);
     Ok((receiver, StreamGuard { shared, on_drop: OnDrop::default() }))
@@ -229,6 +230,7 @@ struct Reader {
     url: Uri,
     headers: HeaderMap,
     body: Vec<u8>,
+    record: bool,
 }
 
 /// Why a stream stopped short of complete.
@@ -289,20 +291,40 @@ impl Reader {
         tally: &mut Tally,
         sender: &mut Option<TokenSender>,
     ) -> Result<(Completion, Option<HttpResponse>), Broken> {
-        let Self { shared, url, headers, body } = self;
+        let Self { shared, url, headers, body, record: _ } = self;
         let (client, slot) = (&shared.client, &shared.slot);
         log::debug!("POST {}: {} bytes", url.path(), body.len());
         let outgoing = Outgoing { method: Method::POST, url, headers: headers.clone(), body };
         let mut response = client.http.send(outgoing, slot, self.wait(tally, Instant::now()))?;
         tally.head(&response, slot);
         log_head(&response, shared.started.elapsed());
-        client.check_head(&mut response).inspect_err(|_| tally.report.bytes = response.bytes())?;
+        if self.record {
+            response.record(self.recorded_request(), shared.started, client.limits.recording_bytes_max);
+        }
+        let result = self.answer(&mut response, tally, sender);
+        tally.report.bytes = response.bytes();
+        tally.report.recording = response.take_recording().map(Arc::new);
+        let (completion, at_end) = result?;
+        tally.completed(&completion);
+        Ok((completion, (!at_end).then_some(response)))
+    }
+
+    /// The answer from its head on; whether its body was read to the end.
+    fn answer(
+        &self,
+        response: &mut HttpResponse,
+        tally: &mut Tally,
+        sender: &mut Option<TokenSender>,
+    ) -> Result<(Completion, bool), Broken> {
+        let shared = &self.shared;
+        let client = &shared.client;
+        client.check_head(response)?;
         // None: cancelled in a connect that went through all the same.
         let taken = shared.take_sender().ok_or(Broken::Left(Ending::Cancelled))?;
         let sender = sender.insert(token_sender(shared, taken));
 
         let mut body = BodyDecoder::new(client.wire).limits(&client.limits);
-        let result = self.read(&mut response, &mut body, tally, sender).and_then(|at_end| {
+        let result = self.read(response, &mut body, tally, sender).and_then(|at_end| {
             let completion = body.finish().map_err(|error| match response.header("content-type") {
                 // Of a body that is no event stream, the message tells which type it came under.
                 kind @ Some(_) if body.is_other() => body.not_an_event_stream(kind),
@@ -310,13 +332,19 @@ impl Reader {
             })?;
             Ok((completion, at_end))
         });
-        tally.read(&response, &body);
+        tally.read(&body);
         if let Some(server) = body.chunks().server() {
             client.learn(server);
         }
-        let (completion, at_end) = result?;
-        tally.completed(&completion);
-        Ok((completion, (!at_end).then_some(response)))
+        result
+    }
+
+    /// The request as it may be kept: without whatever could be a credential.
+    fn recorded_request(&self) -> Request {
+        let request = Request::new("POST", self.url.path()).with_body(self.body.clone());
+        let open = self.headers.iter().filter(|(_, value)| !value.is_sensitive());
+        open.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+            .fold(request, |request, (name, value)| request.with_header(name, value))
     }
 
     /// Reads until the terminator (false) or the end of the body (true).
@@ -509,9 +537,8 @@ impl Tally {
         self.last_token = Some(now);
     }
 
-    fn read(&mut self, response: &HttpResponse, body: &BodyDecoder) {
+    fn read(&mut self, body: &BodyDecoder) {
         let chunks = body.chunks();
-        self.report.bytes = response.bytes();
         self.report.comments = body.comments();
         self.report.lines_skipped = chunks.skipped();
         self.report.server = chunks.server();

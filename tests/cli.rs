@@ -657,6 +657,29 @@ fn a_replayed_recording_streams_as_it_was() {
     std::fs::remove_file(&own).unwrap();
 }
 
+#[test]
+fn stream_keeps_the_exchange_on_success_and_on_failure() {
+    let file = std::env::temp_dir().join(format!("tokenwire-record-{}.jsonl", std::process::id()));
+    let path = file.to_string_lossy().into_owned();
+    for (script, code) in [(two_tokens(), 0), (cut_before_the_end(), 1)] {
+        let server = Server::scripted([script]).unwrap();
+        let ran = run(
+            &["stream", "--base-url", &server.url(), "--prompt-ids", "5", "--json", "--record", &path],
+            b"",
+        );
+        assert_eq!(ran.code, Some(code), "{}", ran.err);
+        let recording = Recording::load(&file).unwrap();
+        assert_eq!(recording.request().json()["prompt"], json!([5]));
+        let again = run(&["tokens", "--json"], &recording.response_body().bytes);
+        assert_eq!((again.code, again.tokens()), (Some(code), ran.tokens()));
+    }
+    std::fs::remove_file(&file).unwrap();
+    let server = Server::scripted([two_tokens()]).unwrap();
+    let ran =
+        run(&["stream", "--base-url", &server.url(), "--prompt", "a", "--record", "/no/such/folder/x"], b"");
+    assert!(ran.code != Some(0) && ran.out.starts_with("Hello world"), "{:?} {}", ran.code, ran.out);
+}
+
 // ---- usage ----
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
+use tokenwire::recording::End;
 use tokenwire::testing::{Cut, Framing, Gate, OnAccept, Script, Server, TlsIdentity};
 use tokenwire::{
     ApiClient, ApiClientBuilder, CompletionRequest, Ending, Error, ErrorKind, IdsExact, Inexact, Limit,
@@ -203,6 +204,38 @@ fn a_pooled_connection_that_the_server_has_closed_costs_nothing() {
     assert!(matches!(last, Last::Done), "{last:?}");
     assert_eq!((tokens, report.connection_reused), (hello(), false));
     assert_eq!((server.requests().len(), server.connections()), (3, 2));
+}
+
+#[test]
+fn a_recorded_exchange_has_no_credential_and_replays_to_the_same_tokens() {
+    let cut = 700;
+    for (name, script, end, tokens) in [
+        ("whole", Script::tokens(HELLO).framing(Framing::CloseDelimited), End::Unknown, 4),
+        ("broken", Script::tokens(HELLO).cut_at(cut, Cut::Fin), End::Closed, 2),
+        ("refused", Script::status(503).json(r#"{"error":"busy"}"#), End::Complete, 0),
+    ] {
+        let server = Server::scripted([script]).unwrap();
+        let client = client(&server).api_key("canary-1").header("x-any", "canary-2").build().unwrap();
+        let (receiver, guard) = client.stream(CompletionRequest::ids([7]).record()).unwrap();
+        let (received, _) = collect(&receiver);
+        let recording = guard.join().recording.unwrap();
+        assert_eq!((received.len(), recording.end()), (tokens, end), "{name}");
+        assert_eq!(recording.request().json()["prompt"], json!([7]), "{name}");
+        assert!(!recording.to_jsonl().contains("canary"), "{name}");
+
+        let replayed = tokenwire::testing::replay(&recording).unwrap();
+        let (again, last, _) = run(&self::client(&replayed).build().unwrap());
+        assert_eq!(again, received, "{name}");
+        assert_eq!(matches!(last, Last::Done), name == "whole", "{name}: {last:?}");
+    }
+
+    let server = Server::scripted([Script::tokens(HELLO)]).unwrap();
+    let mut limits = Limits::default();
+    limits.recording_bytes_max = 10;
+    let client = client(&server).limits(limits).build().unwrap();
+    let (receiver, guard) = client.stream(CompletionRequest::ids([7]).record()).unwrap();
+    assert_eq!(collect(&receiver).0, hello(), "the limit of the record is none of the stream's");
+    assert!(guard.join().recording.unwrap().pieces().is_empty());
 }
 
 #[test]

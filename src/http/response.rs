@@ -11,7 +11,8 @@ use ureq::{Body, BodyReader};
 use super::slot::{CancelSlot, Wait};
 use super::{check_encoding, fault};
 use crate::config::{Limits, Timeouts};
-use crate::error::{Error, Limit, Timer};
+use crate::error::{Error, ErrorKind, Limit, Timer};
+use crate::recording::{End, Recording, Request};
 
 /// The most that one [`HttpResponse::chunk`] returns.
 const PIECE_BYTES_MAX: usize = 16 << 10;
@@ -32,8 +33,43 @@ pub struct HttpResponse {
     limits: Limits,
     piece: Vec<u8>,
     bytes: u64,
+    tape: Option<Tape>,
     /// The first failure. Reading on after it would bring a clean end that is none.
     failed: Option<Error>,
+}
+
+/// A recording as it grows.
+struct Tape {
+    recording: Recording,
+    since: Instant,
+    /// Bytes that may still be kept.
+    left: usize,
+}
+
+impl Tape {
+    fn read(&mut self, bytes: &[u8]) {
+        // What is over the limit is not kept, and nothing after it, so that the record has no gap.
+        self.left = self.left.saturating_sub(bytes.len());
+        if self.left > 0 {
+            self.recording.push(self.since.elapsed(), bytes);
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        if self.left > 0 {
+            self.recording.finish(end, Some(self.since.elapsed()));
+        }
+    }
+}
+
+/// What a failed read says of the connection.
+fn end_of(error: &Error) -> End {
+    match error.kind() {
+        ErrorKind::Timeout(_) => End::Silent,
+        ErrorKind::Cancelled => End::ClientClosed,
+        ErrorKind::Incomplete => End::Closed,
+        _ => End::Unknown,
+    }
 }
 
 impl HttpResponse {
@@ -54,6 +90,7 @@ impl HttpResponse {
             limits,
             piece: Vec::new(),
             bytes: 0,
+            tape: None,
             failed: None,
         })
     }
@@ -142,12 +179,34 @@ impl HttpResponse {
             Ok(_) if self.slot.is_cancelled() => Error::cancelled(),
             Ok(len) => {
                 self.bytes += len as u64;
+                match &mut self.tape {
+                    Some(tape) if len == 0 => tape.end(End::Complete),
+                    Some(tape) => tape.read(&into[..len]),
+                    None => {}
+                }
                 return Ok(len);
             }
             Err(error) => fault(error.into(), &self.slot, &Timeouts::default()),
         };
+        if let Some(tape) = &mut self.tape {
+            tape.end(end_of(&error));
+        }
         self.failed = Some(error.clone());
         Err(error)
+    }
+
+    /// Keeps what is read from now on, up to `bytes_max`; `since` is when `request` was made.
+    pub(crate) fn record(&mut self, request: Request, since: Instant, bytes_max: usize) {
+        let headers =
+            self.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+        let recording = Recording::of_body(request, self.status, headers);
+        // One more than may be kept: zero left means that the limit was passed.
+        self.tape = Some(Tape { recording, since, left: bytes_max.saturating_add(1) });
+    }
+
+    /// What was recorded, if anything was to be.
+    pub(crate) fn take_recording(&mut self) -> Option<Recording> {
+        self.tape.take().map(|tape| tape.recording)
     }
 
     /// The beginning of an error's body: what comes within the limits of time and size, however it ends.

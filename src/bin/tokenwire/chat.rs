@@ -44,7 +44,7 @@ pub(crate) fn run(args: Args) -> Outcome {
         (None, text) => recorded(text.is_some(), &flags),
         (Some(url), Some(text)) => {
             let request = flags.apply_to(CompletionRequest::text(text))?;
-            turn::run(&flags.client(&url)?, request, &Interrupt::install()?, flags.json)
+            turn::run(&flags.client(&url)?, request, &Interrupt::install()?, flags.json, None)
         }
         (Some(url), None) => lines(&url, &flags),
     }
@@ -63,7 +63,7 @@ fn recorded(text_is_given: bool, flags: &StreamFlags) -> Outcome {
     let prompt: Vec<TokenId> = serde_json::from_value(asked["prompt"].clone())
         .map_err(|error| Failure::Machine(format!("the recorded prompt is no list of ids: {error}")))?;
     let request = flags.apply_to(CompletionRequest::ids(prompt))?;
-    turn::run(&flags.client(&server.url())?, request, &Interrupt::install()?, flags.json)
+    turn::run(&flags.client(&server.url())?, request, &Interrupt::install()?, flags.json, None)
 }
 
 /// A turn for each line of standard input, until it ends. A turn that fails does not end the others, but
@@ -88,7 +88,7 @@ fn lines(url: &str, flags: &StreamFlags) -> Outcome {
             continue;
         }
         let request = flags.apply_to(CompletionRequest::text(text))?;
-        match turn::run(&client, request, &interrupt, flags.json)? {
+        match turn::run(&client, request, &interrupt, flags.json, None)? {
             Exit::Cancelled => return Ok(Exit::Cancelled),
             // The first failure is the one that is told.
             Exit::Failed => exit = Some(Exit::Failed),

@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// the text are recognised; none is added. Without it, the text goes to the server as it is.
     #[arg(long, value_name = "FILE", conflicts_with = "prompt_ids")]
     tokenizer: Option<PathBuf>,
+    /// Keep the exchange in this file, without credentials, for `tokenwire replay`. An existing file is replaced.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
     #[command(flatten)]
     flags: StreamFlags,
 }
@@ -45,7 +48,7 @@ struct Prompt {
 }
 
 pub(crate) fn run(args: Args) -> Outcome {
-    let Args { base_url, prompt, tokenizer, flags } = args;
+    let Args { base_url, prompt, tokenizer, record, flags } = args;
     let client = flags.client(&base_url)?;
     let request = match (prompt.prompt_ids, prompt.text.unwrap_or_default(), tokenizer) {
         (Some(ids), _, _) => CompletionRequest::ids(ids),
@@ -55,6 +58,9 @@ pub(crate) fn run(args: Args) -> Outcome {
             CompletionRequest::ids(ids)
         }
     };
-    let request = flags.apply_to(request)?;
-    turn::run(&client, request, &Interrupt::install()?, flags.json)
+    let mut request = flags.apply_to(request)?;
+    if record.is_some() {
+        request = request.record();
+    }
+    turn::run(&client, request, &Interrupt::install()?, flags.json, record.as_deref())
 }

@@ -1,6 +1,7 @@
 //! One stream from the request to its last line, printed as it comes.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -15,12 +16,13 @@ use crate::status::Status;
 use crate::terminal::harmless;
 use crate::{Exit, Failure, Outcome};
 
-/// Streams `request` to standard output.
+/// Streams `request` to standard output, and keeps its recording, if it has one, in the file `record`.
 pub(crate) fn run(
     client: &ApiClient,
     request: CompletionRequest,
     interrupt: &Interrupt,
     json: bool,
+    record: Option<&Path>,
 ) -> Outcome {
     let started = Instant::now();
     let (tokens, guard) = match client.stream(request) {
@@ -37,6 +39,11 @@ pub(crate) fn run(
     }
     let report = guard.join();
     let interrupted = interrupt.ended();
+    // Before anything else can fail: the recording is what was asked to be kept.
+    let saved = match (record, &report.recording) {
+        (Some(file), Some(recording)) => recording.save(file),
+        _ => Ok(()),
+    };
     let newline_missing = printed?;
     if json {
         report_line(&mut out, &report)?;
@@ -45,7 +52,9 @@ pub(crate) fn run(
         out.write_all(b"\n")?;
         out.flush()?;
     }
-    Ok(tell(&report, interrupted, json))
+    let exit = tell(&report, interrupted, json);
+    saved?;
+    Ok(exit)
 }
 
 /// Prints what comes until the channel is disconnected; whether the text ended in the middle of a line.
