@@ -41,8 +41,8 @@ const UNREAD_BYTES_MAX: usize = 1 << 20;
 
 /// Why nothing more is sent on this connection.
 enum Ended {
+    /// Or the server is being dropped: a socket shut down for that reads the same.
     ClientGone,
-    ServerStopped,
     /// The server closes it, in good order.
     Closed,
     /// The same with no closing alert, as when a process is killed.
@@ -105,7 +105,6 @@ impl Connection {
                 body_bytes: self.body_bytes,
                 at: Instant::now(),
             }),
-            Ended::ServerStopped => {}
             Ended::Closed => {
                 // A client that has left already needs no alert.
                 let _ = self.stream.close_notify();
@@ -337,14 +336,12 @@ impl Connection {
         }
     }
 
-    /// Waits this long, or until the client has left or the server stops.
+    /// Waits this long, or until the client has left or the server's drop shuts the socket down. Every turn
+    /// ends with a read, which sees either.
     fn pause(&mut self, time: Duration) -> Result<(), Ended> {
         // A time beyond the clock's range is for ever.
         let until = Instant::now().checked_add(time);
         loop {
-            if self.shared.is_stopping() {
-                return Err(Ended::ServerStopped);
-            }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             match left {
                 Some(Duration::ZERO) => return Ok(()),
@@ -369,9 +366,6 @@ impl Connection {
 
     fn wait_for(&mut self, gate: &Gate) -> Result<(), Ended> {
         while !gate.wait(GATE_LOOK) {
-            if self.shared.is_stopping() {
-                return Err(Ended::ServerStopped);
-            }
             self.look()?;
         }
         Ok(())

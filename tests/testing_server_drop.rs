@@ -1,0 +1,146 @@
+//! What a dropped server leaves behind: nothing. Apart from the other tests of the server, because
+//! threads are counted over the whole process.
+#![cfg(all(feature = "testing", target_os = "linux"))]
+
+use std::collections::HashSet;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokenwire::testing::{Cut, Gate, Script, Server};
+
+/// No test waits longer for what must come. It decides nothing but that a test does not hang.
+const LONG: Duration = Duration::from_secs(30);
+
+const ASK: &[u8] = b"POST /v1/completions HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\n{}";
+
+fn connect(server: &Server) -> TcpStream {
+    let stream = TcpStream::connect(server.addr()).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+fn ask(server: &Server) -> TcpStream {
+    let mut stream = connect(server);
+    stream.write_all(ASK).unwrap();
+    stream
+}
+
+/// What comes until the end, and the end: `None` for FIN.
+fn read_to_end(stream: &mut impl Read) -> (Vec<u8>, Option<ErrorKind>) {
+    let mut got = Vec::new();
+    let end = stream.read_to_end(&mut got).err().map(|error| error.kind());
+    (got, end)
+}
+
+/// As many bytes as `wire` has, which they must equal.
+fn expect(stream: &mut impl Read, wire: &[u8]) {
+    let mut got = vec![0; wire.len()];
+    stream.read_exact(&mut got).unwrap();
+    assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(wire));
+}
+
+fn events() -> Script {
+    Script::events(["{\"a\":1}", "[DONE]"])
+}
+
+/// These tests run one after the other.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The names of all servers' threads in this process.
+fn threads() -> HashSet<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    // A thread that ends while we look has no name any more.
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.map(|name| name.trim().to_owned()).filter(|name| name.starts_with("tw-")).collect()
+}
+
+/// Waits until that many threads are there. The system takes a joined thread off its list a moment late; a leaked
+/// one stays and fails the test.
+fn expect_threads(count: usize) {
+    let begin = Instant::now();
+    while threads().len() != count {
+        assert!(begin.elapsed() < LONG, "{count} expected, there are {:?}", threads());
+        std::thread::yield_now();
+    }
+}
+
+/// On a thread of its own, so that a drop that hangs fails the test and does not hang it.
+fn drop_within(server: Server, max: Duration) {
+    let (done, dropped) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(server);
+        done.send(()).unwrap();
+    });
+    dropped.recv_timeout(max).expect("the drop returns");
+}
+
+#[test]
+fn drop_of_an_idle_server_leaves_no_thread_and_frees_its_port() {
+    let _alone = alone();
+    // An address that nothing else here binds, so that nobody takes the port in between.
+    let mut addr = SocketAddr::from(([127, 0, 0, 77], 0));
+    for _ in 0..100 {
+        let server = Server::builder().addr(addr).scripted([events()]).expect("the port is free again");
+        addr = server.addr();
+        expect(&mut ask(&server), &events().wire());
+        drop_within(server, LONG);
+        expect_threads(0);
+        assert_eq!(TcpStream::connect(addr).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    }
+}
+
+#[test]
+fn drop_ends_every_connection_and_leaves_no_thread() {
+    let _alone = alone();
+    let endless = events().repeat("x".repeat(1 << 16), u64::MAX, Duration::ZERO);
+    let scripts = [
+        events().hang(Duration::MAX),
+        events().pause(LONG * 100),
+        events().wait_for(&Gate::new()),
+        events().cut_at(30, Cut::Hang),
+        events(),
+        // Blocked in a write: nobody reads.
+        endless,
+    ];
+    let count = scripts.len();
+    let server = Server::scripted(scripts).unwrap();
+    let mut clients = Vec::new();
+    for n in 1..=count {
+        clients.push(ask(&server));
+        assert!(server.wait_for_requests(n, LONG));
+    }
+    // One that has sent half a request, and one that has sent none.
+    clients.push(connect(&server));
+    clients[count].write_all(&ASK[..10]).unwrap();
+    clients.push(connect(&server));
+    expect_threads(count + 3);
+    drop_within(server, LONG);
+    expect_threads(0);
+    for mut client in clients {
+        // Ended, one way or the other; not the client's own timeout.
+        let (_, end) = read_to_end(&mut client);
+        assert!(matches!(end, None | Some(ErrorKind::ConnectionReset)), "{end:?}");
+    }
+}
+
+#[test]
+fn a_thousand_connections_at_once_are_served_and_their_threads_end() {
+    let _alone = alone();
+    let server = Server::scripted([events().hang(Duration::MAX)]).unwrap();
+    let mut clients: Vec<_> = (0..1000).map(|_| ask(&server)).collect();
+    for client in &mut clients {
+        expect(client, &events().wire()[..30]);
+    }
+    assert_eq!(server.open_connections(), 1000);
+    drop(clients);
+    assert!(server.wait_for_disconnects(1000, LONG));
+    assert!(server.wait_for_open_connections(0, LONG));
+    drop(server);
+    expect_threads(0);
+}
