@@ -401,6 +401,11 @@ mod tests {
             ),
             ("http://h.test/v1", "http://h.test/v1/completions", "http://h.test/completion"),
             (
+                "http://h.test/proxy/v1",
+                "http://h.test/proxy/v1/completions",
+                "http://h.test/proxy/completion",
+            ),
+            (
                 " https://h.test/api/v1/ ",
                 "https://h.test/api/v1/completions",
                 "https://h.test/api/completion",
@@ -409,8 +414,10 @@ mod tests {
         ];
         for (base, api, root) in cases {
             let base = BaseUrl::new(base).unwrap();
-            assert_eq!(base.join("/completions", false).unwrap(), api);
-            assert_eq!(base.join("/completion", true).unwrap(), root);
+            for (wire, url) in [(Wire::Auto, api), (Wire::OpenAi, api), (Wire::LlamaCpp, root)] {
+                let (path, at_root) = wire.path();
+                assert_eq!(base.join(path, at_root).unwrap(), url, "{wire}");
+            }
         }
         assert!(BaseUrl::new("http://h.test/v1?key=1").is_err());
     }

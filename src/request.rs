@@ -348,36 +348,6 @@ impl CompletionRequest {
         Ok(json)
     }
 
-    /// Where a request of this wire is posted, under a base URL that ends in `/v1`: the URL without its
-    /// query. llama.cpp's and vLLM's own endpoints stand beside `/v1`, not under it.
-    ///
-    /// ```
-    /// use tokenwire::{CompletionRequest, Wire};
-    ///
-    /// let url = |wire| CompletionRequest::url("http://127.0.0.1:8000/v1/", wire);
-    /// assert_eq!(url(Wire::OpenAi), "http://127.0.0.1:8000/v1/completions");
-    /// assert_eq!(url(Wire::LlamaCpp), "http://127.0.0.1:8000/completion");
-    /// ```
-    #[must_use]
-    pub fn url(base_url: &str, wire: Wire) -> String {
-        let base = base_url.trim_end_matches('/');
-        let (path, under_root) = Self::path(wire);
-        let base = if under_root { base.strip_suffix("/v1").unwrap_or(base) } else { base };
-        format!("{base}{path}")
-    }
-
-    /// The path of a wire's endpoint, and whether it stands under the server's root (true) or under the base
-    /// URL, which ends in `/v1` (false).
-    #[must_use]
-    pub fn path(wire: Wire) -> (&'static str, bool) {
-        match wire {
-            Wire::Auto | Wire::OpenAi => ("/completions", false),
-            Wire::Chat => ("/chat/completions", false),
-            Wire::LlamaCpp => ("/completion", true),
-            Wire::VllmGenerate => ("/inference/v1/generate", true),
-        }
-    }
-
     /// llama.cpp's field for the structured output, if it has one.
     fn structured_for_llama_cpp(&self) -> Option<(&'static str, &Value)> {
         let asked = self.structured_output.as_ref()?;
@@ -560,18 +530,5 @@ mod tests {
         assert!(shown.contains("13 bytes of text") && shown.contains("api_key"), "{shown}");
         let error = CompletionRequest::ids([1]).header("api-key", "canary\n").validate().unwrap_err();
         assert!(!format!("{error:?} {error}").contains("canary"));
-    }
-
-    #[test]
-    fn urls_stand_under_the_base_or_beside_it() {
-        for (base, wire, url) in [
-            ("http://h:1/v1", Wire::Auto, "http://h:1/v1/completions"),
-            ("http://h:1/v1/", Wire::Chat, "http://h:1/v1/chat/completions"),
-            ("http://h:1/v1", Wire::VllmGenerate, "http://h:1/inference/v1/generate"),
-            ("http://h:1/proxy/v1", Wire::LlamaCpp, "http://h:1/proxy/completion"),
-            ("http://h:1", Wire::LlamaCpp, "http://h:1/completion"),
-        ] {
-            assert_eq!(CompletionRequest::url(base, wire), url);
-        }
     }
 }

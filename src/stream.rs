@@ -204,7 +204,7 @@ pub(crate) fn start(
     request: CompletionRequest,
 ) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
     request.validate()?;
-    let (path, at_root) = CompletionRequest::path(client.wire);
+    let (path, at_root) = client.wire.path();
     let (url, body) = (client.url(path, at_root)?, client.body(&request)?);
     let mut headers = client.headers(request.headers())?;
     headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));

@@ -36,6 +36,17 @@ impl Wire {
             Self::VllmGenerate => "vllm-generate",
         }
     }
+
+    /// The path of the endpoint, and whether it stands under the server's root (true) or under the base URL, which
+    /// ends in `/v1` (false).
+    pub(crate) fn path(self) -> (&'static str, bool) {
+        match self {
+            Self::Auto | Self::OpenAi => ("/completions", false),
+            Self::Chat => ("/chat/completions", false),
+            Self::LlamaCpp => ("/completion", true),
+            Self::VllmGenerate => ("/inference/v1/generate", true),
+        }
+    }
 }
 
 impl fmt::Display for Wire {
