@@ -122,8 +122,15 @@ impl CancelSlot {
         &self.woken
     }
 
-    pub(crate) fn begin_connect(&self) {
-        self.lock().phase = Phase::Connecting;
+    /// The thread is about to enter the operating system's connect. False if the request was cancelled before: that
+    /// cancel has told its caller that the thread wakes, so it must not go where nothing can wake it.
+    pub(crate) fn begin_connect(&self) -> bool {
+        let mut state = self.lock();
+        if self.is_cancelled() {
+            return false;
+        }
+        state.phase = Phase::Connecting;
+        true
     }
 
     pub(crate) fn end_connect(&self) {
@@ -253,9 +260,12 @@ mod tests {
     #[test]
     fn cancel_says_when_the_thread_is_stuck_in_connect() {
         let slot = CancelSlot::new();
-        slot.begin_connect();
+        assert!(slot.begin_connect());
         assert!(!slot.cancel());
         slot.end_connect();
+        assert!(slot.cancel());
+        // One that came first keeps the thread out: it has told its caller that the thread wakes.
+        assert!(!slot.begin_connect());
         assert!(slot.cancel());
     }
 }

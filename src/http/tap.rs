@@ -77,9 +77,6 @@ impl Connector<()> for TapConnector {
         chained: Option<()>,
     ) -> Result<Option<TapTransport>, Error> {
         let slot = current_slot();
-        if slot.as_ref().is_some_and(|slot| slot.is_cancelled()) {
-            return Err(cancelled());
-        }
         let socket: Arc<Mutex<Option<Weak<dyn ShutdownHandle>>>> = Arc::default();
         let register = {
             let (forward, socket, slot) = (details.register_shutdown.clone(), socket.clone(), slot.clone());
@@ -104,8 +101,8 @@ impl Connector<()> for TapConnector {
             run_connector: details.run_connector.clone(),
             register_shutdown: Arc::new(register),
         };
-        if let Some(slot) = &slot {
-            slot.begin_connect();
+        if slot.as_ref().is_some_and(|slot| !slot.begin_connect()) {
+            return Err(cancelled());
         }
         let connected = self.inner.connect(&details, chained);
         if let Some(slot) = &slot {
