@@ -492,6 +492,62 @@ fn nobody_listening_and_no_such_host_are_told_apart() {
     }
 }
 
+/// A listener whose queue is full: the system answers no further connect. The streams keep it so.
+fn unanswered() -> (socket2::Socket, Vec<std::net::TcpStream>, std::net::SocketAddr) {
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let mut queued = Vec::new();
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, ms(100)) {
+        queued.push(stream);
+    }
+    (listener, queued, address)
+}
+
+#[test]
+fn the_timer_that_passes_is_named_while_there_is_no_connection_too() {
+    let (_listener, _queued, address) = unanswered();
+    let silent = Server::builder().on_accept(|_| OnAccept::Hang).scripted([Script::new()]).unwrap();
+    for (place, url) in
+        [("connect", format!("http://{address}")), ("handshake", silent.url().replace("http:", "https:"))]
+    {
+        for timer in [Timer::Connect, Timer::FirstToken, Timer::Deadline] {
+            // Odd on purpose: a connect's timer is cut to milliseconds, the handshake's runs from a moment earlier.
+            let limit = Some(Duration::from_micros(150_900));
+            let timeouts = timeouts(|t| match timer {
+                Timer::Connect => t.connect = limit,
+                Timer::FirstToken => t.first_token = limit,
+                _ => t.deadline = limit,
+            });
+            let (tokens, last, _) = run(&ApiClient::builder(&url).timeouts(timeouts).build().unwrap());
+            let Last::Error(error) = last else { panic!("{place}, {timer:?}: {last:?}") };
+            assert_eq!((error.kind(), tokens.len()), (ErrorKind::Timeout(timer), 0), "{place}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_cancel_in_a_connect_ends_the_stream_at_once_and_nothing_is_sent() {
+    let (listener, queued, address) = unanswered();
+    let client = ApiClient::builder(format!("http://{address}")).build().unwrap();
+    let (receiver, guard) = start(&client);
+    thread::sleep(ms(100));
+    guard.cancel();
+    // Long before the connect's own timer, which is the default of 30 s.
+    assert!(receiver.recv_timeout(ms(10_000)).is_err_and(|error| error.is_disconnected()));
+    assert_eq!(guard.join().ending, Ending::Cancelled);
+    // Let the connect go through after all.
+    for _ in 0..queued.len() {
+        drop(listener.accept());
+    }
+    drop(queued);
+    let (mut late, _) = listener.accept().unwrap();
+    let mut sent = Vec::new();
+    std::io::Read::read_to_end(&mut late, &mut sent).unwrap();
+    assert!(sent.is_empty(), "{}", String::from_utf8_lossy(&sent));
+}
+
 #[test]
 fn a_stream_cut_at_any_byte_gives_a_prefix_and_is_complete_only_with_its_finish() {
     for framing in [Framing::Chunked, Framing::ContentLength, Framing::CloseDelimited] {

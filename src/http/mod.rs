@@ -356,12 +356,10 @@ fn is_header_count(error: &impl fmt::Debug) -> bool {
 }
 
 fn timeout(reason: Timeout, slot: &CancelSlot, timeouts: &Timeouts) -> Error {
-    if let Some(wait) = slot.passed() {
-        return Error::timeout(wait.timer, wait.limit);
-    }
-    match reason {
-        Timeout::PerWrite => Error::timeout(Timer::Write, timeouts.write.unwrap_or_default()),
-        _ => Error::timeout(Timer::Connect, timeouts.connect.unwrap_or_default()),
+    match (reason, slot.nearest_wait()) {
+        (Timeout::PerWrite, _) => Error::timeout(Timer::Write, timeouts.write.unwrap_or_default()),
+        (_, Some(wait)) => Error::timeout(wait.timer, wait.limit),
+        (_, None) => Error::timeout(Timer::Connect, timeouts.connect.unwrap_or_default()),
     }
 }
 

@@ -33,6 +33,8 @@ struct State {
     /// That connection had served an earlier request.
     reused: bool,
     wait: Option<Wait>,
+    /// The wait ends before every timer of ureq's own: a timeout is its.
+    wait_is_nearest: bool,
 }
 
 /// Where the request stands, as far as a cancel cares.
@@ -90,6 +92,7 @@ impl CancelSlot {
                 sent: false,
                 reused: false,
                 wait: None,
+                wait_is_nearest: false,
             }),
             woken,
         })
@@ -197,10 +200,14 @@ impl CancelSlot {
         Some(left)
     }
 
-    /// The wait, if its limit has passed.
-    pub(crate) fn passed(&self) -> Option<Wait> {
-        let wait = self.lock().wait?;
-        wait.left(Instant::now()).is_zero().then_some(wait)
+    pub(crate) fn set_wait_is_nearest(&self, nearest: bool) {
+        self.lock().wait_is_nearest = nearest;
+    }
+
+    /// The wait, if it was what bounded the last step. The clock is not asked: a connect comes back a little early.
+    pub(crate) fn nearest_wait(&self) -> Option<Wait> {
+        let state = self.lock();
+        state.wait.filter(|_| state.wait_is_nearest)
     }
 }
 

@@ -53,12 +53,15 @@ pub(super) fn cancelled() -> Error {
 /// take zero for one second.
 pub(super) fn cut(timeout: NextTimeout, slot: Option<&CancelSlot>) -> Result<NextTimeout, Error> {
     let mut timeout = timeout;
-    if let Some(left) = slot.and_then(CancelSlot::begin_wait) {
-        let left = left.into();
-        if left < timeout.after {
-            timeout.after = left;
-            timeout.reason = Timeout::PerRead;
+    if let Some(slot) = slot {
+        if let Some(left) = slot.begin_wait().map(Into::into) {
+            if left < timeout.after {
+                timeout.after = left;
+                timeout.reason = Timeout::PerRead;
+            }
         }
+        // No other than this function gives that reason; a connection to a proxy comes here twice.
+        slot.set_wait_is_nearest(timeout.reason == Timeout::PerRead);
     }
     if timeout.after.is_zero() { Err(Error::Timeout(timeout.reason)) } else { Ok(timeout) }
 }
