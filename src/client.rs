@@ -257,7 +257,7 @@ impl ApiClient {
         if response.status() / 100 != 2 {
             return Err(self.0.status_error(&mut response));
         }
-        let found = server_of_models(&response.text()?);
+        let found = server_of_models(&response.text_within(wait)?);
         if let Some(server) = found {
             self.0.learn(server);
         }

@@ -549,6 +549,44 @@ fn a_cancel_in_a_connect_ends_the_stream_at_once_and_nothing_is_sent() {
 }
 
 #[test]
+fn no_timer_is_outlived_by_a_body_that_is_no_stream() {
+    let hang = |status, kind, body: &str| {
+        Script::status(status).framing(Framing::CloseDelimited).body(kind, body).hang(LONG)
+    };
+    let json = r#"{"error":{"message":"came before the hang"}}"#;
+    for (name, script, kind) in [
+        ("a status", hang(503, "application/json", json), ErrorKind::Server),
+        ("a type", hang(200, "application/json", json), ErrorKind::NotEventStream),
+        ("a first byte", hang(200, "text/event-stream", json), ErrorKind::NotEventStream),
+    ] {
+        for set in
+            [|t: &mut Timeouts| t.deadline = Some(ms(300)), |t: &mut Timeouts| t.first_token = Some(ms(300))]
+        {
+            let server = Server::scripted([script.clone()]).unwrap();
+            let client = client(&server).timeouts(timeouts(set)).build().unwrap();
+            let (_, last, report) = run(&client);
+            let Last::Error(error) = last else { panic!("{name}: {last:?}") };
+            assert_eq!(error.kind(), kind, "{name}: {error}");
+            assert!(error.to_string().contains("came before the hang"), "{name}: {error}");
+            // An error's body alone may take 5 s.
+            assert!(report.elapsed < ms(3000), "{name}: {:?}", report.elapsed);
+        }
+    }
+}
+
+#[test]
+fn the_probe_takes_no_longer_than_it_says() {
+    let head = Script::status(200).header("Content-Type", "application/json");
+    let server = Server::scripted([head.repeat(" ", 1000, ms(100))]).unwrap();
+    let client = client(&server).build().unwrap();
+    let (done, answer) = mpsc::channel();
+    thread::spawn(move || done.send(client.server()));
+    // It says 5 s.
+    let error = answer.recv_timeout(LONG).expect("the probe hangs").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout(Timer::Response), "{error}");
+}
+
+#[test]
 fn a_stream_cut_at_any_byte_gives_a_prefix_and_is_complete_only_with_its_finish() {
     for framing in [Framing::Chunked, Framing::ContentLength, Framing::CloseDelimited] {
         let script = Script::tokens(HELLO).framing(framing);

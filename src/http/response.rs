@@ -155,10 +155,15 @@ impl HttpResponse {
     /// # Errors
     ///
     /// As [`chunk`](Self::chunk), and [`Limit::BodyBytes`] past 32 MiB.
-    pub fn text(mut self) -> Result<String, Error> {
+    pub fn text(self) -> Result<String, Error> {
+        let wait = Wait::each(self.timeout, Timer::Chunk);
+        self.text_within(wait)
+    }
+
+    pub(crate) fn text_within(mut self, wait: Wait) -> Result<String, Error> {
         let max = self.limits.body_bytes_max;
         let mut whole = Vec::new();
-        while let Some(piece) = self.chunk()? {
+        while let Some(piece) = self.chunk_within(Some(wait))? {
             if piece.len() > max - whole.len() {
                 return Err(Error::limit(Limit::BodyBytes, max as u64));
             }
@@ -209,9 +214,12 @@ impl HttpResponse {
         self.tape.take().map(|tape| tape.recording)
     }
 
-    /// The beginning of an error's body: what comes within the limits of time and size, however it ends.
+    /// The beginning of an error's body: what comes within the limits of time and size, and within the wait that this
+    /// response was under before, however it ends.
     pub(crate) fn error_body(&mut self) -> Vec<u8> {
-        let wait = Wait::since(Instant::now(), self.timeout.min(ERROR_BODY_WAIT_MAX), Timer::Response);
+        let now = Instant::now();
+        let own = Wait::since(now, self.timeout.min(ERROR_BODY_WAIT_MAX), Timer::Response);
+        let wait = self.slot.wait().filter(|wait| wait.left(now) < own.left(now)).unwrap_or(own);
         let max = self.limits.error_body_bytes_max;
         let mut body = Vec::new();
         while let Ok(Some(piece)) = self.chunk_within(Some(wait)) {

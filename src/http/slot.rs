@@ -190,6 +190,10 @@ impl CancelSlot {
         self.lock().wait = wait;
     }
 
+    pub(crate) fn wait(&self) -> Option<Wait> {
+        self.lock().wait
+    }
+
     /// What is left of the wait, which begins now if it had not begun; `None` without a limit.
     pub(crate) fn begin_wait(&self) -> Option<Duration> {
         let mut state = self.lock();
