@@ -17,6 +17,7 @@ use crate::http::slot::{CancelSlot, Wait};
 use crate::http::{HttpClient, HttpClientBuilder, Outgoing, check_url, header};
 use crate::pool::ReaderPool;
 use crate::request::{CompletionRequest, SamplingParams};
+use crate::retry::{Budget, RetryPolicy};
 use crate::stream::{self, StreamGuard};
 use crate::token::{StreamToken, TokenId};
 
@@ -36,6 +37,8 @@ pub(crate) struct Inner {
     pub(crate) pool: ReaderPool,
     pub(crate) timeouts: Timeouts,
     pub(crate) limits: Limits,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) retry_budget: Budget,
     pub(crate) key: Option<ApiKey>,
     pub(crate) wire: Wire,
     base: BaseUrl,
@@ -56,6 +59,7 @@ pub struct ApiClientBuilder {
     headers: Vec<(String, Redacted)>,
     timeouts: Timeouts,
     limits: Limits,
+    retry: RetryPolicy,
     when_full: WhenFull,
     http: HttpClientBuilder,
 }
@@ -122,6 +126,22 @@ impl ApiClientBuilder {
         self
     }
 
+    /// Whether and when a request that failed before its first token is sent again; see [`RetryPolicy`] for its
+    /// defaults.
+    #[must_use]
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// How often a request that failed before its first token is sent again: [`RetryPolicy::retries_max`] alone.
+    /// Default 2; 0 for never.
+    #[must_use]
+    pub fn retries(mut self, retries_max: u32) -> Self {
+        self.retry.retries_max = retries_max;
+        self
+    }
+
     /// What happens to a stream over [`Limits::streams_max`]. Default [`WhenFull::Wait`].
     #[must_use]
     pub fn when_full(mut self, policy: WhenFull) -> Self {
@@ -150,7 +170,8 @@ impl ApiClientBuilder {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput): a base URL that is not `http` or `https`, holds a user name
     /// or a query; a key or a header that HTTP cannot carry; a CA text without a certificate.
     pub fn build(self) -> Result<ApiClient, Error> {
-        let Self { base_url, key, model, wire, server, headers, timeouts, limits, when_full, http } = self;
+        let Self { base_url, key, model, wire, server, headers, timeouts, limits, retry, when_full, http } =
+            self;
         let base = BaseUrl::new(&base_url)?;
         let key = key.map(|key| ApiKey::new(&key)).transpose()?;
         if key.is_some() && base.is_plain_and_far() {
@@ -172,6 +193,8 @@ impl ApiClientBuilder {
             pool: ReaderPool::new(limits.streams_max, when_full),
             timeouts,
             limits,
+            retry,
+            retry_budget: Budget::new(retry.budget),
             key,
             wire,
             base,
@@ -196,6 +219,7 @@ impl ApiClient {
             headers: Vec::new(),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
+            retry: RetryPolicy::default(),
             when_full: WhenFull::default(),
             http: HttpClient::builder(),
         }
@@ -267,7 +291,20 @@ impl ApiClient {
 
 impl fmt::Debug for ApiClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { http: _, pool, timeouts, limits, key, wire, base, model, headers: _, server } = &*self.0;
+        let Inner {
+            http: _,
+            pool,
+            timeouts,
+            limits,
+            retry,
+            retry_budget: _,
+            key,
+            wire,
+            base,
+            model,
+            headers: _,
+            server,
+        } = &*self.0;
         f.debug_struct("ApiClient")
             .field("base", base)
             .field("model", model)
@@ -276,6 +313,7 @@ impl fmt::Debug for ApiClient {
             .field("key", key)
             .field("timeouts", timeouts)
             .field("limits", limits)
+            .field("retry", retry)
             .field("pool", pool)
             .finish_non_exhaustive()
     }

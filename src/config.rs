@@ -71,7 +71,7 @@ pub struct Timeouts {
     /// Name lookup, TCP connect and TLS handshake together. It can pass at most once per attempt. Default
     /// 30 s.
     pub connect: Option<Duration>,
-    /// From the start of the request, its connection included, to the first token. Response headers
+    /// From the start of an attempt, its connection included, to the first token. Response headers
     /// and keep-alive comments do not stop it: some servers send both at once and then queue the request for
     /// minutes. Default 600 s.
     pub first_token: Option<Duration>,

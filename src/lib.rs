@@ -100,6 +100,7 @@ mod queue;
 pub mod recording;
 mod report;
 mod request;
+mod retry;
 mod sse;
 mod sse_reader;
 mod stream;
@@ -117,6 +118,7 @@ pub use error::{Error, ErrorKind, Limit, Progress, SERVER_MESSAGE_CHARS_MAX, Ser
 pub use http::{HttpClient, HttpClientBuilder, HttpResponse};
 pub use report::{Ending, Percentiles, StreamReport};
 pub use request::{CompletionRequest, SamplingParams};
+pub use retry::RetryPolicy;
 pub use sse::{End, Event, SSE_BUFFER_KEPT_BYTES, SSE_STRAY_BYTES_MAX, SseParser, Stray};
 pub use sse_reader::SseReader;
 pub use stream::{Canceller, OnDrop, StreamGuard};

@@ -50,6 +50,8 @@ pub struct StreamReport {
     pub bytes: u64,
     /// Events whose data was not JSON. They were skipped.
     pub lines_skipped: u64,
+    /// How often the request was sent again; what stands here is of the last attempt, times apart.
+    pub retries: u32,
     /// The request went out on a connection that an earlier one had used.
     pub connection_reused: bool,
     /// Time to the head of the response.
@@ -85,6 +87,7 @@ impl StreamReport {
             comments: 0,
             bytes: 0,
             lines_skipped: 0,
+            retries: 0,
             connection_reused: false,
             head: None,
             first_token: None,

@@ -8,9 +8,9 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use ureq::http::header::{ACCEPT, HeaderValue};
 use ureq::http::{HeaderMap, Method, Uri};
 
@@ -25,6 +25,7 @@ use crate::queue::{Stopped, TokenSender};
 use crate::recording::Request;
 use crate::report::{Ending, Histogram, StreamReport};
 use crate::request::CompletionRequest;
+use crate::retry::{self, Advice};
 use crate::token::StreamToken;
 
 /// Room that is offered to each read of the socket.
@@ -190,6 +191,14 @@ impl Shared {
         self.lock().sender.take()
     }
 
+    /// Takes the sender back for another attempt, unless a cancel has come meanwhile.
+    fn give_back(&self, sender: Option<TokenSender>) {
+        let mut state = self.lock();
+        if let (false, Some(sender)) = (state.settled, sender) {
+            state.sender = Some(sender.into_sender());
+        }
+    }
+
     /// Sets the report, once.
     fn publish(&self, report: StreamReport) {
         self.lock().report.get_or_insert(report);
@@ -250,7 +259,7 @@ impl Reader {
     fn run(self) {
         let mut tally = Tally::new(self.shared.started);
         let mut sender = None;
-        let result = catch_unwind(AssertUnwindSafe(|| self.exchange(&mut tally, &mut sender)))
+        let result = catch_unwind(AssertUnwindSafe(|| self.attempts(&mut tally, &mut sender)))
             .unwrap_or_else(
                 |_| Err(Error::protocol("the reader thread panicked: a bug in tokenwire").into()),
             );
@@ -285,8 +294,43 @@ impl Reader {
         }
     }
 
-    /// The whole exchange. The response comes back with the completion if its body was not read to the end.
-    fn exchange(
+    /// Sends the request, again if it fails before its first token and the policy has it so. The response comes
+    /// back with the completion if its body was not read to the end.
+    fn attempts(
+        &self,
+        tally: &mut Tally,
+        sender: &mut Option<TokenSender>,
+    ) -> Result<(Completion, Option<HttpResponse>), Broken> {
+        let Shared { client, slot, started, .. } = &*self.shared;
+        loop {
+            let result = self.attempt(tally, sender);
+            if tally.report.first_token.is_some() {
+                client.retry_budget.refund();
+            }
+            let error = match result {
+                Err(Broken::Error(error)) if tally.report.first_token.is_none() => error,
+                result => return result,
+            };
+            let advice = std::mem::take(&mut tally.advice);
+            let wait = client.retry.wait(&error, advice, tally.report.retries, retry::random());
+            // A wait beyond the deadline would only make the answer later, and worse.
+            let in_time = |wait: &Duration| {
+                client.timeouts.deadline.is_none_or(|limit| started.elapsed().saturating_add(*wait) < limit)
+            };
+            let Some(wait) = wait.filter(in_time).filter(|_| client.retry_budget.take()) else {
+                return Err(error.into());
+            };
+            log::debug!("sending again in {wait:.3?}, after: {}", error.message());
+            self.shared.give_back(sender.take());
+            if slot.woken().recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
+                return Err(Broken::Left(Ending::Cancelled));
+            }
+            tally.next_attempt();
+        }
+    }
+
+    /// One exchange.
+    fn attempt(
         &self,
         tally: &mut Tally,
         sender: &mut Option<TokenSender>,
@@ -297,6 +341,7 @@ impl Reader {
         let outgoing = Outgoing { method: Method::POST, url, headers: headers.clone(), body };
         let mut response = client.http.send(outgoing, slot, self.wait(tally, Instant::now()))?;
         tally.head(&response, slot);
+        tally.advice = Advice::of(|name| response.header(name), SystemTime::now());
         log_head(&response, shared.started.elapsed());
         if self.record {
             response.record(self.recorded_request(), shared.started, client.limits.recording_bytes_max);
@@ -416,7 +461,8 @@ impl Reader {
         let (timeouts, started) = (&self.shared.client.timeouts, self.shared.started);
         let deadline = timeouts.deadline.map(|limit| Wait::since(started, limit, Timer::Deadline));
         let (first, second) = if tally.report.first_token.is_none() {
-            (timeouts.first_token.map(|limit| Wait::since(started, limit, Timer::FirstToken)), None)
+            let began = tally.attempt_began;
+            (timeouts.first_token.map(|limit| Wait::since(began, limit, Timer::FirstToken)), None)
         } else {
             (
                 timeouts.chunk.map(|limit| Wait::each(limit, Timer::Chunk)),
@@ -496,6 +542,9 @@ fn is_event_stream(content_type: &str) -> bool {
 /// The report as it grows, and the clocks.
 struct Tally {
     started: Instant,
+    attempt_began: Instant,
+    /// What the last answer said about sending again.
+    advice: Advice,
     report: StreamReport,
     histogram: Histogram,
     last_token: Option<Instant>,
@@ -507,11 +556,21 @@ impl Tally {
     fn new(started: Instant) -> Self {
         Self {
             started,
+            attempt_began: started,
+            advice: Advice::default(),
             report: StreamReport::new(Ending::Failed),
             histogram: Histogram::new(),
             last_token: None,
             content_since: started,
         }
+    }
+
+    /// Another attempt begins: what the failed one has left in the report goes.
+    fn next_attempt(&mut self) {
+        let retries = self.report.retries + 1;
+        self.report = StreamReport::new(Ending::Failed);
+        self.report.retries = retries;
+        self.attempt_began = Instant::now();
     }
 
     fn head(&mut self, response: &HttpResponse, slot: &CancelSlot) {
@@ -569,7 +628,7 @@ impl Tally {
     }
 
     fn into_report(self, ending: Ending) -> StreamReport {
-        let Self { started, mut report, histogram, last_token, content_since: _ } = self;
+        let Self { started, mut report, histogram, last_token, .. } = self;
         report.ending = ending;
         report.elapsed = started.elapsed();
         report.last_token = last_token.map(|last| last - started);

@@ -307,10 +307,24 @@ fn two_tokens() -> Script {
     Script::tokens([(785, "Hello"), (6722, " world")])
 }
 
+/// Without retries, unless `more` says how many.
 fn stream(server: &Server, more: &[&str]) -> Ran {
     let url = server.url();
-    let args = [&["stream", "--base-url", &url, "--prompt-ids", "1,2", "--json"], more].concat();
+    let retries: &[&str] = if more.contains(&"--retries") { &[] } else { &["--retries", "0"] };
+    let args = [&["stream", "--base-url", &url, "--prompt-ids", "1,2", "--json"], retries, more].concat();
     run(&args, b"")
+}
+
+#[test]
+fn stream_sends_again_as_often_as_it_is_told() {
+    let busy = || Script::status(503).header("retry-after-ms", "1");
+    for (retries, code) in [("0", 1), ("1", 1), ("2", 0)] {
+        let server = Server::scripted([busy(), busy(), two_tokens()]).unwrap();
+        let ran = stream(&server, &["--retries", retries]);
+        assert_eq!(ran.code, Some(code), "{}", ran.err);
+        assert_eq!(ran.last()["report"]["retries"], retries.parse::<u64>().unwrap(), "{}", ran.out);
+        assert_eq!(server.requests().len() as u64, retries.parse::<u64>().unwrap() + 1);
+    }
 }
 
 #[test]
@@ -701,7 +715,7 @@ fn what_cannot_be_used_is_told_with_code_2_before_anything_is_sent() {
         (&["stream", "--base-url", "ftp://h.test", "--prompt", "Hi"], "URL"),
         (&["stream", "--base-url", "nonsense", "--prompt", "Hi"], "URL"),
         (&["stream", "--base-url", &url, "--prompt", "Hi", "--tokenizer", "/no/such.json"], "tokenizer"),
-        (&[stream, &["--retries", "1"]].concat(), "not yet"),
+        (&[stream, &["--retries", "x"]].concat(), "--retries"),
         (&[stream, &["--resume", "1"]].concat(), "not yet"),
         (&[stream, &["--chunk-timeout", "0"]].concat(), "over 0"),
         (&[stream, &["--extra", "[1]"]].concat(), "--extra"),

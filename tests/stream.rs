@@ -12,8 +12,8 @@ use tokenwire::recording::End;
 use tokenwire::testing::{Cut, Framing, Gate, OnAccept, Script, Server, TlsIdentity};
 use tokenwire::{
     ApiClient, ApiClientBuilder, CompletionRequest, Ending, Error, ErrorKind, IdsExact, Inexact, Limit,
-    Limits, OnDrop, SamplingParams, StreamGuard, StreamReport, StreamToken, Timeouts, Timer, TokenId,
-    WhenFull, Wire,
+    Limits, OnDrop, RetryPolicy, SamplingParams, StreamGuard, StreamReport, StreamToken, Timeouts, Timer,
+    TokenId, WhenFull, Wire,
 };
 
 /// "Does not hang": nothing here takes a hundredth of it.
@@ -58,8 +58,9 @@ fn hello() -> Vec<Token> {
     HELLO.iter().map(|(id, text)| ((*text).to_owned(), Some(*id))).collect()
 }
 
+/// Without retries: what a test is about shows at once.
 fn client(server: &Server) -> ApiClientBuilder {
-    ApiClient::builder(server.url())
+    ApiClient::builder(server.url()).retries(0)
 }
 
 fn start(client: &ApiClient) -> (Receiver<StreamToken>, StreamGuard) {
@@ -485,7 +486,7 @@ fn nobody_listening_and_no_such_host_are_told_apart() {
         (format!("http://{free}"), ErrorKind::Refused),
         ("http://no-such-host.invalid/v1".to_owned(), ErrorKind::Connect),
     ] {
-        let client = ApiClient::builder(&url).build().unwrap();
+        let client = ApiClient::builder(&url).retries(0).build().unwrap();
         let (tokens, last, _) = run(&client);
         let Last::Error(error) = last else { panic!("{url}: {last:?}") };
         assert_eq!((error.kind(), tokens.len(), error.is_connect()), (kind, 0, true), "{url}: {error}");
@@ -675,6 +676,98 @@ fn a_request_that_cannot_be_sent_is_refused_before_anything_is() {
     assert_eq!(server.connections(), 0);
 }
 
+// ---- retries ----
+
+/// A client whose own waits are short.
+fn patient(server: &Server) -> ApiClient {
+    let mut policy = RetryPolicy::default();
+    policy.wait_min = ms(5);
+    let timeouts = timeouts(|t| t.first_token = Some(ms(300)));
+    ApiClient::builder(server.url()).retry(policy).timeouts(timeouts).build().unwrap()
+}
+
+#[test]
+fn what_fails_before_the_first_token_is_sent_again_and_what_fails_after_it_is_not() {
+    let busy = r#"{"error":{"message":"busy","code":503}}"#;
+    let wrong = r#"{"error":{"message":"bad id","code":400}}"#;
+    let a = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
+    // (name, the first answer, requests that the server gets)
+    let cases = [
+        ("503", Script::status(503).json(busy), 2),
+        ("429", Script::status(429).header("Retry-After", "0").json(busy), 2),
+        ("429 with milliseconds", Script::status(429).header("retry-after-ms", "1").json(busy), 2),
+        ("409", Script::status(409), 2),
+        ("400 that asks for it", Script::status(400).header("x-should-retry", "true"), 2),
+        ("503 that forbids it", Script::status(503).header("x-should-retry", "false"), 1),
+        ("400", Script::status(400).json(wrong), 1),
+        ("closed without a byte", Script::new(), 2),
+        ("reset in the head", Script::tokens(HELLO).cut_at(20, Cut::Reset), 2),
+        ("closed after the head", Script::events::<&str>([]).close(), 2),
+        ("server's error as first event", Script::events([busy, "[DONE]"]), 2),
+        ("request's error as first event", Script::events([wrong, "[DONE]"]), 1),
+        ("no first token", Script::events::<&str>([]).hang(LONG), 2),
+        ("broken after a token", Script::events([a]).close(), 1),
+        ("server's error after a token", Script::events([a, busy]), 1),
+    ];
+    for (name, script, requests) in cases {
+        let server = Server::scripted([script, Script::tokens(HELLO)]).unwrap();
+        let (tokens, last, report) = run(&patient(&server));
+        assert_eq!(server.requests().len(), requests, "{name}: {last:?} {report:?}");
+        assert_eq!(report.retries as usize, requests - 1, "{name}");
+        if requests == 2 {
+            assert!(matches!(last, Last::Done), "{name}: {last:?}");
+            assert_eq!((tokens, report.tokens, report.ids_exact), (hello(), 4, IdsExact::Yes), "{name}");
+            let requests = server.requests();
+            assert_eq!(requests[0].body, requests[1].body, "{name}");
+        } else {
+            assert!(matches!(last, Last::Error(_)), "{name}: {last:?}");
+        }
+    }
+}
+
+#[test]
+fn the_servers_wait_is_kept_and_the_deadline_does_not_let_it_begin() {
+    let wait = |ms: &str| Script::status(503).header("retry-after-ms", ms);
+    let server = Server::scripted([wait("150"), Script::tokens(HELLO)]).unwrap();
+    let (_, last, report) = run(&patient(&server));
+    assert!(matches!(last, Last::Done), "{last:?}");
+    assert!(report.elapsed >= ms(150), "{:?}", report.elapsed);
+
+    let server = Server::scripted([wait("20000"), Script::tokens(HELLO)]).unwrap();
+    let timeouts = timeouts(|t| t.deadline = Some(ms(10_000)));
+    let client = ApiClient::builder(server.url()).timeouts(timeouts).build().unwrap();
+    let (_, last, report) = run(&client);
+    assert!(matches!(&last, Last::Error(e) if e.status() == Some(503)), "{last:?}");
+    assert!(report.elapsed < ms(9_000), "it waited for the deadline");
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
+fn a_cancel_ends_the_wait_before_a_retry_and_nothing_is_sent() {
+    let server = Server::scripted([Script::status(503).header("Retry-After", "25")]).unwrap();
+    let (receiver, guard) = start(&patient(&server));
+    assert!(server.wait_for_requests(1, LONG));
+    thread::sleep(ms(50));
+    let began = Instant::now();
+    guard.cancel();
+    assert!(matches!(collect(&receiver), (_, Last::Nothing)));
+    assert_eq!(guard.join().ending, Ending::Cancelled);
+    assert!(began.elapsed() < ms(10_000), "it waited for the server's wait");
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
+fn a_total_outage_gets_at_most_a_fifth_more_requests() {
+    let server = Server::scripted([Script::status(503)]).unwrap();
+    let client = patient(&server);
+    let streams: Vec<_> = (0..100).map(|_| start(&client)).collect();
+    for (receiver, _guard) in &streams {
+        assert!(matches!(collect(receiver), (_, Last::Error(e)) if e.status() == Some(503)));
+    }
+    let sent = server.requests().len();
+    assert!((101..=120).contains(&sent), "{sent} requests for 100 streams");
+}
+
 // ---- guard ----
 
 /// A server that sends one token and then waits.
@@ -732,7 +825,7 @@ fn cancel_works_while_nothing_has_come_back_yet() {
         .unwrap();
         let url =
             if phase == "TLS handshake" { server.url().replace("http:", "https:") } else { server.url() };
-        let client = ApiClient::builder(url).build().unwrap();
+        let client = ApiClient::builder(url).retries(0).build().unwrap();
         let (receiver, guard) = start(&client);
         let began = Instant::now();
         while server.connections() == 0 {

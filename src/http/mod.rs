@@ -248,7 +248,7 @@ impl HttpClient {
         outgoing.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let mut stale_retries = 0;
         loop {
-            slot.set_wait(wait);
+            slot.begin(wait);
             let error = match tap::with_slot(slot, || self.call(&outgoing)) {
                 Ok(response) if slot.is_cancelled() => {
                     drop(response);

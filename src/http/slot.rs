@@ -161,6 +161,12 @@ impl CancelSlot {
         state.phase = Phase::Idle;
     }
 
+    /// A request begins, the first of this slot or another attempt.
+    pub(crate) fn begin(&self, wait: Option<Wait>) {
+        let mut state = self.lock();
+        (state.sent, state.reused, state.wait) = (false, false, wait);
+    }
+
     /// The request is about to go out; `reused`: on a connection that served an earlier one.
     pub(crate) fn set_sent(&self, reused: bool) {
         let mut state = self.lock();

@@ -85,8 +85,8 @@ pub(crate) struct StreamFlags {
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = TIMERS)]
     deadline: Option<Duration>,
 
-    /// How often a request that failed before its first token is sent again; not yet more than 0, never.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = only_zero, help_heading = FAILURE)]
+    /// How often a request that failed before its first token is sent again; 0 for never.
+    #[arg(long, value_name = "N", default_value_t = 2, help_heading = FAILURE)]
     retries: u32,
     /// How often a stream that broke off is taken up again; not yet more than 0, never.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = only_zero, help_heading = FAILURE)]
@@ -120,7 +120,8 @@ impl StreamFlags {
         timeouts.content = self.content_timeout.or(timeouts.content);
         timeouts.deadline = self.deadline.or(timeouts.deadline);
 
-        let mut builder = ApiClient::builder(base_url).wire(self.wire).timeouts(timeouts);
+        let mut builder =
+            ApiClient::builder(base_url).wire(self.wire).timeouts(timeouts).retries(self.retries);
         if let Some(model) = &self.model {
             builder = builder.model(model);
         }
