@@ -238,7 +238,7 @@ mod tests {
             let result = sending.join().unwrap();
             assert_eq!(Some(result.err()), expected, "{reason}");
             if let Ok(waited) = result {
-                assert!(waited >= Duration::from_millis(10), "{reason}: {waited:?}");
+                assert!(!waited.is_zero(), "{reason}");
             }
         }
     }

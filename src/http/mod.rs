@@ -246,10 +246,11 @@ impl HttpClient {
         }
         outgoing.headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
         outgoing.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let hidden = tap::hide(&mut outgoing.headers);
         let mut stale_retries = 0;
         loop {
             slot.begin(wait);
-            let error = match tap::with_slot(slot, || self.call(&outgoing)) {
+            let error = match tap::with_slot(slot, hidden.clone(), || self.call(&outgoing)) {
                 Ok(response) if slot.is_cancelled() => {
                     drop(response);
                     return Err(Error::cancelled());
@@ -307,7 +308,7 @@ pub(crate) fn check_url(url: &str) -> Result<Uri, Error> {
     Ok(uri)
 }
 
-/// A header that can be sent. Credentials are marked, so that ureq's own log leaves them out.
+/// A header that can be sent. Whatever may be a credential is marked, and so kept from ureq and its log.
 pub(crate) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Error> {
     let bad = |what: &str| {
         let name = crate::error::printable(name, 64);
@@ -315,7 +316,19 @@ pub(crate) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue
     };
     let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad("name"))?;
     let mut value = HeaderValue::from_str(value.trim()).map_err(|_| bad("value"))?;
-    let plain = ["accept", "x-request-id", "traceparent", "user-agent", "content-type"];
+    let plain = [
+        "accept",
+        "x-request-id",
+        "traceparent",
+        "user-agent",
+        "content-type",
+        // These ureq acts upon, so that it must see them.
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "transfer-encoding",
+    ];
     value.set_sensitive(!plain.contains(&parsed.as_str()));
     Ok((parsed, value))
 }

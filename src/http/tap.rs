@@ -6,6 +6,7 @@
 //! | a limit that changes during the response | every wait is cut to the slot's [`Wait`](super::slot::Wait) |
 //! | silence that framing bytes do not break | that limit is for all socket reads of one body read together |
 //! | was the connection used before? | the transport remembers |
+//! | credentials in no log | ureq is given stars, the values are put in as the head goes out |
 //!
 //! The slot travels in a thread-local, set for the length of the call: ureq runs resolver, connector and
 //! transport on the calling thread, and has no per-request extension point that reaches a pooled
@@ -17,6 +18,8 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use ureq::http::HeaderMap;
+use ureq::http::header::{HeaderName, HeaderValue};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, ShutdownHandle, Transport,
 };
@@ -24,24 +27,66 @@ use ureq::{Error, Timeout};
 
 use super::slot::CancelSlot;
 
-thread_local! {
-    static CURRENT: RefCell<Option<Arc<CancelSlot>>> = const { RefCell::new(None) };
+/// Headers whose values ureq is not given: ureq-proto logs the whole head of a request at trace.
+pub(super) type Hidden = Vec<(HeaderName, HeaderValue)>;
+
+struct Current {
+    slot: Arc<CancelSlot>,
+    /// Those that have not gone out yet.
+    hidden: Hidden,
 }
 
-/// Runs `call` with `slot` as the slot of every request that it makes on this thread.
-pub(crate) fn with_slot<T>(slot: &Arc<CancelSlot>, call: impl FnOnce() -> T) -> T {
-    struct Reset(Option<Arc<CancelSlot>>);
+thread_local! {
+    static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
+}
+
+/// Runs `call` with `slot` as the slot of the request that it makes on this thread, and `hidden` as values of
+/// its headers.
+pub(super) fn with_slot<T>(slot: &Arc<CancelSlot>, hidden: Hidden, call: impl FnOnce() -> T) -> T {
+    struct Reset(Option<Current>);
     impl Drop for Reset {
         fn drop(&mut self) {
             CURRENT.with(|current| *current.borrow_mut() = self.0.take());
         }
     }
-    let _reset = Reset(CURRENT.with(|current| current.borrow_mut().replace(slot.clone())));
+    let new = Current { slot: slot.clone(), hidden };
+    let _reset = Reset(CURRENT.with(|current| current.borrow_mut().replace(new)));
     call()
 }
 
 pub(super) fn current_slot() -> Option<Arc<CancelSlot>> {
-    CURRENT.with(|current| current.borrow().clone())
+    CURRENT.with(|current| current.borrow().as_ref().map(|current| current.slot.clone()))
+}
+
+/// Takes the credentials out of `head`: each value that is marked as one becomes stars, as many as it has bytes.
+pub(super) fn hide(head: &mut HeaderMap) -> Hidden {
+    let mut hidden = Vec::new();
+    for (name, value) in head.iter_mut().filter(|(_, value)| value.is_sensitive()) {
+        if let Ok(mut stars) = HeaderValue::from_str(&"*".repeat(value.len())) {
+            stars.set_sensitive(true);
+            hidden.push((name.clone(), std::mem::replace(value, stars)));
+        }
+    }
+    hidden
+}
+
+/// Puts the values back into what goes out. ureq writes no header into two buffers.
+fn reveal(output: &mut [u8], hidden: &mut Hidden) {
+    if hidden.is_empty() {
+        return;
+    }
+    for line in output.split_mut(|byte| *byte == b'\n') {
+        let is_of = |(name, value): &(HeaderName, HeaderValue)| {
+            let rest = line.strip_prefix(name.as_str().as_bytes()).and_then(|rest| rest.strip_prefix(b": "));
+            rest.is_some_and(|rest| {
+                rest.len() == value.len() + 1 && rest[..value.len()].iter().all(|b| *b == b'*')
+            })
+        };
+        if let Some((name, value)) = hidden.iter().position(is_of).map(|place| hidden.remove(place)) {
+            let start = name.as_str().len() + 2;
+            line[start..start + value.len()].copy_from_slice(value.as_bytes());
+        }
+    }
 }
 
 /// What ureq is told when the slot is cancelled. Nobody reads it: the caller asks the slot first.
@@ -141,6 +186,11 @@ impl Transport for TapTransport {
                 self.slot = Some(slot);
             }
         }
+        CURRENT.with(|current| {
+            if let Some(current) = &mut *current.borrow_mut() {
+                reveal(&mut self.inner.buffers().output()[..amount], &mut current.hidden);
+            }
+        });
         self.inner.transmit_output(amount, cut(timeout, self.slot.as_deref())?)
     }
 

@@ -1,0 +1,67 @@
+//! What is logged, at every level, by this crate and by those below it. In a file of its own, because a process has one log.
+
+#![cfg(feature = "testing")]
+
+use std::sync::Mutex;
+
+use tokenwire::testing::{Script, Server};
+use tokenwire::{ApiClient, HttpClient, SamplingParams};
+
+const KEY: &str = "sk-canary-0123456789-0123456789";
+const HEADER: &str = "canary-abcdefghijklmnopqrst";
+
+static LINES: Mutex<String> = Mutex::new(String::new());
+
+struct Sink;
+
+impl log::Log for Sink {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = record.args().to_string();
+        let mut lines = LINES.lock().unwrap();
+        // ureq-proto logs what it sends in rows of 16 bytes, in hex and as text: the text is put together again.
+        let row = record.target().starts_with("ureq_proto").then(|| line.get(line.len().wrapping_sub(16)..));
+        match row.flatten() {
+            Some(text) => lines.push_str(text),
+            None => *lines += &format!("\n{line}\n"),
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn no_credential_is_in_any_log_line_and_all_reach_the_server() {
+    log::set_logger(&Sink).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
+    let script = Script::tokens([(1, "a")]);
+    let server = Server::scripted([script.clone(), Script::new(), script]).unwrap();
+    let client =
+        ApiClient::builder(server.url()).api_key(KEY).header("x-api-key", HEADER).header("x-empty", "");
+    let client = client.build().unwrap();
+    // The second is sent twice: its pooled connection is closed by the server.
+    for _ in 0..2 {
+        let (tokens, guard) = client.stream_completion(&[1], SamplingParams::default(), None).unwrap();
+        assert!(guard.join().error.is_none());
+        assert_eq!(tokens.iter().count(), 2);
+        std::thread::sleep(std::time::Duration::from_millis(60));
+    }
+    let http = HttpClient::new().unwrap();
+    http.get(&server.url(), &[("x-api-key", HEADER), ("x-api-key", KEY), ("connection", "close")]).unwrap();
+
+    let requests = server.requests();
+    assert_eq!(requests.len(), 4);
+    for request in &requests[..3] {
+        assert_eq!(request.header("authorization"), Some(format!("Bearer {KEY}").as_str()));
+        assert_eq!((request.header("x-api-key"), request.header("x-empty")), (Some(HEADER), Some("")));
+    }
+    let sent: Vec<_> = requests[3].headers.iter().filter(|(name, _)| name == "x-api-key").collect();
+    assert!(sent.len() == 2 && sent[0].1 == HEADER && sent[1].1 == KEY, "{sent:?}");
+
+    let lines = LINES.lock().unwrap();
+    assert!(lines.contains("POST./v1/completions") && lines.contains("authorization:"), "nothing was logged");
+    assert!(!lines.contains("canary"), "{lines}");
+}
