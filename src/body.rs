@@ -103,16 +103,20 @@ impl BodyDecoder {
     /// The first `len` bytes of [`space`](Self::space) are the next piece.
     pub fn filled(&mut self, len: usize) {
         if !matches!(self.kind, Kind::Events) {
-            let piece = &self.parser.free()[..len];
+            let mut piece = self.parser.free();
+            piece = &piece[..len.min(piece.len())];
             if let Kind::Unknown = self.kind {
-                match piece.iter().find(|byte| !byte.is_ascii_whitespace()) {
+                // White space before it is not kept: it would count against the limit in some cuts and not in others.
+                let start = piece.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(piece.len());
+                piece = &piece[start..];
+                match piece.first() {
                     Some(b'{' | b'<') => self.kind = Kind::Other(Vec::new()),
                     Some(_) => self.kind = Kind::Events,
                     None => {}
                 }
             }
             if let Kind::Other(body) = &mut self.kind {
-                body.extend_from_slice(&piece[..len.min(self.error_body_bytes_max - body.len())]);
+                body.extend_from_slice(&piece[..piece.len().min(self.error_body_bytes_max - body.len())]);
                 return;
             }
         }
@@ -276,6 +280,7 @@ mod tests {
                 "not_event_stream",
                 "long",
             ),
+            (format!("{}<title>far</title>", " \n".repeat(28)), "", "not_event_stream", "far"),
             ("\n<html><title>502</title></html>".to_owned(), "", "not_event_stream", "502"),
             (format!("{a}\n\ndata: {}\n\n", "x".repeat(400)), "a", "limit", "event_bytes_max"),
             (String::new(), "", "incomplete", ""),
