@@ -588,6 +588,24 @@ fn the_probe_takes_no_longer_than_it_says() {
 }
 
 #[test]
+fn a_proxy_that_says_no_is_a_failure_to_connect() {
+    for answer in ["HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n", ""] {
+        let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", proxy.local_addr().unwrap());
+        thread::spawn(move || {
+            use std::io::{Read, Write};
+            let (mut stream, _) = proxy.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+        });
+        let client = ApiClient::builder("http://model.test/v1").proxy(url).build().unwrap();
+        let (_, last, _) = run(&client);
+        let Last::Error(error) = last else { panic!("{answer:?}: {last:?}") };
+        assert!(error.kind() == ErrorKind::Connect && error.is_connect(), "{answer:?}: {error:?}");
+    }
+}
+
+#[test]
 fn a_stream_cut_at_any_byte_gives_a_prefix_and_is_complete_only_with_its_finish() {
     for framing in [Framing::Chunked, Framing::ContentLength, Framing::CloseDelimited] {
         let script = Script::tokens(HELLO).framing(framing);

@@ -138,6 +138,8 @@ impl CancelSlot {
 
     pub(crate) fn end_connect(&self) {
         let mut state = self.lock();
+        // What went out until now was for a proxy, or on a stale connection before this one.
+        (state.sent, state.reused) = (false, false);
         if state.phase == Phase::Connecting {
             state.phase = Phase::Idle;
         }
