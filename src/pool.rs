@@ -3,6 +3,7 @@
 //! A thread per stream is what blocking reads need; the pool is there for the bound, which a program that
 //! embeds the library wants, and to spare a busy one the making of threads.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +20,23 @@ const IDLE_MAX: Duration = Duration::from_secs(10);
 /// and 256 KiB in a debug build; the rest is for RSA chains, a panic's backtrace and the program's log sink.
 const STACK_BYTES: usize = 512 << 10;
 
-type Job = Box<dyn FnOnce() + Send>;
+type Job = Box<dyn FnOnce(&Seat<'_>) + Send>;
+
+/// A job's place on its thread.
+pub(crate) struct Seat<'a> {
+    pool: &'a Inner,
+    ending: Cell<bool>,
+}
+
+impl Seat<'_> {
+    /// What the job is for is over, it only tidies up. [`WhenFull::Fail`] does not count it any more: who has seen the end
+    /// of a stream may ask for the next one.
+    pub(crate) fn ending(&self) {
+        if !self.ending.replace(true) {
+            self.pool.lock().ending += 1;
+        }
+    }
+}
 
 /// Names a job that was handed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +59,8 @@ struct State {
     threads: usize,
     /// Those of them that wait for a job.
     idle: usize,
+    /// Those of them whose job is as good as over.
+    ending: usize,
     next_ticket: u64,
     closed: bool,
 }
@@ -55,7 +74,7 @@ impl ReaderPool {
 
     /// Hands `job` to a thread, an idle one if there is one; or has it wait for its turn, or refuses it, when as
     /// many as allowed are busy.
-    pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<Ticket, Error> {
+    pub(crate) fn run(&self, job: impl FnOnce(&Seat<'_>) + Send + 'static) -> Result<Ticket, Error> {
         let mut state = self.0.lock();
         let ticket = Ticket(state.next_ticket);
         state.next_ticket += 1;
@@ -66,7 +85,7 @@ impl ReaderPool {
                         .with_source(error));
                 }
                 state.threads += 1;
-            } else if self.0.when_full == WhenFull::Fail {
+            } else if self.0.when_full == WhenFull::Fail && state.idle + state.ending <= state.waiting.len() {
                 return Err(Error::limit(Limit::Streams, self.0.threads_max as u64));
             }
         }
@@ -111,8 +130,10 @@ impl Inner {
             if let Some((_, job)) = state.waiting.pop_front() {
                 drop(state);
                 // A panic is a bug; it must cost one stream, not the count of threads. The hook has printed it.
-                let _ = catch_unwind(AssertUnwindSafe(job));
+                let seat = Seat { pool: self, ending: Cell::new(false) };
+                let _ = catch_unwind(AssertUnwindSafe(|| job(&seat)));
                 state = self.lock();
+                state.ending -= usize::from(seat.ending.get());
                 continue;
             }
             if state.closed {
@@ -151,9 +172,9 @@ mod tests {
     const LONG: Duration = Duration::from_secs(20);
 
     /// A job that says that it runs and ends when it is told to.
-    fn job(name: u32, started: &Sender<u32>, go: &Receiver<()>) -> impl FnOnce() + Send + use<> {
+    fn job(name: u32, started: &Sender<u32>, go: &Receiver<()>) -> impl FnOnce(&Seat<'_>) + Send + use<> {
         let (started, go) = (started.clone(), go.clone());
-        move || {
+        move |_: &Seat<'_>| {
             started.send(name).unwrap();
             let _ = go.recv();
         }
@@ -210,9 +231,9 @@ mod tests {
     #[test]
     fn a_panicking_job_costs_nothing_but_itself() {
         let pool = ReaderPool::new(1, WhenFull::Wait);
-        pool.run(|| std::panic::resume_unwind(Box::new("a bug"))).unwrap();
+        pool.run(|_| std::panic::resume_unwind(Box::new("a bug"))).unwrap();
         let (done, finished) = bounded(1);
-        pool.run(move || done.send(()).unwrap()).unwrap();
+        pool.run(move |_| done.send(()).unwrap()).unwrap();
         finished.recv_timeout(LONG).unwrap();
     }
 }

@@ -20,7 +20,7 @@ use crate::client::Inner;
 use crate::error::{Error, Progress, Timer, printable};
 use crate::http::slot::{CancelSlot, Wait};
 use crate::http::{HttpResponse, Outgoing};
-use crate::pool::Ticket;
+use crate::pool::{Seat, Ticket};
 use crate::queue::{Stopped, TokenSender};
 use crate::recording::Request;
 use crate::report::{Ending, Histogram, StreamReport};
@@ -229,7 +229,7 @@ pub(crate) fn start(
         ended: Condvar::new(),
     });
     let reader = Reader { shared: shared.clone(), url, headers, body, record: request.is_recorded() };
-    let ticket = client.pool.run(move || reader.run())?;
+    let ticket = client.pool.run(move |seat| reader.run(seat))?;
     let _ = shared.ticket.set(ticket);
     Ok((receiver, StreamGuard { shared, on_drop: OnDrop::default() }))
 }
@@ -256,7 +256,7 @@ impl From<Error> for Broken {
 }
 
 impl Reader {
-    fn run(self) {
+    fn run(self, seat: &Seat<'_>) {
         let mut tally = Tally::new(self.shared.started);
         let mut sender = None;
         let result = catch_unwind(AssertUnwindSafe(|| self.attempts(&mut tally, &mut sender)))
@@ -265,6 +265,7 @@ impl Reader {
             );
         let Self { shared, .. } = self;
         let settled = shared.settle();
+        seat.ending();
         // The stream failed before its head came, or it was cancelled and the sender is gone already.
         let sender = sender.or_else(|| shared.take_sender().map(|sender| token_sender(&shared, sender)));
         if let Some(sender) = &sender {
@@ -283,7 +284,8 @@ impl Reader {
             }
         };
         let report = tally.into_report(ending);
-        log_end(&report);
+        // A log sink is the program's own; if it panics, the end is told all the same.
+        let _ = catch_unwind(AssertUnwindSafe(|| log_end(&report)));
         if let (Some(sender), Some(last)) = (sender, last) {
             sender.send_last(last);
         }

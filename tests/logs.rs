@@ -3,6 +3,8 @@
 #![cfg(feature = "testing")]
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokenwire::testing::{Script, Server};
 use tokenwire::{ApiClient, HttpClient, SamplingParams};
@@ -11,6 +13,7 @@ const KEY: &str = "sk-canary-0123456789-0123456789";
 const HEADER: &str = "canary-abcdefghijklmnopqrst";
 
 static LINES: Mutex<String> = Mutex::new(String::new());
+static PANICS: AtomicBool = AtomicBool::new(false);
 
 struct Sink;
 
@@ -21,6 +24,7 @@ impl log::Log for Sink {
 
     fn log(&self, record: &log::Record<'_>) {
         let line = record.args().to_string();
+        assert!(!line.contains("stream ended") || !PANICS.load(Ordering::Relaxed), "a sink with a fault");
         let mut lines = LINES.lock().unwrap();
         // ureq-proto logs what it sends in rows of 16 bytes, in hex and as text: the text is put together again.
         let row = record.target().starts_with("ureq_proto").then(|| line.get(line.len().wrapping_sub(16)..));
@@ -47,7 +51,7 @@ fn no_credential_is_in_any_log_line_and_all_reach_the_server() {
         let (tokens, guard) = client.stream_completion(&[1], SamplingParams::default(), None).unwrap();
         assert!(guard.join().error.is_none());
         assert_eq!(tokens.iter().count(), 2);
-        std::thread::sleep(std::time::Duration::from_millis(60));
+        std::thread::sleep(Duration::from_millis(60));
     }
     let http = HttpClient::new().unwrap();
     http.get(&server.url(), &[("x-api-key", HEADER), ("x-api-key", KEY), ("connection", "close")]).unwrap();
@@ -64,4 +68,13 @@ fn no_credential_is_in_any_log_line_and_all_reach_the_server() {
     let lines = LINES.lock().unwrap();
     assert!(lines.contains("POST./v1/completions") && lines.contains("authorization:"), "nothing was logged");
     assert!(!lines.contains("canary"), "{lines}");
+    drop(lines);
+
+    // A sink that panics costs its line, not the stream's end.
+    PANICS.store(true, Ordering::Relaxed);
+    let (tokens, guard) = client.stream_completion(&[1], SamplingParams::default(), None).unwrap();
+    let (done, report) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(guard.join()));
+    let report = report.recv_timeout(Duration::from_secs(30)).expect("the join hangs");
+    assert_eq!((report.ending, tokens.iter().count()), (tokenwire::Ending::Complete, 2));
 }

@@ -937,6 +937,19 @@ fn over_the_bound_a_stream_waits_its_turn_or_fails_and_can_be_cancelled_unsent()
     let (_receiver, _guard) = start(&client);
     let error = client.stream_completion(&[1], SamplingParams::default(), None).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Limit(Limit::Streams));
+
+    // A stream whose end was seen does not count, though its thread still drains the connection or is on its way back.
+    let server = Server::scripted([Script::tokens(HELLO).pause(ms(30))]).unwrap();
+    let client = self::client(&server).limits(limits).when_full(WhenFull::Fail).build().unwrap();
+    for n in 0..20 {
+        let (receiver, guard) = start(&client);
+        if n % 2 == 0 {
+            assert!(matches!(collect(&receiver), (_, Last::Done)));
+        } else {
+            guard.cancel();
+            guard.join();
+        }
+    }
 }
 
 #[test]
