@@ -270,6 +270,7 @@ mod tests {
             (format!("{a}\n\nerror: {{\"message\":\"old\"}}\n\ndata: [DONE]\n\n"), "a", "server", "old"),
             (format!("{a}\n\n{{\"x\":1}}\n\n{{\"error\":\"raw\"}}\n\n{a}\n\n"), "a", "server", "raw"),
             (format!("{a}\n\n{a}\n{{\"error\":\"in a block\"}}\n\n"), "a", "server", "in a block"),
+            (format!("{a}\n\n{{\"object\":\"error\",\"message\":\"typed\"}}\n\n"), "a", "server", "typed"),
             (format!("{a}\n\n{{\"error\":\"last\"}}"), "a", "server", "last"),
             (format!("{a}\n\ndata: [DONE]\n\n{{\"error\":\"late\"}}\n\n{a}\n\n"), "a", "complete None", ""),
             (format!("{a}\n\n{{\"harmless\":1}}\n{stop}\n\n"), "az", "complete Some(Stop)", ""),

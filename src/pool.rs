@@ -170,6 +170,7 @@ mod tests {
     use super::*;
 
     const LONG: Duration = Duration::from_secs(20);
+    const SOON: Duration = Duration::from_secs(6);
 
     /// A job that says that it runs and ends when it is told to.
     fn job(name: u32, started: &Sender<u32>, go: &Receiver<()>) -> impl FnOnce(&Seat<'_>) + Send + use<> {
@@ -180,8 +181,8 @@ mod tests {
         }
     }
 
-    fn until(what: &str, mut done: impl FnMut() -> bool) {
-        let end = std::time::Instant::now() + LONG;
+    fn until(what: &str, within: Duration, mut done: impl FnMut() -> bool) {
+        let end = std::time::Instant::now() + within;
         while !done() {
             assert!(std::time::Instant::now() < end, "{what} did not happen");
             thread::sleep(Duration::from_millis(1));
@@ -207,7 +208,9 @@ mod tests {
         drop(go);
         let inner = pool.0.clone();
         drop(pool);
-        until("the end of all threads", || inner.lock().threads == 0);
+        // Not by their idle time, which is longer.
+        assert!(SOON < IDLE_MAX);
+        until("the end of all threads", SOON, || inner.lock().threads == 0);
     }
 
     #[test]
@@ -226,6 +229,25 @@ mod tests {
         assert!(!waiting.withdraw(first) && waiting.withdraw(second) && !waiting.withdraw(second));
         drop((go, refusing, waiting, started));
         assert_eq!(starts.into_iter().count(), 0);
+    }
+
+    #[test]
+    fn one_idle_thread_does_not_keep_a_second_job_waiting() {
+        let ((started, starts), (go, gate)) = (unbounded(), bounded::<()>(0));
+        let pool = ReaderPool::new(2, WhenFull::Wait);
+        pool.run(|_| {}).unwrap();
+        until("an idle thread", LONG, || pool.0.lock().idle == 1);
+        // Under the lock of neither: the second is asked for before the idle thread has taken the first.
+        for name in 0..2 {
+            pool.run(job(name, &started, &gate)).unwrap();
+        }
+        for _ in 0..2 {
+            starts.recv_timeout(LONG).expect("both run");
+        }
+        drop(go);
+        let (done, finished) = bounded(1);
+        ReaderPool::new(0, WhenFull::Wait).run(move |_| done.send(()).unwrap()).unwrap();
+        finished.recv_timeout(LONG).expect("zero is taken for one");
     }
 
     #[test]

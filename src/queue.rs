@@ -193,6 +193,7 @@ mod tests {
         let cases = [
             (4, 1000, "abc", 4),
             (1000, 10, "abc", 3),
+            (1000, 9, "abc", 3),
             (1000, 2, "abc", 1), // alone it may be larger
             (1, 0, "", 1),
             (0, 1000, "a", 1), // zero is taken for one

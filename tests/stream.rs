@@ -93,6 +93,16 @@ fn unended() -> Script {
     Script::events(events).write(": bye\n\ndata: [DONE]")
 }
 
+/// The tokens under this content type, or under none.
+fn typed(content_type: &str) -> Script {
+    let wire = Script::tokens(HELLO).framing(Framing::CloseDelimited).wire();
+    let wire = String::from_utf8(wire).unwrap();
+    let (_, body) = wire.split_once("\r\n\r\n").unwrap();
+    let header =
+        if content_type.is_empty() { String::new() } else { format!("content-type: {content_type}\r\n") };
+    Script::raw(format!("HTTP/1.1 200 OK\r\n{header}connection: close\r\n\r\n{body}"))
+}
+
 #[test]
 fn tokens_arrive_with_the_servers_ids_and_the_report_tells_the_rest() {
     let cases = [
@@ -101,6 +111,8 @@ fn tokens_arrive_with_the_servers_ids_and_the_report_tells_the_rest() {
         ("close-delimited", Wire::OpenAi, Script::tokens(HELLO).framing(Framing::CloseDelimited)),
         ("with a length", Wire::OpenAi, Script::tokens(HELLO).framing(Framing::ContentLength)),
         ("a terminator without its blank line", Wire::OpenAi, unended()),
+        ("a type with a parameter", Wire::Auto, typed("Text/Event-Stream; charset=utf-8")),
+        ("no type", Wire::Auto, typed("")),
         ("a byte at a time", Wire::OpenAi, Script::tokens(HELLO).slowly(1, Duration::ZERO)),
     ];
     for (name, wire, script) in cases {
@@ -111,6 +123,7 @@ fn tokens_arrive_with_the_servers_ids_and_the_report_tells_the_rest() {
         assert!(matches!(last, Last::Done), "{name}: {last:?}");
         assert_eq!((report.ending, report.ids_exact), (Ending::Complete, IdsExact::Yes), "{name}");
         assert_eq!((report.tokens, report.usage.unwrap().completion_tokens), (4, 4), "{name}");
+        assert!(report.inter_token.is_some() && report.events >= 5, "{name}: {} events", report.events);
         let unended = name.contains("terminator");
         assert_eq!(report.finish.map(|f| f.to_string()).as_deref(), (!unended).then_some("stop"), "{name}");
         assert_eq!(report.comments, u64::from(unended), "{name}");
@@ -318,6 +331,17 @@ fn faults() -> Vec<Fault> {
             "text/plain",
         ),
         fault(
+            "a router's JSON in two packets",
+            Script::status(200)
+                .framing(Framing::Chunked)
+                .body("text/event-stream", r#"{"message":"#)
+                .pause(ms(50))
+                .write(r#""late"}"#),
+            0,
+            ErrorKind::NotEventStream,
+            "text/event-stream: late",
+        ),
+        fault(
             "a router's JSON as event stream",
             Script::status(200).body("text/event-stream", r#" {"message":"context"}"#),
             0,
@@ -476,6 +500,7 @@ fn every_fault_is_one_typed_error_after_the_tokens_that_came() {
         assert_eq!(report.ending, Ending::Failed, "{name}");
         assert_eq!(error.progress().unwrap().tokens, tokens.len() as u64, "{name}");
         assert_eq!(report.error.unwrap().kind(), error.kind(), "{name}");
+        assert_eq!(server.requests().len(), 1, "{name}: sent again");
     }
 }
 
@@ -874,6 +899,7 @@ fn a_joining_guard_waits_and_loses_nothing_though_nobody_reads() {
 
     let (receiver, guard) = start(&client);
     drop(guard.on_drop(OnDrop::Join));
+    assert_eq!(receiver.len(), many as usize + 1, "the drop has waited");
     assert_eq!(collect(&receiver).0.len(), many as usize);
 }
 
@@ -910,6 +936,103 @@ fn a_slow_consumer_stops_the_socket_and_no_timer_but_the_deadline_runs() {
     assert!(matches!(&last, Last::Error(e) if e.kind() == ErrorKind::Timeout(Timer::Deadline)), "{last:?}");
     assert!(tokens.len() >= 10);
     assert_eq!(guard.join().tokens, tokens.len() as u64);
+
+    // And it passes while nobody takes anything.
+    let (_receiver, guard) = start(&client);
+    let began = Instant::now();
+    while guard.report().is_none() {
+        assert!(began.elapsed() < LONG, "the deadline waits for the consumer");
+        thread::sleep(ms(5));
+    }
+}
+
+#[test]
+fn a_cancel_beside_the_end_gives_one_ending_and_the_report_the_same() {
+    let server = Server::scripted([Script::tokens(HELLO)]).unwrap();
+    let client = client(&server).build().unwrap();
+    let mut endings = [0, 0];
+    for n in 0..400 {
+        let (receiver, guard) = start(&client);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_micros(n % 100 * 10) {
+            std::hint::spin_loop();
+        }
+        guard.cancel();
+        let (tokens, last) = collect(&receiver);
+        let report = guard.join();
+        assert!(hello().starts_with(&tokens));
+        match last {
+            Last::Done => assert_eq!((report.ending, tokens.len()), (Ending::Complete, HELLO.len())),
+            Last::Nothing => assert_eq!(report.ending, Ending::Cancelled),
+            Last::Error(error) => panic!("{error}"),
+        }
+        endings[usize::from(report.ending == Ending::Complete)] += 1;
+    }
+    println!("cancelled, complete: {endings:?}");
+}
+
+#[test]
+fn a_cancel_after_the_end_spares_the_connection() {
+    // The framing's end comes a moment after the content's.
+    let gate = Gate::new();
+    let server = Server::scripted([Script::tokens(HELLO).wait_for(&gate)]).unwrap();
+    let client = client(&server).timeouts(timeouts(|t| t.drain = LONG)).build().unwrap();
+    for n in 0..2 {
+        let (receiver, guard) = start(&client);
+        assert!(matches!(collect(&receiver), (_, Last::Done)));
+        guard.cancel();
+        let report = guard.join();
+        assert_eq!((report.ending, report.connection_reused), (Ending::Complete, n > 0));
+        gate.open();
+        thread::sleep(ms(100));
+    }
+}
+
+#[test]
+fn the_servers_name_for_the_request_is_told_and_its_header_goes_first() {
+    let event =
+        r#"{"id":"cmpl-body","choices":[{"index":0,"text":"a","token_ids":[1],"finish_reason":"stop"}]}"#;
+    let error = r#"{"error":{"message":"no"}}"#;
+    for (script, id) in [
+        (Script::events([event, "[DONE]"]), "cmpl-body"),
+        (Script::events([event, "[DONE]"]).header("X-Request-Id", "head"), "head"),
+        (Script::events([error]).header("X-Request-Id", "head"), "head"),
+        (Script::status(500).header("X-Request-Id", "head").json(error), "head"),
+    ] {
+        let server = Server::scripted([script]).unwrap();
+        let (_, last, report) = run(&client(&server).build().unwrap());
+        assert_eq!(report.request_id.as_deref(), Some(id));
+        if let Last::Error(error) = last {
+            assert_eq!(error.request_id(), Some(id));
+        }
+    }
+}
+
+#[test]
+fn what_the_caller_says_wins_over_what_is_learned_and_a_requests_header_over_the_clients() {
+    let server = Server::scripted([Script::tokens(HELLO), Script::status(404).json("{}")]).unwrap();
+    let told = client(&server).server(tokenwire::Server::LlamaCpp).header("x-a", "client's").build().unwrap();
+    let request = CompletionRequest::ids([1]).header("x-a", "own");
+    let (receiver, _guard) = told.stream(request).unwrap();
+    assert!(matches!(collect(&receiver), (_, Last::Done)));
+    assert_eq!(told.server().unwrap(), Some(tokenwire::Server::LlamaCpp));
+    let sent = server.requests().remove(0).headers;
+    let values: Vec<_> =
+        sent.iter().filter(|(name, _)| name == "x-a").map(|(_, value)| value.as_str()).collect();
+    assert_eq!(values, ["own"]);
+    // A probe that is answered with another status is no answer.
+    assert_eq!(client(&server).build().unwrap().server().unwrap_err().kind(), ErrorKind::Server);
+}
+
+#[test]
+fn a_timer_on_a_reused_connection_sends_nothing_again() {
+    let server = Server::scripted([Script::tokens(HELLO), Script::new().hang(LONG)]).unwrap();
+    let client = client(&server).timeouts(timeouts(|t| t.first_token = Some(ms(300)))).build().unwrap();
+    assert!(matches!(run(&client).1, Last::Done));
+    thread::sleep(ms(60));
+    let (_, last, _) = run(&client);
+    assert!(matches!(&last, Last::Error(e) if e.kind() == ErrorKind::Timeout(Timer::FirstToken)), "{last:?}");
+    assert_eq!((server.requests().len(), server.connections()), (2, 1));
 }
 
 #[test]
