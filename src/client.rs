@@ -251,7 +251,8 @@ impl ApiClient {
     /// without either. Tokens that are in it stay readable. It holds at most
     /// [`channel_tokens_max`](Limits::channel_tokens_max) tokens and
     /// [`channel_bytes_max`](Limits::channel_bytes_max) bytes; when it is full the stream stops reading from its socket.
-    /// Dropping the receiver ends the stream.
+    /// Dropping the receiver ends the stream with its next token; to end it now, drop or cancel the guard: a reader
+    /// that is blocked on a silent server does not see that nobody listens.
     ///
     /// # Errors
     ///

@@ -46,7 +46,7 @@ pub struct SamplingParams {
     /// `repeat_penalty`.
     pub repetition_penalty: Option<f64>,
     /// The seed of the draw.
-    pub seed: Option<u64>,
+    pub seed: Option<i64>,
     /// Strings that end the answer, and are not in its text. The ids keep every token.
     pub stop: Vec<String>,
     /// Ids that end the answer, besides the model's own. llama.cpp ignores them: its stream goes on past one.
@@ -84,7 +84,7 @@ impl SamplingParams {
         presence_penalty: f64,
         frequency_penalty: f64,
         repetition_penalty: f64,
-        seed: u64,
+        seed: i64,
         stop: Vec<String>,
         stop_token_ids: Vec<TokenId>,
         ignore_eos: bool,

@@ -26,8 +26,10 @@ use crate::recording::Request;
 use crate::report::{Ending, Histogram, StreamReport};
 use crate::request::CompletionRequest;
 use crate::retry::{self, Advice};
-use crate::token::StreamToken;
+use crate::token::{FinishReason, StreamToken};
 
+/// The longest request id or header of the server's that is kept or logged, in characters.
+const WORD_CHARS_MAX: usize = 256;
 /// Room that is offered to each read of the socket.
 const READ_BYTES: usize = 16 << 10;
 
@@ -273,7 +275,8 @@ impl Reader {
         }
         let (ending, last, rest) = match result {
             _ if !settled => (Ending::Cancelled, None, None),
-            Ok((Completion { usage, finish, .. }, rest)) => {
+            Ok((Completion { usage, .. }, rest)) => {
+                let finish = tally.report.finish.clone();
                 (Ending::Complete, Some(StreamToken::Done { usage, finish }), rest)
             }
             Err(Broken::Left(ending)) => (ending, None, None),
@@ -342,9 +345,9 @@ impl Reader {
         log::debug!("POST {}: {} bytes", url.path(), body.len());
         let outgoing = Outgoing { method: Method::POST, url, headers: headers.clone(), body };
         let mut response = client.http.send(outgoing, slot, self.wait(tally, Instant::now()))?;
-        tally.head(&response, slot);
+        tally.head(&response, client, slot);
         tally.advice = Advice::of(|name| response.header(name), SystemTime::now());
-        log_head(&response, shared.started.elapsed());
+        client.log_head(&response, shared.started.elapsed());
         if self.record {
             response.record(self.recorded_request(), shared.started, client.limits.recording_bytes_max);
         }
@@ -379,7 +382,7 @@ impl Reader {
             })?;
             Ok((completion, at_end))
         });
-        tally.read(&body);
+        tally.read(&body, client);
         if let Some(server) = body.chunks().server() {
             client.learn(server);
         }
@@ -521,8 +524,27 @@ impl Inner {
                 printable(host.as_deref().unwrap_or("another path"), 256)
             );
         }
-        let request_id = response.header("x-request-id").map(str::to_owned);
+        let request_id = response.header("x-request-id").map(|id| self.clean(id));
         Error::server(server).with_request_id(request_id.as_deref())
+    }
+
+    fn log_head(&self, response: &HttpResponse, elapsed: Duration) {
+        if !log::log_enabled!(log::Level::Debug) {
+            return;
+        }
+        log::debug!("status {} after {elapsed:.3?}", response.status());
+        for (name, value) in response.headers_with(&["x-ratelimit-", "x-request-id"]) {
+            log::debug!("{name}: {}", self.clean(value));
+        }
+    }
+
+    /// A word of the server's, printable and without the key, should it echo that.
+    fn clean(&self, word: &str) -> String {
+        let word = printable(word, WORD_CHARS_MAX);
+        match &self.key {
+            Some(key) => key.redact(&word).into_owned(),
+            None => word,
+        }
     }
 
     /// A body without the key, should the server echo it.
@@ -575,10 +597,10 @@ impl Tally {
         self.attempt_began = Instant::now();
     }
 
-    fn head(&mut self, response: &HttpResponse, slot: &CancelSlot) {
+    fn head(&mut self, response: &HttpResponse, client: &Inner, slot: &CancelSlot) {
         self.report.head = Some(self.started.elapsed());
         self.report.connection_reused = slot.was_reused();
-        self.report.request_id = response.header("x-request-id").map(str::to_owned);
+        self.report.request_id = response.header("x-request-id").map(|id| client.clean(id));
     }
 
     fn event(&mut self, now: Instant) {
@@ -598,23 +620,23 @@ impl Tally {
         self.last_token = Some(now);
     }
 
-    fn read(&mut self, body: &BodyDecoder) {
+    fn read(&mut self, body: &BodyDecoder, client: &Inner) {
         let chunks = body.chunks();
         self.report.comments = body.comments();
         self.report.lines_skipped = chunks.skipped();
         self.report.server = chunks.server();
         self.report.ids_exact = chunks.ids_exact();
         self.report.usage = chunks.usage();
-        self.report.finish = chunks.finish_reason(0).cloned();
+        self.report.finish =
+            chunks.finish_reason(0).map(|word| FinishReason::from_wire(&client.clean(word.as_str())));
         if self.report.request_id.is_none() {
-            self.report.request_id = chunks.request_id().map(|id| printable(id, 256));
+            self.report.request_id = chunks.request_id().map(|id| client.clean(id));
         }
     }
 
     fn completed(&mut self, completion: &Completion) {
         self.report.ids_exact = completion.ids_exact;
         self.report.usage = completion.usage;
-        self.report.finish.clone_from(&completion.finish);
     }
 
     /// `error` with the place where it happened, and without the key, should the server have echoed it.
@@ -636,16 +658,6 @@ impl Tally {
         report.last_token = last_token.map(|last| last - started);
         report.inter_token = histogram.percentiles();
         report
-    }
-}
-
-fn log_head(response: &HttpResponse, elapsed: Duration) {
-    if !log::log_enabled!(log::Level::Debug) {
-        return;
-    }
-    log::debug!("status {} after {elapsed:.3?}", response.status());
-    for (name, value) in response.headers_with(&["x-ratelimit-", "x-request-id"]) {
-        log::debug!("{name}: {}", printable(value, 256));
     }
 }
 

@@ -74,7 +74,7 @@ fn no_credential_is_in_any_log_line_and_all_reach_the_server() {
     PANICS.store(true, Ordering::Relaxed);
     let (tokens, guard) = client.stream_completion(&[1], SamplingParams::default(), None).unwrap();
     let (done, report) = std::sync::mpsc::channel();
-    std::thread::spawn(move || done.send(guard.join()));
+    std::thread::spawn(move || drop(done.send(guard.join())));
     let report = report.recv_timeout(Duration::from_secs(30)).expect("the join hangs");
     assert_eq!((report.ending, tokens.iter().count()), (tokenwire::Ending::Complete, 2));
 }

@@ -150,6 +150,7 @@ fn usage_comes_with_its_details() {
         ("vllm", "generate-tokens-usage-prompt-ids.response.http", 5, 4, Some(0), None),
         ("llama.cpp", "completions-ids-verbose.raw", 5, 6, Some(4), None),
         ("llama.cpp", "completions-n2.raw", 5, 8, Some(4), None),
+        ("llama.cpp", "completions-two-prompts.raw", 8, 8, Some(4), None),
         ("llama.cpp", "chat-include-usage.raw", 34, 4, Some(33), None),
         // The native endpoint's count of cache hits is in its timings.
         ("llama.cpp", "completion-return-tokens.raw", 5, 12, Some(4), None),

@@ -662,6 +662,32 @@ fn a_stream_cut_at_any_byte_gives_a_prefix_and_is_complete_only_with_its_finish(
     }
 }
 
+/// ureq forgets what it decoded in the call that meets the bad chunk.
+#[test]
+fn bad_framing_costs_nothing_that_came_before_it_however_it_was_cut() {
+    let whole = Script::tokens(HELLO).wire();
+    let good = whole.strip_suffix(b"0\r\n\r\n").unwrap();
+    // The end of the second token's event, and so of its chunk.
+    let second = good.windows(4).enumerate().filter(|(_, w)| w == b"\n\n\r\n").nth(1).unwrap().0 + 4;
+    for (name, bytes, tokens) in [("after two tokens", &good[..second], 2), ("after the terminator", good, 4)]
+    {
+        for bad in ["zz\r\n", "-1\r\n", "5\r\nab", "fffffffffffffffffffff\r\n"] {
+            for piece in [usize::MAX, 1, 7] {
+                let script = Script::raw([bytes, bad.as_bytes()].concat()).slowly(piece, Duration::ZERO);
+                let server = Server::scripted([script]).unwrap();
+                let (received, last, _) = run(&client(&server).build().unwrap());
+                let place = format!("{name}, {bad:?}, pieces of {piece}: {last:?}");
+                assert_eq!(received, hello()[..tokens], "{place}");
+                match last {
+                    Last::Done => assert_eq!(tokens, 4, "{place}"),
+                    Last::Error(e) => assert!(tokens == 2 && e.kind() != ErrorKind::Server, "{place}"),
+                    Last::Nothing => panic!("{place}"),
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn ids_that_are_not_all_there_are_said_to_be_so() {
     let text = |t: &str| json!({"choices":[{"index":0,"text":t}]}).to_string();
@@ -691,7 +717,12 @@ fn ids_that_are_not_all_there_are_said_to_be_so() {
 #[test]
 fn a_key_that_the_server_echoes_is_in_no_error() {
     let echo = r#"{"error":{"message":"Incorrect API key provided: sk-canary-1","code":"sk-canary-1"}}"#;
+    let finish = r#"{"id":"sk-canary-1","choices":[{"index":0,"text":"a","finish_reason":"sk-canary-1"}]}"#;
+    let server = Server::scripted([Script::events([finish])]).unwrap();
+    let (_, _, report) = run(&client(&server).api_key("sk-canary-1").build().unwrap());
+    assert!(!format!("{report:?}").contains("canary") && report.ending == Ending::Complete, "{report:?}");
     for script in [Script::status(401).json(echo), Script::status(200).json(echo), Script::events([echo])] {
+        let script = script.header("x-request-id", "sk-canary-1");
         let server = Server::scripted([script]).unwrap();
         let (_, last, report) = run(&client(&server).api_key("sk-canary-1").build().unwrap());
         let Last::Error(error) = last else { panic!("{last:?}") };

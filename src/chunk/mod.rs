@@ -226,9 +226,19 @@ impl ChunkDecoder {
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
         self.usage.or_else(|| {
-            self.choices.iter().filter_map(|choice| choice.usage).reduce(|sum, next| Usage {
-                completion_tokens: sum.completion_tokens.saturating_add(next.completion_tokens),
-                ..next
+            let add = |a: Option<u32>, b: Option<u32>| Some(a?.saturating_add(b?));
+            self.choices.iter().filter_map(|choice| choice.usage).reduce(|sum, next| {
+                let completion_tokens = sum.completion_tokens.saturating_add(next.completion_tokens);
+                if sum.prompt_tokens == next.prompt_tokens {
+                    return Usage { completion_tokens, ..next };
+                }
+                // Counts of prompts that are not the same one.
+                Usage {
+                    prompt_tokens: sum.prompt_tokens.saturating_add(next.prompt_tokens),
+                    completion_tokens,
+                    cached_tokens: add(sum.cached_tokens, next.cached_tokens),
+                    reasoning_tokens: add(sum.reasoning_tokens, next.reasoning_tokens),
+                }
             })
         })
     }
@@ -357,6 +367,7 @@ impl ChunkDecoder {
             if ended || is_native(&chunk) || piece.ids.is_some() || !piece.text.is_empty() {
                 let choice = self.hand_out(piece, sink)?;
                 choice.usage = llamacpp::usage(&chunk, choice.usage);
+                choice.stopped |= ended;
             }
             // With several choices, each has its own last event, and the bytes' end is the end.
             return Ok(if ended && self.choices_max == 1 { Flow::Ended } else { Flow::More });
@@ -469,7 +480,9 @@ impl ChunkDecoder {
         match self.state {
             State::Ended => true,
             State::Failed => false,
-            State::Open => begun.peek().is_some() && begun.all(|choice| choice.finish.is_some()),
+            State::Open => {
+                begun.peek().is_some() && begun.all(|choice| choice.finish.is_some() || choice.stopped)
+            }
         }
     }
 }

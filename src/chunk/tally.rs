@@ -18,6 +18,8 @@ pub(super) struct ChoiceTally {
     /// Usage that came with this choice and not for the whole request.
     pub(super) usage: Option<Usage>,
     pub(super) finish: Option<FinishReason>,
+    /// llama.cpp's `"stop": true` came, with or without a reason.
+    pub(super) stopped: bool,
 }
 
 /// What the choices come to.

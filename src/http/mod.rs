@@ -305,6 +305,10 @@ pub(crate) fn check_url(url: &str) -> Result<Uri, Error> {
     if uri.host().is_none_or(str::is_empty) {
         return Err(Error::invalid("the URL has no host"));
     }
+    // A port over 65,535, or an empty one, would silently be the scheme's own.
+    if uri.port_u16().is_none() && !authority.ends_with(uri.host().unwrap_or_default()) {
+        return Err(Error::invalid("the URL's port is not a port"));
+    }
     Ok(uri)
 }
 
@@ -413,6 +417,10 @@ mod tests {
             ("http://user:secret@host.test/", false),
             ("http:///v1", false),
             ("/v1", false),
+            ("http://127.0.0.1:99999", false),
+            ("http://host.test:/v1", false),
+            ("http://[::1]:70000/", false),
+            ("https://host.test", true),
             ("http://host.test/a b", false),
             ("http://host.test/\r\nx: y", false),
         ];

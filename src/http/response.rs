@@ -31,7 +31,9 @@ pub struct HttpResponse {
     slot: Arc<CancelSlot>,
     timeout: Duration,
     limits: Limits,
+    /// What was read last, and zeros behind its `dirty` bytes.
     piece: Vec<u8>,
+    dirty: usize,
     bytes: u64,
     tape: Option<Tape>,
     /// The first failure. Reading on after it would bring a clean end that is none.
@@ -80,7 +82,10 @@ impl HttpResponse {
         limits: Limits,
     ) -> Result<Self, Error> {
         let (parts, body) = response.into_parts();
-        check_encoding(&parts.headers)?;
+        // Of an error, the status is worth more than its body.
+        if parts.status.is_success() {
+            check_encoding(&parts.headers)?;
+        }
         Ok(Self {
             status: parts.status.as_u16(),
             headers: parts.headers,
@@ -89,6 +94,7 @@ impl HttpResponse {
             timeout,
             limits,
             piece: Vec::new(),
+            dirty: 0,
             bytes: 0,
             tape: None,
             failed: None,
@@ -140,11 +146,7 @@ impl HttpResponse {
     }
 
     pub(crate) fn chunk_within(&mut self, wait: Option<Wait>) -> Result<Option<&[u8]>, Error> {
-        let mut piece = std::mem::take(&mut self.piece);
-        piece.resize(PIECE_BYTES_MAX, 0);
-        let read = self.read(&mut piece, wait);
-        self.piece = piece;
-        match read? {
+        match self.fill(PIECE_BYTES_MAX, wait)? {
             0 => Ok(None),
             len => Ok(Some(&self.piece[..len])),
         }
@@ -174,30 +176,53 @@ impl HttpResponse {
 
     /// Blocks for the next bytes of the body, as long as `wait` allows. Zero is the end of the body.
     pub(crate) fn read(&mut self, into: &mut [u8], wait: Option<Wait>) -> Result<usize, Error> {
+        let len = self.fill(into.len(), wait)?;
+        into[..len].copy_from_slice(&self.piece[..len]);
+        Ok(len)
+    }
+
+    /// Reads at most `most` bytes to the front of `piece`.
+    fn fill(&mut self, most: usize, wait: Option<Wait>) -> Result<usize, Error> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
+        self.piece.resize(PIECE_BYTES_MAX, 0);
+        self.piece[..self.dirty].fill(0);
+        let piece = &mut self.piece[..most.min(PIECE_BYTES_MAX)];
         self.slot.set_wait(wait);
-        let result = self.body.read(into);
+        let result = self.body.read(piece);
         // A socket that was shut down on purpose may read as a clean end: the flag decides.
         let error = match result {
             Ok(_) if self.slot.is_cancelled() => Error::cancelled(),
             Ok(len) => {
-                self.bytes += len as u64;
-                match &mut self.tape {
-                    Some(tape) if len == 0 => tape.end(End::Complete),
-                    Some(tape) => tape.read(&into[..len]),
-                    None => {}
+                self.dirty = len;
+                self.count(len);
+                if let (0, Some(tape)) = (len, &mut self.tape) {
+                    tape.end(End::Complete);
                 }
                 return Ok(len);
             }
             Err(error) => fault(error.into(), &self.slot, &Timeouts::default()),
         };
+        // ureq's dechunker forgets what it took from good chunks when it meets a bad one in the same call. It has
+        // written it all the same: up to the last byte that is not one of the zeros that stood here before.
+        let written = piece.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let saved = if error.kind() == ErrorKind::Protocol { written } else { 0 };
+        self.dirty = written;
+        self.count(saved);
         if let Some(tape) = &mut self.tape {
             tape.end(end_of(&error));
         }
         self.failed = Some(error.clone());
-        Err(error)
+        if saved > 0 { Ok(saved) } else { Err(error) }
+    }
+
+    /// The first `len` bytes of `piece` are the body's next.
+    fn count(&mut self, len: usize) {
+        self.bytes += len as u64;
+        if let Some(tape) = &mut self.tape {
+            tape.read(&self.piece[..len]);
+        }
     }
 
     /// Keeps what is read from now on, up to `bytes_max`; `since` is when `request` was made.
@@ -217,6 +242,9 @@ impl HttpResponse {
     /// The beginning of an error's body: what comes within the limits of time and size, and within the wait that this
     /// response was under before, however it ends.
     pub(crate) fn error_body(&mut self) -> Vec<u8> {
+        if check_encoding(&self.headers).is_err() {
+            return Vec::new();
+        }
         let now = Instant::now();
         let own = Wait::since(now, self.timeout.min(ERROR_BODY_WAIT_MAX), Timer::Response);
         let wait = self.slot.wait().filter(|wait| wait.left(now) < own.left(now)).unwrap_or(own);

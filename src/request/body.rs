@@ -234,7 +234,7 @@ mod tests {
             .presence_penalty(0.1)
             .frequency_penalty(-0.1)
             .repetition_penalty(1.1)
-            .seed(u64::MAX)
+            .seed(i64::MIN)
             .stop(vec!["\n\n".to_owned()])
             .stop_token_ids(vec![2])
             .ignore_eos(true)
@@ -278,7 +278,7 @@ mod tests {
     fn every_field_goes_out_in_each_server_s_words() {
         let vllm_sampling = json!({
             "max_tokens": 9, "min_tokens": 1, "temperature": 0.7, "top_p": 0.9, "min_p": 0.05, "top_k": -1,
-            "presence_penalty": 0.1, "frequency_penalty": -0.1, "repetition_penalty": 1.1, "seed": u64::MAX,
+            "presence_penalty": 0.1, "frequency_penalty": -0.1, "repetition_penalty": 1.1, "seed": i64::MIN,
             "stop": ["\n\n"], "stop_token_ids": [2], "ignore_eos": true, "logit_bias": {"7": -1.5, "8": 2.0},
             "skip_special_tokens": false, "structured_outputs": {"json": {"type": "object"}},
         });
@@ -301,7 +301,7 @@ mod tests {
         let native = json!({
             "model": "m", "prompt": [504, 1296], "n_predict": 9, "temperature": 0.7, "top_p": 0.9,
             "top_k": -1, "min_p": 0.05, "presence_penalty": 0.1, "frequency_penalty": -0.1,
-            "repeat_penalty": 1.1, "seed": u64::MAX, "ignore_eos": true, "stop": ["\n\n"],
+            "repeat_penalty": 1.1, "seed": i64::MIN, "ignore_eos": true, "stop": ["\n\n"],
             "logit_bias": [[7, -1.5], [8, 2.0]],
             "stream": true, "return_tokens": true, "cache_prompt": false, "json_schema": {"type": "object"},
             "custom": {"a": [1, null]},

@@ -45,9 +45,9 @@ pub(crate) struct StreamFlags {
     /// How many of the best tokens to sample from; -1 for all.
     #[arg(long, value_name = "K", allow_negative_numbers = true, help_heading = "Sampling")]
     top_k: Option<i32>,
-    /// The seed of the draw.
-    #[arg(long, value_name = "N", help_heading = "Sampling")]
-    seed: Option<u64>,
+    /// The seed of the draw. Below zero, llama.cpp takes one of its own.
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Sampling")]
+    seed: Option<i64>,
     /// Ids that end the answer, besides the model's own: 151645,151643.
     #[arg(long, value_name = "IDS", value_delimiter = ',', help_heading = "Sampling")]
     stop_token_ids: Vec<TokenId>,
