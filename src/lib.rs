@@ -73,6 +73,8 @@
 //! | broken rules | HTTP framing, an id or index out of range | `Error`, [`Protocol`](ErrorKind::Protocol) |
 //! | consumer gone | the receiver was dropped | - |
 //!
+//! The page [`faults`] has some 140 faults that were tried, one by one, with the ending of each.
+//!
 //! # Threads
 //!
 //! Each running stream has a reader thread of its own, named `tokenwire-N`, from a pool bounded by
@@ -94,6 +96,10 @@ mod chunk;
 mod client;
 mod config;
 mod error;
+/// Every fault that was tried, and how its stream ends. This module holds nothing but this page.
+///
+#[doc = include_str!("../docs/faults.md")]
+pub mod faults {}
 mod http;
 mod pool;
 mod queue;

@@ -1,0 +1,307 @@
+//! Runs the rows of `faults`: a server and a client for each, plain and over TLS, and what came of it.
+
+use std::error::Error as _;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokenwire::testing::{OnAccept, Server, TlsIdentity};
+use tokenwire::{
+    ApiClient, ApiClientBuilder, CompletionRequest, Error, Limits, StreamReport, StreamToken, Timeouts,
+    Timer, TokenId,
+};
+
+use super::faults::{Does, EVENT_BYTES_MAX, Fault, Over, SHORT, TOKENS, Tokens, good};
+
+/// "Does not hang": every row is done long before.
+pub const LONG: Duration = Duration::from_secs(60);
+/// The API key of every client here, and the value of its `x-api-key`.
+pub const KEY: &str = "sk-CanaryBird0/aB+9zKeyOfTheMatrix";
+pub const HEADER_KEY: &str = "hk-YellowFeather7/qW+3inTheHeader";
+/// Rows that run at the same time: most only wait for a timer.
+const SIDE_BY_SIDE: usize = 16;
+
+/// How one stream ended.
+#[derive(Debug)]
+pub enum Last {
+    Done,
+    Error(Error),
+    /// Disconnected with neither.
+    Nothing,
+    /// It did not end, or something came after its end.
+    Wrong(&'static str),
+}
+
+/// What came of one run.
+pub struct Outcome {
+    pub tokens: Vec<(String, Option<TokenId>)>,
+    pub last: Last,
+    pub report: StreamReport,
+    pub took: Duration,
+    /// Everything that can be printed of the run.
+    pub shown: String,
+}
+
+// ---- one stream ----
+
+/// The timers: all far away but the one that the row is about.
+pub fn timeouts(short: Option<Timer>) -> Timeouts {
+    let mut timeouts = Timeouts::default();
+    let at = |timer| Some(if short == Some(timer) { SHORT } else { LONG });
+    timeouts.connect = at(Timer::Connect);
+    timeouts.first_token = at(Timer::FirstToken);
+    timeouts.chunk = at(Timer::Chunk);
+    timeouts.content = at(Timer::Content);
+    timeouts.deadline = at(Timer::Deadline);
+    timeouts.write = at(Timer::Write);
+    timeouts
+}
+
+/// The client of every row: the one place that says how it is set up.
+pub fn client(url: &str, timeouts: Timeouts) -> ApiClientBuilder {
+    let mut limits = Limits::default();
+    limits.event_bytes_max = EVENT_BYTES_MAX;
+    let authority = certificates().0.clone();
+    let client = ApiClient::builder(url).api_key(KEY).header("x-api-key", HEADER_KEY);
+    client.ca_pem(authority).limits(limits).timeouts(timeouts)
+}
+
+/// Streams once, to the end, and keeps what it shows.
+pub fn stream(client: &ApiClient, prompt_bytes: usize) -> Outcome {
+    let request = CompletionRequest::text("p".repeat(prompt_bytes)).header("api-key", HEADER_KEY).record();
+    let mut shown = format!("{client:?} {request:?}");
+    let (receiver, guard) = client.stream(request).expect("the request can be sent");
+    let began = Instant::now();
+    let (mut tokens, mut last) = (Vec::new(), Last::Nothing);
+    loop {
+        let item = receiver.recv_timeout(LONG);
+        if !matches!(last, Last::Nothing) {
+            if !item.is_err_and(|error| error.is_disconnected()) {
+                last = Last::Wrong("something follows the last item");
+            }
+            break;
+        }
+        match item {
+            Ok(StreamToken::Token { text, id }) => tokens.push((text, id)),
+            Ok(StreamToken::Done { .. }) => last = Last::Done,
+            Ok(StreamToken::Error(error)) => last = Last::Error(error),
+            Ok(_) => last = Last::Wrong("an item of no known kind"),
+            Err(error) if error.is_disconnected() => break,
+            Err(_) => {
+                guard.cancel();
+                last = Last::Wrong("it hangs");
+                break;
+            }
+        }
+    }
+    let took = began.elapsed();
+    let _ = write!(shown, "{guard:?} {:?}", guard.canceller());
+    let report = guard.join();
+    let _ = write!(shown, "{report:?} {client:?}");
+    if let Last::Error(error) = &last {
+        let _ = write!(shown, "{error} {error:?} {error:#?} {}", error.message());
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let _ = write!(shown, "{error} {error:?}");
+            cause = error.source();
+        }
+    }
+    if let Some(recording) = &report.recording {
+        let _ = write!(shown, "{} {recording:?}", recording.to_jsonl());
+        shown += &String::from_utf8_lossy(&recording.response_bytes());
+    }
+    Outcome { tokens, last, report, took, shown }
+}
+
+/// Runs a row, over TLS or plain.
+pub fn run(fault: &Fault, tls: bool) -> Outcome {
+    let mut builder = Server::builder();
+    if tls != matches!(fault.server, Does::OtherScheme) {
+        builder = builder.tls(certificates().1.clone());
+    }
+    let mut scripts = vec![good()];
+    match &fault.server {
+        Does::Answer(script) => scripts = vec![script.clone()],
+        // The third is for the request that is sent anew.
+        Does::SecondAnswer(script) => scripts = vec![good(), script.clone(), good()],
+        Does::Accept(how) => {
+            let how: OnAccept = *how;
+            builder = builder.on_accept(move |_| how);
+        }
+        Does::Refuse | Does::OtherScheme | Does::Untrusted => {}
+    }
+    let server = builder.scripted(scripts).expect("a server");
+    let scheme = if tls { "https" } else { "http" };
+    let url = format!("{scheme}://{}/v1", server.addr());
+    let mut builder = client(&url, timeouts(fault.timer));
+    if matches!(fault.server, Does::Untrusted) {
+        builder = builder.ca_pem(new_certificates().0);
+    }
+    let client = builder.build().expect("a client");
+    let server = (!matches!(fault.server, Does::Refuse)).then_some(server);
+    if matches!(fault.server, Does::SecondAnswer(_)) {
+        stream(&client, fault.prompt_bytes);
+        // The end of the framing is read after the consumer had its `Done`.
+        thread::sleep(Duration::from_millis(100));
+    }
+    let outcome = stream(&client, fault.prompt_bytes);
+    drop(server);
+    outcome
+}
+
+/// Runs `jobs`, many side by side, and gives the results in their order.
+pub fn side_by_side<T: Send>(jobs: Vec<Box<dyn FnOnce() -> T + Send + '_>>) -> Vec<T> {
+    let count = jobs.len();
+    let jobs: Vec<_> = jobs.into_iter().map(|job| Mutex::new(Some(job))).collect();
+    let results: Vec<_> = (0..count).map(|_| Mutex::new(None)).collect();
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..SIDE_BY_SIDE.min(count) {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(job) = jobs.get(n).and_then(|job| job.lock().expect("no panic").take()) else {
+                        return;
+                    };
+                    let result = job();
+                    *results[n].lock().expect("no panic") = Some(result);
+                }
+            });
+        }
+    });
+    results.into_iter().map(|result| result.into_inner().expect("no panic").expect("it was run")).collect()
+}
+
+/// An authority (PEM) and the identity of a server of its, made once.
+pub fn certificates() -> &'static (String, TlsIdentity) {
+    static MADE: OnceLock<(String, TlsIdentity)> = OnceLock::new();
+    MADE.get_or_init(new_certificates)
+}
+
+fn new_certificates() -> (String, TlsIdentity) {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    let make = || -> Result<_, rcgen::Error> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        let key = KeyPair::generate()?;
+        let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()])?.signed_by(&key, &authority)?;
+        Ok((authority.pem(), leaf.pem(), key.serialize_pem()))
+    };
+    let (authority, leaf, key) = make().expect("certificates");
+    (authority, TlsIdentity::from_pem(&leaf, &key).expect("an identity"))
+}
+
+// ---- the table ----
+
+/// One row with what came of it, plain and over TLS.
+pub struct Ran {
+    pub fault: Fault,
+    pub plain: Option<Outcome>,
+    pub tls: Option<Outcome>,
+}
+
+/// Runs them all.
+pub fn run_all(faults: Vec<Fault>) -> Vec<Ran> {
+    let mut jobs: Vec<Box<dyn FnOnce() -> Outcome + Send + '_>> = Vec::new();
+    for fault in &faults {
+        if fault.over != Over::Tls {
+            jobs.push(Box::new(|| run(fault, false)));
+        }
+        if fault.over != Over::Plain {
+            jobs.push(Box::new(|| run(fault, true)));
+        }
+    }
+    let mut outcomes = side_by_side(jobs).into_iter();
+    faults
+        .into_iter()
+        .map(|fault| {
+            let plain = (fault.over != Over::Tls).then(|| outcomes.next().expect("it was run"));
+            let tls = (fault.over != Over::Plain).then(|| outcomes.next().expect("it was run"));
+            Ran { fault, plain, tls }
+        })
+        .collect()
+}
+
+impl Ran {
+    pub fn outcomes(&self) -> impl Iterator<Item = (&'static str, &Outcome)> {
+        let (plain, tls) = (self.plain.as_ref(), self.tls.as_ref());
+        plain.map(|run| ("plain", run)).into_iter().chain(tls.map(|run| ("TLS", run)))
+    }
+
+    /// How long a run took beyond the timer that had to end it.
+    pub fn over(&self, run: &Outcome) -> Duration {
+        run.took.saturating_sub(if self.fault.timer.is_some() { SHORT } else { Duration::ZERO })
+    }
+
+    /// What is wrong with a run, if anything is.
+    pub fn verdict(&self, run: &Outcome) -> Result<(), String> {
+        let Fault { ends, tokens, head, status, says, .. } = &self.fault;
+        let check = |right: bool, what: &str| if right { Ok(()) } else { Err(what.to_owned()) };
+        let whole = TOKENS.iter().cycle().map(|(id, text)| ((*text).to_owned(), Some(*id)));
+        check(run.tokens.iter().cloned().eq(whole.take(run.tokens.len())), "the tokens are no exact prefix")?;
+        match tokens {
+            Tokens::Exactly(n) => check(run.tokens.len() == *n, &format!("{} tokens", run.tokens.len()))?,
+            Tokens::Many => check(!run.tokens.is_empty(), "no tokens")?,
+        }
+        match (ends, &run.last) {
+            (None, Last::Done) => check(run.report.error.is_none(), "an error in the report"),
+            (Some(kind), Last::Error(error)) => {
+                let at = error.progress();
+                check(error.kind() == *kind, &format!("{:?}", error.kind()))?;
+                check(
+                    at.is_some_and(|at| at.tokens == run.tokens.len() as u64),
+                    "the progress is not right",
+                )?;
+                check(
+                    run.report.error.as_ref().is_some_and(|e| e.kind() == *kind),
+                    "another error in the report",
+                )?;
+                check(error.to_string().contains(says), &format!("it says {error}"))?;
+                check(
+                    status.is_none() || error.status() == *status,
+                    &format!("status {:?}", error.status()),
+                )?;
+                let id = head.then_some(super::faults::REQUEST_ID);
+                check(error.request_id() == id, &format!("request id {:?}", error.request_id()))
+            }
+            (_, last) => Err(format!("{last:?}")),
+        }
+    }
+}
+
+/// How the table begins.
+pub const TABLE_BEGIN: &str = "| fault |";
+
+/// The table as it stands in the documentation. Its last two columns are measured: how long after its timer, or after its
+/// beginning, a run had ended.
+pub fn table(rows: &[Ran]) -> String {
+    let mut out = format!(
+        "{TABLE_BEGIN} ends as | tokens | timer | plain, ms | TLS, ms |\n| --- | --- | --- | --- | --- | --- |\n",
+    );
+    for row in rows {
+        let ends = match row.fault.ends {
+            None => "`Done`".to_owned(),
+            Some(tokenwire::ErrorKind::Limit(limit)) => format!("`limit`: `{}`", limit.as_str()),
+            Some(kind) => format!("`{}`", kind.as_str()),
+        };
+        let tokens = match row.fault.tokens {
+            Tokens::Exactly(n) => n.to_string(),
+            Tokens::Many => "all that came".to_owned(),
+        };
+        let timer = row.fault.timer.map_or_else(String::new, |timer| format!("`{}`", timer.as_str()));
+        let after = |run: &Option<Outcome>| {
+            run.as_ref().map_or("-".to_owned(), |run| row.over(run).as_millis().to_string())
+        };
+        let _ = writeln!(
+            out,
+            "| {} | {ends} | {tokens} | {timer} | {} | {} |",
+            row.fault.name,
+            after(&row.plain),
+            after(&row.tls)
+        );
+    }
+    out
+}

@@ -1,0 +1,602 @@
+//! The fault matrix as data: what a server does wrong, and how the stream has to end. `fault_run` runs the rows, over plain
+//! HTTP and over TLS; `tests/faults.rs` judges them, `examples/faults.rs` prints them as the table in `docs/faults.md`.
+//!
+//! All rows answer with the tokens of [`TOKENS`], again and again where one never ends, so that "an exact prefix" is one
+//! check for all of them.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokenwire::testing::{Cut, Framing, OnAccept, Script};
+use tokenwire::{ErrorKind, Limit, Timer, TokenId};
+
+/// What the model says: a character of two bytes and an id without text are in it.
+pub const TOKENS: [(TokenId, &str); 4] = [(9707, "Hello"), (1879, " wörld"), (0, ""), (13, ".")];
+/// The request id in the head of every answer that has a head.
+pub const REQUEST_ID: &str = "req-7";
+/// The timer that ends a row.
+pub const SHORT: Duration = Duration::from_millis(600);
+/// The limit on one event, small so that passing it is quick.
+pub const EVENT_BYTES_MAX: usize = 64 << 10;
+
+/// Longer than any timer.
+const LONG: Duration = Duration::from_secs(30);
+const TICK: Duration = Duration::from_millis(50);
+
+/// One row.
+pub struct Fault {
+    pub name: String,
+    pub server: Does,
+    pub over: Over,
+    /// `None`: the stream is complete all the same.
+    pub ends: Option<ErrorKind>,
+    pub tokens: Tokens,
+    /// The timer set to [`SHORT`]; all others are far away.
+    pub timer: Option<Timer>,
+    /// The head came, so that the request id is known.
+    pub head: bool,
+    pub status: Option<u16>,
+    /// Part of the error's text.
+    pub says: &'static str,
+    /// The request's size.
+    pub prompt_bytes: usize,
+}
+
+/// What the server does.
+pub enum Does {
+    Answer(Script),
+    /// The same to the second request, after a good answer to the first on the same connection.
+    SecondAnswer(Script),
+    Accept(OnAccept),
+    /// Nobody listens.
+    Refuse,
+    /// It speaks TLS where plain HTTP was asked for, and the other way round.
+    OtherScheme,
+    /// Its certificate is signed by somebody else.
+    Untrusted,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    Both,
+    Plain,
+    Tls,
+}
+
+/// How many tokens the consumer gets.
+#[derive(Clone, Copy)]
+pub enum Tokens {
+    Exactly(usize),
+    Many,
+}
+
+// ---- a row in few words ----
+
+fn fault(name: impl Into<String>, server: Does) -> Fault {
+    Fault {
+        name: name.into(),
+        server,
+        over: Over::Both,
+        ends: None,
+        tokens: Tokens::Exactly(0),
+        timer: None,
+        head: true,
+        status: None,
+        says: "",
+        prompt_bytes: 10,
+    }
+}
+
+fn answer(name: impl Into<String>, script: Script) -> Fault {
+    fault(name, Does::Answer(script))
+}
+
+impl Fault {
+    fn ends(mut self, kind: ErrorKind) -> Self {
+        self.ends = Some(kind);
+        self
+    }
+
+    fn times_out(mut self, timer: Timer) -> Self {
+        self.timer = Some(timer);
+        self.ends(ErrorKind::Timeout(timer))
+    }
+
+    /// The server's own error.
+    fn refused(mut self, status: Option<u16>, says: &'static str) -> Self {
+        self.status = status;
+        self.says = says;
+        self.ends(ErrorKind::Server)
+    }
+
+    fn tokens(mut self, n: usize) -> Self {
+        self.tokens = Tokens::Exactly(n);
+        self
+    }
+
+    fn says(mut self, says: &'static str) -> Self {
+        self.says = says;
+        self
+    }
+
+    fn over(mut self, over: Over) -> Self {
+        self.over = over;
+        self
+    }
+
+    fn headless(mut self) -> Self {
+        self.head = false;
+        self
+    }
+}
+
+fn chunk(choice: &Value) -> String {
+    json!({"id": "cmpl-1", "choices": [choice]}).to_string()
+}
+
+/// The event of the n-th token.
+fn token(n: usize) -> String {
+    let (id, text) = TOKENS[n % TOKENS.len()];
+    chunk(&json!({"index": 0, "text": text, "token_ids": [id]}))
+}
+
+fn last_token() -> String {
+    let (id, text) = TOKENS[TOKENS.len() - 1];
+    chunk(&json!({"index": 0, "text": text, "token_ids": [id], "finish_reason": "stop"}))
+}
+
+fn with_id(script: Script) -> Script {
+    script.header("X-Request-Id", REQUEST_ID)
+}
+
+/// The head of a stream and its first `n` tokens, without an end.
+fn begun(n: usize) -> Script {
+    let head = Script::new().head(200, &[("Content-Type", "text/event-stream")], Framing::Chunked);
+    (0..n).fold(with_id(head), |script, n| script.event(&token(n)))
+}
+
+/// All tokens, the last one with its finish reason.
+fn finished() -> Script {
+    begun(3).event(&last_token())
+}
+
+/// A whole answer with nothing wrong.
+pub fn good() -> Script {
+    finished().event("[DONE]")
+}
+
+/// A good answer as short as can be, in this framing: for faults at every byte of it.
+pub fn short(framing: Framing) -> Script {
+    let event = |n: usize, finish: Value| {
+        let (id, text) = TOKENS[n];
+        json!({"choices": [{"text": text, "token_ids": [id], "finish_reason": finish}]}).to_string()
+    };
+    let head = Script::new().head(200, &[("Content-Type", "text/event-stream")], framing);
+    head.event(&event(0, Value::Null)).event(&event(1, json!("stop"))).event("[DONE]")
+}
+
+fn status(status: u16) -> Script {
+    with_id(Script::status(status))
+}
+
+/// An answer of raw bytes, the head without its last empty line first.
+fn raw(head: &str, body: impl AsRef<[u8]>) -> Script {
+    let mut bytes = format!("HTTP/1.1 200 OK\r\nX-Request-Id: {REQUEST_ID}\r\n{head}\r\n\r\n").into_bytes();
+    bytes.extend_from_slice(body.as_ref());
+    Script::raw(bytes)
+}
+
+const CHUNKED: &str = "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked";
+
+fn http_chunk(bytes: &str) -> String {
+    format!("{:x}\r\n{bytes}\r\n", bytes.len())
+}
+
+/// Where in the wire's bytes of `script` this text ends.
+fn end_of(script: &Script, text: &[u8]) -> usize {
+    let wire = script.wire();
+    let at = wire.windows(text.len()).position(|window| window == text).expect("the text is in the script");
+    at + text.len()
+}
+
+// ---- the rows ----
+
+/// Every row, in the order in which a stream comes to the place of its fault.
+pub fn faults() -> Vec<Fault> {
+    let mut rows = connections();
+    rows.extend(heads());
+    rows.extend(statuses());
+    rows.extend(not_streams());
+    rows.extend(framings());
+    rows.extend(silences());
+    rows.extend(cuts());
+    rows.extend(error_frames());
+    rows.extend(endings());
+    rows.extend(numbers());
+    rows.extend(limits());
+    rows
+}
+
+fn connections() -> Vec<Fault> {
+    use ErrorKind::{Connect, Incomplete, Protocol, Refused};
+    let accept =
+        |name: &str, how, over, kind| fault(name, Does::Accept(how)).over(over).headless().ends(kind);
+    let mut big = fault("takes nothing of a big request", Does::Accept(OnAccept::Hang))
+        .over(Over::Plain)
+        .headless()
+        .times_out(Timer::Write);
+    big.prompt_bytes = 8 << 20;
+    vec![
+        fault("nobody listens", Does::Refuse).headless().ends(Refused),
+        fault("accepts, then silence", Does::Accept(OnAccept::Hang))
+            .over(Over::Plain)
+            .headless()
+            .times_out(Timer::FirstToken),
+        fault("accepts, then silence: no TLS handshake", Does::Accept(OnAccept::Hang))
+            .over(Over::Tls)
+            .headless()
+            .times_out(Timer::Connect),
+        accept("accepts and closes", OnAccept::Close, Over::Plain, Incomplete),
+        accept("accepts and closes: no TLS handshake", OnAccept::Close, Over::Tls, Connect),
+        accept("accepts and resets", OnAccept::Reset, Over::Plain, Incomplete),
+        accept("accepts and resets: no TLS handshake", OnAccept::Reset, Over::Tls, Connect),
+        fault("speaks TLS on a plain port", Does::OtherScheme).over(Over::Plain).headless().ends(Protocol),
+        fault("speaks plain HTTP on a TLS port", Does::OtherScheme)
+            .over(Over::Tls)
+            .headless()
+            .times_out(Timer::Connect),
+        fault("certificate of an unknown authority", Does::Untrusted)
+            .over(Over::Tls)
+            .headless()
+            .ends(Connect),
+        big,
+        answer("reads the request, then silence", Script::new().hang(LONG))
+            .headless()
+            .times_out(Timer::FirstToken),
+        answer("reads the request and closes", Script::new()).headless().ends(Incomplete),
+        answer("reads the request and resets", Script::new().reset()).headless().ends(Incomplete),
+        fault("kept connection was closed meanwhile", Does::SecondAnswer(Script::new())).tokens(4),
+        fault("kept connection was reset meanwhile", Does::SecondAnswer(Script::new().reset())).tokens(4),
+    ]
+}
+
+fn heads() -> Vec<Fault> {
+    use ErrorKind::{Incomplete, Protocol};
+    let in_a_header = end_of(&good(), b"Content-Ty");
+    let no_http = |name: &str, bytes: &str| answer(name, Script::raw(bytes)).headless().ends(Protocol);
+    let head_limit = |name: &str, headers: String, limit| {
+        answer(name, raw(&headers, "")).headless().ends(ErrorKind::Limit(limit))
+    };
+    vec![
+        answer("head, a byte every 50 ms", good().slowly(1, TICK)).headless().times_out(Timer::FirstToken),
+        answer("close inside a header", good().cut_at(in_a_header, Cut::Fin)).headless().ends(Incomplete),
+        answer("reset inside a header", good().cut_at(in_a_header, Cut::Reset)).headless().ends(Incomplete),
+        answer("silence inside a header", good().cut_at(in_a_header, Cut::Hang))
+            .headless()
+            .times_out(Timer::FirstToken),
+        head_limit("head of 40 KB", format!("X: {}", "y".repeat(40_000)), Limit::ResponseHeadBytes),
+        head_limit("300 headers", "X: y\r\n".repeat(299) + "X: y", Limit::ResponseHeaders),
+        no_http("no HTTP at all", "SSH-2.0-OpenSSH_9.6\r\n\r\n"),
+        no_http("a status that is no number", "HTTP/1.1 OK 200\r\n\r\n"),
+        answer(
+            "103 before the head",
+            Script::new()
+                .head(103, &[], Framing::Raw)
+                .head(
+                    200,
+                    &[("Content-Type", "text/event-stream"), ("X-Request-Id", REQUEST_ID)],
+                    Framing::Chunked,
+                )
+                .event(&token(0))
+                .event("[DONE]"),
+        )
+        .tokens(1),
+        answer(
+            "HTTP/1.0",
+            Script::raw(format!(
+                "HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: {}\n\ndata: [DONE]\n\n",
+                token(0)
+            )),
+        )
+        .tokens(1),
+    ]
+}
+
+fn statuses() -> Vec<Fault> {
+    let busy = || status(429).json(r#"{"error":{"message":"slow down"}}"#);
+    let busy_with = |name: &str, header: &str, value: &str| {
+        answer(name, busy().header(header, value)).refused(Some(429), "slow down")
+    };
+    let rows = vec![
+        answer("429", busy()).refused(Some(429), "slow down"),
+        busy_with("429, Retry-After in seconds", "Retry-After", "1"),
+        busy_with("429, Retry-After as a date", "Retry-After", "Wed, 21 Oct 2015 07:28:00 GMT"),
+        busy_with("429, Retry-After that is neither", "Retry-After", "soon"),
+        busy_with("429, Retry-After of ages", "Retry-After", "99999999999999999999"),
+        busy_with("429, retry-after-ms", "retry-after-ms", "10"),
+        busy_with("429, x-should-retry", "x-should-retry", "true"),
+        answer("400 with FastAPI's details", status(400).json(r#"{"detail":[{"loc":["n"],"msg":"bad"}]}"#))
+            .refused(Some(400), "n: bad"),
+        answer("401 with a word", status(401).json(r#"{"error":"Unauthorized"}"#))
+            .refused(Some(401), "Unauthorized"),
+        answer("422 in plain text", status(422).body("text/plain", "no ids, please"))
+            .refused(Some(422), "no ids, please"),
+        answer("500 without a body", status(500)).refused(Some(500), "empty"),
+        answer("502 in HTML", status(502).body("text/html", "<html><title>502 Bad Gateway</title></html>"))
+            .refused(Some(502), "502 Bad Gateway"),
+        answer(
+            "503 in JSON called an event stream",
+            status(503).body("text/event-stream", r#"{"error":"no"}"#),
+        )
+        .refused(Some(503), "answered 503: no"),
+        answer("503, Retry-After", status(503).header("Retry-After", "1").body("text/plain", "loading"))
+            .refused(Some(503), "loading"),
+        answer("500 with an endless body", {
+            let head = Script::new().head(500, &[("Content-Type", "text/plain")], Framing::Chunked);
+            with_id(head).repeat(vec![b'x'; 1000], u64::MAX, Duration::ZERO)
+        })
+        .refused(Some(500), "xxx"),
+        answer("500, cut in its body", status(500).json(r#"{"error":{"message":"half a"#).reset())
+            .refused(Some(500), "half a"),
+        answer("307 to another host", status(307).header("Location", "http://other.test/v1"))
+            .refused(Some(307), "other.test"),
+        answer("302 to another host", status(302).header("Location", "http://other.test/v1"))
+            .refused(Some(302), "other.test"),
+    ];
+    rows
+}
+
+fn not_streams() -> Vec<Fault> {
+    let not = |name: &str, kind: &str, body: &str| {
+        answer(name, status(200).body(kind, body)).ends(ErrorKind::NotEventStream)
+    };
+    let encoded = |name: &str, encoding: &str| {
+        answer(name, begun(1).header("Content-Encoding", encoding)).headless().ends(ErrorKind::Protocol)
+    };
+    let stream =
+        (0..3).map(token).chain([last_token()]).map(|t| format!("data: {t}\n\n")).collect::<String>();
+    vec![
+        not("200 with an error in JSON", "application/json", r#"{"error":{"message":"no"}}"#).says(": no"),
+        not("200 with an error in JSON, called an event stream", "text/event-stream", r#"{"error":"no"}"#)
+            .says(": no"),
+        not("200 in HTML, called an event stream", "text/event-stream", "\n<html><title>Login</title>")
+            .says("Login"),
+        not("events called text/plain", "text/plain", &stream).says("text/plain"),
+        answer("events without a content type", {
+            with_id(Script::new().head(200, &[], Framing::Chunked)).write(stream.clone()).event("[DONE]")
+        })
+        .tokens(4),
+        encoded("gzip", "gzip"),
+        encoded("deflate", "deflate"),
+        answer("204", status(204)).ends(ErrorKind::Incomplete),
+        answer("200 and no body", begun(0)).ends(ErrorKind::Incomplete).says("before it began"),
+    ]
+}
+
+fn framings() -> Vec<Fault> {
+    use ErrorKind::{Incomplete, Protocol};
+    let one = http_chunk(&format!("data: {}\n\n", token(0)));
+    // ureq hands on nothing of a read in which its framing breaks: the token comes in a read of its own.
+    let after_one = |bytes: &str| raw(CHUNKED, &one).pause(TICK).write(bytes);
+    let body_bytes = |script: Script| {
+        let whole = script.framing(Framing::ContentLength);
+        (whole.wire().len() - end_of(&whole, b"\r\n\r\n")) as u64
+    };
+    let good_of_length = |bytes| good().framing(Framing::GivenLength(bytes));
+    vec![
+        answer("a byte at a time", good().slowly(1, Duration::ZERO)).tokens(4),
+        answer("chunk size that is no number", after_one("zz\r\n")).tokens(1).ends(Protocol),
+        answer("chunk size beyond 64 bits", after_one("fffffffffffffffff\r\nx")).tokens(1).ends(Protocol),
+        answer("chunk without its line end", after_one("3\r\n: hello\r\n")).tokens(1).ends(Protocol),
+        answer(
+            "chunk size, a digit every 50 ms",
+            raw(CHUNKED, &one).write_slowly("0".repeat(15), 1, TICK).hang(LONG),
+        )
+        .tokens(1)
+        .times_out(Timer::Chunk),
+        answer(
+            "TLS record, a byte every 50 ms",
+            begun(1).dribble(format!("data: {}\n\n", token(1)), 1, TICK),
+        )
+        .over(Over::Tls)
+        .tokens(1)
+        .times_out(Timer::Chunk),
+        answer("content-length too long", good_of_length(body_bytes(good()) + 10)).tokens(4),
+        answer("content-length too long, no finish", {
+            begun(2).framing(Framing::GivenLength(100_000)).close()
+        })
+        .tokens(2)
+        .ends(Incomplete),
+        answer("content-length too short", good_of_length(body_bytes(begun(2)) + 20))
+            .tokens(2)
+            .ends(Incomplete),
+        answer("last chunk of the framing withheld", good().hang(LONG)).tokens(4),
+    ]
+}
+
+fn silences() -> Vec<Fault> {
+    let ping = ": ping\n\n";
+    let slow_event = |script: Script| script.write_slowly(format!("data: {}\n\n", token(1)), 1, TICK);
+    vec![
+        answer("silence after the head", begun(0).hang(LONG)).times_out(Timer::FirstToken),
+        answer("keep-alives only", begun(0).repeat(ping, u64::MAX, TICK)).times_out(Timer::FirstToken),
+        answer("silence after a token", begun(1).hang(LONG)).tokens(1).times_out(Timer::Chunk),
+        answer("keep-alives after a token", begun(2).repeat(ping, u64::MAX, TICK))
+            .tokens(2)
+            .times_out(Timer::Content),
+        answer("event, a byte every 50 ms", slow_event(begun(1).framing(Framing::CloseDelimited)))
+            .tokens(1)
+            .times_out(Timer::Content),
+        answer("line, a byte every 50 ms, before the first token", slow_event(begun(0)))
+            .times_out(Timer::FirstToken),
+        answer("events without tokens", begun(0).repeat("data: {\"choices\":[]}\n\n", u64::MAX, TICK))
+            .times_out(Timer::FirstToken),
+        Fault {
+            tokens: Tokens::Many,
+            ..answer("tokens without end, one every 50 ms", endless(TICK)).times_out(Timer::Deadline)
+        },
+        Fault {
+            tokens: Tokens::Many,
+            ..answer("tokens without end, as fast as can be", endless(Duration::ZERO))
+                .times_out(Timer::Deadline)
+        },
+    ]
+}
+
+fn endless(pause: Duration) -> Script {
+    let all: String = (0..TOKENS.len()).map(|n| format!("data: {}\n\n", token(n))).collect();
+    begun(0).repeat(all, u64::MAX, pause)
+}
+
+fn cuts() -> Vec<Fault> {
+    let mut rows = Vec::new();
+    for (name, text, tokens) in [
+        // The second byte of the character is missing.
+        ("a character", &b" w\xc3"[..], 1),
+        ("a line", &b"\"token_ids\":[18"[..], 1),
+        ("an event, between its lines", &b"\"token_ids\":[1879]}],\"id\":\"cmpl-1\"}\n"[..], 1),
+        ("the framing, between two events", &b"\"token_ids\":[1879]}],\"id\":\"cmpl-1\"}\n\n\r\n"[..], 2),
+    ] {
+        let script = begun(3);
+        let at = end_of(&script, text);
+        for (how, cut) in [("close", Cut::Fin), ("reset", Cut::Reset)] {
+            rows.push(
+                answer(format!("{how} inside {name}"), script.clone().cut_at(at, cut))
+                    .tokens(tokens)
+                    .ends(ErrorKind::Incomplete),
+            );
+        }
+        rows.push(
+            answer(format!("silence inside {name}"), script.clone().cut_at(at, Cut::Hang))
+                .tokens(tokens)
+                .times_out(Timer::Chunk),
+        );
+    }
+    rows
+}
+
+/// Every shape in which servers are known to say no inside a stream, as the first event and after two tokens.
+fn error_frames() -> Vec<Fault> {
+    let data = |json: &str| format!("data: {json}\n\n");
+    let frames = [
+        (
+            "vLLM's",
+            data(r#"{"error":{"message":"said no","type":"BadRequestError","param":null,"code":400}}"#),
+            Some(400),
+        ),
+        ("engine death", data(r#"{"error":{"message":"said no","type":"Internal","code":500}}"#), Some(500)),
+        ("older vLLM's", data(r#"{"object":"error","message":"said no","type":"x","code":40301}"#), None),
+        ("a word", data(r#"{"error":"said no"}"#), None),
+        ("SGLang's", data(r#"{"error":{"object":"error","message":"said no","code":"503"}}"#), None),
+        ("TGI's", data(r#"{"error":"said no","error_type":"overloaded"}"#), None),
+        ("LM Studio's", data(r#"{"error":{"message":"said no"},"message":"said no"}"#), None),
+        (
+            "OpenRouter's",
+            data(
+                r#"{"error":{"code":502,"message":"said no"},"choices":[{"delta":{},"finish_reason":"error"}]}"#,
+            ),
+            Some(502),
+        ),
+        ("an event named error", format!("event: error\n{}", data(r#"{"message":"said no"}"#)), None),
+        ("a field named error", "error: {\"message\":\"said no\"}\n\n".to_owned(), None),
+        ("a line of bare JSON", "{\"error\":{\"message\":\"said no\"}}\n\n".to_owned(), None),
+    ];
+    let mut rows = Vec::new();
+    for (name, frame, status) in frames {
+        for (place, tokens) in [("first", 0), ("after two tokens", 2)] {
+            // `[DONE]` behind it changes nothing.
+            let script = begun(tokens).write(frame.clone()).event("[DONE]");
+            let mut row = answer(format!("error frame, {name}, {place}"), script);
+            row = row.tokens(tokens).refused(status, "said no");
+            if name == "a line of bare JSON" && tokens == 0 {
+                row.ends = Some(ErrorKind::NotEventStream);
+            }
+            rows.push(row);
+        }
+    }
+    let by_reason = chunk(&json!({"index": 0, "text": "", "token_ids": [], "finish_reason": "error"}));
+    rows.push(
+        answer("finish reason error, without a word", begun(2).event(&by_reason).event("[DONE]"))
+            .tokens(2)
+            .ends(ErrorKind::Server),
+    );
+    rows
+}
+
+fn endings() -> Vec<Fault> {
+    let no_end = "without a finish reason";
+    let mut withheld =
+        answer("usage, `[DONE]` and the end withheld after the finish", finished().hang(LONG)).tokens(4);
+    withheld.timer = Some(Timer::Chunk);
+    vec![
+        answer("closed in good order, no finish", begun(3))
+            .tokens(3)
+            .ends(ErrorKind::Incomplete)
+            .says(no_end),
+        answer("the same without a length", begun(3).framing(Framing::CloseDelimited))
+            .tokens(3)
+            .ends(ErrorKind::Incomplete)
+            .says(no_end),
+        answer("chunk with the finish withheld", begun(3).hang(LONG)).tokens(3).times_out(Timer::Chunk),
+        answer("`[DONE]` at once", begun(0).event("[DONE]")),
+        answer("`[DONE]` early", begun(2).event("[DONE]")).tokens(2),
+        answer("`[DONE]` without its empty line", begun(2).write("data: [DONE]")).tokens(2),
+        answer("finish, then closed", finished()).tokens(4),
+        answer("finish, then reset", finished().reset()).tokens(4),
+        withheld,
+        answer("garbage after `[DONE]`", good().write(vec![0xff; 300]).event("{\"error\":\"late\"}"))
+            .tokens(4),
+        answer("tokens after `[DONE]`", good().event(&token(0))).tokens(4),
+        answer("endless garbage after `[DONE]`", good().repeat("x", u64::MAX, Duration::ZERO)).tokens(4),
+        answer("reset after `[DONE]`", good().reset()).tokens(4),
+        answer("lines that are not JSON between", {
+            begun(1).event("oops").event("[1,").event(&token(1)).event(&token(2)).event(&last_token())
+        })
+        .tokens(4),
+        answer("JSON of 1,000 levels between", {
+            begun(2).event(&("[".repeat(1000) + &"]".repeat(1000))).event(&token(2)).event(&last_token())
+        })
+        .tokens(4),
+    ]
+}
+
+fn numbers() -> Vec<Fault> {
+    let odd = |name: String, field: &str, value: &str| {
+        // Written by hand: such numbers have no place in a JSON value of ours.
+        let (index, ids) = if field == "index" { (value, "[7]") } else { ("0", value) };
+        let event = format!(r#"{{"choices":[{{"index":{index},"text":"x","token_ids":{ids}}}]}}"#);
+        answer(name, begun(1).event(&event).event(&last_token())).tokens(1).ends(ErrorKind::Protocol)
+    };
+    let mut rows = Vec::new();
+    for index in ["1", "-1", "0.5", "4294967296", "1e99"] {
+        rows.push(odd(format!("index {index}"), "index", index).says("index"));
+    }
+    for id in ["-1", "4294967296", "99999999999999999999", "1.5", "1e99", "\"7\""] {
+        rows.push(odd(format!("token id {id}"), "token_ids", &format!("[{id}]")).says("token id"));
+    }
+    rows.push(odd("token ids that are no list".to_owned(), "token_ids", "7").says("token ids"));
+    rows
+}
+
+fn limits() -> Vec<Fault> {
+    let over = |name: &str, script| {
+        answer(name, script).tokens(1).ends(ErrorKind::Limit(Limit::EventBytes)).says("event_bytes_max")
+    };
+    let x = vec![b'x'; 1000];
+    let endless = |begin: &str, bytes: Vec<u8>| begun(1).write(begin).repeat(bytes, u64::MAX, Duration::ZERO);
+    vec![
+        over("line over the limit", begun(1).event(&"x".repeat(EVENT_BYTES_MAX + 10)).event("[DONE]")),
+        over("event of many lines over the limit", {
+            begun(1).event(&"y\n".repeat(EVENT_BYTES_MAX / 2 + 10)).event("[DONE]")
+        }),
+        over("line without end", endless("data: ", x.clone())),
+        over("event without end", endless("", b"data: x\n".repeat(100))),
+        over("comment without end", endless(": ", x.clone())),
+        over("field of no known name without end", endless("", x)),
+        answer("usage that no counter holds", {
+            let usage = r#"{"choices":[],"usage":{"prompt_tokens":-1,"completion_tokens":1e99}}"#;
+            begun(3).event(&last_token()).event(usage).event("[DONE]")
+        })
+        .tokens(4),
+    ]
+}
