@@ -64,7 +64,7 @@ pub fn client(url: &str, timeouts: Timeouts) -> ApiClientBuilder {
     let mut limits = Limits::default();
     limits.event_bytes_max = EVENT_BYTES_MAX;
     let authority = certificates().0.clone();
-    let client = ApiClient::builder(url).api_key(KEY).header("x-api-key", HEADER_KEY);
+    let client = ApiClient::builder(url).retries(0).api_key(KEY).header("x-api-key", HEADER_KEY);
     client.ca_pem(authority).limits(limits).timeouts(timeouts)
 }
 
