@@ -383,6 +383,9 @@ impl Reader {
             Ok((completion, at_end))
         });
         tally.read(&body, client);
+        if let Some(event) = body.chunks().first_skipped() {
+            log::debug!("skipped events that are no JSON objects, the first: {}", client.clean(event));
+        }
         if let Some(server) = body.chunks().server() {
             client.learn(server);
         }

@@ -13,6 +13,7 @@ const KEY: &str = "sk-canary-0123456789-0123456789";
 const HEADER: &str = "canary-abcdefghijklmnopqrst";
 
 static LINES: Mutex<String> = Mutex::new(String::new());
+static OWN: Mutex<String> = Mutex::new(String::new());
 static PANICS: AtomicBool = AtomicBool::new(false);
 
 struct Sink;
@@ -25,6 +26,9 @@ impl log::Log for Sink {
     fn log(&self, record: &log::Record<'_>) {
         let line = record.args().to_string();
         assert!(!line.contains("stream ended") || !PANICS.load(Ordering::Relaxed), "a sink with a fault");
+        if record.target().starts_with("tokenwire") {
+            *OWN.lock().unwrap() += &format!("{line}\n");
+        }
         let mut lines = LINES.lock().unwrap();
         // ureq-proto logs what it sends in rows of 16 bytes, in hex and as text: the text is put together again.
         let row = record.target().starts_with("ureq_proto").then(|| line.get(line.len().wrapping_sub(16)..));
@@ -69,6 +73,21 @@ fn no_credential_is_in_any_log_line_and_all_reach_the_server() {
     assert!(lines.contains("POST./v1/completions") && lines.contains("authorization:"), "nothing was logged");
     assert!(!lines.contains("canary"), "{lines}");
     drop(lines);
+
+    // A server that says the key wherever it can. At trace ureq-proto logs what it received, as it is; this crate does not.
+    let echo = Script::events([format!("not JSON, {KEY}")])
+        .header("X-Request-Id", KEY)
+        .header("X-RateLimit-For", KEY);
+    let echoing = Server::scripted([echo]).unwrap();
+    let client_of_echo = ApiClient::builder(echoing.url()).api_key(KEY).build().unwrap();
+    let (tokens, guard) = client_of_echo.stream_completion(&[1], SamplingParams::default(), None).unwrap();
+    let shown = format!("{:?} {:?}", guard.join(), tokens.iter().collect::<Vec<_>>());
+    assert!(shown.contains("[redacted]") && !shown.contains("canary"), "{shown}");
+
+    let own = OWN.lock().unwrap();
+    assert!(own.contains("not JSON") && own.contains("x-ratelimit-for"), "no longer logged: {own}");
+    assert!(!own.contains("canary"), "{own}");
+    drop(own);
 
     // A sink that panics costs its line, not the stream's end.
     PANICS.store(true, Ordering::Relaxed);

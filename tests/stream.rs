@@ -546,7 +546,8 @@ fn the_timer_that_passes_is_named_while_there_is_no_connection_too() {
                 Timer::FirstToken => t.first_token = limit,
                 _ => t.deadline = limit,
             });
-            let (tokens, last, _) = run(&ApiClient::builder(&url).timeouts(timeouts).build().unwrap());
+            let (tokens, last, _) =
+                run(&ApiClient::builder(&url).retries(0).timeouts(timeouts).build().unwrap());
             let Last::Error(error) = last else { panic!("{place}, {timer:?}: {last:?}") };
             assert_eq!((error.kind(), tokens.len()), (ErrorKind::Timeout(timer), 0), "{place}: {error}");
         }
@@ -556,7 +557,7 @@ fn the_timer_that_passes_is_named_while_there_is_no_connection_too() {
 #[test]
 fn a_cancel_in_a_connect_ends_the_stream_at_once_and_nothing_is_sent() {
     let (listener, queued, address) = unanswered();
-    let client = ApiClient::builder(format!("http://{address}")).build().unwrap();
+    let client = ApiClient::builder(format!("http://{address}")).retries(0).build().unwrap();
     let (receiver, guard) = start(&client);
     thread::sleep(ms(100));
     guard.cancel();
@@ -623,7 +624,7 @@ fn a_proxy_that_says_no_is_a_failure_to_connect() {
             let _ = stream.read(&mut [0; 4096]).unwrap();
             stream.write_all(answer.as_bytes()).unwrap();
         });
-        let client = ApiClient::builder("http://model.test/v1").proxy(url).build().unwrap();
+        let client = ApiClient::builder("http://model.test/v1").retries(0).proxy(url).build().unwrap();
         let (_, last, _) = run(&client);
         let Last::Error(error) = last else { panic!("{answer:?}: {last:?}") };
         assert!(error.kind() == ErrorKind::Connect && error.is_connect(), "{answer:?}: {error:?}");

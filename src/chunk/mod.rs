@@ -334,7 +334,6 @@ impl ChunkDecoder {
         self.skipped += 1;
         if self.first_skipped.is_none() {
             let preview = printable(data, PREVIEW_CHARS_MAX);
-            log::debug!("an event is no JSON object and is skipped, as others like it will be: {preview}");
             self.first_skipped = Some(preview.into());
         }
     }
