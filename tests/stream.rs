@@ -459,6 +459,18 @@ fn faults() -> Vec<Fault> {
             "no bytes",
         ),
         fault(
+            "a byte of framing now and then",
+            Script::raw(format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n\
+                 {:x}\r\ndata: {a}\n\n\r\n",
+                a.len() + 8
+            ))
+            .write_slowly("000000000000000000", 1, ms(100)),
+            1,
+            ErrorKind::Timeout(Timer::Chunk),
+            "no bytes",
+        ),
+        fault(
             "comments after a token",
             Script::events([a]).repeat(": ping\n\n", 1000, ms(20)),
             1,
@@ -1054,6 +1066,18 @@ fn what_the_caller_says_wins_over_what_is_learned_and_a_requests_header_over_the
     assert_eq!(values, ["own"]);
     // A probe that is answered with another status is no answer.
     assert_eq!(client(&server).build().unwrap().server().unwrap_err().kind(), ErrorKind::Server);
+}
+
+#[test]
+fn a_reused_connection_that_breaks_in_its_answer_sends_nothing_again() {
+    let broken = Script::raw("HTTP/1.1 200 OK\r\ncontent-ty");
+    let server = Server::scripted([Script::tokens(HELLO), broken, Script::tokens(HELLO)]).unwrap();
+    let client = client(&server).build().unwrap();
+    assert!(matches!(run(&client).1, Last::Done));
+    thread::sleep(ms(60));
+    let (_, last, _) = run(&client);
+    assert!(matches!(&last, Last::Error(e) if e.kind() == ErrorKind::Incomplete), "{last:?}");
+    assert_eq!((server.requests().len(), server.connections()), (2, 1));
 }
 
 #[test]

@@ -283,6 +283,10 @@ mod tests {
         assert!(!slot.cancel());
         slot.end_connect();
         assert!(slot.cancel());
+        // In a handshake there is a socket that wakes it.
+        let slot = CancelSlot::new();
+        let (_socket, weak) = attachable();
+        assert!(slot.begin_connect() && slot.attach(&weak) && slot.cancel());
         // One that came first keeps the thread out: it has told its caller that the thread wakes.
         assert!(!slot.begin_connect());
         assert!(slot.cancel());
