@@ -172,7 +172,7 @@ impl ApiClientBuilder {
     pub fn build(self) -> Result<ApiClient, Error> {
         let Self { base_url, key, model, wire, server, headers, timeouts, limits, retry, when_full, http } =
             self;
-        let base = BaseUrl::new(&base_url)?;
+        let (base, timeouts) = (BaseUrl::new(&base_url)?, timeouts.bounded());
         let key = key.map(|key| ApiKey::new(&key)).transpose()?;
         if key.is_some() && base.is_plain_and_far() {
             log::warn!("the API key goes over http, readable by everybody between here and the server");

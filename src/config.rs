@@ -90,6 +90,26 @@ pub struct Timeouts {
     pub drain: Duration,
 }
 
+/// No timer runs longer: beyond some centuries the clock itself cannot be added to.
+const TIMER_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+impl Timeouts {
+    /// With timers that the clock can be added to; what is longer is no limit.
+    pub(crate) fn bounded(self) -> Self {
+        let bounded = |limit: Option<Duration>| limit.filter(|limit| *limit <= TIMER_MAX);
+        let Self { connect, first_token, chunk, content, deadline, write, drain } = self;
+        Self {
+            connect: bounded(connect),
+            first_token: bounded(first_token),
+            chunk: bounded(chunk),
+            content: bounded(content),
+            deadline: bounded(deadline),
+            write: bounded(write),
+            drain: drain.min(TIMER_MAX),
+        }
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {

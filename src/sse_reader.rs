@@ -9,6 +9,7 @@ use crate::http::HttpResponse;
 use crate::http::slot::Wait;
 use crate::sse::SseParser;
 
+const TERMINATOR: &str = "[DONE]";
 /// How much of a line that is not JSON is shown in the log, in characters.
 const PREVIEW_CHARS_MAX: usize = 120;
 /// Room that is offered to each read of the socket.
@@ -37,6 +38,8 @@ pub struct SseReader {
     parser: SseParser,
     chunk_timeout: Duration,
     chunks_received: u64,
+    /// Lines of a body that has ended; the parser forgets them then.
+    lines: u64,
     parse_errors: u64,
     done: bool,
 }
@@ -45,7 +48,14 @@ impl SseReader {
     /// A reader that fails when the body brings no byte for `chunk_timeout`.
     #[must_use]
     pub fn new(chunk_timeout: Duration) -> Self {
-        Self { parser: SseParser::new(), chunk_timeout, chunks_received: 0, parse_errors: 0, done: false }
+        Self {
+            parser: SseParser::new(),
+            chunk_timeout,
+            chunks_received: 0,
+            lines: 0,
+            parse_errors: 0,
+            done: false,
+        }
     }
 
     /// Blocks for the next event. Data that is not JSON is counted, the first such is logged at debug, and it is skipped.
@@ -60,7 +70,7 @@ impl SseReader {
     pub fn next_event(&mut self, response: &mut HttpResponse) -> Result<Option<Value>, Error> {
         while !self.done {
             while let Some(event) = self.parser.next_event()? {
-                if event.data.trim_matches(' ') == "[DONE]" {
+                if event.data.trim() == TERMINATOR {
                     self.done = true;
                     return Ok(None);
                 }
@@ -77,7 +87,13 @@ impl SseReader {
             }
             let wait = Wait::each(self.chunk_timeout, Timer::Chunk);
             match response.read(self.parser.space(READ_BYTES), Some(wait))? {
-                0 => break,
+                0 => {
+                    self.lines += self.parser.lines();
+                    // Some servers forget the blank line behind their last event.
+                    self.done =
+                        self.parser.finish().unended_data.is_some_and(|data| data.trim() == TERMINATOR);
+                    break;
+                }
                 len => {
                     self.chunks_received += 1;
                     self.parser.filled(len);
@@ -102,7 +118,7 @@ impl SseReader {
     /// Lines of the event stream, comments and empty lines included.
     #[must_use]
     pub fn sse_lines_parsed(&self) -> u64 {
-        self.parser.lines()
+        self.lines + self.parser.lines()
     }
 
     /// Events whose data was not JSON.

@@ -135,6 +135,19 @@ fn tokens_arrive_with_the_servers_ids_and_the_report_tells_the_rest() {
 }
 
 #[test]
+fn the_longest_timers_are_no_limit_and_no_overflow() {
+    let forever = Some(Duration::MAX);
+    let timeouts = timeouts(|t| {
+        (t.connect, t.first_token, t.chunk, t.content) = (forever, forever, forever, forever);
+        (t.deadline, t.write, t.drain) = (forever, forever, Duration::MAX);
+    });
+    let server = Server::scripted([Script::tokens(HELLO)]).unwrap();
+    let (tokens, last, _) = run(&client(&server).timeouts(timeouts).build().unwrap());
+    assert!(matches!(last, Last::Done), "{last:?}");
+    assert_eq!(tokens, hello());
+}
+
+#[test]
 fn the_short_form_sends_what_the_original_sent() {
     let server = Server::scripted([Script::tokens(HELLO)]).unwrap();
     let client = client(&server).model("m").api_key("sk-1").header("x-session", "s").build().unwrap();
@@ -1215,6 +1228,8 @@ fn the_http_client_gives_status_headers_text_and_pieces() {
     let server = Server::scripted([
         Script::status(418).header("X-Tea", "pot").json(r#"{"a":"ä"}"#),
         Script::events(["1", "{\"b\":2}", "[DONE]", "3"]),
+        Script::events(["1", "{\"b\":2}"]).write("data: [DONE]"),
+        Script::events(["1", "{\"b\":2}"]),
     ])
     .unwrap();
     let http = tokenwire::HttpClient::new().unwrap();
@@ -1228,15 +1243,17 @@ fn the_http_client_gives_status_headers_text_and_pieces() {
         ("PUT", Some("z"), json!({"q": 1}))
     );
 
-    let mut response = http.get(&url, &[]).unwrap();
-    let mut events = tokenwire::SseReader::new(LONG);
-    let mut values = Vec::<Value>::new();
-    while let Some(value) = events.next_event(&mut response).unwrap() {
-        values.push(value);
+    for done in [true, true, false] {
+        let mut response = http.get(&url, &[]).unwrap();
+        let mut events = tokenwire::SseReader::new(LONG);
+        let mut values = Vec::<Value>::new();
+        while let Some(value) = events.next_event(&mut response).unwrap() {
+            values.push(value);
+        }
+        assert_eq!(values, [json!(1), json!({"b": 2})]);
+        assert_eq!((events.is_done(), events.chunks_received() > 0), (done, true));
+        assert_eq!((events.sse_parse_errors(), events.sse_lines_parsed() >= 4), (0, true));
     }
-    assert_eq!(values, [json!(1), json!({"b": 2})]);
-    assert!(events.is_done() && events.chunks_received() > 0);
-    assert_eq!((events.sse_parse_errors(), events.sse_lines_parsed() >= 5), (0, true));
 }
 
 #[test]

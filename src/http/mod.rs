@@ -106,6 +106,7 @@ impl HttpClientBuilder {
     /// [`InvalidInput`](ErrorKind::InvalidInput): no certificate in the PEM text, or a proxy URL that is none.
     pub fn build(self) -> Result<HttpClient, Error> {
         let Self { timeouts, limits, timeout, ca_pem, proxy } = self;
+        let timeouts = timeouts.bounded();
         let proxy = match proxy {
             // The URL may hold a password: it is not shown.
             Some(url) => Some(Proxy::new(&url).map_err(|_| Error::invalid("the proxy's URL is not valid"))?),
