@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use ureq::http::{HeaderMap, Method, Uri};
 
 use crate::chunk::{Server, Wire};
 use crate::config::{ApiKey, Limits, Timeouts, WhenFull};
+use crate::diagnostics::{Folder, SavedRequest};
 use crate::error::{Error, Timer};
 use crate::http::slot::{CancelSlot, Wait};
 use crate::http::{HttpClient, HttpClientBuilder, Outgoing, check_url, header};
@@ -40,6 +42,8 @@ pub(crate) struct Inner {
     pub(crate) retry: RetryPolicy,
     pub(crate) retry_budget: Budget,
     pub(crate) key: Option<ApiKey>,
+    /// Where failed requests are saved.
+    pub(crate) failed: Option<Folder>,
     pub(crate) wire: Wire,
     base: BaseUrl,
     model: Option<String>,
@@ -61,6 +65,7 @@ pub struct ApiClientBuilder {
     limits: Limits,
     retry: RetryPolicy,
     when_full: WhenFull,
+    save_failed: Option<PathBuf>,
     http: HttpClientBuilder,
 }
 
@@ -149,6 +154,24 @@ impl ApiClientBuilder {
         self
     }
 
+    /// Saves the request of every stream that fails as a file in `folder`, to be looked at or sent again
+    /// ([`ApiClient::resend`]): prompt and parameters, where it went, and why it failed; see [`SavedRequest`]. Not saved: streams
+    /// that completed, were cancelled or lost their consumer, and requests that were refused before there was a stream.
+    /// The file's path is in the error ([`Error::saved_path`]), which comes after the file has been written. Default: none.
+    ///
+    /// No credential is in the file: neither the key, wherever it stands, nor any header but `accept`, `content-type`,
+    /// `traceparent`, `user-agent` and `x-request-id`. Prompts are, so it is for its owner's eyes only (mode 0600).
+    ///
+    /// The folder is made when it is first needed, for its owner only (0700), and must not be a symbolic link; one that is
+    /// there keeps its mode. Several clients and processes may share it. [`Limits::saved_files_max`] and
+    /// [`Limits::saved_bytes_max`] bound what is kept; the oldest make room, other files are left alone. If saving fails, the
+    /// log says so (the first time at warn) and the stream's error comes without a path.
+    #[must_use]
+    pub fn save_failed(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.save_failed = Some(folder.into());
+        self
+    }
+
     /// As [`HttpClientBuilder::ca_pem`].
     #[must_use]
     pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
@@ -170,8 +193,20 @@ impl ApiClientBuilder {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput): a base URL that is not `http` or `https`, holds a user name
     /// or a query; a key or a header that HTTP cannot carry; a CA text without a certificate.
     pub fn build(self) -> Result<ApiClient, Error> {
-        let Self { base_url, key, model, wire, server, headers, timeouts, limits, retry, when_full, http } =
-            self;
+        let Self {
+            base_url,
+            key,
+            model,
+            wire,
+            server,
+            headers,
+            timeouts,
+            limits,
+            retry,
+            when_full,
+            save_failed,
+            http,
+        } = self;
         let (base, timeouts) = (BaseUrl::new(&base_url)?, timeouts.bounded());
         let key = key.map(|key| ApiKey::new(&key)).transpose()?;
         if key.is_some() && base.is_plain_and_far() {
@@ -196,6 +231,7 @@ impl ApiClientBuilder {
             retry,
             retry_budget: Budget::new(retry.budget),
             key,
+            failed: save_failed.map(|path| Folder::new(&path, &limits)),
             wire,
             base,
             model,
@@ -221,6 +257,7 @@ impl ApiClient {
             limits: Limits::default(),
             retry: RetryPolicy::default(),
             when_full: WhenFull::default(),
+            save_failed: None,
             http: HttpClient::builder(),
         }
     }
@@ -262,6 +299,21 @@ impl ApiClient {
         stream::start(&self.0, request)
     }
 
+    /// Streams a failed request again: the body as it was saved, byte for byte, to this client's server, with this client's
+    /// key and headers and those that were saved, which win. Which of the server's endpoints, and how its answer is
+    /// read, the saved [`wire`](SavedRequest::wire) says. A client for where it went before starts from
+    /// [`SavedRequest::base_url`].
+    ///
+    /// From there on it is a stream as any other; if it fails too, it is saved anew.
+    ///
+    /// # Errors
+    ///
+    /// As [`stream`](Self::stream); [`Unsupported`](crate::ErrorKind::Unsupported) if the request
+    /// [`is_redacted`](SavedRequest::is_redacted).
+    pub fn resend(&self, saved: &SavedRequest) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
+        stream::resend(&self.0, saved)
+    }
+
     /// What the server is: what the builder was told, else what its answers have shown, else what `GET /models` says
     /// now. Asked once, then remembered. `None`: none that this crate treats apart. Blocks for at most 5 s.
     ///
@@ -300,6 +352,7 @@ impl fmt::Debug for ApiClient {
             retry,
             retry_budget: _,
             key,
+            failed,
             wire,
             base,
             model,
@@ -312,6 +365,7 @@ impl fmt::Debug for ApiClient {
             .field("wire", wire)
             .field("server", server)
             .field("key", key)
+            .field("failed", failed)
             .field("timeouts", timeouts)
             .field("limits", limits)
             .field("retry", retry)

@@ -10,6 +10,8 @@ use crate::Error;
 const REDACTED: &str = "[redacted]";
 /// So much of a key's beginning may show where a text was cut: `sk-`, which is in every key.
 const KEY_SHOWN_MAX: usize = 3;
+/// Keys are at least this long.
+const PLACEHOLDER_CHARS_MAX: usize = 8;
 
 /// An API key. It has no `Display`, its `Debug` is redacted, and it is sent in the `Authorization` header
 /// and nowhere else.
@@ -32,6 +34,12 @@ impl ApiKey {
             return Err(Error::invalid("the API key has a character that is not visible ASCII"));
         }
         Ok(Self(key.into()))
+    }
+
+    /// Too short to be a secret: the `x` or `EMPTY` that is given to a server which wants no key. It would be found in
+    /// every text that it is looked for in.
+    pub(crate) fn is_placeholder(&self) -> bool {
+        self.0.len() < PLACEHOLDER_CHARS_MAX
     }
 
     /// The header's value.
@@ -144,6 +152,12 @@ pub struct Limits {
     /// Bytes of a response that are kept for a recording. What comes after them goes on to the consumer as ever, and the
     /// recording's end is [`Unknown`](crate::recording::End::Unknown). Default 64 MiB.
     pub recording_bytes_max: usize,
+    /// Failed requests kept in the folder of [`save_failed`](crate::ApiClientBuilder::save_failed); the oldest make room. 0
+    /// saves none. Default 32.
+    pub saved_files_max: usize,
+    /// Bytes of the failed requests kept there, together; as above. One that is larger by itself is not saved.
+    /// Default 64 MiB; more than [`SAVED_REQUEST_BYTES_MAX`](crate::SAVED_REQUEST_BYTES_MAX) counts as that.
+    pub saved_bytes_max: usize,
     /// Streams at the same time, each on a reader thread of its own. What happens to one more is
     /// [`WhenFull`]. Default 256.
     pub streams_max: usize,
@@ -163,6 +177,8 @@ impl Default for Limits {
             channel_tokens_max: 1024,
             channel_bytes_max: 8 << 20,
             recording_bytes_max: 64 << 20,
+            saved_files_max: 32,
+            saved_bytes_max: 64 << 20,
             streams_max: 256,
         }
     }

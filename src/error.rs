@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ struct Inner {
     server: Option<ServerError>,
     progress: Option<Progress>,
     request_id: Option<String>,
+    saved: Option<PathBuf>,
     /// Not named `source`: thiserror would take the `Arc` itself for the cause, which nobody could downcast.
     cause: Option<Cause>,
 }
@@ -186,6 +188,7 @@ impl Error {
             server: None,
             progress: None,
             request_id: None,
+            saved: None,
             cause: None,
         }))
     }
@@ -247,6 +250,11 @@ impl Error {
         self
     }
 
+    pub(crate) fn with_saved_path(mut self, path: Option<PathBuf>) -> Self {
+        self.edit().saved = path;
+        self
+    }
+
     /// Without the key, should the server have echoed it in its message.
     pub(crate) fn redacted(mut self, key: &ApiKey) -> Self {
         let inner = self.edit();
@@ -304,6 +312,13 @@ impl Error {
         self.0.request_id.as_deref()
     }
 
+    /// The file in which the request was saved to be sent again
+    /// ([`ApiClientBuilder::save_failed`](crate::ApiClientBuilder::save_failed)), if it was.
+    #[must_use]
+    pub fn saved_path(&self) -> Option<&Path> {
+        self.0.saved.as_deref()
+    }
+
     /// A timer passed, whichever.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
@@ -332,10 +347,13 @@ impl fmt::Display for Error {
             (None, Some(id)) => write!(f, " (request {})", id.escape_debug()),
             (Some(at), id) => {
                 write!(f, " (after {} tokens, {} bytes, {:.3?}", at.tokens, at.bytes, at.elapsed)?;
-                match id {
-                    Some(id) => write!(f, ", request {})", id.escape_debug()),
-                    None => f.write_str(")"),
+                if let Some(id) = id {
+                    write!(f, ", request {}", id.escape_debug())?;
                 }
+                if let Some(path) = &inner.saved {
+                    write!(f, ", saved as {path:?}")?;
+                }
+                f.write_str(")")
             }
         }
     }
@@ -343,7 +361,7 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, message, server, progress, request_id, cause } = &*self.0;
+        let Inner { kind, message, server, progress, request_id, saved, cause } = &*self.0;
         let mut out = f.debug_struct("Error");
         out.field("kind", kind).field("message", message);
         if let Some(server) = server {
@@ -354,6 +372,9 @@ impl fmt::Debug for Error {
         }
         if let Some(request_id) = request_id {
             out.field("request_id", request_id);
+        }
+        if let Some(saved) = saved {
+            out.field("saved", saved);
         }
         if let Some(cause) = cause {
             out.field("source", cause);
@@ -423,6 +444,8 @@ mod tests {
             "no bytes from the server within 1s (chunk) (after 2 tokens, 42 bytes, 1.500s, request r\\n1)"
         );
         assert!(error.is_timeout() && !error.is_connect());
+        let error = error.with_saved_path(Some("/tmp/a b".into()));
+        assert!(error.to_string().ends_with(r#", request r\n1, saved as "/tmp/a b")"#), "{error}");
     }
 
     #[test]

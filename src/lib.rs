@@ -75,6 +75,9 @@
 //!
 //! The page [`faults`] has some 140 faults that were tried, one by one, with the ending of each.
 //!
+//! The request of every stream that ended in an `Error` is saved, without credentials, if the client was given a folder for
+//! it ([`save_failed`](ApiClientBuilder::save_failed)): a [`SavedRequest`], which [`ApiClient::resend`] sends again.
+//!
 //! # Threads
 //!
 //! Each running stream has a reader thread of its own, named `tokenwire-N`, from a pool bounded by
@@ -84,17 +87,19 @@
 //! # Logging
 //!
 //! Through the `log` crate. Nothing at error and info. Warn: one line when an API key is to go over plain http to
-//! another machine. Debug: sizes, timings, status, `x-ratelimit-*` and `x-request-id` headers, counts, and the beginning of
+//! another machine, and one per client when a failed request
+//! could not be saved. Debug: sizes, timings, status, `x-ratelimit-*` and `x-request-id` headers, counts, and the beginning of
 //! the first event that is not JSON. API keys: never, at no level.
 //!
 //! # Not yet
 //!
-//! Retries, resume, saved requests, chat messages, the response parser and servers other than vLLM and llama.cpp.
+//! Retries, resume, chat messages, the response parser and servers other than vLLM and llama.cpp.
 
 mod body;
 mod chunk;
 mod client;
 mod config;
+mod diagnostics;
 mod error;
 /// Every fault that was tried, and how its stream ends. This module holds nothing but this page.
 ///
@@ -120,6 +125,7 @@ pub use body::{BodyDecoder, Step};
 pub use chunk::{CHOICES_MAX, ChunkDecoder, Completion, Flow, Server, Wire};
 pub use client::{ApiClient, ApiClientBuilder};
 pub use config::{ApiKey, Limits, RESPONSE_HEAD_BYTES_MAX, Timeouts, WhenFull};
+pub use diagnostics::{SAVED_REQUEST_BYTES_MAX, SavedFailure, SavedRequest};
 pub use error::{Error, ErrorKind, Limit, Progress, SERVER_MESSAGE_CHARS_MAX, ServerError, Timer};
 pub use http::{HttpClient, HttpClientBuilder, HttpResponse};
 pub use report::{Ending, Percentiles, StreamReport};

@@ -15,11 +15,12 @@ use ureq::http::header::{ACCEPT, HeaderValue};
 use ureq::http::{HeaderMap, Method, Uri};
 
 use crate::body::{BodyDecoder, Step, not_an_event_stream};
-use crate::chunk::{Completion, server_error_from_body};
+use crate::chunk::{Completion, Wire, server_error_from_body};
 use crate::client::Inner;
-use crate::error::{Error, Progress, Timer, printable};
+use crate::diagnostics::{SavedRequest, Sent};
+use crate::error::{Error, ErrorKind, Progress, Timer, printable};
 use crate::http::slot::{CancelSlot, Wait};
-use crate::http::{HttpResponse, Outgoing};
+use crate::http::{HttpResponse, Outgoing, open_headers};
 use crate::pool::{Seat, Ticket};
 use crate::queue::{Stopped, TokenSender};
 use crate::recording::Request;
@@ -215,9 +216,31 @@ pub(crate) fn start(
     request: CompletionRequest,
 ) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
     request.validate()?;
-    let (path, at_root) = client.wire.path();
-    let (url, body) = (client.url(path, at_root)?, client.body(&request)?);
-    let mut headers = client.headers(request.headers())?;
+    let body = client.body(&request)?;
+    launch(client, client.wire, request.headers(), body, request.is_recorded())
+}
+
+pub(crate) fn resend(
+    client: &Arc<Inner>,
+    saved: &SavedRequest,
+) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
+    if saved.is_redacted() {
+        let why = "the API key was taken out of the saved request, which is not what was sent";
+        return Err(Error::new(ErrorKind::Unsupported, why));
+    }
+    launch(client, saved.wire(), saved.headers(), saved.body().to_vec(), false)
+}
+
+fn launch<'a>(
+    client: &Arc<Inner>,
+    wire: Wire,
+    own_headers: impl Iterator<Item = (&'a str, &'a str)>,
+    body: Vec<u8>,
+    record: bool,
+) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
+    let (path, at_root) = wire.path();
+    let url = client.url(path, at_root)?;
+    let mut headers = client.headers(own_headers)?;
     headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
 
     let (sender, receiver) = unbounded();
@@ -230,7 +253,7 @@ pub(crate) fn start(
         state: Mutex::new(State { sender: Some(sender), settled: false, report: None }),
         ended: Condvar::new(),
     });
-    let reader = Reader { shared: shared.clone(), url, headers, body, record: request.is_recorded() };
+    let reader = Reader { shared: shared.clone(), url, wire, headers, body, record };
     let ticket = client.pool.run(move |seat| reader.run(seat))?;
     let _ = shared.ticket.set(ticket);
     Ok((receiver, StreamGuard { shared, on_drop: OnDrop::default() }))
@@ -239,6 +262,7 @@ pub(crate) fn start(
 struct Reader {
     shared: Arc<Shared>,
     url: Uri,
+    wire: Wire,
     headers: HeaderMap,
     body: Vec<u8>,
     record: bool,
@@ -265,7 +289,7 @@ impl Reader {
             .unwrap_or_else(
                 |_| Err(Error::protocol("the reader thread panicked: a bug in tokenwire").into()),
             );
-        let Self { shared, .. } = self;
+        let Self { shared, url, wire, headers, body, record: _ } = self;
         let settled = shared.settle();
         seat.ending();
         // The stream failed before its head came, or it was cancelled and the sender is gone already.
@@ -281,7 +305,13 @@ impl Reader {
             }
             Err(Broken::Left(ending)) => (ending, None, None),
             Err(Broken::Error(error)) => {
-                let error = tally.place(error, &shared.client);
+                let mut error = tally.place(error, &shared.client);
+                if let Some(folder) = &shared.client.failed {
+                    let key = shared.client.key.as_ref();
+                    let sent = Sent { url: &url, wire, headers: &headers, body, key };
+                    let path = folder.save(&SavedRequest::new(sent, &error));
+                    error = error.with_saved_path(path);
+                }
                 tally.report.error = Some(error.clone());
                 (Ending::Failed, Some(StreamToken::Error(error)), None)
             }
@@ -340,7 +370,7 @@ impl Reader {
         tally: &mut Tally,
         sender: &mut Option<TokenSender>,
     ) -> Result<(Completion, Option<HttpResponse>), Broken> {
-        let Self { shared, url, headers, body, record: _ } = self;
+        let Self { shared, url, wire: _, headers, body, record: _ } = self;
         let (client, slot) = (&shared.client, &shared.slot);
         log::debug!("POST {}: {} bytes", url.path(), body.len());
         let outgoing = Outgoing { method: Method::POST, url, headers: headers.clone(), body };
@@ -373,7 +403,7 @@ impl Reader {
         let taken = shared.take_sender().ok_or(Broken::Left(Ending::Cancelled))?;
         let sender = sender.insert(token_sender(shared, taken));
 
-        let mut body = BodyDecoder::new(client.wire).limits(&client.limits);
+        let mut body = BodyDecoder::new(self.wire).limits(&client.limits);
         let result = self.read(response, &mut body, tally, sender).and_then(|at_end| {
             let completion = body.finish().map_err(|error| match response.header("content-type") {
                 // Of a body that is no event stream, the message tells which type it came under.
@@ -395,9 +425,7 @@ impl Reader {
     /// The request as it may be kept: without whatever could be a credential.
     fn recorded_request(&self) -> Request {
         let request = Request::new("POST", self.url.path()).with_body(self.body.clone());
-        let open = self.headers.iter().filter(|(_, value)| !value.is_sensitive());
-        open.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
-            .fold(request, |request, (name, value)| request.with_header(name, value))
+        open_headers(&self.headers).fold(request, |request, (name, value)| request.with_header(name, value))
     }
 
     /// Reads until the terminator (false) or the end of the body (true).

@@ -25,6 +25,8 @@ const CLOSED_EARLY: &str = "the connection was closed before the response was co
 /// The buffers of a connection, one each way. ureq's default is 128 KiB each, zero-filled and so resident; 16 KiB
 /// cost nothing measurable per token and take a thousand streams from 310 to 72 MiB.
 const BUFFER_BYTES: usize = 16 << 10;
+/// Headers that ureq acts upon, so that it must see them; no credentials.
+const READ_BY_UREQ: [&str; 5] = ["connection", "content-length", "expect", "host", "transfer-encoding"];
 /// How old an idle connection may be. uvicorn, under vLLM, closes idle ones after 5 s.
 const IDLE_AGE_MAX: Duration = Duration::from_secs(4);
 /// How often one request is sent anew because the pooled connection it got turned out to be closed.
@@ -321,21 +323,21 @@ pub(crate) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue
     };
     let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad("name"))?;
     let mut value = HeaderValue::from_str(value.trim()).map_err(|_| bad("value"))?;
-    let plain = [
-        "accept",
-        "x-request-id",
-        "traceparent",
-        "user-agent",
-        "content-type",
-        // These ureq acts upon, so that it must see them.
-        "connection",
-        "content-length",
-        "expect",
-        "host",
-        "transfer-encoding",
-    ];
-    value.set_sensitive(!plain.contains(&parsed.as_str()));
+    let read_by_ureq = READ_BY_UREQ.contains(&parsed.as_str());
+    value.set_sensitive(!read_by_ureq && !is_open_header(parsed.as_str()));
     Ok((parsed, value))
+}
+
+/// Whether a header is known to be no credential, and may be kept and shown. Any other could be one.
+pub(crate) fn is_open_header(name: &str) -> bool {
+    let open = ["accept", "x-request-id", "traceparent", "user-agent", "content-type"];
+    open.iter().any(|open| open.eq_ignore_ascii_case(name))
+}
+
+/// The headers that may be kept and shown.
+pub(crate) fn open_headers(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+    let open = headers.iter().filter(|(name, _)| is_open_header(name.as_str()));
+    open.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
 }
 
 /// ureq's failure in this crate's words. The slot knows what ureq cannot: that it was cancelled, which timer ran.
