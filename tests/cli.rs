@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokenwire::SavedRequest;
 use tokenwire::recording::Recording;
 use tokenwire::testing::{Framing, Script, Server, TlsIdentity};
 
@@ -694,6 +695,74 @@ fn stream_keeps_the_exchange_on_success_and_on_failure() {
     assert!(ran.code != Some(0) && ran.out.starts_with("Hello world"), "{:?} {}", ran.code, ran.out);
 }
 
+#[test]
+fn a_failed_request_is_saved_and_sent_again() {
+    let folder = std::env::temp_dir().join(format!("tokenwire-save-{}", std::process::id()));
+    let dir = folder.to_string_lossy().into_owned();
+    let refusal = Script::status(503).json(format!(r#"{{"error":"busy, {KEY}"}}"#));
+    let server = Server::scripted([refusal.clone(), refusal, two_tokens()]).unwrap();
+    let url = server.url();
+    let asked = ["--save-failed", &dir, "--api-key-env", "KEY_VARIABLE", "--temperature", "0.5"];
+    let chat = run(&[&["chat", "--base-url", &url, "Say hello"], &asked[..]].concat(), b"");
+    assert_eq!(chat.code, Some(1));
+    assert!(chat.err.contains(&dir), "people are told the file: {}", chat.err);
+    let ran = stream(&server, &asked);
+    let path = ran.last()["report"]["error"]["saved"].as_str().unwrap_or_default().to_owned();
+    assert!(path.starts_with(&dir) && ran.err.contains(&path), "{} {}", ran.out, ran.err);
+    let body = server.requests().pop().unwrap().body;
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("busy, [redacted]") && !text.contains(KEY), "{text}");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2);
+
+    let other = Server::scripted([two_tokens()]).unwrap();
+    for (server, base) in [(&server, vec![]), (&other, vec!["--base-url", &*other.url()])] {
+        let more = ["--json", "--api-key-env", "KEY_VARIABLE", "--header", "x-gateway: g"];
+        let again = run(&[&["resend", &path], &more[..], &base].concat(), b"");
+        assert_eq!((again.code, again.tokens().len()), (Some(0), 2), "{} {}", again.out, again.err);
+        assert!(
+            has(&again.last(), &json!({"report": {"error": null, "ending": "complete"}})),
+            "{}",
+            again.out
+        );
+        let sent = server.requests().pop().unwrap();
+        let bearer = format!("Bearer {KEY}");
+        assert_eq!(
+            (sent.header("authorization"), sent.header("x-gateway"), &*sent.path),
+            (Some(&*bearer), Some("g"), "/v1/completions")
+        );
+        assert_eq!(sent.body, body, "byte for byte");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_is_told_once_and_disturbs_nothing() {
+    let server = Server::scripted([Script::status(503).json(r#"{"error":"busy"}"#)]).unwrap();
+    let ran = run(&["chat", "--base-url", &server.url(), "--save-failed", "/dev/null"], b"one\ntwo\n");
+    assert_eq!(ran.code, Some(1));
+    assert_eq!(ran.err.matches("could not be saved in \"/dev/null\"").count(), 1, "{}", ran.err);
+    assert_eq!(ran.err.matches("the server answered 503: busy").count(), 2, "{}", ran.err);
+}
+
+#[test]
+fn processes_that_fail_at_once_share_a_folder_and_keep_to_the_limit() {
+    let folder = std::env::temp_dir().join(format!("tokenwire-shared-{}", std::process::id()));
+    let dir = folder.to_string_lossy().into_owned();
+    let url = Server::scripted([two_tokens()]).unwrap().url();
+    let args = ["stream", "--base-url", &url, "--prompt", "Hi", "--json", "--save-failed", &dir];
+    let children: Vec<Child> = (0..60).map(|_| program(&args).spawn().unwrap()).collect();
+    for ran in children.into_iter().map(ended) {
+        assert_eq!(ran.code, Some(1), "{}", ran.err);
+        assert!(ran.last()["report"]["error"]["saved"].is_string(), "{}", ran.out);
+    }
+    let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!((16..=32).contains(&left.len()), "{} files", left.len());
+    for path in left {
+        SavedRequest::load(path).unwrap();
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
 // ---- usage ----
 
 #[test]
@@ -726,6 +795,8 @@ fn what_cannot_be_used_is_told_with_code_2_before_anything_is_sent() {
         (&[stream, &["--ca-file", "/no/such.pem"]].concat(), "--ca-file"),
         (&[stream, &["--temperature", "nan"]].concat(), "temperature"),
         (&["replay", "/no/such.jsonl"], "recording"),
+        (&["resend", "/no/such.json"], "saved request"),
+        (&["resend", "/dev/null"], "saved request"),
         (&["replay", "x", "--speed", "0"], "speed"),
     ];
     for (args, word) in cases {
@@ -750,7 +821,7 @@ fn what_the_library_cannot_do_yet_is_reported() {
 
 #[test]
 fn each_command_has_help_with_an_example() {
-    for command in ["sse", "tokens", "stream", "chat", "replay"] {
+    for command in ["sse", "tokens", "stream", "chat", "replay", "resend"] {
         let ran = run(&[command, "--help"], b"");
         assert_eq!(ran.code, Some(0));
         assert!(

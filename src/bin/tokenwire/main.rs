@@ -7,6 +7,7 @@ mod interrupt;
 mod options;
 mod output;
 mod replay;
+mod resend;
 mod sse;
 mod status;
 mod stream;
@@ -46,6 +47,7 @@ enum Command {
     Stream(stream::Args),
     Chat(chat::Args),
     Replay(replay::Args),
+    Resend(resend::Args),
 }
 
 /// How a command that has said everything ends.
@@ -102,6 +104,7 @@ fn main() -> ExitCode {
         Command::Stream(args) => stream::run(args),
         Command::Chat(args) => chat::run(args),
         Command::Replay(args) => replay::run(&args),
+        Command::Resend(args) => resend::run(&args),
     };
     match outcome {
         Ok(exit) => ExitCode::from(exit as u8),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use tokenwire::{ApiClient, CompletionRequest, SamplingParams, Timeouts, TokenId, Wire};
+use tokenwire::{ApiClient, ApiClientBuilder, CompletionRequest, SamplingParams, Timeouts, TokenId, Wire};
 
 use crate::Failure;
 
@@ -61,6 +61,13 @@ pub(crate) struct StreamFlags {
     /// One more header, "Name: value"; again for more.
     #[arg(long = "header", value_name = "K:V", help_heading = "Request")]
     headers: Vec<String>,
+    #[command(flatten)]
+    client: ClientFlags,
+}
+
+/// What concerns the client, whatever it is asked for.
+#[derive(clap::Args)]
+pub(crate) struct ClientFlags {
     /// The environment variable that holds the API key. A key on the command line could be seen by everybody
     /// on the machine.
     #[arg(long, value_name = "VAR", help_heading = "Request")]
@@ -91,6 +98,10 @@ pub(crate) struct StreamFlags {
     /// How often a stream that broke off is taken up again; not yet more than 0, never.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = only_zero, help_heading = FAILURE)]
     resume: u32,
+    /// Save the request of a stream that fails in this folder, without credentials, for `tokenwire resend`. At
+    /// most 32 files and 64 MiB are kept.
+    #[arg(long, value_name = "DIR", help_heading = FAILURE)]
+    save_failed: Option<PathBuf>,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -110,9 +121,9 @@ fn only_zero(text: &str) -> Result<u32, String> {
     }
 }
 
-impl StreamFlags {
-    /// The client for `base_url`. Nothing is sent.
-    pub(crate) fn client(&self, base_url: &str) -> Result<ApiClient, Failure> {
+impl ClientFlags {
+    /// The client for `base_url`, not built yet.
+    pub(crate) fn builder(&self, base_url: &str) -> Result<ApiClientBuilder, Failure> {
         let mut timeouts = Timeouts::default();
         timeouts.connect = self.connect_timeout.or(timeouts.connect);
         timeouts.first_token = self.first_token_timeout.or(timeouts.first_token);
@@ -120,10 +131,9 @@ impl StreamFlags {
         timeouts.content = self.content_timeout.or(timeouts.content);
         timeouts.deadline = self.deadline.or(timeouts.deadline);
 
-        let mut builder =
-            ApiClient::builder(base_url).wire(self.wire).timeouts(timeouts).retries(self.retries);
-        if let Some(model) = &self.model {
-            builder = builder.model(model);
+        let mut builder = ApiClient::builder(base_url).timeouts(timeouts).retries(self.retries);
+        if let Some(folder) = &self.save_failed {
+            builder = builder.save_failed(folder);
         }
         if let Some(variable) = &self.api_key_env {
             // Of the two ways to fail, the one that is not Unicode would have the value in its message.
@@ -137,6 +147,17 @@ impl StreamFlags {
                 Failure::Usage(format!("--ca-file: cannot read {:?}: {error}", file.display().to_string()))
             })?;
             builder = builder.ca_pem(pem);
+        }
+        Ok(builder)
+    }
+}
+
+impl StreamFlags {
+    /// The client for `base_url`. Nothing is sent.
+    pub(crate) fn client(&self, base_url: &str) -> Result<ApiClient, Failure> {
+        let mut builder = self.client.builder(base_url)?.wire(self.wire);
+        if let Some(model) = &self.model {
+            builder = builder.model(model);
         }
         Ok(builder.build()?)
     }
@@ -159,15 +180,20 @@ impl StreamFlags {
                 .map_err(|error| Failure::Usage(format!("--extra is no JSON object: {error}")))?;
             request = request.extras(fields);
         }
-        // Not a parser of clap's: its message would show the value, which may be a credential.
         for header in &self.headers {
-            let (name, value) = header
-                .split_once(':')
-                .ok_or_else(|| Failure::Usage("--header wants NAME:VALUE, with a colon".to_owned()))?;
-            request = request.header(name.trim(), value.trim());
+            let (name, value) = name_and_value(header)?;
+            request = request.header(name, value);
         }
         Ok(request)
     }
+}
+
+/// The two parts of a `--header`. Not a parser of clap's: its message would show the value, which may be a credential.
+pub(crate) fn name_and_value(header: &str) -> Result<(&str, &str), Failure> {
+    let (name, value) = header
+        .split_once(':')
+        .ok_or_else(|| Failure::Usage("--header wants NAME:VALUE, with a colon".to_owned()))?;
+    Ok((name.trim(), value.trim()))
 }
 
 #[cfg(test)]

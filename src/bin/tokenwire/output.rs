@@ -141,6 +141,9 @@ impl Serialize for ErrorJson<'_> {
         if let Some(tokens) = tokens {
             map.serialize_entry("tokens", tokens)?;
         }
+        if let Some(path) = error.saved_path() {
+            map.serialize_entry("saved", &path.to_string_lossy())?;
+        }
         map.end()
     }
 }

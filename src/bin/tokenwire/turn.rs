@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use tokenwire::{ApiClient, CompletionRequest, Ending, StreamReport, StreamToken};
+use tokenwire::{
+    ApiClient, CompletionRequest, Ending, Error, SavedRequest, StreamGuard, StreamReport, StreamToken,
+};
 
 use crate::interrupt::Interrupt;
 use crate::output::{
@@ -24,8 +26,22 @@ pub(crate) fn run(
     json: bool,
     record: Option<&Path>,
 ) -> Outcome {
-    let started = Instant::now();
-    let (tokens, guard) = match client.stream(request) {
+    follow(Instant::now(), client.stream(request), interrupt, json, record)
+}
+
+/// Streams a saved request again, likewise.
+pub(crate) fn resend(client: &ApiClient, saved: &SavedRequest, interrupt: &Interrupt, json: bool) -> Outcome {
+    follow(Instant::now(), client.resend(saved), interrupt, json, None)
+}
+
+fn follow(
+    started: Instant,
+    stream: Result<(Receiver<StreamToken>, StreamGuard), Error>,
+    interrupt: &Interrupt,
+    json: bool,
+    record: Option<&Path>,
+) -> Outcome {
+    let (tokens, guard) = match stream {
         Ok(stream) => stream,
         Err(error) if error.kind() == tokenwire::ErrorKind::InvalidInput => return Err(error.into()),
         Err(error) => return refused(&error, json),
@@ -111,7 +127,7 @@ fn tell(report: &StreamReport, interrupted: bool, json: bool) -> Exit {
 }
 
 /// Nothing was sent: the server or this version cannot do it.
-fn refused(error: &tokenwire::Error, json: bool) -> Result<Exit, Failure> {
+fn refused(error: &Error, json: bool) -> Result<Exit, Failure> {
     #[derive(serde::Serialize)]
     struct Line<'a> {
         report: Report<'a>,
