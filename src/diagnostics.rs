@@ -1,7 +1,7 @@
 //! Failed requests, saved to be sent again: what a file holds. Where files are put, and how, is in folder.rs.
 //!
-//! Off unless a folder is given ([`ApiClientBuilder::save_failed`](crate::ApiClientBuilder::save_failed)). Then each stream
-//! that fails leaves one file, a JSON object on one line (broken up here):
+//! Off unless a folder is given ([`ApiClientBuilder::save_failed`](crate::ApiClientBuilder::save_failed)).
+//! Then each stream that fails leaves one file, a JSON object on one line (broken up here):
 //!
 //! ```text
 //! {"tokenwire_failed_request":1,"at_ms":1763836458123,"method":"POST",
@@ -12,8 +12,8 @@
 //!  "body":{"prompt":[785,6722],"stream":true}}
 //! ```
 //!
-//! The body stands as the JSON that was sent, byte for byte; what is no JSON stands as a string, `body_text`. The prompt is in
-//! it, that is the point; of the answer there is nothing but the server's error message.
+//! The body stands as the JSON that was sent, byte for byte; what is no JSON stands as a string, `body_text`.
+//! The prompt is in it, that is the point; of the answer there is nothing but the server's error message.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -48,7 +48,8 @@ const CAUSE_CHARS_MAX: usize = 1_000;
 
 /// A request whose stream failed, as it was saved: all of it but the credentials, and why it failed.
 ///
-/// [`ApiClient::resend`](crate::ApiClient::resend) sends it again. `Debug` shows no prompt and no header's value.
+/// [`ApiClient::resend`](crate::ApiClient::resend) sends it again. `Debug` shows no prompt and no header's
+/// value.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SavedRequest {
     at_ms: u64,
@@ -86,8 +87,8 @@ impl SavedRequest {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](ErrorKind::InvalidInput): the file cannot be read, is larger than [`SAVED_REQUEST_BYTES_MAX`], or
-    /// is no whole saved request.
+    /// [`InvalidInput`](ErrorKind::InvalidInput): the file cannot be read, is larger than
+    /// [`SAVED_REQUEST_BYTES_MAX`], or is no whole saved request.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let problem =
@@ -102,8 +103,8 @@ impl SavedRequest {
         Self::from_json(&bytes)
     }
 
-    /// Reads what [`to_json`](Self::to_json) wrote. Headers that would not have been saved, because they could be
-    /// credentials, are dropped.
+    /// Reads what [`to_json`](Self::to_json) wrote. Headers that would not have been saved, because they
+    /// could be credentials, are dropped.
     ///
     /// # Errors
     ///
@@ -153,8 +154,8 @@ impl SavedRequest {
         self.wire
     }
 
-    /// Names and values of the headers that could not be credentials, as the caller and the client set them; not those
-    /// of HTTP itself.
+    /// Names and values of the headers that could not be credentials, as the caller and the client set them;
+    /// not those of HTTP itself.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
@@ -165,8 +166,8 @@ impl SavedRequest {
         self.body.as_bytes()
     }
 
-    /// The API key stood in the request, somewhere else than in its header, and was taken out. What is left is not
-    /// what was sent, and is not sent again.
+    /// The API key stood in the request, somewhere else than in its header, and was taken out. What is left
+    /// is not what was sent, and is not sent again.
     #[must_use]
     pub fn is_redacted(&self) -> bool {
         self.redacted
@@ -272,8 +273,8 @@ impl SavedFailure {
     }
 }
 
-/// What a server may echo in its message and must not stand in a file: the key, and every word of a header that could be
-/// a credential.
+/// What a server may echo in its message and must not stand in a file: the key, and every word of a header
+/// that could be a credential.
 fn secrets(headers: &HeaderMap, key: Option<&ApiKey>) -> Vec<ApiKey> {
     let closed = headers.values().filter(|value| value.is_sensitive());
     let words = closed.filter_map(|value| value.to_str().ok()).flat_map(str::split_whitespace);

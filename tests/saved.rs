@@ -1,4 +1,5 @@
-//! Failed requests saved and sent again, against the scripted server: which endings are saved, what is in the file.
+//! Failed requests saved and sent again, against the scripted server: which endings are saved, what is in the
+//! file.
 
 #![cfg(feature = "testing")]
 

@@ -1,12 +1,14 @@
 //! The folder of failed requests: one file each, for its owner's eyes, and never too many of them.
 //!
-//! A file is written under a temporary name that nobody else has (`O_EXCL`, which follows no symbolic link), then renamed, so
-//! that whoever looks sees whole files only. The temporary name says the final one, and only its holder renames to it: that the
-//! final name is free once the temporary one is ours means that it stays free. Names come from the clock, the process and a
-//! counter, never from a server. Nothing is synced to the disk: a file outlives the program, not a power cut.
+//! A file is written under a temporary name that nobody else has (`O_EXCL`, which follows no symbolic link),
+//! then renamed, so that whoever looks sees whole files only. The temporary name says the final one, and only
+//! its holder renames to it: that the final name is free once the temporary one is ours means that it stays
+//! free. Names come from the clock, the process and a counter, never from a server. Nothing is synced to the
+//! disk: a file outlives the program, not a power cut.
 //!
-//! std has no way to hold a folder open and work inside it, so the check that it is no symbolic link and the writing are two
-//! steps. Who may replace the folder between them may write to its parent, and could have done so before.
+//! std has no way to hold a folder open and work inside it, so the check that it is no symbolic link and the
+//! writing are two steps. Who may replace the folder between them may write to its parent, and could have
+//! done so before.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
@@ -178,7 +180,8 @@ fn remove(path: &Path) -> io::Result<()> {
 
 // ---- names ----
 
-/// `tokenwire-failed-<milliseconds>-<process>-<counter>.json`, and `.tmp` while it is written. In the order of age.
+/// `tokenwire-failed-<milliseconds>-<process>-<counter>.json`, and `.tmp` while it is written. In the order
+/// of age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Name {
     at_ms: u64,

@@ -98,8 +98,8 @@ pub(crate) struct ClientFlags {
     /// How often a stream that broke off is taken up again; not yet more than 0, never.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = only_zero, help_heading = FAILURE)]
     resume: u32,
-    /// Save the request of a stream that fails in this folder, without credentials, for `tokenwire resend`. At
-    /// most 32 files and 64 MiB are kept.
+    /// Save the request of a stream that fails in this folder, without credentials, for `tokenwire resend`.
+    /// At most 32 files and 64 MiB are kept.
     #[arg(long, value_name = "DIR", help_heading = FAILURE)]
     save_failed: Option<PathBuf>,
 }
@@ -188,7 +188,8 @@ impl StreamFlags {
     }
 }
 
-/// The two parts of a `--header`. Not a parser of clap's: its message would show the value, which may be a credential.
+/// The two parts of a `--header`. Not a parser of clap's: its message would show the value, which may be a
+/// credential.
 pub(crate) fn name_and_value(header: &str) -> Result<(&str, &str), Failure> {
     let (name, value) = header
         .split_once(':')
