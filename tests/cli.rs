@@ -442,7 +442,7 @@ fn stream_sends_what_the_flags_say() {
             "--top-k",
             "-1",
             "--seed",
-            "18446744073709551615",
+            "-9223372036854775808",
             "--stop-token-ids",
             "5,6",
             "--priority",
@@ -703,7 +703,7 @@ fn a_failed_request_is_saved_and_sent_again() {
     let server = Server::scripted([refusal.clone(), refusal, two_tokens()]).unwrap();
     let url = server.url();
     let asked = ["--save-failed", &dir, "--api-key-env", "KEY_VARIABLE", "--temperature", "0.5"];
-    let chat = run(&[&["chat", "--base-url", &url, "Say hello"], &asked[..]].concat(), b"");
+    let chat = run(&[&["chat", "--base-url", &url, "--retries", "0", "Say hello"], &asked[..]].concat(), b"");
     assert_eq!(chat.code, Some(1));
     assert!(chat.err.contains(&dir), "people are told the file: {}", chat.err);
     let ran = stream(&server, &asked);
@@ -738,7 +738,10 @@ fn a_failed_request_is_saved_and_sent_again() {
 #[test]
 fn a_folder_that_cannot_be_used_is_told_once_and_disturbs_nothing() {
     let server = Server::scripted([Script::status(503).json(r#"{"error":"busy"}"#)]).unwrap();
-    let ran = run(&["chat", "--base-url", &server.url(), "--save-failed", "/dev/null"], b"one\ntwo\n");
+    let ran = run(
+        &["chat", "--base-url", &server.url(), "--retries", "0", "--save-failed", "/dev/null"],
+        b"one\ntwo\n",
+    );
     assert_eq!(ran.code, Some(1));
     assert_eq!(ran.err.matches("could not be saved in \"/dev/null\"").count(), 1, "{}", ran.err);
     assert_eq!(ran.err.matches("the server answered 503: busy").count(), 2, "{}", ran.err);
@@ -749,7 +752,8 @@ fn processes_that_fail_at_once_share_a_folder_and_keep_to_the_limit() {
     let folder = std::env::temp_dir().join(format!("tokenwire-shared-{}", std::process::id()));
     let dir = folder.to_string_lossy().into_owned();
     let url = Server::scripted([two_tokens()]).unwrap().url();
-    let args = ["stream", "--base-url", &url, "--prompt", "Hi", "--json", "--save-failed", &dir];
+    let args =
+        ["stream", "--base-url", &url, "--prompt", "Hi", "--json", "--retries", "0", "--save-failed", &dir];
     let children: Vec<Child> = (0..60).map(|_| program(&args).spawn().unwrap()).collect();
     for ran in children.into_iter().map(ended) {
         assert_eq!(ran.code, Some(1), "{}", ran.err);
