@@ -1,4 +1,5 @@
-//! Prints the fault matrix with the times of this machine: `cargo run --release --features testing --example faults`.
+//! Prints the fault matrix with the times of this machine: `cargo run --release --features testing --example
+//! faults`.
 //!
 //! With `--write` the table in `docs/faults.md` is replaced by it.
 
@@ -12,7 +13,7 @@ mod faults;
 use std::{env, fs};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let rows = fault_run::run_all(faults::faults());
+    let rows = fault_run::run_all(faults::faults(), fault_run::KEYS);
     let table = fault_run::table(&rows);
     print!("{table}");
     if env::args().any(|arg| arg == "--write") {

@@ -20,6 +20,7 @@ use crate::http::{HttpClient, HttpClientBuilder, Outgoing, check_url, header};
 use crate::pool::ReaderPool;
 use crate::request::{CompletionRequest, SamplingParams};
 use crate::retry::{Budget, RetryPolicy};
+use crate::secrets::Secrets;
 use crate::stream::{self, StreamGuard};
 use crate::token::{StreamToken, TokenId};
 
@@ -56,7 +57,7 @@ pub(crate) struct Inner {
 #[derive(Debug, Clone)]
 pub struct ApiClientBuilder {
     base_url: String,
-    key: Option<String>,
+    key: Option<Redacted>,
     model: Option<String>,
     wire: Wire,
     server: Option<Server>,
@@ -69,7 +70,7 @@ pub struct ApiClientBuilder {
     http: HttpClientBuilder,
 }
 
-/// A header's value, which may be a credential.
+/// A key, or a header's value, which may be a credential.
 #[derive(Clone)]
 struct Redacted(String);
 
@@ -83,7 +84,7 @@ impl ApiClientBuilder {
     /// The key, sent as `Authorization: Bearer`. Spaces and line ends around it are removed. Default none.
     #[must_use]
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
-        self.key = Some(key.into());
+        self.key = Some(Redacted(key.into()));
         self
     }
 
@@ -208,7 +209,7 @@ impl ApiClientBuilder {
             http,
         } = self;
         let (base, timeouts) = (BaseUrl::new(&base_url)?, timeouts.bounded());
-        let key = key.map(|key| ApiKey::new(&key)).transpose()?;
+        let key = key.map(|key| ApiKey::new(&key.0)).transpose()?;
         if key.is_some() && base.is_plain_and_far() {
             log::warn!("the API key goes over http, readable by everybody between here and the server");
         }
@@ -332,7 +333,7 @@ impl ApiClient {
             Outgoing { method: Method::GET, url: &url, headers: self.0.headers.clone(), body: &[] };
         let mut response = self.0.http.send(outgoing, &CancelSlot::new(), Some(wait))?;
         if response.status() / 100 != 2 {
-            return Err(self.0.status_error(&mut response));
+            return Err(self.0.status_error(&mut response, &Secrets::of(&self.0.headers)));
         }
         let found = server_of_models(&response.text_within(wait)?);
         if let Some(server) = found {
@@ -530,9 +531,11 @@ mod tests {
 
     #[test]
     fn credentials_show_in_no_debug_output() {
-        let builder = ApiClient::builder("http://h.test/v1").header("x-api-key", "canary-2");
-        assert!(!format!("{builder:?}").contains("canary"));
-        let client = builder.api_key("canary-1").build().unwrap();
+        let builder =
+            ApiClient::builder("http://h.test/v1").header("x-api-key", "canary-2").api_key("canary-1");
+        let builder = builder.proxy("http://me:canary-3@proxy.test");
+        assert!(!format!("{builder:?}").contains("canary"), "{builder:?}");
+        let client = builder.build().unwrap();
         assert!(!format!("{client:?}").contains("canary"));
     }
 

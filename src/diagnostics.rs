@@ -27,9 +27,9 @@ use serde_json::value::RawValue;
 use ureq::http::{HeaderMap, Uri};
 
 use crate::chunk::Wire;
-use crate::config::ApiKey;
 use crate::error::{Error, ErrorKind, Progress, printable};
 use crate::http::{check_url, is_open_header, open_headers};
+use crate::secrets::Secrets;
 
 mod folder;
 
@@ -204,12 +204,11 @@ pub(crate) struct Sent<'a> {
     pub(crate) wire: Wire,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) body: Vec<u8>,
-    pub(crate) key: Option<&'a ApiKey>,
 }
 
 impl SavedRequest {
     pub(crate) fn new(sent: Sent<'_>, error: &Error) -> Self {
-        let Sent { url, wire, headers, body, key } = sent;
+        let Sent { url, wire, headers, body } = sent;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let body = String::from_utf8(body)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
@@ -223,15 +222,13 @@ impl SavedRequest {
             headers: open.collect(),
             body,
             redacted: false,
-            failure: SavedFailure::new(error, &secrets(headers, key)),
+            failure: SavedFailure::new(error, &Secrets::of(headers)),
         };
-        if let Some(key) = key.filter(|key| !key.is_placeholder()) {
-            request.redact(key);
-        }
+        request.redact(&Secrets::key_of(headers));
         request
     }
 
-    fn redact(&mut self, key: &ApiKey) {
+    fn redact(&mut self, key: &Secrets) {
         let values = self.headers.iter_mut().map(|(_, value)| value);
         for text in values.chain([&mut self.url, &mut self.body]) {
             if let Cow::Owned(clean) = key.redact(text) {
@@ -243,13 +240,8 @@ impl SavedRequest {
 }
 
 impl SavedFailure {
-    fn new(error: &Error, secrets: &[ApiKey]) -> Self {
-        let clean = |text: &str| {
-            secrets.iter().fold(text.to_owned(), |text, secret| match secret.redact(&text) {
-                Cow::Owned(clean) => clean,
-                Cow::Borrowed(_) => text,
-            })
-        };
+    fn new(error: &Error, secrets: &Secrets) -> Self {
+        let clean = |text: &str| secrets.redact(text).into_owned();
         let detail = match error.kind() {
             ErrorKind::Timeout(timer) => Some(timer.as_str().to_owned()),
             ErrorKind::Limit(limit) => Some(limit.as_str().to_owned()),
@@ -271,18 +263,6 @@ impl SavedFailure {
             progress: Progress { elapsed: whole_micros(progress.elapsed), ..progress },
         }
     }
-}
-
-/// What a server may echo in its message and must not stand in a file: the key, and every word of a header
-/// that could be a credential.
-fn secrets(headers: &HeaderMap, key: Option<&ApiKey>) -> Vec<ApiKey> {
-    let closed = headers.values().filter(|value| value.is_sensitive());
-    let words = closed.filter_map(|value| value.to_str().ok()).flat_map(str::split_whitespace);
-    key.cloned()
-        .into_iter()
-        .chain(words.filter_map(|word| ApiKey::new(word).ok()))
-        .filter(|secret| !secret.is_placeholder())
-        .collect()
 }
 
 /// The file keeps microseconds; cut here, so that a request equals what is loaded again.
@@ -431,12 +411,8 @@ mod tests {
         let (name, value) = header("authorization", &format!("Bearer {KEY}")).unwrap();
         headers.insert(name, value);
         let url = check_url("http://h.test:8000/v1/completions").unwrap();
-        let key = ApiKey::new(KEY).unwrap();
         let body = body.as_bytes().to_vec();
-        SavedRequest::new(
-            Sent { url: &url, wire: Wire::Auto, headers: &headers, body, key: Some(&key) },
-            error,
-        )
+        SavedRequest::new(Sent { url: &url, wire: Wire::Auto, headers: &headers, body }, error)
     }
 
     fn errors() -> [Error; 4] {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::ApiKey;
+use crate::secrets::Secrets;
 
 /// The longest server message kept in an error, in characters.
 pub const SERVER_MESSAGE_CHARS_MAX: usize = 2_000;
@@ -255,16 +255,16 @@ impl Error {
         self
     }
 
-    /// Without the key, should the server have echoed it in its message.
-    pub(crate) fn redacted(mut self, key: &ApiKey) -> Self {
+    /// Without the credentials of its request, should the server have echoed them.
+    pub(crate) fn redacted(mut self, secrets: &Secrets) -> Self {
         let inner = self.edit();
-        if let Cow::Owned(clean) = key.redact(&inner.message) {
+        if let Cow::Owned(clean) = secrets.redact(&inner.message) {
             inner.message = clean.into();
         }
         if let Some(server) = &mut inner.server {
             let words = [&mut server.kind, &mut server.code, &mut server.param].into_iter().flatten();
             for text in words.chain([&mut server.message]) {
-                if let Cow::Owned(clean) = key.redact(text) {
+                if let Cow::Owned(clean) = secrets.redact(text) {
                     *text = clean;
                 }
             }

@@ -86,10 +86,19 @@
 //!
 //! # Logging
 //!
-//! Through the `log` crate. Nothing at error and info. Warn: one line when an API key is to go over plain http to
-//! another machine, and one per client when a failed request
-//! could not be saved. Debug: sizes, timings, status, `x-ratelimit-*` and `x-request-id` headers, counts, and the beginning of
-//! the first event that is not JSON. API keys: never, at no level.
+//! Through the `log` crate, under targets that begin with `tokenwire`:
+//!
+//! | level | what is printed |
+//! | --- | --- |
+//! | error, info | nothing |
+//! | warn | one line for a client whose API key is to go over plain http to another machine; one per client when a failed request could not be saved |
+//! | debug | path and size of a request; status, `x-ratelimit-*` and `x-request-id` headers; counts, sizes, times, the ending |
+//! | trace | reply text: the beginning of the first event that is not JSON |
+//!
+//! Keys (the API key, and the values of headers that a client or a request was given): never, at no level, in no error,
+//! `Debug` output or recording, also where a server sends them back. ureq and rustls log too, under targets of their own. They
+//! never have the keys, but ureq prints all bytes of the traffic at trace, and some headers of a response at debug as
+//! they came: what a server sends back stands there.
 //!
 //! # Not yet
 //!
@@ -112,6 +121,7 @@ pub mod recording;
 mod report;
 mod request;
 mod retry;
+mod secrets;
 mod sse;
 mod sse_reader;
 mod stream;

@@ -44,6 +44,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::Error;
+use crate::secrets::Secrets;
 
 mod base64;
 mod fixture;
@@ -56,7 +57,8 @@ pub use http::{Body, BodyState, Dechunked, dechunk};
 pub const RECORDING_BYTES_MAX: u64 = 256 << 20;
 
 /// The headers, in lower case, that no recording holds, whichever way it was made. Raw response bytes are
-/// kept as they are: a `set-cookie` in them stays.
+/// kept as they are: a `set-cookie` in them stays. In the recording of a stream of this crate's own, what the
+/// server sends back of the keys that it was sent is overwritten with as many `*`.
 pub const CREDENTIAL_HEADERS: [&str; 6] =
     ["authorization", "cookie", "proxy-authorization", "x-api-key", "api-key", "set-cookie"];
 
@@ -229,6 +231,16 @@ impl Recording {
             headers.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         headers.retain(|(name, _)| !is_credential(name));
         Self::new(request, Some(ResponseHead { status, headers }))
+    }
+
+    /// Without the credentials of its request, should the server have echoed them: in the response they
+    /// become `*`.
+    pub(crate) fn without(mut self, secrets: &Secrets) -> Self {
+        for (_, value) in self.head.iter_mut().flat_map(|head| &mut head.headers) {
+            *value = secrets.redact(value).into_owned();
+        }
+        secrets.mask(&mut self.pieces.iter_mut().map(|piece| &mut *piece.bytes).collect::<Vec<_>>());
+        self
     }
 
     fn new(mut request: Request, head: Option<ResponseHead>) -> Self {

@@ -58,7 +58,8 @@ impl SseReader {
         }
     }
 
-    /// Blocks for the next event. Data that is not JSON is counted, the first such is logged at debug, and it is skipped.
+    /// Blocks for the next event. Data that is not JSON is counted, the first such is logged (debug: its size, trace: how
+    /// it begins), and it is skipped.
     ///
     /// `None` is the end: of the stream, if [`is_done`](Self::is_done) says so, else of the body alone. Some servers
     /// send no terminator, a server that dies sends none either: then the last event must tell which it was.
@@ -79,8 +80,12 @@ impl SseReader {
                     Err(error) => {
                         self.parse_errors += 1;
                         if self.parse_errors == 1 {
-                            let preview = printable(event.data, PREVIEW_CHARS_MAX);
-                            log::debug!("skipped an event that is not JSON ({error}): {preview}");
+                            log::debug!(
+                                "skipped an event of {} bytes that is not JSON: {error}",
+                                event.data.len()
+                            );
+                            // Reply text stands at trace only.
+                            log::trace!("it begins: {}", printable(event.data, PREVIEW_CHARS_MAX));
                         }
                     }
                 }

@@ -1,9 +1,12 @@
-//! One stream: a request made and its answer read on a reader thread, tokens into a channel, a guard that ends it.
+//! One stream: a request made and its answer read on a reader thread, tokens into a channel, a guard that
+//! ends it.
 //!
-//! This is the joint where the pure stages meet the socket and the clock. The reader thread owns the exchange; the guard
-//! owns the right to end it. They meet in [`Shared`], whose lock decides which of the two was first: an
-//! ending that was decided is not taken back by a cancel, a cancel that came first lets no ending through.
+//! This is the joint where the pure stages meet the socket and the clock. The reader thread owns the
+//! exchange; the guard owns the right to end it. They meet in [`Shared`], whose lock decides which of the two
+//! was first: an ending that was decided is not taken back by a cancel, a cancel that came first lets no
+//! ending through.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,10 +30,9 @@ use crate::recording::Request;
 use crate::report::{Ending, Histogram, StreamReport};
 use crate::request::CompletionRequest;
 use crate::retry::{self, Advice};
+use crate::secrets::Secrets;
 use crate::token::{FinishReason, StreamToken};
 
-/// The longest request id or header of the server's that is kept or logged, in characters.
-const WORD_CHARS_MAX: usize = 256;
 /// Room that is offered to each read of the socket.
 const READ_BYTES: usize = 16 << 10;
 
@@ -38,8 +40,8 @@ const READ_BYTES: usize = 16 << 10;
 
 /// Ends its stream, or waits for its end.
 ///
-/// Dropping it does what [`on_drop`](Self::on_drop) says: by default the stream is cancelled, now, without waiting for
-/// anything.
+/// Dropping it does what [`on_drop`](Self::on_drop) says: by default the stream is cancelled, now, without
+/// waiting for anything.
 #[must_use = "dropping the guard cancels the stream"]
 pub struct StreamGuard {
     shared: Arc<Shared>,
@@ -56,26 +58,28 @@ pub enum OnDrop {
     Join,
 }
 
-/// Cancels a stream from anywhere: another thread, a signal handler's thread. Clones cancel the same stream; dropping
-/// one does nothing.
+/// Cancels a stream from anywhere: another thread, a signal handler's thread. Clones cancel the same stream;
+/// dropping one does nothing.
 #[derive(Clone)]
 pub struct Canceller(Arc<Shared>);
 
 impl StreamGuard {
-    /// Ends the stream now and does not wait: the socket is shut down under whatever read or write is blocked on it, the
-    /// channel is disconnected without a `Done` or an `Error`, and nothing is sent to the server afterwards. Tokens already
-    /// in the channel stay readable. A stream that has ended already is left as it is.
+    /// Ends the stream now and does not wait: the socket is shut down under whatever read or write is blocked
+    /// on it, the channel is disconnected without a `Done` or an `Error`, and nothing is sent to the server
+    /// afterwards. Tokens already in the channel stay readable. A stream that has ended already is left as it
+    /// is.
     ///
-    /// Inside the operating system's connect a thread cannot be interrupted: the stream ends for its consumer at once,
-    /// the thread when its connect timer passes, and it sends nothing.
+    /// Inside the operating system's connect a thread cannot be interrupted: the stream ends for its consumer
+    /// at once, the thread when its connect timer passes, and it sends nothing.
     pub fn cancel(&self) {
         self.shared.cancel();
     }
 
-    /// Blocks until the stream has ended by itself and says how. What bounds the wait are the stream's own timers.
+    /// Blocks until the stream has ended by itself and says how. What bounds the wait are the stream's own
+    /// timers.
     ///
-    /// From here on the channel has no bound, so that joining cannot wait for a reader that is not there: what the
-    /// consumer does not take stays in the channel, in memory.
+    /// From here on the channel has no bound, so that joining cannot wait for a reader that is not there:
+    /// what the consumer does not take stays in the channel, in memory.
     pub fn join(self) -> StreamReport {
         self.shared.join()
     }
@@ -145,7 +149,8 @@ struct Shared {
 }
 
 struct State {
-    /// Here until the response's head is there: a cancel in a connect, which the thread cannot leave, drops it.
+    /// Here until the response's head is there: a cancel in a connect, which the thread cannot leave, drops
+    /// it.
     sender: Option<Sender<StreamToken>>,
     /// How the stream ends is settled, by the thread or by a cancel.
     settled: bool,
@@ -283,7 +288,7 @@ impl From<Error> for Broken {
 
 impl Reader {
     fn run(self, seat: &Seat<'_>) {
-        let mut tally = Tally::new(self.shared.started);
+        let mut tally = Tally::new(self.shared.started, Secrets::of(&self.headers));
         let mut sender = None;
         let result = catch_unwind(AssertUnwindSafe(|| self.attempts(&mut tally, &mut sender)))
             .unwrap_or_else(
@@ -305,10 +310,9 @@ impl Reader {
             }
             Err(Broken::Left(ending)) => (ending, None, None),
             Err(Broken::Error(error)) => {
-                let mut error = tally.place(error, &shared.client);
+                let mut error = tally.place(error);
                 if let Some(folder) = &shared.client.failed {
-                    let key = shared.client.key.as_ref();
-                    let sent = Sent { url: &url, wire, headers: &headers, body, key };
+                    let sent = Sent { url: &url, wire, headers: &headers, body };
                     let path = folder.save(&SavedRequest::new(sent, &error));
                     error = error.with_saved_path(path);
                 }
@@ -375,15 +379,16 @@ impl Reader {
         log::debug!("POST {}: {} bytes", url.path(), body.len());
         let outgoing = Outgoing { method: Method::POST, url, headers: headers.clone(), body };
         let mut response = client.http.send(outgoing, slot, self.wait(tally, Instant::now()))?;
-        tally.head(&response, client, slot);
+        tally.head(&response, slot);
         tally.advice = Advice::of(|name| response.header(name), SystemTime::now());
-        client.log_head(&response, shared.started.elapsed());
+        log_head(&response, shared.started.elapsed(), &tally.secrets);
         if self.record {
             response.record(self.recorded_request(), shared.started, client.limits.recording_bytes_max);
         }
         let result = self.answer(&mut response, tally, sender);
         tally.report.bytes = response.bytes();
-        tally.report.recording = response.take_recording().map(Arc::new);
+        let recording = response.take_recording();
+        tally.report.recording = recording.map(|recording| Arc::new(recording.without(&tally.secrets)));
         let (completion, at_end) = result?;
         tally.completed(&completion);
         Ok((completion, (!at_end).then_some(response)))
@@ -398,7 +403,7 @@ impl Reader {
     ) -> Result<(Completion, bool), Broken> {
         let shared = &self.shared;
         let client = &shared.client;
-        client.check_head(response)?;
+        client.check_head(response, &tally.secrets)?;
         // None: cancelled in a connect that went through all the same.
         let taken = shared.take_sender().ok_or(Broken::Left(Ending::Cancelled))?;
         let sender = sender.insert(token_sender(shared, taken));
@@ -412,9 +417,10 @@ impl Reader {
             })?;
             Ok((completion, at_end))
         });
-        tally.read(&body, client);
-        if let Some(event) = body.chunks().first_skipped() {
-            log::debug!("skipped events that are no JSON objects, the first: {}", client.clean(event));
+        tally.read(&body);
+        if let Some(first) = body.chunks().first_skipped() {
+            log::debug!("{} events are no JSON object and were skipped", body.chunks().skipped());
+            log::trace!("the first of them: {}", tally.secrets.redact(first));
         }
         if let Some(server) = body.chunks().server() {
             client.learn(server);
@@ -526,27 +532,26 @@ fn stopped_error(stopped: Stopped, deadline: Option<Duration>) -> Broken {
 
 impl Inner {
     /// An error unless this is the head of an event stream.
-    fn check_head(&self, response: &mut HttpResponse) -> Result<(), Error> {
+    fn check_head(&self, response: &mut HttpResponse, secrets: &Secrets) -> Result<(), Error> {
         if response.status() / 100 != 2 {
-            return Err(self.status_error(response));
+            return Err(self.status_error(response, secrets));
         }
         match response.header("content-type") {
             // Without a type the first byte of the body decides.
             None => Ok(()),
             Some(kind) if is_event_stream(kind) => Ok(()),
             Some(_) => {
-                let body = self.redact(&response.error_body());
+                let body = redacted_body(response, secrets);
                 Err(not_an_event_stream(response.header("content-type"), &body))
             }
         }
     }
 
     /// The error that a status other than 2xx stands for, with the message from its body.
-    pub(crate) fn status_error(&self, response: &mut HttpResponse) -> Error {
-        let body = response.error_body();
+    pub(crate) fn status_error(&self, response: &mut HttpResponse, secrets: &Secrets) -> Error {
+        let body = redacted_body(response, secrets);
         let status = response.status();
-        let mut server =
-            server_error_from_body(Some(status), response.header("content-type"), &self.redact(&body));
+        let mut server = server_error_from_body(Some(status), response.header("content-type"), &body);
         if let (301..=308, Some(location)) = (status, response.header("location")) {
             // Redirects are not followed; of the address only the host is told.
             let host = location.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
@@ -555,35 +560,18 @@ impl Inner {
                 printable(host.as_deref().unwrap_or("another path"), 256)
             );
         }
-        let request_id = response.header("x-request-id").map(|id| self.clean(id));
-        Error::server(server).with_request_id(request_id.as_deref())
+        let request_id = response.header("x-request-id").map(|id| secrets.word(id));
+        Error::server(server).with_request_id(request_id.as_deref()).redacted(secrets)
     }
+}
 
-    fn log_head(&self, response: &HttpResponse, elapsed: Duration) {
-        if !log::log_enabled!(log::Level::Debug) {
-            return;
-        }
-        log::debug!("status {} after {elapsed:.3?}", response.status());
-        for (name, value) in response.headers_with(&["x-ratelimit-", "x-request-id"]) {
-            log::debug!("{name}: {}", self.clean(value));
-        }
-    }
-
-    /// A word of the server's, printable and without the key, should it echo that.
-    fn clean(&self, word: &str) -> String {
-        let word = printable(word, WORD_CHARS_MAX);
-        match &self.key {
-            Some(key) => key.redact(&word).into_owned(),
-            None => word,
-        }
-    }
-
-    /// A body without the key, should the server echo it.
-    fn redact(&self, body: &[u8]) -> Vec<u8> {
-        match &self.key {
-            Some(key) => key.redact(&String::from_utf8_lossy(body)).into_owned().into_bytes(),
-            None => body.to_vec(),
-        }
+/// The beginning of a body without the credentials, should the server echo them: before a message is taken
+/// out of it and cut.
+fn redacted_body(response: &mut HttpResponse, secrets: &Secrets) -> Vec<u8> {
+    let body = response.error_body();
+    match secrets.redact(&String::from_utf8_lossy(&body)) {
+        Cow::Owned(clean) => clean.into_bytes(),
+        Cow::Borrowed(_) => body,
     }
 }
 
@@ -605,11 +593,14 @@ struct Tally {
     last_token: Option<Instant>,
     /// When the last event came; moved on by the time in which the consumer was waited for.
     content_since: Instant,
+    /// What the report must not show.
+    secrets: Secrets,
 }
 
 impl Tally {
-    fn new(started: Instant) -> Self {
+    fn new(started: Instant, secrets: Secrets) -> Self {
         Self {
+            secrets,
             started,
             attempt_began: started,
             advice: Advice::default(),
@@ -628,10 +619,10 @@ impl Tally {
         self.attempt_began = Instant::now();
     }
 
-    fn head(&mut self, response: &HttpResponse, client: &Inner, slot: &CancelSlot) {
+    fn head(&mut self, response: &HttpResponse, slot: &CancelSlot) {
         self.report.head = Some(self.started.elapsed());
         self.report.connection_reused = slot.was_reused();
-        self.report.request_id = response.header("x-request-id").map(|id| client.clean(id));
+        self.report.request_id = response.header("x-request-id").map(|id| self.secrets.word(id));
     }
 
     fn event(&mut self, now: Instant) {
@@ -651,7 +642,7 @@ impl Tally {
         self.last_token = Some(now);
     }
 
-    fn read(&mut self, body: &BodyDecoder, client: &Inner) {
+    fn read(&mut self, body: &BodyDecoder) {
         let chunks = body.chunks();
         self.report.comments = body.comments();
         self.report.lines_skipped = chunks.skipped();
@@ -659,9 +650,9 @@ impl Tally {
         self.report.ids_exact = chunks.ids_exact();
         self.report.usage = chunks.usage();
         self.report.finish =
-            chunks.finish_reason(0).map(|word| FinishReason::from_wire(&client.clean(word.as_str())));
+            chunks.finish_reason(0).map(|word| FinishReason::from_wire(&self.secrets.word(word.as_str())));
         if self.report.request_id.is_none() {
-            self.report.request_id = chunks.request_id().map(|id| client.clean(id));
+            self.report.request_id = chunks.request_id().map(|id| self.secrets.word(id));
         }
     }
 
@@ -670,14 +661,11 @@ impl Tally {
         self.report.usage = completion.usage;
     }
 
-    /// `error` with the place where it happened, and without the key, should the server have echoed it.
-    fn place(&self, error: Error, client: &Inner) -> Error {
+    /// `error` with the place where it happened, and without the credentials, should the server have echoed them.
+    fn place(&self, error: Error) -> Error {
         let StreamReport { bytes, events, tokens, .. } = self.report;
         let at = Progress { bytes, events, tokens, elapsed: self.started.elapsed() };
-        let error = match &client.key {
-            Some(key) => error.redacted(key),
-            None => error,
-        };
+        let error = error.redacted(&self.secrets);
         let request_id = self.report.request_id.clone().or_else(|| error.request_id().map(str::to_owned));
         error.with_progress(at).with_request_id(request_id.as_deref())
     }
@@ -689,6 +677,16 @@ impl Tally {
         report.last_token = last_token.map(|last| last - started);
         report.inter_token = histogram.percentiles();
         report
+    }
+}
+
+fn log_head(response: &HttpResponse, elapsed: Duration, secrets: &Secrets) {
+    if !log::log_enabled!(log::Level::Debug) {
+        return;
+    }
+    log::debug!("status {} after {elapsed:.3?}", response.status());
+    for (name, value) in response.headers_with(&["x-ratelimit-", "x-request-id"]) {
+        log::debug!("{name}: {}", secrets.word(value));
     }
 }
 

@@ -1,5 +1,5 @@
-//! The fault matrix: whatever a server does, a stream ends in the one way that is written down for it, after an exact prefix
-//! of the tokens, soon after the timer that had to end it; and a key is shown nowhere.
+//! The fault matrix: whatever a server does, a stream ends in the one way that is written down for it, after
+//! an exact prefix of the tokens, soon after the timer that had to end it; and a key is shown nowhere.
 
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used)]
@@ -13,11 +13,14 @@ mod faults;
 
 use std::time::Duration;
 
-use fault_run::{run_all, table};
+use fault_run::{KEYS, LONG, Last, certificates, client, run_all, side_by_side, stream, table, timeouts};
+use faults::{SHORT, TOKENS};
+use tokenwire::testing::{Cut, Framing, Server};
+use tokenwire::{ErrorKind, Timer};
 
 #[test]
 fn every_fault_ends_its_stream_as_written_and_in_time() {
-    let rows = run_all(faults::faults());
+    let rows = run_all(faults::faults(), KEYS);
     let mut wrong = Vec::new();
     for row in &rows {
         for (over, run) in row.outcomes() {
@@ -49,4 +52,65 @@ fn unmeasured(page: &str) -> String {
         row.iter().copied().chain(shape).collect::<Vec<_>>().join("|")
     });
     kept.collect::<Vec<_>>().join("\n")
+}
+
+/// A short answer broken off at every byte, with an end, an error or silence: whichever read it is that
+/// fails.
+#[test]
+fn every_read_failed_at_every_byte_gives_a_prefix_and_its_own_ending() {
+    let mut jobs: Vec<Box<dyn FnOnce() -> Result<bool, String> + Send>> = Vec::new();
+    for framing in [Framing::Chunked, Framing::ContentLength, Framing::CloseDelimited] {
+        for n in 0..faults::short(framing).wire().len() {
+            for cut in [Cut::Fin, Cut::Reset, Cut::Hang] {
+                for tls in [false, true] {
+                    jobs.push(Box::new(move || failed_read(framing, n, cut, tls)));
+                }
+            }
+        }
+    }
+    let count = jobs.len();
+    let results = side_by_side(64, jobs);
+    let complete = results.iter().filter(|result| matches!(result, Ok(true))).count();
+    println!("{count} streams, {complete} of them complete");
+    let wrong: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+    assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(complete > count / 20 && complete < count / 2, "{complete} of {count} are complete");
+}
+
+/// Whether the stream was complete all the same; what is wrong with it.
+fn failed_read(framing: Framing, n: usize, cut: Cut, tls: bool) -> Result<bool, String> {
+    let script = faults::short(framing);
+    // Every third answer comes in reads of a few bytes, so that it is not one of the first that fails.
+    let script = if n % 3 == 0 { script.slowly(5, Duration::ZERO) } else { script };
+    let mut builder = Server::builder();
+    if tls {
+        builder = builder.tls(certificates().1.clone());
+    }
+    let server = builder.scripted([script.cut_at(n, cut)]).expect("a server");
+    let mut limits = timeouts(None);
+    if cut == Cut::Hang {
+        (limits.first_token, limits.chunk) = (Some(SHORT), Some(SHORT));
+    }
+    let client = client(&server.url(), limits, KEYS).build().expect("a client");
+    let run = stream(&client, 10, KEYS);
+    let wrong =
+        || format!("{framing:?} {cut:?} at byte {n}, TLS {tls}: {:?}, tokens {:?}", run.last, run.tokens);
+    let whole = TOKENS[..2].iter().map(|(id, text)| ((*text).to_owned(), Some(*id)));
+    if !run.tokens.iter().cloned().eq(whole.take(run.tokens.len())) || run.took > LONG / 2 {
+        return Err(wrong());
+    }
+    match &run.last {
+        // The second token's chunk carries the finish reason.
+        Last::Done if run.tokens.len() == 2 => Ok(true),
+        Last::Error(error) if run.tokens.len() < 2 => {
+            let right = match error.kind() {
+                ErrorKind::Incomplete => cut != Cut::Hang,
+                ErrorKind::Timeout(Timer::FirstToken) => cut == Cut::Hang && run.tokens.is_empty(),
+                ErrorKind::Timeout(Timer::Chunk) => cut == Cut::Hang && run.tokens.len() == 1,
+                _ => false,
+            };
+            if right { Ok(false) } else { Err(wrong()) }
+        }
+        _ => Err(wrong()),
+    }
 }

@@ -160,8 +160,8 @@ impl ChunkDecoder {
     /// Decodes one event: `event` is its type (`message` where the stream names none), `data` its data.
     /// Tokens go to `sink` as choice, text and id.
     ///
-    /// Data that is no JSON object is counted ([`skipped`](Self::skipped)) and otherwise ignored; the first
-    /// is logged at debug. Null, keys that are not known and chunks without choices are fine. Where a key
+    /// Data that is no JSON object is counted ([`skipped`](Self::skipped)) and otherwise ignored; the
+    /// beginning of the first is kept ([`first_skipped`](Self::first_skipped)). Null, keys that are not known and chunks without choices are fine. Where a key
     /// comes twice in one object, the last one counts.
     ///
     /// # Errors
@@ -333,8 +333,7 @@ impl ChunkDecoder {
     fn skip(&mut self, data: &str) {
         self.skipped += 1;
         if self.first_skipped.is_none() {
-            let preview = printable(data, PREVIEW_CHARS_MAX);
-            self.first_skipped = Some(preview.into());
+            self.first_skipped = Some(printable(data, PREVIEW_CHARS_MAX).into());
         }
     }
 

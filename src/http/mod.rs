@@ -20,6 +20,7 @@ use slot::{CancelSlot, Wait};
 
 use crate::config::{Limits, RESPONSE_HEAD_BYTES_MAX, Timeouts};
 use crate::error::{Error, ErrorKind, Limit, Timer};
+use crate::secrets::REDACTED;
 
 const CLOSED_EARLY: &str = "the connection was closed before the response was complete";
 /// The buffers of a connection, one each way. ureq's default is 128 KiB each, zero-filled and so resident; 16 KiB
@@ -49,7 +50,7 @@ pub struct HttpClient {
 }
 
 /// Settings of an [`HttpClient`], see [`HttpClient::builder`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct HttpClientBuilder {
     timeouts: Timeouts,
     limits: Limits,
@@ -138,6 +139,20 @@ impl HttpClientBuilder {
         let agent =
             Agent::with_parts(config, tap::TapConnector::default(), resolver::CachingResolver::default());
         Ok(HttpClient { agent, timeouts, limits, timeout })
+    }
+}
+
+impl fmt::Debug for HttpClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { timeouts, limits, timeout, ca_pem, proxy } = self;
+        f.debug_struct("HttpClientBuilder")
+            .field("timeouts", timeouts)
+            .field("limits", limits)
+            .field("timeout", timeout)
+            .field("ca_pem", &ca_pem.as_ref().map(Vec::len))
+            // The URL may hold a password.
+            .field("proxy", &proxy.as_ref().map(|_| REDACTED))
+            .finish()
     }
 }
 

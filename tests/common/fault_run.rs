@@ -13,13 +13,23 @@ use tokenwire::{
     Timer, TokenId,
 };
 
-use super::faults::{Does, EVENT_BYTES_MAX, Fault, Over, SHORT, TOKENS, Tokens, good};
+use super::faults::{Does, ERROR_BODY_BYTES_MAX, EVENT_BYTES_MAX, Fault, Over, SHORT, TOKENS, Tokens, good};
 
 /// "Does not hang": every row is done long before.
 pub const LONG: Duration = Duration::from_secs(60);
-/// The API key of every client here, and the value of its `x-api-key`.
-pub const KEY: &str = "sk-CanaryBird0/aB+9zKeyOfTheMatrix";
-pub const HEADER_KEY: &str = "hk-YellowFeather7/qW+3inTheHeader";
+/// The credentials of a client: its API key, and what it sends in headers of its own.
+#[derive(Clone, Copy)]
+pub struct Keys {
+    pub api: &'static str,
+    pub header: &'static str,
+}
+
+/// Of the clients of the matrix.
+pub const KEYS: Keys =
+    Keys { api: "sk-CanaryBird0/aB+9zKeyOfTheMatrix", header: "hk-YellowFeather7/qW+3inTheHeader" };
+/// Of the clients whose servers show what they were sent.
+pub const ECHOED: Keys =
+    Keys { api: "sk-ParrotTalks4/cD+8zSaysItAgain", header: "hk-GreyWing5/eF+2SaysItAgain" };
 /// Rows that run at the same time: most only wait for a timer.
 const SIDE_BY_SIDE: usize = 16;
 
@@ -60,17 +70,19 @@ pub fn timeouts(short: Option<Timer>) -> Timeouts {
 }
 
 /// The client of every row: the one place that says how it is set up.
-pub fn client(url: &str, timeouts: Timeouts) -> ApiClientBuilder {
+pub fn client(url: &str, timeouts: Timeouts, keys: Keys) -> ApiClientBuilder {
     let mut limits = Limits::default();
     limits.event_bytes_max = EVENT_BYTES_MAX;
+    limits.error_body_bytes_max = ERROR_BODY_BYTES_MAX;
     let authority = certificates().0.clone();
-    let client = ApiClient::builder(url).retries(0).api_key(KEY).header("x-api-key", HEADER_KEY);
+    let client = ApiClient::builder(url).retries(0).api_key(keys.api).header("x-api-key", keys.header);
     client.ca_pem(authority).limits(limits).timeouts(timeouts)
 }
 
 /// Streams once, to the end, and keeps what it shows.
-pub fn stream(client: &ApiClient, prompt_bytes: usize) -> Outcome {
-    let request = CompletionRequest::text("p".repeat(prompt_bytes)).header("api-key", HEADER_KEY).record();
+pub fn stream(client: &ApiClient, prompt_bytes: usize, keys: Keys) -> Outcome {
+    let request =
+        CompletionRequest::text("p".repeat(prompt_bytes)).header("x-route-key", keys.header).record();
     let mut shown = format!("{client:?} {request:?}");
     let (receiver, guard) = client.stream(request).expect("the request can be sent");
     let began = Instant::now();
@@ -116,7 +128,7 @@ pub fn stream(client: &ApiClient, prompt_bytes: usize) -> Outcome {
 }
 
 /// Runs a row, over TLS or plain.
-pub fn run(fault: &Fault, tls: bool) -> Outcome {
+pub fn run(fault: &Fault, tls: bool, keys: Keys) -> Outcome {
     let mut builder = Server::builder();
     if tls != matches!(fault.server, Does::OtherScheme) {
         builder = builder.tls(certificates().1.clone());
@@ -135,30 +147,32 @@ pub fn run(fault: &Fault, tls: bool) -> Outcome {
     let server = builder.scripted(scripts).expect("a server");
     let scheme = if tls { "https" } else { "http" };
     let url = format!("{scheme}://{}/v1", server.addr());
-    let mut builder = client(&url, timeouts(fault.timer));
+    let mut builder = client(&url, timeouts(fault.timer), keys);
     if matches!(fault.server, Does::Untrusted) {
         builder = builder.ca_pem(new_certificates().0);
     }
+    let shown = format!("{builder:?}");
     let client = builder.build().expect("a client");
     let server = (!matches!(fault.server, Does::Refuse)).then_some(server);
     if matches!(fault.server, Does::SecondAnswer(_)) {
-        stream(&client, fault.prompt_bytes);
+        stream(&client, fault.prompt_bytes, keys);
         // The end of the framing is read after the consumer had its `Done`.
         thread::sleep(Duration::from_millis(100));
     }
-    let outcome = stream(&client, fault.prompt_bytes);
+    let mut outcome = stream(&client, fault.prompt_bytes, keys);
+    outcome.shown += &shown;
     drop(server);
     outcome
 }
 
-/// Runs `jobs`, many side by side, and gives the results in their order.
-pub fn side_by_side<T: Send>(jobs: Vec<Box<dyn FnOnce() -> T + Send + '_>>) -> Vec<T> {
+/// Runs `jobs`, so many side by side, and gives the results in their order.
+pub fn side_by_side<T: Send>(threads: usize, jobs: Vec<Box<dyn FnOnce() -> T + Send + '_>>) -> Vec<T> {
     let count = jobs.len();
     let jobs: Vec<_> = jobs.into_iter().map(|job| Mutex::new(Some(job))).collect();
     let results: Vec<_> = (0..count).map(|_| Mutex::new(None)).collect();
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
-        for _ in 0..SIDE_BY_SIDE.min(count) {
+        for _ in 0..threads.min(count) {
             scope.spawn(|| {
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
@@ -204,17 +218,17 @@ pub struct Ran {
 }
 
 /// Runs them all.
-pub fn run_all(faults: Vec<Fault>) -> Vec<Ran> {
+pub fn run_all(faults: Vec<Fault>, keys: Keys) -> Vec<Ran> {
     let mut jobs: Vec<Box<dyn FnOnce() -> Outcome + Send + '_>> = Vec::new();
     for fault in &faults {
         if fault.over != Over::Tls {
-            jobs.push(Box::new(|| run(fault, false)));
+            jobs.push(Box::new(|| run(fault, false, keys)));
         }
         if fault.over != Over::Plain {
-            jobs.push(Box::new(|| run(fault, true)));
+            jobs.push(Box::new(|| run(fault, true, keys)));
         }
     }
-    let mut outcomes = side_by_side(jobs).into_iter();
+    let mut outcomes = side_by_side(SIDE_BY_SIDE, jobs).into_iter();
     faults
         .into_iter()
         .map(|fault| {
@@ -275,8 +289,8 @@ impl Ran {
 /// How the table begins.
 pub const TABLE_BEGIN: &str = "| fault |";
 
-/// The table as it stands in the documentation. Its last two columns are measured: how long after its timer, or after its
-/// beginning, a run had ended.
+/// The table as it stands in the documentation. Its last two columns are measured: how long after its timer,
+/// or after its beginning, a run had ended.
 pub fn table(rows: &[Ran]) -> String {
     let mut out = format!(
         "{TABLE_BEGIN} ends as | tokens | timer | plain, ms | TLS, ms |\n| --- | --- | --- | --- | --- | --- |\n",

@@ -1,8 +1,9 @@
-//! The fault matrix as data: what a server does wrong, and how the stream has to end. `fault_run` runs the rows, over plain
-//! HTTP and over TLS; `tests/faults.rs` judges them, `examples/faults.rs` prints them as the table in `docs/faults.md`.
+//! The fault matrix as data: what a server does wrong, and how the stream has to end. `fault_run` runs the
+//! rows, over plain HTTP and over TLS; `tests/faults.rs` judges them, `examples/faults.rs` prints them as the
+//! table in `docs/faults.md`.
 //!
-//! All rows answer with the tokens of [`TOKENS`], again and again where one never ends, so that "an exact prefix" is one
-//! check for all of them.
+//! All rows answer with the tokens of [`TOKENS`], again and again where one never ends, so that "an exact
+//! prefix" is one check for all of them.
 
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ pub const REQUEST_ID: &str = "req-7";
 pub const SHORT: Duration = Duration::from_millis(600);
 /// The limit on one event, small so that passing it is quick.
 pub const EVENT_BYTES_MAX: usize = 64 << 10;
+
+/// The limit on the body of an error, small so that it can cut a key.
+pub const ERROR_BODY_BYTES_MAX: usize = 1000;
 
 /// Longer than any timer.
 const LONG: Duration = Duration::from_secs(30);
@@ -307,7 +311,7 @@ fn statuses() -> Vec<Fault> {
     let busy_with = |name: &str, header: &str, value: &str| {
         answer(name, busy().header(header, value)).refused(Some(429), "slow down")
     };
-    let rows = vec![
+    let mut rows = vec![
         answer("429", busy()).refused(Some(429), "slow down"),
         busy_with("429, Retry-After in seconds", "Retry-After", "1"),
         busy_with("429, Retry-After as a date", "Retry-After", "Wed, 21 Oct 2015 07:28:00 GMT"),
@@ -343,6 +347,12 @@ fn statuses() -> Vec<Fault> {
         answer("302 to another host", status(302).header("Location", "http://other.test/v1"))
             .refused(Some(302), "other.test"),
     ];
+    let mut slow = answer("503, then silence in its body", {
+        with_id(Script::new().head(503, &[("Content-Type", "text/plain")], Framing::Chunked)).hang(LONG)
+    })
+    .refused(Some(503), "empty");
+    slow.timer = Some(Timer::Deadline);
+    rows.push(slow);
     rows
 }
 
@@ -355,6 +365,14 @@ fn not_streams() -> Vec<Fault> {
     };
     let stream =
         (0..3).map(token).chain([last_token()]).map(|t| format!("data: {t}\n\n")).collect::<String>();
+    let mut slow = answer("200 in JSON, then silence", {
+        let head =
+            with_id(Script::new().head(200, &[("Content-Type", "application/json")], Framing::Chunked));
+        head.write(r#"{"error":"half"#).hang(LONG)
+    })
+    .ends(ErrorKind::NotEventStream)
+    .says("half");
+    slow.timer = Some(Timer::Deadline);
     vec![
         not("200 with an error in JSON", "application/json", r#"{"error":{"message":"no"}}"#).says(": no"),
         not("200 with an error in JSON, called an event stream", "text/event-stream", r#"{"error":"no"}"#)
@@ -366,6 +384,7 @@ fn not_streams() -> Vec<Fault> {
             with_id(Script::new().head(200, &[], Framing::Chunked)).write(stream.clone()).event("[DONE]")
         })
         .tokens(4),
+        slow,
         encoded("gzip", "gzip"),
         encoded("deflate", "deflate"),
         answer("204", status(204)).ends(ErrorKind::Incomplete),
@@ -599,4 +618,76 @@ fn limits() -> Vec<Fault> {
         })
         .tokens(4),
     ]
+}
+
+/// Answers in which the server shows the key it was sent: whole, cut by a limit of ours, in two reads.
+pub fn echoes(key: &str) -> Vec<Fault> {
+    let x = |n: usize| "x".repeat(n);
+    let error =
+        |text: &str| json!({"error": {"message": text, "type": key, "code": key, "param": key}}).to_string();
+    let json_400 = |text: String| status(400).json(text);
+    let head = |name: &str, value: String| begun(1).header(name, &value);
+    let kind =
+        |kind: String| Script::new().head(200, &[("Content-Type", &kind)], Framing::Chunked).write("x");
+    let rows: Vec<(&str, Script)> = vec![
+        ("JSON, every field", status(401).json(error(&format!("bad key {key}!")))),
+        ("JSON, slowly", with_id(Script::status(401)).json(error(key)).slowly(7, Duration::ZERO)),
+        ("JSON without a message", json_400(format!(r#"{{"ok":"{key}"}}"#))),
+        ("JSON without a message, cut", json_400(format!(r#"{{"ok":"{}{key}"}}"#, x(175)))),
+        (
+            "JSON, cut by the body's limit",
+            json_400(format!(r#"{{"ok":1,"error":"{}{key}"}}"#, x(ERROR_BODY_BYTES_MAX - 40))),
+        ),
+        (
+            "plain text, cut by the body's limit",
+            status(400).body("text/plain", x(ERROR_BODY_BYTES_MAX - 15) + key),
+        ),
+        ("no text", status(400).body("application/octet-stream", [b"\xff", key.as_bytes()].concat())),
+        ("HTML", status(403).body("text/html", format!("<title>Key {key} is bad</title>"))),
+        ("200, HTML", status(200).body("text/html", format!("<b>Key {key} is bad</b>"))),
+        (
+            "200, HTML called events",
+            status(200).body("text/event-stream", format!("<b>Key {key} is bad</b>")),
+        ),
+        ("200, JSON called events, cut", {
+            status(200).body("text/event-stream", format!(r#"{{"ok":"{}{key}"}}"#, x(180)))
+        }),
+        ("content type", kind(format!("text/{key}"))),
+        ("content type, cut", kind(format!("text/{}{key}", x(44)))),
+        ("content encoding", head("Content-Encoding", key.to_owned())),
+        ("content encoding, cut", head("Content-Encoding", x(49) + key)),
+        ("request id", head("X-Request-ID", key.to_owned())),
+        ("request id, the only one", {
+            Script::events([token(0)]).header("x-request-id", &format!("id-{key}-{}", x(300)))
+        }),
+        ("rate limit", head("X-RateLimit-Key", key.to_owned())),
+        ("rate limit, cut", head("X-RateLimit-Key", x(241) + key)),
+        ("location", status(307).header("Location", &format!("/{key}"))),
+        ("cookie and server", head("Set-Cookie", key.to_owned()).header("Server", key).header("X-Any", key)),
+        ("reason phrase", Script::raw(format!("HTTP/1.1 401 {key}\r\n\r\n"))),
+        ("header without a colon", Script::raw(format!("HTTP/1.1 200 OK\r\n{key}\r\n\r\n"))),
+        ("no HTTP", Script::raw(format!("{key}\r\n\r\n"))),
+        ("chunk size", raw(CHUNKED, format!("{key}\r\n{key}"))),
+        ("id of the chunks", Script::events([json!({"id": key, "choices": [{"text": "a"}]}).to_string()])),
+        ("event that is not JSON", begun(1).event(&format!("oops {key}")).event(&format!("oops {key}"))),
+        ("event that is not JSON, cut", begun(1).event(&format!("oops {}{key}", x(60)))),
+        ("error event", begun(1).event(&error(&format!("bad key {key}!")))),
+        ("error event, cut", begun(1).event(&error(&(x(1985) + key)))),
+        (
+            "error event, a byte at a time",
+            begun(1).write_slowly(format!("data: {}\n\n", error(key)), 1, Duration::ZERO),
+        ),
+        ("error event of another shape", begun(1).event(&json!({"error": {"odd": key}}).to_string())),
+        ("event named error", begun(1).write(format!("event: error\ndata: bad key {key}\n\n"))),
+        ("field named error", begun(1).write(format!("error: bad key {key}\n\n"))),
+        ("line of bare JSON", begun(1).write(format!("{}\n\n", error(key)))),
+        ("index", begun(1).event(&json!({"choices": [{"index": key, "text": "a"}]}).to_string())),
+        ("reply, in two reads", {
+            let (front, back) = key.split_at(key.len() / 2);
+            begun(1).write(format!("data: {{\"id\":\"{front}")).pause(TICK).write(format!("{back}\"}}\n\n"))
+        }),
+        ("reply, not UTF-8", begun(1).write([b"data: \xff ", key.as_bytes(), b"\n\n"].concat())),
+        ("reply, cut", begun(1).write(format!("data: {}", &key[..key.len() - 3])).reset()),
+    ];
+    rows.into_iter().map(|(name, script)| answer(format!("key in {name}"), script)).collect()
 }

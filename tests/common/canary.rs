@@ -1,0 +1,128 @@
+//! Looks for keys in whatever is printed: in texts, and in every line that goes to the `log` crate at trace.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// So much of a key's beginning or end counts as the key.
+const PART_CHARS: usize = 10;
+/// How much of a hex dump is kept to look for a key in: more than any key has.
+const DUMP_BYTES: usize = 128;
+
+/// Everything by which `key` could be known: itself, its beginning and its end, in base64 and
+/// percent-encoded.
+pub fn forms(key: &str) -> Vec<String> {
+    let (front, back) = (&key[..PART_CHARS], &key[key.len() - PART_CHARS..]);
+    let escaped = key.replace('/', "%2F").replace('+', "%2B");
+    let mut forms =
+        vec![front.to_owned(), back.to_owned(), escaped.to_lowercase(), escaped, key.replace('/', "\\/")];
+    // As a part of something longer, a key can begin at each of three places in a group. What its neighbours
+    // decide is left out.
+    for before in 0..3 {
+        let text = base64(&["x".repeat(before).as_bytes(), key.as_bytes()].concat());
+        forms.push(text[4..text.len() - 4].to_owned());
+        forms.push(forms[forms.len() - 1].replace('/', "_").replace('+', "-"));
+    }
+    forms
+}
+
+/// The places of `text` where a form of one of `keys` is.
+pub fn found(text: &str, keys: &[&str]) -> Vec<String> {
+    let places = keys.iter().flat_map(|key| forms(key)).filter_map(|form| text.find(&form));
+    let around = |at: usize| {
+        text[..at]
+            .chars()
+            .rev()
+            .take(60)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .chain(text[at..].chars().take(50))
+    };
+    places.map(|at| around(at).collect()).collect()
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for group in bytes.chunks(3) {
+        let bits =
+            group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        for i in 0..=group.len() {
+            out.push(char::from(DIGITS[(bits >> (18 - 6 * i)) as usize & 63]));
+        }
+    }
+    out
+}
+
+/// A log that keeps the lines with a key in them, and how many lines each target has.
+pub struct Watch {
+    forms: Vec<String>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+pub struct Seen {
+    /// Target and line.
+    pub leaks: Vec<(String, String)>,
+    pub lines: BTreeMap<String, usize>,
+}
+
+/// Installs the watch over `keys` in this process, at trace.
+pub fn watch(keys: &[&str]) -> &'static Watch {
+    static WATCH: OnceLock<Watch> = OnceLock::new();
+    let watch = WATCH.get_or_init(|| Watch {
+        forms: keys.iter().flat_map(|key| forms(key)).collect(),
+        seen: Mutex::default(),
+    });
+    if log::set_logger(watch).is_ok() {
+        log::set_max_level(log::LevelFilter::Trace);
+    }
+    watch
+}
+
+impl Watch {
+    /// What was seen so far.
+    pub fn take(&self) -> Seen {
+        std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+thread_local! {
+    static DUMP: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// The bytes of a line like `48 45 4c 4c 4f --`, as ureq-proto writes the traffic at trace, after those of
+/// the lines before it on this thread.
+fn dumped(line: &str) -> Option<String> {
+    // Behind the digits stands the same as text.
+    let digits: String = line.chars().take(40).filter(|c| !matches!(c, ' ' | '-')).collect();
+    let bytes = (0..digits.len() / 2).map(|i| u8::from_str_radix(digits.get(2 * i..2 * i + 2)?, 16).ok());
+    let bytes: Vec<u8> = bytes.collect::<Option<_>>()?;
+    DUMP.with_borrow_mut(|dump| {
+        dump.extend(bytes.iter().map(|byte| char::from(*byte)));
+        let from = dump.char_indices().rev().nth(DUMP_BYTES).map_or(0, |(at, _)| at);
+        dump.drain(..from);
+        Some(dump.clone())
+    })
+}
+
+impl log::Log for Watch {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = record.args().to_string();
+        let dump = if record.target().starts_with("ureq_proto") { dumped(&line) } else { None };
+        let leaks = |text: &String| self.forms.iter().any(|form| text.contains(form.as_str()));
+        let leak = [Some(line), dump].into_iter().flatten().find(leaks);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen.lines.entry(record.target().to_owned()).or_default() += 1;
+        if let Some(line) = leak {
+            seen.leaks.push((record.target().to_owned(), line));
+        }
+    }
+
+    fn flush(&self) {}
+}

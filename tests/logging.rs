@@ -1,0 +1,127 @@
+//! The promise of the front page, section "Logging", level by level. In a file of its own with one test,
+//! because a process has one log.
+
+#![cfg(feature = "testing")]
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use log::{Level, LevelFilter};
+use tokenwire::testing::{Cut, Script, Server};
+use tokenwire::{ApiClient, CompletionRequest, StreamToken};
+
+static LINES: Mutex<Vec<(Level, String, String)>> = Mutex::new(Vec::new());
+
+struct Keep;
+
+impl log::Log for Keep {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = (record.level(), record.target().to_owned(), record.args().to_string());
+        LINES.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    fn flush(&self) {}
+}
+
+fn taken() -> Vec<(Level, String, String)> {
+    std::mem::take(&mut *LINES.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// A text with each number, and what hangs on it, as one `#`: times and sizes differ from run to run.
+fn numberless(text: &str) -> String {
+    let words = text.split(' ').map(|word| {
+        let is_number = word.starts_with(|c: char| c.is_ascii_digit());
+        if is_number { if word.ends_with(',') { "#," } else { "#" } } else { word }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn each_level_prints_what_is_promised_and_no_more() {
+    log::set_logger(&Keep).unwrap();
+    log::set_max_level(LevelFilter::Trace);
+    let tokens = [(1, "replytext"), (2, "replytext")];
+    let good = || Script::tokens(tokens).header("X-Request-Id", "req-7").header("X-RateLimit-Left", "6");
+    let head =
+        ["POST /v1/completions: # bytes", "status # after #", "x-request-id: req-7", "x-ratelimit-left: #"];
+    let odd = "data: replytext, but no JSON\n\n";
+    let cases = [
+        ("good", good(), &head[..], "stream ended: Complete, # tokens, # bytes, # events, #", false),
+        (
+            "broken off",
+            good().cut_at(500, Cut::Fin),
+            &head,
+            "stream ended: Failed, # tokens, # bytes, # events, #",
+            false,
+        ),
+        (
+            "refused",
+            Script::status(400).json(r#"{"error":{"message":"replytext: prompttext"}}"#),
+            &head[..2],
+            "stream ended: Failed, # tokens, # bytes, # events, #",
+            false,
+        ),
+        (
+            "odd",
+            Script::events::<&str>([]).write(odd).write(odd).event("[DONE]"),
+            &head[..2],
+            "stream ended: Complete, # tokens, # bytes, # events, #",
+            true,
+        ),
+    ];
+    for (name, script, head, end, is_odd) in cases {
+        let server = Server::scripted([script]).unwrap();
+        let client = ApiClient::builder(server.url()).retries(0).api_key("sk-secret-1").build().unwrap();
+        let (receiver, guard) = client.stream(CompletionRequest::text("prompttext")).unwrap();
+        while receiver
+            .recv_timeout(Duration::from_secs(30))
+            .is_ok_and(|item| matches!(item, StreamToken::Token { .. }))
+        {}
+        guard.join();
+        drop((client, server));
+        let lines = taken();
+
+        let ours = |level| {
+            let ours = lines.iter().filter(move |line| line.0 == level && line.1.starts_with("tokenwire"));
+            ours.map(|line| numberless(&line.2)).collect::<Vec<_>>()
+        };
+        for level in [Level::Error, Level::Warn, Level::Info] {
+            assert_eq!(ours(level), [""; 0], "{name}, {level}");
+        }
+        // The order of a response's headers is the HTTP library's.
+        let mut debug = ours(Level::Debug);
+        let mut expected =
+            [head, if is_odd { &["# events are no JSON object and were skipped"][..] } else { &[] }, &[end]]
+                .concat();
+        debug.sort();
+        expected.sort_unstable();
+        assert_eq!(debug, expected, "{name}");
+        let odd_line = "the first of them: replytext, but no JSON";
+        assert_eq!(ours(Level::Trace), is_odd.then_some(odd_line).into_iter().collect::<Vec<_>>(), "{name}");
+
+        for (level, target, line) in &lines {
+            let text = line.contains("replytext") || line.contains("prompttext");
+            assert!(*level == Level::Trace || !text, "{name}: {level} of {target}: {line}");
+            assert!(!line.contains("secret"), "{name}: {level} of {target}: {line}");
+        }
+    }
+
+    // The one warning: for each client once, when it is made.
+    for (url, key, warnings) in [
+        ("http://10.0.0.7/v1", Some("sk-secret-1"), 1),
+        ("http://10.0.0.7/v1", None, 0),
+        ("https://10.0.0.7/v1", Some("sk-secret-1"), 0),
+        ("http://127.0.0.1/v1", Some("sk-secret-1"), 0),
+    ] {
+        let builder = ApiClient::builder(url).retries(0);
+        let client = if let Some(key) = key { builder.api_key(key) } else { builder }.build().unwrap();
+        let lines = taken();
+        assert_eq!(lines.iter().filter(|line| line.0 == Level::Warn).count(), warnings, "{url} {key:?}");
+        assert_eq!(lines.len(), warnings, "{url} {key:?}: {lines:?}");
+        drop(client);
+    }
+}
