@@ -38,7 +38,7 @@
 //!   dropping it cancels the stream, [`join`](StreamGuard::join) waits for its end, a [`Canceller`] cancels from elsewhere.
 //! - [`StreamReport`] tells at the end what came, how fast, and by [`IdsExact`] whether the ids are all there, or why not.
 //! - [`Error`] is the one error; [`ErrorKind`] is what to branch on.
-//! - [`Timeouts`] and [`Limits`] name every wait and every buffer, with its default.
+//! - [`Timeouts`] and [`Limits`] name every wait and every buffer, with its default; [`RetryPolicy`] says what is sent again.
 //! - The stages are usable by themselves: [`SseParser`] (bytes to events), [`ChunkDecoder`] (events to tokens),
 //!   [`BodyDecoder`] (both: a whole body to tokens), [`HttpClient`] and [`SseReader`] (a request, its answer as JSON events),
 #![cfg_attr(feature = "tokenizer", doc = "  [`Tokenizer`] (text to ids and back),")]
@@ -102,7 +102,9 @@
 //!
 //! # Not yet
 //!
-//! Retries, resume, chat messages, the response parser and servers other than vLLM and llama.cpp.
+//! Resume, chat messages, the response parser and servers other than vLLM and llama.cpp. Streams that wait for a place
+//! ([`WhenFull::Wait`]) look at their timers when they get it, not before. A chunk-size line of more than 20 characters,
+//! which HTTP allows, is refused by ureq. The write timer may run twice, for ureq waits again after a partial write.
 
 mod body;
 mod chunk;
