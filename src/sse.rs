@@ -14,8 +14,9 @@
 //! long as there is room: a `data` line stays where it was read, and the event borrows it from there. Only
 //! a second `data` line, or a move of the buffer in between, takes it to `joined`. Three things hold the
 //! whole in linear time: `seen` only goes forward; after a move, `make_room` leaves room for as many bytes as
-//! were moved; and [`SseParser::examined`] counts both, so that a test can prove it. UTF-8 is checked once an
-//! event, on its whole data, so a character cut by a read is never seen in halves.
+//! were moved, or for all that the line may still have; and [`SseParser::examined`] counts both, so that a
+//! test can prove it. UTF-8 is checked once an event, on its whole data, so a character cut by a read is never
+//! seen in halves.
 //!
 //! Two short cuts, `nothing_new` and `whole_event`, do what the loop in `step` would do anyway: without them
 //! every test passes, a stream read byte by byte costs twice the instructions, and a plain one a tenth more.
@@ -308,7 +309,14 @@ impl SseParser {
             self.counters.examined += (to - from) as u64;
         }
         self.move_to_front();
-        let wanted = self.end.saturating_mul(2).saturating_add(at_least).max(BUFFER_BYTES_MIN);
+        let mut wanted = self.end.saturating_mul(2);
+        // A line never needs more room than the limit and what shows that it is passed. Events that
+        // nobody has taken yet may: the doubling goes on for them.
+        let line_max = self.event_bytes_max.saturating_add(BUFFER_BYTES_MIN);
+        if self.end <= line_max {
+            wanted = wanted.min(line_max);
+        }
+        let wanted = wanted.saturating_add(at_least).max(BUFFER_BYTES_MIN);
         if self.buf.len() < wanted {
             // Whole pages, so that the sizes settle after a few events. Exact: `wanted` doubles already.
             let wanted = wanted.checked_next_multiple_of(4096).unwrap_or(wanted);
