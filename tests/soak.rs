@@ -13,7 +13,7 @@
 #![cfg(all(feature = "testing", target_os = "linux"))]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -510,5 +510,446 @@ fn ten_thousand_streams_leave_nothing_behind() {
         let back = back_to(before);
         println!("threads and descriptors: {before:?} before, {held:?} at the end, back in {back:.1?}");
         assert!(after < warm + MIB, "{} KiB more than after the warm-up", kib(after - warm));
+    });
+}
+
+// ---- 2: a server too fast, a line without end ----
+
+/// The most memory that is resident while `during` runs, over what it was before.
+fn growth_during(during: impl FnOnce()) -> u64 {
+    let (before, most, done) = (resident(), AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Acquire) {
+                most.fetch_max(resident(), Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        during();
+        done.store(true, Ordering::Release);
+    });
+    most.into_inner().saturating_sub(before)
+}
+
+/// Has this client do once what is measured later: code and stack are then there already.
+fn warm_up(client: &ApiClient, kind: Kind) {
+    let (receiver, guard) = start(client, &prompt(kind, 0, 0));
+    // An endless line gives no token; then this is its error.
+    receiver.recv_timeout(LONG).unwrap();
+    drop(receiver);
+    guard.cancel();
+    guard.join();
+}
+
+#[test]
+fn a_slow_consumer_costs_the_channels_bound_and_no_more() {
+    in_own_process("a_slow_consumer_costs_the_channels_bound_and_no_more", || {
+        const BYTES_MAX: usize = 2 << 20;
+        let servers = Elsewhere::start();
+        for (name, kind, bytes_max, tokens_max, full, tls) in [
+            ("tokens of 64 KiB, plain", Kind::BigTokens, BYTES_MAX, 1024, BYTES_MAX / BIG_BYTES, false),
+            ("tokens of 64 KiB, TLS", Kind::BigTokens, BYTES_MAX, 1024, BYTES_MAX / BIG_BYTES, true),
+            ("tokens of 2 bytes, plain", Kind::SmallTokens, 1024 * 2, 1024, 1024, false),
+        ] {
+            let mut limits = Limits::default();
+            assert_eq!(limits.channel_tokens_max, tokens_max, "the default is what is tested");
+            // Of small tokens the default of the bytes is never reached: so the bound below is tighter than it.
+            if kind == Kind::BigTokens {
+                limits.channel_bytes_max = bytes_max;
+            }
+            let mut warm = limits;
+            warm.channel_tokens_max = 1;
+            warm_up(&servers.client(tls).limits(warm).build().unwrap(), kind);
+            let client = servers.client(tls).limits(limits).build().unwrap();
+            let mut waited = Duration::ZERO;
+            let grown = growth_during(|| {
+                let (receiver, guard) = start(&client, &prompt(kind, 0, 0));
+                for _ in 0..5 {
+                    thread::sleep(Duration::from_secs(1));
+                    let began = Instant::now();
+                    while receiver.len() < full {
+                        assert!(
+                            began.elapsed() < LONG,
+                            "{name}: the channel does not fill: {}",
+                            receiver.len()
+                        );
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    assert_eq!(receiver.len(), full, "{name}");
+                    assert!(matches!(receiver.recv_timeout(LONG), Ok(StreamToken::Token { .. })), "{name}");
+                }
+                guard.cancel();
+                waited = guard.join().waited_for_consumer;
+            });
+            println!(
+                "{name}: {full} in the channel, {} KiB more, of {} KiB and 1 MiB allowed; {waited:.1?} of 5 s waited",
+                kib(grown),
+                bytes_max >> 10
+            );
+            assert!(grown <= bytes_max as u64 + MIB, "{name}: {} KiB", kib(grown));
+        }
+    });
+}
+
+#[test]
+fn what_never_ends_is_capped() {
+    in_own_process("what_never_ends_is_capped", || {
+        const BYTES_MAX: usize = 4 << 20;
+        let servers = Elsewhere::start();
+        for kind in [Kind::EndlessLine, Kind::EndlessComment, Kind::EndlessEvent] {
+            let mut limits = Limits::default();
+            limits.event_bytes_max = 64 << 10;
+            warm_up(&servers.client(false).limits(limits).build().unwrap(), kind);
+            limits.event_bytes_max = BYTES_MAX;
+            let client = servers.client(false).limits(limits).build().unwrap();
+            let mut bytes = 0;
+            let grown = growth_during(|| {
+                let (receiver, guard) = start(&client, &prompt(kind, 0, 0));
+                let (tokens, last) = collect(&receiver);
+                bytes = guard.join().bytes;
+                let Last::Error(error) = last else { panic!("{kind:?}: {last:?}") };
+                assert_eq!(error.kind(), ErrorKind::Limit(Limit::EventBytes), "{kind:?}: {error}");
+                assert!(tokens.is_empty());
+            });
+            println!(
+                "{kind:?}: {} KiB read, {} KiB more, of {} KiB allowed",
+                kib(bytes),
+                kib(grown),
+                BYTES_MAX >> 10
+            );
+            assert!(grown <= BYTES_MAX as u64 + MIB, "{kind:?}: {} KiB", kib(grown));
+            assert!(bytes <= BYTES_MAX as u64 + MIB, "{kind:?}: {} KiB read", kib(bytes));
+        }
+    });
+}
+
+// ---- 3: a cancel in each phase ----
+
+/// The connect timer of the phases.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// A server that counts each byte which reaches it, and knows no more of HTTP than where this client's request ends.
+struct Peer {
+    address: SocketAddr,
+    seen: Arc<Seen>,
+    acceptor: Option<thread::JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    connections: AtomicUsize,
+    bytes: AtomicU64,
+    answered: AtomicUsize,
+    ended: AtomicUsize,
+    stopping: AtomicBool,
+    /// Whoever connects is not read from until this is set.
+    reads: AtomicBool,
+}
+
+impl Peer {
+    fn start(reads: bool, answer: Vec<u8>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, seen) = (listener.local_addr().unwrap(), Arc::new(Seen::default()));
+        seen.reads.store(reads, Ordering::Release);
+        let of_thread = seen.clone();
+        let acceptor = thread::spawn(move || {
+            thread::scope(|scope| {
+                for stream in listener.incoming() {
+                    if of_thread.stopping.load(Ordering::Acquire) {
+                        break;
+                    }
+                    of_thread.connections.fetch_add(1, Ordering::AcqRel);
+                    scope.spawn(|| of_thread.serve(stream.unwrap(), &answer));
+                }
+            });
+        });
+        Self { address, seen, acceptor: Some(acceptor) }
+    }
+}
+
+impl Seen {
+    fn serve(&self, mut stream: TcpStream, answer: &[u8]) {
+        while !self.reads.load(Ordering::Acquire) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let (mut buffer, mut request) = (vec![0; 64 << 10], Vec::new());
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            self.bytes.fetch_add(length as u64, Ordering::AcqRel);
+            request.extend_from_slice(&buffer[..length.min(1 << 10)]);
+            // A body of JSON ends so, and no TLS record and no long prompt does.
+            if request.starts_with(b"POST") && request.ends_with(b"}") {
+                request.clear();
+                if stream.write_all(answer).is_ok() {
+                    self.answered.fetch_add(1, Ordering::AcqRel);
+                }
+            }
+        }
+        self.ended.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Connections, and bytes on all of them.
+    fn sent(&self) -> (usize, u64) {
+        (self.connections.load(Ordering::Acquire), self.bytes.load(Ordering::Acquire))
+    }
+}
+
+impl Drop for Peer {
+    /// The clients are gone when this runs, so that every connection ends.
+    fn drop(&mut self) {
+        self.seen.stopping.store(true, Ordering::Release);
+        self.seen.reads.store(true, Ordering::Release);
+        let waker = TcpStream::connect(self.address);
+        if let Some(acceptor) = self.acceptor.take() {
+            // It has panicked if it is an error, which was printed.
+            let _ = acceptor.join();
+        }
+        drop(waker);
+    }
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < LONG, "{what} did not happen");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn impatient(url: String) -> ApiClientBuilder {
+    let mut timeouts = Timeouts::default();
+    timeouts.connect = Some(CONNECT);
+    ApiClient::builder(url).timeouts(timeouts)
+}
+
+/// Drops the guard. The drop must be back at once, the receiver must be told at once.
+fn leave(phase: &str, receiver: &Receiver<StreamToken>, guard: StreamGuard) {
+    let began = Instant::now();
+    drop(guard);
+    let dropped = began.elapsed();
+    let (tokens, last) = collect(receiver);
+    let told = began.elapsed();
+    println!(
+        "{phase}: the drop took {dropped:.1?}, the receiver knew after {told:.1?}; {} tokens",
+        tokens.len()
+    );
+    assert!(matches!(last, Last::Nothing), "{phase}: {last:?}");
+    assert!(
+        dropped < Duration::from_secs(2) && told < Duration::from_secs(2),
+        "{phase}: {dropped:?}, {told:?}"
+    );
+}
+
+struct Phase {
+    name: &'static str,
+    scheme: &'static str,
+    reads: bool,
+    answer: Vec<u8>,
+    prompt_bytes: usize,
+    /// Whether the stream is in the phase.
+    reached: fn(&Seen, &Receiver<StreamToken>) -> bool,
+}
+
+fn phases() -> Vec<Phase> {
+    let answered: fn(&Seen, &Receiver<StreamToken>) -> bool =
+        |seen, _| seen.answered.load(Ordering::Acquire) > 0;
+    let events = |count| Script::events(vec![one_token("a"); count]).wire();
+    let open = |wire: Vec<u8>| wire.strip_suffix(b"0\r\n\r\n").unwrap().to_vec();
+    let busy = Script::status(503).header("Retry-After", "25").json("{}").wire();
+    let phase =
+        |name, answer, reached| Phase { name, scheme: "http", reads: true, answer, prompt_bytes: 1, reached };
+    vec![
+        Phase {
+            scheme: "https",
+            ..phase("TLS handshake", Vec::new(), |seen, _| seen.bytes.load(Ordering::Acquire) > 0)
+        },
+        Phase {
+            reads: false,
+            prompt_bytes: 64 << 20,
+            ..phase("upload of 64 MiB", Vec::new(), |seen, _| seen.connections.load(Ordering::Acquire) > 0)
+        },
+        phase("headers", Vec::new(), answered),
+        phase("body", open(events(1)), |_, receiver| receiver.len() == 1),
+        phase("sleep before a retry", busy, answered),
+        phase("full channel", open(events(1000)), |_, receiver| receiver.len() == 10),
+    ]
+}
+
+#[test]
+fn a_cancel_in_each_phase_ends_the_stream_at_once_and_nothing_is_sent() {
+    in_own_process("a_cancel_in_each_phase_ends_the_stream_at_once_and_nothing_is_sent", || {
+        cancel_in_a_lookup();
+        cancel_in_a_connect();
+        for Phase { name, scheme, reads, answer, prompt_bytes, reached } in phases() {
+            let before = counts();
+            let peer = Peer::start(reads, answer);
+            let mut limits = Limits::default();
+            limits.channel_tokens_max = 10;
+            let client = impatient(format!("{scheme}://{}", peer.address)).limits(limits).build().unwrap();
+            let request = CompletionRequest::text("p".repeat(prompt_bytes));
+            let (receiver, guard) = client.stream(request).unwrap();
+            until(name, || reached(&peer.seen, &receiver));
+            // From there to where it blocks. If it is not there yet, the cancel comes a little earlier in the phase.
+            thread::sleep(Duration::from_millis(150));
+            let sent = peer.seen.sent();
+            leave(name, &receiver, guard);
+            peer.seen.reads.store(true, Ordering::Release);
+            // The connection of a 503 is whole and stays in the pool for as long as the client lives.
+            drop(client);
+            until(name, || peer.seen.ended.load(Ordering::Acquire) == 1);
+            let sent_at_last = peer.seen.sent();
+            if reads {
+                assert_eq!(sent_at_last, sent, "{name}: connections and bytes");
+            } else {
+                // What the system's buffers held already.
+                assert_eq!(sent_at_last.0, 1, "{name}: connections");
+                assert!(sent_at_last.1 < prompt_bytes as u64 / 2, "{name}: {} KiB", kib(sent_at_last.1));
+                println!("{name}: {} KiB had been sent", kib(sent_at_last.1));
+            }
+            drop(peer);
+            println!("{name}: threads and descriptors back after {:.1?}", back_to(before));
+        }
+    });
+}
+
+/// Offline the resolver says at once that there is no such name, and nothing here can make it hang. So the cancels come
+/// beside its answer: some before it, some after it.
+fn cancel_in_a_lookup() {
+    let before = counts();
+    let client = impatient("http://no-such-host.invalid".to_owned()).retries(0).build().unwrap();
+    let began = Instant::now();
+    let (receiver, guard) = start(&client, &[1]);
+    let (_, last) = collect(&receiver);
+    let answered = began.elapsed();
+    assert!(matches!(&last, Last::Error(error) if error.kind() == ErrorKind::Connect), "{last:?}");
+    guard.join();
+    let (mut chance, mut cancelled, mut longest) = (Chance(3), 0, Duration::ZERO);
+    for _ in 0..100 {
+        let (receiver, guard) = start(&client, &[1]);
+        spin(chance.micros(answered.as_micros() as u64 + 100));
+        let began = Instant::now();
+        drop(guard);
+        longest = longest.max(began.elapsed());
+        match collect(&receiver).1 {
+            Last::Nothing => cancelled += 1,
+            Last::Error(error) => assert_eq!(error.kind(), ErrorKind::Connect),
+            Last::Done => panic!("a host that does not exist has answered"),
+        }
+    }
+    drop(client);
+    let back = back_to(before);
+    println!(
+        "resolve: answered after {answered:.1?}; {cancelled} of 100 cancelled before that; the longest drop took {longest:.1?}; all back after {back:.1?}"
+    );
+    assert!(cancelled > 0 && longest < Duration::from_secs(2));
+}
+
+/// The listener's queue is full, so that the system answers no further connect until there is room.
+fn cancel_in_a_connect() {
+    let before = counts();
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let mut queued = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
+        queued.push(stream);
+    }
+    let client = impatient(format!("http://{address}")).retries(0).build().unwrap();
+    // One whose connect goes through after all, and two whose connect timer has to pass.
+    for late in [true, false, false] {
+        let (receiver, guard) = start(&client, &[1]);
+        thread::sleep(Duration::from_millis(150));
+        leave("connect", &receiver, guard);
+        if late {
+            for _ in 0..queued.len() {
+                drop(listener.accept().unwrap());
+            }
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut sent = Vec::new();
+            stream.read_to_end(&mut sent).unwrap();
+            assert!(sent.is_empty(), "{}", String::from_utf8_lossy(&sent));
+            queued.clear();
+            while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
+                queued.push(stream);
+            }
+        }
+    }
+    drop(client);
+    let began = Instant::now();
+    until("the end of the reader threads", || counts().0 == before.0);
+    println!("connect: the threads were back after {:.1?}, of {CONNECT:?}", began.elapsed());
+    assert!(began.elapsed() < CONNECT + Duration::from_secs(5));
+    drop((listener, queued));
+    back_to(before);
+}
+
+// ---- 4: innocent streams ----
+
+const INNOCENT_THREADS: u32 = 8;
+
+#[test]
+fn thousands_of_cancels_hurt_no_stream_beside_them() {
+    in_own_process("thousands_of_cancels_hurt_no_stream_beside_them", || {
+        let (authority, identity) = certificates();
+        for (tls, rounds) in [(false, 600), (true, 150)] {
+            let mut builder = Server::builder();
+            if tls {
+                builder = builder.tls(identity.clone());
+            }
+            let server = builder.start(answer).unwrap();
+            let client =
+                ApiClient::builder(server.url()).ca_pem(authority.clone()).retries(0).build().unwrap();
+            let (cancelled, reused) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            let began = Instant::now();
+            thread::scope(|scope| {
+                for thread in 0..INNOCENT_THREADS {
+                    let (client, cancelled, reused) = (&client, &cancelled, &reused);
+                    scope.spawn(move || {
+                        let mut chance = Chance(u64::from(thread));
+                        for round in 0..rounds {
+                            let number = 2 * (thread * rounds + round);
+                            let (receiver, guard) = start(client, &prompt(Kind::Good, number, 0));
+                            spin(chance.micros(900));
+                            guard.cancel();
+                            // Every other innocent one begins before the cancelled one's thread is back.
+                            if round % 2 == 0 {
+                                cancelled.fetch_add(
+                                    usize::from(guard.join().ending == Ending::Cancelled),
+                                    Ordering::Relaxed,
+                                );
+                            } else {
+                                drop(guard);
+                            }
+                            let (innocent, guard) = start(client, &prompt(Kind::Good, number + 1, 0));
+                            let (received, last) = collect(&innocent);
+                            assert!(matches!(last, Last::Done), "stream {number}: {last:?}");
+                            assert_eq!(received, expected(number + 1));
+                            reused.fetch_add(usize::from(guard.join().connection_reused), Ordering::Relaxed);
+                            assert!(expected(number).starts_with(&collect(&receiver).0));
+                        }
+                    });
+                }
+            });
+            let took = began.elapsed();
+            let streams = (INNOCENT_THREADS * rounds) as usize;
+            // An innocent one whose pooled connection was shut down could have been sent again without a word.
+            let mut times = vec![0; 2 * streams];
+            for request in server.requests() {
+                times[request.json()["prompt"][1].as_u64().unwrap() as usize] += 1;
+            }
+            let hurt = times.iter().skip(1).step_by(2).filter(|times| **times != 1).count();
+            let (cancelled, reused) = (cancelled.into_inner(), reused.into_inner());
+            println!(
+                "tls {tls}: {streams} cancels (of {} asked, {cancelled} before the end) beside {streams} innocent streams, \
+                 {reused} of them on a used connection: {hurt} hurt, in {took:.1?}",
+                streams / 2
+            );
+            assert_eq!(hurt, 0, "sent twice, or never");
+            // Else nothing was shared, or nothing was cancelled in the middle.
+            assert!(
+                reused > streams / 10 && cancelled > streams / 20,
+                "{reused} reused, {cancelled} cancelled"
+            );
+        }
     });
 }
