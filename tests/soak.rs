@@ -14,6 +14,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -319,7 +320,7 @@ fn spin(time: Duration) {
 // ---- 1: ten thousand ----
 
 const STREAMS: u32 = 10_000;
-const WARM_UP: u32 = 1_000;
+const WARM_UP: u32 = 3_000;
 const CLIENT_THREADS: usize = 16;
 /// Streams that a client may have at the same time. More than there are client threads: a reader may have its
 /// connection still to drain.
@@ -388,15 +389,15 @@ impl Clients {
     /// Has every client start all the reader threads that it may have, and each of them use its stack.
     fn fill(&self) {
         let stalled = prompt(Kind::Stall, 0, 1);
-        let start_all = |client| (0..READERS).map(move |_| start(client, &stalled));
-        let streams: Vec<_> = self.0.iter().flatten().flat_map(start_all).collect();
-        for (receiver, _) in &streams {
-            receiver.recv_timeout(LONG).unwrap();
-        }
-        for (receiver, guard) in streams {
-            guard.cancel();
-            collect(&receiver);
-            guard.join();
+        // One after the other: the more there are at once, the more free memory there is afterwards in which a leak can hide.
+        for client in self.0.iter().flatten() {
+            let streams: Vec<_> = (0..READERS).map(|_| start(client, &stalled)).collect();
+            for (receiver, guard) in streams {
+                receiver.recv_timeout(LONG).unwrap();
+                guard.cancel();
+                collect(&receiver);
+                guard.join();
+            }
         }
     }
 
@@ -525,8 +526,9 @@ fn growth_during(during: impl FnOnce()) -> u64 {
                 thread::sleep(Duration::from_millis(5));
             }
         });
-        during();
+        let result = catch_unwind(AssertUnwindSafe(during));
         done.store(true, Ordering::Release);
+        result.unwrap_or_else(|panic| resume_unwind(panic));
     });
     most.into_inner().saturating_sub(before)
 }
