@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
 use serde::Deserialize;
 use ureq::http::header::{AUTHORIZATION, HeaderValue};
 use ureq::http::{HeaderMap, Method, Uri};
@@ -22,6 +21,7 @@ use crate::request::{CompletionRequest, SamplingParams};
 use crate::retry::{Budget, RetryPolicy};
 use crate::secrets::Secrets;
 use crate::stream::{self, StreamGuard};
+use crate::sync::channel::Receiver;
 use crate::token::{StreamToken, TokenId};
 
 /// How long [`ApiClient::server`] waits for the one answer it asks for.

@@ -127,6 +127,7 @@ mod secrets;
 mod sse;
 mod sse_reader;
 mod stream;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;

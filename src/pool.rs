@@ -7,12 +7,12 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::config::WhenFull;
 use crate::error::{Error, ErrorKind, Limit};
+use crate::sync::{Condvar, Mutex, MutexGuard, thread};
 
 /// How long an idle reader thread waits for another stream before it ends.
 const IDLE_MAX: Duration = Duration::from_secs(10);
@@ -163,7 +163,10 @@ impl fmt::Debug for ReaderPool {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, shuttle))]
+mod model;
+
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 

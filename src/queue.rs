@@ -8,12 +8,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-
 use crate::StreamToken;
+use crate::sync::AtomicBool;
+use crate::sync::channel::{Receiver, RecvTimeoutError, Sender};
 
 /// The first pause when the channel is full. Doubles up to [`PAUSE_MAX`] while nothing is taken.
 const PAUSE_MIN: Duration = Duration::from_micros(100);
@@ -151,7 +151,10 @@ impl TokenSender {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, shuttle))]
+mod model;
+
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use std::thread;
 

@@ -9,11 +9,10 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use ureq::http::header::{ACCEPT, HeaderValue};
 use ureq::http::{HeaderMap, Method, Uri};
 
@@ -31,6 +30,8 @@ use crate::report::{Ending, Histogram, StreamReport};
 use crate::request::CompletionRequest;
 use crate::retry::{self, Advice};
 use crate::secrets::Secrets;
+use crate::sync::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard};
 use crate::token::{FinishReason, StreamToken};
 
 /// Room that is offered to each read of the socket.
@@ -248,57 +249,64 @@ fn launch<'a>(
     let mut headers = client.headers(own_headers)?;
     headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
 
-    let (sender, receiver) = unbounded();
-    let shared = Arc::new(Shared {
-        client: client.clone(),
-        slot: CancelSlot::new(),
-        ticket: OnceLock::new(),
-        lifted: Arc::default(),
-        started: Instant::now(),
-        state: Mutex::new(State { sender: Some(sender), settled: false, report: None }),
-        ended: Condvar::new(),
-    });
-    let reader = Reader { shared: shared.clone(), url, wire, headers, body, record };
-    let ticket = client.pool.run(move |seat| reader.run(seat))?;
-    let _ = shared.ticket.set(ticket);
-    Ok((receiver, StreamGuard { shared, on_drop: OnDrop::default() }))
+    let (shared, receiver) = Shared::new(client);
+    let secrets = Secrets::of(&headers);
+    let reader = Arc::new(Reader { shared: shared.clone(), url, wire, headers, body, record });
+    let saver = reader.clone();
+    let guard = shared.start(
+        secrets,
+        move |tally, sender| reader.attempt(tally, sender),
+        move |error| saver.save(error),
+    )?;
+    Ok((receiver, guard))
 }
 
-struct Reader {
-    shared: Arc<Shared>,
-    url: Uri,
-    wire: Wire,
-    headers: HeaderMap,
-    body: Vec<u8>,
-    record: bool,
-}
-
-/// Why a stream stopped short of complete.
-enum Broken {
-    Error(Error),
-    /// The guard, or the consumer, wants no more.
-    Left(Ending),
-}
-
-impl From<Error> for Broken {
-    fn from(error: Error) -> Self {
-        if error.is_cancelled() { Self::Left(Ending::Cancelled) } else { Self::Error(error) }
+impl Shared {
+    fn new(client: &Arc<Inner>) -> (Arc<Self>, Receiver<StreamToken>) {
+        let (sender, receiver) = unbounded();
+        let shared = Self {
+            client: client.clone(),
+            slot: CancelSlot::new(),
+            ticket: OnceLock::new(),
+            lifted: Arc::default(),
+            started: Instant::now(),
+            state: Mutex::new(State { sender: Some(sender), settled: false, report: None }),
+            ended: Condvar::new(),
+        };
+        (Arc::new(shared), receiver)
     }
-}
 
-impl Reader {
-    fn run(self, seat: &Seat<'_>) {
-        let mut tally = Tally::new(self.shared.started, Secrets::of(&self.headers));
+    /// Has a thread of the pool make the attempts. `failed` sees the error that they ended with before the consumer does.
+    fn start(
+        self: Arc<Self>,
+        secrets: Secrets,
+        attempt: impl FnMut(&mut Tally, &mut Option<TokenSender>) -> Attempt + Send + 'static,
+        failed: impl FnOnce(Error) -> Error + Send + 'static,
+    ) -> Result<StreamGuard, Error> {
+        let shared = self.clone();
+        let ticket = self.client.pool.run(move |seat| shared.run(seat, secrets, attempt, failed))?;
+        let _ = self.ticket.set(ticket);
+        Ok(StreamGuard { shared: self, on_drop: OnDrop::default() })
+    }
+
+    /// A stream's life on its thread: attempts, then the end of the last, told to everybody.
+    fn run(
+        &self,
+        seat: &Seat<'_>,
+        secrets: Secrets,
+        attempt: impl FnMut(&mut Tally, &mut Option<TokenSender>) -> Attempt,
+        failed: impl FnOnce(Error) -> Error,
+    ) {
+        let mut tally = Tally::new(self.started, secrets);
         let mut sender = None;
-        let result = catch_unwind(AssertUnwindSafe(|| self.attempts(&mut tally, &mut sender)))
+        let result = catch_unwind(AssertUnwindSafe(|| self.attempts(&mut tally, &mut sender, attempt)))
             .unwrap_or_else(
                 |_| Err(Error::protocol("the reader thread panicked: a bug in tokenwire").into()),
             );
-        let Self { shared, url, wire, headers, body, record: _ } = self;
-        let settled = shared.settle();
+        let settled = self.settle();
         seat.ending();
         // The stream failed before its head came, or it was cancelled and the sender is gone already.
-        let sender = sender.or_else(|| shared.take_sender().map(|sender| token_sender(&shared, sender)));
+        let sender = sender.or_else(|| self.take_sender().map(|sender| token_sender(self, sender)));
         if let Some(sender) = &sender {
             tally.report.waited_for_consumer = sender.waited();
         }
@@ -310,12 +318,7 @@ impl Reader {
             }
             Err(Broken::Left(ending)) => (ending, None, None),
             Err(Broken::Error(error)) => {
-                let mut error = tally.place(error);
-                if let Some(folder) = &shared.client.failed {
-                    let sent = Sent { url: &url, wire, headers: &headers, body };
-                    let path = folder.save(&SavedRequest::new(sent, &error));
-                    error = error.with_saved_path(path);
-                }
+                let error = failed(tally.place(error));
                 tally.report.error = Some(error.clone());
                 (Ending::Failed, Some(StreamToken::Error(error)), None)
             }
@@ -326,23 +329,23 @@ impl Reader {
         if let (Some(sender), Some(last)) = (sender, last) {
             sender.send_last(last);
         }
-        shared.publish(report);
+        self.publish(report);
         // Nobody waits for this: the consumer has its `Done`.
         if let Some(response) = rest {
-            response.drain(shared.client.timeouts.drain);
+            response.drain(self.client.timeouts.drain);
         }
     }
 
-    /// Sends the request, again if it fails before its first token and the policy has it so. The response comes
-    /// back with the completion if its body was not read to the end.
+    /// Makes an attempt, and another if it fails before its first token and the policy has it so.
     fn attempts(
         &self,
         tally: &mut Tally,
         sender: &mut Option<TokenSender>,
-    ) -> Result<(Completion, Option<HttpResponse>), Broken> {
-        let Shared { client, slot, started, .. } = &*self.shared;
+        mut attempt: impl FnMut(&mut Tally, &mut Option<TokenSender>) -> Attempt,
+    ) -> Attempt {
+        let Self { client, slot, started, .. } = self;
         loop {
-            let result = self.attempt(tally, sender);
+            let result = attempt(tally, sender);
             if tally.report.first_token.is_some() {
                 client.retry_budget.refund();
             }
@@ -360,21 +363,44 @@ impl Reader {
                 return Err(error.into());
             };
             log::debug!("sending again in {wait:.3?}, after: {}", error.message());
-            self.shared.give_back(sender.take());
+            self.give_back(sender.take());
             if slot.woken().recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
                 return Err(Broken::Left(Ending::Cancelled));
             }
             tally.next_attempt();
         }
     }
+}
 
+struct Reader {
+    shared: Arc<Shared>,
+    url: Uri,
+    wire: Wire,
+    headers: HeaderMap,
+    body: Vec<u8>,
+    record: bool,
+}
+
+/// What an exchange came to. The response is there if its body was not read to the end.
+type Attempt = Result<(Completion, Option<HttpResponse>), Broken>;
+
+/// Why a stream stopped short of complete.
+enum Broken {
+    Error(Error),
+    /// The guard, or the consumer, wants no more.
+    Left(Ending),
+}
+
+impl From<Error> for Broken {
+    fn from(error: Error) -> Self {
+        if error.is_cancelled() { Self::Left(Ending::Cancelled) } else { Self::Error(error) }
+    }
+}
+
+impl Reader {
     /// One exchange.
-    fn attempt(
-        &self,
-        tally: &mut Tally,
-        sender: &mut Option<TokenSender>,
-    ) -> Result<(Completion, Option<HttpResponse>), Broken> {
-        let Self { shared, url, wire: _, headers, body, record: _ } = self;
+    fn attempt(&self, tally: &mut Tally, sender: &mut Option<TokenSender>) -> Attempt {
+        let Self { shared, url, headers, body, record: _, wire: _ } = self;
         let (client, slot) = (&shared.client, &shared.slot);
         log::debug!("POST {}: {} bytes", url.path(), body.len());
         let outgoing = Outgoing { method: Method::POST, url, headers: headers.clone(), body };
@@ -426,6 +452,15 @@ impl Reader {
             client.learn(server);
         }
         result
+    }
+
+    /// Saves the request that ended with `error`, if the client has a folder for that.
+    fn save(&self, error: Error) -> Error {
+        let Self { shared, url, wire, headers, body, record: _ } = self;
+        let Some(folder) = &shared.client.failed else { return error };
+        let sent = Sent { url, wire: *wire, headers, body: body.clone() };
+        let path = folder.save(&SavedRequest::new(sent, &error));
+        error.with_saved_path(path)
     }
 
     /// The request as it may be kept: without whatever could be a credential.
@@ -700,3 +735,6 @@ fn log_end(report: &StreamReport) {
         report.elapsed
     );
 }
+
+#[cfg(all(test, shuttle))]
+mod model;

@@ -1,14 +1,15 @@
 //! The place where a stream's guard and its reader thread meet: cancelled or not, on which socket, until when.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use ureq::unversioned::transport::ShutdownHandle;
 
 use crate::Timer;
+use crate::sync::channel::{Receiver, Sender, bounded};
+use crate::sync::{AtomicBool, Mutex, MutexGuard};
 
 /// One per request. `cancel` may be called from any thread, at any time, any number of times; everything
 /// else belongs to the thread that makes the request.
@@ -234,7 +235,10 @@ impl fmt::Debug for CancelSlot {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, shuttle))]
+pub(crate) mod model;
+
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use std::sync::atomic::AtomicUsize;
 

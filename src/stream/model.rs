@@ -1,0 +1,325 @@
+//! Guards, consumers and the pool's threads around one client; only the exchange with the server is scripted.
+
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Mutex as StdMutex, Weak};
+
+use ureq::unversioned::transport::ShutdownHandle;
+
+use super::*;
+use crate::client::ApiClient;
+use crate::config::Limits as ClientLimits;
+use crate::error::ErrorKind;
+use crate::http::slot::model::{Network, Socket};
+use crate::sync::model::{Limits, any, check, until};
+use crate::sync::thread;
+use crate::token::IdsExact;
+
+/// One attempt's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// The system's connect does not come back until the test has seen the stream's end.
+    Stuck,
+    /// Fails before its head; sent again.
+    Refused,
+    /// Fails after its head; sent again.
+    Lost,
+    /// Fails after its head, for good.
+    Fatal,
+    /// A read that only a cancel ends.
+    Silent,
+    /// So many tokens, and whole.
+    Whole(usize),
+    /// So many tokens, then cut off.
+    Cut(usize),
+    Panics,
+}
+
+const TOKENS: usize = 3;
+const WAYS: [Way; 8] = [
+    Way::Stuck,
+    Way::Refused,
+    Way::Lost,
+    Way::Fatal,
+    Way::Silent,
+    Way::Whole(TOKENS),
+    Way::Cut(TOKENS),
+    Way::Panics,
+];
+
+/// A stream with its script and what was seen of it.
+struct Played {
+    shared: Arc<Shared>,
+    network: Network,
+    socket: Arc<Socket>,
+    ways: Vec<Way>,
+    attempts: AtomicUsize,
+    cancels_returned: AtomicUsize,
+    /// What must not be. Reader threads do not assert: their panics are caught.
+    faults: StdMutex<Vec<&'static str>>,
+    /// The first cancel had returned when the last attempt came to its result.
+    late: std::sync::atomic::AtomicBool,
+}
+
+impl Played {
+    fn start(client: &ApiClient, ways: &[Way]) -> (Arc<Self>, Receiver<StreamToken>, StreamGuard) {
+        let (shared, receiver) = Shared::new(&client.0);
+        let played = Arc::new(Self {
+            shared: shared.clone(),
+            network: Network::default(),
+            socket: Arc::default(),
+            ways: ways.to_vec(),
+            attempts: AtomicUsize::new(0),
+            cancels_returned: AtomicUsize::new(0),
+            faults: StdMutex::default(),
+            late: false.into(),
+        });
+        let script = played.clone();
+        let attempt = move |tally: &mut Tally, sender: &mut Option<TokenSender>| {
+            let cancelled = script.was_cancelled();
+            let way = script.ways.get(script.attempts.fetch_add(1, SeqCst)).copied();
+            let result = script.attempt(way.unwrap_or(Way::Whole(TOKENS)), tally, sender);
+            script.late.store(cancelled || script.was_cancelled(), SeqCst);
+            result
+        };
+        let guard = shared.start(Secrets::default(), attempt, |error| error).unwrap();
+        (played, receiver, guard)
+    }
+
+    fn was_cancelled(&self) -> bool {
+        self.cancels_returned.load(SeqCst) > 0
+    }
+
+    fn fault(&self, what: &'static str) {
+        self.faults.lock().unwrap().push(what);
+    }
+
+    /// What `Reader::attempt` does, without a server.
+    fn attempt(&self, way: Way, tally: &mut Tally, sender: &mut Option<TokenSender>) -> Attempt {
+        let (shared, slot) = (&self.shared, &self.shared.slot);
+        let cancelled = || Broken::Left(Ending::Cancelled);
+        slot.begin(None);
+        if !slot.begin_connect() {
+            return Err(cancelled());
+        }
+        if way == Way::Stuck {
+            self.network.connect();
+        }
+        slot.end_connect();
+        let late = self.was_cancelled();
+        let socket: Weak<dyn ShutdownHandle> = Arc::<Socket>::downgrade(&self.socket);
+        if !slot.attach(&socket) {
+            return Err(cancelled());
+        }
+        if late {
+            self.fault("attached after a cancel");
+        }
+        if way == Way::Refused {
+            return Err(Error::new(ErrorKind::Refused, "refused").into());
+        }
+        let taken = shared.take_sender().ok_or_else(cancelled)?;
+        let sender = sender.insert(token_sender(shared, taken));
+        let (count, whole) = match way {
+            Way::Stuck | Way::Silent => {
+                if self.socket.read() || !slot.is_cancelled() {
+                    self.fault("woken by no cancel");
+                }
+                return Err(cancelled());
+            }
+            Way::Lost | Way::Refused => (0, false),
+            Way::Fatal => return Err(Error::protocol("fatal").into()),
+            Way::Panics => std::panic::resume_unwind(Box::new("a bug")),
+            Way::Whole(count) => (count, true),
+            Way::Cut(count) => (count, false),
+        };
+        for number in 0..count {
+            tally.tokens(Instant::now(), 1);
+            let token = StreamToken::Token { text: number.to_string(), id: None };
+            sender.send(token, 1, slot.woken(), None).map_err(|stopped| stopped_error(stopped, None))?;
+        }
+        slot.detach();
+        if !whole {
+            return Err(Error::new(ErrorKind::Incomplete, "cut").into());
+        }
+        let ids_exact = IdsExact::Unknown;
+        Ok((Completion { usage: None, finish: None, ids_exact }, None))
+    }
+
+    fn cancel(&self, canceller: &Canceller) {
+        canceller.cancel();
+        self.cancels_returned.fetch_add(1, SeqCst);
+    }
+
+    /// After everything: the report `joined` stands, and the items of the channel, all of them, agree with it.
+    fn check(self: Arc<Self>, joined: &StreamReport, items: Option<Vec<StreamToken>>) {
+        self.network.answer();
+        let shared = self.shared.clone();
+        // The reader's thread has left the stream: here are `shared`, `self` and the script's own.
+        until(|| Arc::strong_count(&self) == 1);
+        assert_eq!(*self.faults.lock().unwrap(), [""; 0]);
+        let last = shared.lock().report.clone().unwrap();
+        assert_eq!(last.ending, joined.ending, "two reports");
+        assert_eq!(last.error.is_some(), joined.ending == Ending::Failed);
+        assert!(!self.late.load(SeqCst) || joined.ending == Ending::Cancelled, "a cancel was first");
+        assert!(self.was_cancelled() || joined.ending != Ending::Cancelled, "who cancelled it?");
+        let Some(items) = items else {
+            return;
+        };
+        assert_ne!(joined.ending, Ending::ConsumerGone);
+        let mut tokens = 0;
+        let mut ending = None;
+        for item in items {
+            assert_eq!(ending, None, "{item:?} after the last item");
+            match item {
+                StreamToken::Token { text, .. } => {
+                    assert_eq!(text, tokens.to_string(), "out of order");
+                    tokens += 1;
+                }
+                StreamToken::Done { .. } => ending = Some(Ending::Complete),
+                StreamToken::Error(_) => ending = Some(Ending::Failed),
+            }
+        }
+        assert_eq!(ending.unwrap_or(Ending::Cancelled), joined.ending, "the last item is not the ending");
+        assert!(joined.ending != Ending::Complete || tokens == TOKENS, "complete, with {tokens} tokens");
+    }
+}
+
+/// One reader thread, one or two tokens in the channel.
+fn client() -> ApiClient {
+    let mut limits = ClientLimits::default();
+    (limits.streams_max, limits.channel_tokens_max) = (1, 1 + any(2));
+    ApiClient::builder("http://model.test").limits(limits).build().unwrap()
+}
+
+fn any_ways() -> Vec<Way> {
+    (0..1 + any(3)).map(|_| WAYS[any(WAYS.len())]).collect()
+}
+
+/// Reads all there is.
+fn rest(receiver: &Receiver<StreamToken>) -> Vec<StreamToken> {
+    std::iter::from_fn(|| receiver.recv().ok()).collect()
+}
+
+/// A stream's user: up to two cancels from elsewhere; a consumer that reads on, hangs up or comes late; a guard that is
+/// joined, cancelled or dropped.
+fn user((played, receiver, guard): (Arc<Played>, Receiver<StreamToken>, StreamGuard)) {
+    let needs_cancel = played.ways.iter().any(|way| matches!(way, Way::Stuck | Way::Silent));
+    let cancels = any(3).max(usize::from(needs_cancel));
+    let cancelling: Vec<_> = (0..cancels)
+        .map(|_| {
+            let (played, canceller) = (played.clone(), guard.canceller());
+            thread::spawn(move || played.cancel(&canceller))
+        })
+        .collect();
+    let reads_late = any(3) == 0;
+    let hangs_up = any(4) == 0;
+    let mut late = None;
+    let consuming = if reads_late {
+        late = Some(receiver);
+        None
+    } else {
+        Some(thread::spawn(move || {
+            if hangs_up {
+                let _ = receiver.recv();
+                return None;
+            }
+            Some(rest(&receiver))
+        }))
+    };
+    let shared = guard.shared.clone();
+    let report = match any(4) {
+        0 => {
+            played.cancel(&guard.canceller());
+            guard.join()
+        }
+        1 => {
+            drop(guard.on_drop(OnDrop::Join));
+            shared.lock().report.clone().expect("a guard that joins waits for the report")
+        }
+        2 => {
+            drop(guard);
+            played.cancels_returned.fetch_add(1, SeqCst);
+            shared.join()
+        }
+        _ => guard.join(),
+    };
+    // A thread that is still in the connect is not needed for the channel's end.
+    let items = match (late, consuming) {
+        (Some(receiver), _) => Some(rest(&receiver)),
+        (None, Some(thread)) => thread.join().unwrap(),
+        (None, None) => None,
+    };
+    for thread in cancelling {
+        thread.join().unwrap();
+    }
+    drop(shared);
+    played.check(&report, items);
+}
+
+fn two_streams_and_their_users() {
+    let client = client();
+    let streams: Vec<_> = (0..1 + any(2)).map(|_| Played::start(&client, &any_ways())).collect();
+    drop(client);
+    let users: Vec<_> = streams.into_iter().map(|stream| thread::spawn(move || user(stream))).collect();
+    for user in users {
+        user.join().unwrap();
+    }
+}
+
+/// The one thread is busy: a stream that waits for it ends with its cancel, and never runs.
+fn a_waiting_stream() {
+    let client = client();
+    let (first, first_receiver, first_guard) = Played::start(&client, &[Way::Silent]);
+    let (second, receiver, guard) = Played::start(&client, &any_ways());
+    let canceller = guard.canceller();
+    let cancelling = thread::spawn({
+        let second = second.clone();
+        move || second.cancel(&canceller)
+    });
+    if any(2) == 0 {
+        second.cancel(&guard.canceller());
+    }
+    let report = guard.join();
+    assert_eq!(report.ending, Ending::Cancelled);
+    let items = rest(&receiver);
+    assert!(items.is_empty());
+    cancelling.join().unwrap();
+    assert_eq!(second.attempts.load(SeqCst), 0);
+    second.check(&report, Some(items));
+    first.cancel(&first_guard.canceller());
+    let report = first_guard.join();
+    first.check(&report, Some(rest(&first_receiver)));
+}
+
+/// The pause before a retry is endless, but for a cancel.
+fn a_pause_before_a_retry() {
+    let client = client();
+    let way = [Way::Refused, Way::Lost][any(2)];
+    let (played, receiver, guard) = Played::start(&client, &[way; 3]);
+    let canceller = guard.canceller();
+    let cancelling = thread::spawn({
+        let played = played.clone();
+        move || played.cancel(&canceller)
+    });
+    let items = rest(&receiver);
+    let report = guard.join();
+    assert_eq!(report.ending, Ending::Cancelled);
+    cancelling.join().unwrap();
+    played.check(&report, Some(items));
+}
+
+#[test]
+fn one_report_one_last_item_and_nobody_waits_for_ever() {
+    check(Limits::Pass, two_streams_and_their_users);
+}
+
+#[test]
+fn a_stream_that_waits_for_a_thread_ends_with_its_cancel() {
+    check(Limits::Pass, a_waiting_stream);
+    check(Limits::NeverPass, a_waiting_stream);
+}
+
+#[test]
+fn a_pause_before_a_retry_ends_with_a_cancel() {
+    check(Limits::NeverPass, a_pause_before_a_retry);
+}
