@@ -268,12 +268,7 @@ mod tests {
             ("error-prompt-too-long", "request (2500 tokens) exceeds", Some("exceed_context_size_error")),
             ("error-body-not-utf8", "[json.exception.parse_error.101]", Some("server_error")),
         ];
-        let fixtures = std::env::var_os("TOKENWIRE_FIXTURES").map(std::path::PathBuf::from);
-        let fixtures = fixtures.or_else(|| {
-            Some(std::path::PathBuf::from(std::env::var_os("TOKENWIRE_CASES")?).join("../fixtures"))
-        });
-        let fixtures = fixtures
-            .unwrap_or_else(|| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures"));
+        let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
         let mut names = Vec::new();
         for folder in ["vllm", "llama.cpp"] {
             for file in std::fs::read_dir(fixtures.join(folder)).unwrap() {
