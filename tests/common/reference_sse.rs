@@ -1,6 +1,8 @@
 //! A slow parser of `text/event-stream` that is right at a glance: it has the whole body, splits it into
 //! lines, and does with each what the standard says (WHATWG HTML 9.2.6). `SseParser` must agree with it.
 
+use tokenwire::SSE_STRAY_BYTES_MAX;
+
 /// Everything that a body comes to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
@@ -26,7 +28,9 @@ pub(crate) fn parse(body: &[u8], event_bytes_max: usize) -> Outcome {
     let (lines, unended) = split_into_lines(body);
 
     let mut out = Outcome::default();
-    let (mut data, mut event_type, mut last_event_id) = (String::new(), String::new(), String::new());
+    // The bytes of the data, since a limit in bytes means those of the body, before U+FFFD comes in.
+    let mut data = Vec::new();
+    let (mut event_type, mut last_event_id) = (String::new(), String::new());
     let (mut bytes, mut open) = (0, false);
     for line in lines {
         if bytes + line.len() > event_bytes_max {
@@ -41,11 +45,12 @@ pub(crate) fn parse(body: &[u8], event_bytes_max: usize) -> Outcome {
         let text = String::from_utf8_lossy(line);
         if text.is_empty() {
             out.last_event_id = last_event_id.clone();
-            if let Some(data) = data.strip_suffix('\n') {
+            if let Some(data) = data.strip_suffix(b"\n") {
                 let event = if event_type.is_empty() { "message" } else { &event_type };
-                out.events.push((event.to_owned(), data.to_owned(), out.last_event_id.clone(), out.retry));
+                let data = String::from_utf8_lossy(data).into_owned();
+                out.events.push((event.to_owned(), data, out.last_event_id.clone(), out.retry));
             }
-            (data, event_type, bytes, open) = (String::new(), String::new(), 0, false);
+            (data, event_type, bytes, open) = (Vec::new(), String::new(), 0, false);
             continue;
         }
         if text.starts_with(':') {
@@ -57,12 +62,12 @@ pub(crate) fn parse(body: &[u8], event_bytes_max: usize) -> Outcome {
         let value = value.strip_prefix(' ').unwrap_or(value);
         match name {
             "event" => event_type = value.to_owned(),
-            "data" => data = data + value + "\n",
+            "data" => data.extend([data_value(line), b"\n"].concat()),
             "id" if value.contains('\0') => {}
             "id" => last_event_id = value.to_owned(),
             "retry" if value.is_empty() || !value.bytes().all(|b| b.is_ascii_digit()) => {}
             "retry" => out.retry = Some(value.parse().unwrap_or(u64::MAX)),
-            _ => note_stray(&mut out, &text),
+            _ => note_stray(&mut out, line),
         }
         open |= matches!(name, "event" | "data" | "id" | "retry");
     }
@@ -78,13 +83,15 @@ pub(crate) fn parse(body: &[u8], event_bytes_max: usize) -> Outcome {
     }
     out.incomplete = open || !unended.is_empty();
     let text = String::from_utf8_lossy(unended);
-    let (name, value) = text.split_once(':').unwrap_or((&text, ""));
-    if name == "data" {
-        data = data + value.strip_prefix(' ').unwrap_or(value) + "\n";
+    if text.split(':').next() == Some("data") {
+        data.extend([data_value(unended), b"\n"].concat());
     } else if !text.is_empty() {
-        note_stray(&mut out, &text);
+        note_stray(&mut out, unended);
     }
-    out.unended_data = data.strip_suffix('\n').map(str::to_owned);
+    out.unended_data = data
+        .strip_suffix(b"\n")
+        .filter(|data| data.len() <= SSE_STRAY_BYTES_MAX)
+        .map(|data| String::from_utf8_lossy(data).into_owned());
     out
 }
 
@@ -98,16 +105,29 @@ fn split_into_lines(body: &[u8]) -> (Vec<&[u8]>, &[u8]) {
     (lines, rest)
 }
 
-fn note_stray(out: &mut Outcome, line: &str) {
+/// What follows the colon of a data line.
+fn data_value(line: &[u8]) -> &[u8] {
+    let value = line.strip_prefix(b"data:").unwrap_or_default();
+    value.strip_prefix(b" ").unwrap_or(value)
+}
+
+fn note_stray(out: &mut Outcome, line: &[u8]) {
     if out.stray.is_some() {
         return;
     }
-    let (name, value) = line.split_once(':').unwrap_or((line, ""));
-    if name == "error" {
-        out.stray = Some(("error", value.strip_prefix(' ').unwrap_or(value).to_owned()));
+    let trimmed = line.trim_ascii_start();
+    if line == b"error" {
+        out.stray = Some(("error", String::new()));
+    } else if let Some(value) = line.strip_prefix(b"error:") {
+        out.stray = Some(("error", start_of(value.strip_prefix(b" ").unwrap_or(value))));
+    } else if trimmed.starts_with(b"{") || trimmed.starts_with(b"<") {
+        out.stray = Some(("line", start_of(trimmed)));
     }
-    let trimmed = line.trim_start_matches([' ', '\t', '\x0c']);
-    if trimmed.starts_with(['{', '<']) {
-        out.stray = Some(("line", trimmed.to_owned()));
-    }
+}
+
+/// As much as is kept of it, no character cut.
+fn start_of(text: &[u8]) -> String {
+    let at_boundary = |len: &usize| *len == text.len() || text[*len] & 0xC0 != 0x80;
+    let len = (0..=text.len().min(SSE_STRAY_BYTES_MAX)).rev().find(at_boundary).unwrap_or(0);
+    String::from_utf8_lossy(&text[..len]).into_owned()
 }
