@@ -130,6 +130,14 @@ pub struct Limits {
     /// Bytes of the failed requests kept there, together; as above. One that is larger by itself is not saved.
     /// Default 64 MiB; more than [`SAVED_REQUEST_BYTES_MAX`](crate::SAVED_REQUEST_BYTES_MAX) counts as that.
     pub saved_bytes_max: usize,
+    /// How deep the arguments of a call may be nested; a deeper one is [`Malformed`](crate::Malformed). Default 128,
+    /// which is also the most that serde_json reads.
+    pub nesting_max: usize,
+    /// One tool call, its markers and all; a larger one is [`Malformed`](crate::Malformed). Default 16 MiB.
+    pub arguments_bytes_max: usize,
+    /// The text of one turn that [`ResponseParser::run`](crate::ResponseParser::run) keeps; more is
+    /// `Limit::TurnBytes`. Default 64 MiB.
+    pub turn_bytes_max: usize,
     /// Streams at the same time, each on a reader thread of its own. What happens to one more is
     /// [`WhenFull`]. Default 256.
     pub streams_max: usize,
@@ -151,6 +159,9 @@ impl Default for Limits {
             recording_bytes_max: 64 << 20,
             saved_files_max: 32,
             saved_bytes_max: 64 << 20,
+            nesting_max: 128,
+            arguments_bytes_max: 16 << 20,
+            turn_bytes_max: 64 << 20,
             streams_max: 256,
         }
     }

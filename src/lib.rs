@@ -106,6 +106,7 @@
 //! ([`WhenFull::Wait`]) look at their timers when they get it, not before. A chunk-size line of more than 20 characters,
 //! which HTTP allows, is refused by ureq. The write timer may run twice, for ureq waits again after a partial write.
 
+mod ast;
 mod body;
 mod chunk;
 mod client;
@@ -117,6 +118,7 @@ mod error;
 #[doc = include_str!("../docs/faults.md")]
 pub mod faults {}
 mod http;
+mod parse;
 mod pool;
 mod queue;
 pub mod recording;
@@ -134,6 +136,7 @@ mod token;
 #[cfg(feature = "tokenizer")]
 mod tokenizer;
 
+pub use ast::{Branch, Leaf, LeafKind, Malformed, Role, ToolCall};
 pub use body::{BodyDecoder, Step};
 pub use chunk::{CHOICES_MAX, ChunkDecoder, Completion, Flow, Server, Wire};
 pub use client::{ApiClient, ApiClientBuilder};
@@ -141,6 +144,7 @@ pub use config::{ApiKey, Limits, RESPONSE_HEAD_BYTES_MAX, Timeouts, WhenFull};
 pub use diagnostics::{SAVED_REQUEST_BYTES_MAX, SavedFailure, SavedRequest};
 pub use error::{Error, ErrorKind, Limit, Progress, SERVER_MESSAGE_CHARS_MAX, ServerError, Timer};
 pub use http::{HttpClient, HttpClientBuilder, HttpResponse};
+pub use parse::{Dialect, PendingToolCall, ResponseParser, Start};
 pub use report::{Ending, Percentiles, StreamReport};
 pub use request::{CompletionRequest, SamplingParams};
 pub use retry::RetryPolicy;

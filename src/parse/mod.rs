@@ -1,0 +1,702 @@
+//! Tokens to a tree: thinking, content and tool calls, told apart while the model writes. Pure.
+//!
+//! A letter to whoever changes this next. The whole turn is kept as one text; everything else is a place in it.
+//! `committed` is how far the text is in leaves. Behind it stands what is not decided yet: a few bytes
+//! that may become a marker, or the region of a call. Nothing here depends on where the text was cut into
+//! tokens, because no decision is made on text that could still become something else: a search that meets the
+//! beginning of a marker at the end of the text stops there ([`view::Found::Until`]), and so does every machine.
+//!
+//! ```text
+//!            ┌────────── close ──────────┐       ┌── Leave ──┐
+//!            ▼                           │       ▼           │
+//!   start ─▶ content ── think opener ─▶ thinking content ─ call opener ─▶ region (a machine)
+//!            └─ frame, end of turn: a marker leaf, and content goes on
+//! ```
+//!
+//! Ids follow their tokens' first bytes: `tokens` holds for each the place of that byte (of a token without
+//! text, the byte before it), in order, and a leaf takes those that lie in it when its text is committed. So
+//! joined leaf ids are the ids received, whatever the machines decide.
+//!
+//! One decision is taken back, and only at the end of the turn: thinking that was never closed and in which
+//! a call was drafted (rule R2). To add a dialect, add a table in `dialect`; to read calls in a new way, write
+//! a [`machine::Machine`].
+
+mod dialect;
+mod json;
+mod machine;
+mod schema;
+mod tagged;
+mod view;
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+pub use self::dialect::Dialect;
+use self::dialect::Table;
+use self::machine::{Machine, Outcome, RawCall, Step, Then};
+use self::schema::Tools;
+use self::view::{End, Found, Here, Marks, View};
+use crate::ast::{Branch, Leaf, LeafKind, Malformed, Role, ToolCall};
+use crate::{FinishReason, Limits, TokenId};
+
+/// A complete tool call, handed out while the model may still be writing. The same call stands in the tree,
+/// under the same id.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct PendingToolCall {
+    /// See [`ToolCall::id`].
+    pub id: String,
+    /// The tool's name. It is not checked against the tools.
+    pub name: String,
+    /// The arguments: an object for every format that names them.
+    pub arguments: Value,
+    /// The arguments as they were written.
+    pub raw: String,
+    /// Which token completed it, counted from 0. A call that only the end of the turn completes has the number
+    /// of tokens here.
+    pub at_token: u64,
+}
+
+/// What the prompt has opened when the model begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing.
+    #[default]
+    Content,
+    /// Reasoning: the prompt ends with the opener of thinking.
+    Reasoning,
+}
+
+/// Parses one turn of the model, token by token: use it by hand, or let [`run`](Self::run) do so on a thread.
+///
+/// It is total: odd output ends as content or as a malformed leaf, never as an error. The result is the same
+/// for every way of cutting the text into tokens. Time is linear in the text; memory is a small multiple of
+/// it.
+///
+/// ```
+/// use tokenwire::{Dialect, ResponseParser};
+///
+/// let mut parser = ResponseParser::new(Dialect::by_name("hermes")?);
+/// let mut calls = Vec::new();
+/// for (text, id) in [("Hi! <tool", 1), ("_call>{\"name\": \"now\"}</tool_call", 2), ("> ...", 3)] {
+///     calls.extend(parser.push(text, Some(id)));
+/// }
+/// assert_eq!((calls[0].name.as_str(), calls[0].at_token), ("now", 2));
+///
+/// let (turn, more) = parser.finish(None);
+/// assert!(more.is_empty());
+/// assert_eq!(turn.content(), "Hi!\n...");
+/// assert_eq!(turn.ids().collect::<Vec<_>>(), [1, 2, 3]);
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct ResponseParser {
+    pub(crate) core: Core,
+    branch: Branch,
+}
+
+impl ResponseParser {
+    /// A parser for one turn in this dialect: no tools known, markers told by their text, starting in content.
+    #[must_use]
+    pub fn new(dialect: Dialect) -> Self {
+        Self { core: Core::new(dialect), branch: Branch::new(Role::Assistant) }
+    }
+
+    /// The tools' schemas, each `{"name", "parameters"}` or that under `function` as chat endpoints take them.
+    /// Formats that write arguments as raw text get their types from them; without a schema a value is a string.
+    #[must_use]
+    pub fn tools(mut self, tools: &[Value]) -> Self {
+        self.core.tools = Tools::new(tools);
+        self
+    }
+
+    /// The model's added tokens, text and id, as
+    /// [`Tokenizer::added_tokens`](crate::Tokenizer::added_tokens) has them. A marker that is one of them then
+    /// counts only as that token; the same characters spelled with other tokens are text. A text
+    /// whose token came without an id is still matched as text.
+    #[must_use]
+    pub fn markers(mut self, added: &HashMap<String, TokenId>) -> Self {
+        self.core.marks = Marks::new(&self.core.dialect.markers(), added);
+        self
+    }
+
+    /// What the prompt has opened. Default: [`Start::Content`].
+    #[must_use]
+    pub fn start(mut self, start: Start) -> Self {
+        self.core.begin(start);
+        self
+    }
+
+    /// Of the limits, [`nesting_max`](Limits::nesting_max) and
+    /// [`arguments_bytes_max`](Limits::arguments_bytes_max) are used: a call that passes one is malformed.
+    #[must_use]
+    pub fn limits(mut self, limits: &Limits) -> Self {
+        self.core.nesting_max = limits.nesting_max;
+        self.core.arguments_bytes_max = limits.arguments_bytes_max;
+        self
+    }
+
+    /// Takes one token, as the stream gave it: its text, which may be empty, and its id, if it is known.
+    /// Returns the calls that it has completed, in the order written.
+    pub fn push(&mut self, text: &str, id: Option<TokenId>) -> Vec<PendingToolCall> {
+        self.core.push(&mut self.branch, text, id)
+    }
+
+    /// The turn so far. Text that may still become a marker or a call is not in it yet.
+    #[must_use]
+    pub fn branch(&self) -> &Branch {
+        &self.branch
+    }
+
+    /// Ends the turn: the whole branch, and the calls that its end has completed. `finish` is why the model
+    /// stopped, as [`StreamToken::Done`](crate::StreamToken::Done) has it; `None` counts as a clean end. A turn
+    /// that was cut off (`length`, `abort`, a broken stream) hands out no call whose end was not seen.
+    pub fn finish(mut self, finish: Option<&FinishReason>) -> (Branch, Vec<PendingToolCall>) {
+        let calls = self.core.finish(&mut self.branch, is_clean(finish));
+        (self.branch, calls)
+    }
+
+    /// Ends a turn whose stream broke off, as [`finish`](Self::finish) does with `length`.
+    pub fn cut_off(mut self) -> (Branch, Vec<PendingToolCall>) {
+        let calls = self.core.finish(&mut self.branch, false);
+        (self.branch, calls)
+    }
+}
+
+/// Whether the model has stopped by itself.
+pub(crate) fn is_clean(finish: Option<&FinishReason>) -> bool {
+    matches!(finish, None | Some(FinishReason::Stop | FinishReason::ToolCalls))
+}
+
+/// The parser, without the branch it writes to: that stands in a context that others read.
+#[derive(Debug)]
+pub(crate) struct Core {
+    dialect: Dialect,
+    tools: Tools,
+    marks: Marks,
+    nesting_max: usize,
+    arguments_bytes_max: usize,
+    /// What content is searched for, and what open thinking is.
+    content_markers: Vec<&'static str>,
+    draft_markers: Vec<&'static str>,
+    /// The whole turn; markers that the server left out are in it.
+    text: String,
+    tokens: Vec<Token>,
+    /// A token whose text reads like markers that its id is not.
+    group: Option<Group>,
+    /// Up to here the text is in leaves, and as many tokens are.
+    committed: usize,
+    owned: usize,
+    /// Where the last leaf begins, and its first token.
+    leaf_start: (usize, usize),
+    state: State,
+    /// Tokens pushed.
+    pushed: u64,
+    calls: u32,
+    out: Vec<PendingToolCall>,
+}
+
+#[derive(Debug)]
+struct Token {
+    /// The place of the token's first byte; without text, of the byte before it.
+    at: usize,
+    id: Option<TokenId>,
+    /// It is a token of its own. A marker that was left out of the text and a text of several tokens are one.
+    has_text: bool,
+}
+
+/// Several tokens with one text, as far as they have come. A chunk with several ids has the text at the first
+/// of them: whether a marker in it is real is told by the ids that follow.
+#[derive(Debug)]
+struct Group {
+    text: String,
+    look_alikes: Vec<(usize, usize)>,
+    ids: Vec<TokenId>,
+}
+
+#[derive(Debug)]
+enum State {
+    Content {
+        /// Up to here there is no marker.
+        at: usize,
+    },
+    Thinking {
+        /// Still at its beginning, where openers are repeated and the label stands.
+        opening: bool,
+        at: usize,
+        /// The first opener of a call in it.
+        draft: Option<usize>,
+    },
+    Region {
+        open: usize,
+        /// After the opener.
+        body: usize,
+        machine: Box<dyn Machine>,
+        /// Up to here there is no real end of the turn.
+        no_end_before: usize,
+    },
+}
+
+impl Core {
+    fn new(dialect: Dialect) -> Self {
+        let Table { think, calls, frames, ends, .. } = dialect.table();
+        let openers = || calls.iter().map(|call| call.open).chain(frames.iter().copied());
+        let thinking = think.iter().flat_map(|think| [think.open, think.close]);
+        let limits = Limits::default();
+        let mut new = Self {
+            dialect,
+            tools: Tools::default(),
+            marks: Marks::default(),
+            nesting_max: limits.nesting_max,
+            arguments_bytes_max: limits.arguments_bytes_max,
+            content_markers: thinking.chain(openers()).chain(ends.iter().copied()).collect(),
+            draft_markers: think.iter().map(|think| think.close).chain(openers()).collect(),
+            text: String::new(),
+            tokens: Vec::new(),
+            group: None,
+            committed: 0,
+            owned: 0,
+            leaf_start: (0, 0),
+            state: State::Content { at: 0 },
+            pushed: 0,
+            calls: 0,
+            out: Vec::new(),
+        };
+        new.begin(Start::Content);
+        new
+    }
+
+    fn begin(&mut self, start: Start) {
+        let table = self.dialect.table();
+        self.state = match (start, table.bare) {
+            (Start::Reasoning, _) if table.think.is_some() => {
+                State::Thinking { opening: true, at: 0, draft: None }
+            }
+            (_, Some(body)) => State::Region { open: 0, body: 0, machine: body(0, 0), no_end_before: 0 },
+            (_, None) => State::Content { at: 0 },
+        };
+    }
+
+    /// Bytes of text taken.
+    pub(crate) fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    // Tokens in
+
+    pub(crate) fn push(
+        &mut self,
+        branch: &mut Branch,
+        text: &str,
+        id: Option<TokenId>,
+    ) -> Vec<PendingToolCall> {
+        self.take(text, id);
+        self.advance(branch, None);
+        self.pushed += 1;
+        std::mem::take(&mut self.out)
+    }
+
+    pub(crate) fn finish(&mut self, branch: &mut Branch, clean: bool) -> Vec<PendingToolCall> {
+        self.flush_group();
+        let end = if clean { End::Clean } else { End::Cut };
+        self.advance(branch, Some(end));
+        self.end_thinking(branch, end);
+        // Tokens without text, where no text came after which they could stand.
+        if self.owned < self.tokens.len() {
+            if branch.leaves.is_empty() {
+                branch.leaves.push(Leaf::new(LeafKind::Marker, "", Vec::new()));
+            }
+            self.own_tokens(branch, usize::MAX);
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    fn take(&mut self, text: &str, id: Option<TokenId>) {
+        if let Some(group) = &mut self.group {
+            match id {
+                Some(id) if text.is_empty() => {
+                    group.ids.push(id);
+                    if self.is_settled() {
+                        self.flush_group();
+                    }
+                    return;
+                }
+                _ => self.flush_group(),
+            }
+        }
+        let Some(id) = id else {
+            let from = self.text.len();
+            self.add_token(text, None);
+            if !text.is_empty() {
+                self.marks.add_without_id(from..self.text.len());
+            }
+            return;
+        };
+        let look_alikes = self.marks.look_alikes(text);
+        let atom = self.marks.atom_of(id);
+        if look_alikes.is_empty() {
+            self.add_token(text, Some(id));
+            if let Some(atom) = atom {
+                self.add_hidden(atom, text.is_empty());
+            }
+            return;
+        }
+        self.group = Some(Group { text: text.to_owned(), look_alikes, ids: vec![id] });
+        if self.is_settled() {
+            self.flush_group();
+        }
+    }
+
+    fn add_token(&mut self, text: &str, id: Option<TokenId>) {
+        let at = self.text.len();
+        let has_text = !text.is_empty();
+        self.tokens.push(Token { at: if has_text { at } else { at.saturating_sub(1) }, id, has_text });
+        self.text.push_str(text);
+    }
+
+    /// A marker whose token has come and whose text has not: the last token's place is in it, if that has no
+    /// text of its own.
+    fn add_hidden(&mut self, atom: usize, owns_last: bool) {
+        let at = self.text.len();
+        self.marks.add_real(at, atom, false);
+        self.text.push_str(self.marks.atom_text(atom));
+        if let (true, Some(token)) = (owns_last, self.tokens.last_mut()) {
+            (token.at, token.has_text) = (at, true);
+        }
+    }
+
+    /// Each text that reads like a marker has its id.
+    fn is_settled(&self) -> bool {
+        self.group.as_ref().is_none_or(|group| self.real_of(group).len() == group.look_alikes.len())
+    }
+
+    /// Those of a group's look-alikes that its ids say are real: ids and text have the same order.
+    fn real_of(&self, group: &Group) -> Vec<(usize, usize)> {
+        let mut ids = group.ids.iter().filter_map(|id| self.marks.atom_of(*id)).peekable();
+        let real = group.look_alikes.iter().filter(|(_, atom)| ids.next_if_eq(atom).is_some());
+        real.copied().collect()
+    }
+
+    fn flush_group(&mut self) {
+        let Some(group) = self.group.take() else { return };
+        let from = self.text.len();
+        let real = self.real_of(&group);
+        let mut ids = group.ids.into_iter();
+        self.add_token(&group.text, ids.next());
+        for (at, atom) in &real {
+            self.marks.add_real(from + at, *atom, true);
+        }
+        for id in ids {
+            self.add_token("", Some(id));
+        }
+    }
+
+    // Text to leaves
+
+    /// Decides all that can be decided.
+    fn advance(&mut self, branch: &mut Branch, end: Option<End>) {
+        loop {
+            let went_on = match &self.state {
+                State::Content { at } => self.content(branch, *at, end),
+                State::Thinking { opening: true, at, .. } => self.thinking_opens(branch, *at, end),
+                State::Thinking { opening: false, at, draft } => self.thinking(branch, *at, *draft, end),
+                State::Region { .. } => self.region(branch, end),
+            };
+            if !went_on {
+                return;
+            }
+        }
+    }
+
+    fn view(&self, end: Option<End>) -> View<'_> {
+        View { text: &self.text, marks: &self.marks, tools: &self.tools, nesting_max: self.nesting_max, end }
+    }
+
+    fn content(&mut self, branch: &mut Branch, at: usize, end: Option<End>) -> bool {
+        let (at, marker) = match self.view(end).find(&self.content_markers, at) {
+            Found::At(at, marker) => (at, marker),
+            Found::Until(at) => {
+                self.extend_content(branch, at);
+                self.state = State::Content { at };
+                return false;
+            }
+        };
+        self.extend_content(branch, at);
+        let table = self.dialect.table();
+        let body = at + marker.len();
+        if table.think.as_ref().is_some_and(|think| think.open == marker) {
+            self.begin_leaf(branch, LeafKind::Thinking);
+            self.extend_outside(branch, body);
+            self.state = State::Thinking { opening: true, at: body, draft: None };
+        } else if let Some(call) = table.calls.iter().find(|call| call.open == marker) {
+            let machine = (call.body)(at, body);
+            self.state = State::Region { open: at, body, machine, no_end_before: body };
+        } else {
+            self.add_leaf(branch, LeafKind::Marker, body);
+            self.state = State::Content { at: body };
+        }
+        true
+    }
+
+    /// "A repeated opener right at the start of reasoning is absorbed" (rule R2), and so is the label.
+    fn thinking_opens(&mut self, branch: &mut Branch, from: usize, end: Option<End>) -> bool {
+        let Some(think) = &self.dialect.table().think else { return false };
+        let view = self.view(end);
+        let at = view.skip_blank(from);
+        let inside = match view.here(at, think.open) {
+            Here::Yes => at + think.open.len(),
+            Here::NotYet => return false,
+            Here::No => match label_end(&view, from, think.label, think.close) {
+                Some(inside) => {
+                    let draft = None;
+                    if inside > from {
+                        self.ensure_thinking(branch);
+                        self.extend_outside(branch, inside);
+                    }
+                    self.state = State::Thinking { opening: false, at: inside, draft };
+                    return true;
+                }
+                None => return false,
+            },
+        };
+        self.ensure_thinking(branch);
+        self.extend_outside(branch, inside);
+        self.state = State::Thinking { opening: true, at: inside, draft: None };
+        true
+    }
+
+    fn thinking(&mut self, branch: &mut Branch, at: usize, draft: Option<usize>, end: Option<End>) -> bool {
+        let Some(think) = &self.dialect.table().think else { return false };
+        let view = self.view(end);
+        // Once a call is drafted, no other is looked for.
+        let found = match draft {
+            None => view.find(&self.draft_markers, at),
+            Some(_) => view.find(&[think.close], at),
+        };
+        match found {
+            Found::At(at, marker) if marker == think.close => {
+                self.ensure_thinking(branch);
+                self.extend_inside(branch, at);
+                self.extend(branch, at + marker.len());
+                self.state = State::Content { at: at + marker.len() };
+                true
+            }
+            Found::At(draft, marker) => {
+                let at = draft + marker.len();
+                self.state = State::Thinking { opening: false, at, draft: Some(draft) };
+                true
+            }
+            Found::Until(at) => {
+                if at > self.committed {
+                    self.ensure_thinking(branch);
+                    self.extend_inside(branch, at);
+                }
+                self.state = State::Thinking { opening: false, at, draft };
+                false
+            }
+        }
+    }
+
+    /// At the end of the turn: in thinking that was never closed, the first call ends it; if there is none,
+    /// an end of the turn is still no thought.
+    fn end_thinking(&mut self, branch: &mut Branch, end: End) {
+        let State::Thinking { draft, .. } = &self.state else { return };
+        let trimmed = self.text.trim_end();
+        let ends = self.dialect.table().ends.iter();
+        let turn_end = ends.filter(|end| trimmed.ends_with(**end)).map(|end| trimmed.len() - end.len());
+        let turn_end = turn_end.filter(|at| *at >= self.leaf_start.0).max();
+        if let (Some(draft), End::Clean) = (*draft, end) {
+            let kept = (branch.clone(), self.committed, self.owned, self.leaf_start);
+            let calls = self.calls;
+            self.rewind(branch, draft);
+            self.advance(branch, Some(end));
+            if self.calls > calls {
+                return;
+            }
+            (*branch, self.committed, self.owned, self.leaf_start) = kept;
+        }
+        if let Some(at) = turn_end {
+            self.rewind(branch, at);
+            self.advance(branch, Some(end));
+        }
+    }
+
+    /// Takes the text from `at` on out of the last leaf, which is open thinking: content begins there.
+    fn rewind(&mut self, branch: &mut Branch, at: usize) {
+        let (start, first_token) = self.leaf_start;
+        let inner = branch.leaves.pop().map_or(0, |leaf| leaf.inner.start);
+        (self.committed, self.owned) = (start, first_token);
+        if at > start {
+            self.begin_leaf(branch, LeafKind::Thinking);
+            self.extend_inside(branch, at);
+            if let Some(leaf) = branch.leaves.last_mut() {
+                leaf.inner.start = inner.min(leaf.text.len());
+            }
+        }
+        self.state = State::Content { at };
+    }
+
+    /// Lets the machine of the region go one step.
+    fn region(&mut self, branch: &mut Branch, end: Option<End>) -> bool {
+        let State::Region { open, body, mut machine, no_end_before } =
+            std::mem::replace(&mut self.state, State::Content { at: self.committed })
+        else {
+            return false;
+        };
+        let mut view = self.view(end);
+        // A real end of the turn is structure wherever it stands, and a clean end for the call before it.
+        let (limit, turn_end) = self.region_limit(open, no_end_before);
+        if limit < view.text.len() {
+            view.text = &view.text[..limit];
+            view.end = turn_end.then_some(End::Clean);
+        }
+        let (ended, seen) = (view.end.is_some(), view.text.len());
+        let (until, leaf, then) = match machine.step(&view) {
+            Step::Wait if ended => (seen, Outcome::Malformed(Malformed::Unfinished), Some(Then::Content)),
+            Step::Wait if limit < self.text.len() => {
+                (seen, Outcome::Malformed(Malformed::TooLarge), Some(Then::Content))
+            }
+            Step::Wait => {
+                self.state = State::Region { open, body, machine, no_end_before: seen };
+                return false;
+            }
+            Step::Leaf { until, leaf } => (until, leaf, None),
+            Step::Leave { until, leaf, then } => (until, leaf, Some(then)),
+        };
+        // What was no call is content, its opener at least: it must not be found again.
+        let until = if matches!(leaf, Outcome::Content) { until.max(body) } else { until };
+        self.add_outcome(branch, until, leaf);
+        self.state = match then {
+            None => State::Region { open: until, body: until, machine, no_end_before },
+            Some(Then::Content) => State::Content { at: until },
+            Some(Then::Thinking) => State::Thinking { opening: false, at: until, draft: None },
+        };
+        true
+    }
+
+    /// How much of the text a region that began at `open` may see, and whether the turn ends there.
+    fn region_limit(&self, open: usize, from: usize) -> (usize, bool) {
+        let mut limit = open.saturating_add(self.arguments_bytes_max).min(self.text.len());
+        while !self.text.is_char_boundary(limit) {
+            limit -= 1;
+        }
+        let ends = self.dialect.table().ends;
+        let turn_end = self.marks.real_from(from).find(|(_, atom)| ends.contains(atom));
+        match turn_end {
+            Some((at, _)) if at <= limit => (at, true),
+            _ => (limit, false),
+        }
+    }
+
+    // Leaves
+
+    fn add_outcome(&mut self, branch: &mut Branch, until: usize, outcome: Outcome) {
+        match outcome {
+            Outcome::Content => self.extend_content(branch, until),
+            Outcome::Marker => {
+                if until > self.committed {
+                    self.add_leaf(branch, LeafKind::Marker, until);
+                }
+            }
+            Outcome::Malformed(reason) => self.add_leaf(branch, LeafKind::Malformed { reason }, until),
+            Outcome::Call(RawCall { id, name, arguments, raw }) => {
+                let id = id.unwrap_or_else(|| format!("call_{}", self.calls));
+                self.calls += 1;
+                let at_token = self.pushed;
+                let call = ToolCall { id, name, arguments, raw };
+                let ToolCall { id, name, arguments, raw } = call.clone();
+                self.out.push(PendingToolCall { id, name, arguments, raw, at_token });
+                self.add_leaf(branch, LeafKind::ToolCall(call), until);
+            }
+        }
+    }
+
+    /// Content goes on in the leaf it is in, even after a region that turned out to be none.
+    fn extend_content(&mut self, branch: &mut Branch, until: usize) {
+        if until <= self.committed {
+            return;
+        }
+        if !matches!(branch.leaves.last(), Some(Leaf { kind: LeafKind::Content, .. })) {
+            self.begin_leaf(branch, LeafKind::Content);
+        }
+        self.extend_inside(branch, until);
+    }
+
+    fn ensure_thinking(&mut self, branch: &mut Branch) {
+        // An open one is the last leaf; one that the prompt has opened is not there yet.
+        if !matches!(branch.leaves.last(), Some(Leaf { kind: LeafKind::Thinking, .. })) {
+            self.begin_leaf(branch, LeafKind::Thinking);
+        }
+    }
+
+    fn add_leaf(&mut self, branch: &mut Branch, kind: LeafKind, until: usize) {
+        self.begin_leaf(branch, kind);
+        self.extend_inside(branch, until);
+    }
+
+    fn begin_leaf(&mut self, branch: &mut Branch, kind: LeafKind) {
+        self.leaf_start = (self.committed, self.owned);
+        branch.leaves.push(Leaf::new(kind, "", Vec::new()));
+    }
+
+    /// The text up to `until` goes to the last leaf, as what it is about.
+    fn extend_inside(&mut self, branch: &mut Branch, until: usize) {
+        self.extend(branch, until);
+        if let Some(leaf) = branch.leaves.last_mut() {
+            leaf.inner.end = leaf.text.len();
+        }
+    }
+
+    /// The text up to `until` goes to the last leaf, as an opener.
+    fn extend_outside(&mut self, branch: &mut Branch, until: usize) {
+        self.extend_inside(branch, until);
+        if let Some(leaf) = branch.leaves.last_mut() {
+            leaf.inner.start = leaf.text.len();
+        }
+    }
+
+    /// The text up to `until` goes to the last leaf, as its end if nothing else is said.
+    fn extend(&mut self, branch: &mut Branch, until: usize) {
+        if let Some(leaf) = branch.leaves.last_mut() {
+            for shown in self.marks.shown(self.committed..until) {
+                leaf.text.push_str(&self.text[shown]);
+            }
+        }
+        self.committed = until;
+        self.own_tokens(branch, until);
+    }
+
+    /// Gives the last leaf the tokens before `until`.
+    fn own_tokens(&mut self, branch: &mut Branch, until: usize) {
+        let Some(leaf) = branch.leaves.last_mut() else { return };
+        let tokens = self.tokens[self.owned..].iter().take_while(|token| token.at < until);
+        for token in tokens {
+            self.owned += 1;
+            match token.id {
+                Some(id) => leaf.ids.push(id),
+                None => leaf.ids_missing += u32::from(token.has_text),
+            }
+        }
+    }
+}
+
+/// The place after the label; `None` if that cannot be said yet.
+fn label_end(view: &View<'_>, from: usize, label: &str, close: &str) -> Option<usize> {
+    if label.is_empty() {
+        return Some(from);
+    }
+    match view.here(from, label) {
+        Here::No => Some(from),
+        Here::NotYet => None,
+        Here::Yes => {
+            let end = from + label.len();
+            match (view.bytes().get(end), view.here(end, close)) {
+                (Some(b'\n'), _) | (_, Here::Yes) => Some(end),
+                (_, Here::NotYet) => None,
+                (None, Here::No) => Some(end),
+                (Some(_), Here::No) => Some(from),
+            }
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! Calls written as `<function=NAME>` with `<parameter=KEY>` around raw values: the Qwen3-Coder family, Seed-OSS.
+
+use serde_json::{Map, Value};
+
+use super::dialect::{CHATML_ENDS, Call, THINK, Table};
+use super::json::{HERMES_JSON, JsonCalls, JsonForm, TOOL_CALL};
+use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail};
+use super::view::{End, Found, Here, View};
+use crate::Malformed;
+
+const FUNCTION: &str = "<function=";
+const FUNCTION_END: &str = "</function>";
+const PARAMETER: &str = "<parameter=";
+const PARAMETER_END: &str = "</parameter>";
+
+/// How a family writes them.
+#[derive(Debug)]
+pub(super) struct TaggedForm {
+    pub(super) bounds: Bounds,
+    /// The region's opener; where a value holds one after an end marker, the value has ended before.
+    pub(super) open: &'static str,
+    /// One newline after the opening and one before the closing tag of a value are not part of it, and the
+    /// closing tag counts only at the start of a line (rule R4).
+    pub(super) framed: bool,
+    /// What a body may be besides: some models fall back to JSON.
+    pub(super) json: Option<&'static JsonForm>,
+}
+
+static QWEN3_XML_CALLS: TaggedForm =
+    TaggedForm { bounds: TOOL_CALL, open: "<tool_call>", framed: true, json: Some(&HERMES_JSON) };
+
+/// Qwen3-Coder, Qwen3.5 and later, Nemotron-3, Step-3.5.
+pub(super) static QWEN3_XML: Table = Table {
+    name: "qwen3_xml",
+    think: Some(THINK),
+    calls: &[
+        Call {
+            open: "<tool_call>",
+            body: |_, body| Box::new(TaggedCalls::new(&QWEN3_XML_CALLS, body, true)),
+        },
+        // The opener is missing.
+        Call {
+            open: "<function=",
+            body: |open, _| Box::new(TaggedCalls::new(&QWEN3_XML_CALLS, open, false)),
+        },
+    ],
+    frames: &[],
+    ends: CHATML_ENDS,
+    inner: &["</tool_call>"],
+    bare: None,
+    signs: &[],
+};
+
+/// Reads the functions of one region and its end marker.
+#[derive(Debug)]
+pub(super) struct TaggedCalls {
+    form: &'static TaggedForm,
+    /// The end of the last leaf, or the place after the opener.
+    body: usize,
+    /// The region's opener was there, so its end marker is waited for.
+    opened: bool,
+    state: State,
+    name: String,
+    arguments: Map<String, Value>,
+    /// Where the arguments begin.
+    raw: usize,
+}
+
+#[derive(Debug)]
+enum State {
+    Open,
+    /// In the function's name, which begins here.
+    Name(usize),
+    /// Between parameters.
+    Parameters(usize),
+    /// In a parameter's name, which begins here.
+    Key(usize),
+    Value(ValueScan),
+    Tail(Tail, Option<RawCall>),
+    Seek(Seek),
+    Json(JsonCalls),
+}
+
+impl TaggedCalls {
+    /// `body` is the place after the opener, or that of `<function=` if the opener is missing.
+    pub(super) fn new(form: &'static TaggedForm, body: usize, opened: bool) -> Self {
+        Self { form, body, opened, state: State::Open, name: String::new(), arguments: Map::new(), raw: body }
+    }
+
+    fn open(&mut self, view: &View<'_>) -> Option<Step> {
+        let at = view.skip_blank(self.body);
+        self.state = match (view.here(at, FUNCTION), view.bytes().get(at), self.form.json) {
+            (Here::Yes, ..) => State::Name(at + FUNCTION.len()),
+            (Here::NotYet, ..) => return Some(Step::Wait),
+            (Here::No, None, _) if view.end == Some(End::Cut) => return Some(Step::Wait),
+            (Here::No, None, _) => return Some(Step::leave(self.body, Outcome::Content)),
+            (Here::No, Some(b'{' | b'['), Some(json)) => State::Json(JsonCalls::new(json, self.body)),
+            (Here::No, ..) => State::Seek(Seek::suspect(self.body)),
+        };
+        None
+    }
+
+    /// The text from `from` up to `>`, which holds no `<` and no line end.
+    fn until_bracket<'a>(&mut self, view: &View<'a>, from: usize) -> Result<&'a str, Option<Step>> {
+        let rest = &view.text[from..];
+        match rest.find(['>', '<', '\n']) {
+            Some(len) if rest.as_bytes()[len] == b'>' => Ok(&rest[..len]),
+            Some(_) => {
+                // Without an opener, `<function=` alone may stand in prose.
+                self.state = State::Seek(if self.opened {
+                    Seek::broken(self.body, Malformed::Syntax)
+                } else {
+                    Seek::suspect(self.body)
+                });
+                Err(None)
+            }
+            None => Err(Some(Step::Wait)),
+        }
+    }
+
+    fn parameters(&mut self, view: &View<'_>, from: usize) -> Option<Step> {
+        let at = view.skip_blank(from);
+        let close = self.form.bounds.close;
+        self.state = match (view.here(at, PARAMETER), view.here(at, FUNCTION_END), view.here(at, close)) {
+            (Here::Yes, ..) => State::Key(at + PARAMETER.len()),
+            (_, Here::Yes, _) => return self.function_end(view, at, at + FUNCTION_END.len()),
+            // `</function>` is missing, and all that it would have ended is there.
+            (.., Here::Yes) => return self.function_end(view, at, at),
+            (Here::No, Here::No, Here::No) => State::Seek(Seek::broken(self.body, Malformed::Syntax)),
+            _ => return Some(Step::Wait),
+        };
+        None
+    }
+
+    fn function_end(&mut self, view: &View<'_>, raw_end: usize, end: usize) -> Option<Step> {
+        let call = RawCall {
+            id: None,
+            name: std::mem::take(&mut self.name),
+            arguments: Value::Object(std::mem::take(&mut self.arguments)),
+            raw: view.text[self.raw..raw_end].to_owned(),
+        };
+        if self.opened {
+            self.state = State::Tail(Tail::new(end), Some(call));
+            return None;
+        }
+        // Without an opener, the end marker may still come. It is nobody's, then.
+        self.state = State::Tail(Tail::new(end), None);
+        Some(Step::Leaf { until: end, leaf: Outcome::Call(call) })
+    }
+
+    /// After `</function>`: the region's end, or another function.
+    fn tail(&mut self, view: &View<'_>) -> Option<Step> {
+        let State::Tail(tail, call) = &mut self.state else { return None };
+        if !self.opened {
+            let at = view.skip_blank(tail.body_end());
+            let close = self.form.bounds.close;
+            return match view.here(at, close) {
+                Here::Yes => Some(Step::leave(at + close.len(), Outcome::Marker)),
+                Here::NotYet => Some(Step::Wait),
+                Here::No => Some(Step::leave(tail.body_end(), Outcome::Marker)),
+            };
+        }
+        let at = view.skip_blank(tail.body_end());
+        match view.here(at, FUNCTION) {
+            Here::No => Some(tail.leave(view, self.form.bounds, call)),
+            Here::NotYet => Some(Step::Wait),
+            Here::Yes => {
+                let (until, call) = (tail.body_end(), call.take());
+                self.body = until;
+                self.state = State::Open;
+                call.map(|call| Step::Leaf { until, leaf: Outcome::Call(call) })
+            }
+        }
+    }
+}
+
+impl Machine for TaggedCalls {
+    fn step(&mut self, view: &View<'_>) -> Step {
+        loop {
+            let step = match &mut self.state {
+                State::Open => self.open(view),
+                State::Name(from) => {
+                    let from = *from;
+                    match self.until_bracket(view, from) {
+                        Ok("") => {
+                            self.state = State::Seek(Seek::broken(self.body, Malformed::NoName));
+                            None
+                        }
+                        Ok(name) => {
+                            self.name = name.trim().to_owned();
+                            self.raw = from + name.len() + 1;
+                            self.state = State::Parameters(self.raw);
+                            None
+                        }
+                        Err(step) => step,
+                    }
+                }
+                State::Parameters(from) => {
+                    let from = *from;
+                    self.parameters(view, from)
+                }
+                State::Key(from) => {
+                    let from = *from;
+                    match self.until_bracket(view, from) {
+                        Ok(key) => {
+                            let value = ValueScan::new(key.trim().to_owned(), from + key.len() + 1);
+                            self.state = State::Value(value);
+                            None
+                        }
+                        Err(step) => step,
+                    }
+                }
+                State::Value(scan) => match scan.step(view, self.form) {
+                    None => Some(Step::Wait),
+                    Some(Some((value, after))) => {
+                        let value = self.form.unframed(&view.text[value]);
+                        let value = view.tools.value(&self.name, &scan.key, value);
+                        self.arguments.insert(std::mem::take(&mut scan.key), value);
+                        self.state = State::Parameters(after);
+                        None
+                    }
+                    Some(None) => {
+                        self.state = State::Seek(Seek::broken(self.body, Malformed::Syntax));
+                        None
+                    }
+                },
+                State::Tail(..) => self.tail(view),
+                State::Seek(seek) => Some(seek.step(view, self.form.bounds)),
+                State::Json(json) => Some(json.step(view)),
+            };
+            if let Some(step) = step {
+                return step;
+            }
+        }
+    }
+}
+
+impl TaggedForm {
+    /// A value without the newlines that belong to the tags.
+    fn unframed<'a>(&self, value: &'a str) -> &'a str {
+        if !self.framed {
+            return value;
+        }
+        let value = value.strip_prefix('\n').unwrap_or(value);
+        value.strip_suffix('\n').unwrap_or(value)
+    }
+}
+
+/// Looks for the end of a raw value.
+///
+/// A closing tag inside the value must not end it, and a missing one must not make it swallow the calls behind.
+/// So where values stand on lines of their own, only a closing tag at the start of a line counts, or one alone on
+/// its line. The region's end marker is in the way of a value only if it is real, stands right behind
+/// `</function>`, or is followed by another opener or the end of the turn: a value may well speak of it. Then
+/// the first closing tag counts wherever it stands, else the last `</function>`.
+#[derive(Debug)]
+struct ValueScan {
+    key: String,
+    start: usize,
+    at: usize,
+    /// The first closing tag that does not count.
+    inline: Option<usize>,
+    /// The last `</function>`.
+    function_end: Option<usize>,
+    /// The first end marker of the region.
+    close: Option<usize>,
+}
+
+/// A value's range and the place behind its closing tag; `None` inside means that it has no end.
+type ValueEnd = Option<(std::ops::Range<usize>, usize)>;
+
+impl ValueScan {
+    fn new(key: String, start: usize) -> Self {
+        Self { key, start, at: start, inline: None, function_end: None, close: None }
+    }
+
+    /// `None`: more text is needed.
+    fn step(&mut self, view: &View<'_>, form: &TaggedForm) -> Option<ValueEnd> {
+        let close = form.bounds.close;
+        loop {
+            match view.find(&[PARAMETER_END, FUNCTION_END, close, form.open], self.at) {
+                Found::At(at, PARAMETER_END) => match self.counts(view, form, at) {
+                    Here::Yes => return Some(Some((self.start..at, at + PARAMETER_END.len()))),
+                    Here::NotYet => {
+                        self.at = at;
+                        return None;
+                    }
+                    Here::No => {
+                        self.inline.get_or_insert(at);
+                        self.at = at + PARAMETER_END.len();
+                    }
+                },
+                Found::At(at, FUNCTION_END) => {
+                    if self.close.is_none() {
+                        self.function_end = Some(at);
+                    }
+                    self.at = at + FUNCTION_END.len();
+                }
+                Found::At(at, marker) if marker == close => {
+                    if view.is_real(at) || view.text[self.start..at].trim_end().ends_with(FUNCTION_END) {
+                        return Some(self.bounded());
+                    }
+                    self.close.get_or_insert(at);
+                    self.at = at + marker.len();
+                }
+                Found::At(at, marker) => {
+                    if self.close.is_some() || view.is_real(at) {
+                        return Some(self.bounded());
+                    }
+                    self.at = at + marker.len();
+                }
+                Found::Until(at) => {
+                    self.at = at;
+                    let ended = view.end.is_some() && self.close.is_some();
+                    return ended.then(|| self.bounded());
+                }
+            }
+        }
+    }
+
+    /// Whether the closing tag at `at` ends the value.
+    fn counts(&self, view: &View<'_>, form: &TaggedForm, at: usize) -> Here {
+        if !form.framed || !view.text[self.start..].starts_with('\n') {
+            return Here::Yes;
+        }
+        let line = view.text[self.start..at].rsplit('\n').next().unwrap_or_default();
+        if line.is_empty() {
+            return Here::Yes;
+        }
+        if !line.trim().is_empty() {
+            return Here::No;
+        }
+        // Indented, and alone on its line?
+        let rest = view.text[at + PARAMETER_END.len()..].trim_start_matches([' ', '\t', '\r']);
+        match rest.chars().next() {
+            Some('\n') => Here::Yes,
+            Some(_) => Here::No,
+            None if view.end.is_none() => Here::NotYet,
+            None => Here::Yes,
+        }
+    }
+
+    /// The end of a value that the region's end has cut short.
+    fn bounded(&self) -> ValueEnd {
+        match (self.inline, self.function_end) {
+            (Some(at), _) => Some((self.start..at, at + PARAMETER_END.len())),
+            (None, Some(at)) => Some((self.start..at, at)),
+            (None, None) => None,
+        }
+    }
+}

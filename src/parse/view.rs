@@ -1,0 +1,268 @@
+//! The turn as the parser sees it: text in which real markers are told from text that only looks like one.
+//!
+//! Where a marker is one added token and ids come with the text, only that id is structure (rule R9 of the
+//! outside cases): a model that explains its own format spells the marker with other tokens. So the place of
+//! each such token is kept, and the same characters elsewhere do not match. A marker token that the server
+//! left out of the text (vLLM does so with the end of a turn) stands in the parser's text all the same, and is
+//! left out again when a leaf gets its text.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use memchr::{memchr, memchr2, memchr3};
+
+use super::schema::Tools;
+use crate::TokenId;
+
+/// Real markers in a turn's text.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// The added tokens that a marker of the dialect is or holds, longest first.
+    atoms: Vec<(Box<str>, TokenId)>,
+    /// In the order of the text.
+    real: Vec<Real>,
+    /// Parts of the text whose tokens came without an id: there, text alone decides. In order, not touching.
+    without_ids: Vec<Range<usize>>,
+}
+
+/// A marker's token.
+#[derive(Debug)]
+struct Real {
+    at: usize,
+    atom: usize,
+    /// Its text was in the answer.
+    shown: bool,
+}
+
+impl Marks {
+    /// Of the added tokens (text and id), those that `markers` are made of.
+    pub(super) fn new(markers: &[&str], added: &HashMap<String, TokenId>) -> Self {
+        let mut atoms: Vec<(Box<str>, TokenId)> = added
+            .iter()
+            .filter(|(text, _)| {
+                !text.is_empty() && markers.iter().any(|marker| marker.contains(text.as_str()))
+            })
+            .map(|(text, id)| (text.as_str().into(), *id))
+            .collect();
+        atoms.sort_by(|a, b| (b.0.len(), &b.0).cmp(&(a.0.len(), &a.0)));
+        Self { atoms, ..Self::default() }
+    }
+
+    pub(super) fn atom_of(&self, id: TokenId) -> Option<usize> {
+        self.atoms.iter().position(|(_, known)| *known == id)
+    }
+
+    pub(super) fn atom_text(&self, atom: usize) -> &str {
+        &self.atoms[atom].0
+    }
+
+    /// The places in `text` that read like an atom: the leftmost first, none inside another.
+    pub(super) fn look_alikes(&self, text: &str) -> Vec<(usize, usize)> {
+        let (mut found, mut from) = (Vec::new(), 0);
+        while let Some((at, atom)) = self.first_atom(text, from) {
+            found.push((at, atom));
+            from = at + self.atoms[atom].0.len();
+        }
+        found
+    }
+
+    fn first_atom(&self, text: &str, from: usize) -> Option<(usize, usize)> {
+        let places = self.atoms.iter().enumerate();
+        let places =
+            places.filter_map(|(atom, (marker, _))| Some((from + text[from..].find(&**marker)?, atom)));
+        // Of two at one place, the longer: `atoms` has it first.
+        places.min_by_key(|(at, atom)| (*at, *atom))
+    }
+
+    pub(super) fn add_real(&mut self, at: usize, atom: usize, shown: bool) {
+        self.real.push(Real { at, atom, shown });
+    }
+
+    pub(super) fn add_without_id(&mut self, range: Range<usize>) {
+        match self.without_ids.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => self.without_ids.push(range),
+        }
+    }
+
+    fn real_at(&self, at: usize) -> Option<&Real> {
+        self.real.binary_search_by_key(&at, |real| real.at).ok().map(|n| &self.real[n])
+    }
+
+    /// The first real marker at or after `from`, its place and its end.
+    fn next_real(&self, from: usize) -> Option<Range<usize>> {
+        let n = self.real.partition_point(|real| real.at < from);
+        self.real.get(n).map(|real| real.at..real.at + self.atoms[real.atom].0.len())
+    }
+
+    /// The real markers at or after `from`, their places and texts.
+    pub(super) fn real_from(&self, from: usize) -> impl Iterator<Item = (usize, &str)> {
+        let n = self.real.partition_point(|real| real.at < from);
+        self.real[n..].iter().map(|real| (real.at, &*self.atoms[real.atom].0))
+    }
+
+    fn is_without_id(&self, at: usize) -> bool {
+        let n = self.without_ids.partition_point(|range| range.end <= at);
+        self.without_ids.get(n).is_some_and(|range| range.start <= at)
+    }
+
+    /// Whether the text at `at`, which reads like `marker`, is one.
+    fn is_marker(&self, at: usize, marker: &str) -> bool {
+        let mut from = 0;
+        while let Some((offset, atom)) = self.first_atom(marker, from) {
+            let real = self.real_at(at + offset).is_some_and(|real| real.atom == atom);
+            if !real && !self.is_without_id(at + offset) {
+                return false;
+            }
+            from = offset + self.atoms[atom].0.len();
+        }
+        true
+    }
+
+    /// Whether the text from `at` on, which `marker` begins with, may become it. A token is never cut, so a
+    /// marker that is one token cannot.
+    fn may_become(&self, at: usize, marker: &str) -> bool {
+        self.is_without_id(at) || !self.atoms.iter().any(|(atom, _)| **atom == *marker)
+    }
+
+    /// The parts of `range` that were in the answer.
+    pub(super) fn shown(&self, range: Range<usize>) -> impl Iterator<Item = Range<usize>> + '_ {
+        let first = self.real.partition_point(|real| real.at < range.start);
+        let hidden = self.real[first..].iter().take_while({
+            let end = range.end;
+            move |real| real.at < end
+        });
+        let hidden =
+            hidden.filter(|real| !real.shown).map(|real| real.at..real.at + self.atoms[real.atom].0.len());
+        let mut from = range.start;
+        let ends = hidden.chain(std::iter::once(range.end..range.end));
+        ends.map(move |hidden| {
+            let shown = from..hidden.start;
+            from = hidden.end;
+            shown
+        })
+    }
+}
+
+/// How the turn ended, once it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The model stopped by itself.
+    Clean,
+    /// It was cut off: by the token limit, an error, a cancel.
+    Cut,
+}
+
+/// All of the turn's text so far, for a machine that reads calls.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) text: &'a str,
+    pub(super) marks: &'a Marks,
+    pub(super) tools: &'a Tools,
+    pub(super) nesting_max: usize,
+    /// `None`: more may come.
+    pub(super) end: Option<End>,
+}
+
+/// Whether something stands at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Here {
+    Yes,
+    No,
+    /// What is there so far could become it.
+    NotYet,
+}
+
+/// What a search has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    At(usize, &'static str),
+    /// Nothing so far, and from here on something may become one of them. At the end of the turn this is
+    /// the end of the text.
+    Until(usize),
+}
+
+impl View<'_> {
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+
+    /// The first place at or after `at` that is no blank (space, tab, line end); the text's end if there is none.
+    pub(super) fn skip_blank(&self, at: usize) -> usize {
+        let rest = &self.bytes()[at..];
+        at + rest.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).unwrap_or(rest.len())
+    }
+
+    /// Whether `marker` stands at `at`.
+    pub(super) fn here(&self, at: usize, marker: &str) -> Here {
+        let rest = &self.bytes()[at..];
+        if rest.starts_with(marker.as_bytes()) {
+            return if self.marks.is_marker(at, marker) { Here::Yes } else { Here::No };
+        }
+        let begins = marker.as_bytes().starts_with(rest);
+        if begins && self.end.is_none() && (rest.is_empty() || self.marks.may_become(at, marker)) {
+            Here::NotYet
+        } else {
+            Here::No
+        }
+    }
+
+    /// The first of `markers` at or after `from`; of two at one place, the longer. Costs time in proportion to
+    /// the text searched: go on from the place given.
+    pub(super) fn find(&self, markers: &[&'static str], from: usize) -> Found {
+        let mut from = from;
+        while let Some(at) = first_of(markers, &self.bytes()[from..]).map(|offset| from + offset) {
+            let (mut found, mut wait) = (None::<&'static str>, false);
+            for marker in markers {
+                match self.here(at, marker) {
+                    Here::Yes if found.is_none_or(|other| other.len() < marker.len()) => found = Some(marker),
+                    Here::NotYet => wait = true,
+                    Here::Yes | Here::No => {}
+                }
+            }
+            // What may still become one is longer than all that is there.
+            if wait {
+                return Found::Until(at);
+            }
+            if let Some(marker) = found {
+                return Found::At(at, marker);
+            }
+            from = at + 1;
+        }
+        Found::Until(self.text.len())
+    }
+
+    /// Whether the marker at `at` is known to be one by its id.
+    pub(super) fn is_real(&self, at: usize) -> bool {
+        self.marks.real_at(at).is_some()
+    }
+
+    /// The next real marker at or after `from`: where ids are known, no string and no value goes beyond it.
+    pub(super) fn next_real(&self, from: usize) -> Option<Range<usize>> {
+        self.marks.next_real(from)
+    }
+}
+
+/// The first byte that begins one of `markers`.
+fn first_of(markers: &[&'static str], bytes: &[u8]) -> Option<usize> {
+    let mut firsts = [0; 3];
+    let mut len = 0;
+    for marker in markers {
+        let first = marker.as_bytes()[0];
+        if !firsts[..len].contains(&first) {
+            if len == firsts.len() {
+                return bytes
+                    .iter()
+                    .position(|byte| markers.iter().any(|marker| marker.as_bytes()[0] == *byte));
+            }
+            firsts[len] = first;
+            len += 1;
+        }
+    }
+    match firsts[..len] {
+        [a, b, c] => memchr3(a, b, c, bytes),
+        [a, b] => memchr2(a, b, bytes),
+        [a] => memchr(a, bytes),
+        _ => None,
+    }
+}
