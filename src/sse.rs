@@ -22,20 +22,22 @@
 //! every test passes, a stream read byte by byte costs twice the instructions, and a plain one a tenth more.
 //! Half of what is left of the latter is the UTF-8 check and the search for line ends.
 
+mod event;
+mod lines;
+
 use std::mem;
 
 use memchr::memchr2;
 
+use self::lines::{field, milliseconds, replace, stray};
 use crate::{Error, Limit, Limits};
+
+pub use self::event::{End, Event, SSE_STRAY_BYTES_MAX, Stray};
 
 /// How much memory a parser keeps for the next event, in bytes, in each of its buffers. A larger event makes
 /// them grow, and the next [`feed`](SseParser::feed) or [`space`](SseParser::space) that needs no more than
 /// this gives the rest back.
 pub const SSE_BUFFER_KEPT_BYTES: usize = 256 << 10;
-
-/// The most that is kept of a stray line ([`Stray`]) or of the data of an unended event
-/// ([`End::unended_data`]), in bytes.
-pub const SSE_STRAY_BYTES_MAX: usize = 64 << 10;
 
 /// The buffer's size to begin with. Five reads of the size of an Ethernet packet.
 const BUFFER_BYTES_MIN: usize = 8 << 10;
@@ -44,52 +46,6 @@ const BUFFER_BYTES_MIN: usize = 8 << 10;
 const FEW_BYTES: usize = 8;
 
 const BOM: &[u8] = "\u{feff}".as_bytes();
-
-/// One event, borrowed from its parser: read it or copy it before the next call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Event<'a> {
-    /// The type, `message` by default.
-    pub event: &'a str,
-    /// The values of the `data` lines, joined with line feeds. Invalid UTF-8 is replaced with U+FFFD as
-    /// [`String::from_utf8_lossy`] does.
-    pub data: &'a str,
-    /// The stream's last event id. It stays until an event changes it; empty before the first.
-    pub id: &'a str,
-    /// The stream's reconnection time in milliseconds, `None` before the first valid one. More than a `u64`
-    /// holds counts as the largest `u64`.
-    pub retry: Option<u64>,
-}
-
-/// How a stream stood at its end, see [`SseParser::finish`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct End {
-    /// The last event id, see [`Event::id`]. An `id` in a block that no blank line ended is not in it.
-    pub last_event_id: String,
-    /// The reconnection time in milliseconds, see [`Event::retry`].
-    pub retry: Option<u64>,
-    /// The number of comment lines.
-    pub comments: u64,
-    /// Something was dropped: an unended line, a block with a `data`, `event`, `id` or `retry` field that no
-    /// blank line ended, events that were not taken, or everything after an error.
-    pub incomplete: bool,
-    /// The data of the block that no blank line ended, an unended line included; `None` if it had none or if
-    /// it is over [`SSE_STRAY_BYTES_MAX`]. The standard drops it, and it is no event. It is here because
-    /// there are servers that forget the blank line after their last `data: [DONE]`.
-    pub unended_data: Option<String>,
-}
-
-/// A line that the standard has ignored and that is likely a server's error all the same.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Stray {
-    /// The value of a field named `error`. llama.cpp sent its errors so before autumn 2025.
-    ErrorField(String),
-    /// A line whose first character (spaces and tabs aside) is `{` or `<`: JSON without `data:`, as Lemonade
-    /// sends it, or an HTML page.
-    Line(String),
-}
 
 /// A parser of `text/event-stream` that bytes are pushed into, cut in whatever way: the events are the same.
 ///
@@ -719,60 +675,6 @@ impl SseParser {
     pub fn examined(&self) -> u64 {
         self.counters.examined
     }
-}
-
-// Lines
-
-/// The value of the line if it is a field of this name. "Collect the characters on the line after the first
-/// U+003A COLON character (:) [..]. If value starts with a U+0020 SPACE character, remove it from value." A
-/// line without a colon is a field with an empty value.
-#[inline]
-fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    match line.strip_prefix(name)? {
-        [b':', b' ', value @ ..] | [b':', value @ ..] => Some(value),
-        [] => Some(&[]),
-        _ => None,
-    }
-}
-
-/// "If the field value consists of only ASCII digits, then interpret the field value as an integer in base
-/// ten, and set the event stream's reconnection time to that integer. Otherwise, ignore the field."
-fn milliseconds(value: &[u8]) -> Option<u64> {
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    Some(value.iter().fold(0_u64, |n, digit| n.saturating_mul(10).saturating_add(u64::from(digit - b'0'))))
-}
-
-/// `text` becomes `bytes` decoded as [`String::from_utf8_lossy`] does, in the memory that it has.
-#[cold]
-fn replace(text: &mut String, bytes: &[u8]) {
-    text.clear();
-    for part in bytes.utf8_chunks() {
-        text.push_str(part.valid());
-        if !part.invalid().is_empty() {
-            text.push(char::REPLACEMENT_CHARACTER);
-        }
-    }
-}
-
-/// An ignored line, if it looks like an error.
-#[cold]
-fn stray(line: &[u8]) -> Option<Stray> {
-    if let Some(value) = field(line, b"error") {
-        return Some(Stray::ErrorField(stray_text(value)));
-    }
-    let line = line.trim_ascii_start();
-    matches!(line, [b'{' | b'<', ..]).then(|| Stray::Line(stray_text(line)))
-}
-
-/// At most [`SSE_STRAY_BYTES_MAX`] bytes, cut before a character that would be cut.
-fn stray_text(bytes: &[u8]) -> String {
-    let mut len = bytes.len().min(SSE_STRAY_BYTES_MAX);
-    while len < bytes.len() && len > 0 && bytes[len] & 0xC0 == 0x80 {
-        len -= 1;
-    }
-    String::from_utf8_lossy(&bytes[..len]).into_owned()
 }
 
 #[cfg(test)]

@@ -94,7 +94,7 @@ impl Played {
         self.faults.lock().unwrap().push(what);
     }
 
-    /// What `Reader::attempt` does, without a server.
+    /// What `Exchange::attempt` does, without a server.
     fn attempt(&self, way: Way, tally: &mut Tally, sender: &mut Option<TokenSender>) -> Attempt {
         let (shared, slot) = (&self.shared, &self.shared.slot);
         let cancelled = || Broken::Left(Ending::Cancelled);
