@@ -78,7 +78,7 @@ impl StreamGuard {
     /// Blocks until the stream has ended by itself and says how. What bounds the wait are the stream's own
     /// timers.
     ///
-    /// From here on the channel has no bound, so that joining cannot wait for a reader that is not there:
+    /// The channel has ended by then: what is left in it is all there is. From here on it has no bound, so that joining cannot wait for a reader that is not there:
     /// what the consumer does not take stays in the channel, in memory.
     pub fn join(self) -> StreamReport {
         self.shared.join()
@@ -169,13 +169,15 @@ impl Shared {
             return;
         }
         let thread_wakes = self.slot.cancel();
-        drop(state);
         let withdrawn = self.ticket.get().is_some_and(|ticket| self.client.pool.withdraw(*ticket));
         if withdrawn || !thread_wakes {
+            // Under the one lock: a thread that is just back from its connect would take the sender away, and the report
+            // would be there before the channel's end.
+            state.sender = None;
             let mut report = StreamReport::new(Ending::Cancelled);
             report.elapsed = self.started.elapsed();
-            drop(self.take_sender());
-            self.publish(report);
+            state.report = Some(report);
+            self.ended.notify_all();
         }
     }
 
@@ -207,7 +209,7 @@ impl Shared {
         }
     }
 
-    /// Sets the report, once.
+    /// Sets the report, once, when the channel has ended: who has joined waits for nothing more.
     fn publish(&self, report: StreamReport) {
         self.lock().report.get_or_insert(report);
         self.ended.notify_all();

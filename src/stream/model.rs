@@ -6,11 +6,15 @@ use std::sync::{Mutex as StdMutex, Weak};
 
 use ureq::unversioned::transport::ShutdownHandle;
 
+use super::exchange::stopped_error;
+use super::run::{Attempt, Broken, token_sender};
+use super::tally::Tally;
 use super::*;
+use crate::chunk::Completion;
 use crate::client::ApiClient;
 use crate::config::Limits as ClientLimits;
-use crate::error::ErrorKind;
 use crate::http::slot::model::{Network, Socket};
+use crate::sync::channel::TryRecvError;
 use crate::sync::model::{Limits, any, check, until};
 use crate::sync::thread;
 use crate::token::IdsExact;
@@ -158,7 +162,11 @@ impl Played {
         until(|| Arc::strong_count(&self) == 1);
         assert_eq!(*self.faults.lock().unwrap(), [""; 0]);
         let last = shared.lock().report.clone().unwrap();
-        assert_eq!(last.ending, joined.ending, "two reports");
+        assert_eq!((last.ending, last.elapsed), (joined.ending, joined.elapsed), "two reports");
+        assert!(
+            joined.ending != Ending::Cancelled || shared.slot.is_cancelled(),
+            "cancelled, but for the slot"
+        );
         assert_eq!(last.error.is_some(), joined.ending == Ending::Failed);
         assert!(!self.late.load(SeqCst) || joined.ending == Ending::Cancelled, "a cancel was first");
         assert!(self.was_cancelled() || joined.ending != Ending::Cancelled, "who cancelled it?");
@@ -193,6 +201,13 @@ fn client() -> ApiClient {
 
 fn any_ways() -> Vec<Way> {
     (0..1 + any(3)).map(|_| WAYS[any(WAYS.len())]).collect()
+}
+
+/// Reads all there is of a stream whose report is there: then its end is there too, and nobody waits for it.
+fn rest_now(receiver: &Receiver<StreamToken>) -> Vec<StreamToken> {
+    let items = std::iter::from_fn(|| receiver.try_recv().ok()).collect();
+    assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Disconnected), "the report came before the end");
+    items
 }
 
 /// Reads all there is.
@@ -245,7 +260,7 @@ fn user((played, receiver, guard): (Arc<Played>, Receiver<StreamToken>, StreamGu
     };
     // A thread that is still in the connect is not needed for the channel's end.
     let items = match (late, consuming) {
-        (Some(receiver), _) => Some(rest(&receiver)),
+        (Some(receiver), _) => Some(rest_now(&receiver)),
         (None, Some(thread)) => thread.join().unwrap(),
         (None, None) => None,
     };
@@ -281,14 +296,14 @@ fn a_waiting_stream() {
     }
     let report = guard.join();
     assert_eq!(report.ending, Ending::Cancelled);
-    let items = rest(&receiver);
+    let items = rest_now(&receiver);
     assert!(items.is_empty());
     cancelling.join().unwrap();
     assert_eq!(second.attempts.load(SeqCst), 0);
     second.check(&report, Some(items));
     first.cancel(&first_guard.canceller());
     let report = first_guard.join();
-    first.check(&report, Some(rest(&first_receiver)));
+    first.check(&report, Some(rest_now(&first_receiver)));
 }
 
 /// The pause before a retry is endless, but for a cancel.

@@ -84,8 +84,9 @@ impl Shared {
         let report = tally.into_report(ending);
         // A log sink is the program's own; if it panics, the end is told all the same.
         let _ = catch_unwind(AssertUnwindSafe(|| log_end(&report)));
-        if let (Some(sender), Some(last)) = (sender, last) {
-            sender.send_last(last);
+        match (sender, last) {
+            (Some(sender), Some(last)) => sender.send_last(last),
+            (sender, _) => drop(sender),
         }
         self.publish(report);
         // Nobody waits for this: the consumer has its `Done`.
