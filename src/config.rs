@@ -60,6 +60,10 @@ pub struct Timeouts {
     /// Between tokens: no event for this long, whatever else comes. A dead engine's front end was
     /// seen sending keep-alive comments for ten minutes. Default 600 s.
     pub content: Option<Duration>,
+    /// After the finish reason: how long to wait for what still belongs to the answer, the usage and the terminator or the
+    /// end of the body, whatever else comes. When it passes the stream is complete, without what has not come, and its
+    /// connection is not used again. Default 5 s; zero waits for nothing, and the usage is mostly lost.
+    pub tail: Option<Duration>,
     /// The whole request with everything in it, the wait for a slow consumer too. Default none.
     pub deadline: Option<Duration>,
     /// One write of the request: the server takes no bytes for this long. Default 30 s. It can last twice as long: a write of
@@ -77,12 +81,13 @@ impl Timeouts {
     /// With timers that the clock can be added to; what is longer is no limit.
     pub(crate) fn bounded(self) -> Self {
         let bounded = |limit: Option<Duration>| limit.filter(|limit| *limit <= TIMER_MAX);
-        let Self { connect, first_token, chunk, content, deadline, write, drain } = self;
+        let Self { connect, first_token, chunk, content, tail, deadline, write, drain } = self;
         Self {
             connect: bounded(connect),
             first_token: bounded(first_token),
             chunk: bounded(chunk),
             content: bounded(content),
+            tail: bounded(tail),
             deadline: bounded(deadline),
             write: bounded(write),
             drain: drain.min(TIMER_MAX),
@@ -97,6 +102,7 @@ impl Default for Timeouts {
             first_token: Some(Duration::from_secs(600)),
             chunk: Some(Duration::from_secs(120)),
             content: Some(Duration::from_secs(600)),
+            tail: Some(Duration::from_secs(5)),
             deadline: None,
             write: Some(Duration::from_secs(30)),
             drain: Duration::from_millis(50),

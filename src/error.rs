@@ -97,6 +97,8 @@ pub enum Timer {
     Chunk,
     /// No event; comments that keep the connection alive do not count.
     Content,
+    /// What belongs to the answer after its finish reason. No error has it: the stream is complete then.
+    Tail,
     /// The whole request.
     Deadline,
     /// The server does not take the request's bytes.
@@ -104,7 +106,7 @@ pub enum Timer {
 }
 
 impl Timer {
-    /// The stable name: `connect`, `response`, `first_token`, `chunk`, `content`, `deadline`, `write`.
+    /// The stable name: `connect`, `response`, `first_token`, `chunk`, `content`, `tail`, `deadline`, `write`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -113,6 +115,7 @@ impl Timer {
             Self::FirstToken => "first_token",
             Self::Chunk => "chunk",
             Self::Content => "content",
+            Self::Tail => "tail",
             Self::Deadline => "deadline",
             Self::Write => "write",
         }
@@ -174,7 +177,7 @@ pub struct Progress {
     pub bytes: u64,
     /// Events received.
     pub events: u64,
-    /// Tokens received.
+    /// Tokens handed to the consumer.
     pub tokens: u64,
     /// Time since the request was made.
     pub elapsed: Duration,
@@ -212,6 +215,7 @@ impl Error {
             Timer::FirstToken => "no first token",
             Timer::Chunk => "no bytes from the server",
             Timer::Content => "no event from the server",
+            Timer::Tail => "no end after the finish reason",
             Timer::Deadline => "not finished",
             Timer::Write => "the server took no bytes of the request",
         };

@@ -60,7 +60,7 @@
 //!
 //! | ending | decided by | the channel's last item |
 //! | --- | --- | --- |
-//! | complete | finish reason, or terminator (`[DONE]`, `"stop": true`) | `Done` |
+//! | complete | finish reason, or terminator (`[DONE]`, `"stop": true`); what follows the finish reason is waited for as long as [`tail`](Timeouts::tail) | `Done` |
 //! | cancelled | the guard; it comes before whatever a read returned | none: disconnected |
 //! | server error | a status other than 2xx, or an error inside the stream | `Error`, [`Server`](ErrorKind::Server) |
 //! | no first token | [`first_token`](Timeouts::first_token) | `Error`, [`Timeout`](ErrorKind::Timeout) |

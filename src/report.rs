@@ -15,7 +15,8 @@ pub enum Ending {
     Complete,
     /// Its guard ended it.
     Cancelled,
-    /// Its receiver was dropped.
+    /// Its receiver was dropped. That is noticed when the next token is sent, for a crossbeam receiver tells nobody that
+    /// it goes: as long as the server is silent, the stream waits for it, under its timers. To end it now, end the guard.
     ConsumerGone,
     /// It failed; see [`StreamReport::error`].
     Failed,
@@ -40,7 +41,8 @@ pub struct StreamReport {
     pub request_id: Option<String>,
     /// What the server was found to be.
     pub server: Option<Server>,
-    /// Items handed to the consumer, text and ids or one of them.
+    /// Items handed to the consumer, text and ids or one of them: those that were put into the channel, read or not. What
+    /// was decoded when a cancel came and did not get there is not counted, here or in the times.
     pub tokens: u64,
     /// Events received, without comments.
     pub events: u64,

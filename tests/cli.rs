@@ -384,6 +384,16 @@ fn stream_prints_tokens_and_reports_every_ending() {
         (hangs(), &["--chunk-timeout", "0.1"], 1, 1, timer("chunk")),
         (comments, &["--content-timeout", "0.1"], 1, 1, timer("content")),
         (hangs(), &["--deadline", "1"], 1, 1, timer("deadline")),
+        (
+            Script::events([
+                r#"{"choices":[{"index":0,"text":"Hello","token_ids":[785],"finish_reason":"stop"}]}"#,
+            ])
+            .hang(HANGS),
+            &["--tail-timeout", "0.1"],
+            0,
+            1,
+            json!({"finish": "stop", "error": null, "ending": "complete", "usage": null}),
+        ),
     ];
     for (i, (script, flags, code, tokens, report)) in cases.into_iter().enumerate() {
         let server = Server::scripted([script]).unwrap();

@@ -121,7 +121,7 @@ impl Exchange {
         loop {
             let len = match response.read(body.space(READ_BYTES), self.wait(tally, now)) {
                 Ok(len) => len,
-                // The answer is whole; only what comes after it was lost: usage, terminator, framing.
+                // The answer is whole; only what comes after it was lost, or not waited for: usage, terminator, framing.
                 Err(error) if !error.is_cancelled() && body.is_complete() => return Ok(true),
                 Err(error) => return Err(error.into()),
             };
@@ -137,10 +137,8 @@ impl Exchange {
             let waited = sender.waited();
             loop {
                 let step = body.decode_event(&mut |_, text, id| batch.push((text, id)));
-                if !batch.is_empty() {
-                    tally.tokens(now, batch.len());
-                }
                 let mut sent = Ok(());
+                let mut count = 0;
                 for (text, id) in batch.drain(..) {
                     let size = text.len();
                     let token = StreamToken::Token { text, id };
@@ -149,6 +147,10 @@ impl Exchange {
                     if matches!(sent, Err(Stopped::ConsumerGone | Stopped::Cancelled)) {
                         break;
                     }
+                    count += 1;
+                }
+                if count > 0 {
+                    tally.tokens(now, count);
                 }
                 sent.map_err(|stopped| stopped_error(stopped, limit))?;
                 match step? {
@@ -162,9 +164,11 @@ impl Exchange {
             }
             let waited = sender.waited() - waited;
             if !waited.is_zero() {
-                // The server was not waited for in that time.
-                tally.content_since += waited;
+                tally.consumer_waited(waited);
                 now = Instant::now();
+            }
+            if body.is_complete() {
+                tally.finished.get_or_insert(now);
             }
         }
     }
@@ -182,7 +186,9 @@ impl Exchange {
                 timeouts.content.map(|limit| Wait::since(tally.content_since, limit, Timer::Content)),
             )
         };
-        [first, second, deadline].into_iter().flatten().min_by_key(|wait| wait.left(now))
+        let tail = tally.finished.zip(timeouts.tail);
+        let tail = tail.map(|(finished, limit)| Wait::since(finished, limit, Timer::Tail));
+        [first, second, tail, deadline].into_iter().flatten().min_by_key(|wait| wait.left(now))
     }
 }
 

@@ -137,9 +137,9 @@ impl Played {
             Way::Cut(count) => (count, false),
         };
         for number in 0..count {
-            tally.tokens(Instant::now(), 1);
             let token = StreamToken::Token { text: number.to_string(), id: None };
             sender.send(token, 1, slot.woken(), None).map_err(|stopped| stopped_error(stopped, None))?;
+            tally.tokens(Instant::now(), 1);
         }
         slot.detach();
         if !whole {
@@ -189,6 +189,12 @@ impl Played {
         }
         assert_eq!(ending.unwrap_or(Ending::Cancelled), joined.ending, "the last item is not the ending");
         assert!(joined.ending != Ending::Complete || tokens == TOKENS, "complete, with {tokens} tokens");
+        // A cancel in a connect ends the stream before the thread can report.
+        let reported = joined.tokens as usize;
+        assert!(
+            reported == tokens || joined.ending == Ending::Cancelled && reported == 0,
+            "{reported} of {tokens}"
+        );
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) struct Tally {
     last_token: Option<Instant>,
     /// When the last event came; moved on by the time in which the consumer was waited for.
     pub(super) content_since: Instant,
+    /// When the finish reason came; moved on likewise.
+    pub(super) finished: Option<Instant>,
     /// What the report must not show.
     pub(super) secrets: Secrets,
 }
@@ -38,6 +40,7 @@ impl Tally {
             histogram: Histogram::new(),
             last_token: None,
             content_since: started,
+            finished: None,
         }
     }
 
@@ -47,6 +50,7 @@ impl Tally {
         self.report = StreamReport::new(Ending::Failed);
         self.report.retries = retries;
         self.attempt_began = Instant::now();
+        self.finished = None;
     }
 
     pub(super) fn head(&mut self, response: &HttpResponse, slot: &CancelSlot) {
@@ -60,6 +64,13 @@ impl Tally {
         self.content_since = now;
     }
 
+    /// For so long the consumer was waited for, and not the server.
+    pub(super) fn consumer_waited(&mut self, waited: Duration) {
+        self.content_since += waited;
+        self.finished = self.finished.map(|finished| finished + waited);
+    }
+
+    /// So many tokens, one at least, that came at `now` were handed to the consumer.
     pub(super) fn tokens(&mut self, now: Instant, count: usize) {
         self.report.tokens += count as u64;
         let mut together = count;

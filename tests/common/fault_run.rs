@@ -64,6 +64,7 @@ pub fn timeouts(short: Option<Timer>) -> Timeouts {
     timeouts.first_token = at(Timer::FirstToken);
     timeouts.chunk = at(Timer::Chunk);
     timeouts.content = at(Timer::Content);
+    timeouts.tail = at(Timer::Tail);
     timeouts.deadline = at(Timer::Deadline);
     timeouts.write = at(Timer::Write);
     timeouts

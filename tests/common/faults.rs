@@ -544,9 +544,14 @@ fn error_frames() -> Vec<Fault> {
 
 fn endings() -> Vec<Fault> {
     let no_end = "without a finish reason";
-    let mut withheld =
-        answer("usage, `[DONE]` and the end withheld after the finish", finished().hang(LONG)).tokens(4);
-    withheld.timer = Some(Timer::Chunk);
+    // Complete all the same: the timer only ends the wait.
+    let withheld = |name: &str, script: Script| {
+        let mut row = answer(name, script).tokens(4);
+        row.timer = Some(Timer::Tail);
+        row
+    };
+    let ping = ": ping\n\n";
+    let usage = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#;
     vec![
         answer("closed in good order, no finish", begun(3))
             .tokens(3)
@@ -562,7 +567,11 @@ fn endings() -> Vec<Fault> {
         answer("`[DONE]` without its empty line", begun(2).write("data: [DONE]")).tokens(2),
         answer("finish, then closed", finished()).tokens(4),
         answer("finish, then reset", finished().reset()).tokens(4),
-        withheld,
+        withheld("usage, `[DONE]` and the end withheld after the finish", finished().hang(LONG)),
+        withheld("the same, and keep-alives for ever", finished().repeat(ping, u64::MAX, TICK)),
+        withheld("the same, as fast as can be", finished().repeat(ping, u64::MAX, Duration::ZERO)),
+        withheld("`[DONE]` and the end withheld after the usage", finished().event(usage).hang(LONG)),
+        withheld("`[DONE]` cut in its middle, then silence", finished().write("data: [DO").hang(LONG)),
         answer("garbage after `[DONE]`", good().write(vec![0xff; 300]).event("{\"error\":\"late\"}"))
             .tokens(4),
         answer("tokens after `[DONE]`", good().event(&token(0))).tokens(4),

@@ -88,6 +88,9 @@ pub(crate) struct ClientFlags {
     /// Between tokens: no event, whatever else comes to keep the connection [default: 600].
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = TIMERS)]
     content_timeout: Option<Duration>,
+    /// After the finish reason: for the usage and the end, which the answer is complete without [default: 5].
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = TIMERS)]
+    tail_timeout: Option<Duration>,
     /// The whole request [default: none].
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = TIMERS)]
     deadline: Option<Duration>,
@@ -129,6 +132,7 @@ impl ClientFlags {
         timeouts.first_token = self.first_token_timeout.or(timeouts.first_token);
         timeouts.chunk = self.chunk_timeout.or(timeouts.chunk);
         timeouts.content = self.content_timeout.or(timeouts.content);
+        timeouts.tail = self.tail_timeout.or(timeouts.tail);
         timeouts.deadline = self.deadline.or(timeouts.deadline);
 
         let mut builder = ApiClient::builder(base_url).timeouts(timeouts).retries(self.retries);

@@ -1,0 +1,107 @@
+//! What is left of a stream at its end: the connection after a withheld end, the count of tokens after a cancel.
+
+#![cfg(feature = "testing")]
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use tokenwire::testing::{Script, Server};
+use tokenwire::{
+    ApiClient, CompletionRequest, Ending, Limits, StreamGuard, StreamReport, StreamToken, Timeouts,
+};
+
+/// "Does not hang": nothing here takes a tenth of it.
+const LONG: Duration = Duration::from_secs(30);
+const TAIL: Duration = Duration::from_secs(1);
+const TOKEN: &str = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
+const FINISH: &str = r#"{"choices":[{"index":0,"text":".","token_ids":[2],"finish_reason":"stop"}]}"#;
+const USAGE: &str = r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#;
+
+fn client(server: &Server, tail: Duration, channel_tokens_max: usize) -> ApiClient {
+    let (mut timeouts, mut limits) = (Timeouts::default(), Limits::default());
+    timeouts.tail = Some(tail);
+    limits.channel_tokens_max = channel_tokens_max;
+    ApiClient::builder(server.url()).retries(0).timeouts(timeouts).limits(limits).build().unwrap()
+}
+
+fn start(client: &ApiClient) -> (Receiver<StreamToken>, StreamGuard) {
+    client.stream(CompletionRequest::text("p")).unwrap()
+}
+
+/// Everything in the channel, up to its end.
+fn collect(receiver: &Receiver<StreamToken>) -> Vec<StreamToken> {
+    let mut items = Vec::new();
+    loop {
+        match receiver.recv_timeout(LONG) {
+            Ok(item) => items.push(item),
+            Err(error) => {
+                assert!(error.is_disconnected(), "the stream hangs after {items:?}");
+                return items;
+            }
+        }
+    }
+}
+
+fn report_of(guard: &StreamGuard) -> StreamReport {
+    let began = Instant::now();
+    loop {
+        if let Some(report) = guard.report() {
+            return report;
+        }
+        assert!(began.elapsed() < LONG, "the stream does not end");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn after_a_withheld_end_the_stream_is_complete_and_its_connection_is_closed() {
+    let withheld = || Script::events([TOKEN, FINISH]).hang(LONG);
+    let cases = [
+        ("nothing", withheld(), Duration::from_millis(50), false),
+        ("nothing, and nothing is waited for", withheld(), Duration::ZERO, false),
+        ("the usage", Script::events([TOKEN, FINISH, USAGE]).hang(LONG), Duration::from_millis(500), true),
+    ];
+    for (comes, script, tail, usage) in cases {
+        let server = Server::scripted([script, Script::tokens([(1, "a")])]).unwrap();
+        let client = client(&server, tail, 100);
+        let (receiver, guard) = start(&client);
+        let items = collect(&receiver);
+        assert!(matches!(items.last(), Some(StreamToken::Done { .. })), "{comes}: {items:?}");
+        let report = guard.join();
+        assert_eq!((report.ending, report.tokens), (Ending::Complete, 2), "{comes}");
+        assert_eq!(report.usage.is_some(), usage, "{comes}");
+        assert!(server.wait_for_disconnects(1, LONG), "{comes}: the server still has its connection");
+        let (receiver, guard) = start(&client);
+        assert_eq!(collect(&receiver).len(), 2, "{comes}");
+        assert!(!guard.join().connection_reused, "{comes}");
+    }
+}
+
+#[test]
+fn the_wait_for_the_end_begins_when_the_consumer_has_the_tokens() {
+    let apart = Duration::from_millis(100);
+    let script = Script::events([TOKEN, TOKEN, FINISH]).pause(apart).event(USAGE).event("[DONE]");
+    let server = Server::scripted([script]).unwrap();
+    let (receiver, guard) = start(&client(&server, TAIL, 1));
+    thread::sleep(TAIL + TAIL / 2);
+    assert_eq!(collect(&receiver).len(), 4);
+    assert!(guard.join().usage.is_some(), "the usage was not waited for");
+}
+
+#[test]
+fn a_token_that_a_cancel_kept_from_the_consumer_is_not_counted() {
+    let ten_tokens = r#"{"choices":[{"index":0,"text":"a","token_ids":[1,2,3,4,5,6,7,8,9,10]}]}"#;
+    let server = Server::scripted([Script::events([ten_tokens]).hang(LONG)]).unwrap();
+    let (receiver, guard) = start(&client(&server, TAIL, 2));
+    let began = Instant::now();
+    while receiver.len() < 2 {
+        assert!(began.elapsed() < LONG, "no tokens");
+        thread::sleep(Duration::from_millis(1));
+    }
+    guard.cancel();
+    // Read on before that would make room for more.
+    let report = report_of(&guard);
+    assert_eq!(collect(&receiver).len(), 2);
+    assert_eq!((report.ending, report.tokens), (Ending::Cancelled, 2));
+}
