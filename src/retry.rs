@@ -6,12 +6,16 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
-use crate::error::{Error, ErrorKind, Timer};
+use crate::error::{Error, ErrorKind, ServerError, Timer};
 
 /// What a success gives back to the budget, in fifths of a retry: in the long run at most one request in five is a retry.
 const REFUND: u32 = 1;
 /// What a retry takes.
 const COST: u32 = 5;
+/// Parts of the names that servers give to faults of their own: `server_error`, `InternalServerError`,
+/// `unavailable_error`; TGI's `overloaded` and `generation`.
+const SERVERS_OWN: [&str; 7] =
+    ["server", "internal", "unavailable", "overloaded", "engine", "generation", "abort"];
 
 /// Whether and when a request that failed before its first token is sent again.
 ///
@@ -123,6 +127,36 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The stream broke off after tokens, and could be taken up again from those: the connection ended or went silent, or the
+    /// server reported a fault of its own (5xx, engine death, overload, an abort). Not where the request, a limit, the
+    /// deadline or the guard ended it, and not before the first token: that is [`is_retryable`](Self::is_retryable).
+    /// Nothing is taken up by itself; whether the ids allow it is another question
+    /// ([`StreamReport::ids_exact`](crate::StreamReport::ids_exact)).
+    #[must_use]
+    pub fn is_resumable(&self) -> bool {
+        let begun = self.progress().is_some_and(|at| at.tokens > 0);
+        begun
+            && match self.kind() {
+                ErrorKind::Incomplete | ErrorKind::Timeout(Timer::Chunk | Timer::Content) => true,
+                ErrorKind::Server => self.server_error().is_none_or(is_servers_own),
+                _ => false,
+            }
+    }
+}
+
+/// Whose fault is an error that came in the stream? A status tells; else its name; and one without any is the server's,
+/// for it had taken the request and was at work on it.
+fn is_servers_own(error: &ServerError) -> bool {
+    let number = error.code.as_ref().and_then(|code| code.parse().ok());
+    if let Some(status) = error.status.or(number) {
+        return matches!(status, 500..=599);
+    }
+    let words = [&error.kind, &error.code].into_iter().flatten().map(|word| word.to_ascii_lowercase());
+    let mut words = words.peekable();
+    words.peek().is_none() || words.any(|word| SERVERS_OWN.iter().any(|part| word.contains(part)))
+}
+
 /// The retries that all streams of a client have together, see [`RetryPolicy`].
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -162,7 +196,8 @@ pub(crate) fn random() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ServerError;
+    use crate::Limit;
+    use crate::error::Progress;
 
     fn status(status: u16) -> Error {
         Error::server(ServerError { status: Some(status), ..ServerError::default() })
@@ -208,6 +243,55 @@ mod tests {
         let mut many = policy;
         many.retries_max = u32::MAX;
         assert_eq!(many.wait(&status(503), none, 4_000_000, 1.0), Some(ms(8000)), "the longest wait");
+    }
+
+    #[test]
+    fn a_stream_is_resumable_if_it_broke_after_tokens_and_the_request_is_not_to_blame() {
+        let of = |kind| Error::new(kind, "");
+        let timer = |timer| Error::timeout(timer, ms(1));
+        let named = |kind: &str, code: &str| {
+            let word = |word: &str| Some(word.to_owned()).filter(|word| !word.is_empty());
+            Error::server(ServerError { kind: word(kind), code: word(code), ..ServerError::default() })
+        };
+        let cases = [
+            (of(ErrorKind::InvalidInput), false),
+            (of(ErrorKind::Connect), false),
+            (of(ErrorKind::Refused), false),
+            (timer(Timer::Connect), false),
+            (timer(Timer::Response), false),
+            (timer(Timer::FirstToken), false),
+            (timer(Timer::Chunk), true),
+            (timer(Timer::Content), true),
+            (timer(Timer::Tail), false),
+            (timer(Timer::Deadline), false),
+            (timer(Timer::Write), false),
+            (of(ErrorKind::Incomplete), true),
+            (status(400), false),
+            (status(401), false),
+            (status(429), false),
+            (status(500), true),
+            (status(503), true),
+            (named("", ""), true),
+            (named("server_error", ""), true),
+            (named("InternalServerError", ""), true),
+            (named("overloaded", ""), true),
+            (named("", "503"), true),
+            (named("", "400"), false),
+            (named("x", "40301"), false),
+            (named("BadRequestError", ""), false),
+            (named("rate_limit", ""), false),
+            (of(ErrorKind::NotEventStream), false),
+            (of(ErrorKind::Protocol), false),
+            (of(ErrorKind::Limit(Limit::EventBytes)), false),
+            (Error::cancelled(), false),
+            (of(ErrorKind::Unsupported), false),
+        ];
+        for (error, resumable) in cases {
+            assert!(!error.is_resumable(), "outside a stream: {error:?}");
+            let at = |tokens| error.clone().with_progress(Progress { tokens, ..Progress::default() });
+            assert_eq!(at(1).is_resumable(), resumable, "{error:?}");
+            assert!(!at(0).is_resumable(), "before its first token: {error:?}");
+        }
     }
 
     #[test]
