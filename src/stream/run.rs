@@ -76,13 +76,16 @@ impl Shared {
             }
             Err(Broken::Left(ending)) => (ending, None, None),
             Err(Broken::Error(error)) => {
-                let error = failed(tally.place(error));
+                let error = tally.place(error);
+                // Saving logs, and a log sink is the program's own: if it panics, the end is told all the same.
+                let saved = catch_unwind(AssertUnwindSafe(|| failed(error.clone())));
+                let error = saved.unwrap_or(error);
                 tally.report.error = Some(error.clone());
                 (Ending::Failed, Some(StreamToken::Error(error)), None)
             }
         };
         let report = tally.into_report(ending);
-        // A log sink is the program's own; if it panics, the end is told all the same.
+        // As above.
         let _ = catch_unwind(AssertUnwindSafe(|| log_end(&report)));
         match (sender, last) {
             (Some(sender), Some(last)) => sender.send_last(last),
