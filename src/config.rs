@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::Error;
+use crate::{Error, Timer};
 
 /// An API key. It has no `Display`, its `Debug` is redacted, and it is sent in the `Authorization` header
 /// and nowhere else.
@@ -66,8 +66,9 @@ pub struct Timeouts {
     pub tail: Option<Duration>,
     /// The whole request with everything in it, the wait for a slow consumer too. Default none.
     pub deadline: Option<Duration>,
-    /// One write of the request: the server takes no bytes for this long. Default 30 s. It can last twice as long: a write of
-    /// which the system took a part before it stopped is waited for once more.
+    /// One write of the request, of at most 16 KiB: the server has not taken all of it after this long. It starts anew with
+    /// each write, so a server that reads slowly may take its time;
+    /// [`first_token`](Self::first_token) and [`deadline`](Self::deadline) run through the whole. Default 30 s.
     pub write: Option<Duration>,
     /// After the end of a stream, how long to wait for the last bytes of its framing, so that the
     /// connection can be used again. The consumer does not wait for it. Default 50 ms; zero for never.
@@ -92,6 +93,12 @@ impl Timeouts {
             write: bounded(write),
             drain: drain.min(TIMER_MAX),
         }
+    }
+
+    /// The first of the timers that run from when a stream is asked for.
+    pub(crate) fn before_first_token(&self) -> Option<(Timer, Duration)> {
+        let timers = [(Timer::FirstToken, self.first_token), (Timer::Deadline, self.deadline)];
+        timers.into_iter().filter_map(|(timer, limit)| Some((timer, limit?))).min_by_key(|(_, limit)| *limit)
     }
 }
 
@@ -177,7 +184,8 @@ impl Default for Limits {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenFull {
-    /// It waits for its turn, in the order of asking; its timers run from when it was asked for.
+    /// It waits for its turn, in the order of asking. Its timers run from when it was asked for:
+    /// [`first_token`](Timeouts::first_token) and [`deadline`](Timeouts::deadline) end the wait, as a cancel does.
     #[default]
     Wait,
     /// It fails at once with [`Limit::Streams`](crate::Limit::Streams).

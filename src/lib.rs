@@ -82,7 +82,9 @@
 //!
 //! Each running stream has a reader thread of its own, named `tokenwire-N`, from a pool bounded by
 //! [`streams_max`](Limits::streams_max); idle ones end after 10 s. A name that is no IP address is looked up on a
-//! thread named `tokenwire-lookup`, because nothing can interrupt the system's lookup. Nothing else is started.
+//! thread named `tokenwire-lookup`, because nothing can interrupt the system's lookup. While requests are written, and while
+//! streams wait for a place, a thread named `tokenwire-alarm` watches their timers; it ends 10 s later. Nothing else is
+//! started.
 //!
 //! # Logging
 //!
@@ -102,10 +104,10 @@
 //!
 //! # Not yet
 //!
-//! Resume, chat messages, the response parser and servers other than vLLM and llama.cpp. Streams that wait for a place
-//! ([`WhenFull::Wait`]) look at their timers when they get it, not before. A chunk-size line of more than 20 characters,
-//! which HTTP allows, is refused by ureq. The write timer may run twice, for ureq waits again after a partial write.
+//! Resume, chat messages, the response parser and servers other than vLLM and llama.cpp. A chunk-size line
+//! of more than 20 characters, which HTTP allows with chunk extensions, is refused by ureq.
 
+mod alarm;
 mod ast;
 mod body;
 mod chunk;

@@ -24,6 +24,7 @@ use ureq::{Agent, Proxy, Timeout};
 pub use response::HttpResponse;
 use slot::{CancelSlot, Wait};
 
+use crate::alarm::Alarms;
 use crate::config::{Limits, RESPONSE_HEAD_BYTES_MAX, Timeouts};
 use crate::error::{Error, ErrorKind, Limit, Timer};
 use crate::secrets::REDACTED;
@@ -49,6 +50,7 @@ const STALE_RETRIES_MAX: usize = 2;
 #[derive(Clone)]
 pub struct HttpClient {
     agent: Agent,
+    alarms: Arc<Alarms>,
     timeouts: Timeouts,
     limits: Limits,
     /// For requests made with this type directly.
@@ -142,9 +144,10 @@ impl HttpClientBuilder {
             .timeout_connect(timeouts.connect)
             .timeout_per_write(timeouts.write)
             .build();
-        let agent =
-            Agent::with_parts(config, tap::TapConnector::default(), resolver::CachingResolver::default());
-        Ok(HttpClient { agent, timeouts, limits, timeout })
+        let alarms = Alarms::new();
+        let connector = tap::TapConnector::new(alarms.clone());
+        let agent = Agent::with_parts(config, connector, resolver::CachingResolver::default());
+        Ok(HttpClient { agent, alarms, timeouts, limits, timeout })
     }
 }
 
@@ -252,6 +255,10 @@ impl HttpClient {
         }
         let wait = Wait::since(Instant::now(), self.timeout, Timer::Response);
         self.send(Outgoing { method, url: &url, headers: map, body }, &CancelSlot::new(), Some(wait))
+    }
+
+    pub(crate) fn alarms(&self) -> Arc<Alarms> {
+        self.alarms.clone()
     }
 
     /// Sends a request under `slot` and waits for the head of the response, as long as `wait` allows.

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | cancel one stream | the socket's shutdown handle is handed to the stream's [`CancelSlot`] |
 //! | a limit that changes during the response | every wait is cut to the slot's [`Wait`](super::slot::Wait) |
+//! | a limit on a write that ureq begins anew after each part | an [alarm](crate::alarm) shuts the socket down |
 //! | silence that framing bytes do not break | that limit is for all socket reads of one body read together |
 //! | was the connection used before? | the transport remembers |
 //! | credentials in no log | ureq is given stars, the values are put in as the head goes out |
@@ -17,6 +18,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use ureq::http::HeaderMap;
 use ureq::http::header::{HeaderName, HeaderValue};
@@ -26,6 +28,7 @@ use ureq::unversioned::transport::{
 use ureq::{Error, Timeout};
 
 use super::slot::CancelSlot;
+use crate::alarm::{Alarm, Alarms};
 
 /// Headers whose values ureq is not given: ureq-proto logs the whole head of a request at trace.
 pub(super) type Hidden = Vec<(HeaderName, HeaderValue)>;
@@ -111,9 +114,16 @@ pub(super) fn cut(timeout: NextTimeout, slot: Option<&CancelSlot>) -> Result<Nex
     if timeout.after.is_zero() { Err(Error::Timeout(timeout.reason)) } else { Ok(timeout) }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct TapConnector {
     inner: DefaultConnector,
+    alarms: Arc<Alarms>,
+}
+
+impl TapConnector {
+    pub(super) fn new(alarms: Arc<Alarms>) -> Self {
+        Self { inner: DefaultConnector::default(), alarms }
+    }
 }
 
 impl Connector<()> for TapConnector {
@@ -157,17 +167,36 @@ impl Connector<()> for TapConnector {
             slot.end_connect();
         }
         let socket = socket.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Ok(connected?.map(|inner| TapTransport { inner, socket, slot: None, used: false }))
+        Ok(connected?.map(|inner| TapTransport {
+            inner,
+            socket,
+            alarms: self.alarms.clone(),
+            slot: None,
+            used: false,
+        }))
     }
 }
 
 pub(super) struct TapTransport {
     inner: Box<dyn Transport>,
     socket: Option<Weak<dyn ShutdownHandle>>,
+    alarms: Arc<Alarms>,
     /// The slot of the request that uses the connection now.
     slot: Option<Arc<CancelSlot>>,
     /// An earlier request went out on this connection.
     used: bool,
+}
+
+impl TapTransport {
+    fn shut_down_after(&self, limit: Duration) -> Option<Alarm> {
+        let socket = self.socket.clone()?;
+        let at = Instant::now().checked_add(limit)?;
+        self.alarms.set(at, move || {
+            if let Some(socket) = socket.upgrade() {
+                socket.shutdown();
+            }
+        })
+    }
 }
 
 impl Transport for TapTransport {
@@ -191,7 +220,13 @@ impl Transport for TapTransport {
                 reveal(&mut self.inner.buffers().output()[..amount], &mut current.hidden);
             }
         });
-        self.inner.transmit_output(amount, cut(timeout, self.slot.as_deref())?)
+        let timeout = cut(timeout, self.slot.as_deref())?.for_write();
+        // ureq writes until all is written, and waits anew after each part that the system took: what bounds the whole is
+        // that the socket is shut down. One that was is of no use to another request; the error keeps it out of the pool.
+        let alarm = self.shut_down_after(*timeout.after);
+        let result = self.inner.transmit_output(amount, timeout);
+        let in_time = alarm.is_none_or(Alarm::take_back);
+        if in_time { result } else { Err(Error::Timeout(timeout.reason)) }
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {

@@ -237,13 +237,16 @@ impl Connection {
     fn fill(&mut self) -> Result<(), Ended> {
         self.socket.set_nonblocking(false)?;
         self.socket.set_read_timeout(None)?;
-        self.read_some()
+        let Some((piece, pause)) = self.shared.reads else { return self.read_some(READ_BYTES) };
+        self.read_some(piece.clamp(1, READ_BYTES))?;
+        self.shared.pause(pause);
+        Ok(())
     }
 
-    /// One read, as the socket is set. No bytes within its timeout is no error.
-    fn read_some(&mut self) -> Result<(), Ended> {
+    /// One read of at most so many bytes, as the socket is set. None within its timeout is no error.
+    fn read_some(&mut self, most: usize) -> Result<(), Ended> {
         let mut buffer = [0; READ_BYTES];
-        match self.stream.read(&mut buffer) {
+        match self.stream.read(&mut buffer[..most]) {
             Ok(0) => Err(Ended::ClientGone),
             Ok(n) if self.input.len() + n > INPUT_BYTES_MAX => Err(Ended::Killed),
             Ok(n) => {
@@ -352,7 +355,7 @@ impl Connection {
                 _ => {
                     self.socket.set_nonblocking(false)?;
                     self.socket.set_read_timeout(left.map(|left| left - left / 8))?;
-                    self.read_some()?;
+                    self.read_some(READ_BYTES)?;
                 }
             }
         }
@@ -361,7 +364,7 @@ impl Connection {
     /// Whether the client is still there, without waiting.
     fn look(&mut self) -> Result<(), Ended> {
         self.socket.set_nonblocking(true)?;
-        self.read_some()
+        self.read_some(READ_BYTES)
     }
 
     fn wait_for(&mut self, gate: &Gate) -> Result<(), Ended> {

@@ -180,7 +180,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.shared.stop();
         // The first wakes a blocked accept on Linux, the second elsewhere. On Linux it finds nobody
         // listening.
         let _ = SockRef::from(&*self.listener).shutdown(std::net::Shutdown::Both);
@@ -215,11 +215,13 @@ pub struct ServerBuilder {
     addr: SocketAddr,
     tls: Option<TlsIdentity>,
     on_accept: Box<dyn Fn(usize) -> OnAccept + Send + Sync>,
+    reads: Option<(usize, Duration)>,
 }
 
 impl Default for ServerBuilder {
     fn default() -> Self {
-        Self { addr: (Ipv4Addr::LOCALHOST, 0).into(), tls: None, on_accept: Box::new(|_| OnAccept::Serve) }
+        let addr = (Ipv4Addr::LOCALHOST, 0).into();
+        Self { addr, tls: None, on_accept: Box::new(|_| OnAccept::Serve), reads: None }
     }
 }
 
@@ -239,6 +241,13 @@ impl ServerBuilder {
     /// Decides about each connection by its number, from 0, before anything is read. Default: serve all.
     pub fn on_accept(mut self, decide: impl Fn(usize) -> OnAccept + Send + Sync + 'static) -> Self {
         self.on_accept = Box::new(decide);
+        self
+    }
+
+    /// Reads requests `piece` bytes at a time, and pauses for this long after each; over TLS so many of the decrypted bytes,
+    /// after the handshake. Default: as they come.
+    pub fn reads_slowly(mut self, piece: usize, pause: Duration) -> Self {
+        self.reads = Some((piece, pause));
         self
     }
 
@@ -268,7 +277,7 @@ impl ServerBuilder {
     }
 
     fn launch(self, handler: Box<Handler>) -> Result<Server, Error> {
-        let Self { addr, tls, on_accept } = self;
+        let Self { addr, tls, on_accept, reads } = self;
         let failed = |error: io::Error| Error::invalid(format!("cannot serve on {addr}")).with_source(error);
         let listener = Arc::new(listen(addr).map_err(failed)?);
         let addr = listener.local_addr().map_err(failed)?;
@@ -276,6 +285,7 @@ impl ServerBuilder {
             handler,
             on_accept,
             tls,
+            reads,
             port: addr.port(),
             stopping: AtomicBool::new(false),
             state: Mutex::default(),
@@ -293,8 +303,12 @@ impl ServerBuilder {
 
 impl fmt::Debug for ServerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { addr, tls, on_accept: _ } = self;
-        f.debug_struct("ServerBuilder").field("addr", addr).field("tls", tls).finish_non_exhaustive()
+        let Self { addr, tls, on_accept: _, reads } = self;
+        f.debug_struct("ServerBuilder")
+            .field("addr", addr)
+            .field("tls", tls)
+            .field("reads", reads)
+            .finish_non_exhaustive()
     }
 }
 
@@ -314,6 +328,8 @@ pub(super) struct Shared {
     pub(super) handler: Box<Handler>,
     on_accept: Box<dyn Fn(usize) -> OnAccept + Send + Sync>,
     pub(super) tls: Option<TlsIdentity>,
+    /// How many bytes of a request are read at a time, and the pause after them.
+    pub(super) reads: Option<(usize, Duration)>,
     port: u16,
     stopping: AtomicBool,
     state: Mutex<State>,
@@ -344,6 +360,18 @@ impl Shared {
     fn wait(&self, max: Duration, done: impl Fn(&State) -> bool) -> bool {
         let waited = self.changed.wait_timeout_while(self.lock(), max, |state| !done(state));
         done(&waited.unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    fn stop(&self) {
+        let state = self.lock();
+        self.stopping.store(true, Ordering::SeqCst);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Blocks for this long, or until the server is dropped.
+    pub(super) fn pause(&self, time: Duration) {
+        self.wait(time, |_| self.is_stopping());
     }
 
     pub(super) fn is_stopping(&self) -> bool {

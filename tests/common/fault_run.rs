@@ -143,6 +143,7 @@ pub fn run(fault: &Fault, tls: bool, keys: Keys) -> Outcome {
             let how: OnAccept = *how;
             builder = builder.on_accept(move |_| how);
         }
+        Does::Read(piece, pause) => builder = builder.reads_slowly(*piece, *pause),
         Does::Refuse | Does::OtherScheme | Does::Untrusted => {}
     }
     let server = builder.scripted(scripts).expect("a server");

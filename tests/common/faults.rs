@@ -52,6 +52,8 @@ pub enum Does {
     /// The same to the second request, after a good answer to the first on the same connection.
     SecondAnswer(Script),
     Accept(OnAccept),
+    /// It reads the request so many bytes at a time, with this pause after each.
+    Read(usize, Duration),
     /// Nobody listens.
     Refuse,
     /// It speaks TLS where plain HTTP was asked for, and the other way round.
@@ -225,11 +227,14 @@ fn connections() -> Vec<Fault> {
     use ErrorKind::{Connect, Incomplete, Protocol, Refused};
     let accept =
         |name: &str, how, over, kind| fault(name, Does::Accept(how)).over(over).headless().ends(kind);
-    let mut big = fault("takes nothing of a big request", Does::Accept(OnAccept::Hang))
-        .over(Over::Plain)
-        .headless()
-        .times_out(Timer::Write);
-    big.prompt_bytes = 8 << 20;
+    let big = |name: &str, server, timer| {
+        let mut row = fault(name, server).headless().times_out(timer);
+        row.prompt_bytes = 8 << 20;
+        row
+    };
+    let hangs = || Does::Read(64, LONG);
+    let trickles = || Does::Read(1, TICK);
+    let reads = || Does::Read(4 << 10, TICK);
     vec![
         fault("nobody listens", Does::Refuse).headless().ends(Refused),
         fault("accepts, then silence", Does::Accept(OnAccept::Hang))
@@ -253,7 +258,13 @@ fn connections() -> Vec<Fault> {
             .over(Over::Tls)
             .headless()
             .ends(Connect),
-        big,
+        big("takes nothing of a big request", Does::Accept(OnAccept::Hang), Timer::Write).over(Over::Plain),
+        big("reads the beginning of a big request, no more", hangs(), Timer::Write),
+        big("the same, a nearer first token", hangs(), Timer::FirstToken),
+        big("the same, a nearer deadline", hangs(), Timer::Deadline),
+        big("reads a big request, a byte every 50 ms", trickles(), Timer::Write),
+        big("reads a big request, 4 KiB every 50 ms", reads(), Timer::FirstToken),
+        big("the same until the deadline", reads(), Timer::Deadline),
         answer("reads the request, then silence", Script::new().hang(LONG))
             .headless()
             .times_out(Timer::FirstToken),
