@@ -224,9 +224,11 @@ impl ApiClientBuilder {
             bearer.set_sensitive(true);
             map.insert(AUTHORIZATION, bearer);
         }
+        let http = http.timeouts(timeouts).limits(limits).build()?;
+        let wait_max = timeouts.before_first_token().map(|(_, limit)| limit);
         Ok(ApiClient(Arc::new(Inner {
-            http: http.timeouts(timeouts).limits(limits).build()?,
-            pool: ReaderPool::new(limits.streams_max, when_full),
+            pool: ReaderPool::new(limits.streams_max, when_full, wait_max, http.alarms()),
+            http,
             timeouts,
             limits,
             retry,

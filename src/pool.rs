@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::alarm::{Alarm, Alarms};
 use crate::config::WhenFull;
 use crate::error::{Error, ErrorKind, Limit};
 use crate::sync::{Condvar, Mutex, MutexGuard, thread};
@@ -25,14 +26,21 @@ type Job = Box<dyn FnOnce(&Seat<'_>) + Send>;
 /// A job's place on its thread.
 pub(crate) struct Seat<'a> {
     pool: &'a Inner,
+    late: bool,
     ending: Cell<bool>,
 }
 
 impl Seat<'_> {
+    /// The job has waited for its turn as long as it may and is not on a thread of the pool: it has to end without
+    /// waiting for anything.
+    pub(crate) fn is_late(&self) -> bool {
+        self.late
+    }
+
     /// What the job is for is over, it only tidies up. [`WhenFull::Fail`] does not count it any more: who has seen the end
     /// of a stream may ask for the next one.
     pub(crate) fn ending(&self) {
-        if !self.ending.replace(true) {
+        if !self.late && !self.ending.replace(true) {
             self.pool.lock().ending += 1;
         }
     }
@@ -50,12 +58,22 @@ struct Inner {
     changed: Condvar,
     threads_max: usize,
     when_full: WhenFull,
+    /// How long a job waits for its turn.
+    wait_max: Option<Duration>,
+    alarms: Arc<Alarms>,
+}
+
+struct Waiting {
+    ticket: Ticket,
+    job: Job,
+    /// Runs it when it has waited for too long. None if a thread is on its way.
+    _alarm: Option<Alarm>,
 }
 
 #[derive(Default)]
 struct State {
     /// Jobs that no thread has begun, in the order of asking.
-    waiting: VecDeque<(Ticket, Job)>,
+    waiting: VecDeque<Waiting>,
     threads: usize,
     /// Those of them that wait for a job.
     idle: usize,
@@ -66,10 +84,16 @@ struct State {
 }
 
 impl ReaderPool {
-    pub(crate) fn new(threads_max: usize, when_full: WhenFull) -> Self {
+    /// `wait_max`: how long a job waits for its turn, before it is run [late](Seat::is_late).
+    pub(crate) fn new(
+        threads_max: usize,
+        when_full: WhenFull,
+        wait_max: Option<Duration>,
+        alarms: Arc<Alarms>,
+    ) -> Self {
         let threads_max = threads_max.max(1);
         let (state, changed) = (Mutex::default(), Condvar::new());
-        Self(Arc::new(Inner { state, changed, threads_max, when_full }))
+        Self(Arc::new(Inner { state, changed, threads_max, when_full, wait_max, alarms }))
     }
 
     /// Hands `job` to a thread, an idle one if there is one; or has it wait for its turn, or refuses it, when as
@@ -78,6 +102,7 @@ impl ReaderPool {
         let mut state = self.0.lock();
         let ticket = Ticket(state.next_ticket);
         state.next_ticket += 1;
+        let mut alarm = None;
         if state.idle <= state.waiting.len() {
             if state.threads < self.0.threads_max {
                 if let Err(error) = self.0.start_thread(state.next_ticket) {
@@ -87,9 +112,11 @@ impl ReaderPool {
                 state.threads += 1;
             } else if self.0.when_full == WhenFull::Fail && state.idle + state.ending <= state.waiting.len() {
                 return Err(Error::limit(Limit::Streams, self.0.threads_max as u64));
+            } else {
+                alarm = self.0.set_alarm(ticket);
             }
         }
-        state.waiting.push_back((ticket, Box::new(job)));
+        state.waiting.push_back(Waiting { ticket, job: Box::new(job), _alarm: alarm });
         drop(state);
         self.0.changed.notify_one();
         Ok(ticket)
@@ -97,11 +124,7 @@ impl ReaderPool {
 
     /// Takes back a job that no thread has begun. False if one has.
     pub(crate) fn withdraw(&self, ticket: Ticket) -> bool {
-        let mut state = self.0.lock();
-        let place = state.waiting.iter().position(|(waiting, _)| *waiting == ticket);
-        let job = place.and_then(|place| state.waiting.remove(place));
-        drop(state);
-        job.is_some()
+        self.0.take(ticket).is_some()
     }
 }
 
@@ -124,13 +147,33 @@ impl Inner {
         thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || pool.work()).map(drop)
     }
 
+    fn take(&self, ticket: Ticket) -> Option<Waiting> {
+        let mut state = self.lock();
+        let place = state.waiting.iter().position(|waiting| waiting.ticket == ticket);
+        place.and_then(|place| state.waiting.remove(place))
+    }
+
+    /// Has the job run late if it still waits when its time is over.
+    fn set_alarm(self: &Arc<Self>, ticket: Ticket) -> Option<Alarm> {
+        let until = Instant::now().checked_add(self.wait_max?)?;
+        let pool = Arc::downgrade(self);
+        self.alarms.set(until, move || {
+            let Some(pool) = pool.upgrade() else { return };
+            let waiting = pool.take(ticket);
+            if let Some(Waiting { job, .. }) = waiting {
+                job(&Seat { pool: &pool, late: true, ending: Cell::new(false) });
+            }
+        })
+    }
+
     fn work(&self) {
         let mut state = self.lock();
         loop {
-            if let Some((_, job)) = state.waiting.pop_front() {
+            if let Some(Waiting { job, _alarm: alarm, .. }) = state.waiting.pop_front() {
                 drop(state);
+                drop(alarm);
                 // A panic is a bug; it must cost one stream, not the count of threads. The hook has printed it.
-                let seat = Seat { pool: self, ending: Cell::new(false) };
+                let seat = Seat { pool: self, late: false, ending: Cell::new(false) };
                 let _ = catch_unwind(AssertUnwindSafe(|| job(&seat)));
                 state = self.lock();
                 state.ending -= usize::from(seat.ending.get());
@@ -163,6 +206,11 @@ impl fmt::Debug for ReaderPool {
     }
 }
 
+#[cfg(test)]
+fn new_pool(threads_max: usize, when_full: WhenFull) -> ReaderPool {
+    ReaderPool::new(threads_max, when_full, None, Alarms::new())
+}
+
 #[cfg(all(test, shuttle))]
 mod model;
 
@@ -185,16 +233,16 @@ mod tests {
     }
 
     fn until(what: &str, within: Duration, mut done: impl FnMut() -> bool) {
-        let end = std::time::Instant::now() + within;
+        let end = Instant::now() + within;
         while !done() {
-            assert!(std::time::Instant::now() < end, "{what} did not happen");
+            assert!(Instant::now() < end, "{what} did not happen");
             thread::sleep(Duration::from_millis(1));
         }
     }
 
     #[test]
     fn jobs_over_the_bound_wait_in_order_and_threads_are_used_again() {
-        let pool = ReaderPool::new(2, WhenFull::Wait);
+        let pool = new_pool(2, WhenFull::Wait);
         let ((started, starts), (go, gate)) = (unbounded(), bounded(0));
         for name in 0..5 {
             pool.run(job(name, &started, &gate)).unwrap();
@@ -219,13 +267,13 @@ mod tests {
     #[test]
     fn a_full_pool_refuses_if_told_to_and_a_withdrawn_job_never_runs() {
         let ((started, starts), (go, gate)) = (unbounded(), bounded::<()>(0));
-        let refusing = ReaderPool::new(1, WhenFull::Fail);
+        let refusing = new_pool(1, WhenFull::Fail);
         refusing.run(job(0, &started, &gate)).unwrap();
         starts.recv_timeout(LONG).unwrap();
         let error = refusing.run(job(1, &started, &gate)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Limit(Limit::Streams));
 
-        let waiting = ReaderPool::new(1, WhenFull::Wait);
+        let waiting = new_pool(1, WhenFull::Wait);
         let first = waiting.run(job(2, &started, &gate)).unwrap();
         starts.recv_timeout(LONG).unwrap();
         let second = waiting.run(job(3, &started, &gate)).unwrap();
@@ -235,9 +283,37 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_waits_for_too_long_is_run_late_and_beside_the_others() {
+        let ((started, starts), (go, gate)) = (unbounded(), bounded::<()>(0));
+        let pool = ReaderPool::new(1, WhenFull::Wait, Some(Duration::from_millis(30)), Alarms::new());
+        pool.run(job(0, &started, &gate)).unwrap();
+        assert_eq!(starts.recv_timeout(LONG), Ok(0));
+        let (said, late) = unbounded();
+        for name in 1..4 {
+            let said = said.clone();
+            pool.run(move |seat| {
+                seat.ending();
+                said.send((name, seat.is_late())).unwrap();
+                // A bug in one costs no other.
+                std::panic::resume_unwind(Box::new("a bug"));
+            })
+            .unwrap();
+        }
+        for name in 1..4 {
+            assert_eq!(late.recv_timeout(LONG), Ok((name, true)));
+        }
+        // Those that get their turn are not late, however long they run.
+        assert_eq!(pool.0.lock().ending, 0);
+        drop(go);
+        let (done, finished) = bounded(1);
+        pool.run(move |seat| done.send(seat.is_late()).unwrap()).unwrap();
+        assert_eq!(finished.recv_timeout(LONG), Ok(false));
+    }
+
+    #[test]
     fn one_idle_thread_does_not_keep_a_second_job_waiting() {
         let ((started, starts), (go, gate)) = (unbounded(), bounded::<()>(0));
-        let pool = ReaderPool::new(2, WhenFull::Wait);
+        let pool = new_pool(2, WhenFull::Wait);
         pool.run(|_| {}).unwrap();
         until("an idle thread", LONG, || pool.0.lock().idle == 1);
         // Under the lock of neither: the second is asked for before the idle thread has taken the first.
@@ -249,13 +325,13 @@ mod tests {
         }
         drop(go);
         let (done, finished) = bounded(1);
-        ReaderPool::new(0, WhenFull::Wait).run(move |_| done.send(()).unwrap()).unwrap();
+        new_pool(0, WhenFull::Wait).run(move |_| done.send(()).unwrap()).unwrap();
         finished.recv_timeout(LONG).expect("zero is taken for one");
     }
 
     #[test]
     fn a_panicking_job_costs_nothing_but_itself() {
-        let pool = ReaderPool::new(1, WhenFull::Wait);
+        let pool = new_pool(1, WhenFull::Wait);
         pool.run(|_| std::panic::resume_unwind(Box::new("a bug"))).unwrap();
         let (done, finished) = bounded(1);
         pool.run(move |_| done.send(()).unwrap()).unwrap();

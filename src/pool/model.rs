@@ -39,7 +39,7 @@ impl Seen {
 /// Four jobs on one or two threads, some withdrawn, while time passes.
 fn jobs_withdrawals_and_the_end() {
     let (threads_max, jobs) = (1 + any(2), 4);
-    let pool = Arc::new(ReaderPool::new(threads_max, WhenFull::Wait));
+    let pool = Arc::new(new_pool(threads_max, WhenFull::Wait));
     let inner = pool.0.clone();
     let time = thread::spawn({
         let inner = inner.clone();
@@ -84,7 +84,7 @@ fn jobs_withdrawals_and_the_end() {
 
 /// Who has seen a job's end may hand in the next one, though the thread still tidies up.
 fn a_place_whose_end_was_seen_is_free() {
-    let pool = ReaderPool::new(1, WhenFull::Fail);
+    let pool = new_pool(1, WhenFull::Fail);
     let inner = pool.0.clone();
     let seen = Arc::new(Seen::default());
     for name in 0..3 {
@@ -111,9 +111,40 @@ fn a_place_whose_end_was_seen_is_free() {
     assert_eq!(inner.lock().ending, 0);
 }
 
+/// A thread that is busy until the end, and jobs that wait for it until their time is over, are withdrawn, or both.
+fn jobs_that_wait_for_too_long() {
+    let pool = Arc::new(ReaderPool::new(1, WhenFull::Wait, Some(Duration::ZERO), Alarms::new()));
+    let inner = pool.0.clone();
+    let (end, ended) = unbounded::<()>();
+    pool.run(move |_| assert!(ended.recv().is_err())).unwrap();
+    let late = Arc::new(StdMutex::new(Vec::new()));
+    let mut withdrawing = Vec::new();
+    for name in 0..3 {
+        let late = late.clone();
+        let ticket = pool.run(move |seat| late.lock().unwrap().push((name, seat.is_late()))).unwrap();
+        if any(2) == 0 {
+            let pool = pool.clone();
+            withdrawing.push((name, thread::spawn(move || pool.withdraw(ticket))));
+        }
+    }
+    let mut all: Vec<_> = withdrawing
+        .into_iter()
+        .filter_map(|(name, thread)| thread.join().unwrap().then_some((name, true)))
+        .collect();
+    // The thread is not there for them: their alarms must do.
+    until(|| late.lock().unwrap().len() + all.len() == 3);
+    all.extend_from_slice(&late.lock().unwrap());
+    all.sort_unstable();
+    assert_eq!(all, [(0, true), (1, true), (2, true)], "each ends once, late or withdrawn");
+    drop((end, pool));
+    until(|| inner.lock().threads == 0);
+    let state = inner.lock();
+    assert_eq!((state.idle, state.ending, state.waiting.len()), (0, 0, 0));
+}
+
 /// Two jobs of which the first ends with the second's help: both must run, however many threads are idle.
 fn two_jobs_that_need_each_other() {
-    let pool = ReaderPool::new(2, WhenFull::Wait);
+    let pool = new_pool(2, WhenFull::Wait);
     let inner = pool.0.clone();
     pool.run(|_| {}).unwrap();
     let (help, helped) = unbounded();
@@ -132,6 +163,13 @@ fn an_idle_thread_does_not_keep_a_second_job_waiting() {
 fn each_job_runs_once_or_is_withdrawn_once_and_all_threads_end() {
     check(Limits::Pass, jobs_withdrawals_and_the_end);
     check(Limits::NeverPass, jobs_withdrawals_and_the_end);
+}
+
+#[test]
+fn a_job_that_waits_for_too_long_is_run_late_once_or_was_withdrawn() {
+    // Their time is over from the beginning: when it rings is part of the schedule.
+    check(Limits::NeverPass, jobs_that_wait_for_too_long);
+    check(Limits::Pass, jobs_that_wait_for_too_long);
 }
 
 #[test]
