@@ -1145,6 +1145,35 @@ fn over_the_bound_a_stream_waits_its_turn_or_fails_and_can_be_cancelled_unsent()
 }
 
 #[test]
+fn a_stream_that_waits_for_its_turn_ends_with_its_timers() {
+    let short = ms(250);
+    for (name, deadline, first_token, ends) in [
+        ("deadline", Some(short), None, Timer::Deadline),
+        ("first token", None, Some(short), Timer::FirstToken),
+        ("both", Some(short), Some(short * 2), Timer::Deadline),
+        ("both, the other way round", Some(LONG), Some(short), Timer::FirstToken),
+    ] {
+        // The one thread stays with its connection's last bytes, which never come.
+        let server = Server::scripted([Script::tokens(HELLO).hang(LONG)]).unwrap();
+        let mut limits = Limits::default();
+        limits.streams_max = 1;
+        let set = timeouts(|t| (t.deadline, t.first_token, t.drain) = (deadline, first_token, LONG));
+        let client = client(&server).limits(limits).timeouts(set).build().unwrap();
+        assert!(matches!(run(&client).1, Last::Done), "{name}");
+        let waiting: Vec<_> = (0..3).map(|_| start(&client)).collect();
+        for (receiver, guard) in waiting {
+            let (tokens, last) = collect(&receiver);
+            let Last::Error(error) = last else { panic!("{name}: {last:?}") };
+            assert_eq!((error.kind(), tokens.len()), (ErrorKind::Timeout(ends), 0), "{name}");
+            let report = guard.join();
+            assert_eq!(report.ending, Ending::Failed, "{name}");
+            assert!(report.elapsed >= short, "{name}: {:?}", report.elapsed);
+        }
+        assert_eq!(server.requests().len(), 1, "{name}: they had their turn");
+    }
+}
+
+#[test]
 fn many_streams_can_be_selected_over() {
     let gate = Gate::new();
     let slow = Script::events::<&str>([]).wait_for(&gate).event("[DONE]");

@@ -12,7 +12,7 @@ use super::tally::Tally;
 use super::*;
 use crate::chunk::Completion;
 use crate::client::ApiClient;
-use crate::config::Limits as ClientLimits;
+use crate::config::{Limits as ClientLimits, Timeouts};
 use crate::http::slot::model::{Network, Socket};
 use crate::sync::channel::TryRecvError;
 use crate::sync::model::{Limits, any, check, until};
@@ -200,9 +200,13 @@ impl Played {
 
 /// One reader thread, one or two tokens in the channel.
 fn client() -> ApiClient {
+    client_with(Timeouts::default())
+}
+
+fn client_with(timeouts: Timeouts) -> ApiClient {
     let mut limits = ClientLimits::default();
     (limits.streams_max, limits.channel_tokens_max) = (1, 1 + any(2));
-    ApiClient::builder("http://model.test").limits(limits).build().unwrap()
+    ApiClient::builder("http://model.test").limits(limits).timeouts(timeouts).build().unwrap()
 }
 
 fn any_ways() -> Vec<Way> {
@@ -312,6 +316,33 @@ fn a_waiting_stream() {
     first.check(&report, Some(rest_now(&first_receiver)));
 }
 
+/// The one thread is busy: a stream that waits for it ends with its timer, which has passed from the beginning, or with a
+/// cancel, and never runs.
+fn a_waiting_stream_whose_time_is_over() {
+    let mut timeouts = Timeouts::default();
+    timeouts.first_token = Some(Duration::ZERO);
+    let client = client_with(timeouts);
+    let (first, first_receiver, first_guard) = Played::start(&client, &[Way::Silent]);
+    let (second, receiver, guard) = Played::start(&client, &any_ways());
+    let cancelling = (any(2) == 0).then(|| {
+        let (second, canceller) = (second.clone(), guard.canceller());
+        thread::spawn(move || second.cancel(&canceller))
+    });
+    let report = guard.join();
+    let is_late = report.error.as_ref().is_some_and(|e| e.kind() == ErrorKind::Timeout(Timer::FirstToken));
+    assert!(is_late || cancelling.is_some() && report.ending == Ending::Cancelled, "{report:?}");
+    let items = rest_now(&receiver);
+    assert_eq!(items.len(), usize::from(is_late));
+    if let Some(thread) = cancelling {
+        thread.join().unwrap();
+    }
+    assert_eq!(second.attempts.load(SeqCst), 0);
+    second.check(&report, Some(items));
+    first.cancel(&first_guard.canceller());
+    let report = first_guard.join();
+    first.check(&report, Some(rest_now(&first_receiver)));
+}
+
 /// The pause before a retry is endless, but for a cancel.
 fn a_pause_before_a_retry() {
     let client = client();
@@ -338,6 +369,12 @@ fn one_report_one_last_item_and_nobody_waits_for_ever() {
 fn a_stream_that_waits_for_a_thread_ends_with_its_cancel() {
     check(Limits::Pass, a_waiting_stream);
     check(Limits::NeverPass, a_waiting_stream);
+}
+
+#[test]
+fn a_stream_that_waits_for_a_thread_ends_once_with_its_timer_or_its_cancel() {
+    check(Limits::Pass, a_waiting_stream_whose_time_is_over);
+    check(Limits::NeverPass, a_waiting_stream_whose_time_is_over);
 }
 
 #[test]

@@ -57,10 +57,13 @@ impl Shared {
     ) {
         let mut tally = Tally::new(self.started, secrets);
         let mut sender = None;
-        let result = catch_unwind(AssertUnwindSafe(|| self.attempts(&mut tally, &mut sender, attempt)))
-            .unwrap_or_else(
-                |_| Err(Error::protocol("the reader thread panicked: a bug in tokenwire").into()),
-            );
+        let result = match self.client.timeouts.before_first_token() {
+            Some((timer, limit)) if seat.is_late() => Err(Error::timeout(timer, limit).into()),
+            _ => catch_unwind(AssertUnwindSafe(|| self.attempts(&mut tally, &mut sender, attempt)))
+                .unwrap_or_else(|_| {
+                    Err(Error::protocol("the reader thread panicked: a bug in tokenwire").into())
+                }),
+        };
         let settled = self.settle();
         seat.ending();
         // The stream failed before its head came, or it was cancelled and the sender is gone already.
