@@ -154,12 +154,18 @@ pub struct Limits {
     /// Streams at the same time, each on a reader thread of its own. What happens to one more is
     /// [`WhenFull`]. Default 256.
     pub streams_max: usize,
+    /// Connections kept open for a next request when theirs has ended, for 4 s; more are closed. 0 keeps none. Default 256.
+    pub idle_connections_max: usize,
 }
 
 /// Status line and headers of a response together, in bytes; more is
 /// [`Limit::ResponseHeadBytes`](crate::Limit::ResponseHeadBytes). Not settable: it stays a little under the size of
 /// the connection's input buffer, which ureq does not grow.
 pub const RESPONSE_HEAD_BYTES_MAX: usize = 15 << 10;
+
+/// Headers of a response; more is [`Limit::ResponseHeaders`](crate::Limit::ResponseHeaders). Not settable: ureq's parser has
+/// room for so many.
+pub const RESPONSE_HEADERS_MAX: usize = 128;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -176,6 +182,7 @@ impl Default for Limits {
             arguments_bytes_max: 16 << 20,
             turn_bytes_max: 64 << 20,
             streams_max: 256,
+            idle_connections_max: 256,
         }
     }
 }

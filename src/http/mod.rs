@@ -25,7 +25,7 @@ pub use response::HttpResponse;
 use slot::{CancelSlot, Wait};
 
 use crate::alarm::Alarms;
-use crate::config::{Limits, RESPONSE_HEAD_BYTES_MAX, Timeouts};
+use crate::config::{Limits, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX, Timeouts};
 use crate::error::{Error, ErrorKind, Limit, Timer};
 use crate::secrets::REDACTED;
 
@@ -116,6 +116,10 @@ impl HttpClientBuilder {
     ///
     /// [`InvalidInput`](ErrorKind::InvalidInput): no certificate in the PEM text, or a proxy URL that is none.
     pub fn build(self) -> Result<HttpClient, Error> {
+        self.build_with(resolver::CachingResolver::default())
+    }
+
+    fn build_with(self, resolver: resolver::CachingResolver) -> Result<HttpClient, Error> {
         let Self { timeouts, limits, timeout, ca_pem, proxy } = self;
         let timeouts = timeouts.bounded();
         let proxy = match proxy {
@@ -137,8 +141,8 @@ impl HttpClientBuilder {
             .input_buffer_size(BUFFER_BYTES)
             .output_buffer_size(BUFFER_BYTES)
             .max_response_header_size(RESPONSE_HEAD_BYTES_MAX)
-            .max_idle_connections(limits.streams_max)
-            .max_idle_connections_per_host(limits.streams_max)
+            .max_idle_connections(limits.idle_connections_max)
+            .max_idle_connections_per_host(limits.idle_connections_max)
             .max_idle_age(IDLE_AGE_MAX)
             .timeout_resolve(timeouts.connect)
             .timeout_connect(timeouts.connect)
@@ -146,7 +150,7 @@ impl HttpClientBuilder {
             .build();
         let alarms = Alarms::new();
         let connector = tap::TapConnector::new(alarms.clone());
-        let agent = Agent::with_parts(config, connector, resolver::CachingResolver::default());
+        let agent = Agent::with_parts(config, connector, resolver);
         Ok(HttpClient { agent, alarms, timeouts, limits, timeout })
     }
 }
@@ -378,9 +382,14 @@ fn fault(error: ureq::Error, slot: &CancelSlot, timeouts: &Timeouts) -> Error {
         ureq::Error::Timeout(reason) => timeout(reason, slot, timeouts),
         ureq::Error::Io(cause) => io_fault(cause, sent),
         ureq::Error::LargeResponseHeader(_, max) => Error::limit(Limit::ResponseHeadBytes, max as u64),
-        ureq::Error::Protocol(cause) if is_header_count(&cause) => {
-            Error::new(ErrorKind::Limit(Limit::ResponseHeaders), "limit passed: too many response headers")
-                .with_source(cause)
+        ureq::Error::Protocol(cause) if is_named(&cause, "TooManyHeaders") => {
+            Error::limit(Limit::ResponseHeaders, RESPONSE_HEADERS_MAX as u64).with_source(cause)
+        }
+        // One name for both, in ureq; the second is legal, if the line has a chunk extension.
+        ureq::Error::Protocol(cause) if is_named(&cause, "ChunkExpectedCrLf") => {
+            let what =
+                "a chunk of the response has no line end, or the line of its size is over 20 characters";
+            Error::protocol(what).with_source(cause)
         }
         // The end came inside HTTP's own framing.
         cause @ ureq::Error::BodyStalled => {
@@ -398,9 +407,9 @@ fn fault(error: ureq::Error, slot: &CancelSlot, timeouts: &Timeouts) -> Error {
     }
 }
 
-fn is_header_count(error: &impl fmt::Debug) -> bool {
-    // The variant belongs to a crate that ureq does not re-export whole; its name is the only handle.
-    format!("{error:?}").contains("TooManyHeaders")
+fn is_named(error: &impl fmt::Debug, name: &str) -> bool {
+    // The variants belong to a crate that ureq does not re-export whole; a name is the only handle.
+    format!("{error:?}").contains(name)
 }
 
 fn timeout(reason: Timeout, slot: &CancelSlot, timeouts: &Timeouts) -> Error {

@@ -33,6 +33,8 @@ struct State {
     sent: bool,
     /// That connection had served an earlier request.
     reused: bool,
+    /// When the request, or the attempt, began.
+    began: Instant,
     wait: Option<Wait>,
     /// The wait ends before every timer of ureq's own: a timeout is its.
     wait_is_nearest: bool,
@@ -92,6 +94,7 @@ impl CancelSlot {
                 socket: None,
                 sent: false,
                 reused: false,
+                began: Instant::now(),
                 wait: None,
                 wait_is_nearest: false,
             }),
@@ -168,6 +171,12 @@ impl CancelSlot {
     pub(crate) fn begin(&self, wait: Option<Wait>) {
         let mut state = self.lock();
         (state.sent, state.reused, state.wait) = (false, false, wait);
+        state.began = Instant::now();
+    }
+
+    /// When the request, or this attempt at it, began.
+    pub(crate) fn began(&self) -> Instant {
+        self.lock().began
     }
 
     /// The request is about to go out; `reused`: on a connection that served an earlier one.

@@ -114,6 +114,15 @@ pub(super) fn cut(timeout: NextTimeout, slot: Option<&CancelSlot>) -> Result<Nex
     if timeout.after.is_zero() { Err(Error::Timeout(timeout.reason)) } else { Ok(timeout) }
 }
 
+/// The time for the connection less what the name lookup took: ureq starts the timer anew after it.
+fn since_lookup(details: &ConnectionDetails<'_>, slot: Option<&CancelSlot>) -> NextTimeout {
+    let mut timeout = details.timeout;
+    if let (Some(limit), Some(slot)) = (details.config.timeouts().connect, slot) {
+        timeout.after = timeout.after.min(limit.saturating_sub(slot.began().elapsed()).into());
+    }
+    timeout
+}
+
 #[derive(Debug)]
 pub(super) struct TapConnector {
     inner: DefaultConnector,
@@ -154,7 +163,7 @@ impl Connector<()> for TapConnector {
             config: details.config,
             request_level: details.request_level,
             now: details.now,
-            timeout: cut(details.timeout, slot.as_deref())?,
+            timeout: cut(since_lookup(details, slot.as_deref()), slot.as_deref())?,
             current_time: details.current_time.clone(),
             run_connector: details.run_connector.clone(),
             register_shutdown: Arc::new(register),

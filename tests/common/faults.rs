@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokenwire::testing::{Cut, Framing, OnAccept, Script};
-use tokenwire::{ErrorKind, Limit, Timer, TokenId};
+use tokenwire::{ErrorKind, Limit, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX, Timer, TokenId};
 
 /// What the model says: a character of two bytes and an id without text are in it.
 pub const TOKENS: [(TokenId, &str); 4] = [(9707, "Hello"), (1879, " wörld"), (0, ""), (13, ".")];
@@ -279,8 +279,16 @@ fn heads() -> Vec<Fault> {
     use ErrorKind::{Incomplete, Protocol};
     let in_a_header = end_of(&good(), b"Content-Ty");
     let no_http = |name: &str, bytes: &str| answer(name, Script::raw(bytes)).headless().ends(Protocol);
-    let head_limit = |name: &str, headers: String, limit| {
-        answer(name, raw(&headers, "")).headless().ends(ErrorKind::Limit(limit))
+    let one = http_chunk(&format!("data: {}\n\ndata: [DONE]\n\n", token(0))) + "0\r\n\r\n";
+    // The answer brings three headers by itself; these are further ones.
+    let head = |more: &str| raw(&format!("{more}{CHUNKED}"), &one);
+    let headers = |count: usize| head(&"X: y\r\n".repeat(count - 3));
+    let head_bytes = |bytes: usize| {
+        let rest = head("X: \r\n").wire().len() - one.len();
+        head(&format!("X: {}\r\n", "y".repeat(bytes - rest)))
+    };
+    let over = |name: &str, script, limit: Limit| {
+        answer(name, script).headless().ends(ErrorKind::Limit(limit)).says(limit.as_str())
     };
     vec![
         answer("head, a byte every 50 ms", good().slowly(1, TICK)).headless().times_out(Timer::FirstToken),
@@ -289,8 +297,12 @@ fn heads() -> Vec<Fault> {
         answer("silence inside a header", good().cut_at(in_a_header, Cut::Hang))
             .headless()
             .times_out(Timer::FirstToken),
-        head_limit("head of 40 KB", format!("X: {}", "y".repeat(40_000)), Limit::ResponseHeadBytes),
-        head_limit("300 headers", "X: y\r\n".repeat(299) + "X: y", Limit::ResponseHeaders),
+        answer("head of 15 KiB", head_bytes(RESPONSE_HEAD_BYTES_MAX)).tokens(1),
+        over("head of 15 KiB and a byte", head_bytes(RESPONSE_HEAD_BYTES_MAX + 1), Limit::ResponseHeadBytes),
+        over("head of 40 KB", head_bytes(40_000), Limit::ResponseHeadBytes),
+        answer("128 headers", headers(RESPONSE_HEADERS_MAX)).tokens(1),
+        over("129 headers", headers(RESPONSE_HEADERS_MAX + 1), Limit::ResponseHeaders),
+        over("300 headers", headers(300), Limit::ResponseHeaders),
         no_http("no HTTP at all", "SSH-2.0-OpenSSH_9.6\r\n\r\n"),
         no_http("a status that is no number", "HTTP/1.1 OK 200\r\n\r\n"),
         answer(
@@ -417,7 +429,19 @@ fn framings() -> Vec<Fault> {
         answer("a byte at a time", good().slowly(1, Duration::ZERO)).tokens(4),
         answer("chunk size that is no number", after_one("zz\r\n")).tokens(1).ends(Protocol),
         answer("chunk size beyond 64 bits", after_one("fffffffffffffffff\r\nx")).tokens(1).ends(Protocol),
-        answer("chunk without its line end", after_one("3\r\n: hello\r\n")).tokens(1).ends(Protocol),
+        answer("chunk without its line end", after_one("3\r\n: hello\r\n"))
+            .tokens(1)
+            .ends(Protocol)
+            .says("no line end"),
+        answer("chunk with an extension", after_one("e;name=value\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"))
+            .tokens(1),
+        answer(
+            "chunk with an extension, size and it over 20 characters",
+            after_one("e;name=a-longer-value\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"),
+        )
+        .tokens(1)
+        .ends(Protocol)
+        .says("over 20 characters"),
         answer(
             "chunk size, a digit every 50 ms",
             raw(CHUNKED, &one).write_slowly("0".repeat(15), 1, TICK).hang(LONG),
