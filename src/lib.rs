@@ -100,7 +100,9 @@
 //! Keys (the API key, and the values of headers that a client or a request was given): never, at no level, in no error,
 //! `Debug` output or recording, also where a server sends them back. ureq and rustls log too, under targets of their own. They
 //! never have the keys, but ureq prints all bytes of the traffic at trace, and some headers of a response at debug as
-//! they came: what a server sends back stands there.
+//! they came: what a server sends back stands there, a key that it echoes too. This crate cannot take it out. Filter the
+//! target `ureq` (which is also the beginning of `ureq_proto`) to warn, as in `RUST_LOG=trace,ureq=warn`; the `tokenwire`
+//! program does unless it is told otherwise.
 //!
 //! # Not yet
 //!

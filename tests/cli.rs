@@ -515,7 +515,10 @@ fn a_wrong_key_is_an_error_that_does_not_show_it() {
     })
     .unwrap();
     let url = server.url();
-    for verbose in ["", "trace"] {
+    // What ureq logs of an answer, in rows of 16 bytes, is there for those who name it.
+    for (verbose, ureq) in
+        [("", false), ("trace", false), ("tokenwire=trace", false), ("trace,ureq=trace", true)]
+    {
         let args =
             ["stream", "--base-url", &url, "--prompt", "Hi", "--json", "--api-key-env", "KEY_VARIABLE"];
         let ran = ended(program(&args).env("RUST_LOG", verbose).spawn().unwrap());
@@ -528,6 +531,7 @@ fn a_wrong_key_is_an_error_that_does_not_show_it() {
         assert!(ran.out.contains("Unauthorized") && !ran.out.contains(KEY), "{}", ran.out);
         assert!(ran.err.contains("Unauthorized") && !ran.err.contains(KEY), "{}", ran.err);
         assert_eq!(verbose.is_empty(), !ran.err.contains("DEBUG"), "{}", ran.err);
+        assert_eq!(ran.err.contains(" ureq"), ureq, "{verbose}: {}", ran.err);
     }
     let ran = ended(
         program(&["stream", "--base-url", &url, "--prompt", "Hi", "--api-key-env", "KEY_VARIABLE", "-v"])

@@ -1046,6 +1046,64 @@ fn a_cancel_after_the_end_spares_the_connection() {
 }
 
 #[test]
+fn the_drain_of_a_connection_is_bounded_in_time_and_in_bytes() {
+    let short = |t: &mut Timeouts| t.drain = ms(200);
+    let long = |t: &mut Timeouts| t.drain = LONG * 2;
+    let never = |t: &mut Timeouts| t.drain = Duration::ZERO;
+    let good = || Script::tokens(HELLO);
+    // (what follows the end, the limit, whether the connection is used again)
+    let cases: [(&str, Script, &dyn Fn(&mut Timeouts), bool); 6] = [
+        ("nothing", good(), &short, true),
+        ("some bytes", good().write(vec![b'x'; 4000]), &short, true),
+        ("more bytes than are taken", good().write(vec![b'x'; 40_000]), &long, false),
+        ("bytes without end", good().repeat("x", u64::MAX, Duration::ZERO), &long, false),
+        ("silence", good().hang(LONG), &short, false),
+        ("nothing, and no time for it", good().pause(ms(20)), &never, false),
+    ];
+    for (name, script, limit, reused) in cases {
+        let server = Server::scripted([script, Script::tokens(HELLO)]).unwrap();
+        let mut limits = Limits::default();
+        // With one thread the second stream begins after the first one's drain.
+        limits.streams_max = 1;
+        let client = client(&server).limits(limits).timeouts(timeouts(limit)).build().unwrap();
+        let began = Instant::now();
+        for n in 0..2 {
+            let (tokens, last, report) = run(&client);
+            assert!(matches!(last, Last::Done), "{name}: {last:?}");
+            assert_eq!((tokens, report.connection_reused), (hello(), reused && n > 0), "{name}");
+        }
+        assert!(began.elapsed() < LONG, "{name}: waits for what never ends");
+    }
+}
+
+#[test]
+fn so_many_idle_connections_are_kept() {
+    for (kept, streams) in [(0, 1), (2, 6), (6, 6)] {
+        let gate = Gate::new();
+        let server = Server::scripted([Script::events::<&str>([]).wait_for(&gate).event("[DONE]")]).unwrap();
+        let mut limits = Limits::default();
+        limits.idle_connections_max = kept;
+        // Idle ones are closed for their number, not for a drain that was too short.
+        let set = timeouts(|t| t.drain = LONG);
+        let client = client(&server).limits(limits).timeouts(set).build().unwrap();
+        let running: Vec<_> = (0..streams).map(|_| start(&client)).collect();
+        assert!(server.wait_for_requests(streams, LONG));
+        gate.open();
+        for (receiver, _guard) in &running {
+            assert!(matches!(collect(receiver), (_, Last::Done)));
+        }
+        assert!(server.wait_for_open_connections(kept, LONG), "{kept} of {streams}");
+        assert_eq!(server.connections(), streams);
+        if kept == streams {
+            // And no fewer.
+            thread::sleep(ms(50));
+            assert_eq!(server.open_connections(), kept);
+        }
+        assert_eq!(run(&client).2.connection_reused, kept > 0, "{kept} of {streams}");
+    }
+}
+
+#[test]
 fn the_servers_name_for_the_request_is_told_and_its_header_goes_first() {
     let event =
         r#"{"id":"cmpl-body","choices":[{"index":0,"text":"a","token_ids":[1],"finish_reason":"stop"}]}"#;

@@ -264,3 +264,90 @@ impl fmt::Debug for TapTransport {
         f.debug_tuple("TapTransport").field(&self.inner).finish()
     }
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use crossbeam_channel::{Receiver, Sender, bounded};
+    use ureq::unversioned::transport::LazyBuffers;
+
+    use super::super::slot::Wait;
+    use super::*;
+    use crate::Timer;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// A socket whose writes take a part again and again, so that their own timer never passes: only a shutdown ends one.
+    struct Trickle {
+        buffers: LazyBuffers,
+        shut: Receiver<()>,
+    }
+
+    struct Shut(Sender<()>);
+
+    impl ShutdownHandle for Shut {
+        fn shutdown(&self) {
+            let _ = self.0.try_send(());
+        }
+    }
+
+    impl fmt::Debug for Trickle {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Trickle")
+        }
+    }
+
+    impl Transport for Trickle {
+        fn buffers(&mut self) -> &mut dyn Buffers {
+            &mut self.buffers
+        }
+
+        fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
+            // A write of nothing goes through.
+            if amount > 0 {
+                self.shut.recv_timeout(LONG).expect("the write waits for ever");
+                return Err(Error::Io(io::ErrorKind::BrokenPipe.into()));
+            }
+            Ok(())
+        }
+
+        fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
+            Ok(false)
+        }
+
+        fn is_open(&mut self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_write_that_makes_progress_but_no_end_is_ended_by_the_nearest_timer() {
+        let short = Some(Duration::from_millis(30));
+        for (name, after, per_write, wait, ends) in [
+            ("write", None, short, None, Timeout::PerWrite),
+            ("write, before the stream's", None, short, Some(LONG * 9), Timeout::PerWrite),
+            ("the stream's", None, Some(LONG * 9), short, Timeout::PerRead),
+            ("the stream's alone", None, None, short, Timeout::PerRead),
+            ("the call's", short, Some(LONG * 9), Some(LONG * 9), Timeout::SendBody),
+        ] {
+            let (shutting, shut) = bounded(1);
+            let handle = Arc::new(Shut(shutting));
+            let socket: Weak<dyn ShutdownHandle> = Arc::<Shut>::downgrade(&handle);
+            let inner = Box::new(Trickle { buffers: LazyBuffers::new(100, 100), shut });
+            let alarms = Alarms::new();
+            let mut tap = TapTransport { inner, socket: Some(socket), alarms, slot: None, used: false };
+            let slot = CancelSlot::new();
+            slot.begin(wait.map(|limit| Wait::since(Instant::now(), limit, Timer::Deadline)));
+            let mut timeout = NextTimeout { reason: Timeout::SendBody, ..NextTimeout::default() };
+            timeout.after = after.unwrap_or(LONG * 99).into();
+            timeout.per_write = per_write.map(Into::into);
+            with_slot(&slot, Vec::new(), || {
+                // One that is in time leaves nothing behind that could hurt the next.
+                assert!(tap.transmit_output(0, timeout).is_ok(), "{name}");
+                match tap.transmit_output(50, timeout) {
+                    Err(Error::Timeout(reason)) => assert_eq!(reason, ends, "{name}"),
+                    other => panic!("{name}: {other:?}"),
+                }
+            });
+        }
+    }
+}

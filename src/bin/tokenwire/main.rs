@@ -33,7 +33,8 @@ use crate::output::{note_error, with_causes};
 #[command(after_help = "Try it with no server at all:\n  tokenwire chat")]
 struct Cli {
     /// Log to standard error: -v counts, timings and status, -vv also text of prompts and answers; never the
-    /// API key. RUST_LOG says it in full.
+    /// API key. RUST_LOG says it in full; the HTTP library's own lines, in which a server's answer stands as it
+    /// came, only if it names `ureq`.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
     #[command(subcommand)]
@@ -128,7 +129,10 @@ fn main() -> ExitCode {
 
 fn start_log(verbose: u8) {
     let mut log = env_logger::Builder::new();
-    log.filter_level(log::LevelFilter::Warn).parse_default_env();
+    // ureq and ureq-proto log what a server sends as it comes, a key that it echoes too: only who names them gets that.
+    log.filter_level(log::LevelFilter::Warn)
+        .filter_module("ureq", log::LevelFilter::Warn)
+        .parse_default_env();
     match verbose {
         0 => {}
         // Only this program's words: the HTTP client below has hundreds of lines of its own.
