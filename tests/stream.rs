@@ -1047,25 +1047,24 @@ fn a_cancel_after_the_end_spares_the_connection() {
 
 #[test]
 fn the_drain_of_a_connection_is_bounded_in_time_and_in_bytes() {
-    let short = |t: &mut Timeouts| t.drain = ms(200);
-    let long = |t: &mut Timeouts| t.drain = LONG * 2;
-    let never = |t: &mut Timeouts| t.drain = Duration::ZERO;
+    let (short, long) = (ms(200), LONG * 2);
     let good = || Script::tokens(HELLO);
     // (what follows the end, the limit, whether the connection is used again)
-    let cases: [(&str, Script, &dyn Fn(&mut Timeouts), bool); 6] = [
-        ("nothing", good(), &short, true),
-        ("some bytes", good().write(vec![b'x'; 4000]), &short, true),
-        ("more bytes than are taken", good().write(vec![b'x'; 40_000]), &long, false),
-        ("bytes without end", good().repeat("x", u64::MAX, Duration::ZERO), &long, false),
-        ("silence", good().hang(LONG), &short, false),
-        ("nothing, and no time for it", good().pause(ms(20)), &never, false),
+    let cases = [
+        ("nothing", good(), short, true),
+        ("some bytes", good().write(vec![b'x'; 4000]), short, true),
+        ("more bytes than are taken", good().write(vec![b'x'; 40_000]), long, false),
+        ("bytes without end", good().repeat("x", u64::MAX, Duration::ZERO), long, false),
+        ("silence", good().hang(LONG), short, false),
+        ("nothing, and no time for it", good().pause(ms(20)), Duration::ZERO, false),
     ];
     for (name, script, limit, reused) in cases {
         let server = Server::scripted([script, Script::tokens(HELLO)]).unwrap();
         let mut limits = Limits::default();
         // With one thread the second stream begins after the first one's drain.
         limits.streams_max = 1;
-        let client = client(&server).limits(limits).timeouts(timeouts(limit)).build().unwrap();
+        let set = timeouts(|t| t.drain = limit);
+        let client = client(&server).limits(limits).timeouts(set).build().unwrap();
         let began = Instant::now();
         for n in 0..2 {
             let (tokens, last, report) = run(&client);
