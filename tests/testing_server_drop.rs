@@ -133,6 +133,25 @@ fn drop_ends_every_connection_and_leaves_no_thread() {
 }
 
 #[test]
+fn a_server_that_reads_slowly_reads_all_and_its_drop_waits_for_no_pause() {
+    let _alone = alone();
+    for (piece, pause, served) in
+        [(1, Duration::ZERO, true), (0, Duration::ZERO, true), (1, LONG * 100, false)]
+    {
+        let server = Server::builder().reads_slowly(piece, pause).scripted([events()]).unwrap();
+        let mut client = ask(&server);
+        if served {
+            expect(&mut client, &events().wire());
+        } else {
+            expect_threads(2);
+            assert!(server.requests().is_empty(), "it has read on");
+        }
+        drop_within(server, LONG);
+        expect_threads(0);
+    }
+}
+
+#[test]
 fn a_thousand_connections_at_once_are_served_and_their_threads_end() {
     let _alone = alone();
     let server = Server::scripted([events().hang(Duration::MAX)]).unwrap();
