@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Mutex as StdMutex, Weak};
+use std::time::Duration;
 
 use ureq::unversioned::transport::ShutdownHandle;
 
@@ -13,6 +14,7 @@ use super::*;
 use crate::chunk::Completion;
 use crate::client::ApiClient;
 use crate::config::{Limits as ClientLimits, Timeouts};
+use crate::error::{ErrorKind, Timer};
 use crate::http::slot::model::{Network, Socket};
 use crate::sync::channel::TryRecvError;
 use crate::sync::model::{Limits, any, check, until};
