@@ -82,6 +82,9 @@ impl fmt::Debug for Redacted {
 
 impl ApiClientBuilder {
     /// The key, sent as `Authorization: Bearer`. Spaces and line ends around it are removed. Default none.
+    ///
+    /// Where a server sends it back, it is taken out of errors, logs, reports and recordings, if it has at least 8
+    /// characters: a shorter one (`EMPTY`, for a server that wants none) would be found in words that mean something else.
     #[must_use]
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(Redacted(key.into()));
@@ -111,7 +114,8 @@ impl ApiClientBuilder {
         self
     }
 
-    /// A header for every request: a router's affinity key, a trace. Its value is treated like a credential.
+    /// A header for every request: a router's affinity key, a trace. Its value is treated like a credential: it is shown
+    /// nowhere, and from 8 characters on also not where a server sends it back.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), Redacted(value.into())));

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use ureq::http::HeaderMap;
 use ureq::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
@@ -15,8 +16,9 @@ const WORD_CHARS_MAX: usize = 256;
 pub(crate) const REDACTED: &str = "[redacted]";
 /// So much of a credential's beginning may show where a text was cut: `sk-`, which is in every key.
 const SHOWN_MAX: usize = 3;
-/// What is shorter is not looked for: the `x` or `EMPTY` that is given to a server which wants no key would be found
-/// in places where it means something else.
+/// What is shorter is not looked for: the `x` or `EMPTY` that is given to a server which wants no key, or a header's `1`,
+/// would be found in places where it means something else, in the tokens' ids first of all. Nobody takes so short a word
+/// for a secret. [`ApiClientBuilder::api_key`](crate::ApiClientBuilder::api_key) says so.
 const CHARS_MIN: usize = 8;
 
 /// The credentials that a request is sent with.
@@ -64,10 +66,7 @@ impl Secrets {
         let whole = pieces.concat();
         let mut found = Vec::new();
         for secret in self.0.iter().map(|secret| secret.as_bytes()) {
-            found.extend(memchr::memmem::find_iter(&whole, secret).map(|at| at..at + secret.len()));
-            // The bytes may end inside of it.
-            let cut = (SHOWN_MAX + 1..secret.len()).rev().find(|len| whole.ends_with(&secret[..*len]));
-            found.extend(cut.map(|len| whole.len() - len..whole.len()));
+            found.extend(places(secret, &whole));
         }
         let mut begins = 0;
         for piece in pieces {
@@ -84,15 +83,78 @@ impl Secrets {
 /// `text` without `secret`, also without its beginning at the end of the text and where the text was cut; `None` if it is not in
 /// it.
 pub(crate) fn redact(secret: &str, text: &str) -> Option<String> {
-    let clean = text.replace(secret, REDACTED);
-    let uncut = |piece: &str| {
-        let len = (SHOWN_MAX + 1..secret.len()).rev().find(|len| piece.ends_with(&secret[..*len]))?;
-        Some(piece[..piece.len() - len].to_owned() + REDACTED)
-    };
-    let pieces: Vec<String> =
-        clean.split('…').map(|piece| uncut(piece).unwrap_or_else(|| piece.to_owned())).collect();
-    let clean = pieces.join("…");
-    (clean != text).then_some(clean)
+    let mut out = String::new();
+    for (n, piece) in text.split('…').enumerate() {
+        if n > 0 {
+            out.push('…');
+        }
+        let mut from = 0;
+        for found in places(secret.as_bytes(), piece.as_bytes()) {
+            // Both ends are ASCII characters, or the piece's end.
+            out.push_str(&piece[from..found.start]);
+            out.push_str(REDACTED);
+            from = found.end;
+        }
+        out.push_str(&piece[from..]);
+    }
+    (out != text).then_some(out)
+}
+
+/// Where `secret` is in `text`, as it is or with some of its characters escaped as in JSON, and where the text ends inside
+/// of it.
+fn places(secret: &[u8], text: &[u8]) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let Some(first) = secret.first() else { return found };
+    let mut from = 0;
+    while let Some(at) = memchr::memchr2(*first, b'\\', &text[from..]).map(|at| from + at) {
+        let rest = &text[at..];
+        // A backslash of the secret's own can stand there as it is, or escaped.
+        let len = length_at(secret, rest, literal).or_else(|| length_at(secret, rest, in_json));
+        found.extend(len.map(|len| at..at + len));
+        from = at + len.unwrap_or(1);
+    }
+    found
+}
+
+/// How much of `text` the secret takes at its beginning: whole, or up to the text's end.
+fn length_at(secret: &[u8], text: &[u8], read: fn(&[u8]) -> Read) -> Option<usize> {
+    let mut at = 0;
+    for (n, byte) in secret.iter().enumerate() {
+        match read(&text[at..]) {
+            Read::Byte(read, len) if read == *byte => at += len,
+            Read::Cut if n > SHOWN_MAX => return Some(text.len()),
+            _ => return None,
+        }
+    }
+    Some(at)
+}
+
+/// What a text begins with.
+enum Read {
+    /// This byte, which is written with so many.
+    Byte(u8, usize),
+    /// The text ends before that is told.
+    Cut,
+}
+
+fn literal(text: &[u8]) -> Read {
+    text.first().map_or(Read::Cut, |byte| Read::Byte(*byte, 1))
+}
+
+/// What is escaped differs: some write `/` as `\/`, some `<` and `-` as `\u003c` and `\u002d`.
+fn in_json(text: &[u8]) -> Read {
+    match text {
+        [] | [b'\\'] => Read::Cut,
+        [b'\\', b'u', digits @ ..] => {
+            let Some(digits) = digits.get(..4) else { return Read::Cut };
+            let code = std::str::from_utf8(digits).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok());
+            // What is no ASCII is in no credential.
+            Read::Byte(code.unwrap_or(u8::MAX), 6)
+        }
+        [b'\\', b't', ..] => Read::Byte(b'\t', 2),
+        [b'\\', byte, ..] => Read::Byte(*byte, 2),
+        [byte, ..] => Read::Byte(*byte, 1),
+    }
 }
 
 impl fmt::Debug for Secrets {
@@ -107,9 +169,12 @@ mod tests {
 
     fn secrets() -> Secrets {
         let mut headers = HeaderMap::new();
-        for (name, value) in
-            [("authorization", "Bearer sk-canary"), ("x-api-key", "hk-feather"), ("x-a", "short")]
-        {
+        for (name, value) in [
+            ("authorization", "Bearer sk-canary"),
+            ("x-api-key", "hk-feather"),
+            ("x-quoted", r#"q"uo\te/d"#),
+            ("x-a", "short"),
+        ] {
             let (name, value) = crate::http::header(name, value).unwrap();
             headers.insert(name, value);
         }
@@ -126,6 +191,16 @@ mod tests {
             ("but \"text/sk-can…\": hk-feat…", "but \"text/[redacted]…\": [redacted]…"),
             ("ends in sk-", "ends in sk-"),
             ("short and not-secret", "short and not-secret"),
+            // As JSON of different writers has it, whole and cut in an escape.
+            (r#"{"key":"sk\u002dcanary"}"#, r#"{"key":"[redacted]"}"#),
+            (r#"{"key":"\u0073k-canar\u0079"}"#, r#"{"key":"[redacted]"}"#),
+            (r#"{"key":"q\"uo\\te\/d"}"#, r#"{"key":"[redacted]"}"#),
+            (r#"{"key":"q\"uo\\te/d"}"#, r#"{"key":"[redacted]"}"#),
+            (r#"{"key":"q\u0022uo\u005Cte\u002fd"}"#, r#"{"key":"[redacted]"}"#),
+            (r#"q"uo\te/d as it is"#, "[redacted] as it is"),
+            (r#"{"key":"q\"uo\"#, r#"{"key":"[redacted]"#),
+            (r#"{"key":"q\"uo\u00…"#, r#"{"key":"[redacted]…"#),
+            (r#"{"text":"ask-\u2014 \u00"#, r#"{"text":"ask-\u2014 \u00"#),
         ] {
             assert_eq!(secrets().redact(text), clean);
         }
@@ -140,6 +215,24 @@ mod tests {
             let (front, back) = bytes.split_at_mut(cut);
             secrets().mask(&mut [front, back]);
             assert_eq!(&bytes, b"a ********* b ********** c *******", "cut at {cut}");
+        }
+    }
+    /// The escapes of every character that a credential can have, each by itself and all of them together.
+    #[test]
+    fn a_credential_of_any_characters_is_found_however_json_has_it() {
+        let all: String = (b'!'..=b'~').map(char::from).collect();
+        let by_serde = |text: &str| serde_json::to_string(text).unwrap();
+        let by_number = |text: &str| text.bytes().map(|byte| format!("\\u{byte:04x}")).collect::<String>();
+        for secret in [all.clone(), all.chars().rev().collect(), r#"\"\\"/\"\"#.to_owned()] {
+            for shown in
+                [secret.clone(), by_serde(&secret), by_serde(&secret).replace('/', "\\/"), by_number(&secret)]
+            {
+                let clean = redact(&secret, &format!("a {shown} b")).unwrap();
+                assert_eq!(clean.replace('"', ""), format!("a {REDACTED} b"), "{shown}");
+                let mut bytes = shown.clone().into_bytes();
+                Secrets(vec![secret.as_str().into()]).mask(&mut [&mut bytes]);
+                assert!(bytes.iter().all(|byte| matches!(byte, b'*' | b'"')), "{shown}");
+            }
         }
     }
 }

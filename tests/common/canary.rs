@@ -9,13 +9,15 @@ const PART_CHARS: usize = 10;
 /// How much of a hex dump is kept to look for a key in: more than any key has.
 const DUMP_BYTES: usize = 128;
 
-/// Everything by which `key` could be known: itself, its beginning and its end, in base64 and
-/// percent-encoded.
+/// Everything by which `key` could be known: itself, its beginning and its end, in base64, percent-encoded and escaped in
+/// JSON.
 pub fn forms(key: &str) -> Vec<String> {
     let (front, back) = (&key[..PART_CHARS], &key[key.len() - PART_CHARS..]);
     let escaped = key.replace('/', "%2F").replace('+', "%2B");
     let mut forms =
         vec![front.to_owned(), back.to_owned(), escaped.to_lowercase(), escaped, key.replace('/', "\\/")];
+    let by_serde = serde_json::Value::from(front).to_string();
+    forms.extend([by_serde[1..by_serde.len() - 1].to_owned(), in_numbers(front), in_numbers(back)]);
     // As a part of something longer, a key can begin at each of three places in a group. What its neighbours
     // decide is left out.
     for before in 0..3 {
@@ -24,6 +26,11 @@ pub fn forms(key: &str) -> Vec<String> {
         forms.push(forms[forms.len() - 1].replace('/', "_").replace('+', "-"));
     }
     forms
+}
+
+/// Every character as JSON can escape it.
+pub fn in_numbers(text: &str) -> String {
+    text.bytes().map(|byte| format!("\\u{byte:04x}")).collect()
 }
 
 /// The places of `text` where a form of one of `keys` is.

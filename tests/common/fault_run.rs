@@ -29,7 +29,7 @@ pub const KEYS: Keys =
     Keys { api: "sk-CanaryBird0/aB+9zKeyOfTheMatrix", header: "hk-YellowFeather7/qW+3inTheHeader" };
 /// Of the clients whose servers show what they were sent.
 pub const ECHOED: Keys =
-    Keys { api: "sk-ParrotTalks4/cD+8zSaysItAgain", header: "hk-GreyWing5/eF+2SaysItAgain" };
+    Keys { api: "sk-ParrotTalks4/cD+8zSaysItAgain", header: r#"hk-Grey"W\ng5/eF+2SaysItAgain"# };
 /// Rows that run at the same time: most only wait for a timer.
 const SIDE_BY_SIDE: usize = 16;
 
