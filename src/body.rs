@@ -2,7 +2,7 @@
 //!
 //! Pure: bytes in, tokens out, however they are cut. A stream feeds it from its socket, the command line from a file.
 
-use crate::chunk::{ChunkDecoder, Completion, Flow, Wire, server_error_from_body};
+use crate::chunk::{ChunkDecoder, Completion, Flow, Wire, is_error, server_error_from_body};
 use crate::config::Limits;
 use crate::error::{Error, ErrorKind, printable};
 use crate::sse::{Item, SseParser, Stray};
@@ -128,7 +128,7 @@ impl BodyDecoder {
     /// # Errors
     ///
     /// As [`ChunkDecoder::decode`], and [`Limit::EventBytes`](crate::Limit::EventBytes). The stream is over; what
-    /// was handed out stays valid.
+    /// was handed out stays valid, nothing more is handed out, and every later call is an error too.
     pub fn decode_event(
         &mut self,
         sink: &mut impl FnMut(u32, String, Option<TokenId>),
@@ -137,6 +137,15 @@ impl BodyDecoder {
             let full = body.len() == self.error_body_bytes_max;
             return if full { Err(self.not_an_event_stream(None)) } else { Ok(Step::More) };
         }
+        self.decoder.check_not_failed()?;
+        let step = self.next_step(sink);
+        if step.is_err() {
+            self.decoder.fail();
+        }
+        step
+    }
+
+    fn next_step(&mut self, sink: &mut impl FnMut(u32, String, Option<TokenId>)) -> Result<Step, Error> {
         loop {
             match self.parser.next_item()? {
                 Item::More => return Ok(Step::More),
@@ -217,16 +226,10 @@ pub(crate) fn not_an_event_stream(content_type: Option<&str>, body: &[u8]) -> Er
 fn check_stray(stray: Stray) -> Result<(), Error> {
     let text = match stray {
         Stray::ErrorField(text) => text,
-        Stray::Line(line) if is_error_object(&line) => line,
+        Stray::Line(line) if is_error(&line) => line,
         Stray::Line(_) => return Ok(()),
     };
     Err(Error::server(server_error_from_body(None, None, text.as_bytes())))
-}
-
-fn is_error_object(line: &str) -> bool {
-    serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(line).is_ok_and(|object| {
-        object.contains_key("error") || object.get("object").is_some_and(|o| o == "error")
-    })
 }
 
 #[cfg(test)]
@@ -242,6 +245,9 @@ mod tests {
         let mut result = Ok(Step::More);
         for piece in pieces {
             body.feed(piece);
+            if let Kind::Other(kept) = &body.kind {
+                assert!(kept.len() <= limits.error_body_bytes_max);
+            }
             while let Ok(Step::Event) = {
                 result = body.decode_event(&mut |_, piece: String, _| text += &piece);
                 &result
@@ -249,6 +255,16 @@ mod tests {
             if !matches!(result, Ok(Step::More)) {
                 break;
             }
+        }
+        if result.is_err() {
+            let more =
+                "data: {\"choices\":[{\"text\":\"x\",\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+            body.feed(more.as_bytes());
+            for _ in 0..4 {
+                let again = body.decode_event(&mut |_, _, _| panic!("a token after the error"));
+                assert!(again.is_err(), "{again:?} after {result:?}");
+            }
+            assert!(body.finish().is_err(), "complete after {result:?}");
         }
         let end = match result.and_then(|_| body.finish()) {
             Ok(completion) => format!("complete {:?}, {} comments", completion.finish, body.comments()),
@@ -261,6 +277,7 @@ mod tests {
     fn a_body_gives_the_same_tokens_and_the_same_end_at_every_cut() {
         let a = r#"data: {"choices":[{"index":0,"text":"a"}]}"#;
         let stop = r#"data: {"choices":[{"index":0,"text":"z","finish_reason":"stop"}]}"#;
+        let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
         // (body, text, how the end begins, what it holds)
         let cases = [
             (format!("{a}\n\n: hi\n\n{stop}\n\ndata: [DONE]\n\n"), "az", "complete Some(Stop), 1", ""),
@@ -284,6 +301,16 @@ mod tests {
             (format!("{}<title>far</title>", " \n".repeat(28)), "", "not_event_stream", "far"),
             ("\n<html><title>502</title></html>".to_owned(), "", "not_event_stream", "502"),
             (format!("{a}\n\ndata: {}\n\n", "x".repeat(400)), "a", "limit", "event_bytes_max"),
+            (format!("{a}\n\n: {}", "x".repeat(400)), "a", "limit", "event_bytes_max is 300"),
+            (format!("{a}\n\ndata: {}\n\n", nested(129)), "a", "limit", "nesting_max is 128"),
+            (format!("{a}\n\ndata: {}\n\n{stop}\n\n", nested(128)), "az", "complete Some(Stop)", ""),
+            (
+                format!("{a}\n\ndata: {{\"choices\":[{}0]}}\n\n", "0,".repeat(128)),
+                "a",
+                "limit",
+                "choices_max is 128",
+            ),
+            (format!("{}\n\n", a.replace('0', "1")), "", "protocol", "choices_max is 1"),
             (String::new(), "", "incomplete", ""),
         ];
         for (body, text, begins, holds) in cases {

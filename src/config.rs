@@ -118,13 +118,16 @@ impl Default for Timeouts {
 }
 
 /// The bounds of everything that could grow. Passing one is a typed error that names it
-/// ([`Limit`](crate::Limit)), except where a wait is named instead.
+/// ([`Limit`](crate::Limit)), except where something else is named below. Those that are not settable:
+/// [`RESPONSE_HEAD_BYTES_MAX`], [`NESTING_MAX`](crate::NESTING_MAX), [`CHOICES_MAX`](crate::CHOICES_MAX),
+/// [`TOKEN_IDS_MAX`](crate::TOKEN_IDS_MAX).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
     /// One event of a stream, its lines together. Default 32 MiB.
     pub event_bytes_max: usize,
-    /// How much of an error's body is read for its message; the rest is left. Default 64 KiB.
+    /// How much of an error's body is read for its message; the rest is left. Passing it is no error of its own: the
+    /// server's is the one to tell, from as much as was read. Default 64 KiB.
     pub error_body_bytes_max: usize,
     /// A body read as a whole ([`HttpResponse::text`](crate::HttpResponse::text)). Default 32 MiB.
     pub body_bytes_max: usize,

@@ -136,11 +136,17 @@ pub enum Limit {
     BodyBytes,
     /// Streams at the same time.
     Streams,
+    /// Lists and objects inside of each other in one event, [`NESTING_MAX`](crate::NESTING_MAX).
+    Nesting,
+    /// Choices in one chunk, [`CHOICES_MAX`](crate::CHOICES_MAX).
+    Choices,
+    /// Token ids in one chunk, [`TOKEN_IDS_MAX`](crate::TOKEN_IDS_MAX).
+    TokenIds,
 }
 
 impl Limit {
     /// The stable name: `event_bytes_max`, `response_head_bytes_max`, `response_headers_max`,
-    /// `body_bytes_max`, `streams_max`.
+    /// `body_bytes_max`, `streams_max`, `nesting_max`, `choices_max`, `token_ids_max`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -149,6 +155,9 @@ impl Limit {
             Self::ResponseHeaders => "response_headers_max",
             Self::BodyBytes => "body_bytes_max",
             Self::Streams => "streams_max",
+            Self::Nesting => "nesting_max",
+            Self::Choices => "choices_max",
+            Self::TokenIds => "token_ids_max",
         }
     }
 }
@@ -394,21 +403,23 @@ impl std::error::Error for Error {
 }
 
 /// Text from outside as it may stand in a log line or a message: control characters (C0, C1, DEL) and
-/// the Unicode marks that turn the writing direction become escapes, and at most `chars_max` characters
-/// are kept.
+/// the Unicode marks that turn the writing direction become escapes, and at most `chars_max` characters come of it, save
+/// for a last `…` where it was cut.
 pub(crate) fn printable(text: &str, chars_max: usize) -> String {
     let mut out = String::with_capacity(text.len().min(chars_max));
-    for (i, c) in text.chars().enumerate() {
-        if i == chars_max {
-            out.push('…');
-            break;
-        }
+    let mut left = chars_max;
+    for c in text.chars() {
         let turns_direction =
             matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || turns_direction {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
+        let escape = (c.is_control() || turns_direction).then(|| c.escape_default());
+        let Some(after) = left.checked_sub(escape.as_ref().map_or(1, ExactSizeIterator::len)) else {
+            out.push('…');
+            break;
+        };
+        left = after;
+        match escape {
+            Some(escape) => out.extend(escape),
+            None => out.push(c),
         }
     }
     out
@@ -456,5 +467,9 @@ mod tests {
     fn foreign_text_is_escaped_and_cut() {
         assert_eq!(printable("a\u{1b}[31mb\u{9b}c\u{202e}d", 100), "a\\u{1b}[31mb\\u{9b}c\\u{202e}d");
         assert_eq!(printable("äöü", 2), "äö…");
+        // An escape counts as what it is, and is never cut.
+        assert_eq!(printable("\u{1b}\u{1b}", 12), "\\u{1b}\\u{1b}");
+        assert_eq!(printable("\u{1b}\u{1b}", 11), "\\u{1b}…");
+        assert_eq!(printable("\n\n", 1), "…");
     }
 }

@@ -5,7 +5,10 @@ mod common;
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokenwire::{ChunkDecoder, Flow, IdsExact, Inexact, TokenId, Wire};
+use tokenwire::{
+    CHOICES_MAX, ChunkDecoder, ErrorKind, Flow, IdsExact, Inexact, Limit, NESTING_MAX, TOKEN_IDS_MAX,
+    TokenId, Wire,
+};
 
 /// One line of a vector file.
 #[derive(Debug, Deserialize)]
@@ -157,5 +160,47 @@ fn the_property_holds_on_odd_bytes() {
     let many = format!("\0{{\"choices\":[{}{{}}]}}", "{},".repeat(500));
     for bytes in [&b""[..], b"\0", b"\0\xff\xfe", deep.as_bytes(), deep_object.as_bytes(), many.as_bytes()] {
         common::chunk_property::chunk(bytes);
+    }
+}
+
+/// What stands at each limit of a chunk, and one over it.
+#[test]
+fn each_limit_of_a_chunk_is_named() {
+    let lists = |n: usize| format!("{{\"x\":{}{}}}", "[".repeat(n - 1), "]".repeat(n - 1));
+    let in_known =
+        |n: usize| format!("{{\"choices\":[{{\"logprobs\":{}{}}}]}}", "[".repeat(n - 3), "]".repeat(n - 3));
+    let in_text = |n: usize| format!("{{\"x\":\"{}\\\"{}\"}}", "[".repeat(n), "{".repeat(n));
+    let choices = |n: usize| format!("{{\"choices\":[{}{{}}]}}", "{},".repeat(n - 1));
+    let ids = |n: usize| format!("{{\"choices\":[{{\"token_ids\":[{}7]}}]}}", "7,".repeat(n - 1));
+    let native = |n: usize| format!("{{\"content\":\"\",\"tokens\":[{}7]}}", "7,".repeat(n - 1));
+    let error = |n: usize| lists(n).replace("{\"x\"", "{\"error\":{\"message\":\"no\"},\"x\"");
+    type Data<'a> = &'a dyn Fn(usize) -> String;
+    let cases: [(&str, Data<'_>, usize, Result<(), ErrorKind>); 7] = [
+        ("lists in a field of no meaning", &lists, NESTING_MAX, Err(ErrorKind::Limit(Limit::Nesting))),
+        ("lists in a field that is read", &in_known, NESTING_MAX, Err(ErrorKind::Limit(Limit::Nesting))),
+        ("brackets in text", &in_text, NESTING_MAX, Ok(())),
+        ("choices", &choices, CHOICES_MAX as usize, Err(ErrorKind::Limit(Limit::Choices))),
+        ("ids", &ids, TOKEN_IDS_MAX, Err(ErrorKind::Limit(Limit::TokenIds))),
+        ("ids of llama.cpp", &native, TOKEN_IDS_MAX, Err(ErrorKind::Limit(Limit::TokenIds))),
+        // The server's error says more than a limit of ours.
+        ("lists beside an error", &error, NESTING_MAX, Err(ErrorKind::Server)),
+    ];
+    for (name, data, max, over) in cases {
+        for (n, expected) in
+            [(max, if over == Err(ErrorKind::Server) { over } else { Ok(()) }), (max + 1, over)]
+        {
+            let mut decoder = ChunkDecoder::new(Wire::Auto).choices_max(CHOICES_MAX);
+            let mut tokens = 0;
+            let result = decoder.decode("message", &data(n), &mut |_, _, _| tokens += 1);
+            assert_eq!(result.as_ref().map(|_| ()).map_err(|error| error.kind()), expected, "{name}: {n}");
+            if let Err(ErrorKind::Limit(limit)) = expected {
+                let said = result.unwrap_err().to_string();
+                assert_eq!(
+                    (said, tokens),
+                    (format!("limit passed: {} is {max}", limit.as_str()), 0),
+                    "{name}"
+                );
+            }
+        }
     }
 }

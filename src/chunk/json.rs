@@ -13,10 +13,8 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::{CHOICES_MAX, TOKEN_IDS_MAX};
 use crate::{TokenId, Usage};
-
-/// The most ids in one chunk. Servers send a few; one that holds ids back sends its whole answer.
-const IDS_PER_CHUNK_MAX: usize = 1 << 20;
 
 /// Makes a struct of the fields in the table and reads it: unknown keys are skipped, the last of equal keys
 /// wins, null is the same as nothing, and what is no object is marked [`Shape::Odd`].
@@ -98,7 +96,7 @@ object! {
         fingerprint: Scalar<'a> = "system_fingerprint",
         error: Scalar<'a> = "error",
         usage: UsageFields<'a> = "usage",
-        choices: List<Choice<'a>, { super::CHOICES_MAX as usize }> = "choices",
+        choices: List<Choice<'a>, { CHOICES_MAX as usize }> = "choices",
         // llama.cpp: beside the OpenAI fields
         verbose: Verbose<'a> = "__verbose",
         timings: Timings<'a> = "timings",
@@ -111,6 +109,13 @@ object! {
         stop_type: Scalar<'a> = "stop_type",
         tokens_predicted: Scalar<'a> = "tokens_predicted",
         tokens_evaluated: Scalar<'a> = "tokens_evaluated",
+    }
+}
+
+impl Chunk<'_> {
+    /// The server says that it failed, whatever else is in it.
+    pub(super) fn is_error(&self) -> bool {
+        self.error.is_given() || self.object.text() == Some("error")
     }
 }
 
@@ -138,7 +143,7 @@ object! {
 
 object! {
     /// llama.cpp's `logprobs`: also on its completions endpoint in the shape of chat.
-    Logprobs { content: List<LogprobId, IDS_PER_CHUNK_MAX> = "content", }
+    Logprobs { content: List<LogprobId, TOKEN_IDS_MAX> = "content", }
 }
 
 object! { Logprob { id: Id = "id", } }
@@ -190,8 +195,10 @@ pub(super) enum Shape {
     Missing,
     Null,
     Given,
-    /// Something of another type, or a list longer than it may be.
+    /// Something of another type.
     Odd,
+    /// A list longer than it may be; of its items none is kept.
+    Long,
 }
 
 // --- scalars ---
@@ -309,7 +316,7 @@ pub(super) struct List<T, const MAX: usize> {
 }
 
 /// Token ids.
-pub(super) type Ids = List<Id, IDS_PER_CHUNK_MAX>;
+pub(super) type Ids = List<Id, TOKEN_IDS_MAX>;
 
 impl<T, const MAX: usize> Default for List<T, MAX> {
     fn default() -> Self {
@@ -352,7 +359,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MA
                 }
                 if seq.next_element::<IgnoredAny>()?.is_some() {
                     IgnoredAny.visit_seq(seq)?;
-                    return Ok(odd());
+                    return Ok(List { shape: Shape::Long, ..Default::default() });
                 }
                 Ok(list)
             }
@@ -444,8 +451,8 @@ mod tests {
         for (json, shape, len) in [
             ("[]", Shape::Given, 0),
             ("[1,2,3]", Shape::Given, 3),
-            ("[1,2,3,4]", Shape::Odd, 0),
-            ("[1,2,3,4,5]", Shape::Odd, 0),
+            ("[1,2,3,4]", Shape::Long, 0),
+            ("[1,2,3,4,5]", Shape::Long, 0),
             ("null", Shape::Null, 0),
             ("{}", Shape::Odd, 0),
             ("7", Shape::Odd, 0),

@@ -26,7 +26,7 @@ use self::json::{Choice, Chunk, Id, Ids, Scalar, Shape, Verbose};
 use self::tally::{ChoiceTally, Total};
 use self::wire::{is_native, server_of, told_by};
 use crate::error::printable;
-use crate::{Error, ErrorKind, FinishReason, IdsExact, ServerError, TokenId, Usage};
+use crate::{Error, ErrorKind, FinishReason, IdsExact, Limit, ServerError, TokenId, Usage};
 
 pub(crate) use self::server_error::server_error_from_body;
 pub use self::wire::{Server, Wire};
@@ -34,6 +34,14 @@ pub use self::wire::{Server, Wire};
 /// The most choices that one stream can be decoded for, whatever
 /// [`choices_max`](ChunkDecoder::choices_max) asks for: state is kept for each.
 pub const CHOICES_MAX: u32 = 128;
+
+/// How deep lists and objects may stand inside of each other in one event; deeper is
+/// [`Limit::Nesting`](crate::Limit::Nesting). Chunks of real servers have up to eight levels.
+pub const NESTING_MAX: usize = 128;
+
+/// The most token ids in one list of a chunk; more are [`Limit::TokenIds`](crate::Limit::TokenIds). Servers send a few;
+/// one that holds ids back sends its whole answer at once.
+pub const TOKEN_IDS_MAX: usize = 1 << 20;
 
 /// The longest request id of a server that is kept, in bytes; a longer one is not kept at all.
 const REQUEST_ID_BYTES_MAX: usize = 256;
@@ -170,6 +178,8 @@ impl ChunkDecoder {
     /// stream, in any of its shapes, with the numeric code as status: it decides, whatever else came or
     /// follows. [`Protocol`](ErrorKind::Protocol) for an id or index out of range, a field of a type that
     /// cannot hold tokens, or a chunk of another wire than the one this decoder was made for.
+    /// [`Limit`](ErrorKind::Limit) for JSON of more than [`NESTING_MAX`] levels, more than [`CHOICES_MAX`] choices or more
+    /// than [`TOKEN_IDS_MAX`] ids in one chunk.
     pub fn decode(
         &mut self,
         event: &str,
@@ -198,9 +208,7 @@ impl ChunkDecoder {
     /// choice that was begun. After an error of [`decode`](Self::decode), [`Protocol`](ErrorKind::Protocol):
     /// that error has told how the stream ended.
     pub fn finish(&mut self) -> Result<Completion, Error> {
-        if self.state == State::Failed {
-            return Err(failed_before());
-        }
+        self.check_not_failed()?;
         if !self.is_complete() {
             let message = if self.tokens == 0 {
                 "the stream ended before it began: no token, no finish reason"
@@ -318,16 +326,32 @@ impl ChunkDecoder {
         if data.trim() == "[DONE]" {
             return Ok(Flow::Ended);
         }
-        let Some(chunk) = serde_json::from_str::<Chunk<'_>>(data).ok().filter(|c| c.shape != Shape::Odd)
-        else {
+        let Ok(chunk) = serde_json::from_str::<Chunk<'_>>(data) else {
             self.skip(data);
             return Ok(Flow::More);
         };
-        let is_error = chunk.error.is_given() || chunk.object.text() == Some("error");
+        let is_error = chunk.is_error();
+        if nests_too_deep(data) && !is_error {
+            return Err(Error::limit(Limit::Nesting, NESTING_MAX as u64));
+        }
+        if chunk.shape == Shape::Odd {
+            self.skip(data);
+            return Ok(Flow::More);
+        }
         self.learn(&chunk);
         // Tokens in the chunk of an error are tokens before it: no token is lost.
         let read = self.read_chunk(chunk, sink);
         if is_error { Err(Error::server(server_error_from_body(None, None, data.as_bytes()))) } else { read }
+    }
+
+    /// An error was seen beside the chunks: from now on it is as if `decode` had returned it.
+    pub(crate) fn fail(&mut self) {
+        self.state = State::Failed;
+    }
+
+    /// `decode` has returned an error, or [`fail`](Self::fail) was called: the same as its next error.
+    pub(crate) fn check_not_failed(&self) -> Result<(), Error> {
+        if self.state == State::Failed { Err(failed_before()) } else { Ok(()) }
     }
 
     fn skip(&mut self, data: &str) {
@@ -370,8 +394,10 @@ impl ChunkDecoder {
             // With several choices, each has its own last event, and the bytes' end is the end.
             return Ok(if ended && self.choices_max == 1 { Flow::Ended } else { Flow::More });
         }
-        if chunk.choices.shape == Shape::Odd {
-            return Err(Error::protocol(format!("a chunk's choices are no list of at most {CHOICES_MAX}")));
+        match chunk.choices.shape {
+            Shape::Odd => return Err(Error::protocol("a chunk's choices are no list")),
+            Shape::Long => return Err(Error::limit(Limit::Choices, CHOICES_MAX.into())),
+            Shape::Missing | Shape::Null | Shape::Given => {}
         }
         let native_text = chunk.content.text().is_some_and(|text| !text.is_empty());
         if is_native(&chunk) && (native_text || chunk.tokens.first().is_some()) {
@@ -461,7 +487,9 @@ impl ChunkDecoder {
         let index = if index.is_given() { index.count() } else { Some(0) };
         let Some(index) = index.filter(|index| *index < self.choices_max) else {
             let max = self.choices_max;
-            return Err(Error::protocol(format!("the index of a choice is out of range: {max} can come")));
+            return Err(Error::protocol(format!(
+                "the index of a choice is out of range: choices_max is {max}"
+            )));
         };
         let at = index as usize;
         if self.choices.len() <= at {
@@ -490,13 +518,13 @@ impl ChunkDecoder {
 /// The ids of a choice, from the first of their places that the chunk has.
 fn ids_of(choice: &mut Choice<'_>, verbose: Verbose<'_>) -> Result<Option<Ids>, Error> {
     let by_key = std::mem::take(&mut choice.token_ids);
-    if matches!(by_key.shape, Shape::Given | Shape::Odd) {
+    if !matches!(by_key.shape, Shape::Missing | Shape::Null) {
         return good_ids(by_key);
     }
     if verbose.progress.is_given() {
         return Ok(None);
     }
-    if matches!(verbose.tokens.shape, Shape::Given | Shape::Odd) {
+    if !matches!(verbose.tokens.shape, Shape::Missing | Shape::Null) {
         return good_ids(verbose.tokens);
     }
     let logprobs = std::mem::take(&mut choice.logprobs.content);
@@ -511,7 +539,8 @@ fn ids_of(choice: &mut Choice<'_>, verbose: Verbose<'_>) -> Result<Option<Ids>, 
 fn good_ids(ids: Ids) -> Result<Option<Ids>, Error> {
     match ids.shape {
         Shape::Missing | Shape::Null => Ok(None),
-        Shape::Odd => Err(Error::protocol("the token ids of a chunk are no list, or one too long")),
+        Shape::Odd => Err(Error::protocol("the token ids of a chunk are no list")),
+        Shape::Long => Err(Error::limit(Limit::TokenIds, TOKEN_IDS_MAX as u64)),
         Shape::Given if ids.iter().all(|id| matches!(id, Id::Good(_))) => Ok(Some(ids)),
         Shape::Given => Err(Error::protocol("a token id is no whole number from 0 to 4294967295")),
     }
@@ -527,4 +556,33 @@ fn mismatch(expected: &str, came: &str) -> Error {
 
 fn failed_before() -> Error {
     Error::protocol("the stream has failed before; nothing after that is read")
+}
+
+/// Whether valid JSON has more levels than [`NESTING_MAX`].
+fn nests_too_deep(json: &str) -> bool {
+    let opens = |byte: &u8| matches!(byte, b'{' | b'[');
+    // Almost no event has so many brackets, wherever they stand.
+    if json.bytes().filter(opens).count() <= NESTING_MAX {
+        return false;
+    }
+    let (mut depth, mut in_string, mut bytes) = (0_usize, false, json.bytes());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => in_string = !in_string,
+            // Only a string has one; what follows may be a quote.
+            b'\\' => drop(bytes.next()),
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > NESTING_MAX {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether a line is the JSON of an error.
+pub(crate) fn is_error(json: &str) -> bool {
+    serde_json::from_str::<Chunk<'_>>(json).is_ok_and(|chunk| chunk.is_error())
 }

@@ -28,16 +28,16 @@ pub(crate) fn server_error_from_body(
         return error;
     }
     let kind = content_type.unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    let preview = || text.chars().take(PREVIEW_CHARS_MAX + 1).collect::<String>();
+    let preview = || printable(text, PREVIEW_CHARS_MAX);
     let message = if text.is_empty() {
         "the body is empty".to_owned()
-    } else if kind.contains("html") || text.starts_with('<') {
+    } else if text.starts_with('<') || (kind.contains("html") && text.contains('<')) {
         html_message(text)
-    } else if parsed.is_some() || text.starts_with(['{', '[']) || kind.contains("json") {
-        format!("JSON without a message: {}", printable(&preview(), PREVIEW_CHARS_MAX))
-    } else if std::str::from_utf8(body).is_err() || !(kind.is_empty() || kind.starts_with("text/")) {
+    } else if parsed.is_some() || text.starts_with(['{', '[']) {
+        format!("JSON without a message: {}", preview())
+    } else if std::str::from_utf8(body).is_err_and(|error| error.error_len().is_some()) {
         let kind = if kind.is_empty() { "no content type".to_owned() } else { printable(&kind, 100) };
-        format!("a body that is no message ({kind}): {}", printable(&preview(), PREVIEW_CHARS_MAX))
+        format!("a body that is no message ({kind}): {}", preview())
     } else {
         text.to_owned()
     };
@@ -118,13 +118,11 @@ fn html_message(page: &str) -> String {
     match title {
         Some(title) if !title.is_empty() => title,
         _ => {
-            let mut words = String::new();
-            for piece in page.split('<') {
-                let text = piece.split_once('>').map_or("", |(_tag, text)| text);
-                words.extend(text.split_whitespace().flat_map(|word| [word, " "]));
-            }
-            let words = words.trim();
-            if words.is_empty() { "an HTML page without text".to_owned() } else { words.to_owned() }
+            let (before, tags) = page.split_once('<').unwrap_or((page, ""));
+            let after_tags = tags.split('<').map(|tag| tag.split_once('>').map_or("", |(_tag, text)| text));
+            let words: Vec<_> =
+                [before].into_iter().chain(after_tags).flat_map(str::split_whitespace).collect();
+            if words.is_empty() { "an HTML page without text".to_owned() } else { words.join(" ") }
         }
     }
 }
@@ -217,6 +215,7 @@ mod tests {
             br#"{"ok":false}"#,
             (Some(500), r#"JSON without a message: {"ok":false}"#, [""; 3]),
         ),
+        (Some(502), "text/html", b"upstream <b>is</b> gone", (Some(502), "upstream is gone", [""; 3])),
         (
             Some(500),
             "application/octet-stream",
@@ -237,6 +236,86 @@ mod tests {
                 String::from_utf8_lossy(body)
             );
         }
+    }
+
+    /// A proxy's type says nothing about the body.
+    #[test]
+    fn the_message_is_the_same_under_every_content_type() {
+        for (status, content_type, body, (_, message, _)) in CASES {
+            // Bytes that are no text are shown with their type, and of text with tags in it only that says that it is HTML.
+            if std::str::from_utf8(body).is_err() || message.starts_with("upstream") {
+                continue;
+            }
+            for other in ["application/json", "text/html", "text/plain", "text/event-stream", "image/png", ""]
+            {
+                let error = server_error_from_body(*status, Some(other), body);
+                assert_eq!(error.message, *message, "{content_type} as {other}");
+            }
+        }
+    }
+
+    /// Whatever a server says, in whichever shape and place: nothing of it moves a cursor or turns the
+    /// writing direction, and all of it is short.
+    #[test]
+    fn what_a_server_says_is_escaped_and_short() {
+        let nasty = (0..0x100)
+            .filter_map(char::from_u32)
+            .chain(['\u{200e}', '\u{202e}', '\u{2066}', '\u{2069}', 'ä', '…']);
+        let nasty: String = nasty.collect();
+        for length in [1, 79, 80, 81, 199, 200, 201, 1999, 2000, 2001, 10_000] {
+            for start in 0..8 {
+                let text: String = nasty.chars().cycle().skip(start * 37).take(length).collect();
+                let quoted = serde_json::to_string(&text).unwrap();
+                let bodies = [
+                    format!(
+                        r#"{{"error":{{"message":{quoted},"type":{quoted},"code":{quoted},"param":{quoted}}}}}"#
+                    ),
+                    format!(r#"{{"error":{quoted},"error_type":{quoted}}}"#),
+                    format!(r#"{{"object":"error","message":{quoted}}}"#),
+                    format!(r#"{{"error":{{{quoted}:{quoted}}}}}"#),
+                    format!(r#"{{"error":1,"code":[{quoted}]}}"#),
+                    format!(r#"{{"detail":[{{"loc":[{quoted}],"msg":{quoted}}}]}}"#),
+                    format!(r#"{{"no":{quoted}}}"#),
+                    format!(r#"{{"no":{quoted}"#),
+                    format!("<title>{text}</title>"),
+                    format!("<p>{text}"),
+                    text,
+                ];
+                let cut = bodies.iter().map(|body| [body.as_bytes(), b"\xff"].concat());
+                for body in bodies.iter().map(|body| body.clone().into_bytes()).chain(cut) {
+                    for kind in ["", "text/html", "a\u{1b}b/json"] {
+                        let error = server_error_from_body(None, Some(kind), &body);
+                        assert!(error.message.chars().count() <= SERVER_MESSAGE_CHARS_MAX + 1);
+                        let words =
+                            [&error.kind, &error.code, &error.param].map(|w| w.as_deref().unwrap_or(""));
+                        assert!(words.iter().all(|word| word.chars().count() <= WORD_CHARS_MAX + 1));
+                        let shown = crate::Error::server(error.clone()).to_string();
+                        for text in words.into_iter().chain([error.message.as_str(), &shown]) {
+                            let bad =
+                                |c: char| c.is_control() || "\u{200e}\u{202e}\u{2066}\u{2069}".contains(c);
+                            assert!(!text.contains(bad), "{text:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_preview_is_short() {
+        let long = "y".repeat(5000);
+        for (body, before) in [
+            (format!("{{\"no\":\"{long}\"}}").into_bytes(), "JSON without a message: "),
+            (format!("[{long}").into_bytes(), "JSON without a message: "),
+            ([b"\xff", long.as_bytes()].concat(), "a body that is no message (no content type): "),
+        ] {
+            let message = server_error_from_body(Some(500), None, &body).message;
+            let preview = message.strip_prefix(before).unwrap_or_else(|| panic!("{message}"));
+            assert_eq!(preview.chars().count(), PREVIEW_CHARS_MAX + 1, "with its …");
+        }
+        let mut decoder = crate::ChunkDecoder::new(crate::Wire::Auto);
+        let _ = decoder.decode("message", &long, &mut |_, _, _| {}).unwrap();
+        assert_eq!(decoder.first_skipped().unwrap().chars().count(), 81);
     }
 
     #[test]

@@ -38,7 +38,12 @@ pub(crate) fn chunk(bytes: &[u8]) {
                     assert_eq!(data.trim(), "[DONE]");
                 }
             }
-            Err(error) => assert!(matches!(error.kind(), ErrorKind::Server | ErrorKind::Protocol), "{error}"),
+            Err(error) => {
+                assert!(
+                    matches!(error.kind(), ErrorKind::Server | ErrorKind::Protocol | ErrorKind::Limit(_)),
+                    "{error}"
+                )
+            }
         }
         match result {
             Ok(Flow::More) => {}

@@ -212,6 +212,7 @@ pub fn faults() -> Vec<Fault> {
     let mut rows = connections();
     rows.extend(heads());
     rows.extend(statuses());
+    rows.extend(error_bodies());
     rows.extend(not_streams());
     rows.extend(framings());
     rows.extend(silences());
@@ -529,37 +530,91 @@ fn cuts() -> Vec<Fault> {
     rows
 }
 
+/// Every JSON in which servers are known to say no, and the status that it stands for inside a stream.
+const SAID_NO: [(&str, &str, Option<u16>); 10] = [
+    (
+        "vLLM's",
+        r#"{"error":{"message":"said no","type":"BadRequestError","param":null,"code":400}}"#,
+        Some(400),
+    ),
+    ("engine death", r#"{"error":{"message":"said no","type":"Internal","code":500}}"#, Some(500)),
+    ("older vLLM's", r#"{"object":"error","message":"said no","type":"x","code":40301}"#, None),
+    ("a word", r#"{"error":"said no"}"#, None),
+    (
+        "llama.cpp's",
+        r#"{"error":{"code":400,"message":"said no","type":"exceed_context_size_error","n_prompt_tokens":9,"n_ctx":8}}"#,
+        Some(400),
+    ),
+    ("SGLang's", r#"{"error":{"object":"error","message":"said no","code":"503"}}"#, None),
+    ("SGLang's native", r#"{"error":{"message":"said no"}}"#, None),
+    ("TGI's", r#"{"error":"said no","error_type":"overloaded"}"#, None),
+    ("LM Studio's", r#"{"error":{"message":"said no"},"message":"said no"}"#, None),
+    (
+        "OpenRouter's",
+        r#"{"error":{"code":502,"message":"said no"},"choices":[{"delta":{},"finish_reason":"error"}]}"#,
+        Some(502),
+    ),
+];
+
+/// Types under which such a body comes, from those who know better and from those who do not.
+const BODY_TYPES: [&str; 5] =
+    ["application/json", "text/event-stream", "text/html", "text/plain; charset=utf-8", "image/png"];
+
+/// Every body in which servers and those before them are known to say no, as a status and at 200, in turn under each type.
+fn error_bodies() -> Vec<Fault> {
+    let others = [
+        ("FastAPI's", r#"{"detail":"said no"}"#),
+        ("FastAPI's list", r#"{"detail":[{"loc":["body","n"],"msg":"said no"}]}"#),
+        ("an event", "data: {\"error\":{\"message\":\"said no\"}}\n\ndata: [DONE]\n\n"),
+        ("HTML", "<!DOCTYPE html><html><head><title>said no</title></head></html>"),
+        ("plain text", "said no\n"),
+    ];
+    let bodies = SAID_NO.iter().map(|(name, body, _)| (*name, *body)).chain(others);
+    let mut rows = Vec::new();
+    for (n, (name, body)) in bodies.enumerate() {
+        // No number of bodies after which the same types come again.
+        let kind = |n: usize| BODY_TYPES[(n + n / BODY_TYPES.len()) % BODY_TYPES.len()];
+        let named =
+            |at: u16, kind: &str| format!("{at}, {name}, as {}", kind.split(';').next().unwrap_or(kind));
+        for (at, kind) in [(400, kind(n)), (503, kind(n + 2))] {
+            rows.push(answer(named(at, kind), status(at).body(kind, body)).refused(Some(at), "said no"));
+        }
+        let kind = kind(n + 1);
+        let mut row = answer(named(200, kind), status(200).body(kind, body)).says("said no");
+        row.ends = Some(match (kind, name) {
+            // The one thing that is in its place.
+            ("text/event-stream", "an event") => ErrorKind::Server,
+            // A field of no known name, in a stream that has nothing else.
+            ("text/event-stream", "plain text") => ErrorKind::Incomplete,
+            _ => ErrorKind::NotEventStream,
+        });
+        if row.ends == Some(ErrorKind::Incomplete) {
+            row.says = "before it began";
+        }
+        rows.push(row);
+    }
+    rows
+}
+
 /// Every shape in which servers are known to say no inside a stream, as the first event and after two tokens.
 fn error_frames() -> Vec<Fault> {
     let data = |json: &str| format!("data: {json}\n\n");
-    let frames = [
-        (
-            "vLLM's",
-            data(r#"{"error":{"message":"said no","type":"BadRequestError","param":null,"code":400}}"#),
-            Some(400),
-        ),
-        ("engine death", data(r#"{"error":{"message":"said no","type":"Internal","code":500}}"#), Some(500)),
-        ("older vLLM's", data(r#"{"object":"error","message":"said no","type":"x","code":40301}"#), None),
-        ("a word", data(r#"{"error":"said no"}"#), None),
-        ("SGLang's", data(r#"{"error":{"object":"error","message":"said no","code":"503"}}"#), None),
-        ("TGI's", data(r#"{"error":"said no","error_type":"overloaded"}"#), None),
-        ("LM Studio's", data(r#"{"error":{"message":"said no"},"message":"said no"}"#), None),
-        (
-            "OpenRouter's",
-            data(
-                r#"{"error":{"code":502,"message":"said no"},"choices":[{"delta":{},"finish_reason":"error"}]}"#,
-            ),
-            Some(502),
-        ),
+    let in_json = SAID_NO.iter().map(|(name, json, status)| (*name, data(json), *status));
+    let others = [
         ("an event named error", format!("event: error\n{}", data(r#"{"message":"said no"}"#)), None),
         ("a field named error", "error: {\"message\":\"said no\"}\n\n".to_owned(), None),
         ("a line of bare JSON", "{\"error\":{\"message\":\"said no\"}}\n\n".to_owned(), None),
     ];
     let mut rows = Vec::new();
-    for (name, frame, status) in frames {
-        for (place, tokens) in [("first", 0), ("after two tokens", 2)] {
-            // `[DONE]` behind it changes nothing.
-            let script = begun(tokens).write(frame.clone()).event("[DONE]");
+    for (name, frame, status) in in_json.chain(others) {
+        for (place, tokens, after) in
+            [("first", 0, "[DONE]"), ("after two tokens", 2, "[DONE]"), ("after a token, no `[DONE]`", 1, "")]
+        {
+            let mut script = begun(tokens).write(frame.clone());
+            if !after.is_empty() {
+                // It changes nothing.
+                script = script.event(after);
+            }
             let mut row = answer(format!("error frame, {name}, {place}"), script);
             row = row.tokens(tokens).refused(status, "said no");
             if name == "a line of bare JSON" && tokens == 0 {
@@ -616,8 +671,8 @@ fn endings() -> Vec<Fault> {
             begun(1).event("oops").event("[1,").event(&token(1)).event(&token(2)).event(&last_token())
         })
         .tokens(4),
-        answer("JSON of 1,000 levels between", {
-            begun(2).event(&("[".repeat(1000) + &"]".repeat(1000))).event(&token(2)).event(&last_token())
+        answer("JSON of 128 levels between", {
+            begun(2).event(&nested(128)).event(&token(2)).event(&last_token())
         })
         .tokens(4),
     ]
@@ -641,7 +696,15 @@ fn numbers() -> Vec<Fault> {
     rows
 }
 
+fn nested(levels: usize) -> String {
+    "[".repeat(levels) + &"]".repeat(levels)
+}
+
 fn limits() -> Vec<Fault> {
+    let of_chunk = |name: &str, event: String, limit: Limit| {
+        let script = begun(1).event(&event).event(&last_token());
+        answer(name, script).tokens(1).ends(ErrorKind::Limit(limit)).says("limit passed")
+    };
     let over = |name: &str, script| {
         answer(name, script).tokens(1).ends(ErrorKind::Limit(Limit::EventBytes)).says("event_bytes_max")
     };
@@ -656,6 +719,13 @@ fn limits() -> Vec<Fault> {
         over("event without end", endless("", b"data: x\n".repeat(100))),
         over("comment without end", endless(": ", x.clone())),
         over("field of no known name without end", endless("", x)),
+        of_chunk("JSON of 129 levels", nested(129), Limit::Nesting),
+        of_chunk(
+            "JSON of 30,000 levels in a chunk",
+            token(1).replacen('{', &format!("{{\"x\":{},", nested(30_000)), 1),
+            Limit::Nesting,
+        ),
+        of_chunk("129 choices", format!("{{\"choices\":[{}{{}}]}}", "{},".repeat(128)), Limit::Choices),
         answer("usage that no counter holds", {
             let usage = r#"{"choices":[],"usage":{"prompt_tokens":-1,"completion_tokens":1e99}}"#;
             begun(3).event(&last_token()).event(usage).event("[DONE]")
@@ -677,6 +747,15 @@ pub fn echoes(key: &str) -> Vec<Fault> {
         ("JSON, every field", status(401).json(error(&format!("bad key {key}!")))),
         ("JSON, slowly", with_id(Script::status(401)).json(error(key)).slowly(7, Duration::ZERO)),
         ("JSON without a message", json_400(format!(r#"{{"ok":"{key}"}}"#))),
+        ("JSON without a message, escaped", json_400(json!({"ok": key}).to_string())),
+        (
+            "JSON without a message, escaped by numbers",
+            json_400(format!(
+                r#"{{"ok":"{}"}}"#,
+                key.bytes().map(|byte| format!("\\u{byte:04x}")).collect::<String>()
+            )),
+        ),
+        ("JSON without a message, cut in an escape", json_400(json!({"ok": x(180) + key}).to_string())),
         ("JSON without a message, cut", json_400(format!(r#"{{"ok":"{}{key}"}}"#, x(175)))),
         (
             "JSON, cut by the body's limit",
@@ -714,6 +793,7 @@ pub fn echoes(key: &str) -> Vec<Fault> {
         ("chunk size", raw(CHUNKED, format!("{key}\r\n{key}"))),
         ("id of the chunks", Script::events([json!({"id": key, "choices": [{"text": "a"}]}).to_string()])),
         ("event that is not JSON", begun(1).event(&format!("oops {key}")).event(&format!("oops {key}"))),
+        ("event that is not JSON, escaped", begun(1).event(&format!("oops {}", json!(key)))),
         ("event that is not JSON, cut", begun(1).event(&format!("oops {}{key}", x(60)))),
         ("error event", begun(1).event(&error(&format!("bad key {key}!")))),
         ("error event, cut", begun(1).event(&error(&(x(1985) + key)))),
