@@ -12,6 +12,8 @@
 
 #![cfg(all(feature = "testing", target_os = "linux"))]
 
+mod common;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -21,15 +23,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
+use common::certificates::certificates;
+use common::streams::{LONG, Last, Token, collect};
 use crossbeam_channel::Receiver;
-use tokenwire::testing::{Cut, Framing, Request, Script, Server, TlsIdentity};
+use tokenwire::testing::{Cut, Framing, Gate, Request, Script, Server, TlsIdentity};
 use tokenwire::{
-    ApiClient, ApiClientBuilder, CompletionRequest, Ending, Error, ErrorKind, Limit, Limits, RetryPolicy,
+    ApiClient, ApiClientBuilder, CompletionRequest, Ending, ErrorKind, Limit, Limits, RetryPolicy,
     SamplingParams, StreamGuard, StreamReport, StreamToken, Timeouts, TokenId,
 };
 
-/// "Does not hang": nothing here takes a tenth of it.
-const LONG: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;
 /// Rounds of all streams, of which one has to end within the bound of memory.
 const ROUNDS_MAX: usize = 3;
@@ -107,23 +109,8 @@ fn serve() {
     let (authority, identity) = certificates();
     let plain = Server::start(answer).unwrap();
     let tls = Server::start_tls(answer, identity).unwrap();
-    println!("\nhere:\n{}\n{}\n{authority}", plain.url(), tls.url());
+    println!("\nhere:\n{}\n{}\n{}\n", plain.url(), tls.url(), authority.trim());
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
-}
-
-/// An authority of our own (PEM), and a server's identity signed by it.
-fn certificates() -> (String, TlsIdentity) {
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    let leaf = leaf.signed_by(&key, &authority).unwrap();
-    (
-        authority.pem().trim().to_owned() + "\n",
-        TlsIdentity::from_pem(&leaf.pem(), &key.serialize_pem()).unwrap(),
-    )
 }
 
 // ---- what the servers answer ----
@@ -166,8 +153,6 @@ const KINDS: [Kind; 12] = [
 const TOKENS: usize = 8;
 /// One of the big tokens.
 const BIG_BYTES: usize = 64 << 10;
-
-type Token = (String, Option<TokenId>);
 
 fn tokens(number: u32) -> Vec<(TokenId, String)> {
     (0..TOKENS as u32).map(|n| (number * 16 + n, format!(" t{n}é"))).collect()
@@ -275,38 +260,6 @@ impl Chance {
 }
 
 // ---- one stream ----
-
-#[derive(Debug)]
-enum Last {
-    Done,
-    Error(Error),
-    /// Disconnected with neither.
-    Nothing,
-}
-
-/// Everything that a receiver gives. A stream that does not end, or ends twice, fails the test.
-fn collect(receiver: &Receiver<StreamToken>) -> (Vec<Token>, Last) {
-    let (mut tokens, mut last) = (Vec::new(), Last::Nothing);
-    loop {
-        let item = receiver.recv_timeout(LONG);
-        let ended = !matches!(last, Last::Nothing);
-        match item {
-            Err(error) => {
-                assert!(error.is_disconnected(), "the stream hangs after {tokens:?}");
-                return (tokens, last);
-            }
-            Ok(item) => {
-                assert!(!ended, "{item:?} follows {last:?}");
-                match item {
-                    StreamToken::Token { text, id } => tokens.push((text, id)),
-                    StreamToken::Done { .. } => last = Last::Done,
-                    StreamToken::Error(error) => last = Last::Error(error),
-                    _ => panic!("an item of no known kind"),
-                }
-            }
-        }
-    }
-}
 
 fn start(client: &ApiClient, prompt: &[TokenId]) -> (Receiver<StreamToken>, StreamGuard) {
     client.stream_completion(prompt, SamplingParams::default(), None).unwrap()
@@ -635,7 +588,8 @@ fn what_never_ends_is_capped() {
 /// The connect timer of the phases.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// A server that counts each byte which reaches it, and knows no more of HTTP than where this client's request ends.
+/// A server that counts each byte which reaches it. It knows no more of HTTP than where this client's request ends; over
+/// TLS it hands the bytes on to a server that knows it all.
 struct Peer {
     address: SocketAddr,
     seen: Arc<Seen>,
@@ -649,12 +603,23 @@ struct Seen {
     answered: AtomicUsize,
     ended: AtomicUsize,
     stopping: AtomicBool,
-    /// Whoever connects is not read from until this is set.
+    /// Whoever connects is not read from until this is set, save for a TLS handshake.
     reads: AtomicBool,
 }
 
+/// More than a client sends in a TLS handshake, and less than the big request of these tests.
+const HANDSHAKE_BYTES_MAX: u64 = 8 << 10;
+
+/// What answers behind a [`Peer`].
+enum Answers {
+    /// The bytes of an answer to each request.
+    Wire(Vec<u8>),
+    /// A server with TLS.
+    Tls(Server),
+}
+
 impl Peer {
-    fn start(reads: bool, answer: Vec<u8>) -> Self {
+    fn start(reads: bool, answers: Answers) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, seen) = (listener.local_addr().unwrap(), Arc::new(Seen::default()));
         seen.reads.store(reads, Ordering::Release);
@@ -666,7 +631,10 @@ impl Peer {
                         break;
                     }
                     of_thread.connections.fetch_add(1, Ordering::AcqRel);
-                    scope.spawn(|| of_thread.serve(stream.unwrap(), &answer));
+                    scope.spawn(|| match &answers {
+                        Answers::Wire(answer) => of_thread.serve(stream.unwrap(), answer),
+                        Answers::Tls(server) => of_thread.relay(stream.unwrap(), server),
+                    });
                 }
             });
         });
@@ -692,6 +660,37 @@ impl Seen {
             }
         }
         self.ended.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn relay(&self, mut client: TcpStream, server: &Server) {
+        let mut behind = TcpStream::connect(server.addr()).unwrap();
+        thread::scope(|scope| {
+            let (mut from_server, mut to_client) = (behind.try_clone().unwrap(), client.try_clone().unwrap());
+            // It ends with either of them; the tests look at what the client sends.
+            scope.spawn(move || std::io::copy(&mut from_server, &mut to_client));
+            scope.spawn(|| {
+                while !server.wait_for_requests(1, Duration::from_millis(5)) {
+                    if self.ended.load(Ordering::Acquire) > 0 {
+                        return;
+                    }
+                }
+                self.answered.fetch_add(1, Ordering::AcqRel);
+            });
+            let mut buffer = vec![0; 4 << 10];
+            loop {
+                while self.sent().1 > HANDSHAKE_BYTES_MAX && !self.reads.load(Ordering::Acquire) {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                let Ok(length @ 1..) = client.read(&mut buffer) else { break };
+                self.bytes.fetch_add(length as u64, Ordering::AcqRel);
+                if behind.write_all(&buffer[..length]).is_err() {
+                    break;
+                }
+            }
+            // An error says that the server was quicker.
+            let _ = behind.shutdown(std::net::Shutdown::Both);
+            self.ended.fetch_add(1, Ordering::AcqRel);
+        });
     }
 
     /// Connections, and bytes on all of them.
@@ -750,20 +749,31 @@ struct Phase {
     name: &'static str,
     scheme: &'static str,
     reads: bool,
-    answer: Vec<u8>,
+    answers: Answers,
     prompt_bytes: usize,
     /// Whether the stream is in the phase.
     reached: fn(&Seen, &Receiver<StreamToken>) -> bool,
 }
 
-fn phases() -> Vec<Phase> {
+fn phases(identity: &TlsIdentity) -> Vec<Phase> {
     let answered: fn(&Seen, &Receiver<StreamToken>) -> bool =
         |seen, _| seen.answered.load(Ordering::Acquire) > 0;
     let events = |count| Script::events(vec![one_token("a"); count]).wire();
     let open = |wire: Vec<u8>| wire.strip_suffix(b"0\r\n\r\n").unwrap().to_vec();
     let busy = Script::status(503).header("Retry-After", "25").json("{}").wire();
-    let phase =
-        |name, answer, reached| Phase { name, scheme: "http", reads: true, answer, prompt_bytes: 1, reached };
+    let phase = |name, answer, reached| Phase {
+        name,
+        scheme: "http",
+        reads: true,
+        answers: Answers::Wire(answer),
+        prompt_bytes: 1,
+        reached,
+    };
+    let tls = |name, script: Script, reached| {
+        let server = Server::builder().tls(identity.clone()).scripted([script]).unwrap();
+        Phase { name, scheme: "https", reads: true, answers: Answers::Tls(server), prompt_bytes: 1, reached }
+    };
+    let busy_tls = Script::status(503).header("Retry-After", "25").json("{}");
     vec![
         Phase {
             scheme: "https",
@@ -778,6 +788,17 @@ fn phases() -> Vec<Phase> {
         phase("body", open(events(1)), |_, receiver| receiver.len() == 1),
         phase("sleep before a retry", busy, answered),
         phase("full channel", open(events(1000)), |_, receiver| receiver.len() == 10),
+        Phase {
+            reads: false,
+            prompt_bytes: 64 << 20,
+            ..tls("upload of 64 MiB, TLS", Script::new(), |seen, _| seen.sent().1 > HANDSHAKE_BYTES_MAX)
+        },
+        tls("headers, TLS", Script::new().hang(LONG), answered),
+        tls("body, TLS", Script::events([one_token("a")]).hang(LONG), |_, receiver| receiver.len() == 1),
+        tls("sleep before a retry, TLS", busy_tls, answered),
+        tls("full channel, TLS", Script::events(vec![one_token("a"); 1000]).hang(LONG), |_, receiver| {
+            receiver.len() == 10
+        }),
     ]
 }
 
@@ -786,12 +807,16 @@ fn a_cancel_in_each_phase_ends_the_stream_at_once_and_nothing_is_sent() {
     in_own_process("a_cancel_in_each_phase_ends_the_stream_at_once_and_nothing_is_sent", || {
         cancel_in_a_lookup();
         cancel_in_a_connect();
-        for Phase { name, scheme, reads, answer, prompt_bytes, reached } in phases() {
+        let (authority, identity) = certificates();
+        for phase in 0..phases(&identity).len() {
             let before = counts();
-            let peer = Peer::start(reads, answer);
+            let Phase { name, scheme, reads, answers, prompt_bytes, reached } =
+                phases(&identity).swap_remove(phase);
+            let peer = Peer::start(reads, answers);
             let mut limits = Limits::default();
             limits.channel_tokens_max = 10;
-            let client = impatient(format!("{scheme}://{}", peer.address)).limits(limits).build().unwrap();
+            let client = impatient(format!("{scheme}://{}", peer.address)).ca_pem(authority.clone());
+            let client = client.limits(limits).build().unwrap();
             let request = CompletionRequest::text("p".repeat(prompt_bytes));
             let (receiver, guard) = client.stream(request).unwrap();
             until(name, || reached(&peer.seen, &receiver));
@@ -959,4 +984,59 @@ fn thousands_of_cancels_hurt_no_stream_beside_them() {
             );
         }
     });
+}
+
+/// A connection is another stream's as soon as the whole of an answer was read: while the first one sleeps before a
+/// retry, and when it is over and only its guard was kept. A cancel of the first may not reach the second.
+#[test]
+fn a_late_cancel_spares_the_stream_that_has_the_connection_now() {
+    const SENT_AGAIN: usize = 1000;
+    let (authority, identity) = certificates();
+    for tls in [false, true] {
+        // Of each pair the second answer is in the middle when the first is cancelled.
+        let gates: Arc<Vec<Gate>> = Arc::new((0..20).map(|_| Gate::new()).collect());
+        let of_server = gates.clone();
+        let begun = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
+        let rest = r#"{"choices":[{"index":0,"text":"b","token_ids":[2],"finish_reason":"stop"}]}"#;
+        let mut builder = Server::builder();
+        if tls {
+            builder = builder.tls(identity.clone());
+        }
+        let server = builder
+            .start(move |request| match request.json()["prompt"][0].as_u64().unwrap() as usize {
+                0 => Script::events([rest]),
+                SENT_AGAIN => Script::status(503).header("Retry-After", "25").json("{}"),
+                n => Script::events([begun]).wait_for(&of_server[n - 1]).event(rest),
+            })
+            .unwrap();
+        let client = ApiClient::builder(server.url()).ca_pem(authority.clone()).build().unwrap();
+        let mut shared = [0; 2];
+        for (n, gate) in gates.iter().enumerate() {
+            let is_over = n % 2 == 0;
+            let (first, late) = start(&client, &[if is_over { 0 } else { SENT_AGAIN as TokenId }]);
+            if is_over {
+                assert!(matches!(collect(&first), (_, Last::Done)));
+            } else {
+                assert!(server.wait_for_requests(2 * n + 1, LONG));
+            }
+            // Its connection is back a moment later, when the end of the framing was read.
+            thread::sleep(Duration::from_millis(30));
+            let canceller = late.canceller();
+            let (innocent, guard) = start(&client, &[n as TokenId + 1]);
+            let begun = innocent.recv_timeout(LONG);
+            assert!(matches!(begun, Ok(StreamToken::Token { .. })), "{begun:?}");
+            match n / 2 % 3 {
+                0 => late.cancel(),
+                1 => canceller.cancel(),
+                _ => drop(late),
+            }
+            gate.open();
+            let (tokens, last) = collect(&innocent);
+            assert!(matches!(last, Last::Done), "tls {tls}, pair {n}: {last:?}");
+            assert_eq!(tokens, [("b".to_owned(), Some(2))]);
+            shared[usize::from(is_over)] += usize::from(guard.join().connection_reused);
+        }
+        println!("tls {tls}: {shared:?} of {} on the connection of the one that was cancelled", gates.len());
+        assert!(shared.iter().all(|shared| *shared > gates.len() / 4), "{shared:?}");
+    }
 }

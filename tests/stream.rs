@@ -2,57 +2,27 @@
 
 #![cfg(feature = "testing")]
 
+mod common;
+
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::certificates::certificates;
+use common::streams::{LONG, Last, Token, collect};
 use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
 use tokenwire::recording::End;
-use tokenwire::testing::{Cut, Framing, Gate, OnAccept, Script, Server, TlsIdentity};
+use tokenwire::testing::{Cut, Framing, Gate, OnAccept, Script, Server};
 use tokenwire::{
-    ApiClient, ApiClientBuilder, CompletionRequest, Ending, Error, ErrorKind, IdsExact, Inexact, Limit,
-    Limits, OnDrop, RetryPolicy, SamplingParams, StreamGuard, StreamReport, StreamToken, Timeouts, Timer,
-    TokenId, WhenFull, Wire,
+    ApiClient, ApiClientBuilder, CompletionRequest, Ending, ErrorKind, IdsExact, Inexact, Limit, Limits,
+    OnDrop, RetryPolicy, SamplingParams, StreamGuard, StreamReport, StreamToken, Timeouts, Timer, TokenId,
+    WhenFull, Wire,
 };
 
-/// "Does not hang": nothing here takes a hundredth of it.
-const LONG: Duration = Duration::from_secs(30);
 const HELLO: [(TokenId, &str); 4] = [(9707, "Hello"), (1879, " wörld"), (0, ""), (13, ".")];
 
 // ---- helpers ----
-
-type Token = (String, Option<TokenId>);
-
-#[derive(Debug)]
-enum Last {
-    Done,
-    Error(Error),
-    /// Disconnected with neither.
-    Nothing,
-}
-
-/// Everything that a receiver gives. A stream that does not end fails the test.
-fn collect(receiver: &Receiver<StreamToken>) -> (Vec<Token>, Last) {
-    let (mut tokens, mut last) = (Vec::new(), Last::Nothing);
-    loop {
-        match receiver.recv_timeout(LONG) {
-            Ok(StreamToken::Token { text, id }) => tokens.push((text, id)),
-            Ok(StreamToken::Done { .. }) => last = Last::Done,
-            Ok(StreamToken::Error(error)) => last = Last::Error(error),
-            Ok(_) => panic!("an item of no known kind"),
-            Err(error) => {
-                assert!(error.is_disconnected(), "the stream hangs after {tokens:?}");
-                return (tokens, last);
-            }
-        }
-        // Nothing may follow the last item.
-        if !matches!(last, Last::Nothing) {
-            assert!(receiver.recv_timeout(LONG).is_err_and(|error| error.is_disconnected()));
-            return (tokens, last);
-        }
-    }
-}
 
 fn hello() -> Vec<Token> {
     HELLO.iter().map(|(id, text)| ((*text).to_owned(), Some(*id))).collect()
@@ -1293,18 +1263,6 @@ fn https_needs_a_trusted_authority_and_then_works_and_cancels_like_http() {
 
     let (receiver, _guard) = client.stream_completion(&[3], SamplingParams::default(), None).unwrap();
     assert!(matches!(collect(&receiver), (_, Last::Error(e)) if e.kind() == ErrorKind::Incomplete));
-}
-
-/// An authority of our own (PEM), and a server's identity signed by it.
-fn certificates() -> (String, TlsIdentity) {
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-    let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
-    (authority.pem(), TlsIdentity::from_pem(&leaf.pem(), &key.serialize_pem()).unwrap())
 }
 
 // ---- by themselves: HttpClient and SseReader ----

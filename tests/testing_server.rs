@@ -1,55 +1,22 @@
 //! The scripted server, driven with plain sockets, so that what is asserted is what was on the wire.
 #![cfg(feature = "testing")]
 
+mod common;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::sockets::{ASK, LONG, ask, connect, events, expect, read_to_end};
 use tokenwire::recording::{End, Recording, dechunk};
 use tokenwire::testing::{
     Cut, Framing, Gate, OnAccept, REQUEST_HEAD_BYTES_MAX, Request, Script, Server, TlsIdentity, replay,
 };
 
-/// No test waits longer for what must come. It decides nothing but that a test does not hang.
-const LONG: Duration = Duration::from_secs(30);
-
-const ASK: &[u8] = b"POST /v1/completions HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\n{}";
-
-fn connect(server: &Server) -> TcpStream {
-    let stream = TcpStream::connect(server.addr()).unwrap();
-    stream.set_read_timeout(Some(LONG)).unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream
-}
-
-fn ask(server: &Server) -> TcpStream {
-    let mut stream = connect(server);
-    stream.write_all(ASK).unwrap();
-    stream
-}
-
-/// What comes until the end, and the end: `None` for FIN.
-fn read_to_end(stream: &mut impl Read) -> (Vec<u8>, Option<ErrorKind>) {
-    let mut got = Vec::new();
-    let end = stream.read_to_end(&mut got).err().map(|error| error.kind());
-    (got, end)
-}
-
 fn exchange(server: &Server) -> (String, Option<ErrorKind>) {
     let (got, end) = read_to_end(&mut ask(server));
     (String::from_utf8(got).unwrap(), end)
-}
-
-/// As many bytes as `wire` has, which they must equal.
-fn expect(stream: &mut impl Read, wire: &[u8]) {
-    let mut got = vec![0; wire.len()];
-    stream.read_exact(&mut got).unwrap();
-    assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(wire));
-}
-
-fn events() -> Script {
-    Script::events(["{\"a\":1}", "[DONE]"])
 }
 
 #[test]

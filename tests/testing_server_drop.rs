@@ -2,49 +2,16 @@
 //! threads are counted over the whole process.
 #![cfg(all(feature = "testing", target_os = "linux"))]
 
+mod common;
+
 use std::collections::HashSet;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokenwire::testing::{Cut, Gate, Script, Server};
-
-/// No test waits longer for what must come. It decides nothing but that a test does not hang.
-const LONG: Duration = Duration::from_secs(30);
-
-const ASK: &[u8] = b"POST /v1/completions HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\n{}";
-
-fn connect(server: &Server) -> TcpStream {
-    let stream = TcpStream::connect(server.addr()).unwrap();
-    stream.set_read_timeout(Some(LONG)).unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream
-}
-
-fn ask(server: &Server) -> TcpStream {
-    let mut stream = connect(server);
-    stream.write_all(ASK).unwrap();
-    stream
-}
-
-/// What comes until the end, and the end: `None` for FIN.
-fn read_to_end(stream: &mut impl Read) -> (Vec<u8>, Option<ErrorKind>) {
-    let mut got = Vec::new();
-    let end = stream.read_to_end(&mut got).err().map(|error| error.kind());
-    (got, end)
-}
-
-/// As many bytes as `wire` has, which they must equal.
-fn expect(stream: &mut impl Read, wire: &[u8]) {
-    let mut got = vec![0; wire.len()];
-    stream.read_exact(&mut got).unwrap();
-    assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(wire));
-}
-
-fn events() -> Script {
-    Script::events(["{\"a\":1}", "[DONE]"])
-}
+use common::sockets::{ASK, LONG, ask, connect, events, expect, read_to_end};
+use tokenwire::testing::{Cut, Gate, Server};
 
 /// These tests run one after the other.
 fn alone() -> MutexGuard<'static, ()> {

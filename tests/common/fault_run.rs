@@ -13,6 +13,9 @@ use tokenwire::{
     Timer, TokenId,
 };
 
+#[path = "certificates.rs"]
+mod certificates;
+
 use super::faults::{Does, ERROR_BODY_BYTES_MAX, EVENT_BYTES_MAX, Fault, Over, SHORT, TOKENS, Tokens, good};
 
 /// "Does not hang": every row is done long before.
@@ -151,7 +154,7 @@ pub fn run(fault: &Fault, tls: bool, keys: Keys) -> Outcome {
     let url = format!("{scheme}://{}/v1", server.addr());
     let mut builder = client(&url, timeouts(fault.timer), keys);
     if matches!(fault.server, Does::Untrusted) {
-        builder = builder.ca_pem(new_certificates().0);
+        builder = builder.ca_pem(certificates::certificates().0);
     }
     let shown = format!("{builder:?}");
     let client = builder.build().expect("a client");
@@ -193,21 +196,7 @@ pub fn side_by_side<T: Send>(threads: usize, jobs: Vec<Box<dyn FnOnce() -> T + S
 /// An authority (PEM) and the identity of a server of its, made once.
 pub fn certificates() -> &'static (String, TlsIdentity) {
     static MADE: OnceLock<(String, TlsIdentity)> = OnceLock::new();
-    MADE.get_or_init(new_certificates)
-}
-
-fn new_certificates() -> (String, TlsIdentity) {
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-    let make = || -> Result<_, rcgen::Error> {
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        let key = KeyPair::generate()?;
-        let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()])?.signed_by(&key, &authority)?;
-        Ok((authority.pem(), leaf.pem(), key.serialize_pem()))
-    };
-    let (authority, leaf, key) = make().expect("certificates");
-    (authority, TlsIdentity::from_pem(&leaf, &key).expect("an identity"))
+    MADE.get_or_init(certificates::certificates)
 }
 
 // ---- the table ----

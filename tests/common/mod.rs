@@ -4,7 +4,12 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "testing")]
+pub mod certificates;
 pub mod chunk_property;
+#[cfg(feature = "testing")]
+pub mod sockets;
+pub mod streams;
 pub mod wire;
 
 /// A file of this crate's own test data.

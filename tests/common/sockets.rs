@@ -1,0 +1,43 @@
+//! Plain sockets to the scripted server, so that what is asserted is what was on the wire.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use tokenwire::testing::{Script, Server};
+
+/// No test waits longer for what must come. It decides nothing but that a test does not hang.
+pub const LONG: Duration = Duration::from_secs(30);
+
+pub const ASK: &[u8] = b"POST /v1/completions HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\n{}";
+
+pub fn connect(server: &Server) -> TcpStream {
+    let stream = TcpStream::connect(server.addr()).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+pub fn ask(server: &Server) -> TcpStream {
+    let mut stream = connect(server);
+    stream.write_all(ASK).unwrap();
+    stream
+}
+
+/// What comes until the end, and the end: `None` for FIN.
+pub fn read_to_end(stream: &mut impl Read) -> (Vec<u8>, Option<ErrorKind>) {
+    let mut got = Vec::new();
+    let end = stream.read_to_end(&mut got).err().map(|error| error.kind());
+    (got, end)
+}
+
+/// As many bytes as `wire` has, which they must equal.
+pub fn expect(stream: &mut impl Read, wire: &[u8]) {
+    let mut got = vec![0; wire.len()];
+    stream.read_exact(&mut got).unwrap();
+    assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(wire));
+}
+
+pub fn events() -> Script {
+    Script::events(["{\"a\":1}", "[DONE]"])
+}
