@@ -40,7 +40,8 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// The timers of a request. `None` means no limit, which only the total has by default.
+/// The timers of a request. `None` means no limit, which only the total has by default; so does more than 100 years. Zero
+/// passes at the first wait.
 ///
 /// None of them runs while the stream waits for its consumer to take tokens, save
 /// [`deadline`](Self::deadline).

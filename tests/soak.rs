@@ -33,7 +33,9 @@ use tokenwire::{
 };
 
 const MIB: u64 = 1 << 20;
-/// Rounds of all streams, of which one has to end within the bound of memory.
+/// Rounds of all streams, of which one has to end within the bound of memory. A round is judged by what it adds to the one
+/// before: what is lost with each stream is lost in every round, 105 bytes a stream are over the bound. What the bound cannot
+/// see is less than that, and what grows once: the allocator takes such steps when the machine is busy.
 const ROUNDS_MAX: usize = 3;
 /// Set in a process that runs the body of a test.
 const INSIDE: &str = "TOKENWIRE_SOAK_INSIDE";

@@ -117,6 +117,38 @@ fn the_longest_timers_are_no_limit_and_no_overflow() {
     assert_eq!(tokens, hello());
 }
 
+/// Each timer at zero, and each as long as can be, by itself.
+#[test]
+fn a_timer_of_zero_passes_at_once_and_the_longest_never() {
+    type Set = fn(&mut Timeouts, Duration);
+    let timers: [(Timer, Set); 6] = [
+        (Timer::Connect, |t, limit| t.connect = Some(limit)),
+        (Timer::FirstToken, |t, limit| t.first_token = Some(limit)),
+        (Timer::Chunk, |t, limit| t.chunk = Some(limit)),
+        (Timer::Content, |t, limit| t.content = Some(limit)),
+        (Timer::Deadline, |t, limit| t.deadline = Some(limit)),
+        (Timer::Write, |t, limit| t.write = Some(limit)),
+    ];
+    let begun = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
+    for (timer, set) in timers {
+        let script = || Script::events([begun]).pause(ms(50)).event("[DONE]");
+        let server = Server::scripted([script()]).unwrap();
+        let with = |limit| client(&server).timeouts(timeouts(|t| set(t, limit))).build().unwrap();
+        let (tokens, last, _) = run(&with(Duration::ZERO));
+        let Last::Error(error) = &last else { panic!("{timer:?}: {last:?}") };
+        assert_eq!(error.kind(), ErrorKind::Timeout(timer));
+        assert_eq!(tokens.len(), usize::from(matches!(timer, Timer::Chunk | Timer::Content)), "{timer:?}");
+        for limit in [Duration::MAX, Duration::MAX / 2, Duration::from_secs(u64::from(u32::MAX))] {
+            let (tokens, last, _) = run(&with(limit));
+            assert!(matches!(last, Last::Done) && tokens.len() == 1, "{timer:?} {limit:?}: {last:?}");
+        }
+    }
+    // The wait for the framing's end is no error: without it the connection is not used again.
+    let server = Server::scripted([Script::events([begun, "[DONE]"])]).unwrap();
+    let client = client(&server).timeouts(timeouts(|t| t.drain = Duration::ZERO)).build().unwrap();
+    assert!((0..3).all(|_| matches!(run(&client).1, Last::Done)));
+}
+
 #[test]
 fn the_short_form_sends_what_the_original_sent() {
     let server = Server::scripted([Script::tokens(HELLO)]).unwrap();
