@@ -73,7 +73,7 @@
 //! | broken rules | HTTP framing, an id or index out of range | `Error`, [`Protocol`](ErrorKind::Protocol) |
 //! | consumer gone | the receiver was dropped | - |
 //!
-//! The page [`faults`] has some 150 faults that were tried, one by one, with the ending of each.
+//! The page [`faults`] has some 200 faults that were tried, one by one, with the ending of each.
 //!
 //! The request of every stream that ended in an `Error` is saved, without credentials, if the client was given a folder for
 //! it ([`save_failed`](ApiClientBuilder::save_failed)): a [`SavedRequest`], which [`ApiClient::resend`] sends again.

@@ -36,10 +36,10 @@ pub use self::wire::{Server, Wire};
 pub const CHOICES_MAX: u32 = 128;
 
 /// How deep lists and objects may stand inside of each other in one event; deeper is
-/// [`Limit::Nesting`](crate::Limit::Nesting). Chunks of real servers have up to eight levels.
+/// [`Limit::Nesting`]. Chunks of real servers have up to eight levels.
 pub const NESTING_MAX: usize = 128;
 
-/// The most token ids in one list of a chunk; more are [`Limit::TokenIds`](crate::Limit::TokenIds). Servers send a few;
+/// The most token ids in one list of a chunk; more are [`Limit::TokenIds`]. Servers send a few;
 /// one that holds ids back sends its whole answer at once.
 pub const TOKEN_IDS_MAX: usize = 1 << 20;
 

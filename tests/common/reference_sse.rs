@@ -34,13 +34,7 @@ pub(crate) fn parse(body: &[u8], event_bytes_max: usize) -> Outcome {
     let (mut bytes, mut open) = (0, false);
     for line in lines {
         if bytes + line.len() > event_bytes_max {
-            return Outcome {
-                over: true,
-                incomplete: true,
-                events: out.events,
-                stray: out.stray,
-                ..Outcome::default()
-            };
+            return passed(out);
         }
         let text = String::from_utf8_lossy(line);
         if text.is_empty() {
@@ -73,13 +67,7 @@ pub(crate) fn parse(body: &[u8], event_bytes_max: usize) -> Outcome {
     }
 
     if bytes + unended.len() > event_bytes_max && !part_of_bom {
-        return Outcome {
-            over: true,
-            incomplete: true,
-            events: out.events,
-            stray: out.stray,
-            ..Outcome::default()
-        };
+        return passed(out);
     }
     out.incomplete = open || !unended.is_empty();
     let text = String::from_utf8_lossy(unended);
@@ -93,6 +81,11 @@ pub(crate) fn parse(body: &[u8], event_bytes_max: usize) -> Outcome {
         .filter(|data| data.len() <= SSE_STRAY_BYTES_MAX)
         .map(|data| String::from_utf8_lossy(data).into_owned());
     out
+}
+
+/// What is left once the limit was passed.
+fn passed(out: Outcome) -> Outcome {
+    Outcome { over: true, incomplete: true, events: out.events, stray: out.stray, ..Outcome::default() }
 }
 
 /// The lines that have ended, without their ends, and what comes after the last of them.
