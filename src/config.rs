@@ -153,7 +153,7 @@ pub struct Limits {
     /// One tool call, its markers and all; a larger one is [`Malformed`](crate::Malformed). Default 16 MiB.
     pub arguments_bytes_max: usize,
     /// The text of one turn that [`ResponseParser::run`](crate::ResponseParser::run) keeps; more is
-    /// `Limit::TurnBytes`. Default 64 MiB.
+    /// [`Limit::TurnBytes`](crate::Limit::TurnBytes). Default 64 MiB.
     pub turn_bytes_max: usize,
     /// Streams at the same time, each on a reader thread of its own. What happens to one more is
     /// [`WhenFull`]. Default 256.

@@ -136,6 +136,8 @@ pub enum Limit {
     BodyBytes,
     /// Streams at the same time.
     Streams,
+    /// The text of one turn that a thread parses.
+    TurnBytes,
     /// Lists and objects inside of each other in one event, [`NESTING_MAX`](crate::NESTING_MAX).
     Nesting,
     /// Choices in one chunk, [`CHOICES_MAX`](crate::CHOICES_MAX).
@@ -155,6 +157,7 @@ impl Limit {
             Self::ResponseHeaders => "response_headers_max",
             Self::BodyBytes => "body_bytes_max",
             Self::Streams => "streams_max",
+            Self::TurnBytes => "turn_bytes_max",
             Self::Nesting => "nesting_max",
             Self::Choices => "choices_max",
             Self::TokenIds => "token_ids_max",

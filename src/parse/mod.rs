@@ -93,6 +93,8 @@ pub enum Start {
 #[derive(Debug)]
 pub struct ResponseParser {
     pub(crate) core: Core,
+    /// For a turn that is run on a thread.
+    pub(crate) turn_bytes_max: usize,
     branch: Branch,
 }
 
@@ -100,7 +102,8 @@ impl ResponseParser {
     /// A parser for one turn in this dialect: no tools known, markers told by their text, starting in content.
     #[must_use]
     pub fn new(dialect: Dialect) -> Self {
-        Self { core: Core::new(dialect), branch: Branch::new(Role::Assistant) }
+        let turn_bytes_max = Limits::default().turn_bytes_max;
+        Self { core: Core::new(dialect), turn_bytes_max, branch: Branch::new(Role::Assistant) }
     }
 
     /// The tools' schemas, each `{"name", "parameters"}` or that under `function` as chat endpoints take them.
@@ -129,11 +132,13 @@ impl ResponseParser {
     }
 
     /// Of the limits, [`nesting_max`](Limits::nesting_max) and
-    /// [`arguments_bytes_max`](Limits::arguments_bytes_max) are used: a call that passes one is malformed.
+    /// [`arguments_bytes_max`](Limits::arguments_bytes_max) are used: a call that passes one is malformed. So is
+    /// [`turn_bytes_max`](Limits::turn_bytes_max), by [`run`](Self::run) alone.
     #[must_use]
     pub fn limits(mut self, limits: &Limits) -> Self {
         self.core.nesting_max = limits.nesting_max;
         self.core.arguments_bytes_max = limits.arguments_bytes_max;
+        self.turn_bytes_max = limits.turn_bytes_max;
         self
     }
 
@@ -188,8 +193,9 @@ pub(crate) struct Core {
     /// Up to here the text is in leaves, and as many tokens are.
     committed: usize,
     owned: usize,
-    /// Where the last leaf begins, and its first token.
-    leaf_start: (usize, usize),
+    /// Where the last leaf begins, and its first token. `None`: the branch's leaves, if it has any, are not of
+    /// this turn's tokens.
+    leaf_start: Option<(usize, usize)>,
     state: State,
     /// Tokens pushed.
     pushed: u64,
@@ -257,7 +263,7 @@ impl Core {
             group: None,
             committed: 0,
             owned: 0,
-            leaf_start: (0, 0),
+            leaf_start: None,
             state: State::Content { at: 0 },
             pushed: 0,
             calls: 0,
@@ -304,8 +310,8 @@ impl Core {
         self.end_thinking(branch, end);
         // Tokens without text, where no text came after which they could stand.
         if self.owned < self.tokens.len() {
-            if branch.leaves.is_empty() {
-                branch.leaves.push(Leaf::new(LeafKind::Marker, "", Vec::new()));
+            if self.leaf_start.is_none() {
+                self.begin_leaf(branch, LeafKind::Marker);
             }
             self.own_tokens(branch, usize::MAX);
         }
@@ -505,7 +511,7 @@ impl Core {
         let trimmed = self.text.trim_end();
         let ends = self.dialect.table().ends.iter();
         let turn_end = ends.filter(|end| trimmed.ends_with(**end)).map(|end| trimmed.len() - end.len());
-        let turn_end = turn_end.filter(|at| *at >= self.leaf_start.0).max();
+        let turn_end = turn_end.filter(|at| self.leaf_start.is_some_and(|(start, _)| *at >= start)).max();
         if let (Some(draft), End::Clean) = (*draft, end) {
             let kept = (branch.clone(), self.committed, self.owned, self.leaf_start);
             let calls = self.calls;
@@ -524,7 +530,7 @@ impl Core {
 
     /// Takes the text from `at` on out of the last leaf, which is open thinking: content begins there.
     fn rewind(&mut self, branch: &mut Branch, at: usize) {
-        let (start, first_token) = self.leaf_start;
+        let Some((start, first_token)) = self.leaf_start else { return };
         let inner = branch.leaves.pop().map_or(0, |leaf| leaf.inner.start);
         (self.committed, self.owned) = (start, first_token);
         if at > start {
@@ -617,7 +623,7 @@ impl Core {
         if until <= self.committed {
             return;
         }
-        if !matches!(branch.leaves.last(), Some(Leaf { kind: LeafKind::Content, .. })) {
+        if !self.is_in(branch, &LeafKind::Content) {
             self.begin_leaf(branch, LeafKind::Content);
         }
         self.extend_inside(branch, until);
@@ -625,9 +631,14 @@ impl Core {
 
     fn ensure_thinking(&mut self, branch: &mut Branch) {
         // An open one is the last leaf; one that the prompt has opened is not there yet.
-        if !matches!(branch.leaves.last(), Some(Leaf { kind: LeafKind::Thinking, .. })) {
+        if !self.is_in(branch, &LeafKind::Thinking) {
             self.begin_leaf(branch, LeafKind::Thinking);
         }
+    }
+
+    /// Whether the last leaf is of this turn and this kind.
+    fn is_in(&self, branch: &Branch, kind: &LeafKind) -> bool {
+        self.leaf_start.is_some() && branch.leaves.last().is_some_and(|leaf| leaf.kind == *kind)
     }
 
     fn add_leaf(&mut self, branch: &mut Branch, kind: LeafKind, until: usize) {
@@ -636,7 +647,7 @@ impl Core {
     }
 
     fn begin_leaf(&mut self, branch: &mut Branch, kind: LeafKind) {
-        self.leaf_start = (self.committed, self.owned);
+        self.leaf_start = Some((self.committed, self.owned));
         branch.leaves.push(Leaf::new(kind, "", Vec::new()));
     }
 

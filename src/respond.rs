@@ -1,0 +1,196 @@
+//! The joint of stream and parser: a thread that reads the tokens of one turn, parses them into a tree that
+//! others can look at meanwhile, and hands out each call the moment it is complete.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
+
+use crate::ast::Branch;
+use crate::parse::{Core, is_clean};
+use crate::{
+    Error, FinishReason, Limit, OnDrop, PendingToolCall, ResponseParser, StreamToken, TokenId, Usage,
+};
+
+/// Where a turn grows while it is parsed: a [`Context`](crate::Context), or a lone [`Branch`].
+pub trait Tree: Send + 'static {
+    /// The branch that the model's tokens go to. It may have leaves already.
+    fn open_turn(&mut self) -> &mut Branch;
+
+    /// The turn has ended; `finish` is why the model stopped, and `None` inside it that the server did not say.
+    /// `None` means that the turn was cut off.
+    fn close_turn(&mut self, finish: Option<Option<&FinishReason>>) {
+        let _ = finish;
+    }
+}
+
+impl Tree for Branch {
+    fn open_turn(&mut self) -> &mut Branch {
+        self
+    }
+}
+
+/// A turn that has come to its end.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Response {
+    /// The model's turn, as it stands in the tree.
+    pub branch: Branch,
+    /// Why the model stopped; `None` if only the stream's terminator came.
+    pub finish: Option<FinishReason>,
+    /// The server's count of tokens.
+    pub usage: Option<Usage>,
+}
+
+/// The end of a turn that a thread parses: wait for it, or end it.
+///
+/// Dropping it does what [`on_drop`](Self::on_drop) says. By default the thread is told to stop and is not waited for: it
+/// takes no further token, the channel of calls is disconnected, and the turn stays in the tree as far as it
+/// has come. The stream itself is ended by its own guard, or by its channel having no receiver any more.
+#[must_use = "dropping the handle ends the parsing"]
+pub struct ParserHandle {
+    /// `None` once it is joined, or if it could not be started.
+    thread: Option<JoinHandle<Result<Response, Error>>>,
+    /// Dropped to say that nobody waits.
+    stop: Option<Sender<()>>,
+    failed: Option<Error>,
+    on_drop: OnDrop,
+}
+
+impl ResponseParser {
+    /// Parses the tokens of one turn on a thread of its own (`tokenwire-parser`), into the open turn of `tree`. Returns
+    /// the channel of complete calls and the handle of the end. The channel is disconnected when the turn has
+    /// ended; read it until then and join.
+    ///
+    /// The lock is held for each token while it is parsed, and never while the thread waits, so that a user
+    /// interface can draw the tree as it grows. The calls need no bound of their own: they are part of the turn's text,
+    /// which is bounded by [`Limits::turn_bytes_max`](crate::Limits::turn_bytes_max).
+    pub fn run<T: Tree>(
+        self,
+        tokens: Receiver<StreamToken>,
+        tree: Arc<Mutex<T>>,
+    ) -> (Receiver<PendingToolCall>, ParserHandle) {
+        self.run_with(tokens, tree, |_, _| {})
+    }
+
+    /// As [`run`](Self::run); `on_token` sees the text and id of each token before it is parsed, on the
+    /// parser's thread. As long as it blocks, the turn stands still.
+    pub fn run_with<T: Tree>(
+        self,
+        tokens: Receiver<StreamToken>,
+        tree: Arc<Mutex<T>>,
+        on_token: impl FnMut(&str, Option<TokenId>) + Send + 'static,
+    ) -> (Receiver<PendingToolCall>, ParserHandle) {
+        let (calls, pending) = unbounded();
+        let (stop, stopped) = bounded(0);
+        let run = Run { core: self.core, tokens, stopped, tree, calls, turn_bytes_max: self.turn_bytes_max };
+        let thread = thread::Builder::new().name("tokenwire-parser".into()).spawn(move || run.run(on_token));
+        let (thread, failed) = match thread {
+            Ok(thread) => (Some(thread), None),
+            Err(error) => (None, Some(Error::protocol("no thread for the parser").with_source(error))),
+        };
+        (pending, ParserHandle { thread, stop: Some(stop), failed, on_drop: OnDrop::default() })
+    }
+}
+
+impl ParserHandle {
+    /// Blocks until the turn has ended. What bounds the wait are the stream's timers.
+    ///
+    /// # Errors
+    ///
+    /// The stream's own error; [`Cancelled`](crate::ErrorKind::Cancelled) if the channel of tokens was disconnected without
+    /// an end, as a cancel does; [`Limit::TurnBytes`]. What was received before stands in the tree, closed as
+    /// a turn that was cut off.
+    pub fn join(mut self) -> Result<Response, Error> {
+        let result = self.wait();
+        result.unwrap_or_else(|| Err(self.failed.take().unwrap_or_else(Error::cancelled)))
+    }
+
+    /// Sets what dropping this handle does. Default [`OnDrop::Cancel`].
+    pub fn on_drop(mut self, policy: OnDrop) -> Self {
+        self.on_drop = policy;
+        self
+    }
+
+    fn wait(&mut self) -> Option<Result<Response, Error>> {
+        let thread = self.thread.take()?;
+        let bug = |_| Err(Error::protocol("the parser's thread panicked: a bug in tokenwire"));
+        Some(thread.join().unwrap_or_else(bug))
+    }
+}
+
+impl Drop for ParserHandle {
+    fn drop(&mut self) {
+        match self.on_drop {
+            OnDrop::Cancel => drop(self.stop.take()),
+            OnDrop::Join => drop(self.wait()),
+        }
+    }
+}
+
+impl fmt::Debug for ParserHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ParserHandle").field("on_drop", &self.on_drop).finish_non_exhaustive()
+    }
+}
+
+// ---- the thread ----
+
+struct Run<T> {
+    core: Core,
+    tokens: Receiver<StreamToken>,
+    /// Disconnected when nobody waits for the turn any more.
+    stopped: Receiver<()>,
+    tree: Arc<Mutex<T>>,
+    calls: Sender<PendingToolCall>,
+    turn_bytes_max: usize,
+}
+
+impl<T: Tree> Run<T> {
+    fn run(mut self, mut on_token: impl FnMut(&str, Option<TokenId>)) -> Result<Response, Error> {
+        let end = loop {
+            let item = select! {
+                recv(self.tokens) -> item => item.ok(),
+                recv(self.stopped) -> _ => None,
+            };
+            match item {
+                Some(StreamToken::Token { text, id }) => {
+                    if self.core.bytes().saturating_add(text.len()) > self.turn_bytes_max {
+                        break Err(Error::limit(Limit::TurnBytes, self.turn_bytes_max as u64));
+                    }
+                    on_token(&text, id);
+                    let calls = self.core.push(lock(&self.tree).open_turn(), &text, id);
+                    self.hand_out(calls);
+                }
+                Some(StreamToken::Done { usage, finish }) => break Ok((usage, finish)),
+                Some(StreamToken::Error(error)) => break Err(error),
+                None => break Err(Error::cancelled()),
+            }
+        };
+        let finish = end.as_ref().ok().map(|(_, finish)| finish.as_ref());
+        let (calls, branch) = {
+            let mut tree = lock(&self.tree);
+            let branch = tree.open_turn();
+            let calls = self.core.finish(branch, finish.is_some_and(is_clean));
+            let branch = branch.clone();
+            tree.close_turn(finish);
+            (calls, branch)
+        };
+        self.hand_out(calls);
+        end.map(|(usage, finish)| Response { branch, finish, usage })
+    }
+
+    /// A caller that dropped the channel wants the tree only.
+    fn hand_out(&self, calls: Vec<PendingToolCall>) {
+        for call in calls {
+            let _ = self.calls.send(call);
+        }
+    }
+}
+
+/// A panic of another thread that held the lock leaves a tree that can be read and written: every change of ours is
+/// complete before the lock is let go.
+pub(crate) fn lock<T>(tree: &Mutex<T>) -> MutexGuard<'_, T> {
+    tree.lock().unwrap_or_else(PoisonError::into_inner)
+}
