@@ -6,6 +6,7 @@ mod chat;
 mod interrupt;
 mod options;
 mod output;
+mod parse;
 mod replay;
 mod resend;
 mod sse;
@@ -45,6 +46,7 @@ struct Cli {
 enum Command {
     Sse(sse::Args),
     Tokens(tokens::Args),
+    Parse(parse::Args),
     Stream(stream::Args),
     Chat(chat::Args),
     Replay(replay::Args),
@@ -102,6 +104,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Sse(args) => sse::run(&args),
         Command::Tokens(args) => tokens::run(&args),
+        Command::Parse(args) => parse::run(&args),
         Command::Stream(args) => stream::run(args),
         Command::Chat(args) => chat::run(args),
         Command::Replay(args) => replay::run(&args),
