@@ -107,7 +107,10 @@ impl Seek {
                 self.at = at;
                 match (view.end, self.reason) {
                     (None, _) => Step::Wait,
-                    (Some(_), Some(reason)) => Step::leave(view.text.len(), Outcome::Malformed(reason)),
+                    // Whatever is wrong with it, it was never closed.
+                    (Some(_), Some(_)) => {
+                        Step::leave(view.text.len(), Outcome::Malformed(Malformed::Unfinished))
+                    }
                     (Some(_), None) => Step::leave(self.body, Outcome::Content),
                 }
             }
@@ -167,6 +170,10 @@ impl Tail {
                 self.at = at;
                 match view.end {
                     None => Ended::NotYet,
+                    // "A partial closing marker at the end of an open segment belongs to that segment" (rule R10).
+                    Some(End::Clean) if bounds.close.starts_with(view.text[self.body_end..].trim_start()) => {
+                        Ended::Unclosed(view.text.len())
+                    }
                     Some(End::Clean) => Ended::Unclosed(self.body_end),
                     Some(End::Cut) => Ended::Cut(view.text.len()),
                 }

@@ -106,15 +106,19 @@ impl TaggedCalls {
         match rest.find(['>', '<', '\n']) {
             Some(len) if rest.as_bytes()[len] == b'>' => Ok(&rest[..len]),
             Some(_) => {
-                // Without an opener, `<function=` alone may stand in prose.
-                self.state = State::Seek(if self.opened {
-                    Seek::broken(self.body, Malformed::Syntax)
-                } else {
-                    Seek::suspect(self.body)
-                });
+                self.state = State::Seek(self.broken());
                 Err(None)
             }
             None => Err(Some(Step::Wait)),
+        }
+    }
+
+    /// Without an opener, `<function=` alone may stand in prose.
+    fn broken(&self) -> Seek {
+        if self.opened || !self.arguments.is_empty() {
+            Seek::broken(self.body, Malformed::Syntax)
+        } else {
+            Seek::suspect(self.body)
         }
     }
 
@@ -126,7 +130,8 @@ impl TaggedCalls {
             (_, Here::Yes, _) => return self.function_end(view, at, at + FUNCTION_END.len()),
             // `</function>` is missing, and all that it would have ended is there.
             (.., Here::Yes) => return self.function_end(view, at, at),
-            (Here::No, Here::No, Here::No) => State::Seek(Seek::broken(self.body, Malformed::Syntax)),
+            (Here::No, Here::No, Here::No) if at == view.text.len() => return Some(Step::Wait),
+            (Here::No, Here::No, Here::No) => State::Seek(self.broken()),
             _ => return Some(Step::Wait),
         };
         None
@@ -251,7 +256,7 @@ impl TaggedForm {
 /// A closing tag inside the value must not end it, and a missing one must not make it swallow the calls behind.
 /// So where values stand on lines of their own, only a closing tag at the start of a line counts, or one alone on
 /// its line. The region's end marker is in the way of a value only if it is real, stands right behind
-/// `</function>`, or is followed by another opener or the end of the turn: a value may well speak of it. Then
+/// `</function>` (at the start of a line, or behind a closing tag), or is followed by another opener or the end of the turn: a value may well speak of it. Then
 /// the first closing tag counts wherever it stands, else the last `</function>`.
 #[derive(Debug)]
 struct ValueScan {
@@ -264,6 +269,13 @@ struct ValueScan {
     function_end: Option<usize>,
     /// The first end marker of the region.
     close: Option<usize>,
+}
+
+/// Whether a value ends with `</function>`, at the start of a line or right behind a closing tag: so nobody writes it
+/// in a sentence.
+fn ends_function(value: &str) -> bool {
+    let Some(before) = value.trim_end().strip_suffix(FUNCTION_END) else { return false };
+    before.ends_with('\n') || before.trim_end().ends_with(PARAMETER_END)
 }
 
 /// A value's range and the place behind its closing tag; `None` inside means that it has no end.
@@ -280,7 +292,15 @@ impl ValueScan {
         loop {
             match view.find(&[PARAMETER_END, FUNCTION_END, close, form.open], self.at) {
                 Found::At(at, PARAMETER_END) => match self.counts(view, form, at) {
-                    Here::Yes => return Some(Some((self.start..at, at + PARAMETER_END.len()))),
+                    Here::Yes => {
+                        // The indentation is the tag's.
+                        let value = &view.text[self.start..at];
+                        let line = value.rfind('\n').map_or(0, |newline| newline + 1);
+                        let indented =
+                            form.framed && value.starts_with('\n') && value[line..].trim().is_empty();
+                        let end = if indented { self.start + line } else { at };
+                        return Some(Some((self.start..end, at + PARAMETER_END.len())));
+                    }
                     Here::NotYet => {
                         self.at = at;
                         return None;
@@ -297,7 +317,7 @@ impl ValueScan {
                     self.at = at + FUNCTION_END.len();
                 }
                 Found::At(at, marker) if marker == close => {
-                    if view.is_real(at) || view.text[self.start..at].trim_end().ends_with(FUNCTION_END) {
+                    if view.is_real(at) || ends_function(&view.text[self.start..at]) {
                         return Some(self.bounded());
                     }
                     self.close.get_or_insert(at);
