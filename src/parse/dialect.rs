@@ -63,7 +63,16 @@ pub(super) const THINK: Think = Think { open: "<think>", close: "</think>", labe
 pub(super) const CHATML_ENDS: &[&str] = &["<|im_end|>", "<|endoftext|>"];
 
 /// All dialects.
-static DIALECTS: &[&Table] = &[&tagged::QWEN3_XML, &json::HERMES, &PLAIN];
+static DIALECTS: &[&Table] = &[
+    &tagged::QWEN3_XML,
+    &json::HERMES,
+    &json::COHERE,
+    &json::GRANITE,
+    &json::PHI4,
+    &json::INTERNLM2,
+    &json::NEMOTRON_V2,
+    &PLAIN,
+];
 
 /// Any model without thinking and calls.
 static PLAIN: Table = Table {

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::dialect::{CHATML_ENDS, Call, THINK, Table};
-use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail};
+use super::dialect::{CHATML_ENDS, Call, THINK, Table, Think};
+use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail, Then};
 use super::view::{End, Here, View};
 use crate::Malformed;
 
@@ -47,6 +47,155 @@ pub(super) static HERMES: Table = Table {
     signs: &[],
 };
 
+const COHERE_BOUNDS: Bounds = Bounds {
+    close: "<|END_ACTION|>",
+    stops: &[
+        "<|START_ACTION|>",
+        "<|START_RESPONSE|>",
+        "<|START_TEXT|>",
+        "<|START_THINKING|>",
+        "<|END_OF_TURN_TOKEN|>",
+    ],
+};
+
+static COHERE_JSON: JsonForm = JsonForm {
+    bounds: COHERE_BOUNDS,
+    name: &["tool_name", "name"],
+    arguments: &["parameters", "arguments"],
+    id: &["tool_call_id", "id"],
+    needs_arguments: false,
+};
+
+/// Command R7B, Command A.
+pub(super) static COHERE: Table = Table {
+    name: "cohere",
+    think: Some(Think { open: "<|START_THINKING|>", close: "<|END_THINKING|>", label: "" }),
+    calls: &[Call { open: "<|START_ACTION|>", body: |_, body| Box::new(JsonCalls::new(&COHERE_JSON, body)) }],
+    frames: &["<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"],
+    ends: &["<|END_OF_TURN_TOKEN|>"],
+    inner: &["<|END_ACTION|>"],
+    bare: None,
+    signs: &["<|START_ACTION|>"],
+};
+
+static GRANITE_JSON: JsonForm = JsonForm {
+    bounds: Bounds { close: "", stops: &["<|tool_call|>", "<tool_call>", GRANITE_END] },
+    name: &["name"],
+    arguments: &["arguments", "parameters"],
+    id: &["id"],
+    needs_arguments: false,
+};
+
+const GRANITE_END: &str = "<|end_of_text|>";
+
+/// The thoughts of Granite 3.2, which end and begin with a sentence.
+static GRANITE_THOUGHTS: Think =
+    Think { open: "Here is my thought process:", close: "Here is my response:", label: "" };
+
+/// Granite 3. Its calls have no end marker.
+pub(super) static GRANITE: Table = Table {
+    name: "granite",
+    think: Some(THINK),
+    calls: &[
+        Call { open: "<|tool_call|>", body: |_, body| Box::new(JsonCalls::new(&GRANITE_JSON, body)) },
+        Call { open: "<tool_call>", body: |_, body| Box::new(JsonCalls::new(&GRANITE_JSON, body)) },
+        Call { open: "Here is my thought process:", body: |_, body| Box::new(Thoughts(body)) },
+    ],
+    frames: &["</tool_call>", "<response>", "</response>"],
+    ends: &[GRANITE_END],
+    inner: &[],
+    bare: None,
+    signs: &["<|tool_call|>", "<|start_of_role|>"],
+};
+
+/// The opener of Granite's thoughts.
+#[derive(Debug)]
+struct Thoughts(usize);
+
+impl Machine for Thoughts {
+    fn step(&mut self, _: &View<'_>) -> Step {
+        Step::Leave { until: self.0, leaf: Outcome::Marker, then: Then::Thinking(&GRANITE_THOUGHTS) }
+    }
+}
+
+const PHI4_CLOSE: &str = "<|/tool_call|>";
+
+/// Behind the word `functools` there is no end marker, behind `<|tool_call|>` there is one.
+static PHI4_FUNCTOOLS: JsonForm = JsonForm {
+    bounds: Bounds { close: "", stops: &["functools[", "<|tool_call|>", "<|end|>", "<|endoftext|>"] },
+    ..PHI4_JSON
+};
+static PHI4_TOOL_CALL: JsonForm = JsonForm {
+    bounds: Bounds { close: PHI4_CLOSE, stops: &["functools[", "<|tool_call|>", "<|end|>", "<|endoftext|>"] },
+    ..PHI4_JSON
+};
+const PHI4_JSON: JsonForm = JsonForm {
+    bounds: Bounds { close: "", stops: &[] },
+    name: &["name"],
+    arguments: &["arguments", "parameters"],
+    id: &["id"],
+    needs_arguments: false,
+};
+
+/// Phi-4-mini.
+pub(super) static PHI4: Table = Table {
+    name: "phi4",
+    think: Some(THINK),
+    calls: &[
+        // The bracket is the list's own.
+        Call { open: "functools[", body: |_, body| Box::new(JsonCalls::new(&PHI4_FUNCTOOLS, body - 1)) },
+        Call { open: "<|tool_call|>", body: |_, body| Box::new(JsonCalls::new(&PHI4_TOOL_CALL, body)) },
+    ],
+    frames: &[],
+    ends: &["<|end|>", "<|endoftext|>"],
+    inner: &[PHI4_CLOSE],
+    bare: None,
+    signs: &[PHI4_CLOSE],
+};
+
+static INTERNLM2_JSON: JsonForm = JsonForm {
+    bounds: Bounds { close: "<|action_end|>", stops: &["<|action_start|>", "<|im_end|>"] },
+    name: &["name"],
+    arguments: &["parameters", "arguments"],
+    id: &["id"],
+    needs_arguments: false,
+};
+
+/// InternLM2.
+pub(super) static INTERNLM2: Table = Table {
+    name: "internlm2",
+    think: None,
+    calls: &[Call {
+        open: "<|action_start|><|plugin|>",
+        body: |_, body| Box::new(JsonCalls::new(&INTERNLM2_JSON, body)),
+    }],
+    frames: &[],
+    ends: &["<|im_end|>", "</s>"],
+    inner: &["<|action_end|>"],
+    bare: None,
+    signs: &["<|action_start|>", "<|plugin|>"],
+};
+
+static NEMOTRON_V2_JSON: JsonForm = JsonForm {
+    bounds: Bounds { close: "</TOOLCALL>", stops: &["<TOOLCALL>", "<SPECIAL_12>", "<SPECIAL_11>"] },
+    name: &["name"],
+    arguments: &["arguments", "parameters"],
+    id: &["id"],
+    needs_arguments: false,
+};
+
+/// Nemotron Nano v2.
+pub(super) static NEMOTRON_V2: Table = Table {
+    name: "nemotron_v2",
+    think: Some(THINK),
+    calls: &[Call { open: "<TOOLCALL>", body: |_, body| Box::new(JsonCalls::new(&NEMOTRON_V2_JSON, body)) }],
+    frames: &[],
+    ends: &["<SPECIAL_12>", "<SPECIAL_11>"],
+    inner: &["</TOOLCALL>"],
+    bare: None,
+    signs: &["<SPECIAL_12>"],
+};
+
 /// Reads `{..}` or `[{..}, ..]`, then the end marker if the form has one.
 #[derive(Debug)]
 pub(super) struct JsonCalls {
@@ -65,6 +214,9 @@ enum State {
     /// In a list, between elements: here is the last one's end.
     List(usize),
     Element(Scan),
+    /// An object that does not parse, alone or in a list.
+    Broken(Broken),
+    BrokenElement(Broken),
     /// After the list: here is its end.
     ListEnd(usize),
     Seek(Seek),
@@ -99,9 +251,32 @@ impl JsonCalls {
             None => return Some(Step::Wait),
             Some(b']') => State::ListEnd(at + 1),
             Some(b'{') => State::Element(Scan::new(at)),
+            // A list of something else.
+            Some(_) if view.bytes()[from - 1] == b'[' => State::Seek(Seek::suspect(self.body)),
             Some(_) => State::Seek(Seek::broken(from, Malformed::Syntax)),
         };
         None
+    }
+
+    /// A broken element ends where its brackets balance, if the list goes on there.
+    fn broken_element(&mut self, view: &View<'_>) -> Option<Step> {
+        let State::BrokenElement(broken) = &mut self.state else { return None };
+        let end = match broken.step(view, self.form.bounds) {
+            Ok(end) => end,
+            Err(step) => return Some(step),
+        };
+        let reason = broken.reason;
+        match view.bytes().get(view.skip_blank(end)) {
+            None => Some(Step::Wait),
+            Some(b',' | b']') => {
+                self.state = State::List(end);
+                Some(Step::Leaf { until: end, leaf: Outcome::Malformed(reason) })
+            }
+            Some(_) => {
+                self.state = State::Seek(Seek::broken(end, reason));
+                None
+            }
+        }
     }
 
     /// The end marker belongs to the list if it comes next.
@@ -129,12 +304,12 @@ impl Machine for JsonCalls {
                     Scanned::Value(end) => {
                         self.state = match self.form.call(&view.text[scan.start..end]) {
                             Ok(call) => State::Tail(Tail::new(end), Some(call)),
-                            Err(reason) => State::Seek(Seek::broken(self.body, reason)),
+                            Err(reason) => State::Broken(Broken::new(scan.start, reason)),
                         };
                         None
                     }
                     Scanned::Bad(reason) => {
-                        self.state = State::Seek(Seek::broken(self.body, reason));
+                        self.state = State::Broken(Broken::new(scan.start, reason));
                         None
                     }
                 },
@@ -154,10 +329,12 @@ impl Machine for JsonCalls {
                         Some(Step::Leaf { until, leaf })
                     }
                     Scanned::Bad(reason) => {
-                        self.state = State::Seek(Seek::broken(scan.start, reason));
+                        self.state = State::BrokenElement(Broken::new(scan.start, reason));
                         None
                     }
                 },
+                State::Broken(broken) => Some(broken.leave(view, self.form.bounds)),
+                State::BrokenElement(_) => self.broken_element(view),
                 State::ListEnd(end) => {
                     let end = *end;
                     Some(self.list_end(view, end))
@@ -307,5 +484,63 @@ impl Scan {
             _ => return bad,
         };
         Ok(self.open.is_empty())
+    }
+}
+
+/// An object that does not parse. It ends where its brackets balance, or before that with its region.
+#[derive(Debug)]
+pub(super) struct Broken {
+    pub(super) reason: Malformed,
+    seek: Seek,
+    at: usize,
+    open: usize,
+    string: bool,
+    escape: bool,
+    end: Option<usize>,
+}
+
+impl Broken {
+    /// `start` is the place of its opening brace.
+    pub(super) fn new(start: usize, reason: Malformed) -> Self {
+        let seek = Seek::broken(start, reason);
+        Self { reason, seek, at: start, open: 0, string: false, escape: false, end: None }
+    }
+
+    /// Its end; else what can be said of its region.
+    pub(super) fn step(&mut self, view: &View<'_>, bounds: Bounds) -> Result<usize, Step> {
+        while self.end.is_none() && self.at < view.text.len() {
+            self.byte(view.bytes()[self.at]);
+        }
+        let step = self.seek.step(view, bounds);
+        let seen = match &step {
+            Step::Wait => self.seek.clear_to(),
+            Step::Leaf { until, .. } | Step::Leave { until, .. } => *until,
+        };
+        self.end.filter(|end| *end <= seen).ok_or(step)
+    }
+
+    /// The same as the step of a machine that has nothing more to read: an end marker is waited for if there is
+    /// one.
+    pub(super) fn leave(&mut self, view: &View<'_>, bounds: Bounds) -> Step {
+        match self.step(view, bounds) {
+            Ok(end) if bounds.close.is_empty() => Step::leave(end, Outcome::Malformed(self.reason)),
+            Ok(_) => self.seek.step(view, bounds),
+            Err(step) => step,
+        }
+    }
+
+    fn byte(&mut self, byte: u8) {
+        self.at += 1;
+        match byte {
+            _ if self.escape => self.escape = false,
+            b'\\' if self.string => self.escape = true,
+            b'"' => self.string = !self.string,
+            b'{' | b'[' if !self.string => self.open += 1,
+            b'}' | b']' if !self.string => {
+                self.open -= 1;
+                self.end = (self.open == 0).then_some(self.at);
+            }
+            _ => {}
+        }
     }
 }

@@ -7,6 +7,7 @@
 
 use serde_json::Value;
 
+use super::dialect::Think;
 use super::view::{End, Found, View};
 use crate::Malformed;
 
@@ -30,12 +31,11 @@ pub(super) enum Step {
 }
 
 /// What follows a region.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Then {
     Content,
     /// Reasoning, whose opener was the region.
-    #[allow(dead_code, reason = "for the header of harmony")]
-    Thinking,
+    Thinking(&'static Think),
 }
 
 /// What became of a part of a region.
@@ -98,6 +98,9 @@ impl Seek {
     /// A region with its end is a malformed call. Without it, one that looks like a call is so up to the next
     /// region, and what was only suspected is ordinary text.
     pub(super) fn step(&mut self, view: &View<'_>, bounds: Bounds) -> Step {
+        if self.reason.is_none() && bounds.close.is_empty() {
+            return Step::leave(self.body, Outcome::Content);
+        }
         let reason = self.reason.unwrap_or(Malformed::Syntax);
         match find_bound(view, bounds, self.at) {
             Bound::Close(after) => Step::leave(after, Outcome::Malformed(reason)),
@@ -115,6 +118,11 @@ impl Seek {
                 }
             }
         }
+    }
+
+    /// Up to here the region goes on.
+    pub(super) fn clear_to(&self) -> usize {
+        self.at
     }
 }
 

@@ -33,7 +33,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 pub use self::dialect::Dialect;
-use self::dialect::Table;
+use self::dialect::{Table, Think};
 use self::machine::{Machine, Outcome, RawCall, Step, Then};
 use self::schema::Tools;
 use self::view::{End, Found, Here, Marks, View};
@@ -228,6 +228,7 @@ enum State {
         at: usize,
     },
     Thinking {
+        think: &'static Think,
         /// Still at its beginning, where openers are repeated and the label stands.
         opening: bool,
         at: usize,
@@ -244,6 +245,13 @@ enum State {
     },
 }
 
+impl State {
+    /// Thinking whose opener ends at `at`.
+    fn thinking(think: &'static Think, at: usize) -> Self {
+        Self::Thinking { think, opening: true, at, draft: None }
+    }
+}
+
 impl Core {
     fn new(dialect: Dialect) -> Self {
         let Table { think, calls, frames, ends, .. } = dialect.table();
@@ -257,7 +265,7 @@ impl Core {
             nesting_max: limits.nesting_max,
             arguments_bytes_max: limits.arguments_bytes_max,
             content_markers: thinking.chain(openers()).chain(ends.iter().copied()).collect(),
-            draft_markers: think.iter().map(|think| think.close).chain(openers()).collect(),
+            draft_markers: Vec::new(),
             text: String::new(),
             tokens: Vec::new(),
             group: None,
@@ -275,12 +283,10 @@ impl Core {
 
     fn begin(&mut self, start: Start) {
         let table = self.dialect.table();
-        self.state = match (start, table.bare) {
-            (Start::Reasoning, _) if table.think.is_some() => {
-                State::Thinking { opening: true, at: 0, draft: None }
-            }
-            (_, Some(body)) => State::Region { open: 0, body: 0, machine: body(0, 0), no_end_before: 0 },
-            (_, None) => State::Content { at: 0 },
+        self.state = match (start, &table.think, table.bare) {
+            (Start::Reasoning, Some(think), _) => State::thinking(think, 0),
+            (_, _, Some(body)) => State::Region { open: 0, body: 0, machine: body(0, 0), no_end_before: 0 },
+            (_, _, None) => State::Content { at: 0 },
         };
     }
 
@@ -405,8 +411,12 @@ impl Core {
         loop {
             let went_on = match &self.state {
                 State::Content { at } => self.content(branch, *at, end),
-                State::Thinking { opening: true, at, .. } => self.thinking_opens(branch, *at, end),
-                State::Thinking { opening: false, at, draft } => self.thinking(branch, *at, *draft, end),
+                State::Thinking { think, opening: true, at, .. } => {
+                    self.thinking_opens(branch, think, *at, end)
+                }
+                State::Thinking { think, opening: false, at, draft } => {
+                    self.thinking(branch, think, *at, *draft, end)
+                }
                 State::Region { .. } => self.region(branch, end),
             };
             if !went_on {
@@ -431,10 +441,10 @@ impl Core {
         self.extend_content(branch, at);
         let table = self.dialect.table();
         let body = at + marker.len();
-        if table.think.as_ref().is_some_and(|think| think.open == marker) {
+        if let Some(think) = table.think.as_ref().filter(|think| think.open == marker) {
             self.begin_leaf(branch, LeafKind::Thinking);
             self.extend_outside(branch, body);
-            self.state = State::Thinking { opening: true, at: body, draft: None };
+            self.state = State::thinking(think, body);
         } else if let Some(call) = table.calls.iter().find(|call| call.open == marker) {
             let machine = (call.body)(at, body);
             self.state = State::Region { open: at, body, machine, no_end_before: body };
@@ -446,8 +456,13 @@ impl Core {
     }
 
     /// "A repeated opener right at the start of reasoning is absorbed" (rule R2), and so is the label.
-    fn thinking_opens(&mut self, branch: &mut Branch, from: usize, end: Option<End>) -> bool {
-        let Some(think) = &self.dialect.table().think else { return false };
+    fn thinking_opens(
+        &mut self,
+        branch: &mut Branch,
+        think: &'static Think,
+        from: usize,
+        end: Option<End>,
+    ) -> bool {
         let view = self.view(end);
         let at = view.skip_blank(from);
         let inside = match view.here(at, think.open) {
@@ -455,12 +470,14 @@ impl Core {
             Here::NotYet => return false,
             Here::No => match label_end(&view, from, think.label, think.close) {
                 Some(inside) => {
-                    let draft = None;
                     if inside > from {
                         self.ensure_thinking(branch);
                         self.extend_outside(branch, inside);
                     }
-                    self.state = State::Thinking { opening: false, at: inside, draft };
+                    let Table { calls, frames, .. } = self.dialect.table();
+                    let openers = calls.iter().map(|call| call.open).chain(frames.iter().copied());
+                    self.draft_markers = std::iter::once(think.close).chain(openers).collect();
+                    self.state = State::Thinking { think, opening: false, at: inside, draft: None };
                     return true;
                 }
                 None => return false,
@@ -468,12 +485,18 @@ impl Core {
         };
         self.ensure_thinking(branch);
         self.extend_outside(branch, inside);
-        self.state = State::Thinking { opening: true, at: inside, draft: None };
+        self.state = State::thinking(think, inside);
         true
     }
 
-    fn thinking(&mut self, branch: &mut Branch, at: usize, draft: Option<usize>, end: Option<End>) -> bool {
-        let Some(think) = &self.dialect.table().think else { return false };
+    fn thinking(
+        &mut self,
+        branch: &mut Branch,
+        think: &'static Think,
+        at: usize,
+        draft: Option<usize>,
+        end: Option<End>,
+    ) -> bool {
         let view = self.view(end);
         // Once a call is drafted, no other is looked for.
         let found = match draft {
@@ -490,7 +513,7 @@ impl Core {
             }
             Found::At(draft, marker) => {
                 let at = draft + marker.len();
-                self.state = State::Thinking { opening: false, at, draft: Some(draft) };
+                self.state = State::Thinking { think, opening: false, at, draft: Some(draft) };
                 true
             }
             Found::Until(at) => {
@@ -498,7 +521,7 @@ impl Core {
                     self.ensure_thinking(branch);
                     self.extend_inside(branch, at);
                 }
-                self.state = State::Thinking { opening: false, at, draft };
+                self.state = State::Thinking { think, opening: false, at, draft };
                 false
             }
         }
@@ -576,7 +599,7 @@ impl Core {
         self.state = match then {
             None => State::Region { open: until, body: until, machine, no_end_before },
             Some(Then::Content) => State::Content { at: until },
-            Some(Then::Thinking) => State::Thinking { opening: false, at: until, draft: None },
+            Some(Then::Thinking(think)) => State::thinking(think, until),
         };
         true
     }
