@@ -2,7 +2,7 @@
 //! file of the machine that reads its calls.
 
 use super::machine::Machine;
-use super::{json, tagged};
+use super::{headed, json, tagged};
 use crate::Error;
 
 /// How a family of models writes thinking and tool calls.
@@ -66,6 +66,10 @@ pub(super) const CHATML_ENDS: &[&str] = &["<|im_end|>", "<|endoftext|>"];
 static DIALECTS: &[&Table] = &[
     &tagged::QWEN3_XML,
     &json::HERMES,
+    &headed::KIMI_K2,
+    &headed::DEEPSEEK_V3,
+    &headed::DEEPSEEK_V31,
+    &headed::MISTRAL,
     &json::COHERE,
     &json::GRANITE,
     &json::PHI4,
