@@ -2,7 +2,7 @@
 //! file of the machine that reads its calls.
 
 use super::machine::Machine;
-use super::{headed, json, tagged};
+use super::{harmony, headed, json, tagged};
 use crate::Error;
 
 /// How a family of models writes thinking and tool calls.
@@ -67,6 +67,7 @@ static DIALECTS: &[&Table] = &[
     &tagged::QWEN3_XML,
     &json::HERMES,
     &headed::KIMI_K2,
+    &harmony::HARMONY,
     &headed::DEEPSEEK_V3,
     &headed::DEEPSEEK_V31,
     &headed::MISTRAL,

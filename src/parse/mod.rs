@@ -22,6 +22,7 @@
 //! a [`machine::Machine`].
 
 mod dialect;
+mod harmony;
 mod headed;
 mod json;
 mod machine;
