@@ -212,11 +212,13 @@ impl Message {
         let at = view.skip_blank(from);
         self.state = State::Text(at);
         let functions = self.tool(view).is_some_and(|tool| tool.starts_with("functions."));
+        // A real end marker ends the text that can be seen.
+        let closed = at == view.text.len() && view.end == Some(End::Clean) && view.is_real(at);
         self.state = match (view.bytes().get(at), marker_here(view, at)) {
-            (None, _) | (_, None) => return Some(Step::Wait),
+            (None, _) | (_, None) if !closed => return Some(Step::Wait),
             (Some(b'{'), _) => State::Object(Scan::new(at)),
             // No arguments.
-            (_, Some(CALL | END | RETURN)) => {
+            (None, _) | (_, Some(CALL | END | RETURN)) => {
                 let body = self.call(view, "{}", Value::Object(Map::new()));
                 State::End { from: at, at, body }
             }

@@ -19,11 +19,13 @@ pub(super) struct HeadedForm {
     marks: &'static [&'static str],
     /// What may stand between the object and the end marker.
     fence: &'static str,
-    /// The id, if there is one, and the name, from the header's words and the mark before each.
-    read: fn(&[(&str, &str)]) -> (Option<String>, String),
+    read: Read,
     /// What a body may be instead.
     json: Option<&'static JsonForm>,
 }
+
+/// Takes the id, if there is one, and the name from the header's words and the mark before each.
+type Read = fn(&[(&str, &str)]) -> (Option<String>, String);
 
 static KIMI_K2_CALLS: HeadedForm = HeadedForm {
     bounds: Bounds {
@@ -49,8 +51,8 @@ pub(super) static KIMI_K2: Table = Table {
         Call { open: "<|tool_call_begin|>", body: |_, body| Box::new(HeadedCall::new(&KIMI_K2_CALLS, body)) },
         Call {
             open: "<|tool_calls_section_begin|>",
-            body: |_, body| {
-                Box::new(Section::new(body, &["<|tool_call_begin|>", "<|tool_calls_section_end|>"]))
+            body: |open, body| {
+                Box::new(Section::new(open, body, &["<|tool_call_begin|>", "<|tool_calls_section_end|>"]))
             },
         },
     ],
@@ -96,7 +98,7 @@ const DEEPSEEK_OPENERS: &[Call] = &[
     Call { open: DEEPSEEK_CALL, body: |_, body| Box::new(HeadedCall::new(&DEEPSEEK_FORM, body)) },
     Call {
         open: DEEPSEEK_CALLS,
-        body: |_, body| Box::new(Section::new(body, &[DEEPSEEK_CALL, DEEPSEEK_CALLS_END])),
+        body: |open, body| Box::new(Section::new(open, body, &[DEEPSEEK_CALL, DEEPSEEK_CALLS_END])),
     },
 ];
 
@@ -166,15 +168,16 @@ pub(super) struct HeadedCall {
 
 #[derive(Debug)]
 enum State {
-    Open,
+    /// Nothing but blanks up to here.
+    Open(usize),
     /// In the header: here is the next part of it.
     Head(usize),
     /// In a word of it, up to here.
     Word(usize),
     Object(Scan),
     Broken(Broken),
-    /// After the object: the fence may stand here.
-    Fence(usize, RawCall),
+    /// After the object, which ends at the first place: the fence may stand at the second.
+    Fence(usize, usize, RawCall),
     Tail(Tail, Option<RawCall>),
     Seek(Seek),
     Json(JsonCalls),
@@ -183,11 +186,12 @@ enum State {
 impl HeadedCall {
     /// `body` is the place after the opener.
     fn new(form: &'static HeadedForm, body: usize) -> Self {
-        Self { form, body, words: vec![("", body..body)], state: State::Open }
+        Self { form, body, words: vec![("", body..body)], state: State::Open(body) }
     }
 
-    fn open(&mut self, view: &View<'_>) -> Option<Step> {
-        let at = view.skip_blank(self.body);
+    fn open(&mut self, view: &View<'_>, from: usize) -> Option<Step> {
+        let at = view.skip_blank(from);
+        self.state = State::Open(at);
         let mark = self.mark(view, at);
         self.state = match (mark, view.bytes().get(at), self.form.json) {
             // What ends with the bare word for an opener is prose.
@@ -226,7 +230,7 @@ impl HeadedCall {
         self.state = match (self.mark(view, at), view.bytes().get(at)) {
             (Mark::NotYet, _) | (_, None) => {
                 self.state = State::Head(at);
-                return Some(Step::Wait);
+                return Some(self.wait(view));
             }
             (Mark::Of(mark), _) if self.words.len() < WORDS_MAX => {
                 let at = at + mark.len();
@@ -237,7 +241,7 @@ impl HeadedCall {
                 return self.no_arguments(view, at);
             }
             (Mark::No, Some(b'{')) => State::Object(Scan::new(at)),
-            (Mark::No, Some(_)) if !has_word && self.words.len() < WORDS_MAX => {
+            (Mark::No, Some(_)) if !has_word && begins_word(&view.text[at..]) => {
                 if let Some((_, word)) = self.words.last_mut() {
                     *word = at..at;
                 }
@@ -258,7 +262,7 @@ impl HeadedCall {
                 Mark::No => at += 1,
                 Mark::NotYet => {
                     self.state = State::Word(at);
-                    return Some(Step::Wait);
+                    return Some(self.wait(view));
                 }
                 Mark::Of(_) | Mark::Bound => break,
             }
@@ -268,7 +272,17 @@ impl HeadedCall {
             word.end = at;
         }
         self.state = if ended { State::Head(at) } else { State::Word(at) };
-        (!ended).then_some(Step::Wait)
+        if ended { None } else { Some(self.wait(view)) }
+    }
+
+    /// More of the header is needed. At a clean end, a lone word behind a blank is prose.
+    fn wait(&self, view: &View<'_>) -> Step {
+        let apart = matches!(&self.words[..], [(_, word)] if word.start > self.body);
+        if apart && view.end == Some(End::Clean) {
+            Step::leave(self.body, Outcome::Content)
+        } else {
+            Step::Wait
+        }
     }
 
     /// What stands there is no header: prose, if no mark of one was seen.
@@ -306,22 +320,26 @@ impl HeadedCall {
     }
 
     fn fence(&mut self, view: &View<'_>) -> Option<Step> {
-        let State::Fence(end, _) = self.state else { return None };
-        let fence = self.form.fence;
-        let mut tail = end;
+        let State::Fence(end, at, _) = &mut self.state else { return None };
+        let (fence, mut body_end) = (self.form.fence, *end);
         if !fence.is_empty() {
-            let at = view.skip_blank(end);
-            match view.here(at, fence) {
-                Here::Yes => tail = at + fence.len(),
+            *at = view.skip_blank(*at);
+            match view.here(*at, fence) {
+                Here::Yes => body_end = *at + fence.len(),
                 Here::No => {}
                 Here::NotYet => return Some(Step::Wait),
             }
         }
-        if let State::Fence(_, call) = std::mem::replace(&mut self.state, State::Open) {
-            self.state = State::Tail(Tail::new(tail), Some(call));
+        if let State::Fence(.., call) = std::mem::replace(&mut self.state, State::Head(body_end)) {
+            self.state = State::Tail(Tail::new(body_end), Some(call));
         }
         None
     }
+}
+
+/// No sign that stands behind a word in prose.
+fn begins_word(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_alphanumeric() || c == '_')
 }
 
 enum Mark {
@@ -336,7 +354,10 @@ impl Machine for HeadedCall {
     fn step(&mut self, view: &View<'_>) -> Step {
         loop {
             let step = match &mut self.state {
-                State::Open => self.open(view),
+                State::Open(from) => {
+                    let from = *from;
+                    self.open(view, from)
+                }
                 State::Head(from) => {
                     let from = *from;
                     self.head(view, from)
@@ -350,7 +371,7 @@ impl Machine for HeadedCall {
                     Scanned::Value(end) => {
                         let start = scan.start;
                         self.state = match self.call(view, start..end) {
-                            Ok(call) => State::Fence(end, call),
+                            Ok(call) => State::Fence(end, end, call),
                             Err(reason) => State::Broken(Broken::new(start, reason)),
                         };
                         None
@@ -376,14 +397,15 @@ impl Machine for HeadedCall {
 /// What opens a list of calls. Where none follows, the text only speaks of it.
 #[derive(Debug)]
 struct Section {
+    open: usize,
     body: usize,
     at: usize,
     followed_by: &'static [&'static str],
 }
 
 impl Section {
-    fn new(body: usize, followed_by: &'static [&'static str]) -> Self {
-        Self { body, at: body, followed_by }
+    fn new(open: usize, body: usize, followed_by: &'static [&'static str]) -> Self {
+        Self { open, body, at: body, followed_by }
     }
 }
 
@@ -392,6 +414,7 @@ impl Machine for Section {
         self.at = view.skip_blank(self.at);
         let here = |marker: &&'static str| view.here(self.at, marker);
         let leaf = match view.end {
+            _ if view.is_real(self.open) => Outcome::Marker,
             _ if self.followed_by.iter().any(|marker| here(marker) == Here::Yes) => Outcome::Marker,
             _ if self.followed_by.iter().any(|marker| here(marker) == Here::NotYet) => return Step::Wait,
             Some(End::Cut) if self.at == view.text.len() => return Step::Wait,

@@ -88,8 +88,8 @@ static GRANITE_JSON: JsonForm = JsonForm {
 
 const GRANITE_END: &str = "<|end_of_text|>";
 
-/// The thoughts of Granite 3.2, which end and begin with a sentence.
-static GRANITE_THOUGHTS: Think =
+/// The thoughts of Granite 3.2, which begin and end with a sentence.
+const GRANITE_THOUGHTS: Think =
     Think { open: "Here is my thought process:", close: "Here is my response:", label: "" };
 
 /// Granite 3. Its calls have no end marker.
@@ -99,7 +99,7 @@ pub(super) static GRANITE: Table = Table {
     calls: &[
         Call { open: "<|tool_call|>", body: |_, body| Box::new(JsonCalls::new(&GRANITE_JSON, body)) },
         Call { open: "<tool_call>", body: |_, body| Box::new(JsonCalls::new(&GRANITE_JSON, body)) },
-        Call { open: "Here is my thought process:", body: |_, body| Box::new(Thoughts(body)) },
+        Call { open: GRANITE_THOUGHTS.open, body: |_, body| Box::new(Thoughts(body)) },
     ],
     frames: &["</tool_call>", "<response>", "</response>"],
     ends: &[GRANITE_END],
@@ -206,17 +206,19 @@ pub(super) struct JsonCalls {
 
 #[derive(Debug)]
 enum State {
-    /// Nothing but blanks so far.
-    Open,
+    /// Nothing but blanks up to here.
+    Open(usize),
     Object(Scan),
     /// The object is read, its end marker is not.
     Tail(Tail, Option<RawCall>),
-    /// In a list, between elements: here is the last one's end.
-    List(usize),
+    /// In a list, between elements: after the bracket or the last element, and up to where only blanks and commas
+    /// stand.
+    List(usize, usize),
     Element(Scan),
     /// An object that does not parse, alone or in a list.
     Broken(Broken),
-    BrokenElement(Broken),
+    /// And up to where only blanks stand behind it.
+    BrokenElement(Broken, usize),
     /// After the list: here is its end.
     ListEnd(usize),
     Seek(Seek),
@@ -225,28 +227,30 @@ enum State {
 impl JsonCalls {
     /// `body` is the place after the opener.
     pub(super) fn new(form: &'static JsonForm, body: usize) -> Self {
-        Self { form, body, state: State::Open }
+        Self { form, body, state: State::Open(body) }
     }
 
-    fn open(&mut self, view: &View<'_>) -> Option<Step> {
-        let at = view.skip_blank(self.body);
+    fn open(&mut self, view: &View<'_>, from: usize) -> Option<Step> {
+        let at = view.skip_blank(from);
+        self.state = State::Open(at);
         self.state = match view.bytes().get(at) {
             // What ends with the bare word for an opener is prose.
             None if view.end == Some(End::Clean) => return Some(Step::leave(self.body, Outcome::Content)),
             None => return Some(Step::Wait),
             Some(b'{') => State::Object(Scan::new(at)),
-            Some(b'[') => State::List(at + 1),
+            Some(b'[') => State::List(at + 1, at + 1),
             Some(_) => State::Seek(Seek::suspect(self.body)),
         };
         None
     }
 
     /// Between the elements of a list. Commas are not counted: a model that forgets one has said enough.
-    fn list(&mut self, view: &View<'_>, from: usize) -> Option<Step> {
-        let mut at = view.skip_blank(from);
+    fn list(&mut self, view: &View<'_>, from: usize, at: usize) -> Option<Step> {
+        let mut at = view.skip_blank(at);
         while view.bytes().get(at) == Some(&b',') {
             at = view.skip_blank(at + 1);
         }
+        self.state = State::List(from, at);
         self.state = match view.bytes().get(at) {
             None => return Some(Step::Wait),
             Some(b']') => State::ListEnd(at + 1),
@@ -260,16 +264,17 @@ impl JsonCalls {
 
     /// A broken element ends where its brackets balance, if the list goes on there.
     fn broken_element(&mut self, view: &View<'_>) -> Option<Step> {
-        let State::BrokenElement(broken) = &mut self.state else { return None };
+        let State::BrokenElement(broken, at) = &mut self.state else { return None };
         let end = match broken.step(view, self.form.bounds) {
             Ok(end) => end,
             Err(step) => return Some(step),
         };
         let reason = broken.reason;
-        match view.bytes().get(view.skip_blank(end)) {
+        *at = view.skip_blank(end.max(*at));
+        match view.bytes().get(*at) {
             None => Some(Step::Wait),
             Some(b',' | b']') => {
-                self.state = State::List(end);
+                self.state = State::List(end, end);
                 Some(Step::Leaf { until: end, leaf: Outcome::Malformed(reason) })
             }
             Some(_) => {
@@ -298,7 +303,10 @@ impl Machine for JsonCalls {
     fn step(&mut self, view: &View<'_>) -> Step {
         loop {
             let step = match &mut self.state {
-                State::Open => self.open(view),
+                State::Open(from) => {
+                    let from = *from;
+                    self.open(view, from)
+                }
                 State::Object(scan) => match scan.advance(view) {
                     Scanned::More => Some(Step::Wait),
                     Scanned::Value(end) => {
@@ -314,9 +322,9 @@ impl Machine for JsonCalls {
                     }
                 },
                 State::Tail(tail, call) => Some(tail.leave(view, self.form.bounds, call)),
-                State::List(from) => {
-                    let from = *from;
-                    self.list(view, from)
+                State::List(from, at) => {
+                    let (from, at) = (*from, *at);
+                    self.list(view, from, at)
                 }
                 State::Element(scan) => match scan.advance(view) {
                     Scanned::More => Some(Step::Wait),
@@ -325,16 +333,16 @@ impl Machine for JsonCalls {
                             Ok(call) => Outcome::Call(call),
                             Err(reason) => Outcome::Malformed(reason),
                         };
-                        self.state = State::List(until);
+                        self.state = State::List(until, until);
                         Some(Step::Leaf { until, leaf })
                     }
                     Scanned::Bad(reason) => {
-                        self.state = State::BrokenElement(Broken::new(scan.start, reason));
+                        self.state = State::BrokenElement(Broken::new(scan.start, reason), 0);
                         None
                     }
                 },
                 State::Broken(broken) => Some(broken.leave(view, self.form.bounds)),
-                State::BrokenElement(_) => self.broken_element(view),
+                State::BrokenElement(..) => self.broken_element(view),
                 State::ListEnd(end) => {
                     let end = *end;
                     Some(self.list_end(view, end))
