@@ -201,3 +201,18 @@ fn the_outside_cases_hold_at_any_cut() {
     assert!(counts.len() >= 23, "{} dialects", counts.len());
     assert!(counts.values().all(|(held, all)| held == all), "a dialect is missing: {counts:?}");
 }
+
+#[test]
+fn our_own_cases_hold_at_any_cut() {
+    let mut wrong = Vec::new();
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tool-calls")).unwrap() {
+        for line in std::fs::read_to_string(entry.unwrap().path()).unwrap().lines() {
+            let case = Case(serde_json::from_str(line).unwrap());
+            let differences = judge(&case);
+            if !differences.is_empty() {
+                wrong.push(format!("{} {:?}\n  {}", case.name(), case.text(), differences.join("\n  ")));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} cases fail:\n{}", wrong.len(), wrong.join("\n"));
+}
