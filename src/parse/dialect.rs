@@ -2,7 +2,7 @@
 //! file of the machine that reads its calls.
 
 use super::machine::Machine;
-use super::{json, tagged};
+use super::{bare_json, gemma, json, python, tagged};
 use crate::Error;
 
 /// How a family of models writes thinking and tool calls.
@@ -63,7 +63,15 @@ pub(super) const THINK: Think = Think { open: "<think>", close: "</think>", labe
 pub(super) const CHATML_ENDS: &[&str] = &["<|im_end|>", "<|endoftext|>"];
 
 /// All dialects.
-static DIALECTS: &[&Table] = &[&tagged::QWEN3_XML, &json::HERMES, &PLAIN];
+static DIALECTS: &[&Table] = &[
+    &tagged::QWEN3_XML,
+    &json::HERMES,
+    &gemma::GEMMA4,
+    &bare_json::LLAMA3_JSON,
+    &python::PYTHONIC,
+    &python::LFM2,
+    &PLAIN,
+];
 
 /// Any model without thinking and calls.
 static PLAIN: Table = Table {
