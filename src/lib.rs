@@ -140,6 +140,7 @@ pub mod testing;
 mod token;
 #[cfg(feature = "tokenizer")]
 mod tokenizer;
+mod tool;
 
 pub use ast::{Branch, Leaf, LeafKind, Malformed, Role, ToolCall};
 pub use body::{BodyDecoder, Step};
@@ -160,3 +161,4 @@ pub use stream::{Canceller, OnDrop, StreamGuard};
 pub use token::{FinishReason, IdsExact, Inexact, StreamToken, TokenId, Usage};
 #[cfg(feature = "tokenizer")]
 pub use tokenizer::{AddedToken, Special, TOKENIZER_FILE_BYTES_MAX, TokenDecoder, Tokenizer};
+pub use tool::{Tool, ToolResult, Tools};

@@ -2,7 +2,7 @@
 //! file of the machine that reads its calls.
 
 use super::machine::Machine;
-use super::{harmony, headed, json, tagged};
+use super::{bare_json, gemma, harmony, headed, json, python, tagged};
 use crate::Error;
 
 /// How a family of models writes thinking and tool calls.
@@ -76,6 +76,10 @@ static DIALECTS: &[&Table] = &[
     &json::PHI4,
     &json::INTERNLM2,
     &json::NEMOTRON_V2,
+    &gemma::GEMMA4,
+    &bare_json::LLAMA3_JSON,
+    &python::PYTHONIC,
+    &python::LFM2,
     &PLAIN,
 ];
 

@@ -250,9 +250,12 @@ impl Message {
                 (until, from..until, view.end == Some(End::Clean))
             }
         };
+        let text_end = text.end;
         let text = &view.text[text];
         let leaf = match std::mem::replace(body, Body::Raw) {
             _ if !closed => Outcome::Malformed(Malformed::Unfinished),
+            // What has its end marker is not unfinished.
+            Body::Broken(Malformed::Unfinished) if until > text_end => Outcome::Malformed(Malformed::Syntax),
             Body::Broken(reason) => Outcome::Malformed(reason),
             Body::Call(_) if !text.trim().is_empty() => Outcome::Malformed(Malformed::Syntax),
             Body::Call(call) => Outcome::Call(call),
@@ -292,6 +295,12 @@ impl Machine for Message {
                     self.call_text(view, from)
                 }
                 State::Object(scan) => match scan.advance(view) {
+                    // A string without an end must not swallow the messages that follow.
+                    Scanned::More if view.end == Some(End::Clean) => {
+                        let (from, body) = (scan.start, Body::Broken(Malformed::Unfinished));
+                        self.state = State::End { from, at: from, body };
+                        None
+                    }
                     Scanned::More => Some(Step::Wait),
                     Scanned::Value(end) => {
                         let raw = &view.text[scan.start..end];

@@ -367,6 +367,11 @@ impl Machine for HeadedCall {
                     self.word(view, from)
                 }
                 State::Object(scan) => match scan.advance(view) {
+                    // A string without an end must not swallow the end marker and all that follows.
+                    Scanned::More if view.end == Some(End::Clean) => {
+                        self.state = State::Seek(Seek::broken(scan.start, Malformed::Unfinished));
+                        None
+                    }
                     Scanned::More => Some(Step::Wait),
                     Scanned::Value(end) => {
                         let start = scan.start;

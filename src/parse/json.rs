@@ -7,8 +7,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::dialect::{CHATML_ENDS, Call, THINK, Table, Think};
-use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail, Then};
-use super::view::{End, Here, View};
+use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail, Then, leave_at_marker, may_end};
+use super::view::{End, View};
 use crate::Malformed;
 
 /// How a family of models writes such calls.
@@ -251,7 +251,14 @@ impl JsonCalls {
             at = view.skip_blank(at + 1);
         }
         self.state = State::List(from, at);
+        let close = self.form.bounds.close;
+        let has_call = view.text[..from].ends_with('}');
         self.state = match view.bytes().get(at) {
+            // Only the bracket is missing.
+            None if has_call && view.end.is_some() => return Some(Step::leave(at, Outcome::Marker)),
+            Some(_) if has_call && may_end(view, at, close) => {
+                return Some(leave_at_marker(view, at, close));
+            }
             None => return Some(Step::Wait),
             Some(b']') => State::ListEnd(at + 1),
             Some(b'{') => State::Element(Scan::new(at)),
@@ -283,20 +290,6 @@ impl JsonCalls {
             }
         }
     }
-
-    /// The end marker belongs to the list if it comes next.
-    fn list_end(&self, view: &View<'_>, end: usize) -> Step {
-        let close = self.form.bounds.close;
-        if close.is_empty() {
-            return Step::leave(end, Outcome::Marker);
-        }
-        let at = view.skip_blank(end);
-        match view.here(at, close) {
-            Here::Yes => Step::leave(at + close.len(), Outcome::Marker),
-            Here::NotYet => Step::Wait,
-            Here::No => Step::leave(end, Outcome::Marker),
-        }
-    }
 }
 
 impl Machine for JsonCalls {
@@ -308,6 +301,11 @@ impl Machine for JsonCalls {
                     self.open(view, from)
                 }
                 State::Object(scan) => match scan.advance(view) {
+                    // A string without an end must not swallow the end marker and all that follows.
+                    Scanned::More if view.end == Some(End::Clean) => {
+                        self.state = State::Seek(Seek::broken(self.body, Malformed::Unfinished));
+                        None
+                    }
                     Scanned::More => Some(Step::Wait),
                     Scanned::Value(end) => {
                         self.state = match self.form.call(&view.text[scan.start..end]) {
@@ -327,6 +325,10 @@ impl Machine for JsonCalls {
                     self.list(view, from, at)
                 }
                 State::Element(scan) => match scan.advance(view) {
+                    Scanned::More if view.end == Some(End::Clean) => {
+                        self.state = State::Seek(Seek::broken(scan.start, Malformed::Unfinished));
+                        None
+                    }
                     Scanned::More => Some(Step::Wait),
                     Scanned::Value(until) => {
                         let leaf = match self.form.call(&view.text[scan.start..until]) {
@@ -345,7 +347,7 @@ impl Machine for JsonCalls {
                 State::BrokenElement(..) => self.broken_element(view),
                 State::ListEnd(end) => {
                     let end = *end;
-                    Some(self.list_end(view, end))
+                    Some(leave_at_marker(view, end, self.form.bounds.close))
                 }
                 State::Seek(seek) => Some(seek.step(view, self.form.bounds)),
             };

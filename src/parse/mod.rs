@@ -21,11 +21,15 @@
 //! a call was drafted (rule R2). To add a dialect, add a table in `dialect`; to read calls in a new way, write
 //! a [`machine::Machine`].
 
+mod bare_json;
 mod dialect;
+mod gemma;
 mod harmony;
 mod headed;
 mod json;
+mod literal;
 mod machine;
+mod python;
 mod schema;
 mod tagged;
 mod view;

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::dialect::{CHATML_ENDS, Call, THINK, Table};
 use super::json::{HERMES_JSON, JsonCalls, JsonForm, TOOL_CALL};
-use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail};
+use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail, leave_at_marker};
 use super::view::{End, Found, Here, View};
 use crate::Malformed;
 
@@ -157,13 +157,7 @@ impl TaggedCalls {
     fn tail(&mut self, view: &View<'_>) -> Option<Step> {
         let State::Tail(tail, call) = &mut self.state else { return None };
         if !self.opened {
-            let at = view.skip_blank(tail.body_end());
-            let close = self.form.bounds.close;
-            return match view.here(at, close) {
-                Here::Yes => Some(Step::leave(at + close.len(), Outcome::Marker)),
-                Here::NotYet => Some(Step::Wait),
-                Here::No => Some(Step::leave(tail.body_end(), Outcome::Marker)),
-            };
+            return Some(leave_at_marker(view, tail.body_end(), self.form.bounds.close));
         }
         let at = view.skip_blank(tail.body_end());
         match view.here(at, FUNCTION) {

@@ -207,6 +207,13 @@ impl View<'_> {
         }
     }
 
+    /// Whether the turn ends within `marker`, which begins at `at`.
+    pub(super) fn is_cut_at(&self, at: usize, marker: &str) -> bool {
+        let rest = &self.bytes()[at..];
+        let begins = !rest.is_empty() && rest.len() < marker.len() && marker.as_bytes().starts_with(rest);
+        self.end.is_some() && begins && self.marks.may_become(at, marker)
+    }
+
     /// The first of `markers` at or after `from`; of two at one place, the longer. Costs time in proportion to
     /// the text searched: go on from the place given.
     pub(super) fn find(&self, markers: &[&'static str], from: usize) -> Found {
