@@ -124,6 +124,7 @@ pub mod faults {}
 mod http;
 mod parse;
 mod pool;
+mod prompt;
 mod queue;
 pub mod recording;
 mod report;
@@ -151,6 +152,7 @@ pub use diagnostics::{SAVED_REQUEST_BYTES_MAX, SavedFailure, SavedRequest};
 pub use error::{Error, ErrorKind, Limit, Progress, SERVER_MESSAGE_CHARS_MAX, ServerError, Timer};
 pub use http::{HttpClient, HttpClientBuilder, HttpResponse};
 pub use parse::{Dialect, PendingToolCall, ResponseParser, Start};
+pub use prompt::{ChatFormat, Context, Encode, Prefix, Prompt, WhenInexact};
 pub use report::{Ending, Percentiles, StreamReport};
 pub use request::{CompletionRequest, SamplingParams};
 pub use respond::{ParserHandle, Response, Tree};
