@@ -4,11 +4,13 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tokenwire::{Branch, Dialect, FinishReason, LeafKind, Malformed, PendingToolCall, ResponseParser, Start};
+use tokenwire::{
+    Branch, Dialect, FinishReason, LeafKind, Malformed, PendingToolCall, ResponseParser, Start, TokenId,
+};
 
 /// Random ways of cutting a case.
 const RANDOM_CUTS: u64 = 40;
@@ -238,4 +240,40 @@ fn our_own_cases_hold_at_any_cut() {
     for (dialect, (_, all)) in judge_all(&common::data("tool-calls")) {
         assert!(all >= 6, "{all} cases of {dialect}");
     }
+}
+
+/// Tokens as a server sends them, with the ids of markers: the leaves, each with its ids, and the calls, each with
+/// the number of the token that completed it.
+#[test]
+fn an_id_says_what_is_a_marker() {
+    let mut wrong = Vec::new();
+    for entry in std::fs::read_dir(common::data("tool-calls/ids")).unwrap() {
+        for line in std::fs::read_to_string(entry.unwrap().path()).unwrap().lines() {
+            let case = Case(serde_json::from_str(line).unwrap());
+            let markers: HashMap<String, TokenId> =
+                serde_json::from_value(case.0["markers"].clone()).unwrap();
+            let tokens: Vec<(String, Option<TokenId>)> =
+                serde_json::from_value(case.0["tokens"].clone()).unwrap();
+            let mut parser = case.parser().markers(&markers);
+            let mut calls = Vec::new();
+            for (text, id) in &tokens {
+                calls.extend(parser.push(text, *id));
+            }
+            let (branch, more) =
+                if case.0["finish"] == "length" { parser.cut_off() } else { parser.finish(None) };
+            calls.extend(more);
+            let ids: Vec<TokenId> = tokens.iter().filter_map(|(_, id)| *id).collect();
+            assert_eq!(branch.ids().collect::<Vec<_>>(), ids, "{}: {branch:?}", case.name());
+            assert_eq!(branch.text(), tokens.iter().map(|(text, _)| text.as_str()).collect::<String>());
+            let without = tokens.iter().filter(|(text, id)| id.is_none() && !text.is_empty()).count();
+            assert_eq!(branch.ids_missing(), without as u64, "{}", case.name());
+            let leaves = branch.leaves.iter().map(|leaf| json!([leaf.kind.as_str(), leaf.text, leaf.ids]));
+            let calls = calls.iter().map(|call| json!([call.name, call.arguments, call.at_token]));
+            let got = json!({"leaves": Vec::from_iter(leaves), "calls": Vec::from_iter(calls)});
+            if got != json!({"leaves": case.0["leaves"], "calls": case.0["calls"]}) {
+                wrong.push(format!("{}: {got}", case.name()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} cases fail:\n{}", wrong.len(), wrong.join("\n"));
 }

@@ -223,8 +223,29 @@ struct Token {
 #[derive(Debug)]
 struct Group {
     text: String,
-    look_alikes: Vec<(usize, usize)>,
     ids: Vec<TokenId>,
+    /// What in the text reads like a marker: its place and the marker.
+    look_alikes: Vec<(usize, usize)>,
+    /// Up to here it is known of them whether they are real: ids and text have the same order.
+    decided: usize,
+    /// Those that are: place, marker, the number of the id.
+    real: Vec<(usize, usize, usize)>,
+}
+
+impl Group {
+    fn add(&mut self, id: TokenId, atom: Option<usize>) {
+        let left = self.look_alikes[self.decided..].iter();
+        if let Some(n) = left.map(|(_, look)| Some(*look)).position(|look| look == atom && atom.is_some()) {
+            let (at, atom) = self.look_alikes[self.decided + n];
+            self.real.push((at, atom, self.ids.len()));
+            self.decided += n + 1;
+        }
+        self.ids.push(id);
+    }
+
+    fn is_decided(&self) -> bool {
+        self.decided == self.look_alikes.len()
+    }
 }
 
 #[derive(Debug)]
@@ -331,17 +352,15 @@ impl Core {
     }
 
     fn take(&mut self, text: &str, id: Option<TokenId>) {
-        if let Some(group) = &mut self.group {
-            match id {
-                Some(id) if text.is_empty() => {
-                    group.ids.push(id);
-                    if self.is_settled() {
-                        self.flush_group();
-                    }
-                    return;
+        match (&mut self.group, id) {
+            (Some(group), Some(id)) if text.is_empty() => {
+                group.add(id, self.marks.atom_of(id));
+                if group.is_decided() {
+                    self.flush_group();
                 }
-                _ => self.flush_group(),
+                return;
             }
+            _ => self.flush_group(),
         }
         let Some(id) = id else {
             let from = self.text.len();
@@ -352,16 +371,19 @@ impl Core {
             return;
         };
         let look_alikes = self.marks.look_alikes(text);
-        let atom = self.marks.atom_of(id);
         if look_alikes.is_empty() {
             self.add_token(text, Some(id));
-            if let Some(atom) = atom {
+            if let Some(atom) = self.marks.atom_of(id) {
                 self.add_hidden(atom, text.is_empty());
             }
             return;
         }
-        self.group = Some(Group { text: text.to_owned(), look_alikes, ids: vec![id] });
-        if self.is_settled() {
+        let (ids, decided, real) = (Vec::new(), 0, Vec::new());
+        let mut group = Group { text: text.to_owned(), ids, look_alikes, decided, real };
+        group.add(id, self.marks.atom_of(id));
+        let is_decided = group.is_decided();
+        self.group = Some(group);
+        if is_decided {
             self.flush_group();
         }
     }
@@ -369,6 +391,13 @@ impl Core {
     fn add_token(&mut self, text: &str, id: Option<TokenId>) {
         let at = self.text.len();
         let has_text = !text.is_empty();
+        // The bytes of a character may be spread over tokens. Its text comes with the last of them; those before
+        // it, fewer than it has bytes, came without text and begin where it begins.
+        let spread = text.chars().next().map_or(0, |first| first.len_utf8() - 1);
+        let before = self.tokens[self.owned..].iter_mut().rev();
+        for token in before.take(spread).take_while(|token| !token.has_text) {
+            token.at = at;
+        }
         self.tokens.push(Token { at: if has_text { at } else { at.saturating_sub(1) }, id, has_text });
         self.text.push_str(text);
     }
@@ -384,29 +413,27 @@ impl Core {
         }
     }
 
-    /// Each text that reads like a marker has its id.
-    fn is_settled(&self) -> bool {
-        self.group.as_ref().is_none_or(|group| self.real_of(group).len() == group.look_alikes.len())
-    }
-
-    /// Those of a group's look-alikes that its ids say are real: ids and text have the same order.
-    fn real_of(&self, group: &Group) -> Vec<(usize, usize)> {
-        let mut ids = group.ids.iter().filter_map(|id| self.marks.atom_of(*id)).peekable();
-        let real = group.look_alikes.iter().filter(|(_, atom)| ids.next_if_eq(atom).is_some());
-        real.copied().collect()
-    }
-
+    /// Of a group's tokens it is known where the first begins and where the markers do. What stands between two
+    /// markers is the text of the first token there; a marker without text stands behind it.
     fn flush_group(&mut self) {
         let Some(group) = self.group.take() else { return };
-        let from = self.text.len();
-        let real = self.real_of(&group);
-        let mut ids = group.ids.into_iter();
-        self.add_token(&group.text, ids.next());
-        for (at, atom) in &real {
-            self.marks.add_real(from + at, *atom, true);
-        }
-        for id in ids {
-            self.add_token("", Some(id));
+        let ends = group.real.iter().map(|(at, atom, n)| (*at, *n, Some(*atom)));
+        let ends = ends.chain([(group.text.len(), group.ids.len(), None)]);
+        let (mut from, mut first) = (0, 0);
+        for (end, until, marker) in ends {
+            let mut text = &group.text[from..end];
+            for id in &group.ids[first..until] {
+                self.add_token(text, Some(*id));
+                if let Some(atom) = self.marks.atom_of(*id) {
+                    self.add_hidden(atom, text.is_empty());
+                }
+                text = "";
+            }
+            self.text.push_str(text);
+            let Some(atom) = marker else { return };
+            self.marks.add_real(self.text.len(), atom, true);
+            (from, first) = (end + self.marks.atom_text(atom).len(), until + 1);
+            self.add_token(&group.text[end..from], Some(group.ids[until]));
         }
     }
 
@@ -538,9 +565,12 @@ impl Core {
     fn end_thinking(&mut self, branch: &mut Branch, end: End) {
         let State::Thinking { draft, .. } = &self.state else { return };
         let trimmed = self.text.trim_end();
-        let ends = self.dialect.table().ends.iter();
-        let turn_end = ends.filter(|end| trimmed.ends_with(**end)).map(|end| trimmed.len() - end.len());
-        let turn_end = turn_end.filter(|at| self.leaf_start.is_some_and(|(start, _)| *at >= start)).max();
+        let (view, ends) = (self.view(Some(end)), self.dialect.table().ends.iter());
+        let turn_end = ends.filter_map(|end| Some((trimmed.strip_suffix(end)?.len(), *end)));
+        let turn_end = turn_end.filter(|(at, end)| {
+            self.leaf_start.is_some_and(|(start, _)| *at >= start) && view.here(*at, end) == Here::Yes
+        });
+        let turn_end = turn_end.map(|(at, _)| at).max();
         if let (Some(draft), End::Clean) = (*draft, end) {
             let kept = (branch.clone(), self.committed, self.owned, self.leaf_start);
             let calls = self.calls;
@@ -676,6 +706,8 @@ impl Core {
     }
 
     fn begin_leaf(&mut self, branch: &mut Branch, kind: LeafKind) {
+        // Tokens without text stay with what came before them.
+        self.own_tokens(branch, self.committed);
         self.leaf_start = Some((self.committed, self.owned));
         branch.leaves.push(Leaf::new(kind, "", Vec::new()));
     }

@@ -284,7 +284,13 @@ impl ValueScan {
     fn step(&mut self, view: &View<'_>, form: &TaggedForm) -> Option<ValueEnd> {
         let close = form.bounds.close;
         loop {
-            match view.find(&[PARAMETER_END, FUNCTION_END, close, form.open], self.at) {
+            let found = view.find(&[PARAMETER_END, FUNCTION_END, close, form.open], self.at);
+            let (Found::At(until, _) | Found::Until(until)) = found;
+            // A real marker is structure even in a value (rule R10).
+            if view.next_real(self.at).is_some_and(|real| real.start < until) {
+                return Some(None);
+            }
+            match found {
                 Found::At(at, PARAMETER_END) => match self.counts(view, form, at) {
                     Here::Yes => {
                         // The indentation is the tag's.
