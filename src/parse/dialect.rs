@@ -1,6 +1,8 @@
 //! The dialects: what each family of models writes around thinking and calls. A dialect is a table; it stands in the
 //! file of the machine that reads its calls.
 
+use std::collections::HashSet;
+
 use super::machine::Machine;
 use super::{bare_json, gemma, harmony, headed, json, python, tagged};
 use crate::Error;
@@ -25,8 +27,22 @@ pub(super) struct Table {
     pub(super) inner: &'static [&'static str],
     /// What a turn may begin with that has no opener (rule R8).
     pub(super) bare: Option<Body>,
-    /// Added tokens that tell this dialect: all of them must be there.
+    /// Added tokens that tell this dialect: all of them must be there. Empty: no tokens tell it.
     pub(super) signs: &'static [&'static str],
+}
+
+impl Table {
+    /// All of the other's signs are this one's too, and it has more. Not so between dialects that are told by the
+    /// template: there, more tokens tell nothing.
+    fn says_more_than(&self, other: &Self) -> bool {
+        let has_all = other.signs.iter().all(|sign| self.signs.contains(sign));
+        let by_template = |table: &Self| IN_TEMPLATES.iter().any(|(name, _)| *name == table.name);
+        has_all && self.signs.len() > other.signs.len() && !(by_template(self) && by_template(other))
+    }
+
+    fn is_told_by(&self, template: &str) -> bool {
+        IN_TEMPLATES.iter().any(|(name, text)| *name == self.name && template.contains(text))
+    }
 }
 
 impl PartialEq for Table {
@@ -61,6 +77,9 @@ pub(super) const THINK: Think = Think { open: "<think>", close: "</think>", labe
 
 /// The ends of a turn in ChatML.
 pub(super) const CHATML_ENDS: &[&str] = &["<|im_end|>", "<|endoftext|>"];
+
+/// What chat templates tell the model to write, for dialects that have the same tokens.
+static IN_TEMPLATES: &[(&str, &str)] = &[("qwen3_xml", "<function="), ("hermes", "<function-name>")];
 
 /// All dialects.
 static DIALECTS: &[&Table] = &[
@@ -111,6 +130,65 @@ impl Dialect {
         })
     }
 
+    /// The dialect that a model's added tokens tell, as
+    /// [`Tokenizer::added_tokens`](crate::Tokenizer::added_tokens) has them. A dialect whose markers are plain text cannot be told
+    /// so, and models that write in different ways can have the same tokens: Qwen3 (`hermes`), and Qwen3-Coder
+    /// and Qwen3.5 (`qwen3_xml`). [`guess_with_template`](Self::guess_with_template) tells those apart.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), with what was looked for, if no dialect is told, or more
+    /// than one.
+    pub fn guess<'a>(added: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
+        Self::guess_with_template(added, "")
+    }
+
+    /// As [`guess`](Self::guess); where several dialects have the same tokens, what the text of the model's chat
+    /// template tells it to write decides.
+    ///
+    /// # Errors
+    ///
+    /// As for [`guess`](Self::guess).
+    pub fn guess_with_template<'a>(
+        added: impl IntoIterator<Item = &'a str>,
+        template: &str,
+    ) -> Result<Self, Error> {
+        let added: HashSet<&str> = added.into_iter().collect();
+        let has_signs =
+            |table: &Table| !table.signs.is_empty() && table.signs.iter().all(|sign| added.contains(sign));
+        let told: Vec<&Table> = DIALECTS.iter().copied().filter(|table| has_signs(table)).collect();
+        let is_outdone = |table: &&Table| told.iter().any(|other| other.says_more_than(table));
+        let mut left: Vec<&'static Table> =
+            DIALECTS.iter().copied().filter(|table| has_signs(table) && !is_outdone(table)).collect();
+        if left.len() > 1 {
+            let in_template = left.iter().copied().filter(|table| table.is_told_by(template));
+            let in_template: Vec<_> = in_template.collect();
+            if let [_] = in_template[..] {
+                left = in_template;
+            }
+        }
+        match left[..] {
+            [table] => Ok(Self(table)),
+            [] => {
+                let signs = DIALECTS.iter().filter(|table| !table.signs.is_empty());
+                let signs = signs.map(|table| format!("{} ({})", table.name, table.signs.join(", ")));
+                let signs: Vec<String> = signs.collect();
+                Err(Error::invalid(format!(
+                    "the added tokens tell no dialect; looked for all tokens of one of {}; choose one by its name",
+                    signs.join("; ")
+                )))
+            }
+            _ => {
+                let names: Vec<&str> = left.iter().map(|table| table.name).collect();
+                Err(Error::invalid(format!(
+                    "the added tokens are those of {}, and the chat template was not given or does not tell \
+                     which; choose one by its name",
+                    names.join(" and ")
+                )))
+            }
+        }
+    }
+
     /// All dialects.
     pub fn all() -> impl Iterator<Item = Self> {
         DIALECTS.iter().map(|table| Self(table))
@@ -133,5 +211,60 @@ impl Dialect {
 
     pub(super) fn table(self) -> &'static Table {
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_added_tokens_tell_the_dialect_or_the_error_says_what_was_looked_for() {
+        let qwen2 = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"];
+        let qwen3 = [&qwen2[..], &["<think>", "</think>", "<tool_response>"]].concat();
+        let xml = "<tool_call>\n<function=example>\n";
+        let json = r#"{"name": <function-name>, "arguments": <args-json-object>}"#;
+        let cases: [(&[&str], &str, Result<&str, &[&str]>); 10] = [
+            (&qwen2, "", Ok("hermes")),
+            (&qwen2, xml, Ok("hermes")),
+            (&qwen3, xml, Ok("qwen3_xml")),
+            (&qwen3, json, Ok("hermes")),
+            (&qwen3, "", Err(&["qwen3_xml and hermes", "chat template"])),
+            (&qwen3, &format!("{xml}{json}"), Err(&["qwen3_xml and hermes"])),
+            (&["<|tool_call>", "<tool_call|>", "<|channel>", "<channel|>", "<|\"|>"], "", Ok("gemma4")),
+            (&["<|python_tag|>", "<|eot_id|>", "<|eom_id|>"], "", Ok("llama3_json")),
+            (&["<|im_end|>", "<|tool_call_start|>", "<|tool_call_end|>", "<think>"], "", Ok("lfm2")),
+            (
+                &["<|im_start|>", "<|im_end|>"],
+                xml,
+                Err(&["hermes (<tool_call>, </tool_call>)", "gemma4 (", "name"]),
+            ),
+        ];
+        for (added, template, expected) in cases {
+            let guessed = Dialect::guess_with_template(added.iter().copied(), template);
+            match (guessed, expected) {
+                (Ok(dialect), Ok(name)) => assert_eq!(dialect.name(), name, "{added:?}"),
+                (Err(error), Err(parts)) => {
+                    assert_eq!(error.kind(), crate::ErrorKind::InvalidInput);
+                    assert!(parts.iter().all(|part| error.to_string().contains(part)), "{error}");
+                }
+                (guessed, expected) => panic!("{added:?}: {guessed:?} instead of {expected:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn each_sign_is_a_marker_of_its_dialect_and_tells_it_alone() {
+        for dialect in Dialect::all().filter(|dialect| !dialect.0.signs.is_empty()) {
+            let signs = dialect.0.signs;
+            assert!(
+                signs.iter().all(|sign| dialect.markers().iter().any(|m| m.contains(sign))),
+                "{dialect:?}"
+            );
+            let all = dialect.markers();
+            let guessed = Dialect::guess(all.iter().chain(signs).copied()).map(Dialect::name);
+            let by_template = IN_TEMPLATES.iter().any(|(name, _)| *name == dialect.name());
+            assert!(by_template || guessed.as_ref().is_ok_and(|name| *name == dialect.name()), "{guessed:?}");
+        }
     }
 }

@@ -17,7 +17,7 @@ const BOUNDS: Bounds = Bounds {
     stops: &["<|tool_call>", "<|channel>", "<turn|>", "<|tool_response>", "<eos>"],
 };
 
-/// Gemma 4, FunctionGemma. After calls the model samples the opener of their results as its last token.
+/// Gemma 4. After calls the model samples the opener of their results as its last token.
 pub(super) static GEMMA4: Table = Table {
     name: "gemma4",
     think: Some(Think { open: "<|channel>", close: "<channel|>", label: "thought" }),

@@ -44,7 +44,7 @@ pub(super) static HERMES: Table = Table {
     ends: CHATML_ENDS,
     inner: &["</tool_call>"],
     bare: None,
-    signs: &[],
+    signs: &["<tool_call>", "</tool_call>"],
 };
 
 const COHERE_BOUNDS: Bounds = Bounds {

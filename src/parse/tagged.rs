@@ -48,7 +48,7 @@ pub(super) static QWEN3_XML: Table = Table {
     ends: CHATML_ENDS,
     inner: &["</tool_call>"],
     bare: None,
-    signs: &[],
+    signs: &["<tool_call>", "</tool_call>", "<think>"],
 };
 
 /// Reads the functions of one region and its end marker.
