@@ -142,6 +142,7 @@ mod token;
 #[cfg(feature = "tokenizer")]
 mod tokenizer;
 mod tool;
+mod turn;
 
 pub use ast::{Branch, Leaf, LeafKind, Malformed, Role, ToolCall};
 pub use body::{BodyDecoder, Step};
@@ -164,3 +165,4 @@ pub use token::{FinishReason, IdsExact, Inexact, StreamToken, TokenId, Usage};
 #[cfg(feature = "tokenizer")]
 pub use tokenizer::{AddedToken, Special, TOKENIZER_FILE_BYTES_MAX, TokenDecoder, Tokenizer};
 pub use tool::{Tool, ToolResult, Tools};
+pub use turn::{Round, Turn, TurnCanceller, TurnError, TurnReport};

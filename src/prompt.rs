@@ -312,19 +312,20 @@ impl Context {
     ///
     /// [`InvalidInput`](ErrorKind::InvalidInput) if no response was begun.
     pub fn add_response(&mut self, turn: Branch, ids: IdsExact) -> Result<(), Error> {
-        let open = self.open_turn().ok_or_else(|| Error::invalid("no response was begun"))?;
+        let open = self.response_mut().ok_or_else(|| Error::invalid("no response was begun"))?;
         open.leaves.extend(turn.leaves);
         self.end_response(ids);
         Ok(())
     }
 
     /// The model's turn while it is being written.
-    pub(crate) fn open_turn(&mut self) -> Option<&mut Branch> {
+    pub(crate) fn response_mut(&mut self) -> Option<&mut Branch> {
         self.rendered.checked_sub(1).filter(|_| self.is_open).and_then(|n| self.turns.get_mut(n))
     }
 
-    /// The model's turn has ended, however it did.
-    pub(crate) fn end_response(&mut self, ids: IdsExact) {
+    /// The model's turn, which the parser's thread has written, has ended, however it did; whether its ids are all
+    /// there, as the stream's report has it. Without an open turn it does nothing.
+    pub fn end_response(&mut self, ids: IdsExact) {
         if !self.is_open {
             return;
         }
