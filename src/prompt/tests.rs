@@ -1,3 +1,4 @@
+use super::sheet::Sheet;
 use super::*;
 use crate::Inexact;
 use crate::ast::Malformed;
