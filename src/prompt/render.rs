@@ -196,7 +196,7 @@ impl Context {
         let sampled = turn.ids().last();
         let is = |names: &[&str]| sampled.is_some() && names.iter().any(|name| sheet.id(name) == sampled);
         let (ended, stopped) = (is(table.ends), is(table.stops));
-        let thinking = self.has_open_thinking(sheet, n, turn, sampled);
+        let thinking = self.has_open_thinking(n, turn);
         let skip = if ended { sheet.first_id(close).or(sampled) } else { sampled };
         sheet.skip(skip);
         if let (Some(think), true, false) = (table.think, thinking, ended || stopped) {
@@ -205,22 +205,12 @@ impl Context {
         sheet.template(close)
     }
 
-    fn has_open_thinking(
-        &self,
-        sheet: &Sheet<'_>,
-        n: usize,
-        turn: &Branch,
-        sampled: Option<TokenId>,
-    ) -> bool {
+    fn has_open_thinking(&self, n: usize, turn: &Branch) -> bool {
         let Some(response) = self.responses.get(&n) else { return false };
         match turn.leaves.get(usize::from(response.has_head)..).and_then(<[Leaf]>::last) {
             None => response.start == Start::Reasoning,
-            Some(leaf) => {
-                // A closer can have come as an id without text.
-                let closer = self.table().think.and_then(|think| sheet.id(think.close));
-                let closed = leaf.inner.end < leaf.text.len() || (closer.is_some() && closer == sampled);
-                leaf.kind == LeafKind::Thinking && !closed
-            }
+            // A closer that came as an id without text is not in the leaf's: it is not put twice all the same.
+            Some(leaf) => leaf.kind == LeafKind::Thinking && leaf.inner.end == leaf.text.len(),
         }
     }
 

@@ -456,16 +456,26 @@ fn a_turn_that_was_cut_is_closed() {
         context.user("V");
         assert_eq!(added(&chars, &before, context.begin_response()), expected, "{name} {leaves:?}");
     }
-    // A closer that came with its id only.
+    // A closer, or the end of the turn inside thinking, that came with its id only.
+    for (last, expected) in [("</think>", QWEN), ("<|im_end|>", &QWEN["<|im_end|>".len()..])] {
+        let (mut context, chars) = context("qwen3_xml");
+        context.user("U");
+        let before = context.begin_response().unwrap().ids;
+        let sampled = vec![104, chars.token(last).unwrap()];
+        let turn = said(vec![Leaf::new(LeafKind::Thinking, "h", sampled.clone())]);
+        context.add_response(turn, IdsExact::Unknown).unwrap();
+        context.user("V");
+        assert_eq!(added(&chars, &[before, sampled].concat(), context.begin_response()), expected, "{last}");
+    }
+    // A closer of several tokens.
     let (mut context, chars) = context("qwen3_xml");
     context.user("U");
     let before = context.begin_response().unwrap().ids;
-    let closer = chars.token("</think>").unwrap();
-    let turn = said(vec![Leaf::new(LeafKind::Thinking, "h", vec![104, closer])]);
-    context.add_response(turn, IdsExact::Unknown).unwrap();
+    let mut thought = Leaf::new(LeafKind::Thinking, "hm</think>", vec![500, 501]);
+    thought.inner = 0..2;
+    context.add_response(said(vec![thought]), IdsExact::Unknown).unwrap();
     context.user("V");
-    let before = [before, vec![104, closer]].concat();
-    assert_eq!(added(&chars, &before, context.begin_response()), QWEN);
+    assert_eq!(added(&chars, &[before, vec![500, 501]].concat(), context.begin_response()), QWEN);
 }
 
 #[test]
