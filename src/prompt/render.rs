@@ -6,7 +6,7 @@ use super::family::{ResultText, Results, Table};
 use super::sheet::{self, Sheet};
 use super::{Context, Prefix, Response, WhenInexact};
 use crate::ast::{Branch, Leaf, LeafKind, Role};
-use crate::{Error, ErrorKind, IdsExact, Start, TokenId};
+use crate::{Error, ErrorKind, IdsExact, Start};
 
 /// What the next prompt changes in the context.
 pub(super) struct Plan {
