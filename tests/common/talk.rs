@@ -1,0 +1,165 @@
+//! One talk with a real llama.cpp server in two ways: the next prompt from the tree's ids, and from text that is
+//! encoded again, as clients do that keep no ids.
+
+use std::sync::{Arc, Mutex};
+
+use tokenwire::{
+    ApiClient, ChatFormat, CompletionRequest, Context, Error, IdsExact, Prefix, ResponseParser,
+    SamplingParams, Special, TokenId, Tokenizer, Wire,
+};
+
+/// What the user says, turn by turn.
+const SAYS: [&str; 10] = [
+    "Hi! Who are you?",
+    "Name three colors and say what they remind you of.",
+    "Write a short Python function that adds two numbers.",
+    "Now write it in C, with a comment.",
+    "Tell me a very short story about a cat named Zoë.",
+    "What did the cat eat?",
+    "List five odd words that nobody uses.",
+    "Spell the third one backwards.",
+    "Give me a regular expression for e-mail addresses.",
+    "Thanks! Say goodbye in three languages.",
+];
+
+/// The most that the model writes in a turn, in tokens.
+const TURN_TOKENS_MAX: u32 = 120;
+
+/// One turn of a talk.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    pub prompt_tokens: usize,
+    pub received: usize,
+    /// All ids came.
+    pub exact: bool,
+    /// The prompt begins with the one before and the ids received.
+    pub kept: bool,
+    /// Prompt tokens that the server had in its cache.
+    pub cached: usize,
+    /// Prompt tokens that it evaluated.
+    pub evaluated: usize,
+    /// Of these, the ones that were in the talk before.
+    pub anew: usize,
+}
+
+/// How the next prompt is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The ids of the tree.
+    Ids,
+    /// The text of the talk, encoded whole.
+    Text,
+}
+
+/// Talks at temperature 1.
+///
+/// # Panics
+///
+/// If the ids' way breaks its promise: a prompt does not begin with the one before and the ids received, though these were
+/// exact, and says that it does.
+pub fn talk(url: &str, tokenizer: &Tokenizer, seed: i64, way: Way) -> Result<Vec<Row>, Error> {
+    let client = ApiClient::builder(url).wire(Wire::LlamaCpp).build()?;
+    let format = ChatFormat::by_name("smollm2")?;
+    let context = Arc::new(Mutex::new(Context::new(format, tokenizer.clone())));
+    let mut text = String::new();
+    let (mut rows, mut before) = (Vec::new(), Vec::new());
+    // A slot of the server for each way, so that neither finds the other's cache.
+    let slot = match way {
+        Way::Ids => 0,
+        Way::Text => 1,
+    };
+    for (n, says) in SAYS.iter().enumerate() {
+        let prompt = {
+            let mut context = context.lock().unwrap();
+            if n == 0 {
+                context.system(format.default_system().unwrap_or_default());
+            }
+            context.user(*says);
+            context.begin_response()?
+        };
+        let rendered = context.lock().unwrap().turns().iter().map(|turn| turn.text()).collect::<String>();
+        let (ids, kept) = match way {
+            Way::Ids => {
+                assert_eq!(prompt.ids.starts_with(&before), prompt.prefix == Prefix::Kept, "turn {n}");
+                let kept = prompt.prefix == Prefix::Kept;
+                (prompt.ids, kept)
+            }
+            Way::Text => {
+                text.clone_from(&rendered);
+                let ids = tokenizer.encode(&text, Special::TEMPLATE)?;
+                let kept = ids.starts_with(&before);
+                (ids, kept)
+            }
+        };
+        let sampling =
+            SamplingParams::default().temperature(1.0).seed(seed + n as i64).max_tokens(TURN_TOKENS_MAX);
+        let request =
+            CompletionRequest::ids(ids.clone()).sampling(sampling).cache_prompt(true).extra("id_slot", slot);
+        let (tokens, guard) = client.stream(request)?;
+        let parser = ResponseParser::new(format.dialect()?).start(prompt.start);
+        let (_, parsing) = parser.run(tokens, context.clone());
+        let response = parsing.join()?;
+        let report = guard.join();
+        context.lock().unwrap().end_response(report.ids_exact);
+        let received: Vec<TokenId> = response.branch.ids().skip(prompt_head(&response.branch)).collect();
+        let cached = report.usage.and_then(|usage| usage.cached_tokens).unwrap_or_default() as usize;
+        let known = before.len().min(ids.len());
+        rows.push(Row {
+            prompt_tokens: ids.len(),
+            received: received.len(),
+            exact: report.ids_exact == IdsExact::Yes,
+            kept,
+            cached,
+            evaluated: ids.len() - cached.min(ids.len()),
+            anew: known.saturating_sub(cached),
+        });
+        before = [ids, received].concat();
+    }
+    Ok(rows)
+}
+
+/// The ids of the turn's head, which the prompt has already.
+fn prompt_head(branch: &tokenwire::Branch) -> usize {
+    branch.leaves.first().map_or(0, |leaf| leaf.ids.len())
+}
+
+/// The table of a talk, and its sums.
+pub fn table(seed: i64, ids: &[Row], text: &[Row]) -> String {
+    let mut out = format!("Seed {seed}:\n\n");
+    out.push_str("| turn | ids: prompt | received | exact | prefix | cached | evaluated | text: prompt | received | prefix | cached | evaluated | of these anew |\n");
+    out.push_str(&format!("|{}\n", " --- |".repeat(13)));
+    let word = |yes: bool| if yes { "kept" } else { "broken" };
+    for (n, (i, t)) in ids.iter().zip(text).enumerate() {
+        let exact = if i.exact { "yes" } else { "no" };
+        out.push_str(&format!(
+            "| {} | {} | {} | {exact} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
+            n + 1,
+            i.prompt_tokens,
+            i.received,
+            word(i.kept),
+            i.cached,
+            i.evaluated,
+            t.prompt_tokens,
+            t.received,
+            word(t.kept),
+            t.cached,
+            t.evaluated,
+            t.anew
+        ));
+    }
+    let sum = |rows: &[Row], of: fn(&Row) -> usize| rows.iter().map(of).sum::<usize>();
+    let broken = |rows: &[Row]| rows.iter().filter(|row| !row.kept).count();
+    out.push_str(&format!(
+        "\nBy ids: {} of {} prefixes broken, {} tokens evaluated, {} of them anew. By text: {} of {} broken, {} evaluated, {} \
+         anew.\n",
+        broken(ids),
+        ids.len(),
+        sum(ids, |row| row.evaluated),
+        sum(ids, |row| row.anew),
+        broken(text),
+        text.len(),
+        sum(text, |row| row.evaluated),
+        sum(text, |row| row.anew),
+    ));
+    out
+}

@@ -1,0 +1,39 @@
+//! A talk of ten turns with a real llama.cpp server at temperature 1: each prompt begins with the one before and the ids
+//! received (the talk asserts it), and the server finds that in its cache. `examples/drift.rs` prints the same
+//! beside a client that goes through text.
+#![cfg(feature = "tokenizer")]
+
+mod common;
+#[path = "common/talk.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod talk;
+
+use talk::{Way, talk};
+use tokenwire::Tokenizer;
+
+#[test]
+fn each_prompt_begins_with_the_one_before_and_the_server_finds_it() {
+    let Ok(url) = std::env::var("TOKENWIRE_LIVE_URL") else {
+        eprintln!("each_prompt_begins_with_the_one_before: skipped, TOKENWIRE_LIVE_URL is not set");
+        return;
+    };
+    let Some(file) = common::smollm2() else { return };
+    let rows = talk(&url, &Tokenizer::from_file(file).unwrap(), 7, Way::Ids).unwrap();
+    assert_eq!(rows.len(), 10);
+    let mut hits = 0;
+    for pair in rows.windows(2) {
+        let [before, row] = pair else { unreachable!() };
+        if !before.exact {
+            assert!(
+                !row.kept,
+                "a turn whose ids did not all come is encoded again, and the prompt says so: {row:?}"
+            );
+            continue;
+        }
+        assert!(row.kept, "{row:?}");
+        // The last token sampled is not evaluated yet; servers may evaluate a few more again.
+        assert!(row.cached + 8 >= before.prompt_tokens + before.received, "{before:?} {row:?}");
+        hits += 1;
+    }
+    assert!(hits >= 5, "too few turns were exact to say anything: {rows:?}");
+}
