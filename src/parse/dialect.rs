@@ -63,7 +63,7 @@ pub(super) const THINK: Think = Think { open: "<think>", close: "</think>", labe
 pub(super) const CHATML_ENDS: &[&str] = &["<|im_end|>", "<|endoftext|>"];
 
 /// All dialects.
-static DIALECTS: &[&Table] = &[&tagged::QWEN3_XML, &json::HERMES, &PLAIN];
+static DIALECTS: &[&Table] = &[&tagged::QWEN3_XML, &json::HERMES, &tagged::SEED_OSS, &PLAIN];
 
 /// Any model without thinking and calls.
 static PLAIN: Table = Table {

@@ -159,6 +159,8 @@ pub(super) struct View<'a> {
     pub(super) text: &'a str,
     pub(super) marks: &'a Marks,
     pub(super) tools: &'a Tools,
+    /// The dialect's ends of the turn.
+    pub(super) ends: &'static [&'static str],
     pub(super) nesting_max: usize,
     /// `None`: more may come.
     pub(super) end: Option<End>,
@@ -205,6 +207,26 @@ impl View<'_> {
         } else {
             Here::No
         }
+    }
+
+    /// Whether one of `markers` stands at `at`.
+    pub(super) fn any_here(&self, at: usize, markers: &[&'static str]) -> Here {
+        let mut any = Here::No;
+        for marker in markers {
+            match self.here(at, marker) {
+                Here::Yes => return Here::Yes,
+                Here::NotYet => any = Here::NotYet,
+                Here::No => {}
+            }
+        }
+        any
+    }
+
+    /// Whether the turn has ended at `at`, or in the middle of one of `markers` that begins there.
+    pub(super) fn is_cut_short(&self, at: usize, markers: &[&'static str]) -> bool {
+        let rest = &self.bytes()[at..];
+        self.end.is_some()
+            && (rest.is_empty() || markers.iter().any(|marker| marker.as_bytes().starts_with(rest)))
     }
 
     /// The first of `markers` at or after `from`; of two at one place, the longer. Costs time in proportion to
@@ -264,5 +286,17 @@ fn first_of(markers: &[&'static str], bytes: &[u8]) -> Option<usize> {
         [a, b] => memchr2(a, b, bytes),
         [a] => memchr(a, bytes),
         _ => None,
+    }
+}
+
+/// Skips blanks as they come, each once.
+#[derive(Debug, Default)]
+pub(super) struct Blanks(usize);
+
+impl Blanks {
+    /// As [`View::skip_blank`] does; `at` must not be before an earlier one.
+    pub(super) fn skip(&mut self, view: &View<'_>, at: usize) -> usize {
+        self.0 = view.skip_blank(at.max(self.0));
+        self.0
     }
 }
