@@ -24,6 +24,8 @@
 mod dialect;
 mod json;
 mod machine;
+mod pairs;
+mod raw;
 mod schema;
 mod tagged;
 mod view;

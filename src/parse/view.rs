@@ -259,6 +259,11 @@ impl View<'_> {
         self.marks.real_at(at).is_some()
     }
 
+    /// The same of a marker that may hold its token in the middle.
+    pub(super) fn holds_real(&self, at: usize, marker: &str) -> bool {
+        self.next_real(at).is_some_and(|real| real.end <= at + marker.len())
+    }
+
     /// The next real marker at or after `from`: where ids are known, no string and no value goes beyond it.
     pub(super) fn next_real(&self, from: usize) -> Option<Range<usize>> {
         self.marks.next_real(from)
