@@ -2,7 +2,7 @@
 //! file of the machine that reads its calls.
 
 use super::machine::Machine;
-use super::{json, pairs, tagged};
+use super::{invoke, json, pairs, tagged};
 use crate::Error;
 
 /// How a family of models writes thinking and tool calls.
@@ -63,7 +63,18 @@ pub(super) const THINK: Think = Think { open: "<think>", close: "</think>", labe
 pub(super) const CHATML_ENDS: &[&str] = &["<|im_end|>", "<|endoftext|>"];
 
 /// All dialects.
-static DIALECTS: &[&Table] = &[&tagged::QWEN3_XML, &json::HERMES, &pairs::GLM, &tagged::SEED_OSS, &PLAIN];
+static DIALECTS: &[&Table] = &[
+    &tagged::QWEN3_XML,
+    &json::HERMES,
+    &pairs::GLM,
+    &invoke::DEEPSEEK_DSML,
+    &invoke::MINIMAX_M2,
+    &tagged::SEED_OSS,
+    &invoke::MINIMAX_M3,
+    &invoke::STEP3,
+    &invoke::KIMI_K3,
+    &PLAIN,
+];
 
 /// Any model without thinking and calls.
 static PLAIN: Table = Table {

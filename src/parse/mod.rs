@@ -22,6 +22,8 @@
 //! a [`machine::Machine`].
 
 mod dialect;
+mod elements;
+mod invoke;
 mod json;
 mod machine;
 mod pairs;
