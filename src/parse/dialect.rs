@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::machine::Machine;
-use super::{bare_json, gemma, harmony, headed, json, python, tagged};
+use super::{bare_json, gemma, harmony, headed, invoke, json, pairs, python, tagged};
 use crate::Error;
 
 /// How a family of models writes thinking and tool calls.
@@ -85,6 +85,13 @@ static IN_TEMPLATES: &[(&str, &str)] = &[("qwen3_xml", "<function="), ("hermes",
 static DIALECTS: &[&Table] = &[
     &tagged::QWEN3_XML,
     &json::HERMES,
+    &pairs::GLM,
+    &invoke::DEEPSEEK_DSML,
+    &invoke::MINIMAX_M2,
+    &tagged::SEED_OSS,
+    &invoke::MINIMAX_M3,
+    &invoke::STEP3,
+    &invoke::KIMI_K3,
     &headed::KIMI_K2,
     &harmony::HARMONY,
     &headed::DEEPSEEK_V3,

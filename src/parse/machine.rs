@@ -106,13 +106,17 @@ impl Seek {
         let closed = if reason == Malformed::Unfinished { Malformed::Syntax } else { reason };
         match find_bound(view, bounds, self.at) {
             Bound::Close(after) => Step::leave(after, Outcome::Malformed(closed)),
-            Bound::Stop(at) if self.reason.is_some() => Step::leave(at, Outcome::Malformed(reason)),
+            Bound::Stop(at) if self.reason.is_some() => {
+                // At the end of the turn: whatever is wrong with it, it was never closed.
+                let ended = view.any_here(at, view.ends) == Here::Yes;
+                let reason = if ended { Malformed::Unfinished } else { reason };
+                Step::leave(at, Outcome::Malformed(reason))
+            }
             Bound::Stop(_) => Step::leave(self.body, Outcome::Content),
             Bound::None(at) => {
                 self.at = at;
                 match (view.end, self.reason) {
                     (None, _) => Step::Wait,
-                    // Whatever is wrong with it, it was never closed.
                     (Some(_), Some(_)) => {
                         Step::leave(view.text.len(), Outcome::Malformed(Malformed::Unfinished))
                     }
@@ -238,18 +242,36 @@ enum Bound {
 }
 
 fn find_bound(view: &View<'_>, bounds: Bounds, from: usize) -> Bound {
-    // An empty `close` is in no text.
-    let mut markers = [""; 16];
-    let mut len = 0;
-    for marker in
-        bounds.stops.iter().chain([&bounds.close]).filter(|marker| !marker.is_empty()).take(markers.len())
-    {
-        markers[len] = marker;
-        len += 1;
-    }
-    match view.find(&markers[..len], from) {
+    let markers = Markers::new(&[&[bounds.close], bounds.stops]);
+    match view.find(markers.as_slice(), from) {
         Found::At(at, marker) if marker == bounds.close => Bound::Close(at + marker.len()),
         Found::At(at, _) => Bound::Stop(at),
         Found::Until(at) => Bound::None(at),
+    }
+}
+
+/// Markers from several lists, to look for all of them at once.
+#[derive(Debug)]
+pub(super) struct Markers {
+    list: [&'static str; MARKERS_MAX],
+    len: usize,
+}
+
+const MARKERS_MAX: usize = 24;
+
+impl Markers {
+    /// Without the empty ones, which stand for what a format does not have; at most [`MARKERS_MAX`].
+    pub(super) fn new(lists: &[&[&'static str]]) -> Self {
+        let mut new = Self { list: [""; MARKERS_MAX], len: 0 };
+        let markers = lists.iter().flat_map(|list| list.iter()).filter(|marker| !marker.is_empty());
+        for (slot, marker) in new.list.iter_mut().zip(markers) {
+            *slot = marker;
+            new.len += 1;
+        }
+        new
+    }
+
+    pub(super) fn as_slice(&self) -> &[&'static str] {
+        &self.list[..self.len]
     }
 }

@@ -23,13 +23,17 @@
 
 mod bare_json;
 mod dialect;
+mod elements;
 mod gemma;
 mod harmony;
 mod headed;
+mod invoke;
 mod json;
 mod literal;
 mod machine;
+mod pairs;
 mod python;
+mod raw;
 mod schema;
 mod tagged;
 mod view;
@@ -459,7 +463,14 @@ impl Core {
     }
 
     fn view(&self, end: Option<End>) -> View<'_> {
-        View { text: &self.text, marks: &self.marks, tools: &self.tools, nesting_max: self.nesting_max, end }
+        View {
+            text: &self.text,
+            marks: &self.marks,
+            tools: &self.tools,
+            ends: self.dialect.table().ends,
+            nesting_max: self.nesting_max,
+            end,
+        }
     }
 
     fn content(&mut self, branch: &mut Branch, at: usize, end: Option<End>) -> bool {
@@ -560,23 +571,26 @@ impl Core {
         }
     }
 
-    /// At the end of the turn: in thinking that was never closed, the first call ends it; if there is none,
-    /// an end of the turn is still no thought.
+    /// At the end of the turn: in thinking that was never closed, the first call ends it, or the frame of an
+    /// answer; if there is none, an end of the turn is still no thought.
     fn end_thinking(&mut self, branch: &mut Branch, end: End) {
         let State::Thinking { draft, .. } = &self.state else { return };
+        let Table { ends, frames, .. } = self.dialect.table();
         let trimmed = self.text.trim_end();
-        let (view, ends) = (self.view(Some(end)), self.dialect.table().ends.iter());
-        let turn_end = ends.filter_map(|end| Some((trimmed.strip_suffix(end)?.len(), *end)));
+        let view = self.view(Some(end));
+        let turn_end = ends.iter().filter_map(|end| Some((trimmed.strip_suffix(end)?.len(), *end)));
         let turn_end = turn_end.filter(|(at, end)| {
             self.leaf_start.is_some_and(|(start, _)| *at >= start) && view.here(*at, end) == Here::Yes
         });
-        let turn_end = turn_end.map(|(at, _)| at).max();
+        // Some are written in two parts.
+        let turn_end = turn_end.map(|(at, _)| at).min();
         if let (Some(draft), End::Clean) = (*draft, end) {
             let kept = (branch.clone(), self.committed, self.owned, self.leaf_start);
             let calls = self.calls;
+            let is_frame = frames.iter().any(|frame| self.text[draft..].starts_with(frame));
             self.rewind(branch, draft);
             self.advance(branch, Some(end));
-            if self.calls > calls {
+            if self.calls > calls || is_frame {
                 return;
             }
             (*branch, self.committed, self.owned, self.leaf_start) = kept;

@@ -28,19 +28,95 @@ impl Tools {
         self.0.contains_key(tool)
     }
 
+    /// Whether the tool has a parameter of this name. `None`: that is not known.
+    pub(super) fn takes(&self, tool: &str, parameter: &str) -> Option<bool> {
+        let properties = self.0.get(tool)?.get("properties")?.as_object()?;
+        Some(properties.contains_key(parameter))
+    }
+
     /// A parameter's raw text as the value that the schema says: what is not a string is tried first, then the
     /// text itself; so too without a schema, or if the text does not fit.
     pub(super) fn value(&self, tool: &str, parameter: &str, raw: &str) -> Value {
         self.value_but_string(tool, parameter, raw).unwrap_or_else(|| raw.into())
     }
 
+    /// The same of a parameter that a format writes as tags in tags.
+    pub(super) fn element(&self, tool: &str, parameter: &str, element: &Element) -> Value {
+        let root = self.0.get(tool).unwrap_or(&Value::Null);
+        let schema = root.get("properties").and_then(|properties| properties.get(parameter));
+        element_value(root, schema, element)
+    }
+
     fn value_but_string(&self, tool: &str, parameter: &str, raw: &str) -> Option<Value> {
         let root = self.0.get(tool)?;
-        let schema = root.get("properties")?.get(parameter)?;
-        // Cheaper than the schema, and most texts are no JSON.
-        let value: Value = serde_json::from_str(raw).ok()?;
-        (!value.is_string() && allows(root, schema, &value, REFS_MAX)).then_some(value)
+        raw_value(root, root.get("properties")?.get(parameter)?, raw)
     }
+}
+
+/// What an element of a format holds that writes values as tags in tags.
+#[derive(Debug)]
+pub(super) enum Element {
+    Text(String),
+    /// Elements by name, and the text between them.
+    Inner(Vec<(String, Self)>, String),
+}
+
+/// Where an object of such elements has text besides.
+const MIXED_TEXT: &str = "$text";
+
+/// An element as the value that its schema says, if that is known. Elements called `item` are a list.
+fn element_value(root: &Value, schema: Option<&Value>, element: &Element) -> Value {
+    let (inner, text) = match element {
+        Element::Text(raw) => {
+            return schema
+                .and_then(|schema| raw_value(root, schema, raw))
+                .unwrap_or_else(|| raw.as_str().into());
+        }
+        Element::Inner(inner, text) => (inner, text),
+    };
+    let branch = |name| schema.and_then(|schema| branch(root, schema, name, REFS_MAX));
+    let (list, object) = (branch("array"), branch("object"));
+    let items = inner.iter().all(|(name, _)| name == "item") && text.trim().is_empty();
+    if (items && (list.is_some() || object.is_none())) || (list.is_some() && object.is_none()) {
+        let schema = list.and_then(|list| list.get("items"));
+        return inner.iter().map(|(_, element)| element_value(root, schema, element)).collect();
+    }
+    let properties = object.and_then(|object| object.get("properties"));
+    let mut values = Map::new();
+    for (name, element) in inner {
+        let schema = properties.and_then(|properties| properties.get(name));
+        values.insert(name.clone(), element_value(root, schema, element));
+    }
+    if !text.trim().is_empty() {
+        values.entry(MIXED_TEXT).or_insert_with(|| text.as_str().into());
+    }
+    values.into()
+}
+
+/// The part of a schema that speaks of values of this type.
+fn branch<'a>(root: &'a Value, schema: &'a Value, name: &str, refs_left: usize) -> Option<&'a Value> {
+    let left = refs_left.checked_sub(1)?;
+    if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
+        let target = reference.strip_prefix('#').and_then(|pointer| root.pointer(pointer))?;
+        return branch(root, target, name, left);
+    }
+    let of_type = match schema.get("type") {
+        Some(Value::String(only)) => only == name,
+        Some(Value::Array(names)) => names.iter().any(|one| one == name),
+        _ => schema.get(if name == "array" { "items" } else { "properties" }).is_some(),
+    };
+    if of_type {
+        return Some(schema);
+    }
+    let unions = ["anyOf", "oneOf", "allOf"].into_iter().filter_map(|union| schema.get(union)?.as_array());
+    unions.flatten().find_map(|one| branch(root, one, name, left))
+}
+
+/// The text as a value of a type other than string that `schema` allows.
+fn raw_value(root: &Value, schema: &Value, raw: &str) -> Option<Value> {
+    // Cheaper than the schema, and most texts are no JSON.
+    let value: Value = serde_json::from_str(raw).ok()?;
+    (!value.is_string() && allows(root, schema, &value, REFS_MAX)).then_some(value)
 }
 
 /// Whether a value of this type may stand where `schema` is asked for. Of unions, one branch is enough.
@@ -73,7 +149,8 @@ fn allows(root: &Value, schema: &Value, value: &Value, refs_left: usize) -> bool
         || (value.is_array() && schema.get("items").is_some())
 }
 
-fn is_a(value: &Value, name: &str) -> bool {
+/// Whether a value has a type of JSON Schema.
+pub(super) fn is_a(value: &Value, name: &str) -> bool {
     match name {
         "null" => value.is_null(),
         "boolean" => value.is_boolean(),

@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::dialect::{CHATML_ENDS, Call, THINK, Table};
+use super::dialect::{CHATML_ENDS, Call, THINK, Table, Think};
 use super::json::{HERMES_JSON, JsonCalls, JsonForm, TOOL_CALL};
 use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail, leave_at_marker};
-use super::view::{End, Found, Here, View};
+use super::view::{Blanks, End, Found, Here, View};
 use crate::Malformed;
 
 const FUNCTION: &str = "<function=";
@@ -51,6 +51,28 @@ pub(super) static QWEN3_XML: Table = Table {
     signs: &["<tool_call>", "</tool_call>", "<think>"],
 };
 
+static SEED_OSS_CALLS: TaggedForm = TaggedForm {
+    bounds: Bounds { close: "</seed:tool_call>", stops: &["<seed:tool_call>", "<seed:eos>"] },
+    open: "<seed:tool_call>",
+    framed: false,
+    json: None,
+};
+
+/// Seed-OSS.
+pub(super) static SEED_OSS: Table = Table {
+    name: "seed_oss",
+    think: Some(Think { open: "<seed:think>", close: "</seed:think>", label: "" }),
+    calls: &[Call {
+        open: "<seed:tool_call>",
+        body: |_, body| Box::new(TaggedCalls::new(&SEED_OSS_CALLS, body, true)),
+    }],
+    frames: &[],
+    ends: &["<seed:eos>"],
+    inner: &["</seed:tool_call>", FUNCTION],
+    bare: None,
+    signs: &["<seed:tool_call>"],
+};
+
 /// Reads the functions of one region and its end marker.
 #[derive(Debug)]
 pub(super) struct TaggedCalls {
@@ -59,6 +81,9 @@ pub(super) struct TaggedCalls {
     body: usize,
     /// The region's opener was there, so its end marker is waited for.
     opened: bool,
+    blanks: Blanks,
+    /// Up to here the tag that is being read has no end.
+    tag: usize,
     state: State,
     name: String,
     arguments: Map<String, Value>,
@@ -84,16 +109,28 @@ enum State {
 impl TaggedCalls {
     /// `body` is the place after the opener, or that of `<function=` if the opener is missing.
     pub(super) fn new(form: &'static TaggedForm, body: usize, opened: bool) -> Self {
-        Self { form, body, opened, state: State::Open, name: String::new(), arguments: Map::new(), raw: body }
+        Self {
+            form,
+            body,
+            opened,
+            blanks: Blanks::default(),
+            tag: body,
+            state: State::Open,
+            name: String::new(),
+            arguments: Map::new(),
+            raw: body,
+        }
     }
 
     fn open(&mut self, view: &View<'_>) -> Option<Step> {
-        let at = view.skip_blank(self.body);
+        let at = self.blanks.skip(view, self.body);
         self.state = match (view.here(at, FUNCTION), view.bytes().get(at), self.form.json) {
             (Here::Yes, ..) => State::Name(at + FUNCTION.len()),
             (Here::NotYet, ..) => return Some(Step::Wait),
-            (Here::No, None, _) if view.end == Some(End::Cut) => return Some(Step::Wait),
-            (Here::No, None, _) => return Some(Step::leave(self.body, Outcome::Content)),
+            (Here::No, None, _) if view.end == Some(End::Clean) => {
+                return Some(Step::leave(self.body, Outcome::Content));
+            }
+            (Here::No, ..) if view.is_cut_short(at, &[FUNCTION]) => return Some(Step::Wait),
             (Here::No, Some(b'{' | b'['), Some(json)) => State::Json(JsonCalls::new(json, self.body)),
             (Here::No, ..) => State::Seek(Seek::suspect(self.body)),
         };
@@ -102,14 +139,17 @@ impl TaggedCalls {
 
     /// The text from `from` up to `>`, which holds no `<` and no line end.
     fn until_bracket<'a>(&mut self, view: &View<'a>, from: usize) -> Result<&'a str, Option<Step>> {
-        let rest = &view.text[from..];
-        match rest.find(['>', '<', '\n']) {
-            Some(len) if rest.as_bytes()[len] == b'>' => Ok(&rest[..len]),
+        self.tag = self.tag.max(from);
+        match view.text[self.tag..].find(['>', '<', '\n']).map(|len| self.tag + len) {
+            Some(end) if view.bytes()[end] == b'>' => Ok(&view.text[from..end]),
             Some(_) => {
                 self.state = State::Seek(self.broken());
                 Err(None)
             }
-            None => Err(Some(Step::Wait)),
+            None => {
+                self.tag = view.text.len();
+                Err(Some(Step::Wait))
+            }
         }
     }
 
@@ -123,15 +163,18 @@ impl TaggedCalls {
     }
 
     fn parameters(&mut self, view: &View<'_>, from: usize) -> Option<Step> {
-        let at = view.skip_blank(from);
+        let at = self.blanks.skip(view, from);
         let close = self.form.bounds.close;
         self.state = match (view.here(at, PARAMETER), view.here(at, FUNCTION_END), view.here(at, close)) {
             (Here::Yes, ..) => State::Key(at + PARAMETER.len()),
             (_, Here::Yes, _) => return self.function_end(view, at, at + FUNCTION_END.len()),
             // `</function>` is missing, and all that it would have ended is there.
             (.., Here::Yes) => return self.function_end(view, at, at),
-            (Here::No, Here::No, Here::No) if at == view.text.len() => return Some(Step::Wait),
-            (Here::No, Here::No, Here::No) => State::Seek(self.broken()),
+            (Here::No, Here::No, Here::No)
+                if !view.is_cut_short(at, &[PARAMETER, FUNCTION_END]) && !view.is_cut_short(at, &[close]) =>
+            {
+                State::Seek(self.broken())
+            }
             _ => return Some(Step::Wait),
         };
         None
@@ -159,7 +202,7 @@ impl TaggedCalls {
         if !self.opened {
             return Some(leave_at_marker(view, tail.body_end(), self.form.bounds.close));
         }
-        let at = view.skip_blank(tail.body_end());
+        let at = self.blanks.skip(view, tail.body_end());
         match view.here(at, FUNCTION) {
             Here::No => Some(tail.leave(view, self.form.bounds, call)),
             Here::NotYet => Some(Step::Wait),

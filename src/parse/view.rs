@@ -160,6 +160,8 @@ pub(super) struct View<'a> {
     pub(super) text: &'a str,
     pub(super) marks: &'a Marks,
     pub(super) tools: &'a Tools,
+    /// The dialect's ends of the turn.
+    pub(super) ends: &'static [&'static str],
     pub(super) nesting_max: usize,
     /// `None`: more may come.
     pub(super) end: Option<End>,
@@ -215,6 +217,26 @@ impl View<'_> {
         self.end.is_some() && begins && self.marks.may_become(at, marker)
     }
 
+    /// Whether one of `markers` stands at `at`.
+    pub(super) fn any_here(&self, at: usize, markers: &[&'static str]) -> Here {
+        let mut any = Here::No;
+        for marker in markers {
+            match self.here(at, marker) {
+                Here::Yes => return Here::Yes,
+                Here::NotYet => any = Here::NotYet,
+                Here::No => {}
+            }
+        }
+        any
+    }
+
+    /// Whether the turn has ended at `at`, or in the middle of one of `markers` that begins there.
+    pub(super) fn is_cut_short(&self, at: usize, markers: &[&'static str]) -> bool {
+        let rest = &self.bytes()[at..];
+        self.end.is_some()
+            && (rest.is_empty() || markers.iter().any(|marker| marker.as_bytes().starts_with(rest)))
+    }
+
     /// The first of `markers` at or after `from`; of two at one place, the longer. Costs time in proportion to
     /// the text searched: go on from the place given.
     pub(super) fn find(&self, markers: &[&'static str], from: usize) -> Found {
@@ -245,6 +267,11 @@ impl View<'_> {
         self.marks.real_at(at).is_some()
     }
 
+    /// The same of a marker that may hold its token in the middle.
+    pub(super) fn holds_real(&self, at: usize, marker: &str) -> bool {
+        self.next_real(at).is_some_and(|real| real.end <= at + marker.len())
+    }
+
     /// The next real marker at or after `from`: where ids are known, no string and no value goes beyond it.
     pub(super) fn next_real(&self, from: usize) -> Option<Range<usize>> {
         self.marks.next_real(from)
@@ -272,5 +299,17 @@ fn first_of(markers: &[&'static str], bytes: &[u8]) -> Option<usize> {
         [a, b] => memchr2(a, b, bytes),
         [a] => memchr(a, bytes),
         _ => None,
+    }
+}
+
+/// Skips blanks as they come, each once.
+#[derive(Debug, Default)]
+pub(super) struct Blanks(usize);
+
+impl Blanks {
+    /// As [`View::skip_blank`] does; `at` must not be before an earlier one.
+    pub(super) fn skip(&mut self, view: &View<'_>, at: usize) -> usize {
+        self.0 = view.skip_blank(at.max(self.0));
+        self.0
     }
 }
