@@ -94,7 +94,7 @@
 //! | --- | --- |
 //! | error, info | nothing |
 //! | warn | one line for a client whose API key is to go over plain http to another machine; one per client when a failed request could not be saved |
-//! | debug | path and size of a request; status, `x-ratelimit-*` and `x-request-id` headers; counts, sizes, times, the ending |
+//! | debug | path and size of a request; status, `x-ratelimit-*` and `x-request-id` headers; counts, sizes, times, the ending; before a retry, the kind of the failure and its status |
 //! | trace | reply text: the beginning of the first event that is not JSON |
 //!
 //! Keys (the API key, and the values of headers that a client or a request was given): never, at no level, in no error,

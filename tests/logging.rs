@@ -110,6 +110,19 @@ fn each_level_prints_what_is_promised_and_no_more() {
         }
     }
 
+    // What a server says of a failure that is tried again is in no line: it may be the prompt, or the key.
+    let busy = r#"{"error":{"message":"prompttext of sk-secret-1","code":503}}"#;
+    let server = Server::scripted([Script::events([busy]), good()]).unwrap();
+    let client = ApiClient::builder(server.url()).retries(1).api_key("sk-secret-1").build().unwrap();
+    let (receiver, guard) = client.stream(CompletionRequest::text("prompttext")).unwrap();
+    assert_eq!(guard.join().retries, 1);
+    drop((receiver, client, server));
+    let own = taken().into_iter().filter(|(_, target, _)| target.starts_with("tokenwire"));
+    let own: Vec<_> = own.map(|(_, _, line)| line).collect();
+    assert!(own.iter().any(|line| line.ends_with(", after: server, 503")), "{own:?}");
+    let text = |line: &String| ["prompttext", "secret"].iter().any(|text| line.contains(text));
+    assert!(!own.iter().any(text), "{own:?}");
+
     // The one warning: for each client once, when it is made.
     for (url, key, warnings) in [
         ("http://10.0.0.7/v1", Some("sk-secret-1"), 1),
