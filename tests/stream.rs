@@ -245,10 +245,14 @@ fn a_recorded_exchange_has_no_credential_and_replays_to_the_same_tokens() {
     ] {
         let server = Server::scripted([script]).unwrap();
         let client = client(&server).api_key("canary-1").header("x-any", "canary-2").build().unwrap();
-        let (receiver, guard) = client.stream(CompletionRequest::ids([7]).record()).unwrap();
+        // The key in the prompt too, and in a header that is kept.
+        let request =
+            CompletionRequest::ids([7]).header("user-agent", "of canary-1").extra("user", "canary-1");
+        let (receiver, guard) = client.stream(request.record()).unwrap();
         let (received, _) = collect(&receiver);
         let recording = guard.join().recording.unwrap();
         assert_eq!((received.len(), recording.end()), (tokens, end), "{name}");
+        assert_eq!(recording.request().json()["user"], "********", "{name}");
         assert_eq!(recording.request().json()["prompt"], json!([7]), "{name}");
         assert!(!recording.to_jsonl().contains("canary"), "{name}");
 
