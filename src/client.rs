@@ -18,7 +18,7 @@ use crate::http::slot::{CancelSlot, Wait};
 use crate::http::{HttpClient, HttpClientBuilder, Outgoing, check_url, header};
 use crate::pool::ReaderPool;
 use crate::request::{CompletionRequest, SamplingParams};
-use crate::retry::{Budget, RetryPolicy};
+use crate::retry::{Budget, RetryPolicy, STALE_RETRIES_MAX};
 use crate::secrets::Secrets;
 use crate::stream::{self, StreamGuard};
 use crate::sync::channel::Receiver;
@@ -145,7 +145,7 @@ impl ApiClientBuilder {
     }
 
     /// How often a request that failed before its first token is sent again: [`RetryPolicy::retries_max`] alone.
-    /// Default 2; 0 for never.
+    /// Default 2; 0 for never. A kept connection that was closed is another matter: [`RetryPolicy::stale_retries_max`].
     #[must_use]
     pub fn retries(mut self, retries_max: u32) -> Self {
         self.retry.retries_max = retries_max;
@@ -335,8 +335,13 @@ impl ApiClient {
         }
         let url = self.0.base.join("/models", false)?;
         let wait = Wait::since(Instant::now(), PROBE_TIMEOUT, Timer::Response);
-        let outgoing =
-            Outgoing { method: Method::GET, url: &url, headers: self.0.headers.clone(), body: &[] };
+        let outgoing = Outgoing {
+            method: Method::GET,
+            url: &url,
+            headers: self.0.headers.clone(),
+            body: &[],
+            stale_retries_max: STALE_RETRIES_MAX,
+        };
         let mut response = self.0.http.send(outgoing, &CancelSlot::new(), Some(wait))?;
         if response.status() / 100 != 2 {
             return Err(self.0.status_error(&mut response, &Secrets::of(&self.0.headers)));

@@ -232,7 +232,22 @@ fn a_pooled_connection_that_the_server_has_closed_costs_nothing() {
     let (tokens, last, report) = run(&client);
     assert!(matches!(last, Last::Done), "{last:?}");
     assert_eq!((tokens, report.connection_reused), (hello(), false));
+    assert_eq!((report.retries, report.stale_retries), (0, 1));
     assert_eq!((server.requests().len(), server.connections()), (3, 2));
+}
+
+#[test]
+fn a_request_is_sent_once_at_most_if_the_policy_says_so() {
+    let server = Server::scripted([Script::tokens(HELLO), Script::new(), Script::tokens(HELLO)]).unwrap();
+    let mut policy = RetryPolicy::default();
+    (policy.retries_max, policy.stale_retries_max) = (0, 0);
+    let client = client(&server).retry(policy).build().unwrap();
+    run(&client);
+    thread::sleep(ms(60));
+    let (_, last, report) = run(&client);
+    assert!(matches!(&last, Last::Error(e) if e.kind() == ErrorKind::Incomplete), "{last:?}");
+    assert_eq!((report.stale_retries, report.connection_reused), (0, true));
+    assert_eq!((server.requests().len(), server.connections()), (2, 1));
 }
 
 #[test]
