@@ -214,9 +214,6 @@ impl ApiClientBuilder {
         } = self;
         let (base, timeouts) = (BaseUrl::new(&base_url)?, timeouts.bounded());
         let key = key.map(|key| ApiKey::new(&key.0)).transpose()?;
-        if key.is_some() && base.is_plain_and_far() {
-            log::warn!("the API key goes over http, readable by everybody between here and the server");
-        }
         let mut map = HeaderMap::new();
         for (name, value) in &headers {
             let (name, value) = header(name, &value.0)?;
@@ -227,6 +224,9 @@ impl ApiClientBuilder {
                 .map_err(|_| Error::invalid("the API key cannot be sent in a header"))?;
             bearer.set_sensitive(true);
             map.insert(AUTHORIZATION, bearer);
+        }
+        if map.contains_key(AUTHORIZATION) && base.is_plain_and_far() {
+            log::warn!("the API key goes over http, readable by everybody between here and the server");
         }
         let http = http.timeouts(timeouts).limits(limits).build()?;
         let wait_max = timeouts.before_first_token().map(|(_, limit)| limit);

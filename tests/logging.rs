@@ -130,11 +130,18 @@ fn each_level_prints_what_is_promised_and_no_more() {
         ("https://10.0.0.7/v1", Some("sk-secret-1"), 0),
         ("http://127.0.0.1/v1", Some("sk-secret-1"), 0),
     ] {
-        let builder = ApiClient::builder(url).retries(0);
-        let client = if let Some(key) = key { builder.api_key(key) } else { builder }.build().unwrap();
-        let lines = taken();
-        assert_eq!(lines.iter().filter(|line| line.0 == Level::Warn).count(), warnings, "{url} {key:?}");
-        assert_eq!(lines.len(), warnings, "{url} {key:?}: {lines:?}");
-        drop(client);
+        for as_header in [false, true] {
+            let builder = ApiClient::builder(url).retries(0);
+            let builder = match key {
+                Some(key) if as_header => builder.header("Authorization", format!("Bearer {key}")),
+                Some(key) => builder.api_key(key),
+                None => builder,
+            };
+            let client = builder.build().unwrap();
+            let lines = taken();
+            assert_eq!(lines.iter().filter(|line| line.0 == Level::Warn).count(), warnings, "{url} {key:?}");
+            assert_eq!(lines.len(), warnings, "{url} {key:?}: {lines:?}");
+            drop(client);
+        }
     }
 }
