@@ -158,7 +158,8 @@ pub struct Limits {
     /// Streams at the same time, each on a reader thread of its own. What happens to one more is
     /// [`WhenFull`]. Default 256.
     pub streams_max: usize,
-    /// Connections kept open for a next request when theirs has ended, for 4 s; more are closed. 0 keeps none. Default 256.
+    /// Connections kept open for a next request when theirs has ended; more are closed. 0 keeps none. Default 256. One that
+    /// is older than 4 s is not used again; it is closed at the client's next request, or with the client.
     pub idle_connections_max: usize,
 }
 

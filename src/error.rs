@@ -148,7 +148,7 @@ pub enum Limit {
 
 impl Limit {
     /// The stable name: `event_bytes_max`, `response_head_bytes_max`, `response_headers_max`,
-    /// `body_bytes_max`, `streams_max`, `nesting_max`, `choices_max`, `token_ids_max`.
+    /// `body_bytes_max`, `streams_max`, `turn_bytes_max`, `nesting_max`, `choices_max`, `token_ids_max`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

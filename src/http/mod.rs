@@ -42,7 +42,7 @@ const IDLE_AGE_MAX: Duration = Duration::from_secs(4);
 /// A small blocking HTTP/1.1 client: JSON out, a response in pieces back. It is what
 /// [`ApiClient`](crate::ApiClient) sends with, usable by itself.
 ///
-/// Connections are kept for 4 s and reused. No redirect is followed (custom headers would go along to the other
+/// Connections are kept and reused for 4 s; an older one is closed at the next request, or with the client. No redirect is followed (custom headers would go along to the other
 /// host), no compression is asked for (proxies hold compressed events back), no proxy is taken from the
 /// environment. Any status is an answer, not an error. Clones share connections; dropping the last one closes
 /// the idle ones.
