@@ -231,7 +231,13 @@ impl ApiClientBuilder {
         let http = http.timeouts(timeouts).limits(limits).build()?;
         let wait_max = timeouts.before_first_token().map(|(_, limit)| limit);
         Ok(ApiClient(Arc::new(Inner {
-            pool: ReaderPool::new(limits.streams_max, when_full, wait_max, http.alarms()),
+            pool: ReaderPool::new(
+                limits.streams_max,
+                limits.waiting_streams_max,
+                when_full,
+                wait_max,
+                http.alarms(),
+            ),
             http,
             timeouts,
             limits,
