@@ -61,6 +61,9 @@ pub enum ErrorKind {
     Cancelled,
     /// Something this server or this version cannot do.
     Unsupported,
+    /// A turn's ids are not all there, and the caller wants no others
+    /// ([`WhenInexact::Refuse`](crate::WhenInexact::Refuse)). Nothing was sent.
+    InexactIds,
 }
 
 impl ErrorKind {
@@ -79,6 +82,7 @@ impl ErrorKind {
             Self::Limit(_) => "limit",
             Self::Cancelled => "cancelled",
             Self::Unsupported => "unsupported",
+            Self::InexactIds => "inexact_ids",
         }
     }
 }
@@ -146,11 +150,14 @@ pub enum Limit {
     Choices,
     /// Token ids in one chunk, [`TOKEN_IDS_MAX`](crate::TOKEN_IDS_MAX).
     TokenIds,
+    /// A prompt, in tokens.
+    ContextTokens,
 }
 
 impl Limit {
     /// The stable name: `event_bytes_max`, `response_head_bytes_max`, `response_headers_max`,
-    /// `body_bytes_max`, `streams_max`, `waiting_streams_max`, `turn_bytes_max`, `nesting_max`, `choices_max`, `token_ids_max`.
+    /// `body_bytes_max`, `streams_max`, `waiting_streams_max`, `turn_bytes_max`, `nesting_max`, `choices_max`, `token_ids_max`,
+    /// `context_tokens_max`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -164,6 +171,7 @@ impl Limit {
             Self::Nesting => "nesting_max",
             Self::Choices => "choices_max",
             Self::TokenIds => "token_ids_max",
+            Self::ContextTokens => "context_tokens_max",
         }
     }
 }

@@ -124,6 +124,7 @@ pub mod faults {}
 mod http;
 mod parse;
 mod pool;
+mod prompt;
 mod queue;
 pub mod recording;
 mod report;
@@ -141,6 +142,7 @@ mod token;
 #[cfg(feature = "tokenizer")]
 mod tokenizer;
 mod tool;
+mod turn;
 
 pub use ast::{Branch, Leaf, LeafKind, Malformed, Role, ToolCall};
 pub use body::{BodyDecoder, Step};
@@ -151,6 +153,7 @@ pub use diagnostics::{SAVED_REQUEST_BYTES_MAX, SavedFailure, SavedRequest};
 pub use error::{Error, ErrorKind, Limit, Progress, SERVER_MESSAGE_CHARS_MAX, ServerError, Timer};
 pub use http::{HttpClient, HttpClientBuilder, HttpResponse};
 pub use parse::{Dialect, PendingToolCall, ResponseParser, Start};
+pub use prompt::{ChatFormat, Context, Encode, Prefix, Prompt, WhenInexact};
 pub use report::{Ending, Percentiles, StreamReport};
 pub use request::{CompletionRequest, SamplingParams};
 pub use respond::{ParserHandle, Response, Tree};
@@ -162,3 +165,4 @@ pub use token::{FinishReason, IdsExact, Inexact, StreamToken, TokenId, Usage};
 #[cfg(feature = "tokenizer")]
 pub use tokenizer::{AddedToken, Special, TOKENIZER_FILE_BYTES_MAX, TokenDecoder, Tokenizer};
 pub use tool::{Tool, ToolResult, Tools};
+pub use turn::{Round, Turn, TurnCanceller, TurnError, TurnReport};

@@ -10,24 +10,25 @@ use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use crate::ast::Branch;
 use crate::parse::{Core, is_clean};
 use crate::{
-    Error, FinishReason, Limit, OnDrop, PendingToolCall, ResponseParser, StreamToken, TokenId, Usage,
+    Context, Error, FinishReason, Limit, OnDrop, PendingToolCall, ResponseParser, StreamToken, TokenId, Usage,
 };
 
-/// Where a turn grows while it is parsed: a [`Context`](crate::Context), or a lone [`Branch`].
+/// Where a turn grows while it is parsed: a [`Context`], or a lone [`Branch`].
 pub trait Tree: Send + 'static {
-    /// The branch that the model's tokens go to. It may have leaves already.
-    fn open_turn(&mut self) -> &mut Branch;
-
-    /// The turn has ended; `finish` is why the model stopped, and `None` inside it that the server did not say.
-    /// `None` means that the turn was cut off.
-    fn close_turn(&mut self, finish: Option<Option<&FinishReason>>) {
-        let _ = finish;
-    }
+    /// The branch that the model's tokens go to. It may have leaves already. `None`: no turn is open.
+    fn open_turn(&mut self) -> Option<&mut Branch>;
 }
 
 impl Tree for Branch {
-    fn open_turn(&mut self) -> &mut Branch {
-        self
+    fn open_turn(&mut self) -> Option<&mut Branch> {
+        Some(self)
+    }
+}
+
+/// The response that [`begin_response`](Context::begin_response) has begun.
+impl Tree for Context {
+    fn open_turn(&mut self) -> Option<&mut Branch> {
+        self.response_mut()
     }
 }
 
@@ -66,6 +67,9 @@ impl ResponseParser {
     /// The lock is held for each token while it is parsed, and never while the thread waits, so that a user
     /// interface can draw the tree as it grows. The calls need no bound of their own: they are part of the turn's text,
     /// which is bounded by [`Limits::turn_bytes_max`](crate::Limits::turn_bytes_max).
+    ///
+    /// A context's turn stays open: when the stream's report is there, say with
+    /// [`end_response`](Context::end_response) whether its ids are all there.
     pub fn run<T: Tree>(
         self,
         tokens: Receiver<StreamToken>,
@@ -100,7 +104,8 @@ impl ParserHandle {
     /// # Errors
     ///
     /// The stream's own error; [`Cancelled`](crate::ErrorKind::Cancelled) if the channel of tokens was disconnected without
-    /// an end, as a cancel does; [`Limit::TurnBytes`]. What was received before stands in the tree, closed as
+    /// an end, as a cancel does; [`Limit::TurnBytes`]; [`InvalidInput`](crate::ErrorKind::InvalidInput) if no turn was open in
+    /// the tree. What was received before stands in the tree, closed as
     /// a turn that was cut off.
     pub fn join(mut self) -> Result<Response, Error> {
         let result = self.wait();
@@ -160,7 +165,10 @@ impl<T: Tree> Run<T> {
                         break Err(Error::limit(Limit::TurnBytes, self.turn_bytes_max as u64));
                     }
                     on_token(&text, id);
-                    let calls = self.core.push(lock(&self.tree).open_turn(), &text, id);
+                    let calls = match lock(&self.tree).open_turn() {
+                        Some(branch) => self.core.push(branch, &text, id),
+                        None => break Err(no_turn()),
+                    };
                     self.hand_out(calls);
                 }
                 Some(StreamToken::Done { usage, finish }) => break Ok((usage, finish)),
@@ -168,14 +176,12 @@ impl<T: Tree> Run<T> {
                 None => break Err(Error::cancelled()),
             }
         };
-        let finish = end.as_ref().ok().map(|(_, finish)| finish.as_ref());
+        let clean = end.as_ref().is_ok_and(|(_, finish)| is_clean(finish.as_ref()));
         let (calls, branch) = {
             let mut tree = lock(&self.tree);
-            let branch = tree.open_turn();
-            let calls = self.core.finish(branch, finish.is_some_and(is_clean));
-            let branch = branch.clone();
-            tree.close_turn(finish);
-            (calls, branch)
+            let branch = tree.open_turn().ok_or_else(no_turn)?;
+            let calls = self.core.finish(branch, clean);
+            (calls, branch.clone())
         };
         self.hand_out(calls);
         end.map(|(usage, finish)| Response { branch, finish, usage })
@@ -187,6 +193,10 @@ impl<T: Tree> Run<T> {
             let _ = self.calls.send(call);
         }
     }
+}
+
+fn no_turn() -> Error {
+    Error::invalid("no turn is open in the tree: begin a response first")
 }
 
 /// A panic of another thread that held the lock leaves a tree that can be read and written: every change of ours is

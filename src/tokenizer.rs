@@ -10,12 +10,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use tokenizers::{AddedVocabulary, Model, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+use tokenizers::{
+    AddedVocabulary, Encoding, Model, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
+};
 
 use self::decode::Decoding;
 pub use self::decode::TokenDecoder;
 use crate::error::printable;
-use crate::{Error, ErrorKind, TokenId};
+use crate::{Encode, Error, ErrorKind, TokenId};
 
 /// The largest `tokenizer.json` that is read, in bytes: 256 MiB. The largest known ones have 35 MB.
 pub const TOKENIZER_FILE_BYTES_MAX: u64 = 256 << 20;
@@ -219,6 +221,19 @@ impl Tokenizer {
     }
 }
 
+/// Text is encoded as [`Special::TEXT`] says.
+impl Encode for Tokenizer {
+    fn encode_text(&self, text: &str) -> Result<Vec<(TokenId, usize)>, Error> {
+        let encoding = contain(|| self.0.encoding(text, Special::TEXT, OffsetType::Byte))?;
+        let places = encoding.get_offsets().iter().map(|(start, _)| *start);
+        Ok(encoding.get_ids().iter().copied().zip(places).collect())
+    }
+
+    fn token(&self, name: &str) -> Option<TokenId> {
+        self.special_id(name).ok()
+    }
+}
+
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokenizer")
@@ -293,6 +308,10 @@ impl Inner {
 
     /// The crate's own `encode_fast`, step by step, so that the added vocabulary can be chosen.
     fn encode(&self, text: &str, special: Special) -> Result<Vec<TokenId>, Error> {
+        Ok(self.encoding(text, special, OffsetType::None)?.get_ids().to_vec())
+    }
+
+    fn encoding(&self, text: &str, special: Special, offsets: OffsetType) -> Result<Encoding, Error> {
         let Special { parse, add } = special;
         let cannot = |e: ForeignError| Error::invalid("the tokenizer cannot encode the text").with_source(e);
         let tokenizer = &self.tokenizer;
@@ -303,14 +322,14 @@ impl Inner {
         }
         self.check_split(text, &pieces)?;
         tokenizer.get_model().tokenize_in_pretokenized(&mut pieces, None).map_err(cannot)?;
-        let mut encoding = pieces.into_encoding(None, 0, OffsetType::None).map_err(cannot)?;
+        let mut encoding = pieces.into_encoding(None, 0, offsets).map_err(cannot)?;
         if !parse {
             self.check_plain(encoding.get_ids())?;
         }
         if add {
             encoding = tokenizer.post_process(encoding, None, true).map_err(cannot)?;
         }
-        Ok(encoding.get_ids().to_vec())
+        Ok(encoding)
     }
 
     /// When the regular expression of a byte-level tokenizer gives up, the crate stops splitting and says

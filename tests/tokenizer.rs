@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tokenwire::{ErrorKind, Special, TokenId, Tokenizer};
+use tokenwire::{Dialect, ErrorKind, Special, TokenId, Tokenizer};
 
 /// Loaded once for all tests: that takes seconds in a debug build.
 fn smollm2() -> Option<Tokenizer> {
@@ -234,4 +234,16 @@ fn files_that_are_no_tokenizer_are_errors_with_path_and_cause() {
         assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
         assert!(error.source().is_some_and(|cause| cause.is::<std::io::Error>()));
     }
+}
+
+#[test]
+fn the_tokens_of_a_model_without_calls_tell_no_dialect() {
+    let Some(tokenizer) = smollm2() else { return };
+    let error = Dialect::guess(tokenizer.added_tokens().iter().map(|token| token.text.as_str())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    let message = error.to_string();
+    assert!(
+        message.contains("hermes (<tool_call>, </tool_call>)") && message.contains("gemma4"),
+        "{message}"
+    );
 }

@@ -1,16 +1,23 @@
-//! The outside cases of `cases/tool-calls`: one turn each, as a model of that family writes it, and what a right
-//! parser makes of it. Each is fed whole, by characters and in random pieces, with ids made up; the tree, the
-//! calls and the moments at which they are handed out must be the same.
+//! The outside cases of `cases/tool-calls` and our own in `tests/data/tool-calls`: one turn each, as a model of
+//! that family writes it, and what a right parser makes of it. Each is fed whole, by characters and in pieces,
+//! with ids made up; the tree, the calls and the moments at which they are handed out must be the same.
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
 use serde_json::{Value, json};
-use tokenwire::{Branch, Dialect, FinishReason, LeafKind, Malformed, PendingToolCall, ResponseParser, Start};
+use tokenwire::{
+    Branch, Dialect, FinishReason, LeafKind, Malformed, PendingToolCall, ResponseParser, Start, TokenId,
+};
 
-/// Random ways of cutting a case, besides whole and by characters.
+/// Random ways of cutting a case.
 const RANDOM_CUTS: u64 = 40;
+
+/// Up to so many characters, a text is cut at every two places, and at every three.
+const TWO_CUTS_CHARS_MAX: usize = 120;
+const THREE_CUTS_CHARS_MAX: usize = 40;
 
 /// One case, from the outside or of our own: see the README beside the outside ones.
 struct Case(Value);
@@ -110,53 +117,74 @@ impl Case {
     }
 }
 
-/// Pieces of `text` with cuts drawn from `seed`; mean length from 1 to 16 characters.
-fn random_pieces(text: &str, seed: u64) -> Vec<&str> {
+/// The ways of cutting a text that are tried, each a list of places in characters: whole, at all, at random;
+/// at every one place; at every two and three, if the text is short enough for it to end.
+fn cuttings(text: &str) -> impl Iterator<Item = Vec<usize>> {
+    let chars = text.chars().count();
+    let whole_and_random = (0..RANDOM_CUTS).map(move |seed| random_cuts(chars, seed)).chain([Vec::new()]);
+    let one = (1..chars).map(|a| vec![a]);
+    let short = |max: usize| if chars <= max { chars } else { 0 };
+    let (two, three) = (short(TWO_CUTS_CHARS_MAX), short(THREE_CUTS_CHARS_MAX));
+    let two = (1..two).flat_map(move |a| (a + 1..two).map(move |b| vec![a, b]));
+    let three = (1..three)
+        .flat_map(move |a| (a + 1..three).flat_map(move |b| (b + 1..three).map(move |c| vec![a, b, c])));
+    whole_and_random.chain(one).chain(two).chain(three)
+}
+
+/// Cuts drawn from `seed`; mean length from 1 to 16 characters.
+fn random_cuts(chars: usize, seed: u64) -> Vec<usize> {
     let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut pieces = Vec::new();
-    let (mut from, mean) = (0, 1 + seed % 16);
-    for (at, _) in text.char_indices().skip(1) {
+    let mean = 1 + seed % 16;
+    let mut drawn = || {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        if random % mean == 0 {
-            pieces.push(&text[from..at]);
-            from = at;
-        }
-    }
-    pieces.push(&text[from..]);
-    pieces
-}
-
-fn by_characters(text: &str) -> Vec<&str> {
-    text.char_indices().map(|(at, c)| &text[at..at + c.len_utf8()]).collect()
+        random % mean == 0
+    };
+    (1..chars).filter(|_| drawn()).collect()
 }
 
 /// What is wrong with a case, and nothing if it holds at every cut tried.
 fn judge(case: &Case) -> Vec<String> {
     let text = case.text();
-    let (tree, calls, at_bytes) = case.run(&by_characters(text));
+    let chars: Vec<&str> = text.char_indices().map(|(at, c)| &text[at..at + c.len_utf8()]).collect();
+    let places: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+    let (tree, calls, at_bytes) = case.run(&chars);
     let mut wrong = case.differences(&tree, &calls);
-    let cuts = (0..RANDOM_CUTS).map(|seed| random_pieces(text, seed)).chain([vec![text]]);
-    for pieces in cuts {
+    // A call is handed out at the end of its leaf, or when the turn ends, or at what shows that its end
+    // marker is missing.
+    let mut leaf_ends = Vec::new();
+    let mut end = 0;
+    for leaf in &tree.leaves {
+        end += leaf.text.len();
+        leaf_ends.extend(leaf.tool_call().map(|_| end));
+    }
+    let markers = Dialect::by_name(case.0["format"].as_str().unwrap()).unwrap().markers();
+    for (at, end) in at_bytes.iter().zip(leaf_ends) {
+        if *at != usize::MAX && *at != end && !markers.contains(&text[end..*at].trim()) {
+            wrong.push(format!("a call is handed out at {at} and ends at {end}"));
+        }
+    }
+    for cuts in cuttings(text) {
+        let ends: Vec<usize> = cuts.iter().map(|cut| places[*cut]).chain([text.len()]).collect();
+        let mut from = 0;
+        let pieces: Vec<&str> =
+            ends.iter().map(|end| &text[std::mem::replace(&mut from, *end)..*end]).collect();
         let (cut_tree, cut_calls, cut_at_bytes) = case.run(&pieces);
-        let mut ends = pieces.iter().scan(0, |end, piece| {
-            *end += piece.len();
-            Some(*end)
-        });
         // A call comes with the very piece that has the byte at which it came by characters.
-        let moments: Vec<usize> = at_bytes
-            .iter()
-            .map(|at| if *at == usize::MAX { *at } else { ends.clone().find(|end| end >= at).unwrap() })
-            .collect();
-        let _ = ends.next();
-        let same = |branch: &Branch| -> Vec<(LeafKind, String)> {
-            branch.leaves.iter().map(|leaf| (leaf.kind.clone(), leaf.text.clone())).collect()
-        };
-        let plain = |calls: &[PendingToolCall]| -> Vec<(String, String, Value)> {
-            calls.iter().map(|call| (call.id.clone(), call.name.clone(), call.arguments.clone())).collect()
-        };
-        if same(&tree) != same(&cut_tree) || plain(&calls) != plain(&cut_calls) {
+        let moment = |at: &usize| ends.iter().copied().find(|end| end >= at).unwrap_or(usize::MAX);
+        let moments: Vec<usize> = at_bytes.iter().map(moment).collect();
+        let same_leaves = tree.leaves.len() == cut_tree.leaves.len()
+            && tree
+                .leaves
+                .iter()
+                .zip(&cut_tree.leaves)
+                .all(|(a, b)| (&a.kind, &a.text, a.inner()) == (&b.kind, &b.text, b.inner()));
+        let same_calls = calls.len() == cut_calls.len()
+            && calls.iter().zip(&cut_calls).all(|(a, b)| {
+                (&a.id, &a.name, &a.arguments, &a.raw) == (&b.id, &b.name, &b.arguments, &b.raw)
+            });
+        if !same_leaves || !same_calls {
             wrong.push(format!("cut {pieces:?} gives {cut_tree:?}\ninstead of {tree:?}"));
             break;
         }
@@ -168,12 +196,11 @@ fn judge(case: &Case) -> Vec<String> {
     wrong
 }
 
-#[test]
-fn the_outside_cases_hold_at_any_cut() {
-    let Some(folder) = common::shared("cases").map(|cases| cases.join("tool-calls")) else { return };
+/// Judges the cases of all files in a folder: for each dialect how many hold and how many there are.
+fn judge_all(folder: &Path) -> BTreeMap<String, (usize, usize)> {
     let mut counts = BTreeMap::new();
     let mut wrong = Vec::new();
-    for entry in std::fs::read_dir(&folder).unwrap() {
+    for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "jsonl") {
             continue;
@@ -181,13 +208,12 @@ fn the_outside_cases_hold_at_any_cut() {
         for line in std::fs::read_to_string(&path).unwrap().lines() {
             let case = Case(serde_json::from_str(line).unwrap());
             let dialect = case.0["format"].as_str().unwrap().to_owned();
-            if Dialect::by_name(&dialect).is_err() {
-                counts.entry(dialect).or_insert((0, 0)).1 += 1;
+            let (held, all) = counts.entry(dialect).or_insert((0, 0));
+            *all += 1;
+            if Dialect::by_name(case.0["format"].as_str().unwrap()).is_err() {
                 continue;
             }
             let differences = judge(&case);
-            let (held, all) = counts.entry(dialect).or_insert((0, 0));
-            *all += 1;
             *held += usize::from(differences.is_empty());
             if !differences.is_empty() {
                 wrong.push(format!("{} {:?}\n  {}", case.name(), case.text(), differences.join("\n  ")));
@@ -198,6 +224,56 @@ fn the_outside_cases_hold_at_any_cut() {
         println!("{dialect:14} {held:3} of {all:3}");
     }
     assert!(wrong.is_empty(), "{} cases fail:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(counts.len() >= 23, "{} dialects", counts.len());
     assert!(counts.values().all(|(held, all)| held == all), "a dialect is missing: {counts:?}");
+    counts
+}
+
+#[test]
+fn the_outside_cases_hold_at_any_cut() {
+    let Some(folder) = common::shared("cases").map(|cases| cases.join("tool-calls")) else { return };
+    let counts = judge_all(&folder);
+    assert!(counts.len() >= 23, "{} dialects", counts.len());
+}
+
+#[test]
+fn our_own_cases_hold_at_any_cut() {
+    for (dialect, (_, all)) in judge_all(&common::data("tool-calls")) {
+        assert!(all >= 6, "{all} cases of {dialect}");
+    }
+}
+
+/// Tokens as a server sends them, with the ids of markers: the leaves, each with its ids, and the calls, each with
+/// the number of the token that completed it.
+#[test]
+fn an_id_says_what_is_a_marker() {
+    let mut wrong = Vec::new();
+    for entry in std::fs::read_dir(common::data("tool-calls/ids")).unwrap() {
+        for line in std::fs::read_to_string(entry.unwrap().path()).unwrap().lines() {
+            let case = Case(serde_json::from_str(line).unwrap());
+            let markers: HashMap<String, TokenId> =
+                serde_json::from_value(case.0["markers"].clone()).unwrap();
+            let tokens: Vec<(String, Option<TokenId>)> =
+                serde_json::from_value(case.0["tokens"].clone()).unwrap();
+            let mut parser = case.parser().markers(&markers);
+            let mut calls = Vec::new();
+            for (text, id) in &tokens {
+                calls.extend(parser.push(text, *id));
+            }
+            let (branch, more) =
+                if case.0["finish"] == "length" { parser.cut_off() } else { parser.finish(None) };
+            calls.extend(more);
+            let ids: Vec<TokenId> = tokens.iter().filter_map(|(_, id)| *id).collect();
+            assert_eq!(branch.ids().collect::<Vec<_>>(), ids, "{}: {branch:?}", case.name());
+            assert_eq!(branch.text(), tokens.iter().map(|(text, _)| text.as_str()).collect::<String>());
+            let without = tokens.iter().filter(|(text, id)| id.is_none() && !text.is_empty()).count();
+            assert_eq!(branch.ids_missing(), without as u64, "{}", case.name());
+            let leaves = branch.leaves.iter().map(|leaf| json!([leaf.kind.as_str(), leaf.text, leaf.ids]));
+            let calls = calls.iter().map(|call| json!([call.name, call.arguments, call.at_token]));
+            let got = json!({"leaves": Vec::from_iter(leaves), "calls": Vec::from_iter(calls)});
+            if got != json!({"leaves": case.0["leaves"], "calls": case.0["calls"]}) {
+                wrong.push(format!("{}: {got}", case.name()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} cases fail:\n{}", wrong.len(), wrong.join("\n"));
 }

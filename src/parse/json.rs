@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::dialect::{CHATML_ENDS, Call, THINK, Table};
-use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail};
-use super::view::{End, Here, View};
+use super::dialect::{CHATML_ENDS, Call, THINK, Table, Think};
+use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail, Then, leave_at_marker, may_end};
+use super::view::{End, View};
 use crate::Malformed;
 
 /// How a family of models writes such calls.
@@ -44,7 +44,156 @@ pub(super) static HERMES: Table = Table {
     ends: CHATML_ENDS,
     inner: &["</tool_call>"],
     bare: None,
-    signs: &[],
+    signs: &["<tool_call>", "</tool_call>"],
+};
+
+const COHERE_BOUNDS: Bounds = Bounds {
+    close: "<|END_ACTION|>",
+    stops: &[
+        "<|START_ACTION|>",
+        "<|START_RESPONSE|>",
+        "<|START_TEXT|>",
+        "<|START_THINKING|>",
+        "<|END_OF_TURN_TOKEN|>",
+    ],
+};
+
+static COHERE_JSON: JsonForm = JsonForm {
+    bounds: COHERE_BOUNDS,
+    name: &["tool_name", "name"],
+    arguments: &["parameters", "arguments"],
+    id: &["tool_call_id", "id"],
+    needs_arguments: false,
+};
+
+/// Command R7B, Command A.
+pub(super) static COHERE: Table = Table {
+    name: "cohere",
+    think: Some(Think { open: "<|START_THINKING|>", close: "<|END_THINKING|>", label: "" }),
+    calls: &[Call { open: "<|START_ACTION|>", body: |_, body| Box::new(JsonCalls::new(&COHERE_JSON, body)) }],
+    frames: &["<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"],
+    ends: &["<|END_OF_TURN_TOKEN|>"],
+    inner: &["<|END_ACTION|>"],
+    bare: None,
+    signs: &["<|START_ACTION|>"],
+};
+
+static GRANITE_JSON: JsonForm = JsonForm {
+    bounds: Bounds { close: "", stops: &["<|tool_call|>", "<tool_call>", GRANITE_END] },
+    name: &["name"],
+    arguments: &["arguments", "parameters"],
+    id: &["id"],
+    needs_arguments: false,
+};
+
+const GRANITE_END: &str = "<|end_of_text|>";
+
+/// The thoughts of Granite 3.2, which begin and end with a sentence.
+const GRANITE_THOUGHTS: Think =
+    Think { open: "Here is my thought process:", close: "Here is my response:", label: "" };
+
+/// Granite 3. Its calls have no end marker.
+pub(super) static GRANITE: Table = Table {
+    name: "granite",
+    think: Some(THINK),
+    calls: &[
+        Call { open: "<|tool_call|>", body: |_, body| Box::new(JsonCalls::new(&GRANITE_JSON, body)) },
+        Call { open: "<tool_call>", body: |_, body| Box::new(JsonCalls::new(&GRANITE_JSON, body)) },
+        Call { open: GRANITE_THOUGHTS.open, body: |_, body| Box::new(Thoughts(body)) },
+    ],
+    frames: &["</tool_call>", "<response>", "</response>"],
+    ends: &[GRANITE_END],
+    inner: &[],
+    bare: None,
+    signs: &["<|tool_call|>", "<|start_of_role|>"],
+};
+
+/// The opener of Granite's thoughts.
+#[derive(Debug)]
+struct Thoughts(usize);
+
+impl Machine for Thoughts {
+    fn step(&mut self, _: &View<'_>) -> Step {
+        Step::Leave { until: self.0, leaf: Outcome::Marker, then: Then::Thinking(&GRANITE_THOUGHTS) }
+    }
+}
+
+const PHI4_CLOSE: &str = "<|/tool_call|>";
+
+/// Behind the word `functools` there is no end marker, behind `<|tool_call|>` there is one.
+static PHI4_FUNCTOOLS: JsonForm = JsonForm {
+    bounds: Bounds { close: "", stops: &["functools[", "<|tool_call|>", "<|end|>", "<|endoftext|>"] },
+    ..PHI4_JSON
+};
+static PHI4_TOOL_CALL: JsonForm = JsonForm {
+    bounds: Bounds { close: PHI4_CLOSE, stops: &["functools[", "<|tool_call|>", "<|end|>", "<|endoftext|>"] },
+    ..PHI4_JSON
+};
+const PHI4_JSON: JsonForm = JsonForm {
+    bounds: Bounds { close: "", stops: &[] },
+    name: &["name"],
+    arguments: &["arguments", "parameters"],
+    id: &["id"],
+    needs_arguments: false,
+};
+
+/// Phi-4-mini.
+pub(super) static PHI4: Table = Table {
+    name: "phi4",
+    think: Some(THINK),
+    calls: &[
+        // The bracket is the list's own.
+        Call { open: "functools[", body: |_, body| Box::new(JsonCalls::new(&PHI4_FUNCTOOLS, body - 1)) },
+        Call { open: "<|tool_call|>", body: |_, body| Box::new(JsonCalls::new(&PHI4_TOOL_CALL, body)) },
+    ],
+    frames: &[],
+    ends: &["<|end|>", "<|endoftext|>"],
+    inner: &[PHI4_CLOSE],
+    bare: None,
+    signs: &[PHI4_CLOSE],
+};
+
+static INTERNLM2_JSON: JsonForm = JsonForm {
+    bounds: Bounds { close: "<|action_end|>", stops: &["<|action_start|>", "<|im_end|>"] },
+    name: &["name"],
+    arguments: &["parameters", "arguments"],
+    id: &["id"],
+    needs_arguments: false,
+};
+
+/// InternLM2.
+pub(super) static INTERNLM2: Table = Table {
+    name: "internlm2",
+    think: None,
+    calls: &[Call {
+        open: "<|action_start|><|plugin|>",
+        body: |_, body| Box::new(JsonCalls::new(&INTERNLM2_JSON, body)),
+    }],
+    frames: &[],
+    ends: &["<|im_end|>", "</s>"],
+    inner: &["<|action_end|>"],
+    bare: None,
+    signs: &["<|action_start|>", "<|plugin|>"],
+};
+
+static NEMOTRON_V2_JSON: JsonForm = JsonForm {
+    bounds: Bounds { close: "</TOOLCALL>", stops: &["<TOOLCALL>", "<SPECIAL_12>", "<SPECIAL_11>"] },
+    name: &["name"],
+    arguments: &["arguments", "parameters"],
+    id: &["id"],
+    needs_arguments: false,
+};
+
+/// Nemotron Nano v2.
+pub(super) static NEMOTRON_V2: Table = Table {
+    name: "nemotron_v2",
+    think: Some(THINK),
+    calls: &[Call { open: "<TOOLCALL>", body: |_, body| Box::new(JsonCalls::new(&NEMOTRON_V2_JSON, body)) }],
+    frames: &[],
+    ends: &["<SPECIAL_12>", "<SPECIAL_11>"],
+    inner: &["</TOOLCALL>"],
+    bare: None,
+    signs: &["<SPECIAL_12>"],
 };
 
 /// Reads `{..}` or `[{..}, ..]`, then the end marker if the form has one.
@@ -57,14 +206,19 @@ pub(super) struct JsonCalls {
 
 #[derive(Debug)]
 enum State {
-    /// Nothing but blanks so far.
-    Open,
+    /// Nothing but blanks up to here.
+    Open(usize),
     Object(Scan),
     /// The object is read, its end marker is not.
     Tail(Tail, Option<RawCall>),
-    /// In a list, between elements: here is the last one's end.
-    List(usize),
+    /// In a list, between elements: after the bracket or the last element, and up to where only blanks and commas
+    /// stand.
+    List(usize, usize),
     Element(Scan),
+    /// An object that does not parse, alone or in a list.
+    Broken(Broken),
+    /// And up to where only blanks stand behind it.
+    BrokenElement(Broken, usize),
     /// After the list: here is its end.
     ListEnd(usize),
     Seek(Seek),
@@ -73,48 +227,67 @@ enum State {
 impl JsonCalls {
     /// `body` is the place after the opener.
     pub(super) fn new(form: &'static JsonForm, body: usize) -> Self {
-        Self { form, body, state: State::Open }
+        Self { form, body, state: State::Open(body) }
     }
 
-    fn open(&mut self, view: &View<'_>) -> Option<Step> {
-        let at = view.skip_blank(self.body);
+    fn open(&mut self, view: &View<'_>, from: usize) -> Option<Step> {
+        let at = view.skip_blank(from);
+        self.state = State::Open(at);
         self.state = match view.bytes().get(at) {
             // What ends with the bare word for an opener is prose.
             None if view.end == Some(End::Clean) => return Some(Step::leave(self.body, Outcome::Content)),
             None => return Some(Step::Wait),
             Some(b'{') => State::Object(Scan::new(at)),
-            Some(b'[') => State::List(at + 1),
+            Some(b'[') => State::List(at + 1, at + 1),
             Some(_) => State::Seek(Seek::suspect(self.body)),
         };
         None
     }
 
     /// Between the elements of a list. Commas are not counted: a model that forgets one has said enough.
-    fn list(&mut self, view: &View<'_>, from: usize) -> Option<Step> {
-        let mut at = view.skip_blank(from);
+    fn list(&mut self, view: &View<'_>, from: usize, at: usize) -> Option<Step> {
+        let mut at = view.skip_blank(at);
         while view.bytes().get(at) == Some(&b',') {
             at = view.skip_blank(at + 1);
         }
+        self.state = State::List(from, at);
+        let close = self.form.bounds.close;
+        let has_call = view.text[..from].ends_with('}');
         self.state = match view.bytes().get(at) {
+            // Only the bracket is missing.
+            None if has_call && view.end.is_some() => return Some(Step::leave(at, Outcome::Marker)),
+            Some(_) if has_call && may_end(view, at, close) => {
+                return Some(leave_at_marker(view, at, close));
+            }
             None => return Some(Step::Wait),
             Some(b']') => State::ListEnd(at + 1),
             Some(b'{') => State::Element(Scan::new(at)),
+            // A list of something else.
+            Some(_) if view.bytes()[from - 1] == b'[' => State::Seek(Seek::suspect(self.body)),
             Some(_) => State::Seek(Seek::broken(from, Malformed::Syntax)),
         };
         None
     }
 
-    /// The end marker belongs to the list if it comes next.
-    fn list_end(&self, view: &View<'_>, end: usize) -> Step {
-        let close = self.form.bounds.close;
-        if close.is_empty() {
-            return Step::leave(end, Outcome::Marker);
-        }
-        let at = view.skip_blank(end);
-        match view.here(at, close) {
-            Here::Yes => Step::leave(at + close.len(), Outcome::Marker),
-            Here::NotYet => Step::Wait,
-            Here::No => Step::leave(end, Outcome::Marker),
+    /// A broken element ends where its brackets balance, if the list goes on there.
+    fn broken_element(&mut self, view: &View<'_>) -> Option<Step> {
+        let State::BrokenElement(broken, at) = &mut self.state else { return None };
+        let end = match broken.step(view, self.form.bounds) {
+            Ok(end) => end,
+            Err(step) => return Some(step),
+        };
+        let reason = broken.reason;
+        *at = view.skip_blank(end.max(*at));
+        match view.bytes().get(*at) {
+            None => Some(Step::Wait),
+            Some(b',' | b']') => {
+                self.state = State::List(end, end);
+                Some(Step::Leaf { until: end, leaf: Outcome::Malformed(reason) })
+            }
+            Some(_) => {
+                self.state = State::Seek(Seek::broken(end, reason));
+                None
+            }
         }
     }
 }
@@ -123,44 +296,58 @@ impl Machine for JsonCalls {
     fn step(&mut self, view: &View<'_>) -> Step {
         loop {
             let step = match &mut self.state {
-                State::Open => self.open(view),
+                State::Open(from) => {
+                    let from = *from;
+                    self.open(view, from)
+                }
                 State::Object(scan) => match scan.advance(view) {
+                    // A string without an end must not swallow the end marker and all that follows.
+                    Scanned::More if view.end == Some(End::Clean) => {
+                        self.state = State::Seek(Seek::broken(self.body, Malformed::Unfinished));
+                        None
+                    }
                     Scanned::More => Some(Step::Wait),
                     Scanned::Value(end) => {
                         self.state = match self.form.call(&view.text[scan.start..end]) {
                             Ok(call) => State::Tail(Tail::new(end), Some(call)),
-                            Err(reason) => State::Seek(Seek::broken(self.body, reason)),
+                            Err(reason) => State::Broken(Broken::new(scan.start, reason)),
                         };
                         None
                     }
                     Scanned::Bad(reason) => {
-                        self.state = State::Seek(Seek::broken(self.body, reason));
+                        self.state = State::Broken(Broken::new(scan.start, reason));
                         None
                     }
                 },
                 State::Tail(tail, call) => Some(tail.leave(view, self.form.bounds, call)),
-                State::List(from) => {
-                    let from = *from;
-                    self.list(view, from)
+                State::List(from, at) => {
+                    let (from, at) = (*from, *at);
+                    self.list(view, from, at)
                 }
                 State::Element(scan) => match scan.advance(view) {
+                    Scanned::More if view.end == Some(End::Clean) => {
+                        self.state = State::Seek(Seek::broken(scan.start, Malformed::Unfinished));
+                        None
+                    }
                     Scanned::More => Some(Step::Wait),
                     Scanned::Value(until) => {
                         let leaf = match self.form.call(&view.text[scan.start..until]) {
                             Ok(call) => Outcome::Call(call),
                             Err(reason) => Outcome::Malformed(reason),
                         };
-                        self.state = State::List(until);
+                        self.state = State::List(until, until);
                         Some(Step::Leaf { until, leaf })
                     }
                     Scanned::Bad(reason) => {
-                        self.state = State::Seek(Seek::broken(scan.start, reason));
+                        self.state = State::BrokenElement(Broken::new(scan.start, reason), 0);
                         None
                     }
                 },
+                State::Broken(broken) => Some(broken.leave(view, self.form.bounds)),
+                State::BrokenElement(..) => self.broken_element(view),
                 State::ListEnd(end) => {
                     let end = *end;
-                    Some(self.list_end(view, end))
+                    Some(leave_at_marker(view, end, self.form.bounds.close))
                 }
                 State::Seek(seek) => Some(seek.step(view, self.form.bounds)),
             };
@@ -307,5 +494,63 @@ impl Scan {
             _ => return bad,
         };
         Ok(self.open.is_empty())
+    }
+}
+
+/// An object that does not parse. It ends where its brackets balance, or before that with its region.
+#[derive(Debug)]
+pub(super) struct Broken {
+    pub(super) reason: Malformed,
+    seek: Seek,
+    at: usize,
+    open: usize,
+    string: bool,
+    escape: bool,
+    end: Option<usize>,
+}
+
+impl Broken {
+    /// `start` is the place of its opening brace.
+    pub(super) fn new(start: usize, reason: Malformed) -> Self {
+        let seek = Seek::broken(start, reason);
+        Self { reason, seek, at: start, open: 0, string: false, escape: false, end: None }
+    }
+
+    /// Its end; else what can be said of its region.
+    pub(super) fn step(&mut self, view: &View<'_>, bounds: Bounds) -> Result<usize, Step> {
+        while self.end.is_none() && self.at < view.text.len() {
+            self.byte(view.bytes()[self.at]);
+        }
+        let step = self.seek.step(view, bounds);
+        let seen = match &step {
+            Step::Wait => self.seek.clear_to(),
+            Step::Leaf { until, .. } | Step::Leave { until, .. } => *until,
+        };
+        self.end.filter(|end| *end <= seen).ok_or(step)
+    }
+
+    /// The same as the step of a machine that has nothing more to read: an end marker is waited for if there is
+    /// one.
+    pub(super) fn leave(&mut self, view: &View<'_>, bounds: Bounds) -> Step {
+        match self.step(view, bounds) {
+            Ok(end) if bounds.close.is_empty() => Step::leave(end, Outcome::Malformed(self.reason)),
+            Ok(_) => self.seek.step(view, bounds),
+            Err(step) => step,
+        }
+    }
+
+    fn byte(&mut self, byte: u8) {
+        self.at += 1;
+        match byte {
+            _ if self.escape => self.escape = false,
+            b'\\' if self.string => self.escape = true,
+            b'"' => self.string = !self.string,
+            b'{' | b'[' if !self.string => self.open += 1,
+            b'}' | b']' if !self.string => {
+                self.open -= 1;
+                self.end = (self.open == 0).then_some(self.at);
+            }
+            _ => {}
+        }
     }
 }

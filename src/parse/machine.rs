@@ -7,7 +7,8 @@
 
 use serde_json::Value;
 
-use super::view::{End, Found, View};
+use super::dialect::Think;
+use super::view::{End, Found, Here, View};
 use crate::Malformed;
 
 /// Reads one region: all from its opener on, up to where ordinary text goes on.
@@ -30,12 +31,11 @@ pub(super) enum Step {
 }
 
 /// What follows a region.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Then {
     Content,
     /// Reasoning, whose opener was the region.
-    #[allow(dead_code, reason = "for the header of harmony")]
-    Thinking,
+    Thinking(&'static Think),
 }
 
 /// What became of a part of a region.
@@ -98,9 +98,14 @@ impl Seek {
     /// A region with its end is a malformed call. Without it, one that looks like a call is so up to the next
     /// region, and what was only suspected is ordinary text.
     pub(super) fn step(&mut self, view: &View<'_>, bounds: Bounds) -> Step {
+        if self.reason.is_none() && bounds.close.is_empty() {
+            return Step::leave(self.body, Outcome::Content);
+        }
         let reason = self.reason.unwrap_or(Malformed::Syntax);
+        // What has its end marker is not unfinished.
+        let closed = if reason == Malformed::Unfinished { Malformed::Syntax } else { reason };
         match find_bound(view, bounds, self.at) {
-            Bound::Close(after) => Step::leave(after, Outcome::Malformed(reason)),
+            Bound::Close(after) => Step::leave(after, Outcome::Malformed(closed)),
             Bound::Stop(at) if self.reason.is_some() => Step::leave(at, Outcome::Malformed(reason)),
             Bound::Stop(_) => Step::leave(self.body, Outcome::Content),
             Bound::None(at) => {
@@ -115,6 +120,11 @@ impl Seek {
                 }
             }
         }
+    }
+
+    /// Up to here the region goes on.
+    pub(super) fn clear_to(&self) -> usize {
+        self.at
     }
 }
 
@@ -170,11 +180,13 @@ impl Tail {
                 self.at = at;
                 match view.end {
                     None => Ended::NotYet,
-                    // "A partial closing marker at the end of an open segment belongs to that segment" (rule R10).
-                    Some(End::Clean) if bounds.close.starts_with(view.text[self.body_end..].trim_start()) => {
-                        Ended::Unclosed(view.text.len())
+                    Some(End::Clean) => {
+                        // "A partial closing marker at the end of an open segment belongs to that segment"
+                        // (rule R10).
+                        let rest = view.skip_blank(self.body_end);
+                        let is_cut = view.is_cut_at(rest, bounds.close);
+                        Ended::Unclosed(if is_cut { view.text.len() } else { self.body_end })
                     }
-                    Some(End::Clean) => Ended::Unclosed(self.body_end),
                     Some(End::Cut) => Ended::Cut(view.text.len()),
                 }
             }
@@ -195,6 +207,26 @@ impl Tail {
         };
         Step::leave(until, Outcome::Malformed(reason))
     }
+}
+
+/// After the calls of a region, which are handed out: its end marker is a leaf with what is left before it, if it
+/// comes next.
+pub(super) fn leave_at_marker(view: &View<'_>, end: usize, close: &str) -> Step {
+    let at = view.skip_blank(end);
+    if close.is_empty() {
+        return Step::leave(end, Outcome::Marker);
+    }
+    match view.here(at, close) {
+        Here::Yes => Step::leave(at + close.len(), Outcome::Marker),
+        Here::NotYet => Step::Wait,
+        Here::No if view.is_cut_at(at, close) => Step::leave(view.text.len(), Outcome::Marker),
+        Here::No => Step::leave(end, Outcome::Marker),
+    }
+}
+
+/// Whether [`leave_at_marker`] would wait for the end marker at `at`, or find it or a part of it there.
+pub(super) fn may_end(view: &View<'_>, at: usize, close: &str) -> bool {
+    !close.is_empty() && (view.here(at, close) != Here::No || view.is_cut_at(at, close))
 }
 
 enum Bound {

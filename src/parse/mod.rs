@@ -21,9 +21,15 @@
 //! a call was drafted (rule R2). To add a dialect, add a table in `dialect`; to read calls in a new way, write
 //! a [`machine::Machine`].
 
+mod bare_json;
 mod dialect;
+mod gemma;
+mod harmony;
+mod headed;
 mod json;
+mod literal;
 mod machine;
+mod python;
 mod schema;
 mod tagged;
 mod view;
@@ -33,7 +39,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 pub use self::dialect::Dialect;
-use self::dialect::Table;
+use self::dialect::{Table, Think};
 use self::machine::{Machine, Outcome, RawCall, Step, Then};
 use self::schema::Tools;
 use self::view::{End, Found, Here, Marks, View};
@@ -217,8 +223,29 @@ struct Token {
 #[derive(Debug)]
 struct Group {
     text: String,
-    look_alikes: Vec<(usize, usize)>,
     ids: Vec<TokenId>,
+    /// What in the text reads like a marker: its place and the marker.
+    look_alikes: Vec<(usize, usize)>,
+    /// Up to here it is known of them whether they are real: ids and text have the same order.
+    decided: usize,
+    /// Those that are: place, marker, the number of the id.
+    real: Vec<(usize, usize, usize)>,
+}
+
+impl Group {
+    fn add(&mut self, id: TokenId, atom: Option<usize>) {
+        let left = self.look_alikes[self.decided..].iter();
+        if let Some(n) = left.map(|(_, look)| Some(*look)).position(|look| look == atom && atom.is_some()) {
+            let (at, atom) = self.look_alikes[self.decided + n];
+            self.real.push((at, atom, self.ids.len()));
+            self.decided += n + 1;
+        }
+        self.ids.push(id);
+    }
+
+    fn is_decided(&self) -> bool {
+        self.decided == self.look_alikes.len()
+    }
 }
 
 #[derive(Debug)]
@@ -228,6 +255,7 @@ enum State {
         at: usize,
     },
     Thinking {
+        think: &'static Think,
         /// Still at its beginning, where openers are repeated and the label stands.
         opening: bool,
         at: usize,
@@ -244,6 +272,13 @@ enum State {
     },
 }
 
+impl State {
+    /// Thinking whose opener ends at `at`.
+    fn thinking(think: &'static Think, at: usize) -> Self {
+        Self::Thinking { think, opening: true, at, draft: None }
+    }
+}
+
 impl Core {
     fn new(dialect: Dialect) -> Self {
         let Table { think, calls, frames, ends, .. } = dialect.table();
@@ -257,7 +292,7 @@ impl Core {
             nesting_max: limits.nesting_max,
             arguments_bytes_max: limits.arguments_bytes_max,
             content_markers: thinking.chain(openers()).chain(ends.iter().copied()).collect(),
-            draft_markers: think.iter().map(|think| think.close).chain(openers()).collect(),
+            draft_markers: Vec::new(),
             text: String::new(),
             tokens: Vec::new(),
             group: None,
@@ -275,12 +310,10 @@ impl Core {
 
     fn begin(&mut self, start: Start) {
         let table = self.dialect.table();
-        self.state = match (start, table.bare) {
-            (Start::Reasoning, _) if table.think.is_some() => {
-                State::Thinking { opening: true, at: 0, draft: None }
-            }
-            (_, Some(body)) => State::Region { open: 0, body: 0, machine: body(0, 0), no_end_before: 0 },
-            (_, None) => State::Content { at: 0 },
+        self.state = match (start, &table.think, table.bare) {
+            (Start::Reasoning, Some(think), _) => State::thinking(think, 0),
+            (_, _, Some(body)) => State::Region { open: 0, body: 0, machine: body(0, 0), no_end_before: 0 },
+            (_, _, None) => State::Content { at: 0 },
         };
     }
 
@@ -319,17 +352,15 @@ impl Core {
     }
 
     fn take(&mut self, text: &str, id: Option<TokenId>) {
-        if let Some(group) = &mut self.group {
-            match id {
-                Some(id) if text.is_empty() => {
-                    group.ids.push(id);
-                    if self.is_settled() {
-                        self.flush_group();
-                    }
-                    return;
+        match (&mut self.group, id) {
+            (Some(group), Some(id)) if text.is_empty() => {
+                group.add(id, self.marks.atom_of(id));
+                if group.is_decided() {
+                    self.flush_group();
                 }
-                _ => self.flush_group(),
+                return;
             }
+            _ => self.flush_group(),
         }
         let Some(id) = id else {
             let from = self.text.len();
@@ -340,16 +371,19 @@ impl Core {
             return;
         };
         let look_alikes = self.marks.look_alikes(text);
-        let atom = self.marks.atom_of(id);
         if look_alikes.is_empty() {
             self.add_token(text, Some(id));
-            if let Some(atom) = atom {
+            if let Some(atom) = self.marks.atom_of(id) {
                 self.add_hidden(atom, text.is_empty());
             }
             return;
         }
-        self.group = Some(Group { text: text.to_owned(), look_alikes, ids: vec![id] });
-        if self.is_settled() {
+        let (ids, decided, real) = (Vec::new(), 0, Vec::new());
+        let mut group = Group { text: text.to_owned(), ids, look_alikes, decided, real };
+        group.add(id, self.marks.atom_of(id));
+        let is_decided = group.is_decided();
+        self.group = Some(group);
+        if is_decided {
             self.flush_group();
         }
     }
@@ -357,6 +391,13 @@ impl Core {
     fn add_token(&mut self, text: &str, id: Option<TokenId>) {
         let at = self.text.len();
         let has_text = !text.is_empty();
+        // The bytes of a character may be spread over tokens. Its text comes with the last of them; those before
+        // it, fewer than it has bytes, came without text and begin where it begins.
+        let spread = text.chars().next().map_or(0, |first| first.len_utf8() - 1);
+        let before = self.tokens[self.owned..].iter_mut().rev();
+        for token in before.take(spread).take_while(|token| !token.has_text) {
+            token.at = at;
+        }
         self.tokens.push(Token { at: if has_text { at } else { at.saturating_sub(1) }, id, has_text });
         self.text.push_str(text);
     }
@@ -372,29 +413,27 @@ impl Core {
         }
     }
 
-    /// Each text that reads like a marker has its id.
-    fn is_settled(&self) -> bool {
-        self.group.as_ref().is_none_or(|group| self.real_of(group).len() == group.look_alikes.len())
-    }
-
-    /// Those of a group's look-alikes that its ids say are real: ids and text have the same order.
-    fn real_of(&self, group: &Group) -> Vec<(usize, usize)> {
-        let mut ids = group.ids.iter().filter_map(|id| self.marks.atom_of(*id)).peekable();
-        let real = group.look_alikes.iter().filter(|(_, atom)| ids.next_if_eq(atom).is_some());
-        real.copied().collect()
-    }
-
+    /// Of a group's tokens it is known where the first begins and where the markers do. What stands between two
+    /// markers is the text of the first token there; a marker without text stands behind it.
     fn flush_group(&mut self) {
         let Some(group) = self.group.take() else { return };
-        let from = self.text.len();
-        let real = self.real_of(&group);
-        let mut ids = group.ids.into_iter();
-        self.add_token(&group.text, ids.next());
-        for (at, atom) in &real {
-            self.marks.add_real(from + at, *atom, true);
-        }
-        for id in ids {
-            self.add_token("", Some(id));
+        let ends = group.real.iter().map(|(at, atom, n)| (*at, *n, Some(*atom)));
+        let ends = ends.chain([(group.text.len(), group.ids.len(), None)]);
+        let (mut from, mut first) = (0, 0);
+        for (end, until, marker) in ends {
+            let mut text = &group.text[from..end];
+            for id in &group.ids[first..until] {
+                self.add_token(text, Some(*id));
+                if let Some(atom) = self.marks.atom_of(*id) {
+                    self.add_hidden(atom, text.is_empty());
+                }
+                text = "";
+            }
+            self.text.push_str(text);
+            let Some(atom) = marker else { return };
+            self.marks.add_real(self.text.len(), atom, true);
+            (from, first) = (end + self.marks.atom_text(atom).len(), until + 1);
+            self.add_token(&group.text[end..from], Some(group.ids[until]));
         }
     }
 
@@ -405,8 +444,12 @@ impl Core {
         loop {
             let went_on = match &self.state {
                 State::Content { at } => self.content(branch, *at, end),
-                State::Thinking { opening: true, at, .. } => self.thinking_opens(branch, *at, end),
-                State::Thinking { opening: false, at, draft } => self.thinking(branch, *at, *draft, end),
+                State::Thinking { think, opening: true, at, .. } => {
+                    self.thinking_opens(branch, think, *at, end)
+                }
+                State::Thinking { think, opening: false, at, draft } => {
+                    self.thinking(branch, think, *at, *draft, end)
+                }
                 State::Region { .. } => self.region(branch, end),
             };
             if !went_on {
@@ -431,10 +474,10 @@ impl Core {
         self.extend_content(branch, at);
         let table = self.dialect.table();
         let body = at + marker.len();
-        if table.think.as_ref().is_some_and(|think| think.open == marker) {
+        if let Some(think) = table.think.as_ref().filter(|think| think.open == marker) {
             self.begin_leaf(branch, LeafKind::Thinking);
             self.extend_outside(branch, body);
-            self.state = State::Thinking { opening: true, at: body, draft: None };
+            self.state = State::thinking(think, body);
         } else if let Some(call) = table.calls.iter().find(|call| call.open == marker) {
             let machine = (call.body)(at, body);
             self.state = State::Region { open: at, body, machine, no_end_before: body };
@@ -446,8 +489,13 @@ impl Core {
     }
 
     /// "A repeated opener right at the start of reasoning is absorbed" (rule R2), and so is the label.
-    fn thinking_opens(&mut self, branch: &mut Branch, from: usize, end: Option<End>) -> bool {
-        let Some(think) = &self.dialect.table().think else { return false };
+    fn thinking_opens(
+        &mut self,
+        branch: &mut Branch,
+        think: &'static Think,
+        from: usize,
+        end: Option<End>,
+    ) -> bool {
         let view = self.view(end);
         let at = view.skip_blank(from);
         let inside = match view.here(at, think.open) {
@@ -455,12 +503,14 @@ impl Core {
             Here::NotYet => return false,
             Here::No => match label_end(&view, from, think.label, think.close) {
                 Some(inside) => {
-                    let draft = None;
                     if inside > from {
                         self.ensure_thinking(branch);
                         self.extend_outside(branch, inside);
                     }
-                    self.state = State::Thinking { opening: false, at: inside, draft };
+                    let Table { calls, frames, .. } = self.dialect.table();
+                    let openers = calls.iter().map(|call| call.open).chain(frames.iter().copied());
+                    self.draft_markers = std::iter::once(think.close).chain(openers).collect();
+                    self.state = State::Thinking { think, opening: false, at: inside, draft: None };
                     return true;
                 }
                 None => return false,
@@ -468,12 +518,18 @@ impl Core {
         };
         self.ensure_thinking(branch);
         self.extend_outside(branch, inside);
-        self.state = State::Thinking { opening: true, at: inside, draft: None };
+        self.state = State::thinking(think, inside);
         true
     }
 
-    fn thinking(&mut self, branch: &mut Branch, at: usize, draft: Option<usize>, end: Option<End>) -> bool {
-        let Some(think) = &self.dialect.table().think else { return false };
+    fn thinking(
+        &mut self,
+        branch: &mut Branch,
+        think: &'static Think,
+        at: usize,
+        draft: Option<usize>,
+        end: Option<End>,
+    ) -> bool {
         let view = self.view(end);
         // Once a call is drafted, no other is looked for.
         let found = match draft {
@@ -490,7 +546,7 @@ impl Core {
             }
             Found::At(draft, marker) => {
                 let at = draft + marker.len();
-                self.state = State::Thinking { opening: false, at, draft: Some(draft) };
+                self.state = State::Thinking { think, opening: false, at, draft: Some(draft) };
                 true
             }
             Found::Until(at) => {
@@ -498,7 +554,7 @@ impl Core {
                     self.ensure_thinking(branch);
                     self.extend_inside(branch, at);
                 }
-                self.state = State::Thinking { opening: false, at, draft };
+                self.state = State::Thinking { think, opening: false, at, draft };
                 false
             }
         }
@@ -509,9 +565,12 @@ impl Core {
     fn end_thinking(&mut self, branch: &mut Branch, end: End) {
         let State::Thinking { draft, .. } = &self.state else { return };
         let trimmed = self.text.trim_end();
-        let ends = self.dialect.table().ends.iter();
-        let turn_end = ends.filter(|end| trimmed.ends_with(**end)).map(|end| trimmed.len() - end.len());
-        let turn_end = turn_end.filter(|at| self.leaf_start.is_some_and(|(start, _)| *at >= start)).max();
+        let (view, ends) = (self.view(Some(end)), self.dialect.table().ends.iter());
+        let turn_end = ends.filter_map(|end| Some((trimmed.strip_suffix(end)?.len(), *end)));
+        let turn_end = turn_end.filter(|(at, end)| {
+            self.leaf_start.is_some_and(|(start, _)| *at >= start) && view.here(*at, end) == Here::Yes
+        });
+        let turn_end = turn_end.map(|(at, _)| at).max();
         if let (Some(draft), End::Clean) = (*draft, end) {
             let kept = (branch.clone(), self.committed, self.owned, self.leaf_start);
             let calls = self.calls;
@@ -576,7 +635,7 @@ impl Core {
         self.state = match then {
             None => State::Region { open: until, body: until, machine, no_end_before },
             Some(Then::Content) => State::Content { at: until },
-            Some(Then::Thinking) => State::Thinking { opening: false, at: until, draft: None },
+            Some(Then::Thinking(think)) => State::thinking(think, until),
         };
         true
     }
@@ -647,6 +706,8 @@ impl Core {
     }
 
     fn begin_leaf(&mut self, branch: &mut Branch, kind: LeafKind) {
+        // Tokens without text stay with what came before them.
+        self.own_tokens(branch, self.committed);
         self.leaf_start = Some((self.committed, self.owned));
         branch.leaves.push(Leaf::new(kind, "", Vec::new()));
     }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::dialect::{CHATML_ENDS, Call, THINK, Table};
 use super::json::{HERMES_JSON, JsonCalls, JsonForm, TOOL_CALL};
-use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail};
+use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail, leave_at_marker};
 use super::view::{End, Found, Here, View};
 use crate::Malformed;
 
@@ -48,7 +48,7 @@ pub(super) static QWEN3_XML: Table = Table {
     ends: CHATML_ENDS,
     inner: &["</tool_call>"],
     bare: None,
-    signs: &[],
+    signs: &["<tool_call>", "</tool_call>", "<think>"],
 };
 
 /// Reads the functions of one region and its end marker.
@@ -157,13 +157,7 @@ impl TaggedCalls {
     fn tail(&mut self, view: &View<'_>) -> Option<Step> {
         let State::Tail(tail, call) = &mut self.state else { return None };
         if !self.opened {
-            let at = view.skip_blank(tail.body_end());
-            let close = self.form.bounds.close;
-            return match view.here(at, close) {
-                Here::Yes => Some(Step::leave(at + close.len(), Outcome::Marker)),
-                Here::NotYet => Some(Step::Wait),
-                Here::No => Some(Step::leave(tail.body_end(), Outcome::Marker)),
-            };
+            return Some(leave_at_marker(view, tail.body_end(), self.form.bounds.close));
         }
         let at = view.skip_blank(tail.body_end());
         match view.here(at, FUNCTION) {
@@ -290,7 +284,13 @@ impl ValueScan {
     fn step(&mut self, view: &View<'_>, form: &TaggedForm) -> Option<ValueEnd> {
         let close = form.bounds.close;
         loop {
-            match view.find(&[PARAMETER_END, FUNCTION_END, close, form.open], self.at) {
+            let found = view.find(&[PARAMETER_END, FUNCTION_END, close, form.open], self.at);
+            let (Found::At(until, _) | Found::Until(until)) = found;
+            // A real marker is structure even in a value (rule R10).
+            if view.next_real(self.at).is_some_and(|real| real.start < until) {
+                return Some(None);
+            }
+            match found {
                 Found::At(at, PARAMETER_END) => match self.counts(view, form, at) {
                     Here::Yes => {
                         // The indentation is the tag's.

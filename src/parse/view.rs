@@ -66,12 +66,13 @@ impl Marks {
         found
     }
 
+    /// Of two at one place, the longer: `atoms` has it first.
     fn first_atom(&self, text: &str, from: usize) -> Option<(usize, usize)> {
-        let places = self.atoms.iter().enumerate();
-        let places =
-            places.filter_map(|(atom, (marker, _))| Some((from + text[from..].find(&**marker)?, atom)));
-        // Of two at one place, the longer: `atoms` has it first.
-        places.min_by_key(|(at, atom)| (*at, *atom))
+        let bytes = text.as_bytes();
+        (from..bytes.len()).find_map(|at| {
+            let here = |(marker, _): &(Box<str>, TokenId)| bytes[at..].starts_with(marker.as_bytes());
+            Some((at, self.atoms.iter().position(here)?))
+        })
     }
 
     pub(super) fn add_real(&mut self, at: usize, atom: usize, shown: bool) {
@@ -205,6 +206,13 @@ impl View<'_> {
         } else {
             Here::No
         }
+    }
+
+    /// Whether the turn ends within `marker`, which begins at `at`.
+    pub(super) fn is_cut_at(&self, at: usize, marker: &str) -> bool {
+        let rest = &self.bytes()[at..];
+        let begins = !rest.is_empty() && rest.len() < marker.len() && marker.as_bytes().starts_with(rest);
+        self.end.is_some() && begins && self.marks.may_become(at, marker)
     }
 
     /// The first of `markers` at or after `from`; of two at one place, the longer. Costs time in proportion to
