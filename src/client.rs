@@ -18,7 +18,7 @@ use crate::http::slot::{CancelSlot, Wait};
 use crate::http::{HttpClient, HttpClientBuilder, Outgoing, check_url, header};
 use crate::pool::ReaderPool;
 use crate::request::{CompletionRequest, SamplingParams};
-use crate::retry::{Budget, RetryPolicy};
+use crate::retry::{Budget, RetryPolicy, STALE_RETRIES_MAX};
 use crate::secrets::Secrets;
 use crate::stream::{self, StreamGuard};
 use crate::sync::channel::Receiver;
@@ -145,7 +145,7 @@ impl ApiClientBuilder {
     }
 
     /// How often a request that failed before its first token is sent again: [`RetryPolicy::retries_max`] alone.
-    /// Default 2; 0 for never.
+    /// Default 2; 0 for never. A kept connection that was closed is another matter: [`RetryPolicy::stale_retries_max`].
     #[must_use]
     pub fn retries(mut self, retries_max: u32) -> Self {
         self.retry.retries_max = retries_max;
@@ -214,9 +214,6 @@ impl ApiClientBuilder {
         } = self;
         let (base, timeouts) = (BaseUrl::new(&base_url)?, timeouts.bounded());
         let key = key.map(|key| ApiKey::new(&key.0)).transpose()?;
-        if key.is_some() && base.is_plain_and_far() {
-            log::warn!("the API key goes over http, readable by everybody between here and the server");
-        }
         let mut map = HeaderMap::new();
         for (name, value) in &headers {
             let (name, value) = header(name, &value.0)?;
@@ -228,10 +225,19 @@ impl ApiClientBuilder {
             bearer.set_sensitive(true);
             map.insert(AUTHORIZATION, bearer);
         }
+        if map.contains_key(AUTHORIZATION) && base.is_plain_and_far() {
+            log::warn!("the API key goes over http, readable by everybody between here and the server");
+        }
         let http = http.timeouts(timeouts).limits(limits).build()?;
         let wait_max = timeouts.before_first_token().map(|(_, limit)| limit);
         Ok(ApiClient(Arc::new(Inner {
-            pool: ReaderPool::new(limits.streams_max, when_full, wait_max, http.alarms()),
+            pool: ReaderPool::new(
+                limits.streams_max,
+                limits.waiting_streams_max,
+                when_full,
+                wait_max,
+                http.alarms(),
+            ),
             http,
             timeouts,
             limits,
@@ -335,8 +341,13 @@ impl ApiClient {
         }
         let url = self.0.base.join("/models", false)?;
         let wait = Wait::since(Instant::now(), PROBE_TIMEOUT, Timer::Response);
-        let outgoing =
-            Outgoing { method: Method::GET, url: &url, headers: self.0.headers.clone(), body: &[] };
+        let outgoing = Outgoing {
+            method: Method::GET,
+            url: &url,
+            headers: self.0.headers.clone(),
+            body: &[],
+            stale_retries_max: STALE_RETRIES_MAX,
+        };
         let mut response = self.0.http.send(outgoing, &CancelSlot::new(), Some(wait))?;
         if response.status() / 100 != 2 {
             return Err(self.0.status_error(&mut response, &Secrets::of(&self.0.headers)));

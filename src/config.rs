@@ -158,7 +158,11 @@ pub struct Limits {
     /// Streams at the same time, each on a reader thread of its own. What happens to one more is
     /// [`WhenFull`]. Default 256.
     pub streams_max: usize,
-    /// Connections kept open for a next request when theirs has ended, for 4 s; more are closed. 0 keeps none. Default 256.
+    /// Streams that wait for their turn, as [`WhenFull::Wait`] has it; one more fails at once. Each holds its request's body.
+    /// Default 65,536.
+    pub waiting_streams_max: usize,
+    /// Connections kept open for a next request when theirs has ended; more are closed. 0 keeps none. Default 256. One that
+    /// is older than 4 s is not used again; it is closed at the client's next request, or with the client.
     pub idle_connections_max: usize,
 }
 
@@ -186,6 +190,7 @@ impl Default for Limits {
             arguments_bytes_max: 16 << 20,
             turn_bytes_max: 64 << 20,
             streams_max: 256,
+            waiting_streams_max: 64 << 10,
             idle_connections_max: 256,
         }
     }

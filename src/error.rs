@@ -140,6 +140,8 @@ pub enum Limit {
     BodyBytes,
     /// Streams at the same time.
     Streams,
+    /// Streams that wait for their turn.
+    WaitingStreams,
     /// The text of one turn that a thread parses.
     TurnBytes,
     /// Lists and objects inside of each other in one event, [`NESTING_MAX`](crate::NESTING_MAX).
@@ -154,7 +156,7 @@ pub enum Limit {
 
 impl Limit {
     /// The stable name: `event_bytes_max`, `response_head_bytes_max`, `response_headers_max`,
-    /// `body_bytes_max`, `streams_max`, `turn_bytes_max`, `nesting_max`, `choices_max`, `token_ids_max`,
+    /// `body_bytes_max`, `streams_max`, `waiting_streams_max`, `turn_bytes_max`, `nesting_max`, `choices_max`, `token_ids_max`,
     /// `context_tokens_max`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -164,6 +166,7 @@ impl Limit {
             Self::ResponseHeaders => "response_headers_max",
             Self::BodyBytes => "body_bytes_max",
             Self::Streams => "streams_max",
+            Self::WaitingStreams => "waiting_streams_max",
             Self::TurnBytes => "turn_bytes_max",
             Self::Nesting => "nesting_max",
             Self::Choices => "choices_max",

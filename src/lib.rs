@@ -83,8 +83,8 @@
 //! Each running stream has a reader thread of its own, named `tokenwire-N`, from a pool bounded by
 //! [`streams_max`](Limits::streams_max); idle ones end after 10 s. A name that is no IP address is looked up on a
 //! thread named `tokenwire-lookup`, because nothing can interrupt the system's lookup. While requests are written, and while
-//! streams wait for a place, a thread named `tokenwire-alarm` watches their timers; it ends 10 s later. Nothing else is
-//! started.
+//! streams wait for a place, a thread named `tokenwire-alarm` watches their timers; it ends 10 s later.
+//! [`ResponseParser::run`] parses on a thread named `tokenwire-parser`. Nothing else is started.
 //!
 //! # Logging
 //!
@@ -93,11 +93,11 @@
 //! | level | what is printed |
 //! | --- | --- |
 //! | error, info | nothing |
-//! | warn | one line for a client whose API key is to go over plain http to another machine; one per client when a failed request could not be saved |
-//! | debug | path and size of a request; status, `x-ratelimit-*` and `x-request-id` headers; counts, sizes, times, the ending |
+//! | warn | one line for a client whose API key (or `authorization` header) is to go over plain http to another machine; one per client when a failed request could not be saved |
+//! | debug | path and size of a request; status, `x-ratelimit-*` and `x-request-id` headers; counts, sizes, times, the ending; before a retry, the kind of the failure and its status |
 //! | trace | reply text: the beginning of the first event that is not JSON |
 //!
-//! Keys (the API key, and the values of headers that a client or a request was given): never, at no level, in no error,
+//! Keys (the API key, and the values of headers that a client or a request was given, from 8 characters on): never, at no level, in no error,
 //! `Debug` output or recording, also where a server sends them back. ureq and rustls log too, under targets of their own. They
 //! never have the keys, but ureq prints all bytes of the traffic at trace, and some headers of a response at debug as
 //! they came: what a server sends back stands there, a key that it echoes too. This crate cannot take it out. Filter the
@@ -106,7 +106,7 @@
 //!
 //! # Not yet
 //!
-//! Resume, chat messages, the response parser and servers other than vLLM and llama.cpp. A chunk-size line
+//! Resume, chat messages and servers other than vLLM and llama.cpp. A chunk-size line
 //! of more than 20 characters, which HTTP allows with chunk extensions, is refused by ureq.
 
 mod alarm;

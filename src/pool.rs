@@ -57,6 +57,7 @@ struct Inner {
     state: Mutex<State>,
     changed: Condvar,
     threads_max: usize,
+    waiting_max: usize,
     when_full: WhenFull,
     /// How long a job waits for its turn.
     wait_max: Option<Duration>,
@@ -75,6 +76,8 @@ struct State {
     /// Jobs that no thread has begun, in the order of asking.
     waiting: VecDeque<Waiting>,
     threads: usize,
+    /// Those of them that have not come to look for a job yet: each has one in `waiting`.
+    starting: usize,
     /// Those of them that wait for a job.
     idle: usize,
     /// Those of them whose job is as good as over.
@@ -84,16 +87,18 @@ struct State {
 }
 
 impl ReaderPool {
-    /// `wait_max`: how long a job waits for its turn, before it is run [late](Seat::is_late).
+    /// `waiting_max`: how many jobs wait for their turn; `wait_max`: how long one does, before it is run
+    /// [late](Seat::is_late).
     pub(crate) fn new(
         threads_max: usize,
+        waiting_max: usize,
         when_full: WhenFull,
         wait_max: Option<Duration>,
         alarms: Arc<Alarms>,
     ) -> Self {
         let threads_max = threads_max.max(1);
         let (state, changed) = (Mutex::default(), Condvar::new());
-        Self(Arc::new(Inner { state, changed, threads_max, when_full, wait_max, alarms }))
+        Self(Arc::new(Inner { state, changed, threads_max, waiting_max, when_full, wait_max, alarms }))
     }
 
     /// Hands `job` to a thread, an idle one if there is one; or has it wait for its turn, or refuses it, when as
@@ -110,8 +115,11 @@ impl ReaderPool {
                         .with_source(error));
                 }
                 state.threads += 1;
+                state.starting += 1;
             } else if self.0.when_full == WhenFull::Fail && state.idle + state.ending <= state.waiting.len() {
                 return Err(Error::limit(Limit::Streams, self.0.threads_max as u64));
+            } else if state.waiting.len() >= self.0.waiting_max.saturating_add(state.idle + state.starting) {
+                return Err(Error::limit(Limit::WaitingStreams, self.0.waiting_max as u64));
             } else {
                 alarm = self.0.set_alarm(ticket);
             }
@@ -168,6 +176,7 @@ impl Inner {
 
     fn work(&self) {
         let mut state = self.lock();
+        state.starting -= 1;
         loop {
             if let Some(Waiting { job, _alarm: alarm, .. }) = state.waiting.pop_front() {
                 drop(state);
@@ -208,7 +217,7 @@ impl fmt::Debug for ReaderPool {
 
 #[cfg(test)]
 fn new_pool(threads_max: usize, when_full: WhenFull) -> ReaderPool {
-    ReaderPool::new(threads_max, when_full, None, Alarms::new())
+    ReaderPool::new(threads_max, usize::MAX, when_full, None, Alarms::new())
 }
 
 #[cfg(all(test, shuttle))]
@@ -283,9 +292,28 @@ mod tests {
     }
 
     #[test]
+    fn so_many_jobs_wait_and_the_next_is_refused() {
+        for waiting_max in [0, 1, 3] {
+            let ((started, starts), (go, gate)) = (unbounded(), bounded::<()>(0));
+            let pool = ReaderPool::new(2, waiting_max, WhenFull::Wait, None, Alarms::new());
+            // Whether their threads have come to them yet or not, the first two do not count.
+            let tickets: Vec<_> =
+                (0..2 + waiting_max).map(|_| pool.run(job(0, &started, &gate)).unwrap()).collect();
+            let error = pool.run(job(1, &started, &gate)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Limit(Limit::WaitingStreams), "{waiting_max}: {error}");
+            if waiting_max > 0 {
+                assert!(pool.withdraw(tickets[1 + waiting_max]));
+                pool.run(job(1, &started, &gate)).unwrap();
+            }
+            drop((go, pool, started));
+            assert_eq!(starts.into_iter().count(), 2 + waiting_max);
+        }
+    }
+
+    #[test]
     fn a_job_that_waits_for_too_long_is_run_late_and_beside_the_others() {
         let ((started, starts), (go, gate)) = (unbounded(), bounded::<()>(0));
-        let pool = ReaderPool::new(1, WhenFull::Wait, Some(Duration::from_millis(30)), Alarms::new());
+        let pool = ReaderPool::new(1, 9, WhenFull::Wait, Some(Duration::from_millis(30)), Alarms::new());
         pool.run(job(0, &started, &gate)).unwrap();
         assert_eq!(starts.recv_timeout(LONG), Ok(0));
         let (said, late) = unbounded();

@@ -57,8 +57,8 @@ pub use http::{Body, BodyState, Dechunked, dechunk};
 pub const RECORDING_BYTES_MAX: u64 = 256 << 20;
 
 /// The headers, in lower case, that no recording holds, whichever way it was made. Raw response bytes are
-/// kept as they are: a `set-cookie` in them stays. In the recording of a stream of this crate's own, what the
-/// server sends back of the keys that it was sent is overwritten with as many `*`.
+/// kept as they are: a `set-cookie` in them stays. In the recording of a stream of this crate's own, keys that stand in the
+/// request's body too, and what the server sends back of them, are overwritten with as many `*`.
 pub const CREDENTIAL_HEADERS: [&str; 6] =
     ["authorization", "cookie", "proxy-authorization", "x-api-key", "api-key", "set-cookie"];
 
@@ -233,10 +233,13 @@ impl Recording {
         Self::new(request, Some(ResponseHead { status, headers }))
     }
 
-    /// Without the credentials of its request, should the server have echoed them: in the response they
-    /// become `*`.
+    /// Without the credentials of its request, should they stand in it a second time (a prompt that shows how to call the
+    /// server) or the server have echoed them: in the bodies they become `*`.
     pub(crate) fn without(mut self, secrets: &Secrets) -> Self {
-        for (_, value) in self.head.iter_mut().flat_map(|head| &mut head.headers) {
+        let Request { method: _, path: _, headers, body } = &mut self.request;
+        secrets.mask(&mut [body]);
+        let answered = self.head.iter_mut().flat_map(|head| &mut head.headers);
+        for (_, value) in headers.iter_mut().chain(answered) {
             *value = secrets.redact(value).into_owned();
         }
         secrets.mask(&mut self.pieces.iter_mut().map(|piece| &mut *piece.bytes).collect::<Vec<_>>());

@@ -54,6 +54,9 @@ pub struct StreamReport {
     pub lines_skipped: u64,
     /// How often the request was sent again; what stands here is of the last attempt, times apart.
     pub retries: u32,
+    /// How often the request was sent anew because its kept connection had been closed
+    /// ([`RetryPolicy::stale_retries_max`](crate::RetryPolicy::stale_retries_max)), over all attempts.
+    pub stale_retries: u32,
     /// The request went out on a connection that an earlier one had used.
     pub connection_reused: bool,
     /// Time to the head of the response.
@@ -90,6 +93,7 @@ impl StreamReport {
             bytes: 0,
             lines_skipped: 0,
             retries: 0,
+            stale_retries: 0,
             connection_reused: false,
             head: None,
             first_token: None,

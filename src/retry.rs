@@ -12,6 +12,8 @@ use crate::error::{Error, ErrorKind, ServerError, Timer};
 const REFUND: u32 = 1;
 /// What a retry takes.
 const COST: u32 = 5;
+/// How often one request is sent anew because the pooled connection it got turned out to be closed.
+pub(crate) const STALE_RETRIES_MAX: u32 = 2;
 /// Parts of the names that servers give to faults of their own: `server_error`, `InternalServerError`,
 /// `unavailable_error`; TGI's `overloaded` and `generation`.
 const SERVERS_OWN: [&str; 7] =
@@ -21,8 +23,11 @@ const SERVERS_OWN: [&str; 7] =
 ///
 /// Sent again are: connections that failed or timed out; the status 408, 409, 429 and every 5xx, also as the first event of
 /// a stream; connections that ended, or streams that stayed silent for [`first_token`](crate::Timeouts::first_token),
-/// before the first token. `x-should-retry: true` or `false` in an answer overrules that. A request may have been worked
+/// before the first token. `x-should-retry: false` in an answer overrules that, and `true` where the server refused or
+/// answered with no event stream. A request may have been worked
 /// on, even to its end, without the client knowing: a completion is safe to repeat, it is only paid twice.
+/// Who wants each request to be sent once at most sets [`retries_max`](Self::retries_max) and
+/// [`stale_retries_max`](Self::stale_retries_max) to 0.
 ///
 /// The wait is `Retry-After` or `retry-after-ms` where the server says so, at most [`server_wait_max`](Self::server_wait_max),
 /// otherwise random between zero and `wait_min`, doubled with each retry, at most `wait_max` ("full jitter"). A cancel
@@ -44,6 +49,11 @@ pub struct RetryPolicy {
     pub server_wait_max: Duration,
     /// Retries that all streams of the client have together. Default 10.
     pub budget: u32,
+    /// How often one request is sent anew, at once, because the kept connection that it went out on turned out to be closed:
+    /// it had served an earlier request, and no byte of an answer came. Mostly the server had closed it before; one that read
+    /// the request and then died cannot be told from that. No other retry, nor the budget, is touched, for there are no
+    /// more of these than kept connections. Default 2; 0 for never.
+    pub stale_retries_max: u32,
 }
 
 impl Default for RetryPolicy {
@@ -54,6 +64,7 @@ impl Default for RetryPolicy {
             wait_max: Duration::from_secs(8),
             server_wait_max: Duration::from_secs(60),
             budget: 10,
+            stale_retries_max: STALE_RETRIES_MAX,
         }
     }
 }
@@ -98,7 +109,13 @@ impl RetryPolicy {
     /// How long to wait before sending again after `error`, which came before the first token; `None`: do not.
     /// `retries` is how often that was done already, `random` a number from 0 to 1.
     pub(crate) fn wait(&self, error: &Error, advice: Advice, retries: u32, random: f64) -> Option<Duration> {
-        if retries >= self.retries_max || !advice.should.unwrap_or_else(|| error.is_retryable()) {
+        // The server can ask for what it answered to be asked again, not for what this client gave up by itself.
+        let is_answer = matches!(error.kind(), ErrorKind::Server | ErrorKind::NotEventStream);
+        let wanted = match advice.should {
+            Some(should) if is_answer || !should => should,
+            _ => error.is_retryable(),
+        };
+        if retries >= self.retries_max || !wanted {
             return None;
         }
         Some(match advice.after {
@@ -234,6 +251,11 @@ mod tests {
             (Error::timeout(Timer::Deadline, ms(1)), none, 0, 1.0, None),
             (Error::cancelled(), none, 0, 1.0, None),
             (Error::protocol(""), none, 0, 1.0, None),
+            // Of what the client itself gave up, the server's advice says nothing.
+            (Error::protocol(""), should(true), 0, 1.0, None),
+            (Error::limit(Limit::EventBytes, 1), should(true), 0, 1.0, None),
+            (Error::new(ErrorKind::NotEventStream, ""), should(true), 0, 1.0, Some(ms(500))),
+            (Error::new(ErrorKind::Incomplete, ""), should(false), 0, 1.0, None),
             (Error::invalid(""), none, 0, 1.0, None),
         ];
         for (error, advice, retries, random, wait) in cases {

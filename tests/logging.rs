@@ -110,6 +110,19 @@ fn each_level_prints_what_is_promised_and_no_more() {
         }
     }
 
+    // What a server says of a failure that is tried again is in no line: it may be the prompt, or the key.
+    let busy = r#"{"error":{"message":"prompttext of sk-secret-1","code":503}}"#;
+    let server = Server::scripted([Script::events([busy]), good()]).unwrap();
+    let client = ApiClient::builder(server.url()).retries(1).api_key("sk-secret-1").build().unwrap();
+    let (receiver, guard) = client.stream(CompletionRequest::text("prompttext")).unwrap();
+    assert_eq!(guard.join().retries, 1);
+    drop((receiver, client, server));
+    let own = taken().into_iter().filter(|(_, target, _)| target.starts_with("tokenwire"));
+    let own: Vec<_> = own.map(|(_, _, line)| line).collect();
+    assert!(own.iter().any(|line| line.ends_with(", after: server, 503")), "{own:?}");
+    let text = |line: &String| ["prompttext", "secret"].iter().any(|text| line.contains(text));
+    assert!(!own.iter().any(text), "{own:?}");
+
     // The one warning: for each client once, when it is made.
     for (url, key, warnings) in [
         ("http://10.0.0.7/v1", Some("sk-secret-1"), 1),
@@ -117,11 +130,18 @@ fn each_level_prints_what_is_promised_and_no_more() {
         ("https://10.0.0.7/v1", Some("sk-secret-1"), 0),
         ("http://127.0.0.1/v1", Some("sk-secret-1"), 0),
     ] {
-        let builder = ApiClient::builder(url).retries(0);
-        let client = if let Some(key) = key { builder.api_key(key) } else { builder }.build().unwrap();
-        let lines = taken();
-        assert_eq!(lines.iter().filter(|line| line.0 == Level::Warn).count(), warnings, "{url} {key:?}");
-        assert_eq!(lines.len(), warnings, "{url} {key:?}: {lines:?}");
-        drop(client);
+        for as_header in [false, true] {
+            let builder = ApiClient::builder(url).retries(0);
+            let builder = match key {
+                Some(key) if as_header => builder.header("Authorization", format!("Bearer {key}")),
+                Some(key) => builder.api_key(key),
+                None => builder,
+            };
+            let client = builder.build().unwrap();
+            let lines = taken();
+            assert_eq!(lines.iter().filter(|line| line.0 == Level::Warn).count(), warnings, "{url} {key:?}");
+            assert_eq!(lines.len(), warnings, "{url} {key:?}: {lines:?}");
+            drop(client);
+        }
     }
 }

@@ -84,6 +84,23 @@ fn no_credential_is_in_any_log_line_and_all_reach_the_server() {
     let shown = format!("{:?} {:?}", guard.join(), tokens.iter().collect::<Vec<_>>());
     assert!(shown.contains("[redacted]") && !shown.contains("canary"), "{shown}");
 
+    // A proxy's password, as it is and as it is sent.
+    LINES.lock().unwrap().clear();
+    for status in [200, 407] {
+        let proxy = Server::scripted([Script::status(status)]).unwrap();
+        let url = format!("http://me:{KEY}@{}", proxy.addr());
+        let client = ApiClient::builder("http://model.test/v1").retries(0).proxy(url).build().unwrap();
+        let (tokens, guard) = client.stream_completion(&[1], SamplingParams::default(), None).unwrap();
+        let shown = format!("{client:?} {:?} {:?}", guard.join(), tokens.iter().collect::<Vec<_>>());
+        assert!(!shown.contains("canary") && !shown.contains("bWU6c2st"), "{shown}");
+        let sent = proxy.requests();
+        assert_eq!(sent[0].method, "CONNECT", "{sent:?}");
+        assert!(sent[0].header("proxy-authorization").is_some_and(|value| value.contains("bWU6c2st")));
+    }
+    let lines = LINES.lock().unwrap();
+    assert!(!lines.contains("canary") && !lines.contains("bWU6c2st"), "{lines}");
+    drop(lines);
+
     let own = OWN.lock().unwrap();
     assert!(own.contains("not JSON") && own.contains("x-ratelimit-for"), "no longer logged: {own}");
     assert!(!own.contains("canary"), "{own}");

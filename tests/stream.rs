@@ -232,7 +232,22 @@ fn a_pooled_connection_that_the_server_has_closed_costs_nothing() {
     let (tokens, last, report) = run(&client);
     assert!(matches!(last, Last::Done), "{last:?}");
     assert_eq!((tokens, report.connection_reused), (hello(), false));
+    assert_eq!((report.retries, report.stale_retries), (0, 1));
     assert_eq!((server.requests().len(), server.connections()), (3, 2));
+}
+
+#[test]
+fn a_request_is_sent_once_at_most_if_the_policy_says_so() {
+    let server = Server::scripted([Script::tokens(HELLO), Script::new(), Script::tokens(HELLO)]).unwrap();
+    let mut policy = RetryPolicy::default();
+    (policy.retries_max, policy.stale_retries_max) = (0, 0);
+    let client = client(&server).retry(policy).build().unwrap();
+    run(&client);
+    thread::sleep(ms(60));
+    let (_, last, report) = run(&client);
+    assert!(matches!(&last, Last::Error(e) if e.kind() == ErrorKind::Incomplete), "{last:?}");
+    assert_eq!((report.stale_retries, report.connection_reused), (0, true));
+    assert_eq!((server.requests().len(), server.connections()), (2, 1));
 }
 
 #[test]
@@ -245,10 +260,14 @@ fn a_recorded_exchange_has_no_credential_and_replays_to_the_same_tokens() {
     ] {
         let server = Server::scripted([script]).unwrap();
         let client = client(&server).api_key("canary-1").header("x-any", "canary-2").build().unwrap();
-        let (receiver, guard) = client.stream(CompletionRequest::ids([7]).record()).unwrap();
+        // The key in the prompt too, and in a header that is kept.
+        let request =
+            CompletionRequest::ids([7]).header("user-agent", "of canary-1").extra("user", "canary-1");
+        let (receiver, guard) = client.stream(request.record()).unwrap();
         let (received, _) = collect(&receiver);
         let recording = guard.join().recording.unwrap();
         assert_eq!((received.len(), recording.end()), (tokens, end), "{name}");
+        assert_eq!(recording.request().json()["user"], "********", "{name}");
         assert_eq!(recording.request().json()["prompt"], json!([7]), "{name}");
         assert!(!recording.to_jsonl().contains("canary"), "{name}");
 

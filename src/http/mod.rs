@@ -27,6 +27,7 @@ use slot::{CancelSlot, Wait};
 use crate::alarm::Alarms;
 use crate::config::{Limits, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX, Timeouts};
 use crate::error::{Error, ErrorKind, Limit, Timer};
+use crate::retry::STALE_RETRIES_MAX;
 use crate::secrets::REDACTED;
 
 const CLOSED_EARLY: &str = "the connection was closed before the response was complete";
@@ -37,13 +38,11 @@ const BUFFER_BYTES: usize = 16 << 10;
 const READ_BY_UREQ: [&str; 5] = ["connection", "content-length", "expect", "host", "transfer-encoding"];
 /// How old an idle connection may be. uvicorn, under vLLM, closes idle ones after 5 s.
 const IDLE_AGE_MAX: Duration = Duration::from_secs(4);
-/// How often one request is sent anew because the pooled connection it got turned out to be closed.
-const STALE_RETRIES_MAX: usize = 2;
 
 /// A small blocking HTTP/1.1 client: JSON out, a response in pieces back. It is what
 /// [`ApiClient`](crate::ApiClient) sends with, usable by itself.
 ///
-/// Connections are kept for 4 s and reused. No redirect is followed (custom headers would go along to the other
+/// Connections are kept and reused for 4 s; an older one is closed at the next request, or with the client. No redirect is followed (custom headers would go along to the other
 /// host), no compression is asked for (proxies hold compressed events back), no proxy is taken from the
 /// environment. Any status is an answer, not an error. Clones share connections; dropping the last one closes
 /// the idle ones.
@@ -190,6 +189,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) url: &'a Uri,
     pub(crate) headers: HeaderMap,
     pub(crate) body: &'a [u8],
+    /// How often it may be sent anew because its connection had been closed.
+    pub(crate) stale_retries_max: u32,
 }
 
 impl HttpClient {
@@ -226,6 +227,9 @@ impl HttpClient {
     /// Sends `body` as JSON with `method` (`"POST"`) and waits for the head of the response, at most for the
     /// client's `timeout`. Whatever the status is, that is an `Ok`.
     ///
+    /// A request that went out on a kept connection and brought no byte of an answer is sent anew, twice at most: mostly the
+    /// server had closed the connection. One that read the request and then died sees it again.
+    ///
     /// # Errors
     ///
     /// `InvalidInput` for a bad URL, method or header and for a body that has no JSON form; `Refused`,
@@ -258,7 +262,9 @@ impl HttpClient {
             map.append(name, value);
         }
         let wait = Wait::since(Instant::now(), self.timeout, Timer::Response);
-        self.send(Outgoing { method, url: &url, headers: map, body }, &CancelSlot::new(), Some(wait))
+        let outgoing =
+            Outgoing { method, url: &url, headers: map, body, stale_retries_max: STALE_RETRIES_MAX };
+        self.send(outgoing, &CancelSlot::new(), Some(wait))
     }
 
     pub(crate) fn alarms(&self) -> Arc<Alarms> {
@@ -296,10 +302,11 @@ impl HttpClient {
                 Err(error) => fault(error, slot, &self.timeouts),
             };
             let again = error.kind() == ErrorKind::Incomplete && slot.was_stale();
-            if !again || stale_retries == STALE_RETRIES_MAX {
+            if !again || stale_retries >= outgoing.stale_retries_max {
                 return Err(error);
             }
             stale_retries += 1;
+            slot.count_stale_retry();
             log::debug!("the pooled connection was closed by the server; sending again");
         }
     }

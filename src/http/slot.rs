@@ -33,6 +33,8 @@ struct State {
     sent: bool,
     /// That connection had served an earlier request.
     reused: bool,
+    /// How often the request was sent anew because that connection had been closed.
+    stale_retries: u32,
     /// When the request, or the attempt, began.
     began: Instant,
     wait: Option<Wait>,
@@ -94,6 +96,7 @@ impl CancelSlot {
                 socket: None,
                 sent: false,
                 reused: false,
+                stale_retries: 0,
                 began: Instant::now(),
                 wait: None,
                 wait_is_nearest: false,
@@ -201,6 +204,14 @@ impl CancelSlot {
 
     pub(crate) fn was_reused(&self) -> bool {
         self.lock().reused
+    }
+
+    pub(crate) fn count_stale_retry(&self) {
+        self.lock().stale_retries += 1;
+    }
+
+    pub(crate) fn stale_retries(&self) -> u32 {
+        self.lock().stale_retries
     }
 
     /// How long the next reads and writes may wait, together.

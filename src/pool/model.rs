@@ -113,7 +113,7 @@ fn a_place_whose_end_was_seen_is_free() {
 
 /// A thread that is busy until the end, and jobs that wait for it until their time is over, are withdrawn, or both.
 fn jobs_that_wait_for_too_long() {
-    let pool = Arc::new(ReaderPool::new(1, WhenFull::Wait, Some(Duration::ZERO), Alarms::new()));
+    let pool = Arc::new(ReaderPool::new(1, 9, WhenFull::Wait, Some(Duration::ZERO), Alarms::new()));
     let inner = pool.0.clone();
     let (end, ended) = unbounded::<()>();
     pool.run(move |_| assert!(ended.recv().is_err())).unwrap();

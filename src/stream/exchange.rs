@@ -39,9 +39,13 @@ impl Exchange {
         let Self { shared, url, headers, body, record: _, wire: _ } = self;
         let (client, slot) = (&shared.client, &shared.slot);
         log::debug!("POST {}: {} bytes", url.path(), body.len());
-        let outgoing = Outgoing { method: Method::POST, url, headers: headers.clone(), body };
-        let mut response = client.http.send(outgoing, slot, self.wait(tally, Instant::now()))?;
-        tally.head(&response, slot);
+        let stale_retries_max = client.retry.stale_retries_max;
+        let outgoing =
+            Outgoing { method: Method::POST, url, headers: headers.clone(), body, stale_retries_max };
+        let answer = client.http.send(outgoing, slot, self.wait(tally, Instant::now()));
+        tally.sent(slot);
+        let mut response = answer?;
+        tally.head(&response);
         tally.advice = Advice::of(|name| response.header(name), SystemTime::now());
         log_head(&response, shared.started.elapsed(), &tally.secrets);
         if self.record {

@@ -127,7 +127,9 @@ impl Shared {
             let Some(wait) = wait.filter(in_time).filter(|_| client.retry_budget.take()) else {
                 return Err(error.into());
             };
-            log::debug!("sending again in {wait:.3?}, after: {}", error.message());
+            // Not what the server said: that may be the prompt, or the key.
+            let status = error.status().map(|status| format!(", {status}")).unwrap_or_default();
+            log::debug!("sending again in {wait:.3?}, after: {}{status}", error.kind().as_str());
             self.give_back(sender.take());
             if slot.woken().recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
                 return Err(Broken::Left(Ending::Cancelled));

@@ -53,9 +53,14 @@ impl Tally {
         self.finished = None;
     }
 
-    pub(super) fn head(&mut self, response: &HttpResponse, slot: &CancelSlot) {
-        self.report.head = Some(self.started.elapsed());
+    /// The request went out, or could not.
+    pub(super) fn sent(&mut self, slot: &CancelSlot) {
         self.report.connection_reused = slot.was_reused();
+        self.report.stale_retries = slot.stale_retries();
+    }
+
+    pub(super) fn head(&mut self, response: &HttpResponse) {
+        self.report.head = Some(self.started.elapsed());
         self.report.request_id = response.header("x-request-id").map(|id| self.secrets.word(id));
     }
 
