@@ -1,5 +1,6 @@
 //! The turn loop: ask the model, run the calls while it writes, tell it the results, and again until it calls no more.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,7 +40,7 @@ pub struct Turn {
     tools: Tools,
     rounds_max: usize,
     limits: Limits,
-    markers: std::collections::HashMap<String, TokenId>,
+    markers: HashMap<String, TokenId>,
     request: Arc<MakeRequest>,
     on_token: Arc<OnToken>,
     cancel: TurnCanceller,
@@ -103,8 +104,8 @@ impl Turn {
             tools: Tools::new(),
             rounds_max: ROUNDS_MAX,
             limits: Limits::default(),
-            markers: Default::default(),
-            request: Arc::new(|ids| CompletionRequest::ids(ids)),
+            markers: HashMap::new(),
+            request: Arc::new(CompletionRequest::ids),
             on_token: Arc::new(|_, _| {}),
             cancel: TurnCanceller::default(),
         }
@@ -133,7 +134,7 @@ impl Turn {
 
     /// The model's added tokens, see [`ResponseParser::markers`]. Without them markers are told by their text.
     #[must_use]
-    pub fn markers(mut self, markers: std::collections::HashMap<String, TokenId>) -> Self {
+    pub fn markers(mut self, markers: HashMap<String, TokenId>) -> Self {
         self.markers = markers;
         self
     }

@@ -83,7 +83,7 @@ fn calls_run_while_the_model_writes_and_their_results_are_told_in_order() {
     let second_done = Gate::new();
     let tools = Tools::new()
         .with(tool("first", {
-            let (called, second_done) = (called.clone(), second_done.clone());
+            let second_done = second_done.clone();
             move |arguments| {
                 called.open();
                 assert!(second_done.wait(SOON));

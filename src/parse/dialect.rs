@@ -227,7 +227,8 @@ mod tests {
         let qwen3 = [&qwen2[..], &["<think>", "</think>", "<tool_response>"]].concat();
         let xml = "<tool_call>\n<function=example>\n";
         let json = r#"{"name": <function-name>, "arguments": <args-json-object>}"#;
-        let cases: [(&[&str], &str, Result<&str, &[&str]>); 10] = [
+        type Expected<'a> = Result<&'a str, &'a [&'a str]>;
+        let cases: [(&[&str], &str, Expected<'_>); 10] = [
             (&qwen2, "", Ok("hermes")),
             (&qwen2, xml, Ok("hermes")),
             (&qwen3, xml, Ok("qwen3_xml")),

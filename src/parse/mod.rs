@@ -45,7 +45,7 @@ use serde_json::Value;
 pub use self::dialect::Dialect;
 use self::dialect::{Table, Think};
 use self::machine::{Machine, Outcome, RawCall, Step, Then};
-use self::schema::Tools;
+use self::schema::Schemas;
 use self::view::{End, Found, Here, Marks, View};
 use crate::ast::{Branch, Leaf, LeafKind, Malformed, Role, ToolCall};
 use crate::{FinishReason, Limits, TokenId};
@@ -120,7 +120,7 @@ impl ResponseParser {
     /// Formats that write arguments as raw text get their types from them; without a schema a value is a string.
     #[must_use]
     pub fn tools(mut self, tools: &[Value]) -> Self {
-        self.core.tools = Tools::new(tools);
+        self.core.tools = Schemas::new(tools);
         self
     }
 
@@ -188,7 +188,7 @@ pub(crate) fn is_clean(finish: Option<&FinishReason>) -> bool {
 #[derive(Debug)]
 pub(crate) struct Core {
     dialect: Dialect,
-    tools: Tools,
+    tools: Schemas,
     marks: Marks,
     nesting_max: usize,
     arguments_bytes_max: usize,
@@ -291,7 +291,7 @@ impl Core {
         let limits = Limits::default();
         let mut new = Self {
             dialect,
-            tools: Tools::default(),
+            tools: Schemas::default(),
             marks: Marks::default(),
             nesting_max: limits.nesting_max,
             arguments_bytes_max: limits.arguments_bytes_max,

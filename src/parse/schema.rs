@@ -7,9 +7,9 @@ const REFS_MAX: usize = 16;
 
 /// What is known of the tools: a JSON schema for each name.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Tools(Map<String, Value>);
+pub(super) struct Schemas(Map<String, Value>);
 
-impl Tools {
+impl Schemas {
     /// From a list of tools, each `{"name", "parameters"}` or that under `function`, as chat endpoints take them.
     /// What has no name is left out.
     pub(super) fn new(tools: &[Value]) -> Self {
@@ -22,10 +22,6 @@ impl Tools {
             }
         }
         Self(schemas)
-    }
-
-    pub(super) fn knows(&self, tool: &str) -> bool {
-        self.0.contains_key(tool)
     }
 
     /// Whether the tool has a parameter of this name. `None`: that is not known.
@@ -182,7 +178,7 @@ mod tests {
             },
         });
         let tools =
-            Tools::new(&[json!({"type": "function", "function": {"name": "f", "parameters": schema}})]);
+            Schemas::new(&[json!({"type": "function", "function": {"name": "f", "parameters": schema}})]);
         for (parameter, raw, expected) in [
             ("s", "42", json!("42")),
             ("s", "null", json!("null")),

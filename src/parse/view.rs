@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use memchr::{memchr, memchr2, memchr3};
 
-use super::schema::Tools;
+use super::schema::Schemas;
 use crate::TokenId;
 
 /// Real markers in a turn's text.
@@ -159,7 +159,7 @@ pub(super) enum End {
 pub(super) struct View<'a> {
     pub(super) text: &'a str,
     pub(super) marks: &'a Marks,
-    pub(super) tools: &'a Tools,
+    pub(super) tools: &'a Schemas,
     /// The dialect's ends of the turn.
     pub(super) ends: &'static [&'static str],
     pub(super) nesting_max: usize,
