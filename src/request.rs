@@ -166,6 +166,13 @@ impl CompletionRequest {
         Self::new(Prompt::Text(text.into()))
     }
 
+    /// The same request for another prompt.
+    #[must_use]
+    pub fn prompt_ids(mut self, ids: impl Into<Vec<TokenId>>) -> Self {
+        self.prompt = Prompt::Ids(ids.into());
+        self
+    }
+
     fn new(prompt: Prompt) -> Self {
         Self {
             prompt,

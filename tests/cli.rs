@@ -2,6 +2,8 @@
 
 #![cfg(feature = "cli")]
 
+mod common;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -651,6 +653,87 @@ fn chat_sends_its_text_or_each_line_of_its_input() {
 }
 
 #[test]
+fn chat_with_a_tokenizer_runs_tools_and_shows_the_tree() {
+    let Some(tokenizer) = common::smollm2() else { return };
+    let tokenizer = tokenizer.to_string_lossy().into_owned();
+    let event = |text: &str, id: u32, finish: Option<&str>| {
+        json!({"choices": [{"index": 0, "text": text, "token_ids": [id], "finish_reason": finish}]})
+            .to_string()
+    };
+    let call =
+        "<tool_call>\n{\"name\": \"calculate\", \"arguments\": {\"expression\": \"6*7\"}}\n</tool_call>";
+    let answer =
+        |text: &str| Script::events([event(text, 9, None), event("", 2, Some("stop")), "[DONE]".to_owned()]);
+    let server = Server::scripted([answer(call), answer("42."), answer("Bye.")]).unwrap();
+    let asked = [
+        "chat",
+        "--base-url",
+        &server.url(),
+        "--tokenizer",
+        &tokenizer,
+        "--chat-format",
+        "qwen2_5",
+        "--json",
+    ];
+    let ran = run(&asked, b"What is 6*7?\nThanks.\n");
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let turns: Vec<Value> = ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds = |line: &Value| -> Vec<String> {
+        let leaves =
+            line["turns"].as_array().unwrap().iter().flat_map(|turn| turn["leaves"].as_array().unwrap());
+        let kinds = leaves.map(|leaf| leaf["kind"].as_str().unwrap().to_owned());
+        kinds.filter(|kind| kind != "marker").collect()
+    };
+    assert_eq!(kinds(&turns[0]), ["tool_call", "tool_result", "content"]);
+    assert_eq!(kinds(&turns[1]), ["content"]);
+    let prompts: Vec<Vec<u64>> = server
+        .requests()
+        .iter()
+        .map(|r| serde_json::from_value(r.json()["prompt"].clone()).unwrap())
+        .collect();
+    assert!(
+        prompts[1].starts_with(&[&prompts[0][..], &[9, 2]].concat()),
+        "the ids received, and nothing between"
+    );
+    assert!(prompts[2].starts_with(&[&prompts[1][..], &[9, 2]].concat()));
+    let ran = run(&[&asked[..3], &["--tokenizer", &tokenizer, "--chat-format", "nope", "Hi"]].concat(), b"");
+    assert!(ran.code == Some(2) && ran.err.contains("qwen2_5"), "a wrong name lists them: {}", ran.err);
+}
+
+#[test]
+fn parse_gives_the_tree_of_a_kept_turn() {
+    let text = "<think>hm</think>Hi!<tool_call>{\"name\": \"now\"}</tool_call>";
+    let expected = json!({"reasoning": "hm", "content": "Hi!", "ids": [],
+        "tool_calls": [{"id": "call_0", "name": "now", "arguments": {}, "at_token": 0}],
+        "leaves": [{"kind": "thinking", "text": "<think>hm</think>", "ids": []},
+            {"kind": "content", "text": "Hi!", "ids": []},
+            {"kind": "tool_call", "text": &text[20..], "ids": []}]});
+    let parse = ["parse", "--dialect", "hermes", "--text", "--json"];
+    let ran = run(&parse, text.as_bytes());
+    assert_eq!((ran.code, ran.last()), (Some(0), expected), "{}", ran.err);
+    let ran = run(&[&parse[..], &["--cut", "1"]].concat(), text.as_bytes());
+    assert_eq!(ran.last()["tool_calls"][0]["at_token"], text.len() - 1);
+    let ran = run(&parse[..4], text.as_bytes());
+    assert!(ran.out.starts_with("assistant\n├─ thinking"), "{}", ran.out);
+
+    let lines = [
+        json!({"dialect": "hermes", "tokens": [{"text": "a", "id": 5}, {"text": "", "id": 6}]}),
+        json!({"dialect": "nope", "tokens": []}),
+        json!({"dialect": "qwen3_xml", "start": "reasoning", "finish": "length", "tokens": [{"text": "b"}],
+            "markers": {"<think>": 7}, "tools": [{"name": "f"}]}),
+    ];
+    let input = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let ran = run(&["parse", "--batch"], input.as_bytes());
+    let results: Vec<Value> = ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(
+        (ran.code, results[0]["ids"].clone(), &results[0]["content"]),
+        (Some(1), json!([5, 6]), &json!("a"))
+    );
+    assert!(results[1]["error"]["message"].as_str().unwrap().contains("qwen3_xml"), "{}", ran.out);
+    assert_eq!(results[2]["reasoning"], "b");
+}
+
+#[test]
 fn a_replayed_recording_streams_as_it_was() {
     let own = std::env::temp_dir().join(format!("tokenwire-replay-{}.jsonl", std::process::id()));
     let vllm = data("vllm/interval3-completion.response.http");
@@ -839,7 +922,7 @@ fn what_the_library_cannot_do_yet_is_reported() {
 
 #[test]
 fn each_command_has_help_with_an_example() {
-    for command in ["sse", "tokens", "stream", "chat", "replay", "resend"] {
+    for command in ["sse", "tokens", "parse", "stream", "chat", "replay", "resend"] {
         let ran = run(&[command, "--help"], b"");
         assert_eq!(ran.code, Some(0));
         assert!(

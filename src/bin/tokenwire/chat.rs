@@ -3,11 +3,12 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use tokenwire::recording::Recording;
-use tokenwire::{CompletionRequest, TokenId, testing};
+use tokenwire::{CompletionRequest, Dialect, ResponseParser, TokenId, testing};
 
 use crate::interrupt::Interrupt;
 use crate::options::StreamFlags;
 use crate::output::note;
+use crate::talk::TalkFlags;
 use crate::{Exit, Failure, Outcome, turn};
 
 /// vLLM 0.32 answering a prompt of five ids, recorded from its socket: `completion-slow` of the fixtures.
@@ -15,6 +16,7 @@ const RECORDING: &[u8] = include_bytes!("data/vllm-completion.jsonl");
 
 const EXAMPLES: &str = "Examples:
   tokenwire chat
+  tokenwire chat --base-url http://127.0.0.1:8000/v1 --tokenizer tokenizer.json --chat-format qwen3 --folder .
   tokenwire chat --base-url http://127.0.0.1:8000/v1 --max-tokens 64 'The capital of France is'";
 
 /// Have a model go on from a text, live.
@@ -22,9 +24,13 @@ const EXAMPLES: &str = "Examples:
 /// With no --base-url, an answer recorded from a real vLLM is served from inside this program, with its own
 /// timing, and streamed from there: no server is needed.
 ///
-/// With one, TEXT is sent as a text prompt to the completions endpoint. Without TEXT, each line of standard
-/// input is a turn. For now a turn is a plain completion: no chat template, no tools, and nothing is
-/// remembered from one turn to the next.
+/// With one, TEXT is a turn of yours; without TEXT, each line of standard input is. With --tokenizer and --chat-format the
+/// prompt is made of ids in the model's own format, what was said is remembered, and the model has tools: a clock, a
+/// calculator, and files in --folder. Without them, TEXT is sent to the completions endpoint as it is, and nothing is
+/// remembered.
+///
+/// At the end of each turn its tree is shown: thinking, content, calls and results, with the number of ids of each. With
+/// --json it is a line {"turns":[{"role","leaves":[{"kind","text","ids"}]}]}.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -35,18 +41,27 @@ pub(crate) struct Args {
     #[arg(value_name = "TEXT")]
     text: Option<String>,
     #[command(flatten)]
+    talk: TalkFlags,
+    #[command(flatten)]
     flags: StreamFlags,
 }
 
 pub(crate) fn run(args: Args) -> Outcome {
-    let Args { base_url, text, flags } = args;
-    match (base_url, text) {
-        (None, text) => recorded(text.is_some(), &flags),
-        (Some(url), Some(text)) => {
+    let Args { base_url, text, talk, flags } = args;
+    let Some(url) = base_url else { return recorded(text.is_some(), &flags) };
+    let client = flags.client(&url)?;
+    let interrupt = Interrupt::install()?;
+    let talk = talk.begin(&client, &flags, &interrupt)?;
+    let say = |text: &str| match &talk {
+        Some(talk) => talk.say(text),
+        None => {
             let request = flags.apply_to(CompletionRequest::text(text))?;
-            turn::run(&flags.client(&url)?, request, &Interrupt::install()?, flags.json, None)
+            turn::run_parsed(&client, request, &interrupt, flags.json, ResponseParser::new(Dialect::PLAIN))
         }
-        (Some(url), None) => lines(&url, &flags),
+    };
+    match text {
+        Some(text) => say(&text),
+        None => lines(say, flags.json),
     }
 }
 
@@ -63,14 +78,14 @@ fn recorded(text_is_given: bool, flags: &StreamFlags) -> Outcome {
     let prompt: Vec<TokenId> = serde_json::from_value(asked["prompt"].clone())
         .map_err(|error| Failure::Machine(format!("the recorded prompt is no list of ids: {error}")))?;
     let request = flags.apply_to(CompletionRequest::ids(prompt))?;
-    turn::run(&flags.client(&server.url())?, request, &Interrupt::install()?, flags.json, None)
+    let client = flags.client(&server.url())?;
+    let parser = ResponseParser::new(Dialect::by_name("hermes")?);
+    turn::run_parsed(&client, request, &Interrupt::install()?, flags.json, parser)
 }
 
 /// A turn for each line of standard input, until it ends. A turn that fails does not end the others, but
 /// tells in the exit code.
-fn lines(url: &str, flags: &StreamFlags) -> Outcome {
-    let client = flags.client(url)?;
-    let interrupt = Interrupt::install()?;
+fn lines(say: impl Fn(&str) -> Outcome, json: bool) -> Outcome {
     let mut input = io::stdin().lock();
     let is_terminal = input.is_terminal();
     let mut exit = None;
@@ -87,14 +102,13 @@ fn lines(url: &str, flags: &StreamFlags) -> Outcome {
         if text.is_empty() {
             continue;
         }
-        let request = flags.apply_to(CompletionRequest::text(text))?;
-        match turn::run(&client, request, &interrupt, flags.json, None)? {
+        match say(text)? {
             Exit::Cancelled => return Ok(Exit::Cancelled),
             // The first failure is the one that is told.
             Exit::Failed => exit = Some(Exit::Failed),
             Exit::Complete => exit = exit.or(Some(Exit::Complete)),
         }
-        if !flags.json && !is_terminal {
+        if !json && !is_terminal {
             io::stdout().write_all(b"\n")?;
         }
     }

@@ -3,8 +3,6 @@
 use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokenwire::Canceller;
-
 use crate::{Exit, Failure};
 
 /// What Ctrl-C does now.
@@ -13,7 +11,8 @@ pub(crate) struct Interrupt(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    running: Option<Canceller>,
+    /// Cancels what is running.
+    running: Option<Box<dyn Fn() + Send>>,
     interrupted: bool,
 }
 
@@ -26,7 +25,7 @@ impl Interrupt {
         ctrlc::set_handler(move || {
             let mut state = of_handler.lock().unwrap_or_else(PoisonError::into_inner);
             match &state.running {
-                Some(running) if !state.interrupted => running.cancel(),
+                Some(cancel) if !state.interrupted => cancel(),
                 _ => process::exit(Exit::Cancelled as i32),
             }
             state.interrupted = true;
@@ -35,12 +34,12 @@ impl Interrupt {
         Ok(Self(state))
     }
 
-    /// From now on Ctrl-C cancels this stream.
-    pub(crate) fn running(&self, canceller: Canceller) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).running = Some(canceller);
+    /// From now on Ctrl-C does this.
+    pub(crate) fn running(&self, cancel: impl Fn() + Send + 'static) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).running = Some(Box::new(cancel));
     }
 
-    /// The stream has ended; whether it was interrupted.
+    /// It has ended; whether it was interrupted.
     pub(crate) fn ended(&self) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.running = None;

@@ -12,8 +12,10 @@ mod resend;
 mod sse;
 mod status;
 mod stream;
+mod talk;
 mod terminal;
 mod tokens;
+mod tools;
 mod turn;
 
 use std::io;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::ser::SerializeMap as _;
 use tokenwire::{
-    Ending, Error, ErrorKind, FinishReason, IdsExact, Percentiles, Server, StreamReport, TokenId, Usage,
+    Branch, Ending, Error, ErrorKind, FinishReason, IdsExact, Percentiles, Server, StreamReport, TokenId,
+    Usage,
 };
 
 use crate::terminal;
@@ -17,6 +18,15 @@ pub(crate) fn json_line(out: &mut impl Write, value: &impl Serialize) -> io::Res
     let mut line = serde_json::to_vec(value).map_err(io::Error::other)?;
     line.push(b'\n');
     out.write_all(&line)
+}
+
+/// The tree, turn by turn.
+pub(crate) fn turns_line(out: &mut impl Write, turns: &[Branch]) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct TurnsLine<'a> {
+        turns: &'a [Branch],
+    }
+    json_line(out, &TurnsLine { turns })
 }
 
 /// A token. `index` only for choices other than the first, `t_us` only where there is a clock.
@@ -335,7 +345,14 @@ pub(crate) fn note(line: &str) {
     let _ = writeln!(io::stderr(), "{}", terminal::harmless(line));
 }
 
-/// The same, less loud, on a terminal that has colours.
+/// A turn's tree, a line a leaf.
+pub(crate) fn note_tree(branch: &Branch) {
+    for line in branch.to_string().lines() {
+        note_dim(line);
+    }
+}
+
+/// The same as `note`, less loud, on a terminal that has colours.
 pub(crate) fn note_dim(line: &str) {
     let line = terminal::harmless(line);
     let _ = if has_colours() {

@@ -6,13 +6,14 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tokenwire::{
-    ApiClient, CompletionRequest, Ending, Error, SavedRequest, StreamGuard, StreamReport, StreamToken,
+    ApiClient, CompletionRequest, Ending, Error, ResponseParser, SavedRequest, StreamGuard, StreamReport,
+    StreamToken,
 };
 
 use crate::interrupt::Interrupt;
 use crate::output::{
-    ErrorJson, TokenLine, json_line, micros, note_dim, note_error, report_line, stdout_is_terminal, summary,
-    with_causes,
+    ErrorJson, TokenLine, json_line, micros, note_dim, note_error, note_tree, report_line,
+    stdout_is_terminal, summary, turns_line, with_causes,
 };
 use crate::status::Status;
 use crate::terminal::harmless;
@@ -26,12 +27,23 @@ pub(crate) fn run(
     json: bool,
     record: Option<&Path>,
 ) -> Outcome {
-    follow(Instant::now(), client.stream(request), interrupt, json, record)
+    follow(Instant::now(), client.stream(request), interrupt, json, record, None)
+}
+
+/// Streams `request` as a turn of a model: its tree is printed at the end.
+pub(crate) fn run_parsed(
+    client: &ApiClient,
+    request: CompletionRequest,
+    interrupt: &Interrupt,
+    json: bool,
+    parser: ResponseParser,
+) -> Outcome {
+    follow(Instant::now(), client.stream(request), interrupt, json, None, Some(parser))
 }
 
 /// Streams a saved request again, likewise.
 pub(crate) fn resend(client: &ApiClient, saved: &SavedRequest, interrupt: &Interrupt, json: bool) -> Outcome {
-    follow(Instant::now(), client.resend(saved), interrupt, json, None)
+    follow(Instant::now(), client.resend(saved), interrupt, json, None, None)
 }
 
 fn follow(
@@ -40,15 +52,17 @@ fn follow(
     interrupt: &Interrupt,
     json: bool,
     record: Option<&Path>,
+    mut parser: Option<ResponseParser>,
 ) -> Outcome {
     let (tokens, guard) = match stream {
         Ok(stream) => stream,
         Err(error) if error.kind() == tokenwire::ErrorKind::InvalidInput => return Err(error.into()),
         Err(error) => return refused(&error, json),
     };
-    interrupt.running(guard.canceller());
+    let canceller = guard.canceller();
+    interrupt.running(move || canceller.cancel());
     let mut out = io::stdout().lock();
-    let printed = print(&mut out, &tokens, started, json);
+    let printed = print(&mut out, &tokens, started, json, parser.as_mut());
     // With a broken pipe nobody wants the rest; without this the join would wait for all of it.
     if printed.is_err() {
         guard.cancel();
@@ -61,12 +75,22 @@ fn follow(
         _ => Ok(()),
     };
     let newline_missing = printed?;
+    let branch = parser.map(|parser| match report.ending {
+        Ending::Complete => parser.finish(report.finish.as_ref()).0,
+        _ => parser.cut_off().0,
+    });
     if json {
+        if let Some(branch) = &branch {
+            turns_line(&mut out, std::slice::from_ref(branch))?;
+        }
         report_line(&mut out, &report)?;
         out.flush()?;
     } else if newline_missing && stdout_is_terminal() {
         out.write_all(b"\n")?;
         out.flush()?;
+    }
+    if let Some(branch) = branch.filter(|_| !json) {
+        note_tree(&branch);
     }
     let exit = tell(&report, interrupted, json);
     saved?;
@@ -79,6 +103,7 @@ fn print(
     tokens: &Receiver<StreamToken>,
     started: Instant,
     json: bool,
+    mut parser: Option<&mut ResponseParser>,
 ) -> io::Result<bool> {
     let mut status = Status::new(started);
     let mut in_line = false;
@@ -90,6 +115,10 @@ fn print(
         match next {
             Ok(StreamToken::Token { text, id }) => {
                 status.token();
+                if let Some(parser) = &mut parser {
+                    // Nobody runs the calls here: the tree shows them.
+                    parser.push(&text, id);
+                }
                 if json {
                     let t_us = Some(micros(started.elapsed()));
                     status.clear();

@@ -1,0 +1,147 @@
+//! Turns with tools: prompts of ids, in the model's own chat format, and calls that run while the model writes.
+
+use std::collections::HashMap;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::json;
+use tokenwire::{ApiClient, ChatFormat, CompletionRequest, Context, Tokenizer, Tools, Turn};
+
+use crate::interrupt::Interrupt;
+use crate::options::StreamFlags;
+use crate::output::{ErrorJson, json_line, note_dim, note_error, note_tree, turns_line, with_causes};
+use crate::terminal::harmless;
+use crate::{Exit, Failure, Outcome, tools};
+
+#[derive(clap::Args)]
+pub(crate) struct TalkFlags {
+    /// The model's tokenizer.json: prompts are then ids in the model's chat format, what was said is remembered, and the
+    /// model has tools.
+    #[arg(long, value_name = "FILE", requires = "chat_format")]
+    tokenizer: Option<PathBuf>,
+    /// How the model's turns are written, by name; a wrong name lists them.
+    #[arg(long, value_name = "NAME", requires = "tokenizer")]
+    chat_format: Option<String>,
+    /// The system turn; the tools are put behind it.
+    #[arg(long, value_name = "TEXT", requires = "tokenizer")]
+    system: Option<String>,
+    /// The model may read files in this folder.
+    #[arg(long, value_name = "DIR", requires = "tokenizer")]
+    folder: Option<PathBuf>,
+    /// Prompts sent for one turn at most: a turn with calls takes one more.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    rounds: usize,
+}
+
+/// A conversation on the way.
+pub(crate) struct Talk {
+    turn: Turn,
+    context: Arc<Mutex<Context>>,
+    interrupt: Interrupt,
+    json: bool,
+}
+
+impl TalkFlags {
+    /// `None` without a tokenizer.
+    pub(crate) fn begin(
+        &self,
+        client: &ApiClient,
+        flags: &StreamFlags,
+        interrupt: &Interrupt,
+    ) -> Result<Option<Talk>, Failure> {
+        let (Some(file), Some(name)) = (&self.tokenizer, &self.chat_format) else { return Ok(None) };
+        let format = ChatFormat::by_name(name)?;
+        let tokenizer = Tokenizer::from_file(file)?;
+        let markers: HashMap<_, _> =
+            tokenizer.added_tokens().iter().map(|token| (token.text.clone(), token.id)).collect();
+        let tools = tools::tools(self.folder.as_deref())
+            .map_err(|error| Failure::Usage(format!("cannot use the folder: {error}")))?;
+        let mut context = Context::new(format, tokenizer);
+        // Of what has no calls the tools are nobody's business.
+        let has_calls = !matches!(format.dialect()?.name(), "plain");
+        let described = if has_calls { described(&tools) } else { String::new() };
+        let system = self.system.as_deref().or(format.default_system()).unwrap_or_default();
+        let system = [system, &described].join(if system.is_empty() { "" } else { "\n\n" });
+        if !system.trim().is_empty() {
+            context.system(system.trim_end());
+        }
+        let context = Arc::new(Mutex::new(context));
+        // The flags are looked at once, here; later there is nobody to tell.
+        let request = flags.apply_to(CompletionRequest::ids(Vec::new()))?;
+        let json = flags.json;
+        let turn = Turn::new(client, context.clone())
+            .tools(tools)
+            .rounds_max(self.rounds)
+            .markers(markers)
+            .request(move |ids| request.clone().prompt_ids(ids))
+            .on_token(move |text, _| {
+                if !json {
+                    let mut out = io::stdout().lock();
+                    // A broken pipe shows at the end of the turn.
+                    let _ = out.write_all(harmless(text).as_bytes()).and_then(|()| out.flush());
+                }
+            });
+        Ok(Some(Talk { turn, context, interrupt: interrupt.clone(), json }))
+    }
+}
+
+/// The tools as Qwen's templates tell of them, which other models read too.
+fn described(tools: &Tools) -> String {
+    let schemas: Vec<String> = tools.schemas().iter().map(ToString::to_string).collect();
+    format!(
+        "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with function \
+         signatures within <tools></tools> XML tags:\n<tools>\n{}\n</tools>\n\nFor each function call, return a json \
+         object with function name and arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n{{\"name\": \
+         <function-name>, \"arguments\": <args-json-object>}}\n</tool_call>",
+        schemas.join("\n"),
+    )
+}
+
+impl Talk {
+    /// A turn of the user and the model's answer, printed as it comes; then the turns as a tree.
+    pub(crate) fn say(&self, text: &str) -> Outcome {
+        let lock = || self.context.lock().unwrap_or_else(PoisonError::into_inner);
+        lock().user(text);
+        let before = lock().turns().len();
+        let canceller = self.turn.canceller();
+        self.interrupt.running(move || canceller.cancel());
+        let result = self.turn.run();
+        let interrupted = self.interrupt.ended();
+
+        let context = lock();
+        let turns = &context.turns()[before.min(context.turns().len())..];
+        let mut out = io::stdout().lock();
+        if self.json {
+            turns_line(&mut out, turns)?;
+        } else {
+            out.write_all(b"\n")?;
+            turns.iter().for_each(note_tree);
+        }
+        let exit = match &result {
+            Ok(report) => {
+                if !self.json {
+                    let prefix = if report.is_prefix_kept() { "kept" } else { "not kept" };
+                    note_dim(&format!("{} rounds, the prompt's prefix {prefix}", report.rounds.len()));
+                }
+                if report.is_unfinished {
+                    note_dim("the model goes on calling tools: say something to let it, or raise --rounds");
+                }
+                Exit::Complete
+            }
+            Err(failed) => {
+                if self.json {
+                    json_line(&mut out, &json!({"error": ErrorJson::new(&failed.error)}))?;
+                }
+                if failed.is_cancelled() && interrupted {
+                    Exit::Cancelled
+                } else {
+                    note_error(&with_causes(&failed.error));
+                    Exit::Failed
+                }
+            }
+        };
+        out.flush()?;
+        Ok(exit)
+    }
+}
