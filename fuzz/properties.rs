@@ -6,10 +6,13 @@
 
 #[path = "../tests/common/chunk_property.rs"]
 pub(crate) mod chunk_property;
+#[path = "../tests/common/parse_property.rs"]
+pub(crate) mod parse_property;
 #[path = "../tests/common/reference_sse.rs"]
 pub(crate) mod reference_sse;
 
 pub(crate) use chunk_property::chunk;
+pub(crate) use parse_property::parse;
 use reference_sse::Outcome;
 use tokenwire::{ErrorKind, Limit, SseParser, Stray};
 

@@ -10,7 +10,8 @@ type Property = fn(&[u8]);
 
 #[test]
 fn the_corpus_of_each_target_holds() {
-    let targets: [(&str, Property); 2] = [("chunk", properties::chunk), ("sse", properties::sse)];
+    let targets: [(&str, Property); 3] =
+        [("chunk", properties::chunk), ("parse", properties::parse), ("sse", properties::sse)];
     for (target, property) in targets {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
         let mut files = 0;

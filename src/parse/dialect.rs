@@ -2,6 +2,7 @@
 //! file of the machine that reads its calls.
 
 use std::collections::HashSet;
+use std::fmt;
 
 use super::machine::Machine;
 use super::{bare_json, gemma, harmony, headed, invoke, json, pairs, python, tagged};
@@ -10,7 +11,7 @@ use crate::Error;
 /// How a family of models writes thinking and tool calls.
 ///
 /// Chosen by name ([`Dialect::by_name`]), or from the model's added tokens ([`Dialect::guess`]).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Dialect(&'static Table);
 
 /// A dialect's table.
@@ -214,6 +215,12 @@ impl Dialect {
 
     pub(super) fn table(self) -> &'static Table {
         self.0
+    }
+}
+
+impl fmt::Debug for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Dialect").field(&self.name()).finish()
     }
 }
 

@@ -376,9 +376,13 @@ impl Core {
         };
         let look_alikes = self.marks.look_alikes(text);
         if look_alikes.is_empty() {
-            self.add_token(text, Some(id));
-            if let Some(atom) = self.marks.atom_of(id) {
-                self.add_hidden(atom, text.is_empty());
+            match self.marks.atom_of(id) {
+                None => self.add_token(text, Some(id)),
+                // Its text was left out: what came with it is the text of the tokens behind it.
+                Some(atom) => {
+                    self.add_hidden(atom, id);
+                    self.text.push_str(text);
+                }
             }
             return;
         }
@@ -406,19 +410,16 @@ impl Core {
         self.text.push_str(text);
     }
 
-    /// A marker whose token has come and whose text has not: the last token's place is in it, if that has no
-    /// text of its own.
-    fn add_hidden(&mut self, atom: usize, owns_last: bool) {
+    /// A marker whose token has come and whose text has not.
+    fn add_hidden(&mut self, atom: usize, id: TokenId) {
         let at = self.text.len();
         self.marks.add_real(at, atom, false);
+        self.tokens.push(Token { at, id: Some(id), has_text: true });
         self.text.push_str(self.marks.atom_text(atom));
-        if let (true, Some(token)) = (owns_last, self.tokens.last_mut()) {
-            (token.at, token.has_text) = (at, true);
-        }
     }
 
     /// Of a group's tokens it is known where the first begins and where the markers do. What stands between two
-    /// markers is the text of the first token there; a marker without text stands behind it.
+    /// markers is the text of the first token there that is no marker's; those without text stand in their order.
     fn flush_group(&mut self) {
         let Some(group) = self.group.take() else { return };
         let ends = group.real.iter().map(|(at, atom, n)| (*at, *n, Some(*atom)));
@@ -427,11 +428,10 @@ impl Core {
         for (end, until, marker) in ends {
             let mut text = &group.text[from..end];
             for id in &group.ids[first..until] {
-                self.add_token(text, Some(*id));
-                if let Some(atom) = self.marks.atom_of(*id) {
-                    self.add_hidden(atom, text.is_empty());
+                match self.marks.atom_of(*id) {
+                    Some(atom) => self.add_hidden(atom, *id),
+                    None => self.add_token(std::mem::take(&mut text), Some(*id)),
                 }
-                text = "";
             }
             self.text.push_str(text);
             let Some(atom) = marker else { return };
@@ -625,7 +625,7 @@ impl Core {
         };
         let mut view = self.view(end);
         // A real end of the turn is structure wherever it stands, and a clean end for the call before it.
-        let (limit, turn_end) = self.region_limit(open, no_end_before);
+        let (limit, turn_end) = self.region_limit(open, body, no_end_before);
         if limit < view.text.len() {
             view.text = &view.text[..limit];
             view.end = turn_end.then_some(End::Clean);
@@ -654,12 +654,14 @@ impl Core {
         true
     }
 
-    /// How much of the text a region that began at `open` may see, and whether the turn ends there.
-    fn region_limit(&self, open: usize, from: usize) -> (usize, bool) {
-        let mut limit = open.saturating_add(self.arguments_bytes_max).min(self.text.len());
+    /// How much of the text a region may see, whose opener stands at `open..body`, and whether the turn ends
+    /// there.
+    fn region_limit(&self, open: usize, body: usize, from: usize) -> (usize, bool) {
+        let mut limit = open.saturating_add(self.arguments_bytes_max).max(body).min(self.text.len());
         while !self.text.is_char_boundary(limit) {
             limit -= 1;
         }
+        let limit = self.marks.end_of_real_around(limit);
         let ends = self.dialect.table().ends;
         let turn_end = self.marks.real_from(from).find(|(_, atom)| ends.contains(atom));
         match turn_end {
@@ -673,11 +675,8 @@ impl Core {
     fn add_outcome(&mut self, branch: &mut Branch, until: usize, outcome: Outcome) {
         match outcome {
             Outcome::Content => self.extend_content(branch, until),
-            Outcome::Marker => {
-                if until > self.committed {
-                    self.add_leaf(branch, LeafKind::Marker, until);
-                }
-            }
+            Outcome::Marker | Outcome::Malformed(_) if until <= self.committed => {}
+            Outcome::Marker => self.add_leaf(branch, LeafKind::Marker, until),
             Outcome::Malformed(reason) => self.add_leaf(branch, LeafKind::Malformed { reason }, until),
             Outcome::Call(RawCall { id, name, arguments, raw }) => {
                 let id = id.unwrap_or_else(|| format!("call_{}", self.calls));

@@ -102,6 +102,13 @@ impl Marks {
         self.real[n..].iter().map(|real| (real.at, &*self.atoms[real.atom].0))
     }
 
+    /// The end of the real marker that `at` is inside of, else `at`.
+    pub(super) fn end_of_real_around(&self, at: usize) -> usize {
+        let n = self.real.partition_point(|real| real.at < at);
+        let before = n.checked_sub(1).map(|n| self.real[n].at + self.atoms[self.real[n].atom].0.len());
+        before.map_or(at, |end| end.max(at))
+    }
+
     fn is_without_id(&self, at: usize) -> bool {
         let n = self.without_ids.partition_point(|range| range.end <= at);
         self.without_ids.get(n).is_some_and(|range| range.start <= at)
@@ -274,7 +281,8 @@ impl View<'_> {
 
     /// The next real marker at or after `from`: where ids are known, no string and no value goes beyond it.
     pub(super) fn next_real(&self, from: usize) -> Option<Range<usize>> {
-        self.marks.next_real(from)
+        // One may stand behind the part of the text that a region may see.
+        self.marks.next_real(from).filter(|real| real.start < self.text.len())
     }
 }
 
