@@ -6,7 +6,7 @@ use crate::chunk::{ChunkDecoder, Completion, Flow, Wire, is_error, server_error_
 use crate::config::Limits;
 use crate::error::{Error, ErrorKind, printable};
 use crate::sse::{Item, SseParser, Stray};
-use crate::token::TokenId;
+use crate::token::StreamToken;
 
 /// Decodes the body of one answer, pushed in pieces: [`SseParser`] and [`ChunkDecoder`] joined, and what neither can
 /// see alone.
@@ -20,11 +20,17 @@ use crate::token::TokenId;
 /// The tokens and the result do not depend on how the body was cut into pieces.
 ///
 /// ```
+/// use tokenwire::StreamToken;
+///
 /// let mut body = tokenwire::BodyDecoder::new(tokenwire::Wire::Auto);
 /// let mut text = String::new();
+/// let mut sink = |_choice, token| match token {
+///     StreamToken::Token { text: piece, .. } => text += &piece,
+///     _ => {}
+/// };
 /// for read in ["data: {\"choices\":[{\"text\":\"Hi\",\"finish", "_reason\":\"stop\"}]}\n\nda", "ta: [DONE]\n\n"] {
 ///     body.feed(read.as_bytes());
-///     while body.decode_event(&mut |_choice, piece: String, _id| text += &piece)? == tokenwire::Step::Event {}
+///     while body.decode_event(&mut sink)? == tokenwire::Step::Event {}
 /// }
 /// assert_eq!(body.finish()?.finish.unwrap().as_str(), "stop");
 /// assert_eq!(text, "Hi");
@@ -81,11 +87,13 @@ impl BodyDecoder {
         self
     }
 
-    /// Sets [`event_bytes_max`](Limits::event_bytes_max) and [`error_body_bytes_max`](Limits::error_body_bytes_max).
+    /// Sets [`event_bytes_max`](Limits::event_bytes_max), [`error_body_bytes_max`](Limits::error_body_bytes_max) and
+    /// [`arguments_bytes_max`](Limits::arguments_bytes_max).
     #[must_use]
     pub fn limits(mut self, limits: &Limits) -> Self {
         self.parser = SseParser::with_event_bytes_max(limits.event_bytes_max);
         self.error_body_bytes_max = limits.error_body_bytes_max;
+        self.decoder = self.decoder.arguments_bytes_max(limits.arguments_bytes_max);
         self
     }
 
@@ -123,16 +131,14 @@ impl BodyDecoder {
         self.parser.filled(len);
     }
 
-    /// Decodes the next event, if it is there whole; its tokens go to `sink` as choice, text and id.
+    /// Decodes the next event, if it is there whole; what it holds goes to `sink`, as
+    /// [`ChunkDecoder::decode`] says.
     ///
     /// # Errors
     ///
     /// As [`ChunkDecoder::decode`], and [`Limit::EventBytes`](crate::Limit::EventBytes). The stream is over; what
     /// was handed out stays valid, nothing more is handed out, and every later call is an error too.
-    pub fn decode_event(
-        &mut self,
-        sink: &mut impl FnMut(u32, String, Option<TokenId>),
-    ) -> Result<Step, Error> {
+    pub fn decode_event(&mut self, sink: &mut impl FnMut(u32, StreamToken)) -> Result<Step, Error> {
         if let Kind::Other(body) = &self.kind {
             let full = body.len() == self.error_body_bytes_max;
             return if full { Err(self.not_an_event_stream(None)) } else { Ok(Step::More) };
@@ -145,7 +151,7 @@ impl BodyDecoder {
         step
     }
 
-    fn next_step(&mut self, sink: &mut impl FnMut(u32, String, Option<TokenId>)) -> Result<Step, Error> {
+    fn next_step(&mut self, sink: &mut impl FnMut(u32, StreamToken)) -> Result<Step, Error> {
         loop {
             match self.parser.next_item()? {
                 Item::More => return Ok(Step::More),
@@ -180,8 +186,11 @@ impl BodyDecoder {
             check_stray(stray)?;
         }
         if let Some(data) = unended.filter(|data| data.trim() == "[DONE]") {
-            // The terminator has no token, so that nothing goes to this sink.
-            let _ = self.decoder.decode("message", &data, &mut |_, _, _| {})?;
+            let mut is_cut = false;
+            let _ = self.decoder.decode("message", &data, &mut |_, _| is_cut = true)?;
+            if is_cut {
+                return Err(Error::new(ErrorKind::Incomplete, "the stream ended inside a tool call"));
+            }
         }
         self.decoder.finish()
     }
@@ -249,7 +258,10 @@ mod tests {
                 assert!(kept.len() <= limits.error_body_bytes_max);
             }
             while let Ok(Step::Event) = {
-                result = body.decode_event(&mut |_, piece: String, _| text += &piece);
+                result = body.decode_event(&mut |_, token| {
+                    let StreamToken::Token { text: piece, .. } = token else { panic!("{token:?}") };
+                    text += &piece;
+                });
                 &result
             } {}
             if !matches!(result, Ok(Step::More)) {
@@ -261,7 +273,7 @@ mod tests {
                 "data: {\"choices\":[{\"text\":\"x\",\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
             body.feed(more.as_bytes());
             for _ in 0..4 {
-                let again = body.decode_event(&mut |_, _, _| panic!("a token after the error"));
+                let again = body.decode_event(&mut |_, _| panic!("a token after the error"));
                 assert!(again.is_err(), "{again:?} after {result:?}");
             }
             assert!(body.finish().is_err(), "complete after {result:?}");

@@ -152,12 +152,14 @@ pub enum Limit {
     TokenIds,
     /// A prompt, in tokens.
     ContextTokens,
+    /// Pieces of tool calls in one chunk, [`TOOL_CALLS_MAX`](crate::TOOL_CALLS_MAX).
+    ToolCalls,
 }
 
 impl Limit {
     /// The stable name: `event_bytes_max`, `response_head_bytes_max`, `response_headers_max`,
     /// `body_bytes_max`, `streams_max`, `waiting_streams_max`, `turn_bytes_max`, `nesting_max`, `choices_max`, `token_ids_max`,
-    /// `context_tokens_max`.
+    /// `tool_calls_max`, `context_tokens_max`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -172,6 +174,7 @@ impl Limit {
             Self::Choices => "choices_max",
             Self::TokenIds => "token_ids_max",
             Self::ContextTokens => "context_tokens_max",
+            Self::ToolCalls => "tool_calls_max",
         }
     }
 }

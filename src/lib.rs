@@ -146,7 +146,9 @@ mod turn;
 
 pub use ast::{Branch, Leaf, LeafKind, Malformed, Role, ToolCall};
 pub use body::{BodyDecoder, Step};
-pub use chunk::{CHOICES_MAX, ChunkDecoder, Completion, Flow, NESTING_MAX, Server, TOKEN_IDS_MAX, Wire};
+pub use chunk::{
+    CHOICES_MAX, ChunkDecoder, Completion, Flow, NESTING_MAX, Server, TOKEN_IDS_MAX, TOOL_CALLS_MAX, Wire,
+};
 pub use client::{ApiClient, ApiClientBuilder};
 pub use config::{ApiKey, Limits, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX, Timeouts, WhenFull};
 pub use diagnostics::{SAVED_REQUEST_BYTES_MAX, SavedFailure, SavedRequest};

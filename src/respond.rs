@@ -64,6 +64,9 @@ impl ResponseParser {
     /// the channel of complete calls and the handle of the end. The channel is disconnected when the turn has
     /// ended; read it until then and join.
     ///
+    /// What a chat endpoint has told apart itself (reasoning, calls) becomes a leaf of its kind as it comes; give such a
+    /// stream [`Dialect::CHAT`](crate::Dialect::CHAT), so that no marker is looked for in its content.
+    ///
     /// The lock is held for each token while it is parsed, and never while the thread waits, so that a user
     /// interface can draw the tree as it grows. The calls need no bound of their own: they are part of the turn's text,
     /// which is bounded by [`Limits::turn_bytes_max`](crate::Limits::turn_bytes_max).
@@ -159,21 +162,24 @@ impl<T: Tree> Run<T> {
                 recv(self.tokens) -> item => item.ok(),
                 recv(self.stopped) -> _ => None,
             };
+            let size = item.as_ref().map_or(0, StreamToken::text_bytes);
+            if self.core.bytes().saturating_add(size) > self.turn_bytes_max {
+                break Err(Error::limit(Limit::TurnBytes, self.turn_bytes_max as u64));
+            }
             match item {
-                Some(StreamToken::Token { text, id }) => {
-                    if self.core.bytes().saturating_add(text.len()) > self.turn_bytes_max {
-                        break Err(Error::limit(Limit::TurnBytes, self.turn_bytes_max as u64));
+                Some(StreamToken::Done { usage, finish }) => break Ok((usage, finish)),
+                Some(StreamToken::Error(error)) => break Err(error),
+                None => break Err(Error::cancelled()),
+                Some(item) => {
+                    if let StreamToken::Token { text, id } | StreamToken::Reasoning { text, id } = &item {
+                        on_token(text, *id);
                     }
-                    on_token(&text, id);
                     let calls = match lock(&self.tree).open_turn() {
-                        Some(branch) => self.core.push(branch, &text, id),
+                        Some(branch) => self.core.push_item(branch, &item),
                         None => break Err(no_turn()),
                     };
                     self.hand_out(calls);
                 }
-                Some(StreamToken::Done { usage, finish }) => break Ok((usage, finish)),
-                Some(StreamToken::Error(error)) => break Err(error),
-                None => break Err(Error::cancelled()),
             }
         };
         let clean = end.as_ref().is_ok_and(|(_, finish)| is_clean(finish.as_ref()));

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{Error, Malformed, PendingToolCall};
 
 /// A token's number in the model's vocabulary, as the server counts.
 pub type TokenId = u32;
@@ -22,6 +22,27 @@ pub enum StreamToken {
         /// The server's id; `None` where it sent none. Never guessed.
         id: Option<TokenId>,
     },
+    /// A piece of reasoning that the server told apart itself, on its chat endpoint. Text and id as in
+    /// [`Token`](Self::Token).
+    Reasoning {
+        /// Text; empty for ids that came beside the text of another item.
+        text: String,
+        /// The server's id; `None` where it sent none.
+        id: Option<TokenId>,
+    },
+    /// A tool call that the server told apart itself, on its chat endpoint, put together from its pieces. It comes when it
+    /// is complete: when the next call begins, at the finish reason, or at the terminator. The ids it was made
+    /// of, if the server sends them, came before as tokens without text.
+    ToolCall(Box<PendingToolCall>),
+    /// What began as a tool call of a chat endpoint and is none that can be run: its arguments are no JSON object, the
+    /// answer was cut off inside it, it has no name, or it is larger than
+    /// [`Limits::arguments_bytes_max`](crate::Limits::arguments_bytes_max). Of one that is too large, more may follow.
+    MalformedCall {
+        /// The name, if there is one, and the arguments as they were written.
+        text: String,
+        /// Why it cannot be run.
+        reason: Malformed,
+    },
     /// The answer is complete: a finish reason or the terminator was seen.
     #[non_exhaustive]
     Done {
@@ -32,6 +53,19 @@ pub enum StreamToken {
     },
     /// The stream failed. All tokens received before are in the channel before this.
     Error(Error),
+}
+
+impl StreamToken {
+    /// The text that it holds in memory, in bytes.
+    pub(crate) fn text_bytes(&self) -> usize {
+        match self {
+            Self::Token { text, .. } | Self::Reasoning { text, .. } | Self::MalformedCall { text, .. } => {
+                text.len()
+            }
+            Self::ToolCall(call) => call.id.len() + call.name.len() + call.raw.len(),
+            Self::Done { .. } | Self::Error(_) => 0,
+        }
+    }
 }
 
 /// The server's count of tokens for one request.

@@ -4,10 +4,10 @@
 mod common;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokenwire::{
-    CHOICES_MAX, ChunkDecoder, ErrorKind, Flow, IdsExact, Inexact, Limit, NESTING_MAX, TOKEN_IDS_MAX,
-    TokenId, Wire,
+    CHOICES_MAX, ChunkDecoder, ErrorKind, Flow, IdsExact, Inexact, Limit, NESTING_MAX, StreamToken,
+    TOKEN_IDS_MAX, TOOL_CALLS_MAX, Wire,
 };
 
 /// One line of a vector file.
@@ -23,7 +23,8 @@ struct Case {
     choices_max: u32,
     /// The data of events: text as it is, anything else as JSON; `{"event","data"}` names the type too.
     events: Vec<Value>,
-    /// `[text, id]`, or `[choice, text, id]`.
+    /// `[text, id]`, or `[choice, text, id]`; of chat `{"reasoning": [text, id]}`, `{"call": [id, name, arguments,
+    /// at_token]}`, `{"malformed": [text, reason]}`.
     tokens: Vec<Value>,
     /// Subset of: finish, usage, ids_exact, ended, skipped, server, request_id; or error with kind, status,
     /// message, server_kind, code, param.
@@ -41,7 +42,7 @@ fn one() -> u32 {
 fn run(case: &Case) -> (Vec<Value>, Value) {
     let wire: Wire = case.wire.parse().unwrap();
     let mut decoder = ChunkDecoder::new(wire).choices_max(case.choices_max);
-    let mut tokens: Vec<(u32, String, Option<TokenId>)> = Vec::new();
+    let mut tokens: Vec<(u32, StreamToken)> = Vec::new();
     let mut result = Ok(Flow::More);
     for event in &case.events {
         // Whatever follows an end or an error is fed too: it must not matter.
@@ -52,14 +53,14 @@ fn run(case: &Case) -> (Vec<Value>, Value) {
             None => ("message", event),
         };
         let data = data.as_str().map_or_else(|| data.to_string(), str::to_owned);
-        let next = decoder.decode(name, &data, &mut |choice, text, id| tokens.push((choice, text, id)));
+        let next = decoder.decode(name, &data, &mut |choice, item| tokens.push((choice, item)));
         if matches!(result, Ok(Flow::More)) {
             result = next;
         }
     }
     let ended = matches!(result, Ok(Flow::Ended));
     let end = match result.and_then(|_| decoder.finish()) {
-        Ok(completion) => serde_json::json!({
+        Ok(completion) => json!({
             "finish": completion.finish.map(|finish| finish.as_str().to_owned()),
             "usage": completion.usage,
             "ids_exact": shown(completion.ids_exact),
@@ -72,7 +73,7 @@ fn run(case: &Case) -> (Vec<Value>, Value) {
         }),
         Err(error) => {
             let server = error.server_error();
-            serde_json::json!({"error": {
+            json!({"error": {
                 "kind": error.kind().as_str(),
                 "status": error.status(),
                 "message": server.map_or(error.to_string(), |server| server.message.clone()),
@@ -84,9 +85,13 @@ fn run(case: &Case) -> (Vec<Value>, Value) {
     };
     let tokens = tokens
         .into_iter()
-        .map(|(choice, text, id)| match case.choices_max {
-            1 => serde_json::json!([text, id]),
-            _ => serde_json::json!([choice, text, id]),
+        .map(|(choice, item)| match item {
+            StreamToken::Token { text, id } if case.choices_max == 1 => json!([text, id]),
+            StreamToken::Token { text, id } => json!([choice, text, id]),
+            StreamToken::Reasoning { text, id } => json!({"reasoning": [text, id]}),
+            StreamToken::ToolCall(call) => json!({"call": [call.id, call.name, call.raw, call.at_token]}),
+            StreamToken::MalformedCall { text, reason } => json!({"malformed": [text, reason]}),
+            other => panic!("{other:?}"),
         })
         .collect();
     (tokens, end)
@@ -173,15 +178,19 @@ fn each_limit_of_a_chunk_is_named() {
     let choices = |n: usize| format!("{{\"choices\":[{}{{}}]}}", "{},".repeat(n - 1));
     let ids = |n: usize| format!("{{\"choices\":[{{\"token_ids\":[{}7]}}]}}", "7,".repeat(n - 1));
     let native = |n: usize| format!("{{\"content\":\"\",\"tokens\":[{}7]}}", "7,".repeat(n - 1));
+    let calls = |n: usize| {
+        format!("{{\"choices\":[{{\"delta\":{{\"tool_calls\":[{}{{}}]}}}}]}}", "{},".repeat(n - 1))
+    };
     let error = |n: usize| lists(n).replace("{\"x\"", "{\"error\":{\"message\":\"no\"},\"x\"");
     type Data<'a> = &'a dyn Fn(usize) -> String;
-    let cases: [(&str, Data<'_>, usize, Result<(), ErrorKind>); 7] = [
+    let cases: [(&str, Data<'_>, usize, Result<(), ErrorKind>); 8] = [
         ("lists in a field of no meaning", &lists, NESTING_MAX, Err(ErrorKind::Limit(Limit::Nesting))),
         ("lists in a field that is read", &in_known, NESTING_MAX, Err(ErrorKind::Limit(Limit::Nesting))),
         ("brackets in text", &in_text, NESTING_MAX, Ok(())),
         ("choices", &choices, CHOICES_MAX as usize, Err(ErrorKind::Limit(Limit::Choices))),
         ("ids", &ids, TOKEN_IDS_MAX, Err(ErrorKind::Limit(Limit::TokenIds))),
         ("ids of llama.cpp", &native, TOKEN_IDS_MAX, Err(ErrorKind::Limit(Limit::TokenIds))),
+        ("pieces of calls", &calls, TOOL_CALLS_MAX, Err(ErrorKind::Limit(Limit::ToolCalls))),
         // The server's error says more than a limit of ours.
         ("lists beside an error", &error, NESTING_MAX, Err(ErrorKind::Server)),
     ];
@@ -191,7 +200,7 @@ fn each_limit_of_a_chunk_is_named() {
         {
             let mut decoder = ChunkDecoder::new(Wire::Auto).choices_max(CHOICES_MAX);
             let mut tokens = 0;
-            let result = decoder.decode("message", &data(n), &mut |_, _, _| tokens += 1);
+            let result = decoder.decode("message", &data(n), &mut |_, _| tokens += 1);
             assert_eq!(result.as_ref().map(|_| ()).map_err(|error| error.kind()), expected, "{name}: {n}");
             if let Err(ErrorKind::Limit(limit)) = expected {
                 let said = result.unwrap_err().to_string();

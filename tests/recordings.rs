@@ -4,11 +4,15 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use common::data;
 use common::wire::{Decoded, Response, decode};
 use serde_json::Value;
-use tokenwire::{ChunkDecoder, ErrorKind, IdsExact, Inexact, Server, TokenId, Wire};
+use tokenwire::{
+    Branch, ChunkDecoder, Dialect, ErrorKind, IdsExact, Inexact, LeafKind, ResponseParser, Role, Server,
+    TokenId, Wire,
+};
 
 fn decoder(wire: Wire) -> ChunkDecoder {
     ChunkDecoder::new(wire).choices_max(4)
@@ -293,9 +297,101 @@ fn check_llama_cpp(name: &str, decoded: &Decoded, (ids, finish, exact): (&[Token
         }
         Err(error) => {
             assert_eq!((error.kind(), finish), (ErrorKind::Incomplete, "-"), "{name}: {error}");
-            assert!(!decoded.tokens.is_empty(), "{name}: the tokens before the end stay");
+            assert!(!decoded.items.is_empty(), "{name}: the tokens before the end stay");
         }
     }
+}
+
+/// What the deltas of a chat's first choice say, read the slow way: reasoning, content, calls (name, arguments), ids.
+type Said = (String, String, Vec<(String, Value)>, Vec<TokenId>);
+
+fn said_by_eye(body: &[u8]) -> Said {
+    let mut said = Said::default();
+    let mut calls: BTreeMap<u64, (String, String)> = BTreeMap::new();
+    let mut is_cut = false;
+    let text = std::str::from_utf8(body).unwrap();
+    for data in text.lines().filter_map(|line| line.strip_prefix("data: ")) {
+        let Ok(chunk) = serde_json::from_str::<Value>(data) else { continue };
+        let choices = chunk["choices"].as_array().into_iter().flatten();
+        for choice in choices.filter(|choice| choice["index"] == 0) {
+            let delta = &choice["delta"];
+            said.0 += delta["reasoning"].as_str().unwrap_or_default();
+            said.1 += delta["content"].as_str().unwrap_or_default();
+            for piece in delta["tool_calls"].as_array().into_iter().flatten() {
+                let call = calls.entry(piece["index"].as_u64().unwrap()).or_default();
+                call.0 += piece["function"]["name"].as_str().unwrap_or_default();
+                call.1 += piece["function"]["arguments"].as_str().unwrap_or_default();
+            }
+            let ids = choice["token_ids"].as_array().into_iter().flatten();
+            let logprobs = choice["logprobs"]["content"].as_array().into_iter().flatten();
+            let ids = ids.chain(logprobs.map(|entry| &entry["id"])).filter_map(Value::as_u64);
+            said.3.extend(ids.map(|id| id as TokenId));
+            is_cut |= choice["finish_reason"] == "length";
+        }
+    }
+    for (name, arguments) in calls.into_values() {
+        match serde_json::from_str(&arguments) {
+            Ok(arguments) => said.2.push((name, arguments)),
+            Err(_) => assert!(is_cut, "{name}({arguments})"),
+        }
+    }
+    said
+}
+
+#[test]
+fn chats_come_as_their_deltas_say_and_make_that_tree() {
+    let (mut streams, mut with_calls, mut malformed) = (0, 0, 0);
+    for (server, end) in [("vllm", ".response.http"), ("llama.cpp", ".raw")] {
+        for file in std::fs::read_dir(data(server)).unwrap() {
+            let path = file.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            let chats = ["chat", "interval3-chat", "abort-chat", "sglrouter-chat"];
+            if !name.ends_with(end) || !chats.iter().any(|chat| name.starts_with(chat)) {
+                continue;
+            }
+            let response = Response::read(&path);
+            if !response.is_event_stream() {
+                continue;
+            }
+            streams += 1;
+            let said = said_by_eye(&response.body);
+            let decoded = decode(&response.body, &[], decoder(Wire::Chat));
+            let (sender, tokens) = crossbeam_channel::unbounded();
+            let items = decoded.items.into_iter().filter(|(choice, _)| *choice == 0);
+            items.for_each(|(_, item)| sender.send(item).unwrap());
+            drop(sender);
+            let tree = Arc::new(Mutex::new(Branch::new(Role::Assistant)));
+            let (calls, handle) = ResponseParser::new(Dialect::CHAT).run(tokens, tree.clone());
+            // The channel ends without its `Done`, which a decoder does not make.
+            assert!(handle.join().unwrap_err().is_cancelled());
+            let branch = tree.lock().unwrap();
+            let text = |kind: &LeafKind| -> String {
+                branch
+                    .leaves
+                    .iter()
+                    .filter(|leaf| leaf.kind == *kind)
+                    .map(|leaf| leaf.text.as_str())
+                    .collect()
+            };
+            let calls: Vec<_> = calls.iter().map(|call| (call.name, call.arguments)).collect();
+            let in_tree: Vec<_> =
+                branch.tool_calls().map(|call| (call.name.clone(), call.arguments.clone())).collect();
+            assert_eq!(calls, in_tree, "{name}");
+            let ids = branch.ids().collect();
+            assert_eq!((text(&LeafKind::Thinking), text(&LeafKind::Content), calls, ids), said, "{name}");
+            if !said.3.is_empty() && !name.contains("logprobs") {
+                assert_eq!(branch.ids_missing(), 0, "{name}");
+                // The opener of a second call comes before that call is known to begin.
+                let first_call = branch.leaves.iter().find(|leaf| leaf.tool_call().is_some());
+                first_call
+                    .into_iter()
+                    .for_each(|leaf| assert!(leaf.ids.contains(&151_657), "{name}: with its opener"));
+            }
+            with_calls += usize::from(!said.2.is_empty());
+            malformed += branch.leaves.iter().filter(|leaf| leaf.kind.as_str() == "malformed").count();
+        }
+    }
+    assert!(streams >= 20 && with_calls >= 4 && malformed == 1, "{streams} {with_calls} {malformed}");
 }
 
 #[test]

@@ -2,11 +2,10 @@
 
 use super::json::{Choice, Shape, Verbose};
 use super::{Piece, ids_of, mismatch, token_text};
-use crate::Error;
+use crate::{Error, Limit};
 
-/// The text is the delta's reasoning and then its content, joined: the two are not told apart here (a later
-/// stage does that by the ids of the marks). `reasoning` and `reasoning_content` are two names for the same
-/// text. Pieces of tool calls bring ids, but no text. The ids stand where completions have them.
+/// Reasoning, content and tool calls stand apart in the delta; `reasoning` and `reasoning_content` are two names
+/// for the same text. The ids stand where completions have them.
 pub(super) fn read<'a>(mut choice: Choice<'a>, verbose: Verbose<'a>) -> Result<Piece<'a>, Error> {
     if choice.delta.shape == Shape::Odd {
         return Err(Error::protocol("a chunk's delta is no object"));
@@ -16,23 +15,23 @@ pub(super) fn read<'a>(mut choice: Choice<'a>, verbose: Verbose<'a>) -> Result<P
     }
     let counted = verbose.tokens_predicted.count();
     let ids = ids_of(&mut choice, verbose)?;
-    let mut text = token_text(choice.delta.reasoning)?;
-    if text.is_empty() {
-        text = token_text(choice.delta.reasoning_content)?;
+    let mut reasoning = token_text(choice.delta.reasoning)?;
+    if reasoning.is_empty() {
+        reasoning = token_text(choice.delta.reasoning_content)?;
     }
-    let content = token_text(choice.delta.content)?;
-    if text.is_empty() {
-        text = content;
-    } else {
-        // Appending to borrowed text copies it: only where both are in one chunk.
-        text += content;
+    let calls = choice.delta.tool_calls;
+    match calls.shape {
+        Shape::Odd => return Err(Error::protocol("the tool calls of a chunk are no list")),
+        Shape::Long => return Err(Error::limit(Limit::ToolCalls, super::TOOL_CALLS_MAX as u64)),
+        Shape::Missing | Shape::Null | Shape::Given => {}
     }
     Ok(Piece {
-        text,
-        ids,
         index: choice.index,
+        reasoning,
+        text: token_text(choice.delta.content)?,
+        calls,
+        ids,
         finish: choice.finish_reason,
         counted,
-        said_more: choice.delta.tool_calls.is_given(),
     })
 }

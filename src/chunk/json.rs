@@ -11,9 +11,11 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
 
-use super::{CHOICES_MAX, TOKEN_IDS_MAX};
+use super::{CHOICES_MAX, TOKEN_IDS_MAX, TOOL_CALLS_MAX};
 use crate::{TokenId, Usage};
 
 /// Makes a struct of the fields in the table and reads it: unknown keys are skipped, the last of equal keys
@@ -109,6 +111,14 @@ object! {
         stop_type: Scalar<'a> = "stop_type",
         tokens_predicted: Scalar<'a> = "tokens_predicted",
         tokens_evaluated: Scalar<'a> = "tokens_evaluated",
+        // SGLang: its native endpoint
+        text: Scalar<'a> = "text",
+        output_ids: Ids = "output_ids",
+        meta: Meta<'a> = "meta_info",
+        // TGI
+        token: TgiToken<'a> = "token",
+        generated_text: Scalar<'a> = "generated_text",
+        details: TgiDetails<'a> = "details",
     }
 }
 
@@ -128,6 +138,9 @@ object! {
         token_ids: Ids = "token_ids",
         logprobs: Logprobs<'a> = "logprobs",
         finish_reason: Scalar<'a> = "finish_reason",
+        // Of no meaning here, but SGLang and TensorRT-LLM alone have them.
+        matched_stop: Mark = "matched_stop",
+        avg_decoded: Mark = "avg_decoded_tokens_per_iter",
     }
 }
 
@@ -137,7 +150,54 @@ object! {
         content: Scalar<'a> = "content",
         reasoning: Scalar<'a> = "reasoning",
         reasoning_content: Scalar<'a> = "reasoning_content",
-        tool_calls: Scalar<'a> = "tool_calls",
+        tool_calls: List<CallDelta<'a>, TOOL_CALLS_MAX> = "tool_calls",
+    }
+}
+
+object! {
+    /// A piece of a tool call.
+    CallDelta {
+        index: Scalar<'a> = "index",
+        id: Scalar<'a> = "id",
+        function: FunctionDelta<'a> = "function",
+    }
+}
+
+object! {
+    FunctionDelta {
+        name: Scalar<'a> = "name",
+        arguments: Written<'a> = "arguments",
+    }
+}
+
+object! {
+    /// SGLang's native endpoint: what is said beside text and ids.
+    Meta {
+        id: Scalar<'a> = "id",
+        finish_reason: MetaFinish<'a> = "finish_reason",
+        prompt_tokens: Scalar<'a> = "prompt_tokens",
+        completion_tokens: Scalar<'a> = "completion_tokens",
+        cached_tokens: Scalar<'a> = "cached_tokens",
+    }
+}
+
+object! { MetaFinish { kind: Scalar<'a> = "type", } }
+
+object! {
+    /// TGI's token.
+    TgiToken {
+        id: Id = "id",
+        text: Scalar<'a> = "text",
+        special: Scalar<'a> = "special",
+    }
+}
+
+object! {
+    /// In TGI's last event, if the request asked for details.
+    TgiDetails {
+        finish_reason: Scalar<'a> = "finish_reason",
+        generated_tokens: Scalar<'a> = "generated_tokens",
+        input_length: Scalar<'a> = "input_length",
     }
 }
 
@@ -305,6 +365,57 @@ impl<'de: 'a, 'a> Visitor<'de> for ScalarVisitor<'a> {
     }
 }
 
+// --- arguments ---
+
+/// The arguments of a call as they were written: text that is JSON, or, from some servers, the JSON itself.
+#[derive(Debug, Default)]
+pub(super) struct Written<'a>(pub(super) Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Written<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(WrittenVisitor(PhantomData))
+    }
+}
+
+struct WrittenVisitor<'a>(PhantomData<&'a ()>);
+
+impl<'de: 'a, 'a> Visitor<'de> for WrittenVisitor<'a> {
+    type Value = Written<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON")
+    }
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Written::default())
+    }
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(Written(value.to_string().into()))
+    }
+    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(Written(value.to_string().into()))
+    }
+    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(Written(value.to_string().into()))
+    }
+    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+        Ok(Written(value.to_string().into()))
+    }
+    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Self::Value, E> {
+        Ok(Written(Cow::Borrowed(value)))
+    }
+    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
+        Ok(Written(Cow::Owned(value.to_owned())))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        let value = Value::deserialize(SeqAccessDeserializer::new(seq))?;
+        Ok(Written(value.to_string().into()))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        let value = Value::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Written(value.to_string().into()))
+    }
+}
+
 // --- lists ---
 
 /// A list whose first item needs no allocation, of at most `MAX` items.
@@ -314,6 +425,9 @@ pub(super) struct List<T, const MAX: usize> {
     first: Option<T>,
     rest: Vec<T>,
 }
+
+/// Something that is only looked at for being there.
+pub(super) type Mark = List<Id, 1>;
 
 /// Token ids.
 pub(super) type Ids = List<Id, TOKEN_IDS_MAX>;
@@ -336,6 +450,12 @@ impl<T, const MAX: usize> List<T, MAX> {
     pub(super) fn map<U>(self, each: impl FnMut(T) -> U + Copy) -> List<U, MAX> {
         let rest = self.rest.into_iter().map(each).collect();
         List { shape: self.shape, first: self.first.map(each), rest }
+    }
+
+    /// A list of these.
+    pub(super) fn of(items: impl IntoIterator<Item = T>) -> Self {
+        let mut items = items.into_iter();
+        Self { shape: Shape::Given, first: items.next(), rest: items.collect() }
     }
 
     pub(super) fn into_items(self) -> impl Iterator<Item = T> {

@@ -1,7 +1,7 @@
 //! llama.cpp's native `/completion`.
 
 use super::json::{Chunk, Scalar};
-use super::{Piece, good_ids, mismatch, token_text};
+use super::{Piece, good_ids, token_text};
 use crate::{Error, Usage};
 
 /// The text is `content`, the ids are `tokens`, and the last event has `"stop": true`; a request with
@@ -9,9 +9,6 @@ use crate::{Error, Usage};
 ///
 /// Of a character of several tokens only the last id is sent: `tokens_predicted` shows it.
 pub(super) fn read<'a>(chunk: &mut Chunk<'a>) -> Result<(Piece<'a>, bool), Error> {
-    if chunk.choices.first().is_some() {
-        return Err(mismatch("llamacpp", "openai"));
-    }
     let stop_type = chunk.stop_type.text().unwrap_or("none");
     let ended = matches!(chunk.stop, Scalar::Bool(true)) || stop_type != "none";
     let finish = match stop_type {
@@ -28,7 +25,7 @@ pub(super) fn read<'a>(chunk: &mut Chunk<'a>) -> Result<(Piece<'a>, bool), Error
         index: std::mem::take(&mut chunk.index),
         finish,
         counted: chunk.tokens_predicted.count(),
-        said_more: false,
+        ..Piece::default()
     };
     Ok((piece, ended))
 }

@@ -11,22 +11,29 @@
 //! A wire's file says where in a chunk its text, ids and finish reason stand, and nothing else. To add one:
 //! a variant of [`Wire`], a file with `read`, a line in `read_chunk` and one in `told_by`.
 
+mod calls;
 mod chat;
 mod json;
 mod llamacpp;
 mod openai;
 mod server_error;
+mod sglang;
 mod tally;
+mod tgi;
 mod vllm_generate;
 mod wire;
 
 use std::borrow::Cow;
 
-use self::json::{Choice, Chunk, Id, Ids, Scalar, Shape, Verbose};
+use self::calls::Calls;
+use self::json::{CallDelta, Choice, Chunk, Id, Ids, List, Scalar, Shape, Verbose};
 use self::tally::{ChoiceTally, Total};
-use self::wire::{is_native, server_of, told_by};
+use self::wire::{bare_wire, is_native, server_of, told_by};
 use crate::error::printable;
-use crate::{Error, ErrorKind, FinishReason, IdsExact, Limit, ServerError, TokenId, Usage};
+use crate::parse::is_clean;
+use crate::{
+    Error, ErrorKind, FinishReason, IdsExact, Limit, Limits, ServerError, StreamToken, TokenId, Usage,
+};
 
 pub(crate) use self::server_error::server_error_from_body;
 pub use self::wire::{Server, Wire};
@@ -42,6 +49,9 @@ pub const NESTING_MAX: usize = 128;
 /// The most token ids in one list of a chunk; more are [`Limit::TokenIds`]. Servers send a few;
 /// one that holds ids back sends its whole answer at once.
 pub const TOKEN_IDS_MAX: usize = 1 << 20;
+
+/// The most pieces of tool calls in one chunk; more are [`Limit::ToolCalls`]. Servers send one.
+pub const TOOL_CALLS_MAX: usize = 128;
 
 /// The longest request id of a server that is kept, in bytes; a longer one is not kept at all.
 const REQUEST_ID_BYTES_MAX: usize = 256;
@@ -75,19 +85,24 @@ pub struct Completion {
 /// Decodes the events of one answer.
 ///
 /// Feed it each event's type and data; when it says [`Flow::Ended`], or when the bytes have ended, ask
-/// [`finish`](Self::finish) whether the answer is complete. It holds counters only: memory does not grow with
-/// the length of the answer. A chunk costs time in proportion to its length.
+/// [`finish`](Self::finish) whether the answer is complete. A chunk costs time in proportion to its length. It holds
+/// counters, so that memory does not grow with the length of the answer, with two exceptions: the tool call of a chat
+/// stream that is being put together, up to [`arguments_bytes_max`](Self::arguments_bytes_max), and, for SGLang's native
+/// endpoint, text and ids up to here, which each of its events repeats.
 ///
 /// Ids and text do not go in step. Where a chunk has several ids and one text, the text goes with the first
 /// of them; a chunk with neither hands out nothing. A chunk with a bad id hands out nothing and ends the
 /// stream.
 ///
 /// ```
-/// use tokenwire::{ChunkDecoder, Flow, Wire};
+/// use tokenwire::{ChunkDecoder, Flow, StreamToken, Wire};
 ///
 /// let mut tokens = Vec::new();
 /// let mut decoder = ChunkDecoder::new(Wire::Auto);
-/// let mut sink = |_choice, text, id| tokens.push((text, id));
+/// let mut sink = |_choice, token| match token {
+///     StreamToken::Token { text, id } => tokens.push((text, id)),
+///     other => unreachable!("only chat has {other:?}"),
+/// };
 /// let chunk = r#"{"choices":[{"index":0,"text":" Paris","token_ids":[12095,13],"finish_reason":"stop"}]}"#;
 /// assert_eq!(decoder.decode("message", chunk, &mut sink)?, Flow::More);
 /// assert_eq!(decoder.decode("message", "[DONE]", &mut sink)?, Flow::Ended);
@@ -106,11 +121,11 @@ pub struct ChunkDecoder {
     server: Option<Server>,
     request_id: Option<Box<str>>,
     choices_max: u32,
+    arguments_bytes_max: usize,
     /// By index; grown to the highest index seen, which is under `choices_max`.
     choices: Vec<ChoiceTally>,
     /// The usage of the whole request.
     usage: Option<Usage>,
-    tokens: u64,
     skipped: u64,
     first_skipped: Option<Box<str>>,
     state: State,
@@ -126,16 +141,17 @@ enum State {
 }
 
 /// What one chunk says of one choice, the same for every wire.
+#[derive(Default)]
 struct Piece<'a> {
     index: Scalar<'a>,
+    reasoning: Cow<'a, str>,
     text: Cow<'a, str>,
+    calls: List<CallDelta<'a>, TOOL_CALLS_MAX>,
     /// Checked; `None` where the chunk has no place for ids.
     ids: Option<Ids>,
     finish: Scalar<'a>,
     /// The server's running count of the choice's tokens.
     counted: Option<u32>,
-    /// Something was generated that is not in `text`: a piece of a tool call.
-    said_more: bool,
 }
 
 impl ChunkDecoder {
@@ -148,9 +164,9 @@ impl ChunkDecoder {
             server: None,
             request_id: None,
             choices_max: 1,
+            arguments_bytes_max: Limits::default().arguments_bytes_max,
             choices: Vec::new(),
             usage: None,
-            tokens: 0,
             skipped: 0,
             first_skipped: None,
             state: State::Open,
@@ -165,8 +181,18 @@ impl ChunkDecoder {
         self
     }
 
+    /// The largest tool call of a chat stream that is put together, in bytes; a larger one is malformed. Default
+    /// [`Limits::arguments_bytes_max`]'s.
+    #[must_use]
+    pub fn arguments_bytes_max(mut self, n: usize) -> Self {
+        self.arguments_bytes_max = n;
+        self
+    }
+
     /// Decodes one event: `event` is its type (`message` where the stream names none), `data` its data.
-    /// Tokens go to `sink` as choice, text and id.
+    /// What it holds goes to `sink`, with its choice: [`Token`](StreamToken::Token), and from chat streams also
+    /// [`Reasoning`](StreamToken::Reasoning), [`ToolCall`](StreamToken::ToolCall) and
+    /// [`MalformedCall`](StreamToken::MalformedCall).
     ///
     /// Data that is no JSON object is counted ([`skipped`](Self::skipped)) and otherwise ignored; the
     /// beginning of the first is kept ([`first_skipped`](Self::first_skipped)). Null, keys that are not known and chunks without choices are fine. Where a key
@@ -179,12 +205,12 @@ impl ChunkDecoder {
     /// follows. [`Protocol`](ErrorKind::Protocol) for an id or index out of range, a field of a type that
     /// cannot hold tokens, or a chunk of another wire than the one this decoder was made for.
     /// [`Limit`](ErrorKind::Limit) for JSON of more than [`NESTING_MAX`] levels, more than [`CHOICES_MAX`] choices or more
-    /// than [`TOKEN_IDS_MAX`] ids in one chunk.
+    /// than [`TOKEN_IDS_MAX`] ids or [`TOOL_CALLS_MAX`] pieces of tool calls in one chunk.
     pub fn decode(
         &mut self,
         event: &str,
         data: &str,
-        sink: &mut impl FnMut(u32, String, Option<TokenId>),
+        sink: &mut impl FnMut(u32, StreamToken),
     ) -> Result<Flow, Error> {
         match self.state {
             State::Ended => return Ok(Flow::Ended),
@@ -210,7 +236,7 @@ impl ChunkDecoder {
     pub fn finish(&mut self) -> Result<Completion, Error> {
         self.check_not_failed()?;
         if !self.is_complete() {
-            let message = if self.tokens == 0 {
+            let message = if self.tokens() == 0 {
                 "the stream ended before it began: no token, no finish reason"
             } else {
                 "the stream ended without a finish reason"
@@ -263,7 +289,7 @@ impl ChunkDecoder {
     /// Tokens handed out, those without an id included.
     #[must_use]
     pub fn tokens(&self) -> u64 {
-        self.tokens
+        self.choices.iter().map(|choice| choice.tokens).sum()
     }
 
     /// Tokens handed out that have an id.
@@ -282,13 +308,15 @@ impl ChunkDecoder {
     }
 
     /// The server, if its chunks gave it away: vLLM by `token_ids` (null is enough) or its fingerprint,
-    /// llama.cpp by `__verbose`, `timings`, its native events or its fingerprint.
+    /// llama.cpp by `__verbose`, `timings`, its native events or its fingerprint, SGLang by `matched_stop` or its native
+    /// events, TensorRT-LLM by `avg_decoded_tokens_per_iter`, TGI by its events.
     #[must_use]
     pub fn server(&self) -> Option<Server> {
         self.server
     }
 
-    /// The id the server gave the request: the `id` of the chunks (`request_id` on vLLM's generate endpoint).
+    /// The id the server gave the request: the `id` of the chunks (`request_id` on vLLM's generate endpoint,
+    /// `meta_info.id` on SGLang's).
     /// As it came: escape it before printing. One of more than 256 bytes is not kept.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
@@ -318,12 +346,15 @@ impl ChunkDecoder {
         &mut self,
         event: &str,
         data: &str,
-        sink: &mut impl FnMut(u32, String, Option<TokenId>),
+        sink: &mut impl FnMut(u32, StreamToken),
     ) -> Result<Flow, Error> {
         if event == "error" {
             return Err(Error::server(server_error_from_body(None, None, data.as_bytes())));
         }
         if data.trim() == "[DONE]" {
+            for index in 0..self.choices_max.min(self.choices.len() as u32) {
+                self.close_call(index, sink);
+            }
             return Ok(Flow::Ended);
         }
         let Ok(chunk) = serde_json::from_str::<Chunk<'_>>(data) else {
@@ -363,7 +394,7 @@ impl ChunkDecoder {
 
     fn learn(&mut self, chunk: &Chunk<'_>) {
         if self.request_id.is_none() {
-            self.request_id = [&chunk.id, &chunk.request_id]
+            self.request_id = [&chunk.id, &chunk.request_id, &chunk.meta.id]
                 .into_iter()
                 .filter_map(Scalar::text)
                 .find(|id| !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX)
@@ -380,28 +411,71 @@ impl ChunkDecoder {
     fn read_chunk(
         &mut self,
         mut chunk: Chunk<'_>,
-        sink: &mut impl FnMut(u32, String, Option<TokenId>),
+        sink: &mut impl FnMut(u32, StreamToken),
     ) -> Result<Flow, Error> {
         let wire = self.wire();
-        if wire == Wire::LlamaCpp {
-            let (piece, ended) = llamacpp::read(&mut chunk)?;
-            // Something that has none of the native fields (an error, null) does not begin a choice.
-            if ended || is_native(&chunk) || piece.ids.is_some() || !piece.text.is_empty() {
-                let choice = self.hand_out(piece, sink)?;
-                choice.usage = llamacpp::usage(&chunk, choice.usage);
-                choice.stopped |= ended;
+        if let Some(came) = bare_wire(&chunk).filter(|came| *came != wire) {
+            // Other servers' metadata may have these keys, with nothing in them.
+            let says = chunk.content.text().is_some_and(|text| !text.is_empty());
+            if came != Wire::LlamaCpp || says || chunk.tokens.first().is_some() {
+                return Err(mismatch(wire.as_str(), came.as_str()));
             }
-            // With several choices, each has its own last event, and the bytes' end is the end.
-            return Ok(if ended && self.choices_max == 1 { Flow::Ended } else { Flow::More });
         }
+        match wire {
+            Wire::LlamaCpp | Wire::SgLang | Wire::Tgi if chunk.choices.first().is_some() => {
+                Err(mismatch(wire.as_str(), "openai"))
+            }
+            Wire::LlamaCpp => self.read_llama_cpp(chunk, sink),
+            Wire::SgLang => {
+                // Something that has none of its fields (an error, null) does not begin a choice.
+                if sglang::is_native(&chunk) {
+                    let usage = sglang::usage(&chunk);
+                    let tally = self.choice(&chunk.index)?.1;
+                    let piece = sglang::read(&mut chunk, &mut tally.so_far)?;
+                    self.hand_out(piece, sink)?.count(usage);
+                }
+                Ok(Flow::More)
+            }
+            Wire::Tgi => {
+                let usage = tgi::usage(&chunk);
+                let (piece, ended) = tgi::read(&mut chunk)?;
+                if ended || piece.ids.is_some() || !piece.text.is_empty() {
+                    let tally = self.hand_out(piece, sink)?;
+                    tally.count(usage);
+                    tally.stopped |= ended;
+                }
+                Ok(if ended { Flow::Ended } else { Flow::More })
+            }
+            _ => self.read_choices(wire, chunk, sink),
+        }
+    }
+
+    fn read_llama_cpp(
+        &mut self,
+        mut chunk: Chunk<'_>,
+        sink: &mut impl FnMut(u32, StreamToken),
+    ) -> Result<Flow, Error> {
+        let (piece, ended) = llamacpp::read(&mut chunk)?;
+        // Something that has none of the native fields (an error, null) does not begin a choice.
+        if ended || is_native(&chunk) || piece.ids.is_some() || !piece.text.is_empty() {
+            let choice = self.hand_out(piece, sink)?;
+            choice.usage = llamacpp::usage(&chunk, choice.usage);
+            choice.stopped |= ended;
+        }
+        // With several choices, each has its own last event, and the bytes' end is the end.
+        Ok(if ended && self.choices_max == 1 { Flow::Ended } else { Flow::More })
+    }
+
+    fn read_choices(
+        &mut self,
+        wire: Wire,
+        chunk: Chunk<'_>,
+        sink: &mut impl FnMut(u32, StreamToken),
+    ) -> Result<Flow, Error> {
         match chunk.choices.shape {
             Shape::Odd => return Err(Error::protocol("a chunk's choices are no list")),
             Shape::Long => return Err(Error::limit(Limit::Choices, CHOICES_MAX.into())),
             Shape::Missing | Shape::Null | Shape::Given => {}
-        }
-        let native_text = chunk.content.text().is_some_and(|text| !text.is_empty());
-        if is_native(&chunk) && (native_text || chunk.tokens.first().is_some()) {
-            return Err(mismatch(wire.as_str(), "llamacpp"));
         }
         self.count_usage(&chunk)?;
         let mut verbose = chunk.verbose;
@@ -432,9 +506,7 @@ impl ChunkDecoder {
         let Some(usage) = chunk.usage.usage() else { return Ok(()) };
         match chunk.choices.first() {
             Some(choice) if self.choices_max > 1 => {
-                let tally = self.choice(&choice.index)?.1;
-                tally.usage = Some(usage);
-                tally.counted = Some(usage.completion_tokens.into());
+                self.choice(&choice.index)?.1.count(Some(usage));
             }
             _ => self.usage = Some(usage),
         }
@@ -444,42 +516,82 @@ impl ChunkDecoder {
     fn hand_out(
         &mut self,
         piece: Piece<'_>,
-        sink: &mut impl FnMut(u32, String, Option<TokenId>),
+        sink: &mut impl FnMut(u32, StreamToken),
     ) -> Result<&mut ChoiceTally, Error> {
-        let (index, tally) = self.choice(&piece.index)?;
-        let mut tokens = 0;
-        let mut ids = piece.ids.into_iter().flat_map(Ids::into_items).peekable();
-        let mut text = piece.text;
-        if ids.peek().is_none() && (!text.is_empty() || piece.said_more) {
-            tally.said_without_id = true;
+        let Piece { index, reasoning, text, calls, ids, finish, counted } = piece;
+        let index = self.choice(&index)?.0;
+        let begins =
+            |calls: &Calls, next: Option<&CallDelta<'_>>| next.is_some_and(|next| calls.begins(next));
+        if begins(&self.choices[index as usize].calls, calls.first()) {
+            self.close_call(index, sink);
+        }
+        let tally = &mut self.choices[index as usize];
+        let mut ids = ids.into_iter().flat_map(Ids::into_items).filter_map(|id| match id {
+            Id::Good(id) => Some(id),
+            // `good_ids` let none of these through.
+            Id::Nothing | Id::Bad => None,
+        });
+        let mut hand = |text: Cow<'_, str>, id: Option<TokenId>, is_reasoning: bool| {
+            tally.tokens += 1;
+            tally.ids += u64::from(id.is_some());
+            let text = text.into_owned();
+            sink(
+                index,
+                if is_reasoning {
+                    StreamToken::Reasoning { text, id }
+                } else {
+                    StreamToken::Token { text, id }
+                },
+            );
+        };
+        // The id of a token goes to the span of its first byte: a text goes with the first of its ids.
+        let first = ids.next();
+        let says = !reasoning.is_empty() || !text.is_empty() || calls.first().is_some();
+        let (mut next, thinks) = (first, !reasoning.is_empty() && text.is_empty());
+        for (text, is_reasoning) in [(reasoning, true), (text, false)] {
             if !text.is_empty() {
-                tokens += 1;
-                sink(index, std::mem::take(&mut text).into_owned(), None);
+                hand(text, next, is_reasoning);
+                next = ids.next();
             }
         }
-        for id in ids {
-            // `good_ids` let nothing else through.
-            let Id::Good(id) = id else { continue };
-            tokens += 1;
-            tally.ids += 1;
-            // The id of a token goes to the span of its first byte: the text goes with the first.
-            sink(index, std::mem::take(&mut text).into_owned(), Some(id));
+        for id in next.into_iter().chain(ids) {
+            hand(Cow::Borrowed(""), Some(id), thinks);
         }
-        if let Some(counted) = piece.counted.map(u64::from) {
+        tally.said_without_id |= says && first.is_none();
+        for piece in calls.into_items() {
+            if begins(&self.choices[index as usize].calls, Some(&piece)) {
+                self.close_call(index, sink);
+            }
+            let calls = &mut self.choices[index as usize].calls;
+            if let Some(token) = calls.add(piece, self.arguments_bytes_max) {
+                sink(index, token);
+            }
+        }
+        let tally = &mut self.choices[index as usize];
+        if let Some(counted) = counted.map(u64::from) {
             tally.counted = Some(counted);
             tally.ran_ahead |= counted > tally.ids;
         }
-        if let Some(word) = piece.finish.text().filter(|word| !word.is_empty()) {
+        if let Some(word) = finish.text().filter(|word| !word.is_empty()) {
             tally.finish = Some(FinishReason::from_wire(word));
         }
-        self.tokens += tokens;
-        // The index was good a few lines above.
-        let tally = &mut self.choices[index as usize];
-        if piece.finish.text() == Some("error") {
+        if finish.text() == Some("error") {
             let message = "the finish reason is \"error\"".to_owned();
             return Err(Error::server(ServerError { message, ..Default::default() }));
         }
-        Ok(tally)
+        if tally.finish.is_some() {
+            self.close_call(index, sink);
+        }
+        Ok(&mut self.choices[index as usize])
+    }
+
+    /// Hands out the call that is open in a choice, if there is one.
+    fn close_call(&mut self, index: u32, sink: &mut impl FnMut(u32, StreamToken)) {
+        let tally = &mut self.choices[index as usize];
+        let cut = !is_clean(tally.finish.as_ref());
+        if let Some(token) = tally.calls.close(tally.tokens, cut) {
+            sink(index, token);
+        }
     }
 
     /// The tally of a choice, begun by this. No index is 0.

@@ -17,6 +17,6 @@ pub(super) fn read<'a>(mut choice: Choice<'a>, verbose: Verbose<'a>) -> Result<P
         index: choice.index,
         finish: choice.finish_reason,
         counted,
-        said_more: false,
+        ..Piece::default()
     })
 }

@@ -314,7 +314,7 @@ mod tests {
             assert_eq!(preview.chars().count(), PREVIEW_CHARS_MAX + 1, "with its …");
         }
         let mut decoder = crate::ChunkDecoder::new(crate::Wire::Auto);
-        let _ = decoder.decode("message", &long, &mut |_, _, _| {}).unwrap();
+        let _ = decoder.decode("message", &long, &mut |_, _| {}).unwrap();
         assert_eq!(decoder.first_skipped().unwrap().chars().count(), 81);
     }
 

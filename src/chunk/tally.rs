@@ -1,12 +1,15 @@
 //! What was received of one choice, what the server counted, and what both together say of the ids.
 
-use crate::{FinishReason, IdsExact, Inexact, Usage};
+use super::calls::Calls;
+use crate::{FinishReason, IdsExact, Inexact, TokenId, Usage};
 
 /// One choice so far.
 #[derive(Debug, Default)]
 pub(super) struct ChoiceTally {
     /// Whether any chunk named this choice.
     pub(super) begun: bool,
+    /// Tokens handed out, with or without ids.
+    pub(super) tokens: u64,
     /// Ids handed out.
     pub(super) ids: u64,
     /// Text came, or a piece of a tool call, without any id.
@@ -18,8 +21,29 @@ pub(super) struct ChoiceTally {
     /// Usage that came with this choice and not for the whole request.
     pub(super) usage: Option<Usage>,
     pub(super) finish: Option<FinishReason>,
-    /// llama.cpp's `"stop": true` came, with or without a reason.
+    /// The last event of a wire without a terminator came (llama.cpp's `"stop": true`), with or without a reason.
     pub(super) stopped: bool,
+    /// Chat: its tool calls.
+    pub(super) calls: Calls,
+    /// SGLang: all of the answer, which each event repeats.
+    pub(super) so_far: SoFar,
+}
+
+/// Text and ids of a choice.
+#[derive(Debug, Default)]
+pub(super) struct SoFar {
+    pub(super) ids: Vec<TokenId>,
+    pub(super) text: String,
+}
+
+impl ChoiceTally {
+    /// The server's counts for this choice alone.
+    pub(super) fn count(&mut self, usage: Option<Usage>) {
+        if let Some(usage) = usage {
+            self.usage = Some(usage);
+            self.counted = Some(usage.completion_tokens.into());
+        }
+    }
 }
 
 /// What the choices come to.

@@ -11,7 +11,6 @@ pub(super) fn read<'a>(mut choice: Choice<'a>) -> Result<Piece<'a>, Error> {
         text: token_text(choice.text)?,
         index: choice.index,
         finish: choice.finish_reason,
-        counted: None,
-        said_more: false,
+        ..Piece::default()
     })
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::json::{Choice, Chunk, Scalar, Shape};
+use super::json::{Choice, Chunk, Mark, Scalar, Shape};
 use crate::Error;
 use crate::error::printable;
 
@@ -22,10 +22,17 @@ pub enum Wire {
     LlamaCpp,
     /// vLLM's `/inference/v1/generate`: ids in, ids out.
     VllmGenerate,
+    /// SGLang's native `/generate`.
+    SgLang,
+    /// TGI's `/generate_stream`.
+    Tgi,
 }
 
 impl Wire {
-    /// The name on the command line: `auto`, `openai`, `chat`, `llamacpp`, `vllm-generate`.
+    const ALL: [Self; 7] =
+        [Self::Auto, Self::OpenAi, Self::Chat, Self::LlamaCpp, Self::VllmGenerate, Self::SgLang, Self::Tgi];
+
+    /// The name on the command line: `auto`, `openai`, `chat`, `llamacpp`, `vllm-generate`, `sglang`, `tgi`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -34,6 +41,8 @@ impl Wire {
             Self::Chat => "chat",
             Self::LlamaCpp => "llamacpp",
             Self::VllmGenerate => "vllm-generate",
+            Self::SgLang => "sglang",
+            Self::Tgi => "tgi",
         }
     }
 
@@ -45,6 +54,8 @@ impl Wire {
             Self::Chat => ("/chat/completions", false),
             Self::LlamaCpp => ("/completion", true),
             Self::VllmGenerate => ("/inference/v1/generate", true),
+            Self::SgLang => ("/generate", true),
+            Self::Tgi => ("/generate_stream", true),
         }
     }
 }
@@ -63,7 +74,7 @@ impl FromStr for Wire {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for any other word than those of
     /// [`as_str`](Self::as_str).
     fn from_str(name: &str) -> Result<Self, Error> {
-        [Self::Auto, Self::OpenAi, Self::Chat, Self::LlamaCpp, Self::VllmGenerate]
+        Self::ALL
             .into_iter()
             .find(|wire| wire.as_str() == name)
             .ok_or_else(|| Error::invalid(format!("no wire is called {:?}", printable(name, 40))))
@@ -78,6 +89,16 @@ pub enum Server {
     Vllm,
     /// llama.cpp's `llama-server`.
     LlamaCpp,
+    /// SGLang.
+    SgLang,
+    /// Hugging Face's text-generation-inference.
+    Tgi,
+    /// TensorRT-LLM's `trtllm-serve`.
+    TensorRtLlm,
+    /// Ollama.
+    Ollama,
+    /// LM Studio.
+    LmStudio,
 }
 
 // --- what a chunk gives away ---
@@ -85,7 +106,7 @@ pub enum Server {
 /// The wire of a chunk that says enough.
 pub(super) fn told_by(chunk: &Chunk<'_>) -> Option<Wire> {
     let Some(choice) = chunk.choices.first() else {
-        return is_native(chunk).then_some(Wire::LlamaCpp);
+        return bare_wire(chunk);
     };
     if choice.delta.shape == Shape::Given {
         Some(Wire::Chat)
@@ -102,6 +123,19 @@ pub(super) fn told_by(chunk: &Chunk<'_>) -> Option<Wire> {
     }
 }
 
+/// The wire of an event without choices, if it is one that has none.
+pub(super) fn bare_wire(chunk: &Chunk<'_>) -> Option<Wire> {
+    if chunk.choices.shape != Shape::Missing {
+        None
+    } else if chunk.meta.shape == Shape::Given || chunk.output_ids.shape == Shape::Given {
+        Some(Wire::SgLang)
+    } else if chunk.token.shape == Shape::Given {
+        Some(Wire::Tgi)
+    } else {
+        is_native(chunk).then_some(Wire::LlamaCpp)
+    }
+}
+
 /// An event of llama.cpp's own endpoint; `choices` of any kind say that it is not.
 pub(super) fn is_native(chunk: &Chunk<'_>) -> bool {
     chunk.choices.shape == Shape::Missing
@@ -113,7 +147,15 @@ pub(super) fn is_native(chunk: &Chunk<'_>) -> bool {
 pub(super) fn server_of(chunk: &Chunk<'_>) -> Option<Server> {
     let fingerprint = chunk.fingerprint.text().unwrap_or("").as_bytes();
     let has_ids_key = |choice: &Choice<'_>| choice.token_ids.shape != Shape::Missing;
-    if chunk.choices.iter().any(has_ids_key) || fingerprint.starts_with(b"vllm") {
+    let has = |mark: &Mark| mark.shape != Shape::Missing;
+    let bare = bare_wire(chunk);
+    if bare == Some(Wire::SgLang) || chunk.choices.iter().any(|choice| has(&choice.matched_stop)) {
+        Some(Server::SgLang)
+    } else if bare == Some(Wire::Tgi) {
+        Some(Server::Tgi)
+    } else if chunk.choices.iter().any(|choice| has(&choice.avg_decoded)) {
+        Some(Server::TensorRtLlm)
+    } else if chunk.choices.iter().any(has_ids_key) || fingerprint.starts_with(b"vllm") {
         Some(Server::Vllm)
     } else if chunk.verbose.shape == Shape::Given
         || chunk.timings.shape == Shape::Given
@@ -121,6 +163,8 @@ pub(super) fn server_of(chunk: &Chunk<'_>) -> Option<Server> {
         || matches!(fingerprint, [b'b', digit, ..] if digit.is_ascii_digit())
     {
         Some(Server::LlamaCpp)
+    } else if fingerprint == b"fp_ollama" {
+        Some(Server::Ollama)
     } else {
         None
     }

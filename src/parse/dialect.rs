@@ -122,7 +122,24 @@ static PLAIN: Table = Table {
     signs: &[],
 };
 
+/// A stream whose server has told everything apart.
+static CHAT: Table = Table {
+    name: "chat",
+    think: None,
+    calls: &[],
+    frames: &[],
+    ends: &[],
+    inner: &[],
+    bare: None,
+    signs: &[],
+};
+
 impl Dialect {
+    /// For the streams of chat endpoints, whose servers have told thinking, content and calls apart already: no marker
+    /// is looked for, all text is what it came as. It belongs to a stream and not to a model, so that
+    /// [`by_name`](Self::by_name) and [`all`](Self::all) leave it out.
+    pub const CHAT: Self = Self(&CHAT);
+
     /// No thinking, no calls: all text is content.
     pub const PLAIN: Self = Self(&PLAIN);
 

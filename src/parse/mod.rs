@@ -48,7 +48,7 @@ use self::machine::{Machine, Outcome, RawCall, Step, Then};
 use self::schema::Schemas;
 use self::view::{End, Found, Here, Marks, View};
 use crate::ast::{Branch, Leaf, LeafKind, Malformed, Role, ToolCall};
-use crate::{FinishReason, Limits, TokenId};
+use crate::{FinishReason, Limits, StreamToken, TokenId};
 
 /// A complete tool call, handed out while the model may still be writing. The same call stands in the tree,
 /// under the same id.
@@ -156,6 +156,12 @@ impl ResponseParser {
     /// Returns the calls that it has completed, in the order written.
     pub fn push(&mut self, text: &str, id: Option<TokenId>) -> Vec<PendingToolCall> {
         self.core.push(&mut self.branch, text, id)
+    }
+
+    /// Takes one item of a stream: a token as [`push`](Self::push) does, and what a chat endpoint has told apart itself
+    /// (reasoning, calls) as a leaf of its kind. The end of the stream is not for here.
+    pub fn push_item(&mut self, item: &StreamToken) -> Vec<PendingToolCall> {
+        self.core.push_item(&mut self.branch, item)
     }
 
     /// The turn so far. Text that may still become a marker or a call is not in it yet.
@@ -338,6 +344,63 @@ impl Core {
         self.advance(branch, None);
         self.pushed += 1;
         std::mem::take(&mut self.out)
+    }
+
+    pub(crate) fn push_item(&mut self, branch: &mut Branch, item: &StreamToken) -> Vec<PendingToolCall> {
+        match item {
+            StreamToken::Token { text, id } => self.push(branch, text, *id),
+            StreamToken::Reasoning { text, id } => {
+                self.push_reasoning(branch, text, *id);
+                Vec::new()
+            }
+            StreamToken::ToolCall(call) => {
+                let PendingToolCall { id, name, arguments, raw, at_token: _ } = (**call).clone();
+                let kind = LeafKind::ToolCall(ToolCall { id, name, arguments, raw });
+                self.push_call(branch, kind, &call.raw);
+                vec![(**call).clone()]
+            }
+            StreamToken::MalformedCall { text, reason } => {
+                self.push_call(branch, LeafKind::Malformed { reason: *reason }, text);
+                Vec::new()
+            }
+            StreamToken::Done { .. } | StreamToken::Error(_) => Vec::new(),
+        }
+    }
+
+    /// Reasoning that the server has told apart.
+    fn push_reasoning(&mut self, branch: &mut Branch, text: &str, id: Option<TokenId>) {
+        self.settle(branch);
+        self.ensure_thinking(branch);
+        self.add_token(text, id);
+        self.extend_to_here(branch);
+        self.pushed += 1;
+    }
+
+    /// A call that the server has told apart, or what is none. Its ids came before, as tokens without text.
+    fn push_call(&mut self, branch: &mut Branch, kind: LeafKind, text: &str) {
+        self.settle(branch);
+        let goes_on = matches!(kind, LeafKind::Malformed { .. }) && self.is_in(branch, &kind);
+        if !goes_on {
+            self.begin_leaf(branch, kind);
+        }
+        self.text.push_str(text);
+        self.extend_to_here(branch);
+        if let Some(leaf) = branch.leaves.last_mut().filter(|leaf| leaf.ids.is_empty()) {
+            leaf.ids_missing = 1;
+        }
+    }
+
+    /// Decides about all the text there is: what follows came as something of its own.
+    fn settle(&mut self, branch: &mut Branch) {
+        self.flush_group();
+        self.advance(branch, Some(End::Cut));
+    }
+
+    /// All the text goes to the last leaf.
+    fn extend_to_here(&mut self, branch: &mut Branch) {
+        let at = self.text.len();
+        self.extend_inside(branch, at);
+        self.state = State::Content { at };
     }
 
     pub(crate) fn finish(&mut self, branch: &mut Branch, clean: bool) -> Vec<PendingToolCall> {

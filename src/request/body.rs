@@ -24,7 +24,7 @@ impl Serialize for Body<'_> {
             Wire::LlamaCpp => self.native_llama_cpp(&mut out)?,
             Wire::VllmGenerate => self.vllm_generate(&mut out)?,
             // `to_json` lets no chat request come here.
-            Wire::Auto | Wire::OpenAi | Wire::Chat => self.openai(&mut out)?,
+            Wire::Auto | Wire::OpenAi | Wire::Chat | Wire::SgLang | Wire::Tgi => self.openai(&mut out)?,
         }
         out.end()
     }

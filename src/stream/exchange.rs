@@ -19,7 +19,6 @@ use crate::recording::Request;
 use crate::report::Ending;
 use crate::retry::Advice;
 use crate::secrets::Secrets;
-use crate::token::StreamToken;
 
 /// Room that is offered to each read of the socket.
 const READ_BYTES: usize = 16 << 10;
@@ -140,12 +139,11 @@ impl Exchange {
             now = Instant::now();
             let waited = sender.waited();
             loop {
-                let step = body.decode_event(&mut |_, text, id| batch.push((text, id)));
+                let step = body.decode_event(&mut |_, token| batch.push(token));
                 let mut sent = Ok(());
                 let mut count = 0;
-                for (text, id) in batch.drain(..) {
-                    let size = text.len();
-                    let token = StreamToken::Token { text, id };
+                for token in batch.drain(..) {
+                    let size = token.text_bytes();
                     sent = sender.send(token, size, shared.slot.woken(), deadline);
                     // What was received before a deadline is delivered.
                     if matches!(sent, Err(Stopped::ConsumerGone | Stopped::Cancelled)) {

@@ -2,23 +2,38 @@
 //! ids handed out are the ids in the JSON, as an independent reader (a `Value` tree) finds them. A fuzz
 //! target is this function.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
-use tokenwire::{ChunkDecoder, ErrorKind, Flow, TokenId, Wire};
+use tokenwire::{ChunkDecoder, ErrorKind, Flow, StreamToken, TokenId, Wire};
 
 /// The first byte chooses the wire; the lines of the rest are the data of events.
 pub(crate) fn chunk(bytes: &[u8]) {
     let Some((first, rest)) = bytes.split_first() else { return };
-    let wires = [Wire::OpenAi, Wire::Chat, Wire::LlamaCpp, Wire::VllmGenerate, Wire::Auto];
+    let wires =
+        [Wire::OpenAi, Wire::Chat, Wire::LlamaCpp, Wire::VllmGenerate, Wire::SgLang, Wire::Tgi, Wire::Auto];
     let wire = wires[usize::from(*first) % wires.len()];
     let mut decoder = ChunkDecoder::new(wire).choices_max(3);
     let text = String::from_utf8_lossy(rest);
     let mut total = 0;
+    // SGLang: what each choice had so far.
+    let mut so_far: HashMap<u32, Vec<TokenId>> = HashMap::new();
     for data in text.split('\n') {
         let before = decoder.skipped();
         let mut ids = Vec::new();
         let mut count = 0;
-        let result = decoder.decode("message", data, &mut |choice, text: String, id| {
-            assert!(choice < 3 && (id.is_some() || !text.is_empty()), "a token has text or id");
+        let result = decoder.decode("message", data, &mut |choice, item| {
+            assert!(choice < 3);
+            let (text, id) = match item {
+                StreamToken::Token { text, id } => (text, id),
+                StreamToken::Reasoning { text, id } if matches!(wire, Wire::Chat | Wire::Auto) => (text, id),
+                StreamToken::ToolCall(call) if matches!(wire, Wire::Chat | Wire::Auto) => {
+                    return assert!(call.arguments.is_object() && !call.name.is_empty());
+                }
+                StreamToken::MalformedCall { .. } if matches!(wire, Wire::Chat | Wire::Auto) => return,
+                other => panic!("{wire} {other:?}"),
+            };
+            assert!(id.is_some() || !text.is_empty(), "a token has text or id");
             count += 1;
             ids.extend(id);
         });
@@ -31,7 +46,11 @@ pub(crate) fn chunk(bytes: &[u8]) {
                     let skipped = decoder.skipped() > before;
                     assert_eq!(skipped, not_json, "{data}");
                     // On `Auto`, places depend on what the chunks before said.
-                    if wire != Wire::Auto {
+                    if wire == Wire::SgLang {
+                        let had = so_far.entry(index_of(&value)).or_default();
+                        assert_eq!(ids, new_ids_in(&value, had), "{data}");
+                        had.extend(&ids);
+                    } else if wire != Wire::Auto {
                         assert_eq!(ids, ids_in(&value, wire), "{wire} {data}");
                     }
                 } else if *flow == Flow::Ended {
@@ -50,7 +69,7 @@ pub(crate) fn chunk(bytes: &[u8]) {
             Ok(Flow::Ended) => break,
             Err(_) => {
                 // It stays failed, and hands nothing out any more.
-                let again = decoder.decode("message", data, &mut |_, _, _| panic!("a token after the error"));
+                let again = decoder.decode("message", data, &mut |_, _| panic!("a token after the error"));
                 assert!(again.is_err() && decoder.finish().is_err());
                 return;
             }
@@ -71,6 +90,9 @@ fn ids_in(chunk: &Value, wire: Wire) -> Vec<TokenId> {
     };
     let is_progress =
         |value: &Value| value.get("prompt_progress").is_some_and(|progress| !progress.is_null());
+    if wire == Wire::Tgi {
+        return chunk["token"]["id"].as_f64().map(|id| id as TokenId).into_iter().collect();
+    }
     if wire == Wire::LlamaCpp {
         return if is_progress(chunk) { Vec::new() } else { numbers(&chunk["tokens"]).unwrap_or_default() };
     }
@@ -93,6 +115,23 @@ fn ids_in(chunk: &Value, wire: Wire) -> Vec<TokenId> {
         });
     }
     ids
+}
+
+/// The choice that an event without choices is of.
+fn index_of(chunk: &Value) -> u32 {
+    chunk["index"].as_f64().unwrap_or(0.0) as u32
+}
+
+/// The ids that an event of SGLang adds to those before.
+fn new_ids_in(chunk: &Value, had: &[TokenId]) -> Vec<TokenId> {
+    let Some(list) = chunk["output_ids"].as_array() else { return Vec::new() };
+    let ids: Vec<_> = list.iter().map(|id| id.as_f64().unwrap() as TokenId).collect();
+    let counted = chunk["meta_info"]["completion_tokens"].as_f64().map(|count| count as usize);
+    if counted == Some(had.len() + ids.len()) && counted != Some(ids.len()) {
+        return ids;
+    }
+    assert!(ids.starts_with(had), "the decoder let ids change: {chunk}");
+    ids[had.len()..].to_vec()
 }
 
 /// Bytes that reach deep: a dictionary of what chunks are made of, put together at random.
@@ -129,7 +168,7 @@ impl Random {
 }
 
 fn object(random: &mut Random, depth: usize) -> String {
-    const KEYS: [&str; 27] = [
+    const KEYS: [&str; 38] = [
         "choices",
         "choices",
         "choices",
@@ -157,6 +196,17 @@ fn object(random: &mut Random, depth: usize) -> String {
         "request_id",
         "timings",
         "\\u0069ndex",
+        "output_ids",
+        "output_ids",
+        "meta_info",
+        "meta_info",
+        "token",
+        "generated_text",
+        "details",
+        "generated_tokens",
+        "function",
+        "name",
+        "arguments",
     ];
     let fields: Vec<String> = (0..random.below(6))
         .map(|_| {
@@ -181,7 +231,7 @@ fn value_for(key: &str, random: &mut Random, depth: usize) -> String {
     };
     match key {
         "choices" => list(random, &|random: &mut Random| object(random, depth + 1)),
-        "token_ids" | "tokens" => list(random, &|random: &mut Random| {
+        "token_ids" | "tokens" | "output_ids" => list(random, &|random: &mut Random| {
             let most = if random.below(8) == 0 { IDS.len() } else { 6 };
             IDS[random.below(most)].to_owned()
         }),
@@ -189,14 +239,19 @@ fn value_for(key: &str, random: &mut Random, depth: usize) -> String {
             let content = list(random, &|random: &mut Random| format!("{{\"id\":{}}}", IDS[random.below(6)]));
             format!("{{\"content\":{content}}}")
         }
-        "delta" | "__verbose" | "usage" | "timings" => object(random, depth + 1),
+        "tool_calls" => list(random, &|random: &mut Random| object(random, depth + 1)),
+        "delta" | "__verbose" | "usage" | "timings" | "meta_info" | "token" | "details" | "function" => {
+            object(random, depth + 1)
+        }
         "text" | "content" | "reasoning" | "id" | "request_id" => ANY[2 + random.below(3)].to_owned(),
         "index" | "\\u0069ndex" => ["0", "1", "2", "2.0", "3"][random.below(5)].to_owned(),
         "finish_reason" | "stop_type" => {
             ["null", "\"stop\"", "\"limit\"", "\"error\"", "\"\""][random.below(5)].to_owned()
         }
         "stop" => ["true", "false", "null"][random.below(3)].to_owned(),
-        "tokens_predicted" | "tokens_evaluated" | "completion_tokens" => random.below(6).to_string(),
+        "tokens_predicted" | "tokens_evaluated" | "completion_tokens" | "generated_tokens" => {
+            random.below(6).to_string()
+        }
         _ => ANY[random.below(ANY.len())].to_owned(),
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tokenwire::recording::{BodyState, Recording};
-use tokenwire::{ChunkDecoder, Completion, Error, Flow, SseParser, TokenId};
+use tokenwire::{ChunkDecoder, Completion, Error, Flow, SseParser, StreamToken, TokenId};
 
 /// A recorded response, as far as the tests look at it.
 pub struct Response {
@@ -39,30 +39,41 @@ impl Response {
 pub struct Decoded {
     /// Events and comments.
     pub events: usize,
-    pub tokens: Vec<(u32, String, Option<TokenId>)>,
+    /// What was handed out, with its choice.
+    pub items: Vec<(u32, StreamToken)>,
     pub end: Result<Completion, Error>,
     pub decoder: ChunkDecoder,
 }
 
 impl Decoded {
     pub fn ids(&self) -> Vec<TokenId> {
-        self.tokens.iter().filter_map(|(_, _, id)| *id).collect()
+        self.tokens().filter_map(|(_, id)| id).collect()
     }
 
     pub fn text(&self) -> String {
-        self.tokens.iter().map(|(_, text, _)| text.as_str()).collect()
+        self.tokens().map(|(text, _)| text).collect()
+    }
+
+    /// Reasoning and what is none.
+    fn tokens(&self) -> impl Iterator<Item = (&str, Option<TokenId>)> {
+        self.items.iter().filter_map(|(_, item)| match item {
+            StreamToken::Token { text, id } | StreamToken::Reasoning { text, id } => {
+                Some((text.as_str(), *id))
+            }
+            _ => None,
+        })
     }
 
     /// Everything that must not depend on the cuts.
     pub fn summary(&self) -> String {
         let end = self.end.as_ref().map_err(ToString::to_string);
-        format!("{:?} {end:?} {:?} {}", self.tokens, self.decoder.ids_exact(), self.decoder.skipped())
+        format!("{:?} {end:?} {:?} {}", self.items, self.decoder.ids_exact(), self.decoder.skipped())
     }
 }
 
 /// Decodes a body that comes in reads, cut at the given offsets.
 pub fn decode(body: &[u8], cuts: &[usize], mut decoder: ChunkDecoder) -> Decoded {
-    let mut tokens = Vec::new();
+    let mut items = Vec::new();
     let mut parser = SseParser::new();
     let mut result = Ok(Flow::More);
     let mut from = 0;
@@ -71,12 +82,12 @@ pub fn decode(body: &[u8], cuts: &[usize], mut decoder: ChunkDecoder) -> Decoded
         from = cut;
         while let Some(event) = parser.next_event().unwrap() {
             if let Ok(Flow::More) = &result {
-                let mut sink = |choice, text, id| tokens.push((choice, text, id));
+                let mut sink = |choice, item| items.push((choice, item));
                 result = decoder.decode(event.event, event.data, &mut sink);
             }
         }
     }
     let events = parser.events() + parser.finish().comments;
     let end = result.and_then(|_| decoder.finish());
-    Decoded { events: events as usize, tokens, end, decoder }
+    Decoded { events: events as usize, items, end, decoder }
 }

@@ -1,14 +1,16 @@
 //! What is printed: the JSON of each kind of line, and the words for people.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::ser::SerializeMap as _;
+use serde_json::Value;
 use tokenwire::{
-    Branch, Ending, Error, ErrorKind, FinishReason, IdsExact, Percentiles, Server, StreamReport, TokenId,
-    Usage,
+    Branch, Ending, Error, ErrorKind, FinishReason, IdsExact, Percentiles, Server, StreamReport, StreamToken,
+    TokenId, Usage,
 };
 
 use crate::terminal;
@@ -29,15 +31,72 @@ pub(crate) fn turns_line(out: &mut impl Write, turns: &[Branch]) -> io::Result<(
     json_line(out, &TurnsLine { turns })
 }
 
-/// A token. `index` only for choices other than the first, `t_us` only where there is a clock.
+/// A token. `reasoning` only where the server said that it is, `index` only for choices other than the first, `t_us` only where there is a clock.
 #[derive(Serialize)]
-pub(crate) struct TokenLine<'a> {
-    pub(crate) text: &'a str,
-    pub(crate) id: Option<TokenId>,
+struct TokenLine<'a> {
+    text: &'a str,
+    id: Option<TokenId>,
+    #[serde(skip_serializing_if = "is_false")]
+    reasoning: bool,
     #[serde(skip_serializing_if = "is_zero")]
-    pub(crate) index: u32,
+    index: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) t_us: Option<u64>,
+    t_us: Option<u64>,
+}
+
+/// A tool call of a chat endpoint, or what is none.
+#[derive(Serialize)]
+struct CallLine<'a> {
+    #[serde(flatten)]
+    call: CallJson<'a>,
+    #[serde(skip_serializing_if = "is_zero")]
+    index: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    t_us: Option<u64>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum CallJson<'a> {
+    ToolCall { id: &'a str, name: &'a str, arguments: &'a Value },
+    MalformedCall { text: &'a str, reason: &'a str },
+}
+
+/// The line of what a stream holds, without its end.
+pub(crate) fn item_line(
+    out: &mut impl Write,
+    item: &StreamToken,
+    index: u32,
+    t_us: Option<u64>,
+) -> io::Result<()> {
+    let call = match item {
+        StreamToken::Token { text, id } | StreamToken::Reasoning { text, id } => {
+            let reasoning = matches!(item, StreamToken::Reasoning { .. });
+            return json_line(out, &TokenLine { text, id: *id, reasoning, index, t_us });
+        }
+        StreamToken::ToolCall(call) => {
+            CallJson::ToolCall { id: &call.id, name: &call.name, arguments: &call.arguments }
+        }
+        StreamToken::MalformedCall { text, reason } => {
+            CallJson::MalformedCall { text, reason: reason.as_str() }
+        }
+        _ => return Ok(()),
+    };
+    json_line(out, &CallLine { call, index, t_us })
+}
+
+/// What a person reads of it: calls on lines of their own.
+pub(crate) fn item_text(item: &StreamToken) -> Cow<'_, str> {
+    match item {
+        StreamToken::Token { text, .. } | StreamToken::Reasoning { text, .. } => Cow::Borrowed(text),
+        StreamToken::ToolCall(call) => format!("\n{}({})\n", call.name, call.raw).into(),
+        StreamToken::MalformedCall { text, reason } => format!("\n[{reason}] {text}\n").into(),
+        _ => Cow::Borrowed(""),
+    }
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn is_zero(index: &u32) -> bool {

@@ -6,7 +6,9 @@ use serde::Serialize;
 use tokenwire::{BodyDecoder, CHOICES_MAX, Step, Wire};
 
 use crate::interrupt::exit_on_interrupt;
-use crate::output::{DoneJson, ErrorJson, TokenLine, done_summary, json_line, note_dim, note_error};
+use crate::output::{
+    DoneJson, ErrorJson, done_summary, item_line, item_text, json_line, note_dim, note_error,
+};
 use crate::sse::{ErrorLine, for_each_piece};
 use crate::terminal::harmless;
 use crate::{Exit, Outcome};
@@ -17,13 +19,15 @@ const EXAMPLE: &str = r#"Example:
 
 /// Decode an event-stream body from standard input to tokens.
 ///
-/// With --json each token is a line {"text","id"} (id null if unknown, "index" beside it for choices other
-/// than the first), and the last line is {"done":{"finish","usage","ids_exact"}} or
+/// With --json each token is a line {"text","id"} (id null if unknown, "reasoning":true beside it for what a chat
+/// endpoint calls so, "index" for choices other than the first), each tool call of a chat endpoint a line
+/// {"tool_call":{"id","name","arguments"}} (or {"malformed_call":{"text","reason"}}), and the last line is {"done":{"finish","usage","ids_exact"}} or
 /// {"error":{"kind","message",..}}.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub(crate) struct Args {
-    /// How the chunks are written: auto, openai, chat, llamacpp, vllm-generate.
+    /// How the chunks are written: auto, openai, chat, llamacpp, vllm-generate,
+    /// sglang, tgi.
     #[arg(long, value_name = "WIRE", default_value_t)]
     wire: Wire,
     /// Feed the parser this many bytes at a time; 0 = whole, as it is read. The tokens are the same.
@@ -47,16 +51,16 @@ pub(crate) fn run(args: &Args) -> Outcome {
         let mut tokens = Vec::new();
         body.feed(bytes);
         result = loop {
-            match body.decode_event(&mut |index, text, id| tokens.push((index, text, id))) {
+            match body.decode_event(&mut |index, item| tokens.push((index, item))) {
                 Ok(Step::Event) => {}
                 last => break last,
             }
         };
-        for (index, text, id) in tokens {
+        for (index, item) in tokens {
             if args.json {
-                json_line(&mut out, &TokenLine { text: &text, id, index, t_us: None })?;
+                item_line(&mut out, &item, index, None)?;
             } else {
-                out.write_all(harmless(&text).as_bytes())?;
+                out.write_all(harmless(&item_text(&item)).as_bytes())?;
             }
         }
         out.flush()?;

@@ -12,7 +12,7 @@ use tokenwire::{
 
 use crate::interrupt::Interrupt;
 use crate::output::{
-    ErrorJson, TokenLine, json_line, micros, note_dim, note_error, note_tree, report_line,
+    ErrorJson, item_line, item_text, json_line, micros, note_dim, note_error, note_tree, report_line,
     stdout_is_terminal, summary, turns_line, with_causes,
 };
 use crate::status::Status;
@@ -113,16 +113,19 @@ fn print(
             None => tokens.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match next {
-            Ok(StreamToken::Token { text, id }) => {
+            // The report has all of it.
+            Ok(StreamToken::Done { .. } | StreamToken::Error(_)) => {}
+            Ok(item) => {
                 status.token();
                 if let Some(parser) = &mut parser {
                     // Nobody runs the calls here: the tree shows them.
-                    parser.push(&text, id);
+                    parser.push_item(&item);
                 }
+                let text = item_text(&item);
                 if json {
                     let t_us = Some(micros(started.elapsed()));
                     status.clear();
-                    json_line(out, &TokenLine { text: &text, id, index: 0, t_us })?;
+                    item_line(out, &item, 0, t_us)?;
                     out.flush()?;
                 } else if let Some(last) = text.chars().last() {
                     in_line = last != '\n';
@@ -132,8 +135,6 @@ fn print(
                 }
                 status.draw();
             }
-            // The report has all of it.
-            Ok(_) => {}
             Err(RecvTimeoutError::Timeout) => status.draw(),
             Err(RecvTimeoutError::Disconnected) => return Ok(in_line),
         }
