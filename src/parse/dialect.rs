@@ -61,6 +61,8 @@ pub(super) struct Think {
     pub(super) close: &'static str,
     /// A word after the opener that is no thought.
     pub(super) label: &'static str,
+    /// The frames that an answer begins with: thinking that is never closed ends there.
+    pub(super) answer: &'static [&'static str],
 }
 
 /// What begins a region of calls, and how it is read.
@@ -74,7 +76,7 @@ pub(super) struct Call {
 pub(super) type Body = fn(open: usize, body: usize) -> Box<dyn Machine>;
 
 /// What most models write around thinking.
-pub(super) const THINK: Think = Think { open: "<think>", close: "</think>", label: "" };
+pub(super) const THINK: Think = Think { open: "<think>", close: "</think>", label: "", answer: &[] };
 
 /// The ends of a turn in ChatML.
 pub(super) const CHATML_ENDS: &[&str] = &["<|im_end|>", "<|endoftext|>"];

@@ -20,7 +20,7 @@ const BOUNDS: Bounds = Bounds {
 /// Gemma 4. After calls the model samples the opener of their results as its last token.
 pub(super) static GEMMA4: Table = Table {
     name: "gemma4",
-    think: Some(Think { open: "<|channel>", close: "<channel|>", label: "thought" }),
+    think: Some(Think { open: "<|channel>", close: "<channel|>", label: "thought", answer: &[] }),
     calls: &[Call { open: "<|tool_call>", body: |_, body| Box::new(GemmaCall::new(body)) }],
     frames: &[],
     ends: &["<turn|>", "<|tool_response>", "<eos>"],

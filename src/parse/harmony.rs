@@ -26,7 +26,7 @@ const CALL: &str = "<|call|>";
 const RETURN: &str = "<|return|>";
 
 /// A header with blanks or more in it is read by [`Message`].
-const ANALYSIS: Think = Think { open: "<|channel|>analysis<|message|>", close: END, label: "" };
+const ANALYSIS: Think = Think { open: "<|channel|>analysis<|message|>", close: END, label: "", answer: &[] };
 
 /// gpt-oss.
 pub(super) static HARMONY: Table = Table {

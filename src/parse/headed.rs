@@ -144,7 +144,7 @@ const MISTRAL_BOUNDS: Bounds = Bounds { close: "", stops: &["[TOOL_CALLS]", "</s
 /// Mistral: a list of objects, or since its v11 a header for each call. Neither has an end marker.
 pub(super) static MISTRAL: Table = Table {
     name: "mistral",
-    think: Some(Think { open: "[THINK]", close: "[/THINK]", label: "" }),
+    think: Some(Think { open: "[THINK]", close: "[/THINK]", label: "", answer: &[] }),
     calls: &[Call { open: "[TOOL_CALLS]", body: |_, body| Box::new(HeadedCall::new(&MISTRAL_CALLS, body)) }],
     frames: &[],
     ends: &["</s>"],

@@ -179,7 +179,7 @@ static MINIMAX_M3_CALLS: InvokeForm = InvokeForm {
 /// MiniMax M3: each tag has the namespace's token before it.
 pub(super) static MINIMAX_M3: Table = Table {
     name: "minimax_m3",
-    think: Some(Think { open: "<mm:think>", close: "</mm:think>", label: "" }),
+    think: Some(Think { open: "<mm:think>", close: "</mm:think>", label: "", answer: &[] }),
     calls: &[
         Call {
             open: "]<]minimax[>[<tool_call>",
@@ -268,7 +268,12 @@ static KIMI_K3_CALLS: InvokeForm = InvokeForm {
 /// Kimi K3.
 pub(super) static KIMI_K3: Table = Table {
     name: "kimi_k3",
-    think: Some(Think { open: "<|open|>think<|sep|>", close: "<|close|>think<|sep|>", label: "" }),
+    think: Some(Think {
+        open: "<|open|>think<|sep|>",
+        close: "<|close|>think<|sep|>",
+        label: "",
+        answer: &["<|open|>response<|sep|>"],
+    }),
     calls: &[
         Call {
             open: "<|open|>tools<|sep|>",

@@ -69,7 +69,7 @@ static COHERE_JSON: JsonForm = JsonForm {
 /// Command R7B, Command A.
 pub(super) static COHERE: Table = Table {
     name: "cohere",
-    think: Some(Think { open: "<|START_THINKING|>", close: "<|END_THINKING|>", label: "" }),
+    think: Some(Think { open: "<|START_THINKING|>", close: "<|END_THINKING|>", label: "", answer: &[] }),
     calls: &[Call { open: "<|START_ACTION|>", body: |_, body| Box::new(JsonCalls::new(&COHERE_JSON, body)) }],
     frames: &["<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"],
     ends: &["<|END_OF_TURN_TOKEN|>"],
@@ -90,7 +90,7 @@ const GRANITE_END: &str = "<|end_of_text|>";
 
 /// The thoughts of Granite 3.2, which begin and end with a sentence.
 const GRANITE_THOUGHTS: Think =
-    Think { open: "Here is my thought process:", close: "Here is my response:", label: "" };
+    Think { open: "Here is my thought process:", close: "Here is my response:", label: "", answer: &[] };
 
 /// Granite 3. Its calls have no end marker.
 pub(super) static GRANITE: Table = Table {

@@ -638,7 +638,7 @@ impl Core {
     /// answer; if there is none, an end of the turn is still no thought.
     fn end_thinking(&mut self, branch: &mut Branch, end: End) {
         let State::Thinking { draft, .. } = &self.state else { return };
-        let Table { ends, frames, .. } = self.dialect.table();
+        let Table { ends, think, .. } = self.dialect.table();
         let trimmed = self.text.trim_end();
         let view = self.view(Some(end));
         let turn_end = ends.iter().filter_map(|end| Some((trimmed.strip_suffix(end)?.len(), *end)));
@@ -650,10 +650,11 @@ impl Core {
         if let (Some(draft), End::Clean) = (*draft, end) {
             let kept = (branch.clone(), self.committed, self.owned, self.leaf_start);
             let calls = self.calls;
-            let is_frame = frames.iter().any(|frame| self.text[draft..].starts_with(frame));
+            let mut answer = think.iter().flat_map(|think| think.answer);
+            let is_answer = answer.any(|open| self.text[draft..].starts_with(open));
             self.rewind(branch, draft);
             self.advance(branch, Some(end));
-            if self.calls > calls || is_frame {
+            if self.calls > calls || is_answer {
                 return;
             }
             (*branch, self.committed, self.owned, self.leaf_start) = kept;

@@ -61,7 +61,7 @@ static SEED_OSS_CALLS: TaggedForm = TaggedForm {
 /// Seed-OSS.
 pub(super) static SEED_OSS: Table = Table {
     name: "seed_oss",
-    think: Some(Think { open: "<seed:think>", close: "</seed:think>", label: "" }),
+    think: Some(Think { open: "<seed:think>", close: "</seed:think>", label: "", answer: &[] }),
     calls: &[Call {
         open: "<seed:tool_call>",
         body: |_, body| Box::new(TaggedCalls::new(&SEED_OSS_CALLS, body, true)),

@@ -237,11 +237,10 @@ impl View<'_> {
         any
     }
 
-    /// Whether the turn has ended at `at`, or in the middle of one of `markers` that begins there.
+    /// Whether the turn has ended at `at`, or within one of `markers` that begins there.
     pub(super) fn is_cut_short(&self, at: usize, markers: &[&'static str]) -> bool {
-        let rest = &self.bytes()[at..];
-        self.end.is_some()
-            && (rest.is_empty() || markers.iter().any(|marker| marker.as_bytes().starts_with(rest)))
+        let ended = self.end.is_some() && at == self.text.len();
+        ended || markers.iter().any(|marker| self.is_cut_at(at, marker))
     }
 
     /// The first of `markers` at or after `from`; of two at one place, the longer. Costs time in proportion to
