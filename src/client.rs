@@ -307,7 +307,8 @@ impl ApiClient {
     /// # Errors
     ///
     /// What can be known before anything is sent: `InvalidInput` and `Unsupported` for a request that cannot be
-    /// sent as it is, `Limit` when no reader thread is to be had. All that happens later comes through the channel.
+    /// sent as it is, or of which the server would ignore a part ([`CompletionRequest::to_json`]; a server that is not known
+    /// yet, see [`server`](Self::server), is sent everything), `Limit` when no reader thread is to be had. All that happens later comes through the channel.
     pub fn stream(&self, request: CompletionRequest) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
         stream::start(&self.0, request)
     }
@@ -474,7 +475,7 @@ impl fmt::Debug for BaseUrl {
     }
 }
 
-/// Whose list of models this is: vLLM and llama.cpp say so in `owned_by`.
+/// Whose list of models this is: these say so in `owned_by`.
 fn server_of_models(body: &str) -> Option<Server> {
     #[derive(Deserialize)]
     struct Models {
@@ -489,6 +490,10 @@ fn server_of_models(body: &str) -> Option<Server> {
     models.data.first().and_then(|model| match model.owned_by.as_deref()? {
         "vllm" => Some(Server::Vllm),
         "llamacpp" => Some(Server::LlamaCpp),
+        "sglang" => Some(Server::SgLang),
+        "tensorrt_llm" => Some(Server::TensorRtLlm),
+        "library" => Some(Server::Ollama),
+        "organization_owner" => Some(Server::LmStudio),
         _ => None,
     })
 }
@@ -561,6 +566,10 @@ mod tests {
         let of = |owner: &str| server_of_models(&format!(r#"{{"data":[{{"id":"m","owned_by":{owner}}}]}}"#));
         assert_eq!(of(r#""vllm""#), Some(Server::Vllm));
         assert_eq!(of(r#""llamacpp""#), Some(Server::LlamaCpp));
+        assert_eq!(of(r#""sglang""#), Some(Server::SgLang));
+        assert_eq!(of(r#""tensorrt_llm""#), Some(Server::TensorRtLlm));
+        assert_eq!(of(r#""library""#), Some(Server::Ollama));
+        assert_eq!(of(r#""organization_owner""#), Some(Server::LmStudio));
         assert_eq!((of(r#""me""#), of("null"), server_of_models("<html>")), (None, None, None));
     }
 }

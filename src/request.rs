@@ -2,14 +2,17 @@
 //! (body.rs).
 
 mod body;
+mod refuse;
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use self::body::Body;
+use self::refuse::unsupported;
 use crate::error::printable;
-use crate::{Error, ErrorKind, Server, TokenId, Wire};
+use crate::{Error, Server, TokenId, Wire};
 
 /// Headers that the client writes itself.
 const OWNED_HEADERS: [&str; 6] =
@@ -147,6 +150,7 @@ pub struct CompletionRequest {
     structured_output: Option<Value>,
     cache_salt: Option<String>,
     cache_prompt: Option<bool>,
+    send_anyway: bool,
     extras: Map<String, Value>,
     headers: Vec<(String, String)>,
     request_id: Option<String>,
@@ -182,6 +186,7 @@ impl CompletionRequest {
             structured_output: None,
             cache_salt: None,
             cache_prompt: None,
+            send_anyway: false,
             record: false,
             extras: Map::new(),
             headers: Vec::new(),
@@ -228,10 +233,18 @@ impl CompletionRequest {
     }
 
     /// llama.cpp: whether a prefix in the slot's cache may be used. Default: not sent, which is yes there; no
-    /// makes greedy text the same each time. vLLM ignores it.
+    /// makes greedy text the same each time. The others know no such thing.
     #[must_use]
     pub fn cache_prompt(mut self, cache_prompt: bool) -> Self {
         self.cache_prompt = Some(cache_prompt);
+        self
+    }
+
+    /// Sends the request also to a server that is known to ignore a part of it. Default: such a request is refused, see
+    /// [`to_json`](Self::to_json).
+    #[must_use]
+    pub fn send_anyway(mut self) -> Self {
+        self.send_anyway = true;
         self
     }
 
@@ -289,11 +302,11 @@ impl CompletionRequest {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](ErrorKind::InvalidInput): no prompt ids (vLLM refuses that, llama.cpp answers
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput): no prompt ids (vLLM refuses that, llama.cpp answers
     /// nothing); a number that is not finite; a token twice in `logit_bias`; a header or request id with
     /// characters that a header cannot carry, or a header that the client writes itself (`authorization`,
     /// `host`, `content-length`, `content-type`, `transfer-encoding`, `accept-encoding`).
-    /// [`Unsupported`](ErrorKind::Unsupported): an extra field that turns streaming off or asks for more than
+    /// [`Unsupported`](crate::ErrorKind::Unsupported): an extra field that turns streaming off or asks for more than
     /// one choice (each needs a stream of its own).
     pub fn validate(&self) -> Result<(), Error> {
         if matches!(&self.prompt, Prompt::Ids(ids) if ids.is_empty()) {
@@ -309,14 +322,14 @@ impl CompletionRequest {
             validate_header(name, value)?;
         }
         validate_extras(&self.extras)?;
-        match self.extras.get("sampling_params") {
-            Some(Value::Object(nested)) => validate_extras(nested),
-            _ => Ok(()),
-        }
+        let nested =
+            ["sampling_params", "parameters"].iter().filter_map(|key| self.extras.get(*key)?.as_object());
+        nested.into_iter().try_for_each(validate_extras)
     }
 
     /// The body, which asks for a stream, for usage, and for ids in the server's own way. `model` is the
-    /// client's, for requests that name none. `server` is what is known of it; unknown on [`Wire::OpenAi`],
+    /// client's, for requests that name none. On [`Wire::Chat`] a prompt of text becomes one message of the user, unless an
+    /// extra field brings `messages`. `server` is what is known of it; unknown on [`Wire::OpenAi`],
     /// ids are asked for in the ways of all (each ignores the others' fields) and the first chunk tells
     /// ([`ChunkDecoder::server`](crate::ChunkDecoder::server)).
     ///
@@ -324,26 +337,19 @@ impl CompletionRequest {
     ///
     /// # Errors
     ///
-    /// As [`validate`](Self::validate); [`Unsupported`](ErrorKind::Unsupported) also for [`Wire::Chat`],
-    /// which takes messages and no prompt, for text on [`Wire::VllmGenerate`], and for a structured output
-    /// that llama.cpp, if that is the server, does not know.
+    /// As [`validate`](Self::validate); [`Unsupported`] also
+    ///
+    /// - where the endpoint has no words for it: ids on [`Wire::Chat`] and [`Wire::Tgi`], text on [`Wire::VllmGenerate`], a kind of
+    ///   structured output that the server does not know;
+    /// - for what the server, if it is known, would ignore without a word: ids on Ollama and LM Studio, stop ids,
+    ///   `min_tokens`, a priority on llama.cpp, TGI, Ollama and LM Studio, and others. After
+    ///   [`send_anyway`](Self::send_anyway) that is sent all the same. Extra fields are not looked at.
+    ///
+    /// [`Unsupported`]: crate::ErrorKind::Unsupported
     pub fn to_json(&self, model: Option<&str>, wire: Wire, server: Option<Server>) -> Result<Vec<u8>, Error> {
         self.validate()?;
-        let server = if wire == Wire::LlamaCpp { Some(Server::LlamaCpp) } else { server };
-        if wire == Wire::Chat {
-            return Err(unsupported("the chat endpoint takes messages, not a prompt"));
-        }
-        if wire == Wire::VllmGenerate && !matches!(self.prompt, Prompt::Ids(_)) {
-            return Err(unsupported("vLLM's generate endpoint takes ids, not text"));
-        }
-        if server == Some(Server::LlamaCpp)
-            && self.structured_output.is_some()
-            && self.structured_for_llama_cpp().is_none()
-        {
-            return Err(unsupported(
-                "llama.cpp knows structured output by `json` (a schema) or `grammar` only",
-            ));
-        }
+        let server = wire.server().or(server);
+        self.check_for(wire, server)?;
         let capacity = match &self.prompt {
             Prompt::Ids(ids) => ids.len() * 7,
             Prompt::Text(text) => text.len(),
@@ -355,12 +361,32 @@ impl CompletionRequest {
         Ok(json)
     }
 
-    /// llama.cpp's field for the structured output, if it has one.
-    fn structured_for_llama_cpp(&self) -> Option<(&'static str, &Value)> {
+    /// The server's field for the structured output, if it has one.
+    fn structured_for(&self, server: Server) -> Option<(&'static str, Cow<'_, Value>)> {
         let asked = self.structured_output.as_ref()?;
-        let schema =
-            asked.get("json").filter(|schema| schema.is_object()).map(|schema| ("json_schema", schema));
-        schema.or_else(|| Some(("grammar", asked.get("grammar").filter(|grammar| grammar.is_string())?)))
+        let schema = asked.get("json").filter(|schema| schema.is_object());
+        let text = |key: &str| asked.get(key).filter(|value| value.is_string());
+        let own = |key, value: Value| Some((key, Cow::Owned(value)));
+        match (server, schema, text("regex"), text("grammar")) {
+            (Server::Vllm, ..) => Some(("structured_outputs", Cow::Borrowed(asked))),
+            (Server::LlamaCpp, Some(schema), ..) => Some(("json_schema", Cow::Borrowed(schema))),
+            (Server::LlamaCpp, .., Some(grammar)) => Some(("grammar", Cow::Borrowed(grammar))),
+            (Server::SgLang, Some(schema), ..) => own("json_schema", schema.to_string().into()),
+            (Server::SgLang, _, Some(regex), _) => Some(("regex", Cow::Borrowed(regex))),
+            (Server::SgLang, .., Some(grammar)) => Some(("ebnf", Cow::Borrowed(grammar))),
+            (Server::Tgi, Some(schema), ..) => own("grammar", json!({"type": "json", "value": schema})),
+            (Server::Tgi, _, Some(regex), _) => own("grammar", json!({"type": "regex", "value": regex})),
+            (Server::TensorRtLlm, Some(schema), ..) => {
+                own("response_format", json!({"type": "json", "schema": schema}))
+            }
+            (Server::TensorRtLlm, _, Some(regex), _) => {
+                own("response_format", json!({"type": "regex", "regex": regex}))
+            }
+            (Server::TensorRtLlm, .., Some(grammar)) => {
+                own("response_format", json!({"type": "ebnf", "ebnf": grammar}))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -375,6 +401,7 @@ impl fmt::Debug for CompletionRequest {
             structured_output,
             cache_salt,
             cache_prompt,
+            send_anyway,
             extras,
             headers,
             request_id,
@@ -393,6 +420,7 @@ impl fmt::Debug for CompletionRequest {
             // The salt keeps tenants apart: knowing it opens their cache's timing.
             .field("cache_salt", &cache_salt.is_some())
             .field("cache_prompt", cache_prompt)
+            .field("send_anyway", send_anyway)
             .field("extras", &extras.keys().collect::<Vec<_>>())
             .field("headers", &headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .field("request_id", request_id)
@@ -402,10 +430,6 @@ impl fmt::Debug for CompletionRequest {
 }
 
 // --- what is refused ---
-
-fn unsupported(message: &'static str) -> Error {
-    Error::new(ErrorKind::Unsupported, message)
-}
 
 impl SamplingParams {
     fn validate(&self) -> Result<(), Error> {
@@ -467,9 +491,8 @@ fn validate_extras(extras: &Map<String, Value>) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+    use crate::ErrorKind;
 
     #[test]
     fn what_cannot_be_sent_is_refused() {

@@ -909,9 +909,9 @@ fn what_cannot_be_used_is_told_with_code_2_before_anything_is_sent() {
 }
 
 #[test]
-fn what_the_library_cannot_do_yet_is_reported() {
+fn what_the_server_cannot_do_is_reported() {
     let ran =
-        run(&["stream", "--base-url", "http://h.test", "--prompt", "Hi", "--wire", "chat", "--json"], b"");
+        run(&["stream", "--base-url", "http://h.test", "--prompt-ids", "1", "--wire", "chat", "--json"], b"");
     assert_eq!(ran.code, Some(1));
     assert!(
         has(&ran.last(), &json!({"report": {"finish": null, "error": {"kind": "unsupported"}}})),

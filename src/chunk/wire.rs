@@ -46,6 +46,17 @@ impl Wire {
         }
     }
 
+    /// The server that alone has this endpoint.
+    pub(crate) fn server(self) -> Option<Server> {
+        match self {
+            Self::Auto | Self::OpenAi | Self::Chat => None,
+            Self::LlamaCpp => Some(Server::LlamaCpp),
+            Self::VllmGenerate => Some(Server::Vllm),
+            Self::SgLang => Some(Server::SgLang),
+            Self::Tgi => Some(Server::Tgi),
+        }
+    }
+
     /// The path of the endpoint, and whether it stands under the server's root (true) or under the base URL, which
     /// ends in `/v1` (false).
     pub(crate) fn path(self) -> (&'static str, bool) {
@@ -99,6 +110,22 @@ pub enum Server {
     Ollama,
     /// LM Studio.
     LmStudio,
+}
+
+impl Server {
+    /// The name, as its makers write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vllm => "vLLM",
+            Self::LlamaCpp => "llama.cpp",
+            Self::SgLang => "SGLang",
+            Self::Tgi => "TGI",
+            Self::TensorRtLlm => "TensorRT-LLM",
+            Self::Ollama => "Ollama",
+            Self::LmStudio => "LM Studio",
+        }
+    }
 }
 
 // --- what a chunk gives away ---

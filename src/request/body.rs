@@ -19,53 +19,88 @@ pub(super) struct Body<'a> {
 impl Serialize for Body<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut out = Fields::new(serializer.serialize_map(None)?, &self.request.extras);
-        out.some("model", self.model)?;
         match self.wire {
             Wire::LlamaCpp => self.native_llama_cpp(&mut out)?,
             Wire::VllmGenerate => self.vllm_generate(&mut out)?,
-            // `to_json` lets no chat request come here.
-            Wire::Auto | Wire::OpenAi | Wire::Chat | Wire::SgLang | Wire::Tgi => self.openai(&mut out)?,
+            Wire::SgLang => self.native_sglang(&mut out)?,
+            Wire::Tgi => self.native_tgi(&mut out)?,
+            Wire::Auto | Wire::OpenAi | Wire::Chat => self.openai(&mut out)?,
         }
         out.end()
     }
 }
 
 impl Body<'_> {
+    /// Whether it is, or may be, this server.
+    fn may_be(&self, server: Server) -> bool {
+        self.server.is_none_or(|known| known == server)
+    }
+
+    fn structured<M: SerializeMap>(&self, server: Server, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        match self.request.structured_for(server) {
+            Some((key, value)) => out.put(key, &*value),
+            None => Ok(()),
+        }
+    }
+
+    fn prompt<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        match &self.request.prompt {
+            Prompt::Text(text) if self.wire == Wire::Chat => {
+                out.put("messages", &[Message { role: "user", content: text }])
+            }
+            Prompt::Ids(ids) => out.put("prompt", ids),
+            Prompt::Text(text) => out.put("prompt", text),
+        }
+    }
+
     fn openai<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
         let request = self.request;
-        let vllm = self.server != Some(Server::LlamaCpp);
-        let llama_cpp = self.server != Some(Server::Vllm);
-        match &request.prompt {
-            Prompt::Ids(ids) => out.put("prompt", ids)?,
-            Prompt::Text(text) => out.put("prompt", text)?,
-        }
+        out.some("model", self.model)?;
+        self.prompt(out)?;
         request.sampling.openai(out)?;
+        // Servers of plain OpenAI fields have no such thing; for the others it is a default to be told otherwise.
+        let plain = [Server::Tgi, Server::Ollama, Server::LmStudio];
+        if request.sampling.skip_special_tokens || !self.server.is_some_and(|server| plain.contains(&server))
+        {
+            out.put("skip_special_tokens", &request.sampling.skip_special_tokens)?;
+        }
         out.put("stream", &true)?;
         out.merge("stream_options", IncludeUsage)?;
         out.some("priority", request.priority)?;
         out.some("cache_salt", request.cache_salt.as_ref())?;
         out.some("cache_prompt", request.cache_prompt)?;
-        if vllm {
+        // TensorRT-LLM refuses fields that it does not know: nothing is asked of a server that has no word for it.
+        if self.may_be(Server::Vllm) || self.server == Some(Server::SgLang) {
             out.put("return_token_ids", &true)?;
-            out.some("structured_outputs", request.structured_output.as_ref())?;
         }
-        if llama_cpp {
-            out.put("verbose", &true)?;
-            out.some("repeat_penalty", request.sampling.repetition_penalty)?;
-            if let Some((key, value)) = request.structured_for_llama_cpp() {
-                out.put(key, value)?;
+        if self.may_be(Server::LlamaCpp) {
+            match self.wire {
+                // In chat, its log-probabilities alone have ids, and they are 2 KB an event without the second field.
+                Wire::Chat if self.server.is_some() => {
+                    out.put("logprobs", &true)?;
+                    out.put("top_logprobs", &1)?;
+                }
+                Wire::Chat => {}
+                _ => out.put("verbose", &true)?,
             }
         }
-        Ok(())
+        if self.may_be(Server::LlamaCpp) || self.server == Some(Server::LmStudio) {
+            out.some("repeat_penalty", request.sampling.repetition_penalty)?;
+        }
+        match self.server {
+            Some(server) => self.structured(server, out),
+            None => {
+                self.structured(Server::Vllm, out)?;
+                self.structured(Server::LlamaCpp, out)
+            }
+        }
     }
 
     fn native_llama_cpp<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
         let request = self.request;
         let sampling = &request.sampling;
-        match &request.prompt {
-            Prompt::Ids(ids) => out.put("prompt", ids)?,
-            Prompt::Text(text) => out.put("prompt", text)?,
-        }
+        out.some("model", self.model)?;
+        self.prompt(out)?;
         out.some("n_predict", sampling.max_tokens)?;
         sampling.shared(out)?;
         out.some("repeat_penalty", sampling.repetition_penalty)?;
@@ -75,14 +110,12 @@ impl Body<'_> {
         out.put("stream", &true)?;
         out.put("return_tokens", &true)?;
         out.some("cache_prompt", request.cache_prompt)?;
-        match request.structured_for_llama_cpp() {
-            Some((key, value)) => out.put(key, value),
-            None => Ok(()),
-        }
+        self.structured(Server::LlamaCpp, out)
     }
 
     fn vllm_generate<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
         let request = self.request;
+        out.some("model", self.model)?;
         if let Prompt::Ids(ids) = &request.prompt {
             out.put("token_ids", ids)?;
         }
@@ -92,6 +125,28 @@ impl Body<'_> {
         out.some("cache_salt", request.cache_salt.as_ref())?;
         out.some("request_id", request.request_id.as_ref())?;
         out.merge("sampling_params", NestedSampling(request))
+    }
+
+    /// It serves one model, and has no field to name it.
+    fn native_sglang<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        let request = self.request;
+        match &request.prompt {
+            Prompt::Ids(ids) => out.put("input_ids", ids)?,
+            Prompt::Text(text) => out.put("text", text)?,
+        }
+        out.put("stream", &true)?;
+        out.some("rid", request.request_id.as_ref())?;
+        out.some("priority", request.priority)?;
+        out.some("cache_salt", request.cache_salt.as_ref())?;
+        out.merge("sampling_params", SgLangSampling(self))
+    }
+
+    /// It serves one model, and streams because of its path.
+    fn native_tgi<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        if let Prompt::Text(text) = &self.request.prompt {
+            out.put("inputs", text)?;
+        }
+        out.merge("parameters", TgiParameters(self))
     }
 }
 
@@ -109,7 +164,11 @@ impl SamplingParams {
         if self.stop.is_empty() { Ok(()) } else { out.put("stop", &self.stop) }
     }
 
-    /// All fields in OpenAI's and vLLM's words.
+    fn bias_by_id<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        if self.logit_bias.is_empty() { Ok(()) } else { out.put("logit_bias", &BiasById(&self.logit_bias)) }
+    }
+
+    /// All fields but `skip_special_tokens` in OpenAI's and vLLM's words.
     fn openai<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
         out.some("max_tokens", self.max_tokens)?;
         out.some("min_tokens", self.min_tokens)?;
@@ -118,10 +177,7 @@ impl SamplingParams {
         if !self.stop_token_ids.is_empty() {
             out.put("stop_token_ids", &self.stop_token_ids)?;
         }
-        if !self.logit_bias.is_empty() {
-            out.put("logit_bias", &BiasById(&self.logit_bias))?;
-        }
-        out.put("skip_special_tokens", &self.skip_special_tokens)
+        self.bias_by_id(out)
     }
 }
 
@@ -204,8 +260,74 @@ struct NestedSampling<'a>(&'a CompletionRequest);
 impl OwnFields for NestedSampling<'_> {
     fn write<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
         self.0.sampling.openai(out)?;
+        out.put("skip_special_tokens", &self.0.sampling.skip_special_tokens)?;
         out.some("structured_outputs", self.0.structured_output.as_ref())
     }
+}
+
+/// `sampling_params` of SGLang's generate endpoint.
+struct SgLangSampling<'a>(&'a Body<'a>);
+
+impl OwnFields for SgLangSampling<'_> {
+    fn write<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        let sampling = &self.0.request.sampling;
+        out.some("max_new_tokens", sampling.max_tokens)?;
+        out.some("min_new_tokens", sampling.min_tokens)?;
+        out.some("temperature", sampling.temperature)?;
+        out.some("top_p", sampling.top_p)?;
+        out.some("top_k", sampling.top_k)?;
+        out.some("min_p", sampling.min_p)?;
+        out.some("presence_penalty", sampling.presence_penalty)?;
+        out.some("frequency_penalty", sampling.frequency_penalty)?;
+        out.some("repetition_penalty", sampling.repetition_penalty)?;
+        out.some("sampling_seed", sampling.seed)?;
+        out.some("ignore_eos", sampling.ignore_eos)?;
+        if !sampling.stop.is_empty() {
+            out.put("stop", &sampling.stop)?;
+        }
+        if !sampling.stop_token_ids.is_empty() {
+            out.put("stop_token_ids", &sampling.stop_token_ids)?;
+        }
+        sampling.bias_by_id(out)?;
+        out.put("skip_special_tokens", &sampling.skip_special_tokens)?;
+        self.0.structured(Server::SgLang, out)
+    }
+}
+
+/// `parameters` of TGI. What asks for nothing there is refused by it, and is left out.
+struct TgiParameters<'a>(&'a Body<'a>);
+
+impl OwnFields for TgiParameters<'_> {
+    fn write<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        let sampling = &self.0.request.sampling;
+        out.some("max_new_tokens", sampling.max_tokens)?;
+        match sampling.temperature {
+            Some(0.0) => out.put("do_sample", &false)?,
+            Some(temperature) => {
+                out.put("do_sample", &true)?;
+                out.put("temperature", &temperature)?;
+            }
+            None => {}
+        }
+        out.some("top_p", sampling.top_p.filter(|top_p| *top_p < 1.0))?;
+        out.some("top_k", sampling.top_k.filter(|top_k| *top_k > 0))?;
+        out.some("repetition_penalty", sampling.repetition_penalty)?;
+        out.some("frequency_penalty", sampling.frequency_penalty)?;
+        out.some("seed", sampling.seed)?;
+        if !sampling.stop.is_empty() {
+            out.put("stop", &sampling.stop)?;
+        }
+        // Finish reason and counts come only with these.
+        out.put("details", &true)?;
+        self.0.structured(Server::Tgi, out)
+    }
+}
+
+/// A message of a chat.
+#[derive(Serialize)]
+struct Message<'a> {
+    role: &'static str,
+    content: &'a str,
 }
 
 /// A logit bias as an object, `{"id": bias}`.
@@ -246,6 +368,7 @@ mod tests {
             .cache_salt("s")
             .cache_prompt(false)
             .request_id("mine-9")
+            .send_anyway()
             .extra("custom", json!({"a": [1, null]}))
     }
 
@@ -258,7 +381,7 @@ mod tests {
     fn the_short_form_is_what_the_original_sends() {
         let sampling =
             SamplingParams::default().temperature(0.0).top_p(1.0).top_k(-1).stop_token_ids(vec![2]);
-        let request = CompletionRequest::ids([1, 2]).sampling(sampling).priority(0);
+        let request = CompletionRequest::ids([1, 2]).sampling(sampling).priority(0).send_anyway();
         let sent = json!({
             "model": "m", "prompt": [1, 2], "max_tokens": 16384, "temperature": 0.0, "top_p": 1.0,
             "top_k": -1, "stop_token_ids": [2], "skip_special_tokens": false, "stream": true,
@@ -307,6 +430,33 @@ mod tests {
             "custom": {"a": [1, null]},
         });
         assert_eq!(body(&full(), Wire::LlamaCpp, None), native);
+        let sglang = json!({
+            "input_ids": [504, 1296], "stream": true, "rid": "mine-9", "priority": -3, "cache_salt": "s",
+            "sampling_params": {
+                "max_new_tokens": 9, "min_new_tokens": 1, "temperature": 0.7, "top_p": 0.9, "top_k": -1,
+                "min_p": 0.05, "presence_penalty": 0.1, "frequency_penalty": -0.1, "repetition_penalty": 1.1,
+                "sampling_seed": i64::MIN, "ignore_eos": true, "stop": ["\n\n"], "stop_token_ids": [2],
+                "logit_bias": {"7": -1.5, "8": 2.0}, "skip_special_tokens": false,
+                "json_schema": "{\"type\":\"object\"}",
+            },
+            "custom": {"a": [1, null]},
+        });
+        assert_eq!(body(&full(), Wire::SgLang, None), sglang);
+        let text = CompletionRequest { prompt: Prompt::Text("Hi".to_owned()), ..full() };
+        let tgi = json!({
+            "inputs": "Hi",
+            "parameters": {
+                "max_new_tokens": 9, "do_sample": true, "temperature": 0.7, "top_p": 0.9,
+                "repetition_penalty": 1.1, "frequency_penalty": -0.1, "seed": i64::MIN, "stop": ["\n\n"],
+                "details": true, "grammar": {"type": "json", "value": {"type": "object"}},
+            },
+            "custom": {"a": [1, null]},
+        });
+        assert_eq!(body(&text, Wire::Tgi, None), tgi);
+        let greedy = SamplingParams::default().temperature(0.0).top_p(1.0);
+        let greedy = body(&CompletionRequest::text("Hi").sampling(greedy), Wire::Tgi, None);
+        let parameters = json!({"max_new_tokens": 16384, "do_sample": false, "details": true});
+        assert_eq!(greedy["parameters"], parameters);
         let unknown = body(&full(), Wire::OpenAi, None);
         for (key, value) in [
             ("structured_outputs", json!({"json": {"type": "object"}})),
@@ -315,6 +465,57 @@ mod tests {
             ("repeat_penalty", json!(1.1)),
         ] {
             assert_eq!(unknown[key], value, "{key}");
+        }
+    }
+
+    #[test]
+    fn chat_and_completions_say_to_each_server_what_it_knows() {
+        let request = CompletionRequest::text("Hi").sampling(SamplingParams::default().max_tokens(4));
+        let base = json!({"stream": true, "stream_options": {"include_usage": true}, "max_tokens": 4});
+        // Server, whether it is a chat, what is sent beside the prompt.
+        let cases = [
+            (None, true, json!({"skip_special_tokens": false, "return_token_ids": true})),
+            (Some(Server::Vllm), true, json!({"skip_special_tokens": false, "return_token_ids": true})),
+            (
+                Some(Server::LlamaCpp),
+                true,
+                json!({"skip_special_tokens": false, "logprobs": true, "top_logprobs": 1}),
+            ),
+            (Some(Server::SgLang), false, json!({"skip_special_tokens": false, "return_token_ids": true})),
+            (Some(Server::TensorRtLlm), false, json!({"skip_special_tokens": false})),
+            (Some(Server::Ollama), false, json!({})),
+            (Some(Server::Ollama), true, json!({})),
+            (Some(Server::LmStudio), true, json!({})),
+            (Some(Server::Tgi), true, json!({})),
+        ];
+        for (server, chat, more) in cases {
+            let (wire, prompt) = match chat {
+                true => (Wire::Chat, json!({"messages": [{"role": "user", "content": "Hi"}]})),
+                false => (Wire::OpenAi, json!({"prompt": "Hi"})),
+            };
+            let mut expected = base.clone();
+            for part in [json!({"model": "m"}), prompt, more] {
+                expected.as_object_mut().unwrap().extend(part.as_object().unwrap().clone());
+            }
+            assert_eq!(body(&request, wire, server), expected, "{server:?} {wire}");
+        }
+        let messages = json!([{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]);
+        let request = request.extra("messages", messages.clone());
+        assert_eq!(body(&request, Wire::Chat, None)["messages"], messages);
+        for (server, kind, field) in [
+            (Server::SgLang, json!({"regex": "a+"}), json!({"regex": "a+"})),
+            (Server::SgLang, json!({"grammar": "g"}), json!({"ebnf": "g"})),
+            (Server::LlamaCpp, json!({"grammar": "g"}), json!({"grammar": "g"})),
+            (
+                Server::TensorRtLlm,
+                json!({"regex": "a+"}),
+                json!({"response_format": {"type": "regex", "regex": "a+"}}),
+            ),
+        ] {
+            let request = CompletionRequest::text("Hi").structured_output(kind);
+            let body = body(&request, Wire::OpenAi, Some(server));
+            let (key, value) = field.as_object().unwrap().iter().next().unwrap();
+            assert_eq!(body[key], *value, "{server:?}");
         }
     }
 
@@ -334,6 +535,7 @@ mod tests {
             (Wire::OpenAi, Some(Server::LlamaCpp)),
             (Wire::LlamaCpp, None),
             (Wire::VllmGenerate, None),
+            (Wire::SgLang, None),
         ] {
             let json = request.to_json(Some("m"), wire, server).unwrap();
             // A tree written again would be shorter if a key had come twice.
@@ -341,7 +543,7 @@ mod tests {
             assert_eq!(value.to_string().len(), json.len(), "{}", String::from_utf8_lossy(&json));
             assert_eq!((&value["max_tokens"], &value["model"]), (&json!(3), &json!("other")));
             assert_eq!(value["stream_options"], options);
-            if wire == Wire::VllmGenerate {
+            if wire.path().0.ends_with("/generate") {
                 let nested = &value["sampling_params"];
                 let three = (&nested["seed"], &nested["allowed_token_ids"], &nested["top_p"]);
                 assert_eq!(three, (&json!(4), &json!([1]), &json!(0.9)));
@@ -352,9 +554,12 @@ mod tests {
     #[test]
     fn a_long_prompt_of_ids_comes_back_as_it_was() {
         let ids: Vec<TokenId> = (0..100_000).map(|i| u32::MAX / 100_000 * i).chain([0, u32::MAX]).collect();
-        for (wire, key) in
-            [(Wire::OpenAi, "prompt"), (Wire::LlamaCpp, "prompt"), (Wire::VllmGenerate, "token_ids")]
-        {
+        for (wire, key) in [
+            (Wire::OpenAi, "prompt"),
+            (Wire::LlamaCpp, "prompt"),
+            (Wire::VllmGenerate, "token_ids"),
+            (Wire::SgLang, "input_ids"),
+        ] {
             let mut value = body(&CompletionRequest::ids(ids.clone()), wire, None);
             let back: Vec<TokenId> = serde_json::from_value(value[key].take()).unwrap();
             assert_eq!(back, ids);

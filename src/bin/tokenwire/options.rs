@@ -21,9 +21,9 @@ pub(crate) struct StreamFlags {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Which endpoint, and how its chunks are written: auto, openai, llamacpp, vllm-generate. auto asks
-    /// /v1/completions and tells by the first chunk. (chat decodes with `tokens`; it cannot be asked for
-    /// yet.)
+    /// Which endpoint, and how its chunks are written: auto, openai, chat, llamacpp, vllm-generate,
+    /// sglang, tgi. auto asks /v1/completions and tells by the first chunk. chat sends --prompt as the user's message,
+    /// or the "messages" of --extra.
     #[arg(long, value_name = "WIRE", default_value_t)]
     wire: Wire,
     /// The model to ask for. Without it the server takes the one it has.
@@ -55,6 +55,9 @@ pub(crate) struct StreamFlags {
     /// vLLM's priority: lower is earlier.
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Request")]
     priority: Option<i32>,
+    /// Send the request also to a server that is known to ignore a part of it.
+    #[arg(long, help_heading = "Request")]
+    send_anyway: bool,
     /// Fields merged into the request's body; they win over ours: '{"min_p":0.1}'.
     #[arg(long, value_name = "JSON", help_heading = "Request")]
     extra: Option<String>,
@@ -178,6 +181,9 @@ impl StreamFlags {
         let mut request = request.sampling(sampling);
         if let Some(priority) = self.priority {
             request = request.priority(priority);
+        }
+        if self.send_anyway {
+            request = request.send_anyway();
         }
         if let Some(extra) = &self.extra {
             let fields: Map<String, Value> = serde_json::from_str(extra)
