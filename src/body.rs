@@ -2,7 +2,7 @@
 //!
 //! Pure: bytes in, tokens out, however they are cut. A stream feeds it from its socket, the command line from a file.
 
-use crate::chunk::{ChunkDecoder, Completion, Flow, Wire, is_error, server_error_from_body};
+use crate::chunk::{ChunkDecoder, Completion, Flow, Server, Wire, is_error, server_error_from_body};
 use crate::config::Limits;
 use crate::error::{Error, ErrorKind, printable};
 use crate::sse::{Item, SseParser, Stray};
@@ -84,6 +84,13 @@ impl BodyDecoder {
     #[must_use]
     pub fn choices_max(mut self, n: u32) -> Self {
         self.decoder = self.decoder.choices_max(n);
+        self
+    }
+
+    /// As [`ChunkDecoder::ids_asked`].
+    #[must_use]
+    pub fn ids_asked(mut self, server: Option<Server>) -> Self {
+        self.decoder = self.decoder.ids_asked(server);
         self
     }
 

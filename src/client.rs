@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use crate::http::slot::{CancelSlot, Wait};
 use crate::http::{HttpClient, HttpClientBuilder, Outgoing, check_url, header};
 use crate::pool::ReaderPool;
 use crate::request::{CompletionRequest, SamplingParams};
-use crate::retry::{Budget, RetryPolicy, STALE_RETRIES_MAX};
+use crate::retry::{Budget, RetryPolicy, STALE_RETRIES_MAX, random};
 use crate::secrets::Secrets;
 use crate::stream::{self, StreamGuard};
 use crate::sync::channel::Receiver;
@@ -49,6 +50,10 @@ pub(crate) struct Inner {
     base: BaseUrl,
     model: Option<String>,
     headers: HeaderMap,
+    /// Under which names a session's key is sent.
+    session_headers: Vec<String>,
+    priority_header: Option<String>,
+    request_ids: Option<RequestIds>,
     /// What the caller said the server is, or what its answers have shown.
     server: Mutex<Option<Server>>,
 }
@@ -62,6 +67,9 @@ pub struct ApiClientBuilder {
     wire: Wire,
     server: Option<Server>,
     headers: Vec<(String, Redacted)>,
+    session_headers: Vec<String>,
+    priority_header: Option<String>,
+    request_ids: Option<String>,
     timeouts: Timeouts,
     limits: Limits,
     retry: RetryPolicy,
@@ -119,6 +127,30 @@ impl ApiClientBuilder {
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), Redacted(value.into())));
+        self
+    }
+
+    /// The headers in which the key of a request's [`session`](CompletionRequest::session) is sent, in place of the default,
+    /// `x-session-affinity` (Fireworks, Together). Routers have names of their own.
+    #[must_use]
+    pub fn session_headers<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.session_headers = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sends a request's [`priority`](CompletionRequest::priority) in this header and not in the body, for a router that
+    /// queues. Default: in the body.
+    #[must_use]
+    pub fn priority_header(mut self, name: impl Into<String>) -> Self {
+        self.priority_header = Some(name.into());
+        self
+    }
+
+    /// Gives each request that has no [`request_id`](CompletionRequest::request_id) one: `prefix`, a number drawn for
+    /// this client, and the request's own number, joined by `-`. Default: it is left to the server.
+    #[must_use]
+    pub fn request_ids(mut self, prefix: impl Into<String>) -> Self {
+        self.request_ids = Some(prefix.into());
         self
     }
 
@@ -205,6 +237,9 @@ impl ApiClientBuilder {
             wire,
             server,
             headers,
+            session_headers,
+            priority_header,
+            request_ids,
             timeouts,
             limits,
             retry,
@@ -219,6 +254,11 @@ impl ApiClientBuilder {
             let (name, value) = header(name, &value.0)?;
             map.append(name, value);
         }
+        for name in session_headers.iter().chain(&priority_header) {
+            // Any value will do: it is the name that is looked at.
+            CompletionRequest::text("").header(name, "0").validate()?;
+        }
+        let request_ids = request_ids.map(RequestIds::new).transpose()?;
         if let Some(key) = &key {
             let mut bearer = HeaderValue::from_str(&key.bearer())
                 .map_err(|_| Error::invalid("the API key cannot be sent in a header"))?;
@@ -249,6 +289,9 @@ impl ApiClientBuilder {
             base,
             model,
             headers: map,
+            session_headers,
+            priority_header,
+            request_ids,
             server: Mutex::new(server),
         })))
     }
@@ -266,6 +309,9 @@ impl ApiClient {
             wire: Wire::Auto,
             server: None,
             headers: Vec::new(),
+            session_headers: vec!["x-session-affinity".to_owned()],
+            priority_header: None,
+            request_ids: None,
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             retry: RetryPolicy::default(),
@@ -376,6 +422,9 @@ impl fmt::Debug for ApiClient {
             base,
             model,
             headers: _,
+            session_headers,
+            priority_header,
+            request_ids: _,
             server,
         } = &*self.0;
         f.debug_struct("ApiClient")
@@ -384,6 +433,8 @@ impl fmt::Debug for ApiClient {
             .field("wire", wire)
             .field("server", server)
             .field("key", key)
+            .field("session_headers", session_headers)
+            .field("priority_header", priority_header)
             .field("failed", failed)
             .field("timeouts", timeouts)
             .field("limits", limits)
@@ -408,6 +459,28 @@ impl Inner {
         self.base.join(path, at_root)
     }
 
+    /// Gives the request its id, and takes out of it what this client sends in headers: those, name and value.
+    pub(crate) fn address(
+        &self,
+        mut request: CompletionRequest,
+    ) -> (CompletionRequest, Vec<(String, String)>) {
+        if let (None, Some(ids)) = (&request.request_id, &self.request_ids) {
+            request = request.request_id(ids.next());
+        }
+        let session = request
+            .session_key()
+            .into_iter()
+            .flat_map(|key| self.session_headers.iter().map(|name| (name.clone(), key.to_owned())));
+        let mut headers: Vec<_> = session.collect();
+        if let Some(name) = &self.priority_header {
+            headers.extend(request.priority.take().map(|priority| (name.clone(), priority.to_string())));
+        }
+        let own = request.headers().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        // A header that the request names itself wins.
+        headers.extend(own);
+        (request, headers)
+    }
+
     pub(crate) fn body(&self, request: &CompletionRequest) -> Result<Vec<u8>, Error> {
         request.to_json(self.model.as_deref(), self.wire, self.server())
     }
@@ -423,6 +496,25 @@ impl Inner {
             map.insert(name, value);
         }
         Ok(map)
+    }
+}
+
+/// Makes up ids of requests.
+struct RequestIds {
+    prefix: String,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    fn new(prefix: String) -> Result<Self, Error> {
+        CompletionRequest::text("").request_id(&prefix).validate()?;
+        // Two clients with one prefix must not make the same ids.
+        let drawn = (random() * (1_u64 << 48) as f64) as u64;
+        Ok(Self { prefix: format!("{prefix}-{drawn:012x}"), next: AtomicU64::new(0) })
+    }
+
+    fn next(&self) -> String {
+        format!("{}-{}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed))
     }
 }
 

@@ -145,7 +145,7 @@ pub(crate) enum Prompt {
 pub struct CompletionRequest {
     pub(crate) prompt: Prompt,
     pub(crate) sampling: SamplingParams,
-    priority: Option<i32>,
+    pub(crate) priority: Option<i32>,
     model: Option<String>,
     structured_output: Option<Value>,
     cache_salt: Option<String>,
@@ -153,7 +153,9 @@ pub struct CompletionRequest {
     send_anyway: bool,
     extras: Map<String, Value>,
     headers: Vec<(String, String)>,
-    request_id: Option<String>,
+    pub(crate) request_id: Option<String>,
+    session: Option<String>,
+    traceparent: Option<String>,
     record: bool,
 }
 
@@ -191,6 +193,8 @@ impl CompletionRequest {
             extras: Map::new(),
             headers: Vec::new(),
             request_id: None,
+            session: None,
+            traceparent: None,
         }
     }
 
@@ -284,18 +288,48 @@ impl CompletionRequest {
         self
     }
 
-    /// The id by which the server is to know this request: sent as the header `x-request-id` and, on vLLM's
-    /// generate endpoint, in the body. Default: the server makes one up.
+    /// The id by which the server is to know this request: sent as the header `x-request-id` and, on the generate endpoints
+    /// of vLLM and SGLang, in the body. When the request is sent again, the header gets a suffix, so that no two
+    /// attempts share one: `mine`, `mine-1`, `mine-2`; the body stays as it is. Default: what the client makes up
+    /// ([`request_ids`](crate::ApiClientBuilder::request_ids)), else the server.
     #[must_use]
     pub fn request_id(mut self, id: impl Into<String>) -> Self {
         self.request_id = Some(id.into());
         self
     }
 
-    /// The headers of this request, the id's included: name and value.
+    /// The key of the session that this request belongs to: routers and providers send what has the same key to the same
+    /// worker, which has the prefix in its cache. Sent in the client's
+    /// [`session_headers`](crate::ApiClientBuilder::session_headers). Default: none.
+    #[must_use]
+    pub fn session(mut self, key: impl Into<String>) -> Self {
+        self.session = Some(key.into());
+        self
+    }
+
+    /// The W3C trace context of the caller's span, sent as the header `traceparent`: `00-`, 32 hexadecimal digits, `-`, 16,
+    /// `-`, 2. Default: none.
+    #[must_use]
+    pub fn traceparent(mut self, traceparent: impl Into<String>) -> Self {
+        self.traceparent = Some(traceparent.into());
+        self
+    }
+
+    pub(crate) fn session_key(&self) -> Option<&str> {
+        self.session.as_deref()
+    }
+
+    /// Whether the body asks for ids, as far as its extra fields leave that to us.
+    pub(crate) fn asks_for_ids(&self) -> bool {
+        let own = ["return_token_ids", "verbose", "logprobs", "include_reasoning", "return_tokens"];
+        own.iter().all(|key| !self.extras.contains_key(*key))
+    }
+
+    /// The headers of this request, those of id and trace included: name and value. The session's come from the client.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         let id = self.request_id.as_deref().map(|id| ("x-request-id", id));
-        self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(id)
+        let trace = self.traceparent.as_deref().map(|trace| ("traceparent", trace));
+        self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(id).chain(trace)
     }
 
     /// Whether this can be sent at all. [`to_json`](Self::to_json) asks it too.
@@ -303,7 +337,7 @@ impl CompletionRequest {
     /// # Errors
     ///
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput): no prompt ids (vLLM refuses that, llama.cpp answers
-    /// nothing); a number that is not finite; a token twice in `logit_bias`; a header or request id with
+    /// nothing); a traceparent that is none; a number that is not finite; a token twice in `logit_bias`; a header, session key or request id with
     /// characters that a header cannot carry, or a header that the client writes itself (`authorization`,
     /// `host`, `content-length`, `content-type`, `transfer-encoding`, `accept-encoding`).
     /// [`Unsupported`](crate::ErrorKind::Unsupported): an extra field that turns streaming off or asks for more than
@@ -317,6 +351,16 @@ impl CompletionRequest {
             if id.is_empty() || !id.bytes().all(|b| b.is_ascii_graphic()) {
                 return Err(Error::invalid("the request id is not visible ASCII"));
             }
+        }
+        if self
+            .session
+            .as_deref()
+            .is_some_and(|key| key.is_empty() || !key.bytes().all(|b| b.is_ascii_graphic()))
+        {
+            return Err(Error::invalid("the session key is not visible ASCII"));
+        }
+        if self.traceparent.as_deref().is_some_and(|trace| !is_traceparent(trace)) {
+            return Err(Error::invalid("the traceparent is none, as W3C writes it"));
         }
         for (name, value) in &self.headers {
             validate_header(name, value)?;
@@ -405,6 +449,8 @@ impl fmt::Debug for CompletionRequest {
             extras,
             headers,
             request_id,
+            session,
+            traceparent,
             record,
         } = self;
         let prompt = match prompt {
@@ -424,6 +470,9 @@ impl fmt::Debug for CompletionRequest {
             .field("extras", &extras.keys().collect::<Vec<_>>())
             .field("headers", &headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .field("request_id", request_id)
+            // Whoever knows it may get at the session's cache.
+            .field("session", &session.is_some())
+            .field("traceparent", traceparent)
             .field("record", record)
             .finish()
     }
@@ -477,6 +526,19 @@ fn validate_header(name: &str, value: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// W3C Trace Context, 3.2: version, trace id, parent id, flags; version ff and ids of zeros are invalid.
+fn is_traceparent(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let is_hex = |part: &str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let sizes: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+    let is_zero = |part: &str| part.bytes().all(|b| b == b'0');
+    sizes == [2, 32, 16, 2]
+        && parts.iter().all(|part| is_hex(part))
+        && parts[0] != "ff"
+        && !is_zero(parts[1])
+        && !is_zero(parts[2])
+}
+
 fn validate_extras(extras: &Map<String, Value>) -> Result<(), Error> {
     if extras.get("stream").is_some_and(|stream| *stream != Value::Bool(true)) {
         return Err(unsupported("an extra field turns streaming off"));
@@ -493,6 +555,8 @@ fn validate_extras(extras: &Map<String, Value>) -> Result<(), Error> {
 mod tests {
     use super::*;
     use crate::ErrorKind;
+
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
     fn what_cannot_be_sent_is_refused() {
@@ -520,6 +584,13 @@ mod tests {
             ids().header("Content-Type", "text/plain"),
             ids().request_id(""),
             ids().request_id("a b"),
+            ids().session(""),
+            ids().session("a\nb"),
+            ids().traceparent(""),
+            ids().traceparent(TRACE.to_uppercase()),
+            ids().traceparent(TRACE.replace("00-4bf", "ff-4bf")),
+            ids().traceparent(TRACE.replace("00f067aa0ba902b7", "0000000000000000")),
+            ids().traceparent(format!("{TRACE}-01")),
         ];
         for request in invalid {
             let error = request.to_json(None, Wire::OpenAi, None).unwrap_err();
@@ -543,6 +614,7 @@ mod tests {
         for fine in [
             ids().extra("n", 1).extra("best_of", Value::Null).extra("stream", true),
             ids().header("X-Session", "a b"),
+            ids().traceparent(TRACE).session("s-1"),
             CompletionRequest::text(""),
         ] {
             fine.validate().unwrap();

@@ -22,7 +22,7 @@ use std::time::Instant;
 use ureq::http::header::{ACCEPT, HeaderValue};
 
 use self::exchange::Exchange;
-use crate::chunk::Wire;
+use crate::chunk::{Server, Wire};
 use crate::client::Inner;
 use crate::diagnostics::SavedRequest;
 use crate::error::{Error, ErrorKind};
@@ -223,8 +223,11 @@ pub(crate) fn start(
     request: CompletionRequest,
 ) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
     request.validate()?;
+    let (request, headers) = client.address(request);
+    let asked = request.asks_for_ids().then(|| client.server());
     let body = client.body(&request)?;
-    launch(client, client.wire, request.headers(), body, request.is_recorded())
+    let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    launch(client, client.wire, headers, body, Asked { ids_of: asked, record: request.is_recorded() })
 }
 
 pub(crate) fn resend(
@@ -235,7 +238,16 @@ pub(crate) fn resend(
         let why = "the API key was taken out of the saved request, which is not what was sent";
         return Err(Error::new(ErrorKind::Unsupported, why));
     }
-    launch(client, saved.wire(), saved.headers(), saved.body().to_vec(), false)
+    launch(client, saved.wire(), saved.headers(), saved.body().to_vec(), Asked::default())
+}
+
+/// What the answer is looked at for.
+#[derive(Default)]
+struct Asked {
+    /// Ids, of this server if it was known.
+    ids_of: Option<Option<Server>>,
+    /// It is to be kept.
+    record: bool,
 }
 
 fn launch<'a>(
@@ -243,7 +255,7 @@ fn launch<'a>(
     wire: Wire,
     own_headers: impl Iterator<Item = (&'a str, &'a str)>,
     body: Vec<u8>,
-    record: bool,
+    asked: Asked,
 ) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
     let (path, at_root) = wire.path();
     let url = client.url(path, at_root)?;
@@ -252,7 +264,7 @@ fn launch<'a>(
 
     let (shared, receiver) = Shared::new(client);
     let secrets = Secrets::of(&headers);
-    let exchange = Arc::new(Exchange { shared: shared.clone(), url, wire, headers, body, record });
+    let exchange = Arc::new(Exchange { shared: shared.clone(), url, wire, headers, body, asked });
     let saver = exchange.clone();
     let guard = shared.start(
         secrets,

@@ -162,6 +162,9 @@ pub enum IdsExact {
 pub enum Inexact {
     /// Text came, and not one id.
     NoIds,
+    /// Text came, and not one id, although the server gives ids and was asked for them: something on the way, a router
+    /// or a proxy, drops them or what asks for them.
+    Dropped,
     /// Some text came without an id while other text had one.
     TextWithoutId,
     /// The ids of characters that span several tokens are withheld (llama.cpp sends the last one only).
@@ -184,6 +187,9 @@ impl fmt::Display for Inexact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoIds => f.write_str("the server sent no ids"),
+            Self::Dropped => f.write_str(
+                "no ids came, although this server gives them and was asked: dropped on the way, by a router or proxy",
+            ),
             Self::TextWithoutId => f.write_str("some text came without an id"),
             Self::LostInCharacter { received, counted } => write!(
                 f,

@@ -6,7 +6,7 @@ mod common;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokenwire::{
-    CHOICES_MAX, ChunkDecoder, ErrorKind, Flow, IdsExact, Inexact, Limit, NESTING_MAX, StreamToken,
+    CHOICES_MAX, ChunkDecoder, ErrorKind, Flow, IdsExact, Inexact, Limit, NESTING_MAX, Server, StreamToken,
     TOKEN_IDS_MAX, TOOL_CALLS_MAX, Wire,
 };
 
@@ -21,6 +21,8 @@ struct Case {
     wire: String,
     #[serde(default = "one")]
     choices_max: u32,
+    /// Ids were asked for: of `vllm`, `llamacpp`, `ollama`, `sglang`, or of a server that was not known, ``.
+    asked: Option<String>,
     /// The data of events: text as it is, anything else as JSON; `{"event","data"}` names the type too.
     events: Vec<Value>,
     /// `[text, id]`, or `[choice, text, id]`; of chat `{"reasoning": [text, id]}`, `{"call": [id, name, arguments,
@@ -42,6 +44,16 @@ fn one() -> u32 {
 fn run(case: &Case) -> (Vec<Value>, Value) {
     let wire: Wire = case.wire.parse().unwrap();
     let mut decoder = ChunkDecoder::new(wire).choices_max(case.choices_max);
+    if let Some(asked) = &case.asked {
+        decoder = decoder.ids_asked(match asked.as_str() {
+            "vllm" => Some(Server::Vllm),
+            "llamacpp" => Some(Server::LlamaCpp),
+            "sglang" => Some(Server::SgLang),
+            "ollama" => Some(Server::Ollama),
+            "" => None,
+            other => panic!("{other}"),
+        });
+    }
     let mut tokens: Vec<(u32, StreamToken)> = Vec::new();
     let mut result = Ok(Flow::More);
     for event in &case.events {
@@ -102,6 +114,7 @@ fn shown(exact: IdsExact) -> Value {
         IdsExact::Yes => Value::Bool(true),
         IdsExact::Unknown => Value::Null,
         IdsExact::No(Inexact::NoIds) => "no_ids".into(),
+        IdsExact::No(Inexact::Dropped) => "dropped".into(),
         IdsExact::No(Inexact::TextWithoutId) => "text_without_id".into(),
         IdsExact::No(Inexact::LostInCharacter { received, counted }) => {
             format!("lost {received} of {counted}").into()

@@ -1376,3 +1376,64 @@ fn guards_and_receivers_can_cross_threads() {
     });
     assert_eq!(finished.recv_timeout(LONG).unwrap(), (hello(), Ending::Complete));
 }
+
+#[test]
+fn ids_that_a_proxy_drops_are_told_from_ids_that_no_server_gave() {
+    let text = r#"{"choices":[{"index":0,"text":"Hi","finish_reason":"stop"}]}"#;
+    for (server_is, extra, why) in [
+        (Some(tokenwire::Server::Vllm), None, Inexact::Dropped),
+        (Some(tokenwire::Server::Ollama), None, Inexact::NoIds),
+        (None, None, Inexact::NoIds),
+        // Switched off by the caller.
+        (Some(tokenwire::Server::Vllm), Some("return_token_ids"), Inexact::NoIds),
+    ] {
+        let server = Server::scripted([Script::events([text, "[DONE]"])]).unwrap();
+        let mut builder = client(&server);
+        if let Some(server) = server_is {
+            builder = builder.server(server);
+        }
+        let mut request = CompletionRequest::text("Hello");
+        if let Some(key) = extra {
+            request = request.extra(key, false);
+        }
+        let (tokens, guard) = builder.build().unwrap().stream(request).unwrap();
+        let report = guard.join();
+        drop(tokens);
+        assert_eq!(report.ids_exact, IdsExact::No(why), "{server_is:?} {extra:?}");
+    }
+}
+
+#[test]
+fn each_attempt_has_its_own_request_id_and_the_headers_that_routers_look_at() {
+    let busy = || Script::status(503).header("retry-after-ms", "1");
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let server = Server::scripted([busy(), busy(), Script::tokens(HELLO), Script::tokens(HELLO)]).unwrap();
+    let client = client(&server)
+        .retries(2)
+        .session_headers(["x-session-affinity", "x-user-id"])
+        .priority_header("x-priority")
+        .request_ids("test");
+    let client = client.build().unwrap();
+    let request = || CompletionRequest::ids([1]).session("s-1").traceparent(trace).priority(-3);
+    let (_tokens, guard) = client.stream(request().request_id("mine")).unwrap();
+    assert_eq!(guard.join().ending, Ending::Complete);
+    let (_tokens, guard) = client.stream(request()).unwrap();
+    assert_eq!(guard.join().ending, Ending::Complete);
+    let seen = server.requests();
+    let header = |n: usize, name: &str| seen[n].header(name).map(str::to_owned);
+    let ids: Vec<_> = (0..4).map(|n| header(n, "x-request-id").unwrap()).collect();
+    assert_eq!(ids[..3], ["mine", "mine-1", "mine-2"]);
+    assert!(ids[3].starts_with("test-") && ids[3].ends_with("-0"), "{ids:?}");
+    for (n, request) in seen.iter().enumerate() {
+        for (name, value) in [
+            ("x-session-affinity", "s-1"),
+            ("x-user-id", "s-1"),
+            ("x-priority", "-3"),
+            ("traceparent", trace),
+        ] {
+            assert_eq!(header(n, name).as_deref(), Some(value), "{name}");
+        }
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        assert!(body.get("priority").is_none(), "{body}");
+    }
+}

@@ -32,7 +32,8 @@ use self::wire::{bare_wire, is_native, server_of, told_by};
 use crate::error::printable;
 use crate::parse::is_clean;
 use crate::{
-    Error, ErrorKind, FinishReason, IdsExact, Limit, Limits, ServerError, StreamToken, TokenId, Usage,
+    Error, ErrorKind, FinishReason, IdsExact, Inexact, Limit, Limits, ServerError, StreamToken, TokenId,
+    Usage,
 };
 
 pub(crate) use self::server_error::server_error_from_body;
@@ -121,6 +122,10 @@ pub struct ChunkDecoder {
     server: Option<Server>,
     request_id: Option<Box<str>>,
     choices_max: u32,
+    /// Ids were asked for.
+    ids_asked: bool,
+    /// Of this server, if it was known then.
+    asked_server: Option<Server>,
     arguments_bytes_max: usize,
     /// By index; grown to the highest index seen, which is under `choices_max`.
     choices: Vec<ChoiceTally>,
@@ -164,6 +169,8 @@ impl ChunkDecoder {
             server: None,
             request_id: None,
             choices_max: 1,
+            ids_asked: false,
+            asked_server: None,
             arguments_bytes_max: Limits::default().arguments_bytes_max,
             choices: Vec::new(),
             usage: None,
@@ -178,6 +185,15 @@ impl ChunkDecoder {
     #[must_use]
     pub fn choices_max(mut self, n: u32) -> Self {
         self.choices_max = n.clamp(1, CHOICES_MAX);
+        self
+    }
+
+    /// Says that the request asked for ids, as [`CompletionRequest::to_json`](crate::CompletionRequest::to_json) does for
+    /// this server. Then a stream without any, of a server that gives them, has lost them on the way
+    /// ([`Inexact::Dropped`](crate::Inexact::Dropped)). Default: nothing is known of the request.
+    #[must_use]
+    pub fn ids_asked(mut self, server: Option<Server>) -> Self {
+        (self.ids_asked, self.asked_server) = (true, server);
         self
     }
 
@@ -283,7 +299,23 @@ impl ChunkDecoder {
     pub fn ids_exact(&self) -> IdsExact {
         let counted = self.usage.map(|usage| usage.completion_tokens.into());
         let llama_cpp = self.server == Some(Server::LlamaCpp);
-        Total::of(&self.choices).ids_exact(counted, self.is_complete(), llama_cpp)
+        match Total::of(&self.choices).ids_exact(counted, self.is_complete(), llama_cpp) {
+            IdsExact::No(Inexact::NoIds) if self.ids_were_due() => IdsExact::No(Inexact::Dropped),
+            exact => exact,
+        }
+    }
+
+    /// Ids were asked for in a way that this server answers.
+    fn ids_were_due(&self) -> bool {
+        let wire = self.wire();
+        self.ids_asked
+            && match (self.asked_server, self.server) {
+                (Some(server), _) => server.gives_ids(wire),
+                // A chat of llama.cpp is asked by log-probabilities, which are asked for only if it is known to be one.
+                (None, Some(Server::LlamaCpp)) => wire != Wire::Chat,
+                (None, Some(server)) => server.gives_ids(wire),
+                (None, None) => false,
+            }
     }
 
     /// Tokens handed out, those without an id included.

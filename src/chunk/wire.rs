@@ -113,6 +113,17 @@ pub enum Server {
 }
 
 impl Server {
+    /// Whether each of its streams on this wire has ids, if they are asked for.
+    pub(super) fn gives_ids(self, wire: Wire) -> bool {
+        match self {
+            Self::Vllm | Self::LlamaCpp => true,
+            Self::Tgi => wire == Wire::Tgi,
+            // On its OpenAI endpoint only newer versions do.
+            Self::SgLang => wire == Wire::SgLang,
+            Self::TensorRtLlm | Self::Ollama | Self::LmStudio => false,
+        }
+    }
+
     /// The name, as its makers write it.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use ureq::http::header::HeaderValue;
 use ureq::http::{HeaderMap, Method, Uri};
 
-use super::Shared;
 use super::run::{Attempt, Broken, token_sender};
 use super::tally::Tally;
+use super::{Asked, Shared};
 use crate::body::{BodyDecoder, Step};
 use crate::chunk::{Completion, Wire};
 use crate::diagnostics::{SavedRequest, Sent};
@@ -29,25 +30,31 @@ pub(super) struct Exchange {
     pub(super) wire: Wire,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
-    pub(super) record: bool,
+    pub(super) asked: Asked,
 }
 
 impl Exchange {
     /// One exchange.
     pub(super) fn attempt(&self, tally: &mut Tally, sender: &mut Option<TokenSender>) -> Attempt {
-        let Self { shared, url, headers, body, record: _, wire: _ } = self;
+        let Self { shared, url, headers, body, asked, wire: _ } = self;
         let (client, slot) = (&shared.client, &shared.slot);
         log::debug!("POST {}: {} bytes", url.path(), body.len());
+        let mut headers = headers.clone();
+        if let (1.., Some(id)) = (tally.report.retries, headers.get("x-request-id").cloned()) {
+            let id = [id.as_bytes(), format!("-{}", tally.report.retries).as_bytes()].concat();
+            let id =
+                HeaderValue::from_bytes(&id).map_err(|_| Error::invalid("the request id cannot be sent"))?;
+            headers.insert("x-request-id", id);
+        }
         let stale_retries_max = client.retry.stale_retries_max;
-        let outgoing =
-            Outgoing { method: Method::POST, url, headers: headers.clone(), body, stale_retries_max };
+        let outgoing = Outgoing { method: Method::POST, url, headers, body, stale_retries_max };
         let answer = client.http.send(outgoing, slot, self.wait(tally, Instant::now()));
         tally.sent(slot);
         let mut response = answer?;
         tally.head(&response);
         tally.advice = Advice::of(|name| response.header(name), SystemTime::now());
         log_head(&response, shared.started.elapsed(), &tally.secrets);
-        if self.record {
+        if asked.record {
             response.record(self.recorded_request(), shared.started, client.limits.recording_bytes_max);
         }
         let result = self.answer(&mut response, tally, sender);
@@ -74,6 +81,9 @@ impl Exchange {
         let sender = sender.insert(token_sender(shared, taken));
 
         let mut body = BodyDecoder::new(self.wire).limits(&client.limits);
+        if let Some(server) = self.asked.ids_of {
+            body = body.ids_asked(server);
+        }
         let result = self.read(response, &mut body, tally, sender).and_then(|at_end| {
             let completion = body.finish().map_err(|error| match response.header("content-type") {
                 // Of a body that is no event stream, the message tells which type it came under.
@@ -95,7 +105,7 @@ impl Exchange {
 
     /// Saves the request that ended with `error`, if the client has a folder for that.
     pub(super) fn save(&self, error: Error) -> Error {
-        let Self { shared, url, wire, headers, body, record: _ } = self;
+        let Self { shared, url, wire, headers, body, asked: _ } = self;
         let Some(folder) = &shared.client.failed else { return error };
         let sent = Sent { url, wire: *wire, headers, body: body.clone() };
         let path = folder.save(&SavedRequest::new(sent, &error));

@@ -55,6 +55,21 @@ pub(crate) struct StreamFlags {
     /// vLLM's priority: lower is earlier.
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Request")]
     priority: Option<i32>,
+    /// The id by which the server is to know the request.
+    #[arg(long, value_name = "ID", help_heading = "Request")]
+    request_id: Option<String>,
+    /// The key of the session, for routers that keep one on one worker.
+    #[arg(long, value_name = "KEY", help_heading = "Request")]
+    session: Option<String>,
+    /// The header of --session; again for more [default: x-session-affinity].
+    #[arg(long = "session-header", value_name = "NAME", help_heading = "Request")]
+    session_headers: Vec<String>,
+    /// Send --priority in this header and not in the body.
+    #[arg(long, value_name = "NAME", help_heading = "Request")]
+    priority_header: Option<String>,
+    /// The W3C trace context to pass on.
+    #[arg(long, value_name = "VALUE", help_heading = "Request")]
+    traceparent: Option<String>,
     /// Send the request also to a server that is known to ignore a part of it.
     #[arg(long, help_heading = "Request")]
     send_anyway: bool,
@@ -166,6 +181,12 @@ impl StreamFlags {
         if let Some(model) = &self.model {
             builder = builder.model(model);
         }
+        if !self.session_headers.is_empty() {
+            builder = builder.session_headers(&self.session_headers);
+        }
+        if let Some(name) = &self.priority_header {
+            builder = builder.priority_header(name);
+        }
         Ok(builder.build()?)
     }
 
@@ -181,6 +202,15 @@ impl StreamFlags {
         let mut request = request.sampling(sampling);
         if let Some(priority) = self.priority {
             request = request.priority(priority);
+        }
+        if let Some(id) = &self.request_id {
+            request = request.request_id(id);
+        }
+        if let Some(key) = &self.session {
+            request = request.session(key);
+        }
+        if let Some(traceparent) = &self.traceparent {
+            request = request.traceparent(traceparent);
         }
         if self.send_anyway {
             request = request.send_anyway();
