@@ -106,7 +106,7 @@
 //!
 //! # Not yet
 //!
-//! Resume, chat messages and servers other than vLLM and llama.cpp. A chunk-size line
+//! Resume, and lists of chat messages other than as an extra field. A chunk-size line
 //! of more than 20 characters, which HTTP allows with chunk extensions, is refused by ureq.
 
 mod alarm;

@@ -304,6 +304,33 @@ fn tokens_prints_lines_in_the_form_that_others_build_on() {
     assert_eq!(for_people.out, "ab\u{241b}[31m\n");
 }
 
+#[test]
+fn tokens_prints_what_a_chat_tells_apart() {
+    let delta = |delta: Value, finish: Value| {
+        format!("data: {}\n\n", json!({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}))
+    };
+    let call = |index: u32, arguments: &str| {
+        let function = json!({"name": "now", "arguments": arguments});
+        json!({"tool_calls": [{"index": index, "id": format!("c{index}"), "function": function}]})
+    };
+    let body = delta(json!({"reasoning_content": "hm"}), Value::Null)
+        + &delta(json!({"content": "Hi"}), Value::Null)
+        + &delta(call(0, "{\"a\":1}"), Value::Null)
+        + &delta(call(1, "{a"), Value::Null)
+        + &delta(json!({}), "tool_calls".into());
+    let lines = [
+        r#"{"text":"hm","id":null,"reasoning":true}"#,
+        r#"{"text":"Hi","id":null}"#,
+        r#"{"tool_call":{"id":"c0","name":"now","arguments":{"a":1}}}"#,
+        r#"{"malformed_call":{"text":"now {a","reason":"the call's body does not parse"}}"#,
+    ];
+    for cut in ["0", "1", "7"] {
+        let ran = run(&["tokens", "--json", "--wire", "chat", "--cut", cut], body.as_bytes());
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        assert_eq!(ran.out.lines().take(4).collect::<Vec<_>>(), lines, "cut {cut}");
+    }
+}
+
 // ---- stream ----
 
 fn two_tokens() -> Script {

@@ -190,7 +190,7 @@ impl ChunkDecoder {
 
     /// Says that the request asked for ids, as [`CompletionRequest::to_json`](crate::CompletionRequest::to_json) does for
     /// this server. Then a stream without any, of a server that gives them, has lost them on the way
-    /// ([`Inexact::Dropped`](crate::Inexact::Dropped)). Default: nothing is known of the request.
+    /// ([`Inexact::Dropped`]). Default: nothing is known of the request.
     #[must_use]
     pub fn ids_asked(mut self, server: Option<Server>) -> Self {
         (self.ids_asked, self.asked_server) = (true, server);
