@@ -287,7 +287,6 @@ mod tests {
         for dialect in Dialect::all().filter(|dialect| !dialect.0.signs.is_empty()) {
             let markers = dialect.markers();
             let signs = dialect.0.signs;
-            assert!(signs.iter().all(|sign| markers.iter().any(|m| m.contains(sign))), "{}", dialect.name());
             match Dialect::guess(markers.iter().chain(signs).copied()) {
                 Ok(guessed) => assert_eq!(guessed, dialect),
                 Err(error) => assert!(error.to_string().contains(dialect.name()), "{error}"),

@@ -171,7 +171,7 @@ impl ResponseParser {
     }
 
     /// Ends the turn: the whole branch, and the calls that its end has completed. `finish` is why the model
-    /// stopped, as [`StreamToken::Done`](crate::StreamToken::Done) has it; `None` counts as a clean end. A turn
+    /// stopped, as [`StreamToken::Done`] has it; `None` counts as a clean end. A turn
     /// that was cut off (`length`, `abort`, a broken stream) hands out no call whose end was not seen.
     pub fn finish(mut self, finish: Option<&FinishReason>) -> (Branch, Vec<PendingToolCall>) {
         let calls = self.core.finish(&mut self.branch, is_clean(finish));
@@ -381,7 +381,9 @@ impl Core {
         self.settle(branch);
         let goes_on = matches!(kind, LeafKind::Malformed { .. }) && self.is_in(branch, &kind);
         if !goes_on {
-            self.begin_leaf(branch, kind);
+            // The tokens without text since the last text are its own: a server sends its ids before it.
+            self.leaf_start = Some((self.committed, self.owned));
+            branch.leaves.push(Leaf::new(kind, "", Vec::new()));
         }
         self.text.push_str(text);
         self.extend_to_here(branch);
