@@ -250,6 +250,9 @@ impl Message {
                 (until, from..until, view.end == Some(End::Clean))
             }
         };
+        // "A partial closing marker at the end of an open segment belongs to that segment" (rule R10).
+        let rest = view.skip_blank(from);
+        let is_cut = ENDERS.iter().any(|ender| view.is_cut_at(rest, ender));
         let text_end = text.end;
         let text = &view.text[text];
         let leaf = match std::mem::replace(body, Body::Raw) {
@@ -257,7 +260,7 @@ impl Message {
             // What has its end marker is not unfinished.
             Body::Broken(Malformed::Unfinished) if until > text_end => Outcome::Malformed(Malformed::Syntax),
             Body::Broken(reason) => Outcome::Malformed(reason),
-            Body::Call(_) if !text.trim().is_empty() => Outcome::Malformed(Malformed::Syntax),
+            Body::Call(_) if !text.trim().is_empty() && !is_cut => Outcome::Malformed(Malformed::Syntax),
             Body::Call(call) => Outcome::Call(call),
             Body::Raw => match self.call(view, text, Value::String(text.to_owned())) {
                 Body::Call(call) => Outcome::Call(call),

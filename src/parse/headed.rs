@@ -326,6 +326,7 @@ impl HeadedCall {
             *at = view.skip_blank(*at);
             match view.here(*at, fence) {
                 Here::Yes => body_end = *at + fence.len(),
+                Here::No if view.is_cut_at(*at, fence) => body_end = view.text.len(),
                 Here::No => {}
                 Here::NotYet => return Some(Step::Wait),
             }

@@ -368,6 +368,9 @@ impl JsonForm {
         let Value::String(name) = first(self.name).map_or(Ok(Value::Null), value)? else {
             return Err(Malformed::NoName);
         };
+        if name.is_empty() {
+            return Err(Malformed::NoName);
+        }
         let (arguments, raw) = match first(self.arguments) {
             Some(raw) => (value(raw)?, raw),
             None if self.needs_arguments => return Err(Malformed::Syntax),

@@ -582,6 +582,9 @@ impl Core {
                     if inside > from {
                         self.ensure_thinking(branch);
                         self.extend_outside(branch, inside);
+                        // What is repeated may have a label too.
+                        self.state = State::thinking(think, inside);
+                        return true;
                     }
                     let Table { calls, frames, .. } = self.dialect.table();
                     let openers = calls.iter().map(|call| call.open).chain(frames.iter().copied());

@@ -123,6 +123,10 @@ impl TaggedCalls {
     }
 
     fn open(&mut self, view: &View<'_>) -> Option<Step> {
+        // Where ids are known and the opener is only spelled, so is the call (rule R9).
+        if !self.opened && view.text[..self.body].trim_end().ends_with(self.form.open) {
+            return Some(Step::leave(self.body, Outcome::Content));
+        }
         let at = self.blanks.skip(view, self.body);
         self.state = match (view.here(at, FUNCTION), view.bytes().get(at), self.form.json) {
             (Here::Yes, ..) => State::Name(at + FUNCTION.len()),
