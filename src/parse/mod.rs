@@ -654,12 +654,15 @@ impl Core {
         let turn_end = turn_end.map(|(at, _)| at).min();
         if let (Some(draft), End::Clean) = (*draft, end) {
             let kept = (branch.clone(), self.committed, self.owned, self.leaf_start);
-            let calls = self.calls;
+            let before = branch.leaves.len().saturating_sub(1);
             let mut answer = think.iter().flat_map(|think| think.answer);
             let is_answer = answer.any(|open| self.text[draft..].starts_with(open));
             self.rewind(branch, draft);
             self.advance(branch, Some(end));
-            if self.calls > calls || is_answer {
+            // A broken call has ended it too. What turns out to be none has not.
+            let is_call =
+                |leaf: &Leaf| matches!(leaf.kind, LeafKind::ToolCall(_) | LeafKind::Malformed { .. });
+            if is_answer || branch.leaves[before..].iter().any(is_call) {
                 return;
             }
             (*branch, self.committed, self.owned, self.leaf_start) = kept;
