@@ -1,4 +1,4 @@
-//! A blocking client that streams tokens from OpenAI-compatible model servers (vLLM and llama.cpp so far) over
+//! A blocking client that streams tokens from OpenAI-compatible model servers (vLLM and llama.cpp first) over
 //! server-sent events. It keeps the server's own token ids and needs no async runtime: a thread, a channel, a guard.
 //!
 //! ```
@@ -28,15 +28,21 @@
 //! # The map
 //!
 //! ```text
-//! prompt ids ─request─▶ JSON ─http─▶ bytes ─sse─▶ events ─chunk─▶ tokens ─stream─▶ channel ─▶ you
-//!                              ▲
-//!                            guard (cancel or join)
+//! prompt ids ─request─▶ JSON ─http─▶ bytes ─sse─▶ events ─chunk─▶ tokens ─stream─▶ channel ─▶ you, or
+//!     ▲                        ▲
+//!     │                      guard (cancel or join)
+//!     └─prompt── tree ◀─parse── tokens: the response parser; each complete call ─▶ channel ─▶ your tools
 //! ```
 //!
 //! - [`ApiClient`] is made once for a server and cloned; [`CompletionRequest`] and [`SamplingParams`] say what to ask.
 //! - A stream is a crossbeam receiver of [`StreamToken`]s, so that `select!` over many works, and a [`StreamGuard`]:
 //!   dropping it cancels the stream, [`join`](StreamGuard::join) waits for its end, a [`Canceller`] cancels from elsewhere.
 //! - [`StreamReport`] tells at the end what came, how fast, and by [`IdsExact`] whether the ids are all there, or why not.
+//! - [`ResponseParser`] makes a tree ([`Branch`], [`Leaf`]) of the tokens while they come: thinking, content, tool calls, each
+//!   leaf with its ids. Each complete call is handed out as a [`PendingToolCall`] while the model still writes.
+//!   [`Dialect`] says how a family of models writes them.
+//! - [`Context`] keeps the turns and makes the ids of the next prompt, in the model's [`ChatFormat`]: the ids of this prompt,
+//!   the ids received, and what was added. [`Turn`] is the loop around all that, with [`Tools`] that are plain functions.
 //! - [`Error`] is the one error; [`ErrorKind`] is what to branch on.
 //! - [`Timeouts`] and [`Limits`] name every wait and every buffer, with its default; [`RetryPolicy`] says what is sent again.
 //! - The stages are usable by themselves: [`SseParser`] (bytes to events), [`ChunkDecoder`] (events to tokens),
