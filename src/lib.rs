@@ -148,6 +148,8 @@ mod token;
 #[cfg(feature = "tokenizer")]
 mod tokenizer;
 mod tool;
+// Where the channels are modelled a stream is no crossbeam channel, which a parser takes.
+#[cfg(not(shuttle))]
 mod turn;
 
 pub use ast::{Branch, Leaf, LeafKind, Malformed, Role, ToolCall};
@@ -173,4 +175,5 @@ pub use token::{FinishReason, IdsExact, Inexact, StreamToken, TokenId, Usage};
 #[cfg(feature = "tokenizer")]
 pub use tokenizer::{AddedToken, Special, TOKENIZER_FILE_BYTES_MAX, TokenDecoder, Tokenizer};
 pub use tool::{Tool, ToolResult, Tools};
+#[cfg(not(shuttle))]
 pub use turn::{Round, Turn, TurnCanceller, TurnError, TurnReport};

@@ -187,6 +187,7 @@ impl Played {
                 }
                 StreamToken::Done { .. } => ending = Some(Ending::Complete),
                 StreamToken::Error(_) => ending = Some(Ending::Failed),
+                other => panic!("{other:?} was never sent"),
             }
         }
         assert_eq!(ending.unwrap_or(Ending::Cancelled), joined.ending, "the last item is not the ending");
