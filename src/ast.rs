@@ -181,6 +181,14 @@ impl Leaf {
         self.text.get(self.inner.clone()).unwrap_or_default().trim()
     }
 
+    /// The id of the call whose result this is, if it is one.
+    pub(crate) fn result_of(&self) -> Option<&str> {
+        match &self.kind {
+            LeafKind::ToolResult { call_id, .. } => Some(call_id),
+            _ => None,
+        }
+    }
+
     /// The call, if it is one.
     #[must_use]
     pub fn tool_call(&self) -> Option<&ToolCall> {

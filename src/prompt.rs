@@ -236,24 +236,25 @@ impl Context {
         let at = after.map_or(0, |response| response + 1);
         let calls: Vec<&ToolCall> = after.iter().flat_map(|n| self.turns[*n].tool_calls()).collect();
         let unfit = |why: &str| Error::invalid(format!("{why} {:?}", printable(call_id, ID_CHARS_MAX)));
-        let order = |id: &str| calls.iter().position(|call| call.id == id);
-        let place = order(call_id).ok_or_else(|| unfit("the last response has no call"))?;
-        let name = calls[place].name.clone();
+        if !calls.iter().any(|call| call.id == call_id) {
+            return Err(unfit("the last response has no call"));
+        }
         if at < self.rendered {
             return Err(unfit("too late for the result of"));
         }
         let there = self.turns.get(at).filter(|turn| turn.role == Role::Tool);
         let is_new = there.is_none();
         let mut branch = there.cloned().unwrap_or_else(|| Branch::new(Role::Tool));
-        let place_of = |leaf: &Leaf| match &leaf.kind {
-            LeafKind::ToolResult { call_id, .. } => order(call_id),
-            _ => None,
-        };
-        if branch.leaves.iter().any(|leaf| place_of(leaf) == Some(place)) {
-            return Err(unfit("there is already a result of"));
-        }
+        // Where ids are on the wire a model may write one twice; its results are in the order of its calls.
+        let nth = |id: &str, n: usize| (0..calls.len()).filter(|call| calls[*call].id == id).nth(n);
+        let results: Vec<&str> = branch.leaves.iter().filter_map(Leaf::result_of).collect();
+        let before = |id: &str, n: usize| results[..n].iter().filter(|other| **other == id).count();
+        let places: Vec<_> = (0..results.len()).map(|n| nth(results[n], before(results[n], n))).collect();
+        let place = nth(call_id, before(call_id, results.len()));
+        let place = place.ok_or_else(|| unfit("there is already a result of"))?;
+        let name = calls[place].name.clone();
         let kind = LeafKind::ToolResult { call_id: call_id.to_owned(), name };
-        let n = branch.leaves.partition_point(|leaf| place_of(leaf) < Some(place));
+        let n = places.partition_point(|other| *other < Some(place));
         branch.leaves.insert(n, Leaf::new(kind, text, Vec::new()));
         if is_new {
             // A user's turn that was added while the model wrote stands behind.

@@ -661,6 +661,21 @@ fn turns_out_of_order_are_refused() {
 }
 
 #[test]
+fn a_call_id_that_the_model_wrote_twice_takes_a_result_for_each_call() {
+    let (mut context, chars) = context("qwen2_5");
+    context.user("U");
+    context.begin_response().unwrap();
+    let calls = ["x", "y", "x"].map(|id| chars.leaf(call(id), id));
+    context.add_response(said(calls.to_vec()), IdsExact::Yes).unwrap();
+    for (id, text) in [("x", "1"), ("x", "3"), ("y", "2")] {
+        context.tool_result(id, text).unwrap();
+    }
+    let told: Vec<&str> = context.turns()[2].leaves.iter().map(Leaf::inner).collect();
+    assert_eq!(told, ["1", "2", "3"]);
+    assert!(context.tool_result("x", "4").is_err());
+}
+
+#[test]
 fn a_response_can_be_taken_back_and_asked_for_again() {
     let (mut context, chars) = context("qwen3_xml");
     context.user("U");
