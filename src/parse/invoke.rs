@@ -15,7 +15,7 @@ use super::json::{Scan, Scanned};
 use super::machine::{Bounds, Machine, Markers, Outcome, RawCall, Seek, Step, Tail};
 use super::raw::{RawEnd, RawForm, RawScan, TagEnd, TagScan};
 use super::schema::is_a;
-use super::view::{Blanks, End, Found, Here, View};
+use super::view::{End, Found, Here, View};
 use crate::Malformed;
 
 /// How a family writes them.
@@ -304,7 +304,6 @@ pub(super) struct InvokeCalls {
     /// It was not, and no call has been seen: the opener of a call may have been spelled in prose.
     doubtful: bool,
     seen: Seen,
-    blanks: Blanks,
     state: State,
     name: String,
     arguments: Map<String, Value>,
@@ -365,7 +364,6 @@ impl InvokeCalls {
             opened,
             doubtful: !opened,
             seen: Seen::Opener,
-            blanks: Blanks::default(),
             state: State::Between(body),
             name: String::new(),
             arguments: Map::new(),
@@ -421,7 +419,7 @@ impl InvokeCalls {
 
     fn between(&mut self, view: &View<'_>, from: usize) -> Next {
         let InvokeForm { region, lead, call, sharp, .. } = self.form;
-        let at = self.blanks.skip(view, from);
+        let at = view.skip_blank(from);
         let wait = (State::Between(from), Some(Step::Wait));
         match view.here(at, region.close) {
             Here::Yes if self.seen == Seen::Lead => return self.broken(at, Malformed::Syntax),
@@ -539,7 +537,7 @@ impl InvokeCalls {
 
     fn parameters(&mut self, view: &View<'_>, from: usize) -> Next {
         let InvokeForm { call, parameter, json, .. } = self.form;
-        let at = self.blanks.skip(view, from);
+        let at = view.skip_blank(from);
         match view.here(at, call.close) {
             Here::Yes => return self.call_end(view, at, at + call.close.len()),
             Here::NotYet => return (State::Parameters(from), Some(Step::Wait)),
@@ -645,7 +643,7 @@ impl InvokeCalls {
             TagEnd::More => (State::JsonTag(tag), Some(Step::Wait)),
             TagEnd::Missing(at) => self.broken(at, Malformed::Syntax),
             TagEnd::Text(_, after) => {
-                let at = self.blanks.skip(view, after);
+                let at = view.skip_blank(after);
                 match view.bytes().get(at) {
                     Some(b'{') => (State::Json(Scan::new(at)), None),
                     Some(_) => self.broken(at, Malformed::Syntax),
@@ -671,7 +669,7 @@ impl InvokeCalls {
 
     fn json_end(&mut self, view: &View<'_>, end: usize) -> Next {
         let close = self.form.json.close;
-        let at = self.blanks.skip(view, end);
+        let at = view.skip_blank(end);
         match view.here(at, close) {
             Here::Yes => (State::Parameters(at + close.len()), None),
             Here::No if !view.is_cut_short(at, &[close]) => self.broken(at, Malformed::Syntax),

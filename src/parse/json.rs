@@ -521,15 +521,15 @@ impl Broken {
 
     /// Its end; else what can be said of its region.
     pub(super) fn step(&mut self, view: &View<'_>, bounds: Bounds) -> Result<usize, Step> {
-        while self.end.is_none() && self.at < view.text.len() {
-            self.byte(view.bytes()[self.at]);
-        }
         let step = self.seek.step(view, bounds);
         let seen = match &step {
             Step::Wait => self.seek.clear_to(),
             Step::Leaf { until, .. } | Step::Leave { until, .. } => *until,
         };
-        self.end.filter(|end| *end <= seen).ok_or(step)
+        while self.end.is_none() && self.at < seen {
+            self.byte(view.bytes()[self.at]);
+        }
+        self.end.ok_or(step)
     }
 
     /// The same as the step of a machine that has nothing more to read: an end marker is waited for if there is

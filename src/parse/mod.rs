@@ -46,7 +46,7 @@ pub use self::dialect::Dialect;
 use self::dialect::{Table, Think};
 use self::machine::{Machine, Outcome, RawCall, Step, Then};
 use self::schema::Schemas;
-use self::view::{End, Found, Here, Marks, View};
+use self::view::{End, Found, Here, Marks, View, is_blank};
 use crate::ast::{Branch, Leaf, LeafKind, Malformed, Role, ToolCall};
 use crate::{FinishReason, Limits, StreamToken, TokenId};
 
@@ -203,6 +203,8 @@ pub(crate) struct Core {
     draft_markers: Vec<&'static str>,
     /// The whole turn; markers that the server left out are in it.
     text: String,
+    /// From here on it is blank.
+    blank_from: usize,
     tokens: Vec<Token>,
     /// A token whose text reads like markers that its id is not.
     group: Option<Group>,
@@ -304,6 +306,7 @@ impl Core {
             content_markers: thinking.chain(openers()).chain(ends.iter().copied()).collect(),
             draft_markers: Vec::new(),
             text: String::new(),
+            blank_from: 0,
             tokens: Vec::new(),
             group: None,
             committed: 0,
@@ -385,7 +388,7 @@ impl Core {
             self.leaf_start = Some((self.committed, self.owned));
             branch.leaves.push(Leaf::new(kind, "", Vec::new()));
         }
-        self.text.push_str(text);
+        self.add_text(text);
         self.extend_to_here(branch);
         if let Some(leaf) = branch.leaves.last_mut().filter(|leaf| leaf.ids.is_empty()) {
             leaf.ids_missing = 1;
@@ -446,7 +449,7 @@ impl Core {
                 // Its text was left out: what came with it is the text of the tokens behind it.
                 Some(atom) => {
                     self.add_hidden(atom, id);
-                    self.text.push_str(text);
+                    self.add_text(text);
                 }
             }
             return;
@@ -472,7 +475,7 @@ impl Core {
             token.at = at;
         }
         self.tokens.push(Token { at: if has_text { at } else { at.saturating_sub(1) }, id, has_text });
-        self.text.push_str(text);
+        self.add_text(text);
     }
 
     /// A marker whose token has come and whose text has not.
@@ -480,7 +483,15 @@ impl Core {
         let at = self.text.len();
         self.marks.add_real(at, atom, false);
         self.tokens.push(Token { at, id: Some(id), has_text: true });
-        self.text.push_str(self.marks.atom_text(atom));
+        let text = self.marks.atom_text(atom).to_owned();
+        self.add_text(&text);
+    }
+
+    fn add_text(&mut self, text: &str) {
+        if let Some(last) = text.bytes().rposition(|byte| !is_blank(byte)) {
+            self.blank_from = self.text.len() + last + 1;
+        }
+        self.text.push_str(text);
     }
 
     /// Of a group's tokens it is known where the first begins and where the markers do. What stands between two
@@ -498,7 +509,7 @@ impl Core {
                     None => self.add_token(std::mem::take(&mut text), Some(*id)),
                 }
             }
-            self.text.push_str(text);
+            self.add_text(text);
             let Some(atom) = marker else { return };
             self.marks.add_real(self.text.len(), atom, true);
             (from, first) = (end + self.marks.atom_text(atom).len(), until + 1);
@@ -530,6 +541,7 @@ impl Core {
     fn view(&self, end: Option<End>) -> View<'_> {
         View {
             text: &self.text,
+            blank_from: self.blank_from,
             marks: &self.marks,
             tools: &self.tools,
             ends: self.dialect.table().ends,
@@ -719,7 +731,10 @@ impl Core {
         let until = if matches!(leaf, Outcome::Content) { until.max(body) } else { until };
         self.add_outcome(branch, until, leaf);
         self.state = match then {
-            None => State::Region { open: until, body: until, machine, no_end_before },
+            None => {
+                let no_end_before = no_end_before.max(until);
+                State::Region { open: until, body: until, machine, no_end_before }
+            }
             Some(Then::Content) => State::Content { at: until },
             Some(Then::Thinking(think)) => State::thinking(think, until),
         };

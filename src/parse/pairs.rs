@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::dialect::{Call, THINK, Table};
 use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail};
 use super::raw::{RawEnd, RawForm, RawScan, TagEnd, TagScan};
-use super::view::{Blanks, End, Here, View};
+use super::view::{End, Here, View};
 use crate::Malformed;
 
 const KEY: &str = "<arg_key>";
@@ -44,7 +44,6 @@ pub(super) static GLM: Table = Table {
 struct PairCalls {
     /// After the opener.
     body: usize,
-    blanks: Blanks,
     state: State,
     name: String,
     arguments: Map<String, Value>,
@@ -73,14 +72,7 @@ type Next = (State, Option<Step>);
 
 impl PairCalls {
     fn new(body: usize) -> Self {
-        Self {
-            body,
-            blanks: Blanks::default(),
-            state: State::Open,
-            name: String::new(),
-            arguments: Map::new(),
-            raw: body,
-        }
+        Self { body, state: State::Open, name: String::new(), arguments: Map::new(), raw: body }
     }
 
     fn next(&mut self, view: &View<'_>, state: State) -> Next {
@@ -107,7 +99,7 @@ impl PairCalls {
     }
 
     fn open(&mut self, view: &View<'_>) -> Next {
-        let at = self.blanks.skip(view, self.body);
+        let at = view.skip_blank(self.body);
         match (view.bytes().get(at), view.end) {
             // What ends with the bare word for an opener is prose.
             (None, Some(End::Clean)) => (State::Open, Some(Step::leave(self.body, Outcome::Content))),
@@ -140,7 +132,7 @@ impl PairCalls {
     }
 
     fn pairs(&mut self, view: &View<'_>, from: usize) -> Next {
-        let at = self.blanks.skip(view, from);
+        let at = view.skip_blank(from);
         let without = self.arguments.is_empty();
         match (view.here(at, KEY), view.here(at, BOUNDS.close), view.any_here(at, BOUNDS.stops)) {
             (Here::Yes, ..) => (State::Key(TagScan::new(at + KEY.len())), None),
@@ -182,7 +174,7 @@ impl PairCalls {
     }
 
     fn middle(&mut self, view: &View<'_>, key: String, from: usize) -> Next {
-        let at = self.blanks.skip(view, from);
+        let at = view.skip_blank(from);
         match view.here(at, VALUE) {
             Here::Yes => (State::Value(key, RawScan::new(at + VALUE.len())), None),
             Here::No if !view.is_cut_short(at, &[VALUE]) => Self::broken(at),

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::machine::Markers;
-use super::view::{Blanks, Found, Here, View};
+use super::view::{Found, Here, View};
 
 /// What ends a raw value, or shows that it will have no end.
 #[derive(Debug)]
@@ -28,7 +28,6 @@ pub(super) struct RawScan {
     at: usize,
     /// The first end of the call in it.
     call_end: Option<usize>,
-    blanks: Blanks,
 }
 
 #[derive(Debug)]
@@ -42,7 +41,7 @@ pub(super) enum RawEnd {
 
 impl RawScan {
     pub(super) fn new(start: usize) -> Self {
-        Self { start, at: start, call_end: None, blanks: Blanks::default() }
+        Self { start, at: start, call_end: None }
     }
 
     pub(super) fn step(&mut self, view: &View<'_>, form: &RawForm) -> RawEnd {
@@ -58,7 +57,7 @@ impl RawScan {
                     };
                 }
                 Found::At(at, marker) if marker == form.call_end => {
-                    let next = self.blanks.skip(view, at + marker.len());
+                    let next = view.skip_blank(at + marker.len());
                     match view.any_here(next, Markers::new(&[&[form.tail], form.stops]).as_slice()) {
                         _ if view.holds_real(at, marker) => return RawEnd::Missing(at),
                         Here::Yes => return RawEnd::Missing(self.call_end.unwrap_or(at)),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::dialect::{CHATML_ENDS, Call, THINK, Table, Think};
 use super::json::{HERMES_JSON, JsonCalls, JsonForm, TOOL_CALL};
 use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail, leave_at_marker};
-use super::view::{Blanks, End, Found, Here, View};
+use super::view::{End, Found, Here, View};
 use crate::Malformed;
 
 const FUNCTION: &str = "<function=";
@@ -28,6 +28,10 @@ pub(super) struct TaggedForm {
 
 static QWEN3_XML_CALLS: TaggedForm =
     TaggedForm { bounds: TOOL_CALL, open: "<tool_call>", framed: true, json: Some(&HERMES_JSON) };
+
+/// Of a function without the opener.
+const ALONE: Bounds =
+    Bounds { close: FUNCTION_END, stops: &[FUNCTION, "<tool_call>", "<|im_end|>", "<|endoftext|>"] };
 
 /// Qwen3-Coder, Qwen3.5 and later, Nemotron-3, Step-3.5.
 pub(super) static QWEN3_XML: Table = Table {
@@ -81,7 +85,6 @@ pub(super) struct TaggedCalls {
     body: usize,
     /// The region's opener was there, so its end marker is waited for.
     opened: bool,
-    blanks: Blanks,
     /// Up to here the tag that is being read has no end.
     tag: usize,
     state: State,
@@ -113,7 +116,6 @@ impl TaggedCalls {
             form,
             body,
             opened,
-            blanks: Blanks::default(),
             tag: body,
             state: State::Open,
             name: String::new(),
@@ -127,7 +129,7 @@ impl TaggedCalls {
         if !self.opened && view.text[..self.body].trim_end().ends_with(self.form.open) {
             return Some(Step::leave(self.body, Outcome::Content));
         }
-        let at = self.blanks.skip(view, self.body);
+        let at = view.skip_blank(self.body);
         self.state = match (view.here(at, FUNCTION), view.bytes().get(at), self.form.json) {
             (Here::Yes, ..) => State::Name(at + FUNCTION.len()),
             (Here::NotYet, ..) => return Some(Step::Wait),
@@ -146,10 +148,7 @@ impl TaggedCalls {
         self.tag = self.tag.max(from);
         match view.text[self.tag..].find(['>', '<', '\n']).map(|len| self.tag + len) {
             Some(end) if view.bytes()[end] == b'>' => Ok(&view.text[from..end]),
-            Some(_) => {
-                self.state = State::Seek(self.broken());
-                Err(None)
-            }
+            Some(_) => Err(self.broken(Malformed::Syntax)),
             None => {
                 self.tag = view.text.len();
                 Err(Some(Step::Wait))
@@ -157,17 +156,20 @@ impl TaggedCalls {
         }
     }
 
-    /// Without an opener, `<function=` alone may stand in prose.
-    fn broken(&self) -> Seek {
-        if self.opened || !self.arguments.is_empty() {
-            Seek::broken(self.body, Malformed::Syntax)
-        } else {
-            Seek::suspect(self.body)
+    /// Without an opener, `<function=NAME>` alone may stand in prose.
+    fn broken(&mut self, reason: Malformed) -> Option<Step> {
+        let has_parameter =
+            !self.arguments.is_empty() || matches!(self.state, State::Key(_) | State::Value(_));
+        if !self.opened && !has_parameter {
+            return Some(Step::leave(self.body, Outcome::Content));
         }
+        let body = if self.opened { self.body } else { self.body + FUNCTION.len() };
+        self.state = State::Seek(Seek::broken(body, reason));
+        None
     }
 
     fn parameters(&mut self, view: &View<'_>, from: usize) -> Option<Step> {
-        let at = self.blanks.skip(view, from);
+        let at = view.skip_blank(from);
         let close = self.form.bounds.close;
         self.state = match (view.here(at, PARAMETER), view.here(at, FUNCTION_END), view.here(at, close)) {
             (Here::Yes, ..) => State::Key(at + PARAMETER.len()),
@@ -177,7 +179,7 @@ impl TaggedCalls {
             (Here::No, Here::No, Here::No)
                 if !view.is_cut_short(at, &[PARAMETER, FUNCTION_END]) && !view.is_cut_short(at, &[close]) =>
             {
-                State::Seek(self.broken())
+                return self.broken(Malformed::Syntax);
             }
             _ => return Some(Step::Wait),
         };
@@ -206,7 +208,7 @@ impl TaggedCalls {
         if !self.opened {
             return Some(leave_at_marker(view, tail.body_end(), self.form.bounds.close));
         }
-        let at = self.blanks.skip(view, tail.body_end());
+        let at = view.skip_blank(tail.body_end());
         match view.here(at, FUNCTION) {
             Here::No => Some(tail.leave(view, self.form.bounds, call)),
             Here::NotYet => Some(Step::Wait),
@@ -228,10 +230,7 @@ impl Machine for TaggedCalls {
                 State::Name(from) => {
                     let from = *from;
                     match self.until_bracket(view, from) {
-                        Ok("") => {
-                            self.state = State::Seek(Seek::broken(self.body, Malformed::NoName));
-                            None
-                        }
+                        Ok("") => self.broken(Malformed::NoName),
                         Ok(name) => {
                             self.name = name.trim().to_owned();
                             self.raw = from + name.len() + 1;
@@ -256,7 +255,7 @@ impl Machine for TaggedCalls {
                         Err(step) => step,
                     }
                 }
-                State::Value(scan) => match scan.step(view, self.form) {
+                State::Value(scan) => match scan.step(view, self.form, self.opened) {
                     None => Some(Step::Wait),
                     Some(Some((value, after))) => {
                         let value = self.form.unframed(&view.text[value]);
@@ -265,13 +264,17 @@ impl Machine for TaggedCalls {
                         self.state = State::Parameters(after);
                         None
                     }
-                    Some(None) => {
-                        self.state = State::Seek(Seek::broken(self.body, Malformed::Syntax));
-                        None
-                    }
+                    Some(None) => self.broken(Malformed::Syntax),
                 },
                 State::Tail(..) => self.tail(view),
-                State::Seek(seek) => Some(seek.step(view, self.form.bounds)),
+                State::Seek(seek) if self.opened => Some(seek.step(view, self.form.bounds)),
+                State::Seek(seek) => match seek.step(view, ALONE) {
+                    Step::Leave { until, leaf, .. } => {
+                        self.state = State::Tail(Tail::new(until), None);
+                        Some(Step::Leaf { until, leaf })
+                    }
+                    step => Some(step),
+                },
                 State::Json(json) => Some(json.step(view)),
             };
             if let Some(step) = step {
@@ -310,6 +313,8 @@ struct ValueScan {
     function_end: Option<usize>,
     /// The first end marker of the region.
     close: Option<usize>,
+    /// Up to here the line behind a closing tag is blank.
+    line: usize,
 }
 
 /// Whether a value ends with `</function>`, at the start of a line or right behind a closing tag: so nobody writes it
@@ -324,14 +329,15 @@ type ValueEnd = Option<(std::ops::Range<usize>, usize)>;
 
 impl ValueScan {
     fn new(key: String, start: usize) -> Self {
-        Self { key, start, at: start, inline: None, function_end: None, close: None }
+        Self { key, start, at: start, inline: None, function_end: None, close: None, line: start }
     }
 
     /// `None`: more text is needed.
-    fn step(&mut self, view: &View<'_>, form: &TaggedForm) -> Option<ValueEnd> {
+    fn step(&mut self, view: &View<'_>, form: &TaggedForm, opened: bool) -> Option<ValueEnd> {
         let close = form.bounds.close;
+        let open = if opened { form.open } else { FUNCTION };
         loop {
-            let found = view.find(&[PARAMETER_END, FUNCTION_END, close, form.open], self.at);
+            let found = view.find(&[PARAMETER_END, FUNCTION_END, close, open], self.at);
             let (Found::At(until, _) | Found::Until(until)) = found;
             // A real marker is structure even in a value (rule R10).
             if view.next_real(self.at).is_some_and(|real| real.start < until) {
@@ -386,19 +392,21 @@ impl ValueScan {
     }
 
     /// Whether the closing tag at `at` ends the value.
-    fn counts(&self, view: &View<'_>, form: &TaggedForm, at: usize) -> Here {
+    fn counts(&mut self, view: &View<'_>, form: &TaggedForm, at: usize) -> Here {
         if !form.framed || !view.text[self.start..].starts_with('\n') {
             return Here::Yes;
         }
-        let line = view.text[self.start..at].rsplit('\n').next().unwrap_or_default();
-        if line.is_empty() {
-            return Here::Yes;
-        }
-        if !line.trim().is_empty() {
+        let before = view.text[self.start..at].trim_end_matches([' ', '\t', '\r']);
+        if !before.ends_with('\n') {
             return Here::No;
         }
+        if self.start + before.len() == at {
+            return Here::Yes;
+        }
         // Indented, and alone on its line?
-        let rest = view.text[at + PARAMETER_END.len()..].trim_start_matches([' ', '\t', '\r']);
+        let behind = self.line.max(at + PARAMETER_END.len());
+        let rest = view.text[behind..].trim_start_matches([' ', '\t', '\r']);
+        self.line = view.text.len() - rest.len();
         match rest.chars().next() {
             Some('\n') => Here::Yes,
             Some(_) => Here::No,

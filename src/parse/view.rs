@@ -165,6 +165,8 @@ pub(super) enum End {
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub(super) text: &'a str,
+    /// From here on it is blank: what waits for the end of many blanks does not look at them again.
+    pub(super) blank_from: usize,
     pub(super) marks: &'a Marks,
     pub(super) tools: &'a Schemas,
     /// The dialect's ends of the turn.
@@ -199,8 +201,11 @@ impl View<'_> {
 
     /// The first place at or after `at` that is no blank (space, tab, line end); the text's end if there is none.
     pub(super) fn skip_blank(&self, at: usize) -> usize {
+        if at >= self.blank_from {
+            return self.text.len();
+        }
         let rest = &self.bytes()[at..];
-        at + rest.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).unwrap_or(rest.len())
+        at + rest.iter().position(|byte| !is_blank(*byte)).unwrap_or(rest.len())
     }
 
     /// Whether `marker` stands at `at`.
@@ -309,14 +314,7 @@ fn first_of(markers: &[&'static str], bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Skips blanks as they come, each once.
-#[derive(Debug, Default)]
-pub(super) struct Blanks(usize);
-
-impl Blanks {
-    /// As [`View::skip_blank`] does; `at` must not be before an earlier one.
-    pub(super) fn skip(&mut self, view: &View<'_>, at: usize) -> usize {
-        self.0 = view.skip_blank(at.max(self.0));
-        self.0
-    }
+/// A space, tab or line end.
+pub(super) fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }

@@ -10,7 +10,7 @@ use tokenwire::{
 };
 
 /// What stands between markers. One byte of input picks a marker of the dialect or one of these.
-const PIECES: &[&str] = &[
+pub(crate) const PIECES: &[&str] = &[
     "{\"name\": \"f\", \"arguments\": {\"a\": 1}}",
     "{\"name\": \"g\", \"parameters\": {\"b\": \"x\"}}",
     "{\"name\": ",
