@@ -320,3 +320,6 @@ impl Seam {
         (0..self.at).filter(begins).map(|start| start + stop.len()).find(|end| *end > before)
     }
 }
+
+#[cfg(test)]
+mod tests;
