@@ -77,11 +77,11 @@ const OWN: &[&str] = &[
 impl CompletionRequest {
     /// Why this request cannot be taken up again on `wire`, as far as the request alone can say.
     pub(crate) fn check_resumable(&self, wire: Wire) -> Result<(), NotResumable> {
-        if !matches!(self.prompt, Prompt::Ids(_)) {
-            return Err(NotResumable::TextPrompt);
-        }
         if matches!(wire, Wire::Chat | Wire::Tgi) {
             return Err(NotResumable::Endpoint);
+        }
+        if !matches!(self.prompt, Prompt::Ids(_)) {
+            return Err(NotResumable::TextPrompt);
         }
         let nested = ["sampling_params", "parameters"];
         let nested = nested.iter().filter_map(|key| self.extras.get(*key)?.as_object());

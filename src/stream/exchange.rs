@@ -218,6 +218,10 @@ impl Exchange {
             count += 1;
         }
         if count > 0 {
+            // At once, and not when the stream ends: in an outage all end together.
+            if tally.report.first_token.is_none() {
+                shared.client.retry_budget.refund();
+            }
             tally.tokens(now, count);
         }
         sent.map_err(|stopped| stopped_error(stopped, limit))

@@ -114,16 +114,12 @@ impl Shared {
         sender: &mut Option<TokenSender>,
         mut attempt: impl FnMut(&mut Tally, &mut Option<TokenSender>) -> Attempt,
     ) -> Attempt {
-        let mut began = false;
         loop {
-            let result = attempt(tally, sender);
-            if tally.report.first_token.is_some() && !std::mem::replace(&mut began, true) {
-                self.client.retry_budget.refund();
-            }
-            let error = match result {
+            let error = match attempt(tally, sender) {
                 Err(Broken::Error(error)) => error,
                 result => return result,
             };
+            let began = tally.report.first_token.is_some();
             let next = if began { self.resume(tally, &error) } else { self.retry(tally, &error) };
             let wait = match next {
                 Next::After(wait) => wait,

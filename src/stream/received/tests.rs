@@ -228,7 +228,11 @@ fn a_stop_string_is_found_wherever_the_break_is() {
                 }
             }
             let found = (all, stopped, received.ids());
-            assert_eq!(found, (expected.0.concat(), expected.1, expected.0.len()), "{pieces:?} {stop} {seam}");
+            assert_eq!(
+                found,
+                (expected.0.concat(), expected.1, expected.0.len()),
+                "{pieces:?} {stop} {seam}"
+            );
         }
     }
     assert!(crossed > 500, "{crossed}");
