@@ -112,7 +112,7 @@
 //!
 //! # Not yet
 //!
-//! Resume, and lists of chat messages other than as an extra field. A chunk-size line
+//! Resume. A chunk-size line
 //! of more than 20 characters, which HTTP allows with chunk extensions, is refused by ureq.
 
 mod alarm;
@@ -165,7 +165,7 @@ pub use http::{HttpClient, HttpClientBuilder, HttpResponse};
 pub use parse::{Dialect, PendingToolCall, ResponseParser, Start};
 pub use prompt::{ChatFormat, Context, Encode, Prefix, Prompt, WhenInexact};
 pub use report::{Ending, Percentiles, StreamReport};
-pub use request::{CompletionRequest, SamplingParams};
+pub use request::{CompletionRequest, Message, SamplingParams};
 pub use respond::{ParserHandle, Response, Tree};
 pub use retry::RetryPolicy;
 pub use sse::{End, Event, SSE_BUFFER_KEPT_BYTES, SSE_STRAY_BYTES_MAX, SseParser, Stray};
