@@ -80,9 +80,7 @@ fn a_chat_with_tools_needs_no_tokenizer_and_its_tree_says_that_it_has_no_ids() {
     let (response, results, _) = round(&client, &messages, &tools);
     assert_eq!((response.branch.content().as_str(), results.len()), ("Rain and sun.", 0));
 
-    let call = |id: &str, city: &str| {
-        json!({"id": id, "type": "function", "function": {"name": "weather", "arguments": format!("{{\"city\": \"{city}\"}}")}})
-    };
+    let call = |id: &str, city: &str| json!({"id": id, "type": "function", "function": {"name": "weather", "arguments": format!("{{\"city\": \"{city}\"}}")}});
     let user = json!([
         {"type": "text", "text": "Weather on this map?"},
         {"type": "image_url", "image_url": {"url": image}},

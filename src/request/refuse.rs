@@ -91,12 +91,12 @@ impl CompletionRequest {
     /// An error if the endpoint has no words for this request, or if the server would ignore a part of it.
     pub(super) fn check_for(&self, wire: Wire, server: Option<Server>) -> Result<(), Error> {
         let has_ids = matches!(self.prompt, Prompt::Ids(_));
-        let is_chat = wire == Wire::Chat;
+        let (is_chat, has_tools) = (wire == Wire::Chat, !self.tools.is_empty() || self.tool_choice.is_some());
         match wire {
             _ if !is_chat && matches!(self.prompt, Prompt::Messages(_)) => {
                 return Err(unsupported("only the chat endpoint takes messages"));
             }
-            _ if !is_chat && !(self.tools.is_empty() && self.tool_choice.is_none()) => {
+            _ if !is_chat && has_tools => {
                 return Err(unsupported(
                     "only the chat endpoint takes tools: with ids or text the prompt describes them",
                 ));
