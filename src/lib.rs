@@ -59,6 +59,8 @@
     doc = "- `testing` (a feature) is a scripted server to test your own program against."
 )]
 //!
+//! The page [`servers`] says of each server and endpoint what it gives: ids, counts, errors, and how that is known.
+//!
 //! # How a stream ends
 //!
 //! In exactly one of these ways. Complete means that a finish reason or the terminator was seen, never merely that the
@@ -127,6 +129,10 @@ mod error;
 ///
 #[doc = include_str!("../docs/faults.md")]
 pub mod faults {}
+/// What each server and endpoint gives, and how that is known. This module holds nothing but this page.
+///
+#[doc = include_str!("../docs/servers.md")]
+pub mod servers {}
 mod http;
 mod parse;
 mod pool;
