@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 pub mod certificates;
 pub mod chunk_property;
 #[cfg(feature = "testing")]
+pub mod router;
+#[cfg(feature = "testing")]
 pub mod sockets;
 pub mod streams;
 pub mod wire;
