@@ -11,7 +11,7 @@ use serde::Deserialize;
 use ureq::http::header::{AUTHORIZATION, HeaderValue};
 use ureq::http::{HeaderMap, Method, Uri};
 
-use crate::chunk::{Server, Wire};
+use crate::chunk::{Answer, Server, Wire};
 use crate::config::{ApiKey, Limits, Timeouts, WhenFull};
 use crate::diagnostics::{Folder, SavedRequest};
 use crate::error::{Error, Timer};
@@ -21,6 +21,7 @@ use crate::pool::ReaderPool;
 use crate::request::{CompletionRequest, SamplingParams};
 use crate::retry::{Budget, RetryPolicy, STALE_RETRIES_MAX, random};
 use crate::secrets::Secrets;
+use crate::stream::call::{self, Call};
 use crate::stream::{self, StreamGuard};
 use crate::sync::channel::Receiver;
 use crate::token::{StreamToken, TokenId};
@@ -359,6 +360,55 @@ impl ApiClient {
         stream::start(&self.0, request)
     }
 
+    /// Completes a prompt with one answer that comes whole: a [`call`](Self::call) that is waited for. Blocks until the answer
+    /// is there.
+    ///
+    /// What a stream cannot give is here: llama.cpp's ids inside characters of several tokens, and its ids in chats. What
+    /// streams have is not: nothing comes before the end, and the server works on to the end for nobody if the connection is
+    /// lost (llama.cpp does not even notice).
+    ///
+    /// ```no_run
+    /// # let client = tokenwire::ApiClient::builder("http://127.0.0.1:8000/v1").build()?;
+    /// let answer = client.complete(tokenwire::CompletionRequest::ids([785, 6722, 315]))?;
+    /// println!("{} {:?} {:?}", answer.text, answer.ids, answer.ids_exact);
+    /// # Ok::<(), tokenwire::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call) and [`Call::join`].
+    pub fn complete(&self, request: CompletionRequest) -> Result<Answer, Error> {
+        self.call(request)?.join().0
+    }
+
+    /// Makes a request for one answer that comes whole. Returns at once; a reader thread makes the request, and
+    /// [`join`](Call::join) has the answer.
+    ///
+    /// It counts as one of the client's streams, and is treated as one: retries under the same policy and budget, priority,
+    /// session, ids and traces in the same places, a file if it fails ([`save_failed`](ApiClientBuilder::save_failed)), a
+    /// recording if it is asked for. Of the [`Timeouts`], [`connect`](Timeouts::connect), [`write`](Timeouts::write) and
+    /// [`deadline`](Timeouts::deadline) run as for streams; [`first_token`](Timeouts::first_token) bounds each attempt up to
+    /// the last byte of its answer, for no token is there before. The others are not used. The body is at most
+    /// [`body_bytes_max`](Limits::body_bytes_max).
+    ///
+    /// # Errors
+    ///
+    /// As [`stream`](Self::stream); `Unsupported` also for an extra field `stream`. All that happens later comes from
+    /// [`join`](Call::join).
+    pub fn call(&self, request: CompletionRequest) -> Result<Call, Error> {
+        call::start(&self.0, request)
+    }
+
+    /// Makes a failed call again, as [`resend`](Self::resend) does for streams.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call); [`Unsupported`](crate::ErrorKind::Unsupported) if the request
+    /// [`is_redacted`](SavedRequest::is_redacted) or is not a call's ([`is_call`](SavedRequest::is_call)).
+    pub fn resend_call(&self, saved: &SavedRequest) -> Result<Call, Error> {
+        call::resend(&self.0, saved)
+    }
+
     /// Streams a failed request again: the body as it was saved, byte for byte, to this client's server, with this client's
     /// key and headers and those that were saved, which win. Which of the server's endpoints, and how its answer is
     /// read, the saved [`wire`](SavedRequest::wire) says. A client for where it went before starts from
@@ -369,7 +419,7 @@ impl ApiClient {
     /// # Errors
     ///
     /// As [`stream`](Self::stream); [`Unsupported`](crate::ErrorKind::Unsupported) if the request
-    /// [`is_redacted`](SavedRequest::is_redacted).
+    /// [`is_redacted`](SavedRequest::is_redacted) or is a call's ([`is_call`](SavedRequest::is_call)).
     pub fn resend(&self, saved: &SavedRequest) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
         stream::resend(&self.0, saved)
     }
@@ -454,8 +504,8 @@ impl Inner {
         self.server.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(server);
     }
 
-    /// Where `request` goes.
-    pub(crate) fn url(&self, path: &str, at_root: bool) -> Result<Uri, Error> {
+    /// Where a request for this path goes, see [`Wire::path`].
+    pub(crate) fn url(&self, (path, at_root): (&str, bool)) -> Result<Uri, Error> {
         self.base.join(path, at_root)
     }
 
@@ -483,6 +533,10 @@ impl Inner {
 
     pub(crate) fn body(&self, request: &CompletionRequest) -> Result<Vec<u8>, Error> {
         request.to_json(self.model.as_deref(), self.wire, self.server())
+    }
+
+    pub(crate) fn call_body(&self, request: &CompletionRequest) -> Result<Vec<u8>, Error> {
+        request.to_call_json(self.model.as_deref(), self.wire, self.server())
     }
 
     /// The client's headers with the request's own, which win.
