@@ -1,33 +1,32 @@
 //! The client that a program holds: where the server is, what it is asked with, what it was learned to be.
 
+mod models;
+mod probe;
+mod tokenize;
+
+pub use self::models::Model;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
-use serde::Deserialize;
 use ureq::http::header::{AUTHORIZATION, HeaderValue};
-use ureq::http::{HeaderMap, Method, Uri};
+use ureq::http::{HeaderMap, Uri};
 
 use crate::chunk::{Answer, Server, Wire};
 use crate::config::{ApiKey, Limits, Timeouts, WhenFull};
 use crate::diagnostics::{Folder, SavedRequest};
-use crate::error::{Error, Timer};
-use crate::http::slot::{CancelSlot, Wait};
-use crate::http::{HttpClient, HttpClientBuilder, Outgoing, check_url, header};
+use crate::error::Error;
+use crate::http::{HttpClient, HttpClientBuilder, check_url, header};
 use crate::pool::ReaderPool;
 use crate::request::{CompletionRequest, SamplingParams};
-use crate::retry::{Budget, RetryPolicy, STALE_RETRIES_MAX, random};
-use crate::secrets::Secrets;
+use crate::retry::{Budget, RetryPolicy, random};
 use crate::stream::call::{self, Call};
 use crate::stream::{self, StreamGuard};
 use crate::sync::channel::Receiver;
 use crate::token::{StreamToken, TokenId};
-
-/// How long [`ApiClient::server`] waits for the one answer it asks for.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A client for one model server. Make one and keep it: clones share its connections, its reader
 /// threads and what it has learned of the server.
@@ -57,6 +56,8 @@ pub(crate) struct Inner {
     request_ids: Option<RequestIds>,
     /// What the caller said the server is, or what its answers have shown.
     server: Mutex<Option<Server>>,
+    /// The server was asked what it is.
+    probed: AtomicBool,
 }
 
 /// Settings of an [`ApiClient`], see [`ApiClient::builder`].
@@ -294,6 +295,7 @@ impl ApiClientBuilder {
             priority_header,
             request_ids,
             server: Mutex::new(server),
+            probed: AtomicBool::new(false),
         })))
     }
 }
@@ -423,38 +425,6 @@ impl ApiClient {
     pub fn resend(&self, saved: &SavedRequest) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
         stream::resend(&self.0, saved)
     }
-
-    /// What the server is: what the builder was told, else what its answers have shown, else what `GET /models` says
-    /// now. Asked once, then remembered. `None`: none that this crate treats apart. Blocks for at most 5 s.
-    ///
-    /// Streams do not need it: an unknown server is asked for ids in every way known, and its first answer tells.
-    ///
-    /// # Errors
-    ///
-    /// No connection, no answer in time, or a status other than 2xx.
-    pub fn server(&self) -> Result<Option<Server>, Error> {
-        if let Some(server) = self.0.server() {
-            return Ok(Some(server));
-        }
-        let url = self.0.base.join("/models", false)?;
-        let wait = Wait::since(Instant::now(), PROBE_TIMEOUT, Timer::Response);
-        let outgoing = Outgoing {
-            method: Method::GET,
-            url: &url,
-            headers: self.0.headers.clone(),
-            body: &[],
-            stale_retries_max: STALE_RETRIES_MAX,
-        };
-        let mut response = self.0.http.send(outgoing, &CancelSlot::new(), Some(wait))?;
-        if response.status() / 100 != 2 {
-            return Err(self.0.status_error(&mut response, &Secrets::of(&self.0.headers)));
-        }
-        let found = server_of_models(&response.text_within(wait)?);
-        if let Some(server) = found {
-            self.0.learn(server);
-        }
-        Ok(found)
-    }
 }
 
 impl fmt::Debug for ApiClient {
@@ -476,6 +446,7 @@ impl fmt::Debug for ApiClient {
             priority_header,
             request_ids: _,
             server,
+            probed: _,
         } = &*self.0;
         f.debug_struct("ApiClient")
             .field("base", base)
@@ -621,29 +592,6 @@ impl fmt::Debug for BaseUrl {
     }
 }
 
-/// Whose list of models this is: these say so in `owned_by`.
-fn server_of_models(body: &str) -> Option<Server> {
-    #[derive(Deserialize)]
-    struct Models {
-        #[serde(default)]
-        data: Vec<Model>,
-    }
-    #[derive(Deserialize)]
-    struct Model {
-        owned_by: Option<String>,
-    }
-    let models: Models = serde_json::from_str(body).ok()?;
-    models.data.first().and_then(|model| match model.owned_by.as_deref()? {
-        "vllm" => Some(Server::Vllm),
-        "llamacpp" => Some(Server::LlamaCpp),
-        "sglang" => Some(Server::SgLang),
-        "tensorrt_llm" => Some(Server::TensorRtLlm),
-        "library" => Some(Server::Ollama),
-        "organization_owner" => Some(Server::LmStudio),
-        _ => None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -705,17 +653,5 @@ mod tests {
         assert!(!format!("{builder:?}").contains("canary"), "{builder:?}");
         let client = builder.build().unwrap();
         assert!(!format!("{client:?}").contains("canary"));
-    }
-
-    #[test]
-    fn the_list_of_models_tells_the_server() {
-        let of = |owner: &str| server_of_models(&format!(r#"{{"data":[{{"id":"m","owned_by":{owner}}}]}}"#));
-        assert_eq!(of(r#""vllm""#), Some(Server::Vllm));
-        assert_eq!(of(r#""llamacpp""#), Some(Server::LlamaCpp));
-        assert_eq!(of(r#""sglang""#), Some(Server::SgLang));
-        assert_eq!(of(r#""tensorrt_llm""#), Some(Server::TensorRtLlm));
-        assert_eq!(of(r#""library""#), Some(Server::Ollama));
-        assert_eq!(of(r#""organization_owner""#), Some(Server::LmStudio));
-        assert_eq!((of(r#""me""#), of("null"), server_of_models("<html>")), (None, None, None));
     }
 }

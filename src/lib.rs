@@ -160,7 +160,7 @@ pub use chunk::{
     Answer, CHOICES_MAX, ChunkDecoder, Completion, Flow, MalformedCall, NESTING_MAX, Server, TOKEN_IDS_MAX,
     TOOL_CALLS_MAX, Wire,
 };
-pub use client::{ApiClient, ApiClientBuilder};
+pub use client::{ApiClient, ApiClientBuilder, Model};
 pub use config::{ApiKey, Limits, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX, Timeouts, WhenFull};
 pub use diagnostics::{SAVED_REQUEST_BYTES_MAX, SavedFailure, SavedRequest};
 pub use error::{Error, ErrorKind, Limit, Progress, SERVER_MESSAGE_CHARS_MAX, ServerError, Timer};
