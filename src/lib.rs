@@ -61,6 +61,8 @@
     doc = "- `testing` (a feature) is a scripted server to test your own program against."
 )]
 //!
+//! The page [`servers`] says of each server and endpoint what it gives: ids, counts, errors, and how that is known.
+//!
 //! # How a stream ends
 //!
 //! In exactly one of these ways. Complete means that a finish reason or the terminator was seen, never merely that the
@@ -114,7 +116,7 @@
 //!
 //! # Not yet
 //!
-//! Resume, and lists of chat messages other than as an extra field. A chunk-size line
+//! Resume. A chunk-size line
 //! of more than 20 characters, which HTTP allows with chunk extensions, is refused by ureq.
 
 mod alarm;
@@ -129,6 +131,10 @@ mod error;
 ///
 #[doc = include_str!("../docs/faults.md")]
 pub mod faults {}
+/// What each server and endpoint gives, and how that is known. This module holds nothing but this page.
+///
+#[doc = include_str!("../docs/servers.md")]
+pub mod servers {}
 mod http;
 mod parse;
 mod pool;
@@ -168,7 +174,7 @@ pub use http::{HttpClient, HttpClientBuilder, HttpResponse};
 pub use parse::{Dialect, PendingToolCall, ResponseParser, Start};
 pub use prompt::{ChatFormat, Context, Encode, Prefix, Prompt, WhenInexact};
 pub use report::{Ending, Percentiles, StreamReport};
-pub use request::{CompletionRequest, SamplingParams};
+pub use request::{CompletionRequest, Message, SamplingParams};
 pub use respond::{ParserHandle, Response, Tree};
 pub use retry::RetryPolicy;
 pub use sse::{End, Event, SSE_BUFFER_KEPT_BYTES, SSE_STRAY_BYTES_MAX, SseParser, Stray};

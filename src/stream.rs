@@ -231,7 +231,13 @@ pub(crate) fn start(
     let asked = request.asks_for_ids().then(|| client.server());
     let body = client.body(&request)?;
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    launch(client, client.wire, headers, body, Asked { ids_of: asked, record: request.is_recorded() })
+    launch(
+        client,
+        request.wire(client.wire),
+        headers,
+        body,
+        Asked { ids_of: asked, record: request.is_recorded() },
+    )
 }
 
 pub(crate) fn resend(

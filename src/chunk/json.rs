@@ -153,6 +153,8 @@ object! {
         reasoning: Scalar<'a> = "reasoning",
         reasoning_content: Scalar<'a> = "reasoning_content",
         tool_calls: List<CallDelta<'a>, TOOL_CALLS_MAX> = "tool_calls",
+        // Together, in chat and beside the text of completions
+        token_id: Id = "token_id",
     }
 }
 

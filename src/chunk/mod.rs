@@ -681,6 +681,9 @@ fn ids_of(choice: &mut Choice<'_>, verbose: Verbose<'_>) -> Result<Option<Ids>, 
     if !matches!(by_key.shape, Shape::Missing | Shape::Null) {
         return good_ids(by_key);
     }
+    if !matches!(choice.delta.token_id, Id::Nothing) {
+        return good_ids(Ids::of([choice.delta.token_id]));
+    }
     if verbose.progress.is_given() {
         return Ok(None);
     }

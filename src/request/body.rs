@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
-use super::{CompletionRequest, Prompt, SamplingParams};
+use super::{CompletionRequest, Message, Prompt, SamplingParams};
 use crate::{Server, TokenId, Wire};
 
 /// Serialized straight from the request: a long prompt never becomes a tree of JSON values.
@@ -54,8 +54,9 @@ impl Body<'_> {
     fn prompt<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
         match &self.request.prompt {
             Prompt::Text(text) if self.wire == Wire::Chat => {
-                out.put("messages", &[Message { role: "user", content: text }])
+                out.put("messages", &[Message::user(text.as_str())])
             }
+            Prompt::Messages(messages) => out.put("messages", messages),
             Prompt::Ids(ids) => out.put("prompt", ids),
             Prompt::Text(text) => out.put("prompt", text),
         }
@@ -65,6 +66,10 @@ impl Body<'_> {
         let request = self.request;
         out.some("model", self.model)?;
         self.prompt(out)?;
+        if !request.tools.is_empty() {
+            out.put("tools", &request.tools)?;
+        }
+        out.some("tool_choice", request.tool_choice.as_ref())?;
         request.sampling.openai(out)?;
         // Servers of plain OpenAI fields have no such thing; for the others it is a default to be told otherwise.
         let plain = [Server::Tgi, Server::Ollama, Server::LmStudio];
@@ -144,6 +149,8 @@ impl Body<'_> {
         match &request.prompt {
             Prompt::Ids(ids) => out.put("input_ids", ids)?,
             Prompt::Text(text) => out.put("text", text)?,
+            // Refused before.
+            Prompt::Messages(_) => {}
         }
         out.put("stream", &self.stream)?;
         out.some("rid", request.request_id.as_ref())?;
@@ -334,13 +341,6 @@ impl OwnFields for TgiParameters<'_> {
     }
 }
 
-/// A message of a chat.
-#[derive(Serialize)]
-struct Message<'a> {
-    role: &'static str,
-    content: &'a str,
-}
-
 /// A logit bias as an object, `{"id": bias}`.
 struct BiasById<'a>(&'a [(TokenId, f64)]);
 
@@ -511,8 +511,21 @@ mod tests {
             assert_eq!(body(&request, wire, server), expected, "{server:?} {wire}");
         }
         let messages = json!([{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]);
-        let request = request.extra("messages", messages.clone());
-        assert_eq!(body(&request, Wire::Chat, None)["messages"], messages);
+        let extra = request.extra("messages", messages.clone());
+        assert_eq!(body(&extra, Wire::Chat, None)["messages"], messages);
+        let tools = [json!({"type": "function", "function": {"name": "now"}})];
+        let asked = CompletionRequest::messages([Message::system("s"), Message::user("u")])
+            .tools(tools.clone())
+            .tool_choice("required");
+        for (wire, server) in
+            [(Wire::Chat, None), (Wire::Auto, Some(Server::Vllm)), (Wire::Auto, Some(Server::LlamaCpp))]
+        {
+            let body = body(&asked, wire, server);
+            assert_eq!((&body["messages"], &body["tool_choice"]), (&messages, &json!("required")));
+            assert_eq!(body["tools"], json!(tools));
+            let asks_as_chat = body.get("verbose").is_none();
+            assert!(asks_as_chat, "{body}");
+        }
         for (server, kind, field) in [
             (Server::SgLang, json!({"regex": "a+"}), json!({"regex": "a+"})),
             (Server::SgLang, json!({"grammar": "g"}), json!({"ebnf": "g"})),

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 #[cfg(feature = "testing")]
 pub mod certificates;
 pub mod chunk_property;
+pub mod servers;
 #[cfg(feature = "testing")]
 pub mod sockets;
 pub mod streams;
+pub mod vectors;
 pub mod wire;
 
 /// A file of this crate's own test data.
