@@ -442,6 +442,35 @@ impl CompletionRequest {
     ///
     /// [`Unsupported`]: crate::ErrorKind::Unsupported
     pub fn to_json(&self, model: Option<&str>, wire: Wire, server: Option<Server>) -> Result<Vec<u8>, Error> {
+        self.write_json(model, wire, server, true)
+    }
+
+    /// The body of a [`call`](crate::ApiClient::call), which asks for the whole answer at once; otherwise as
+    /// [`to_json`](Self::to_json).
+    ///
+    /// # Errors
+    ///
+    /// As [`to_json`](Self::to_json); [`Unsupported`](crate::ErrorKind::Unsupported) also for an extra field that turns
+    /// streaming on.
+    pub fn to_call_json(
+        &self,
+        model: Option<&str>,
+        wire: Wire,
+        server: Option<Server>,
+    ) -> Result<Vec<u8>, Error> {
+        if self.extras.contains_key("stream") {
+            return Err(unsupported("a call is not streamed: it takes no extra field \"stream\""));
+        }
+        self.write_json(model, wire, server, false)
+    }
+
+    fn write_json(
+        &self,
+        model: Option<&str>,
+        wire: Wire,
+        server: Option<Server>,
+        stream: bool,
+    ) -> Result<Vec<u8>, Error> {
         self.validate()?;
         let wire = self.wire(wire);
         let server = wire.server().or(server);
@@ -452,7 +481,7 @@ impl CompletionRequest {
             Prompt::Messages(messages) => messages.iter().map(Message::len).sum(),
         };
         let mut json = Vec::with_capacity(capacity + 1024);
-        let body = Body { request: self, model: self.model.as_deref().or(model), wire, server };
+        let body = Body { request: self, model: self.model.as_deref().or(model), wire, server, stream };
         serde_json::to_writer(&mut json, &body)
             .map_err(|error| Error::invalid("the request cannot be written as JSON").with_source(error))?;
         Ok(json)

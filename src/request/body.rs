@@ -14,6 +14,8 @@ pub(super) struct Body<'a> {
     pub(super) model: Option<&'a str>,
     pub(super) wire: Wire,
     pub(super) server: Option<Server>,
+    /// Whether the answer is to come in events, or whole.
+    pub(super) stream: bool,
 }
 
 impl Serialize for Body<'_> {
@@ -34,6 +36,12 @@ impl Body<'_> {
     /// Whether it is, or may be, this server.
     fn may_be(&self, server: Server) -> bool {
         self.server.is_none_or(|known| known == server)
+    }
+
+    /// Whole answers have their usage without being asked, and vLLM refuses the options for them.
+    fn stream<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        out.put("stream", &self.stream)?;
+        if self.stream { out.merge("stream_options", IncludeUsage) } else { Ok(()) }
     }
 
     fn structured<M: SerializeMap>(&self, server: Server, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
@@ -69,8 +77,7 @@ impl Body<'_> {
         {
             out.put("skip_special_tokens", &request.sampling.skip_special_tokens)?;
         }
-        out.put("stream", &true)?;
-        out.merge("stream_options", IncludeUsage)?;
+        self.stream(out)?;
         out.some("priority", request.priority)?;
         out.some("cache_salt", request.cache_salt.as_ref())?;
         out.some("cache_prompt", request.cache_prompt)?;
@@ -80,6 +87,11 @@ impl Body<'_> {
         }
         if self.may_be(Server::LlamaCpp) {
             match self.wire {
+                // In whole answers all ids stand there, in chat too.
+                _ if !self.stream => {
+                    out.put("verbose", &true)?;
+                    out.put("return_tokens", &true)?;
+                }
                 // In chat, its log-probabilities alone have ids, and they are 2 KB an event without the second field.
                 Wire::Chat if self.server.is_some() => {
                     out.put("logprobs", &true)?;
@@ -112,7 +124,7 @@ impl Body<'_> {
         if !sampling.logit_bias.is_empty() {
             out.put("logit_bias", &sampling.logit_bias)?;
         }
-        out.put("stream", &true)?;
+        out.put("stream", &self.stream)?;
         out.put("return_tokens", &true)?;
         out.some("cache_prompt", request.cache_prompt)?;
         self.structured(Server::LlamaCpp, out)
@@ -124,8 +136,7 @@ impl Body<'_> {
         if let Prompt::Ids(ids) = &request.prompt {
             out.put("token_ids", ids)?;
         }
-        out.put("stream", &true)?;
-        out.merge("stream_options", IncludeUsage)?;
+        self.stream(out)?;
         out.some("priority", request.priority)?;
         out.some("cache_salt", request.cache_salt.as_ref())?;
         out.some("request_id", request.request_id.as_ref())?;
@@ -141,7 +152,7 @@ impl Body<'_> {
             // Refused before.
             Prompt::Messages(_) => {}
         }
-        out.put("stream", &true)?;
+        out.put("stream", &self.stream)?;
         out.some("rid", request.request_id.as_ref())?;
         out.some("priority", request.priority)?;
         out.some("cache_salt", request.cache_salt.as_ref())?;

@@ -34,8 +34,18 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// One exchange.
+    /// One exchange, its answer a stream.
     pub(super) fn attempt(&self, tally: &mut Tally, sender: &mut Option<TokenSender>) -> Attempt {
+        self.exchange(tally, |response, tally| self.answer(response, tally, sender))
+    }
+
+    /// The request out, the head in; then `read` takes the answer from its head on, and says whether its body was read to the
+    /// end.
+    pub(super) fn exchange(
+        &self,
+        tally: &mut Tally,
+        read: impl FnOnce(&mut HttpResponse, &mut Tally) -> Result<(Completion, bool), Broken>,
+    ) -> Attempt {
         let Self { shared, url, headers, body, asked, wire: _ } = self;
         let (client, slot) = (&shared.client, &shared.slot);
         log::debug!("POST {}: {} bytes", url.path(), body.len());
@@ -57,7 +67,7 @@ impl Exchange {
         if asked.record {
             response.record(self.recorded_request(), shared.started, client.limits.recording_bytes_max);
         }
-        let result = self.answer(&mut response, tally, sender);
+        let result = read(&mut response, tally);
         tally.report.bytes = response.bytes();
         let recording = response.take_recording();
         tally.report.recording = recording.map(|recording| Arc::new(recording.without(&tally.secrets)));
@@ -186,7 +196,7 @@ impl Exchange {
     }
 
     /// What bounds the next wait for the server: the timer that has the least left at `now`.
-    fn wait(&self, tally: &Tally, now: Instant) -> Option<Wait> {
+    pub(super) fn wait(&self, tally: &Tally, now: Instant) -> Option<Wait> {
         let (timeouts, started) = (&self.shared.client.timeouts, self.shared.started);
         let deadline = timeouts.deadline.map(|limit| Wait::since(started, limit, Timer::Deadline));
         let (first, second) = if tally.report.first_token.is_none() {

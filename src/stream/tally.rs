@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::body::BodyDecoder;
-use crate::chunk::Completion;
+use crate::chunk::{Answer, Completion};
 use crate::error::{Error, Progress};
 use crate::http::HttpResponse;
 use crate::http::slot::CancelSlot;
@@ -99,6 +99,16 @@ impl Tally {
             chunks.finish_reason(0).map(|word| FinishReason::from_wire(&self.secrets.word(word.as_str())));
         if self.report.request_id.is_none() {
             self.report.request_id = chunks.request_id().map(|id| self.secrets.word(id));
+        }
+    }
+
+    /// The answer came whole.
+    pub(super) fn answered(&mut self, answer: &Answer) {
+        self.tokens(Instant::now(), answer.ids.len().max(1));
+        self.report.server = answer.server;
+        self.report.finish.clone_from(&answer.finish);
+        if self.report.request_id.is_none() {
+            self.report.request_id.clone_from(&answer.request_id);
         }
     }
 
