@@ -178,7 +178,12 @@ impl Leaf {
     /// The text without the markers around it, trimmed: for reading, not for the next prompt.
     #[must_use]
     pub fn inner(&self) -> &str {
-        self.text.get(self.inner.clone()).unwrap_or_default().trim()
+        self.without_markers().trim()
+    }
+
+    /// The text without the markers around it, blanks and all.
+    pub(crate) fn without_markers(&self) -> &str {
+        self.text.get(self.inner.clone()).unwrap_or_default()
     }
 
     /// The id of the call whose result this is, if it is one.
@@ -272,6 +277,9 @@ impl fmt::Display for Branch {
 impl fmt::Display for Leaf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<11} {:>5} ids  ", self.kind.as_str(), self.ids.len())?;
+        if self.ids_missing > 0 {
+            write!(f, "({} without id)  ", self.ids_missing)?;
+        }
         match &self.kind {
             LeafKind::ToolCall(call) => {
                 let line = format!("{} {}({})", call.id, call.name, call.arguments);

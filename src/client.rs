@@ -1,33 +1,33 @@
 //! The client that a program holds: where the server is, what it is asked with, what it was learned to be.
 
+mod models;
+mod probe;
+mod tokenize;
+
+pub use self::models::Model;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
-use serde::Deserialize;
 use ureq::http::header::{AUTHORIZATION, HeaderValue};
-use ureq::http::{HeaderMap, Method, Uri};
+use ureq::http::{HeaderMap, Uri};
 
-use crate::chunk::{Server, Wire};
+use crate::chunk::{Answer, Server, Wire};
 use crate::config::{ApiKey, Limits, Timeouts, WhenFull};
 use crate::diagnostics::{Folder, SavedRequest};
-use crate::error::{Error, Timer};
-use crate::http::slot::{CancelSlot, Wait};
-use crate::http::{HttpClient, HttpClientBuilder, Outgoing, check_url, header};
+use crate::error::Error;
+use crate::http::{HttpClient, HttpClientBuilder, check_url, header};
 use crate::pool::ReaderPool;
 use crate::request::{CompletionRequest, SamplingParams};
 use crate::resume::ResumePolicy;
-use crate::retry::{Budget, RetryPolicy, STALE_RETRIES_MAX, random};
-use crate::secrets::Secrets;
+use crate::retry::{Budget, RetryPolicy, random};
+use crate::stream::call::{self, Call};
 use crate::stream::{self, StreamGuard};
 use crate::sync::channel::Receiver;
 use crate::token::{StreamToken, TokenId};
-
-/// How long [`ApiClient::server`] waits for the one answer it asks for.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A client for one model server. Make one and keep it: clones share its connections, its reader
 /// threads and what it has learned of the server.
@@ -58,6 +58,8 @@ pub(crate) struct Inner {
     request_ids: Option<RequestIds>,
     /// What the caller said the server is, or what its answers have shown.
     server: Mutex<Option<Server>>,
+    /// The server was asked what it is.
+    probed: AtomicBool,
 }
 
 /// Settings of an [`ApiClient`], see [`ApiClient::builder`].
@@ -134,7 +136,8 @@ impl ApiClientBuilder {
     }
 
     /// The headers in which the key of a request's [`session`](CompletionRequest::session) is sent, in place of the default,
-    /// `x-session-affinity` (Fireworks, Together). Routers have names of their own.
+    /// `x-session-affinity` (Fireworks, Together). Routers have names of their own: with vllm-router's policy
+    /// `consistent_hash` it is `x-session-id`.
     #[must_use]
     pub fn session_headers<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.session_headers = names.into_iter().map(Into::into).collect();
@@ -313,6 +316,7 @@ impl ApiClientBuilder {
             priority_header,
             request_ids,
             server: Mutex::new(server),
+            probed: AtomicBool::new(false),
         })))
     }
 }
@@ -380,6 +384,55 @@ impl ApiClient {
         stream::start(&self.0, request)
     }
 
+    /// Completes a prompt with one answer that comes whole: a [`call`](Self::call) that is waited for. Blocks until the answer
+    /// is there.
+    ///
+    /// What a stream cannot give is here: llama.cpp's ids inside characters of several tokens, and its ids in chats. What
+    /// streams have is not: nothing comes before the end, and the server works on to the end for nobody if the connection is
+    /// lost (llama.cpp does not even notice).
+    ///
+    /// ```no_run
+    /// # let client = tokenwire::ApiClient::builder("http://127.0.0.1:8000/v1").build()?;
+    /// let answer = client.complete(tokenwire::CompletionRequest::ids([785, 6722, 315]))?;
+    /// println!("{} {:?} {:?}", answer.text, answer.ids, answer.ids_exact);
+    /// # Ok::<(), tokenwire::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call) and [`Call::join`].
+    pub fn complete(&self, request: CompletionRequest) -> Result<Answer, Error> {
+        self.call(request)?.join().0
+    }
+
+    /// Makes a request for one answer that comes whole. Returns at once; a reader thread makes the request, and
+    /// [`join`](Call::join) has the answer.
+    ///
+    /// It counts as one of the client's streams, and is treated as one: retries under the same policy and budget, priority,
+    /// session, ids and traces in the same places, a file if it fails ([`save_failed`](ApiClientBuilder::save_failed)), a
+    /// recording if it is asked for. Of the [`Timeouts`], [`connect`](Timeouts::connect), [`write`](Timeouts::write) and
+    /// [`deadline`](Timeouts::deadline) run as for streams; [`first_token`](Timeouts::first_token) bounds each attempt up to
+    /// the last byte of its answer, for no token is there before. The others are not used. The body is at most
+    /// [`body_bytes_max`](Limits::body_bytes_max).
+    ///
+    /// # Errors
+    ///
+    /// As [`stream`](Self::stream); `Unsupported` also for an extra field `stream`. All that happens later comes from
+    /// [`join`](Call::join).
+    pub fn call(&self, request: CompletionRequest) -> Result<Call, Error> {
+        call::start(&self.0, request)
+    }
+
+    /// Makes a failed call again, as [`resend`](Self::resend) does for streams.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call); [`Unsupported`](crate::ErrorKind::Unsupported) if the request
+    /// [`is_redacted`](SavedRequest::is_redacted) or is not a call's ([`is_call`](SavedRequest::is_call)).
+    pub fn resend_call(&self, saved: &SavedRequest) -> Result<Call, Error> {
+        call::resend(&self.0, saved)
+    }
+
     /// Streams a failed request again: the body as it was saved, byte for byte, to this client's server, with this client's
     /// key and headers and those that were saved, which win. Which of the server's endpoints, and how its answer is
     /// read, the saved [`wire`](SavedRequest::wire) says. A client for where it went before starts from
@@ -390,41 +443,9 @@ impl ApiClient {
     /// # Errors
     ///
     /// As [`stream`](Self::stream); [`Unsupported`](crate::ErrorKind::Unsupported) if the request
-    /// [`is_redacted`](SavedRequest::is_redacted).
+    /// [`is_redacted`](SavedRequest::is_redacted) or is a call's ([`is_call`](SavedRequest::is_call)).
     pub fn resend(&self, saved: &SavedRequest) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
         stream::resend(&self.0, saved)
-    }
-
-    /// What the server is: what the builder was told, else what its answers have shown, else what `GET /models` says
-    /// now. Asked once, then remembered. `None`: none that this crate treats apart. Blocks for at most 5 s.
-    ///
-    /// Streams do not need it: an unknown server is asked for ids in every way known, and its first answer tells.
-    ///
-    /// # Errors
-    ///
-    /// No connection, no answer in time, or a status other than 2xx.
-    pub fn server(&self) -> Result<Option<Server>, Error> {
-        if let Some(server) = self.0.server() {
-            return Ok(Some(server));
-        }
-        let url = self.0.base.join("/models", false)?;
-        let wait = Wait::since(Instant::now(), PROBE_TIMEOUT, Timer::Response);
-        let outgoing = Outgoing {
-            method: Method::GET,
-            url: &url,
-            headers: self.0.headers.clone(),
-            body: &[],
-            stale_retries_max: STALE_RETRIES_MAX,
-        };
-        let mut response = self.0.http.send(outgoing, &CancelSlot::new(), Some(wait))?;
-        if response.status() / 100 != 2 {
-            return Err(self.0.status_error(&mut response, &Secrets::of(&self.0.headers)));
-        }
-        let found = server_of_models(&response.text_within(wait)?);
-        if let Some(server) = found {
-            self.0.learn(server);
-        }
-        Ok(found)
     }
 }
 
@@ -448,6 +469,7 @@ impl fmt::Debug for ApiClient {
             priority_header,
             request_ids: _,
             server,
+            probed: _,
         } = &*self.0;
         f.debug_struct("ApiClient")
             .field("base", base)
@@ -477,8 +499,8 @@ impl Inner {
         self.server.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(server);
     }
 
-    /// Where `request` goes.
-    pub(crate) fn url(&self, path: &str, at_root: bool) -> Result<Uri, Error> {
+    /// Where a request for this path goes, see [`Wire::path`].
+    pub(crate) fn url(&self, (path, at_root): (&str, bool)) -> Result<Uri, Error> {
         self.base.join(path, at_root)
     }
 
@@ -507,6 +529,10 @@ impl Inner {
     /// The body of `request`, for what is known of the server.
     pub(crate) fn body(&self, request: &CompletionRequest, server: Option<Server>) -> Result<Vec<u8>, Error> {
         request.to_json(self.model.as_deref(), self.wire, server)
+    }
+
+    pub(crate) fn call_body(&self, request: &CompletionRequest) -> Result<Vec<u8>, Error> {
+        request.to_call_json(self.model.as_deref(), self.wire, self.server())
     }
 
     /// The client's headers with the request's own, which win.
@@ -591,29 +617,6 @@ impl fmt::Debug for BaseUrl {
     }
 }
 
-/// Whose list of models this is: these say so in `owned_by`.
-fn server_of_models(body: &str) -> Option<Server> {
-    #[derive(Deserialize)]
-    struct Models {
-        #[serde(default)]
-        data: Vec<Model>,
-    }
-    #[derive(Deserialize)]
-    struct Model {
-        owned_by: Option<String>,
-    }
-    let models: Models = serde_json::from_str(body).ok()?;
-    models.data.first().and_then(|model| match model.owned_by.as_deref()? {
-        "vllm" => Some(Server::Vllm),
-        "llamacpp" => Some(Server::LlamaCpp),
-        "sglang" => Some(Server::SgLang),
-        "tensorrt_llm" => Some(Server::TensorRtLlm),
-        "library" => Some(Server::Ollama),
-        "organization_owner" => Some(Server::LmStudio),
-        _ => None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -675,17 +678,5 @@ mod tests {
         assert!(!format!("{builder:?}").contains("canary"), "{builder:?}");
         let client = builder.build().unwrap();
         assert!(!format!("{client:?}").contains("canary"));
-    }
-
-    #[test]
-    fn the_list_of_models_tells_the_server() {
-        let of = |owner: &str| server_of_models(&format!(r#"{{"data":[{{"id":"m","owned_by":{owner}}}]}}"#));
-        assert_eq!(of(r#""vllm""#), Some(Server::Vllm));
-        assert_eq!(of(r#""llamacpp""#), Some(Server::LlamaCpp));
-        assert_eq!(of(r#""sglang""#), Some(Server::SgLang));
-        assert_eq!(of(r#""tensorrt_llm""#), Some(Server::TensorRtLlm));
-        assert_eq!(of(r#""library""#), Some(Server::Ollama));
-        assert_eq!(of(r#""organization_owner""#), Some(Server::LmStudio));
-        assert_eq!((of(r#""me""#), of("null"), server_of_models("<html>")), (None, None, None));
     }
 }

@@ -37,6 +37,8 @@
 //! - [`ApiClient`] is made once for a server and cloned; [`CompletionRequest`] and [`SamplingParams`] say what to ask.
 //! - A stream is a crossbeam receiver of [`StreamToken`]s, so that `select!` over many works, and a [`StreamGuard`]:
 //!   dropping it cancels the stream, [`join`](StreamGuard::join) waits for its end, a [`Canceller`] cancels from elsewhere.
+//! - [`complete`](ApiClient::complete) has the server send the whole answer at once ([`Answer`]), which is the only way to all ids
+//!   of llama.cpp; a [`Call`] is the same with a handle.
 //! - [`StreamReport`] tells at the end what came, how fast, and by [`IdsExact`] whether the ids are all there, or why not.
 //! - [`ResponseParser`] makes a tree ([`Branch`], [`Leaf`]) of the tokens while they come: thinking, content, tool calls, each
 //!   leaf with its ids. Each complete call is handed out as a [`PendingToolCall`] while the model still writes.
@@ -58,6 +60,8 @@
     not(feature = "testing"),
     doc = "- `testing` (a feature) is a scripted server to test your own program against."
 )]
+//!
+//! The page [`servers`] says of each server and endpoint what it gives: ids, counts, errors, and how that is known.
 //!
 //! # How a stream ends
 //!
@@ -112,7 +116,7 @@
 //!
 //! # Not yet
 //!
-//! Resume, and lists of chat messages other than as an extra field. A chunk-size line
+//! Resume. A chunk-size line
 //! of more than 20 characters, which HTTP allows with chunk extensions, is refused by ureq.
 
 mod alarm;
@@ -127,6 +131,10 @@ mod error;
 ///
 #[doc = include_str!("../docs/faults.md")]
 pub mod faults {}
+/// What each server and endpoint gives, and how that is known. This module holds nothing but this page.
+///
+#[doc = include_str!("../docs/servers.md")]
+pub mod servers {}
 mod http;
 mod parse;
 mod pool;
@@ -156,9 +164,10 @@ mod turn;
 pub use ast::{Branch, Leaf, LeafKind, Malformed, Role, ToolCall};
 pub use body::{BodyDecoder, Step};
 pub use chunk::{
-    CHOICES_MAX, ChunkDecoder, Completion, Flow, NESTING_MAX, Server, TOKEN_IDS_MAX, TOOL_CALLS_MAX, Wire,
+    Answer, CHOICES_MAX, ChunkDecoder, Completion, Flow, MalformedCall, NESTING_MAX, Server, TOKEN_IDS_MAX,
+    TOOL_CALLS_MAX, Wire,
 };
-pub use client::{ApiClient, ApiClientBuilder};
+pub use client::{ApiClient, ApiClientBuilder, Model};
 pub use config::{ApiKey, Limits, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX, Timeouts, WhenFull};
 pub use diagnostics::{SAVED_REQUEST_BYTES_MAX, SavedFailure, SavedRequest};
 pub use error::{Error, ErrorKind, Limit, Progress, SERVER_MESSAGE_CHARS_MAX, ServerError, Timer};
@@ -166,12 +175,13 @@ pub use http::{HttpClient, HttpClientBuilder, HttpResponse};
 pub use parse::{Dialect, PendingToolCall, ResponseParser, Start};
 pub use prompt::{ChatFormat, Context, Encode, Prefix, Prompt, WhenInexact};
 pub use report::{Ending, Percentiles, StreamReport};
-pub use request::{CompletionRequest, SamplingParams};
+pub use request::{CompletionRequest, Message, SamplingParams};
 pub use respond::{ParserHandle, Response, Tree};
 pub use resume::{NotResumable, RESUMES_MAX, Resume, ResumePolicy};
 pub use retry::RetryPolicy;
 pub use sse::{End, Event, SSE_BUFFER_KEPT_BYTES, SSE_STRAY_BYTES_MAX, SseParser, Stray};
 pub use sse_reader::SseReader;
+pub use stream::call::Call;
 pub use stream::{Canceller, OnDrop, StreamGuard};
 pub use token::{FinishReason, IdsExact, Inexact, StreamToken, TokenId, Usage};
 #[cfg(feature = "tokenizer")]

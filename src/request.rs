@@ -2,6 +2,7 @@
 //! (body.rs).
 
 mod body;
+mod message;
 mod refuse;
 mod resume;
 
@@ -11,6 +12,7 @@ use std::fmt;
 use serde_json::{Map, Value, json};
 
 use self::body::Body;
+pub use self::message::Message;
 use self::refuse::unsupported;
 use crate::error::printable;
 use crate::{Error, Server, TokenId, Wire};
@@ -124,6 +126,7 @@ impl Default for SamplingParams {
 pub(crate) enum Prompt {
     Ids(Vec<TokenId>),
     Text(String),
+    Messages(Vec<Message>),
 }
 
 /// One request for a streamed completion with one choice.
@@ -148,6 +151,8 @@ pub struct CompletionRequest {
     pub(crate) sampling: SamplingParams,
     pub(crate) priority: Option<i32>,
     model: Option<String>,
+    tools: Vec<Value>,
+    tool_choice: Option<Value>,
     structured_output: Option<Value>,
     cache_salt: Option<String>,
     cache_prompt: Option<bool>,
@@ -174,6 +179,47 @@ impl CompletionRequest {
         Self::new(Prompt::Text(text.into()))
     }
 
+    /// From the messages of a chat, which the server puts together with its model's template: for programs without a
+    /// tokenizer. It goes to [`Wire::Chat`], by [`Wire::Auto`] too. Thinking and calls come as the server tells them apart
+    /// ([`StreamToken::Reasoning`](crate::StreamToken::Reasoning), [`ToolCall`](crate::StreamToken::ToolCall)). The prompt's ids are
+    /// not known, so such a request cannot be resumed; ids of the answer come where the server gives them, and where it
+    /// does not, [`IdsExact`](crate::IdsExact) and [`Branch::ids_missing`](crate::Branch::ids_missing) say so.
+    ///
+    /// ```
+    /// use tokenwire::{CompletionRequest, Message, Wire};
+    ///
+    /// let tools = [serde_json::json!({"type": "function", "function": {"name": "now", "parameters": {"type": "object"}}})];
+    /// let request = CompletionRequest::messages([
+    ///     Message::system("Be brief."),
+    ///     Message::user("What time is it?"),
+    ///     Message::assistant("").tool_call("c1", "now", "{}"),
+    ///     Message::tool("c1", "12:30"),
+    /// ])
+    /// .tools(tools);
+    /// assert!(request.to_json(None, Wire::Auto, None)?.starts_with(br#"{"messages":[{"role":"system""#));
+    /// # Ok::<(), tokenwire::Error>(())
+    /// ```
+    #[must_use]
+    pub fn messages(messages: impl IntoIterator<Item = Message>) -> Self {
+        Self::new(Prompt::Messages(messages.into_iter().collect()))
+    }
+
+    /// The tools that the model may call, as [`Tools::schemas`](crate::Tools::schemas) makes them: for chat endpoints, whose
+    /// template describes them to the model. With ids or text the prompt has to do that. Default none.
+    #[must_use]
+    pub fn tools(mut self, schemas: impl IntoIterator<Item = Value>) -> Self {
+        self.tools = schemas.into_iter().collect();
+        self
+    }
+
+    /// Whether the model must call a tool, in the server's words: `"auto"`, `"none"`, `"required"`, or an object that names a
+    /// function. Default: not sent, which is auto.
+    #[must_use]
+    pub fn tool_choice(mut self, choice: impl Into<Value>) -> Self {
+        self.tool_choice = Some(choice.into());
+        self
+    }
+
     /// The same request for another prompt.
     #[must_use]
     pub fn prompt_ids(mut self, ids: impl Into<Vec<TokenId>>) -> Self {
@@ -187,6 +233,8 @@ impl CompletionRequest {
             sampling: SamplingParams::default(),
             priority: None,
             model: None,
+            tools: Vec::new(),
+            tool_choice: None,
             structured_output: None,
             cache_salt: None,
             cache_prompt: None,
@@ -350,7 +398,7 @@ impl CompletionRequest {
     /// # Errors
     ///
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput): no prompt ids (vLLM refuses that, llama.cpp answers
-    /// nothing); a traceparent that is none; a number that is not finite; a token twice in `logit_bias`; a header, session key or request id with
+    /// nothing) or messages; a traceparent that is none; a number that is not finite; a token twice in `logit_bias`; a header, session key or request id with
     /// characters that a header cannot carry, or a header that the client writes itself (`authorization`,
     /// `host`, `content-length`, `content-type`, `transfer-encoding`, `accept-encoding`).
     /// [`Unsupported`](crate::ErrorKind::Unsupported): an extra field that turns streaming off or asks for more than
@@ -358,6 +406,9 @@ impl CompletionRequest {
     pub fn validate(&self) -> Result<(), Error> {
         if matches!(&self.prompt, Prompt::Ids(ids) if ids.is_empty()) {
             return Err(Error::invalid("the prompt has no ids"));
+        }
+        if matches!(&self.prompt, Prompt::Messages(messages) if messages.is_empty()) {
+            return Err(Error::invalid("the chat has no messages"));
         }
         self.sampling.validate()?;
         if let Some(id) = &self.request_id {
@@ -396,26 +447,65 @@ impl CompletionRequest {
     ///
     /// As [`validate`](Self::validate); [`Unsupported`] also
     ///
-    /// - where the endpoint has no words for it: ids on [`Wire::Chat`] and [`Wire::Tgi`], text on [`Wire::VllmGenerate`], a kind of
-    ///   structured output that the server does not know;
+    /// - where the endpoint has no words for it: ids on [`Wire::Chat`] and [`Wire::Tgi`], text on [`Wire::VllmGenerate`],
+    ///   messages and tools on any but [`Wire::Chat`], a kind of structured output that the server does not know;
     /// - for what the server, if it is known, would ignore without a word: ids on Ollama and LM Studio, stop ids,
     ///   `min_tokens`, a priority on llama.cpp, TGI, Ollama and LM Studio, and others. After
     ///   [`send_anyway`](Self::send_anyway) that is sent all the same. Extra fields are not looked at.
     ///
     /// [`Unsupported`]: crate::ErrorKind::Unsupported
     pub fn to_json(&self, model: Option<&str>, wire: Wire, server: Option<Server>) -> Result<Vec<u8>, Error> {
+        self.write_json(model, wire, server, true)
+    }
+
+    /// The body of a [`call`](crate::ApiClient::call), which asks for the whole answer at once; otherwise as
+    /// [`to_json`](Self::to_json).
+    ///
+    /// # Errors
+    ///
+    /// As [`to_json`](Self::to_json); [`Unsupported`](crate::ErrorKind::Unsupported) also for an extra field that turns
+    /// streaming on.
+    pub fn to_call_json(
+        &self,
+        model: Option<&str>,
+        wire: Wire,
+        server: Option<Server>,
+    ) -> Result<Vec<u8>, Error> {
+        if self.extras.contains_key("stream") {
+            return Err(unsupported("a call is not streamed: it takes no extra field \"stream\""));
+        }
+        self.write_json(model, wire, server, false)
+    }
+
+    fn write_json(
+        &self,
+        model: Option<&str>,
+        wire: Wire,
+        server: Option<Server>,
+        stream: bool,
+    ) -> Result<Vec<u8>, Error> {
         self.validate()?;
+        let wire = self.wire(wire);
         let server = wire.server().or(server);
         self.check_for(wire, server)?;
         let capacity = match &self.prompt {
             Prompt::Ids(ids) => ids.len() * 7,
             Prompt::Text(text) => text.len(),
+            Prompt::Messages(messages) => messages.iter().map(Message::len).sum(),
         };
         let mut json = Vec::with_capacity(capacity + 1024);
-        let body = Body { request: self, model: self.model.as_deref().or(model), wire, server };
+        let body = Body { request: self, model: self.model.as_deref().or(model), wire, server, stream };
         serde_json::to_writer(&mut json, &body)
             .map_err(|error| Error::invalid("the request cannot be written as JSON").with_source(error))?;
         Ok(json)
+    }
+
+    /// The wire on which a client for `wire` sends this: messages have one of their own.
+    pub(crate) fn wire(&self, wire: Wire) -> Wire {
+        match (&self.prompt, wire) {
+            (Prompt::Messages(_), Wire::Auto) => Wire::Chat,
+            _ => wire,
+        }
     }
 
     /// The server's field for the structured output, if it has one.
@@ -455,6 +545,8 @@ impl fmt::Debug for CompletionRequest {
             sampling,
             priority,
             model,
+            tools,
+            tool_choice,
             structured_output,
             cache_salt,
             cache_prompt,
@@ -470,12 +562,15 @@ impl fmt::Debug for CompletionRequest {
         let prompt = match prompt {
             Prompt::Ids(ids) => format!("{} ids", ids.len()),
             Prompt::Text(text) => format!("{} bytes of text", text.len()),
+            Prompt::Messages(messages) => format!("{} messages", messages.len()),
         };
         f.debug_struct("CompletionRequest")
             .field("prompt", &format_args!("{prompt}"))
             .field("sampling", sampling)
             .field("priority", priority)
             .field("model", model)
+            .field("tools", &tools.len())
+            .field("tool_choice", &tool_choice.is_some())
             .field("structured_output", &structured_output.is_some())
             // The salt keeps tenants apart: knowing it opens their cache's timing.
             .field("cache_salt", &cache_salt.is_some())
@@ -580,6 +675,7 @@ mod tests {
         let params = SamplingParams::default;
         let invalid = [
             CompletionRequest::ids([]),
+            CompletionRequest::messages([]),
             sampled(params().temperature(f64::NAN)),
             sampled(params().top_p(f64::INFINITY)),
             sampled(params().logit_bias(vec![(1, f64::NEG_INFINITY)])),
@@ -619,6 +715,10 @@ mod tests {
             (ids().extra("n", 1.5), Wire::OpenAi),
             (ids().extra("sampling_params", json!({"n": 2})), Wire::VllmGenerate),
             (ids(), Wire::Chat),
+            (CompletionRequest::messages([Message::user("a")]), Wire::OpenAi),
+            (CompletionRequest::messages([Message::user("a")]), Wire::LlamaCpp),
+            (ids().tools([json!({})]), Wire::OpenAi),
+            (CompletionRequest::text("a").tool_choice("none"), Wire::Auto),
             (CompletionRequest::text("a"), Wire::VllmGenerate),
             (ids().structured_output(json!({"regex": "a+"})), Wire::LlamaCpp),
         ];

@@ -22,7 +22,9 @@ const SERVERS_OWN: [&str; 7] =
 /// Whether and when a request that failed before its first token is sent again.
 ///
 /// Sent again are: connections that failed or timed out; the status 408, 409, 429 and every 5xx, also as the first event of
-/// a stream; an error as the first event that has neither a status nor a name by which it would be the request's fault; connections that ended, or streams that stayed silent for [`first_token`](crate::Timeouts::first_token),
+/// a stream, save where the message tells that the request itself could not be read (llama.cpp); an error as the first event that
+/// has neither a status nor a name by which it would be the request's fault; connections that ended, or streams that stayed
+/// silent for [`first_token`](crate::Timeouts::first_token),
 /// before the first token. `x-should-retry: false` in an answer overrules that, and `true` where the server refused or
 /// answered with no event stream. A request may have been worked
 /// on, even to its end, without the client knowing: a completion is safe to repeat, it is only paid twice.
@@ -144,6 +146,7 @@ impl Error {
             ErrorKind::Timeout(timer) => !matches!(timer, Timer::Deadline),
             ErrorKind::Server => self.server_error().is_none_or(|error| {
                 is_servers_own(error, |status| matches!(status, 408 | 409 | 429 | 500..))
+                    && !is_unreadable_request(error)
             }),
             _ => false,
         }
@@ -169,6 +172,12 @@ impl Error {
             _ => false,
         }
     }
+}
+
+/// The server could not read the request as JSON, which will not change, and said so under a status that blames itself:
+/// llama.cpp's build 10434 answers 500, `server_error`, and only the message, its JSON library's, tells. Build 11549 says 400.
+fn is_unreadable_request(error: &ServerError) -> bool {
+    error.message.starts_with("[json.exception.parse_error.")
 }
 
 /// Whose fault is an error that came in the stream? A status tells, by `is_own`; else its name; and one without any is the

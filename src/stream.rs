@@ -8,8 +8,9 @@
 //!
 //! Here is the guard's side. The thread's: [`run`] has attempts made and tells the end of the last, [`exchange`]
 //! makes one, [`head`] tells a stream from the answers that are none, [`tally`] counts, [`received`] keeps what a broken
-//! stream goes on from.
+//! stream goes on from. A [`call`] is the same with an answer that comes whole.
 
+pub(crate) mod call;
 mod exchange;
 mod head;
 mod received;
@@ -25,6 +26,8 @@ use ureq::http::header::{ACCEPT, HeaderValue};
 
 use self::exchange::Exchange;
 use self::received::Received;
+use self::run::Attempt;
+use self::tally::Tally;
 use crate::chunk::{Server, Wire};
 use crate::client::Inner;
 use crate::diagnostics::SavedRequest;
@@ -237,20 +240,32 @@ pub(crate) fn start(
     let body = client.body(&request, server)?;
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let asked = Asked { server, ids: request.asks_for_ids(), record: request.is_recorded() };
-    let received = Received::new(Ok(request), client.wire, client.resume);
-    launch(client, client.wire, headers, body, asked, received)
+    let wire = request.wire(client.wire);
+    let received = Received::new(Ok(request), wire, client.resume);
+    launch(client, wire, headers, body, asked, received)
 }
 
 pub(crate) fn resend(
     client: &Arc<Inner>,
     saved: &SavedRequest,
 ) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
-    if saved.is_redacted() {
-        let why = "the API key was taken out of the saved request, which is not what was sent";
-        return Err(Error::new(ErrorKind::Unsupported, why));
-    }
+    check_saved(saved, true)?;
     let received = Received::new(Err(NotResumable::Resent), saved.wire(), client.resume);
     launch(client, saved.wire(), saved.headers(), saved.body().to_vec(), Asked::default(), received)
+}
+
+/// An error unless this can be sent again, as a stream or as a call.
+fn check_saved(saved: &SavedRequest, stream: bool) -> Result<(), Error> {
+    let why = if saved.is_redacted() {
+        "the API key was taken out of the saved request, which is not what was sent"
+    } else if stream && saved.is_call() {
+        "the saved request is a call, whose answer is not streamed: send it again with resend_call"
+    } else if !stream && !saved.is_call() {
+        "the saved request is that of a stream: send it again with resend"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::Unsupported, why))
 }
 
 /// What the answer is looked at for.
@@ -271,22 +286,30 @@ fn launch<'a>(
     asked: Asked,
     received: Received,
 ) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
-    let (path, at_root) = wire.path();
-    let url = client.url(path, at_root)?;
+    let url = client.url(wire.path())?;
     let mut headers = client.headers(own_headers)?;
     headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
-
     let (shared, receiver) = Shared::new(client);
-    let secrets = Secrets::of(&headers);
-    let exchange = Arc::new(Exchange { shared: shared.clone(), url, wire, headers, body, asked });
-    let saver = exchange.clone();
-    let guard = shared.start(
-        secrets,
-        received,
-        move |tally, sender| exchange.attempt(tally, sender),
-        move |error| saver.save(error),
-    )?;
+    let guard = Exchange { shared, url, wire, headers, body, asked }.start(received, Exchange::attempt)?;
     Ok((receiver, guard))
+}
+
+impl Exchange {
+    /// Has it made on a thread, as often as the policy allows.
+    fn start(
+        self,
+        received: Received,
+        attempt: impl Fn(&Self, &mut Tally, &mut Option<TokenSender>) -> Attempt + Send + 'static,
+    ) -> Result<StreamGuard, Error> {
+        let (shared, secrets, exchange) = (self.shared.clone(), Secrets::of(&self.headers), Arc::new(self));
+        let saver = exchange.clone();
+        shared.start(
+            secrets,
+            received,
+            move |tally, sender| attempt(&exchange, tally, sender),
+            move |error| saver.save(error),
+        )
+    }
 }
 
 impl Shared {

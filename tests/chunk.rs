@@ -3,77 +3,19 @@
 
 mod common;
 
-use serde::Deserialize;
+use common::vectors::{Case, decode, vectors};
 use serde_json::{Value, json};
 use tokenwire::{
-    CHOICES_MAX, ChunkDecoder, ErrorKind, Flow, IdsExact, Inexact, Limit, NESTING_MAX, Server, StreamToken,
-    TOKEN_IDS_MAX, TOOL_CALLS_MAX, Wire,
+    CHOICES_MAX, ChunkDecoder, ErrorKind, IdsExact, Inexact, Limit, NESTING_MAX, StreamToken, TOKEN_IDS_MAX,
+    TOOL_CALLS_MAX, Wire,
 };
 
-/// One line of a vector file.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Case {
-    id: String,
-    /// Why the case is there.
-    purpose: String,
-    #[serde(default = "auto")]
-    wire: String,
-    #[serde(default = "one")]
-    choices_max: u32,
-    /// Ids were asked for: of `vllm`, `llamacpp`, `ollama`, `sglang`, or of a server that was not known, ``.
-    asked: Option<String>,
-    /// The data of events: text as it is, anything else as JSON; `{"event","data"}` names the type too.
-    events: Vec<Value>,
-    /// `[text, id]`, or `[choice, text, id]`; of chat `{"reasoning": [text, id]}`, `{"call": [id, name, arguments,
-    /// at_token]}`, `{"malformed": [text, reason]}`.
-    tokens: Vec<Value>,
-    /// Subset of: finish, usage, ids_exact, ended, skipped, server, request_id; or error with kind, status,
-    /// message, server_kind, code, param.
-    end: serde_json::Map<String, Value>,
-}
-
-fn auto() -> String {
-    "auto".to_owned()
-}
-
-fn one() -> u32 {
-    1
-}
-
 fn run(case: &Case) -> (Vec<Value>, Value) {
-    let wire: Wire = case.wire.parse().unwrap();
-    let mut decoder = ChunkDecoder::new(wire).choices_max(case.choices_max);
-    if let Some(asked) = &case.asked {
-        decoder = decoder.ids_asked(match asked.as_str() {
-            "vllm" => Some(Server::Vllm),
-            "llamacpp" => Some(Server::LlamaCpp),
-            "sglang" => Some(Server::SgLang),
-            "ollama" => Some(Server::Ollama),
-            "" => None,
-            other => panic!("{other}"),
-        });
-    }
-    let mut tokens: Vec<(u32, StreamToken)> = Vec::new();
-    let mut result = Ok(Flow::More);
-    for event in &case.events {
-        // Whatever follows an end or an error is fed too: it must not matter.
-        let named =
-            event.as_object().filter(|object| object.contains_key("event") && object.contains_key("data"));
-        let (name, data) = match named {
-            Some(named) => (named["event"].as_str().unwrap(), &named["data"]),
-            None => ("message", event),
-        };
-        let data = data.as_str().map_or_else(|| data.to_string(), str::to_owned);
-        let next = decoder.decode(name, &data, &mut |choice, item| tokens.push((choice, item)));
-        if matches!(result, Ok(Flow::More)) {
-            result = next;
-        }
-    }
-    let ended = matches!(result, Ok(Flow::Ended));
-    let end = match result.and_then(|_| decoder.finish()) {
+    let (decoded, ended) = decode(case);
+    let decoder = &decoded.decoder;
+    let end = match &decoded.end {
         Ok(completion) => json!({
-            "finish": completion.finish.map(|finish| finish.as_str().to_owned()),
+            "finish": completion.finish.as_ref().map(|finish| finish.as_str().to_owned()),
             "usage": completion.usage,
             "ids_exact": shown(completion.ids_exact),
             "ended": ended,
@@ -95,8 +37,9 @@ fn run(case: &Case) -> (Vec<Value>, Value) {
             }, "skipped": decoder.skipped(), "ids_exact": shown(decoder.ids_exact())})
         }
     };
-    let tokens = tokens
-        .into_iter()
+    let tokens = decoded
+        .items
+        .iter()
         .map(|(choice, item)| match item {
             StreamToken::Token { text, id } if case.choices_max == 1 => json!([text, id]),
             StreamToken::Token { text, id } => json!([choice, text, id]),
@@ -138,26 +81,19 @@ fn holds(expected: &Value, found: &Value) -> bool {
 
 #[test]
 fn every_vector_holds() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/chunk");
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
     let mut cases = 0;
     let mut failed = String::new();
-    for file in files {
-        let text = std::fs::read_to_string(&file).unwrap();
-        for line in text.lines().filter(|line| !line.is_empty()) {
-            let case: Case = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-            cases += 1;
-            let (tokens, end) = run(&case);
-            if tokens != case.tokens || !holds(&case.end.clone().into(), &end) {
-                let Case { id, purpose, .. } = &case;
-                let expected = (Value::from(case.tokens.clone()), Value::from(case.end.clone()));
-                let found = (Value::from(tokens), end);
-                failed += &format!(
-                    "\n{id} ({purpose})\n  expected {} {}\n  found    {} {}\n",
-                    expected.0, expected.1, found.0, found.1
-                );
-            }
+    for (_, case) in &vectors() {
+        cases += 1;
+        let (tokens, end) = run(case);
+        if tokens != case.tokens || !holds(&case.end.clone().into(), &end) {
+            let Case { id, purpose, .. } = case;
+            let expected = (Value::from(case.tokens.clone()), Value::from(case.end.clone()));
+            let found = (Value::from(tokens), end);
+            failed += &format!(
+                "\n{id} ({purpose})\n  expected {} {}\n  found    {} {}\n",
+                expected.0, expected.1, found.0, found.1
+            );
         }
     }
     assert!(failed.is_empty(), "{failed}");

@@ -2,7 +2,7 @@
 #![cfg(feature = "testing")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -435,9 +435,9 @@ fn the_deadline_runs_on_over_all_attempts() {
 #[test]
 fn in_an_outage_all_streams_together_send_a_fifth_more_at_most() {
     const STREAMS: usize = 50;
-    let (down, asked) = (Gate::new(), Arc::new(AtomicUsize::new(0)));
+    let (down, asked) = (Gate::new(), AtomicUsize::new(0));
     let server = {
-        let (down, asked) = (down.clone(), asked.clone());
+        let down = down.clone();
         Server::start(move |_| match asked.fetch_add(1, Ordering::Relaxed) {
             ..STREAMS => broken_at(&down),
             _ => Script::status(503),

@@ -64,8 +64,11 @@ pub(super) fn server_error_from_json(status: Option<u16>, value: &Value) -> Opti
     let fields = inner.filter(|error| error.is_object()).unwrap_or(value);
     let word = |key: &str| fields.get(key).and_then(Value::as_str).map(|w| printable(w, WORD_CHARS_MAX));
     let code = fields.get("code").filter(|code| !code.is_null());
-    let status_in_code =
-        code.and_then(Value::as_u64).and_then(|c| u16::try_from(c).ok()).filter(|c| (100..=599).contains(c));
+    let number = code.and_then(Value::as_u64).and_then(|c| u16::try_from(c).ok());
+    // LiteLLM writes it as text; of a text, only the status of an error is taken for one.
+    let as_text = code.and_then(Value::as_str).filter(|text| text.len() == 3);
+    let as_text = as_text.and_then(|text| text.parse().ok()).filter(|c: &u16| *c >= 400);
+    let status_in_code = number.or(as_text).filter(|c| (100..=599).contains(c));
     let code_word = match code {
         Some(Value::String(code)) => Some(printable(code, WORD_CHARS_MAX)),
         // What the status says already is not said again.
@@ -183,6 +186,11 @@ mod tests {
         (None, "", br#"{"error":{"message":"m","code":500}}"#, (Some(500), "m", [""; 3])),
         // A number that is no HTTP status is not taken for one.
         (None, "", br#"{"error":{"message":"m","code":99}}"#, (None, "m", ["", "99", ""])),
+        // As text: LiteLLM.
+        (None, "", br#"{"error":{"message":"m","code":"429"}}"#, (Some(429), "m", ["", "429", ""])),
+        (None, "", br#"{"error":{"message":"m","code":"200"}}"#, (None, "m", ["", "200", ""])),
+        (None, "", br#"{"error":{"message":"m","code":"0429"}}"#, (None, "m", ["", "0429", ""])),
+        (None, "", br#"{"error":{"message":"m","code":"600"}}"#, (None, "m", ["", "600", ""])),
         (None, "", br#"{"error":{"message":"m","code":65936}}"#, (None, "m", ["", "65936", ""])),
         (None, "", br#"{"error":{"message":"m","code":-1}}"#, (None, "m", ["", "-1", ""])),
         (None, "", br#"{"error":{"odd":1}}"#, (None, r#"{"odd":1}"#, [""; 3])),

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
-use super::{CompletionRequest, Prompt, SamplingParams};
+use super::{CompletionRequest, Message, Prompt, SamplingParams};
 use crate::{Server, TokenId, Wire};
 
 /// Serialized straight from the request: a long prompt never becomes a tree of JSON values.
@@ -14,6 +14,8 @@ pub(super) struct Body<'a> {
     pub(super) model: Option<&'a str>,
     pub(super) wire: Wire,
     pub(super) server: Option<Server>,
+    /// Whether the answer is to come in events, or whole.
+    pub(super) stream: bool,
 }
 
 impl Serialize for Body<'_> {
@@ -36,6 +38,12 @@ impl Body<'_> {
         self.server.is_none_or(|known| known == server)
     }
 
+    /// Whole answers have their usage without being asked, and vLLM refuses the options for them.
+    fn stream<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        out.put("stream", &self.stream)?;
+        if self.stream { out.merge("stream_options", IncludeUsage) } else { Ok(()) }
+    }
+
     fn structured<M: SerializeMap>(&self, server: Server, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
         match self.request.structured_for(server) {
             Some((key, value)) => out.put(key, &*value),
@@ -46,8 +54,9 @@ impl Body<'_> {
     fn prompt<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
         match &self.request.prompt {
             Prompt::Text(text) if self.wire == Wire::Chat => {
-                out.put("messages", &[Message { role: "user", content: text }])
+                out.put("messages", &[Message::user(text.as_str())])
             }
+            Prompt::Messages(messages) => out.put("messages", messages),
             Prompt::Ids(ids) => out.put("prompt", ids),
             Prompt::Text(text) => out.put("prompt", text),
         }
@@ -57,6 +66,10 @@ impl Body<'_> {
         let request = self.request;
         out.some("model", self.model)?;
         self.prompt(out)?;
+        if !request.tools.is_empty() {
+            out.put("tools", &request.tools)?;
+        }
+        out.some("tool_choice", request.tool_choice.as_ref())?;
         request.sampling.openai(out)?;
         // Servers of plain OpenAI fields have no such thing; for the others it is a default to be told otherwise.
         let plain = [Server::Tgi, Server::Ollama, Server::LmStudio];
@@ -64,8 +77,7 @@ impl Body<'_> {
         {
             out.put("skip_special_tokens", &request.sampling.skip_special_tokens)?;
         }
-        out.put("stream", &true)?;
-        out.merge("stream_options", IncludeUsage)?;
+        self.stream(out)?;
         out.some("priority", request.priority)?;
         out.some("cache_salt", request.cache_salt.as_ref())?;
         out.some("cache_prompt", request.cache_prompt)?;
@@ -75,6 +87,11 @@ impl Body<'_> {
         }
         if self.may_be(Server::LlamaCpp) {
             match self.wire {
+                // In whole answers all ids stand there, in chat too.
+                _ if !self.stream => {
+                    out.put("verbose", &true)?;
+                    out.put("return_tokens", &true)?;
+                }
                 // In chat, its log-probabilities alone have ids, and they are 2 KB an event without the second field.
                 Wire::Chat if self.server.is_some() => {
                     out.put("logprobs", &true)?;
@@ -107,7 +124,7 @@ impl Body<'_> {
         if !sampling.logit_bias.is_empty() {
             out.put("logit_bias", &sampling.logit_bias)?;
         }
-        out.put("stream", &true)?;
+        out.put("stream", &self.stream)?;
         out.put("return_tokens", &true)?;
         out.some("cache_prompt", request.cache_prompt)?;
         self.structured(Server::LlamaCpp, out)
@@ -119,8 +136,7 @@ impl Body<'_> {
         if let Prompt::Ids(ids) = &request.prompt {
             out.put("token_ids", ids)?;
         }
-        out.put("stream", &true)?;
-        out.merge("stream_options", IncludeUsage)?;
+        self.stream(out)?;
         out.some("priority", request.priority)?;
         out.some("cache_salt", request.cache_salt.as_ref())?;
         out.some("request_id", request.request_id.as_ref())?;
@@ -133,8 +149,10 @@ impl Body<'_> {
         match &request.prompt {
             Prompt::Ids(ids) => out.put("input_ids", ids)?,
             Prompt::Text(text) => out.put("text", text)?,
+            // Refused before.
+            Prompt::Messages(_) => {}
         }
-        out.put("stream", &true)?;
+        out.put("stream", &self.stream)?;
         out.some("rid", request.request_id.as_ref())?;
         out.some("priority", request.priority)?;
         out.some("cache_salt", request.cache_salt.as_ref())?;
@@ -323,13 +341,6 @@ impl OwnFields for TgiParameters<'_> {
     }
 }
 
-/// A message of a chat.
-#[derive(Serialize)]
-struct Message<'a> {
-    role: &'static str,
-    content: &'a str,
-}
-
 /// A logit bias as an object, `{"id": bias}`.
 struct BiasById<'a>(&'a [(TokenId, f64)]);
 
@@ -500,8 +511,21 @@ mod tests {
             assert_eq!(body(&request, wire, server), expected, "{server:?} {wire}");
         }
         let messages = json!([{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]);
-        let request = request.extra("messages", messages.clone());
-        assert_eq!(body(&request, Wire::Chat, None)["messages"], messages);
+        let extra = request.extra("messages", messages.clone());
+        assert_eq!(body(&extra, Wire::Chat, None)["messages"], messages);
+        let tools = [json!({"type": "function", "function": {"name": "now"}})];
+        let asked = CompletionRequest::messages([Message::system("s"), Message::user("u")])
+            .tools(tools.clone())
+            .tool_choice("required");
+        for (wire, server) in
+            [(Wire::Chat, None), (Wire::Auto, Some(Server::Vllm)), (Wire::Auto, Some(Server::LlamaCpp))]
+        {
+            let body = body(&asked, wire, server);
+            assert_eq!((&body["messages"], &body["tool_choice"]), (&messages, &json!("required")));
+            assert_eq!(body["tools"], json!(tools));
+            let asks_as_chat = body.get("verbose").is_none();
+            assert!(asks_as_chat, "{body}");
+        }
         for (server, kind, field) in [
             (Server::SgLang, json!({"regex": "a+"}), json!({"regex": "a+"})),
             (Server::SgLang, json!({"grammar": "g"}), json!({"ebnf": "g"})),

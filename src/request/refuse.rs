@@ -23,6 +23,9 @@ const SKIP_SPECIAL_TOKENS: Ask = ("skip_special_tokens", |request| request.sampl
 const PRIORITY: Ask = ("priority", |request| request.priority.is_some_and(|priority| priority != 0));
 const CACHE_SALT: Ask = ("cache_salt", |request| request.cache_salt.is_some());
 const CACHE_PROMPT: Ask = ("cache_prompt", |request| request.cache_prompt == Some(false));
+// What is chosen without being told.
+const TOOL_CHOICE: Ask =
+    ("tool_choice", |request| request.tool_choice.as_ref().is_some_and(|choice| choice != "auto"));
 
 /// By server: what it takes without a word and does not do. A server that refuses unknown fields itself (TensorRT-LLM)
 /// needs no row.
@@ -65,6 +68,7 @@ const IGNORED: &[(Server, &[Ask])] = &[
             PRIORITY,
             CACHE_SALT,
             CACHE_PROMPT,
+            TOOL_CHOICE,
         ],
     ),
     (
@@ -87,7 +91,16 @@ impl CompletionRequest {
     /// An error if the endpoint has no words for this request, or if the server would ignore a part of it.
     pub(super) fn check_for(&self, wire: Wire, server: Option<Server>) -> Result<(), Error> {
         let has_ids = matches!(self.prompt, Prompt::Ids(_));
+        let (is_chat, has_tools) = (wire == Wire::Chat, !self.tools.is_empty() || self.tool_choice.is_some());
         match wire {
+            _ if !is_chat && matches!(self.prompt, Prompt::Messages(_)) => {
+                return Err(unsupported("only the chat endpoint takes messages"));
+            }
+            _ if !is_chat && has_tools => {
+                return Err(unsupported(
+                    "only the chat endpoint takes tools: with ids or text the prompt describes them",
+                ));
+            }
             Wire::Chat if has_ids => {
                 return Err(unsupported("the chat endpoint takes messages, not a prompt of ids"));
             }
@@ -144,6 +157,7 @@ mod tests {
             "priority" => text().priority(3),
             "cache_salt" => text().cache_salt("s"),
             "cache_prompt" => text().cache_prompt(false),
+            "tool_choice" => text().tool_choice("required"),
             other => panic!("{other}"),
         }
     }
@@ -156,17 +170,18 @@ mod tests {
         for (server, ignored) in IGNORED {
             for field in &fields {
                 let request = asking(field);
-                let result = request.to_json(None, Wire::OpenAi, Some(*server)).map(|_| ());
+                let wire = if *field == "tool_choice" { Wire::Chat } else { Wire::OpenAi };
+                let result = request.to_json(None, wire, Some(*server)).map(|_| ());
                 if ignored.iter().any(|ask| ask.0 == *field) {
                     let error = result.unwrap_err();
                     assert_eq!(error.kind(), ErrorKind::Unsupported, "{server:?} {field}");
                     assert!(error.message().contains(field), "{error}");
-                    request.send_anyway().to_json(None, Wire::OpenAi, Some(*server)).unwrap();
+                    request.send_anyway().to_json(None, wire, Some(*server)).unwrap();
                 } else {
                     result.unwrap_or_else(|error| panic!("{server:?} {field}: {error}"));
                 }
                 // Of a server that is not known, nothing is known.
-                asking(field).to_json(None, Wire::OpenAi, None).unwrap();
+                asking(field).to_json(None, wire, None).unwrap();
             }
         }
         // What is not asked for, in words.

@@ -36,8 +36,18 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// One exchange.
+    /// One exchange, its answer a stream.
     pub(super) fn attempt(&self, tally: &mut Tally, sender: &mut Option<TokenSender>) -> Attempt {
+        self.exchange(tally, |response, tally| self.answer(response, tally, sender))
+    }
+
+    /// The request out, the head in; then `read` takes the answer from its head on, and says how far its body was
+    /// read.
+    pub(super) fn exchange(
+        &self,
+        tally: &mut Tally,
+        read: impl FnOnce(&mut HttpResponse, &mut Tally) -> Result<(Completion, Till), Broken>,
+    ) -> Attempt {
         let Self { shared, asked, .. } = self;
         let (client, slot) = (&shared.client, &shared.slot);
         let next = self.next(tally)?;
@@ -55,7 +65,7 @@ impl Exchange {
         if asked.record {
             response.record(next.recorded(), shared.started, client.limits.recording_bytes_max);
         }
-        let result = self.answer(&mut response, tally, sender);
+        let result = read(&mut response, tally);
         tally.bytes(response.bytes());
         let recording = response.take_recording();
         tally.report.recording = recording.map(|recording| Arc::new(recording.without(&tally.secrets)));
@@ -228,7 +238,7 @@ impl Exchange {
     }
 
     /// What bounds the next wait for the server: the timer that has the least left at `now`.
-    fn wait(&self, tally: &Tally, now: Instant) -> Option<Wait> {
+    pub(super) fn wait(&self, tally: &Tally, now: Instant) -> Option<Wait> {
         let (timeouts, started) = (&self.shared.client.timeouts, self.shared.started);
         let deadline = timeouts.deadline.map(|limit| Wait::since(started, limit, Timer::Deadline));
         let (first, second) = if !tally.attempt_has {
@@ -263,7 +273,7 @@ impl Next<'_> {
 
 /// How far a body was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Till {
+pub(super) enum Till {
     /// To its end; or a part of it that nobody needs was lost.
     End,
     Terminator,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::body::BodyDecoder;
-use crate::chunk::Completion;
+use crate::chunk::{Answer, Completion};
 use crate::error::{Error, Progress};
 use crate::http::HttpResponse;
 use crate::http::slot::CancelSlot;
@@ -192,6 +192,16 @@ impl Tally {
         self.report.ids_exact = if is_exact { IdsExact::Yes } else { IdsExact::Unknown };
         self.report.finish = Some(finish.clone());
         Completion { usage, finish: Some(finish), ids_exact: self.report.ids_exact }
+    }
+
+    /// The answer came whole.
+    pub(super) fn answered(&mut self, answer: &Answer) {
+        self.tokens(Instant::now(), answer.ids.len().max(1));
+        self.report.server = answer.server;
+        self.report.finish.clone_from(&answer.finish);
+        if self.report.request_id.is_none() {
+            self.report.request_id.clone_from(&answer.request_id);
+        }
     }
 
     pub(super) fn completed(&mut self, completion: &Completion) {

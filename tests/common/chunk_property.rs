@@ -105,7 +105,8 @@ fn ids_in(chunk: &Value, wire: Wire) -> Vec<TokenId> {
             let all = entries.iter().all(|entry| !entry["id"].is_null());
             all.then(|| entries.iter().map(|entry| entry["id"].as_f64().unwrap() as TokenId).collect())
         };
-        ids.extend(match numbers(&choice["token_ids"]) {
+        let in_delta = choice["delta"]["token_id"].as_f64().map(|id| vec![id as TokenId]);
+        ids.extend(match numbers(&choice["token_ids"]).or(in_delta) {
             Some(ids) => ids,
             None if has_verbose && (is_progress(chunk) || is_progress(verbose)) => Vec::new(),
             None => match numbers(&verbose["tokens"]) {
@@ -168,7 +169,7 @@ impl Random {
 }
 
 fn object(random: &mut Random, depth: usize) -> String {
-    const KEYS: [&str; 38] = [
+    const KEYS: [&str; 39] = [
         "choices",
         "choices",
         "choices",
@@ -207,6 +208,7 @@ fn object(random: &mut Random, depth: usize) -> String {
         "function",
         "name",
         "arguments",
+        "token_id",
     ];
     let fields: Vec<String> = (0..random.below(6))
         .map(|_| {
@@ -235,6 +237,7 @@ fn value_for(key: &str, random: &mut Random, depth: usize) -> String {
             let most = if random.below(8) == 0 { IDS.len() } else { 6 };
             IDS[random.below(most)].to_owned()
         }),
+        "token_id" => IDS[random.below(IDS.len())].to_owned(),
         "logprobs" => {
             let content = list(random, &|random: &mut Random| format!("{{\"id\":{}}}", IDS[random.below(6)]));
             format!("{{\"content\":{content}}}")

@@ -8,8 +8,12 @@ use std::path::{Path, PathBuf};
 pub mod certificates;
 pub mod chunk_property;
 #[cfg(feature = "testing")]
+pub mod router;
+pub mod servers;
+#[cfg(feature = "testing")]
 pub mod sockets;
 pub mod streams;
+pub mod vectors;
 pub mod wire;
 
 /// A file of this crate's own test data.

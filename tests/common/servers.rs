@@ -1,0 +1,325 @@
+//! What each server and endpoint does, gathered from the recordings and vectors of the tests: the table in docs/servers.md.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::Value;
+use tokenwire::recording::Recording;
+use tokenwire::{
+    ChunkDecoder, CompletionRequest, ErrorKind, IdsExact, Inexact, Message, Server, StreamToken, Wire,
+};
+
+use super::vectors::{self, Case};
+use super::wire::{Decoded, Response, decode};
+
+/// Where the table begins in docs/servers.md.
+pub const TABLE_BEGIN: &str = "| server |";
+
+/// A row of the table: one server's endpoint, and what is known of it from where.
+pub struct Row {
+    pub server: &'static str,
+    /// What the crate takes it for, once it is known.
+    pub known: Option<Server>,
+    pub wire: Wire,
+    /// The folder of its recordings, and how the names of those begin that belong here; none: all that no other row names.
+    pub recorded: Option<(&'static str, &'static [&'static str])>,
+    /// The file of its vectors.
+    pub vectors: Option<&'static str>,
+    /// Tests against the program itself: file and beginning of the test's name.
+    pub live: &'static [(&'static str, &'static str)],
+}
+
+impl Row {
+    fn path(&self) -> String {
+        match self.wire {
+            Wire::Auto | Wire::OpenAi => "/v1/completions",
+            Wire::Chat => "/v1/chat/completions",
+            Wire::LlamaCpp => "/completion",
+            Wire::VllmGenerate => "/inference/v1/generate",
+            Wire::SgLang => "/generate",
+            Wire::Tgi => "/generate_stream",
+            other => panic!("{other}"),
+        }
+        .to_owned()
+    }
+}
+
+const fn row(server: &'static str, known: Option<Server>, wire: Wire) -> Row {
+    Row { server, known, wire, recorded: None, vectors: None, live: &[] }
+}
+
+const fn of(vectors: &'static str, row: Row) -> Row {
+    Row { vectors: Some(vectors), ..row }
+}
+
+const VLLM: Option<(&str, &[&str])> = Some(("vllm", &[]));
+const LLAMA_CPP: Option<(&str, &[&str])> = Some(("llama.cpp", &[]));
+
+pub const ROWS: &[Row] = &[
+    Row { recorded: VLLM, ..row("vLLM", Some(Server::Vllm), Wire::OpenAi) },
+    Row { recorded: VLLM, ..row("vLLM", Some(Server::Vllm), Wire::Chat) },
+    Row { recorded: VLLM, ..row("vLLM", Some(Server::Vllm), Wire::VllmGenerate) },
+    Row {
+        recorded: LLAMA_CPP,
+        live: &[
+            ("live", "sixteen_streams_at_once_are_all_complete_and_exact"),
+            ("live", "ids_equal_those_of_the_same_request_without_this_crate"),
+        ],
+        ..row("llama.cpp", Some(Server::LlamaCpp), Wire::OpenAi)
+    },
+    Row { recorded: LLAMA_CPP, ..row("llama.cpp", Some(Server::LlamaCpp), Wire::Chat) },
+    Row {
+        recorded: LLAMA_CPP,
+        live: &[
+            ("live", "ids_equal_those_of_the_same_request_without_this_crate"),
+            ("live", "a_server_killed_in_mid_stream_is_one_typed_error_after_the_tokens"),
+            ("talk_live", "each_prompt_begins_with_the_one_before_and_the_server_finds_it"),
+        ],
+        ..row("llama.cpp", Some(Server::LlamaCpp), Wire::LlamaCpp)
+    },
+    of("sglang", row("SGLang", Some(Server::SgLang), Wire::OpenAi)),
+    of("sglang", row("SGLang", Some(Server::SgLang), Wire::Chat)),
+    of("sglang", row("SGLang", Some(Server::SgLang), Wire::SgLang)),
+    of("tensorrt_llm", row("TensorRT-LLM", Some(Server::TensorRtLlm), Wire::OpenAi)),
+    of("tgi", row("TGI", Some(Server::Tgi), Wire::Tgi)),
+    of("tgi", row("TGI", Some(Server::Tgi), Wire::Chat)),
+    of("ollama", row("Ollama", Some(Server::Ollama), Wire::OpenAi)),
+    of("ollama", row("Ollama", Some(Server::Ollama), Wire::Chat)),
+    of("lm_studio", row("LM Studio", Some(Server::LmStudio), Wire::OpenAi)),
+    of("lm_studio", row("LM Studio", Some(Server::LmStudio), Wire::Chat)),
+    of("openai", row("OpenAI", None, Wire::Chat)),
+    of("azure", row("Azure OpenAI", None, Wire::Chat)),
+    of("openrouter", row("OpenRouter", None, Wire::OpenAi)),
+    of("openrouter", row("OpenRouter", None, Wire::Chat)),
+    of("together", row("Together", None, Wire::OpenAi)),
+    of("together", row("Together", None, Wire::Chat)),
+    of("fireworks", row("Fireworks", None, Wire::OpenAi)),
+    of("fireworks", row("Fireworks", None, Wire::Chat)),
+    Row { recorded: Some(("vllm", &["router-"])), ..row("vllm-router", Some(Server::Vllm), Wire::OpenAi) },
+    Row { recorded: Some(("vllm", &["sglrouter-"])), ..row("sglang-router", None, Wire::OpenAi) },
+    Row { recorded: Some(("vllm", &["sglrouter-"])), ..row("sglang-router", None, Wire::Chat) },
+    of("litellm", row("LiteLLM proxy", None, Wire::OpenAi)),
+    of("litellm", row("LiteLLM proxy", None, Wire::Chat)),
+];
+
+/// How often something was seen, in recordings and in vectors.
+#[derive(Default)]
+struct Seen(BTreeMap<String, (usize, usize)>);
+
+impl Seen {
+    fn add(&mut self, what: impl Into<String>, recorded: bool) {
+        let (r, s) = self.0.entry(what.into()).or_default();
+        *(if recorded { r } else { s }) += 1;
+    }
+
+    fn cell(&self) -> String {
+        let count = |n: usize, letter| if n > 0 { format!(" {n}{letter}") } else { String::new() };
+        let cells = self.0.iter().map(|(what, (r, s))| format!("{what}{}{}", count(*r, 'r'), count(*s, 's')));
+        cells.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// All that was seen of one row.
+#[derive(Default)]
+pub struct Gathered {
+    /// Recordings and vectors.
+    pub recorded: usize,
+    pub written: usize,
+    ids: Seen,
+    usage: Seen,
+    calls: Seen,
+    pub ends: Ends,
+    errors: Seen,
+}
+
+#[derive(Default)]
+pub struct Ends {
+    seen: Seen,
+    /// One that broke off is among them.
+    pub broken: bool,
+    /// A server's error is among them.
+    pub errors: bool,
+}
+
+impl Gathered {
+    fn stream(&mut self, decoded: &Decoded, asked_for_ids: bool, recorded: bool) {
+        let decoder = &decoded.decoder;
+        let has_text = decoded
+            .items
+            .iter()
+            .any(|(_, item)| matches!(item, StreamToken::Token { .. } | StreamToken::Reasoning { .. }));
+        if has_text && asked_for_ids {
+            self.ids.add(exact(decoder.ids_exact()), recorded);
+        }
+        if decoder.usage().is_some() {
+            self.usage.add("yes", recorded);
+        }
+        if decoded.items.iter().any(|(_, item)| matches!(item, StreamToken::ToolCall(_))) {
+            self.calls.add("yes", recorded);
+        }
+        match &decoded.end {
+            Ok(completion) => {
+                let finish = completion.finish.as_ref().map_or("none", |finish| finish.as_str());
+                self.ends.seen.add(finish, recorded);
+            }
+            Err(error) if error.kind() == ErrorKind::Server => {
+                self.ends.errors = true;
+                let status = error.status().map_or("no status".to_owned(), |status| status.to_string());
+                self.errors.add(format!("in the stream: {status}"), recorded);
+            }
+            Err(error) => {
+                self.ends.broken |= error.kind() == ErrorKind::Incomplete;
+                self.errors.add(format!("`{}`", error.kind().as_str()), recorded);
+            }
+        }
+    }
+}
+
+fn exact(ids: IdsExact) -> &'static str {
+    match ids {
+        IdsExact::Yes => "exact",
+        IdsExact::Unknown => "not counted",
+        IdsExact::No(Inexact::NoIds) => "none",
+        IdsExact::No(Inexact::Dropped) => "dropped",
+        IdsExact::No(Inexact::TextWithoutId) => "some missing",
+        IdsExact::No(Inexact::LostInCharacter { .. }) => "lost in characters",
+        IdsExact::No(_) => "other count than the server's",
+        other => panic!("{other:?}"),
+    }
+}
+
+/// With what ids are asked for, of one server or another.
+const ASKS: [&str; 4] = ["return_token_ids", "return_tokens", "verbose", "logprobs"];
+
+/// Whether this request asks this server for ids in a way that it heeds.
+fn asks_for_ids(row: &Row, body: &Value) -> bool {
+    let heeded: &[&str] = match row.wire {
+        // They always come.
+        Wire::LlamaCpp | Wire::VllmGenerate => return true,
+        _ if row.known == Some(Server::LlamaCpp) => &["verbose", "logprobs"],
+        _ => &["return_token_ids"],
+    };
+    heeded.iter().any(|key| !matches!(body[*key], Value::Null | Value::Bool(false)))
+}
+
+/// Everything, by row. What belongs to no row is an error.
+pub fn gather() -> Result<Vec<Gathered>, String> {
+    let mut all: Vec<Gathered> = ROWS.iter().map(|_| Gathered::default()).collect();
+    for folder in ["vllm", "llama.cpp"] {
+        let mut files: Vec<_> =
+            std::fs::read_dir(super::data(folder)).unwrap().map(|file| file.unwrap().path()).collect();
+        files.sort();
+        for path in files {
+            gather_recording(folder, &path, &mut all)?;
+        }
+    }
+    for (file, case) in &vectors::vectors() {
+        gather_vector(file, case, &mut all)?;
+    }
+    Ok(all)
+}
+
+fn gather_recording(folder: &str, path: &Path, all: &mut [Gathered]) -> Result<(), String> {
+    let name = path.file_name().unwrap().to_str().unwrap();
+    if !name.ends_with(".response.http") && !name.ends_with(".raw") {
+        return Ok(());
+    }
+    let recording = Recording::load(path).map_err(|error| format!("{name}: {error}"))?;
+    let endpoint = recording.request().path.split('?').next().unwrap_or_default().to_owned();
+    let mine = |row: &&(usize, &Row)| {
+        let named = row.1.recorded.is_some_and(|(of, names)| {
+            let other = ROWS.iter().filter_map(|row| row.recorded).flat_map(|(_, names)| names);
+            let is_others = names.is_empty() && other.clone().any(|start| name.starts_with(start));
+            of == folder
+                && !is_others
+                && (names.is_empty() || names.iter().any(|start| name.starts_with(start)))
+        });
+        named && row.1.path() == endpoint
+    };
+    let rows: Vec<_> = ROWS.iter().enumerate().collect();
+    let Some((n, row)) = rows.iter().find(mine) else {
+        // Lists of models, health, tokens: not streams.
+        let streams = ROWS.iter().any(|row| row.path() == endpoint);
+        return if streams { Err(format!("{name} belongs to no row")) } else { Ok(()) };
+    };
+    let gathered = &mut all[*n];
+    gathered.recorded += 1;
+    let response = Response::read(path);
+    if response.is_event_stream() {
+        let body: Value = serde_json::from_slice(recording.request_body()).unwrap_or_default();
+        let decoded = decode(&response.body, &[], ChunkDecoder::new(row.wire).choices_max(4));
+        gathered.stream(&decoded, asks_for_ids(row, &body), true);
+    } else if response.status / 100 != 2 {
+        gathered.ends.errors = true;
+        gathered.errors.add(format!("HTTP {}", response.status), true);
+    }
+    Ok(())
+}
+
+fn gather_vector(file: &str, case: &Case, all: &mut [Gathered]) -> Result<(), String> {
+    let rows: Vec<usize> = (0..ROWS.len()).filter(|n| ROWS[*n].vectors == Some(file)).collect();
+    if rows.is_empty() {
+        // Of no server in particular.
+        return Ok(());
+    }
+    let (decoded, _) = vectors::decode(case);
+    let wire = decoded.decoder.wire();
+    let row = rows.iter().find(|n| ROWS[**n].wire == wire);
+    // An error as the first event does not tell the wire.
+    let row = row.or_else(|| rows.first().filter(|_| wire == Wire::Auto));
+    let gathered = &mut all[*row.ok_or_else(|| format!("{file}: {} is {wire}", case.id))?];
+    gathered.written += 1;
+    gathered.stream(&decoded, true, false);
+    Ok(())
+}
+
+/// The prompts that a request to this row may have, as the crate sends or refuses them.
+fn prompts(row: &Row) -> String {
+    let takes = [
+        ("ids", CompletionRequest::ids([1])),
+        ("text", CompletionRequest::text("Hi")),
+        ("messages", CompletionRequest::messages([Message::user("Hi")])),
+    ];
+    let taken = takes.iter().filter(|(_, request)| request.to_json(None, row.wire, row.known).is_ok());
+    taken.map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+}
+
+/// With what the crate asks this row for ids.
+fn asks(row: &Row) -> String {
+    let prompt = |request: CompletionRequest| request.to_json(None, row.wire, row.known).ok();
+    let body = prompt(CompletionRequest::text("Hi")).or_else(|| prompt(CompletionRequest::ids([1])));
+    let body: Value = serde_json::from_slice(&body.unwrap()).unwrap();
+    let keys = ASKS.iter().filter(|key| body.get(**key).is_some());
+    keys.map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The table, in Markdown.
+pub fn table(all: &[Gathered]) -> String {
+    let mut table = format!(
+        "{TABLE_BEGIN} endpoint | prompt | ids asked by | ids in streams | usage | calls | finish | errors | live |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+    );
+    for (row, seen) in ROWS.iter().zip(all) {
+        let known = [("r", seen.recorded), ("s", seen.written)];
+        let known = known.iter().filter(|(_, n)| *n > 0).map(|(letter, n)| format!("{n}{letter}"));
+        let live = row.live.iter().map(|(_, test)| test.replace('_', " "));
+        writeln!(
+            table,
+            "| {} ({}) | `{}` | {} | {} | {} | {} | {} | {} | {} | {} |",
+            row.server,
+            known.collect::<Vec<_>>().join(", "),
+            row.path(),
+            prompts(row),
+            asks(row),
+            seen.ids.cell(),
+            seen.usage.cell(),
+            seen.calls.cell(),
+            seen.ends.seen.cell(),
+            seen.errors.cell(),
+            live.collect::<Vec<_>>().join("; "),
+        )
+        .unwrap();
+    }
+    table
+}
