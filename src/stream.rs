@@ -228,7 +228,7 @@ pub(crate) fn start(
 ) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
     request.validate()?;
     let (request, headers) = client.address(request);
-    let asked = request.asks_for_ids().then(|| client.server());
+    let asked = request.asks_for_ids(client.server(), true).then(|| client.server());
     let body = client.body(&request)?;
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     launch(
