@@ -75,10 +75,11 @@ impl fmt::Debug for Call {
 pub(crate) fn start(client: &Arc<Inner>, request: CompletionRequest) -> Result<Call, Error> {
     request.validate()?;
     let (request, headers) = client.address(request);
-    let asked = request.asks_for_ids().then(|| client.server());
+    let asked = request.asks_for_ids(client.server(), false).then(|| client.server());
     let body = client.call_body(&request)?;
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    launch(client, client.wire, headers, body, Asked { ids_of: asked, record: request.is_recorded() })
+    let wire = request.wire(client.wire);
+    launch(client, wire, headers, body, Asked { ids_of: asked, record: request.is_recorded() })
 }
 
 pub(crate) fn resend(client: &Arc<Inner>, saved: &SavedRequest) -> Result<Call, Error> {
