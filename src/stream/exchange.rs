@@ -189,6 +189,7 @@ impl Exchange {
                 tally.consumer_waited(waited);
                 now = Instant::now();
             }
+            tally.begun |= body.chunks().has_begun();
             if body.is_complete() {
                 tally.finished.get_or_insert(now);
             }
@@ -199,7 +200,7 @@ impl Exchange {
     pub(super) fn wait(&self, tally: &Tally, now: Instant) -> Option<Wait> {
         let (timeouts, started) = (&self.shared.client.timeouts, self.shared.started);
         let deadline = timeouts.deadline.map(|limit| Wait::since(started, limit, Timer::Deadline));
-        let (first, second) = if tally.report.first_token.is_none() {
+        let (first, second) = if !tally.begun {
             let began = tally.attempt_began;
             (timeouts.first_token.map(|limit| Wait::since(began, limit, Timer::FirstToken)), None)
         } else {

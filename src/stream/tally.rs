@@ -21,6 +21,8 @@ pub(super) struct Tally {
     pub(super) report: StreamReport,
     histogram: Histogram,
     last_token: Option<Instant>,
+    /// Something of the answer came, if only a piece of a call, which is handed out when it is whole.
+    pub(super) begun: bool,
     /// When the last event came; moved on by the time in which the consumer was waited for.
     pub(super) content_since: Instant,
     /// When the finish reason came; moved on likewise.
@@ -39,6 +41,7 @@ impl Tally {
             report: StreamReport::new(Ending::Failed),
             histogram: Histogram::new(),
             last_token: None,
+            begun: false,
             content_since: started,
             finished: None,
         }
@@ -50,7 +53,7 @@ impl Tally {
         self.report = StreamReport::new(Ending::Failed);
         self.report.retries = retries;
         self.attempt_began = Instant::now();
-        self.finished = None;
+        (self.begun, self.finished) = (false, None);
     }
 
     /// The request went out, or could not.
