@@ -133,7 +133,8 @@ impl ApiClientBuilder {
     }
 
     /// The headers in which the key of a request's [`session`](CompletionRequest::session) is sent, in place of the default,
-    /// `x-session-affinity` (Fireworks, Together). Routers have names of their own.
+    /// `x-session-affinity` (Fireworks, Together). Routers have names of their own: with vllm-router's policy
+    /// `consistent_hash` it is `x-session-id`.
     #[must_use]
     pub fn session_headers<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.session_headers = names.into_iter().map(Into::into).collect();

@@ -9,6 +9,8 @@ pub mod certificates;
 pub mod chunk_property;
 pub mod servers;
 #[cfg(feature = "testing")]
+pub mod router;
+#[cfg(feature = "testing")]
 pub mod sockets;
 pub mod streams;
 pub mod vectors;
