@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 #[cfg(feature = "testing")]
 pub mod certificates;
 pub mod chunk_property;
-pub mod servers;
 #[cfg(feature = "testing")]
 pub mod router;
+pub mod servers;
 #[cfg(feature = "testing")]
 pub mod sockets;
 pub mod streams;
