@@ -380,10 +380,18 @@ impl CompletionRequest {
         self.session.as_deref()
     }
 
-    /// Whether the body asks for ids, as far as its extra fields leave that to us.
-    pub(crate) fn asks_for_ids(&self) -> bool {
+    /// Whether the body asks this server for ids, as far as its extra fields leave that to us.
+    pub(crate) fn asks_for_ids(&self, server: Option<Server>, stream: bool) -> bool {
         let own = ["return_token_ids", "verbose", "logprobs", "include_reasoning", "return_tokens"];
-        own.iter().all(|key| !self.extras.contains_key(*key))
+        let left_to_us = own.iter().all(|key| !self.extras.contains_key(*key));
+        left_to_us && !(stream && self.has_tools() && server == Some(Server::LlamaCpp))
+    }
+
+    /// Tools are named, by whichever field. llama.cpp then refuses the log-probabilities in a chat's stream, and with them
+    /// all ids.
+    fn has_tools(&self) -> bool {
+        let extra = self.extras.get("tools").and_then(Value::as_array);
+        extra.map_or(!self.tools.is_empty(), |tools| !tools.is_empty())
     }
 
     /// The headers of this request, those of id and trace included: name and value. The session's come from the client.

@@ -174,10 +174,18 @@ impl Error {
     }
 }
 
-/// The server could not read the request as JSON, which will not change, and said so under a status that blames itself:
-/// llama.cpp's build 10434 answers 500, `server_error`, and only the message, its JSON library's, tells. Build 11549 says 400.
+/// The server could not read the request, which will not change, and said so under a status that blames itself: llama.cpp's
+/// build 10434 answers 500, `server_error`, to what is no JSON, and build 11549 to messages and tools of a wrong form and to
+/// images that its model does not take. Only the message tells.
 fn is_unreadable_request(error: &ServerError) -> bool {
-    error.message.starts_with("[json.exception.parse_error.")
+    let beginnings = [
+        "[json.exception.parse_error.",
+        "Failed to parse messages:",
+        "Failed to parse tools:",
+        "image input is not supported",
+        "audio input is not supported",
+    ];
+    beginnings.iter().any(|beginning| error.message.starts_with(beginning))
 }
 
 /// Whose fault is an error that came in the stream? A status tells, by `is_own`; else its name; and one without any is the

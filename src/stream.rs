@@ -239,7 +239,7 @@ pub(crate) fn start(
     let server = client.server();
     let body = client.body(&request, server)?;
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let asked = Asked { server, ids: request.asks_for_ids(), record: request.is_recorded() };
+    let asked = Asked { server, ids: request.asks_for_ids(server, true), record: request.is_recorded() };
     let wire = request.wire(client.wire);
     let received = Received::new(Ok(request), wire, client.resume);
     launch(client, wire, headers, body, asked, received)

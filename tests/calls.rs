@@ -314,9 +314,11 @@ fn a_request_that_llama_cpp_cannot_read_is_not_sent_again_whatever_its_status() 
         (name, script, 500)
     });
     let own_fault = r#"{"error":{"code":500,"message":"[json.exception.type_error.316] invalid UTF-8 byte","type":"server_error"}}"#;
+    let messages = r#"{"error":{"code":500,"message":"Failed to parse messages: Missing 'role' in message: {\"content\":\"x\"}","type":"server_error"}}"#;
     let others = [
         ("11549", Script::status(400).json(newer), 400),
         ("its own fault", Script::status(500).json(own_fault), 500),
+        ("messages", Script::status(500).json(messages), 500),
     ];
     for (name, script, status) in older.into_iter().chain(others) {
         let server = Server::scripted([script]).unwrap();

@@ -975,8 +975,84 @@ fn what_the_server_cannot_do_is_reported() {
 }
 
 #[test]
+fn stream_whole_prints_the_answer_with_all_its_ids_and_a_failed_one_is_sent_again() {
+    let body =
+        Recording::load(data("llama.cpp/completion-utf8-nonstream.raw")).unwrap().response_body().bytes;
+    let folder = std::env::temp_dir().join(format!("tokenwire-whole-{}", std::process::id()));
+    let dir = folder.to_string_lossy().into_owned();
+    let whole = Script::status(200).json(String::from_utf8(body).unwrap());
+    let server = Server::scripted([Script::status(400), whole.clone(), whole]).unwrap();
+    let more = ["--whole", "--wire", "llamacpp", "--save-failed", &dir];
+    let failed = stream(&server, &more);
+    let path = failed.last()["report"]["error"]["saved"].as_str().unwrap_or_default().to_owned();
+    assert_eq!((failed.code, failed.tokens().len()), (Some(1), 0), "{} {}", failed.out, failed.err);
+    for ran in [stream(&server, &more), run(&["resend", &path, "--json"], b"")] {
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        let tokens = ran.tokens();
+        assert_eq!((tokens.len(), &tokens[0]), (20, &json!(["你好，世界！🤖 ok", 18645])));
+        let report =
+            json!({"report": {"finish": "stop", "ids_exact": true, "error": null, "ending": "complete"}});
+        assert!(has(&ran.last(), &report), "{}", ran.out);
+    }
+    for request in server.requests() {
+        assert_eq!(serde_json::from_slice::<Value>(&request.body).unwrap()["stream"], false);
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn models_tokenize_and_detokenize_ask_the_server() {
+    let server = Server::start(|request| {
+        let name = match request.path.as_str() {
+            "/v1/models" => "get-models",
+            "/tokenize" => "tokenize",
+            "/detokenize" => "detokenize",
+            _ => return Script::status(404),
+        };
+        Script::raw(std::fs::read(data(&format!("llama.cpp/{name}.raw"))).unwrap())
+    })
+    .unwrap();
+    let url = server.url();
+    let ask = |args: &[&str], input: &str| run(&[args, &["--base-url", &url]].concat(), input.as_bytes());
+    let ids = "18645,250,48392,138,12831,7906,240,178,239,230,8083,219,10813,114,240,10907";
+    for (args, input, out) in [
+        (&["models"][..], "", "SmolLM2-135M-Instruct.Q4_1  llamacpp  2048 tokens\n".to_owned()),
+        (&["tokenize", "Hi"], "", format!("{ids}\n")),
+        (&["tokenize", "--add-special"], "Hi", format!("{ids}\n")),
+        (&["tokenize", "Hi", "--json"], "", format!("{{\"ids\":[{ids}]}}\n")),
+        (&["detokenize", "504,1296"], "", "The three primary colors are\n".to_owned()),
+        (
+            &["detokenize", "504,1296", "--json"],
+            "",
+            "{\"text\":\"The three primary colors are\"}\n".to_owned(),
+        ),
+    ] {
+        let ran = ask(args, input);
+        assert_eq!((ran.code, &ran.out), (Some(0), &out), "{args:?}: {}", ran.err);
+    }
+    let line = ask(&["models", "--json"], "").last();
+    assert_eq!(
+        line,
+        json!({"id": "SmolLM2-135M-Instruct.Q4_1", "owned_by": "llamacpp", "context_tokens_max": 2048})
+    );
+    let sent = server.requests();
+    let bodies = sent.iter().filter(|request| request.path == "/tokenize");
+    let bodies: Vec<Value> = bodies.map(|request| serde_json::from_slice(&request.body).unwrap()).collect();
+    assert_eq!(bodies.iter().map(|body| &body["content"]).collect::<Vec<_>>(), ["Hi"; 3]);
+    assert_eq!(bodies.iter().map(|body| &body["add_special"]).collect::<Vec<_>>(), [false, true, false]);
+    let nobody = Server::scripted([Script::status(401).json(r#"{"error":"Unauthorized"}"#)]).unwrap();
+    for args in [&["models"][..], &["tokenize", "Hi"], &["detokenize", "1"]] {
+        let ran = run(&[args, &["--base-url", &nobody.url()]].concat(), b"");
+        assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""), "{args:?}");
+        assert!(ran.err.contains("Unauthorized"), "{}", ran.err);
+    }
+}
+
+#[test]
 fn each_command_has_help_with_an_example() {
-    for command in ["sse", "tokens", "parse", "stream", "chat", "replay", "resend"] {
+    for command in
+        ["sse", "tokens", "parse", "stream", "chat", "replay", "resend", "models", "tokenize", "detokenize"]
+    {
         let ran = run(&[command, "--help"], b"");
         assert_eq!(ran.code, Some(0));
         assert!(

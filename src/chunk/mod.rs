@@ -372,6 +372,11 @@ impl ChunkDecoder {
         self.first_skipped.as_deref()
     }
 
+    /// Something of an answer came: a token, or a piece of a call, which is handed out only when the call is whole.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.choices.iter().any(|choice| choice.tokens > 0 || choice.said_without_id)
+    }
+
     /// The terminator was seen.
     pub(crate) fn is_ended(&self) -> bool {
         self.state == State::Ended

@@ -77,10 +77,12 @@ impl fmt::Debug for Call {
 pub(crate) fn start(client: &Arc<Inner>, request: CompletionRequest) -> Result<Call, Error> {
     request.validate()?;
     let (request, headers) = client.address(request);
-    let asked = Asked { server: client.server(), ids: request.asks_for_ids(), record: request.is_recorded() };
+    let server = client.server();
+    let asked = Asked { server, ids: request.asks_for_ids(server, false), record: request.is_recorded() };
     let body = client.call_body(&request)?;
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    launch(client, client.wire, headers, body, asked)
+    let wire = request.wire(client.wire);
+    launch(client, wire, headers, body, asked)
 }
 
 pub(crate) fn resend(client: &Arc<Inner>, saved: &SavedRequest) -> Result<Call, Error> {

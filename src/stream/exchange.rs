@@ -199,6 +199,7 @@ impl Exchange {
                 tally.consumer_waited(waited);
                 now = Instant::now();
             }
+            tally.begun |= body.chunks().has_begun();
             if body.is_complete() {
                 tally.finished.get_or_insert(now);
             }
@@ -241,7 +242,7 @@ impl Exchange {
     pub(super) fn wait(&self, tally: &Tally, now: Instant) -> Option<Wait> {
         let (timeouts, started) = (&self.shared.client.timeouts, self.shared.started);
         let deadline = timeouts.deadline.map(|limit| Wait::since(started, limit, Timer::Deadline));
-        let (first, second) = if !tally.attempt_has {
+        let (first, second) = if !tally.begun {
             let began = tally.attempt_began;
             (timeouts.first_token.map(|limit| Wait::since(began, limit, Timer::FirstToken)), None)
         } else {

@@ -36,6 +36,8 @@ pub(super) struct Tally {
     pub(super) is_litellm: bool,
     histogram: Histogram,
     last_token: Option<Instant>,
+    /// Something of the answer came, if only a piece of a call, which is handed out when it is whole.
+    pub(super) begun: bool,
     /// When the last event came; moved on by the time in which the consumer was waited for.
     pub(super) content_since: Instant,
     /// When the finish reason came; moved on likewise.
@@ -62,6 +64,7 @@ impl Tally {
             report: StreamReport::new(Ending::Failed),
             histogram: Histogram::new(),
             last_token: None,
+            begun: false,
             content_since: started,
             finished: None,
         }
@@ -79,7 +82,7 @@ impl Tally {
         self.attempt_began = Instant::now();
         self.content_since = self.attempt_began;
         self.attempt_has = false;
-        self.finished = None;
+        (self.begun, self.finished) = (false, None);
     }
 
     /// Another attempt goes on behind what was received: the report stays, and `error` is what made it necessary.

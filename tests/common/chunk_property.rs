@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use serde_json::Value;
-use tokenwire::{ChunkDecoder, ErrorKind, Flow, StreamToken, TokenId, Wire};
+use tokenwire::{Answer, ChunkDecoder, ErrorKind, Flow, StreamToken, TokenId, Wire};
 
 /// The first byte chooses the wire; the lines of the rest are the data of events.
 pub(crate) fn chunk(bytes: &[u8]) {
@@ -18,6 +18,9 @@ pub(crate) fn chunk(bytes: &[u8]) {
     let mut total = 0;
     // SGLang: what each choice had so far.
     let mut so_far: HashMap<u32, Vec<TokenId>> = HashMap::new();
+    for data in text.split('\n') {
+        whole(wire, data);
+    }
     for data in text.split('\n') {
         let before = decoder.skipped();
         let mut ids = Vec::new();
@@ -81,6 +84,35 @@ pub(crate) fn chunk(bytes: &[u8]) {
             assert_eq!(counted, decoder.ids(), "exact means equal counts");
         }
     }
+}
+
+/// The same of a whole answer: its ids are those in the JSON, and exact means that they are as many as the server counted.
+fn whole(wire: Wire, data: &str) {
+    let Ok(answer) = Answer::from_json(wire, data.as_bytes()) else { return };
+    let mut value: Value = serde_json::from_str(data).unwrap();
+    for choice in value["choices"].as_array_mut().into_iter().flatten() {
+        if let Some(message) = choice.get("message").cloned() {
+            choice["delta"] = message;
+        }
+    }
+    let numbers = |list: &Value| -> Vec<TokenId> {
+        list.as_array().into_iter().flatten().map(|id| id.as_f64().unwrap() as TokenId).collect()
+    };
+    let expected = match wire {
+        // Places depend on what the answer looks like.
+        Wire::Auto => answer.ids.clone(),
+        Wire::SgLang => numbers(&value["output_ids"]),
+        Wire::Tgi => {
+            let tokens = value["details"]["tokens"].as_array().into_iter().flatten();
+            tokens.map(|token| token["id"].as_f64().unwrap() as TokenId).collect()
+        }
+        _ => ids_in(&value, wire),
+    };
+    assert_eq!(answer.ids, expected, "{wire} {data}");
+    if let (true, Some(usage)) = (answer.ids_exact.is_exact(), answer.usage) {
+        assert_eq!(u64::from(usage.completion_tokens), answer.ids.len() as u64, "{wire} {data}");
+    }
+    assert!(answer.tool_calls.iter().all(|call| call.arguments.is_object() && !call.name.is_empty()));
 }
 
 /// The ids of one chunk, read the slow way. Only for chunks that decode without an error.
@@ -169,7 +201,7 @@ impl Random {
 }
 
 fn object(random: &mut Random, depth: usize) -> String {
-    const KEYS: [&str; 39] = [
+    const KEYS: [&str; 40] = [
         "choices",
         "choices",
         "choices",
@@ -209,6 +241,7 @@ fn object(random: &mut Random, depth: usize) -> String {
         "name",
         "arguments",
         "token_id",
+        "message",
     ];
     let fields: Vec<String> = (0..random.below(6))
         .map(|_| {
@@ -243,9 +276,8 @@ fn value_for(key: &str, random: &mut Random, depth: usize) -> String {
             format!("{{\"content\":{content}}}")
         }
         "tool_calls" => list(random, &|random: &mut Random| object(random, depth + 1)),
-        "delta" | "__verbose" | "usage" | "timings" | "meta_info" | "token" | "details" | "function" => {
-            object(random, depth + 1)
-        }
+        "delta" | "message" | "__verbose" | "usage" | "timings" | "meta_info" | "token" | "details"
+        | "function" => object(random, depth + 1),
         "text" | "content" | "reasoning" | "id" | "request_id" => ANY[2 + random.below(3)].to_owned(),
         "index" | "\\u0069ndex" => ["0", "1", "2", "2.0", "3"][random.below(5)].to_owned(),
         "finish_reason" | "stop_type" => {

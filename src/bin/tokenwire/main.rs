@@ -2,6 +2,7 @@
 //! to a client and a request), `turn.rs` (one stream, printed), `output.rs` (what is printed, and how),
 //! `terminal.rs` (the filter for model text), `status.rs` (the live line) and `interrupt.rs` (Ctrl-C).
 
+mod ask;
 mod chat;
 mod interrupt;
 mod options;
@@ -53,6 +54,9 @@ enum Command {
     Chat(chat::Args),
     Replay(replay::Args),
     Resend(resend::Args),
+    Models(ask::ModelsArgs),
+    Tokenize(ask::TokenizeArgs),
+    Detokenize(ask::DetokenizeArgs),
 }
 
 /// How a command that has said everything ends.
@@ -111,6 +115,9 @@ fn main() -> ExitCode {
         Command::Chat(args) => chat::run(args),
         Command::Replay(args) => replay::run(&args),
         Command::Resend(args) => resend::run(&args),
+        Command::Models(args) => ask::models(&args),
+        Command::Tokenize(args) => ask::tokenize(&args),
+        Command::Detokenize(args) => ask::detokenize(&args),
     };
     match outcome {
         Ok(exit) => ExitCode::from(exit as u8),
