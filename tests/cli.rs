@@ -835,6 +835,13 @@ fn what_cannot_be_used_is_told_with_code_2_before_anything_is_sent() {
         (&["resend", "/no/such.json"], "saved request"),
         (&["resend", "/dev/null"], "saved request"),
         (&["replay", "x", "--speed", "0"], "speed"),
+        (&["bench", "-c", "0"], "0"),
+        (&["bench", "-c", "5000"], "4096"),
+        (&["bench", "-n", "0"], "0"),
+        (&["bench", "--prompt", "Hi", "--prompt-ids", "1"], "--prompt"),
+        (&["bench", "--base-url", "ftp://h.test"], "URL"),
+        (&["bench", "--base-url", &url, "--temperature", "nan"], "temperature"),
+        (&["bench", "--base-url", &url, "--plot", "/no/such/folder/plot.svg"], "--plot"),
     ];
     for (args, word) in cases {
         let ran = ended(program(args).env("EMPTY_VARIABLE", " ").spawn().unwrap());
@@ -858,7 +865,7 @@ fn what_the_server_cannot_do_is_reported() {
 
 #[test]
 fn each_command_has_help_with_an_example() {
-    for command in ["sse", "tokens", "parse", "stream", "chat", "replay", "resend"] {
+    for command in ["sse", "tokens", "parse", "stream", "chat", "replay", "resend", "bench"] {
         let ran = run(&[command, "--help"], b"");
         assert_eq!(ran.code, Some(0));
         assert!(
