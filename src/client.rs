@@ -2,6 +2,7 @@
 
 mod models;
 mod probe;
+mod routing;
 mod tokenize;
 
 pub use self::models::Model;
@@ -24,13 +25,14 @@ use crate::pool::ReaderPool;
 use crate::request::{CompletionRequest, SamplingParams};
 use crate::resume::ResumePolicy;
 use crate::retry::{Budget, RetryPolicy, random};
+use crate::route::{RoutePolicy, Routes};
 use crate::stream::call::{self, Call};
 use crate::stream::{self, StreamGuard};
 use crate::sync::channel::Receiver;
 use crate::token::{StreamToken, TokenId};
 
-/// A client for one model server. Make one and keep it: clones share its connections, its reader
-/// threads and what it has learned of the server.
+/// A client for one model server, or for several that serve the same model ([`base_url`](ApiClientBuilder::base_url)). Make one
+/// and keep it: clones share its connections, its reader threads and what it has learned of the server.
 ///
 /// Dropping the last clone closes idle connections and ends idle threads; streams that run go on under their
 /// guards.
@@ -49,7 +51,8 @@ pub(crate) struct Inner {
     /// Where failed requests are saved.
     pub(crate) failed: Option<Folder>,
     pub(crate) wire: Wire,
-    base: BaseUrl,
+    bases: Vec<BaseUrl>,
+    pub(crate) routes: Routes,
     model: Option<String>,
     headers: HeaderMap,
     /// Under which names a session's key is sent.
@@ -65,7 +68,9 @@ pub(crate) struct Inner {
 /// Settings of an [`ApiClient`], see [`ApiClient::builder`].
 #[derive(Debug, Clone)]
 pub struct ApiClientBuilder {
-    base_url: String,
+    /// With their weights.
+    base_urls: Vec<(String, u32)>,
+    routes: RoutePolicy,
     key: Option<Redacted>,
     model: Option<String>,
     wire: Wire,
@@ -237,6 +242,35 @@ impl ApiClientBuilder {
         self
     }
 
+    /// One more server. All have to be of one kind and to serve the same model: a stream that fails at one is sent to
+    /// another, as a retry before its first token, and as a resume, if the client has them ([`resume`](Self::resume)), after it.
+    /// That does not wait, as a second request to the same server would, but counts against the same limits and budget. Which
+    /// server a stream goes to, and when one is left out, [`routes`](Self::routes) says.
+    ///
+    /// The key and all headers go to each of them.
+    #[must_use]
+    pub fn base_url(mut self, url: impl Into<String>) -> Self {
+        self.base_urls.push((url.into(), 1));
+        self
+    }
+
+    /// The weight of the server that was named last, for [`Balance::Weighted`](crate::Balance::Weighted). Default 1; 0 counts
+    /// as 1.
+    #[must_use]
+    pub fn weight(mut self, weight: u32) -> Self {
+        if let Some((_, of_last)) = self.base_urls.last_mut() {
+            *of_last = weight;
+        }
+        self
+    }
+
+    /// How streams are shared out among several servers; see [`RoutePolicy`] for its defaults.
+    #[must_use]
+    pub fn routes(mut self, policy: RoutePolicy) -> Self {
+        self.routes = policy;
+        self
+    }
+
     /// As [`HttpClientBuilder::proxy`].
     #[must_use]
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
@@ -252,7 +286,8 @@ impl ApiClientBuilder {
     /// or a query; a key or a header that HTTP cannot carry; a CA text without a certificate.
     pub fn build(self) -> Result<ApiClient, Error> {
         let Self {
-            base_url,
+            base_urls,
+            routes,
             key,
             model,
             wire,
@@ -269,7 +304,10 @@ impl ApiClientBuilder {
             save_failed,
             http,
         } = self;
-        let (base, timeouts) = (BaseUrl::new(&base_url)?, timeouts.bounded());
+        let timeouts = timeouts.bounded();
+        let bases = base_urls.iter().map(|(url, _)| BaseUrl::new(url)).collect::<Result<Vec<_>, _>>()?;
+        let weights = base_urls.iter().map(|(_, weight)| *weight);
+        let routes = Routes::new(routes, bases.iter().map(|base| base.api.clone()).zip(weights));
         let key = key.map(|key| ApiKey::new(&key.0)).transpose()?;
         let mut map = HeaderMap::new();
         for (name, value) in &headers {
@@ -287,7 +325,7 @@ impl ApiClientBuilder {
             bearer.set_sensitive(true);
             map.insert(AUTHORIZATION, bearer);
         }
-        if map.contains_key(AUTHORIZATION) && base.is_plain_and_far() {
+        if map.contains_key(AUTHORIZATION) && bases.iter().any(BaseUrl::is_plain_and_far) {
             log::warn!("the API key goes over http, readable by everybody between here and the server");
         }
         let http = http.timeouts(timeouts).limits(limits).build()?;
@@ -309,7 +347,8 @@ impl ApiClientBuilder {
             key,
             failed: save_failed.map(|path| Folder::new(&path, &limits)),
             wire,
-            base,
+            bases,
+            routes,
             model,
             headers: map,
             session_headers,
@@ -327,7 +366,8 @@ impl ApiClient {
     #[must_use]
     pub fn builder(base_url: impl Into<String>) -> ApiClientBuilder {
         ApiClientBuilder {
-            base_url: base_url.into(),
+            base_urls: vec![(base_url.into(), 1)],
+            routes: RoutePolicy::default(),
             key: None,
             model: None,
             wire: Wire::Auto,
@@ -462,7 +502,8 @@ impl fmt::Debug for ApiClient {
             key,
             failed,
             wire,
-            base,
+            bases,
+            routes,
             model,
             headers: _,
             session_headers,
@@ -472,7 +513,8 @@ impl fmt::Debug for ApiClient {
             probed: _,
         } = &*self.0;
         f.debug_struct("ApiClient")
-            .field("base", base)
+            .field("bases", bases)
+            .field("routes", routes)
             .field("model", model)
             .field("wire", wire)
             .field("server", server)
@@ -497,11 +539,6 @@ impl Inner {
     /// Remembers what an answer has shown the server to be. What is known already stays: the caller may have said it.
     pub(crate) fn learn(&self, server: Server) {
         self.server.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(server);
-    }
-
-    /// Where a request for this path goes, see [`Wire::path`].
-    pub(crate) fn url(&self, (path, at_root): (&str, bool)) -> Result<Uri, Error> {
-        self.base.join(path, at_root)
     }
 
     /// Gives the request its id, and takes out of it what this client sends in headers: those, name and value.

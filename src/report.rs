@@ -40,6 +40,11 @@ pub struct StreamReport {
     pub ids_exact: IdsExact,
     /// The id under which the server knows the request.
     pub request_id: Option<String>,
+    /// Which of the client's servers the last attempt went to, from 0 in the order of their
+    /// [`base_url`](crate::ApiClientBuilder::base_url)s.
+    pub route: usize,
+    /// How often an attempt went to another server than the one before it.
+    pub failovers: u32,
     /// What the server was found to be.
     pub server: Option<Server>,
     /// Items handed to the consumer, text and ids or one of them: those that were put into the channel, read or not. What
@@ -94,6 +99,8 @@ impl StreamReport {
             usage: None,
             ids_exact: IdsExact::Unknown,
             request_id: None,
+            route: 0,
+            failovers: 0,
             server: None,
             tokens: 0,
             events: 0,

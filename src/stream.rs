@@ -239,7 +239,12 @@ pub(crate) fn start(
     let server = client.server();
     let body = client.body(&request, server)?;
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let asked = Asked { server, ids: request.asks_for_ids(server, true), record: request.is_recorded() };
+    let asked = Asked {
+        server,
+        ids: request.asks_for_ids(server, true),
+        record: request.is_recorded(),
+        session: request.session_key().map(str::to_owned),
+    };
     let wire = request.wire(client.wire);
     let received = Received::new(Ok(request), wire, client.resume);
     launch(client, wire, headers, body, asked, received)
@@ -276,6 +281,8 @@ struct Asked {
     ids: bool,
     /// It is to be kept.
     record: bool,
+    /// What belongs to it goes to one server.
+    session: Option<String>,
 }
 
 fn launch<'a>(
@@ -286,11 +293,11 @@ fn launch<'a>(
     asked: Asked,
     received: Received,
 ) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
-    let url = client.url(wire.path())?;
+    let urls = client.urls(wire.path())?;
     let mut headers = client.headers(own_headers)?;
     headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
     let (shared, receiver) = Shared::new(client);
-    let guard = Exchange { shared, url, wire, headers, body, asked }.start(received, Exchange::attempt)?;
+    let guard = Exchange { shared, urls, wire, headers, body, asked }.start(received, Exchange::attempt)?;
     Ok((receiver, guard))
 }
 
@@ -307,7 +314,7 @@ impl Exchange {
             secrets,
             received,
             move |tally, sender| attempt(&exchange, tally, sender),
-            move |error| saver.save(error),
+            move |route, error| saver.save(route, error),
         )
     }
 }

@@ -78,7 +78,12 @@ pub(crate) fn start(client: &Arc<Inner>, request: CompletionRequest) -> Result<C
     request.validate()?;
     let (request, headers) = client.address(request);
     let server = client.server();
-    let asked = Asked { server, ids: request.asks_for_ids(server, false), record: request.is_recorded() };
+    let asked = Asked {
+        server,
+        ids: request.asks_for_ids(server, false),
+        record: request.is_recorded(),
+        session: request.session_key().map(str::to_owned),
+    };
     let body = client.call_body(&request)?;
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let wire = request.wire(client.wire);
@@ -97,7 +102,7 @@ fn launch<'a>(
     body: Vec<u8>,
     asked: Asked,
 ) -> Result<Call, Error> {
-    let url = client.url(wire.call_path())?;
+    let urls = client.urls(wire.call_path())?;
     let mut headers = client.headers(own_headers)?;
     headers.insert(ACCEPT, HeaderValue::from_static(ACCEPT_CALL));
     let (shared, end) = Shared::new(client);
@@ -105,7 +110,7 @@ fn launch<'a>(
     let place = answer.clone();
     // Nothing of it comes before the whole.
     let received = Received::new(Err(NotResumable::Endpoint), wire, ResumePolicy::never());
-    let guard = Exchange { shared, url, wire, headers, body, asked }.start(
+    let guard = Exchange { shared, urls, wire, headers, body, asked }.start(
         received,
         move |exchange, tally, _sender| {
             exchange.exchange(tally, |response, tally| {
@@ -139,6 +144,7 @@ impl Exchange {
             client.learn(server);
         }
         client.retry_budget.refund();
+        client.routes.worked(tally.report.route);
         tally.answered(&answer);
         answer.request_id.clone_from(&tally.report.request_id);
         Ok(answer)

@@ -28,7 +28,8 @@ const READ_BYTES: usize = 16 << 10;
 
 pub(super) struct Exchange {
     pub(super) shared: Arc<Shared>,
-    pub(super) url: Uri,
+    /// At each of the client's servers.
+    pub(super) urls: Vec<Uri>,
     pub(super) wire: Wire,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
@@ -75,8 +76,10 @@ impl Exchange {
     }
 
     /// What the next attempt sends, and where to: the one place that decides it.
-    fn next(&self, tally: &Tally) -> Result<Next<'_>, Error> {
-        let Self { shared, url, wire: _, headers, body, asked } = self;
+    fn next(&self, tally: &mut Tally) -> Result<Next<'_>, Error> {
+        let Self { shared, urls, wire: _, headers, body, asked } = self;
+        tally.goes_to(shared.client.route(asked.session.as_deref(), &tally.failed_at));
+        let url = urls.get(tally.report.route).ok_or_else(|| Error::invalid("the client has no server"))?;
         let mut headers = headers.clone();
         if let (n @ 1.., Some(id)) = (tally.requests_before(), headers.get("x-request-id").cloned()) {
             let id = [id.as_bytes(), format!("-{n}").as_bytes()].concat();
@@ -141,9 +144,9 @@ impl Exchange {
     }
 
     /// Saves the request that ended with `error`, if the client has a folder for that.
-    pub(super) fn save(&self, error: Error) -> Error {
-        let Self { shared, url, wire, headers, body, asked: _ } = self;
-        let Some(folder) = &shared.client.failed else { return error };
+    pub(super) fn save(&self, route: usize, error: Error) -> Error {
+        let Self { shared, urls, wire, headers, body, asked: _ } = self;
+        let (Some(folder), Some(url)) = (&shared.client.failed, urls.get(route)) else { return error };
         let sent = Sent { url, wire: *wire, headers, body: body.clone() };
         let path = folder.save(&SavedRequest::new(sent, &error));
         error.with_saved_path(path)
@@ -178,7 +181,9 @@ impl Exchange {
             let waited = sender.waited();
             loop {
                 let step = body.decode_event(&mut |_, token| batch.push(token));
-                tally.attempt_has |= !batch.is_empty();
+                if !batch.is_empty() && !std::mem::replace(&mut tally.attempt_has, true) {
+                    self.shared.client.routes.worked(tally.report.route);
+                }
                 let stopped = tally.received.event(&mut batch)?;
                 self.send(&mut batch, now, tally, sender)?;
                 match step? {

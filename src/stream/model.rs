@@ -89,7 +89,7 @@ impl Played {
             result
         };
         let received = Received::new(Err(NotResumable::Resent), Wire::Auto, client.0.resume);
-        let guard = shared.start(Secrets::default(), received, attempt, |error| error).unwrap();
+        let guard = shared.start(Secrets::default(), received, attempt, |_, error| error).unwrap();
         (played, receiver, guard)
     }
 

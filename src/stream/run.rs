@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::received::Received;
 use super::tally::Tally;
@@ -42,7 +42,7 @@ impl Shared {
         secrets: Secrets,
         received: Received,
         attempt: impl FnMut(&mut Tally, &mut Option<TokenSender>) -> Attempt + Send + 'static,
-        failed: impl FnOnce(Error) -> Error + Send + 'static,
+        failed: impl FnOnce(usize, Error) -> Error + Send + 'static,
     ) -> Result<StreamGuard, Error> {
         let shared = self.clone();
         let ticket =
@@ -58,7 +58,7 @@ impl Shared {
         secrets: Secrets,
         received: Received,
         attempt: impl FnMut(&mut Tally, &mut Option<TokenSender>) -> Attempt,
-        failed: impl FnOnce(Error) -> Error,
+        failed: impl FnOnce(usize, Error) -> Error,
     ) {
         let mut tally = Tally::new(self.started, secrets, received);
         let mut sender = None;
@@ -86,7 +86,7 @@ impl Shared {
             Err(Broken::Error(error)) => {
                 let error = tally.place(error);
                 // Saving logs, and a log sink is the program's own: if it panics, the end is told all the same.
-                let saved = catch_unwind(AssertUnwindSafe(|| failed(error.clone())));
+                let saved = catch_unwind(AssertUnwindSafe(|| failed(tally.report.route, error.clone())));
                 let error = saved.unwrap_or(error);
                 tally.report.error = Some(error.clone());
                 (Ending::Failed, Some(StreamToken::Error(error)), None)
@@ -119,6 +119,8 @@ impl Shared {
                 Err(Broken::Error(error)) => error,
                 result => return result,
             };
+            tally.failed_here();
+            self.client.routes.failed(tally.report.route, &error, Instant::now());
             let began = tally.report.first_token.is_some();
             let next = if began { self.resume(tally, &error) } else { self.retry(tally, &error) };
             let wait = match next {
@@ -143,6 +145,7 @@ impl Shared {
         let client = &self.client;
         let advice = std::mem::take(&mut tally.advice);
         let wait = client.retry.wait(error, advice, tally.report.retries, retry::random());
+        let wait = wait.map(|wait| self.unless_other(tally, wait));
         match wait.filter(|wait| self.is_in_time(*wait)).filter(|_| client.retry_budget.take()) {
             Some(wait) => Next::After(wait),
             None => Next::Never,
@@ -172,6 +175,7 @@ impl Shared {
                 None => {
                     let advice = if tally.attempt_has { retry::Advice::default() } else { advice };
                     let wait = client.retry.pause(advice, tally.resumes_in_vain, retry::random());
+                    let wait = self.unless_other(tally, wait);
                     match self.is_in_time(wait) {
                         true if client.retry_budget.take() => return Next::After(wait),
                         true => Some(NotResumable::Budget),
@@ -185,6 +189,11 @@ impl Shared {
         }
         tally.report.not_resumed = refused;
         Next::Never
+    }
+
+    /// Another server, at which the stream has not failed, need not be waited for.
+    fn unless_other(&self, tally: &Tally, wait: Duration) -> Duration {
+        if self.client.routes.has_other(&tally.failed_at) { Duration::ZERO } else { wait }
     }
 
     /// A wait beyond the deadline would only make the answer later, and worse.

@@ -23,6 +23,8 @@ pub(super) struct Tally {
     pub(super) advice: Advice,
     pub(super) report: StreamReport,
     pub(super) received: Received,
+    /// The servers at which it failed, the last one last.
+    pub(super) failed_at: Vec<usize>,
     /// Tokens came in this attempt, new to the consumer or not.
     pub(super) attempt_has: bool,
     /// Requests sent to take the stream up again, and how many of them, at the end, brought nothing new.
@@ -52,6 +54,7 @@ impl Tally {
             secrets,
             started,
             received,
+            failed_at: Vec::new(),
             attempt_has: false,
             resumes: 0,
             resumes_in_vain: 0,
@@ -72,10 +75,24 @@ impl Tally {
 
     /// Another attempt begins: what the failed one has left in the report goes.
     pub(super) fn next_attempt(&mut self) {
-        let retries = self.report.retries + 1;
-        self.report = StreamReport::new(Ending::Failed);
-        self.report.retries = retries;
+        let StreamReport { retries, route, failovers, .. } = self.report;
+        self.report =
+            StreamReport { retries: retries + 1, route, failovers, ..StreamReport::new(Ending::Failed) };
         self.begin();
+    }
+
+    /// The next attempt goes to this server.
+    pub(super) fn goes_to(&mut self, route: usize) {
+        let is_other = self.requests_before() > 0 && route != self.report.route;
+        self.report.failovers += u32::from(is_other);
+        self.report.route = route;
+    }
+
+    /// The attempt failed.
+    pub(super) fn failed_here(&mut self) {
+        let route = self.report.route;
+        self.failed_at.retain(|failed| *failed != route);
+        self.failed_at.push(route);
     }
 
     fn begin(&mut self) {
