@@ -260,10 +260,11 @@ impl<'a> From<&'a Figures> for FiguresJson<'a> {
 
 // ---- for people ----
 
-/// `850 us`, `12.3 ms`, `4.56 s`: three or four figures.
+/// `1.5 us`, `850 us`, `12.3 ms`, `4.56 s`: three or four figures.
 pub(crate) fn human(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     match seconds {
+        ..1e-4 => format!("{:.1} us", seconds * 1e6),
         ..1e-3 => format!("{:.0} us", seconds * 1e6),
         ..1.0 => format!("{:.1} ms", seconds * 1e3),
         _ => format!("{seconds:.2} s"),
@@ -340,8 +341,14 @@ mod tests {
 
     #[test]
     fn times_have_the_unit_that_fits() {
-        let cases =
-            [(0, "0 us"), (850, "850 us"), (12_340, "12.3 ms"), (999_900, "999.9 ms"), (4_560_000, "4.56 s")];
+        let cases = [
+            (0, "0.0 us"),
+            (15, "15.0 us"),
+            (850, "850 us"),
+            (12_340, "12.3 ms"),
+            (999_900, "999.9 ms"),
+            (4_560_000, "4.56 s"),
+        ];
         for (micros, text) in cases {
             assert_eq!(human(Duration::from_micros(micros)), text);
         }
