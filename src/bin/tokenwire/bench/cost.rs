@@ -148,8 +148,10 @@ impl Cost {
         }
         let flat_out = self.check.as_ref().map(|check| check.flat_out);
         if let Some(flat_out) = flat_out.filter(|most| figures.tokens_per_second() > most * SHARE_MAX) {
+            let reached = figures.tokens_per_second();
             warnings.push(format!(
-                "the load came near the {flat_out:.0} tokens/s that this program takes from a server inside it"
+                "the load reached {reached:.0} tokens/s, and this program takes {flat_out:.0} tokens/s from a server inside it: \
+                 it may be what is slow, not the server"
             ));
         }
         warnings
@@ -197,18 +199,20 @@ impl CostJson {
 
 /// Lines as those of the figures.
 pub(crate) fn told(cost: &Cost, figures: &Figures, streams: usize) -> String {
-    let cpu = match (cost.cpu, cost.cpu_per_token(figures), cost.cpu_share(figures)) {
-        (Some(cpu), Some(each), Some(share)) => format!(
-            "{} of CPU time, {} a token, {:.0} % of {} cores{}",
-            human(cpu),
-            human(each),
-            share * 100.0,
-            cost.cores,
-            if cost.with_server { "; the server's is in it" } else { "" }
-        ),
-        (Some(cpu), ..) => format!("{} of CPU time", human(cpu)),
-        (None, ..) => "CPU time not known on this system".to_owned(),
-    };
+    let cpu =
+        match (cost.cpu.filter(|cpu| *cpu >= TICK), cost.cpu_per_token(figures), cost.cpu_share(figures)) {
+            (Some(cpu), Some(each), Some(share)) => format!(
+                "{} of CPU time, {} a token, {:.0} % of {} cores{}",
+                human(cpu),
+                human(each),
+                share * 100.0,
+                cost.cores,
+                if cost.with_server { "; the server's is in it" } else { "" }
+            ),
+            (Some(cpu), ..) => format!("{} of CPU time", human(cpu)),
+            (None, ..) if cost.cpu.is_some() => format!("under {} of CPU time", human(TICK)),
+            (None, ..) => "CPU time not known on this system".to_owned(),
+        };
     let mut text = format!("{:<12}  {cpu}\n", "own cost");
     if let Some(SelfCheck { interval, paced, flat_out }) = &cost.check {
         let at = |percent| paced.percentile(percent).map_or("-".to_owned(), human);

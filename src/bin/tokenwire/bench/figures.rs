@@ -10,20 +10,24 @@ use tokenwire::{Ending, Error, IdsExact, StreamReport, StreamToken};
 use super::histogram::{Histogram, Timeline};
 use crate::output::{PercentilesJson, micros};
 
+/// Times between tokens that a stream keeps before they go into the sum: 96 KiB.
+const GAPS_MAX: usize = 4096;
+
 /// What one stream came to.
 pub(crate) struct Sample {
     asked: Instant,
     first: Option<Instant>,
     last: Instant,
-    /// When each token after the first came, and how long after the one before.
+    /// When each token after the first came, and how long after the one before; those that are not in the sum yet.
     gaps: Vec<(Instant, Duration)>,
+    tokens: u64,
     ids: u64,
     end: Option<Result<Box<StreamReport>, Error>>,
 }
 
 impl Sample {
     pub(crate) fn new(asked: Instant) -> Self {
-        Self { asked, first: None, last: asked, gaps: Vec::new(), ids: 0, end: None }
+        Self { asked, first: None, last: asked, gaps: Vec::new(), tokens: 0, ids: 0, end: None }
     }
 
     pub(crate) fn token(&mut self, at: Instant, item: &StreamToken) {
@@ -32,9 +36,15 @@ impl Sample {
         }
         self.first.get_or_insert(at);
         self.last = at;
+        self.tokens += 1;
         if let StreamToken::Token { id: Some(_), .. } | StreamToken::Reasoning { id: Some(_), .. } = item {
             self.ids += 1;
         }
+    }
+
+    /// Its times are to go into the sum now.
+    pub(crate) fn is_full(&self) -> bool {
+        self.gaps.len() >= GAPS_MAX
     }
 
     pub(crate) fn ended(mut self, report: StreamReport) -> Self {
@@ -99,23 +109,28 @@ impl Figures {
         self.complete + self.failed + self.cancelled
     }
 
-    pub(crate) fn add(&mut self, sample: &Sample, started: Instant) {
-        let Sample { asked, first, last, gaps, ids, end } = sample;
+    /// Takes the times between its tokens from a stream that runs.
+    pub(crate) fn take_gaps(&mut self, sample: &mut Sample, started: Instant) {
+        for (at, gap) in sample.gaps.drain(..) {
+            self.inter_token.add(gap);
+            self.timeline.add(at - started, gap);
+        }
+    }
+
+    pub(crate) fn add(&mut self, mut sample: Sample, started: Instant) {
+        self.take_gaps(&mut sample, started);
+        let Sample { asked, first, last, gaps: _, tokens, ids, end } = sample;
         if let Some(first) = first {
-            self.first_token.add(*first - *asked);
-            self.tokens += 1 + gaps.len() as u64;
-            if let Ok(gaps @ 1..) = u32::try_from(gaps.len()) {
-                self.per_token.add((*last - *first) / gaps);
+            self.first_token.add(first - asked);
+            if let Ok(gaps @ 1..) = u32::try_from(tokens - 1) {
+                self.per_token.add((last - first) / gaps);
             }
         }
+        self.tokens += tokens;
         self.ids += ids;
-        for (at, gap) in gaps {
-            self.inter_token.add(*gap);
-            self.timeline.add(*at - started, *gap);
-        }
         match end {
-            Some(Ok(report)) => self.add_report(report, *last - *asked),
-            Some(Err(error)) => self.add_error(error),
+            Some(Ok(report)) => self.add_report(&report, last - asked),
+            Some(Err(error)) => self.add_error(&error),
             None => {}
         }
     }
@@ -245,10 +260,11 @@ impl<'a> From<&'a Figures> for FiguresJson<'a> {
 
 // ---- for people ----
 
-/// `850 us`, `12.3 ms`, `4.56 s`: three or four figures.
+/// `1.5 us`, `850 us`, `12.3 ms`, `4.56 s`: three or four figures.
 pub(crate) fn human(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     match seconds {
+        ..1e-4 => format!("{:.1} us", seconds * 1e6),
         ..1e-3 => format!("{:.0} us", seconds * 1e6),
         ..1.0 => format!("{:.1} ms", seconds * 1e3),
         _ => format!("{seconds:.2} s"),
@@ -325,8 +341,14 @@ mod tests {
 
     #[test]
     fn times_have_the_unit_that_fits() {
-        let cases =
-            [(0, "0 us"), (850, "850 us"), (12_340, "12.3 ms"), (999_900, "999.9 ms"), (4_560_000, "4.56 s")];
+        let cases = [
+            (0, "0.0 us"),
+            (15, "15.0 us"),
+            (850, "850 us"),
+            (12_340, "12.3 ms"),
+            (999_900, "999.9 ms"),
+            (4_560_000, "4.56 s"),
+        ];
         for (micros, text) in cases {
             assert_eq!(human(Duration::from_micros(micros)), text);
         }
@@ -337,5 +359,23 @@ mod tests {
         let figures = Figures::default();
         assert!(told(&figures).contains("no complete stream"));
         assert!(serde_json::to_string(&FiguresJson::from(&figures)).unwrap().contains(r#""tokens":0"#));
+    }
+    #[test]
+    fn a_long_stream_is_summed_as_it_runs() {
+        let started = Instant::now();
+        let (mut figures, mut sample) = (Figures::default(), Sample::new(started));
+        for ms in 0..3 * GAPS_MAX as u64 {
+            let item = StreamToken::Token { text: "a".to_owned(), id: Some(7) };
+            sample.token(started + Duration::from_millis(ms), &item);
+            if sample.is_full() {
+                figures.take_gaps(&mut sample, started);
+            }
+            assert!(sample.gaps.len() < GAPS_MAX);
+        }
+        figures.add(sample, started);
+        let tokens = 3 * GAPS_MAX as u64;
+        assert_eq!((figures.tokens, figures.ids, figures.inter_token.total()), (tokens, tokens, tokens - 1));
+        assert_eq!(figures.inter_token.max(), Duration::from_millis(1));
+        assert!((figures.stream_rate(50.0).unwrap() - 1e3).abs() < 10.0);
     }
 }

@@ -122,7 +122,7 @@ impl Load {
                 return;
             }
             let sample = self.stream(place, client, request(number));
-            lock(&self.figures).add(&sample, self.started);
+            lock(&self.figures).add(sample, self.started);
         }
     }
 
@@ -143,6 +143,9 @@ impl Load {
                 continue;
             }
             sample.token(Instant::now(), &item);
+            if sample.is_full() {
+                lock(&self.figures).take_gaps(&mut sample, self.started);
+            }
             seen += 1;
             place.tokens.store(seen, Ordering::Relaxed);
         }

@@ -61,13 +61,16 @@ pub(crate) fn svg(figures: &Figures, streams: usize) -> Result<Option<String>, F
 
 fn along_the_run(area: &Area<'_>, figures: &Figures) -> Result<(), Failure> {
     let seconds = figures.timeline.end().as_secs_f64();
+    // From the lowest that is drawn: single tokens that came together with the one before would leave most of it empty.
+    let medians = figures.timeline.slots().filter_map(|(_, slot)| slot.percentile(LINES[0].0));
+    let times = axis(medians.min().unwrap_or(SHORTEST), figures.inter_token.max());
     let mut chart = ChartBuilder::on(area)
         .margin(12)
         .margin_top(34)
         .margin_right(44)
         .x_label_area_size(44)
         .y_label_area_size(76)
-        .build_cartesian_2d(0.0..seconds, axis(&figures.inter_token))
+        .build_cartesian_2d(0.0..seconds, times)
         .map_err(failed)?;
     chart
         .configure_mesh()
@@ -110,6 +113,9 @@ fn distribution(area: &Area<'_>, times: &Histogram) -> Result<(), Failure> {
     let total = times.total() as f64;
     let share = |count: u64| count as f64 / total * 100.0;
     let highest = times.bars(BAR_BUCKETS).map(|(_, _, count)| share(count)).fold(0.0, f64::max);
+    let shortest = times.bars(BAR_BUCKETS).next().map_or(SHORTEST, |(from, ..)| from);
+    let axis = axis(shortest, times.max());
+    let right = axis.range.start + (axis.range.end - axis.range.start) * 0.85;
     // Room for the names above the bars.
     let top = highest * 1.25;
     let mut chart = ChartBuilder::on(area)
@@ -117,7 +123,7 @@ fn distribution(area: &Area<'_>, times: &Histogram) -> Result<(), Failure> {
         .margin_right(44)
         .x_label_area_size(44)
         .y_label_area_size(76)
-        .build_cartesian_2d(axis(times), 0.0..top)
+        .build_cartesian_2d(axis, 0.0..top)
         .map_err(failed)?;
     chart
         .configure_mesh()
@@ -139,7 +145,8 @@ fn distribution(area: &Area<'_>, times: &Histogram) -> Result<(), Failure> {
         // One below the other: the lines may stand close together.
         let at = (place(time), top * (0.98 - 0.08 * n as f64));
         let text = format!("{name} {}", human(time));
-        let text = EmptyElement::at(at) + Text::new(text, (6, 0), (FONT, 15).into_font().color(&colour));
+        let beside = if place(time) < right { 6 } else { -96 };
+        let text = EmptyElement::at(at) + Text::new(text, (beside, 0), (FONT, 15).into_font().color(&colour));
         chart.draw_series([text]).map_err(failed)?;
     }
     Ok(())
@@ -158,12 +165,11 @@ fn place(time: Duration) -> f64 {
 }
 
 /// From the step below the shortest time to the one above the longest.
-fn axis(times: &Histogram) -> Times {
-    let shortest = times.bars(BAR_BUCKETS).next().map_or(SHORTEST, |(from, ..)| from);
+fn axis(shortest: Duration, longest: Duration) -> Times {
     let micros = (0..12).flat_map(|tens| STEPS.map(|step| step * 10_u64.pow(tens)));
     let all: Vec<f64> = micros.map(|micros| place(Duration::from_micros(micros))).collect();
     let below = all.iter().rposition(|step| *step <= place(shortest)).unwrap_or(0);
-    let above = all.iter().position(|step| *step > place(times.max())).unwrap_or(all.len() - 1);
+    let above = all.iter().position(|step| *step > place(longest)).unwrap_or(all.len() - 1);
     let mut steps = all[below..=above].to_vec();
     if steps.len() > STEPS_MAX {
         steps.retain(|step| (step - step.round()).abs() < 1e-6);
@@ -209,4 +215,27 @@ impl ValueFormatter<f64> for Times {
 
 fn failed(error: impl Display) -> Failure {
     Failure::Machine(format!("cannot draw the plot: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_axis_has_some_steps_around_its_times_and_not_too_many() {
+        let ms = |ms: f64| Duration::from_secs_f64(ms / 1e3);
+        let cases: [(f64, f64, &[&str]); 5] = [
+            (11.0, 480.0, &["10 ms", "20 ms", "50 ms", "100 ms", "200 ms", "500 ms"]),
+            (130.0, 164.0, &["100 ms", "120 ms", "140 ms", "160 ms", "180 ms", "200 ms"]),
+            (2.1, 4.9, &["2 ms", "2.5 ms", "3 ms", "3.5 ms", "4 ms", "4.5 ms", "5 ms"]),
+            (0.0, 480.0, &["1 us", "10 us", "100 us", "1 ms", "10 ms", "100 ms"]),
+            (700.0, 1500.0, &["500 ms", "1 s", "2 s"]),
+        ];
+        for (shortest, longest, expected) in cases {
+            let axis = axis(ms(shortest), ms(longest));
+            let steps: Vec<String> = axis.steps.iter().map(Times::format).collect();
+            assert_eq!(steps, expected);
+            assert!(axis.range.start <= place(ms(shortest)) && place(ms(longest)) <= axis.range.end);
+        }
+    }
 }
