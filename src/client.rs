@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::http::{HttpClient, HttpClientBuilder, check_url, header};
 use crate::pool::ReaderPool;
 use crate::request::{CompletionRequest, SamplingParams};
+use crate::resume::ResumePolicy;
 use crate::retry::{Budget, RetryPolicy, random};
 use crate::stream::call::{self, Call};
 use crate::stream::{self, StreamGuard};
@@ -43,6 +44,7 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) retry: RetryPolicy,
     pub(crate) retry_budget: Budget,
+    pub(crate) resume: ResumePolicy,
     pub(crate) key: Option<ApiKey>,
     /// Where failed requests are saved.
     pub(crate) failed: Option<Folder>,
@@ -75,6 +77,7 @@ pub struct ApiClientBuilder {
     timeouts: Timeouts,
     limits: Limits,
     retry: RetryPolicy,
+    resume: ResumePolicy,
     when_full: WhenFull,
     save_failed: Option<PathBuf>,
     http: HttpClientBuilder,
@@ -187,6 +190,21 @@ impl ApiClientBuilder {
         self
     }
 
+    /// Takes streams up again that broke off after tokens; see [`ResumePolicy`] for what that means, and its defaults.
+    /// Default: none is.
+    #[must_use]
+    pub fn resume(mut self, policy: ResumePolicy) -> Self {
+        self.resume = policy;
+        self
+    }
+
+    /// How many requests are sent to take one stream up again: [`ResumePolicy::resumes_max`] alone. Default 0, never.
+    #[must_use]
+    pub fn resumes(mut self, resumes_max: u32) -> Self {
+        self.resume.resumes_max = resumes_max;
+        self
+    }
+
     /// What happens to a stream over [`Limits::streams_max`]. Default [`WhenFull::Wait`].
     #[must_use]
     pub fn when_full(mut self, policy: WhenFull) -> Self {
@@ -246,6 +264,7 @@ impl ApiClientBuilder {
             timeouts,
             limits,
             retry,
+            resume,
             when_full,
             save_failed,
             http,
@@ -286,6 +305,7 @@ impl ApiClientBuilder {
             limits,
             retry,
             retry_budget: Budget::new(retry.budget),
+            resume,
             key,
             failed: save_failed.map(|path| Folder::new(&path, &limits)),
             wire,
@@ -319,6 +339,7 @@ impl ApiClient {
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             retry: RetryPolicy::default(),
+            resume: ResumePolicy::never(),
             when_full: WhenFull::default(),
             save_failed: None,
             http: HttpClient::builder(),
@@ -437,6 +458,7 @@ impl fmt::Debug for ApiClient {
             limits,
             retry,
             retry_budget: _,
+            resume,
             key,
             failed,
             wire,
@@ -461,6 +483,7 @@ impl fmt::Debug for ApiClient {
             .field("timeouts", timeouts)
             .field("limits", limits)
             .field("retry", retry)
+            .field("resume", resume)
             .field("pool", pool)
             .finish_non_exhaustive()
     }
@@ -503,12 +526,17 @@ impl Inner {
         (request, headers)
     }
 
-    pub(crate) fn body(&self, request: &CompletionRequest) -> Result<Vec<u8>, Error> {
-        request.to_json(self.model.as_deref(), self.wire, self.server())
+    /// The body of `request`, for what is known of the server.
+    pub(crate) fn body(&self, request: &CompletionRequest, server: Option<Server>) -> Result<Vec<u8>, Error> {
+        request.to_json(self.model.as_deref(), self.wire, server)
     }
 
-    pub(crate) fn call_body(&self, request: &CompletionRequest) -> Result<Vec<u8>, Error> {
-        request.to_call_json(self.model.as_deref(), self.wire, self.server())
+    pub(crate) fn call_body(
+        &self,
+        request: &CompletionRequest,
+        server: Option<Server>,
+    ) -> Result<Vec<u8>, Error> {
+        request.to_call_json(self.model.as_deref(), self.wire, server)
     }
 
     /// The client's headers with the request's own, which win.

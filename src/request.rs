@@ -4,6 +4,7 @@
 mod body;
 mod message;
 mod refuse;
+mod resume;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -156,6 +157,7 @@ pub struct CompletionRequest {
     cache_salt: Option<String>,
     cache_prompt: Option<bool>,
     send_anyway: bool,
+    resume_anyway: bool,
     extras: Map<String, Value>,
     headers: Vec<(String, String)>,
     pub(crate) request_id: Option<String>,
@@ -171,7 +173,7 @@ impl CompletionRequest {
         Self::new(Prompt::Ids(ids.into()))
     }
 
-    /// From text, which the server encodes. Such a request cannot be resumed: its ids are not known.
+    /// From text, which the server encodes. Such a stream is not resumed: the ids of its prompt are not known.
     #[must_use]
     pub fn text(text: impl Into<String>) -> Self {
         Self::new(Prompt::Text(text.into()))
@@ -237,6 +239,7 @@ impl CompletionRequest {
             cache_salt: None,
             cache_prompt: None,
             send_anyway: false,
+            resume_anyway: false,
             record: false,
             extras: Map::new(),
             headers: Vec::new(),
@@ -300,7 +303,17 @@ impl CompletionRequest {
         self
     }
 
-    /// Keeps the exchange, request and response bytes with their arrival times, in
+    /// Lets the stream be taken up again also where the answer would not be what an unbroken one is: with structured output,
+    /// penalties, held-back stop strings, and fields that count the output ([`NotResumable`](crate::NotResumable) says of
+    /// which this is true). The ids stay those of the server. Default: such a stream ends where it breaks. Whether streams are
+    /// taken up at all, the client's [`ResumePolicy`](crate::ResumePolicy) says.
+    #[must_use]
+    pub fn resume_anyway(mut self) -> Self {
+        self.resume_anyway = true;
+        self
+    }
+
+    /// Keeps the exchange, of several attempts the last, request and response bytes with their arrival times, in
     /// [`StreamReport::recording`](crate::StreamReport::recording): without credentials, and at most
     /// [`recording_bytes_max`](crate::Limits::recording_bytes_max). Default off.
     #[must_use]
@@ -546,6 +559,7 @@ impl fmt::Debug for CompletionRequest {
             cache_salt,
             cache_prompt,
             send_anyway,
+            resume_anyway,
             extras,
             headers,
             request_id,
@@ -570,6 +584,7 @@ impl fmt::Debug for CompletionRequest {
             .field("cache_salt", &cache_salt.is_some())
             .field("cache_prompt", cache_prompt)
             .field("send_anyway", send_anyway)
+            .field("resume_anyway", resume_anyway)
             .field("extras", &extras.keys().collect::<Vec<_>>())
             .field("headers", &headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .field("request_id", request_id)

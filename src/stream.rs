@@ -7,12 +7,13 @@
 //! ending through.
 //!
 //! Here is the guard's side. The thread's: [`run`] has attempts made and tells the end of the last, [`exchange`]
-//! makes one, [`head`] tells a stream from the answers that are none, [`tally`] counts. A [`call`] is the same with an answer
-//! that comes whole.
+//! makes one, [`head`] tells a stream from the answers that are none, [`tally`] counts, [`received`] keeps what a broken
+//! stream goes on from. A [`call`] is the same with an answer that comes whole.
 
 pub(crate) mod call;
 mod exchange;
 mod head;
+mod received;
 mod run;
 mod tally;
 
@@ -24,6 +25,7 @@ use std::time::Instant;
 use ureq::http::header::{ACCEPT, HeaderValue};
 
 use self::exchange::Exchange;
+use self::received::Received;
 use self::run::Attempt;
 use self::tally::Tally;
 use crate::chunk::{Server, Wire};
@@ -35,8 +37,9 @@ use crate::pool::Ticket;
 use crate::queue::TokenSender;
 use crate::report::{Ending, StreamReport};
 use crate::request::CompletionRequest;
+use crate::resume::NotResumable;
 use crate::secrets::Secrets;
-use crate::sync::channel::{Receiver, Sender, unbounded};
+use crate::sync::channel::{Receiver, unbounded};
 use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard};
 use crate::token::StreamToken;
 
@@ -153,9 +156,11 @@ struct Shared {
 }
 
 struct State {
-    /// Here until the response's head is there: a cancel in a connect, which the thread cannot leave, drops
-    /// it.
-    sender: Option<Sender<StreamToken>>,
+    /// Here until the response's head is there, and between attempts: a cancel in a connect, which the thread cannot leave,
+    /// drops it.
+    sender: Option<TokenSender>,
+    /// What the attempts have come to that gave the sender back.
+    so_far: Option<StreamReport>,
     /// How the stream ends is settled, by the thread or by a cancel.
     settled: bool,
     report: Option<StreamReport>,
@@ -178,7 +183,8 @@ impl Shared {
             // Under the one lock: a thread that is just back from its connect would take the sender away, and the report
             // would be there before the channel's end.
             state.sender = None;
-            let mut report = StreamReport::new(Ending::Cancelled);
+            let mut report = state.so_far.take().unwrap_or_else(|| StreamReport::new(Ending::Cancelled));
+            report.ending = Ending::Cancelled;
             report.elapsed = self.started.elapsed();
             state.report = Some(report);
             self.ended.notify_all();
@@ -201,15 +207,17 @@ impl Shared {
         !std::mem::replace(&mut self.lock().settled, true)
     }
 
-    fn take_sender(&self) -> Option<Sender<StreamToken>> {
+    fn take_sender(&self) -> Option<TokenSender> {
         self.lock().sender.take()
     }
 
     /// Takes the sender back for another attempt, unless a cancel has come meanwhile.
-    fn give_back(&self, sender: Option<TokenSender>) {
+    fn give_back(&self, sender: Option<TokenSender>, so_far: StreamReport) {
         let mut state = self.lock();
-        if let (false, Some(sender)) = (state.settled, sender) {
-            state.sender = Some(sender.into_sender());
+        if !state.settled {
+            state.so_far = Some(so_far);
+            // None: the failed attempt had not taken it.
+            state.sender = sender.or(state.sender.take());
         }
     }
 
@@ -228,16 +236,13 @@ pub(crate) fn start(
 ) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
     request.validate()?;
     let (request, headers) = client.address(request);
-    let asked = request.asks_for_ids(client.server(), true).then(|| client.server());
-    let body = client.body(&request)?;
+    let server = client.server();
+    let body = client.body(&request, server)?;
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    launch(
-        client,
-        request.wire(client.wire),
-        headers,
-        body,
-        Asked { ids_of: asked, record: request.is_recorded() },
-    )
+    let asked = Asked { server, ids: request.asks_for_ids(server, true), record: request.is_recorded() };
+    let wire = request.wire(client.wire);
+    let received = Received::new(Ok(request), wire, client.resume);
+    launch(client, wire, headers, body, asked, received)
 }
 
 pub(crate) fn resend(
@@ -245,7 +250,8 @@ pub(crate) fn resend(
     saved: &SavedRequest,
 ) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
     check_saved(saved, true)?;
-    launch(client, saved.wire(), saved.headers(), saved.body().to_vec(), Asked::default())
+    let received = Received::new(Err(NotResumable::Resent), saved.wire(), client.resume);
+    launch(client, saved.wire(), saved.headers(), saved.body().to_vec(), Asked::default(), received)
 }
 
 /// An error unless this can be sent again, as a stream or as a call.
@@ -265,8 +271,9 @@ fn check_saved(saved: &SavedRequest, stream: bool) -> Result<(), Error> {
 /// What the answer is looked at for.
 #[derive(Default)]
 struct Asked {
-    /// Ids, of this server if it was known.
-    ids_of: Option<Option<Server>>,
+    /// What was known of the server when it was asked.
+    server: Option<Server>,
+    ids: bool,
     /// It is to be kept.
     record: bool,
 }
@@ -277,12 +284,13 @@ fn launch<'a>(
     own_headers: impl Iterator<Item = (&'a str, &'a str)>,
     body: Vec<u8>,
     asked: Asked,
+    received: Received,
 ) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
     let url = client.url(wire.path())?;
     let mut headers = client.headers(own_headers)?;
     headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
     let (shared, receiver) = Shared::new(client);
-    let guard = Exchange { shared, url, wire, headers, body, asked }.start(Exchange::attempt)?;
+    let guard = Exchange { shared, url, wire, headers, body, asked }.start(received, Exchange::attempt)?;
     Ok((receiver, guard))
 }
 
@@ -290,12 +298,14 @@ impl Exchange {
     /// Has it made on a thread, as often as the policy allows.
     fn start(
         self,
+        received: Received,
         attempt: impl Fn(&Self, &mut Tally, &mut Option<TokenSender>) -> Attempt + Send + 'static,
     ) -> Result<StreamGuard, Error> {
         let (shared, secrets, exchange) = (self.shared.clone(), Secrets::of(&self.headers), Arc::new(self));
         let saver = exchange.clone();
         shared.start(
             secrets,
+            received,
             move |tally, sender| attempt(&exchange, tally, sender),
             move |error| saver.save(error),
         )
@@ -305,13 +315,17 @@ impl Exchange {
 impl Shared {
     fn new(client: &Arc<Inner>) -> (Arc<Self>, Receiver<StreamToken>) {
         let (sender, receiver) = unbounded();
+        let (limits, lifted) = (&client.limits, Arc::<AtomicBool>::default());
+        let sender =
+            TokenSender::new(sender, limits.channel_tokens_max, limits.channel_bytes_max, lifted.clone());
+        let state = State { sender: Some(sender), so_far: None, settled: false, report: None };
         let shared = Self {
             client: client.clone(),
             slot: CancelSlot::new(),
             ticket: OnceLock::new(),
-            lifted: Arc::default(),
+            lifted,
             started: Instant::now(),
-            state: Mutex::new(State { sender: Some(sender), settled: false, report: None }),
+            state: Mutex::new(state),
             ended: Condvar::new(),
         };
         (Arc::new(shared), receiver)

@@ -14,7 +14,7 @@ use common::data;
 use serde_json::{Value, json};
 use tokenwire::SavedRequest;
 use tokenwire::recording::Recording;
-use tokenwire::testing::{Framing, Script, Server, TlsIdentity};
+use tokenwire::testing::{Cut, Framing, Model, Script, Server, TlsIdentity};
 
 /// After so long a run hangs. Nothing here takes a hundredth of it.
 const HANGS: Duration = Duration::from_secs(60);
@@ -352,6 +352,36 @@ fn stream_sends_again_as_often_as_it_is_told() {
         assert_eq!(ran.last()["report"]["retries"], retries.parse::<u64>().unwrap(), "{}", ran.out);
         assert_eq!(server.requests().len() as u64, retries.parse::<u64>().unwrap() + 1);
     }
+}
+
+#[test]
+fn stream_goes_on_where_it_broke_off() {
+    let model = Model::new(4);
+    let server = Server::start(move |request| {
+        let script = model.answer(request);
+        let is_first = request.json()["prompt"].as_array().map(Vec::len) == Some(3);
+        if is_first { script.cut_at(900, Cut::Fin) } else { script }
+    })
+    .unwrap();
+    let url = server.url();
+    let run = |resume: &str, more: &[&str]| {
+        let args = ["stream", "--base-url", &url, "--prompt-ids", "11,12,13", "--max-tokens", "20"];
+        run(&[&args[..], &["--temperature", "0", "--resume", resume], more].concat(), b"")
+    };
+    let ran = run("2", &["--json"]);
+    assert_eq!((ran.code, ran.tokens().len()), (Some(0), 20), "{}", ran.err);
+    let report = &ran.last()["report"];
+    assert_eq!(report["usage"], json!({"prompt_tokens": 3, "completion_tokens": 20, "total_tokens": 23}));
+    assert_eq!((&report["ids_exact"], &report["not_resumed"]), (&json!(true), &Value::Null));
+    let resume = &report["resumes"][0];
+    let told = json!([resume["after"], resume["requests"], resume["ids_again"], resume["text_exact"]]);
+    assert_eq!(told, json!(["incomplete", 1, 0, true]));
+    assert!(resume["took_us"].is_u64() && resume["at_id"].as_u64() > Some(0), "{resume}");
+    let told = run("1", &[]).err;
+    assert!(told.contains("20 tokens") && told.contains("broke off 1 time"), "{told}");
+    let ran = run("1", &["--json", "--extra", r#"{"echo":true}"#]);
+    assert_eq!((ran.code, &ran.last()["report"]["not_resumed"]), (Some(1), &json!("the prompt is echoed")));
+    assert_eq!(run("0", &["--json"]).last()["report"]["resumes"], json!([]));
 }
 
 #[test]
@@ -910,7 +940,7 @@ fn what_cannot_be_used_is_told_with_code_2_before_anything_is_sent() {
         (&["stream", "--base-url", "nonsense", "--prompt", "Hi"], "URL"),
         (&["stream", "--base-url", &url, "--prompt", "Hi", "--tokenizer", "/no/such.json"], "tokenizer"),
         (&[stream, &["--retries", "x"]].concat(), "--retries"),
-        (&[stream, &["--resume", "1"]].concat(), "not yet"),
+        (&[stream, &["--resume", "-1"]].concat(), "--resume"),
         (&[stream, &["--chunk-timeout", "0"]].concat(), "over 0"),
         (&[stream, &["--extra", "[1]"]].concat(), "--extra"),
         (&[stream, &["--header", "sk-canary"]].concat(), "colon"),

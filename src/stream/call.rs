@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use ureq::http::header::{ACCEPT, HeaderValue};
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Till};
+use super::received::Received;
 use super::run::Broken;
 use super::tally::Tally;
 use super::{Asked, Canceller, Shared, StreamGuard, check_saved};
@@ -17,6 +18,7 @@ use crate::error::Error;
 use crate::http::HttpResponse;
 use crate::report::{Ending, StreamReport};
 use crate::request::CompletionRequest;
+use crate::resume::{NotResumable, ResumePolicy};
 use crate::sync::Mutex;
 use crate::sync::channel::Receiver;
 use crate::token::{FinishReason, StreamToken};
@@ -75,11 +77,11 @@ impl fmt::Debug for Call {
 pub(crate) fn start(client: &Arc<Inner>, request: CompletionRequest) -> Result<Call, Error> {
     request.validate()?;
     let (request, headers) = client.address(request);
-    let asked = request.asks_for_ids(client.server(), false).then(|| client.server());
-    let body = client.call_body(&request)?;
+    let server = client.server();
+    let asked = Asked { server, ids: request.asks_for_ids(server, false), record: request.is_recorded() };
+    let body = client.call_body(&request, server)?;
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let wire = request.wire(client.wire);
-    launch(client, wire, headers, body, Asked { ids_of: asked, record: request.is_recorded() })
+    launch(client, request.wire(client.wire), headers, body, asked)
 }
 
 pub(crate) fn resend(client: &Arc<Inner>, saved: &SavedRequest) -> Result<Call, Error> {
@@ -100,16 +102,20 @@ fn launch<'a>(
     let (shared, end) = Shared::new(client);
     let answer = Arc::new(Mutex::new(None));
     let place = answer.clone();
-    let guard =
-        Exchange { shared, url, wire, headers, body, asked }.start(move |exchange, tally, _sender| {
+    // Nothing of it comes before the whole.
+    let received = Received::new(Err(NotResumable::Endpoint), wire, ResumePolicy::never());
+    let guard = Exchange { shared, url, wire, headers, body, asked }.start(
+        received,
+        move |exchange, tally, _sender| {
             exchange.exchange(tally, |response, tally| {
                 let answer = exchange.whole(response, tally)?;
                 let Answer { usage, finish, ids_exact, .. } = &answer;
                 let completion = Completion { usage: *usage, finish: finish.clone(), ids_exact: *ids_exact };
                 *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
-                Ok((completion, true))
+                Ok((completion, Till::End))
             })
-        })?;
+        },
+    )?;
     Ok(Call { guard, answer, _end: end })
 }
 
@@ -122,8 +128,8 @@ impl Exchange {
         }
         let body = response.whole_within(self.wait(tally, Instant::now()))?;
         let mut decoder = ChunkDecoder::new(self.wire).arguments_bytes_max(client.limits.arguments_bytes_max);
-        if let Some(server) = self.asked.ids_of {
-            decoder = decoder.ids_asked(server);
+        if self.asked.ids {
+            decoder = decoder.ids_asked(self.asked.server);
         }
         let mut answer = Answer::decode(decoder, response.header("content-type"), &body)?;
         answer.request_id = answer.request_id.map(|id| tally.secrets.word(&id));
@@ -131,6 +137,7 @@ impl Exchange {
         if let Some(server) = answer.server {
             client.learn(server);
         }
+        client.retry_budget.refund();
         tally.answered(&answer);
         answer.request_id.clone_from(&tally.report.request_id);
         Ok(answer)

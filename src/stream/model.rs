@@ -8,7 +8,7 @@ use std::time::Duration;
 use ureq::unversioned::transport::ShutdownHandle;
 
 use super::exchange::stopped_error;
-use super::run::{Attempt, Broken, token_sender};
+use super::run::{Attempt, Broken};
 use super::tally::Tally;
 use super::*;
 use crate::chunk::Completion;
@@ -88,7 +88,8 @@ impl Played {
             script.late.store(cancelled || script.was_cancelled(), SeqCst);
             result
         };
-        let guard = shared.start(Secrets::default(), attempt, |error| error).unwrap();
+        let received = Received::new(Err(NotResumable::Resent), Wire::Auto, client.0.resume);
+        let guard = shared.start(Secrets::default(), received, attempt, |error| error).unwrap();
         (played, receiver, guard)
     }
 
@@ -123,8 +124,7 @@ impl Played {
         if way == Way::Refused {
             return Err(Error::new(ErrorKind::Refused, "refused").into());
         }
-        let taken = shared.take_sender().ok_or_else(cancelled)?;
-        let sender = sender.insert(token_sender(shared, taken));
+        let sender = sender.insert(shared.take_sender().ok_or_else(cancelled)?);
         let (count, whole) = match way {
             Way::Stuck | Way::Silent => {
                 if self.socket.read() || !slot.is_cancelled() {

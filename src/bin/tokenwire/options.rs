@@ -116,8 +116,8 @@ pub(crate) struct ClientFlags {
     /// How often a request that failed before its first token is sent again; 0 for never.
     #[arg(long, value_name = "N", default_value_t = 2, help_heading = FAILURE)]
     retries: u32,
-    /// How often a stream that broke off is taken up again; not yet more than 0, never.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = only_zero, help_heading = FAILURE)]
+    /// How many requests are sent to take a stream up again that broke off after tokens, behind the ids it has; 0 for never.
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = FAILURE)]
     resume: u32,
     /// Save the request of a stream that fails in this folder, without credentials, for `tokenwire resend`.
     /// At most 32 files and 64 MiB are kept.
@@ -134,14 +134,6 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn only_zero(text: &str) -> Result<u32, String> {
-    match text.parse::<u32>() {
-        Ok(0) => Ok(0),
-        Ok(_) => Err("not yet: this version knows only 0 (never)".to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
 impl ClientFlags {
     /// The client for `base_url`, not built yet.
     pub(crate) fn builder(&self, base_url: &str) -> Result<ApiClientBuilder, Failure> {
@@ -153,7 +145,8 @@ impl ClientFlags {
         timeouts.tail = self.tail_timeout.or(timeouts.tail);
         timeouts.deadline = self.deadline.or(timeouts.deadline);
 
-        let mut builder = ApiClient::builder(base_url).timeouts(timeouts).retries(self.retries);
+        let mut builder = ApiClient::builder(base_url).timeouts(timeouts);
+        builder = builder.retries(self.retries).resumes(self.resume);
         if let Some(folder) = &self.save_failed {
             builder = builder.save_failed(folder);
         }
