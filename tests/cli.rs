@@ -4,105 +4,17 @@
 
 mod common;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Child;
+use std::time::Duration;
 
 use common::data;
+use common::program::{HANGS, KEY, Ran, ended, has, interrupt, program, run, wait};
 use serde_json::{Value, json};
 use tokenwire::SavedRequest;
 use tokenwire::recording::Recording;
 use tokenwire::testing::{Cut, Framing, Model, Script, Server, TlsIdentity};
-
-/// After so long a run hangs. Nothing here takes a hundredth of it.
-const HANGS: Duration = Duration::from_secs(60);
-
-const KEY: &str = "sk-canary-5db1";
-
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    fn lines(&self) -> Vec<Value> {
-        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in {line:?}"));
-        self.out.lines().map(parse).collect()
-    }
-
-    /// The tokens as (text, id).
-    fn tokens(&self) -> Vec<Value> {
-        let lines = self.lines();
-        lines.iter().filter(|line| line.get("text").is_some()).map(|l| json!([l["text"], l["id"]])).collect()
-    }
-
-    fn last(&self) -> Value {
-        self.lines().pop().unwrap_or_default()
-    }
-}
-
-fn program(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tokenwire"));
-    command.args(args).env_remove("RUST_LOG").env("KEY_VARIABLE", KEY);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn run(args: &[&str], input: &[u8]) -> Ran {
-    let mut child = program(args).stdin(Stdio::piped()).spawn().unwrap();
-    let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_vec());
-    let writer = thread::spawn(move || drop(stdin.write_all(&input)));
-    let ran = ended(child);
-    writer.join().unwrap();
-    ran
-}
-
-fn ended(mut child: Child) -> Ran {
-    let (mut out, mut err) = (child.stdout.take(), child.stderr.take().unwrap());
-    let out = thread::spawn(move || {
-        let mut text = String::new();
-        out.as_mut().map(|out| out.read_to_string(&mut text));
-        text
-    });
-    let err = thread::spawn(move || {
-        let mut text = String::new();
-        err.read_to_string(&mut text).map(|_| text).unwrap()
-    });
-    let code = wait(&mut child);
-    Ran { code, out: out.join().unwrap(), err: err.join().unwrap() }
-}
-
-fn wait(child: &mut Child) -> Option<i32> {
-    let deadline = Instant::now() + HANGS;
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status.code();
-        }
-        if Instant::now() > deadline {
-            let _ = child.kill();
-            panic!("the program hangs");
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-}
-
-fn interrupt(child: &Child) {
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-}
-
-/// Whether everything in `expected` is in `actual`.
-fn has(actual: &Value, expected: &Value) -> bool {
-    match expected {
-        Value::Object(fields) => fields.iter().all(|(key, value)| match actual.get(key) {
-            Some(actual) => has(actual, value),
-            None => false,
-        }),
-        other => actual == other,
-    }
-}
 
 // ---- sse ----
 
@@ -953,6 +865,13 @@ fn what_cannot_be_used_is_told_with_code_2_before_anything_is_sent() {
         (&["resend", "/no/such.json"], "saved request"),
         (&["resend", "/dev/null"], "saved request"),
         (&["replay", "x", "--speed", "0"], "speed"),
+        (&["bench", "-c", "0"], "0"),
+        (&["bench", "-c", "5000"], "4096"),
+        (&["bench", "-n", "0"], "0"),
+        (&["bench", "--prompt", "Hi", "--prompt-ids", "1"], "--prompt"),
+        (&["bench", "--base-url", "ftp://h.test"], "URL"),
+        (&["bench", "--base-url", &url, "--temperature", "nan"], "temperature"),
+        (&["bench", "--base-url", &url, "--plot", "/no/such/folder/plot.svg"], "--plot"),
     ];
     for (args, word) in cases {
         let ran = ended(program(args).env("EMPTY_VARIABLE", " ").spawn().unwrap());
@@ -1050,9 +969,20 @@ fn models_tokenize_and_detokenize_ask_the_server() {
 
 #[test]
 fn each_command_has_help_with_an_example() {
-    for command in
-        ["sse", "tokens", "parse", "stream", "chat", "replay", "resend", "models", "tokenize", "detokenize"]
-    {
+    let commands = [
+        "sse",
+        "tokens",
+        "parse",
+        "stream",
+        "chat",
+        "replay",
+        "resend",
+        "models",
+        "tokenize",
+        "detokenize",
+        "bench",
+    ];
+    for command in commands {
         let ran = run(&[command, "--help"], b"");
         assert_eq!(ran.code, Some(0));
         assert!(

@@ -81,8 +81,8 @@ impl Tally {
     fn begin(&mut self) {
         self.attempt_began = Instant::now();
         self.content_since = self.attempt_began;
-        (self.attempt_has, self.begun) = (false, false);
-        self.finished = None;
+        self.attempt_has = false;
+        (self.begun, self.finished) = (false, None);
     }
 
     /// Another attempt goes on behind what was received: the report stays, and `error` is what made it necessary.

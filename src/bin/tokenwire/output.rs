@@ -290,11 +290,11 @@ impl From<&Resume> for ResumeJson {
 }
 
 #[derive(Serialize)]
-struct PercentilesJson {
-    p50: u64,
-    p90: u64,
-    p99: u64,
-    max: u64,
+pub(crate) struct PercentilesJson {
+    pub(crate) p50: u64,
+    pub(crate) p90: u64,
+    pub(crate) p99: u64,
+    pub(crate) max: u64,
 }
 
 impl From<Percentiles> for PercentilesJson {
