@@ -568,8 +568,12 @@ impl Inner {
         request.to_json(self.model.as_deref(), self.wire, server)
     }
 
-    pub(crate) fn call_body(&self, request: &CompletionRequest) -> Result<Vec<u8>, Error> {
-        request.to_call_json(self.model.as_deref(), self.wire, self.server())
+    pub(crate) fn call_body(
+        &self,
+        request: &CompletionRequest,
+        server: Option<Server>,
+    ) -> Result<Vec<u8>, Error> {
+        request.to_call_json(self.model.as_deref(), self.wire, server)
     }
 
     /// The client's headers with the request's own, which win.

@@ -39,6 +39,8 @@
 //!   dropping it cancels the stream, [`join`](StreamGuard::join) waits for its end, a [`Canceller`] cancels from elsewhere.
 //! - [`complete`](ApiClient::complete) has the server send the whole answer at once ([`Answer`]), which is the only way to all ids
 //!   of llama.cpp; a [`Call`] is the same with a handle.
+//! - [`server`](ApiClient::server) tells what the server is, [`models`](ApiClient::models) what it has;
+//!   [`tokenize`](ApiClient::tokenize) and [`detokenize`](ApiClient::detokenize) use its own tokenizer.
 //! - [`StreamReport`] tells at the end what came, how fast, and by [`IdsExact`] whether the ids are all there, or why not.
 //! - [`ResponseParser`] makes a tree ([`Branch`], [`Leaf`]) of the tokens while they come: thinking, content, tool calls, each
 //!   leaf with its ids. Each complete call is handed out as a [`PendingToolCall`] while the model still writes.

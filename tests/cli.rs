@@ -852,7 +852,7 @@ fn what_cannot_be_used_is_told_with_code_2_before_anything_is_sent() {
         (&["stream", "--base-url", "nonsense", "--prompt", "Hi"], "URL"),
         (&["stream", "--base-url", &url, "--prompt", "Hi", "--tokenizer", "/no/such.json"], "tokenizer"),
         (&[stream, &["--retries", "x"]].concat(), "--retries"),
-        (&[stream, &["--resume", "-1"]].concat(), "--resume"),
+        (&[stream, &["--resume", "x"]].concat(), "--resume"),
         (&[stream, &["--chunk-timeout", "0"]].concat(), "over 0"),
         (&[stream, &["--extra", "[1]"]].concat(), "--extra"),
         (&[stream, &["--header", "sk-canary"]].concat(), "colon"),

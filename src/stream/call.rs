@@ -84,10 +84,9 @@ pub(crate) fn start(client: &Arc<Inner>, request: CompletionRequest) -> Result<C
         record: request.is_recorded(),
         session: request.session_key().map(str::to_owned),
     };
-    let body = client.call_body(&request)?;
+    let body = client.call_body(&request, server)?;
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let wire = request.wire(client.wire);
-    launch(client, wire, headers, body, asked)
+    launch(client, request.wire(client.wire), headers, body, asked)
 }
 
 pub(crate) fn resend(client: &Arc<Inner>, saved: &SavedRequest) -> Result<Call, Error> {
