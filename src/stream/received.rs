@@ -15,6 +15,9 @@ use crate::request::CompletionRequest;
 use crate::resume::{NotResumable, ResumePolicy};
 use crate::token::{FinishReason, IdsExact, Inexact, StreamToken, TokenId, Usage};
 
+/// How much of the last text is kept to be known again.
+const TAIL_BYTES_MIN: usize = 64;
+
 pub(super) struct Received {
     /// Why nothing is kept here: `None`, because the client takes nothing up.
     request: Result<Box<CompletionRequest>, Option<NotResumable>>,
@@ -26,8 +29,10 @@ pub(super) struct Received {
     without_text: usize,
     /// Any text came.
     has_text: bool,
-    /// The last text handed out: all of it that a stop string could begin in.
+    /// The last text handed out: all of it that a stop string could begin in, and [`TAIL_BYTES_MIN`].
     tail: String,
+    /// How much was handed out.
+    text_bytes: usize,
     /// The server did not repeat its own ids.
     diverged: bool,
     /// So many of the ids stand in the prompt of the running attempt.
@@ -42,7 +47,9 @@ struct Seam {
     due: usize,
     /// The text of those that did.
     text: String,
-    /// The first text is not to be relied on.
+    /// No text has come.
+    is_first: bool,
+    /// The first is not to be relied on.
     text_is_lost: bool,
     /// The text before the seam, from which a stop string could reach over it, and behind it what was handed out since.
     around: String,
@@ -77,6 +84,7 @@ impl Received {
             without_text: 0,
             has_text: false,
             tail: String::new(),
+            text_bytes: 0,
             diverged: false,
             in_prompt: 0,
             seam: None,
@@ -141,7 +149,15 @@ impl Received {
         let text_is_lost = again < self.without_text && self.tells_text();
         self.in_prompt = due - again;
         let (around, at) = (self.tail.clone(), self.tail.len());
-        self.seam = Some(Seam { next: self.in_prompt, due, text: String::new(), text_is_lost, around, at });
+        self.seam = Some(Seam {
+            next: self.in_prompt,
+            due,
+            text: String::new(),
+            is_first: true,
+            text_is_lost,
+            around,
+            at,
+        });
         let has_stops = self.request.as_ref().is_ok_and(|request| !request.sampling.stop.is_empty());
         let holds_back = has_stops && !matches!(self.server(server), Some(Server::LlamaCpp | Server::SgLang));
         Start { ids_again: again, text_exact: !text_is_lost && !holds_back }
@@ -214,9 +230,12 @@ impl Received {
             if !seam.text.is_empty() {
                 text.insert_str(0, &std::mem::take(&mut seam.text));
             }
-            if seam.text_is_lost && !text.is_empty() {
-                seam.text_is_lost = false;
-                *text = "\u{fffd}".to_owned();
+            if !text.is_empty() && std::mem::replace(&mut seam.is_first, false) {
+                if let Some(at) = self.end_of_prompt(text) {
+                    text.drain(..at);
+                } else if seam.text_is_lost {
+                    *text = "\u{fffd}".to_owned();
+                }
             }
         }
         let Ok(request) = &self.request else { return Ok(false) };
@@ -227,6 +246,14 @@ impl Received {
         Ok(seam.stop(&sampling.stop, request.keeps_stop_strings(), tokens))
     }
 
+    /// Where the new begins in a text that vLLM has begun with that of the whole prompt, in which all that was handed out
+    /// stands: at the first text of an attempt, if that is longer than all before it together.
+    fn end_of_prompt(&self, text: &str) -> Option<usize> {
+        let is_whole = self.text_bytes >= TAIL_BYTES_MIN && text.len() > self.text_bytes;
+        let at = if is_whole { text.rfind(&self.tail)? } else { return None };
+        Some(at + self.tail.len())
+    }
+
     fn note(&mut self, tokens: &[StreamToken]) {
         let before = self.ids.len();
         let mut has_text = false;
@@ -235,13 +262,18 @@ impl Received {
             self.ids.extend(id);
             has_text |= !text.is_empty();
             self.tail += text;
+            self.text_bytes += text.len();
         }
         self.without_text = if has_text { 0 } else { self.without_text + self.ids.len() - before };
         self.has_text |= has_text;
         let longest = self.request.as_ref().map_or(0, |request| longest(&request.sampling.stop));
-        let cut = self.tail.len().saturating_sub(longest);
-        let cut = (cut..=self.tail.len()).find(|at| self.tail.is_char_boundary(*at)).unwrap_or(cut);
-        self.tail.drain(..cut);
+        let kept = longest.max(TAIL_BYTES_MIN);
+        // Cut now and then, and not with each token.
+        if self.tail.len() > 8 * kept {
+            let cut = self.tail.len() - kept;
+            let cut = (0..=cut).rev().find(|at| self.tail.is_char_boundary(*at)).unwrap_or(0);
+            self.tail.drain(..cut);
+        }
     }
 
     /// The counts of the running attempt as those of the one request that was asked for. `first`: what the first said.

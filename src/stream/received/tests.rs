@@ -109,6 +109,39 @@ fn ids_that_do_not_come_again_end_the_attempt_and_are_not_asked_for_any_more() {
 }
 
 #[test]
+fn a_prompt_that_comes_again_in_front_of_the_first_text_is_taken_off() {
+    let sentence =
+        "The quick brown fox jumps over the lazy dog and is gone for good, as far as anybody knows";
+    let whole = format!("<|user|>Who?<|assistant|>{sentence}é x");
+    // What was handed out before the break, the first text behind it, what is handed out of that.
+    let rows = [
+        (sentence, whole.as_str(), "é x"),
+        // A new text may well hold an old one.
+        (sentence, sentence, sentence),
+        (
+            sentence,
+            " and is gone for good, as far as anybody knows",
+            " and is gone for good, as far as anybody knows",
+        ),
+        // Of so little nothing can be told.
+        ("The", whole.as_str(), whole.as_str()),
+    ];
+    for (before, first, expected) in rows {
+        // Two ids of one event, of which the second may be half a character.
+        let mut received = received(request(greedy()), Wire::Auto);
+        feed(&mut received, &[(&[5], &before[..2]), (&[6, 7], &before[2..])]);
+        received.go_on(Some(Server::Vllm));
+        let (out, _) = feed(&mut received, &[(&[8], first), (&[9], first)]);
+        let texts: Vec<_> = out.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(texts, [expected, first]);
+    }
+    let mut received = received(request(greedy().temperature(1.0)), Wire::Auto);
+    feed(&mut received, &[(&[6], sentence), (&[7], "")]);
+    received.go_on(Some(Server::Vllm));
+    assert_eq!(feed(&mut received, &[(&[8], &whole)]).0, [(8, "é x".to_owned())]);
+}
+
+#[test]
 fn too_many_ids_without_text_are_not_taken_once_more() {
     for (count, again) in [(16, 16), (17, 0)] {
         let mut received = received(request(greedy()), Wire::Auto);
