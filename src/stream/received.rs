@@ -148,7 +148,10 @@ impl Received {
         let due = self.ids.len();
         let text_is_lost = again < self.without_text && self.tells_text();
         self.in_prompt = due - again;
-        let (around, at) = (self.tail.clone(), self.tail.len());
+        // Before so many tokens no stop string counts, and none that began there.
+        let min = self.request.as_ref().map_or(0, |request| request.sampling.min_tokens.unwrap_or(0));
+        let around = if due < min as usize { String::new() } else { self.tail.clone() };
+        let at = around.len();
         self.seam = Some(Seam {
             next: self.in_prompt,
             due,
@@ -240,7 +243,7 @@ impl Received {
         }
         let Ok(request) = &self.request else { return Ok(false) };
         let sampling = &request.sampling;
-        if sampling.stop.is_empty() || self.ids.len() < sampling.min_tokens.unwrap_or(0) as usize {
+        if sampling.stop.is_empty() {
             return Ok(false);
         }
         Ok(seam.stop(&sampling.stop, request.keeps_stop_strings(), tokens))

@@ -291,6 +291,11 @@ fn a_stop_string_over_the_seam_counts_only_where_the_server_would_heed_it() {
         let expected = vec![(7, texts[0].to_owned()), (8, texts[1].to_owned())];
         assert_eq!(found, (expected, end));
     }
+    // What comes before the least number of tokens is text all the same.
+    let mut received = received(request(stop().min_tokens(2)), Wire::SgLang);
+    feed(&mut received, &[(&[6], "xab")]);
+    received.go_on(None);
+    assert_eq!(feed(&mut received, &[(&[7], "x"), (&[8], "cd")]).1, "");
 }
 
 #[test]
