@@ -348,17 +348,26 @@ fn a_stream_whose_ids_are_all_there_is_complete_and_nothing_is_sent() {
 
 #[test]
 fn a_server_that_does_not_repeat_its_ids_is_asked_to_go_on_behind_them() {
-    let cut = Script::events([event(" a", &[7], None), event("", &[8], None)]).close();
-    let other = Script::events([event("b", &[5], None)]).hang(LONG);
-    let whole = Script::events([event("the whole prompt é", &[9], None), event(" d", &[10], Some("stop"))]);
-    let server = Server::scripted([cut, other, whole]).unwrap();
-    let (ids, text, report) = stream(client(&server), request());
-    assert_eq!((ids, text.as_str()), (vec![7, 8, 9, 10], " a\u{fffd} d"));
-    let prompts: Vec<_> = server.requests().iter().map(|request| request.json()["prompt"].clone()).collect();
-    assert_eq!(prompts, [json!([1, 2]), json!([1, 2, 7]), json!([1, 2, 7, 8])]);
-    let resume = &report.resumes[0];
-    assert_eq!((resume.requests, resume.ids_again, resume.text_exact), (2, 0, false));
-    assert!(server.wait_for_disconnects(1, LONG), "the one that went another way is left");
+    let cut = || Script::events([event(" a", &[7], None), event("", &[8], None)]).close();
+    let whole =
+        || Script::events([event("the whole prompt é", &[9], None), event(" d", &[10], Some("stop"))]);
+    // Another id, with more to come; another one that is the end; and an end without any.
+    let others = [
+        Script::events([event("b", &[5], None)]).hang(LONG),
+        Script::events([event("b", &[5], Some("length"))]),
+        Script::events([event("", &[], Some("stop"))]),
+    ];
+    for other in others {
+        let server = Server::scripted([cut(), other, whole()]).unwrap();
+        let (ids, text, report) = stream(client(&server), request());
+        assert_eq!((ids, text.as_str()), (vec![7, 8, 9, 10], " a\u{fffd} d"), "{report:?}");
+        let prompts: Vec<_> =
+            server.requests().iter().map(|request| request.json()["prompt"].clone()).collect();
+        assert_eq!(prompts, [json!([1, 2]), json!([1, 2, 7]), json!([1, 2, 7, 8])]);
+        let resume = &report.resumes[0];
+        assert_eq!((resume.requests, resume.ids_again, resume.text_exact), (2, 0, false));
+        assert_eq!((report.finish, report.ending), (Some(FinishReason::Stop), Ending::Complete));
+    }
 }
 
 #[test]

@@ -51,6 +51,8 @@ struct Seam {
     is_first: bool,
     /// The first is not to be relied on.
     text_is_lost: bool,
+    /// The ids did not come again: what comes is of another answer.
+    is_missed: bool,
     /// The text before the seam, from which a stop string could reach over it, and behind it what was handed out since.
     around: String,
     /// Where the seam is in that.
@@ -117,13 +119,10 @@ impl Received {
         if self.ids.is_empty() {
             return refused(NotResumable::InexactIds(Inexact::NoIds));
         }
-        let server = self.server(server);
-        // The others hand out text as it comes, or hold it back together with the ids of the same events.
-        let shows_all =
-            matches!(server, Some(Server::LlamaCpp | Server::SgLang)) || request.keeps_stop_strings();
-        if !request.sampling.stop.is_empty() && !shows_all && !request.resumes_anyway() {
+        if !self.sees_stops(request, server) && !request.resumes_anyway() {
             return refused(NotResumable::StopStrings);
         }
+        let server = self.server(server);
         if server == Some(Server::LlamaCpp) && self.without_text > 0 && !self.can_go_back() {
             return refused(NotResumable::MayHaveEnded);
         }
@@ -158,12 +157,19 @@ impl Received {
             text: String::new(),
             is_first: true,
             text_is_lost,
+            is_missed: false,
             around,
             at,
         });
-        let has_stops = self.request.as_ref().is_ok_and(|request| !request.sampling.stop.is_empty());
-        let holds_back = has_stops && !matches!(self.server(server), Some(Server::LlamaCpp | Server::SgLang));
-        Start { ids_again: again, text_exact: !text_is_lost && !holds_back }
+        let watches = self.request.as_ref().is_ok_and(|request| self.sees_stops(request, server));
+        Start { ids_again: again, text_exact: !text_is_lost && watches }
+    }
+
+    /// Nothing of the text is held back for stop strings at a break, or it comes with ids that are asked for once more.
+    fn sees_stops(&self, request: &CompletionRequest, server: Option<Server>) -> bool {
+        let shows_all = matches!(self.server(server), Some(Server::LlamaCpp | Server::SgLang));
+        !request.has_own_stops()
+            && (request.sampling.stop.is_empty() || shows_all || request.keeps_stop_strings())
     }
 
     fn server(&self, seen: Option<Server>) -> Option<Server> {
@@ -204,9 +210,19 @@ impl Received {
     }
 
     /// What is left at the end of an attempt that is complete: text that came with ids received before, and no new one after.
-    pub(super) fn rest(&mut self) -> Option<StreamToken> {
-        let text = std::mem::take(&mut self.seam.as_mut()?.text);
-        (!text.is_empty()).then_some(StreamToken::Token { text, id: None })
+    pub(super) fn rest(&mut self) -> Result<Option<StreamToken>, Error> {
+        let Some(seam) = &mut self.seam else { return Ok(None) };
+        if seam.next < seam.due {
+            self.diverged = true;
+            return Err(seam.miss());
+        }
+        let text = std::mem::take(&mut seam.text);
+        Ok((!text.is_empty()).then_some(StreamToken::Token { text, id: None }))
+    }
+
+    /// What came in this attempt is not of this answer.
+    pub(super) fn is_missed(&self) -> bool {
+        self.seam.as_ref().is_some_and(|seam| seam.is_missed)
     }
 
     fn cross(&mut self, seam: &mut Seam, tokens: &mut Vec<StreamToken>) -> Result<bool, Error> {
@@ -217,8 +233,7 @@ impl Received {
                     StreamToken::Token { text, id: Some(id) } if seam.next < seam.due => {
                         if self.ids[seam.next] != id {
                             self.diverged = true;
-                            let message = "the server did not repeat the ids before the break";
-                            return Err(Error::new(ErrorKind::Incomplete, message));
+                            return Err(seam.miss());
                         }
                         seam.next += 1;
                         seam.text += &text;
@@ -321,6 +336,11 @@ fn longest(stop: &[String]) -> usize {
 }
 
 impl Seam {
+    fn miss(&mut self) -> Error {
+        self.is_missed = true;
+        Error::new(ErrorKind::Incomplete, "the server did not repeat the ids before the break")
+    }
+
     /// Looks for a stop string that begins before the seam and ends in `tokens`, and takes out of them what an unbroken
     /// server would not have sent.
     fn stop(&mut self, stop: &[String], keeps: bool, tokens: &mut Vec<StreamToken>) -> bool {

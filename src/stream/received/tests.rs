@@ -86,7 +86,7 @@ fn ids_whose_text_had_not_come_are_taken_once_more_and_handed_out_once() {
         let (out, end) = feed(&mut received, after);
         let out: Vec<_> = out.iter().map(|(id, text)| (*id, text.as_str())).collect();
         assert_eq!((&out[..], end), (*handed, ""), "{before:?} {after:?}");
-        assert!(received.rest().is_none());
+        assert!(received.rest().unwrap().is_none());
     }
 }
 
@@ -157,8 +157,9 @@ fn text_that_came_with_ids_received_before_is_not_lost_at_the_end() {
     feed(&mut received, &[(&[6], "a"), (&[7], "")]);
     received.go_on(None);
     assert_eq!(feed(&mut received, &[(&[7], "held")]), (vec![], ""));
-    assert!(matches!(received.rest(), Some(StreamToken::Token { text, id: None }) if text == "held"));
-    assert!(received.rest().is_none());
+    let rest = received.rest().unwrap();
+    assert!(matches!(rest, Some(StreamToken::Token { text, id: None }) if text == "held"));
+    assert!(received.rest().unwrap().is_none());
 }
 
 #[test]
@@ -312,6 +313,12 @@ fn stop_strings_of_a_server_that_holds_text_back_are_refused_unless_accepted() {
         (request().extra("include_stop_str_in_output", true), Wire::OpenAi, Some(Server::Vllm), Ok(())),
         (request().resume_anyway(), Wire::OpenAi, Some(Server::Vllm), Ok(())),
     ];
+    // What is known to be held back is told of.
+    for (wire, text_exact) in [(Wire::OpenAi, false), (Wire::SgLang, true), (Wire::LlamaCpp, true)] {
+        let mut received = received(request().resume_anyway(), wire);
+        feed(&mut received, &[(&[6], "a")]);
+        assert_eq!(received.go_on(None).text_exact, text_exact, "{wire}");
+    }
     for (request, wire, server, expected) in rows {
         let mut received = received(request, wire);
         feed(&mut received, &[(&[6], "a")]);
