@@ -280,7 +280,7 @@ fn ends_that_are_not_the_connection_s_or_the_server_s_fault_are_none_of_its_busi
 fn each_way_to_break_off_is_taken_up() {
     let started = || Script::events([event(" a", &[7], None), event(" b", &[8], None)]);
     let mut timeouts = Timeouts::default();
-    (timeouts.chunk, timeouts.content) = (Some(Duration::from_millis(200)), Some(Duration::from_millis(500)));
+    (timeouts.chunk, timeouts.content) = (Some(Duration::from_secs(1)), Some(Duration::from_secs(2)));
     let named = json!({"error": {"message": "m", "type": "server_error"}}).to_string();
     let rows = [
         (started().close(), ErrorKind::Incomplete),
@@ -393,7 +393,8 @@ fn a_stop_string_over_the_break_ends_the_stream_and_the_server_is_left() {
 #[test]
 fn nothing_is_sent_after_a_cancel_wherever_the_stream_stands() {
     let mut slow = retry();
-    (slow.wait_min, slow.wait_max) = (LONG, LONG);
+    // Drawn from zero on: of so long a wait something is left.
+    (slow.wait_min, slow.wait_max) = (LONG * 100_000, LONG * 100_000);
     let rows = [
         // In the pause before the resume, in the resume before its head, and behind its first token.
         (vec![broken()], slow, 1),
@@ -425,7 +426,7 @@ fn nothing_is_sent_after_a_cancel_wherever_the_stream_stands() {
 #[test]
 fn the_deadline_runs_on_over_all_attempts() {
     let mut timeouts = Timeouts::default();
-    timeouts.deadline = Some(Duration::from_millis(500));
+    timeouts.deadline = Some(LONG);
     let late = Script::status(503).header("Retry-After", "3600");
     let server = Server::scripted([broken(), late]).unwrap();
     let mut retry = retry();
@@ -433,6 +434,7 @@ fn the_deadline_runs_on_over_all_attempts() {
     let (.., report) = stream(client(&server).retry(retry).timeouts(timeouts), request());
     assert_eq!((report.not_resumed, server.requests().len()), (Some(NotResumable::Deadline), 2));
 
+    timeouts.deadline = Some(Duration::from_secs(2));
     let server = Server::scripted([broken(), Script::events([event(" c", &[9], None)]).hang(LONG)]).unwrap();
     let (ids, _, report) = stream(client(&server).timeouts(timeouts), request());
     assert_eq!(report.error.map(|error| error.kind()), Some(ErrorKind::Timeout(Timer::Deadline)));
