@@ -48,7 +48,8 @@
 //! - [`Context`] keeps the turns and makes the ids of the next prompt, in the model's [`ChatFormat`]: the ids of this prompt,
 //!   the ids received, and what was added. [`Turn`] is the loop around all that, with [`Tools`] that are plain functions.
 //! - [`Error`] is the one error; [`ErrorKind`] is what to branch on.
-//! - [`Timeouts`] and [`Limits`] name every wait and every buffer, with its default; [`RetryPolicy`] says what is sent again.
+//! - [`Timeouts`] and [`Limits`] name every wait and every buffer, with its default; [`RetryPolicy`] says what is sent again,
+//!   [`ResumePolicy`] how a broken stream goes on.
 //! - The stages are usable by themselves: [`SseParser`] (bytes to events), [`ChunkDecoder`] (events to tokens),
 //!   [`BodyDecoder`] (both: a whole body to tokens), [`HttpClient`] and [`SseReader`] (a request, its answer as JSON events),
 #![cfg_attr(feature = "tokenizer", doc = "  [`Tokenizer`] (text to ids and back),")]
@@ -87,6 +88,36 @@
 //!
 //! The page [`faults`] has some 200 faults that were tried, one by one, with the ending of each.
 //!
+//! A stream that breaks off after tokens (silence, closed early, an error that is the server's) can go on, if the client was told
+//! so ([`resume`](ApiClientBuilder::resume)): prompt and ids received are sent again, and what comes goes into the same channel,
+//! with no id lost and none twice; [`StreamReport::resumes`] lists the breaks. What would not be exact then is not taken up
+//! but ends as above, and [`StreamReport::not_resumed`] has the reason ([`NotResumable`]). Nothing is sent after a cancel.
+//!
+//! ```
+//! # #[cfg(feature = "testing")] {
+//! # use tokenwire::RetryPolicy;
+//! # use tokenwire::testing::{Cut, Model, Server};
+//! use tokenwire::{ApiClient, SamplingParams, StreamToken};
+//! # let model = Model::new(2).ends_one_of(0);
+//! # let server = Server::start(move |request| model.answer(request).cut_at(1500, Cut::Reset))?;
+//! # let url = server.url(); /*
+//! let url = "http://127.0.0.1:8000/v1";
+//! # */
+//!
+//! let client = ApiClient::builder(url).resumes(20).build()?;
+//! # let mut retry = RetryPolicy::default();
+//! # (retry.wait_min, retry.budget) = (std::time::Duration::ZERO, 100);
+//! # let client = ApiClient::builder(server.url()).retry(retry).resumes(20).build()?;
+//! let params = SamplingParams::default().temperature(0.0).max_tokens(30);
+//! let (tokens, guard) = client.stream_completion(&[785, 6722], params, None)?;
+//! let ids = tokens.iter().filter(|token| matches!(token, StreamToken::Token { id: Some(_), .. })).count();
+//! let report = guard.join();
+//! // However often the server died.
+//! assert!(ids == 30 && !report.resumes.is_empty() && report.ids_exact.is_exact());
+//! # }
+//! # Ok::<(), tokenwire::Error>(())
+//! ```
+//!
 //! The request of every stream that ended in an `Error` is saved, without credentials, if the client was given a folder for
 //! it ([`save_failed`](ApiClientBuilder::save_failed)): a [`SavedRequest`], which [`ApiClient::resend`] sends again.
 //!
@@ -106,7 +137,7 @@
 //! | --- | --- |
 //! | error, info | nothing |
 //! | warn | one line for a client whose API key (or `authorization` header) is to go over plain http to another machine; one per client when a failed request could not be saved |
-//! | debug | path and size of a request; status, `x-ratelimit-*` and `x-request-id` headers; counts, sizes, times, the ending; before a retry, the kind of the failure and its status |
+//! | debug | path and size of a request; status, `x-ratelimit-*` and `x-request-id` headers; counts, sizes, times, the ending; before a retry or a resume, the kind of the failure and its status, and why none is made |
 //! | trace | reply text: the beginning of the first event that is not JSON |
 //!
 //! Keys (the API key, and the values of headers that a client or a request was given, from 8 characters on): never, at no level, in no error,
@@ -118,8 +149,7 @@
 //!
 //! # Not yet
 //!
-//! Resume. A chunk-size line
-//! of more than 20 characters, which HTTP allows with chunk extensions, is refused by ureq.
+//! A chunk-size line of more than 20 characters, which HTTP allows with chunk extensions, is refused by ureq.
 
 mod alarm;
 mod ast;

@@ -39,8 +39,9 @@ pub const RESUMES_MAX: u32 = 1000;
 /// the character out. So a greedy request goes back to the last id that had its text, and takes those ids once
 /// more; they must come out the same, and are not handed out twice. If they do not, or if the request is not greedy, it goes
 /// on behind the last id, and the first text that comes, of which nothing can be known without the model's
-/// tokenizer, is U+FFFD. [`Resume::text_exact`] is false then. Where one event brings several ids with one text, they are taken
-/// to be in step.
+/// tokenizer, is U+FFFD; [`Resume::text_exact`] is false then. Where one event brings several ids with one text, they are taken
+/// to be in step. A prompt in front of the first text is taken off it wherever it can be told: if it ends with
+/// all that was handed out, 64 bytes at least.
 ///
 /// A stop string whose beginning came before the break and whose end after it, which the server cannot see, ends the
 /// stream here: with finish reason `stop`, and no usage but what the server counted on the way.

@@ -200,9 +200,10 @@ fn run(name: &str, streams: u64, cuts: u64, ways: &'static [Way], timeouts: Time
             scope.spawn(|| {
                 let wires = [Wire::Auto, Wire::OpenAi, Wire::LlamaCpp, Wire::VllmGenerate, Wire::SgLang];
                 // A client for each: what it learns of its server is another thing on each.
-                let clients =
-                    |server| wires.map(|wire| client(server).wire(wire).timeouts(timeouts).build().unwrap());
-                let (cut, unbroken) = (clients(&server), clients(&whole));
+                let clients = |server, timeouts| {
+                    wires.map(|wire| client(server).wire(wire).timeouts(timeouts).build().unwrap())
+                };
+                let (cut, unbroken) = (clients(&server, timeouts), clients(&whole, Timeouts::default()));
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed) as u64;
                     if number >= streams {

@@ -280,7 +280,7 @@ fn ends_that_are_not_the_connection_s_or_the_server_s_fault_are_none_of_its_busi
 fn each_way_to_break_off_is_taken_up() {
     let started = || Script::events([event(" a", &[7], None), event(" b", &[8], None)]);
     let mut timeouts = Timeouts::default();
-    (timeouts.chunk, timeouts.content) = (Some(Duration::from_millis(200)), Some(Duration::from_millis(500)));
+    (timeouts.chunk, timeouts.content) = (Some(Duration::from_secs(1)), Some(Duration::from_secs(2)));
     let named = json!({"error": {"message": "m", "type": "server_error"}}).to_string();
     let rows = [
         (started().close(), ErrorKind::Incomplete),
@@ -348,17 +348,26 @@ fn a_stream_whose_ids_are_all_there_is_complete_and_nothing_is_sent() {
 
 #[test]
 fn a_server_that_does_not_repeat_its_ids_is_asked_to_go_on_behind_them() {
-    let cut = Script::events([event(" a", &[7], None), event("", &[8], None)]).close();
-    let other = Script::events([event("b", &[5], None)]).hang(LONG);
-    let whole = Script::events([event("the whole prompt é", &[9], None), event(" d", &[10], Some("stop"))]);
-    let server = Server::scripted([cut, other, whole]).unwrap();
-    let (ids, text, report) = stream(client(&server), request());
-    assert_eq!((ids, text.as_str()), (vec![7, 8, 9, 10], " a\u{fffd} d"));
-    let prompts: Vec<_> = server.requests().iter().map(|request| request.json()["prompt"].clone()).collect();
-    assert_eq!(prompts, [json!([1, 2]), json!([1, 2, 7]), json!([1, 2, 7, 8])]);
-    let resume = &report.resumes[0];
-    assert_eq!((resume.requests, resume.ids_again, resume.text_exact), (2, 0, false));
-    assert!(server.wait_for_disconnects(1, LONG), "the one that went another way is left");
+    let cut = || Script::events([event(" a", &[7], None), event("", &[8], None)]).close();
+    let whole =
+        || Script::events([event("the whole prompt é", &[9], None), event(" d", &[10], Some("stop"))]);
+    // Another id, with more to come; another one that is the end; and an end without any.
+    let others = [
+        Script::events([event("b", &[5], None)]).hang(LONG),
+        Script::events([event("b", &[5], Some("length"))]),
+        Script::events([event("", &[], Some("stop"))]),
+    ];
+    for other in others {
+        let server = Server::scripted([cut(), other, whole()]).unwrap();
+        let (ids, text, report) = stream(client(&server), request());
+        assert_eq!((ids, text.as_str()), (vec![7, 8, 9, 10], " a\u{fffd} d"), "{report:?}");
+        let prompts: Vec<_> =
+            server.requests().iter().map(|request| request.json()["prompt"].clone()).collect();
+        assert_eq!(prompts, [json!([1, 2]), json!([1, 2, 7]), json!([1, 2, 7, 8])]);
+        let resume = &report.resumes[0];
+        assert_eq!((resume.requests, resume.ids_again, resume.text_exact), (2, 0, false));
+        assert_eq!((report.finish, report.ending), (Some(FinishReason::Stop), Ending::Complete));
+    }
 }
 
 #[test]
@@ -384,7 +393,8 @@ fn a_stop_string_over_the_break_ends_the_stream_and_the_server_is_left() {
 #[test]
 fn nothing_is_sent_after_a_cancel_wherever_the_stream_stands() {
     let mut slow = retry();
-    (slow.wait_min, slow.wait_max) = (LONG, LONG);
+    // Drawn from zero on: of so long a wait something is left.
+    (slow.wait_min, slow.wait_max) = (LONG * 100_000, LONG * 100_000);
     let rows = [
         // In the pause before the resume, in the resume before its head, and behind its first token.
         (vec![broken()], slow, 1),
@@ -416,7 +426,7 @@ fn nothing_is_sent_after_a_cancel_wherever_the_stream_stands() {
 #[test]
 fn the_deadline_runs_on_over_all_attempts() {
     let mut timeouts = Timeouts::default();
-    timeouts.deadline = Some(Duration::from_millis(500));
+    timeouts.deadline = Some(LONG);
     let late = Script::status(503).header("Retry-After", "3600");
     let server = Server::scripted([broken(), late]).unwrap();
     let mut retry = retry();
@@ -424,6 +434,7 @@ fn the_deadline_runs_on_over_all_attempts() {
     let (.., report) = stream(client(&server).retry(retry).timeouts(timeouts), request());
     assert_eq!((report.not_resumed, server.requests().len()), (Some(NotResumable::Deadline), 2));
 
+    timeouts.deadline = Some(Duration::from_secs(2));
     let server = Server::scripted([broken(), Script::events([event(" c", &[9], None)]).hang(LONG)]).unwrap();
     let (ids, _, report) = stream(client(&server).timeouts(timeouts), request());
     assert_eq!(report.error.map(|error| error.kind()), Some(ErrorKind::Timeout(Timer::Deadline)));

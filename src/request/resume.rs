@@ -123,6 +123,12 @@ impl CompletionRequest {
         self.resume_anyway
     }
 
+    /// It has stop strings among its extra fields, where nobody looks for them.
+    pub(crate) fn has_own_stops(&self) -> bool {
+        let maps = [Some(&self.extras), self.extras.get("sampling_params").and_then(Value::as_object)];
+        maps.into_iter().flatten().any(|map| map.get("stop").is_some_and(|stop| !EMPTY(stop)))
+    }
+
     /// Stop strings stay in the text.
     pub(crate) fn keeps_stop_strings(&self) -> bool {
         let is_on = |map: &Map<String, Value>| {

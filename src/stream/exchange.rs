@@ -122,16 +122,14 @@ impl Exchange {
                 kind @ Some(_) if body.is_other() => body.not_an_event_stream(kind),
                 _ => error,
             })?;
+            if let Some(rest) = tally.received.rest()? {
+                self.send(&mut vec![rest], Instant::now(), tally, sender)?;
+            }
             Ok((completion, till))
         });
         tally.read(&body);
-        if let Ok((completion, till)) = &result {
-            if *till == Till::StopString {
-                tally.report.finish.clone_from(&completion.finish);
-            }
-            if let Some(rest) = tally.received.rest() {
-                self.send(&mut vec![rest], Instant::now(), tally, sender)?;
-            }
+        if let Ok((completion, Till::StopString)) = &result {
+            tally.report.finish.clone_from(&completion.finish);
         }
         if let Some(first) = body.chunks().first_skipped() {
             log::debug!("{} events are no JSON object and were skipped", body.chunks().skipped());

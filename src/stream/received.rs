@@ -15,6 +15,9 @@ use crate::request::CompletionRequest;
 use crate::resume::{NotResumable, ResumePolicy};
 use crate::token::{FinishReason, IdsExact, Inexact, StreamToken, TokenId, Usage};
 
+/// How much of the last text is kept to be known again.
+const TAIL_BYTES_MIN: usize = 64;
+
 pub(super) struct Received {
     /// Why nothing is kept here: `None`, because the client takes nothing up.
     request: Result<Box<CompletionRequest>, Option<NotResumable>>,
@@ -26,8 +29,10 @@ pub(super) struct Received {
     without_text: usize,
     /// Any text came.
     has_text: bool,
-    /// The last text handed out: all of it that a stop string could begin in.
+    /// The last text handed out: all of it that a stop string could begin in, and [`TAIL_BYTES_MIN`].
     tail: String,
+    /// How much was handed out.
+    text_bytes: usize,
     /// The server did not repeat its own ids.
     diverged: bool,
     /// So many of the ids stand in the prompt of the running attempt.
@@ -42,8 +47,12 @@ struct Seam {
     due: usize,
     /// The text of those that did.
     text: String,
-    /// The first text is not to be relied on.
+    /// No text has come.
+    is_first: bool,
+    /// The first is not to be relied on.
     text_is_lost: bool,
+    /// The ids did not come again: what comes is of another answer.
+    is_missed: bool,
     /// The text before the seam, from which a stop string could reach over it, and behind it what was handed out since.
     around: String,
     /// Where the seam is in that.
@@ -77,6 +86,7 @@ impl Received {
             without_text: 0,
             has_text: false,
             tail: String::new(),
+            text_bytes: 0,
             diverged: false,
             in_prompt: 0,
             seam: None,
@@ -109,13 +119,10 @@ impl Received {
         if self.ids.is_empty() {
             return refused(NotResumable::InexactIds(Inexact::NoIds));
         }
-        let server = self.server(server);
-        // The others hand out text as it comes, or hold it back together with the ids of the same events.
-        let shows_all =
-            matches!(server, Some(Server::LlamaCpp | Server::SgLang)) || request.keeps_stop_strings();
-        if !request.sampling.stop.is_empty() && !shows_all && !request.resumes_anyway() {
+        if !self.sees_stops(request, server) && !request.resumes_anyway() {
             return refused(NotResumable::StopStrings);
         }
+        let server = self.server(server);
         if server == Some(Server::LlamaCpp) && self.without_text > 0 && !self.can_go_back() {
             return refused(NotResumable::MayHaveEnded);
         }
@@ -140,11 +147,29 @@ impl Received {
         let due = self.ids.len();
         let text_is_lost = again < self.without_text && self.tells_text();
         self.in_prompt = due - again;
-        let (around, at) = (self.tail.clone(), self.tail.len());
-        self.seam = Some(Seam { next: self.in_prompt, due, text: String::new(), text_is_lost, around, at });
-        let has_stops = self.request.as_ref().is_ok_and(|request| !request.sampling.stop.is_empty());
-        let holds_back = has_stops && !matches!(self.server(server), Some(Server::LlamaCpp | Server::SgLang));
-        Start { ids_again: again, text_exact: !text_is_lost && !holds_back }
+        // Before so many tokens no stop string counts, and none that began there.
+        let min = self.request.as_ref().map_or(0, |request| request.sampling.min_tokens.unwrap_or(0));
+        let around = if due < min as usize { String::new() } else { self.tail.clone() };
+        let at = around.len();
+        self.seam = Some(Seam {
+            next: self.in_prompt,
+            due,
+            text: String::new(),
+            is_first: true,
+            text_is_lost,
+            is_missed: false,
+            around,
+            at,
+        });
+        let watches = self.request.as_ref().is_ok_and(|request| self.sees_stops(request, server));
+        Start { ids_again: again, text_exact: !text_is_lost && watches }
+    }
+
+    /// Nothing of the text is held back for stop strings at a break, or it comes with ids that are asked for once more.
+    fn sees_stops(&self, request: &CompletionRequest, server: Option<Server>) -> bool {
+        let shows_all = matches!(self.server(server), Some(Server::LlamaCpp | Server::SgLang));
+        !request.has_own_stops()
+            && (request.sampling.stop.is_empty() || shows_all || request.keeps_stop_strings())
     }
 
     fn server(&self, seen: Option<Server>) -> Option<Server> {
@@ -185,9 +210,19 @@ impl Received {
     }
 
     /// What is left at the end of an attempt that is complete: text that came with ids received before, and no new one after.
-    pub(super) fn rest(&mut self) -> Option<StreamToken> {
-        let text = std::mem::take(&mut self.seam.as_mut()?.text);
-        (!text.is_empty()).then_some(StreamToken::Token { text, id: None })
+    pub(super) fn rest(&mut self) -> Result<Option<StreamToken>, Error> {
+        let Some(seam) = &mut self.seam else { return Ok(None) };
+        if seam.next < seam.due {
+            self.diverged = true;
+            return Err(seam.miss());
+        }
+        let text = std::mem::take(&mut seam.text);
+        Ok((!text.is_empty()).then_some(StreamToken::Token { text, id: None }))
+    }
+
+    /// What came in this attempt is not of this answer.
+    pub(super) fn is_missed(&self) -> bool {
+        self.seam.as_ref().is_some_and(|seam| seam.is_missed)
     }
 
     fn cross(&mut self, seam: &mut Seam, tokens: &mut Vec<StreamToken>) -> Result<bool, Error> {
@@ -198,8 +233,7 @@ impl Received {
                     StreamToken::Token { text, id: Some(id) } if seam.next < seam.due => {
                         if self.ids[seam.next] != id {
                             self.diverged = true;
-                            let message = "the server did not repeat the ids before the break";
-                            return Err(Error::new(ErrorKind::Incomplete, message));
+                            return Err(seam.miss());
                         }
                         seam.next += 1;
                         seam.text += &text;
@@ -214,17 +248,28 @@ impl Received {
             if !seam.text.is_empty() {
                 text.insert_str(0, &std::mem::take(&mut seam.text));
             }
-            if seam.text_is_lost && !text.is_empty() {
-                seam.text_is_lost = false;
-                *text = "\u{fffd}".to_owned();
+            if !text.is_empty() && std::mem::replace(&mut seam.is_first, false) {
+                if let Some(at) = self.end_of_prompt(text) {
+                    text.drain(..at);
+                } else if seam.text_is_lost {
+                    *text = "\u{fffd}".to_owned();
+                }
             }
         }
         let Ok(request) = &self.request else { return Ok(false) };
         let sampling = &request.sampling;
-        if sampling.stop.is_empty() || self.ids.len() < sampling.min_tokens.unwrap_or(0) as usize {
+        if sampling.stop.is_empty() {
             return Ok(false);
         }
         Ok(seam.stop(&sampling.stop, request.keeps_stop_strings(), tokens))
+    }
+
+    /// Where the new begins in a text that vLLM has begun with that of the whole prompt, in which all that was handed out
+    /// stands: at the first text of an attempt, if that is longer than all before it together.
+    fn end_of_prompt(&self, text: &str) -> Option<usize> {
+        let is_whole = self.text_bytes >= TAIL_BYTES_MIN && text.len() > self.text_bytes;
+        let at = if is_whole { text.rfind(&self.tail)? } else { return None };
+        Some(at + self.tail.len())
     }
 
     fn note(&mut self, tokens: &[StreamToken]) {
@@ -235,13 +280,18 @@ impl Received {
             self.ids.extend(id);
             has_text |= !text.is_empty();
             self.tail += text;
+            self.text_bytes += text.len();
         }
         self.without_text = if has_text { 0 } else { self.without_text + self.ids.len() - before };
         self.has_text |= has_text;
         let longest = self.request.as_ref().map_or(0, |request| longest(&request.sampling.stop));
-        let cut = self.tail.len().saturating_sub(longest);
-        let cut = (cut..=self.tail.len()).find(|at| self.tail.is_char_boundary(*at)).unwrap_or(cut);
-        self.tail.drain(..cut);
+        let kept = longest.max(TAIL_BYTES_MIN);
+        // Cut now and then, and not with each token.
+        if self.tail.len() > 8 * kept {
+            let cut = self.tail.len() - kept;
+            let cut = (0..=cut).rev().find(|at| self.tail.is_char_boundary(*at)).unwrap_or(0);
+            self.tail.drain(..cut);
+        }
     }
 
     /// The counts of the running attempt as those of the one request that was asked for. `first`: what the first said.
@@ -286,6 +336,11 @@ fn longest(stop: &[String]) -> usize {
 }
 
 impl Seam {
+    fn miss(&mut self) -> Error {
+        self.is_missed = true;
+        Error::new(ErrorKind::Incomplete, "the server did not repeat the ids before the break")
+    }
+
     /// Looks for a stop string that begins before the seam and ends in `tokens`, and takes out of them what an unbroken
     /// server would not have sent.
     fn stop(&mut self, stop: &[String], keeps: bool, tokens: &mut Vec<StreamToken>) -> bool {

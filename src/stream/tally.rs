@@ -193,6 +193,10 @@ impl Tally {
         self.report.comments = self.before[1] + body.comments();
         self.report.lines_skipped = self.before[2] + chunks.skipped();
         self.report.server = chunks.server().or(self.report.server);
+        // Another answer's end and counts are not this one's.
+        if self.received.is_missed() {
+            return;
+        }
         if self.attempt_has || chunks.usage().is_some() || self.resumes == 0 {
             self.report.ids_exact = self.received.whole_exact(chunks.ids_exact());
             self.report.usage = chunks.usage().map(|usage| self.received.whole(usage, self.first_usage));

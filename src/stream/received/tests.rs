@@ -86,7 +86,7 @@ fn ids_whose_text_had_not_come_are_taken_once_more_and_handed_out_once() {
         let (out, end) = feed(&mut received, after);
         let out: Vec<_> = out.iter().map(|(id, text)| (*id, text.as_str())).collect();
         assert_eq!((&out[..], end), (*handed, ""), "{before:?} {after:?}");
-        assert!(received.rest().is_none());
+        assert!(received.rest().unwrap().is_none());
     }
 }
 
@@ -109,6 +109,39 @@ fn ids_that_do_not_come_again_end_the_attempt_and_are_not_asked_for_any_more() {
 }
 
 #[test]
+fn a_prompt_that_comes_again_in_front_of_the_first_text_is_taken_off() {
+    let sentence =
+        "The quick brown fox jumps over the lazy dog and is gone for good, as far as anybody knows";
+    let whole = format!("<|user|>Who?<|assistant|>{sentence}é x");
+    // What was handed out before the break, the first text behind it, what is handed out of that.
+    let rows = [
+        (sentence, whole.as_str(), "é x"),
+        // A new text may well hold an old one.
+        (sentence, sentence, sentence),
+        (
+            sentence,
+            " and is gone for good, as far as anybody knows",
+            " and is gone for good, as far as anybody knows",
+        ),
+        // Of so little nothing can be told.
+        ("The", whole.as_str(), whole.as_str()),
+    ];
+    for (before, first, expected) in rows {
+        // Two ids of one event, of which the second may be half a character.
+        let mut received = received(request(greedy()), Wire::Auto);
+        feed(&mut received, &[(&[5], &before[..2]), (&[6, 7], &before[2..])]);
+        received.go_on(Some(Server::Vllm));
+        let (out, _) = feed(&mut received, &[(&[8], first), (&[9], first)]);
+        let texts: Vec<_> = out.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(texts, [expected, first]);
+    }
+    let mut received = received(request(greedy().temperature(1.0)), Wire::Auto);
+    feed(&mut received, &[(&[6], sentence), (&[7], "")]);
+    received.go_on(Some(Server::Vllm));
+    assert_eq!(feed(&mut received, &[(&[8], &whole)]).0, [(8, "é x".to_owned())]);
+}
+
+#[test]
 fn too_many_ids_without_text_are_not_taken_once_more() {
     for (count, again) in [(16, 16), (17, 0)] {
         let mut received = received(request(greedy()), Wire::Auto);
@@ -124,8 +157,9 @@ fn text_that_came_with_ids_received_before_is_not_lost_at_the_end() {
     feed(&mut received, &[(&[6], "a"), (&[7], "")]);
     received.go_on(None);
     assert_eq!(feed(&mut received, &[(&[7], "held")]), (vec![], ""));
-    assert!(matches!(received.rest(), Some(StreamToken::Token { text, id: None }) if text == "held"));
-    assert!(received.rest().is_none());
+    let rest = received.rest().unwrap();
+    assert!(matches!(rest, Some(StreamToken::Token { text, id: None }) if text == "held"));
+    assert!(received.rest().unwrap().is_none());
 }
 
 #[test]
@@ -258,6 +292,11 @@ fn a_stop_string_over_the_seam_counts_only_where_the_server_would_heed_it() {
         let expected = vec![(7, texts[0].to_owned()), (8, texts[1].to_owned())];
         assert_eq!(found, (expected, end));
     }
+    // What comes before the least number of tokens is text all the same.
+    let mut received = received(request(stop().min_tokens(2)), Wire::SgLang);
+    feed(&mut received, &[(&[6], "xab")]);
+    received.go_on(None);
+    assert_eq!(feed(&mut received, &[(&[7], "x"), (&[8], "cd")]).1, "");
 }
 
 #[test]
@@ -274,6 +313,12 @@ fn stop_strings_of_a_server_that_holds_text_back_are_refused_unless_accepted() {
         (request().extra("include_stop_str_in_output", true), Wire::OpenAi, Some(Server::Vllm), Ok(())),
         (request().resume_anyway(), Wire::OpenAi, Some(Server::Vllm), Ok(())),
     ];
+    // What is known to be held back is told of.
+    for (wire, text_exact) in [(Wire::OpenAi, false), (Wire::SgLang, true), (Wire::LlamaCpp, true)] {
+        let mut received = received(request().resume_anyway(), wire);
+        feed(&mut received, &[(&[6], "a")]);
+        assert_eq!(received.go_on(None).text_exact, text_exact, "{wire}");
+    }
     for (request, wire, server, expected) in rows {
         let mut received = received(request, wire);
         feed(&mut received, &[(&[6], "a")]);
