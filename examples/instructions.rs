@@ -89,17 +89,21 @@ fn rows() -> Vec<Row> {
         });
     }
     for (name, stream, goal) in [
-        ("vLLM completions", common::vllm(), Some(1500)),
-        ("vLLM chat", common::vllm_chat(), Some(1500)),
-        ("llama.cpp native", common::llama_cpp(), Some(1500)),
+        ("vLLM completions", common::vllm(), 1500),
+        ("vLLM completions, nothing learned", common::vllm(), 7500),
+        ("vLLM chat", common::vllm_chat(), 1500),
+        ("vLLM chat, nothing learned", common::vllm_chat(), 7500),
+        ("llama.cpp native", common::llama_cpp(), 1500),
+        ("llama.cpp native, nothing learned", common::llama_cpp(), 7500),
     ] {
+        let learning = goal == 1500;
         rows.push(Row {
             name: format!("event, JSON, token: {name}"),
             unit: "token",
-            goal,
+            goal: Some(goal),
             work: (20, 40),
             each: stream.events.len(),
-            run: Run::Here(Box::new(move |passes| decode(&stream, passes))),
+            run: Run::Here(Box::new(move |passes| decode(&stream, learning, passes))),
         });
     }
     for (place, before, goal) in [
@@ -163,8 +167,8 @@ fn parse_events(stream: &Stream, read_bytes: usize, passes: usize) {
 }
 
 /// At reads of 1,460 bytes.
-fn decode(stream: &Stream, passes: usize) {
-    let mut decoder = BodyDecoder::new(stream.wire);
+fn decode(stream: &Stream, learning: bool, passes: usize) {
+    let mut decoder = BodyDecoder::new(stream.wire).learning(learning);
     let mut tokens = 0;
     let mut sink = |_, token| tokens += usize::from(matches!(token, StreamToken::Token { id: Some(_), .. }));
     let mut file = stream.file(passes);

@@ -167,6 +167,8 @@ impl Tally {
         self.report.tokens += count as u64;
         let mut together = count;
         match self.last_token {
+            // Of the same read, as most of many are.
+            Some(last) if last == now => together += 1,
             Some(last) => self.histogram.add(now - last, 1),
             None => self.report.first_token = Some(now - self.started),
         }
