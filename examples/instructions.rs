@@ -123,6 +123,16 @@ fn rows() -> Vec<Row> {
             });
         }
     }
+    for (name, batch) in [("token by token", 1), ("32 tokens at a time", 32)] {
+        rows.push(Row {
+            name: format!("channel, both ends: {name}"),
+            unit: "token",
+            goal: None,
+            work: (100, 200),
+            each: 320,
+            run: Run::Here(Box::new(move |passes| send(batch, passes))),
+        });
+    }
     rows.push(Row {
         name: "whole client, an HTTP chunk per event".to_owned(),
         unit: "token",
@@ -204,6 +214,27 @@ fn parse_response(dialect: &str, before: &str, tokens: usize) {
     }
     // Whatever is still open: the end is not measured.
     std::mem::forget(parser);
+}
+
+/// On one thread, so that nobody waits. Making and dropping the tokens is counted too.
+fn send(batch: usize, passes: usize) {
+    let words = common::words();
+    let token = |n: usize| {
+        let (text, id) = &words[n % words.len()];
+        StreamToken::Token { text: text.clone(), id: Some(*id) }
+    };
+    let (one, ones) = crossbeam_channel::unbounded();
+    let (many, manies) = crossbeam_channel::unbounded();
+    for _ in 0..passes {
+        for n in (0..320).step_by(batch) {
+            if batch == 1 {
+                one.send(token(n)).expect("the other end is here");
+            } else {
+                many.send((n..n + batch).map(token).collect::<Vec<_>>()).expect("the other end is here");
+            }
+        }
+        assert_eq!(ones.try_iter().count() + manies.try_iter().flatten().count(), 320);
+    }
 }
 
 fn stream_over_loopback(port: u16, tokens: usize) {

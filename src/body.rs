@@ -122,6 +122,11 @@ impl BodyDecoder {
         self.parser.space(at_least)
     }
 
+    /// As [`space`](Self::space), all zeros.
+    pub(crate) fn zeroed_space(&mut self, at_least: usize) -> &mut [u8] {
+        self.parser.zeroed_space(at_least)
+    }
+
     /// The first `len` bytes of [`space`](Self::space) are the next piece.
     pub fn filled(&mut self, len: usize) {
         if !matches!(self.kind, Kind::Events) {

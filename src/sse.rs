@@ -84,6 +84,8 @@ pub struct SseParser {
     start: usize,
     seen: usize,
     end: usize,
+    /// From here on there are zeros.
+    dirty: usize,
     event_bytes_max: usize,
     at: At,
     /// A buffer may be larger than is kept, see `make_room`.
@@ -186,6 +188,7 @@ impl SseParser {
             start: 0,
             seen: 0,
             end: 0,
+            dirty: 0,
             event_bytes_max,
             at: At::Begin,
             oversized: false,
@@ -236,6 +239,18 @@ impl SseParser {
         &mut self.buf[self.end..]
     }
 
+    /// As [`space`](Self::space), all zeros: so that a reader that fails can be asked what it had written.
+    #[inline]
+    pub(crate) fn zeroed_space(&mut self, at_least: usize) -> &mut [u8] {
+        self.space(at_least);
+        let stale = self.end..self.dirty.min(self.buf.len());
+        if !stale.is_empty() {
+            self.buf[stale].fill(0);
+        }
+        self.dirty = self.end;
+        &mut self.buf[self.end..]
+    }
+
     /// What [`space`](Self::space) gave last, as it is now.
     pub(crate) fn free(&self) -> &[u8] {
         &self.buf[self.end..]
@@ -247,6 +262,7 @@ impl SseParser {
     pub fn filled(&mut self, len: usize) {
         let len = len.min(self.buf.len() - self.end);
         self.counters.bytes += len as u64;
+        self.dirty = self.dirty.max(self.end + len);
         if self.at != At::Over {
             self.end += len;
         }
@@ -355,6 +371,9 @@ impl SseParser {
         if let Some(block) = self.whole_event() {
             return Ok(Some(self.event(block)));
         }
+        if self.nothing_new() {
+            return Ok(None);
+        }
         match self.step(false) {
             Step::Event(block) => Ok(Some(self.event(block))),
             Step::Over => Err(self.over()),
@@ -370,6 +389,9 @@ impl SseParser {
         }
         if let Some(block) = self.whole_event() {
             return Ok(Item::Event(block));
+        }
+        if self.nothing_new() {
+            return Ok(Item::More);
         }
         match self.step(true) {
             Step::More => Ok(Item::More),
@@ -429,7 +451,7 @@ impl SseParser {
     /// A short cut for what nearly all events of nearly all servers are: one data line, a blank line, both
     /// ended by LF and both read. It does what the loop in `step` would, in half the instructions; `None`
     /// means that the loop must go on from here, which may find the line's end at `seen`.
-    #[inline]
+    #[inline(always)]
     fn whole_event(&mut self) -> Option<Block> {
         let is_first = self.at == At::Line && self.block.bytes == 0;
         if !is_first || !self.buf[self.start..self.end].starts_with(b"data: ") {
@@ -580,7 +602,7 @@ impl SseParser {
     }
 
     /// The event of the block that has ended last, before anything else is done with the parser.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn event(&mut self, block: Block) -> Event<'_> {
         let in_blocks = match block.data {
             Data::InBuffer(from, to) => text_in_blocks(&self.buf[from..], to - from),
@@ -658,8 +680,8 @@ impl SseParser {
             unended_data: self.unended_data(unended),
         };
         let new = Self::with_event_bytes_max(self.event_bytes_max);
-        let Self { buf, joined, kind, id_next, mended, stray, .. } = mem::replace(self, new);
-        *self = Self { buf, joined, kind, id_next, mended, stray, ..mem::take(self) };
+        let Self { buf, joined, kind, id_next, mended, stray, dirty, .. } = mem::replace(self, new);
+        *self = Self { buf, joined, kind, id_next, mended, stray, dirty, ..mem::take(self) };
         self.shrink();
         end
     }

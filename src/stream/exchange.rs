@@ -161,7 +161,7 @@ impl Exchange {
         let mut batch = Vec::new();
         let mut now = Instant::now();
         loop {
-            let len = match response.read(body.space(READ_BYTES), self.wait(tally, now)) {
+            let len = match response.read(body.zeroed_space(READ_BYTES), self.wait(tally, now)) {
                 Ok(len) => len,
                 // The answer is whole; only what comes after it was lost, or not waited for: usage, terminator, framing.
                 Err(error) if !error.is_cancelled() && body.is_complete() => return Ok(Till::End),
