@@ -266,7 +266,7 @@ fn launch<'a>(
     let (path, at_root) = wire.path();
     let url = client.url(path, at_root)?;
     let mut headers = client.headers(own_headers)?;
-    headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+    headers.entry(ACCEPT).or_insert(HeaderValue::from_static("text/event-stream"));
 
     let (shared, receiver) = Shared::new(client);
     let secrets = Secrets::of(&headers);
