@@ -1,5 +1,6 @@
 //! `SseParser` against the slow reference parser, on bodies put together at random from the fragments that
 //! the fuzzer uses. The same bodies every time.
+#![cfg(feature = "testing")]
 
 #[path = "../fuzz/properties.rs"]
 mod properties;
