@@ -214,6 +214,11 @@ impl Answer<'_> {
         let is_right = found == wanted || (expected.stops && wanted.starts_with(&found));
         assert!(is_right, "{found:?}, not {wanted:?}, of {self:?}");
         // Complete means that the server said so.
+        const SAID: [&str; 5] =
+            ["[DONE]", "finish_reason\":\"", "stop\":true", "stop_type\":\"", "generated_text\":\""];
+        let is_said = SAID.iter().any(|word| String::from_utf8_lossy(came).contains(word));
+        // Raw bodies may spell it with escapes.
+        assert!(report.ending != Ending::Complete || is_said || self.raw_body, "{report:?} of {self:?}");
         assert_eq!(report.ending == Ending::Complete, expected.is_complete, "{report:?} of {self:?}");
         let reached_the_end =
             came.len() == body.len() && matches!(self.framing, Framing::Chunked(_) | Framing::Length);

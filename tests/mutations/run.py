@@ -61,7 +61,7 @@ MUTATIONS = [
      test("fuzz_properties"), "corpus"),
     ("call closed in a string", "a brace in a string ends the call",
      "src/parse/json.rs", "(Expect::String { key: false }, b'\"') => Expect::Comma,", "(Expect::String { key: false }, b'\"' | b'}') => Expect::Comma,",
-     LIB, "parse::"),
+     test("parse_strings"), ""),
     ("id without text", "the ids of tokens without text do not get into the tree",
      "src/prompt.rs", "open.leaves.extend(turn.leaves);", "open.leaves.extend(turn.leaves.into_iter().filter(|leaf| !leaf.text.is_empty()));",
      test("fuzz_properties"), "prompt"),
