@@ -9,12 +9,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 lcov=target/coverage.lcov
 
-if [ "${1:-}" != --missing ]; then
+if [ "${1:-}" != --missing ] && [ "${1:-}" != --again ]; then
     # The soak tests take minutes and reach nothing that the others do not.
     tests=$(cd tests && ls *.rs | sed -n "s/\.rs$//p" | grep -v "^soak$" | sed "s/^/--test /")
     # Profiles of tests that end a process on purpose are lost; so are those of the models, which are a build of their own.
     # shellcheck disable=SC2086
-    cargo llvm-cov --all-features --no-fail-fast --lib --bins $tests --lcov --output-path "$lcov" "$@"
+    cargo llvm-cov --all-features --ignore-run-fail --lib --bins $tests --lcov --output-path "$lcov" "$@"
 fi
 python3 - "$lcov" "$@" <<'PY'
 import collections, pathlib, re, sys
