@@ -1,7 +1,3 @@
 #![no_main]
-#[path = "../peer.rs"]
-mod peer;
-#[path = "../properties.rs"]
-mod properties;
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| peer::sse_peer(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| tokenwire_fuzz::sse_peer(input));
