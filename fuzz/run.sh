@@ -19,6 +19,8 @@ for target in $targets; do
     mkdir -p "$found/$target"
     options=(-seed="${FUZZ_SEED:-0}" -max_total_time="$seconds" -timeout=25 -verbosity=0 -print_final_stats=1)
     [ -f "fuzz/dict/$target.dict" ] && options+=(-dict="fuzz/dict/$target.dict")
+    # Between two inputs a thread may just be ending, and what it has not freed yet looks like a leak.
+    case $target in header | stream) options+=(-detect_leaks=0) ;; esac
     printf '\n%s, %s s\n' "$target" "$seconds"
     cargo +nightly fuzz run "$target" "$found/$target" "$kept" -- "${options[@]}"
 done

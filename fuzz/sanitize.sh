@@ -24,5 +24,6 @@ if [ $# -gt 0 ]; then
     exit
 fi
 run thread --lib -- --test-threads 2 queue:: pool:: slot:: alarm:: stream:: retry::
-run thread --test stream --test endings -- --test-threads 2
+# A hundred streams at once do not get through their timers under it.
+run thread --test stream --test endings -- --test-threads 2 --skip a_total_outage
 run leak --test stream --test endings --test leaks -- --test-threads 2

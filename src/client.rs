@@ -1,35 +1,38 @@
 //! The client that a program holds: where the server is, what it is asked with, what it was learned to be.
 
+mod models;
+mod probe;
+mod routing;
+mod tokenize;
+
+pub use self::models::Model;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
-use serde::Deserialize;
 use ureq::http::header::{AUTHORIZATION, HeaderValue};
-use ureq::http::{HeaderMap, Method, Uri};
+use ureq::http::{HeaderMap, Uri};
 
-use crate::chunk::{Server, Wire};
+use crate::chunk::{Answer, Server, Wire};
 use crate::config::{ApiKey, Limits, Timeouts, WhenFull};
 use crate::diagnostics::{Folder, SavedRequest};
-use crate::error::{Error, Timer};
-use crate::http::slot::{CancelSlot, Wait};
-use crate::http::{HttpClient, HttpClientBuilder, Outgoing, check_url, header};
+use crate::error::Error;
+use crate::http::{HttpClient, HttpClientBuilder, check_url, header};
 use crate::pool::ReaderPool;
 use crate::request::{CompletionRequest, OWNED_HEADERS, SamplingParams, validate_header};
-use crate::retry::{Budget, RetryPolicy, STALE_RETRIES_MAX, random};
-use crate::secrets::Secrets;
+use crate::resume::ResumePolicy;
+use crate::retry::{Budget, RetryPolicy, random};
+use crate::route::{RoutePolicy, Routes};
+use crate::stream::call::{self, Call};
 use crate::stream::{self, StreamGuard};
 use crate::sync::channel::Receiver;
 use crate::token::{StreamToken, TokenId};
 
-/// How long [`ApiClient::server`] waits for the one answer it asks for.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A client for one model server. Make one and keep it: clones share its connections, its reader
-/// threads and what it has learned of the server.
+/// A client for one model server, or for several that serve the same model ([`base_url`](ApiClientBuilder::base_url)). Make one
+/// and keep it: clones share its connections, its reader threads and what it has learned of the server.
 ///
 /// Dropping the last clone closes idle connections and ends idle threads; streams that run go on under their
 /// guards.
@@ -43,11 +46,13 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) retry: RetryPolicy,
     pub(crate) retry_budget: Budget,
+    pub(crate) resume: ResumePolicy,
     pub(crate) key: Option<ApiKey>,
     /// Where failed requests are saved.
     pub(crate) failed: Option<Folder>,
     pub(crate) wire: Wire,
-    base: BaseUrl,
+    bases: Vec<BaseUrl>,
+    pub(crate) routes: Routes,
     model: Option<String>,
     headers: HeaderMap,
     /// Under which names a session's key is sent.
@@ -56,12 +61,16 @@ pub(crate) struct Inner {
     request_ids: Option<RequestIds>,
     /// What the caller said the server is, or what its answers have shown.
     server: Mutex<Option<Server>>,
+    /// The server was asked what it is.
+    probed: AtomicBool,
 }
 
 /// Settings of an [`ApiClient`], see [`ApiClient::builder`].
 #[derive(Debug, Clone)]
 pub struct ApiClientBuilder {
-    base_url: String,
+    /// With their weights.
+    base_urls: Vec<(String, u32)>,
+    routes: RoutePolicy,
     key: Option<Redacted>,
     model: Option<String>,
     wire: Wire,
@@ -73,6 +82,7 @@ pub struct ApiClientBuilder {
     timeouts: Timeouts,
     limits: Limits,
     retry: RetryPolicy,
+    resume: ResumePolicy,
     when_full: WhenFull,
     save_failed: Option<PathBuf>,
     http: HttpClientBuilder,
@@ -133,7 +143,8 @@ impl ApiClientBuilder {
     }
 
     /// The headers in which the key of a request's [`session`](CompletionRequest::session) is sent, in place of the default,
-    /// `x-session-affinity` (Fireworks, Together). Routers have names of their own.
+    /// `x-session-affinity` (Fireworks, Together). Routers have names of their own: with vllm-router's policy
+    /// `consistent_hash` it is `x-session-id`.
     #[must_use]
     pub fn session_headers<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.session_headers = names.into_iter().map(Into::into).collect();
@@ -186,6 +197,21 @@ impl ApiClientBuilder {
         self
     }
 
+    /// Takes streams up again that broke off after tokens; see [`ResumePolicy`] for what that means, and its defaults.
+    /// Default: none is.
+    #[must_use]
+    pub fn resume(mut self, policy: ResumePolicy) -> Self {
+        self.resume = policy;
+        self
+    }
+
+    /// How many requests are sent to take one stream up again: [`ResumePolicy::resumes_max`] alone. Default 0, never.
+    #[must_use]
+    pub fn resumes(mut self, resumes_max: u32) -> Self {
+        self.resume.resumes_max = resumes_max;
+        self
+    }
+
     /// What happens to a stream over [`Limits::streams_max`]. Default [`WhenFull::Wait`].
     #[must_use]
     pub fn when_full(mut self, policy: WhenFull) -> Self {
@@ -218,6 +244,35 @@ impl ApiClientBuilder {
         self
     }
 
+    /// One more server. All have to be of one kind and to serve the same model: a stream that fails at one is sent to
+    /// another, as a retry before its first token, and as a resume, if the client has them ([`resume`](Self::resume)), after it.
+    /// That does not wait, as a second request to the same server would, but counts against the same limits and budget. Which
+    /// server a stream goes to, and when one is left out, [`routes`](Self::routes) says.
+    ///
+    /// The key and all headers go to each of them.
+    #[must_use]
+    pub fn base_url(mut self, url: impl Into<String>) -> Self {
+        self.base_urls.push((url.into(), 1));
+        self
+    }
+
+    /// The weight of the server that was named last, for [`Balance::Weighted`](crate::Balance::Weighted). Default 1; 0 counts
+    /// as 1.
+    #[must_use]
+    pub fn weight(mut self, weight: u32) -> Self {
+        if let Some((_, of_last)) = self.base_urls.last_mut() {
+            *of_last = weight;
+        }
+        self
+    }
+
+    /// How streams are shared out among several servers; see [`RoutePolicy`] for its defaults.
+    #[must_use]
+    pub fn routes(mut self, policy: RoutePolicy) -> Self {
+        self.routes = policy;
+        self
+    }
+
     /// As [`HttpClientBuilder::proxy`].
     #[must_use]
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
@@ -241,7 +296,8 @@ impl ApiClientBuilder {
     /// or a query; a key or a header that HTTP cannot carry; a CA text without a certificate.
     pub fn build(self) -> Result<ApiClient, Error> {
         let Self {
-            base_url,
+            base_urls,
+            routes,
             key,
             model,
             wire,
@@ -253,11 +309,15 @@ impl ApiClientBuilder {
             timeouts,
             limits,
             retry,
+            resume,
             when_full,
             save_failed,
             http,
         } = self;
-        let (base, timeouts) = (BaseUrl::new(&base_url)?, timeouts.bounded());
+        let timeouts = timeouts.bounded();
+        let bases = base_urls.iter().map(|(url, _)| BaseUrl::new(url)).collect::<Result<Vec<_>, _>>()?;
+        let weights = base_urls.iter().map(|(_, weight)| *weight);
+        let routes = Routes::new(routes, bases.iter().map(|base| base.api.clone()).zip(weights));
         let key = key.map(|key| ApiKey::new(&key.0)).transpose()?;
         let mut map = HeaderMap::new();
         for (name, Redacted(value)) in &headers {
@@ -279,7 +339,7 @@ impl ApiClientBuilder {
             bearer.set_sensitive(true);
             map.insert(AUTHORIZATION, bearer);
         }
-        if map.contains_key(AUTHORIZATION) && base.is_plain_and_far() {
+        if map.contains_key(AUTHORIZATION) && bases.iter().any(BaseUrl::is_plain_and_far) {
             log::warn!("the API key goes over http, readable by everybody between here and the server");
         }
         let http = http.timeouts(timeouts).limits(limits).build()?;
@@ -297,16 +357,19 @@ impl ApiClientBuilder {
             limits,
             retry,
             retry_budget: Budget::new(retry.budget),
+            resume,
             key,
             failed: save_failed.map(|path| Folder::new(&path, &limits)),
             wire,
-            base,
+            bases,
+            routes,
             model,
             headers: map,
             session_headers,
             priority_header,
             request_ids,
             server: Mutex::new(server),
+            probed: AtomicBool::new(false),
         })))
     }
 }
@@ -317,7 +380,8 @@ impl ApiClient {
     #[must_use]
     pub fn builder(base_url: impl Into<String>) -> ApiClientBuilder {
         ApiClientBuilder {
-            base_url: base_url.into(),
+            base_urls: vec![(base_url.into(), 1)],
+            routes: RoutePolicy::default(),
             key: None,
             model: None,
             wire: Wire::Auto,
@@ -329,6 +393,7 @@ impl ApiClient {
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             retry: RetryPolicy::default(),
+            resume: ResumePolicy::never(),
             when_full: WhenFull::default(),
             save_failed: None,
             http: HttpClient::builder(),
@@ -373,6 +438,55 @@ impl ApiClient {
         stream::start(&self.0, request)
     }
 
+    /// Completes a prompt with one answer that comes whole: a [`call`](Self::call) that is waited for. Blocks until the answer
+    /// is there.
+    ///
+    /// What a stream cannot give is here: llama.cpp's ids inside characters of several tokens, and its ids in chats. What
+    /// streams have is not: nothing comes before the end, and the server works on to the end for nobody if the connection is
+    /// lost (llama.cpp does not even notice).
+    ///
+    /// ```no_run
+    /// # let client = tokenwire::ApiClient::builder("http://127.0.0.1:8000/v1").build()?;
+    /// let answer = client.complete(tokenwire::CompletionRequest::ids([785, 6722, 315]))?;
+    /// println!("{} {:?} {:?}", answer.text, answer.ids, answer.ids_exact);
+    /// # Ok::<(), tokenwire::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call) and [`Call::join`].
+    pub fn complete(&self, request: CompletionRequest) -> Result<Answer, Error> {
+        self.call(request)?.join().0
+    }
+
+    /// Makes a request for one answer that comes whole. Returns at once; a reader thread makes the request, and
+    /// [`join`](Call::join) has the answer.
+    ///
+    /// It counts as one of the client's streams, and is treated as one: retries under the same policy and budget, priority,
+    /// session, ids and traces in the same places, a file if it fails ([`save_failed`](ApiClientBuilder::save_failed)), a
+    /// recording if it is asked for. Of the [`Timeouts`], [`connect`](Timeouts::connect), [`write`](Timeouts::write) and
+    /// [`deadline`](Timeouts::deadline) run as for streams; [`first_token`](Timeouts::first_token) bounds each attempt up to
+    /// the last byte of its answer, for no token is there before. The others are not used. The body is at most
+    /// [`body_bytes_max`](Limits::body_bytes_max).
+    ///
+    /// # Errors
+    ///
+    /// As [`stream`](Self::stream); `Unsupported` also for an extra field `stream`. All that happens later comes from
+    /// [`join`](Call::join).
+    pub fn call(&self, request: CompletionRequest) -> Result<Call, Error> {
+        call::start(&self.0, request)
+    }
+
+    /// Makes a failed call again, as [`resend`](Self::resend) does for streams.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call); [`Unsupported`](crate::ErrorKind::Unsupported) if the request
+    /// [`is_redacted`](SavedRequest::is_redacted) or is not a call's ([`is_call`](SavedRequest::is_call)).
+    pub fn resend_call(&self, saved: &SavedRequest) -> Result<Call, Error> {
+        call::resend(&self.0, saved)
+    }
+
     /// Streams a failed request again: the body as it was saved, byte for byte, to this client's server, with this client's
     /// key and headers and those that were saved, which win. Which of the server's endpoints, and how its answer is
     /// read, the saved [`wire`](SavedRequest::wire) says. A client for where it went before starts from
@@ -383,41 +497,9 @@ impl ApiClient {
     /// # Errors
     ///
     /// As [`stream`](Self::stream); [`Unsupported`](crate::ErrorKind::Unsupported) if the request
-    /// [`is_redacted`](SavedRequest::is_redacted).
+    /// [`is_redacted`](SavedRequest::is_redacted) or is a call's ([`is_call`](SavedRequest::is_call)).
     pub fn resend(&self, saved: &SavedRequest) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
         stream::resend(&self.0, saved)
-    }
-
-    /// What the server is: what the builder was told, else what its answers have shown, else what `GET /models` says
-    /// now. Asked once, then remembered. `None`: none that this crate treats apart. Blocks for at most 5 s.
-    ///
-    /// Streams do not need it: an unknown server is asked for ids in every way known, and its first answer tells.
-    ///
-    /// # Errors
-    ///
-    /// No connection, no answer in time, or a status other than 2xx.
-    pub fn server(&self) -> Result<Option<Server>, Error> {
-        if let Some(server) = self.0.server() {
-            return Ok(Some(server));
-        }
-        let url = self.0.base.join("/models", false)?;
-        let wait = Wait::since(Instant::now(), PROBE_TIMEOUT, Timer::Response);
-        let outgoing = Outgoing {
-            method: Method::GET,
-            url: &url,
-            headers: self.0.headers.clone(),
-            body: &[],
-            stale_retries_max: STALE_RETRIES_MAX,
-        };
-        let mut response = self.0.http.send(outgoing, &CancelSlot::new(), Some(wait))?;
-        if response.status() / 100 != 2 {
-            return Err(self.0.status_error(&mut response, &Secrets::of(&self.0.headers)));
-        }
-        let found = server_of_models(&response.text_within(wait)?);
-        if let Some(server) = found {
-            self.0.learn(server);
-        }
-        Ok(found)
     }
 }
 
@@ -430,19 +512,23 @@ impl fmt::Debug for ApiClient {
             limits,
             retry,
             retry_budget: _,
+            resume,
             key,
             failed,
             wire,
-            base,
+            bases,
+            routes,
             model,
             headers: _,
             session_headers,
             priority_header,
             request_ids: _,
             server,
+            probed: _,
         } = &*self.0;
         f.debug_struct("ApiClient")
-            .field("base", base)
+            .field("bases", bases)
+            .field("routes", routes)
             .field("model", model)
             .field("wire", wire)
             .field("server", server)
@@ -453,6 +539,7 @@ impl fmt::Debug for ApiClient {
             .field("timeouts", timeouts)
             .field("limits", limits)
             .field("retry", retry)
+            .field("resume", resume)
             .field("pool", pool)
             .finish_non_exhaustive()
     }
@@ -466,11 +553,6 @@ impl Inner {
     /// Remembers what an answer has shown the server to be. What is known already stays: the caller may have said it.
     pub(crate) fn learn(&self, server: Server) {
         self.server.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(server);
-    }
-
-    /// Where `request` goes.
-    pub(crate) fn url(&self, path: &str, at_root: bool) -> Result<Uri, Error> {
-        self.base.join(path, at_root)
     }
 
     /// Gives the request its id, and takes out of it what this client sends in headers: those, name and value.
@@ -495,8 +577,17 @@ impl Inner {
         (request, headers)
     }
 
-    pub(crate) fn body(&self, request: &CompletionRequest) -> Result<Vec<u8>, Error> {
-        request.to_json(self.model.as_deref(), self.wire, self.server())
+    /// The body of `request`, for what is known of the server.
+    pub(crate) fn body(&self, request: &CompletionRequest, server: Option<Server>) -> Result<Vec<u8>, Error> {
+        request.to_json(self.model.as_deref(), self.wire, server)
+    }
+
+    pub(crate) fn call_body(
+        &self,
+        request: &CompletionRequest,
+        server: Option<Server>,
+    ) -> Result<Vec<u8>, Error> {
+        request.to_call_json(self.model.as_deref(), self.wire, server)
     }
 
     /// The client's headers with the request's own, which win.
@@ -581,29 +672,6 @@ impl fmt::Debug for BaseUrl {
     }
 }
 
-/// Whose list of models this is: these say so in `owned_by`.
-fn server_of_models(body: &str) -> Option<Server> {
-    #[derive(Deserialize)]
-    struct Models {
-        #[serde(default)]
-        data: Vec<Model>,
-    }
-    #[derive(Deserialize)]
-    struct Model {
-        owned_by: Option<String>,
-    }
-    let models: Models = serde_json::from_str(body).ok()?;
-    models.data.first().and_then(|model| match model.owned_by.as_deref()? {
-        "vllm" => Some(Server::Vllm),
-        "llamacpp" => Some(Server::LlamaCpp),
-        "sglang" => Some(Server::SgLang),
-        "tensorrt_llm" => Some(Server::TensorRtLlm),
-        "library" => Some(Server::Ollama),
-        "organization_owner" => Some(Server::LmStudio),
-        _ => None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -682,17 +750,5 @@ mod tests {
         assert!(!format!("{builder:?}").contains("canary"), "{builder:?}");
         let client = builder.build().unwrap();
         assert!(!format!("{client:?}").contains("canary"));
-    }
-
-    #[test]
-    fn the_list_of_models_tells_the_server() {
-        let of = |owner: &str| server_of_models(&format!(r#"{{"data":[{{"id":"m","owned_by":{owner}}}]}}"#));
-        assert_eq!(of(r#""vllm""#), Some(Server::Vllm));
-        assert_eq!(of(r#""llamacpp""#), Some(Server::LlamaCpp));
-        assert_eq!(of(r#""sglang""#), Some(Server::SgLang));
-        assert_eq!(of(r#""tensorrt_llm""#), Some(Server::TensorRtLlm));
-        assert_eq!(of(r#""library""#), Some(Server::Ollama));
-        assert_eq!(of(r#""organization_owner""#), Some(Server::LmStudio));
-        assert_eq!((of(r#""me""#), of("null"), server_of_models("<html>")), (None, None, None));
     }
 }

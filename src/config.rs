@@ -51,9 +51,9 @@ pub struct Timeouts {
     /// Name lookup, TCP connect and TLS handshake together. It can pass at most once per attempt. Default
     /// 30 s.
     pub connect: Option<Duration>,
-    /// From the start of an attempt, its connection included, to the first token. Response headers
-    /// and keep-alive comments do not stop it: some servers send both at once and then queue the request for
-    /// minutes. Default 600 s.
+    /// From the start of an attempt, its connection included, to the first token, or to the first piece of a tool call on a
+    /// chat endpoint. Response headers and keep-alive comments do not stop it: some servers send both at once and then queue
+    /// the request for minutes. Of a [`call`](crate::ApiClient::call) it bounds the wait for the whole answer. Default 600 s.
     pub first_token: Option<Duration>,
     /// Between tokens: no byte of the body for this long. Bytes of framing alone do not count. Starts anew
     /// with each read. Default 120 s.

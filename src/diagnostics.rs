@@ -38,6 +38,9 @@ pub(crate) use folder::Folder;
 /// The largest file that [`SavedRequest::load`] reads, 256 MiB. A larger one is an error.
 pub const SAVED_REQUEST_BYTES_MAX: u64 = 256 << 20;
 
+/// What a call accepts as an answer.
+pub(crate) const ACCEPT_CALL: &str = "application/json";
+
 /// The number in the file's first field.
 const VERSION: u32 = 1;
 /// Causes behind an error that are kept, and the length of each in characters.
@@ -145,7 +148,14 @@ impl SavedRequest {
     /// The base URL for a client that is to send it there again: the URL without the endpoint's path.
     #[must_use]
     pub fn base_url(&self) -> &str {
-        self.url.strip_suffix(self.wire.path().0).unwrap_or(&self.url)
+        let (path, _) = if self.is_call() { self.wire.call_path() } else { self.wire.path() };
+        self.url.strip_suffix(path).unwrap_or(&self.url)
+    }
+
+    /// It is the request of a [`Call`](crate::Call), whose answer comes whole: it did not accept an event stream.
+    #[must_use]
+    pub fn is_call(&self) -> bool {
+        self.headers().any(|(name, value)| name == "accept" && value == ACCEPT_CALL)
     }
 
     /// The endpoint, and how its answer is to be read: what the client had been set to.
@@ -352,7 +362,7 @@ impl<'a> Form<'a> {
         }
         let wire: Wire = wire.parse()?;
         check_url(&url)?;
-        if !url.ends_with(wire.path().0) {
+        if ![wire.path(), wire.call_path()].iter().any(|(path, _)| url.ends_with(path)) {
             return Err(Error::invalid("the saved URL is none of the saved wire"));
         }
         let body = match (self.body, self.body_text) {

@@ -37,6 +37,10 @@
 //! - [`ApiClient`] is made once for a server and cloned; [`CompletionRequest`] and [`SamplingParams`] say what to ask.
 //! - A stream is a crossbeam receiver of [`StreamToken`]s, so that `select!` over many works, and a [`StreamGuard`]:
 //!   dropping it cancels the stream, [`join`](StreamGuard::join) waits for its end, a [`Canceller`] cancels from elsewhere.
+//! - [`complete`](ApiClient::complete) has the server send the whole answer at once ([`Answer`]), which is the only way to all ids
+//!   of llama.cpp; a [`Call`] is the same with a handle.
+//! - [`server`](ApiClient::server) tells what the server is, [`models`](ApiClient::models) what it has;
+//!   [`tokenize`](ApiClient::tokenize) and [`detokenize`](ApiClient::detokenize) use its own tokenizer.
 //! - [`StreamReport`] tells at the end what came, how fast, and by [`IdsExact`] whether the ids are all there, or why not.
 //! - [`ResponseParser`] makes a tree ([`Branch`], [`Leaf`]) of the tokens while they come: thinking, content, tool calls, each
 //!   leaf with its ids. Each complete call is handed out as a [`PendingToolCall`] while the model still writes.
@@ -44,7 +48,8 @@
 //! - [`Context`] keeps the turns and makes the ids of the next prompt, in the model's [`ChatFormat`]: the ids of this prompt,
 //!   the ids received, and what was added. [`Turn`] is the loop around all that, with [`Tools`] that are plain functions.
 //! - [`Error`] is the one error; [`ErrorKind`] is what to branch on.
-//! - [`Timeouts`] and [`Limits`] name every wait and every buffer, with its default; [`RetryPolicy`] says what is sent again.
+//! - [`Timeouts`] and [`Limits`] name every wait and every buffer, with its default; [`RetryPolicy`] says what is sent again,
+//!   [`ResumePolicy`] how a broken stream goes on.
 //! - The stages are usable by themselves: [`SseParser`] (bytes to events), [`ChunkDecoder`] (events to tokens),
 //!   [`BodyDecoder`] (both: a whole body to tokens), [`HttpClient`] and [`SseReader`] (a request, its answer as JSON events),
 #![cfg_attr(feature = "tokenizer", doc = "  [`Tokenizer`] (text to ids and back),")]
@@ -83,6 +88,36 @@
 //!
 //! The page [`faults`] has some 200 faults that were tried, one by one, with the ending of each.
 //!
+//! A stream that breaks off after tokens (silence, closed early, an error that is the server's) can go on, if the client was told
+//! so ([`resume`](ApiClientBuilder::resume)): prompt and ids received are sent again, and what comes goes into the same channel,
+//! with no id lost and none twice; [`StreamReport::resumes`] lists the breaks. What would not be exact then is not taken up
+//! but ends as above, and [`StreamReport::not_resumed`] has the reason ([`NotResumable`]). Nothing is sent after a cancel.
+//!
+//! ```
+//! # #[cfg(feature = "testing")] {
+//! # use tokenwire::RetryPolicy;
+//! # use tokenwire::testing::{Cut, Model, Server};
+//! use tokenwire::{ApiClient, SamplingParams, StreamToken};
+//! # let model = Model::new(2).ends_one_of(0);
+//! # let server = Server::start(move |request| model.answer(request).cut_at(1500, Cut::Reset))?;
+//! # let url = server.url(); /*
+//! let url = "http://127.0.0.1:8000/v1";
+//! # */
+//!
+//! let client = ApiClient::builder(url).resumes(20).build()?;
+//! # let mut retry = RetryPolicy::default();
+//! # (retry.wait_min, retry.budget) = (std::time::Duration::ZERO, 100);
+//! # let client = ApiClient::builder(server.url()).retry(retry).resumes(20).build()?;
+//! let params = SamplingParams::default().temperature(0.0).max_tokens(30);
+//! let (tokens, guard) = client.stream_completion(&[785, 6722], params, None)?;
+//! let ids = tokens.iter().filter(|token| matches!(token, StreamToken::Token { id: Some(_), .. })).count();
+//! let report = guard.join();
+//! // However often the server died.
+//! assert!(ids == 30 && !report.resumes.is_empty() && report.ids_exact.is_exact());
+//! # }
+//! # Ok::<(), tokenwire::Error>(())
+//! ```
+//!
 //! The request of every stream that ended in an `Error` is saved, without credentials, if the client was given a folder for
 //! it ([`save_failed`](ApiClientBuilder::save_failed)): a [`SavedRequest`], which [`ApiClient::resend`] sends again.
 //!
@@ -102,7 +137,7 @@
 //! | --- | --- |
 //! | error, info | nothing |
 //! | warn | one line for a client whose API key (or `authorization` header) is to go over plain http to another machine; one per client when a failed request could not be saved |
-//! | debug | path and size of a request; status, `x-ratelimit-*` and `x-request-id` headers; counts, sizes, times, the ending; before a retry, the kind of the failure and its status |
+//! | debug | path and size of a request; status, `x-ratelimit-*` and `x-request-id` headers; counts, sizes, times, the ending; before a retry or a resume, the kind of the failure and its status, and why none is made |
 //! | trace | reply text: the beginning of the first event that is not JSON |
 //!
 //! Keys (the API key, and the values of headers that a client or a request was given, from 8 characters on): never, at no level, in no error,
@@ -114,8 +149,7 @@
 //!
 //! # Not yet
 //!
-//! Resume. A chunk-size line
-//! of more than 20 characters, which HTTP allows with chunk extensions, is refused by ureq.
+//! A chunk-size line of more than 20 characters, which HTTP allows with chunk extensions, is refused by ureq.
 
 mod alarm;
 mod ast;
@@ -142,7 +176,9 @@ pub mod recording;
 mod report;
 mod request;
 mod respond;
+mod resume;
 mod retry;
+mod route;
 mod secrets;
 mod sse;
 mod sse_reader;
@@ -161,9 +197,10 @@ mod turn;
 pub use ast::{Branch, Leaf, LeafKind, Malformed, Role, ToolCall};
 pub use body::{BodyDecoder, Step};
 pub use chunk::{
-    CHOICES_MAX, ChunkDecoder, Completion, Flow, NESTING_MAX, Server, TOKEN_IDS_MAX, TOOL_CALLS_MAX, Wire,
+    Answer, CHOICES_MAX, ChunkDecoder, Completion, Flow, MalformedCall, NESTING_MAX, Server, TOKEN_IDS_MAX,
+    TOOL_CALLS_MAX, Wire,
 };
-pub use client::{ApiClient, ApiClientBuilder};
+pub use client::{ApiClient, ApiClientBuilder, Model};
 pub use config::{ApiKey, Limits, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX, Timeouts, WhenFull};
 pub use diagnostics::{SAVED_REQUEST_BYTES_MAX, SavedFailure, SavedRequest};
 pub use error::{Error, ErrorKind, Limit, Progress, SERVER_MESSAGE_CHARS_MAX, ServerError, Timer};
@@ -173,9 +210,12 @@ pub use prompt::{ChatFormat, Context, Encode, Prefix, Prompt, WhenInexact};
 pub use report::{Ending, Percentiles, StreamReport};
 pub use request::{CompletionRequest, Message, SamplingParams};
 pub use respond::{ParserHandle, Response, Tree};
+pub use resume::{NotResumable, RESUMES_MAX, Resume, ResumePolicy};
 pub use retry::RetryPolicy;
+pub use route::{Balance, RoutePolicy};
 pub use sse::{End, Event, SSE_BUFFER_KEPT_BYTES, SSE_STRAY_BYTES_MAX, SseParser, Stray};
 pub use sse_reader::SseReader;
+pub use stream::call::Call;
 pub use stream::{Canceller, OnDrop, StreamGuard};
 pub use token::{FinishReason, IdsExact, Inexact, StreamToken, TokenId, Usage};
 #[cfg(feature = "tokenizer")]

@@ -97,11 +97,6 @@ impl TokenSender {
         room
     }
 
-    /// Gives the channel's end back. Only for a sender that has sent nothing, for the sizes are forgotten.
-    pub(crate) fn into_sender(self) -> Sender<StreamToken> {
-        self.sender
-    }
-
     /// Sends the last item of a stream, which no bound holds back.
     pub(crate) fn send_last(self, token: StreamToken) {
         // A consumer that has gone does not want it.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::chunk::Server;
 use crate::recording::Recording;
+use crate::resume::{NotResumable, Resume};
 use crate::{Error, FinishReason, IdsExact, Usage};
 
 /// How a stream ended.
@@ -39,6 +40,11 @@ pub struct StreamReport {
     pub ids_exact: IdsExact,
     /// The id under which the server knows the request.
     pub request_id: Option<String>,
+    /// Which of the client's servers the last attempt went to, from 0 in the order of their
+    /// [`base_url`](crate::ApiClientBuilder::base_url)s.
+    pub route: usize,
+    /// How often an attempt went to another server than the one before it.
+    pub failovers: u32,
     /// What the server was found to be.
     pub server: Option<Server>,
     /// Items handed to the consumer, text and ids or one of them: those that were put into the channel, read or not. What
@@ -52,14 +58,21 @@ pub struct StreamReport {
     pub bytes: u64,
     /// Events whose data was not JSON. They were skipped.
     pub lines_skipped: u64,
-    /// How often the request was sent again; what stands here is of the last attempt, times apart.
+    /// How often the request was sent again before its first token; what stands here is of the last attempt, times apart.
     pub retries: u32,
+    /// The breaks after tokens from which the stream was taken up again, or was tried to be; at most
+    /// [`RESUMES_MAX`](crate::RESUMES_MAX). Then what stands here is of all attempts together: counts, times, and the
+    /// usage, which is that of the one request that was asked for. The ids of server and request are of the last one.
+    pub resumes: Vec<Resume>,
+    /// Why the stream was not taken up again where it ended: only of ends that could be
+    /// ([`Error::is_resumable`]), and of clients that would ([`ResumePolicy`](crate::ResumePolicy)).
+    pub not_resumed: Option<NotResumable>,
     /// How often the request was sent anew because its kept connection had been closed
     /// ([`RetryPolicy::stale_retries_max`](crate::RetryPolicy::stale_retries_max)), over all attempts.
     pub stale_retries: u32,
-    /// The request went out on a connection that an earlier one had used.
+    /// The request, of several the last, went out on a connection that an earlier one had used.
     pub connection_reused: bool,
-    /// Time to the head of the response.
+    /// Time to the head of the response; of a resumed stream's first.
     pub head: Option<Duration>,
     /// Time to the first token.
     pub first_token: Option<Duration>,
@@ -72,7 +85,7 @@ pub struct StreamReport {
     /// Time between one token and the next, as they came from the socket; `None` with fewer than two. Tokens that
     /// came in one read are no time apart.
     pub inter_token: Option<Percentiles>,
-    /// The exchange itself, if [`CompletionRequest::record`](crate::CompletionRequest::record) asked for it and an answer
+    /// The exchange itself, of several the last, if [`CompletionRequest::record`](crate::CompletionRequest::record) asked for it and an answer
     /// came.
     pub recording: Option<Arc<Recording>>,
 }
@@ -86,6 +99,8 @@ impl StreamReport {
             usage: None,
             ids_exact: IdsExact::Unknown,
             request_id: None,
+            route: 0,
+            failovers: 0,
             server: None,
             tokens: 0,
             events: 0,
@@ -93,6 +108,8 @@ impl StreamReport {
             bytes: 0,
             lines_skipped: 0,
             retries: 0,
+            resumes: Vec::new(),
+            not_resumed: None,
             stale_retries: 0,
             connection_reused: false,
             head: None,

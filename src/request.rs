@@ -4,6 +4,7 @@
 mod body;
 mod message;
 mod refuse;
+mod resume;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -156,6 +157,7 @@ pub struct CompletionRequest {
     cache_salt: Option<String>,
     cache_prompt: Option<bool>,
     send_anyway: bool,
+    resume_anyway: bool,
     extras: Map<String, Value>,
     headers: Vec<(String, String)>,
     pub(crate) request_id: Option<String>,
@@ -171,7 +173,7 @@ impl CompletionRequest {
         Self::new(Prompt::Ids(ids.into()))
     }
 
-    /// From text, which the server encodes. Such a request cannot be resumed: its ids are not known.
+    /// From text, which the server encodes. Such a stream is not resumed: the ids of its prompt are not known.
     #[must_use]
     pub fn text(text: impl Into<String>) -> Self {
         Self::new(Prompt::Text(text.into()))
@@ -237,6 +239,7 @@ impl CompletionRequest {
             cache_salt: None,
             cache_prompt: None,
             send_anyway: false,
+            resume_anyway: false,
             record: false,
             extras: Map::new(),
             headers: Vec::new(),
@@ -300,7 +303,17 @@ impl CompletionRequest {
         self
     }
 
-    /// Keeps the exchange, request and response bytes with their arrival times, in
+    /// Lets the stream be taken up again also where the answer would not be what an unbroken one is: with structured output,
+    /// penalties, held-back stop strings, and fields that count the output ([`NotResumable`](crate::NotResumable) says of
+    /// which this is true). The ids stay those of the server. Default: such a stream ends where it breaks. Whether streams are
+    /// taken up at all, the client's [`ResumePolicy`](crate::ResumePolicy) says.
+    #[must_use]
+    pub fn resume_anyway(mut self) -> Self {
+        self.resume_anyway = true;
+        self
+    }
+
+    /// Keeps the exchange, of several attempts the last, request and response bytes with their arrival times, in
     /// [`StreamReport::recording`](crate::StreamReport::recording): without credentials, and at most
     /// [`recording_bytes_max`](crate::Limits::recording_bytes_max). Default off.
     #[must_use]
@@ -367,10 +380,18 @@ impl CompletionRequest {
         self.session.as_deref()
     }
 
-    /// Whether the body asks for ids, as far as its extra fields leave that to us.
-    pub(crate) fn asks_for_ids(&self) -> bool {
+    /// Whether the body asks this server for ids, as far as its extra fields leave that to us.
+    pub(crate) fn asks_for_ids(&self, server: Option<Server>, stream: bool) -> bool {
         let own = ["return_token_ids", "verbose", "logprobs", "include_reasoning", "return_tokens"];
-        own.iter().all(|key| !self.extras.contains_key(*key))
+        let left_to_us = own.iter().all(|key| !self.extras.contains_key(*key));
+        left_to_us && !(stream && self.has_tools() && server == Some(Server::LlamaCpp))
+    }
+
+    /// Tools are named, by whichever field. llama.cpp then refuses the log-probabilities in a chat's stream, and with them
+    /// all ids.
+    fn has_tools(&self) -> bool {
+        let extra = self.extras.get("tools").and_then(Value::as_array);
+        extra.map_or(!self.tools.is_empty(), |tools| !tools.is_empty())
     }
 
     /// The headers of this request, those of id and trace included: name and value. The session's come from the client.
@@ -442,6 +463,35 @@ impl CompletionRequest {
     ///
     /// [`Unsupported`]: crate::ErrorKind::Unsupported
     pub fn to_json(&self, model: Option<&str>, wire: Wire, server: Option<Server>) -> Result<Vec<u8>, Error> {
+        self.write_json(model, wire, server, true)
+    }
+
+    /// The body of a [`call`](crate::ApiClient::call), which asks for the whole answer at once; otherwise as
+    /// [`to_json`](Self::to_json).
+    ///
+    /// # Errors
+    ///
+    /// As [`to_json`](Self::to_json); [`Unsupported`](crate::ErrorKind::Unsupported) also for an extra field that turns
+    /// streaming on.
+    pub fn to_call_json(
+        &self,
+        model: Option<&str>,
+        wire: Wire,
+        server: Option<Server>,
+    ) -> Result<Vec<u8>, Error> {
+        if self.extras.contains_key("stream") {
+            return Err(unsupported("a call is not streamed: it takes no extra field \"stream\""));
+        }
+        self.write_json(model, wire, server, false)
+    }
+
+    fn write_json(
+        &self,
+        model: Option<&str>,
+        wire: Wire,
+        server: Option<Server>,
+        stream: bool,
+    ) -> Result<Vec<u8>, Error> {
         self.validate()?;
         let wire = self.wire(wire);
         let server = wire.server().or(server);
@@ -452,7 +502,7 @@ impl CompletionRequest {
             Prompt::Messages(messages) => messages.iter().map(Message::len).sum(),
         };
         let mut json = Vec::with_capacity(capacity + 1024);
-        let body = Body { request: self, model: self.model.as_deref().or(model), wire, server };
+        let body = Body { request: self, model: self.model.as_deref().or(model), wire, server, stream };
         serde_json::to_writer(&mut json, &body)
             .map_err(|error| Error::invalid("the request cannot be written as JSON").with_source(error))?;
         Ok(json)
@@ -509,6 +559,7 @@ impl fmt::Debug for CompletionRequest {
             cache_salt,
             cache_prompt,
             send_anyway,
+            resume_anyway,
             extras,
             headers,
             request_id,
@@ -533,6 +584,7 @@ impl fmt::Debug for CompletionRequest {
             .field("cache_salt", &cache_salt.is_some())
             .field("cache_prompt", cache_prompt)
             .field("send_anyway", send_anyway)
+            .field("resume_anyway", resume_anyway)
             .field("extras", &extras.keys().collect::<Vec<_>>())
             .field("headers", &headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .field("request_id", request_id)

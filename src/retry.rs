@@ -1,7 +1,7 @@
 //! When a failed request is sent again, and how long that waits: policy, what the server said, the client's budget.
 //!
 //! Pure: takes a failure and a random number, returns a wait. Only what failed before its first token is
-//! sent again; after that a second send would be another answer.
+//! sent again as it is; after that it would be another answer, and only the rest can be asked for (resume.rs).
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
@@ -22,7 +22,9 @@ const SERVERS_OWN: [&str; 7] =
 /// Whether and when a request that failed before its first token is sent again.
 ///
 /// Sent again are: connections that failed or timed out; the status 408, 409, 429 and every 5xx, also as the first event of
-/// a stream; connections that ended, or streams that stayed silent for [`first_token`](crate::Timeouts::first_token),
+/// a stream, save where the message tells that the request itself could not be read (llama.cpp); an error as the first event that
+/// has neither a status nor a name by which it would be the request's fault; connections that ended, or streams that stayed
+/// silent for [`first_token`](crate::Timeouts::first_token),
 /// before the first token. `x-should-retry: false` in an answer overrules that, and `true` where the server refused or
 /// answered with no event stream. A request may have been worked
 /// on, even to its end, without the client knowing: a completion is safe to repeat, it is only paid twice.
@@ -33,7 +35,7 @@ const SERVERS_OWN: [&str; 7] =
 /// otherwise random between zero and `wait_min`, doubled with each retry, at most `wait_max` ("full jitter"). A cancel
 /// ends it at once; the deadline runs on.
 ///
-/// All streams of a client share one budget of [`budget`](Self::budget) retries. A retry takes one, a stream
+/// All streams of a client share one budget of [`budget`](Self::budget) retries, resumes among them. A retry takes one, a stream
 /// that came to its first token gives a fifth back. So a server that is down gets at most that many requests more than
 /// without retries, and one that fails now and then at most a fifth more.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -112,22 +114,28 @@ impl RetryPolicy {
     /// How long to wait before sending again after `error`, which came before the first token; `None`: do not.
     /// `retries` is how often that was done already, `random` a number from 0 to 1.
     pub(crate) fn wait(&self, error: &Error, advice: Advice, retries: u32, random: f64) -> Option<Duration> {
+        (retries < self.retries_max && self.wants(error, advice)).then(|| self.pause(advice, retries, random))
+    }
+
+    /// Whether a request may be sent again after `error`, which came before its first token.
+    pub(crate) fn wants(&self, error: &Error, advice: Advice) -> bool {
         // The server can ask for what it answered to be asked again, not for what this client gave up by itself.
         let is_answer = matches!(error.kind(), ErrorKind::Server | ErrorKind::NotEventStream);
-        let wanted = match advice.should {
+        match advice.should {
             Some(should) if is_answer || !should => should,
             _ => error.is_retryable(),
-        };
-        if retries >= self.retries_max || !wanted {
-            return None;
         }
-        Some(match advice.after {
+    }
+
+    /// The wait after `failures` failures that were followed by another attempt already.
+    pub(crate) fn pause(&self, advice: Advice, failures: u32, random: f64) -> Duration {
+        match advice.after {
             Some(after) => after.min(self.server_wait_max),
             None => {
-                let longest = self.wait_min.saturating_mul(2_u32.saturating_pow(retries)).min(self.wait_max);
+                let longest = self.wait_min.saturating_mul(2_u32.saturating_pow(failures)).min(self.wait_max);
                 longest.mul_f64(random.clamp(0.0, 1.0))
             }
-        })
+        }
     }
 }
 
@@ -139,38 +147,56 @@ impl Error {
         match self.kind() {
             ErrorKind::Connect | ErrorKind::Refused | ErrorKind::Incomplete => true,
             ErrorKind::Timeout(timer) => !matches!(timer, Timer::Deadline),
-            ErrorKind::Server => {
-                self.status().is_some_and(|status| matches!(status, 408 | 409 | 429 | 500..))
-            }
+            ErrorKind::Server => self.server_error().is_none_or(|error| {
+                is_servers_own(error, |status| matches!(status, 408 | 409 | 429 | 500..))
+                    && !is_unreadable_request(error)
+            }),
+            _ => false,
+        }
+    }
+
+    /// The stream broke off after tokens, and could be taken up again from those: the connection ended or went silent, or the
+    /// server reported a fault of its own (5xx, engine death, overload, an abort). Not where the request, a limit, the
+    /// deadline or the guard ended it, and not before the first token: that is [`is_retryable`](Self::is_retryable).
+    /// A client does so if it was told to ([`ResumePolicy`](crate::ResumePolicy)); whether ids and request allow it is another
+    /// question ([`NotResumable`](crate::NotResumable)).
+    #[must_use]
+    pub fn is_resumable(&self) -> bool {
+        self.progress().is_some_and(|at| at.tokens > 0) && self.breaks_off()
+    }
+
+    /// The same of an error that came after tokens, but was not told so.
+    pub(crate) fn breaks_off(&self) -> bool {
+        match self.kind() {
+            ErrorKind::Incomplete | ErrorKind::Timeout(Timer::Chunk | Timer::Content) => true,
+            ErrorKind::Server => self
+                .server_error()
+                .is_none_or(|error| is_servers_own(error, |status| matches!(status, 500..=599))),
             _ => false,
         }
     }
 }
 
-impl Error {
-    /// The stream broke off after tokens, and could be taken up again from those: the connection ended or went silent, or the
-    /// server reported a fault of its own (5xx, engine death, overload, an abort). Not where the request, a limit, the
-    /// deadline or the guard ended it, and not before the first token: that is [`is_retryable`](Self::is_retryable).
-    /// Nothing is taken up by itself; whether the ids allow it is another question
-    /// ([`StreamReport::ids_exact`](crate::StreamReport::ids_exact)).
-    #[must_use]
-    pub fn is_resumable(&self) -> bool {
-        let begun = self.progress().is_some_and(|at| at.tokens > 0);
-        begun
-            && match self.kind() {
-                ErrorKind::Incomplete | ErrorKind::Timeout(Timer::Chunk | Timer::Content) => true,
-                ErrorKind::Server => self.server_error().is_none_or(is_servers_own),
-                _ => false,
-            }
-    }
+/// The server could not read the request, which will not change, and said so under a status that blames itself: llama.cpp's
+/// build 10434 answers 500, `server_error`, to what is no JSON, and build 11549 to messages and tools of a wrong form and to
+/// images that its model does not take. Only the message tells.
+fn is_unreadable_request(error: &ServerError) -> bool {
+    let beginnings = [
+        "[json.exception.parse_error.",
+        "Failed to parse messages:",
+        "Failed to parse tools:",
+        "image input is not supported",
+        "audio input is not supported",
+    ];
+    beginnings.iter().any(|beginning| error.message.starts_with(beginning))
 }
 
-/// Whose fault is an error that came in the stream? A status tells; else its name; and one without any is the server's,
-/// for it had taken the request and was at work on it.
-fn is_servers_own(error: &ServerError) -> bool {
+/// Whose fault is an error that came in the stream? A status tells, by `is_own`; else its name; and one without any is the
+/// server's, for it had taken the request and was at work on it.
+fn is_servers_own(error: &ServerError, is_own: impl Fn(u16) -> bool) -> bool {
     let number = error.code.as_ref().and_then(|code| code.parse().ok());
     if let Some(status) = error.status.or(number) {
-        return matches!(status, 500..=599);
+        return is_own(status);
     }
     let words = [&error.kind, &error.code].into_iter().flatten().map(|word| word.to_ascii_lowercase());
     let mut words = words.peekable();
@@ -223,6 +249,12 @@ mod tests {
         Error::server(ServerError { status: Some(status), ..ServerError::default() })
     }
 
+    /// An error inside a stream, by its name and code.
+    fn named(kind: &str, code: &str) -> Error {
+        let word = |word: &str| Some(word.to_owned()).filter(|word| !word.is_empty());
+        Error::server(ServerError { kind: word(kind), code: word(code), ..ServerError::default() })
+    }
+
     fn ms(n: u64) -> Duration {
         Duration::from_millis(n)
     }
@@ -260,6 +292,12 @@ mod tests {
             (Error::new(ErrorKind::NotEventStream, ""), should(true), 0, 1.0, Some(ms(500))),
             (Error::new(ErrorKind::Incomplete, ""), should(false), 0, 1.0, None),
             (Error::invalid(""), none, 0, 1.0, None),
+            // As the first event of a stream, without a status: by its name, and without one it is the server's.
+            (named("", ""), none, 0, 1.0, Some(ms(500))),
+            (named("overloaded", ""), none, 0, 1.0, Some(ms(500))),
+            (named("", "429"), none, 0, 1.0, Some(ms(500))),
+            (named("BadRequestError", ""), none, 0, 1.0, None),
+            (named("", "400"), none, 0, 1.0, None),
         ];
         for (error, advice, retries, random, wait) in cases {
             let found = policy.wait(&error, advice, retries, random);
@@ -274,10 +312,6 @@ mod tests {
     fn a_stream_is_resumable_if_it_broke_after_tokens_and_the_request_is_not_to_blame() {
         let of = |kind| Error::new(kind, "");
         let timer = |timer| Error::timeout(timer, ms(1));
-        let named = |kind: &str, code: &str| {
-            let word = |word: &str| Some(word.to_owned()).filter(|word| !word.is_empty());
-            Error::server(ServerError { kind: word(kind), code: word(code), ..ServerError::default() })
-        };
         let cases = [
             (of(ErrorKind::InvalidInput), false),
             (of(ErrorKind::Connect), false),

@@ -27,9 +27,9 @@ mod lines;
 
 use std::mem;
 
-use memchr::memchr2;
+use simdutf8::basic::from_utf8;
 
-use self::lines::{field, milliseconds, replace, stray};
+use self::lines::{field, line_end, milliseconds, replace, stray, text_in_blocks};
 use crate::{Error, Limit, Limits};
 
 pub use self::event::{End, Event, SSE_STRAY_BYTES_MAX, Stray};
@@ -327,16 +327,24 @@ impl SseParser {
     /// stream is over, and every further call says the same until [`finish`](Self::finish).
     #[inline]
     pub fn next_event(&mut self) -> Result<Option<Event<'_>>, Error> {
-        if self.nothing_new() { Ok(None) } else { self.next_event_searched() }
+        if self.nothing_new() {
+            return Ok(None);
+        }
+        match self.whole_event() {
+            Some(block) => Ok(Some(self.event(block))),
+            None => self.next_event_searched(),
+        }
     }
 
     /// A short cut for reads of a few bytes: there is no line end among them, and the limit is kept. What it
     /// looked at is not looked at again.
     #[inline]
     fn nothing_new(&mut self) -> bool {
+        if self.end - self.seen > FEW_BYTES {
+            return false;
+        }
         let fresh = &self.buf[self.seen..self.end];
         if self.at != At::Line
-            || fresh.len() > FEW_BYTES
             || fresh.iter().any(|byte| matches!(byte, b'\n' | b'\r'))
             || self.end - self.start > self.event_bytes_max - self.block.bytes
         {
@@ -360,6 +368,9 @@ impl SseParser {
     pub(crate) fn next_item(&mut self) -> Result<Item, Error> {
         if self.nothing_new() {
             return Ok(Item::More);
+        }
+        if let Some(block) = self.whole_event() {
+            return Ok(Item::Event(block));
         }
         match self.step(true) {
             Step::More => Ok(Item::More),
@@ -421,26 +432,24 @@ impl SseParser {
     /// means that the loop must go on from here, which may find the line's end at `seen`.
     #[inline]
     fn whole_event(&mut self) -> Option<Block> {
-        let fresh = &self.buf[self.start..self.end];
-        if self.seen != self.start || self.block.bytes != 0 || !fresh.starts_with(b"data: ") {
+        let is_first = self.at == At::Line && self.block.bytes == 0;
+        if !is_first || !self.buf[self.start..self.end].starts_with(b"data: ") {
             return None;
         }
-        let line_bytes = memchr2(b'\n', b'\r', fresh).unwrap_or(fresh.len());
-        self.counters.examined += line_bytes as u64;
-        self.seen += line_bytes;
-        if !fresh[line_bytes..].starts_with(b"\n\n") || line_bytes > self.event_bytes_max {
+        let fresh = &self.buf[self.seen..self.end];
+        let looked_at = line_end(fresh).unwrap_or(fresh.len());
+        let line_end = self.seen + looked_at;
+        let line_bytes = line_end - self.start;
+        if !fresh[looked_at..].starts_with(b"\n\n") || line_bytes > self.event_bytes_max {
+            self.counters.examined += looked_at as u64;
+            self.seen = line_end;
             return None;
         }
-        let block = Block {
-            bytes: line_bytes,
-            data: Data::InBuffer(self.start + 6, self.start + line_bytes),
-            open: true,
-            ..Block::default()
-        };
-        self.seen += 2;
-        self.counters.examined += 2;
-        self.start = self.seen;
+        let data = Data::InBuffer(self.start + 6, line_end);
+        let block = Block { bytes: line_bytes, data, open: true, ..Block::default() };
+        self.counters.examined += looked_at as u64 + 2;
         self.counters.lines += 2;
+        (self.start, self.seen) = (line_end + 2, line_end + 2);
         self.end_block(block);
         Some(block)
     }
@@ -451,7 +460,7 @@ impl SseParser {
         let found = match fresh.first() {
             // A blank line, nearly always.
             Some(b'\n' | b'\r') => Some(0),
-            Some(_) => memchr2(b'\n', b'\r', fresh),
+            Some(_) => line_end(fresh),
             None => None,
         };
         let looked_at = found.map_or(fresh.len(), |at| at + 1);
@@ -537,6 +546,7 @@ impl SseParser {
     }
 
     /// Does what a blank line does to the rest of the state; true if the block is an event.
+    #[inline]
     fn end_block(&mut self, block: Block) -> bool {
         self.oversized |= block.bytes > SSE_BUFFER_KEPT_BYTES / 4;
         if block.has_id {
@@ -552,17 +562,27 @@ impl SseParser {
     }
 
     /// The event of the block that has ended last, before anything else is done with the parser.
+    #[inline]
     pub(crate) fn event(&mut self, block: Block) -> Event<'_> {
-        let data = match block.data {
-            Data::InBuffer(from, to) => &self.buf[from..to],
-            Data::Joined => &self.joined,
-            Data::None => &[],
+        let whole_blocks = match block.data {
+            Data::InBuffer(from, to) => text_in_blocks(&self.buf[from..], to - from),
+            Data::Joined | Data::None => None,
         };
-        let data = match std::str::from_utf8(data) {
-            Ok(data) => data,
-            Err(_) => {
-                replace(&mut self.mended, data);
-                &self.mended
+        let data = match whole_blocks {
+            Some(data) => data,
+            None => {
+                let data = match block.data {
+                    Data::InBuffer(from, to) => &self.buf[from..to],
+                    Data::Joined => &self.joined,
+                    Data::None => &[],
+                };
+                match from_utf8(data) {
+                    Ok(data) => data,
+                    Err(_) => {
+                        replace(&mut self.mended, data);
+                        &self.mended
+                    }
+                }
             }
         };
         let event = if block.has_kind && !self.kind.is_empty() { &self.kind } else { "message" };

@@ -7,10 +7,13 @@
 //! ending through.
 //!
 //! Here is the guard's side. The thread's: [`run`] has attempts made and tells the end of the last, [`exchange`]
-//! makes one, [`head`] tells a stream from the answers that are none, [`tally`] counts.
+//! makes one, [`head`] tells a stream from the answers that are none, [`tally`] counts, [`received`] keeps what a broken
+//! stream goes on from. A [`call`] is the same with an answer that comes whole.
 
+pub(crate) mod call;
 mod exchange;
 mod head;
+mod received;
 mod run;
 mod tally;
 
@@ -22,6 +25,9 @@ use std::time::Instant;
 use ureq::http::header::{ACCEPT, HeaderValue};
 
 use self::exchange::Exchange;
+use self::received::Received;
+use self::run::Attempt;
+use self::tally::Tally;
 use crate::chunk::{Server, Wire};
 use crate::client::Inner;
 use crate::diagnostics::SavedRequest;
@@ -31,8 +37,9 @@ use crate::pool::Ticket;
 use crate::queue::TokenSender;
 use crate::report::{Ending, StreamReport};
 use crate::request::CompletionRequest;
+use crate::resume::NotResumable;
 use crate::secrets::Secrets;
-use crate::sync::channel::{Receiver, Sender, unbounded};
+use crate::sync::channel::{Receiver, unbounded};
 use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard};
 use crate::token::StreamToken;
 
@@ -149,9 +156,11 @@ struct Shared {
 }
 
 struct State {
-    /// Here until the response's head is there: a cancel in a connect, which the thread cannot leave, drops
-    /// it.
-    sender: Option<Sender<StreamToken>>,
+    /// Here until the response's head is there, and between attempts: a cancel in a connect, which the thread cannot leave,
+    /// drops it.
+    sender: Option<TokenSender>,
+    /// What the attempts have come to that gave the sender back.
+    so_far: Option<StreamReport>,
     /// How the stream ends is settled, by the thread or by a cancel.
     settled: bool,
     report: Option<StreamReport>,
@@ -174,7 +183,8 @@ impl Shared {
             // Under the one lock: a thread that is just back from its connect would take the sender away, and the report
             // would be there before the channel's end.
             state.sender = None;
-            let mut report = StreamReport::new(Ending::Cancelled);
+            let mut report = state.so_far.take().unwrap_or_else(|| StreamReport::new(Ending::Cancelled));
+            report.ending = Ending::Cancelled;
             report.elapsed = self.started.elapsed();
             state.report = Some(report);
             self.ended.notify_all();
@@ -197,15 +207,17 @@ impl Shared {
         !std::mem::replace(&mut self.lock().settled, true)
     }
 
-    fn take_sender(&self) -> Option<Sender<StreamToken>> {
+    fn take_sender(&self) -> Option<TokenSender> {
         self.lock().sender.take()
     }
 
     /// Takes the sender back for another attempt, unless a cancel has come meanwhile.
-    fn give_back(&self, sender: Option<TokenSender>) {
+    fn give_back(&self, sender: Option<TokenSender>, so_far: StreamReport) {
         let mut state = self.lock();
-        if let (false, Some(sender)) = (state.settled, sender) {
-            state.sender = Some(sender.into_sender());
+        if !state.settled {
+            state.so_far = Some(so_far);
+            // None: the failed attempt had not taken it.
+            state.sender = sender.or(state.sender.take());
         }
     }
 
@@ -224,36 +236,53 @@ pub(crate) fn start(
 ) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
     request.validate()?;
     let (request, headers) = client.address(request);
-    let asked = request.asks_for_ids().then(|| client.server());
-    let body = client.body(&request)?;
+    let server = client.server();
+    let body = client.body(&request, server)?;
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    launch(
-        client,
-        request.wire(client.wire),
-        headers,
-        body,
-        Asked { ids_of: asked, record: request.is_recorded() },
-    )
+    let asked = Asked {
+        server,
+        ids: request.asks_for_ids(server, true),
+        record: request.is_recorded(),
+        session: request.session_key().map(str::to_owned),
+    };
+    let wire = request.wire(client.wire);
+    let received = Received::new(Ok(request), wire, client.resume);
+    launch(client, wire, headers, body, asked, received)
 }
 
 pub(crate) fn resend(
     client: &Arc<Inner>,
     saved: &SavedRequest,
 ) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
-    if saved.is_redacted() {
-        let why = "the API key was taken out of the saved request, which is not what was sent";
-        return Err(Error::new(ErrorKind::Unsupported, why));
-    }
-    launch(client, saved.wire(), saved.headers(), saved.body().to_vec(), Asked::default())
+    check_saved(saved, true)?;
+    let received = Received::new(Err(NotResumable::Resent), saved.wire(), client.resume);
+    launch(client, saved.wire(), saved.headers(), saved.body().to_vec(), Asked::default(), received)
+}
+
+/// An error unless this can be sent again, as a stream or as a call.
+fn check_saved(saved: &SavedRequest, stream: bool) -> Result<(), Error> {
+    let why = if saved.is_redacted() {
+        "the API key was taken out of the saved request, which is not what was sent"
+    } else if stream && saved.is_call() {
+        "the saved request is a call, whose answer is not streamed: send it again with resend_call"
+    } else if !stream && !saved.is_call() {
+        "the saved request is that of a stream: send it again with resend"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::Unsupported, why))
 }
 
 /// What the answer is looked at for.
 #[derive(Default)]
 struct Asked {
-    /// Ids, of this server if it was known.
-    ids_of: Option<Option<Server>>,
+    /// What was known of the server when it was asked.
+    server: Option<Server>,
+    ids: bool,
     /// It is to be kept.
     record: bool,
+    /// What belongs to it goes to one server.
+    session: Option<String>,
 }
 
 fn launch<'a>(
@@ -262,34 +291,48 @@ fn launch<'a>(
     own_headers: impl Iterator<Item = (&'a str, &'a str)>,
     body: Vec<u8>,
     asked: Asked,
+    received: Received,
 ) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
-    let (path, at_root) = wire.path();
-    let url = client.url(path, at_root)?;
+    let urls = client.urls(wire.path())?;
     let mut headers = client.headers(own_headers)?;
     headers.entry(ACCEPT).or_insert(HeaderValue::from_static("text/event-stream"));
-
     let (shared, receiver) = Shared::new(client);
-    let secrets = Secrets::of(&headers);
-    let exchange = Arc::new(Exchange { shared: shared.clone(), url, wire, headers, body, asked });
-    let saver = exchange.clone();
-    let guard = shared.start(
-        secrets,
-        move |tally, sender| exchange.attempt(tally, sender),
-        move |error| saver.save(error),
-    )?;
+    let guard = Exchange { shared, urls, wire, headers, body, asked }.start(received, Exchange::attempt)?;
     Ok((receiver, guard))
+}
+
+impl Exchange {
+    /// Has it made on a thread, as often as the policy allows.
+    fn start(
+        self,
+        received: Received,
+        attempt: impl Fn(&Self, &mut Tally, &mut Option<TokenSender>) -> Attempt + Send + 'static,
+    ) -> Result<StreamGuard, Error> {
+        let (shared, secrets, exchange) = (self.shared.clone(), Secrets::of(&self.headers), Arc::new(self));
+        let saver = exchange.clone();
+        shared.start(
+            secrets,
+            received,
+            move |tally, sender| attempt(&exchange, tally, sender),
+            move |route, error| saver.save(route, error),
+        )
+    }
 }
 
 impl Shared {
     fn new(client: &Arc<Inner>) -> (Arc<Self>, Receiver<StreamToken>) {
         let (sender, receiver) = unbounded();
+        let (limits, lifted) = (&client.limits, Arc::<AtomicBool>::default());
+        let sender =
+            TokenSender::new(sender, limits.channel_tokens_max, limits.channel_bytes_max, lifted.clone());
+        let state = State { sender: Some(sender), so_far: None, settled: false, report: None };
         let shared = Self {
             client: client.clone(),
             slot: CancelSlot::new(),
             ticket: OnceLock::new(),
-            lifted: Arc::default(),
+            lifted,
             started: Instant::now(),
-            state: Mutex::new(State { sender: Some(sender), settled: false, report: None }),
+            state: Mutex::new(state),
             ended: Condvar::new(),
         };
         (Arc::new(shared), receiver)

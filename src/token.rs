@@ -167,7 +167,8 @@ pub enum Inexact {
     Dropped,
     /// Some text came without an id while other text had one.
     TextWithoutId,
-    /// The ids of characters that span several tokens are withheld (llama.cpp sends the last one only).
+    /// The ids of characters that span several tokens are withheld (llama.cpp sends the last one only), or that of the end
+    /// token (llama.cpp's chat streams).
     LostInCharacter {
         /// Ids received.
         received: u64,
@@ -193,7 +194,7 @@ impl fmt::Display for Inexact {
             Self::TextWithoutId => f.write_str("some text came without an id"),
             Self::LostInCharacter { received, counted } => write!(
                 f,
-                "{received} of {counted} ids: the server withholds those inside characters of several tokens"
+                "{received} of {counted} ids: the server withholds those inside characters of several tokens, and a chat's end token"
             ),
             Self::CountDiffers { received, counted } => {
                 write!(f, "{received} ids received, the server counted {counted}")

@@ -4,105 +4,17 @@
 
 mod common;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Child;
+use std::time::Duration;
 
 use common::data;
+use common::program::{HANGS, KEY, Ran, ended, has, interrupt, program, run, wait};
 use serde_json::{Value, json};
 use tokenwire::SavedRequest;
 use tokenwire::recording::Recording;
-use tokenwire::testing::{Framing, Script, Server, TlsIdentity};
-
-/// After so long a run hangs. Nothing here takes a hundredth of it.
-const HANGS: Duration = Duration::from_secs(60);
-
-const KEY: &str = "sk-canary-5db1";
-
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    fn lines(&self) -> Vec<Value> {
-        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in {line:?}"));
-        self.out.lines().map(parse).collect()
-    }
-
-    /// The tokens as (text, id).
-    fn tokens(&self) -> Vec<Value> {
-        let lines = self.lines();
-        lines.iter().filter(|line| line.get("text").is_some()).map(|l| json!([l["text"], l["id"]])).collect()
-    }
-
-    fn last(&self) -> Value {
-        self.lines().pop().unwrap_or_default()
-    }
-}
-
-fn program(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tokenwire"));
-    command.args(args).env_remove("RUST_LOG").env("KEY_VARIABLE", KEY);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn run(args: &[&str], input: &[u8]) -> Ran {
-    let mut child = program(args).stdin(Stdio::piped()).spawn().unwrap();
-    let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_vec());
-    let writer = thread::spawn(move || drop(stdin.write_all(&input)));
-    let ran = ended(child);
-    writer.join().unwrap();
-    ran
-}
-
-fn ended(mut child: Child) -> Ran {
-    let (mut out, mut err) = (child.stdout.take(), child.stderr.take().unwrap());
-    let out = thread::spawn(move || {
-        let mut text = String::new();
-        out.as_mut().map(|out| out.read_to_string(&mut text));
-        text
-    });
-    let err = thread::spawn(move || {
-        let mut text = String::new();
-        err.read_to_string(&mut text).map(|_| text).unwrap()
-    });
-    let code = wait(&mut child);
-    Ran { code, out: out.join().unwrap(), err: err.join().unwrap() }
-}
-
-fn wait(child: &mut Child) -> Option<i32> {
-    let deadline = Instant::now() + HANGS;
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status.code();
-        }
-        if Instant::now() > deadline {
-            let _ = child.kill();
-            panic!("the program hangs");
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-}
-
-fn interrupt(child: &Child) {
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-}
-
-/// Whether everything in `expected` is in `actual`.
-fn has(actual: &Value, expected: &Value) -> bool {
-    match expected {
-        Value::Object(fields) => fields.iter().all(|(key, value)| match actual.get(key) {
-            Some(actual) => has(actual, value),
-            None => false,
-        }),
-        other => actual == other,
-    }
-}
+use tokenwire::testing::{Cut, Framing, Model, Script, Server, TlsIdentity};
 
 // ---- sse ----
 
@@ -352,6 +264,36 @@ fn stream_sends_again_as_often_as_it_is_told() {
         assert_eq!(ran.last()["report"]["retries"], retries.parse::<u64>().unwrap(), "{}", ran.out);
         assert_eq!(server.requests().len() as u64, retries.parse::<u64>().unwrap() + 1);
     }
+}
+
+#[test]
+fn stream_goes_on_where_it_broke_off() {
+    let model = Model::new(4);
+    let server = Server::start(move |request| {
+        let script = model.answer(request);
+        let is_first = request.json()["prompt"].as_array().map(Vec::len) == Some(3);
+        if is_first { script.cut_at(900, Cut::Fin) } else { script }
+    })
+    .unwrap();
+    let url = server.url();
+    let run = |resume: &str, more: &[&str]| {
+        let args = ["stream", "--base-url", &url, "--prompt-ids", "11,12,13", "--max-tokens", "20"];
+        run(&[&args[..], &["--temperature", "0", "--resume", resume], more].concat(), b"")
+    };
+    let ran = run("2", &["--json"]);
+    assert_eq!((ran.code, ran.tokens().len()), (Some(0), 20), "{}", ran.err);
+    let report = &ran.last()["report"];
+    assert_eq!(report["usage"], json!({"prompt_tokens": 3, "completion_tokens": 20, "total_tokens": 23}));
+    assert_eq!((&report["ids_exact"], &report["not_resumed"]), (&json!(true), &Value::Null));
+    let resume = &report["resumes"][0];
+    let told = json!([resume["after"], resume["requests"], resume["ids_again"], resume["text_exact"]]);
+    assert_eq!(told, json!(["incomplete", 1, 0, true]));
+    assert!(resume["took_us"].is_u64() && resume["at_id"].as_u64() > Some(0), "{resume}");
+    let told = run("1", &[]).err;
+    assert!(told.contains("20 tokens") && told.contains("broke off 1 time"), "{told}");
+    let ran = run("1", &["--json", "--extra", r#"{"echo":true}"#]);
+    assert_eq!((ran.code, &ran.last()["report"]["not_resumed"]), (Some(1), &json!("the prompt is echoed")));
+    assert_eq!(run("0", &["--json"]).last()["report"]["resumes"], json!([]));
 }
 
 #[test]
@@ -910,7 +852,7 @@ fn what_cannot_be_used_is_told_with_code_2_before_anything_is_sent() {
         (&["stream", "--base-url", "nonsense", "--prompt", "Hi"], "URL"),
         (&["stream", "--base-url", &url, "--prompt", "Hi", "--tokenizer", "/no/such.json"], "tokenizer"),
         (&[stream, &["--retries", "x"]].concat(), "--retries"),
-        (&[stream, &["--resume", "1"]].concat(), "not yet"),
+        (&[stream, &["--resume", "x"]].concat(), "--resume"),
         (&[stream, &["--chunk-timeout", "0"]].concat(), "over 0"),
         (&[stream, &["--extra", "[1]"]].concat(), "--extra"),
         (&[stream, &["--header", "sk-canary"]].concat(), "colon"),
@@ -923,6 +865,13 @@ fn what_cannot_be_used_is_told_with_code_2_before_anything_is_sent() {
         (&["resend", "/no/such.json"], "saved request"),
         (&["resend", "/dev/null"], "saved request"),
         (&["replay", "x", "--speed", "0"], "speed"),
+        (&["bench", "-c", "0"], "0"),
+        (&["bench", "-c", "5000"], "4096"),
+        (&["bench", "-n", "0"], "0"),
+        (&["bench", "--prompt", "Hi", "--prompt-ids", "1"], "--prompt"),
+        (&["bench", "--base-url", "ftp://h.test"], "URL"),
+        (&["bench", "--base-url", &url, "--temperature", "nan"], "temperature"),
+        (&["bench", "--base-url", &url, "--plot", "/no/such/folder/plot.svg"], "--plot"),
     ];
     for (args, word) in cases {
         let ran = ended(program(args).env("EMPTY_VARIABLE", " ").spawn().unwrap());
@@ -945,8 +894,95 @@ fn what_the_server_cannot_do_is_reported() {
 }
 
 #[test]
+fn stream_whole_prints_the_answer_with_all_its_ids_and_a_failed_one_is_sent_again() {
+    let body =
+        Recording::load(data("llama.cpp/completion-utf8-nonstream.raw")).unwrap().response_body().bytes;
+    let folder = std::env::temp_dir().join(format!("tokenwire-whole-{}", std::process::id()));
+    let dir = folder.to_string_lossy().into_owned();
+    let whole = Script::status(200).json(String::from_utf8(body).unwrap());
+    let server = Server::scripted([Script::status(400), whole.clone(), whole]).unwrap();
+    let more = ["--whole", "--wire", "llamacpp", "--save-failed", &dir];
+    let failed = stream(&server, &more);
+    let path = failed.last()["report"]["error"]["saved"].as_str().unwrap_or_default().to_owned();
+    assert_eq!((failed.code, failed.tokens().len()), (Some(1), 0), "{} {}", failed.out, failed.err);
+    for ran in [stream(&server, &more), run(&["resend", &path, "--json"], b"")] {
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        let tokens = ran.tokens();
+        assert_eq!((tokens.len(), &tokens[0]), (20, &json!(["你好，世界！🤖 ok", 18645])));
+        let report =
+            json!({"report": {"finish": "stop", "ids_exact": true, "error": null, "ending": "complete"}});
+        assert!(has(&ran.last(), &report), "{}", ran.out);
+    }
+    for request in server.requests() {
+        assert_eq!(serde_json::from_slice::<Value>(&request.body).unwrap()["stream"], false);
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn models_tokenize_and_detokenize_ask_the_server() {
+    let server = Server::start(|request| {
+        let name = match request.path.as_str() {
+            "/v1/models" => "get-models",
+            "/tokenize" => "tokenize",
+            "/detokenize" => "detokenize",
+            _ => return Script::status(404),
+        };
+        Script::raw(std::fs::read(data(&format!("llama.cpp/{name}.raw"))).unwrap())
+    })
+    .unwrap();
+    let url = server.url();
+    let ask = |args: &[&str], input: &str| run(&[args, &["--base-url", &url]].concat(), input.as_bytes());
+    let ids = "18645,250,48392,138,12831,7906,240,178,239,230,8083,219,10813,114,240,10907";
+    for (args, input, out) in [
+        (&["models"][..], "", "SmolLM2-135M-Instruct.Q4_1  llamacpp  2048 tokens\n".to_owned()),
+        (&["tokenize", "Hi"], "", format!("{ids}\n")),
+        (&["tokenize", "--add-special"], "Hi", format!("{ids}\n")),
+        (&["tokenize", "Hi", "--json"], "", format!("{{\"ids\":[{ids}]}}\n")),
+        (&["detokenize", "504,1296"], "", "The three primary colors are\n".to_owned()),
+        (
+            &["detokenize", "504,1296", "--json"],
+            "",
+            "{\"text\":\"The three primary colors are\"}\n".to_owned(),
+        ),
+    ] {
+        let ran = ask(args, input);
+        assert_eq!((ran.code, &ran.out), (Some(0), &out), "{args:?}: {}", ran.err);
+    }
+    let line = ask(&["models", "--json"], "").last();
+    assert_eq!(
+        line,
+        json!({"id": "SmolLM2-135M-Instruct.Q4_1", "owned_by": "llamacpp", "context_tokens_max": 2048})
+    );
+    let sent = server.requests();
+    let bodies = sent.iter().filter(|request| request.path == "/tokenize");
+    let bodies: Vec<Value> = bodies.map(|request| serde_json::from_slice(&request.body).unwrap()).collect();
+    assert_eq!(bodies.iter().map(|body| &body["content"]).collect::<Vec<_>>(), ["Hi"; 3]);
+    assert_eq!(bodies.iter().map(|body| &body["add_special"]).collect::<Vec<_>>(), [false, true, false]);
+    let nobody = Server::scripted([Script::status(401).json(r#"{"error":"Unauthorized"}"#)]).unwrap();
+    for args in [&["models"][..], &["tokenize", "Hi"], &["detokenize", "1"]] {
+        let ran = run(&[args, &["--base-url", &nobody.url()]].concat(), b"");
+        assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""), "{args:?}");
+        assert!(ran.err.contains("Unauthorized"), "{}", ran.err);
+    }
+}
+
+#[test]
 fn each_command_has_help_with_an_example() {
-    for command in ["sse", "tokens", "parse", "stream", "chat", "replay", "resend"] {
+    let commands = [
+        "sse",
+        "tokens",
+        "parse",
+        "stream",
+        "chat",
+        "replay",
+        "resend",
+        "models",
+        "tokenize",
+        "detokenize",
+        "bench",
+    ];
+    for command in commands {
         let ran = run(&[command, "--help"], b"");
         assert_eq!(ran.code, Some(0));
         assert!(

@@ -135,6 +135,8 @@ object! {
         index: Scalar<'a> = "index",
         text: Scalar<'a> = "text",
         delta: Delta<'a> = "delta",
+        // A whole answer has this in place of the delta.
+        message: Delta<'a> = "message",
         token_ids: Ids = "token_ids",
         logprobs: Logprobs<'a> = "logprobs",
         finish_reason: Scalar<'a> = "finish_reason",
@@ -195,8 +197,9 @@ object! {
 }
 
 object! {
-    /// In TGI's last event, if the request asked for details.
+    /// In TGI's last event, if the request asked for details; the list is in whole answers only.
     TgiDetails {
+        tokens: List<TgiToken<'a>, TOKEN_IDS_MAX> = "tokens",
         finish_reason: Scalar<'a> = "finish_reason",
         generated_tokens: Scalar<'a> = "generated_tokens",
         input_length: Scalar<'a> = "input_length",
@@ -217,6 +220,22 @@ object! {
         tokens_predicted: Scalar<'a> = "tokens_predicted",
         progress: Scalar<'a> = "prompt_progress",
     }
+}
+
+object! {
+    /// A whole answer, looked at for the ids of its prompt: vLLM has them in the choice, in chat at the top.
+    Prompted {
+        ids: Ids = "prompt_token_ids",
+        choices: List<PromptedChoice<'a>, { CHOICES_MAX as usize }> = "choices",
+        details: PromptedDetails<'a> = "details",
+    }
+}
+
+object! { PromptedChoice { ids: Ids = "prompt_token_ids", } }
+
+object! {
+    /// TGI, if the request asked for `decoder_input_details`.
+    PromptedDetails { prefill: List<LogprobId, TOKEN_IDS_MAX> = "prefill", }
 }
 
 object! { Timings { cache_n: Scalar<'a> = "cache_n", } }
@@ -449,6 +468,10 @@ impl<T, const MAX: usize> List<T, MAX> {
         self.first.iter().chain(&self.rest)
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.first.iter_mut().chain(&mut self.rest)
+    }
+
     pub(super) fn map<U>(self, each: impl FnMut(T) -> U + Copy) -> List<U, MAX> {
         let rest = self.rest.into_iter().map(each).collect();
         List { shape: self.shape, first: self.first.map(each), rest }
@@ -520,7 +543,7 @@ impl<'de> Deserialize<'de> for Id {
     }
 }
 
-/// The id in an entry of `logprobs.content`.
+/// The id in an entry of `logprobs.content`, or of TGI's `prefill`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LogprobId(pub(super) Id);
 

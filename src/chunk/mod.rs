@@ -11,6 +11,7 @@
 //! A wire's file says where in a chunk its text, ids and finish reason stand, and nothing else. To add one:
 //! a variant of [`Wire`], a file with `read`, a line in `read_chunk` and one in `told_by`.
 
+mod answer;
 mod calls;
 mod chat;
 mod json;
@@ -36,6 +37,7 @@ use crate::{
     Usage,
 };
 
+pub use self::answer::{Answer, MalformedCall};
 pub(crate) use self::server_error::server_error_from_body;
 pub use self::wire::{Server, Wire};
 
@@ -122,6 +124,8 @@ pub struct ChunkDecoder {
     server: Option<Server>,
     request_id: Option<Box<str>>,
     choices_max: u32,
+    /// It is the whole answer in one body that is decoded, as if it were one event (answer.rs).
+    whole: bool,
     /// Ids were asked for.
     ids_asked: bool,
     /// Of this server, if it was known then.
@@ -169,6 +173,7 @@ impl ChunkDecoder {
             server: None,
             request_id: None,
             choices_max: 1,
+            whole: false,
             ids_asked: false,
             asked_server: None,
             arguments_bytes_max: Limits::default().arguments_bytes_max,
@@ -312,7 +317,7 @@ impl ChunkDecoder {
             && match (self.asked_server, self.server) {
                 (Some(server), _) => server.gives_ids(wire),
                 // A chat of llama.cpp is asked by log-probabilities, which are asked for only if it is known to be one.
-                (None, Some(Server::LlamaCpp)) => wire != Wire::Chat,
+                (None, Some(Server::LlamaCpp)) => wire != Wire::Chat || self.whole,
                 (None, Some(server)) => server.gives_ids(wire),
                 (None, None) => false,
             }
@@ -367,6 +372,11 @@ impl ChunkDecoder {
         self.first_skipped.as_deref()
     }
 
+    /// Something of an answer came: a token, or a piece of a call, which is handed out only when the call is whole.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.choices.iter().any(|choice| choice.tokens > 0 || choice.said_without_id)
+    }
+
     /// The terminator was seen.
     pub(crate) fn is_ended(&self) -> bool {
         self.state == State::Ended
@@ -389,10 +399,13 @@ impl ChunkDecoder {
             }
             return Ok(Flow::Ended);
         }
-        let Ok(chunk) = serde_json::from_str::<Chunk<'_>>(data) else {
+        let Ok(mut chunk) = serde_json::from_str::<Chunk<'_>>(data) else {
             self.skip(data);
             return Ok(Flow::More);
         };
+        if self.whole {
+            chunk = answer::as_chunk(chunk);
+        }
         let is_error = chunk.is_error();
         if nests_too_deep(data) && !is_error {
             return Err(Error::limit(Limit::Nesting, NESTING_MAX as u64));
@@ -464,6 +477,14 @@ impl ChunkDecoder {
                     let usage = sglang::usage(&chunk);
                     let tally = self.choice(&chunk.index)?.1;
                     let piece = sglang::read(&mut chunk, &mut tally.so_far)?;
+                    self.hand_out(piece, sink)?.count(usage);
+                }
+                Ok(Flow::More)
+            }
+            Wire::Tgi if self.whole => {
+                let usage = tgi::usage(&chunk);
+                if chunk.generated_text.is_given() {
+                    let piece = tgi::read_whole(&mut chunk)?;
                     self.hand_out(piece, sink)?.count(usage);
                 }
                 Ok(Flow::More)

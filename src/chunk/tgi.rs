@@ -1,4 +1,4 @@
-//! TGI's `/generate_stream`.
+//! TGI's `/generate_stream`, and its `/generate`.
 
 use super::json::{Chunk, Id, List, Scalar, Shape};
 use super::{Piece, good_ids, token_text};
@@ -21,7 +21,19 @@ pub(super) fn read<'a>(chunk: &mut Chunk<'a>) -> Result<(Piece<'a>, bool), Error
     Ok((Piece { text, ids, finish, ..Piece::default() }, ended))
 }
 
-/// The counts in the last event.
+/// A whole answer: all of the text, and the tokens in the details.
+pub(super) fn read_whole<'a>(chunk: &mut Chunk<'a>) -> Result<Piece<'a>, Error> {
+    let details = &mut chunk.details;
+    let tokens = std::mem::take(&mut details.tokens);
+    Ok(Piece {
+        text: token_text(std::mem::take(&mut chunk.generated_text))?,
+        ids: good_ids(tokens.map(|token| token.id))?,
+        finish: std::mem::take(&mut details.finish_reason),
+        ..Piece::default()
+    })
+}
+
+/// The counts in the last event, or in a whole answer, which has none of its prompt.
 pub(super) fn usage(chunk: &Chunk<'_>) -> Option<Usage> {
     Some(Usage {
         completion_tokens: chunk.details.generated_tokens.count()?,

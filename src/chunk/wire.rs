@@ -69,6 +69,11 @@ impl Wire {
             Self::Tgi => ("/generate_stream", true),
         }
     }
+
+    /// The same for calls, whose answers come whole.
+    pub(crate) fn call_path(self) -> (&'static str, bool) {
+        if self == Self::Tgi { ("/generate", true) } else { self.path() }
+    }
 }
 
 impl fmt::Display for Wire {

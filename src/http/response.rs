@@ -163,15 +163,21 @@ impl HttpResponse {
     }
 
     pub(crate) fn text_within(mut self, wait: Wait) -> Result<String, Error> {
+        let whole = self.whole_within(Some(wait))?;
+        Ok(String::from_utf8(whole).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+    }
+
+    /// The whole body, up to the limit.
+    pub(crate) fn whole_within(&mut self, wait: Option<Wait>) -> Result<Vec<u8>, Error> {
         let max = self.limits.body_bytes_max;
         let mut whole = Vec::new();
-        while let Some(piece) = self.chunk_within(Some(wait))? {
+        while let Some(piece) = self.chunk_within(wait)? {
             if piece.len() > max - whole.len() {
                 return Err(Error::limit(Limit::BodyBytes, max as u64));
             }
             whole.extend_from_slice(piece);
         }
-        Ok(String::from_utf8(whole).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+        Ok(whole)
     }
 
     /// Blocks for the next bytes of the body, as long as `wait` allows. Zero is the end of the body.

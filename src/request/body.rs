@@ -14,6 +14,8 @@ pub(super) struct Body<'a> {
     pub(super) model: Option<&'a str>,
     pub(super) wire: Wire,
     pub(super) server: Option<Server>,
+    /// Whether the answer is to come in events, or whole.
+    pub(super) stream: bool,
 }
 
 impl Serialize for Body<'_> {
@@ -34,6 +36,12 @@ impl Body<'_> {
     /// Whether it is, or may be, this server.
     fn may_be(&self, server: Server) -> bool {
         self.server.is_none_or(|known| known == server)
+    }
+
+    /// Whole answers have their usage without being asked, and vLLM refuses the options for them.
+    fn stream<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        out.put("stream", &self.stream)?;
+        if self.stream { out.merge("stream_options", IncludeUsage) } else { Ok(()) }
     }
 
     fn structured<M: SerializeMap>(&self, server: Server, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
@@ -69,8 +77,7 @@ impl Body<'_> {
         {
             out.put("skip_special_tokens", &request.sampling.skip_special_tokens)?;
         }
-        out.put("stream", &true)?;
-        out.merge("stream_options", IncludeUsage)?;
+        self.stream(out)?;
         out.some("priority", request.priority)?;
         out.some("cache_salt", request.cache_salt.as_ref())?;
         out.some("cache_prompt", request.cache_prompt)?;
@@ -80,8 +87,13 @@ impl Body<'_> {
         }
         if self.may_be(Server::LlamaCpp) {
             match self.wire {
+                // In whole answers all ids stand there, in chat too.
+                _ if !self.stream => {
+                    out.put("verbose", &true)?;
+                    out.put("return_tokens", &true)?;
+                }
                 // In chat, its log-probabilities alone have ids, and they are 2 KB an event without the second field.
-                Wire::Chat if self.server.is_some() => {
+                Wire::Chat if self.server.is_some() && !request.has_tools() => {
                     out.put("logprobs", &true)?;
                     out.put("top_logprobs", &1)?;
                 }
@@ -112,7 +124,7 @@ impl Body<'_> {
         if !sampling.logit_bias.is_empty() {
             out.put("logit_bias", &sampling.logit_bias)?;
         }
-        out.put("stream", &true)?;
+        out.put("stream", &self.stream)?;
         out.put("return_tokens", &true)?;
         out.some("cache_prompt", request.cache_prompt)?;
         self.structured(Server::LlamaCpp, out)
@@ -124,8 +136,7 @@ impl Body<'_> {
         if let Prompt::Ids(ids) = &request.prompt {
             out.put("token_ids", ids)?;
         }
-        out.put("stream", &true)?;
-        out.merge("stream_options", IncludeUsage)?;
+        self.stream(out)?;
         out.some("priority", request.priority)?;
         out.some("cache_salt", request.cache_salt.as_ref())?;
         out.some("request_id", request.request_id.as_ref())?;
@@ -141,7 +152,7 @@ impl Body<'_> {
             // Refused before.
             Prompt::Messages(_) => {}
         }
-        out.put("stream", &true)?;
+        out.put("stream", &self.stream)?;
         out.some("rid", request.request_id.as_ref())?;
         out.some("priority", request.priority)?;
         out.some("cache_salt", request.cache_salt.as_ref())?;
@@ -514,6 +525,8 @@ mod tests {
             assert_eq!(body["tools"], json!(tools));
             let asks_as_chat = body.get("verbose").is_none();
             assert!(asks_as_chat, "{body}");
+            // llama.cpp refuses them beside tools, in a stream.
+            assert!(body.get("logprobs").is_none(), "{body}");
         }
         for (server, kind, field) in [
             (Server::SgLang, json!({"regex": "a+"}), json!({"regex": "a+"})),
@@ -530,6 +543,41 @@ mod tests {
             let (key, value) = field.as_object().unwrap().iter().next().unwrap();
             assert_eq!(body[key], *value, "{server:?}");
         }
+    }
+
+    /// By wire and server, what is another than in a stream.
+    #[test]
+    fn a_call_asks_for_no_stream_and_for_ids_where_whole_answers_have_them() {
+        let text = CompletionRequest::text("Hi");
+        let ids = CompletionRequest::ids([1]);
+        let llama = json!({"verbose": true, "return_tokens": true});
+        for (wire, server, request, gone, new) in [
+            (Wire::Auto, None, &ids, &[][..], json!({"return_tokens": true})),
+            (Wire::OpenAi, Some(Server::Vllm), &ids, &[], json!({})),
+            (Wire::OpenAi, Some(Server::LlamaCpp), &ids, &[], json!({"return_tokens": true})),
+            (Wire::Chat, None, &text, &[], llama.clone()),
+            (Wire::Chat, Some(Server::LlamaCpp), &text, &["logprobs", "top_logprobs"], llama),
+            (Wire::Chat, Some(Server::Ollama), &text, &[], json!({})),
+            (Wire::LlamaCpp, None, &ids, &[], json!({})),
+            (Wire::VllmGenerate, None, &ids, &[], json!({})),
+            (Wire::SgLang, None, &ids, &[], json!({})),
+            (Wire::Tgi, None, &text, &[], json!({})),
+        ] {
+            let mut expected = body(request, wire, server);
+            let fields = expected.as_object_mut().unwrap();
+            for key in gone.iter().chain(&["stream_options"]) {
+                fields.remove(*key);
+            }
+            if wire != Wire::Tgi {
+                fields.insert("stream".to_owned(), json!(false));
+            }
+            fields.extend(new.as_object().unwrap().clone());
+            let json = request.to_call_json(Some("m"), wire, server).unwrap();
+            let found: Value = serde_json::from_slice(&json).unwrap();
+            assert_eq!(found, expected, "{wire} {server:?}");
+        }
+        let error = ids.extra("stream", false).to_call_json(None, Wire::Auto, None).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Unsupported);
     }
 
     #[test]

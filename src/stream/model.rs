@@ -8,7 +8,7 @@ use std::time::Duration;
 use ureq::unversioned::transport::ShutdownHandle;
 
 use super::exchange::stopped_error;
-use super::run::{Attempt, Broken, token_sender};
+use super::run::{Attempt, Broken};
 use super::tally::Tally;
 use super::*;
 use crate::chunk::Completion;
@@ -34,21 +34,22 @@ enum Way {
     Fatal,
     /// A read that only a cancel ends.
     Silent,
-    /// So many tokens, and whole.
-    Whole(usize),
-    /// So many tokens, then cut off.
+    /// All tokens that are missing.
+    Whole,
+    /// So many of them, then cut off: taken up again.
     Cut(usize),
     Panics,
 }
 
 const TOKENS: usize = 3;
-const WAYS: [Way; 8] = [
+const WAYS: [Way; 9] = [
     Way::Stuck,
     Way::Refused,
     Way::Lost,
     Way::Fatal,
     Way::Silent,
-    Way::Whole(TOKENS),
+    Way::Whole,
+    Way::Cut(1),
     Way::Cut(TOKENS),
     Way::Panics,
 ];
@@ -84,11 +85,12 @@ impl Played {
         let attempt = move |tally: &mut Tally, sender: &mut Option<TokenSender>| {
             let cancelled = script.was_cancelled();
             let way = script.ways.get(script.attempts.fetch_add(1, SeqCst)).copied();
-            let result = script.attempt(way.unwrap_or(Way::Whole(TOKENS)), tally, sender);
+            let result = script.attempt(way.unwrap_or(Way::Whole), tally, sender);
             script.late.store(cancelled || script.was_cancelled(), SeqCst);
             result
         };
-        let guard = shared.start(Secrets::default(), attempt, |error| error).unwrap();
+        let received = Received::new(Ok(CompletionRequest::ids([1])), Wire::Auto, client.0.resume);
+        let guard = shared.start(Secrets::default(), received, attempt, |_, error| error).unwrap();
         (played, receiver, guard)
     }
 
@@ -123,8 +125,7 @@ impl Played {
         if way == Way::Refused {
             return Err(Error::new(ErrorKind::Refused, "refused").into());
         }
-        let taken = shared.take_sender().ok_or_else(cancelled)?;
-        let sender = sender.insert(token_sender(shared, taken));
+        let sender = sender.insert(shared.take_sender().ok_or_else(cancelled)?);
         let (count, whole) = match way {
             Way::Stuck | Way::Silent => {
                 if self.socket.read() || !slot.is_cancelled() {
@@ -135,11 +136,15 @@ impl Played {
             Way::Lost | Way::Refused => (0, false),
             Way::Fatal => return Err(Error::protocol("fatal").into()),
             Way::Panics => std::panic::resume_unwind(Box::new("a bug")),
-            Way::Whole(count) => (count, true),
+            Way::Whole => (TOKENS, true),
             Way::Cut(count) => (count, false),
         };
-        for number in 0..count {
-            let token = StreamToken::Token { text: number.to_string(), id: None };
+        let from = tally.received.ids();
+        for number in from..TOKENS.min(from + count) {
+            let mut event = vec![StreamToken::Token { text: number.to_string(), id: Some(number as u32) }];
+            tally.attempt_has = true;
+            tally.received.event(&mut event)?;
+            let token = event.remove(0);
             sender.send(token, 1, slot.woken(), None).map_err(|stopped| stopped_error(stopped, None))?;
             tally.tokens(Instant::now(), 1);
         }
@@ -209,7 +214,7 @@ fn client() -> ApiClient {
 fn client_with(timeouts: Timeouts) -> ApiClient {
     let mut limits = ClientLimits::default();
     (limits.streams_max, limits.channel_tokens_max) = (1, 1 + any(2));
-    ApiClient::builder("http://model.test").limits(limits).timeouts(timeouts).build().unwrap()
+    ApiClient::builder("http://model.test").limits(limits).timeouts(timeouts).resumes(2).build().unwrap()
 }
 
 fn any_ways() -> Vec<Way> {

@@ -2,8 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::received::Received;
 use super::tally::Tally;
 use super::{OnDrop, Shared, StreamGuard};
 use crate::chunk::Completion;
@@ -12,9 +13,10 @@ use crate::http::HttpResponse;
 use crate::pool::Seat;
 use crate::queue::TokenSender;
 use crate::report::{Ending, StreamReport};
+use crate::resume::{NotResumable, RESUMES_MAX};
 use crate::retry;
 use crate::secrets::Secrets;
-use crate::sync::channel::{RecvTimeoutError, Sender};
+use crate::sync::channel::RecvTimeoutError;
 use crate::token::StreamToken;
 
 /// What an exchange came to. The response is there if its body was not read to the end.
@@ -38,11 +40,13 @@ impl Shared {
     pub(super) fn start(
         self: Arc<Self>,
         secrets: Secrets,
+        received: Received,
         attempt: impl FnMut(&mut Tally, &mut Option<TokenSender>) -> Attempt + Send + 'static,
-        failed: impl FnOnce(Error) -> Error + Send + 'static,
+        failed: impl FnOnce(usize, Error) -> Error + Send + 'static,
     ) -> Result<StreamGuard, Error> {
         let shared = self.clone();
-        let ticket = self.client.pool.run(move |seat| shared.run(seat, secrets, attempt, failed))?;
+        let ticket =
+            self.client.pool.run(move |seat| shared.run(seat, secrets, received, attempt, failed))?;
         let _ = self.ticket.set(ticket);
         Ok(StreamGuard { shared: self, on_drop: OnDrop::default() })
     }
@@ -52,10 +56,11 @@ impl Shared {
         &self,
         seat: &Seat<'_>,
         secrets: Secrets,
+        received: Received,
         attempt: impl FnMut(&mut Tally, &mut Option<TokenSender>) -> Attempt,
-        failed: impl FnOnce(Error) -> Error,
+        failed: impl FnOnce(usize, Error) -> Error,
     ) {
-        let mut tally = Tally::new(self.started, secrets);
+        let mut tally = Tally::new(self.started, secrets, received);
         let mut sender = None;
         let result = match self.client.timeouts.before_first_token() {
             Some((timer, limit)) if seat.is_late() => Err(Error::timeout(timer, limit).into()),
@@ -67,21 +72,21 @@ impl Shared {
         let settled = self.settle();
         seat.ending();
         // The stream failed before its head came, or it was cancelled and the sender is gone already.
-        let sender = sender.or_else(|| self.take_sender().map(|sender| token_sender(self, sender)));
+        let sender = sender.or_else(|| self.take_sender());
         if let Some(sender) = &sender {
             tally.report.waited_for_consumer = sender.waited();
         }
         let (ending, last, rest) = match result {
             _ if !settled => (Ending::Cancelled, None, None),
-            Ok((Completion { usage, .. }, rest)) => {
-                let finish = tally.report.finish.clone();
+            Ok((_, rest)) => {
+                let (usage, finish) = (tally.report.usage, tally.report.finish.clone());
                 (Ending::Complete, Some(StreamToken::Done { usage, finish }), rest)
             }
             Err(Broken::Left(ending)) => (ending, None, None),
             Err(Broken::Error(error)) => {
                 let error = tally.place(error);
                 // Saving logs, and a log sink is the program's own: if it panics, the end is told all the same.
-                let saved = catch_unwind(AssertUnwindSafe(|| failed(error.clone())));
+                let saved = catch_unwind(AssertUnwindSafe(|| failed(tally.report.route, error.clone())));
                 let error = saved.unwrap_or(error);
                 tally.report.error = Some(error.clone());
                 (Ending::Failed, Some(StreamToken::Error(error)), None)
@@ -101,47 +106,109 @@ impl Shared {
         }
     }
 
-    /// Makes an attempt, and another if it fails before its first token and the policy has it so.
+    /// Makes an attempt, and another if it fails and the policies have it so: the same again before the first token, after it
+    /// one that goes on.
     fn attempts(
         &self,
         tally: &mut Tally,
         sender: &mut Option<TokenSender>,
         mut attempt: impl FnMut(&mut Tally, &mut Option<TokenSender>) -> Attempt,
     ) -> Attempt {
-        let Self { client, slot, started, .. } = self;
         loop {
-            let result = attempt(tally, sender);
-            if tally.report.first_token.is_some() {
-                client.retry_budget.refund();
-            }
-            let error = match result {
-                Err(Broken::Error(error)) if tally.report.first_token.is_none() => error,
+            let error = match attempt(tally, sender) {
+                Err(Broken::Error(error)) => error,
                 result => return result,
             };
-            let advice = std::mem::take(&mut tally.advice);
-            let wait = client.retry.wait(&error, advice, tally.report.retries, retry::random());
-            // A wait beyond the deadline would only make the answer later, and worse.
-            let in_time = |wait: &Duration| {
-                client.timeouts.deadline.is_none_or(|limit| started.elapsed().saturating_add(*wait) < limit)
+            tally.failed_here();
+            self.client.routes.failed(tally.report.route, &error, Instant::now());
+            let began = tally.report.first_token.is_some();
+            let next = if began { self.resume(tally, &error) } else { self.retry(tally, &error) };
+            let wait = match next {
+                Next::After(wait) => wait,
+                Next::Never => return Err(error.into()),
+                Next::Whole(completion) => return Ok((completion, None)),
             };
-            let Some(wait) = wait.filter(in_time).filter(|_| client.retry_budget.take()) else {
-                return Err(error.into());
-            };
+            let what = if began { "taking up again" } else { "sending again" };
             // Not what the server said: that may be the prompt, or the key.
             let status = error.status().map(|status| format!(", {status}")).unwrap_or_default();
-            log::debug!("sending again in {wait:.3?}, after: {}{status}", error.kind().as_str());
-            self.give_back(sender.take());
-            if slot.woken().recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
+            let at = tally.received.ids();
+            log::debug!("{what} in {wait:.3?} at id {at}, after: {}{status}", error.kind().as_str());
+            self.give_back(sender.take(), tally.so_far());
+            if self.slot.woken().recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
                 return Err(Broken::Left(Ending::Cancelled));
             }
-            tally.next_attempt();
+            if began { tally.next_resume(&error) } else { tally.next_attempt() }
         }
+    }
+
+    fn retry(&self, tally: &mut Tally, error: &Error) -> Next {
+        let client = &self.client;
+        let advice = std::mem::take(&mut tally.advice);
+        let wait = client.retry.wait(error, advice, tally.report.retries, retry::random());
+        let wait = wait.map(|wait| self.unless_other(tally, wait));
+        match wait.filter(|wait| self.is_in_time(*wait)).filter(|_| client.retry_budget.take()) {
+            Some(wait) => Next::After(wait),
+            None => Next::Never,
+        }
+    }
+
+    fn resume(&self, tally: &mut Tally, error: &Error) -> Next {
+        let client = &self.client;
+        let advice = std::mem::take(&mut tally.advice);
+        // What an attempt that goes on fails with before its first token, it fails with as any other.
+        let wanted = if tally.attempt_has { error.breaks_off() } else { client.retry.wants(error, advice) };
+        // An error behind the finish reason ends the stream as ever: there is nothing left to ask for.
+        let has_ended = tally.report.finish.as_ref().is_some_and(|finish| finish.as_str() != "error");
+        if !wanted || has_ended {
+            return Next::Never;
+        }
+        tally.broke();
+        let server = tally.report.server;
+        let refused = match tally.received.check(tally.report.ids_exact, server) {
+            Err(why) => why,
+            Ok(()) if tally.is_litellm => Some(NotResumable::LiteLlm),
+            Ok(()) => match tally.received.complete(server) {
+                Some(finish) => return Next::Whole(tally.complete(finish)),
+                None if tally.resumes >= tally.received.policy().resumes_max.min(RESUMES_MAX) => {
+                    Some(NotResumable::UsedUp)
+                }
+                None => {
+                    let advice = if tally.attempt_has { retry::Advice::default() } else { advice };
+                    let wait = client.retry.pause(advice, tally.resumes_in_vain, retry::random());
+                    let wait = self.unless_other(tally, wait);
+                    match self.is_in_time(wait) {
+                        true if client.retry_budget.take() => return Next::After(wait),
+                        true => Some(NotResumable::Budget),
+                        false => Some(NotResumable::Deadline),
+                    }
+                }
+            },
+        };
+        if let Some(why) = refused {
+            log::debug!("not taken up again at id {}: {why}", tally.received.ids());
+        }
+        tally.report.not_resumed = refused;
+        Next::Never
+    }
+
+    /// Another server, at which the stream has not failed, need not be waited for.
+    fn unless_other(&self, tally: &Tally, wait: Duration) -> Duration {
+        if self.client.routes.has_other(&tally.failed_at) { Duration::ZERO } else { wait }
+    }
+
+    /// A wait beyond the deadline would only make the answer later, and worse.
+    fn is_in_time(&self, wait: Duration) -> bool {
+        let limit = self.client.timeouts.deadline;
+        limit.is_none_or(|limit| self.started.elapsed().saturating_add(wait) < limit)
     }
 }
 
-pub(super) fn token_sender(shared: &Shared, sender: Sender<StreamToken>) -> TokenSender {
-    let limits = &shared.client.limits;
-    TokenSender::new(sender, limits.channel_tokens_max, limits.channel_bytes_max, shared.lifted.clone())
+/// What follows a failed attempt.
+enum Next {
+    After(Duration),
+    Never,
+    /// Nothing: what was received is all there is.
+    Whole(Completion),
 }
 
 fn log_end(report: &StreamReport) {

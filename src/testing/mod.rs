@@ -38,6 +38,8 @@
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
+//! What a resumed stream must come to, a [`Model`] knows: it answers any ids, always the same way.
+//!
 //! A recorded exchange is served with its own timing by [`replay()`], or by [`Script::replay`] at
 //! another pace. Over TLS it is the same with [`Server::start_tls`]; what only makes sense for a whole
 //! server (address, what happens on accept) is in [`ServerBuilder`].
@@ -54,6 +56,7 @@
 
 mod connection;
 mod gate;
+mod model;
 mod plan;
 mod replay;
 mod script;
@@ -64,6 +67,7 @@ pub use crate::http::memory::{InMemory, Sent};
 pub use crate::recording::Request;
 pub use connection::{REQUEST_BODY_BYTES_MAX, REQUEST_HEAD_BYTES_MAX};
 pub use gate::Gate;
+pub use model::Model;
 pub use plan::WIRE_BYTES_MAX;
 pub use replay::replay;
 pub use script::{Cut, Framing, Script};

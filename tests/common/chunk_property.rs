@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use serde::de::IgnoredAny;
 use serde_json::Value;
-use tokenwire::{ChunkDecoder, ErrorKind, Flow, StreamToken, TokenId, Wire};
+use tokenwire::{Answer, ChunkDecoder, ErrorKind, Flow, StreamToken, TokenId, Wire};
 
 /// The first byte chooses the wire; the lines of the rest are the data of events. From 224 on, each byte of the rest is a
 /// choice of [`generated`] instead: objects of the keys there are.
@@ -34,6 +34,9 @@ fn lines_hold(bytes: &[u8]) {
     let mut total = 0;
     // SGLang: what each choice had so far.
     let mut so_far: HashMap<u32, Vec<TokenId>> = HashMap::new();
+    for data in text.split('\n') {
+        whole(wire, data);
+    }
     for data in text.split('\n') {
         let before = decoder.skipped();
         let mut ids = Vec::new();
@@ -104,6 +107,38 @@ fn lines_hold(bytes: &[u8]) {
             assert_eq!(counted, decoder.ids(), "exact means equal counts");
         }
     }
+}
+
+/// The same of a whole answer: its ids are those in the JSON, and exact means that they are as many as the server counted.
+fn whole(wire: Wire, data: &str) {
+    let Ok(answer) = Answer::from_json(wire, data.as_bytes()) else { return };
+    // Half a surrogate is no JSON to a reader of everything.
+    let Ok(mut value) = serde_json::from_str::<Value>(data) else {
+        return assert!(serde_json::from_str::<IgnoredAny>(data).is_ok(), "{data}");
+    };
+    for choice in value["choices"].as_array_mut().into_iter().flatten() {
+        if let Some(message) = choice.get("message").cloned() {
+            choice["delta"] = message;
+        }
+    }
+    let numbers = |list: &Value| -> Vec<TokenId> {
+        list.as_array().into_iter().flatten().map(|id| id.as_f64().unwrap() as TokenId).collect()
+    };
+    let expected = match wire {
+        // Places depend on what the answer looks like.
+        Wire::Auto => answer.ids.clone(),
+        Wire::SgLang => numbers(&value["output_ids"]),
+        Wire::Tgi => {
+            let tokens = value["details"]["tokens"].as_array().into_iter().flatten();
+            tokens.map(|token| token["id"].as_f64().unwrap() as TokenId).collect()
+        }
+        _ => ids_in(&value, wire),
+    };
+    assert_eq!(answer.ids, expected, "{wire} {data}");
+    if let (true, Some(usage)) = (answer.ids_exact.is_exact(), answer.usage) {
+        assert_eq!(u64::from(usage.completion_tokens), answer.ids.len() as u64, "{wire} {data}");
+    }
+    assert!(answer.tool_calls.iter().all(|call| call.arguments.is_object() && !call.name.is_empty()));
 }
 
 /// The ids of one chunk, read the slow way. Only for chunks that decode without an error.
@@ -235,7 +270,7 @@ impl Random<'_> {
 }
 
 fn object(random: &mut Random<'_>, depth: usize) -> String {
-    const KEYS: [&str; 39] = [
+    const KEYS: [&str; 40] = [
         "choices",
         "choices",
         "choices",
@@ -275,6 +310,7 @@ fn object(random: &mut Random<'_>, depth: usize) -> String {
         "name",
         "arguments",
         "token_id",
+        "message",
     ];
     let fields: Vec<String> = (0..random.below(6))
         .map(|_| {
@@ -310,9 +346,8 @@ fn value_for(key: &str, random: &mut Random<'_>, depth: usize) -> String {
             format!("{{\"content\":{content}}}")
         }
         "tool_calls" => list(random, &|random: &mut Random<'_>| object(random, depth + 1)),
-        "delta" | "__verbose" | "usage" | "timings" | "meta_info" | "token" | "details" | "function" => {
-            object(random, depth + 1)
-        }
+        "delta" | "message" | "__verbose" | "usage" | "timings" | "meta_info" | "token" | "details"
+        | "function" => object(random, depth + 1),
         "text" | "content" | "reasoning" | "id" | "request_id" => {
             const TEXTS: [&str; 8] = [
                 "\"a\"",

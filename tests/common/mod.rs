@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 #[cfg(feature = "testing")]
 pub mod certificates;
 pub mod chunk_property;
+#[cfg(feature = "cli")]
+pub mod program;
+#[cfg(feature = "testing")]
+pub mod router;
 pub mod servers;
 #[cfg(feature = "testing")]
 pub mod sockets;

@@ -12,7 +12,7 @@ use crate::talk::TalkFlags;
 use crate::{Exit, Failure, Outcome, turn};
 
 /// vLLM 0.32 answering a prompt of five ids, recorded from its socket: `completion-slow` of the fixtures.
-const RECORDING: &[u8] = include_bytes!("data/vllm-completion.jsonl");
+pub(crate) const RECORDING: &[u8] = include_bytes!("data/vllm-completion.jsonl");
 
 const EXAMPLES: &str = "Examples:
   tokenwire chat

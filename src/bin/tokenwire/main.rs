@@ -1,7 +1,10 @@
 //! `tokenwire`: the library at a command line. One file per command; the shared parts are `options.rs` (flags
 //! to a client and a request), `turn.rs` (one stream, printed), `output.rs` (what is printed, and how),
-//! `terminal.rs` (the filter for model text), `status.rs` (the live line) and `interrupt.rs` (Ctrl-C).
+//! `terminal.rs` (the filter for model text), `status.rs` (the live line) and `interrupt.rs` (Ctrl-C). `bench` has a
+//! folder: the load, its figures, their picture, and what measuring them costs.
 
+mod ask;
+mod bench;
 mod chat;
 mod interrupt;
 mod options;
@@ -53,6 +56,10 @@ enum Command {
     Chat(chat::Args),
     Replay(replay::Args),
     Resend(resend::Args),
+    Models(ask::ModelsArgs),
+    Tokenize(ask::TokenizeArgs),
+    Detokenize(ask::DetokenizeArgs),
+    Bench(bench::Args),
 }
 
 /// How a command that has said everything ends.
@@ -111,6 +118,10 @@ fn main() -> ExitCode {
         Command::Chat(args) => chat::run(args),
         Command::Replay(args) => replay::run(&args),
         Command::Resend(args) => resend::run(&args),
+        Command::Models(args) => ask::models(&args),
+        Command::Tokenize(args) => ask::tokenize(&args),
+        Command::Detokenize(args) => ask::detokenize(&args),
+        Command::Bench(args) => bench::run(args),
     };
     match outcome {
         Ok(exit) => ExitCode::from(exit as u8),

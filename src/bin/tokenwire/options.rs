@@ -30,9 +30,9 @@ pub(crate) struct StreamFlags {
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
 
-    /// The most tokens to generate.
-    #[arg(long, value_name = "N", default_value_t = 16_384, help_heading = "Sampling")]
-    max_tokens: u32,
+    /// The most tokens to generate [default: 16384, in bench 64].
+    #[arg(long, value_name = "N", help_heading = "Sampling")]
+    pub(crate) max_tokens: Option<u32>,
     /// Tokens before a stop is heeded [default: the server's, as for all below].
     #[arg(long, value_name = "N", help_heading = "Sampling")]
     min_tokens: Option<u32>,
@@ -57,7 +57,7 @@ pub(crate) struct StreamFlags {
     priority: Option<i32>,
     /// The id by which the server is to know the request.
     #[arg(long, value_name = "ID", help_heading = "Request")]
-    request_id: Option<String>,
+    pub(crate) request_id: Option<String>,
     /// The key of the session, for routers that keep one on one worker.
     #[arg(long, value_name = "KEY", help_heading = "Request")]
     session: Option<String>,
@@ -116,8 +116,8 @@ pub(crate) struct ClientFlags {
     /// How often a request that failed before its first token is sent again; 0 for never.
     #[arg(long, value_name = "N", default_value_t = 2, help_heading = FAILURE)]
     retries: u32,
-    /// How often a stream that broke off is taken up again; not yet more than 0, never.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = only_zero, help_heading = FAILURE)]
+    /// How many requests are sent to take a stream up again that broke off after tokens, behind the ids it has; 0 for never.
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = FAILURE)]
     resume: u32,
     /// Save the request of a stream that fails in this folder, without credentials, for `tokenwire resend`.
     /// At most 32 files and 64 MiB are kept.
@@ -134,14 +134,6 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn only_zero(text: &str) -> Result<u32, String> {
-    match text.parse::<u32>() {
-        Ok(0) => Ok(0),
-        Ok(_) => Err("not yet: this version knows only 0 (never)".to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
 impl ClientFlags {
     /// The client for `base_url`, not built yet.
     pub(crate) fn builder(&self, base_url: &str) -> Result<ApiClientBuilder, Failure> {
@@ -153,7 +145,8 @@ impl ClientFlags {
         timeouts.tail = self.tail_timeout.or(timeouts.tail);
         timeouts.deadline = self.deadline.or(timeouts.deadline);
 
-        let mut builder = ApiClient::builder(base_url).timeouts(timeouts).retries(self.retries);
+        let mut builder = ApiClient::builder(base_url).timeouts(timeouts);
+        builder = builder.retries(self.retries).resumes(self.resume);
         if let Some(folder) = &self.save_failed {
             builder = builder.save_failed(folder);
         }
@@ -177,6 +170,11 @@ impl ClientFlags {
 impl StreamFlags {
     /// The client for `base_url`. Nothing is sent.
     pub(crate) fn client(&self, base_url: &str) -> Result<ApiClient, Failure> {
+        Ok(self.builder(base_url)?.build()?)
+    }
+
+    /// The same, not built yet.
+    pub(crate) fn builder(&self, base_url: &str) -> Result<ApiClientBuilder, Failure> {
         let mut builder = self.client.builder(base_url)?.wire(self.wire);
         if let Some(model) = &self.model {
             builder = builder.model(model);
@@ -187,12 +185,13 @@ impl StreamFlags {
         if let Some(name) = &self.priority_header {
             builder = builder.priority_header(name);
         }
-        Ok(builder.build()?)
+        Ok(builder)
     }
 
     /// `request` with everything that the flags ask for.
     pub(crate) fn apply_to(&self, request: CompletionRequest) -> Result<CompletionRequest, Failure> {
-        let mut sampling = SamplingParams::default().max_tokens(self.max_tokens);
+        let mut sampling = SamplingParams::default();
+        sampling.max_tokens = self.max_tokens.or(sampling.max_tokens);
         sampling.min_tokens = self.min_tokens;
         sampling.temperature = self.temperature;
         sampling.top_p = self.top_p;

@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde::ser::SerializeMap as _;
 use serde_json::Value;
 use tokenwire::{
-    Branch, Ending, Error, ErrorKind, FinishReason, IdsExact, Percentiles, Server, StreamReport, StreamToken,
-    TokenId, Usage,
+    Branch, Ending, Error, ErrorKind, FinishReason, IdsExact, Percentiles, Resume, Server, StreamReport,
+    StreamToken, TokenId, Usage,
 };
 
 use crate::terminal;
@@ -240,6 +240,9 @@ struct ReportJson<'a> {
     bytes: u64,
     lines_skipped: u64,
     retries: u32,
+    resumes: Vec<ResumeJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_resumed: Option<String>,
     stale_retries: u32,
     connection_reused: bool,
     head_us: Option<u64>,
@@ -262,12 +265,36 @@ enum ReportedError<'a> {
     },
 }
 
+/// A break that the stream was taken up from.
 #[derive(Serialize)]
-struct PercentilesJson {
-    p50: u64,
-    p90: u64,
-    p99: u64,
-    max: u64,
+struct ResumeJson {
+    at_id: u64,
+    after: &'static str,
+    requests: u32,
+    took_us: Option<u64>,
+    ids_again: u64,
+    text_exact: bool,
+}
+
+impl From<&Resume> for ResumeJson {
+    fn from(resume: &Resume) -> Self {
+        Self {
+            at_id: resume.at_id,
+            after: resume.after.as_str(),
+            requests: resume.requests,
+            took_us: resume.took.map(micros),
+            ids_again: resume.ids_again,
+            text_exact: resume.text_exact,
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct PercentilesJson {
+    pub(crate) p50: u64,
+    pub(crate) p90: u64,
+    pub(crate) p99: u64,
+    pub(crate) max: u64,
 }
 
 impl From<Percentiles> for PercentilesJson {
@@ -299,6 +326,8 @@ impl<'a> ReportJson<'a> {
             bytes: report.bytes,
             lines_skipped: report.lines_skipped,
             retries: report.retries,
+            resumes: report.resumes.iter().map(ResumeJson::from).collect(),
+            not_resumed: report.not_resumed.map(|why| why.to_string()),
             stale_retries: report.stale_retries,
             connection_reused: report.connection_reused,
             head_us: report.head.map(micros),
@@ -344,6 +373,12 @@ pub(crate) fn summary(report: &StreamReport) -> String {
     }
     if let Some(rate) = report.tokens_per_second() {
         let _ = write!(line, ", {rate:.1} tokens/s");
+    }
+    if !report.resumes.is_empty() {
+        let _ = write!(line, ", broke off {}", counted(report.resumes.len() as u64, "time"));
+    }
+    if let Some(why) = report.not_resumed {
+        let _ = write!(line, ", not taken up: {why}");
     }
     match report.ending {
         Ending::Complete => {}

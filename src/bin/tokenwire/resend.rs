@@ -43,5 +43,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
         let (name, value) = name_and_value(header)?;
         builder = builder.header(name, value);
     }
-    turn::resend(&builder.build()?, &saved, &Interrupt::install()?, *json)
+    let (client, interrupt) = (builder.build()?, Interrupt::install()?);
+    if saved.is_call() {
+        return turn::whole(client.resend_call(&saved), &interrupt, *json, None);
+    }
+    turn::resend(&client, &saved, &interrupt, *json)
 }

@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// Keep the exchange in this file, without credentials, for `tokenwire replay`. An existing file is replaced.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// Do not stream: have the server send the whole answer at once. llama.cpp gives all ids only then.
+    #[arg(long)]
+    whole: bool,
     #[command(flatten)]
     flags: StreamFlags,
 }
@@ -48,7 +51,7 @@ struct Prompt {
 }
 
 pub(crate) fn run(args: Args) -> Outcome {
-    let Args { base_url, prompt, tokenizer, record, flags } = args;
+    let Args { base_url, prompt, tokenizer, record, whole, flags } = args;
     let client = flags.client(&base_url)?;
     let request = match (prompt.prompt_ids, prompt.text.unwrap_or_default(), tokenizer) {
         (Some(ids), _, _) => CompletionRequest::ids(ids),
@@ -62,5 +65,9 @@ pub(crate) fn run(args: Args) -> Outcome {
     if record.is_some() {
         request = request.record();
     }
-    turn::run(&client, request, &Interrupt::install()?, flags.json, record.as_deref())
+    let interrupt = Interrupt::install()?;
+    if whole {
+        return turn::whole(client.call(request), &interrupt, flags.json, record.as_deref());
+    }
+    turn::run(&client, request, &interrupt, flags.json, record.as_deref())
 }

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tokenwire::{
-    ApiClient, CompletionRequest, Ending, Error, ResponseParser, SavedRequest, StreamGuard, StreamReport,
-    StreamToken,
+    Answer, ApiClient, Call, CompletionRequest, Ending, Error, ResponseParser, SavedRequest, StreamGuard,
+    StreamReport, StreamToken,
 };
 
 use crate::interrupt::Interrupt;
@@ -44,6 +44,65 @@ pub(crate) fn run_parsed(
 /// Streams a saved request again, likewise.
 pub(crate) fn resend(client: &ApiClient, saved: &SavedRequest, interrupt: &Interrupt, json: bool) -> Outcome {
     follow(Instant::now(), client.resend(saved), interrupt, json, None, None)
+}
+
+/// Waits for an answer that comes whole and prints it as a stream that has it in one piece.
+pub(crate) fn whole(
+    call: Result<Call, Error>,
+    interrupt: &Interrupt,
+    json: bool,
+    record: Option<&Path>,
+) -> Outcome {
+    let call = match call {
+        Ok(call) => call,
+        Err(error) if error.kind() == tokenwire::ErrorKind::InvalidInput => return Err(error.into()),
+        Err(error) => return refused(&error, json),
+    };
+    let canceller = call.canceller();
+    interrupt.running(move || canceller.cancel());
+    let (answer, report) = call.join();
+    let interrupted = interrupt.ended();
+    let saved = match (record, &report.recording) {
+        (Some(file), Some(recording)) => recording.save(file),
+        _ => Ok(()),
+    };
+    let mut out = io::stdout().lock();
+    let mut newline_missing = false;
+    for item in answer.into_iter().flat_map(items) {
+        let text = item_text(&item);
+        if json {
+            item_line(&mut out, &item, 0, Some(micros(report.elapsed)))?;
+        } else if let Some(last) = text.chars().last() {
+            newline_missing = last != '\n';
+            out.write_all(harmless(&text).as_bytes())?;
+        }
+    }
+    if json {
+        report_line(&mut out, &report)?;
+    } else if newline_missing && stdout_is_terminal() {
+        out.write_all(b"\n")?;
+    }
+    out.flush()?;
+    let exit = tell(&report, interrupted, json);
+    saved?;
+    Ok(exit)
+}
+
+/// What a stream would have brought, the text in one piece with the first id.
+fn items(answer: Answer) -> Vec<StreamToken> {
+    let mut ids = answer.ids.into_iter();
+    let mut items = Vec::new();
+    if !answer.reasoning.is_empty() {
+        items.push(StreamToken::Reasoning { text: answer.reasoning, id: ids.next() });
+    }
+    if !answer.text.is_empty() {
+        items.push(StreamToken::Token { text: answer.text, id: ids.next() });
+    }
+    items.extend(ids.map(|id| StreamToken::Token { text: String::new(), id: Some(id) }));
+    items.extend(answer.tool_calls.into_iter().map(|call| StreamToken::ToolCall(Box::new(call))));
+    let malformed = answer.malformed_calls.into_iter();
+    items.extend(malformed.map(|call| StreamToken::MalformedCall { text: call.text, reason: call.reason }));
+    items
 }
 
 fn follow(

@@ -1,0 +1,103 @@
+//! The streams that are measured: what real servers sent.
+//!
+//! llama.cpp's is a recording as it is, a hundred tokens (`tests/data/llama.cpp/completion-long-100`). vLLM's recordings
+//! have a few tokens each, so their chunks (`completion-usage-continuous`, `chat-basic`) are written again for each of
+//! those hundred, with its text and id and with counts that grow.
+
+// Each program that includes this uses a part of it.
+#![allow(dead_code)]
+
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::path::Path;
+
+use tokenwire::{BodyDecoder, Step, StreamToken, TokenId, Wire};
+
+/// A body in the middle of its stream: nothing in it ends it, so that it can be read again and again.
+pub(crate) struct Stream {
+    pub(crate) wire: Wire,
+    /// One event each, with the blank line.
+    pub(crate) events: Vec<String>,
+}
+
+impl Stream {
+    pub(crate) fn body(&self) -> Vec<u8> {
+        self.events.concat().into_bytes()
+    }
+
+    /// The body again and again, in a file without a name.
+    pub(crate) fn file(&self, passes: usize) -> File {
+        let path = std::env::temp_dir().join(format!("tokenwire-body-{}", std::process::id()));
+        let open = File::options().create(true).truncate(true).read(true).write(true).open(&path);
+        let mut file = open.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        std::fs::remove_file(&path).expect("it was made");
+        let body = self.body();
+        for _ in 0..passes {
+            file.write_all(&body).expect("room for a body");
+        }
+        file.rewind().expect("a file");
+        file
+    }
+}
+
+/// `/v1/completions` of vLLM with ids and with usage in each chunk: about 310 bytes a token.
+pub(crate) fn vllm() -> Stream {
+    let shape = recorded("vllm/completion-usage-continuous.response.http").swap_remove(1);
+    let event = |(n, (text, id)): (usize, (String, TokenId))| {
+        replace(&shape, "\"text\":\" it\"", &format!("\"text\":{}", quoted(&text)))
+            .replace("[432]", &format!("[{id}]"))
+            .replace("\"total_tokens\":7,\"completion_tokens\":2", &{
+                let counted = n + 2;
+                format!("\"total_tokens\":{},\"completion_tokens\":{counted}", counted + 5)
+            })
+    };
+    Stream { wire: Wire::OpenAi, events: words().into_iter().enumerate().map(event).collect() }
+}
+
+/// `/v1/chat/completions` of vLLM with ids: about 230 bytes a token.
+pub(crate) fn vllm_chat() -> Stream {
+    let shape = recorded("vllm/chat-basic.response.http").swap_remove(2);
+    let event = |(text, id): (String, TokenId)| {
+        replace(&shape, "\"content\":\" there\"", &format!("\"content\":{}", quoted(&text)))
+            .replace("[1052]", &format!("[{id}]"))
+    };
+    Stream { wire: Wire::Chat, events: words().into_iter().map(event).collect() }
+}
+
+/// llama.cpp's `/completion` with ids: about 120 bytes a token.
+pub(crate) fn llama_cpp() -> Stream {
+    let mut events = recorded("llama.cpp/completion-long-100.raw");
+    // The last one ends the answer.
+    events.pop();
+    Stream { wire: Wire::LlamaCpp, events }
+}
+
+/// The tokens of the recording.
+pub(crate) fn words() -> Vec<(String, TokenId)> {
+    let mut words = Vec::new();
+    let mut body = BodyDecoder::new(Wire::LlamaCpp);
+    body.feed(&llama_cpp().body());
+    let mut sink = |_, token| match token {
+        StreamToken::Token { text, id: Some(id) } => words.push((text, id)),
+        other => panic!("{other:?}"),
+    };
+    while body.decode_event(&mut sink).expect("the recording is good") == Step::Event {}
+    assert_eq!(words.len(), 100);
+    words
+}
+
+/// The events of a recorded answer. Each stands in an HTTP chunk of its own there, on one line.
+fn recorded(name: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    text.lines().filter(|line| line.starts_with("data: {")).map(|line| format!("{line}\n\n")).collect()
+}
+
+fn replace(event: &str, from: &str, to: &str) -> String {
+    assert!(event.contains(from), "the recording has changed: {event}");
+    event.replace(from, to)
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("a string")
+}

@@ -1,0 +1,307 @@
+//! Prints how many instructions each stage takes for an event or a token, counted by callgrind:
+//! `cargo run --release --no-default-features --example instructions`. Wants `valgrind`.
+//!
+//! Each row is run twice in a process of its own under callgrind, the second time with more work; the difference, divided
+//! by the work that was more, is the cost without start and setup. A count does not depend on what else the machine
+//! does; it depends on the compiler and a little on the processor, which decides what the C library and `memchr` use.
+//!
+//! With `--write` the table in `docs/speed.md` is replaced. Words that are no options choose rows by their names.
+
+#[path = "../benches/common/mod.rs"]
+mod common;
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::{env, fs};
+
+use common::Stream;
+use tokenwire::{
+    ApiClient, BodyDecoder, CompletionRequest, Dialect, Limits, ResponseParser, SseParser, Step, StreamToken,
+};
+
+/// Where the table begins.
+const TABLE_BEGIN: &str = "<!-- table -->\n";
+
+/// One measured stage.
+struct Row {
+    name: String,
+    /// What is counted, in the words of the table.
+    unit: &'static str,
+    goal: Option<u64>,
+    /// How much is done in the first run and in the second, in units of `run`.
+    work: (usize, usize),
+    /// Events or tokens in such a unit.
+    each: usize,
+    run: Run,
+}
+
+enum Run {
+    Here(Box<dyn Fn(usize)>),
+    /// With a server in a process of its own, at this port.
+    WithServer(fn(u16, usize)),
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words[..] {
+        ["--run", name, work, port] => run(name, work.parse()?, port.parse()?),
+        ["--serve", tokens] => serve(tokens.parse()?)?,
+        _ => {
+            let chosen: Vec<_> = words.iter().filter(|word| !word.starts_with("--")).collect();
+            let is_chosen =
+                |row: &Row| chosen.is_empty() || chosen.iter().any(|word| row.name.contains(**word));
+            let mut table = "| what | instructions | per | goal |\n| --- | --- | --- | --- |\n".to_owned();
+            print!("{table}");
+            for row in rows().iter().filter(|row| is_chosen(row)) {
+                let goal = row.goal.map_or_else(String::new, |goal| format!("<= {goal}"));
+                let line = format!("| {} | {:.0} | {} | {goal} |\n", row.name, row.measure()?, row.unit);
+                print!("{line}");
+                table += &line;
+            }
+            if words.contains(&"--write") {
+                let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/speed.md");
+                let page = fs::read_to_string(path)?;
+                let head = page.split(TABLE_BEGIN).next().unwrap_or_default();
+                fs::write(path, format!("{head}{TABLE_BEGIN}\n{table}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+// The rows
+
+fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (read_bytes, goal) in [(1, 25_000), (1460, 350), (65_536, 300)] {
+        let stream = common::vllm();
+        rows.push(Row {
+            name: format!("event parser, reads of {read_bytes} bytes"),
+            unit: "event",
+            goal: Some(goal),
+            work: if read_bytes == 1 { (2, 4) } else { (20, 60) },
+            each: stream.events.len(),
+            run: Run::Here(Box::new(move |passes| parse_events(&stream, read_bytes, passes))),
+        });
+    }
+    for (name, stream, goal) in [
+        ("vLLM completions", common::vllm(), Some(1500)),
+        ("vLLM chat", common::vllm_chat(), Some(1500)),
+        ("llama.cpp native", common::llama_cpp(), Some(1500)),
+    ] {
+        rows.push(Row {
+            name: format!("event, JSON, token: {name}"),
+            unit: "token",
+            goal,
+            work: (20, 40),
+            each: stream.events.len(),
+            run: Run::Here(Box::new(move |passes| decode(&stream, passes))),
+        });
+    }
+    for (place, before, goal) in [
+        ("content", "", 600),
+        ("a JSON call (hermes)", "<tool_call>\n{\"name\": \"write\", \"arguments\": {\"text\": \"", 1500),
+        ("a tagged call (qwen3_xml)", "<tool_call>\n<function=write>\n<parameter=text>\n", 1500),
+    ] {
+        for tokens in [1_000, 10_000, 100_000, 1_000_000] {
+            let dialect = if place.contains("xml") { "qwen3_xml" } else { "hermes" };
+            rows.push(Row {
+                name: format!("response parser in {place}, {tokens} tokens"),
+                unit: "token",
+                goal: Some(goal),
+                work: (0, tokens),
+                each: 1,
+                run: Run::Here(Box::new(move |tokens| parse_response(dialect, before, tokens))),
+            });
+        }
+    }
+    rows.push(Row {
+        name: "whole client, an HTTP chunk per event".to_owned(),
+        unit: "token",
+        goal: Some(4000),
+        work: (10_000, 30_000),
+        each: 1,
+        run: Run::WithServer(stream_over_loopback),
+    });
+    rows
+}
+
+/// Read from a file straight into the parser's buffer, as from a socket; single bytes are fed, so that the calls of the
+/// system are not what is counted.
+fn parse_events(stream: &Stream, read_bytes: usize, passes: usize) {
+    let mut parser = SseParser::new();
+    let mut data_bytes = 0;
+    let mut take = |parser: &mut SseParser| {
+        while let Some(event) = parser.next_event().expect("a good stream") {
+            data_bytes += event.data.len();
+        }
+    };
+    if read_bytes == 1 {
+        let body = stream.body();
+        for _ in 0..passes {
+            for byte in body.chunks_exact(1) {
+                parser.feed(byte);
+                take(&mut parser);
+            }
+        }
+    } else {
+        let mut file = stream.file(passes);
+        loop {
+            let len = file.read(&mut parser.space(read_bytes)[..read_bytes]).expect("a file");
+            if len == 0 {
+                break;
+            }
+            parser.filled(len);
+            take(&mut parser);
+        }
+    }
+    assert_eq!(data_bytes, passes * (stream.body().len() - stream.events.len() * "data: \n\n".len()));
+}
+
+/// At reads of 1,460 bytes.
+fn decode(stream: &Stream, passes: usize) {
+    let mut decoder = BodyDecoder::new(stream.wire);
+    let mut tokens = 0;
+    let mut sink = |_, token| tokens += usize::from(matches!(token, StreamToken::Token { id: Some(_), .. }));
+    let mut file = stream.file(passes);
+    loop {
+        let len = file.read(&mut decoder.space(1460)[..1460]).expect("a file");
+        if len == 0 {
+            break;
+        }
+        decoder.filled(len);
+        while decoder.decode_event(&mut sink).expect("a good stream") == Step::Event {}
+    }
+    assert_eq!(tokens, passes * stream.events.len());
+}
+
+fn parse_response(dialect: &str, before: &str, tokens: usize) {
+    let added =
+        [("<tool_call>", 151_657), ("</tool_call>", 151_658), ("<think>", 151_667), ("</think>", 151_668)];
+    let added: HashMap<_, _> = added.map(|(text, id)| (text.to_owned(), id)).into();
+    let mut limits = Limits::default();
+    limits.arguments_bytes_max = 64 << 20;
+    let dialect = Dialect::by_name(dialect).expect("a known name");
+    let mut parser = ResponseParser::new(dialect).markers(&added).limits(&limits);
+    match before.strip_prefix("<tool_call>") {
+        Some(rest) => {
+            parser.push("<tool_call>", Some(151_657));
+            parser.push(rest, Some(7));
+        }
+        None => drop(parser.push(before, Some(7))),
+    }
+    let words = common::words();
+    for (text, id) in words.iter().cycle().take(tokens) {
+        assert!(parser.push(text, Some(*id)).is_empty());
+    }
+    // Whatever is still open: the end is not measured.
+    std::mem::forget(parser);
+}
+
+fn stream_over_loopback(port: u16, tokens: usize) {
+    let client = ApiClient::builder(format!("http://127.0.0.1:{port}/v1")).build().expect("a client");
+    let (receiver, guard) = client.stream(CompletionRequest::ids([9707])).expect("a stream");
+    let mut came = 0;
+    for item in &receiver {
+        match item {
+            StreamToken::Token { id: Some(_), .. } => came += 1,
+            StreamToken::Done { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(came, tokens);
+    assert!(guard.join().error.is_none());
+}
+
+// Under callgrind
+
+fn run(name: &str, work: usize, port: u16) {
+    let row = rows().into_iter().find(|row| row.name == name).expect("a row of this name");
+    match row.run {
+        Run::Here(run) => run(work),
+        Run::WithServer(run) => run(port, work),
+    }
+}
+
+impl Row {
+    fn measure(&self) -> Result<f64, Box<dyn Error>> {
+        let (less, more) = (self.count(self.work.0)?, self.count(self.work.1)?);
+        Ok((more as f64 - less as f64) / ((self.work.1 - self.work.0) * self.each) as f64)
+    }
+
+    /// The instructions of a run.
+    fn count(&self, work: usize) -> Result<u64, Box<dyn Error>> {
+        let mut server = None;
+        let mut port = 0;
+        if let Run::WithServer(_) = self.run {
+            let mut child = Command::new(env::current_exe()?)
+                .args(["--serve", &work.to_string()])
+                .stdout(Stdio::piped())
+                .spawn()?;
+            let mut line = String::new();
+            BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
+            port = line.trim().parse()?;
+            server = Some(child);
+        }
+        let ran = Command::new("valgrind")
+            .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+            .arg(env::current_exe()?)
+            .args(["--run", &self.name, &work.to_string(), &port.to_string()])
+            .output()
+            .map_err(|error| format!("valgrind: {error}"))?;
+        if let Some(mut server) = server {
+            server.kill()?;
+            server.wait()?;
+        }
+        let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+        let count = said.lines().find_map(|line| line.split("Collected :").nth(1)).map(str::trim);
+        match count {
+            Some(count) if ran.status.success() => Ok(count.parse()?),
+            _ => Err(said.into()),
+        }
+    }
+}
+
+// The server
+
+/// Answers one request with so many tokens, each event in an HTTP chunk of its own, as fast as they are taken.
+fn serve(tokens: usize) -> Result<(), Box<dyn Error>> {
+    let stream = common::vllm_chat();
+    let mut body =
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    let end = r#"data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#.to_owned() + "\n\n";
+    let events = stream.events.iter().cycle().take(tokens).map(String::as_str);
+    for event in events.chain([end.as_str(), "data: [DONE]\n\n"]) {
+        write!(body, "{:x}\r\n{event}\r\n", event.len())?;
+    }
+    body.extend_from_slice(b"0\r\n\r\n");
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    println!("{}", listener.local_addr()?.port());
+    let (mut socket, _) = listener.accept()?;
+    read_request(&mut socket)?;
+    socket.write_all(&body)?;
+    // The client closes.
+    socket.read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+fn read_request(socket: &mut impl Read) -> Result<(), Box<dyn Error>> {
+    let mut request = BufReader::new(socket);
+    let mut body_bytes = 0;
+    loop {
+        let mut line = String::new();
+        request.read_line(&mut line)?;
+        if line.trim().is_empty() {
+            break;
+        }
+        if let Some(length) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            body_bytes = length.trim().parse()?;
+        }
+    }
+    request.read_exact(&mut vec![0; body_bytes])?;
+    Ok(())
+}

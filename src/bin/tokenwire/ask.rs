@@ -1,0 +1,167 @@
+//! `tokenwire models`, `tokenize`, `detokenize`: what a server says of itself, and its tokenizer.
+
+use std::io::{self, Read as _, Write as _};
+
+use serde::Serialize;
+use tokenwire::{ApiClient, Error, TokenId};
+
+use crate::options::ClientFlags;
+use crate::output::{json_line, note_error, with_causes};
+use crate::terminal::harmless;
+use crate::{Exit, Failure, Outcome};
+
+/// The most that is read from standard input.
+const INPUT_BYTES_MAX: u64 = 64 << 20;
+
+#[derive(clap::Args)]
+struct Server {
+    /// The server, as OpenAI's clients take it: http://127.0.0.1:8000/v1. Without a path, /v1 is added.
+    #[arg(long, value_name = "URL")]
+    base_url: String,
+    /// JSON Lines on standard output.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    client: ClientFlags,
+}
+
+impl Server {
+    fn client(&self, model: Option<&String>) -> Result<ApiClient, Failure> {
+        let builder = self.client.builder(&self.base_url)?;
+        Ok(model.into_iter().fold(builder, |builder, model| builder.model(model)).build()?)
+    }
+}
+
+/// List a server's models.
+///
+/// With --json a line {"id","owned_by","context_tokens_max"} for each, null where the server does not say.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  tokenwire models --base-url http://127.0.0.1:8000/v1")]
+pub(crate) struct ModelsArgs {
+    #[command(flatten)]
+    server: Server,
+}
+
+/// Turn text to token ids, with the server's tokenizer.
+///
+/// The ids are printed with commas between them, as --prompt-ids takes them; with --json as {"ids":[..]}.
+/// vLLM, llama.cpp, SGLang and TGI can do it.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  tokenwire tokenize --base-url http://127.0.0.1:8000/v1 'Hello world'")]
+pub(crate) struct TokenizeArgs {
+    /// The text; without it, standard input.
+    text: Option<String>,
+    /// Put the tokens around it that the tokenizer puts around every prompt, such as a BOS.
+    #[arg(long)]
+    add_special: bool,
+    /// The model, where the server has several.
+    #[arg(long)]
+    model: Option<String>,
+    #[command(flatten)]
+    server: Server,
+}
+
+/// Turn token ids to text, with the server's tokenizer.
+///
+/// With --json as {"text":..}. vLLM, llama.cpp and SGLang can do it.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  tokenwire detokenize --base-url http://127.0.0.1:8000/v1 9707,1879")]
+pub(crate) struct DetokenizeArgs {
+    /// The ids: 9707,1879.
+    #[arg(value_name = "IDS", value_delimiter = ',', required = true)]
+    ids: Vec<TokenId>,
+    /// The model, where the server has several.
+    #[arg(long)]
+    model: Option<String>,
+    #[command(flatten)]
+    server: Server,
+}
+
+pub(crate) fn models(args: &ModelsArgs) -> Outcome {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        id: &'a str,
+        owned_by: Option<&'a str>,
+        context_tokens_max: Option<u32>,
+    }
+    let ModelsArgs { server } = args;
+    let models = match server.client(None)?.models() {
+        Ok(models) => models,
+        Err(error) => return failed(&error),
+    };
+    let mut out = io::stdout().lock();
+    for model in &models {
+        let line = Line {
+            id: &model.id,
+            owned_by: model.owned_by.as_deref(),
+            context_tokens_max: model.context_tokens_max,
+        };
+        if server.json {
+            json_line(&mut out, &line)?;
+        } else {
+            let owner = line.owned_by.map(|owner| format!("  {}", harmless(owner))).unwrap_or_default();
+            let context = line.context_tokens_max.map(|max| format!("  {max} tokens")).unwrap_or_default();
+            writeln!(out, "{}{owner}{context}", harmless(line.id))?;
+        }
+    }
+    Ok(Exit::Complete)
+}
+
+pub(crate) fn tokenize(args: &TokenizeArgs) -> Outcome {
+    #[derive(Serialize)]
+    struct Line {
+        ids: Vec<TokenId>,
+    }
+    let TokenizeArgs { text, add_special, model, server } = args;
+    let client = server.client(model.as_ref())?;
+    let text = match text {
+        Some(text) => text.clone(),
+        None => input()?,
+    };
+    let ids = match client.tokenize(&text, *add_special) {
+        Ok(ids) => ids,
+        Err(error) => return failed(&error),
+    };
+    let mut out = io::stdout().lock();
+    if server.json {
+        json_line(&mut out, &Line { ids })?;
+    } else {
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        writeln!(out, "{}", ids.join(","))?;
+    }
+    Ok(Exit::Complete)
+}
+
+pub(crate) fn detokenize(args: &DetokenizeArgs) -> Outcome {
+    #[derive(Serialize)]
+    struct Line {
+        text: String,
+    }
+    let DetokenizeArgs { ids, model, server } = args;
+    let text = match server.client(model.as_ref())?.detokenize(ids) {
+        Ok(text) => text,
+        Err(error) => return failed(&error),
+    };
+    let mut out = io::stdout().lock();
+    if server.json {
+        json_line(&mut out, &Line { text })?;
+    } else {
+        writeln!(out, "{}", harmless(&text))?;
+    }
+    Ok(Exit::Complete)
+}
+
+fn input() -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = io::stdin().lock().take(INPUT_BYTES_MAX + 1).read_to_string(&mut text);
+    read.map_err(|error| Failure::Machine(format!("cannot read standard input as text: {error}")))?;
+    if text.len() as u64 > INPUT_BYTES_MAX {
+        return Err(Failure::Usage(format!("standard input has over {INPUT_BYTES_MAX} bytes")));
+    }
+    Ok(text)
+}
+
+fn failed(error: &Error) -> Outcome {
+    note_error(&with_causes(error));
+    Ok(Exit::Failed)
+}

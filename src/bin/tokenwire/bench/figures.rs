@@ -1,0 +1,381 @@
+//! What a load comes to: counts and distributions, and how they are told.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokenwire::{Ending, Error, IdsExact, StreamReport, StreamToken};
+
+use super::histogram::{Histogram, Timeline};
+use crate::output::{PercentilesJson, micros};
+
+/// Times between tokens that a stream keeps before they go into the sum: 96 KiB.
+const GAPS_MAX: usize = 4096;
+
+/// What one stream came to.
+pub(crate) struct Sample {
+    asked: Instant,
+    first: Option<Instant>,
+    last: Instant,
+    /// When each token after the first came, and how long after the one before; those that are not in the sum yet.
+    gaps: Vec<(Instant, Duration)>,
+    tokens: u64,
+    ids: u64,
+    end: Option<Result<Box<StreamReport>, Error>>,
+}
+
+impl Sample {
+    pub(crate) fn new(asked: Instant) -> Self {
+        Self { asked, first: None, last: asked, gaps: Vec::new(), tokens: 0, ids: 0, end: None }
+    }
+
+    pub(crate) fn token(&mut self, at: Instant, item: &StreamToken) {
+        if self.first.is_some() {
+            self.gaps.push((at, at - self.last));
+        }
+        self.first.get_or_insert(at);
+        self.last = at;
+        self.tokens += 1;
+        if let StreamToken::Token { id: Some(_), .. } | StreamToken::Reasoning { id: Some(_), .. } = item {
+            self.ids += 1;
+        }
+    }
+
+    /// Its times are to go into the sum now.
+    pub(crate) fn is_full(&self) -> bool {
+        self.gaps.len() >= GAPS_MAX
+    }
+
+    pub(crate) fn ended(mut self, report: StreamReport) -> Self {
+        self.end = Some(Ok(Box::new(report)));
+        self
+    }
+
+    /// There was no stream.
+    pub(crate) fn refused(mut self, error: Error) -> Self {
+        self.end = Some(Err(error));
+        self
+    }
+}
+
+/// The sum of all streams that have ended.
+#[derive(Default)]
+pub(crate) struct Figures {
+    pub(crate) elapsed: Duration,
+    pub(crate) complete: u64,
+    pub(crate) failed: u64,
+    pub(crate) cancelled: u64,
+    /// Items received: one for each id, where ids come.
+    pub(crate) tokens: u64,
+    ids: u64,
+    pub(crate) first_token: Histogram,
+    pub(crate) inter_token: Histogram,
+    pub(crate) timeline: Timeline,
+    /// Whole answers, of streams that completed.
+    answer: Histogram,
+    /// A stream's own mean time per token after the first.
+    per_token: Histogram,
+    /// By kind: how many, and what the first of them said.
+    errors: BTreeMap<&'static str, (u64, String)>,
+    exact: IdsCounts,
+    usage: Option<UsageSum>,
+    retries: u64,
+    pub(crate) waited_for_consumer: Duration,
+}
+
+/// Of the complete streams.
+#[derive(Default, Serialize)]
+struct IdsCounts {
+    exact: u64,
+    not_exact: u64,
+    not_counted: u64,
+    /// Why not exact, and how often.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    reasons: BTreeMap<String, u64>,
+}
+
+/// As the servers counted them.
+#[derive(Default, Serialize)]
+struct UsageSum {
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    cached_tokens: u64,
+}
+
+impl Figures {
+    /// Of all that was asked for, how many have ended.
+    pub(crate) fn done(&self) -> u64 {
+        self.complete + self.failed + self.cancelled
+    }
+
+    /// Takes the times between its tokens from a stream that runs.
+    pub(crate) fn take_gaps(&mut self, sample: &mut Sample, started: Instant) {
+        for (at, gap) in sample.gaps.drain(..) {
+            self.inter_token.add(gap);
+            self.timeline.add(at - started, gap);
+        }
+    }
+
+    pub(crate) fn add(&mut self, mut sample: Sample, started: Instant) {
+        self.take_gaps(&mut sample, started);
+        let Sample { asked, first, last, gaps: _, tokens, ids, end } = sample;
+        if let Some(first) = first {
+            self.first_token.add(first - asked);
+            if let Ok(gaps @ 1..) = u32::try_from(tokens - 1) {
+                self.per_token.add((last - first) / gaps);
+            }
+        }
+        self.tokens += tokens;
+        self.ids += ids;
+        match end {
+            Some(Ok(report)) => self.add_report(&report, last - asked),
+            Some(Err(error)) => self.add_error(&error),
+            None => {}
+        }
+    }
+
+    fn add_report(&mut self, report: &StreamReport, answer: Duration) {
+        self.retries += u64::from(report.retries);
+        self.waited_for_consumer += report.waited_for_consumer;
+        match (report.ending, &report.error) {
+            (Ending::Complete, _) => {
+                self.complete += 1;
+                self.answer.add(answer);
+                self.exact.add(report.ids_exact);
+            }
+            (_, Some(error)) => self.add_error(error),
+            _ => self.cancelled += 1,
+        }
+        if let Some(usage) = report.usage {
+            let sum = self.usage.get_or_insert_default();
+            sum.prompt_tokens += u64::from(usage.prompt_tokens);
+            sum.completion_tokens += u64::from(usage.completion_tokens);
+            sum.cached_tokens += u64::from(usage.cached_tokens.unwrap_or(0));
+        }
+    }
+
+    fn add_error(&mut self, error: &Error) {
+        self.failed += 1;
+        let kind =
+            self.errors.entry(error.kind().as_str()).or_insert_with(|| (0, error.message().to_owned()));
+        kind.0 += 1;
+    }
+
+    pub(crate) fn tokens_per_second(&self) -> f64 {
+        rate(self.tokens, self.elapsed)
+    }
+
+    /// The tokens a second of the stream at this percentile of the times per token: 50 is the middle one, 90 is
+    /// slower than nine of ten.
+    fn stream_rate(&self, percent: f64) -> Option<f64> {
+        let time = self.per_token.percentile(percent)?;
+        Some(1.0 / time.max(Duration::from_nanos(1)).as_secs_f64())
+    }
+}
+
+impl IdsCounts {
+    fn add(&mut self, exact: IdsExact) {
+        match exact {
+            IdsExact::Yes => self.exact += 1,
+            IdsExact::No(why) => {
+                self.not_exact += 1;
+                *self.reasons.entry(why.to_string()).or_default() += 1;
+            }
+            _ => self.not_counted += 1,
+        }
+    }
+}
+
+fn rate(n: u64, time: Duration) -> f64 {
+    n as f64 / time.as_secs_f64().max(1e-9)
+}
+
+// ---- as JSON ----
+
+pub(crate) fn percentiles(times: &Histogram) -> Option<PercentilesJson> {
+    let at = |percent| times.percentile(percent).map(micros);
+    Some(PercentilesJson { p50: at(50.0)?, p90: at(90.0)?, p99: at(99.0)?, max: micros(times.max()) })
+}
+
+#[derive(Serialize)]
+pub(crate) struct FiguresJson<'a> {
+    complete: u64,
+    failed: u64,
+    cancelled: u64,
+    elapsed_us: u64,
+    first_token_us: Option<PercentilesJson>,
+    inter_token_us: Option<PercentilesJson>,
+    answer_us: Option<PercentilesJson>,
+    tokens: u64,
+    tokens_per_second: f64,
+    stream_tokens_per_second: Option<StreamRates>,
+    requests_per_second: f64,
+    errors: BTreeMap<&'static str, ErrorCount<'a>>,
+    ids: u64,
+    ids_exact: &'a IdsCounts,
+    usage: Option<&'a UsageSum>,
+    retries: u64,
+}
+
+/// Of single streams: the middle one, and the one that nine of ten are faster than.
+#[derive(Serialize)]
+struct StreamRates {
+    p50: f64,
+    p10: f64,
+}
+
+#[derive(Serialize)]
+struct ErrorCount<'a> {
+    count: u64,
+    first: &'a str,
+}
+
+impl<'a> From<&'a Figures> for FiguresJson<'a> {
+    fn from(figures: &'a Figures) -> Self {
+        let errors = figures.errors.iter();
+        let rates = figures.stream_rate(50.0).zip(figures.stream_rate(90.0));
+        Self {
+            complete: figures.complete,
+            failed: figures.failed,
+            cancelled: figures.cancelled,
+            elapsed_us: micros(figures.elapsed),
+            first_token_us: percentiles(&figures.first_token),
+            inter_token_us: percentiles(&figures.inter_token),
+            answer_us: percentiles(&figures.answer),
+            tokens: figures.tokens,
+            tokens_per_second: figures.tokens_per_second(),
+            stream_tokens_per_second: rates.map(|(p50, p10)| StreamRates { p50, p10 }),
+            requests_per_second: rate(figures.complete, figures.elapsed),
+            errors: errors
+                .map(|(kind, (count, first))| (*kind, ErrorCount { count: *count, first }))
+                .collect(),
+            ids: figures.ids,
+            ids_exact: &figures.exact,
+            usage: figures.usage.as_ref(),
+            retries: figures.retries,
+        }
+    }
+}
+
+// ---- for people ----
+
+/// `1.5 us`, `850 us`, `12.3 ms`, `4.56 s`: three or four figures.
+pub(crate) fn human(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    match seconds {
+        ..1e-4 => format!("{:.1} us", seconds * 1e6),
+        ..1e-3 => format!("{:.0} us", seconds * 1e6),
+        ..1.0 => format!("{:.1} ms", seconds * 1e3),
+        _ => format!("{seconds:.2} s"),
+    }
+}
+
+/// A table and some lines, each with its name at the left.
+pub(crate) fn told(figures: &Figures) -> String {
+    let mut text = format!("{:<12}{:>11}{:>11}{:>11}{:>11}\n", "", "p50", "p90", "p99", "max");
+    let mut row = |name: &str, times: &Histogram| {
+        let at = |percent| times.percentile(percent).map_or("-".to_owned(), human);
+        let max = if times.total() > 0 { human(times.max()) } else { "-".to_owned() };
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{name:<12}{:>11}{:>11}{:>11}{max:>11}", at(50.0), at(90.0), at(99.0));
+    };
+    row("first token", &figures.first_token);
+    row("inter-token", &figures.inter_token);
+    row("answer", &figures.answer);
+    let mut line = |name: &str, value: String| text += &format!("{name:<12}  {value}\n");
+    line("tokens", figures.tokens_line());
+    line(
+        "requests",
+        format!("{:.2}/s in {}", rate(figures.complete, figures.elapsed), human(figures.elapsed)),
+    );
+    line("ids", figures.ids_line());
+    if let Some(usage) = &figures.usage {
+        let UsageSum { prompt_tokens, completion_tokens, cached_tokens } = usage;
+        line(
+            "usage",
+            format!(
+                "{prompt_tokens} prompt tokens, {cached_tokens} of them from the server's cache, and {completion_tokens} completion tokens"
+            ),
+        );
+    }
+    if figures.failed == 0 {
+        line("errors", "none".to_owned());
+    }
+    for (kind, (count, first)) in &figures.errors {
+        line("errors", format!("{count} {kind}, the first: {first}"));
+    }
+    if figures.retries > 0 {
+        line("retries", figures.retries.to_string());
+    }
+    text
+}
+
+impl Figures {
+    fn tokens_line(&self) -> String {
+        let mut line = format!("{}, {:.1}/s in all", self.tokens, self.tokens_per_second());
+        if let Some((p50, p10)) = self.stream_rate(50.0).zip(self.stream_rate(90.0)) {
+            let _ = write!(line, "; a stream {p50:.1}/s, the slowest tenth under {p10:.1}/s");
+        }
+        line
+    }
+
+    fn ids_line(&self) -> String {
+        let IdsCounts { exact, not_exact, not_counted, reasons } = &self.exact;
+        let mut parts = Vec::new();
+        for (count, what) in
+            [(exact, "exact"), (not_exact, "not exact"), (not_counted, "not counted by the server")]
+        {
+            if *count > 0 {
+                parts.push(format!("{what} in {count}"));
+            }
+        }
+        parts.extend(reasons.iter().map(|(why, count)| format!("{count} because {why}")));
+        if parts.is_empty() { "no complete stream".to_owned() } else { parts.join(", ") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_the_unit_that_fits() {
+        let cases = [
+            (0, "0.0 us"),
+            (15, "15.0 us"),
+            (850, "850 us"),
+            (12_340, "12.3 ms"),
+            (999_900, "999.9 ms"),
+            (4_560_000, "4.56 s"),
+        ];
+        for (micros, text) in cases {
+            assert_eq!(human(Duration::from_micros(micros)), text);
+        }
+    }
+
+    #[test]
+    fn a_load_without_an_answer_has_figures() {
+        let figures = Figures::default();
+        assert!(told(&figures).contains("no complete stream"));
+        assert!(serde_json::to_string(&FiguresJson::from(&figures)).unwrap().contains(r#""tokens":0"#));
+    }
+    #[test]
+    fn a_long_stream_is_summed_as_it_runs() {
+        let started = Instant::now();
+        let (mut figures, mut sample) = (Figures::default(), Sample::new(started));
+        for ms in 0..3 * GAPS_MAX as u64 {
+            let item = StreamToken::Token { text: "a".to_owned(), id: Some(7) };
+            sample.token(started + Duration::from_millis(ms), &item);
+            if sample.is_full() {
+                figures.take_gaps(&mut sample, started);
+            }
+            assert!(sample.gaps.len() < GAPS_MAX);
+        }
+        figures.add(sample, started);
+        let tokens = 3 * GAPS_MAX as u64;
+        assert_eq!((figures.tokens, figures.ids, figures.inter_token.total()), (tokens, tokens, tokens - 1));
+        assert_eq!(figures.inter_token.max(), Duration::from_millis(1));
+        assert!((figures.stream_rate(50.0).unwrap() - 1e3).abs() < 10.0);
+    }
+}

@@ -1,0 +1,150 @@
+//! What the server is: found out by as few requests as it takes, and remembered.
+//!
+//! ```text
+//! GET /v1/models ─┬─ `owned_by` says it (all but TGI, and Ollama where the models are not its library's)
+//!                 ├─ `owned_by` is the model's own name ─▶ /info, which is TGI's
+//!                 ├─ another owner, or no model ─────────▶ /api/version, which is Ollama's
+//!                 └─ no such list ───────────────────────▶ each of the paths that one server alone has
+//! ```
+//!
+//! llama.cpp names itself in the header `Server` of whatever it answers.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use ureq::http::Method;
+
+use super::{ApiClient, Inner};
+use crate::chunk::Server;
+use crate::error::{Error, Timer};
+use crate::http::slot::{CancelSlot, Wait};
+use crate::http::{HttpResponse, Outgoing};
+use crate::retry::STALE_RETRIES_MAX;
+use crate::secrets::Secrets;
+
+/// How long [`ApiClient::server`] waits for all the answers it asks for.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Something to ask for by GET, under the server's root, and what an answer shows.
+type Question = (&'static str, fn(&Value) -> Option<Server>);
+
+const TGI: Question = ("/info", |info| {
+    let is_router =
+        info["router"].as_str().is_some_and(|router| router.starts_with("text-generation-router"));
+    // Versions before 2.0 did not name it; this setting is in all of them.
+    (is_router || info.get("max_best_of").is_some()).then_some(Server::Tgi)
+});
+const OLLAMA: Question = ("/api/version", |answer| {
+    let fields = answer.as_object()?;
+    // Open WebUI has the path too, and says more.
+    (fields.len() == 1 && fields["version"].is_string()).then_some(Server::Ollama)
+});
+const SGLANG: Question = ("/get_model_info", |info| {
+    (info["model_path"].is_string() && info["is_generation"].is_boolean()).then_some(Server::SgLang)
+});
+const LLAMA_CPP: Question =
+    ("/props", |props| props.get("default_generation_settings").map(|_| Server::LlamaCpp));
+const LM_STUDIO: Question =
+    ("/api/v0/models", |models| models["data"][0].get("compatibility_type").map(|_| Server::LmStudio));
+
+impl ApiClient {
+    /// What the server is: what the builder was told, else what its answers have shown, else what it says when it is asked:
+    /// `GET /v1/models`, and, where that does not tell, one or a few more paths. Asked once, then remembered. `None`: none
+    /// that this crate treats apart. Blocks for at most 5 s.
+    ///
+    /// Streams do not need it: an unknown server is asked for ids in every way known, and its first answer tells.
+    ///
+    /// # Errors
+    ///
+    /// To the first question: no connection, no answer in time, or a status other than 2xx that does not mean that there is
+    /// no such list (404, 405, 501). Failures after that mean that nothing was told.
+    pub fn server(&self) -> Result<Option<Server>, Error> {
+        let inner = &self.0;
+        if inner.server().is_none() && !inner.probed.load(Ordering::Acquire) {
+            if let Some(found) = inner.probe()? {
+                inner.learn(found);
+            }
+            inner.probed.store(true, Ordering::Release);
+        }
+        Ok(inner.server())
+    }
+}
+
+impl Inner {
+    fn probe(&self) -> Result<Option<Server>, Error> {
+        let wait = Some(Wait::since(Instant::now(), PROBE_TIMEOUT, Timer::Response));
+        let mut response = self.ask(Method::GET, ("/models", false), &[], wait)?;
+        let questions: &[Question] = match response.status() {
+            _ if is_llama_cpp(&response) => return Ok(Some(Server::LlamaCpp)),
+            404 | 405 | 501 => &[TGI, SGLANG, OLLAMA, LM_STUDIO, LLAMA_CPP],
+            200..=299 => {
+                let list = json(&mut response, wait)?;
+                match list["data"].as_array() {
+                    Some(models) if models.iter().any(is_owned_by_itself) => &[TGI],
+                    Some(models) => match models.iter().find_map(owner) {
+                        Some(server) => return Ok(Some(server)),
+                        None => &[OLLAMA],
+                    },
+                    // An Ollama without models.
+                    None if list["object"] == "list" => &[OLLAMA],
+                    None => &[TGI, SGLANG, OLLAMA, LM_STUDIO, LLAMA_CPP],
+                }
+            }
+            _ => return Err(self.status_error(&mut response, &Secrets::of(&self.headers))),
+        };
+        let told = questions.iter().map_while(|(path, tells)| {
+            let mut response = self.ask(Method::GET, (path, true), &[], wait).ok()?;
+            Some(match response.status() {
+                _ if is_llama_cpp(&response) => Some(Server::LlamaCpp),
+                200..=299 => json(&mut response, wait).ok().and_then(|answer| tells(&answer)),
+                _ => None,
+            })
+        });
+        Ok(told.flatten().next())
+    }
+
+    /// One request with the client's headers, and the head of its answer.
+    pub(super) fn ask(
+        &self,
+        method: Method,
+        path: (&str, bool),
+        body: &[u8],
+        wait: Option<Wait>,
+    ) -> Result<HttpResponse, Error> {
+        let url = self.url(path)?;
+        log::debug!("{method} {}: {} bytes", url.path(), body.len());
+        let headers = self.headers.clone();
+        let stale_retries_max = self.retry.stale_retries_max.min(STALE_RETRIES_MAX);
+        let outgoing = Outgoing { method, url: &url, headers, body, stale_retries_max };
+        self.http.send(outgoing, &CancelSlot::new(), wait)
+    }
+}
+
+fn is_llama_cpp(response: &HttpResponse) -> bool {
+    response.header("server") == Some("llama.cpp")
+}
+
+/// What is no JSON tells nothing.
+fn json(response: &mut HttpResponse, wait: Option<Wait>) -> Result<Value, Error> {
+    Ok(serde_json::from_slice(&response.whole_within(wait)?).unwrap_or_default())
+}
+
+/// These say in `owned_by` what they are. Ollama has the namespace of the model's name there, which is `library` for the
+/// models of its own library; LM Studio the same word for all.
+fn owner(model: &Value) -> Option<Server> {
+    match model["owned_by"].as_str()? {
+        "vllm" => Some(Server::Vllm),
+        "llamacpp" => Some(Server::LlamaCpp),
+        "sglang" => Some(Server::SgLang),
+        "tensorrt_llm" => Some(Server::TensorRtLlm),
+        "library" => Some(Server::Ollama),
+        "organization_owner" => Some(Server::LmStudio),
+        _ => None,
+    }
+}
+
+/// As TGI has it.
+fn is_owned_by_itself(model: &Value) -> bool {
+    model["id"].is_string() && model["id"] == model["owned_by"]
+}

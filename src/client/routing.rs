@@ -1,0 +1,55 @@
+//! To which of the client's servers a request goes, and whether one that was left out is well again.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use ureq::http::{Method, Uri};
+
+use super::Inner;
+use crate::error::{Error, Timer};
+use crate::http::slot::{CancelSlot, Wait};
+use crate::http::{HttpResponse, Outgoing};
+use crate::retry::random;
+use crate::route::Choice;
+
+impl Inner {
+    /// Where a request for this path goes, see [`Wire::path`](crate::Wire::path), at each server.
+    pub(crate) fn urls(&self, (path, at_root): (&str, bool)) -> Result<Vec<Uri>, Error> {
+        self.bases.iter().map(|base| base.join(path, at_root)).collect()
+    }
+
+    /// Where it goes at the first server that works.
+    pub(super) fn url(&self, (path, at_root): (&str, bool)) -> Result<Uri, Error> {
+        let base = self.bases.get(self.routes.first());
+        base.ok_or_else(|| Error::invalid("the client has no server"))?.join(path, at_root)
+    }
+
+    /// The server for a stream that has failed at `tried`. Has one probed whose time has come, on a thread of its own
+    /// (`tokenwire-probe`).
+    pub(crate) fn route(self: &Arc<Self>, session: Option<&str>, tried: &[usize]) -> usize {
+        let Choice { route, probe } = self.routes.choose(session, tried, random(), Instant::now());
+        if let Some(probe) = probe {
+            let client = self.clone();
+            let probing = thread::Builder::new()
+                .name("tokenwire-probe".into())
+                .spawn(move || client.routes.probed(probe, client.is_alive(probe), Instant::now()));
+            if probing.is_err() {
+                self.routes.probed(probe, false, Instant::now());
+            }
+        }
+        route
+    }
+
+    /// Asks a server for its health. Any answer that is no failure of its own will do: not every server has that path.
+    fn is_alive(&self, route: usize) -> bool {
+        let url = self.bases.get(route).and_then(|base| base.join("/health", true).ok());
+        let Some(url) = &url else { return false };
+        let headers = self.headers.clone();
+        let outgoing = Outgoing { method: Method::GET, url, headers, body: &[], stale_retries_max: 1 };
+        let wait = Wait::since(Instant::now(), self.routes.policy().probe_timeout, Timer::Response);
+        let answer = self.http.send(outgoing, &CancelSlot::new(), Some(wait));
+        log::debug!("probed server {route}: {:?}", answer.as_ref().map(HttpResponse::status).ok());
+        answer.is_ok_and(|answer| answer.status() < 500)
+    }
+}

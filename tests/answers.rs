@@ -1,0 +1,205 @@
+//! Whole answers: every recording of one decodes to what it says, and so do vectors for servers without recordings.
+
+mod common;
+
+use common::data;
+use common::wire::{Response, decode};
+use serde_json::{Value, json};
+use tokenwire::{Answer, ChunkDecoder, ErrorKind, IdsExact, Inexact, NESTING_MAX, Server, TokenId, Wire};
+
+/// An answer as JSON, so that cases can be data: `ids_exact` is true, false, null or the numbers of a gap.
+fn shown(answer: &Answer) -> Value {
+    let calls = answer.tool_calls.iter().map(|call| json!([call.id, call.name, call.arguments]));
+    let malformed = answer.malformed_calls.iter().map(|call| json!([call.text, call.reason.as_str()]));
+    json!({
+        "text": answer.text,
+        "reasoning": answer.reasoning,
+        "calls": calls.collect::<Vec<_>>(),
+        "malformed": malformed.collect::<Vec<_>>(),
+        "ids": answer.ids,
+        "exact": match answer.ids_exact {
+            IdsExact::Yes => json!(true),
+            IdsExact::No(Inexact::NoIds) => json!(false),
+            IdsExact::No(Inexact::CountDiffers { received, counted } | Inexact::LostInCharacter { received, counted }) => {
+                json!([received, counted])
+            }
+            IdsExact::Unknown => json!(null),
+            other => panic!("{other:?}"),
+        },
+        "prompt_ids": answer.prompt_ids,
+        "finish": answer.finish.as_ref().map(|word| word.as_str()),
+        "usage": answer.usage.map(|usage| json!([usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens])),
+        "request_id": answer.request_id,
+        "server": answer.server.map(Server::name),
+    })
+}
+
+/// What is not said is as in an answer that has nothing.
+fn expected(wanted: &Value) -> Value {
+    let mut all = json!({
+        "text": "", "reasoning": "", "calls": [], "malformed": [], "ids": [], "exact": false, "prompt_ids": null,
+        "finish": null, "usage": null, "request_id": null, "server": null,
+    });
+    all.as_object_mut().unwrap().extend(wanted.as_object().unwrap().clone());
+    all
+}
+
+fn body(name: &str) -> Vec<u8> {
+    let response = Response::read(&data(name));
+    assert!(response.status == 200 && !response.is_event_stream(), "{name}");
+    response.body
+}
+
+const TWELVE: [TokenId; 12] = [260, 3003, 4683, 282, 260, 35526, 2380, 1743, 28, 527, 359, 42];
+
+#[test]
+fn every_recorded_answer_decodes_to_what_its_file_says() {
+    let raw: Value = serde_json::from_slice(&body("vllm/chat-not-streamed-tool-call.response.http")).unwrap();
+    let cases = [
+        (
+            "vllm/completion-not-streamed.response.http",
+            Wire::OpenAi,
+            json!({
+                "text": " Paris 🦀.", "ids": [12095, 11162, 99, 222, 13, 151645], "exact": true,
+                "prompt_ids": [785, 6722, 315, 9625, 374], "finish": "stop", "usage": [5, 6, null, null],
+                "request_id": "cmpl-9289dc3be6bbb225", "server": "vLLM",
+            }),
+        ),
+        (
+            "vllm/chat-not-streamed-tool-call.response.http",
+            Wire::Chat,
+            json!({
+                "reasoning": "\nThe user greets.\n",
+                "calls": [["chatcmpl-tool-80885f203febc630", "get_weather", {"city": "Zürich 🦀"}]],
+                "ids": raw["choices"][0]["token_ids"], "exact": true, "prompt_ids": raw["prompt_token_ids"],
+                "finish": "tool_calls", "usage": [148, 34, null, 6], "request_id": "chatcmpl-b9ed595ae6b67b8b",
+                "server": "vLLM",
+            }),
+        ),
+        (
+            "vllm/generate-not-streamed.response.http",
+            Wire::VllmGenerate,
+            json!({
+                "ids": [12095, 11162, 99, 222, 220, 124373, 222, 222, 13, 151645], "exact": true, "finish": "stop",
+                "usage": [5, 10, 0, null], "request_id": "generate-tokens-937adfde883861e8", "server": "vLLM",
+            }),
+        ),
+        (
+            "llama.cpp/completions-nonstream.raw",
+            Wire::OpenAi,
+            // This request did not ask for `return_tokens`.
+            json!({
+                "text": " the primary colors of the RGB color model, which are:", "finish": "length",
+                "usage": [5, 12, 4, null], "request_id": "chatcmpl-T1ROndkIcQhwwb9Me5v1LEeAIMdGIx1k",
+                "server": "llama.cpp",
+            }),
+        ),
+        (
+            "llama.cpp/completion-nonstream.raw",
+            Wire::LlamaCpp,
+            json!({
+                "text": " the primary colors of the RGB color model, which are:", "ids": TWELVE, "exact": true,
+                "finish": "length", "usage": [5, 12, 4, null], "server": "llama.cpp",
+            }),
+        ),
+        (
+            "llama.cpp/completion-utf8-nonstream.raw",
+            Wire::LlamaCpp,
+            json!({
+                "text": "你好，世界！🤖 ok", "exact": true, "finish": "stop", "server": "llama.cpp",
+                "ids": [18645, 250, 48392, 138, 8083, 230, 7906, 240, 178, 239, 230, 8083, 219, 10813, 114, 240,
+                    216, 95, 91, 0],
+            }),
+        ),
+        (
+            "llama.cpp/chat-nonstream.raw",
+            Wire::Chat,
+            json!({
+                "text": "The most obvious animal is probably a cat", "finish": "length",
+                "usage": [34, 8, 24, null], "request_id": "chatcmpl-BrotmYnIzL3YTQOtxEZWrONsAXjE7W5Y",
+                "server": "llama.cpp",
+            }),
+        ),
+        (
+            "llama.cpp/chat-tools-call-nonstream.raw",
+            Wire::Chat,
+            json!({
+                "calls": [["wc6FVcYqPzZvCKCRBqXEzZlsYd5oe6Cy", "get_weather", {"city": "Paris", "unit": "C"}]],
+                "finish": "tool_calls", "usage": [485, 37, 0, null],
+                "request_id": "chatcmpl-qRFeFJwQKx8CUcCMmWLt0OCEu0qmwQON", "server": "llama.cpp",
+            }),
+        ),
+    ];
+    for (name, wire, wanted) in cases {
+        for wire in [wire, Wire::Auto] {
+            let answer =
+                Answer::from_json(wire, &body(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(shown(&answer), expected(&wanted), "{name} as {wire}");
+        }
+    }
+}
+
+/// One generation, recorded both ways: a stream has the last id of a character of several tokens, the whole
+/// answer has all.
+#[test]
+fn llama_cpp_gives_the_ids_inside_characters_only_in_whole_answers() {
+    let streamed = Response::read(&data("llama.cpp/completion-utf8.raw"));
+    let streamed = decode(&streamed.body, &[], ChunkDecoder::new(Wire::LlamaCpp));
+    let whole = Answer::from_json(Wire::LlamaCpp, &body("llama.cpp/completion-utf8-nonstream.raw")).unwrap();
+    assert_eq!(streamed.text(), whole.text);
+    let (some, all) = (streamed.ids(), &whole.ids);
+    let lost = Inexact::LostInCharacter { received: 11, counted: 20 };
+    assert_eq!((some.len(), streamed.end.unwrap().ids_exact), (11, IdsExact::No(lost)));
+    assert_eq!((all.len(), whole.ids_exact), (20, IdsExact::Yes));
+    let mut left = all.iter();
+    assert!(some.iter().all(|id| left.any(|one| one == id)), "{some:?} in {all:?}");
+}
+
+/// A body and what it decodes to, or the kind of error and a part of its message.
+#[test]
+fn answers_of_servers_without_recordings_decode_as_their_sources_have_them() {
+    let vectors = std::fs::read_to_string(data("answers.jsonl")).unwrap();
+    let mut count = 0;
+    for line in vectors.lines() {
+        let case: Value = serde_json::from_str(line).unwrap();
+        let id = &case["id"];
+        let wire: Wire = case["wire"].as_str().unwrap().parse().unwrap();
+        let body = case["body"].as_str().map_or_else(|| case["body"].to_string(), str::to_owned);
+        let found = Answer::from_json(wire, body.as_bytes());
+        match (&case["error"], found) {
+            (Value::Null, Ok(answer)) => assert_eq!(shown(&answer), expected(&case["answer"]), "{id}"),
+            (Value::Array(error), Err(found)) => {
+                assert_eq!(json!(found.kind().as_str()), error[0], "{id}: {found}");
+                assert!(found.to_string().contains(error[1].as_str().unwrap()), "{id}: {found}");
+            }
+            (_, found) => panic!("{id}: {found:?}"),
+        }
+        count += 1;
+    }
+    assert!(count >= 30, "{count}");
+}
+
+#[test]
+fn an_answer_that_is_cut_off_anywhere_is_incomplete() {
+    for (name, wire) in [
+        ("vllm/completion-not-streamed.response.http", Wire::OpenAi),
+        ("llama.cpp/chat-tools-call-nonstream.raw", Wire::Chat),
+    ] {
+        let body = body(name);
+        for cut in 1..body.len() {
+            let error = Answer::from_json(wire, &body[..cut]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Incomplete, "{name} cut at {cut}: {error}");
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_is_nested_too_deep_is_refused() {
+    let nested = |levels: usize| {
+        let list = "[".repeat(levels - 1) + &"]".repeat(levels - 1);
+        format!(r#"{{"choices":[{{"text":"a"}}],"x":{list}}}"#)
+    };
+    assert!(Answer::from_json(Wire::OpenAi, nested(NESTING_MAX).as_bytes()).is_ok());
+    let error = Answer::from_json(Wire::OpenAi, nested(NESTING_MAX + 1).as_bytes()).unwrap_err();
+    assert_eq!(error.kind().as_str(), "limit", "{error}");
+}

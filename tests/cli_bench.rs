@@ -1,0 +1,197 @@
+//! `tokenwire bench` as people and scripts use it.
+
+#![cfg(feature = "cli")]
+
+mod common;
+
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::program::{HANGS, Ran, ended, has, interrupt, program, run};
+use serde_json::{Value, json};
+use tokenwire::testing::{Cut, Gate, Script, Server};
+
+const HELLO: [(u32, &str); 4] = [(9707, "Hello"), (1879, " wörld"), (0, ""), (13, ".")];
+
+fn hello() -> Script {
+    Script::tokens(HELLO)
+}
+
+/// A run against `server`, without the part that looks at the program itself.
+fn bench(server: &Server, more: &[&str]) -> Ran {
+    run(&[&["bench", "--base-url", &server.url(), "--no-self-check"], more].concat(), b"")
+}
+
+/// Its one line.
+fn figures(ran: &Ran) -> Value {
+    assert_eq!(ran.lines().len(), 1, "{}", ran.out);
+    ran.last()["bench"].clone()
+}
+
+fn ordered(percentiles: &Value) -> bool {
+    let at = |name: &str| percentiles[name].as_u64().unwrap();
+    at("p50") <= at("p90") && at("p90") <= at("p99") && at("p99") <= at("max")
+}
+
+#[test]
+fn a_load_has_counts_times_and_rates() {
+    // Two pauses of 5 ms in each answer: none of its times is nothing.
+    let answer = Script::events([""; 0])
+        .pause(Duration::from_millis(5))
+        .event(r#"{"choices":[{"index":0,"text":"a","token_ids":[7]}]}"#)
+        .pause(Duration::from_millis(5))
+        .event(r#"{"choices":[{"index":0,"text":"b","token_ids":[8],"finish_reason":"stop"}]}"#)
+        .event(r#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":4}}}"#)
+        .event("[DONE]");
+    let server = Server::scripted([answer]).unwrap();
+    let ran = bench(&server, &["-c", "3", "-n", "10", "--request-id", "mine", "--seed", "7", "--json"]);
+    assert_eq!((ran.code, &*ran.err), (Some(0), ""), "{}", ran.out);
+    let figures = figures(&ran);
+    let expected = json!({
+        "streams": 3, "requests": 10, "complete": 10, "failed": 0, "cancelled": 0, "tokens": 20, "ids": 20,
+        "ids_exact": {"exact": 10, "not_exact": 0, "not_counted": 0}, "errors": {}, "retries": 0,
+        "usage": {"prompt_tokens": 50, "completion_tokens": 20, "cached_tokens": 40},
+        "cost": {"cpu_includes_server": false, "self_check": null},
+    });
+    assert!(has(&figures, &expected), "{figures}");
+    for (name, least) in [("first_token_us", 5_000), ("inter_token_us", 4_000), ("answer_us", 10_000)] {
+        assert!(ordered(&figures[name]) && figures[name]["max"].as_u64() >= Some(least), "{name}: {figures}");
+    }
+    let number = |name: &str| figures[name].as_f64().unwrap();
+    let seconds = number("elapsed_us") / 1e6;
+    assert!((number("tokens_per_second") * seconds - 20.0).abs() < 0.1, "{figures}");
+    assert!((number("requests_per_second") * seconds - 10.0).abs() < 0.1, "{figures}");
+    assert!(figures["stream_tokens_per_second"]["p50"].as_f64().unwrap() < 1e3, "{figures}");
+
+    let requests = server.requests();
+    assert_eq!(requests.len(), 10);
+    let mut ids: Vec<_> = requests.iter().map(|request| request.header("x-request-id").unwrap()).collect();
+    ids.sort_unstable();
+    let expected: Vec<_> = (0..10).map(|n| format!("mine-{n}")).collect();
+    assert_eq!(ids, expected);
+    for request in &requests {
+        let body = request.json();
+        assert!(has(&body, &json!({"max_tokens": 64, "seed": 7, "stream": true})), "{body}");
+        assert!(body["prompt"].as_str().is_some_and(|prompt| prompt.contains("lighthouse")), "{body}");
+    }
+}
+
+#[test]
+fn so_many_streams_run_at_a_time_and_no_more() {
+    let gate = Gate::new();
+    let token = |finish: &str| {
+        format!(r#"{{"choices":[{{"index":0,"text":"a","token_ids":[7],"finish_reason":{finish}}}]}}"#)
+    };
+    let script = Script::events([token("null")]).wait_for(&gate).event(&token("\"stop\"")).event("[DONE]");
+    let server = Server::scripted([script]).unwrap();
+    let url = server.url();
+    let child =
+        program(&["bench", "--base-url", &url, "-c", "4", "-n", "12", "--json", "--no-self-check"]).spawn();
+    assert!(server.wait_for_requests(4, HANGS));
+    assert!(!server.wait_for_requests(5, Duration::from_millis(300)));
+    gate.open();
+    let ran = ended(child.unwrap());
+    assert_eq!((ran.code, &figures(&ran)["complete"]), (Some(0), &json!(12)), "{}", ran.out);
+    assert_eq!(server.requests().len(), 12);
+}
+
+#[test]
+fn errors_are_counted_by_kind_and_make_the_exit_code() {
+    let cut = hello().cut_at(hello().wire().len() - 300, Cut::Fin);
+    let scripts = [Script::status(503).json(r#"{"error":{"message":"overloaded"}}"#), hello(), cut, hello()];
+    let server = Server::scripted(scripts).unwrap();
+    let ran = bench(&server, &["-c", "1", "-n", "4", "--retries", "0", "--json"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    let figures = figures(&ran);
+    let expected = json!({"complete": 2, "failed": 2, "errors": {
+        "server": {"count": 1, "first": "the server answered 503: overloaded"}, "incomplete": {"count": 1},
+    }});
+    assert!(has(&figures, &expected), "{figures}");
+}
+
+#[test]
+fn a_server_that_is_not_there_is_an_error_of_every_request() {
+    let url = Server::scripted([hello()]).unwrap().url();
+    let ran = run(&["bench", "--base-url", &url, "-c", "2", "-n", "6", "--retries", "0", "--json"], b"");
+    assert_eq!(ran.code, Some(1));
+    let expected =
+        json!({"complete": 0, "failed": 6, "inter_token_us": null, "errors": {"refused": {"count": 6}}});
+    assert!(has(&figures(&ran), &expected), "{}", ran.out);
+}
+
+#[test]
+fn people_get_a_table_and_no_live_line_where_nobody_looks_on() {
+    let server = Server::scripted([hello()]).unwrap();
+    let ran = bench(&server, &["-c", "2", "-n", "4", "--prompt-ids", "1,2,3"]);
+    assert_eq!((ran.code, &*ran.err), (Some(0), ""));
+    assert!(ran.out.starts_with("4 of 4 requests complete, 2 streams at a time\n"), "{}", ran.out);
+    for word in ["p50", "p99", "first token ", "inter-token ", "exact in 4", "16, ", "none", "CPU time"] {
+        assert!(ran.out.contains(word), "{word}: {}", ran.out);
+    }
+    assert_eq!(server.requests()[0].json()["prompt"], json!([1, 2, 3]));
+}
+
+#[test]
+fn ctrl_c_tells_the_figures_so_far() {
+    // Two answers, then silence.
+    let asked = AtomicUsize::new(0);
+    let server = Server::start(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
+        0 | 1 => hello(),
+        _ => Script::events([r#"{"choices":[{"index":0,"text":"a","token_ids":[7]}]}"#]).hang(HANGS),
+    });
+    let server = server.unwrap();
+    for json in [true, false] {
+        let mut command = program(&["bench", "--base-url", &server.url(), "-c", "2", "-n", "50"]);
+        let before = server.requests().len();
+        let child = command.args(json.then_some("--json")).spawn().unwrap();
+        // Of the first run two answers are whole.
+        assert!(server.wait_for_requests(before + if json { 4 } else { 2 }, HANGS));
+        interrupt(&child);
+        let ran = ended(child);
+        assert_eq!(ran.code, Some(130), "{} {}", ran.out, ran.err);
+        if json {
+            let expected = json!({"complete": 2, "failed": 0, "cancelled": 2, "cost": {"self_check": null}});
+            assert!(has(&figures(&ran), &expected), "{}", ran.out);
+        } else {
+            assert!(ran.out.starts_with("0 of 50 requests complete, 2 cut short"), "{}", ran.out);
+        }
+        assert!(server.wait_for_open_connections(0, HANGS), "the server sees that they left");
+    }
+}
+
+#[test]
+fn a_plot_is_drawn_where_there_is_something_to_draw() {
+    let file = std::env::temp_dir().join(format!("tokenwire-bench-{}.svg", std::process::id()));
+    let path = file.to_string_lossy().into_owned();
+    let server = Server::scripted([hello()]).unwrap();
+    let ran = bench(&server, &["-c", "2", "-n", "8", "--plot", &path]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let svg = fs::read_to_string(&file).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"), "{svg}");
+    for word in ["Time between tokens: 2 streams at a time, 32 tokens", "p50", "p99", "max", "% of tokens"] {
+        assert!(svg.contains(word), "{word}");
+    }
+    let one_token = Server::scripted([Script::tokens([(1, "a")])]).unwrap();
+    let ran = bench(&one_token, &["-n", "2", "--plot", &path]);
+    assert_eq!(ran.code, Some(0));
+    assert!(ran.err.contains("No plot: no token followed another"), "{}", ran.err);
+    fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn with_no_server_it_loads_the_recorded_answer_and_looks_at_itself() {
+    let ran = run(&["bench", "-c", "2", "-n", "2", "--json"], b"");
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.contains("recorded from a real vLLM"), "{}", ran.err);
+    let figures = figures(&ran);
+    assert!(has(&figures, &json!({"complete": 2, "cost": {"cpu_includes_server": true}})), "{figures}");
+    // The recorded tokens come more than 50 ms apart, the most that the look at itself waits.
+    let check = &figures["cost"]["self_check"];
+    assert_eq!(check["interval_us"], 50_000, "{figures}");
+    assert!(
+        ordered(&check["inter_token_us"]) && check["inter_token_us"]["max"].as_u64() >= Some(50_000),
+        "{figures}"
+    );
+    assert!(check["tokens_per_second"].as_f64().unwrap() > 100.0, "{figures}");
+}

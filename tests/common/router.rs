@@ -1,0 +1,115 @@
+//! A real vllm-router in front of scripted workers. It runs where `TOKENWIRE_ROUTER` names its program; `.ci/run` installs it.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokenwire::testing::{Request, Script, Server};
+
+/// Runs the router until its own standard input ends, which it does however the test's process ends. A key that interrupts
+/// the whole group must not end this shell before it has done so.
+const LAUNCH: &str =
+    r#"trap '' INT TERM; "$@" </dev/null & router=$!; cat >/dev/null; kill -9 $router; wait"#;
+
+/// It is up in a second; a busy machine may take longer.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// A router of the test's own. Dropping it ends its process, and so does the end of the test's.
+pub struct Router {
+    pub url: String,
+    launcher: Child,
+}
+
+impl Router {
+    /// `None`, and a word about it, if no router is here. Blocks until it serves these workers, which must be up; `args` are
+    /// further ones of its command line.
+    pub fn start(test: &str, workers: &[&Server], args: &[&str]) -> Option<Self> {
+        let Ok(program) = env::var("TOKENWIRE_ROUTER") else {
+            eprintln!("{test}: skipped, TOKENWIRE_ROUTER is not set");
+            return None;
+        };
+        assert!(Path::new(&program).exists(), "TOKENWIRE_ROUTER: no {program}");
+        let [port, metrics_port] = free_ports();
+        let urls: Vec<String> = workers.iter().map(|worker| worker.url()).collect();
+        let (log, name) = log_file(port);
+        let launcher = Command::new("sh")
+            .args(["-c", LAUNCH, "sh", &program, "--host", "127.0.0.1", "--port", &port.to_string()])
+            .args(["--prometheus-port", &metrics_port.to_string(), "--worker-startup-check-interval", "1"])
+            .args(args)
+            .arg("--worker-urls")
+            .args(&urls)
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let router = Self { url: format!("http://127.0.0.1:{port}"), launcher };
+        let began = Instant::now();
+        // Its list of workers tells it from any other server that might have taken the port.
+        while !urls.iter().all(|url| router.get("/list_workers").contains(url)) {
+            let log = || fs::read_to_string(&name).unwrap_or_default();
+            assert!(began.elapsed() < START_MAX, "{program} does not come up: {}", log());
+            thread::sleep(Duration::from_millis(20));
+        }
+        Some(router)
+    }
+
+    /// What it answers, head and body; nothing if it cannot be reached.
+    pub fn get(&self, path: &str) -> String {
+        let host = self.url.trim_start_matches("http://");
+        let mut answer = String::new();
+        if let Ok(mut socket) = TcpStream::connect(host) {
+            let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            // A router that is being started or ended may break off; then what came is the answer.
+            let _ = socket.write_all(head.as_bytes());
+            let _ = socket.read_to_string(&mut answer);
+        }
+        answer
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        drop(self.launcher.stdin.take());
+        let _ = self.launcher.wait();
+    }
+}
+
+/// Where completions are asked for.
+const COMPLETIONS: [&str; 3] = ["/v1/completions", "/v1/chat/completions", "/inference/v1/generate"];
+
+/// A worker: healthy, serves the model `m` as vLLM does, and answers each completion with what `script` says. What else the
+/// router asks for (a chat as ids, so as to know its prefix) it does not have.
+pub fn worker(script: impl Fn(&Request) -> Script + Send + Sync + 'static) -> Server {
+    let models = json!({"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "vllm"}]});
+    let start = Server::start(move |request| match request.path.as_str() {
+        path if COMPLETIONS.contains(&path) => script(request),
+        "/v1/models" => Script::status(200).json(&models),
+        "/health" => Script::status(200),
+        _ => Script::status(404).json(r#"{"detail":"Not Found"}"#),
+    });
+    start.unwrap()
+}
+
+/// The completions that a worker was asked for.
+pub fn completions(worker: &Server) -> Vec<Request> {
+    let requests = worker.requests().into_iter();
+    requests.filter(|request| COMPLETIONS.contains(&request.path.as_str())).collect()
+}
+
+/// They are free now; another process could take one before the router does.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+fn log_file(port: u16) -> (File, PathBuf) {
+    let name = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("router-{port}.log"));
+    (File::create(&name).unwrap(), name)
+}

@@ -1,0 +1,226 @@
+//! Several servers: a stream that fails at one goes to another, before its first token and after it; one that fails is left out
+//! and comes back when a probe finds it well; sessions stay where they are.
+#![cfg(feature = "testing")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokenwire::recording::Request;
+use tokenwire::testing::{Cut, Model, Script, Server};
+use tokenwire::{
+    ApiClient, ApiClientBuilder, Balance, CompletionRequest, Ending, ErrorKind, IdsExact, RetryPolicy,
+    RoutePolicy, SamplingParams, StreamReport, StreamToken, TokenId,
+};
+
+/// Generous: nothing here waits for it unless something is broken.
+const LONG: Duration = Duration::from_secs(60);
+
+fn model() -> Model {
+    Model::new(7)
+}
+
+/// A wait that no test here could bear: it shows that another server is not waited for.
+fn retry() -> RetryPolicy {
+    let mut retry = RetryPolicy::default();
+    (retry.wait_min, retry.wait_max, retry.budget) = (LONG, LONG, 1_000);
+    retry
+}
+
+fn client(servers: &[&Server]) -> ApiClientBuilder {
+    let builder = ApiClient::builder(servers[0].url()).retry(retry()).resumes(8);
+    servers[1..].iter().fold(builder, |builder, server| builder.base_url(server.url()))
+}
+
+fn request(n: TokenId) -> CompletionRequest {
+    let greedy = SamplingParams::default().temperature(0.0).max_tokens(20);
+    CompletionRequest::ids([n, 5, 6]).sampling(greedy)
+}
+
+fn read(client: &ApiClient, request: CompletionRequest) -> (Vec<TokenId>, StreamReport) {
+    let (tokens, guard) = client.stream(request).unwrap();
+    let mut ids = Vec::new();
+    loop {
+        match tokens.recv_timeout(LONG) {
+            Ok(StreamToken::Token { id, .. }) => ids.extend(id),
+            Ok(StreamToken::Done { .. } | StreamToken::Error(_)) => {}
+            Ok(other) => panic!("{other:?}"),
+            Err(error) if error.is_disconnected() => return (ids, guard.join()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn whole() -> Server {
+    Server::start(|request| model().answer(request)).unwrap()
+}
+
+/// Its streams break off in the middle.
+fn cut() -> Server {
+    Server::start(|request| {
+        let script = model().answer(request);
+        let half = script.wire().len() / 2;
+        script.cut_at(half, Cut::Reset)
+    })
+    .unwrap()
+}
+
+fn status(code: u16) -> Server {
+    Server::start(move |_| Script::status(code).json(r#"{"error":{"message":"no"}}"#)).unwrap()
+}
+
+/// An address where nobody listens.
+fn nobody() -> String {
+    let server = whole();
+    server.url()
+}
+
+#[test]
+fn a_stream_that_fails_goes_to_the_next_server_at_once_and_is_the_same() {
+    let good = whole();
+    let expected = read(&client(&[&good]).build().unwrap(), request(1)).0;
+    assert_eq!(expected.len(), 20);
+    let (busy, dead, breaks) = (status(429), status(503), cut());
+    // Servers in front of the good one; how often the stream goes elsewhere; retries and resumes.
+    let cases: &[(&[&Server], u32, u32, usize)] = &[
+        (&[], 0, 0, 0),
+        (&[&dead], 1, 1, 0),
+        (&[&busy], 1, 1, 0),
+        (&[&dead, &busy], 2, 2, 0),
+        (&[&breaks], 1, 0, 1),
+        (&[&dead, &breaks], 2, 1, 1),
+    ];
+    for (before, failovers, retries, resumes) in cases {
+        let servers: Vec<&Server> = before.iter().copied().chain([&good]).collect();
+        let (ids, report) = read(&client(&servers).build().unwrap(), request(1));
+        assert_eq!((ids, report.ending), (expected.clone(), Ending::Complete), "{report:?}");
+        assert_eq!(
+            (report.failovers, report.retries, report.resumes.len()),
+            (*failovers, *retries, *resumes)
+        );
+        assert_eq!((report.route, report.ids_exact), (before.len(), IdsExact::Yes));
+    }
+    let refused = ApiClient::builder(nobody()).base_url(good.url()).retry(retry()).build().unwrap();
+    assert_eq!(read(&refused, request(1)).0, expected);
+}
+
+#[test]
+fn what_is_the_request_s_fault_is_asked_of_no_other_server() {
+    let (bad, good) = (status(400), whole());
+    let (ids, report) = read(&client(&[&bad, &good]).build().unwrap(), request(1));
+    assert_eq!((ids.len(), report.error.unwrap().status(), report.failovers), (0, Some(400), 0));
+    assert!(good.requests().is_empty());
+    // Without retries a stream fails where it is sent; without resumes where it breaks.
+    let (dead, breaks) = (status(503), cut());
+    let (_, report) = read(&client(&[&dead, &good]).retries(0).build().unwrap(), request(1));
+    assert_eq!((report.error.unwrap().status(), report.route), (Some(503), 0));
+    let (ids, report) = read(&client(&[&breaks, &good]).resumes(0).build().unwrap(), request(1));
+    assert_eq!((report.error.unwrap().kind(), report.route), (ErrorKind::Incomplete, 0));
+    assert!(!ids.is_empty() && good.requests().is_empty());
+}
+
+#[test]
+fn a_server_that_fails_is_left_out_until_a_probe_finds_it_well() {
+    let well = Arc::new(AtomicBool::new(false));
+    let probes = Arc::new(AtomicUsize::new(0));
+    let (state, seen) = (well.clone(), probes.clone());
+    let first = Server::start(move |request: &Request| {
+        let is_probe = request.path == "/health";
+        seen.fetch_add(usize::from(is_probe), Ordering::SeqCst);
+        match (state.load(Ordering::SeqCst), is_probe) {
+            (false, _) => Script::status(503),
+            (true, true) => Script::status(200),
+            (true, false) => model().answer(request),
+        }
+    })
+    .unwrap();
+    let second = whole();
+    let mut routes = RoutePolicy::default();
+    (routes.failures_max, routes.open_min) = (2, Duration::from_millis(20));
+    let client = client(&[&first, &second]).routes(routes).build().unwrap();
+    let completions = || first.requests().iter().filter(|request| request.path != "/health").count();
+    for n in 0..2 {
+        assert_eq!(read(&client, request(n)).1.failovers, 1);
+    }
+    assert_eq!(completions(), 2);
+    // Left out: nothing but probes goes there, and they come again and again.
+    let began = Instant::now();
+    while probes.load(Ordering::SeqCst) < 3 {
+        let (ids, report) = read(&client, request(9));
+        assert_eq!((ids.len(), report.route, report.failovers), (20, 1, 0));
+        assert!(began.elapsed() < LONG, "no probe is made");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(completions(), 2);
+    well.store(true, Ordering::SeqCst);
+    let began = Instant::now();
+    while read(&client, request(3)).1.route == 1 {
+        assert!(began.elapsed() < LONG, "it never comes back");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(completions() > 2);
+}
+
+#[test]
+fn a_session_stays_at_its_server_and_weights_share_out_the_rest() {
+    let servers = [whole(), whole(), whole()];
+    let mut routes = RoutePolicy::default();
+    routes.balance = Balance::Weighted;
+    let client = || client(&servers.each_ref()).routes(routes).build().unwrap();
+    let (one, other) = (client(), client());
+    let mut used = [0; 3];
+    for n in 0..30 {
+        let ask = || request(n).session(format!("session-{n}"));
+        let places: Vec<usize> = [&one, &other, &one].map(|client| read(client, ask()).1.route).to_vec();
+        assert!(places.iter().all(|place| *place == places[0]), "{places:?}");
+        used[places[0]] += 1;
+    }
+    assert!(used.iter().all(|n| *n > 0), "{used:?}");
+    let mut used = [0; 3];
+    (0..40).for_each(|n| used[read(&one, request(n)).1.route] += 1);
+    assert!(used.iter().all(|n| *n > 0), "{used:?}");
+}
+
+/// 16 streams at a time, of two servers one dies under them: all are whole.
+#[test]
+fn when_one_of_two_servers_dies_under_many_streams_all_are_whole_and_exact() {
+    let good = whole();
+    let one = client(&[&good]).build().unwrap();
+    let expected: Vec<Vec<TokenId>> = (0..64).map(|n| read(&one, request(n)).0).collect();
+    let breaks = cut();
+    let two = client(&[&breaks, &good]).build().unwrap();
+    let reports = thread::scope(|scope| {
+        let streams = (0..16).map(|lane| {
+            let (two, expected) = (&two, &expected);
+            scope.spawn(move || {
+                let mut resumed = 0;
+                for n in (lane..64).step_by(16) {
+                    let (ids, report) = read(two, request(n as TokenId));
+                    assert_eq!((ids, report.ending), (expected[n].clone(), Ending::Complete), "{report:?}");
+                    resumed += report.resumes.len();
+                }
+                resumed
+            })
+        });
+        let streams: Vec<_> = streams.collect();
+        streams.into_iter().map(|stream| stream.join().unwrap()).sum::<usize>()
+    });
+    assert!(reports >= 16, "only {reports} were broken");
+}
+
+/// Everything is down: what is offered is bounded by the client's one budget, however many streams and servers there are.
+#[test]
+fn in_a_total_outage_the_load_is_at_most_a_fifth_more() {
+    let servers = [status(503), status(503)];
+    let mut policy = retry();
+    (policy.budget, policy.wait_min, policy.wait_max) = (10, Duration::ZERO, Duration::ZERO);
+    let client = client(&servers.each_ref()).retry(policy).build().unwrap();
+    for n in 0..100 {
+        let (ids, report) = read(&client, request(n));
+        assert_eq!((ids.len(), report.ending), (0, Ending::Failed));
+    }
+    let sent = servers.iter().flat_map(Server::requests).filter(|request| request.path != "/health");
+    let sent = sent.count();
+    assert!((100..=120).contains(&sent), "{sent} requests for 100 streams");
+}

@@ -1,0 +1,326 @@
+//! Every endpoint of a real llama.cpp server, streamed and whole, when `TOKENWIRE_LIVE_URL` names one
+//! (`http://127.0.0.1:8080`). The chat with tools starts a server of its own, from a copy of the model with a template that
+//! knows tools; it wants `TOKENWIRE_LIVE_SERVER`, the path of `llama-server.sh`. Without them the tests pass over it and
+//! say so; `.ci/run` sets both.
+
+#![cfg(feature = "testing")]
+
+mod common;
+
+use std::env;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokenwire::testing::{Script, Server as Scripted};
+use tokenwire::{
+    Answer, ApiClient, CompletionRequest, Ending, ErrorKind, IdsExact, Inexact, Message, SamplingParams,
+    Server, StreamReport, StreamToken, TokenId, Wire,
+};
+
+const LONG: Duration = Duration::from_secs(120);
+/// "The three primary colors are"
+const PROMPT: [TokenId; 5] = [504, 1296, 3003, 4683, 359];
+
+fn live_url(test: &str) -> Option<String> {
+    let url = env::var("TOKENWIRE_LIVE_URL").ok();
+    if url.is_none() {
+        eprintln!("{test}: skipped, TOKENWIRE_LIVE_URL is not set");
+    }
+    url
+}
+
+fn client(url: &str, wire: Wire) -> ApiClient {
+    ApiClient::builder(url).wire(wire).server(Server::LlamaCpp).build().unwrap()
+}
+
+/// The same text each time.
+fn greedy(request: CompletionRequest, max_tokens: u32) -> CompletionRequest {
+    let params = SamplingParams::default().temperature(0.0).seed(1).max_tokens(max_tokens);
+    request.sampling(params).cache_prompt(false)
+}
+
+/// What a stream gave: text, calls (name, arguments), ids; it must be complete.
+fn stream(
+    client: &ApiClient,
+    request: CompletionRequest,
+) -> (String, Vec<(String, Value)>, Vec<TokenId>, StreamReport) {
+    let (receiver, guard) = client.stream(request).unwrap();
+    let (mut text, mut calls, mut ids) = (String::new(), Vec::new(), Vec::new());
+    while let Ok(item) = receiver.recv_timeout(LONG) {
+        match item {
+            StreamToken::Token { text: piece, id } => {
+                text += &piece;
+                ids.extend(id);
+            }
+            StreamToken::ToolCall(call) => calls.push((call.name, call.arguments)),
+            StreamToken::Done { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    let report = guard.join();
+    assert_eq!(report.ending, Ending::Complete, "{:?}", report.error);
+    (text, calls, ids, report)
+}
+
+/// A request as it is, without any of this crate, and the answer as it came, head and all.
+fn plain(url: &str, request: &[u8]) -> Vec<u8> {
+    let mut socket = TcpStream::connect(url.trim_start_matches("http://")).unwrap();
+    socket.write_all(request).unwrap();
+    // It leaves the connection open, whatever it says.
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
+    let is_whole = |answer: &[u8]| {
+        let text = String::from_utf8_lossy(answer);
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "))?;
+        (body.len() >= length.parse().ok()?).then_some(())
+    };
+    while is_whole(&answer).is_none() {
+        let len = socket.read(&mut piece).unwrap();
+        assert!(len > 0, "{}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&piece[..len]);
+    }
+    answer
+}
+
+#[test]
+fn each_endpoint_gives_the_same_ids_streamed_and_whole() {
+    let Some(url) = live_url("each endpoint") else { return };
+    let mut all: Vec<Answer> = Vec::new();
+    for wire in [Wire::OpenAi, Wire::LlamaCpp, Wire::Chat] {
+        let client = client(&url, wire);
+        let prompt = match wire {
+            Wire::Chat => {
+                CompletionRequest::messages([Message::user("Name three primary colors in English.")])
+            }
+            _ => CompletionRequest::ids(PROMPT),
+        };
+        // Short of the model's end token, which a chat's stream does not show.
+        let request = greedy(prompt, 12);
+        let (text, _, ids, report) = stream(&client, request.clone());
+        let answer = client.complete(request).unwrap();
+        assert_eq!((&text, &ids), (&answer.text, &answer.ids), "{wire}");
+        assert_eq!((report.ids_exact, answer.ids_exact), (IdsExact::Yes, IdsExact::Yes), "{wire}: {text:?}");
+        assert_eq!((&report.finish, report.usage), (&answer.finish, answer.usage), "{wire}");
+        assert_eq!(answer.usage.unwrap().completion_tokens as usize, ids.len(), "{wire}");
+        println!("{wire}: {} ids, streamed and whole: {text:?}", ids.len());
+        all.push(answer);
+    }
+    assert_eq!(all[0].ids, all[1].ids, "the two endpoints for prompts");
+}
+
+/// Only the whole answer has the ids inside characters of several tokens, on each endpoint, and a chat's end token.
+#[test]
+fn ids_that_a_stream_loses_are_in_the_whole_answer() {
+    let Some(url) = live_url("ids inside characters") else { return };
+    const TEXT: &str = "你好，世界！🤖 ok";
+    for wire in [Wire::OpenAi, Wire::LlamaCpp, Wire::Chat] {
+        let client = client(&url, wire);
+        let prompt = match wire {
+            Wire::Chat => CompletionRequest::messages([Message::user("Hello")]),
+            _ => CompletionRequest::ids(PROMPT),
+        };
+        let request = greedy(prompt, 40).structured_output(json!({"grammar": format!("root ::= {TEXT:?}")}));
+        let (text, _, some, report) = stream(&client, request.clone());
+        let answer = client.complete(request).unwrap();
+        assert_eq!((text.as_str(), answer.text.as_str()), (TEXT, TEXT), "{wire}");
+        let IdsExact::No(Inexact::LostInCharacter { received, counted }) = report.ids_exact else {
+            panic!("{wire}: {:?}", report.ids_exact)
+        };
+        assert_eq!((some.len() as u64, answer.ids.len() as u64), (received, counted), "{wire}");
+        assert_eq!(answer.ids_exact, IdsExact::Yes, "{wire}");
+        let mut left = answer.ids.iter();
+        assert!(some.iter().all(|id| left.any(|one| one == id)), "{wire}: {some:?} in {:?}", answer.ids);
+        println!("{wire}: the stream has {received} ids of {counted}, the whole answer all");
+    }
+}
+
+#[test]
+fn the_server_tells_what_it_is_and_lists_its_model() {
+    let Some(url) = live_url("models") else { return };
+    let client = ApiClient::builder(&url).build().unwrap();
+    assert_eq!(client.server().unwrap(), Some(Server::LlamaCpp));
+    let models = client.models().unwrap();
+    let [model] = &models[..] else { panic!("{models:?}") };
+    assert_eq!(model.owned_by.as_deref(), Some("llamacpp"));
+    assert!(model.context_tokens_max.is_some_and(|context| context >= 512), "{model:?}");
+}
+
+#[cfg(feature = "tokenizer")]
+#[test]
+fn text_goes_through_the_servers_tokenizer_and_back_as_through_our_own() {
+    let Some(url) = live_url("tokenize") else { return };
+    let Some(file) = common::smollm2() else { return };
+    let ours = tokenwire::Tokenizer::from_file(file).unwrap();
+    let client = ApiClient::builder(&url).build().unwrap();
+    let strings = std::fs::read(common::data("tokenizer-strings.json")).unwrap();
+    let strings: Vec<String> = serde_json::from_slice(&strings).unwrap();
+    for text in strings.iter().step_by(5) {
+        let ids = client.tokenize(text, false).unwrap();
+        assert_eq!(ids, ours.encode(text, tokenwire::Special::TEMPLATE).unwrap(), "{text:?}");
+        let back = client.detokenize(&ids).unwrap();
+        assert_eq!((&back, &back), (text, &ours.decode(&ids, false).unwrap()), "{ids:?}");
+    }
+    println!("{} texts there and back", strings.len().div_ceil(5));
+}
+
+/// Every refusal that was recorded of build 10434, asked for anew: whatever its status is in this build, it is the same kind
+/// of error, and no more or less a reason to send the request again.
+#[test]
+fn refusals_are_the_same_errors_in_both_builds() {
+    let Some(url) = live_url("refusals of both builds") else { return };
+    let typed = |answer: Vec<u8>| {
+        let server = Scripted::scripted([Script::raw(answer)]).unwrap();
+        let client = ApiClient::builder(server.url()).retries(0).build().unwrap();
+        client.complete(CompletionRequest::ids(PROMPT)).unwrap_err()
+    };
+    let mut count = 0;
+    let mut statuses = Vec::new();
+    for entry in std::fs::read_dir(common::data("llama.cpp")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        // Those of a server with a key, and one that is no error.
+        let other = name.starts_with("error-auth") || name == "error-empty-prompt";
+        if !name.starts_with("error-") || path.extension().is_none_or(|ext| ext != "req") || other {
+            continue;
+        }
+        let then = typed(std::fs::read(path.with_extension("raw")).unwrap());
+        let now = typed(plain(&url, &std::fs::read(&path).unwrap()));
+        assert_eq!((then.kind(), now.kind()), (ErrorKind::Server, ErrorKind::Server), "{name}: {now}");
+        assert_eq!((then.is_retryable(), now.is_retryable()), (false, false), "{name}: {now}");
+        assert_eq!(
+            then.server_error().unwrap().message.is_empty(),
+            now.server_error().unwrap().message.is_empty()
+        );
+        if then.status() != now.status() {
+            statuses.push(format!(
+                "{name}: {:?} then, {:?} now",
+                then.status().unwrap(),
+                now.status().unwrap()
+            ));
+        }
+        count += 1;
+    }
+    assert!(count >= 20, "{count}");
+    println!("{count} refusals, of another status: {statuses:#?}");
+}
+
+#[test]
+fn what_the_server_refuses_is_the_same_error_streamed_and_whole() {
+    let Some(url) = live_url("refusals") else { return };
+    let long = vec![PROMPT[0]; 70_000];
+    for (name, wire, request, part) in [
+        ("an id out of range", Wire::OpenAi, CompletionRequest::ids([99_999_999]), "invalid tokens"),
+        ("too long", Wire::OpenAi, CompletionRequest::ids(long.clone()), "context size"),
+        ("too long, native", Wire::LlamaCpp, CompletionRequest::ids(long), "context size"),
+        (
+            "a bad grammar",
+            Wire::OpenAi,
+            CompletionRequest::ids(PROMPT).extra("grammar", "root ::= ("),
+            "grammar",
+        ),
+        (
+            "a bad role",
+            Wire::Chat,
+            CompletionRequest::text("").extra("messages", json!([{"role": 7, "content": "x"}])),
+            "messages",
+        ),
+    ] {
+        let client = client(&url, wire);
+        let whole = client.complete(greedy(request.clone(), 2)).unwrap_err();
+        let (_receiver, guard) = client.stream(greedy(request, 2)).unwrap();
+        let streamed = guard.join().error.unwrap();
+        // Build 11549 answers 500 to bad messages.
+        assert_eq!((whole.kind(), whole.is_retryable()), (ErrorKind::Server, false), "{name}: {whole}");
+        assert_eq!((streamed.kind(), streamed.message()), (whole.kind(), whole.message()), "{name}");
+        assert!(whole.message().contains(part), "{name}: {whole}");
+    }
+}
+
+/// Llama.cpp's own template for this model knows no tools. A template that does, in its place in a copy of the model's
+/// file, at the same length.
+struct ToolServer {
+    script: String,
+    url: String,
+    model: PathBuf,
+}
+
+const TOOL_TEMPLATE: &str = "{% if tools %}{{ tools | tojson }}\n{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content or '' }}\
+    {% for c in m.tool_calls or [] %}<tool_call>\n{{ c.function | tojson }}\n</tool_call>{% endfor %}<|im_end|>\n{% endfor %}\
+    {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+impl ToolServer {
+    fn start(url: &str) -> Option<Self> {
+        let Ok(script) = env::var("TOKENWIRE_LIVE_SERVER") else {
+            eprintln!("a chat with tools: skipped, TOKENWIRE_LIVE_SERVER is not set");
+            return None;
+        };
+        let answer = ureq::get(format!("{url}/props")).call().unwrap().body_mut().read_to_string().unwrap();
+        let props: Value = serde_json::from_str(&answer).unwrap();
+        let (path, template) =
+            (props["model_path"].as_str().unwrap(), props["chat_template"].as_str().unwrap());
+        let mut file = std::fs::read(path).unwrap();
+        let places = memchr::memmem::find_iter(&file, template).collect::<Vec<_>>();
+        let [at] = places[..] else { panic!("the template stands at {places:?}") };
+        let filled = format!("{TOOL_TEMPLATE}{{#{:1$}#}}", "", template.len() - TOOL_TEMPLATE.len() - 4);
+        file[at..at + template.len()].copy_from_slice(filled.as_bytes());
+        let model = env::temp_dir().join(format!("tokenwire-tools-{}.gguf", std::process::id()));
+        std::fs::write(&model, file).unwrap();
+        let mut server = Self { script, url: String::new(), model };
+        let mut command = Command::new(&server.script);
+        command.args(["start", "0", "-np", "1", "-c", "2048"]).env("LLAMA_MODEL", &server.model);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        server.url = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        Some(server)
+    }
+}
+
+impl Drop for ToolServer {
+    fn drop(&mut self) {
+        if let Some((_, port)) = self.url.rsplit_once(':') {
+            let _ = Command::new(&self.script).args(["kill", port]).output();
+        }
+        let _ = std::fs::remove_file(&self.model);
+    }
+}
+
+#[test]
+fn a_chat_with_a_tool_gives_the_call_streamed_and_whole() {
+    let Some(url) = live_url("a chat with a tool") else { return };
+    let Some(server) = ToolServer::start(&url) else { return };
+    let client = client(&server.url, Wire::Auto);
+    let schema = json!({"type": "function", "function": {"name": "get_weather", "description": "Weather of a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}});
+    // A model this small calls a tool when it has seen it done.
+    let asked = |city: &str| Message::user(format!("What is the weather in {city}?"));
+    let done = [("c0", "Rome", "21"), ("c1", "Oslo", "4")].into_iter().flat_map(|(id, city, degrees)| {
+        let call = Message::assistant("").tool_call(id, "get_weather", format!(r#"{{"city": "{city}"}}"#));
+        [asked(city), call, Message::tool(id, format!(r#"{{"temp": {degrees}}}"#))]
+    });
+    let messages: Vec<Message> = done.chain([asked("Paris")]).collect();
+    let request = CompletionRequest::messages(messages).tools([schema]).tool_choice("required");
+    let request = greedy(request, 60);
+    let expected = vec![("get_weather".to_owned(), json!({"city": "Paris"}))];
+    let (text, calls, ids, report) = stream(&client, request.clone());
+    assert_eq!((text.trim(), &calls), ("", &expected));
+    // Beside tools it refuses the log-probabilities that have the ids of a chat's stream.
+    assert_eq!((ids.len(), report.ids_exact), (0, IdsExact::No(Inexact::NoIds)));
+    let answer = client.complete(request).unwrap();
+    let calls: Vec<_> =
+        answer.tool_calls.iter().map(|call| (call.name.clone(), call.arguments.clone())).collect();
+    assert_eq!((answer.text.trim(), calls), ("", expected));
+    assert_eq!(
+        (answer.ids_exact, answer.finish.clone(), report.finish),
+        (IdsExact::Yes, answer.finish.clone(), answer.finish.clone())
+    );
+    assert_eq!(answer.finish.unwrap().as_str(), "tool_calls");
+    // All of the call, markers and all.
+    let written = client.detokenize(&answer.ids).unwrap();
+    assert!(written.contains("<tool_call>") && written.contains("Paris"), "{written:?}");
+    println!("{} ids of the call, only in the whole answer: {written:?}", answer.ids.len());
+}

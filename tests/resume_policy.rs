@@ -1,0 +1,517 @@
+//! Which broken streams are taken up again and which are not, how often, and what that costs a server.
+#![cfg(feature = "testing")]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use serde_json::{Value, json};
+use tokenwire::recording::Request;
+use tokenwire::testing::{Cut, Framing, Gate, Script, Server};
+use tokenwire::{
+    ApiClient, ApiClientBuilder, CompletionRequest, Ending, ErrorKind, FinishReason, IdsExact, Inexact,
+    NotResumable, RESUMES_MAX, ResumePolicy, RetryPolicy, SamplingParams, SavedRequest, StreamGuard,
+    StreamReport, StreamToken, Timeouts, Timer, TokenId, Wire,
+};
+
+/// Generous: nothing here waits for it unless something is broken.
+const LONG: Duration = Duration::from_secs(30);
+
+// ---- servers and clients ----
+
+/// One event of `/v1/completions`.
+fn event(text: &str, ids: &[TokenId], finish: Option<&str>) -> String {
+    json!({"choices": [{"index": 0, "text": text, "token_ids": ids, "finish_reason": finish}]}).to_string()
+}
+
+/// Two tokens, then nothing more.
+fn broken() -> Script {
+    Script::events([event(" a", &[7], None), event(" b", &[8], None)]).close()
+}
+
+/// The rest of it.
+fn rest() -> Script {
+    let usage = json!({"choices": [], "usage": {"prompt_tokens": 4, "completion_tokens": 2}}).to_string();
+    Script::events([event(" c", &[9], None), event(" d", &[10], Some("stop")), usage, "[DONE]".to_owned()])
+}
+
+/// Waits for nothing, gives nothing up.
+fn retry() -> RetryPolicy {
+    let mut retry = RetryPolicy::default();
+    (retry.retries_max, retry.wait_min, retry.budget) = (5, Duration::ZERO, 1000);
+    retry
+}
+
+fn client(server: &Server) -> ApiClientBuilder {
+    ApiClient::builder(server.url()).retry(retry()).resumes(3)
+}
+
+fn greedy() -> SamplingParams {
+    SamplingParams::default().temperature(0.0).max_tokens(100)
+}
+
+fn request() -> CompletionRequest {
+    CompletionRequest::ids([1, 2]).sampling(greedy())
+}
+
+/// Ids and text up to the end, and the report.
+fn read((tokens, guard): (Receiver<StreamToken>, StreamGuard)) -> (Vec<TokenId>, String, StreamReport) {
+    let (mut ids, mut text) = (Vec::new(), String::new());
+    loop {
+        match tokens.recv_timeout(LONG) {
+            Ok(StreamToken::Token { text: piece, id }) => {
+                ids.extend(id);
+                text += &piece;
+            }
+            Ok(_) => {}
+            Err(error) if error.is_disconnected() => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    (ids, text, guard.join())
+}
+
+fn stream(client: ApiClientBuilder, request: CompletionRequest) -> (Vec<TokenId>, String, StreamReport) {
+    read(client.build().unwrap().stream(request).unwrap())
+}
+
+// ---- what is sent ----
+
+#[test]
+fn prompt_and_ids_are_sent_with_limits_less_by_as_many_and_nothing_else_is_changed() {
+    let server = Server::scripted([broken(), broken(), rest()]).unwrap();
+    let asked = request()
+        .sampling(greedy().min_tokens(3).top_p(0.5).seed(4).logit_bias(vec![(5, 1.0)]))
+        .request_id("mine")
+        .priority(3)
+        .cache_salt("s")
+        .extra("own", json!({"a": 1}));
+    let (ids, text, report) = stream(client(&server), asked);
+    assert_eq!((ids, text.as_str()), (vec![7, 8, 7, 8, 9, 10], " a b a b c d"));
+    assert_eq!((report.ending, report.ids_exact), (Ending::Complete, IdsExact::Yes));
+    assert_eq!(report.finish, Some(FinishReason::Stop));
+    let requests = server.requests();
+    let sent: Vec<Value> = requests.iter().map(Request::json).collect();
+    let mut expected = sent[0].clone();
+    for (n, ids) in [(1, json!([1, 2, 7, 8])), (2, json!([1, 2, 7, 8, 7, 8]))] {
+        expected["prompt"] = ids;
+        expected["max_tokens"] = (100 - 2 * n).into();
+        expected["min_tokens"] = [1, 0][n - 1].into();
+        assert_eq!(sent[n], expected);
+    }
+    let names: Vec<_> = requests.iter().map(|request| request.header("x-request-id").unwrap()).collect();
+    assert_eq!(names, ["mine", "mine-1", "mine-2"]);
+    let told: Vec<_> = report.resumes.iter().map(|r| (r.at_id, r.after, r.requests, r.text_exact)).collect();
+    assert_eq!(told, [(2, ErrorKind::Incomplete, 1, true), (4, ErrorKind::Incomplete, 1, true)]);
+    // The server's counts for the last request were 4 and 2, of which four were received before.
+    let usage = report.usage.unwrap();
+    assert_eq!((usage.prompt_tokens, usage.completion_tokens), (0, 6));
+    assert_eq!((report.tokens, report.retries, report.not_resumed), (6, 0, None));
+    assert_eq!(report.inter_token.map(|times| times.max > Duration::ZERO), Some(true));
+}
+
+#[test]
+fn a_client_that_was_told_nothing_takes_nothing_up() {
+    let server = Server::scripted([broken(), rest()]).unwrap();
+    let (ids, _, report) = stream(ApiClient::builder(server.url()).retry(retry()), request());
+    assert_eq!((ids, report.ending), (vec![7, 8], Ending::Failed));
+    assert_eq!((report.resumes.len(), report.not_resumed, server.requests().len()), (0, None, 1));
+    assert!(report.error.unwrap().is_resumable());
+}
+
+// ---- what is not taken up ----
+
+struct Row {
+    why: NotResumable,
+    request: CompletionRequest,
+    wire: Wire,
+    script: Script,
+}
+
+fn rows() -> Vec<Row> {
+    let row = |why, request| Row { why, request, wire: Wire::Auto, script: broken() };
+    let sampled = |sampling| request().sampling(sampling);
+    let with = |key: &str, value: Value| request().extra(key, value);
+    let text = json!({"choices": [{"index": 0, "text": " a"}]}).to_string();
+    let chat = json!({"choices": [{"index": 0, "delta": {"content": "a"}, "token_ids": [7]}]}).to_string();
+    let native = |text: &str, id: TokenId, predicted: u32| {
+        json!({"content": text, "tokens": [id], "stop": false, "tokens_predicted": predicted}).to_string()
+    };
+    let lost = Inexact::LostInCharacter { received: 1, counted: 2 };
+    let mut rows = vec![
+        row(NotResumable::TextPrompt, CompletionRequest::text("Hi").sampling(greedy())),
+        Row {
+            wire: Wire::Chat,
+            script: Script::events([chat]).close(),
+            ..row(NotResumable::Endpoint, CompletionRequest::text("Hi").sampling(greedy()))
+        },
+        Row {
+            script: Script::events([text.clone()]).close(),
+            ..row(NotResumable::InexactIds(Inexact::NoIds), request())
+        },
+        Row {
+            script: Script::events([event(" a", &[7], None), text]).close(),
+            ..row(NotResumable::InexactIds(Inexact::TextWithoutId), request())
+        },
+        Row {
+            wire: Wire::LlamaCpp,
+            script: Script::events([native("é", 7, 2)]).close(),
+            ..row(NotResumable::InexactIds(lost), request())
+        },
+        Row {
+            wire: Wire::LlamaCpp,
+            script: Script::events([native("a", 7, 1), native("", 8, 2)]).close(),
+            ..row(NotResumable::MayHaveEnded, sampled(greedy().temperature(1.0)))
+        },
+        Row { script: broken().header("x-litellm-model-id", "x"), ..row(NotResumable::LiteLlm, request()) },
+        row(NotResumable::SeveralChoices, with("n_cmpl", 2.into())),
+        row(NotResumable::Echo, with("echo", true.into())),
+        row(NotResumable::StructuredOutput, request().structured_output(json!({"regex": "a+"}))),
+        row(NotResumable::StructuredOutput, with("response_format", json!({"type": "json_object"}))),
+        row(NotResumable::StructuredOutput, with("sampling_params", json!({"regex": "a+"}))),
+        row(NotResumable::Penalty, sampled(greedy().presence_penalty(0.5))),
+        row(NotResumable::Penalty, sampled(greedy().frequency_penalty(-0.5))),
+        row(NotResumable::Penalty, sampled(greedy().repetition_penalty(1.1))),
+        row(NotResumable::Penalty, with("repeat_penalty", 1.1.into())),
+        row(NotResumable::StopStrings, sampled(greedy().stop(vec!["###".to_owned()]))),
+        row(NotResumable::StopStrings, with("stop", json!(["###"]))),
+        row(NotResumable::Field("max_tokens"), with("max_tokens", 5.into())),
+        row(NotResumable::Field("prompt"), with("prompt", "Hi".into())),
+        row(NotResumable::Field("use_beam_search"), with("use_beam_search", true.into())),
+        row(NotResumable::Field("thinking_token_budget"), with("thinking_token_budget", 9.into())),
+        row(NotResumable::Field("truncate_prompt_tokens"), with("truncate_prompt_tokens", 9.into())),
+        row(NotResumable::Field("vllm_xargs"), with("vllm_xargs", json!({"a": 1}))),
+    ];
+    // What asks for nothing speaks against nothing: taken up until the server, which always breaks, has done so too often.
+    let nothing = greedy().presence_penalty(0.0).frequency_penalty(0.0).repetition_penalty(1.0);
+    let nothing =
+        sampled(nothing).extra("echo", false).extra("n", 1).extra("stop", json!([])).extra("mirostat", 0);
+    rows.push(row(NotResumable::UsedUp, nothing.extra("response_format", Value::Null)));
+    rows
+}
+
+#[test]
+fn what_would_not_be_exact_ends_as_before_and_says_why() {
+    for Row { why, request, wire, script } in rows() {
+        let server = Server::scripted([script.clone()]).unwrap();
+        let (ids, text, report) = stream(client(&server).wire(wire), request.clone());
+        let sent = if why == NotResumable::UsedUp { 4 } else { 1 };
+        assert_eq!((report.not_resumed, report.ending), (Some(why), Ending::Failed), "{why}: {report:?}");
+        assert_eq!((server.requests().len(), report.resumes.len()), (sent, sent - 1), "{why}");
+        let error = report.error.unwrap();
+        assert_eq!(error.kind(), ErrorKind::Incomplete, "{why}");
+        assert_eq!(error.progress().unwrap().tokens, report.tokens, "{why}");
+        assert!(!ids.is_empty() || !text.is_empty(), "{why}");
+
+        // Whoever accepts the difference gets the ids, and has to be asked about no more than the difference.
+        let server = Server::scripted([script, rest()]).unwrap();
+        let (ids, _, report) = stream(client(&server).wire(wire), request.resume_anyway());
+        let is_own = matches!(why, NotResumable::Field("max_tokens" | "prompt"));
+        let accepted = match why {
+            NotResumable::StructuredOutput | NotResumable::Penalty | NotResumable::StopStrings => true,
+            NotResumable::Field(_) => !is_own,
+            NotResumable::UsedUp => true,
+            _ => false,
+        };
+        assert_eq!(report.ending == Ending::Complete, accepted, "{why}: {report:?}");
+        assert_eq!(server.requests().len(), if accepted { 2 } else { 1 }, "{why}");
+        assert!(!accepted || ids == [7, 8, 9, 10], "{why}: {ids:?}");
+        // Of stop strings in an extra field nothing is known.
+        let holds_back = why == NotResumable::StopStrings && report.resumes.iter().any(|r| !r.text_exact);
+        assert!(!holds_back || accepted);
+    }
+}
+
+#[test]
+fn a_saved_request_that_was_sent_again_is_not_taken_up() {
+    let folder = std::env::temp_dir().join(format!("tokenwire-resume-{}", std::process::id()));
+    let server = Server::scripted([broken()]).unwrap();
+    let saving = client(&server).resumes(2).save_failed(&folder).build().unwrap();
+    let (.., report) = read(saving.stream(request().request_id("mine")).unwrap());
+    // Saved once, when all had failed, and as it was asked for.
+    assert_eq!((report.not_resumed, server.requests().len()), (Some(NotResumable::UsedUp), 3));
+    let files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    let saved = SavedRequest::load(&files[0]).unwrap();
+    assert_eq!(saved.body(), server.requests()[0].body);
+    assert_eq!(saved.failure().progress.tokens, 6);
+    assert_eq!(report.error.unwrap().saved_path(), Some(files[0].as_path()));
+
+    let (.., report) = read(saving.resend(&saved).unwrap());
+    assert_eq!((report.not_resumed, server.requests().len()), (Some(NotResumable::Resent), 4));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn ends_that_are_not_the_connection_s_or_the_server_s_fault_are_none_of_its_business() {
+    let started = || Script::events([event(" a", &[7], None)]);
+    let error = |code: u16| json!({"error": {"message": "m", "code": code}}).to_string();
+    let timeouts = |deadline| {
+        let mut timeouts = Timeouts::default();
+        (timeouts.deadline, timeouts.chunk) = (deadline, Some(LONG));
+        timeouts
+    };
+    let soon = Some(Duration::from_millis(300));
+    let rows = [
+        (started().event(&error(400)), None, ErrorKind::Server),
+        (started().event(&error(429)), None, ErrorKind::Server),
+        (started().event(&event("x", &[7, 8], None).replace('8', "-8")), None, ErrorKind::Protocol),
+        (started().hang(LONG), soon, ErrorKind::Timeout(Timer::Deadline)),
+        // Behind the finish reason nothing is missing.
+        (Script::events([event(" a", &[7], Some("stop")), error(500)]), None, ErrorKind::Server),
+    ];
+    for (script, deadline, kind) in rows {
+        let server = Server::scripted([script]).unwrap();
+        let (.., report) = stream(client(&server).timeouts(timeouts(deadline)), request());
+        assert_eq!(report.error.map(|error| error.kind()), Some(kind));
+        assert_eq!(
+            (report.not_resumed, report.resumes.len(), server.requests().len()),
+            (None, 0, 1),
+            "{kind:?}"
+        );
+    }
+}
+
+// ---- how a stream goes on ----
+
+#[test]
+fn each_way_to_break_off_is_taken_up() {
+    let started = || Script::events([event(" a", &[7], None), event(" b", &[8], None)]);
+    let mut timeouts = Timeouts::default();
+    (timeouts.chunk, timeouts.content) = (Some(Duration::from_secs(1)), Some(Duration::from_secs(2)));
+    let named = json!({"error": {"message": "m", "type": "server_error"}}).to_string();
+    let rows = [
+        (started().close(), ErrorKind::Incomplete),
+        (started().reset(), ErrorKind::Incomplete),
+        (started(), ErrorKind::Incomplete),
+        (started().hang(LONG), ErrorKind::Timeout(Timer::Chunk)),
+        (started().repeat(": ping\n\n", 1000, Duration::from_millis(20)), ErrorKind::Timeout(Timer::Content)),
+        (started().event(&json!({"error": {"message": "m", "code": 500}}).to_string()), ErrorKind::Server),
+        (started().event(&named), ErrorKind::Server),
+        (started().event(&json!({"error": "no name"}).to_string()), ErrorKind::Server),
+        (started().event(&event("", &[], Some("error"))), ErrorKind::Server),
+    ];
+    for (script, kind) in rows {
+        let server = Server::scripted([script, rest()]).unwrap();
+        let (ids, text, report) = stream(client(&server).timeouts(timeouts), request());
+        assert_eq!((ids, text.as_str()), (vec![7, 8, 9, 10], " a b c d"), "{kind:?}: {report:?}");
+        assert_eq!(report.resumes[0].after, kind);
+        assert_eq!(report.ids_exact, IdsExact::Yes);
+    }
+}
+
+#[test]
+fn a_resume_that_fails_before_its_first_token_is_one_of_several_and_the_original_is_not_asked_again() {
+    let busy = || Script::status(503).json(r#"{"error":{"message":"loading"}}"#);
+    let first_event = || Script::events([json!({"error": {"message": "m", "code": 503}}).to_string()]);
+    // Status, what kind, how many requests for the break.
+    let rows = [
+        (vec![broken(), busy(), rest()], Ending::Complete, 2),
+        (vec![broken(), first_event(), busy(), rest()], Ending::Complete, 3),
+        (vec![broken(), Script::new(), rest()], Ending::Complete, 2),
+        (vec![broken(), busy()], Ending::Failed, 3),
+        // The request's own fault: a longer prompt is too long, say.
+        (vec![broken(), Script::status(400).json(r#"{"error":"too long"}"#)], Ending::Failed, 1),
+    ];
+    for (scripts, ending, requests) in rows {
+        let server = Server::scripted(scripts).unwrap();
+        let (ids, _, report) = stream(client(&server), request());
+        assert_eq!(report.ending, ending, "{report:?}");
+        assert_eq!((report.resumes.len(), report.resumes[0].requests), (1, requests), "{report:?}");
+        assert_eq!(report.resumes[0].took.is_some(), ending == Ending::Complete);
+        assert_eq!(ids.len(), if ending == Ending::Complete { 4 } else { 2 });
+        let sent = server.requests();
+        assert_eq!(sent.len(), 1 + requests as usize);
+        assert!(sent[1..].iter().all(|request| request.json()["prompt"] == json!([1, 2, 7, 8])));
+        assert!(ending == Ending::Complete || report.error.unwrap().progress().unwrap().tokens == 2);
+    }
+}
+
+#[test]
+fn a_stream_whose_ids_are_all_there_is_complete_and_nothing_is_sent() {
+    let rows = [
+        (greedy().max_tokens(2), FinishReason::Length),
+        (greedy().stop_token_ids(vec![8]), FinishReason::Stop),
+    ];
+    for (sampling, finish) in rows {
+        let server = Server::scripted([broken()]).unwrap();
+        let (ids, _, report) = stream(client(&server), request().sampling(sampling));
+        assert_eq!((ids, report.ending), (vec![7, 8], Ending::Complete), "{report:?}");
+        assert_eq!((report.finish, report.usage, report.error.is_none()), (Some(finish), None, true));
+        // The server has not said how many there are.
+        assert_eq!(report.ids_exact, IdsExact::Unknown);
+        assert_eq!(server.requests().len(), 1);
+    }
+}
+
+#[test]
+fn a_server_that_does_not_repeat_its_ids_is_asked_to_go_on_behind_them() {
+    let cut = || Script::events([event(" a", &[7], None), event("", &[8], None)]).close();
+    let whole =
+        || Script::events([event("the whole prompt é", &[9], None), event(" d", &[10], Some("stop"))]);
+    // Another id, with more to come; another one that is the end; and an end without any.
+    let others = [
+        Script::events([event("b", &[5], None)]).hang(LONG),
+        Script::events([event("b", &[5], Some("length"))]),
+        Script::events([event("", &[], Some("stop"))]),
+    ];
+    for other in others {
+        let server = Server::scripted([cut(), other, whole()]).unwrap();
+        let (ids, text, report) = stream(client(&server), request());
+        assert_eq!((ids, text.as_str()), (vec![7, 8, 9, 10], " a\u{fffd} d"), "{report:?}");
+        let prompts: Vec<_> =
+            server.requests().iter().map(|request| request.json()["prompt"].clone()).collect();
+        assert_eq!(prompts, [json!([1, 2]), json!([1, 2, 7]), json!([1, 2, 7, 8])]);
+        let resume = &report.resumes[0];
+        assert_eq!((resume.requests, resume.ids_again, resume.text_exact), (2, 0, false));
+        assert_eq!((report.finish, report.ending), (Some(FinishReason::Stop), Ending::Complete));
+    }
+}
+
+#[test]
+fn a_stop_string_over_the_break_ends_the_stream_and_the_server_is_left() {
+    let event = |text: &str, ids: &[TokenId]| {
+        let meta = json!({"prompt_tokens": 2, "completion_tokens": ids.len(), "finish_reason": null});
+        json!({"text": text, "output_ids": ids, "meta_info": meta}).to_string()
+    };
+    let cut = Script::events([event("a", &[7]), event("a#", &[7, 8])]).close();
+    let next = Script::events([event("## b", &[9]), event("## b c", &[9, 10])]).hang(LONG);
+    let server = Server::scripted([cut, next]).unwrap();
+    let asked = request().sampling(greedy().stop(vec!["###".to_owned()]));
+    let (ids, text, report) = stream(client(&server).wire(Wire::SgLang), asked);
+    assert_eq!((ids, text.as_str()), (vec![7, 8, 9], "a#"));
+    assert_eq!((report.ending, report.finish), (Ending::Complete, Some(FinishReason::Stop)));
+    assert_eq!(report.usage.map(|usage| (usage.prompt_tokens, usage.completion_tokens)), Some((2, 3)));
+    assert_eq!(report.ids_exact, IdsExact::Unknown);
+    assert!(server.wait_for_disconnects(1, LONG));
+}
+
+// ---- never after a cancel, never beyond the deadline ----
+
+#[test]
+fn nothing_is_sent_after_a_cancel_wherever_the_stream_stands() {
+    let mut slow = retry();
+    // Drawn from zero on: of so long a wait something is left.
+    (slow.wait_min, slow.wait_max) = (LONG * 100_000, LONG * 100_000);
+    let rows = [
+        // In the pause before the resume, in the resume before its head, and behind its first token.
+        (vec![broken()], slow, 1),
+        (vec![broken(), Script::new().hang(LONG)], retry(), 2),
+        (vec![broken(), Script::events([event(" c", &[9], None)]).hang(LONG)], retry(), 2),
+    ];
+    for (scripts, policy, requests) in rows {
+        let server = Server::scripted(scripts).unwrap();
+        let client = client(&server).retry(policy).build().unwrap();
+        let (tokens, guard) = client.stream(request()).unwrap();
+        let expected = 2 + usize::from(requests == 2);
+        for _ in 0..2 {
+            tokens.recv_timeout(LONG).unwrap();
+        }
+        assert!(server.wait_for_requests(requests, LONG));
+        let _ = tokens.recv_timeout(Duration::from_millis(100));
+        let began = Instant::now();
+        guard.cancel();
+        assert!(tokens.recv_timeout(LONG).is_err_and(|error| error.is_disconnected()));
+        let report = guard.join();
+        assert_eq!((report.ending, report.not_resumed), (Ending::Cancelled, None));
+        assert!(report.tokens >= 2 && report.tokens as usize <= expected, "{report:?}");
+        assert!(began.elapsed() < LONG / 2, "the pause was waited for");
+        thread::sleep(Duration::from_millis(50));
+        assert_eq!(server.requests().len(), requests);
+    }
+}
+
+#[test]
+fn the_deadline_runs_on_over_all_attempts() {
+    let mut timeouts = Timeouts::default();
+    timeouts.deadline = Some(LONG);
+    let late = Script::status(503).header("Retry-After", "3600");
+    let server = Server::scripted([broken(), late]).unwrap();
+    let mut retry = retry();
+    retry.server_wait_max = Duration::from_secs(7200);
+    let (.., report) = stream(client(&server).retry(retry).timeouts(timeouts), request());
+    assert_eq!((report.not_resumed, server.requests().len()), (Some(NotResumable::Deadline), 2));
+
+    timeouts.deadline = Some(Duration::from_secs(2));
+    let server = Server::scripted([broken(), Script::events([event(" c", &[9], None)]).hang(LONG)]).unwrap();
+    let (ids, _, report) = stream(client(&server).timeouts(timeouts), request());
+    assert_eq!(report.error.map(|error| error.kind()), Some(ErrorKind::Timeout(Timer::Deadline)));
+    assert_eq!(ids, [7, 8, 9]);
+}
+
+// ---- the budget ----
+
+#[test]
+fn in_an_outage_all_streams_together_send_a_fifth_more_at_most() {
+    const STREAMS: usize = 50;
+    let (down, asked) = (Gate::new(), AtomicUsize::new(0));
+    let server = {
+        let down = down.clone();
+        Server::start(move |_| match asked.fetch_add(1, Ordering::Relaxed) {
+            ..STREAMS => broken_at(&down),
+            _ => Script::status(503),
+        })
+        .unwrap()
+    };
+    let mut policy = RetryPolicy::default();
+    policy.wait_min = Duration::ZERO;
+    let client = client(&server).retry(policy).resumes(RESUMES_MAX).build().unwrap();
+    let (sender, ended) = mpsc::channel();
+    let streams: Vec<_> = (0..STREAMS).map(|_| client.stream(request()).unwrap()).collect();
+    for (tokens, _) in &streams {
+        tokens.recv_timeout(LONG).unwrap();
+    }
+    down.open();
+    thread::scope(|scope| {
+        for stream in streams {
+            let sender = sender.clone();
+            scope.spawn(move || sender.send(read(stream).2).unwrap());
+        }
+    });
+    let reports: Vec<_> = ended.try_iter().collect();
+    let sent = server.requests().len();
+    println!("{STREAMS} streams in an outage: {sent} requests");
+    assert_eq!(sent, STREAMS + policy.budget as usize);
+    assert!(
+        reports.iter().all(|report| report.not_resumed == Some(NotResumable::Budget)),
+        "{:?}",
+        reports[0]
+    );
+}
+
+fn broken_at(gate: &Gate) -> Script {
+    Script::events([event(" a", &[7], None)]).wait_for(gate).close()
+}
+
+#[test]
+fn new_tokens_make_the_next_wait_the_first_again() {
+    // A wait doubles with each failure: after five of them in a row it would be 32 times the first.
+    let mut policy = retry();
+    (policy.wait_min, policy.wait_max) = (Duration::from_millis(20), LONG);
+    let scripts = vec![broken(); 12].into_iter().chain([rest()]);
+    let server = Server::scripted(scripts).unwrap();
+    let began = Instant::now();
+    let (.., report) = stream(client(&server).retry(policy).resumes(20), request());
+    assert_eq!((report.ending, report.resumes.len()), (Ending::Complete, 12));
+    assert!(began.elapsed() < LONG, "{:?}", began.elapsed());
+}
+
+#[test]
+fn the_number_of_resumes_has_a_bound_of_its_own() {
+    let mut policy = ResumePolicy::default();
+    assert_eq!((policy.resumes_max, policy.ids_again_max), (3, 16));
+    policy.resumes_max = u32::MAX;
+    let answers = Script::events([event(" a", &[7], None)]).framing(Framing::CloseDelimited);
+    let server = Server::start(move |_| answers.clone().cut_at(usize::MAX, Cut::Fin)).unwrap();
+    let mut budget = retry();
+    budget.budget = 100_000;
+    let asked = request().sampling(greedy().max_tokens(100_000));
+    let (ids, _, report) = stream(client(&server).retry(budget).resume(policy), asked);
+    assert_eq!(
+        (report.not_resumed, report.resumes.len()),
+        (Some(NotResumable::UsedUp), RESUMES_MAX as usize)
+    );
+    assert_eq!(ids.len(), RESUMES_MAX as usize + 1);
+}

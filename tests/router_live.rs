@@ -1,0 +1,460 @@
+//! Through a real vllm-router to scripted workers, when `TOKENWIRE_ROUTER` is the path of its program. Without it the tests pass
+//! over it and say so; `.ci/run` installs it and sets it.
+
+#![cfg(feature = "testing")]
+
+mod common;
+
+use std::fs;
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::data;
+use common::router::{Router, completions, worker};
+use common::streams::{LONG, Last, Token, collect};
+use serde_json::{Value, json};
+use tokenwire::recording::{BodyState, Recording};
+use tokenwire::testing::{Framing, Gate, Script, Server};
+use tokenwire::{
+    ApiClient, ApiClientBuilder, CompletionRequest, Ending, ErrorKind, IdsExact, RetryPolicy, SamplingParams,
+    StreamGuard, StreamReport, StreamToken, Timeouts, TokenId, Wire,
+};
+
+const HELLO: [(TokenId, &str); 4] = [(9707, "Hello"), (1879, " wörld"), (0, ""), (13, ".")];
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+/// How often the router asks its workers for one request, unless told otherwise.
+const ROUTER_ATTEMPTS: usize = 5;
+
+// ---- helpers ----
+
+fn hello() -> Vec<Token> {
+    HELLO.iter().map(|(id, text)| ((*text).to_owned(), Some(*id))).collect()
+}
+
+/// Without retries: what a test is about shows at once.
+fn client(url: &str) -> ApiClientBuilder {
+    ApiClient::builder(url).model("m").retries(0)
+}
+
+fn run(client: &ApiClient, request: CompletionRequest) -> (Vec<Token>, Last, StreamReport) {
+    let (receiver, guard) = client.stream(request).unwrap();
+    let (tokens, last) = collect(&receiver);
+    (tokens, last, guard.join())
+}
+
+fn ids(prompt: &[TokenId]) -> CompletionRequest {
+    CompletionRequest::ids(prompt)
+}
+
+/// The events of a script, each with a comment before it.
+fn with_comments(script: Script) -> Script {
+    let wire = String::from_utf8(script.framing(Framing::CloseDelimited).wire()).unwrap();
+    let (_, body) = wire.split_once("\r\n\r\n").unwrap();
+    let events = body.split_inclusive("\n\n");
+    events.fold(Script::events([""; 0]), |script, event| script.write(format!(": keep-alive\n\n{event}")))
+}
+
+// ---- the good case ----
+
+#[test]
+fn ids_usage_comments_and_headers_pass_both_ways() {
+    let worker = worker(|request| {
+        let head = with_comments(Script::tokens(HELLO));
+        let id = request.header("x-request-id").unwrap_or_default();
+        head.header("x-worker", "w1").header("x-worker-saw", id)
+    });
+    let Some(router) = Router::start("the good case", &[&worker], &[]) else { return };
+    let client = client(&router.url)
+        .api_key("sk-canary-of-the-router")
+        .header("x-own", "of the client")
+        .session_headers(["x-session-affinity", "x-session-id"])
+        .priority_header("x-priority")
+        .build()
+        .unwrap();
+    let request = ids(&[1, 2, 3]).session("s-1").traceparent(TRACE).priority(-3).record();
+    let (tokens, last, report) = run(&client, request.request_id("mine").header("x-call", "of the call"));
+    assert_eq!(tokens, hello());
+    assert!(matches!(last, Last::Done), "{last:?}");
+    assert_eq!((report.ending, report.ids_exact), (Ending::Complete, IdsExact::Yes));
+    assert_eq!((report.usage.unwrap().completion_tokens, report.comments), (4, 6));
+    assert_eq!(report.request_id.as_deref(), Some("mine"));
+
+    let there = completions(&worker).pop().unwrap();
+    for (name, value) in [
+        ("authorization", "Bearer sk-canary-of-the-router"),
+        ("x-own", "of the client"),
+        ("x-session-affinity", "s-1"),
+        ("x-session-id", "s-1"),
+        ("x-priority", "-3"),
+        ("traceparent", TRACE),
+        ("x-request-id", "mine"),
+        ("x-call", "of the call"),
+        ("accept", "text/event-stream"),
+    ] {
+        assert_eq!(there.header(name), Some(value), "{name}");
+    }
+    let back = report.recording.unwrap().response_headers();
+    for (name, value) in [("x-worker", "w1"), ("x-worker-saw", "mine"), ("x-request-id", "mine")] {
+        let found = back.iter().find(|(known, _)| known == name);
+        assert_eq!(found.map(|(_, value)| value.as_str()), Some(value), "{name}: {back:?}");
+    }
+}
+
+/// The router reads the body and writes one of its own.
+#[test]
+fn every_field_of_a_request_arrives_as_it_was_sent() {
+    let worker = worker(|_| Script::tokens(HELLO));
+    let Some(router) = Router::start("fields", &[&worker], &[]) else { return };
+    let sampling = SamplingParams::default()
+        .max_tokens(9)
+        .min_tokens(1)
+        .temperature(0.1)
+        .top_p(0.95)
+        .min_p(0.05)
+        .top_k(40)
+        .presence_penalty(0.3)
+        .frequency_penalty(-0.7)
+        .repetition_penalty(1.1)
+        .seed(i64::MAX - 1)
+        .stop(vec!["\n\n".to_owned()])
+        .stop_token_ids(vec![2, 151_645])
+        .ignore_eos(true)
+        .logit_bias(vec![(7, -99.5)]);
+    let request = |prompt: CompletionRequest| {
+        let request = prompt.sampling(sampling.clone()).priority(-3).cache_salt("salt");
+        let request = request.structured_output(json!({"regex": "a+"})).send_anyway();
+        request.extra("vllm_xargs", json!({"force_ids": [1, 2]})).extra("known_to_nobody", 0.1).record()
+    };
+    for (wire, prompt) in [
+        (Wire::OpenAi, ids(&[1, 2, 151_645])),
+        (Wire::OpenAi, CompletionRequest::text("Hello")),
+        (Wire::Chat, CompletionRequest::text("Hello")),
+        (Wire::VllmGenerate, ids(&[1, 2, 151_645])),
+    ] {
+        let client = client(&router.url).wire(wire).build().unwrap();
+        let (_, _, report) = run(&client, request(prompt));
+        let recording = report.recording.unwrap();
+        let sent: Value = serde_json::from_slice(recording.request_body()).unwrap();
+        let there = completions(&worker).pop().unwrap();
+        assert_eq!(there.path, recording.request().path);
+        let mut there = there.json();
+        for (name, value) in sent.as_object().unwrap() {
+            assert_eq!(there.as_object_mut().unwrap().remove(name).as_ref(), Some(value), "{wire}: {name}");
+        }
+        println!("{wire}: the router adds {there}");
+    }
+}
+
+#[test]
+fn a_session_stays_on_one_worker() {
+    let workers = [(); 2].map(|()| worker(|_| Script::tokens(HELLO)));
+    let policy = ["--policy", "consistent_hash"];
+    let Some(router) = Router::start("sessions", &[&workers[0], &workers[1]], &policy) else { return };
+    let client = client(&router.url).session_headers(["x-session-id"]).build().unwrap();
+    let mut chosen = [0; 2];
+    for session in 0..32 {
+        let counts = || workers.each_ref().map(|worker| completions(worker).len());
+        let before = counts();
+        for turn in 0..3 {
+            // Another prompt each time, so that it is the header that decides.
+            let (tokens, ..) = run(&client, ids(&[session, turn]).session(format!("s-{session}")));
+            assert_eq!(tokens, hello());
+        }
+        let after = counts();
+        let took = [after[0] - before[0], after[1] - before[1]];
+        assert!(took.contains(&3), "session {session} was spread: {took:?}");
+        chosen[usize::from(took[1] == 3)] += 1;
+    }
+    println!("sessions on each worker: {chosen:?}");
+    assert!(!chosen.contains(&0), "{chosen:?}");
+}
+
+/// What the client says of a stream but its times and the request's id, whichever way it came.
+fn told(client: &ApiClient, request: CompletionRequest) -> String {
+    let (receiver, guard) = client.stream(request).unwrap();
+    let mut told = String::new();
+    while let Ok(item) = receiver.recv_timeout(LONG) {
+        told += &match item {
+            StreamToken::Error(error) => {
+                format!("{:?} {} {:?}\n", error.kind(), error.message(), error.server_error())
+            }
+            item => format!("{item:?}\n"),
+        };
+    }
+    let report = guard.join();
+    format!("{told}{:?} {:?} {:?}", report.ids_exact, report.usage, report.finish)
+}
+
+#[test]
+fn what_comes_through_the_router_is_what_comes_without_it() {
+    let folder = data("vllm");
+    let recording = move |name: &str| Recording::load(folder.join(format!("{name}.response.http"))).unwrap();
+    let script = {
+        let recording = recording.clone();
+        move |name: &str| Script::replay(&recording(name), 0.0)
+    };
+    let worker = worker(move |request| script(request.header("x-recording").unwrap()));
+    let Some(router) = Router::start("recordings", &[&worker], &["--disable-circuit-breaker"]) else {
+        return;
+    };
+    let mut files: Vec<String> = fs::read_dir(data("vllm"))
+        .unwrap()
+        .filter_map(|entry| {
+            Some(entry.unwrap().file_name().to_str()?.strip_suffix(".response.http")?.to_owned())
+        })
+        .collect();
+    files.sort();
+    let mut compared = 0;
+    for name in &files {
+        let recording = recording(name);
+        let (wire, request) = match recording.request().path.as_str() {
+            "/v1/completions" => (Wire::OpenAi, ids(&[1])),
+            "/v1/chat/completions" => (Wire::Chat, CompletionRequest::text("Hello")),
+            "/inference/v1/generate" => (Wire::VllmGenerate, ids(&[1])),
+            _ => continue,
+        };
+        // Of a body that breaks off at once the router passes on what it likes: see the faults.
+        if recording.response_body().state != BodyState::Complete {
+            continue;
+        }
+        let request = request.header("x-recording", name);
+        let [with, without] = [&router.url, &worker.url()]
+            .map(|url| told(&client(url).wire(wire).build().unwrap(), request.clone()));
+        // Whatever a stream was asked for comes as one, the router says.
+        let without =
+            without.replace("no event stream but application/json", "no event stream but text/event-stream");
+        assert_eq!(with, without, "{name}");
+        compared += 1;
+    }
+    println!("{compared} recordings of vLLM say the same through the router");
+    assert!(compared > 80, "{compared}");
+}
+
+// ---- faults ----
+
+/// The request `n` of a table of cases, whose row the worker finds by this header.
+fn case(n: usize) -> CompletionRequest {
+    ids(&[1, 2, 3]).header("x-case", n.to_string())
+}
+
+/// A worker that answers each [`case`] with the script of that number.
+fn worker_of(scripts: Vec<Script>) -> Server {
+    worker(move |request| scripts[request.header("x-case").unwrap().parse::<usize>().unwrap()].clone())
+}
+
+/// The first events of [`HELLO`]'s stream.
+fn beginning(events: usize) -> Script {
+    let wire = String::from_utf8(Script::tokens(HELLO).framing(Framing::CloseDelimited).wire()).unwrap();
+    let (_, body) = wire.split_once("\r\n\r\n").unwrap();
+    let events = body.split_inclusive("\n\n").take(events);
+    events.fold(Script::events([""; 0]), |script, event| script.write(event))
+}
+
+#[test]
+fn a_worker_that_dies_in_mid_stream_is_a_typed_error_after_its_tokens() {
+    let inside = |script: Script| script.write("data: {\"id\":\"cmpl-te");
+    // The worker dies when the client has so many tokens. What it sent just before it died, the router may lose.
+    let gates: [Gate; 7] = Default::default();
+    let cases: [(&str, usize, Script, bool); 7] = [
+        ("FIN after an event", 1, beginning(1).wait_for(&gates[0]).close(), false),
+        ("RST after an event", 1, beginning(1).wait_for(&gates[1]).reset(), false),
+        ("FIN inside an event", 3, inside(beginning(3)).wait_for(&gates[2]).close(), false),
+        ("RST inside an event", 3, inside(beginning(3)).wait_for(&gates[3]).reset(), false),
+        ("FIN after the finish reason", 4, beginning(4).wait_for(&gates[4]).close(), true),
+        ("RST after the finish reason", 4, beginning(4).wait_for(&gates[5]).reset(), true),
+        ("an end in good order, without a finish reason", 2, beginning(2).wait_for(&gates[6]), false),
+    ];
+    let worker = worker_of(cases.iter().map(|(_, _, script, _)| script.clone()).collect());
+    let Some(router) = Router::start("deaths", &[&worker], &["--disable-circuit-breaker"]) else { return };
+    // Retries are on: a stream that has begun must not be sent again.
+    let client = client(&router.url).retries(2).build().unwrap();
+    for (n, (name, tokens, _, complete)) in cases.iter().enumerate() {
+        let before = completions(&worker).len();
+        let (receiver, guard) = client.stream(case(n)).unwrap();
+        let mut got: Vec<_> = (0..*tokens).map(|_| receiver.recv_timeout(LONG).unwrap()).collect();
+        gates[n].open();
+        while let Ok(item) = receiver.recv_timeout(LONG) {
+            got.push(item);
+        }
+        let report = guard.join();
+        assert_eq!(report.tokens, *tokens as u64, "{name}: {got:?}");
+        for (item, (id, text)) in got.iter().zip(HELLO).take(*tokens) {
+            let is = matches!(item, StreamToken::Token { text: t, id: Some(i) } if t == text && *i == id);
+            assert!(is, "{name}: {item:?}");
+        }
+        assert_eq!(got.len(), tokens + 1, "{name}: {got:?}");
+        match got.last() {
+            Some(StreamToken::Done { .. }) => assert!(complete, "{name}"),
+            Some(StreamToken::Error(error)) => {
+                assert!(!complete, "{name}: {error}");
+                assert_eq!(error.kind(), ErrorKind::Incomplete, "{name}: {error}");
+                assert_eq!(error.progress().unwrap().tokens, *tokens as u64, "{name}");
+                assert!(error.is_resumable(), "{name}: {error}");
+            }
+            last => panic!("{name}: {last:?}"),
+        }
+        assert_eq!(completions(&worker).len(), before + 1, "{name}: sent again");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_is_seen_by_the_worker() {
+    let worker = worker(|_| beginning(2).hang(Duration::MAX));
+    let Some(router) = Router::start("leaving", &[&worker], &[]) else { return };
+    let mut timeouts = Timeouts::default();
+    timeouts.chunk = Some(Duration::from_millis(300));
+    let patient = client(&router.url).build().unwrap();
+    let impatient = client(&router.url).timeouts(timeouts).build().unwrap();
+    type Leave = fn(StreamGuard);
+    let cases: [(&str, &ApiClient, Leave); 3] = [
+        ("cancelled", &patient, |guard| guard.cancel()),
+        ("guard dropped", &patient, drop),
+        ("silent for too long", &impatient, |guard| assert!(guard.join().error.unwrap().is_timeout())),
+    ];
+    // In the middle of an answer; the router ends connections that it kept, too.
+    let seen = || worker.disconnects().iter().filter(|left| left.request.is_some()).count();
+    for (n, (name, client, leave)) in cases.into_iter().enumerate() {
+        let (receiver, guard) = client.stream(ids(&[1])).unwrap();
+        for _ in 0..2 {
+            receiver.recv_timeout(LONG).unwrap();
+        }
+        assert_eq!(seen(), n, "{name}: too early");
+        leave(guard);
+        let began = Instant::now();
+        while seen() == n {
+            assert!(began.elapsed() < LONG, "{name}: the worker goes on");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// What a worker answers, and what the client makes of what the router makes of it.
+struct Refusal {
+    worker: Script,
+    kind: ErrorKind,
+    status: Option<u16>,
+    message: &'static str,
+    attempts: usize,
+}
+
+fn refusal(status: u16, worker: Script, message: &'static str, attempts: usize) -> Refusal {
+    Refusal { worker, kind: ErrorKind::Server, status: Some(status), message, attempts }
+}
+
+#[test]
+fn the_routers_answers_for_a_worker_that_refuses_are_understood() {
+    let error = |status: u16, message: &str, kind: &str| {
+        let body = json!({"error": {"message": message, "type": kind, "param": null, "code": status}});
+        Script::status(status).json(body)
+    };
+    let late = |script: Script| script.header("Retry-After", "1");
+    let html = "<html><head><title>502 Bad Gateway</title></head></html>";
+    let bad_id = r#"{"error":{"message":"bad id","type":"BadRequestError","param":null,"code":400}}"#;
+    let cases = [
+        refusal(
+            503,
+            late(error(503, "overloaded", "ServiceUnavailableError")),
+            "overloaded",
+            ROUTER_ATTEMPTS,
+        ),
+        refusal(429, late(error(429, "slow down", "RateLimitError")), "slow down", ROUTER_ATTEMPTS),
+        refusal(500, Script::status(500).body("text/plain", "it broke"), "it broke", ROUTER_ATTEMPTS),
+        refusal(500, Script::status(500), "the body is empty", ROUTER_ATTEMPTS),
+        refusal(502, Script::status(502).body("text/html", html), "502 Bad Gateway", ROUTER_ATTEMPTS),
+        // Its own words, in plain text.
+        refusal(500, Script::new().close(), "Request failed: error sending request for url", ROUTER_ATTEMPTS),
+        refusal(500, Script::new().reset(), "Request failed: error sending request for url", ROUTER_ATTEMPTS),
+        refusal(400, error(400, "too long", "BadRequestError"), "too long", 1),
+        refusal(401, Script::status(401).json(r#"{"error":"Unauthorized"}"#), "Unauthorized", 1),
+        refusal(404, Script::status(404).json(r#"{"detail":"Not Found"}"#), "Not Found", 1),
+        refusal(422, Script::status(422).body("text/plain", "cannot be read"), "cannot be read", 1),
+        refusal(400, Script::events([bad_id, "[DONE]"]), "bad id", 1),
+        Refusal {
+            worker: Script::status(200).json(r#"{"message":"no stream today"}"#),
+            kind: ErrorKind::NotEventStream,
+            status: None,
+            message: "no event stream but text/event-stream: no stream today",
+            attempts: 1,
+        },
+    ];
+    let worker = worker_of(cases.iter().map(|case| case.worker.clone()).collect());
+    let Some(router) = Router::start("refusals", &[&worker], &["--disable-circuit-breaker"]) else { return };
+    let client = client(&router.url).build().unwrap();
+    for (n, expected) in cases.iter().enumerate() {
+        let before = completions(&worker).len();
+        let (tokens, last, report) = run(&client, case(n).record());
+        let attempts = completions(&worker).len() - before;
+        let headers = report.recording.unwrap().response_headers();
+        let header = |name: &str| Some(headers.iter().find(|(known, _)| known == name)?.1.as_str());
+        let Last::Error(error) = last else { panic!("{n}: {last:?}") };
+        let what = format!("{n} as {:?}: {error}, {attempts} attempts", header("content-type"));
+        println!("{what}");
+        assert!(tokens.is_empty(), "{what}");
+        assert_eq!((error.kind(), error.status()), (expected.kind, expected.status), "{what}");
+        assert!(error.message().contains(expected.message), "{what}");
+        assert_eq!(attempts, expected.attempts, "{what}");
+        let wait = matches!(expected.status, Some(503 | 429)).then_some("1");
+        assert_eq!(header("retry-after"), wait, "{what}");
+        let own = expected.message.starts_with("Request failed");
+        let kind = if own { "text/plain; charset=utf-8" } else { "text/event-stream" };
+        assert_eq!(header("content-type"), Some(kind), "{what}");
+    }
+}
+
+#[test]
+fn a_router_without_workers_is_understood() {
+    let workers = [(); 2].map(|()| worker(|_| Script::tokens(HELLO)));
+    let args = ["--cb-failure-threshold", "1"];
+    let Some(router) = Router::start("no workers", &[&workers[0], &workers[1]], &args) else { return };
+    drop(workers);
+    let client = client(&router.url).build().unwrap();
+    // The first finds out.
+    for _ in 0..2 {
+        let (tokens, last, _) = run(&client, ids(&[1]));
+        let Last::Error(error) = last else { panic!("{last:?}") };
+        println!("{error}");
+        assert!(tokens.is_empty());
+        assert_eq!((error.kind(), error.status()), (ErrorKind::Server, Some(503)), "{error}");
+        assert!(error.message().contains("No available workers"), "{error}");
+        assert!(error.is_retryable(), "{error}");
+    }
+}
+
+/// The router's attempts multiply the client's, so the client's own have to be few.
+#[test]
+fn the_load_of_an_outage_stays_bounded_where_both_retry() {
+    const REQUESTS: usize = 20;
+    for (name, args) in [("default", &[][..]), ("no circuit breaker", &["--disable-circuit-breaker"])] {
+        let busy = || worker(|_| Script::status(503).header("retry-after-ms", "1"));
+        let workers = [busy(), busy()];
+        let Some(router) = Router::start("load", &[&workers[0], &workers[1]], args) else { return };
+        let policy = RetryPolicy::default();
+        let client = ApiClient::builder(&router.url).model("m").retry(policy).build().unwrap();
+        let streams: Vec<_> = (0..REQUESTS).map(|_| client.stream(ids(&[1])).unwrap()).collect();
+        let mut sent = 0;
+        for (_tokens, guard) in streams {
+            let report = guard.join();
+            assert_eq!(report.ending, Ending::Failed);
+            sent += 1 + report.retries as usize;
+        }
+        let there: usize = workers.iter().map(|worker| completions(worker).len()).sum();
+        println!(
+            "{name}: {REQUESTS} requests, {sent} sent by the client ({:.1} times), {there} by the router ({:.1} times)",
+            sent as f64 / REQUESTS as f64,
+            there as f64 / REQUESTS as f64
+        );
+        assert!(sent <= REQUESTS + policy.budget as usize, "{sent}");
+        assert!(there <= sent * ROUTER_ATTEMPTS, "{there} of {sent}");
+    }
+}
+
+#[test]
+fn the_router_ends_with_the_test() {
+    let worker = worker(|_| Script::tokens(HELLO));
+    let Some(router) = Router::start("its end", &[&worker], &[]) else { return };
+    let host = router.url.trim_start_matches("http://").to_owned();
+    assert!(TcpStream::connect(&host).is_ok());
+    drop(router);
+    assert!(TcpStream::connect(&host).is_err());
+}
