@@ -158,7 +158,8 @@ impl File {
                 "tokens": tokens, "events": events, "bytes": bytes, "elapsed_us": elapsed_us,
             },
         });
-        if let Body::Other(_) = self.body {
+        // In a file, null is no body.
+        if matches!(self.body, Body::Other(_)) || self.body() == "null" {
             file["body_text"] = json!(self.body());
             return file.to_string();
         }
