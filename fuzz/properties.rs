@@ -6,14 +6,32 @@
 
 #[path = "../tests/common/chunk_property.rs"]
 pub(crate) mod chunk_property;
+#[path = "../tests/common/header_property.rs"]
+pub(crate) mod header_property;
 #[path = "../tests/common/parse_property.rs"]
 pub(crate) mod parse_property;
+#[path = "../tests/common/prompt_property.rs"]
+pub(crate) mod prompt_property;
 #[path = "../tests/common/reference_sse.rs"]
 pub(crate) mod reference_sse;
+#[path = "../tests/common/request_property.rs"]
+pub(crate) mod request_property;
+#[path = "../tests/common/retry_after_property.rs"]
+pub(crate) mod retry_after_property;
+#[path = "../tests/common/saved_property.rs"]
+pub(crate) mod saved_property;
+#[path = "../tests/common/stream_property.rs"]
+pub(crate) mod stream_property;
 
 pub(crate) use chunk_property::chunk;
+pub(crate) use header_property::header;
 pub(crate) use parse_property::parse;
+pub(crate) use prompt_property::prompt;
 use reference_sse::Outcome;
+pub(crate) use request_property::request;
+pub(crate) use retry_after_property::retry_after;
+pub(crate) use saved_property::saved;
+pub(crate) use stream_property::stream;
 use tokenwire::{ErrorKind, Limit, SseParser, Stray};
 
 /// What event streams are made of. One byte of structured input picks one, so that the fuzzer is quickly past

@@ -22,7 +22,7 @@ use crate::diagnostics::{Folder, SavedRequest};
 use crate::error::Error;
 use crate::http::{HttpClient, HttpClientBuilder, check_url, header};
 use crate::pool::ReaderPool;
-use crate::request::{CompletionRequest, SamplingParams};
+use crate::request::{CompletionRequest, OWNED_HEADERS, SamplingParams, validate_header};
 use crate::resume::ResumePolicy;
 use crate::retry::{Budget, RetryPolicy, random};
 use crate::route::{RoutePolicy, Routes};
@@ -133,7 +133,9 @@ impl ApiClientBuilder {
     }
 
     /// A header for every request: a router's affinity key, a trace. Its value is treated like a credential: it is shown
-    /// nowhere, and from 8 characters on also not where a server sends it back.
+    /// nowhere, and from 8 characters on also not where a server sends it back. Spaces and line ends around it are removed. Of the
+    /// headers that the client writes itself ([`CompletionRequest::validate`] lists them) only `authorization` can be
+    /// given, for another scheme than `Bearer`.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), Redacted(value.into())));
@@ -282,6 +284,14 @@ impl ApiClientBuilder {
         self
     }
 
+    /// Connects to a server in memory, whatever the base URL says (its host an IP address, its scheme `http`).
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn in_memory(mut self, server: &crate::testing::InMemory) -> Self {
+        self.http = self.http.memory(server.clone());
+        self
+    }
+
     /// Makes the client. Nothing is sent and no thread is started yet.
     ///
     /// # Errors
@@ -314,8 +324,12 @@ impl ApiClientBuilder {
         let routes = Routes::new(routes, bases.iter().map(|base| base.api.clone()).zip(weights));
         let key = key.map(|key| ApiKey::new(&key.0)).transpose()?;
         let mut map = HeaderMap::new();
-        for (name, value) in &headers {
-            let (name, value) = header(name, &value.0)?;
+        for (name, Redacted(value)) in &headers {
+            // Another scheme than the key's is the caller's to give, for all requests.
+            let is_own = |owned: &&str| !owned.eq_ignore_ascii_case(AUTHORIZATION.as_str());
+            let owned: Vec<&str> = OWNED_HEADERS.into_iter().filter(is_own).collect();
+            validate_header(name, value.trim(), &owned)?;
+            let (name, value) = header(name, value)?;
             map.append(name, value);
         }
         for name in session_headers.iter().chain(&priority_header) {
@@ -712,6 +726,23 @@ mod tests {
             ("http://10.0.0.7/v1", true),
         ] {
             assert_eq!(BaseUrl::new(url).unwrap().is_plain_and_far(), far, "{url}");
+        }
+    }
+
+    /// It used to be let through, and the server read the next request out of the middle of this one.
+    #[test]
+    fn headers_that_the_client_writes_itself_are_refused() {
+        for (name, value, good) in [
+            ("content-length", "3", false),
+            ("Transfer-Encoding", "chunked", false),
+            ("host", "other.test", false),
+            ("content-type", "text/plain", false),
+            ("x-a", "a\tb", false),
+            ("x-a", " from a file\n", true),
+            ("authorization", "Basic bWU6c2s=", true),
+        ] {
+            let built = ApiClient::builder("http://h.test/v1").header(name, value).build();
+            assert_eq!(built.is_ok(), good, "{name}: {value:?}");
         }
     }
 

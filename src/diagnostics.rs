@@ -327,9 +327,9 @@ impl<'a> Form<'a> {
         let SavedRequest { at_ms, method, url, wire, headers, body, redacted, failure } = request;
         let SavedFailure { kind, detail, message, causes, status, request_id, progress } = failure;
         let Progress { bytes, events, tokens, elapsed } = *progress;
-        // JSON with blanks around it would lose them.
+        // JSON with blanks around it would lose them, and null would be no body.
         let raw: Option<&RawValue> = serde_json::from_str(body).ok();
-        let raw = raw.filter(|raw| raw.get().len() == body.len());
+        let raw = raw.filter(|raw| raw.get().len() == body.len() && body != "null");
         Form {
             tokenwire_failed_request: VERSION,
             at_ms: *at_ms,
@@ -444,6 +444,7 @@ mod tests {
             r#"{"z":1,"a":[785, 6722],"f":1.50,"big":123456789012345678901234567890,"é":"\u00e9\n"}"#,
             "[1,\n2]",
             "",
+            "null",
             "no JSON \"\u{1f600}\" \\",
             " {\"blanks\":1} ",
             "{\"twice\":1}{}",

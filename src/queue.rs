@@ -192,6 +192,7 @@ mod tests {
             (4, 1000, "abc", 4),
             (1000, 10, "abc", 3),
             (1000, 9, "abc", 3),
+            (1000, 8, "abc", 2),
             (1000, 2, "abc", 1), // alone it may be larger
             (1, 0, "", 1),
             (0, 1000, "a", 1), // zero is taken for one

@@ -18,7 +18,7 @@ use crate::error::printable;
 use crate::{Error, Server, TokenId, Wire};
 
 /// Headers that the client writes itself.
-const OWNED_HEADERS: [&str; 6] =
+pub(crate) const OWNED_HEADERS: [&str; 6] =
     ["authorization", "host", "content-length", "transfer-encoding", "accept-encoding", "content-type"];
 
 /// How the model is to sample. `None` (or an empty list) sends nothing: the server's default holds.
@@ -435,7 +435,7 @@ impl CompletionRequest {
             return Err(Error::invalid("the traceparent is none, as W3C writes it"));
         }
         for (name, value) in &self.headers {
-            validate_header(name, value)?;
+            validate_header(name, value, &OWNED_HEADERS)?;
         }
         validate_extras(&self.extras)?;
         let nested =
@@ -629,12 +629,12 @@ impl SamplingParams {
 
 /// RFC 9110, 5.1 and 5.5: a name is a token, a value visible ASCII with blanks inside (`obs-text` is left
 /// out).
-fn validate_header(name: &str, value: &str) -> Result<(), Error> {
+pub(crate) fn validate_header(name: &str, value: &str, owned: &[&str]) -> Result<(), Error> {
     let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(is_token) {
         return Err(Error::invalid(format!("{:?} is no header name", printable(name, 80))));
     }
-    if OWNED_HEADERS.iter().any(|owned| owned.eq_ignore_ascii_case(name)) {
+    if owned.iter().any(|owned| owned.eq_ignore_ascii_case(name)) {
         return Err(Error::invalid(format!("the client writes the header {name} itself")));
     }
     // The value is not shown: it may be a credential.

@@ -103,8 +103,11 @@ pub(crate) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 }
 
 fn seconds(value: &str, unit: f64) -> Option<Duration> {
-    let value: f64 = value.trim().parse().ok()?;
-    Duration::try_from_secs_f64(value * unit).ok()
+    let value = value.trim().parse::<f64>().ok()? * unit;
+    // More than a clock can count is a wait all the same, which the policy cuts.
+    let longest = Duration::from_millis(u64::MAX);
+    let is_longer = value.is_finite() && value >= longest.as_secs_f64();
+    if is_longer { Some(longest) } else { Duration::try_from_secs_f64(value).ok() }
 }
 
 impl RetryPolicy {
@@ -367,7 +370,9 @@ mod tests {
             (&[("retry-after-ms", "soon"), ("retry-after", "2")], None, Some(2000)),
             (&[("retry-after", "-1")], None, None),
             (&[("retry-after", "NaN")], None, None),
-            (&[("retry-after", "1e300")], None, None),
+            (&[("retry-after", "1e300")], None, Some(u64::MAX)),
+            (&[("retry-after", "18446744073709551616")], None, Some(u64::MAX)),
+            (&[("retry-after", "inf")], None, None),
             (&[("retry-after", "tomorrow")], None, None),
             (&[("x-should-retry", "true")], Some(true), None),
             (&[("x-should-retry", "false"), ("retry-after", "1")], Some(false), Some(1000)),

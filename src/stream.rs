@@ -295,7 +295,7 @@ fn launch<'a>(
 ) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
     let urls = client.urls(wire.path())?;
     let mut headers = client.headers(own_headers)?;
-    headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+    headers.entry(ACCEPT).or_insert(HeaderValue::from_static("text/event-stream"));
     let (shared, receiver) = Shared::new(client);
     let guard = Exchange { shared, urls, wire, headers, body, asked }.start(received, Exchange::attempt)?;
     Ok((receiver, guard))

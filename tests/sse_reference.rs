@@ -1,5 +1,6 @@
 //! `SseParser` against the slow reference parser, on bodies put together at random from the fragments that
 //! the fuzzer uses. The same bodies every time.
+#![cfg(feature = "testing")]
 
 #[path = "../fuzz/properties.rs"]
 mod properties;
@@ -36,4 +37,15 @@ fn equals_the_reference_on_generated_bodies_at_random_cuts() {
     // The bodies are worth comparing.
     assert!(events > 3000, "only {events} events");
     assert!((300..3000).contains(&over), "{over} bodies over the limit");
+}
+
+#[test]
+fn a_line_that_is_kept_for_its_error_is_cut_between_characters() {
+    for before in 0..4 {
+        for (field, end) in [("{", "\n\n"), ("error: ", "\n"), ("<", "")] {
+            let text = "€".repeat(tokenwire::SSE_STRAY_BYTES_MAX / 3 + 2);
+            let body = format!("{field}{}{text}{end}", "a".repeat(before));
+            properties::sse_is_right_at_any_cut(body.as_bytes(), 96, 1 << 20);
+        }
+    }
 }

@@ -1,5 +1,3 @@
 #![no_main]
-#[path = "../properties.rs"]
-mod properties;
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| properties::chunk(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| tokenwire_fuzz::chunk(input));

@@ -1,5 +1,7 @@
 //! The only home of ureq: one shared agent, requests out, bytes back, failures told apart.
 
+#[cfg(feature = "testing")]
+pub(crate) mod memory;
 #[cfg(not(all(test, shuttle)))]
 mod resolver;
 /// The models look no name up.
@@ -64,6 +66,8 @@ pub struct HttpClientBuilder {
     timeout: Duration,
     ca_pem: Option<Vec<u8>>,
     proxy: Option<String>,
+    #[cfg(feature = "testing")]
+    memory: Option<memory::InMemory>,
 }
 
 impl HttpClientBuilder {
@@ -109,6 +113,12 @@ impl HttpClientBuilder {
         self
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn memory(mut self, server: memory::InMemory) -> Self {
+        self.memory = Some(server);
+        self
+    }
+
     /// Makes the client. No connection is made yet.
     ///
     /// # Errors
@@ -119,7 +129,9 @@ impl HttpClientBuilder {
     }
 
     fn build_with(self, resolver: resolver::CachingResolver) -> Result<HttpClient, Error> {
-        let Self { timeouts, limits, timeout, ca_pem, proxy } = self;
+        #[cfg(feature = "testing")]
+        let memory = self.memory.clone();
+        let Self { timeouts, limits, timeout, ca_pem, proxy, .. } = self;
         let timeouts = timeouts.bounded();
         let proxy = match proxy {
             // The URL may hold a password: it is not shown.
@@ -149,6 +161,11 @@ impl HttpClientBuilder {
             .build();
         let alarms = Alarms::new();
         let connector = tap::TapConnector::new(alarms.clone());
+        #[cfg(feature = "testing")]
+        let connector = match memory {
+            Some(server) => connector.over(memory::MemoryConnector(server)),
+            None => connector,
+        };
         let agent = Agent::with_parts(config, connector, resolver);
         Ok(HttpClient { agent, alarms, timeouts, limits, timeout })
     }
@@ -156,7 +173,7 @@ impl HttpClientBuilder {
 
 impl fmt::Debug for HttpClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { timeouts, limits, timeout, ca_pem, proxy } = self;
+        let Self { timeouts, limits, timeout, ca_pem, proxy, .. } = self;
         f.debug_struct("HttpClientBuilder")
             .field("timeouts", timeouts)
             .field("limits", limits)
@@ -212,6 +229,8 @@ impl HttpClient {
             timeout: Duration::from_secs(600),
             ca_pem: None,
             proxy: None,
+            #[cfg(feature = "testing")]
+            memory: None,
         }
     }
 

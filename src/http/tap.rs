@@ -11,7 +11,7 @@
 //!
 //! The slot travels in a thread-local, set for the length of the call: ureq runs resolver, connector and
 //! transport on the calling thread, and has no per-request extension point that reaches a pooled
-//! transport. This file and `resolver` alone name `ureq::unversioned`, which is outside
+//! transport. This file, `memory` and `resolver` alone name `ureq::unversioned`, which is outside
 //! ureq's semver promise.
 
 use std::cell::RefCell;
@@ -125,13 +125,19 @@ fn since_lookup(details: &ConnectionDetails<'_>, slot: Option<&CancelSlot>) -> N
 
 #[derive(Debug)]
 pub(super) struct TapConnector {
-    inner: DefaultConnector,
+    inner: Box<dyn Connector<(), Out = Box<dyn Transport>>>,
     alarms: Arc<Alarms>,
 }
 
 impl TapConnector {
     pub(super) fn new(alarms: Arc<Alarms>) -> Self {
-        Self { inner: DefaultConnector::default(), alarms }
+        Self { inner: Box::new(DefaultConnector::default()), alarms }
+    }
+
+    /// The same over other connections than the network's.
+    #[cfg(feature = "testing")]
+    pub(super) fn over(self, inner: impl Connector<(), Out = Box<dyn Transport>>) -> Self {
+        Self { inner: Box::new(inner), ..self }
     }
 }
 

@@ -44,6 +44,8 @@
 //! another pace. Over TLS it is the same with [`Server::start_tls`]; what only makes sense for a whole
 //! server (address, what happens on accept) is in [`ServerBuilder`].
 //!
+//! Without sockets and waits, a silence passing its timer at once, it is [`InMemory`].
+//!
 //! # What goes wrong, and limits
 //!
 //! A connection that breaks, or that sends what is no HTTP, ends by itself and touches no other. A
@@ -61,6 +63,7 @@ mod script;
 mod server;
 mod tls;
 
+pub use crate::http::memory::{InMemory, Sent};
 pub use crate::recording::Request;
 pub use connection::{REQUEST_BODY_BYTES_MAX, REQUEST_HEAD_BYTES_MAX};
 pub use gate::Gate;
@@ -70,3 +73,16 @@ pub use replay::replay;
 pub use script::{Cut, Framing, Script};
 pub use server::{BACKLOG, Disconnect, OnAccept, RECORDS_MAX, REQUEST_BYTES_KEPT_MAX, Server, ServerBuilder};
 pub use tls::TlsIdentity;
+
+/// How long a client of this policy waits after a 503 with these headers; for the property of the header's reader.
+#[doc(hidden)]
+#[must_use]
+pub fn wait_of_an_overloaded_server(
+    policy: &crate::RetryPolicy,
+    headers: &[(&str, &str)],
+    now: std::time::SystemTime,
+) -> std::time::Duration {
+    let header = |name: &str| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
+    let error = crate::Error::server(crate::ServerError { status: Some(503), ..Default::default() });
+    policy.wait(&error, crate::retry::Advice::of(header, now), 0, 1.0).unwrap_or_default()
+}

@@ -4,26 +4,40 @@
 
 use std::collections::HashMap;
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use tokenwire::{Answer, BodyDecoder, ChunkDecoder, ErrorKind, Flow, Step, StreamToken, TokenId, Wire};
 
 const WIRES: [Wire; 7] =
     [Wire::OpenAi, Wire::Chat, Wire::LlamaCpp, Wire::VllmGenerate, Wire::SgLang, Wire::Tgi, Wire::Auto];
 
-/// The first byte chooses the wire; the lines of the rest are the data of events, or, if the first byte is 128 or more,
-/// changes to chunks that were recorded.
+/// The first byte chooses the wire, and what the rest is: below 128 its lines are the data of events; below 224 it is changes to
+/// chunks that were recorded; from there on each byte is a choice of [`generated`]: objects of the keys there are.
 pub(crate) fn chunk(bytes: &[u8]) {
     let Some((first, rest)) = bytes.split_first() else { return };
     let wire = WIRES[usize::from(*first) % WIRES.len()];
-    if *first < 128 {
-        let text = String::from_utf8_lossy(rest);
-        learning_makes_no_difference(wire, text.split('\n'));
-        is_read_right(wire, &text);
-    } else {
-        let bases: Vec<&str> = RECORDED.iter().flat_map(|body| data_lines(body)).collect();
-        let chunks = changed(&bases, rest);
-        learning_makes_no_difference(wire, chunks.iter().map(String::as_str));
+    match first {
+        0..128 => lines_hold(wire, rest),
+        128..224 => {
+            let bases: Vec<&str> = RECORDED.iter().flat_map(|body| data_lines(body)).collect();
+            let chunks = changed(&bases, rest);
+            learning_makes_no_difference(wire, chunks.iter().map(String::as_str));
+        }
+        224.. => {
+            let mut choices = Random::Bytes(rest);
+            let mut lines = Vec::new();
+            while !matches!(choices, Random::Bytes([])) {
+                line(&mut choices, &mut lines);
+            }
+            lines_hold(wire, &lines);
+        }
     }
+}
+
+fn lines_hold(wire: Wire, lines: &[u8]) {
+    let text = String::from_utf8_lossy(lines);
+    learning_makes_no_difference(wire, text.split('\n'));
+    is_read_right(wire, &text);
 }
 
 fn is_read_right(wire: Wire, text: &str) {
@@ -37,6 +51,7 @@ fn is_read_right(wire: Wire, text: &str) {
     for data in text.split('\n') {
         let before = decoder.skipped();
         let mut ids = Vec::new();
+        let mut said = String::new();
         let mut count = 0;
         let result = decoder.decode("message", data, &mut |choice, item| {
             assert!(choice < 3);
@@ -52,6 +67,7 @@ fn is_read_right(wire: Wire, text: &str) {
             assert!(id.is_some() || !text.is_empty(), "a token has text or id");
             count += 1;
             ids.extend(id);
+            said.push_str(&text);
         });
         total += count;
         assert_eq!(decoder.tokens(), total);
@@ -68,9 +84,14 @@ fn is_read_right(wire: Wire, text: &str) {
                         had.extend(&ids);
                     } else if wire != Wire::Auto {
                         assert_eq!(ids, ids_in(&value, wire), "{wire} {data}");
+                        assert_eq!(said, text_in(&value, wire), "{wire} {data}");
                     }
-                } else if *flow == Flow::Ended {
-                    assert_eq!(data.trim(), "[DONE]");
+                } else if serde_json::from_str::<IgnoredAny>(data).is_err() {
+                    // What serde_json takes for no JSON is none here. Half a surrogate is, where nobody reads it.
+                    match flow {
+                        Flow::Ended => assert_eq!(data.trim(), "[DONE]"),
+                        Flow::More => assert_eq!((decoder.skipped(), count), (before + 1, 0), "{data}"),
+                    }
                 }
             }
             Err(error) => {
@@ -102,7 +123,10 @@ fn is_read_right(wire: Wire, text: &str) {
 /// The same of a whole answer: its ids are those in the JSON, and exact means that they are as many as the server counted.
 fn whole(wire: Wire, data: &str) {
     let Ok(answer) = Answer::from_json(wire, data.as_bytes()) else { return };
-    let mut value: Value = serde_json::from_str(data).unwrap();
+    // Half a surrogate is no JSON to a reader of everything.
+    let Ok(mut value) = serde_json::from_str::<Value>(data) else {
+        return assert!(serde_json::from_str::<IgnoredAny>(data).is_ok(), "{data}");
+    };
     for choice in value["choices"].as_array_mut().into_iter().flatten() {
         if let Some(message) = choice.get("message").cloned() {
             choice["delta"] = message;
@@ -307,7 +331,7 @@ fn parts(json: &str) -> Vec<(usize, usize)> {
 
 /// Random bytes for [`changed`].
 pub(crate) fn random_bytes(seed: u64, len: usize) -> Vec<u8> {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = Random::Seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     (0..len).map(|_| random.below(256) as u8).collect()
 }
 
@@ -346,6 +370,29 @@ fn ids_in(chunk: &Value, wire: Wire) -> Vec<TokenId> {
     ids
 }
 
+/// The text of one chunk, read the slow way; escapes are serde_json's.
+fn text_in(chunk: &Value, wire: Wire) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let choices = || chunk["choices"].as_array().into_iter().flatten();
+    match wire {
+        Wire::LlamaCpp => text(&chunk["content"]),
+        Wire::Tgi => {
+            let is_end =
+                chunk["details"]["finish_reason"] == "eos_token" && chunk["token"]["special"] == true;
+            if is_end { String::new() } else { text(&chunk["token"]["text"]) }
+        }
+        Wire::Chat => choices()
+            .map(|choice| {
+                let delta = &choice["delta"];
+                let reasoning = [&delta["reasoning"], &delta["reasoning_content"]].map(text);
+                let reasoning = reasoning.into_iter().find(|text| !text.is_empty()).unwrap_or_default();
+                reasoning + &text(&delta["content"])
+            })
+            .collect(),
+        _ => choices().map(|choice| text(&choice["text"])).collect(),
+    }
+}
+
 /// The choice that an event without choices is of.
 fn index_of(chunk: &Value) -> u32 {
     chunk["index"].as_f64().unwrap_or(0.0) as u32
@@ -365,38 +412,58 @@ fn new_ids_in(chunk: &Value, had: &[TokenId]) -> Vec<TokenId> {
 
 /// Bytes that reach deep: a dictionary of what chunks are made of, put together at random.
 pub(crate) fn generated(seed: u64) -> Vec<u8> {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let mut out = vec![random.below(256) as u8];
+    let mut random = Random::Seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut out = vec![random.below(224) as u8];
     for _ in 0..1 + random.below(8) {
-        if random.below(12) == 0 {
-            const ODD: [&str; 8] =
-                ["[DONE]", "null", "{", "7", "[1]", "", r#"{"error":{"message":"m","code":500}}"#, "{}"];
-            out.extend(ODD[random.below(ODD.len())].as_bytes());
-        } else {
-            out.extend(object(&mut random, 0).as_bytes());
-        }
-        out.push(b'\n');
+        line(&mut random, &mut out);
     }
     if random.below(4) == 0 {
         let at = random.below(out.len());
-        out[at] = random.below(256) as u8;
+        out[at] = random.below(224) as u8;
     }
     out
 }
 
-/// Xorshift: the same numbers for the same seed, everywhere.
-struct Random(u64);
+/// The data of an event.
+fn line(random: &mut Random<'_>, out: &mut Vec<u8>) {
+    if random.below(12) == 0 {
+        const ODD: [&str; 8] =
+            ["[DONE]", "null", "{", "7", "[1]", "", r#"{"error":{"message":"m","code":500}}"#, "{}"];
+        out.extend(ODD[random.below(ODD.len())].as_bytes());
+    } else {
+        out.extend(object(random, 0).as_bytes());
+    }
+    out.push(b'\n');
+}
 
-impl Random {
+/// Where choices come from.
+enum Random<'a> {
+    /// Xorshift: the same numbers for the same seed, everywhere.
+    Seed(u64),
+    /// A byte each, and zeros behind the last: what a fuzzer steers.
+    Bytes(&'a [u8]),
+}
+
+impl Random<'_> {
     fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 33) as usize % n
+        match self {
+            Self::Seed(seed) => {
+                *seed ^= *seed << 13;
+                *seed ^= *seed >> 7;
+                *seed ^= *seed << 17;
+                (*seed >> 33) as usize % n
+            }
+            Self::Bytes([]) => 0,
+            Self::Bytes([byte, rest @ ..]) => {
+                let byte = usize::from(*byte);
+                *self = Self::Bytes(rest);
+                byte % n
+            }
+        }
     }
 }
 
-fn object(random: &mut Random, depth: usize) -> String {
+fn object(random: &mut Random<'_>, depth: usize) -> String {
     const KEYS: [&str; 40] = [
         "choices",
         "choices",
@@ -448,7 +515,7 @@ fn object(random: &mut Random, depth: usize) -> String {
     format!("{{{}}}", fields.join(","))
 }
 
-fn value_for(key: &str, random: &mut Random, depth: usize) -> String {
+fn value_for(key: &str, random: &mut Random<'_>, depth: usize) -> String {
     const IDS: [&str; 9] = ["0", "1", "151645", "4294967295", "5.0", "1e2", "-1", "4294967296", "1.5"];
     const ANY: [&str; 10] =
         ["null", "true", "\"a\"", "\"\"", "\"\\n\\u00e9\"", "3", "-2", "{}", "[]", "\"stop\""];
@@ -456,25 +523,39 @@ fn value_for(key: &str, random: &mut Random, depth: usize) -> String {
     if random.below(16) == 0 || depth > 3 {
         return ANY[random.below(ANY.len())].to_owned();
     }
-    let list = |random: &mut Random, item: &dyn Fn(&mut Random) -> String| {
+    let list = |random: &mut Random<'_>, item: &dyn Fn(&mut Random<'_>) -> String| {
         let items: Vec<String> = (0..random.below(4)).map(|_| item(random)).collect();
         format!("[{}]", items.join(","))
     };
     match key {
-        "choices" => list(random, &|random: &mut Random| object(random, depth + 1)),
-        "token_ids" | "tokens" | "output_ids" => list(random, &|random: &mut Random| {
+        "choices" => list(random, &|random: &mut Random<'_>| object(random, depth + 1)),
+        "token_ids" | "tokens" | "output_ids" => list(random, &|random: &mut Random<'_>| {
             let most = if random.below(8) == 0 { IDS.len() } else { 6 };
             IDS[random.below(most)].to_owned()
         }),
         "token_id" => IDS[random.below(IDS.len())].to_owned(),
         "logprobs" => {
-            let content = list(random, &|random: &mut Random| format!("{{\"id\":{}}}", IDS[random.below(6)]));
+            let content =
+                list(random, &|random: &mut Random<'_>| format!("{{\"id\":{}}}", IDS[random.below(6)]));
             format!("{{\"content\":{content}}}")
         }
-        "tool_calls" => list(random, &|random: &mut Random| object(random, depth + 1)),
+        "tool_calls" => list(random, &|random: &mut Random<'_>| object(random, depth + 1)),
         "delta" | "message" | "__verbose" | "usage" | "timings" | "meta_info" | "token" | "details"
         | "function" => object(random, depth + 1),
-        "text" | "content" | "reasoning" | "id" | "request_id" => ANY[2 + random.below(3)].to_owned(),
+        "text" | "content" | "reasoning" | "id" | "request_id" => {
+            const TEXTS: [&str; 8] = [
+                "\"a\"",
+                "\"\"",
+                "\"\\n\\u00e9\"",
+                "\" \"",
+                "\"\\ud83d\\ude00\\/\\b\"",
+                "\"é😀\\\"\"",
+                "\"\\ud83d\"",
+                "\"\\u0000\"",
+            ];
+            let most = if random.below(8) == 0 { TEXTS.len() } else { 6 };
+            TEXTS[random.below(most)].to_owned()
+        }
         "index" | "\\u0069ndex" => ["0", "1", "2", "2.0", "3"][random.below(5)].to_owned(),
         "finish_reason" | "stop_type" => {
             ["null", "\"stop\"", "\"limit\"", "\"error\"", "\"\""][random.below(5)].to_owned()

@@ -1,0 +1,20 @@
+//! The properties as a library, so that they are compiled once and not for each target.
+
+mod peer;
+mod properties;
+
+macro_rules! targets {
+    ($($module:ident: $($name:ident)*;)*) => {
+        $($(
+            /// The property of the target of this name.
+            pub fn $name(input: &[u8]) {
+                $module::$name(input);
+            }
+        )*)*
+    };
+}
+
+targets! {
+    properties: chunk header parse prompt request retry_after saved sse stream;
+    peer: sse_peer;
+}

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# The threads under ThreadSanitizer, then what is left at the end under LeakSanitizer:
+#
+#   bash fuzz/sanitize.sh                 # streams, their ends, queue, pool, slot, alarm
+#   bash fuzz/sanitize.sh thread --test stream cancel
+#
+# It needs a nightly compiler with rust-src: std has to be built with the sanitizer too, or every `Arc` is a data race.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+host=$(rustc -vV | sed -n 's/^host: //p')
+
+run() {
+    local sanitizer=$1
+    shift
+    printf '\n%s: %s\n' "$sanitizer" "$*"
+    # Time runs some ten times slower: what is a wait of milliseconds in these tests has room enough for that.
+    RUSTFLAGS="-Zsanitizer=$sanitizer" CARGO_TARGET_DIR=target/sanitize CARGO_PROFILE_DEV_DEBUG=1 \
+        TSAN_OPTIONS="${TSAN_OPTIONS:-history_size=4}" \
+        cargo +nightly test -Zbuild-std --target "$host" --no-default-features --features testing "$@"
+}
+
+if [ $# -gt 0 ]; then
+    run "$@"
+    exit
+fi
+run thread --lib -- --test-threads 2 queue:: pool:: slot:: alarm:: stream:: retry::
+# A hundred streams at once do not get through their timers under it.
+run thread --test stream --test endings -- --test-threads 2 --skip a_total_outage
+run leak --test stream --test endings --test leaks -- --test-threads 2

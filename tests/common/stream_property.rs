@@ -1,0 +1,395 @@
+//! The property of a stream, for any answer in any framing with any fault, over connections in memory: it ends, once; what
+//! came before the end is what a slow reader finds in the bytes that came; report, tokens and error tell the same. A
+//! fuzz target is this function.
+
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use arbitrary::{Arbitrary, Unstructured};
+use crossbeam_channel::RecvTimeoutError;
+use tokenwire::testing::{InMemory, Sent};
+use tokenwire::{
+    ApiClient, BodyDecoder, ChunkDecoder, CompletionRequest, Ending, ErrorKind, Flow, Message, RetryPolicy,
+    Server, Step, StreamReport, StreamToken, Timer, Wire,
+};
+
+use super::reference_sse;
+
+/// "Does not hang": nothing here waits for anything.
+const LONG: Duration = Duration::from_secs(20);
+const WIRES: [Wire; 7] =
+    [Wire::Auto, Wire::OpenAi, Wire::Chat, Wire::LlamaCpp, Wire::VllmGenerate, Wire::SgLang, Wire::Tgi];
+
+/// What bodies are made of.
+const PIECES: &[&str] = &[
+    "data: {\"choices\":[{\"index\":0,\"text\":\" a\",\"token_ids\":[64]}]}\n\n",
+    "data: {\"choices\":[{\"index\":0,\"text\":\"\\u00e9\\ud83d\\ude00\",\"token_ids\":[1,2]}]}\r\n\r\n",
+    "data: {\"choices\":[{\"index\":0,\"text\":\"no id\"}]}\n\n",
+    "data: {\"choices\":[{\"index\":0,\"text\":\"\",\"finish_reason\":\"stop\"}]}\n\n",
+    "data: {\"choices\":[{\"index\":0,\"text\":\"\",\"finish_reason\":\"length\",\"token_ids\":[7]}]}\n\n",
+    "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1}}\n\n",
+    "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"c\"},\"token_ids\":[9]}]}\n\n",
+    "data: {\"choices\":[{\"index\":0,\"delta\":{\"reasoning_content\":\"r\"}}]}\n\n",
+    "data: {\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"x\",\"function\":{\"name\":\"f\",\"arguments\":\"\"}}]}}]}\n\n",
+    "data: {\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"{\\\"a\\\": 1}\"}}]}}]}\n\n",
+    "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"tool_calls\"}]}\n\n",
+    "data: {\"content\":\"l\",\"tokens\":[5],\"stop\":false}\n\n",
+    "data: {\"content\":\"\",\"tokens\":[],\"stop\":true,\"stop_type\":\"eos\",\"tokens_predicted\":1}\n\n",
+    "data: {\"text\":\"s\",\"output_ids\":[4],\"meta_info\":{\"completion_tokens\":1,\"finish_reason\":null}}\n\n",
+    "data: {\"token\":{\"id\":3,\"text\":\"t\",\"special\":false},\"generated_text\":null}\n\n",
+    "data: {\"error\":{\"message\":\"m\",\"type\":\"server_error\",\"code\":500}}\n\n",
+    "data: {\"choices\":[{\"index\":1,\"text\":\"another\"}]}\n\n",
+    "data: {\"choices\":[{\"index\":0,\"text\":\"x\",\"token_ids\":[4294967296]}]}\n\n",
+    "error: {\"message\":\"m\"}\n\n",
+    "event: error\ndata: {\"message\":\"m\"}\n\n",
+    "data: [DONE]\n\n",
+    "data: [DONE]",
+    "data: no JSON\n\n",
+    "data: {\n\n",
+    "data: null\n\n",
+    ": keep-alive\n\n",
+    "\n",
+    "{\"error\":{\"message\":\"m\"}}",
+    "<html>",
+    "\u{feff}",
+    "id: 7\nretry: 3\n",
+];
+
+#[derive(Debug, Arbitrary)]
+enum Input<'a> {
+    Answer(Answer<'a>),
+    /// Every byte of the answer, and where it is cut.
+    Raw(u8, u16, &'a [u8]),
+}
+
+#[derive(Debug, Arbitrary)]
+struct Answer<'a> {
+    wire: u8,
+    status: u8,
+    content_type: u8,
+    framing: Framing,
+    cuts: u16,
+    fault: Fault,
+    /// The consumer ends the stream after so many items.
+    leaves: Option<(u8, bool)>,
+    raw_body: bool,
+    body: &'a [u8],
+}
+
+#[derive(Debug, Clone, Copy, Arbitrary)]
+enum Framing {
+    /// In chunks of so many bytes at most.
+    Chunked(u8),
+    Length,
+    /// The length is wrong by so much.
+    WrongLength(i8),
+    UntilClose,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Arbitrary)]
+enum Fault {
+    None,
+    /// So many bytes come of the whole.
+    Close(u16),
+    Reset(u16),
+    Silence(u16),
+    /// Behind the end.
+    Garbage(u8),
+}
+
+pub(crate) fn stream(input: &[u8]) {
+    let Ok(input) = Input::arbitrary_take_rest(Unstructured::new(input)) else { return };
+    match input {
+        Input::Raw(wire, cuts, bytes) => {
+            let heard = hear(WIRES[usize::from(wire) % 7], reads(bytes, cuts), None);
+            heard.is_consistent(bytes);
+        }
+        Input::Answer(answer) => answer.is_heard(),
+    }
+}
+
+impl Answer<'_> {
+    fn body(&self) -> Vec<u8> {
+        if self.raw_body {
+            return self.body.to_vec();
+        }
+        let pieces = self.body.iter().map(|byte| PIECES[usize::from(*byte) % PIECES.len()].as_bytes());
+        pieces.collect::<Vec<_>>().concat()
+    }
+
+    fn head(&self) -> String {
+        // The first of each are the usual ones.
+        let status =
+            ["200 OK", "200 OK", "201 Created", "400 Bad Request", "404 Not Found", "429 Busy", "503 No"];
+        let status = status[usize::from(self.status) % status.len()];
+        let kinds = [
+            "content-type: text/event-stream\r\n",
+            "Content-Type: text/event-stream; charset=utf-8\r\n",
+            "",
+            "content-type: application/json\r\n",
+            "content-type: text/html\r\n",
+        ];
+        format!("HTTP/1.1 {status}\r\n{}", kinds[usize::from(self.content_type) % kinds.len()])
+    }
+
+    /// The whole answer, and where its body begins.
+    fn wire(&self, body: &[u8]) -> (Vec<u8>, usize) {
+        let framing = match self.framing {
+            Framing::Chunked(_) => "transfer-encoding: chunked\r\n\r\n".to_owned(),
+            Framing::Length => format!("content-length: {}\r\n\r\n", body.len()),
+            Framing::WrongLength(by) => {
+                format!("content-length: {}\r\n\r\n", body.len().saturating_add_signed(by.into()))
+            }
+            Framing::UntilClose => "\r\n".to_owned(),
+        };
+        let mut wire = (self.head() + &framing).into_bytes();
+        let begin = wire.len();
+        if let Framing::Chunked(size) = self.framing {
+            for chunk in body.chunks(usize::from(size) + 1) {
+                wire.extend(format!("{:x}\r\n", chunk.len()).as_bytes());
+                wire.extend(chunk);
+                wire.extend(b"\r\n");
+            }
+            wire.extend(b"0\r\n\r\n");
+        } else {
+            wire.extend(body);
+        }
+        (wire, begin)
+    }
+
+    fn is_heard(&self) {
+        let body = self.body();
+        let (mut wire, begin) = self.wire(&body);
+        let whole = wire.len();
+        let at = |at: u16| usize::from(at) % (whole + 1);
+        let last = match self.fault {
+            Fault::None => None,
+            Fault::Close(n) => {
+                wire.truncate(at(n));
+                None
+            }
+            Fault::Reset(n) => {
+                wire.truncate(at(n));
+                Some(Sent::Reset)
+            }
+            Fault::Silence(n) => {
+                wire.truncate(at(n));
+                Some(Sent::Silence)
+            }
+            Fault::Garbage(n) => {
+                wire.extend(vec![b'x'; n.into()]);
+                None
+            }
+        };
+        let mut sent = reads(&wire, self.cuts);
+        sent.extend(last);
+        let kind = WIRES[usize::from(self.wire) % 7];
+        let heard = hear(kind, sent, self.leaves);
+        heard.is_consistent(&wire);
+        let report = &heard.report;
+        if self.leaves.is_some() || heard.items.len() as u64 > report.tokens {
+            return;
+        }
+        let status_ok = self.status % 7 < 3;
+        let type_ok = self.content_type % 5 < 3;
+        if begin > wire.len() || !status_ok || !type_ok {
+            // The head did not come whole, or says that no tokens come.
+            assert!(heard.items.is_empty() && report.ending == Ending::Failed, "{report:?} of {self:?}");
+            let reason = report.error.as_ref().unwrap().kind();
+            if begin <= wire.len() && !status_ok {
+                assert_eq!(reason, ErrorKind::Server, "{self:?}");
+            } else if begin <= wire.len() {
+                assert_eq!(reason, ErrorKind::NotEventStream, "{self:?}");
+            }
+            return;
+        }
+        // Garbage is part of a body that lasts until the close, and of one whose length is too large.
+        let came: &[u8] = match self.framing {
+            Framing::UntilClose | Framing::WrongLength(_) => &wire[begin..],
+            _ => &body,
+        };
+        let came = &came[..came.len().min(report.bytes as usize)];
+        let expected = decoded(kind, came);
+        let (found, wanted) = (shown(&heard.items), shown(&expected.items));
+        let is_right = found == wanted || (expected.stops && wanted.starts_with(&found));
+        assert!(is_right, "{found:?}, not {wanted:?}, of {self:?}");
+        // Complete means that the server said so.
+        const SAID: [&str; 5] =
+            ["[DONE]", "finish_reason\":\"", "stop\":true", "stop_type\":\"", "generated_text\":\""];
+        let is_said = SAID.iter().any(|word| String::from_utf8_lossy(came).contains(word));
+        // Raw bodies may spell it with escapes.
+        assert!(report.ending != Ending::Complete || is_said || self.raw_body, "{report:?} of {self:?}");
+        assert_eq!(report.ending == Ending::Complete, expected.is_complete, "{report:?} of {self:?}");
+        let reached_the_end =
+            came.len() == body.len() && matches!(self.framing, Framing::Chunked(_) | Framing::Length);
+        if let (true, Fault::None, Some(kind)) = (reached_the_end, self.fault, expected.error) {
+            assert_eq!(report.error.as_ref().unwrap().kind(), kind, "{self:?}");
+        }
+        if let (Fault::Silence(_), Some(error)) = (self.fault, &report.error) {
+            if error.kind() == ErrorKind::Timeout(Timer::Chunk) {
+                assert!(!heard.items.is_empty(), "{self:?}");
+            }
+        }
+    }
+}
+
+/// The bytes in reads of 1 to `cuts % 251` bytes.
+fn reads(bytes: &[u8], cuts: u16) -> Vec<Sent> {
+    let mut random = u64::from(cuts) | 1 << 32;
+    let longest = u64::from(cuts % 251) + 1;
+    let (mut sent, mut rest) = (Vec::new(), bytes);
+    while !rest.is_empty() {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        // Every fourth is long, so that large bodies do not take a thousand reads.
+        let len = if random & 0x300 == 0 { 4000 } else { (random % longest) as usize + 1 };
+        let (read, after) = rest.split_at(len.min(rest.len()));
+        sent.push(Sent::bytes(read));
+        rest = after;
+    }
+    sent
+}
+
+// ---- the client ----
+
+struct Heard {
+    items: Vec<StreamToken>,
+    last: Option<StreamToken>,
+    report: StreamReport,
+}
+
+/// What a client hears of a server that sends this; `leaves`: it goes after so many items, by the guard or by dropping the
+/// receiver.
+fn hear(wire: Wire, sent: Vec<Sent>, leaves: Option<(u8, bool)>) -> Heard {
+    // One client a wire: each has threads that last a while. Its server is known, so that it learns nothing from one answer
+    // to the next.
+    static CLIENTS: OnceLock<(InMemory, Vec<ApiClient>)> = OnceLock::new();
+    // The tests of a program run at the same time.
+    static IN_USE: Mutex<()> = Mutex::new(());
+    let _in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (server, clients) = CLIENTS.get_or_init(|| {
+        let server = InMemory::default();
+        let mut retry = RetryPolicy::default();
+        (retry.retries_max, retry.stale_retries_max, retry.budget) = (0, 0, 0);
+        let builder = ApiClient::builder("http://127.0.0.1").in_memory(&server).retry(retry);
+        let client = |wire| builder.clone().wire(wire).server(Server::Vllm).build().unwrap();
+        let clients = WIRES.into_iter().map(client).collect();
+        (server, clients)
+    });
+    server.restart([sent]);
+    let client = &clients[WIRES.iter().position(|known| *known == wire).unwrap()];
+    let request = match wire {
+        Wire::Chat => CompletionRequest::messages([Message::user("Hi")]),
+        Wire::Tgi => CompletionRequest::text("Hi"),
+        _ => CompletionRequest::ids([1, 2]),
+    };
+    let (tokens, guard) = client.stream(request).unwrap();
+    let (mut items, mut last) = (Vec::new(), None);
+    loop {
+        if let Some((count, by_guard)) = leaves.filter(|(count, _)| items.len() == usize::from(*count)) {
+            if by_guard {
+                guard.cancel();
+            }
+            if !by_guard || count % 2 == 0 {
+                break;
+            }
+        }
+        match tokens.recv_timeout(LONG) {
+            Ok(item) => {
+                assert!(last.is_none(), "{item:?} follows {last:?}");
+                match item {
+                    StreamToken::Done { .. } | StreamToken::Error(_) => last = Some(item),
+                    item => items.push(item),
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => panic!("the stream hangs after {items:?}"),
+        }
+        // What is left in the channel comes in any case; the guard was ended once.
+        if leaves.is_some_and(|(count, _)| items.len() > usize::from(count)) && last.is_some() {
+            break;
+        }
+    }
+    let left = leaves.is_some_and(|(_, by_guard)| !by_guard);
+    if left {
+        drop(tokens);
+    }
+    Heard { items, last, report: guard.join() }
+}
+
+impl Heard {
+    /// What holds for every answer whatever.
+    fn is_consistent(&self, sent: &[u8]) {
+        let Self { items, last, report } = self;
+        let told = || format!("{report:?} after {items:?} and {last:?} of {}", sent.escape_ascii());
+        assert!(report.bytes <= sent.len() as u64, "{}", told());
+        assert!(report.tokens >= items.len() as u64 || report.ending != Ending::Complete, "{}", told());
+        match last {
+            Some(StreamToken::Done { usage, finish, .. }) => {
+                assert_eq!((report.ending, &report.usage, &report.finish), (Ending::Complete, usage, finish));
+                assert!(report.error.is_none() && report.tokens == items.len() as u64, "{}", told());
+            }
+            Some(StreamToken::Error(error)) => {
+                assert_eq!(report.ending, Ending::Failed, "{}", told());
+                assert_eq!(report.error.as_ref().map(|error| error.kind()), Some(error.kind()), "{}", told());
+                assert_eq!(report.tokens, items.len() as u64, "{}", told());
+                let progress = error.progress().unwrap_or_else(|| panic!("no progress: {}", told()));
+                let counts = (progress.tokens, progress.bytes, progress.events);
+                assert_eq!(counts, (report.tokens, report.bytes, report.events), "{}", told());
+                assert!(!error.message().contains("panicked"), "{}", told());
+                let odd = matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported);
+                assert!(!odd && !error.is_cancelled(), "{}", told());
+            }
+            Some(other) => panic!("{other:?} is no end"),
+            // The consumer has gone, or the guard has ended it.
+            None => {}
+        }
+        if report.ids_exact.is_exact() && report.ending == Ending::Complete && last.is_some() {
+            let without = |item: &StreamToken| {
+                matches!(item, StreamToken::Token { id: None, .. } | StreamToken::Reasoning { id: None, .. })
+            };
+            // Several ids of one chunk: its text is with the first. No text is without one.
+            assert!(!items.iter().any(without), "{}", told());
+        }
+    }
+}
+
+// ---- the reference ----
+
+fn shown(items: &[StreamToken]) -> Vec<String> {
+    items.iter().map(|item| format!("{item:?}")).collect()
+}
+
+struct Decoded {
+    items: Vec<StreamToken>,
+    is_complete: bool,
+    /// An error in a line that the events do not show may have ended it before.
+    stops: bool,
+    error: Option<ErrorKind>,
+}
+
+/// What is in these bytes of a body: the items by way of the slow parser, the verdict by way of the whole body at once.
+fn decoded(wire: Wire, body: &[u8]) -> Decoded {
+    let mut whole = BodyDecoder::new(wire);
+    whole.feed(body);
+    let result = loop {
+        match whole.decode_event(&mut |_, _| {}) {
+            Ok(Step::Event) => {}
+            Ok(Step::More | Step::Ended) => break whole.finish().map(|_| ()),
+            Err(error) => break Err(error),
+        }
+    };
+    let events = reference_sse::parse(body, 32 << 20);
+    let mut decoder = ChunkDecoder::new(wire);
+    let mut items = Vec::new();
+    let is_other = body.trim_ascii_start().first().is_some_and(|byte| matches!(byte, b'{' | b'<'));
+    for (event, data, ..) in events.events.iter().filter(|_| !is_other) {
+        match decoder.decode(event, data, &mut |_, item| items.push(item)) {
+            Ok(Flow::More) => {}
+            Ok(Flow::Ended) | Err(_) => break,
+        }
+    }
+    let error = result.err().map(|error| error.kind());
+    Decoded { items, is_complete: error.is_none(), stops: events.stray.is_some(), error }
+}

@@ -1,0 +1,71 @@
+//! What stands in a string of a call's arguments ends nothing: not the string, not the call, not its region.
+
+use serde_json::json;
+use tokenwire::{Dialect, FinishReason, ResponseParser};
+
+/// How dialects write a call of `f` whose arguments are at `ARGUMENTS`.
+const CALLS: &[(&str, &str)] = &[
+    ("hermes", "<tool_call>\n{\"name\": \"f\", \"arguments\": ARGUMENTS}\n</tool_call>"),
+    ("cohere", "<|START_ACTION|>[{\"tool_name\": \"f\", \"parameters\": ARGUMENTS}]<|END_ACTION|>"),
+    ("granite", "<|tool_call|>[{\"name\": \"f\", \"arguments\": ARGUMENTS}]"),
+    ("phi4", "functools[{\"name\": \"f\", \"arguments\": ARGUMENTS}]"),
+];
+
+const STRINGS: &[&str] = &[
+    "}", "}}", "]", "]}", "{", "[", "\"", "\\", "\\\"", "\"}", "\\\"}}", ",", ":", "a\": \"b", "\n", "é}",
+    "😀\"", "'",
+];
+
+#[test]
+fn what_stands_in_a_string_ends_no_call_at_any_cut() {
+    for (dialect, form) in CALLS {
+        for string in STRINGS {
+            let arguments = json!({"s": string, "t": [string, {"u": string}]});
+            let text = form.replace("ARGUMENTS", &arguments.to_string());
+            for cut in text.char_indices().map(|(at, _)| at) {
+                let mut parser = ResponseParser::new(Dialect::by_name(dialect).unwrap());
+                let mut calls = parser.push(&text[..cut], Some(1));
+                calls.extend(parser.push(&text[cut..], Some(2)));
+                let (branch, more) = parser.finish(Some(&FinishReason::Stop));
+                calls.extend(more);
+                let [call] = &calls[..] else { panic!("{dialect} {text} at {cut}: {branch:?}") };
+                assert_eq!((&*call.name, &call.arguments), ("f", &arguments), "{dialect} {text} at {cut}");
+                assert_eq!((branch.text(), branch.tool_calls().count()), (text.clone(), 1));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_value_may_speak_of_its_own_closing_tag() {
+    const OPEN: &str = "<tool_call>\n<function=f>\n<parameter=a>\n";
+    const END: &str = "\n</parameter>\n</function>\n</tool_call>";
+    // What the model writes behind the opener, and the value.
+    let cases = [
+        (format!("use </parameter> so{END}"), "use </parameter> so"),
+        (format!("x\n  </parameter> is one{END}"), "x\n  </parameter> is one"),
+        ("x\n\t</parameter>\n</function>\n</tool_call>".to_owned(), "x"),
+        ("x\n  </parameter>  \n</function>\n</tool_call>".to_owned(), "x"),
+        (
+            format!("</function> and </tool_call> in a sentence{END}"),
+            "</function> and </tool_call> in a sentence",
+        ),
+        (format!("<tool_call> opens one{END}"), "<tool_call> opens one"),
+        // Its own is missing: the first that stands in it, or the end of the function, has to do.
+        ("see </parameter>\n</function>\n</tool_call>".to_owned(), "see "),
+        ("see\n</function>\n</tool_call>".to_owned(), "see"),
+    ];
+    for (rest, value) in &cases {
+        let text = format!("{OPEN}{rest}");
+        for cut in text.char_indices().map(|(at, _)| at) {
+            let mut parser = ResponseParser::new(Dialect::by_name("qwen3_xml").unwrap());
+            let mut calls = parser.push(&text[..cut], Some(1));
+            calls.extend(parser.push(&text[cut..], Some(2)));
+            let (branch, more) = parser.finish(Some(&FinishReason::Stop));
+            calls.extend(more);
+            let [call] = &calls[..] else { panic!("{text} at {cut}: {branch:?}") };
+            assert_eq!(call.arguments, json!({"a": value}), "{text} at {cut}");
+            assert_eq!(branch.text(), text);
+        }
+    }
+}
