@@ -25,9 +25,9 @@ const IDS: u32 = 48;
 const KILLS: usize = 20;
 /// Of the server that is alone, and of each of the two, with a place for every stream.
 const ARGS: [&str; 4] = ["-np", "2", "-c", "2048"];
-const ARGS_OF_MANY: [&str; 4] = ["-np", "16", "-c", "4096"];
+const ARGS_OF_MANY: [&str; 4] = ["-np", "16", "-c", "2048"];
 const STREAMS: usize = 16;
-const IDS_OF_MANY: u32 = 24;
+const IDS_OF_MANY: u32 = 18;
 
 /// Killed when it goes.
 struct LiveServer {
@@ -177,7 +177,10 @@ fn first_tokens(tokens: &Receiver<StreamToken>, count: usize) -> Vec<Token> {
 #[test]
 fn of_two_servers_one_killed_under_16_streams_loses_and_doubles_nothing() {
     let Some(script) = script() else { return };
-    let [first, second] = [(); 2].map(|()| LiveServer::start(&script, ARGS_OF_MANY));
+    let [first, second] = thread::scope(|scope| {
+        let starting = [(); 2].map(|()| scope.spawn(|| LiveServer::start(&script, ARGS_OF_MANY)));
+        starting.map(|starting| starting.join().unwrap())
+    });
     // All break at once.
     let mut retry = RetryPolicy::default();
     retry.budget = STREAMS as u32 * 2;
@@ -188,7 +191,7 @@ fn of_two_servers_one_killed_under_16_streams_loses_and_doubles_nothing() {
     let whole = plain_ids_of_all(&second, &from_the_start);
 
     let streams: Vec<_> = prompts.iter().map(|prompt| greedy(&client, prompt, IDS_OF_MANY)).collect();
-    let begun: Vec<Vec<Token>> = streams.iter().map(|(tokens, _)| first_tokens(tokens, 6)).collect();
+    let begun: Vec<Vec<Token>> = streams.iter().map(|(tokens, _)| first_tokens(tokens, 5)).collect();
     first.kill();
     let (mut all_ids, mut reports, mut behind) = (Vec::new(), Vec::new(), Vec::new());
     for (((receiver, guard), mut tokens), prompt) in streams.into_iter().zip(begun).zip(&prompts) {
