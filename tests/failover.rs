@@ -162,6 +162,30 @@ fn a_server_that_fails_is_left_out_until_a_probe_finds_it_well() {
     assert!(completions() > 2);
 }
 
+/// It is neither waited for, nor the only one that is ever made.
+#[test]
+fn a_probe_that_nobody_answers_ends_and_is_made_again() {
+    let first = Server::start(|request: &Request| match request.path.as_str() {
+        "/health" => Script::new().hang(Duration::MAX),
+        _ => Script::status(503),
+    });
+    let (first, second) = (first.unwrap(), whole());
+    let mut routes = RoutePolicy::default();
+    (routes.failures_max, routes.probe_timeout) = (1, Duration::from_millis(20));
+    (routes.open_min, routes.open_max) = (Duration::from_millis(1), Duration::from_millis(1));
+    let client = client(&[&first, &second]).routes(routes).build().unwrap();
+    let probes = || first.requests().iter().filter(|request| request.path == "/health").count();
+    let began = Instant::now();
+    while probes() < 3 {
+        assert_eq!(read(&client, request(1)).0.len(), 20);
+        assert!(began.elapsed() < LONG, "{} probes were made, and no more", probes());
+        thread::sleep(Duration::from_millis(5));
+    }
+    // And its connection is closed with it.
+    drop(client);
+    assert!(first.wait_for_open_connections(0, LONG), "a probe holds its connection");
+}
+
 #[test]
 fn a_session_stays_at_its_server_and_weights_share_out_the_rest() {
     let servers = [whole(), whole(), whole()];

@@ -568,8 +568,7 @@ fn when_a_worker_dies_under_64_streams_all_are_whole_and_exact() {
 }
 
 /// The client's part, bounded by its budget. Behind it the router asks a worker up to [`ROUTER_ATTEMPTS`] times for each request, as
-/// long as its circuit breakers (10 failures, unless told otherwise) let it: what arrives there is in
-/// `the_load_of_an_outage_stays_bounded_where_both_retry`.
+/// long as its circuit breakers let it: `the_load_of_an_outage_stays_bounded_where_both_retry` counts what arrives there.
 #[test]
 fn in_a_total_outage_the_client_sends_at_most_a_fifth_more_than_it_has_streams() {
     const STREAMS: usize = 120;
