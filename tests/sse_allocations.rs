@@ -1,7 +1,10 @@
-//! Nothing is allocated for an event once the parser is warm. In a program of its own: `allocation_counter`
-//! replaces the allocator of the whole program.
+//! Nothing is allocated for an event once the parser is warm, and for a token nothing but its text. In a program of its own:
+//! `allocation_counter` replaces the allocator of the whole program.
 
-use tokenwire::SseParser;
+#[path = "../benches/common/mod.rs"]
+mod streams;
+
+use tokenwire::{BodyDecoder, SseParser, Step};
 
 /// One of each kind that takes another way through the parser.
 const BODY: &str = concat!(
@@ -35,5 +38,31 @@ fn a_warm_parser_allocates_nothing() {
         let counted = allocation_counter::measure(|| (0..10).for_each(|_| pass()));
         assert_eq!(counted.count_total, 0, "reads of {read_bytes} bytes");
         assert_eq!(events, 12 * (40 * 4 + 1));
+    }
+}
+
+#[test]
+fn a_token_takes_one_allocation() {
+    for name in streams::STREAMS {
+        let stream = streams::stream(name);
+        let body = stream.body();
+        // Text with escapes is put together in a buffer first, where nothing was learned, and again if its event was cut.
+        let escaped = stream.events.iter().filter(|event| event.contains('\\')).count();
+        for (learning, more) in [(true, escaped), (false, 3 * escaped)] {
+            let mut decoder = BodyDecoder::new(stream.wire).learning(learning);
+            let mut tokens = 0;
+            let mut pass = || {
+                for read in body.chunks(1460) {
+                    decoder.feed(read);
+                    while decoder.decode_event(&mut |_, _| tokens += 1).unwrap() == Step::Event {}
+                }
+            };
+            (0..3).for_each(|_| pass());
+            let counted = allocation_counter::measure(pass);
+            assert!(more < 30, "{more}");
+            let most = (stream.events.len() + more) as u64;
+            assert!(counted.count_total <= most, "{name}, {learning}: {} of {most}", counted.count_total);
+            assert_eq!(tokens, 4 * stream.events.len());
+        }
     }
 }

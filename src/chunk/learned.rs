@@ -276,3 +276,78 @@ fn unescaped(bytes: &[u8]) -> Option<String> {
     out.push_str(rest);
     Some(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: &str =
+        r#"{"created":7,"choices":[{"index":0,"text":"a","finish_reason":null,"token_ids":[1],"x":[1.5]}]}"#;
+
+    fn text_of(learned: &mut Learned, json: &str) -> Option<(String, Vec<TokenId>)> {
+        let (said, len) = learned.read(json.as_bytes(), <[u8]>::is_empty)?;
+        assert_eq!(len, json.len());
+        Some((said.text.into_owned(), learned.ids.clone()))
+    }
+
+    #[test]
+    fn what_differs_in_text_and_ids_is_read_and_what_differs_elsewhere_is_learned_or_not() {
+        // What is replaced by what, and whether a chunk with it is read: at once, and after it was learned from.
+        let cases: [(&str, &str, bool, bool); 19] = [
+            ("\"a\"", r#""b c""#, true, true),
+            ("\"a\"", r#""\n\u00e9\"\\\/""#, true, true),
+            ("\"a\"", r#""\ud83d\ude00""#, false, false),
+            ("\"a\"", "null", false, true),
+            ("[1]", "[2,33, 4294967295]", true, true),
+            ("[1]", "[]", true, true),
+            ("[1]", "[01]", false, false),
+            ("[1]", "[4294967296]", false, false),
+            ("[1]", "null", false, true),
+            ("[1.5]", "[]", false, true),
+            ("[1.5]", "[-1e-7,0]", false, true),
+            ("[1.5]", "[1e999]", false, false),
+            (":7", ":8", false, true),
+            (":7", ":\"8\"", false, true),
+            ("0", "1", false, true),
+            ("null", "\"stop\"", false, false),
+            ("\"created\"", "\"error\":1,\"created\"", false, false),
+            ("\"index\"", "\"index\":0,\"index\"", false, false),
+            ("\"index\"", "\"\\u0069ndex\"", false, false),
+        ];
+        for (from, to, at_once, learned_from) in cases {
+            let mut learned = Learned::default();
+            assert!(text_of(&mut learned, FIRST).is_none());
+            learned.learn(FIRST, Wire::OpenAi);
+            assert_eq!(text_of(&mut learned, FIRST), Some(("a".to_owned(), vec![1])));
+            let other = FIRST.replacen(from, to, 1);
+            assert_ne!(other, FIRST);
+            assert_eq!(text_of(&mut learned, &other).is_some(), at_once, "{other}");
+            learned.learn(&other, Wire::OpenAi);
+            assert_eq!(
+                text_of(&mut learned, &other).is_some(),
+                learned_from,
+                "{other}, after it was learned"
+            );
+            assert!(text_of(&mut learned, FIRST).is_some(), "{FIRST}, after {other}");
+        }
+    }
+
+    #[test]
+    fn what_has_a_line_end_in_it_is_not_learned() {
+        let mut learned = Learned::default();
+        let json = FIRST.replace(",\"choices\"", ",\n\"choices\"");
+        learned.learn(&json, Wire::OpenAi);
+        assert!(text_of(&mut learned, &json).is_none());
+    }
+
+    #[test]
+    fn a_stream_that_never_repeats_itself_costs_a_few_lessons() {
+        let mut learned = Learned::default();
+        for n in 0..1000 {
+            let json = FIRST.replace("\"x\"", &format!("\"x{n}\""));
+            assert!(text_of(&mut learned, &json).is_none());
+            learned.learn(&json, Wire::OpenAi);
+        }
+        assert!(learned.credit < LESSON && learned.templates.len() == TEMPLATES_MAX);
+    }
+}
