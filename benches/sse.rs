@@ -1,9 +1,10 @@
 //! Bytes to events, at read sizes that happen: `cargo bench --bench sse`.
 //!
-//! The events have the shape of vLLM 0.32's `/v1/completions` stream with `return_token_ids`, as recorded
-//! from the server: about 300 bytes, a token each. Beside the parser stand the naive version
+//! The events are those of vLLM's `/v1/completions` stream, see `common`. Beside the parser stand the naive version
 //! (`BufRead::lines`) and the limit (a search for the line ends and nothing else): ratios survive a change of
 //! machine.
+
+mod common;
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::LazyLock;
@@ -13,23 +14,14 @@ use divan::{Bencher, black_box};
 use tokenwire::SseParser;
 
 const READ_BYTES: [usize; 5] = [1, 64, 1460, 16384, 65536];
-const EVENTS: usize = 2000;
-
-static BODY: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let event = |n: usize| {
-        format!(
-            "data: {{\"id\":\"cmpl-82f210a989343595\",\"object\":\"text_completion\",\"created\":1795361205,\
-             \"model\":\"tiny-qwen3\",\"choices\":[{{\"index\":0,\"text\":\" word{n}\",\"logprobs\":null,\
-             \"finish_reason\":null,\"stop_reason\":null,\"prompt_token_ids\":null,\"token_ids\":[{n}]}}],\
-             \"usage\":{{\"prompt_tokens\":5,\"total_tokens\":{n},\"completion_tokens\":{n}}}}}\n\n"
-        )
-    };
-    (0..EVENTS).map(event).collect::<String>().into_bytes()
-});
+static STREAM: LazyLock<common::Stream> = LazyLock::new(common::vllm);
+static BODY: LazyLock<Vec<u8>> = LazyLock::new(|| STREAM.body().repeat(20));
 
 /// What every version but the limit must come to: the number of events and the bytes of their data.
-static ANSWER: LazyLock<(usize, usize)> =
-    LazyLock::new(|| (EVENTS, BODY.len() - EVENTS * "data: \n\n".len()));
+static ANSWER: LazyLock<(usize, usize)> = LazyLock::new(|| {
+    let events = 20 * STREAM.events.len();
+    (events, BODY.len() - events * "data: \n\n".len())
+});
 
 fn main() {
     divan::main();
@@ -87,7 +79,7 @@ fn naive_lines(bencher: Bencher<'_, '_>, read_bytes: usize) {
 fn limit_memchr(bencher: Bencher<'_, '_>, read_bytes: usize) {
     bencher.counter(BytesCount::of_slice(&**BODY)).bench_local(|| {
         let lines: usize = BODY.chunks(read_bytes).map(|read| memchr::memchr_iter(b'\n', read).count()).sum();
-        assert_eq!(lines, 2 * EVENTS);
+        assert_eq!(lines, 2 * ANSWER.0);
     });
 }
 

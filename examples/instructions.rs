@@ -89,17 +89,21 @@ fn rows() -> Vec<Row> {
         });
     }
     for (name, stream, goal) in [
-        ("vLLM completions", common::vllm(), Some(1500)),
-        ("vLLM chat", common::vllm_chat(), Some(1500)),
-        ("llama.cpp native", common::llama_cpp(), Some(1500)),
+        ("vLLM completions", common::vllm(), 1500),
+        ("vLLM completions, nothing learned", common::vllm(), 7500),
+        ("vLLM chat", common::vllm_chat(), 1500),
+        ("vLLM chat, nothing learned", common::vllm_chat(), 7500),
+        ("llama.cpp native", common::llama_cpp(), 1500),
+        ("llama.cpp native, nothing learned", common::llama_cpp(), 7500),
     ] {
+        let learning = goal == 1500;
         rows.push(Row {
             name: format!("event, JSON, token: {name}"),
             unit: "token",
-            goal,
+            goal: Some(goal),
             work: (20, 40),
             each: stream.events.len(),
-            run: Run::Here(Box::new(move |passes| decode(&stream, passes))),
+            run: Run::Here(Box::new(move |passes| decode(&stream, learning, passes))),
         });
     }
     for (place, before, goal) in [
@@ -118,6 +122,16 @@ fn rows() -> Vec<Row> {
                 run: Run::Here(Box::new(move |tokens| parse_response(dialect, before, tokens))),
             });
         }
+    }
+    for (name, batch) in [("token by token", 1), ("32 tokens at a time", 32)] {
+        rows.push(Row {
+            name: format!("channel, both ends: {name}"),
+            unit: "token",
+            goal: None,
+            work: (100, 200),
+            each: 320,
+            run: Run::Here(Box::new(move |passes| send(batch, passes))),
+        });
     }
     rows.push(Row {
         name: "whole client, an HTTP chunk per event".to_owned(),
@@ -163,8 +177,8 @@ fn parse_events(stream: &Stream, read_bytes: usize, passes: usize) {
 }
 
 /// At reads of 1,460 bytes.
-fn decode(stream: &Stream, passes: usize) {
-    let mut decoder = BodyDecoder::new(stream.wire);
+fn decode(stream: &Stream, learning: bool, passes: usize) {
+    let mut decoder = BodyDecoder::new(stream.wire).learning(learning);
     let mut tokens = 0;
     let mut sink = |_, token| tokens += usize::from(matches!(token, StreamToken::Token { id: Some(_), .. }));
     let mut file = stream.file(passes);
@@ -200,6 +214,27 @@ fn parse_response(dialect: &str, before: &str, tokens: usize) {
     }
     // Whatever is still open: the end is not measured.
     std::mem::forget(parser);
+}
+
+/// On one thread, so that nobody waits. Making and dropping the tokens is counted too.
+fn send(batch: usize, passes: usize) {
+    let words = common::words();
+    let token = |n: usize| {
+        let (text, id) = &words[n % words.len()];
+        StreamToken::Token { text: text.clone(), id: Some(*id) }
+    };
+    let (one, ones) = crossbeam_channel::unbounded();
+    let (many, manies) = crossbeam_channel::unbounded();
+    for _ in 0..passes {
+        for n in (0..320).step_by(batch) {
+            if batch == 1 {
+                one.send(token(n)).expect("the other end is here");
+            } else {
+                many.send((n..n + batch).map(token).collect::<Vec<_>>()).expect("the other end is here");
+            }
+        }
+        assert_eq!(ones.try_iter().count() + manies.try_iter().flatten().count(), 320);
+    }
 }
 
 fn stream_over_loopback(port: u16, tokens: usize) {

@@ -87,6 +87,13 @@ impl BodyDecoder {
         self
     }
 
+    /// As [`ChunkDecoder::learning`].
+    #[must_use]
+    pub fn learning(mut self, is_on: bool) -> Self {
+        self.decoder = self.decoder.learning(is_on);
+        self
+    }
+
     /// As [`ChunkDecoder::ids_asked`].
     #[must_use]
     pub fn ids_asked(mut self, server: Option<Server>) -> Self {
@@ -113,6 +120,11 @@ impl BodyDecoder {
     /// Room for at least so many bytes of the body, to read straight into: no copy is made.
     pub fn space(&mut self, at_least: usize) -> &mut [u8] {
         self.parser.space(at_least)
+    }
+
+    /// As [`space`](Self::space), all zeros.
+    pub(crate) fn zeroed_space(&mut self, at_least: usize) -> &mut [u8] {
+        self.parser.zeroed_space(at_least)
     }
 
     /// The first `len` bytes of [`space`](Self::space) are the next piece.
@@ -160,12 +172,23 @@ impl BodyDecoder {
 
     fn next_step(&mut self, sink: &mut impl FnMut(u32, StreamToken)) -> Result<Step, Error> {
         loop {
+            // Most events are like the one before, and then only what differs is looked at.
+            if let Some(bytes) = self.parser.before_event() {
+                if let Some(line_bytes) = self.decoder.decode_at_front(bytes, sink) {
+                    self.parser.skip_event(line_bytes);
+                    return Ok(Step::Event);
+                }
+            }
             match self.parser.next_item()? {
                 Item::More => return Ok(Step::More),
                 Item::Stray(stray) => check_stray(stray)?,
                 Item::Event(block) => {
+                    let (name, data) = self.parser.raw_event(block);
+                    if self.decoder.decode_learned(name, data, sink) {
+                        return Ok(Step::Event);
+                    }
                     let event = self.parser.event(block);
-                    return Ok(match self.decoder.decode(event.event, event.data, sink)? {
+                    return Ok(match self.decoder.decode_parsed(event.event, event.data, sink)? {
                         Flow::More => Step::Event,
                         Flow::Ended => Step::Ended,
                     });

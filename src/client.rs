@@ -249,7 +249,11 @@ impl ApiClientBuilder {
     /// That does not wait, as a second request to the same server would, but counts against the same limits and budget. Which
     /// server a stream goes to, and when one is left out, [`routes`](Self::routes) says.
     ///
-    /// The key and all headers go to each of them.
+    /// The key and all headers go to each of them. What is no stream or call ([`models`](ApiClient::models),
+    /// [`tokenize`](ApiClient::tokenize)) is asked of the first that works, once.
+    ///
+    /// A server that dies breaks all its streams at once, and each of them takes one out of the
+    /// [`budget`](RetryPolicy::budget) to go elsewhere: for all to go on, it has to be as large as they are many.
     #[must_use]
     pub fn base_url(mut self, url: impl Into<String>) -> Self {
         self.base_urls.push((url.into(), 1));

@@ -118,6 +118,33 @@
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
+//! A client may have several servers of the same model ([`base_url`](ApiClientBuilder::base_url), once more for each). A stream that
+//! fails at one goes to another: before its first token as a retry, after it as a resume, out of the same budget but without a
+//! wait. [`RoutePolicy`] says which server is taken: in order, or by weight, where a
+//! [`session`](CompletionRequest::session) stays at its server, which has its prefix in the cache. One that fails several times in a
+//! row is left out until a probe finds it well. [`StreamReport::route`] and [`StreamReport::failovers`] tell where a stream went.
+//!
+//! ```
+//! # #[cfg(feature = "testing")] {
+//! # use tokenwire::testing::{Cut, Model, Server};
+//! use tokenwire::{ApiClient, SamplingParams};
+//! # let model = Model::new(2).ends_one_of(0);
+//! # let first = Server::start(move |request| model.answer(request).cut_at(1500, Cut::Reset))?;
+//! # let second = Server::start(move |request| model.answer(request))?;
+//! # let (first, second) = (first.url(), second.url()); /*
+//! let (first, second) = ("http://127.0.0.1:8000/v1", "http://127.0.0.1:8001/v1");
+//! # */
+//!
+//! let client = ApiClient::builder(first).base_url(second).resumes(3).build()?;
+//! let params = SamplingParams::default().temperature(0.0).max_tokens(30);
+//! let (_tokens, guard) = client.stream_completion(&[785, 6722], params, None)?;
+//! let report = guard.join();
+//! // The first server died in mid-stream.
+//! assert_eq!((report.route, report.failovers, report.tokens), (1, 1, 30));
+//! # }
+//! # Ok::<(), tokenwire::Error>(())
+//! ```
+//!
 //! The request of every stream that ended in an `Error` is saved, without credentials, if the client was given a folder for
 //! it ([`save_failed`](ApiClientBuilder::save_failed)): a [`SavedRequest`], which [`ApiClient::resend`] sends again.
 //!
@@ -127,7 +154,8 @@
 //! [`streams_max`](Limits::streams_max); idle ones end after 10 s. A name that is no IP address is looked up on a
 //! thread named `tokenwire-lookup`, because nothing can interrupt the system's lookup. While requests are written, and while
 //! streams wait for a place, a thread named `tokenwire-alarm` watches their timers; it ends 10 s later.
-//! [`ResponseParser::run`] parses on a thread named `tokenwire-parser`. Nothing else is started.
+//! [`ResponseParser::run`] parses on a thread named `tokenwire-parser`. With several servers, one that was left out is probed on
+//! a thread named `tokenwire-probe`, which lasts for [`probe_timeout`](RoutePolicy::probe_timeout) at most. Nothing else is started.
 //!
 //! # Logging
 //!
@@ -137,7 +165,7 @@
 //! | --- | --- |
 //! | error, info | nothing |
 //! | warn | one line for a client whose API key (or `authorization` header) is to go over plain http to another machine; one per client when a failed request could not be saved |
-//! | debug | path and size of a request; status, `x-ratelimit-*` and `x-request-id` headers; counts, sizes, times, the ending; before a retry or a resume, the kind of the failure and its status, and why none is made |
+//! | debug | path and size of a request; status, `x-ratelimit-*` and `x-request-id` headers; counts, sizes, times, the ending; before a retry or a resume, the kind of the failure and its status, and why none is made; what a probe of a server came to |
 //! | trace | reply text: the beginning of the first event that is not JSON |
 //!
 //! Keys (the API key, and the values of headers that a client or a request was given, from 8 characters on): never, at no level, in no error,

@@ -22,8 +22,8 @@ pub enum Balance {
 
 /// How a client chooses among several servers; see [`ApiClientBuilder::base_url`](crate::ApiClientBuilder::base_url).
 ///
-/// A server fails by a connection that fails or ends before the first token, a status of 5xx, or a timer; each of
-/// these in a row counts, a first token sets the count back. What is the request's fault, and a 429, which says that the
+/// A server fails by a connection that fails or ends too early, before the first token or after it, a status of 5xx, or a timer; each
+/// of these in a row counts, a first token sets the count back. What is the request's fault, and a 429, which says that the
 /// server is well, do not count. With one server there is no choice, and nothing is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

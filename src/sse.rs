@@ -84,6 +84,8 @@ pub struct SseParser {
     start: usize,
     seen: usize,
     end: usize,
+    /// From here on there are zeros.
+    dirty: usize,
     event_bytes_max: usize,
     at: At,
     /// A buffer may be larger than is kept, see `make_room`.
@@ -186,6 +188,7 @@ impl SseParser {
             start: 0,
             seen: 0,
             end: 0,
+            dirty: 0,
             event_bytes_max,
             at: At::Begin,
             oversized: false,
@@ -236,6 +239,18 @@ impl SseParser {
         &mut self.buf[self.end..]
     }
 
+    /// As [`space`](Self::space), all zeros: so that a reader that fails can be asked what it had written.
+    #[inline]
+    pub(crate) fn zeroed_space(&mut self, at_least: usize) -> &mut [u8] {
+        self.space(at_least);
+        let stale = self.end..self.dirty.min(self.buf.len());
+        if !stale.is_empty() {
+            self.buf[stale].fill(0);
+        }
+        self.dirty = self.end;
+        &mut self.buf[self.end..]
+    }
+
     /// What [`space`](Self::space) gave last, as it is now.
     pub(crate) fn free(&self) -> &[u8] {
         &self.buf[self.end..]
@@ -247,6 +262,7 @@ impl SseParser {
     pub fn filled(&mut self, len: usize) {
         let len = len.min(self.buf.len() - self.end);
         self.counters.bytes += len as u64;
+        self.dirty = self.dirty.max(self.end + len);
         if self.at != At::Over {
             self.end += len;
         }
@@ -327,13 +343,7 @@ impl SseParser {
     /// stream is over, and every further call says the same until [`finish`](Self::finish).
     #[inline]
     pub fn next_event(&mut self) -> Result<Option<Event<'_>>, Error> {
-        if self.nothing_new() {
-            return Ok(None);
-        }
-        match self.whole_event() {
-            Some(block) => Ok(Some(self.event(block))),
-            None => self.next_event_searched(),
-        }
+        if self.nothing_new() { Ok(None) } else { self.next_event_searched() }
     }
 
     /// A short cut for reads of a few bytes: there is no line end among them, and the limit is kept. What it
@@ -355,7 +365,15 @@ impl SseParser {
         true
     }
 
+    /// Not inlined, so that reads of a few bytes do not pay for it.
+    #[inline(never)]
     fn next_event_searched(&mut self) -> Result<Option<Event<'_>>, Error> {
+        if let Some(block) = self.whole_event() {
+            return Ok(Some(self.event(block)));
+        }
+        if self.nothing_new() {
+            return Ok(None);
+        }
         match self.step(false) {
             Step::Event(block) => Ok(Some(self.event(block))),
             Step::Over => Err(self.over()),
@@ -371,6 +389,9 @@ impl SseParser {
         }
         if let Some(block) = self.whole_event() {
             return Ok(Item::Event(block));
+        }
+        if self.nothing_new() {
+            return Ok(Item::More);
         }
         match self.step(true) {
             Step::More => Ok(Item::More),
@@ -430,7 +451,7 @@ impl SseParser {
     /// A short cut for what nearly all events of nearly all servers are: one data line, a blank line, both
     /// ended by LF and both read. It does what the loop in `step` would, in half the instructions; `None`
     /// means that the loop must go on from here, which may find the line's end at `seen`.
-    #[inline]
+    #[inline(always)]
     fn whole_event(&mut self) -> Option<Block> {
         let is_first = self.at == At::Line && self.block.bytes == 0;
         if !is_first || !self.buf[self.start..self.end].starts_with(b"data: ") {
@@ -452,6 +473,25 @@ impl SseParser {
         (self.start, self.seen) = (line_end + 2, line_end + 2);
         self.end_block(block);
         Some(block)
+    }
+
+    /// What is not read yet, as far as an event within the limit goes, if it begins with the first line of one.
+    #[inline]
+    pub(crate) fn before_event(&self) -> Option<&[u8]> {
+        let end = self.end.min(self.start.saturating_add(self.event_bytes_max).saturating_add(2));
+        let is_first = self.at == At::Line && self.block.bytes == 0;
+        is_first.then(|| &self.buf[self.start..end])
+    }
+
+    /// Takes an event that the caller has read in [`before_event`](Self::before_event): a data line of so many bytes, in
+    /// which there is neither CR nor LF, and a blank line, both ended by LF.
+    #[inline]
+    pub(crate) fn skip_event(&mut self, line_bytes: usize) {
+        self.counters.examined += line_bytes as u64 + 2;
+        self.counters.lines += 2;
+        self.start = self.end.min(self.start + line_bytes + 2);
+        self.seen = self.start;
+        self.end_block(Block { bytes: line_bytes, data: Data::InBuffer(0, 0), ..Block::default() });
     }
 
     /// Looks for the end of the current line, from where it was last looked for.
@@ -562,20 +602,16 @@ impl SseParser {
     }
 
     /// The event of the block that has ended last, before anything else is done with the parser.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn event(&mut self, block: Block) -> Event<'_> {
-        let whole_blocks = match block.data {
+        let in_blocks = match block.data {
             Data::InBuffer(from, to) => text_in_blocks(&self.buf[from..], to - from),
             Data::Joined | Data::None => None,
         };
-        let data = match whole_blocks {
+        let data = match in_blocks {
             Some(data) => data,
             None => {
-                let data = match block.data {
-                    Data::InBuffer(from, to) => &self.buf[from..to],
-                    Data::Joined => &self.joined,
-                    Data::None => &[],
-                };
+                let data = data_of(block, &self.buf, &self.joined);
                 match from_utf8(data) {
                     Ok(data) => data,
                     Err(_) => {
@@ -585,8 +621,13 @@ impl SseParser {
                 }
             }
         };
-        let event = if block.has_kind && !self.kind.is_empty() { &self.kind } else { "message" };
-        Event { event, data, id: &self.id, retry: self.retry }
+        Event { event: kind_of(block, &self.kind), data, id: &self.id, retry: self.retry }
+    }
+
+    /// Type and data of the same event; the data as it came, which may be no UTF-8.
+    #[inline]
+    pub(crate) fn raw_event(&self, block: Block) -> (&str, &[u8]) {
+        (kind_of(block, &self.kind), data_of(block, &self.buf, &self.joined))
     }
 
     /// Forgets everything that is held, after the limit was passed.
@@ -598,6 +639,20 @@ impl SseParser {
         (self.start, self.seen, self.end) = (0, 0, 0);
         self.shrink();
     }
+}
+
+#[inline]
+fn data_of<'a>(block: Block, buf: &'a [u8], joined: &'a [u8]) -> &'a [u8] {
+    match block.data {
+        Data::InBuffer(from, to) => &buf[from..to],
+        Data::Joined => joined,
+        Data::None => &[],
+    }
+}
+
+#[inline]
+fn kind_of(block: Block, kind: &str) -> &str {
+    if block.has_kind && !kind.is_empty() { kind } else { "message" }
 }
 
 // The end, and what can be asked
@@ -625,8 +680,8 @@ impl SseParser {
             unended_data: self.unended_data(unended),
         };
         let new = Self::with_event_bytes_max(self.event_bytes_max);
-        let Self { buf, joined, kind, id_next, mended, stray, .. } = mem::replace(self, new);
-        *self = Self { buf, joined, kind, id_next, mended, stray, ..mem::take(self) };
+        let Self { buf, joined, kind, id_next, mended, stray, dirty, .. } = mem::replace(self, new);
+        *self = Self { buf, joined, kind, id_next, mended, stray, dirty, ..mem::take(self) };
         self.shrink();
         end
     }

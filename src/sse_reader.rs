@@ -91,7 +91,7 @@ impl SseReader {
                 }
             }
             let wait = Wait::each(self.chunk_timeout, Timer::Chunk);
-            match response.read(self.parser.space(READ_BYTES), Some(wait))? {
+            match response.read(self.parser.zeroed_space(READ_BYTES), Some(wait))? {
                 0 => {
                     self.lines += self.parser.lines();
                     // Some servers forget the blank line behind their last event.

@@ -102,9 +102,50 @@ fn every_vector_holds() {
 
 #[test]
 fn the_property_holds_on_generated_input() {
+    use common::chunk_property::{chunk, generated, random_bytes};
     for seed in 0..6_000 {
-        common::chunk_property::chunk(&common::chunk_property::generated(seed));
+        chunk(&generated(seed));
     }
+    for seed in 0..400 {
+        let mut bytes = random_bytes(seed, 61);
+        bytes[0] |= 128;
+        chunk(&bytes);
+    }
+}
+
+/// Of each chunk. A few thousand were tried too.
+const CHANGES: usize = 16;
+
+/// The stream of one recording, as it is and with chunks changed somewhere.
+#[test]
+fn what_was_learned_of_a_recording_makes_no_difference() {
+    use common::chunk_property::{changed, data_lines, learning_makes_no_difference, random_bytes};
+    let mut streams = 0;
+    for folder in ["vllm", "llama.cpp"] {
+        for entry in std::fs::read_dir(common::data(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            let body = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+            let chunks: Vec<&str> = data_lines(&body).collect();
+            if chunks.is_empty() {
+                continue;
+            }
+            println!("{}", path.display());
+            streams += 1;
+            for wire in [Wire::Auto, Wire::OpenAi, Wire::Chat, Wire::LlamaCpp, Wire::VllmGenerate] {
+                learning_makes_no_difference(wire, chunks.iter().copied());
+            }
+            // One kind of chunk alone, so that most are read by what was learned. An error ends a stream: each change has
+            // one of its own.
+            for (n, chunk) in chunks.iter().enumerate().take(2) {
+                let seed = (streams * 100 + n) as u64;
+                for change in changed(&[chunk], &random_bytes(seed, 3 * CHANGES)) {
+                    let same = [chunk, chunk, &*change, chunk, &*change];
+                    learning_makes_no_difference(Wire::Auto, same.into_iter());
+                }
+            }
+        }
+    }
+    assert!(streams >= 100, "{streams}");
 }
 
 #[test]

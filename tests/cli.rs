@@ -297,6 +297,30 @@ fn stream_goes_on_where_it_broke_off() {
 }
 
 #[test]
+fn stream_goes_on_at_the_next_server() {
+    let model = Model::new(5).ends_one_of(0);
+    let breaks = Server::start(move |request| {
+        let script = model.answer(request);
+        let half = script.wire().len() / 2;
+        script.cut_at(half, Cut::Reset)
+    })
+    .unwrap();
+    let (dead, good) = (Server::scripted([Script::status(503)]), Server::start(move |r| model.answer(r)));
+    let urls = [dead.unwrap(), breaks, good.unwrap()].map(|server| (server.url(), server));
+    let urls = urls.each_ref().map(|(url, _)| url.as_str());
+    let args = ["stream", "--base-url", urls[0], "--base-url", urls[1], "--base-url", urls[2]];
+    let more = ["--prompt-ids", "11,12", "--max-tokens", "20", "--temperature", "0", "--resume", "2"];
+    let args = [&args[..], &more].concat();
+    let ran = run(&[&args[..], &["--json"]].concat(), b"");
+    assert_eq!((ran.code, ran.tokens().len()), (Some(0), 20), "{}", ran.err);
+    let report = &ran.last()["report"];
+    assert!(has(report, &json!({"route": 2, "failovers": 2, "retries": 1, "ids_exact": true})), "{report}");
+    assert_eq!(report["resumes"].as_array().map(Vec::len), Some(1), "{report}");
+    let told = run(&args, b"").err;
+    assert!(told.contains("20 tokens") && told.contains("went to another server 2 times"), "{told}");
+}
+
+#[test]
 fn stream_prints_tokens_and_reports_every_ending() {
     let hangs = || one_token().hang(HANGS);
     let silent = Script::new().hang(HANGS);

@@ -4,10 +4,10 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokenwire::testing::{Script, Server};
-use tokenwire::{ApiClient, HttpClient, SamplingParams};
+use tokenwire::{ApiClient, HttpClient, RoutePolicy, SamplingParams};
 
 const KEY: &str = "sk-canary-0123456789-0123456789";
 const HEADER: &str = "canary-abcdefghijklmnopqrst";
@@ -25,7 +25,8 @@ impl log::Log for Sink {
 
     fn log(&self, record: &log::Record<'_>) {
         let line = record.args().to_string();
-        assert!(!line.contains("stream ended") || !PANICS.load(Ordering::Relaxed), "a sink with a fault");
+        let is_fatal = line.contains("stream ended") || line.contains("was probed");
+        assert!(!is_fatal || !PANICS.load(Ordering::Relaxed), "a sink with a fault");
         if record.target().starts_with("tokenwire") {
             *OWN.lock().unwrap() += &format!("{line}\n");
         }
@@ -113,4 +114,21 @@ fn no_credential_is_in_any_log_line_and_all_reach_the_server() {
     std::thread::spawn(move || drop(done.send(guard.join())));
     let report = report.recv_timeout(Duration::from_secs(30)).expect("the join hangs");
     assert_eq!((report.ending, tokens.iter().count()), (tokenwire::Ending::Complete, 2));
+
+    // Nor does it cost the server that was probed when it panicked its next probe.
+    let (dead, good) =
+        (Server::scripted([Script::status(503)]), Server::scripted([Script::tokens([(1, "a")])]));
+    let (dead, good) = (dead.unwrap(), good.unwrap());
+    let mut routes = RoutePolicy::default();
+    (routes.failures_max, routes.open_min, routes.open_max) =
+        (1, Duration::from_millis(1), Duration::from_millis(1));
+    let client = ApiClient::builder(dead.url()).base_url(good.url()).routes(routes).build().unwrap();
+    let probes = || dead.requests().iter().filter(|request| request.path == "/health").count();
+    let began = Instant::now();
+    while probes() < 3 {
+        let (_tokens, guard) = client.stream_completion(&[1], SamplingParams::default(), None).unwrap();
+        assert_eq!(guard.join().ending, tokenwire::Ending::Complete);
+        assert!(began.elapsed() < Duration::from_secs(30), "{} probes were made, and no more", probes());
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

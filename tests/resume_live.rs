@@ -1,12 +1,17 @@
-//! Resumes against a real llama.cpp server that is killed with -9 in mid-stream and started again on the same port. It runs when
-//! `TOKENWIRE_LIVE_SERVER` is the path of `llama-server.sh`; without it the test passes over it and says so.
+//! Resumes against real llama.cpp servers: one that is killed with -9 in mid-stream and started again on the same port, and two of
+//! which one is killed under many streams. They run when `TOKENWIRE_LIVE_SERVER` is the path of `llama-server.sh`; without it the test passes over it and says so.
+
+mod common;
 
 use std::env;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use common::streams::{Token, collect};
+use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
 use tokenwire::{
     ApiClient, CompletionRequest, Ending, IdsExact, RetryPolicy, SamplingParams, StreamReport, StreamToken,
@@ -18,18 +23,23 @@ const LONG: Duration = Duration::from_secs(120);
 const PROMPT: [TokenId; 5] = [504, 1296, 3003, 4683, 359];
 const IDS: u32 = 48;
 const KILLS: usize = 20;
+/// Of the server that is alone, and of each of the two, with a place for every stream.
 const ARGS: [&str; 4] = ["-np", "2", "-c", "2048"];
+const ARGS_OF_MANY: [&str; 4] = ["-np", "16", "-c", "4096"];
+const STREAMS: usize = 16;
+const IDS_OF_MANY: u32 = 24;
 
 /// Killed when it goes.
 struct LiveServer {
     script: String,
+    args: [&'static str; 4],
     url: String,
 }
 
 impl LiveServer {
-    fn start(script: String) -> Self {
-        let url = run(&script, &["start", "0"]);
-        Self { script, url }
+    fn start(script: &str, args: [&'static str; 4]) -> Self {
+        let url = run(script, &[&["start", "0"], &args[..]].concat());
+        Self { script: script.to_owned(), args, url }
     }
 
     fn port(&self) -> &str {
@@ -41,7 +51,8 @@ impl LiveServer {
     }
 
     fn start_again(&self) {
-        assert_eq!(run(&self.script, &["start", self.port()]), self.url);
+        let args = [&["start", self.port()], &self.args[..]].concat();
+        assert_eq!(run(&self.script, &args), self.url);
     }
 
     /// What the server answers to these ids, asked without any of this crate.
@@ -73,9 +84,16 @@ impl Drop for LiveServer {
     }
 }
 
+fn script() -> Option<String> {
+    let script = env::var("TOKENWIRE_LIVE_SERVER").ok();
+    if script.is_none() {
+        eprintln!("resume: skipped, TOKENWIRE_LIVE_SERVER is not set");
+    }
+    script
+}
+
 fn run(script: &str, args: &[&str]) -> String {
-    let more = if args[0] == "start" { &ARGS[..] } else { &[] };
-    let output = Command::new(script).args(args).args(more).output().unwrap();
+    let output = Command::new(script).args(args).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
@@ -101,11 +119,8 @@ fn stream(server: &LiveServer, client: &ApiClient, kill_at: usize) -> (Vec<Token
 
 #[test]
 fn a_server_killed_and_started_again_in_mid_stream_loses_and_doubles_nothing() {
-    let Ok(script) = env::var("TOKENWIRE_LIVE_SERVER") else {
-        eprintln!("resume: skipped, TOKENWIRE_LIVE_SERVER is not set");
-        return;
-    };
-    let server = LiveServer::start(script);
+    let Some(script) = script() else { return };
+    let server = LiveServer::start(&script, ARGS);
     let whole = server.plain_ids(&PROMPT, IDS);
     let mut waits = RetryPolicy::default();
     (waits.wait_min, waits.wait_max, waits.budget) =
@@ -136,4 +151,95 @@ fn a_server_killed_and_started_again_in_mid_stream_loses_and_doubles_nothing() {
         itself has it behind prompt and ids received; {equal} equal to the unbroken run"
     );
     assert!(resumed > KILLS / 2, "{resumed}");
+}
+
+/// Numbers that go up, from another one for each stream: the model goes on counting, so what was lost or doubled would be seen, and
+/// at no token are two nearly as likely, so that it does not matter which others the server works on at the same time.
+fn counting(n: usize) -> String {
+    let numbers: Vec<_> = (0..5).map(|more| (10 + 5 * n + more).to_string()).collect();
+    format!("{},", numbers.join(", "))
+}
+
+fn plain_ids_of_all(server: &LiveServer, prompts: &[(Vec<TokenId>, u32)]) -> Vec<Vec<TokenId>> {
+    thread::scope(|scope| {
+        let ask = |(prompt, count): &(Vec<TokenId>, u32)| server.plain_ids(prompt, *count);
+        let answers: Vec<_> = prompts.iter().map(|prompt| scope.spawn(move || ask(prompt))).collect();
+        answers.into_iter().map(|answer| answer.join().unwrap()).collect()
+    })
+}
+
+fn first_tokens(tokens: &Receiver<StreamToken>, count: usize) -> Vec<Token> {
+    let next = |_| match tokens.recv_timeout(LONG).unwrap() {
+        StreamToken::Token { text, id } => (text, id),
+        other => panic!("{other:?}"),
+    };
+    (0..count).map(next).collect()
+}
+
+#[test]
+fn of_two_servers_one_killed_under_16_streams_loses_and_doubles_nothing() {
+    let Some(script) = script() else { return };
+    let [first, second] = [(); 2].map(|()| LiveServer::start(&script, ARGS_OF_MANY));
+    // All break at once.
+    let mut retry = RetryPolicy::default();
+    retry.budget = STREAMS as u32 * 2;
+    let builder = ApiClient::builder(&first.url).base_url(&second.url).wire(Wire::LlamaCpp);
+    let client = builder.retry(retry).resumes(3).build().unwrap();
+    let prompts: Vec<_> = (0..STREAMS).map(|n| client.tokenize(&counting(n), false).unwrap()).collect();
+    let ask = |prompt: &[TokenId], ids: u32| {
+        let params = SamplingParams::default().temperature(0.0).max_tokens(ids);
+        client.stream(CompletionRequest::ids(prompt).sampling(params).cache_prompt(false)).unwrap()
+    };
+    let from_the_start: Vec<_> = prompts.iter().map(|prompt| (prompt.clone(), IDS_OF_MANY)).collect();
+    let whole = plain_ids_of_all(&second, &from_the_start);
+
+    let streams: Vec<_> = prompts.iter().map(|prompt| ask(prompt, IDS_OF_MANY)).collect();
+    let begun: Vec<Vec<Token>> = streams.iter().map(|(tokens, _)| first_tokens(tokens, 6)).collect();
+    first.kill();
+    let (mut all_ids, mut reports, mut behind) = (Vec::new(), Vec::new(), Vec::new());
+    for (((receiver, guard), mut tokens), prompt) in streams.into_iter().zip(begun).zip(&prompts) {
+        tokens.extend(collect(&receiver).0);
+        let report = guard.join();
+        assert_eq!((report.ending, report.ids_exact), (Ending::Complete, IdsExact::Yes), "{report:?}");
+        assert!(tokens.iter().all(|(text, _)| text.is_ascii()), "{tokens:?}");
+        let ids: Vec<_> = tokens.iter().filter_map(|(_, id)| *id).collect();
+        assert_eq!(
+            (ids.len() as u32, report.usage.unwrap().completion_tokens),
+            (IDS_OF_MANY, IDS_OF_MANY),
+            "lost or doubled"
+        );
+        if let Some(resume) = report.resumes.last() {
+            assert!(resume.text_exact && report.route == 1 && report.failovers > 0, "{report:?}");
+            let from = (resume.at_id - resume.ids_again) as usize;
+            behind.push((prompt.iter().chain(&ids[..from]).copied().collect(), IDS_OF_MANY - from as u32));
+        }
+        all_ids.push(ids);
+        reports.push(report);
+    }
+    let resumed = behind.len();
+    let tails: Vec<_> =
+        all_ids.iter().zip(&reports).filter(|(_, report)| !report.resumes.is_empty()).collect();
+    for ((ids, report), plain) in tails.into_iter().zip(plain_ids_of_all(&second, &behind)) {
+        assert_eq!(ids[ids.len() - plain.len()..], plain, "{:?}", report.resumes);
+    }
+    let equal = all_ids.iter().zip(&whole).filter(|(ids, whole)| ids == whole).count();
+    println!(
+        "{STREAMS} streams, one of two servers killed: {resumed} broke and were taken up again at the other, lost 0, doubled 0, \
+        each tail as the server itself has it behind prompt and ids received; {equal} of {STREAMS} equal to the unbroken run"
+    );
+    assert!(resumed > STREAMS / 2, "{resumed}");
+
+    first.start_again();
+    let began = Instant::now();
+    loop {
+        let (_receiver, guard) = ask(&PROMPT, 2);
+        let report = guard.join();
+        assert_eq!(report.ending, Ending::Complete, "{report:?}");
+        if report.route == 0 {
+            break;
+        }
+        assert!(began.elapsed() < LONG, "the server that was killed never comes back");
+        thread::sleep(Duration::from_millis(100));
+    }
+    println!("the server that was killed has streams again {:.1?} after it was up", began.elapsed());
 }

@@ -109,6 +109,11 @@ fn prompt_and_ids_are_sent_with_limits_less_by_as_many_and_nothing_else_is_chang
     let usage = report.usage.unwrap();
     assert_eq!((usage.prompt_tokens, usage.completion_tokens), (0, 6));
     assert_eq!((report.tokens, report.retries, report.not_resumed), (6, 0, None));
+    let bytes = [broken(), broken(), rest()].map(|script| {
+        let server = Server::scripted([script]).unwrap();
+        stream(client(&server).resumes(0), request()).2.bytes
+    });
+    assert_eq!((report.events, report.bytes), (8, bytes.iter().sum()));
     assert_eq!(report.inter_token.map(|times| times.max > Duration::ZERO), Some(true));
 }
 
@@ -306,9 +311,13 @@ fn each_way_to_break_off_is_taken_up() {
 fn a_resume_that_fails_before_its_first_token_is_one_of_several_and_the_original_is_not_asked_again() {
     let busy = || Script::status(503).json(r#"{"error":{"message":"loading"}}"#);
     let first_event = || Script::events([json!({"error": {"message": "m", "code": 503}}).to_string()]);
-    // Status, what kind, how many requests for the break.
+    let mut timeouts = Timeouts::default();
+    timeouts.first_token = Some(Duration::from_secs(1));
+    // The answers, how it ends, how many requests for the break.
     let rows = [
         (vec![broken(), busy(), rest()], Ending::Complete, 2),
+        // Its own first token has its own timer.
+        (vec![broken(), Script::new().hang(LONG), rest()], Ending::Complete, 2),
         (vec![broken(), first_event(), busy(), rest()], Ending::Complete, 3),
         (vec![broken(), Script::new(), rest()], Ending::Complete, 2),
         (vec![broken(), busy()], Ending::Failed, 3),
@@ -317,7 +326,7 @@ fn a_resume_that_fails_before_its_first_token_is_one_of_several_and_the_original
     ];
     for (scripts, ending, requests) in rows {
         let server = Server::scripted(scripts).unwrap();
-        let (ids, _, report) = stream(client(&server), request());
+        let (ids, _, report) = stream(client(&server).timeouts(timeouts), request());
         assert_eq!(report.ending, ending, "{report:?}");
         assert_eq!((report.resumes.len(), report.resumes[0].requests), (1, requests), "{report:?}");
         assert_eq!(report.resumes[0].took.is_some(), ending == Ending::Complete);

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use common::data;
 use common::router::{Router, completions, worker};
 use common::streams::{LONG, Last, Token, collect};
+use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
 use tokenwire::recording::{BodyState, Recording};
-use tokenwire::testing::{Framing, Gate, Script, Server};
+use tokenwire::testing::{Framing, Gate, Model, Script, Server};
 use tokenwire::{
     ApiClient, ApiClientBuilder, CompletionRequest, Ending, ErrorKind, IdsExact, RetryPolicy, SamplingParams,
     StreamGuard, StreamReport, StreamToken, Timeouts, TokenId, Wire,
@@ -447,6 +448,162 @@ fn the_load_of_an_outage_stays_bounded_where_both_retry() {
         assert!(sent <= REQUESTS + policy.budget as usize, "{sent}");
         assert!(there <= sent * ROUTER_ATTEMPTS, "{there} of {sent}");
     }
+}
+
+// ---- resumes ----
+
+/// The ids of an answer, and the fewest that come before a [`mortal`] worker's streams stand still.
+const ANSWER: u32 = 40;
+const BEFORE: usize = 3;
+
+/// A prompt for each `n`, greedy.
+fn question(n: usize) -> CompletionRequest {
+    let greedy = SamplingParams::default().temperature(0.0).max_tokens(ANSWER).min_tokens(ANSWER);
+    ids(&[11, 12, 20 + n as TokenId]).sampling(greedy)
+}
+
+fn model() -> Model {
+    Model::new(11).ends_one_of(0)
+}
+
+/// Ids alone: where text had to be held back at a cut, it may come in other pieces.
+fn ids_of(tokens: &[Token]) -> Vec<TokenId> {
+    tokens.iter().filter_map(|(_, id)| *id).collect()
+}
+
+/// The ids that each of so many questions has, asked one by one of a worker that nothing happens to.
+fn unbroken(questions: usize) -> Vec<Vec<TokenId>> {
+    let whole = worker(|request| model().answer(request));
+    let client = client(&whole.url()).build().unwrap();
+    let answers = (0..questions).map(|n| ids_of(&run(&client, question(n)).0));
+    let answers: Vec<_> = answers.collect();
+    assert!(answers.iter().all(|ids| ids.len() == ANSWER as usize));
+    answers
+}
+
+/// A worker whose streams stand still after some ids until the gate is open. Then they go on; or, if it `dies`, they are reset, and
+/// so is whatever else is asked of it.
+fn mortal(gate: &Gate, dies: bool) -> Server {
+    let gate = gate.clone();
+    worker(move |request| {
+        if dies && gate.wait(Duration::ZERO) {
+            return Script::new().reset();
+        }
+        let events = model().events(request).unwrap();
+        let (before, behind) = events.split_at(events.len().min(BEFORE + request.body.len() % 7));
+        let begun = Script::events(before).wait_for(&gate);
+        if dies {
+            return begun.reset();
+        }
+        behind.iter().fold(begun, |script, data| script.event(data))
+    })
+}
+
+/// Opens the gate, on which all streams of the dying workers are reset, and closes their ports.
+fn kill(gate: &Gate, dying: Vec<Server>) {
+    let streams = |worker: &Server| completions(worker).len();
+    let left: Vec<_> =
+        dying.iter().map(|worker| worker.open_connections().saturating_sub(streams(worker))).collect();
+    gate.open();
+    for (worker, left) in dying.into_iter().zip(left) {
+        assert!(worker.wait_for_open_connections(left, LONG), "its connections stay");
+    }
+}
+
+type Running = (Receiver<StreamToken>, StreamGuard, Vec<Token>);
+
+/// So many streams, each with its first token.
+fn running(client: &ApiClient, streams: usize) -> Vec<Running> {
+    let streams: Vec<_> = (0..streams).map(|n| client.stream(question(n)).unwrap()).collect();
+    let begun = streams.into_iter().map(|(receiver, guard)| match receiver.recv_timeout(LONG).unwrap() {
+        StreamToken::Token { text, id } => (receiver, guard, vec![(text, id)]),
+        other => panic!("{other:?}"),
+    });
+    begun.collect()
+}
+
+/// What a stream has in the end.
+fn rest((receiver, guard, mut tokens): Running) -> (Vec<TokenId>, StreamReport) {
+    tokens.extend(collect(&receiver).0);
+    (ids_of(&tokens), guard.join())
+}
+
+/// The requests that the client has sent for a stream.
+fn sent(report: &StreamReport) -> u32 {
+    let resumes: u32 = report.resumes.iter().map(|resume| resume.requests).sum();
+    1 + report.retries + report.stale_retries + resumes
+}
+
+/// The router loses some of what a worker sent just before it died: the stream goes on behind what came, not what was sent.
+#[test]
+fn when_a_worker_dies_under_64_streams_all_are_whole_and_exact() {
+    const STREAMS: usize = 64;
+    let gate = Gate::new();
+    let (dies, lives) = (mortal(&gate, true), mortal(&gate, false));
+    // So that each has half of them.
+    let policy = ["--policy", "round_robin"];
+    let Some(router) = Router::start("a death", &[&dies, &lives], &policy) else { return };
+    let expected = unbroken(STREAMS);
+    // Half of the streams break at once, which takes half as many resumes out of the budget.
+    let mut retry = RetryPolicy::default();
+    retry.budget = STREAMS as u32;
+    let client = client(&router.url).retry(retry).resumes(8).build().unwrap();
+    let streams = running(&client, STREAMS);
+    let there = completions(&dies).len();
+    kill(&gate, vec![dies]);
+    let (mut resumed, mut requests) = (0, 0);
+    for (n, stream) in streams.into_iter().enumerate() {
+        let (ids, report) = rest(stream);
+        assert_eq!((ids.len(), report.ending), (ANSWER as usize, Ending::Complete), "{n}: {report:?}");
+        assert_eq!((ids, report.ids_exact), (expected[n].clone(), IdsExact::Yes), "{n}: {report:?}");
+        assert_eq!(report.usage.unwrap().completion_tokens, ANSWER, "{n}: {report:?}");
+        resumed += usize::from(!report.resumes.is_empty());
+        requests += sent(&report);
+    }
+    println!(
+        "{STREAMS} streams, {there} of them at the worker that died: {resumed} taken up again, all {STREAMS} whole and \
+        equal to the unbroken run; {requests} requests sent"
+    );
+    assert!(there > 0 && resumed == there, "{resumed} of {there}");
+}
+
+/// The client's part, bounded by its budget. Behind it the router asks a worker up to [`ROUTER_ATTEMPTS`] times for each request, as
+/// long as its circuit breakers (10 failures, unless told otherwise) let it: what arrives there is in
+/// `the_load_of_an_outage_stays_bounded_where_both_retry`.
+#[test]
+fn in_a_total_outage_the_client_sends_at_most_a_fifth_more_than_it_has_streams() {
+    const STREAMS: usize = 120;
+    let gate = Gate::new();
+    let workers = [mortal(&gate, true), mortal(&gate, true)];
+    let Some(router) = Router::start("an outage", &workers.each_ref(), &["--policy", "round_robin"]) else {
+        return;
+    };
+    let client = || client(&router.url).retry(RetryPolicy::default()).resumes(8).build().unwrap();
+    let expected = unbroken(STREAMS);
+    let told = |what: &str, reports: &[StreamReport]| {
+        let requests: u32 = reports.iter().map(sent).sum();
+        let times = f64::from(requests) / STREAMS as f64;
+        println!("{what}: {STREAMS} streams, {requests} requests sent by the client ({times:.2} times)");
+        assert!(times <= 1.2, "{what}: {times}");
+    };
+
+    let first = client();
+    let streams = running(&first, STREAMS);
+    kill(&gate, workers.into());
+    let broken: Vec<_> = streams.into_iter().map(rest).collect();
+    for (n, (ids, report)) in broken.iter().enumerate() {
+        assert_eq!(report.ending, Ending::Failed, "{report:?}");
+        // What came before stands, and is right.
+        assert!(!ids.is_empty() && expected[n].starts_with(ids), "{n}: {ids:?}");
+    }
+    let reports: Vec<_> = broken.into_iter().map(|(_, report)| report).collect();
+    told("both workers died in mid-stream", &reports);
+
+    let second = client();
+    let streams: Vec<_> = (0..STREAMS).map(|n| second.stream(question(n)).unwrap()).collect();
+    let reports: Vec<_> = streams.into_iter().map(|(_, guard)| guard.join()).collect();
+    assert!(reports.iter().all(|report| report.ending == Ending::Failed));
+    told("no worker from the start", &reports);
 }
 
 #[test]

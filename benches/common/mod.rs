@@ -40,6 +40,17 @@ impl Stream {
     }
 }
 
+/// The names of the streams.
+pub(crate) const STREAMS: [&str; 3] = ["vllm", "vllm_chat", "llama_cpp"];
+
+pub(crate) fn stream(name: &str) -> Stream {
+    match name {
+        "vllm" => vllm(),
+        "vllm_chat" => vllm_chat(),
+        _ => llama_cpp(),
+    }
+}
+
 /// `/v1/completions` of vLLM with ids and with usage in each chunk: about 310 bytes a token.
 pub(crate) fn vllm() -> Stream {
     let shape = recorded("vllm/completion-usage-continuous.response.http").swap_remove(1);

@@ -5,7 +5,7 @@
 
 use serde_json::error::Category;
 
-use super::json::{Chunk, Id, Ids, List, Prompted, Scalar, Shape};
+use super::json::{Chunk, Id, Ids, List, Prompted, Scalar, Shape, fill};
 use super::{ChunkDecoder, Server, Wire, server_error_from_body};
 use crate::{
     Error, ErrorKind, FinishReason, IdsExact, Malformed, PendingToolCall, StreamToken, TokenId, Usage,
@@ -79,8 +79,9 @@ impl Answer {
         body: &[u8],
     ) -> Result<Self, Error> {
         let json = String::from_utf8_lossy(body);
-        let prompt_ids = match serde_json::from_str::<Prompted<'_>>(&json) {
-            Ok(prompted) if prompted.shape == Shape::Given => prompt_ids(prompted),
+        let mut prompted = Prompted::default();
+        let prompt_ids = match fill(&mut prompted, &json) {
+            Ok(()) if prompted.shape == Shape::Given => prompt_ids(prompted),
             Err(error) if is_cut_off(&json, &error) => {
                 let message = "the answer ends inside its JSON";
                 return Err(Error::new(ErrorKind::Incomplete, message).with_source(error));

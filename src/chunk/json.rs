@@ -12,13 +12,13 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 use super::{CHOICES_MAX, TOKEN_IDS_MAX, TOOL_CALLS_MAX};
 use crate::{TokenId, Usage};
 
-/// Makes a struct of the fields in the table and reads it: unknown keys are skipped, the last of equal keys
+/// Makes a struct of the fields in the table and reads it in its place: unknown keys are skipped, the last of equal keys
 /// wins, null is the same as nothing, and what is no object is marked [`Shape::Odd`].
 macro_rules! object {
     ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty = $key:literal,)* }) => {
@@ -32,60 +32,118 @@ macro_rules! object {
             $(pub(super) $field: $type,)*
         }
 
-        impl<'de: 'a, 'a> Deserialize<'de> for $name<'a> {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                struct ObjectVisitor<'a>(PhantomData<&'a ()>);
-                impl<'de: 'a, 'a> Visitor<'de> for ObjectVisitor<'a> {
-                    type Value = $name<'a>;
-                    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                        let mut out = $name { shape: Shape::Given, ..Default::default() };
-                        while let Some(key) = map.next_key::<Scalar<'_>>()? {
-                            match key.text() {
-                                $(Some($key) => out.$field = map.next_value()?,)*
-                                _ => { map.next_value::<IgnoredAny>()?; }
+        impl $name<'_> {
+            // Not every object is learned.
+            #[allow(dead_code)]
+            pub(super) const KEYS: &'static [&'static str] = &[$($key),*];
+        }
+
+        impl<'de: 'a, 'a> Fill<'de> for $name<'a> {
+            fn fill<D: Deserializer<'de>>(&mut self, deserializer: D) -> Result<(), D::Error> {
+                #[allow(non_camel_case_types)]
+                enum Key { $($field,)* Other }
+                struct KeyVisitor;
+                impl Visitor<'_> for KeyVisitor {
+                    type Value = Key;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("a key")
+                    }
+                    #[inline]
+                    fn visit_str<E>(self, key: &str) -> Result<Key, E> {
+                        Ok(match key {
+                            $($key => Key::$field,)*
+                            _ => Key::Other,
+                        })
+                    }
+                }
+                impl<'de> DeserializeSeed<'de> for KeyVisitor {
+                    type Value = Key;
+                    #[inline]
+                    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
+                        deserializer.deserialize_str(self)
+                    }
+                }
+                struct ObjectVisitor<'x, 'a>(&'x mut $name<'a>);
+                impl<'de: 'a, 'a> Visitor<'de> for ObjectVisitor<'_, 'a> {
+                    type Value = ();
+                    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+                        self.0.shape = Shape::Given;
+                        while let Some(key) = map.next_key_seed(KeyVisitor)? {
+                            match key {
+                                $(Key::$field => map.next_value_seed(InPlace(&mut self.0.$field))?,)*
+                                Key::Other => drop(map.next_value::<IgnoredAny>()?),
                             }
                         }
-                        Ok(out)
+                        Ok(())
                     }
-                    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-                        IgnoredAny.visit_seq(seq).map(|_| odd())
+                    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
+                        self.0.shape = Shape::Odd;
+                        IgnoredAny.visit_seq(seq).map(drop)
                     }
-                    or_else!(odd);
+                    or_else!();
                 }
-                fn odd<'a>() -> $name<'a> {
-                    $name { shape: Shape::Odd, ..Default::default() }
+                // The last of equal keys wins.
+                if self.shape != Shape::Missing {
+                    *self = Self::default();
                 }
-                deserializer.deserialize_any(ObjectVisitor(PhantomData))
+                deserializer.deserialize_any(ObjectVisitor(self))
             }
         }
     };
 }
 
-/// The visits of scalars for a visitor that wanted something else: null is nothing, the rest is `$odd`.
+/// The visits of scalars for a visitor that wanted something else: null is nothing, the rest is odd.
 macro_rules! or_else {
-    ($odd:expr) => {
+    () => {
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("any JSON")
         }
-        fn visit_unit<E>(self) -> Result<Self::Value, E> {
-            Ok(Self::Value { shape: Shape::Null, ..Default::default() })
+        fn visit_unit<E>(self) -> Result<(), E> {
+            self.0.shape = Shape::Null;
+            Ok(())
         }
-        fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-            Ok($odd())
-        }
-        fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-            Ok($odd())
-        }
-        fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-            Ok($odd())
-        }
-        fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-            Ok($odd())
-        }
-        fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
-            Ok($odd())
-        }
+        or_else!(odd visit_bool bool, visit_u64 u64, visit_i64 i64, visit_f64 f64, visit_str &str);
     };
+    (odd $($visit:ident $type:ty),*) => {
+        $(fn $visit<E>(self, _: $type) -> Result<(), E> {
+            self.0.shape = Shape::Odd;
+            Ok(())
+        })*
+    };
+}
+
+/// Reads a value to where it belongs: an object of a chunk has a thousand bytes and more, and each move of it costs as many
+/// instructions as there are in a short parse.
+pub(super) trait Fill<'de>: Default {
+    fn fill<D: Deserializer<'de>>(&mut self, deserializer: D) -> Result<(), D::Error>;
+}
+
+struct InPlace<'x, T>(&'x mut T);
+
+impl<'de, T: Fill<'de>> DeserializeSeed<'de> for InPlace<'_, T> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        self.0.fill(deserializer)
+    }
+}
+
+/// What is small is moved.
+macro_rules! fill_by_move {
+    ($($type:ty),*) => {
+        $(impl<'de: 'a, 'a> Fill<'de> for $type {
+            fn fill<D: Deserializer<'de>>(&mut self, deserializer: D) -> Result<(), D::Error> {
+                *self = Deserialize::deserialize(deserializer)?;
+                Ok(())
+            }
+        })*
+    };
+}
+
+/// Reads the whole of some JSON.
+pub(super) fn fill<'a, T: Fill<'a>>(value: &mut T, json: &'a str) -> serde_json::Result<()> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    value.fill(&mut deserializer)?;
+    deserializer.end()
 }
 
 object! {
@@ -281,6 +339,8 @@ pub(super) enum Shape {
     /// A list longer than it may be; of its items none is kept.
     Long,
 }
+
+fill_by_move!(Scalar<'a>, Written<'a>, Id);
 
 // --- scalars ---
 
@@ -488,35 +548,41 @@ impl<T, const MAX: usize> List<T, MAX> {
     }
 }
 
-impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MAX> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ListVisitor<T, const MAX: usize>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for ListVisitor<T, MAX> {
-            type Value = List<T, MAX>;
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let first = seq.next_element()?;
-                let mut list = List { shape: Shape::Given, first, rest: Vec::new() };
-                while 1 + list.rest.len() < MAX {
-                    match seq.next_element()? {
-                        Some(item) => list.rest.push(item),
-                        None => return Ok(list),
+impl<'de, T: Fill<'de>, const MAX: usize> Fill<'de> for List<T, MAX> {
+    fn fill<D: Deserializer<'de>>(&mut self, deserializer: D) -> Result<(), D::Error> {
+        struct ListVisitor<'x, T, const MAX: usize>(&'x mut List<T, MAX>);
+        impl<'de, T: Fill<'de>, const MAX: usize> Visitor<'de> for ListVisitor<'_, T, MAX> {
+            type Value = ();
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+                self.0.shape = Shape::Given;
+                let first = self.0.first.insert(T::default());
+                if seq.next_element_seed(InPlace(first))?.is_none() {
+                    self.0.first = None;
+                    return Ok(());
+                }
+                while 1 + self.0.rest.len() < MAX {
+                    let mut item = T::default();
+                    match seq.next_element_seed(InPlace(&mut item))? {
+                        Some(()) => self.0.rest.push(item),
+                        None => return Ok(()),
                     }
                 }
                 if seq.next_element::<IgnoredAny>()?.is_some() {
                     IgnoredAny.visit_seq(seq)?;
-                    return Ok(List { shape: Shape::Long, ..Default::default() });
+                    *self.0 = List { shape: Shape::Long, ..List::default() };
                 }
-                Ok(list)
+                Ok(())
             }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                IgnoredAny.visit_map(map).map(|_| odd())
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
+                self.0.shape = Shape::Odd;
+                IgnoredAny.visit_map(map).map(drop)
             }
-            or_else!(odd);
+            or_else!();
         }
-        fn odd<T, const MAX: usize>() -> List<T, MAX> {
-            List { shape: Shape::Odd, ..Default::default() }
+        if self.shape != Shape::Missing {
+            *self = Self::default();
         }
-        deserializer.deserialize_any(ListVisitor(PhantomData))
+        deserializer.deserialize_any(ListVisitor(self))
     }
 }
 
@@ -544,12 +610,15 @@ impl<'de> Deserialize<'de> for Id {
 }
 
 /// The id in an entry of `logprobs.content`, or of TGI's `prefill`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy)]
 pub(super) struct LogprobId(pub(super) Id);
 
-impl<'de> Deserialize<'de> for LogprobId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Logprob::deserialize(deserializer).map(|logprob| Self(logprob.id))
+impl<'de> Fill<'de> for LogprobId {
+    fn fill<D: Deserializer<'de>>(&mut self, deserializer: D) -> Result<(), D::Error> {
+        let mut logprob = Logprob::default();
+        logprob.fill(deserializer)?;
+        self.0 = logprob.id;
+        Ok(())
     }
 }
 
@@ -559,7 +628,8 @@ mod tests {
 
     #[test]
     fn text_is_borrowed_unless_it_has_escapes() {
-        let chunk: Chunk = serde_json::from_str(r#"{"content":"plain","id":"a\nb"}"#).unwrap();
+        let mut chunk = Chunk::default();
+        fill(&mut chunk, r#"{"content":"plain","id":"a\nb"}"#).unwrap();
         assert!(matches!(chunk.content, Scalar::Text(Cow::Borrowed("plain"))));
         assert!(matches!(&chunk.id, Scalar::Text(Cow::Owned(id)) if id == "a\nb"));
     }
@@ -591,7 +661,11 @@ mod tests {
 
     #[test]
     fn a_list_has_a_limit_and_one_item_needs_no_allocation() {
-        let list = |json| serde_json::from_str::<List<Id, 3>>(json).unwrap();
+        let list = |json| {
+            let mut list = List::<Id, 3>::default();
+            fill(&mut list, json).unwrap();
+            list
+        };
         assert_eq!(list("[1]").rest.capacity(), 0);
         for (json, shape, len) in [
             ("[]", Shape::Given, 0),

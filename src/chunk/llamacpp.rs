@@ -30,15 +30,18 @@ pub(super) fn read<'a>(chunk: &mut Chunk<'a>) -> Result<(Piece<'a>, bool), Error
     Ok((piece, ended))
 }
 
-/// The counts in an event, on top of those of the events before it: the last event may lack some.
-/// `tokens_cached` is not read: it is how full the slot is, not what came from the cache.
-pub(super) fn usage(chunk: &Chunk<'_>, before: Option<Usage>) -> Option<Usage> {
-    let prompt_tokens = chunk.tokens_evaluated.count().or(before.map(|usage| usage.prompt_tokens));
-    let completion_tokens = chunk.tokens_predicted.count().or(before.map(|usage| usage.completion_tokens));
+/// The counts in an event (`tokens_evaluated`, `tokens_predicted`, `timings.cache_n`), on top of those of the events before
+/// it: the last event may lack some. `tokens_cached` is not read: it is how full the slot is, not what came from the cache.
+pub(super) fn usage(
+    evaluated: Option<u32>,
+    predicted: Option<u32>,
+    cached: Option<u32>,
+    before: Option<Usage>,
+) -> Option<Usage> {
     Some(Usage {
-        prompt_tokens: prompt_tokens?,
-        completion_tokens: completion_tokens?,
-        cached_tokens: chunk.timings.cache_n.count().or(before.and_then(|usage| usage.cached_tokens)),
+        prompt_tokens: evaluated.or(before.map(|usage| usage.prompt_tokens))?,
+        completion_tokens: predicted.or(before.map(|usage| usage.completion_tokens))?,
+        cached_tokens: cached.or(before.and_then(|usage| usage.cached_tokens)),
         reasoning_tokens: None,
     })
 }

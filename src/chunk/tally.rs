@@ -1,7 +1,9 @@
 //! What was received of one choice, what the server counted, and what both together say of the ids.
 
+use std::borrow::Cow;
+
 use super::calls::Calls;
-use crate::{FinishReason, IdsExact, Inexact, TokenId, Usage};
+use crate::{FinishReason, IdsExact, Inexact, StreamToken, TokenId, Usage};
 
 /// One choice so far.
 #[derive(Debug, Default)]
@@ -37,6 +39,58 @@ pub(super) struct SoFar {
 }
 
 impl ChoiceTally {
+    /// Hands out text and ids of a chunk. The id of a token goes to the span of its first byte: a text goes with the first
+    /// of its ids. `says_call`: there is a piece of a tool call beside them.
+    #[inline]
+    pub(super) fn hand_out(
+        &mut self,
+        index: u32,
+        reasoning: Cow<'_, str>,
+        text: Cow<'_, str>,
+        ids: impl IntoIterator<Item = TokenId>,
+        says_call: bool,
+        sink: &mut impl FnMut(u32, StreamToken),
+    ) {
+        let mut ids = ids.into_iter();
+        let mut next = ids.next();
+        let thinks = !reasoning.is_empty() && text.is_empty();
+        let says = !reasoning.is_empty() || !text.is_empty() || says_call;
+        self.said_without_id |= says && next.is_none();
+        if !reasoning.is_empty() {
+            self.count_token(next);
+            sink(index, StreamToken::Reasoning { text: reasoning.into_owned(), id: next });
+            next = ids.next();
+        }
+        if !text.is_empty() {
+            self.count_token(next);
+            sink(index, StreamToken::Token { text: text.into_owned(), id: next });
+            next = ids.next();
+        }
+        while let Some(id) = next {
+            self.count_token(next);
+            let (text, id) = (String::new(), Some(id));
+            sink(
+                index,
+                if thinks { StreamToken::Reasoning { text, id } } else { StreamToken::Token { text, id } },
+            );
+            next = ids.next();
+        }
+    }
+
+    fn count_token(&mut self, id: Option<TokenId>) {
+        self.tokens += 1;
+        self.ids += u64::from(id.is_some());
+    }
+
+    /// The server's running count, after the tokens of the chunk that has it.
+    #[inline]
+    pub(super) fn count_now(&mut self, counted: Option<u32>) {
+        if let Some(counted) = counted.map(u64::from) {
+            self.counted = Some(counted);
+            self.ran_ahead |= counted > self.ids;
+        }
+    }
+
     /// The server's counts for this choice alone.
     pub(super) fn count(&mut self, usage: Option<Usage>) {
         if let Some(usage) = usage {

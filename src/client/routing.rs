@@ -8,8 +8,8 @@ use ureq::http::{Method, Uri};
 
 use super::Inner;
 use crate::error::{Error, Timer};
+use crate::http::Outgoing;
 use crate::http::slot::{CancelSlot, Wait};
-use crate::http::{HttpResponse, Outgoing};
 use crate::retry::random;
 use crate::route::Choice;
 
@@ -29,14 +29,10 @@ impl Inner {
     /// (`tokenwire-probe`).
     pub(crate) fn route(self: &Arc<Self>, session: Option<&str>, tried: &[usize]) -> usize {
         let Choice { route, probe } = self.routes.choose(session, tried, random(), Instant::now());
-        if let Some(probe) = probe {
-            let client = self.clone();
-            let probing = thread::Builder::new()
-                .name("tokenwire-probe".into())
-                .spawn(move || client.routes.probed(probe, client.is_alive(probe), Instant::now()));
-            if probing.is_err() {
-                self.routes.probed(probe, false, Instant::now());
-            }
+        if let Some(route) = probe {
+            let probe = Probe { client: self.clone(), route, is_alive: false };
+            // Where no thread is to be had the probe is dropped here.
+            let _ = thread::Builder::new().name("tokenwire-probe".into()).spawn(move || probe.make());
         }
         route
     }
@@ -49,7 +45,29 @@ impl Inner {
         let outgoing = Outgoing { method: Method::GET, url, headers, body: &[], stale_retries_max: 1 };
         let wait = Wait::since(Instant::now(), self.routes.policy().probe_timeout, Timer::Response);
         let answer = self.http.send(outgoing, &CancelSlot::new(), Some(wait));
-        log::debug!("probed server {route}: {:?}", answer.as_ref().map(HttpResponse::status).ok());
+        match &answer {
+            Ok(answer) => log::debug!("server {route} was probed: status {}", answer.status()),
+            Err(error) => log::debug!("server {route} was probed: {}", error.kind().as_str()),
+        }
         answer.is_ok_and(|answer| answer.status() < 500)
+    }
+}
+
+/// A probe under way. However it ends, also by a log sink that panics, the next one can be made: it failed if nothing else is known.
+struct Probe {
+    client: Arc<Inner>,
+    route: usize,
+    is_alive: bool,
+}
+
+impl Probe {
+    fn make(mut self) {
+        self.is_alive = self.client.is_alive(self.route);
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.client.routes.probed(self.route, self.is_alive, Instant::now());
     }
 }

@@ -180,29 +180,32 @@ impl HttpResponse {
         Ok(whole)
     }
 
-    /// Blocks for the next bytes of the body, as long as `wait` allows. Zero is the end of the body.
-    pub(crate) fn read(&mut self, into: &mut [u8], wait: Option<Wait>) -> Result<usize, Error> {
-        let len = self.fill(into.len(), wait)?;
-        into[..len].copy_from_slice(&self.piece[..len]);
-        Ok(len)
-    }
-
     /// Reads at most `most` bytes to the front of `piece`.
     fn fill(&mut self, most: usize, wait: Option<Wait>) -> Result<usize, Error> {
+        let mut piece = std::mem::take(&mut self.piece);
+        piece.resize(PIECE_BYTES_MAX, 0);
+        piece[..self.dirty].fill(0);
+        let read = self.read(&mut piece[..most], wait);
+        self.piece = piece;
+        self.dirty = *read.as_ref().unwrap_or(&PIECE_BYTES_MAX);
+        read
+    }
+
+    /// Blocks for the next bytes of the body, as long as `wait` allows, at most 16 KiB. Zero is the end of the body. `into`
+    /// has to be zeros.
+    pub(crate) fn read(&mut self, into: &mut [u8], wait: Option<Wait>) -> Result<usize, Error> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        self.piece.resize(PIECE_BYTES_MAX, 0);
-        self.piece[..self.dirty].fill(0);
-        let piece = &mut self.piece[..most.min(PIECE_BYTES_MAX)];
+        let most = into.len().min(PIECE_BYTES_MAX);
+        let into = &mut into[..most];
         self.slot.set_wait(wait);
-        let result = self.body.read(piece);
+        let result = self.body.read(into);
         // A socket that was shut down on purpose may read as a clean end: the flag decides.
         let error = match result {
             Ok(_) if self.slot.is_cancelled() => Error::cancelled(),
             Ok(len) => {
-                self.dirty = len;
-                self.count(len);
+                self.count(&into[..len]);
                 if let (0, Some(tape)) = (len, &mut self.tape) {
                     tape.end(End::Complete);
                 }
@@ -212,10 +215,9 @@ impl HttpResponse {
         };
         // ureq's dechunker forgets what it took from good chunks when it meets a bad one in the same call. It has
         // written it all the same: up to the last byte that is not one of the zeros that stood here before.
-        let written = piece.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let written = into.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         let saved = if error.kind() == ErrorKind::Protocol { written } else { 0 };
-        self.dirty = written;
-        self.count(saved);
+        self.count(&into[..saved]);
         if let Some(tape) = &mut self.tape {
             tape.end(end_of(&error));
         }
@@ -223,11 +225,11 @@ impl HttpResponse {
         if saved > 0 { Ok(saved) } else { Err(error) }
     }
 
-    /// The first `len` bytes of `piece` are the body's next.
-    fn count(&mut self, len: usize) {
-        self.bytes += len as u64;
+    /// These are the body's next bytes.
+    fn count(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
         if let Some(tape) = &mut self.tape {
-            tape.read(&self.piece[..len]);
+            tape.read(bytes);
         }
     }
 
@@ -269,10 +271,9 @@ impl HttpResponse {
     /// the connection can be used again. True if it can.
     pub(crate) fn drain(mut self, limit: Duration) -> bool {
         let wait = Wait::since(Instant::now(), limit, Timer::Chunk);
-        let mut rest = [0; 512];
         let mut taken = 0;
         while taken <= DRAIN_BYTES_MAX {
-            match self.read(&mut rest, Some(wait)) {
+            match self.read(&mut [0; 512], Some(wait)) {
                 Ok(0) => return true,
                 Ok(len) => taken += len,
                 Err(_) => return false,

@@ -46,7 +46,7 @@ pub use self::dialect::Dialect;
 use self::dialect::{Table, Think};
 use self::machine::{Machine, Outcome, RawCall, Step, Then};
 use self::schema::Schemas;
-use self::view::{End, Found, Here, Marks, View, is_blank};
+use self::view::{End, Firsts, Found, Here, Marks, View, is_blank};
 use crate::ast::{Branch, Leaf, LeafKind, Malformed, Role, ToolCall};
 use crate::{FinishReason, Limits, StreamToken, TokenId};
 
@@ -200,6 +200,7 @@ pub(crate) struct Core {
     arguments_bytes_max: usize,
     /// What content is searched for, and what open thinking is.
     content_markers: Vec<&'static str>,
+    content_firsts: Firsts,
     draft_markers: Vec<&'static str>,
     /// The whole turn; markers that the server left out are in it.
     text: String,
@@ -297,13 +298,15 @@ impl Core {
         let openers = || calls.iter().map(|call| call.open).chain(frames.iter().copied());
         let thinking = think.iter().flat_map(|think| [think.open, think.close]);
         let limits = Limits::default();
+        let content_markers: Vec<_> = thinking.chain(openers()).chain(ends.iter().copied()).collect();
         let mut new = Self {
             dialect,
             tools: Schemas::default(),
             marks: Marks::default(),
             nesting_max: limits.nesting_max,
             arguments_bytes_max: limits.arguments_bytes_max,
-            content_markers: thinking.chain(openers()).chain(ends.iter().copied()).collect(),
+            content_firsts: Firsts::of(content_markers.iter().copied()),
+            content_markers,
             draft_markers: Vec::new(),
             text: String::new(),
             blank_from: 0,
@@ -551,7 +554,13 @@ impl Core {
     }
 
     fn content(&mut self, branch: &mut Branch, at: usize, end: Option<End>) -> bool {
-        let (at, marker) = match self.view(end).find(&self.content_markers, at) {
+        let may_be = self.content_firsts.any_in(&self.text.as_bytes()[at..]);
+        let found = if may_be {
+            self.view(end).find(&self.content_markers, at)
+        } else {
+            Found::Until(self.text.len())
+        };
+        let (at, marker) = match found {
             Found::At(at, marker) => (at, marker),
             Found::Until(at) => {
                 self.extend_content(branch, at);
@@ -782,7 +791,8 @@ impl Core {
         if until <= self.committed {
             return;
         }
-        if !self.is_in(branch, &LeafKind::Content) {
+        let last = branch.leaves.last().map(|leaf| &leaf.kind);
+        if self.leaf_start.is_none() || !matches!(last, Some(LeafKind::Content)) {
             self.begin_leaf(branch, LeafKind::Content);
         }
         self.extend_inside(branch, until);
@@ -831,8 +841,12 @@ impl Core {
     /// The text up to `until` goes to the last leaf, as its end if nothing else is said.
     fn extend(&mut self, branch: &mut Branch, until: usize) {
         if let Some(leaf) = branch.leaves.last_mut() {
-            for shown in self.marks.shown(self.committed..until) {
-                leaf.text.push_str(&self.text[shown]);
+            if self.marks.shows_all(self.committed) {
+                leaf.text.push_str(&self.text[self.committed..until]);
+            } else {
+                for shown in self.marks.shown(self.committed..until) {
+                    leaf.text.push_str(&self.text[shown]);
+                }
             }
         }
         self.committed = until;

@@ -14,11 +14,35 @@ use memchr::{memchr, memchr2, memchr3};
 use super::schema::Schemas;
 use crate::TokenId;
 
+/// The bytes that some markers begin with. Most tokens have none of them, which is told in a few instructions a byte.
+#[derive(Debug, Default)]
+pub(super) struct Firsts([u64; 4]);
+
+impl Firsts {
+    pub(super) fn of<'a>(markers: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut firsts = Self::default();
+        for byte in markers.into_iter().filter_map(|marker| marker.bytes().next()) {
+            firsts.0[usize::from(byte >> 6)] |= 1 << (byte & 63);
+        }
+        firsts
+    }
+
+    fn has(&self, byte: u8) -> bool {
+        self.0[usize::from(byte >> 6)] >> (byte & 63) & 1 == 1
+    }
+
+    /// Whether one of them is in `bytes`.
+    pub(super) fn any_in(&self, bytes: &[u8]) -> bool {
+        bytes.iter().any(|byte| self.has(*byte))
+    }
+}
+
 /// Real markers in a turn's text.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
     /// The added tokens that a marker of the dialect is or holds, longest first.
     atoms: Vec<(Box<str>, TokenId)>,
+    firsts: Firsts,
     /// In the order of the text.
     real: Vec<Real>,
     /// Parts of the text whose tokens came without an id: there, text alone decides. In order, not touching.
@@ -45,7 +69,8 @@ impl Marks {
             .map(|(text, id)| (text.as_str().into(), *id))
             .collect();
         atoms.sort_by(|a, b| (b.0.len(), &b.0).cmp(&(a.0.len(), &a.0)));
-        Self { atoms, ..Self::default() }
+        let firsts = Firsts::of(atoms.iter().map(|(text, _)| &**text));
+        Self { atoms, firsts, ..Self::default() }
     }
 
     pub(super) fn atom_of(&self, id: TokenId) -> Option<usize> {
@@ -69,7 +94,7 @@ impl Marks {
     /// Of two at one place, the longer: `atoms` has it first.
     fn first_atom(&self, text: &str, from: usize) -> Option<(usize, usize)> {
         let bytes = text.as_bytes();
-        (from..bytes.len()).find_map(|at| {
+        (from..bytes.len()).filter(|at| self.firsts.has(bytes[*at])).find_map(|at| {
             let here = |(marker, _): &(Box<str>, TokenId)| bytes[at..].starts_with(marker.as_bytes());
             Some((at, self.atoms.iter().position(here)?))
         })
@@ -131,6 +156,11 @@ impl Marks {
     /// marker that is one token cannot.
     fn may_become(&self, at: usize, marker: &str) -> bool {
         self.is_without_id(at) || !self.atoms.iter().any(|(atom, _)| **atom == *marker)
+    }
+
+    /// Whether all of the text from `from` on was in the answer, as it nearly always was.
+    pub(super) fn shows_all(&self, from: usize) -> bool {
+        self.real.last().is_none_or(|real| real.at < from)
     }
 
     /// The parts of `range` that were in the answer.

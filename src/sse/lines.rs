@@ -10,7 +10,7 @@ use super::{SSE_STRAY_BYTES_MAX, Stray};
 /// Lines of JSON have no control character but these: where there is none is told for 128 bytes at a time, which the
 /// compiler makes SIMD of, then for 32, then for eight. It takes two thirds of the instructions of `memchr2`, which is asked
 /// where a line has another control character, and at the end of the bytes.
-#[inline]
+#[inline(always)]
 pub(super) fn line_end(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     for block in bytes.chunks_exact(128) {

@@ -161,7 +161,7 @@ impl Exchange {
         let mut batch = Vec::new();
         let mut now = Instant::now();
         loop {
-            let len = match response.read(body.space(READ_BYTES), self.wait(tally, now)) {
+            let len = match response.read(body.zeroed_space(READ_BYTES), self.wait(tally, now)) {
                 Ok(len) => len,
                 // The answer is whole; only what comes after it was lost, or not waited for: usage, terminator, framing.
                 Err(error) if !error.is_cancelled() && body.is_complete() => return Ok(Till::End),
@@ -179,7 +179,8 @@ impl Exchange {
             let waited = sender.waited();
             loop {
                 let step = body.decode_event(&mut |_, token| batch.push(token));
-                if !batch.is_empty() && !std::mem::replace(&mut tally.attempt_has, true) {
+                if !tally.begun && body.chunks().has_begun() {
+                    tally.begun = true;
                     self.shared.client.routes.worked(tally.report.route);
                 }
                 let stopped = tally.received.event(&mut batch)?;
@@ -202,7 +203,6 @@ impl Exchange {
                 tally.consumer_waited(waited);
                 now = Instant::now();
             }
-            tally.begun |= body.chunks().has_begun();
             if body.is_complete() {
                 tally.finished.get_or_insert(now);
             }

@@ -142,7 +142,7 @@ impl Played {
         let from = tally.received.ids();
         for number in from..TOKENS.min(from + count) {
             let mut event = vec![StreamToken::Token { text: number.to_string(), id: Some(number as u32) }];
-            tally.attempt_has = true;
+            tally.begun = true;
             tally.received.event(&mut event)?;
             let token = event.remove(0);
             sender.send(token, 1, slot.woken(), None).map_err(|stopped| stopped_error(stopped, None))?;

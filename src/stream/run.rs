@@ -156,7 +156,7 @@ impl Shared {
         let client = &self.client;
         let advice = std::mem::take(&mut tally.advice);
         // What an attempt that goes on fails with before its first token, it fails with as any other.
-        let wanted = if tally.attempt_has { error.breaks_off() } else { client.retry.wants(error, advice) };
+        let wanted = if tally.begun { error.breaks_off() } else { client.retry.wants(error, advice) };
         // An error behind the finish reason ends the stream as ever: there is nothing left to ask for.
         let has_ended = tally.report.finish.as_ref().is_some_and(|finish| finish.as_str() != "error");
         if !wanted || has_ended {
@@ -173,7 +173,7 @@ impl Shared {
                     Some(NotResumable::UsedUp)
                 }
                 None => {
-                    let advice = if tally.attempt_has { retry::Advice::default() } else { advice };
+                    let advice = if tally.begun { retry::Advice::default() } else { advice };
                     let wait = client.retry.pause(advice, tally.resumes_in_vain, retry::random());
                     let wait = self.unless_other(tally, wait);
                     match self.is_in_time(wait) {

@@ -25,8 +25,6 @@ pub(super) struct Tally {
     pub(super) received: Received,
     /// The servers at which it failed, the last one last.
     pub(super) failed_at: Vec<usize>,
-    /// Tokens came in this attempt, new to the consumer or not.
-    pub(super) attempt_has: bool,
     /// Requests sent to take the stream up again, and how many of them, at the end, brought nothing new.
     pub(super) resumes: u32,
     pub(super) resumes_in_vain: u32,
@@ -38,7 +36,7 @@ pub(super) struct Tally {
     pub(super) is_litellm: bool,
     histogram: Histogram,
     last_token: Option<Instant>,
-    /// Something of the answer came, if only a piece of a call, which is handed out when it is whole.
+    /// Something of this attempt's answer came, new to the consumer or not, if only a piece of a call, which is handed out when it is whole.
     pub(super) begun: bool,
     /// When the last event came; moved on by the time in which the consumer was waited for.
     pub(super) content_since: Instant,
@@ -55,7 +53,6 @@ impl Tally {
             started,
             received,
             failed_at: Vec::new(),
-            attempt_has: false,
             resumes: 0,
             resumes_in_vain: 0,
             broken: None,
@@ -98,7 +95,6 @@ impl Tally {
     fn begin(&mut self) {
         self.attempt_began = Instant::now();
         self.content_since = self.attempt_began;
-        self.attempt_has = false;
         (self.begun, self.finished) = (false, None);
     }
 
@@ -167,6 +163,8 @@ impl Tally {
         self.report.tokens += count as u64;
         let mut together = count;
         match self.last_token {
+            // Of the same read, as most of many are.
+            Some(last) if last == now => together += 1,
             Some(last) => self.histogram.add(now - last, 1),
             None => self.report.first_token = Some(now - self.started),
         }
@@ -197,7 +195,7 @@ impl Tally {
         if self.received.is_missed() {
             return;
         }
-        if self.attempt_has || chunks.usage().is_some() || self.resumes == 0 {
+        if self.begun || chunks.usage().is_some() || self.resumes == 0 {
             self.report.ids_exact = self.received.whole_exact(chunks.ids_exact());
             self.report.usage = chunks.usage().map(|usage| self.received.whole(usage, self.first_usage));
         }

@@ -1,36 +1,44 @@
 //! The property of the chunk decoder, for arbitrary bytes: no panic; nothing is taken back or invented; the
-//! ids handed out are the ids in the JSON, as an independent reader (a `Value` tree) finds them. A fuzz
-//! target is this function.
+//! ids handed out are the ids in the JSON, as an independent reader (a `Value` tree) finds them; and what was learned of a
+//! stream makes no difference. A fuzz target is this function.
 
 use std::collections::HashMap;
 
 use serde::de::IgnoredAny;
 use serde_json::Value;
-use tokenwire::{Answer, ChunkDecoder, ErrorKind, Flow, StreamToken, TokenId, Wire};
+use tokenwire::{Answer, BodyDecoder, ChunkDecoder, ErrorKind, Flow, Step, StreamToken, TokenId, Wire};
 
-/// The first byte chooses the wire; the lines of the rest are the data of events. From 224 on, each byte of the rest is a
-/// choice of [`generated`] instead: objects of the keys there are.
+const WIRES: [Wire; 7] =
+    [Wire::OpenAi, Wire::Chat, Wire::LlamaCpp, Wire::VllmGenerate, Wire::SgLang, Wire::Tgi, Wire::Auto];
+
+/// The first byte chooses the wire, and what the rest is: below 128 lines, which are the data of events; below 224
+/// changes to chunks that were recorded; from there on the choices of [`generated`], a byte each, objects of the keys there are.
 pub(crate) fn chunk(bytes: &[u8]) {
-    match bytes {
-        [first, choices @ ..] if *first >= 224 => {
-            let mut choices = Random::Bytes(choices);
-            let mut lines = vec![*first];
+    let Some((first, rest)) = bytes.split_first() else { return };
+    let wire = WIRES[usize::from(*first) % WIRES.len()];
+    let lines_hold = |text: &str| {
+        learning_makes_no_difference(wire, text.split('\n'));
+        is_read_right(wire, text);
+    };
+    match first {
+        0..128 => lines_hold(&String::from_utf8_lossy(rest)),
+        128..224 => {
+            let bases: Vec<&str> = RECORDED.iter().flat_map(|body| data_lines(body)).collect();
+            let chunks = changed(&bases, rest);
+            learning_makes_no_difference(wire, chunks.iter().map(String::as_str));
+        }
+        _ => {
+            let (mut choices, mut lines) = (Random::Bytes(rest), Vec::new());
             while !matches!(choices, Random::Bytes([])) {
                 line(&mut choices, &mut lines);
             }
-            lines_hold(&lines);
+            lines_hold(&String::from_utf8_lossy(&lines));
         }
-        _ => lines_hold(bytes),
     }
 }
 
-fn lines_hold(bytes: &[u8]) {
-    let Some((first, rest)) = bytes.split_first() else { return };
-    let wires =
-        [Wire::OpenAi, Wire::Chat, Wire::LlamaCpp, Wire::VllmGenerate, Wire::SgLang, Wire::Tgi, Wire::Auto];
-    let wire = wires[usize::from(*first) % wires.len()];
+fn is_read_right(wire: Wire, text: &str) {
     let mut decoder = ChunkDecoder::new(wire).choices_max(3);
-    let text = String::from_utf8_lossy(rest);
     let mut total = 0;
     // SGLang: what each choice had so far.
     let mut so_far: HashMap<u32, Vec<TokenId>> = HashMap::new();
@@ -141,6 +149,189 @@ fn whole(wire: Wire, data: &str) {
     assert!(answer.tool_calls.iter().all(|call| call.arguments.is_object() && !call.name.is_empty()));
 }
 
+// What was learned
+
+/// Streams of each wire, whose chunks are changed.
+const RECORDED: [&str; 11] = [
+    include_str!("../data/vllm/completion-usage-continuous.response.http"),
+    include_str!("../data/vllm/completion-n2.response.http"),
+    include_str!("../data/vllm/completion-logprobs.response.http"),
+    include_str!("../data/vllm/chat-reasoning.response.http"),
+    include_str!("../data/vllm/chat-logprobs.response.http"),
+    include_str!("../data/vllm/generate-tokens.response.http"),
+    include_str!("../data/llama.cpp/completion-return-tokens.raw"),
+    include_str!("../data/llama.cpp/completion-n-probs.raw"),
+    include_str!("../data/llama.cpp/completions-ids-verbose-short.raw"),
+    include_str!("../data/llama.cpp/completions-logprobs.raw"),
+    include_str!("../data/llama.cpp/chat-logprobs.raw"),
+];
+
+/// What stands in `data` lines of a recorded body.
+pub(crate) fn data_lines(body: &str) -> impl Iterator<Item = &str> {
+    body.lines().filter_map(|line| line.strip_prefix("data: {").map(|_| &line["data: ".len()..]))
+}
+
+/// A decoder that learns and one that does not say the same of any events, also where they are read as parts of a body.
+pub(crate) fn learning_makes_no_difference<'a>(wire: Wire, events: impl Iterator<Item = &'a str> + Clone) {
+    for choices_max in [1, 3] {
+        let decoder = |learning| ChunkDecoder::new(wire).choices_max(choices_max).learning(learning);
+        let (mut learning, mut plain) = (decoder(true), decoder(false));
+        let mut body = BodyDecoder::new(wire).choices_max(choices_max);
+        let mut in_body = true;
+        for data in events.clone() {
+            let say = |decoder: &mut ChunkDecoder| {
+                let mut items = Vec::new();
+                let flow = decoder.decode("message", data, &mut |choice, item| items.push((choice, item)));
+                let said = format!("{items:?} {flow:?}");
+                (said, flow)
+            };
+            let (expected, flow) = say(&mut plain);
+            assert_eq!(say(&mut learning).0, expected, "{wire} {data}");
+            assert_eq!(state(&learning), state(&plain), "{wire} {data}");
+            // Data with a line end in it is not one line of a body.
+            in_body &= !data.contains(['\r', '\n']);
+            if in_body {
+                body.feed(format!("data: {data}\n\n").as_bytes());
+                let mut items = Vec::new();
+                let step = body.decode_event(&mut |choice, item| items.push((choice, item)));
+                let as_flow = match &step {
+                    Ok(Step::Event) => Ok(Flow::More),
+                    Ok(Step::Ended) => Ok(Flow::Ended),
+                    Ok(Step::More) => panic!("no event of {data}"),
+                    Err(error) => Err(error),
+                };
+                assert_eq!(format!("{items:?} {as_flow:?}"), expected, "{wire} in a body: {data}");
+                assert_eq!(state(body.chunks()), state(&plain), "{wire} in a body: {data}");
+            }
+            if !matches!(flow, Ok(Flow::More)) {
+                break;
+            }
+        }
+        assert_eq!(format!("{:?}", learning.finish()), format!("{:?}", plain.finish()));
+    }
+}
+
+/// All that a decoder tells of itself.
+fn state(decoder: &ChunkDecoder) -> String {
+    let finish: Vec<_> = (0..3).map(|choice| decoder.finish_reason(choice)).collect();
+    let counts = (decoder.tokens(), decoder.ids(), decoder.skipped(), decoder.usage(), decoder.ids_exact());
+    let told = (decoder.wire(), decoder.server(), decoder.request_id(), decoder.first_skipped());
+    format!("{finish:?} {counts:?} {told:?}")
+}
+
+/// What a value, a key, a bracket or a comma is replaced by.
+const CHANGES: [&str; 64] = [
+    "0",
+    "1",
+    "7",
+    "42",
+    "00",
+    "-1",
+    "-0",
+    "1.0",
+    "0.5",
+    "1e5",
+    "1e999",
+    "1E+2",
+    "12.",
+    "4294967295",
+    "4294967296",
+    "99999999999999999999",
+    "-1.1920928955078125e-07",
+    "null",
+    "nul",
+    "true",
+    "false",
+    "\"\"",
+    "\"a\"",
+    "\" b\"",
+    "\"\\n\"",
+    "\"\\u00e9\"",
+    "\"\\ud800\"",
+    "\"\\ud83d\\ude00\"",
+    "\"\\x\"",
+    "\"\u{1}\"",
+    "\"\t\"",
+    "\"é\"",
+    "\"\u{1f600}\"",
+    "\"\\\"\\\\\\/\"",
+    "\"stop\"",
+    "\"none\"",
+    "\"error\"",
+    "\"[DONE]\"",
+    "[]",
+    "[1]",
+    "[1,2]",
+    "[1, 2]",
+    "[ 1]",
+    "[1,]",
+    "[null]",
+    "[-1]",
+    "[1.0]",
+    "[[1]]",
+    "{}",
+    "{\"id\":5}",
+    "{\"content\":\"c\"}",
+    "{\"completion_tokens\":3}",
+    "",
+    " ",
+    ",",
+    ":",
+    "}",
+    "]",
+    "\"",
+    "\"text\":\"x\",",
+    "\"error\":1,",
+    "\"index\":1,",
+    "\"finish_reason\":\"stop\",",
+    "\"prompt_progress\":{},",
+];
+
+/// A stream of `bases` in their order, over and over. Of `bytes`, each three change one chunk: the place in it, with what,
+/// and whether it is replaced or stands before; a first byte of 200 or more leaves as many chunks as they are.
+pub(crate) fn changed(bases: &[&str], bytes: &[u8]) -> Vec<String> {
+    const CHUNKS_MAX: usize = 400;
+    let mut bases = bases.iter().cycle();
+    let mut out = Vec::new();
+    for change in bytes.chunks_exact(3).take(CHUNKS_MAX) {
+        let [place, what, how] = [change[0], change[1], change[2]].map(usize::from);
+        let same = if place >= 200 { (place - 199) % 7 } else { 0 };
+        out.extend(bases.by_ref().take(same).map(|base| (*base).to_owned()));
+        let Some(base) = bases.next() else { break };
+        let parts = parts(base);
+        let (from, to) = parts[(place + 256 * (how / 2)) % parts.len()];
+        let to = if how % 2 == 0 { to } else { from };
+        out.push(format!("{}{}{}", &base[..from], CHANGES[what % CHANGES.len()], &base[to..]));
+    }
+    out
+}
+
+/// The places of all strings, words, numbers and signs of some JSON.
+fn parts(json: &str) -> Vec<(usize, usize)> {
+    let (bytes, mut parts, mut at) = (json.as_bytes(), Vec::new(), 0);
+    while at < bytes.len() {
+        let from = at;
+        at += 1;
+        if bytes[from] == b'"' {
+            while at < bytes.len() && bytes[at] != b'"' {
+                at += if bytes[at] == b'\\' { 2 } else { 1 };
+            }
+            at = (at + 1).min(bytes.len());
+        } else if bytes[from].is_ascii_alphanumeric() || bytes[from] == b'-' {
+            let is_more = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+            at += bytes[at..].iter().take_while(|byte| is_more(byte)).count();
+        }
+        parts.push((from, at));
+    }
+    parts
+}
+
+/// Random bytes for [`changed`].
+pub(crate) fn random_bytes(seed: u64, len: usize) -> Vec<u8> {
+    let mut random = Random::Seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    (0..len).map(|_| random.below(256) as u8).collect()
+}
+
 /// The ids of one chunk, read the slow way. Only for chunks that decode without an error.
 fn ids_in(chunk: &Value, wire: Wire) -> Vec<TokenId> {
     let numbers = |list: &Value| -> Option<Vec<TokenId>> {
@@ -219,13 +410,13 @@ fn new_ids_in(chunk: &Value, had: &[TokenId]) -> Vec<TokenId> {
 /// Bytes that reach deep: a dictionary of what chunks are made of, put together at random.
 pub(crate) fn generated(seed: u64) -> Vec<u8> {
     let mut random = Random::Seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let mut out = vec![random.below(224) as u8];
+    let mut out = vec![random.below(128) as u8];
     for _ in 0..1 + random.below(8) {
         line(&mut random, &mut out);
     }
     if random.below(4) == 0 {
         let at = random.below(out.len());
-        out[at] = random.below(224) as u8;
+        out[at] = random.below(128) as u8;
     }
     out
 }

@@ -240,6 +240,8 @@ struct ReportJson<'a> {
     bytes: u64,
     lines_skipped: u64,
     retries: u32,
+    route: usize,
+    failovers: u32,
     resumes: Vec<ResumeJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     not_resumed: Option<String>,
@@ -326,6 +328,8 @@ impl<'a> ReportJson<'a> {
             bytes: report.bytes,
             lines_skipped: report.lines_skipped,
             retries: report.retries,
+            route: report.route,
+            failovers: report.failovers,
             resumes: report.resumes.iter().map(ResumeJson::from).collect(),
             not_resumed: report.not_resumed.map(|why| why.to_string()),
             stale_retries: report.stale_retries,
@@ -376,6 +380,9 @@ pub(crate) fn summary(report: &StreamReport) -> String {
     }
     if !report.resumes.is_empty() {
         let _ = write!(line, ", broke off {}", counted(report.resumes.len() as u64, "time"));
+    }
+    if report.failovers > 0 {
+        let _ = write!(line, ", went to another server {}", counted(report.failovers.into(), "time"));
     }
     if let Some(why) = report.not_resumed {
         let _ = write!(line, ", not taken up: {why}");

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use tokenwire::{CompletionRequest, Special, TokenId, Tokenizer};
+use tokenwire::{ApiClientBuilder, CompletionRequest, Special, TokenId, Tokenizer};
 
 use crate::interrupt::Interrupt;
 use crate::options::StreamFlags;
@@ -20,9 +20,10 @@ const EXAMPLE: &str = "Example:
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub(crate) struct Args {
-    /// The server, as OpenAI's clients take it: http://127.0.0.1:8000/v1. Without a path, /v1 is added.
-    #[arg(long, value_name = "URL")]
-    base_url: String,
+    /// The server, as OpenAI's clients take it: http://127.0.0.1:8000/v1. Without a path, /v1 is added. Again for more with
+    /// the same model: the first that works is taken, and where it fails the next (--retries, --resume).
+    #[arg(long = "base-url", value_name = "URL", required = true)]
+    base_urls: Vec<String>,
     #[command(flatten)]
     prompt: Prompt,
     /// Encode --prompt here, with this tokenizer.json, and send ids. Special tokens that are spelled out in
@@ -51,8 +52,11 @@ struct Prompt {
 }
 
 pub(crate) fn run(args: Args) -> Outcome {
-    let Args { base_url, prompt, tokenizer, record, whole, flags } = args;
-    let client = flags.client(&base_url)?;
+    let Args { base_urls, prompt, tokenizer, record, whole, flags } = args;
+    let mut urls = base_urls.iter();
+    // There is one: clap asks for it.
+    let first = urls.next().map(String::as_str).unwrap_or_default();
+    let client = urls.fold(flags.builder(first)?, ApiClientBuilder::base_url).build()?;
     let request = match (prompt.prompt_ids, prompt.text.unwrap_or_default(), tokenizer) {
         (Some(ids), _, _) => CompletionRequest::ids(ids),
         (None, text, None) => CompletionRequest::text(text),

@@ -1,0 +1,78 @@
+//! Tokens from one thread to another: `cargo bench --bench channel`.
+//!
+//! The channel that a stream has, an unbounded one of crossbeam, token by token; a bounded one; 32 tokens at a time, as they
+//! would come with a receiver of batches; the limit, the tokens moved on one thread.
+
+mod common;
+
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use tokenwire::StreamToken;
+
+use common::words;
+
+const TOKENS: usize = 10_000;
+const BATCH: usize = 32;
+
+fn main() {
+    divan::main();
+}
+
+fn tokens() -> impl Iterator<Item = StreamToken> {
+    let words = words();
+    let token = move |n: usize| {
+        let (text, id) = &words[n % words.len()];
+        StreamToken::Token { text: text.clone(), id: Some(*id) }
+    };
+    (0..TOKENS).map(token)
+}
+
+fn send_all(bencher: Bencher<'_, '_>, open: fn() -> (Sender<StreamToken>, Receiver<StreamToken>)) {
+    bencher.counter(ItemsCount::new(TOKENS)).bench_local(|| {
+        let (sender, receiver) = open();
+        let sending = thread::spawn(move || tokens().for_each(|token| sender.send(token).unwrap()));
+        assert_eq!(receiver.iter().count(), TOKENS);
+        sending.join().unwrap();
+    });
+}
+
+#[divan::bench]
+fn token_by_token(bencher: Bencher<'_, '_>) {
+    send_all(bencher, unbounded);
+}
+
+#[divan::bench]
+fn bounded_1024(bencher: Bencher<'_, '_>) {
+    send_all(bencher, || bounded(1024));
+}
+
+#[divan::bench]
+fn in_batches(bencher: Bencher<'_, '_>) {
+    bencher.counter(ItemsCount::new(TOKENS)).bench_local(|| {
+        let (sender, receiver) = unbounded();
+        let sending = thread::spawn(move || {
+            let mut tokens = tokens();
+            loop {
+                let batch: Vec<_> = tokens.by_ref().take(BATCH).collect();
+                if batch.is_empty() {
+                    return;
+                }
+                sender.send(batch).unwrap();
+            }
+        });
+        assert_eq!(receiver.iter().flatten().count(), TOKENS);
+        sending.join().unwrap();
+    });
+}
+
+#[divan::bench]
+fn limit_one_thread(bencher: Bencher<'_, '_>) {
+    bencher.counter(ItemsCount::new(TOKENS)).bench_local(|| {
+        let made: Vec<_> = tokens().collect();
+        assert_eq!(made.len(), TOKENS);
+        made
+    });
+}
