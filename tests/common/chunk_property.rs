@@ -11,33 +11,30 @@ use tokenwire::{Answer, BodyDecoder, ChunkDecoder, ErrorKind, Flow, Step, Stream
 const WIRES: [Wire; 7] =
     [Wire::OpenAi, Wire::Chat, Wire::LlamaCpp, Wire::VllmGenerate, Wire::SgLang, Wire::Tgi, Wire::Auto];
 
-/// The first byte chooses the wire, and what the rest is: below 128 its lines are the data of events; below 224 it is changes to
-/// chunks that were recorded; from there on each byte is a choice of [`generated`]: objects of the keys there are.
+/// The first byte chooses the wire, and what the rest is: below 128 lines, which are the data of events; below 224
+/// changes to chunks that were recorded; from there on the choices of [`generated`], a byte each, objects of the keys there are.
 pub(crate) fn chunk(bytes: &[u8]) {
     let Some((first, rest)) = bytes.split_first() else { return };
     let wire = WIRES[usize::from(*first) % WIRES.len()];
+    let lines_hold = |text: &str| {
+        learning_makes_no_difference(wire, text.split('\n'));
+        is_read_right(wire, text);
+    };
     match first {
-        0..128 => lines_hold(wire, rest),
+        0..128 => lines_hold(&String::from_utf8_lossy(rest)),
         128..224 => {
             let bases: Vec<&str> = RECORDED.iter().flat_map(|body| data_lines(body)).collect();
             let chunks = changed(&bases, rest);
             learning_makes_no_difference(wire, chunks.iter().map(String::as_str));
         }
-        224.. => {
-            let mut choices = Random::Bytes(rest);
-            let mut lines = Vec::new();
+        _ => {
+            let (mut choices, mut lines) = (Random::Bytes(rest), Vec::new());
             while !matches!(choices, Random::Bytes([])) {
                 line(&mut choices, &mut lines);
             }
-            lines_hold(wire, &lines);
+            lines_hold(&String::from_utf8_lossy(&lines));
         }
     }
-}
-
-fn lines_hold(wire: Wire, lines: &[u8]) {
-    let text = String::from_utf8_lossy(lines);
-    learning_makes_no_difference(wire, text.split('\n'));
-    is_read_right(wire, &text);
 }
 
 fn is_read_right(wire: Wire, text: &str) {
@@ -413,13 +410,13 @@ fn new_ids_in(chunk: &Value, had: &[TokenId]) -> Vec<TokenId> {
 /// Bytes that reach deep: a dictionary of what chunks are made of, put together at random.
 pub(crate) fn generated(seed: u64) -> Vec<u8> {
     let mut random = Random::Seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let mut out = vec![random.below(224) as u8];
+    let mut out = vec![random.below(128) as u8];
     for _ in 0..1 + random.below(8) {
         line(&mut random, &mut out);
     }
     if random.below(4) == 0 {
         let at = random.below(out.len());
-        out[at] = random.below(224) as u8;
+        out[at] = random.below(128) as u8;
     }
     out
 }

@@ -523,6 +523,13 @@ impl Asked {
         all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
+    fn has_tools(&self) -> bool {
+        match self.extras.iter().rev().find(|(key, _)| key.0 == "tools") {
+            Some((_, Json(Value::Array(tools)))) => !tools.is_empty(),
+            _ => !self.tools.is_empty(),
+        }
+    }
+
     /// What the client says by itself: that it wants a stream, usage and ids; and what depends on more than one value.
     fn said_by_the_client(&self, wire: Wire, server: Option<Server>) -> Vec<(&'static str, Value)> {
         let may_be = |one: Server| server.is_none_or(|known| known == one);
@@ -542,7 +549,8 @@ impl Asked {
                     said.push(("return_token_ids", yes()));
                 }
                 match (wire, server) {
-                    (Wire::Chat, Some(Server::LlamaCpp)) => {
+                    // In a stream it refuses them beside tools.
+                    (Wire::Chat, Some(Server::LlamaCpp)) if !self.has_tools() => {
                         said.extend([("logprobs", yes()), ("top_logprobs", json!(1))]);
                     }
                     (Wire::Chat, _) => {}
