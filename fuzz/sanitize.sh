@@ -24,6 +24,5 @@ if [ $# -gt 0 ]; then
     exit
 fi
 run thread --lib -- --test-threads 2 queue:: pool:: slot:: alarm:: stream:: retry::
-# A hundred streams at once do not get through their timers under it.
-run thread --test stream --test endings -- --test-threads 2 --skip a_total_outage
+run thread --test stream --test endings -- --test-threads 2
 run leak --test stream --test endings --test leaks -- --test-threads 2

@@ -801,9 +801,13 @@ fn a_request_that_cannot_be_sent_is_refused_before_anything_is() {
 
 /// A client whose own waits are short.
 fn patient(server: &Server) -> ApiClient {
+    retrying(server, ms(300))
+}
+
+fn retrying(server: &Server, first_token: Duration) -> ApiClient {
     let mut policy = RetryPolicy::default();
     policy.wait_min = ms(5);
-    let timeouts = timeouts(|t| t.first_token = Some(ms(300)));
+    let timeouts = timeouts(|t| t.first_token = Some(first_token));
     ApiClient::builder(server.url()).retry(policy).timeouts(timeouts).build().unwrap()
 }
 
@@ -887,7 +891,7 @@ fn the_servers_wait_is_kept_and_the_deadline_does_not_let_it_begin() {
 #[test]
 fn a_cancel_ends_the_wait_before_a_retry_and_nothing_is_sent() {
     let server = Server::scripted([Script::status(503).header("Retry-After", "25")]).unwrap();
-    let (receiver, guard) = start(&patient(&server));
+    let (receiver, guard) = start(&retrying(&server, LONG));
     assert!(server.wait_for_requests(1, LONG));
     thread::sleep(ms(50));
     let began = Instant::now();
@@ -901,7 +905,7 @@ fn a_cancel_ends_the_wait_before_a_retry_and_nothing_is_sent() {
 #[test]
 fn a_total_outage_gets_at_most_a_fifth_more_requests() {
     let server = Server::scripted([Script::status(503)]).unwrap();
-    let client = patient(&server);
+    let client = retrying(&server, LONG);
     let streams: Vec<_> = (0..100).map(|_| start(&client)).collect();
     for (receiver, _guard) in &streams {
         assert!(matches!(collect(receiver), (_, Last::Error(e)) if e.status() == Some(503)));
