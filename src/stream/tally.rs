@@ -21,6 +21,8 @@ pub(super) struct Tally {
     pub(super) report: StreamReport,
     histogram: Histogram,
     last_token: Option<Instant>,
+    /// Tokens that came in the same read as the one before them, as most of many do; not in the histogram yet.
+    together: u32,
     /// When the last event came; moved on by the time in which the consumer was waited for.
     pub(super) content_since: Instant,
     /// When the finish reason came; moved on likewise.
@@ -39,6 +41,7 @@ impl Tally {
             report: StreamReport::new(Ending::Failed),
             histogram: Histogram::new(),
             last_token: None,
+            together: 0,
             content_since: started,
             finished: None,
         }
@@ -78,15 +81,19 @@ impl Tally {
     /// So many tokens, one at least, that came at `now` were handed to the consumer.
     pub(super) fn tokens(&mut self, now: Instant, count: usize) {
         self.report.tokens += count as u64;
-        let mut together = count;
+        let mut together = u32::try_from(count).unwrap_or(u32::MAX);
         match self.last_token {
-            // Of the same read, as most of many are.
-            Some(last) if last == now => together += 1,
-            Some(last) => self.histogram.add(now - last, 1),
-            None => self.report.first_token = Some(now - self.started),
+            Some(last) if last == now => {}
+            Some(last) => {
+                self.histogram.add(now - last, 1);
+                together -= 1;
+            }
+            None => {
+                self.report.first_token = Some(now - self.started);
+                together -= 1;
+            }
         }
-        together -= 1;
-        self.histogram.add(Duration::ZERO, u32::try_from(together).unwrap_or(u32::MAX));
+        self.together = self.together.saturating_add(together);
         self.last_token = Some(now);
     }
 
@@ -119,7 +126,8 @@ impl Tally {
     }
 
     pub(super) fn into_report(self, ending: Ending) -> StreamReport {
-        let Self { started, mut report, histogram, last_token, .. } = self;
+        let Self { started, mut report, mut histogram, last_token, together, .. } = self;
+        histogram.add(Duration::ZERO, together);
         report.ending = ending;
         report.elapsed = started.elapsed();
         report.last_token = last_token.map(|last| last - started);
