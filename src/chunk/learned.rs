@@ -41,12 +41,15 @@ pub(super) struct Learned {
 }
 
 /// A chunk with places in it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Template {
     json: Vec<u8>,
     leaves: Vec<Leaf>,
     /// The leaves that may differ.
     holes: Vec<Leaf>,
+    /// What stands before each of them, and behind the last.
+    between: Vec<Box<[u8]>>,
+    end: Box<[u8]>,
     /// The counts of this chunk.
     counts: Counts,
 }
@@ -89,7 +92,9 @@ impl Learned {
             Some(last) => last,
             None => self.read_as_another(data, ends)?,
         };
-        self.credit = CREDIT_MAX.min(self.credit + 1);
+        if self.credit < CREDIT_MAX {
+            self.credit += 1;
+        }
         Some((said, data.len() - rest.len()))
     }
 
@@ -118,7 +123,7 @@ impl Learned {
             return;
         }
         let Some(leaves) = outline(json, wire) else { return };
-        let mut new = Template { json: json.into(), leaves, holes: Vec::new(), counts: Counts::default() };
+        let mut new = Template { json: json.into(), leaves, ..Template::default() };
         for leaf in &new.leaves {
             if let Kind::Count(count) = leaf.kind {
                 new.counts[count as usize] = plain_count(&new.json[leaf.from..]).map(|(value, _)| value);
@@ -136,6 +141,12 @@ impl Learned {
                 None
             }
         };
+        let mut from = 0;
+        for hole in &new.holes {
+            new.between.push(new.json[from..hole.from].into());
+            from = hole.to;
+        }
+        new.end = new.json[from..].into();
         self.last = match n {
             Some(n) => {
                 self.templates[n] = new;
@@ -192,10 +203,9 @@ impl Template {
     fn read<'a>(&self, data: &'a [u8], ids: &mut Vec<TokenId>) -> Option<(Said<'a>, &'a [u8])> {
         let mut said = Said { text: Cow::Borrowed(""), reasoning: Cow::Borrowed(""), counts: self.counts };
         ids.clear();
-        let (mut from, mut rest) = (0, data);
-        for hole in &self.holes {
-            rest = rest.strip_prefix(&self.json[from..hole.from])?;
-            from = hole.to;
+        let mut rest = data;
+        for (hole, before) in self.holes.iter().zip(&self.between) {
+            rest = rest.strip_prefix(&**before)?;
             let len = match hole.kind {
                 Kind::Text(text) => {
                     let (value, len) = string(rest)?;
@@ -229,7 +239,7 @@ impl Template {
             };
             rest = &rest[len..];
         }
-        Some((said, rest.strip_prefix(&self.json[from..])?))
+        Some((said, rest.strip_prefix(&*self.end)?))
     }
 }
 

@@ -8,8 +8,11 @@
 //!                             └──▶ error (server_error.rs) ──▶ Err: the stream is over
 //! ```
 //!
+//! Most chunks do not come that way: they are compared with one before them, and only what differs is read (learned.rs).
+//!
 //! A wire's file says where in a chunk its text, ids and finish reason stand, and nothing else. To add one:
-//! a variant of [`Wire`], a file with `read`, a line in `read_chunk` and one in `told_by`.
+//! a variant of [`Wire`], a file with `read`, a line in `read_chunk` and one in `told_by`; what is learned of it is for
+//! `outline` to say, and may be nothing.
 
 mod answer;
 mod calls;
@@ -216,7 +219,7 @@ impl ChunkDecoder {
     }
 
     /// Whether to learn what the chunks of the stream have in common, so that most are compared and not parsed. It makes no
-    /// difference but to the time that it takes, six times as much without. Default true.
+    /// difference but to the time that it takes, several times as much without. Default true.
     #[must_use]
     pub fn learning(mut self, is_on: bool) -> Self {
         self.learned.is_on = is_on;

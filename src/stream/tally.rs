@@ -38,6 +38,8 @@ pub(super) struct Tally {
     last_token: Option<Instant>,
     /// Something of this attempt's answer came, new to the consumer or not, if only a piece of a call, which is handed out when it is whole.
     pub(super) begun: bool,
+    /// Tokens that came in the same read as the one before them, as most of many do; not in the histogram yet.
+    together: u32,
     /// When the last event came; moved on by the time in which the consumer was waited for.
     pub(super) content_since: Instant,
     /// When the finish reason came; moved on likewise.
@@ -65,6 +67,7 @@ impl Tally {
             histogram: Histogram::new(),
             last_token: None,
             begun: false,
+            together: 0,
             content_since: started,
             finished: None,
         }
@@ -161,15 +164,19 @@ impl Tally {
     /// So many tokens, one at least, that came at `now` were handed to the consumer.
     pub(super) fn tokens(&mut self, now: Instant, count: usize) {
         self.report.tokens += count as u64;
-        let mut together = count;
+        let mut together = u32::try_from(count).unwrap_or(u32::MAX);
         match self.last_token {
-            // Of the same read, as most of many are.
-            Some(last) if last == now => together += 1,
-            Some(last) => self.histogram.add(now - last, 1),
-            None => self.report.first_token = Some(now - self.started),
+            Some(last) if last == now => {}
+            Some(last) => {
+                self.histogram.add(now - last, 1);
+                together -= 1;
+            }
+            None => {
+                self.report.first_token = Some(now - self.started);
+                together -= 1;
+            }
         }
-        together -= 1;
-        self.histogram.add(Duration::ZERO, u32::try_from(together).unwrap_or(u32::MAX));
+        self.together = self.together.saturating_add(together);
         self.last_token = Some(now);
         self.resumes_in_vain = 0;
         self.went_on(now);
@@ -241,14 +248,15 @@ impl Tally {
         error.with_progress(at).with_request_id(request_id.as_deref())
     }
 
-    pub(super) fn into_report(self, ending: Ending) -> StreamReport {
+    pub(super) fn into_report(mut self, ending: Ending) -> StreamReport {
         let mut report = self.so_far();
         report.ending = ending;
         report
     }
 
     /// The report as if the stream ended here.
-    pub(super) fn so_far(&self) -> StreamReport {
+    pub(super) fn so_far(&mut self) -> StreamReport {
+        self.histogram.add(Duration::ZERO, std::mem::take(&mut self.together));
         let mut report = self.report.clone();
         report.elapsed = self.started.elapsed();
         report.last_token = self.last_token.map(|last| last - self.started);
