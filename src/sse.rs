@@ -477,11 +477,12 @@ impl SseParser {
         Some(block)
     }
 
-    /// What is not read yet, as far as an event within the limit goes, if it begins with the first line of one.
+    /// What is not read yet, as far as an event within the limit goes, if it begins with the first line of one. Once only for
+    /// each line: of one that comes in pieces, the rest is searched as ever, or it would be looked at with each piece.
     #[inline]
     pub(crate) fn before_event(&self) -> Option<&[u8]> {
         let end = self.end.min(self.start.saturating_add(self.event_bytes_max).saturating_add(2));
-        let is_first = self.at == At::Line && self.block.bytes == 0;
+        let is_first = self.at == At::Line && self.block.bytes == 0 && self.seen == self.start;
         is_first.then(|| &self.buf[self.start..end])
     }
 
