@@ -6,7 +6,7 @@
 //! ```text
 //! {"tokenwire_failed_request":1,"at_ms":1763836458123,"method":"POST",
 //!  "url":"http://127.0.0.1:8000/v1/completions","wire":"auto","headers":[["accept","text/event-stream"]],
-//!  "redacted":false,
+//!  "call":false,"redacted":false,
 //!  "failure":{"kind":"timeout","detail":"chunk","message":"...","causes":[],"status":null,
 //!   "request_id":"cmpl-7","tokens":2,"events":3,"bytes":412,"elapsed_us":120016225},
 //!  "body":{"prompt":[785,6722],"stream":true}}
@@ -38,9 +38,6 @@ pub(crate) use folder::Folder;
 /// The largest file that [`SavedRequest::load`] reads, 256 MiB. A larger one is an error.
 pub const SAVED_REQUEST_BYTES_MAX: u64 = 256 << 20;
 
-/// What a call accepts as an answer.
-pub(crate) const ACCEPT_CALL: &str = "application/json";
-
 /// The number in the file's first field.
 const VERSION: u32 = 1;
 /// Causes behind an error that are kept, and the length of each in characters.
@@ -61,6 +58,7 @@ pub struct SavedRequest {
     wire: Wire,
     headers: Vec<(String, String)>,
     body: String,
+    call: bool,
     redacted: bool,
     failure: SavedFailure,
 }
@@ -152,10 +150,10 @@ impl SavedRequest {
         self.url.strip_suffix(path).unwrap_or(&self.url)
     }
 
-    /// It is the request of a [`Call`](crate::Call), whose answer comes whole: it did not accept an event stream.
+    /// It is the request of a [`Call`](crate::Call), whose answer comes whole.
     #[must_use]
     pub fn is_call(&self) -> bool {
-        self.headers().any(|(name, value)| name == "accept" && value == ACCEPT_CALL)
+        self.call
     }
 
     /// The endpoint, and how its answer is to be read: what the client had been set to.
@@ -192,7 +190,7 @@ impl SavedRequest {
 
 impl fmt::Debug for SavedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { at_ms, method, url, wire, headers, body, redacted, failure } = self;
+        let Self { at_ms, method, url, wire, headers, body, call, redacted, failure } = self;
         f.debug_struct("SavedRequest")
             .field("at_ms", at_ms)
             .field("method", method)
@@ -200,6 +198,7 @@ impl fmt::Debug for SavedRequest {
             .field("wire", wire)
             .field("headers", &headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .field("body_bytes", &body.len())
+            .field("call", call)
             .field("redacted", redacted)
             .field("failure", failure)
             .finish()
@@ -214,11 +213,13 @@ pub(crate) struct Sent<'a> {
     pub(crate) wire: Wire,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) body: Vec<u8>,
+    /// It is a call's.
+    pub(crate) call: bool,
 }
 
 impl SavedRequest {
     pub(crate) fn new(sent: Sent<'_>, error: &Error) -> Self {
-        let Sent { url, wire, headers, body } = sent;
+        let Sent { url, wire, headers, body, call } = sent;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let body = String::from_utf8(body)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
@@ -231,6 +232,7 @@ impl SavedRequest {
             wire,
             headers: open.collect(),
             body,
+            call,
             redacted: false,
             failure: SavedFailure::new(error, &Secrets::of(headers)),
         };
@@ -297,6 +299,8 @@ struct Form<'a> {
     #[serde(borrow)]
     wire: Cow<'a, str>,
     headers: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    #[serde(default)]
+    call: bool,
     redacted: bool,
     #[serde(borrow)]
     failure: FailureForm<'a>,
@@ -324,7 +328,7 @@ struct FailureForm<'a> {
 
 impl<'a> Form<'a> {
     fn new(request: &'a SavedRequest) -> Self {
-        let SavedRequest { at_ms, method, url, wire, headers, body, redacted, failure } = request;
+        let SavedRequest { at_ms, method, url, wire, headers, body, call, redacted, failure } = request;
         let SavedFailure { kind, detail, message, causes, status, request_id, progress } = failure;
         let Progress { bytes, events, tokens, elapsed } = *progress;
         // JSON with blanks around it would lose them, and null would be no body.
@@ -337,6 +341,7 @@ impl<'a> Form<'a> {
             url: url.into(),
             wire: wire.as_str().into(),
             headers: headers.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+            call: *call,
             redacted: *redacted,
             failure: FailureForm {
                 kind: kind.into(),
@@ -356,7 +361,7 @@ impl<'a> Form<'a> {
     }
 
     fn into_request(self) -> Result<SavedRequest, Error> {
-        let Form { tokenwire_failed_request, at_ms, method, url, wire, headers, redacted, .. } = self;
+        let Form { tokenwire_failed_request, at_ms, method, url, wire, headers, call, redacted, .. } = self;
         if tokenwire_failed_request != VERSION {
             return Err(Error::invalid("a saved request of a version that is not known here"));
         }
@@ -384,6 +389,7 @@ impl<'a> Form<'a> {
                 .map(|(name, value)| (name.into_owned(), value.into_owned()))
                 .collect(),
             body,
+            call,
             redacted,
             failure: SavedFailure {
                 kind: kind.into_owned(),
@@ -422,7 +428,7 @@ mod tests {
         headers.insert(name, value);
         let url = check_url("http://h.test:8000/v1/completions").unwrap();
         let body = body.as_bytes().to_vec();
-        SavedRequest::new(Sent { url: &url, wire: Wire::Auto, headers: &headers, body }, error)
+        SavedRequest::new(Sent { url: &url, wire: Wire::Auto, headers: &headers, body, call: false }, error)
     }
 
     fn errors() -> [Error; 4] {

@@ -239,12 +239,7 @@ pub(crate) fn start(
     let server = client.server();
     let body = client.body(&request, server)?;
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let asked = Asked {
-        server,
-        ids: request.asks_for_ids(server, true),
-        record: request.is_recorded(),
-        session: request.session_key().map(str::to_owned),
-    };
+    let asked = Asked::of(&request, server, false);
     let wire = request.wire(client.wire);
     let received = Received::new(Ok(request), wire, client.resume);
     launch(client, wire, headers, body, asked, received)
@@ -279,10 +274,24 @@ struct Asked {
     /// What was known of the server when it was asked.
     server: Option<Server>,
     ids: bool,
+    /// It is a call's, and not a stream.
+    call: bool,
     /// It is to be kept.
     record: bool,
     /// What belongs to it goes to one server.
     session: Option<String>,
+}
+
+impl Asked {
+    fn of(request: &CompletionRequest, server: Option<Server>, call: bool) -> Self {
+        Self {
+            server,
+            ids: request.asks_for_ids(server, !call),
+            call,
+            record: request.is_recorded(),
+            session: request.session_key().map(str::to_owned),
+        }
+    }
 }
 
 fn launch<'a>(
@@ -293,15 +302,31 @@ fn launch<'a>(
     asked: Asked,
     received: Received,
 ) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
-    let urls = client.urls(wire.path())?;
-    let mut headers = client.headers(own_headers)?;
-    headers.entry(ACCEPT).or_insert(HeaderValue::from_static("text/event-stream"));
-    let (shared, receiver) = Shared::new(client);
-    let guard = Exchange { shared, urls, wire, headers, body, asked }.start(received, Exchange::attempt)?;
-    Ok((receiver, guard))
+    let (exchange, receiver) =
+        Exchange::new(client, wire, (wire.path(), ACCEPT_STREAM), own_headers, body, asked)?;
+    Ok((receiver, exchange.start(received, Exchange::attempt)?))
 }
 
+/// What a stream's answer is asked for as.
+const ACCEPT_STREAM: &str = "text/event-stream";
+
 impl Exchange {
+    /// An exchange that is not under way, and the channel of what it will hand out. `accept` is sent unless the caller has one.
+    fn new<'a>(
+        client: &Arc<Inner>,
+        wire: Wire,
+        (path, accept): ((&str, bool), &'static str),
+        own_headers: impl Iterator<Item = (&'a str, &'a str)>,
+        body: Vec<u8>,
+        asked: Asked,
+    ) -> Result<(Self, Receiver<StreamToken>), Error> {
+        let urls = client.urls(path)?;
+        let mut headers = client.headers(own_headers)?;
+        headers.entry(ACCEPT).or_insert(HeaderValue::from_static(accept));
+        let (shared, receiver) = Shared::new(client);
+        Ok((Self { shared, urls, wire, headers, body, asked }, receiver))
+    }
+
     /// Has it made on a thread, as often as the policy allows.
     fn start(
         self,

@@ -282,18 +282,27 @@ fn what_fails_is_retried_saved_and_typed_as_a_stream_is() {
 
 #[test]
 fn a_saved_stream_is_not_sent_again_as_a_call() {
-    let server = Server::scripted([Script::status(400)]).unwrap();
-    let folder = std::env::temp_dir().join(format!("tokenwire-calls-{}-stream", std::process::id()));
-    let client = client(&server).wire(Wire::Tgi).save_failed(&folder).build().unwrap();
-    let (_tokens, guard) = client.stream(CompletionRequest::text("Hi")).unwrap();
-    let error = guard.join().error.unwrap();
-    let saved = SavedRequest::load(error.saved_path().unwrap()).unwrap();
-    assert!(!saved.is_call());
-    assert_eq!(client.resend_call(&saved).unwrap_err().kind(), ErrorKind::Unsupported);
-    let error = client.complete(CompletionRequest::text("Hi")).unwrap_err();
-    let saved = SavedRequest::load(error.saved_path().unwrap()).unwrap();
-    assert_eq!((saved.is_call(), saved.base_url()), (true, server.url().as_str()));
-    std::fs::remove_dir_all(&folder).unwrap();
+    // Whatever the client accepts as an answer, which is its own to say.
+    for (n, accept) in [None, Some("application/json"), Some("text/event-stream")].into_iter().enumerate() {
+        let server = Server::scripted([Script::status(400), Script::status(400)]).unwrap();
+        let folder = std::env::temp_dir().join(format!("tokenwire-calls-{}-stream-{n}", std::process::id()));
+        let builder = client(&server).wire(Wire::Tgi).save_failed(&folder);
+        let builder = accept.into_iter().fold(builder, |builder, accept| builder.header("accept", accept));
+        let client = builder.build().unwrap();
+        let (_tokens, guard) = client.stream(CompletionRequest::text("Hi")).unwrap();
+        let error = guard.join().error.unwrap();
+        let saved = SavedRequest::load(error.saved_path().unwrap()).unwrap();
+        assert!(!saved.is_call(), "{accept:?}");
+        assert_eq!(client.resend_call(&saved).unwrap_err().kind(), ErrorKind::Unsupported);
+        let error = client.complete(CompletionRequest::text("Hi")).unwrap_err();
+        let saved = SavedRequest::load(error.saved_path().unwrap()).unwrap();
+        assert_eq!((saved.is_call(), saved.base_url()), (true, server.url().as_str()), "{accept:?}");
+        let sent = server.requests();
+        let sent: Vec<_> = sent.iter().map(|request| request.header("accept")).collect();
+        let own = ["text/event-stream", "application/json"].map(|default| Some(accept.unwrap_or(default)));
+        assert_eq!(sent, own);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }
 
 #[test]

@@ -4,16 +4,14 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use ureq::http::header::{ACCEPT, HeaderValue};
-
 use super::exchange::{Exchange, Till};
 use super::received::Received;
 use super::run::Broken;
 use super::tally::Tally;
-use super::{Asked, Canceller, Shared, StreamGuard, check_saved};
+use super::{Asked, Canceller, StreamGuard, check_saved};
 use crate::chunk::{Answer, ChunkDecoder, Completion, Wire};
 use crate::client::Inner;
-use crate::diagnostics::{ACCEPT_CALL, SavedRequest};
+use crate::diagnostics::SavedRequest;
 use crate::error::Error;
 use crate::http::HttpResponse;
 use crate::report::{Ending, StreamReport};
@@ -74,16 +72,14 @@ impl fmt::Debug for Call {
     }
 }
 
+/// What a call's answer is asked for as.
+const ACCEPT_CALL: &str = "application/json";
+
 pub(crate) fn start(client: &Arc<Inner>, request: CompletionRequest) -> Result<Call, Error> {
     request.validate()?;
     let (request, headers) = client.address(request);
     let server = client.server();
-    let asked = Asked {
-        server,
-        ids: request.asks_for_ids(server, false),
-        record: request.is_recorded(),
-        session: request.session_key().map(str::to_owned),
-    };
+    let asked = Asked::of(&request, server, true);
     let body = client.call_body(&request, server)?;
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     launch(client, request.wire(client.wire), headers, body, asked)
@@ -91,7 +87,13 @@ pub(crate) fn start(client: &Arc<Inner>, request: CompletionRequest) -> Result<C
 
 pub(crate) fn resend(client: &Arc<Inner>, saved: &SavedRequest) -> Result<Call, Error> {
     check_saved(saved, false)?;
-    launch(client, saved.wire(), saved.headers(), saved.body().to_vec(), Asked::default())
+    launch(
+        client,
+        saved.wire(),
+        saved.headers(),
+        saved.body().to_vec(),
+        Asked { call: true, ..Asked::default() },
+    )
 }
 
 fn launch<'a>(
@@ -101,26 +103,21 @@ fn launch<'a>(
     body: Vec<u8>,
     asked: Asked,
 ) -> Result<Call, Error> {
-    let urls = client.urls(wire.call_path())?;
-    let mut headers = client.headers(own_headers)?;
-    headers.insert(ACCEPT, HeaderValue::from_static(ACCEPT_CALL));
-    let (shared, end) = Shared::new(client);
+    let (exchange, end) =
+        Exchange::new(client, wire, (wire.call_path(), ACCEPT_CALL), own_headers, body, asked)?;
     let answer = Arc::new(Mutex::new(None));
     let place = answer.clone();
     // Nothing of it comes before the whole.
     let received = Received::new(Err(NotResumable::Endpoint), wire, ResumePolicy::never());
-    let guard = Exchange { shared, urls, wire, headers, body, asked }.start(
-        received,
-        move |exchange, tally, _sender| {
-            exchange.exchange(tally, |response, tally| {
-                let answer = exchange.whole(response, tally)?;
-                let Answer { usage, finish, ids_exact, .. } = &answer;
-                let completion = Completion { usage: *usage, finish: finish.clone(), ids_exact: *ids_exact };
-                *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
-                Ok((completion, Till::End))
-            })
-        },
-    )?;
+    let guard = exchange.start(received, move |exchange, tally, _sender| {
+        exchange.exchange(tally, |response, tally| {
+            let answer = exchange.whole(response, tally)?;
+            let Answer { usage, finish, ids_exact, .. } = &answer;
+            let completion = Completion { usage: *usage, finish: finish.clone(), ids_exact: *ids_exact };
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+            Ok((completion, Till::End))
+        })
+    })?;
     Ok(Call { guard, answer, _end: end })
 }
 

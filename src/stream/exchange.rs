@@ -143,9 +143,9 @@ impl Exchange {
 
     /// Saves the request that ended with `error`, if the client has a folder for that.
     pub(super) fn save(&self, route: usize, error: Error) -> Error {
-        let Self { shared, urls, wire, headers, body, asked: _ } = self;
+        let Self { shared, urls, wire, headers, body, asked } = self;
         let (Some(folder), Some(url)) = (&shared.client.failed, urls.get(route)) else { return error };
-        let sent = Sent { url, wire: *wire, headers, body: body.clone() };
+        let sent = Sent { url, wire: *wire, headers, body: body.clone(), call: asked.call };
         let path = folder.save(&SavedRequest::new(sent, &error));
         error.with_saved_path(path)
     }

@@ -131,6 +131,11 @@ impl File {
         ][usize::from(self.wire % 7)]
     }
 
+    /// The two have the same paths.
+    fn call(&self) -> bool {
+        self.place >= 128
+    }
+
     fn url(&self) -> String {
         let places = ["http://127.0.0.1:8000/v1", "https://h.test", "http://[::1]:1", "https://h.test/a/v1"];
         format!("{}{}", places[usize::from(self.place) % places.len()], self.wire().1)
@@ -151,7 +156,7 @@ impl File {
         let headers: Vec<_> = self.headers.iter().map(|(name, value)| (&name.0, value)).collect();
         let mut file = json!({
             "tokenwire_failed_request": 1, "at_ms": self.at_ms, "method": self.method, "url": self.url(),
-            "wire": self.wire().0, "headers": headers, "redacted": self.redacted,
+            "wire": self.wire().0, "headers": headers, "call": self.call(), "redacted": self.redacted,
             "failure": {
                 "kind": self.kind, "detail": self.detail, "message": self.message, "causes": self.causes,
                 "status": self.status, "request_id": self.request_id,
@@ -172,7 +177,7 @@ impl File {
         let Self { method, headers, redacted, kind, detail, message, causes, status, request_id, .. } = self;
         assert_eq!((loaded.body(), loaded.method()), (self.body().as_bytes(), &**method));
         assert_eq!((loaded.url(), loaded.wire().as_str()), (&*self.url(), self.wire().0));
-        assert_eq!(loaded.is_redacted(), *redacted);
+        assert_eq!((loaded.is_redacted(), loaded.is_call()), (*redacted, self.call()));
         let failure = loaded.failure();
         assert_eq!((&failure.kind, &failure.detail, &failure.message), (kind, detail, message));
         assert_eq!((&failure.causes, &failure.status, &failure.request_id), (causes, status, request_id));
