@@ -9,28 +9,11 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::live::{LONG, PROMPT, greedy, live_url};
 use serde_json::{Value, json};
 use tokenwire::{
-    ApiClient, ApiClientBuilder, CompletionRequest, Ending, ErrorKind, IdsExact, SamplingParams, StreamToken,
-    TokenId, Wire,
+    ApiClient, ApiClientBuilder, CompletionRequest, Ending, ErrorKind, IdsExact, StreamToken, TokenId, Wire,
 };
-
-const LONG: Duration = Duration::from_secs(120);
-/// "The three primary colors are"
-const PROMPT: [TokenId; 5] = [504, 1296, 3003, 4683, 359];
-
-fn live_url(test: &str) -> Option<String> {
-    let url = env::var("TOKENWIRE_LIVE_URL").ok();
-    if url.is_none() {
-        eprintln!("{test}: skipped, TOKENWIRE_LIVE_URL is not set");
-    }
-    url
-}
-
-fn greedy(prompt: CompletionRequest, max_tokens: u32) -> CompletionRequest {
-    let params = SamplingParams::default().temperature(0.0).seed(1).max_tokens(max_tokens);
-    prompt.sampling(params).cache_prompt(false)
-}
 
 /// The stream's ids and text; it must be complete.
 fn stream(client: &ApiClient, request: CompletionRequest) -> (Vec<TokenId>, String, IdsExact) {

@@ -12,35 +12,17 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
+use common::live::{LONG, PROMPT, greedy, live_url};
 use serde_json::{Value, json};
 use tokenwire::testing::{Script, Server as Scripted};
 use tokenwire::{
-    Answer, ApiClient, CompletionRequest, Ending, ErrorKind, IdsExact, Inexact, Message, SamplingParams,
-    Server, StreamReport, StreamToken, TokenId, Wire,
+    Answer, ApiClient, CompletionRequest, Ending, ErrorKind, IdsExact, Inexact, Message, Server,
+    StreamReport, StreamToken, TokenId, Wire,
 };
-
-const LONG: Duration = Duration::from_secs(120);
-/// "The three primary colors are"
-const PROMPT: [TokenId; 5] = [504, 1296, 3003, 4683, 359];
-
-fn live_url(test: &str) -> Option<String> {
-    let url = env::var("TOKENWIRE_LIVE_URL").ok();
-    if url.is_none() {
-        eprintln!("{test}: skipped, TOKENWIRE_LIVE_URL is not set");
-    }
-    url
-}
 
 fn client(url: &str, wire: Wire) -> ApiClient {
     ApiClient::builder(url).wire(wire).server(Server::LlamaCpp).build().unwrap()
-}
-
-/// The same text each time.
-fn greedy(request: CompletionRequest, max_tokens: u32) -> CompletionRequest {
-    let params = SamplingParams::default().temperature(0.0).seed(1).max_tokens(max_tokens);
-    request.sampling(params).cache_prompt(false)
 }
 
 /// What a stream gave: text, calls (name, arguments), ids; it must be complete.

@@ -13,10 +13,7 @@ use tokenwire::Tokenizer;
 
 #[test]
 fn each_prompt_begins_with_the_one_before_and_the_server_finds_it() {
-    let Ok(url) = std::env::var("TOKENWIRE_LIVE_URL") else {
-        eprintln!("each_prompt_begins_with_the_one_before: skipped, TOKENWIRE_LIVE_URL is not set");
-        return;
-    };
+    let Some(url) = common::live::live_url("each_prompt_begins_with_the_one_before") else { return };
     let Some(file) = common::smollm2() else { return };
     let rows = talk(&url, &Tokenizer::from_file(file).unwrap(), 7, Way::Ids).unwrap();
     assert_eq!(rows.len(), 10);

@@ -24,10 +24,7 @@ fn ask(url: &str, content: &str, parse_special: bool) -> Vec<TokenId> {
 
 #[test]
 fn ids_equal_those_of_the_server() {
-    let Ok(url) = std::env::var("TOKENWIRE_LIVE_URL") else {
-        eprintln!("ids_equal_those_of_the_server: skipped, TOKENWIRE_LIVE_URL is not set");
-        return;
-    };
+    let Some(url) = common::live::live_url("ids_equal_those_of_the_server") else { return };
     let url = url.trim_end_matches('/').trim_end_matches("/v1");
     let strings = std::fs::read(common::data("tokenizer-strings.json")).unwrap();
     let strings: Vec<String> = serde_json::from_slice(&strings).unwrap();
