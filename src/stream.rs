@@ -19,7 +19,7 @@ mod tally;
 
 use std::fmt;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use ureq::http::header::{ACCEPT, HeaderValue};
@@ -66,9 +66,9 @@ pub enum OnDrop {
 }
 
 /// Cancels a stream from anywhere: another thread, a signal handler's thread. Clones cancel the same stream;
-/// dropping one does nothing.
+/// dropping one does nothing. It keeps neither the stream nor its client alive.
 #[derive(Clone)]
-pub struct Canceller(Arc<Shared>);
+pub struct Canceller(Weak<Shared>);
 
 impl StreamGuard {
     /// Ends the stream now and does not wait: the socket is shut down under whatever read or write is blocked
@@ -106,14 +106,17 @@ impl StreamGuard {
     /// A handle that can cancel the stream from elsewhere.
     #[must_use]
     pub fn canceller(&self) -> Canceller {
-        Canceller(self.shared.clone())
+        Canceller(Arc::downgrade(&self.shared))
     }
 }
 
 impl Canceller {
     /// As [`StreamGuard::cancel`].
     pub fn cancel(&self) {
-        self.0.cancel();
+        // Gone: the stream has ended, and its guard.
+        if let Some(shared) = self.0.upgrade() {
+            shared.cancel();
+        }
     }
 }
 

@@ -391,6 +391,17 @@ fn timers_and_the_limit_of_the_body_end_a_call() {
 }
 
 #[test]
+fn a_kept_canceller_keeps_no_connection_open() {
+    let server = Server::scripted([answer()]).unwrap();
+    let call = client(&server).build().unwrap().call(ids()).unwrap();
+    let canceller = call.canceller();
+    let (result, _) = call.join();
+    result.unwrap();
+    assert!(server.wait_for_open_connections(0, LONG));
+    canceller.cancel();
+}
+
+#[test]
 fn a_cancel_from_another_thread_reaches_the_socket() {
     let body = Script::new().head(200, &[], Framing::GivenLength(900)).write("{").wait_for_client_gone(LONG);
     for script in

@@ -2,6 +2,8 @@
 //! of its own also wants `TOKENWIRE_LIVE_SERVER`, the path of `llama-server.sh`. Without them the tests pass
 //! over it and say so; `.ci/run` sets both.
 
+mod common;
+
 use std::env;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -236,6 +238,3 @@ fn a_server_killed_in_mid_stream_is_one_typed_error_after_the_tokens() {
     assert_eq!((report.ending, report.tokens), (Ending::Failed, tokens));
     println!("{tokens} tokens, then: {}", errors[0]);
 }
-
-#[cfg(feature = "tokenizer")]
-mod common;
