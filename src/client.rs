@@ -444,7 +444,7 @@ impl ApiClient {
         stream::start(&self.0, request)
     }
 
-    /// Streams a completion into a channel that many streams share ([`fan_in`](crate::fan_in)), so that one consumer waits for all of them at one
+    /// Streams a completion into a channel that many streams share ([`fan_in`](crate::fan_in())), so that one consumer waits for all of them at one
     /// place. What it sends is [`Tagged`](crate::Tagged) with `stream`, any number of the caller's, the end of the stream too: each
     /// ending is seen in the channel.
     ///

@@ -37,7 +37,7 @@
 //! - [`ApiClient`] is made once for a server and cloned; [`CompletionRequest`] and [`SamplingParams`] say what to ask.
 //! - A stream is a crossbeam receiver of [`StreamToken`]s, so that `select!` over many works, and a [`StreamGuard`]:
 //!   dropping it cancels the stream, [`join`](StreamGuard::join) waits for its end, a [`Canceller`] cancels from elsewhere.
-//!   [`fan_in`] is one receiver for many streams, [`recv_many`] takes many tokens at a time.
+//!   [`fan_in()`] is one receiver for many streams, [`recv_many`] takes many tokens at a time.
 //! - [`complete`](ApiClient::complete) has the server send the whole answer at once ([`Answer`]), which is the only way to all ids
 //!   of llama.cpp; a [`Call`] is the same with a handle.
 //! - [`server`](ApiClient::server) tells what the server is, [`models`](ApiClient::models) what it has;

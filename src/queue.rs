@@ -1,5 +1,5 @@
 //! The sending end of a stream's channel: bounded by tokens and by bytes, in front of a plain crossbeam receiver. The channel is
-//! the stream's own, or one that many [share](crate::fan_in).
+//! the stream's own, or one that many [share](crate::fan_in()).
 //!
 //! crossbeam's bounded channel would bound the tokens but not their bytes, and a guard that joins while the channel
 //! is full would wait for ever. So the channel underneath is unbounded, and this end counts: `len()` says how

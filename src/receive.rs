@@ -6,7 +6,7 @@ use crossbeam_channel::Receiver;
 /// what is in `tokens`. False if the channel was disconnected and had nothing left.
 ///
 /// For a consumer that does something for each batch, such as a lock, a write or a redraw: it is woken once for all that came
-/// meanwhile. It is of use with [`fan_in`](crate::fan_in), where what many streams have sent comes together. Costs no allocation if
+/// meanwhile. It is of use with [`fan_in`](crate::fan_in()), where what many streams have sent comes together. Costs no allocation if
 /// `tokens` has room.
 ///
 /// ```
