@@ -22,10 +22,11 @@ use crate::output::{counted, json_line, note};
 use crate::{Exit, Failure, Outcome, chat, terminal};
 use cost::{Cost, CostJson, SelfCheck, cpu_time};
 use figures::{Figures, FiguresJson};
+pub(crate) use load::limits;
 use load::{Load, Progress};
 
 /// Each stream takes two threads and a connection.
-const STREAMS_MAX: i64 = 4096;
+pub(crate) const STREAMS_MAX: i64 = 4096;
 const STREAMS: usize = 8;
 const REQUESTS_PER_STREAM: u64 = 8;
 const MAX_TOKENS: u32 = 64;
@@ -87,7 +88,7 @@ pub(crate) fn run(args: Args) -> Outcome {
     let request_id = flags.request_id.take();
     let inside = if base_url.is_none() { Some(recorded()?) } else { None };
     let url = base_url.or(inside.as_ref().map(Server::url)).unwrap_or_default();
-    let client = flags.builder(&url)?.limits(load::limits(streams)).build()?;
+    let client = flags.builder(&url)?.limits(limits(streams)).build()?;
     let request = flags.apply_to(match prompt_ids {
         Some(ids) => CompletionRequest::ids(ids),
         None => CompletionRequest::text(prompt.unwrap_or_else(|| PROMPT.to_owned())),

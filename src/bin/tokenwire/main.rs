@@ -4,6 +4,7 @@
 //! folder: the load, its figures, their picture, and what measuring them costs.
 
 mod ask;
+mod batch;
 mod bench;
 mod chat;
 mod interrupt;
@@ -21,6 +22,7 @@ mod tokens;
 mod tools;
 mod turn;
 
+use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
@@ -54,6 +56,7 @@ enum Command {
     Parse(parse::Args),
     Stream(stream::Args),
     Chat(chat::Args),
+    Batch(batch::Args),
     Replay(replay::Args),
     Resend(resend::Args),
     Models(ask::ModelsArgs),
@@ -79,6 +82,15 @@ enum Failure {
     Machine(String),
     /// Standard output failed.
     Output(io::Error),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(message) | Self::Machine(message) => f.write_str(message),
+            Self::Output(error) => write!(f, "cannot write to standard output: {error}"),
+        }
+    }
 }
 
 impl From<io::Error> for Failure {
@@ -116,6 +128,7 @@ fn main() -> ExitCode {
         Command::Parse(args) => parse::run(&args),
         Command::Stream(args) => stream::run(args),
         Command::Chat(args) => chat::run(args),
+        Command::Batch(args) => batch::run(args),
         Command::Replay(args) => replay::run(&args),
         Command::Resend(args) => resend::run(&args),
         Command::Models(args) => ask::models(&args),
@@ -125,20 +138,11 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(exit) => ExitCode::from(exit as u8),
-        Err(Failure::Usage(message)) => {
-            note_error(&message);
-            ExitCode::from(2)
-        }
-        Err(Failure::Machine(message)) => {
-            note_error(&message);
-            ExitCode::FAILURE
-        }
-        Err(Failure::Output(error)) => {
-            // Whoever closed the pipe knows; `tokenwire ... | head` is quiet. It is not 0: not all was said.
-            if error.kind() != io::ErrorKind::BrokenPipe {
-                note_error(&format!("cannot write to standard output: {error}"));
-            }
-            ExitCode::FAILURE
+        // Whoever closed the pipe knows; `tokenwire ... | head` is quiet. It is not 0: not all was said.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        Err(failure) => {
+            note_error(&failure.to_string());
+            ExitCode::from(if matches!(failure, Failure::Usage(_)) { 2 } else { 1 })
         }
     }
 }

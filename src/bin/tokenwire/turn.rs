@@ -89,7 +89,7 @@ pub(crate) fn whole(
 }
 
 /// What a stream would have brought, the text in one piece with the first id.
-fn items(answer: Answer) -> Vec<StreamToken> {
+pub(crate) fn items(answer: Answer) -> Vec<StreamToken> {
     let mut ids = answer.ids.into_iter();
     let mut items = Vec::new();
     if !answer.reasoning.is_empty() {
