@@ -297,6 +297,43 @@ fn stream_goes_on_where_it_broke_off() {
 }
 
 #[test]
+fn stream_draws_what_came_and_when() {
+    let calls = Script::events([
+        r#"{"choices":[{"index":0,"delta":{"content":"Hi"}}]}"#,
+        r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"now","arguments":"{}"}}]}}]}"#,
+        r#"{"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}"#,
+        "[DONE]",
+    ]);
+    let broken = || Script::tokens((1..9).map(|id| (id, "a"))).cut_at(900, Cut::Fin);
+    let busy = Script::status(503).header("retry-after-ms", "1");
+    // What the server answers, flags, exit code, words in the picture, diamonds in it: one is the legend's.
+    let cases: Vec<(Vec<Script>, &[&str], i32, &[&str], usize)> = vec![
+        (vec![two_tokens()], &[], 0, &["2 tokens in ", ", the first after ", ">stop", "p50 ", "max "], 1),
+        (vec![calls], &["--wire", "chat", "--prompt", "a"], 0, &["1 token in ", "tool_calls"], 2),
+        (vec![broken(), two_tokens()], &["--resume", "1", "--temperature", "0"], 0, &["stop, 1 break"], 1),
+        (vec![broken()], &[], 1, &["incomplete"], 1),
+        (vec![busy, two_tokens()], &["--retries", "1"], 0, &["stop, 1 retry"], 1),
+        (vec![Script::status(400)], &[], 1, &["0 tokens in ", ">server"], 1),
+    ];
+    let file = std::env::temp_dir().join(format!("tokenwire-trace-{}.svg", std::process::id()));
+    let path = file.to_string_lossy().into_owned();
+    for (scripts, flags, code, words, diamonds) in cases {
+        let server = Server::scripted(scripts).unwrap();
+        let prompt: &[&str] = if flags.contains(&"--prompt") { &[] } else { &["--prompt-ids", "1,2"] };
+        let retries: &[&str] = if flags.contains(&"--retries") { &[] } else { &["--retries", "0"] };
+        let args = ["stream", "--base-url", &server.url(), "--json", "--trace", &path];
+        let ran = run(&[&args[..], prompt, retries, flags].concat(), b"");
+        assert_eq!(ran.code, Some(code), "{words:?}: {}", ran.err);
+        let drawn = std::fs::read_to_string(&file).unwrap();
+        for word in words {
+            assert!(drawn.replace(">\n", ">").contains(word), "{word}: {drawn}");
+        }
+        assert_eq!(drawn.matches("<polygon").count(), diamonds, "{words:?}");
+    }
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
 fn stream_goes_on_at_the_next_server() {
     let model = Model::new(5).ends_one_of(0);
     let breaks = Server::start(move |request| {
@@ -885,6 +922,8 @@ fn what_cannot_be_used_is_told_with_code_2_before_anything_is_sent() {
         (&[stream, &["--api-key-env", "EMPTY_VARIABLE"]].concat(), "key"),
         (&[stream, &["--ca-file", "/no/such.pem"]].concat(), "--ca-file"),
         (&[stream, &["--temperature", "nan"]].concat(), "temperature"),
+        (&[stream, &["--trace", "/no/such/folder/x.svg"]].concat(), "--trace"),
+        (&[stream, &["--trace", "x.svg", "--whole"]].concat(), "--whole"),
         (&["replay", "/no/such.jsonl"], "recording"),
         (&["resend", "/no/such.json"], "saved request"),
         (&["resend", "/dev/null"], "saved request"),
@@ -896,6 +935,11 @@ fn what_cannot_be_used_is_told_with_code_2_before_anything_is_sent() {
         (&["bench", "--base-url", "ftp://h.test"], "URL"),
         (&["bench", "--base-url", &url, "--temperature", "nan"], "temperature"),
         (&["bench", "--base-url", &url, "--plot", "/no/such/folder/plot.svg"], "--plot"),
+        (&["bench", "--base-url", &url, "--timeline", "/no/such/folder/plot.svg"], "--timeline"),
+        (&["batch"], "--base-url"),
+        (&["batch", "--base-url", &url, "-c", "0"], "0"),
+        (&["batch", "--base-url", &url, "--temperature", "nan"], "temperature"),
+        (&["batch", "--base-url", &url, "/no/such.jsonl"], "/no/such.jsonl"),
     ];
     for (args, word) in cases {
         let ran = ended(program(args).env("EMPTY_VARIABLE", " ").spawn().unwrap());
@@ -999,6 +1043,7 @@ fn each_command_has_help_with_an_example() {
         "parse",
         "stream",
         "chat",
+        "batch",
         "replay",
         "resend",
         "models",

@@ -393,3 +393,19 @@ fn a_batch_sends_again_and_goes_on_where_it_broke_off() {
     assert!(ran.lines().iter().all(|line| line["ids_exact"] == true), "{}", ran.out);
     assert!(ran.err.contains("5 complete"), "{}", ran.err);
 }
+
+#[test]
+fn the_streams_of_a_batch_are_drawn_beside_each_other() {
+    let server = uneven();
+    let folder = Folder::new("timeline", &prompts(12));
+    let (args, svg) = (folder.args(&server, "3"), folder.path("streams.svg"));
+    let args = [&as_strs(&args)[..], &["--retries", "0", "--max-tokens", "12", "--timeline", &svg]].concat();
+    assert_eq!(run(&args, b"").code, Some(1));
+    let drawn = folder.read("streams.svg");
+    assert!(drawn.starts_with("<svg ") && drawn.trim_end().ends_with("</svg>"), "{drawn}");
+    for word in ["12 streams, ", "incomplete", "length", "first token", "seconds since the start"] {
+        assert!(drawn.contains(word), "{word}");
+    }
+    let ran = batch(&server, &["--timeline", "/no/such/folder/x.svg"], "");
+    assert!(ran.code == Some(2) && ran.err.contains("--timeline"), "{}", ran.err);
+}

@@ -18,6 +18,8 @@ use tokenwire::{CompletionRequest, Tokenizer};
 use crate::interrupt::Interrupt;
 use crate::options::StreamFlags;
 use crate::output::{counted, note, note_dim};
+use crate::plot::{self, Target};
+use crate::trace::Traces;
 use crate::{Exit, Failure, Outcome, bench, terminal};
 use input::{Item, Items};
 use results::{Before, Results};
@@ -74,12 +76,16 @@ pub(crate) struct Args {
     /// Do not stream: have the server send each answer at once. llama.cpp gives all ids only then.
     #[arg(long)]
     whole: bool,
+    /// Draw the streams of this run beside each other, the first 200, into this file (SVG): when each was asked for, its first
+    /// token, its tokens, calls, breaks and end.
+    #[arg(long, value_name = "FILE", conflicts_with = "whole")]
+    timeline: Option<PathBuf>,
     #[command(flatten)]
     flags: StreamFlags,
 }
 
 pub(crate) fn run(args: Args) -> Outcome {
-    let Args { input, base_urls, output, streams, tokenizer, whole, mut flags } = args;
+    let Args { input, base_urls, output, streams, tokenizer, whole, timeline, mut flags } = args;
     let streams = usize::try_from(streams).unwrap_or(1);
     let request_id = flags.request_id.take();
     let client =
@@ -93,6 +99,7 @@ pub(crate) fn run(args: Args) -> Outcome {
     let tokenizer = tokenizer.map(Tokenizer::from_file).transpose()?;
     let input = input.filter(|path| path.as_os_str() != "-");
     let items = Items::open(input.as_deref())?;
+    let timeline = Target::open("--timeline", timeline)?;
     let (results, before) = open(input.as_deref(), output.as_deref())?;
     let done_before = before.done();
     if done_before > 0 {
@@ -111,7 +118,8 @@ pub(crate) fn run(args: Args) -> Outcome {
         Ok(request)
     };
     let interrupt = Interrupt::install()?;
-    let work = Work::new(streams, whole, results);
+    let traces = timeline.is_some().then(Traces::new);
+    let work = Work::new(streams, whole, results, traces.clone());
     let of_handler = Arc::downgrade(&work);
     interrupt.running(move || {
         if let Some(work) = of_handler.upgrade() {
@@ -123,6 +131,7 @@ pub(crate) fn run(args: Args) -> Outcome {
     live.clear();
     let interrupted = interrupt.ended();
     let (tally, elapsed, tokens) = (work.tally(), work.started.elapsed(), work.tokens());
+    let begun = work.begun();
     let waits = into_results(work).finish()?;
     if !flags.json {
         note_dim(&summary(&tally, done_before, tokens, elapsed));
@@ -136,6 +145,9 @@ pub(crate) fn run(args: Args) -> Outcome {
             counted(count as u64, "result"),
             path.display().to_string()
         ));
+    }
+    if let (Some(target), Some(traces)) = (timeline, traces) {
+        target.write(&plot::timeline(&traces.finish(), begun)?)?;
     }
     ran?;
     Ok(match tally.failed {

@@ -11,6 +11,7 @@ mod interrupt;
 mod options;
 mod output;
 mod parse;
+mod plot;
 mod replay;
 mod resend;
 mod sse;
@@ -20,6 +21,7 @@ mod talk;
 mod terminal;
 mod tokens;
 mod tools;
+mod trace;
 mod turn;
 
 use std::fmt;

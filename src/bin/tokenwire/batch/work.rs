@@ -8,11 +8,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
-use tokenwire::{ApiClient, Canceller, CompletionRequest, Error, StreamToken};
+use serde_json::Value;
+use tokenwire::{ApiClient, Canceller, CompletionRequest, Error, StreamReport, StreamToken};
 
 use super::answer::{Answer, End};
 use super::input::{Item, Items};
 use super::results::{Before, Results};
+use crate::trace::{Trace, Traces};
 use crate::{Failure, turn};
 
 /// How often the one who waits for the end is asked to look.
@@ -43,6 +45,9 @@ pub(crate) struct Work {
     tokens: AtomicU64,
     /// The first thing that cannot be repaired: no output, no input, no thread.
     broken: Mutex<Option<Failure>>,
+    traces: Option<Traces>,
+    /// Streams begun, those of the picture among them.
+    begun: AtomicU64,
 }
 
 /// One of the streams that run at a time.
@@ -61,7 +66,7 @@ pub(crate) struct Tally {
 }
 
 impl Work {
-    pub(crate) fn new(streams: usize, whole: bool, results: Results) -> Arc<Self> {
+    pub(crate) fn new(streams: usize, whole: bool, results: Results, traces: Option<Traces>) -> Arc<Self> {
         let (stop, stopped) = bounded(0);
         Arc::new(Self {
             started: Instant::now(),
@@ -76,6 +81,8 @@ impl Work {
             tally: Mutex::default(),
             tokens: AtomicU64::new(0),
             broken: Mutex::default(),
+            traces,
+            begun: AtomicU64::new(0),
         })
     }
 
@@ -147,6 +154,11 @@ impl Work {
         self.tokens.load(Ordering::Relaxed)
     }
 
+    /// Streams begun.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
     /// Results that wait for their turn.
     pub(crate) fn waiting(&self) -> usize {
         lock(&self.results).waiting()
@@ -184,7 +196,7 @@ impl Work {
             let mut answer = Answer::default();
             lock(&self.tally).running += 1;
             let end = match request(item) {
-                Ok(request) => self.ask(place, client, request, &mut answer),
+                Ok(request) => self.ask(place, client, &id, request, &mut answer),
                 Err(why) => End::Unusable { line, why },
             };
             lock(&self.tally).running -= 1;
@@ -210,14 +222,33 @@ impl Work {
         drop(self.turn_came.wait_while(results, is_full));
     }
 
-    fn ask(&self, place: &Place, client: &ApiClient, request: CompletionRequest, answer: &mut Answer) -> End {
+    fn ask(
+        &self,
+        place: &Place,
+        client: &ApiClient,
+        id: &Value,
+        request: CompletionRequest,
+        answer: &mut Answer,
+    ) -> End {
+        let number = self.begun.fetch_add(1, Ordering::Relaxed);
+        let name = || id.as_str().map_or_else(|| id.to_string(), str::to_owned);
+        let mut trace = self.traces.as_ref().map_or_else(Trace::none, |traces| traces.begin(number, name()));
         let asked = if self.whole {
             self.call(place, client, request, answer)
         } else {
-            self.stream(place, client, request, answer)
+            self.stream(place, client, request, answer, &mut trace)
         };
         *lock(place) = None;
-        asked.unwrap_or_else(End::Refused)
+        match asked {
+            Ok(report) => {
+                trace.ended(&report);
+                End::Report(Box::new(report))
+            }
+            Err(error) => {
+                trace.refused(&error);
+                End::Refused(error)
+            }
+        }
     }
 
     fn stream(
@@ -226,18 +257,20 @@ impl Work {
         client: &ApiClient,
         request: CompletionRequest,
         answer: &mut Answer,
-    ) -> Result<End, Error> {
+        trace: &mut Trace,
+    ) -> Result<StreamReport, Error> {
         let (tokens, guard) = client.stream(request)?;
         self.runs(place, guard.canceller());
         for item in &tokens {
             if !matches!(item, StreamToken::Done { .. } | StreamToken::Error(_)) {
                 self.tokens.fetch_add(1, Ordering::Relaxed);
             }
+            trace.item(Instant::now(), &item);
             if !answer.take(item) {
                 guard.cancel();
             }
         }
-        Ok(End::Report(Box::new(guard.join())))
+        Ok(guard.join())
     }
 
     fn call(
@@ -246,7 +279,7 @@ impl Work {
         client: &ApiClient,
         request: CompletionRequest,
         answer: &mut Answer,
-    ) -> Result<End, Error> {
+    ) -> Result<StreamReport, Error> {
         let call = client.call(request)?;
         self.runs(place, call.canceller());
         let (whole, report) = call.join();
@@ -254,7 +287,7 @@ impl Work {
             self.tokens.fetch_add(1, Ordering::Relaxed);
             answer.take(item);
         }
-        Ok(End::Report(Box::new(report)))
+        Ok(report)
     }
 
     /// Whoever stops the work has seen either the flag unset and then this stream, or this thread sees the flag.
