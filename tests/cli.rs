@@ -4,9 +4,9 @@
 
 mod common;
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use common::data;
@@ -307,7 +307,8 @@ fn stream_draws_what_came_and_when() {
     let broken = || Script::tokens((1..9).map(|id| (id, "a"))).cut_at(900, Cut::Fin);
     let busy = Script::status(503).header("retry-after-ms", "1");
     // What the server answers, flags, exit code, words in the picture, diamonds in it: one is the legend's.
-    let cases: Vec<(Vec<Script>, &[&str], i32, &[&str], usize)> = vec![
+    type Case = (Vec<Script>, &'static [&'static str], i32, &'static [&'static str], usize);
+    let cases: Vec<Case> = vec![
         (vec![two_tokens()], &[], 0, &["2 tokens in ", ", the first after ", ">stop", "p50 ", "max "], 1),
         (vec![calls], &["--wire", "chat", "--prompt", "a"], 0, &["1 token in ", "tool_calls"], 2),
         (vec![broken(), two_tokens()], &["--resume", "1", "--temperature", "0"], 0, &["stop, 1 break"], 1),
@@ -585,6 +586,85 @@ fn another_authority_is_trusted_when_its_file_is_given() {
     let without = stream(&server, &[]);
     assert!(has(&without.last(), &json!({"report": {"error": {"kind": "connect"}}})), "{}", without.out);
     std::fs::remove_file(&file).unwrap();
+}
+
+/// What would move the cursor, set colours or turn the direction, in each of the ways there are: C0, C1, DEL, bidi.
+const EVIL: &str = "\u{1b}[31m\u{9b}2J\u{7f}\u{202e}\u{61c}\u{8}\r";
+
+fn assert_harmless(what: &str, text: &str) {
+    let bad = |c: char| (c.is_control() && c != '\n' && c != '\t') || "\u{202e}\u{61c}".contains(c);
+    assert!(!text.chars().any(bad), "{what}: {text:?}");
+}
+
+#[test]
+fn nothing_that_a_server_sends_reaches_the_terminal_as_control() {
+    let evil = json!(EVIL).to_string();
+    let evil = &evil[1..evil.len() - 1];
+    let chat = Script::events([
+        json!({"choices": [{"index": 0, "delta": {"reasoning_content": EVIL}}]}).to_string(),
+        json!({"choices": [{"index": 0, "delta": {"content": EVIL}}]}).to_string(),
+        json!({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "id": EVIL,
+            "function": {"name": format!("n{EVIL}"), "arguments": json!({"a": EVIL}).to_string()}}]}}]})
+        .to_string(),
+        json!({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 1, "id": EVIL,
+            "function": {"name": format!("n{EVIL}"), "arguments": format!("{{{EVIL}")}}]}}]})
+        .to_string(),
+        json!({"choices": [{"index": 0, "delta": {}, "finish_reason": EVIL}]}).to_string(),
+        "[DONE]".to_owned(),
+    ]);
+    let error = json!({"error": {"message": EVIL, "type": EVIL, "code": EVIL, "param": EVIL}});
+    let refused = Script::status(400).header("x-request-id", "r").json(error.clone());
+    let in_stream = Script::tokens([(1, "a")]).cut_at(200, Cut::Fin);
+    let list = Script::status(200).json(json!({"data": [{"id": EVIL, "owned_by": EVIL}]}));
+    let plain = Script::tokens([(1, EVIL), (2, "b")]);
+    let cases: Vec<(Script, &[&str])> = vec![
+        (chat.clone(), &["stream", "--prompt", "a", "--wire", "chat"]),
+        (chat.clone(), &["chat", "a", "--wire", "chat"]),
+        (chat.clone(), &["batch", "--wire", "chat"]),
+        (plain.clone(), &["stream", "--prompt", "a"]),
+        (plain.clone(), &["chat", "a"]),
+        (plain, &["batch"]),
+        (refused.clone(), &["stream", "--prompt", "a"]),
+        (refused.clone(), &["chat", "a"]),
+        (refused.clone(), &["batch"]),
+        (refused.clone(), &["bench", "-n", "1", "--no-self-check"]),
+        (refused.clone(), &["models"]),
+        (refused, &["tokenize", "a"]),
+        (in_stream, &["stream", "--prompt", "a"]),
+        (list, &["models"]),
+    ];
+    for (script, args) in cases {
+        for more in [&[][..], &["--json"], &["-vv"]] {
+            let server = Server::scripted([script.clone()]).unwrap();
+            let url = server.url();
+            let args = [args, &["--base-url", &url], more].concat();
+            let ran = run(&args, b"{\"prompt\":\"a\"}\n");
+            assert!(!ran.out.is_empty() || !ran.err.is_empty(), "{args:?}");
+            for text in [&ran.out, &ran.err] {
+                assert_harmless(&format!("{args:?}"), text);
+            }
+        }
+    }
+    let body = format!(
+        "data: {{\"choices\":[{{\"index\":0,\"text\":\"{evil}\"}}]}}\n\nevent: {EVIL}\ndata: {EVIL}\n\n"
+    );
+    let call = format!(
+        "a{EVIL}<tool_call>{{\"name\": \"n{evil}\", \"arguments\": {{\"a\": \"{evil}\"}}}}</tool_call>"
+    );
+    for (args, input) in [
+        (&["sse"][..], &body),
+        (&["tokens"], &body),
+        (&["parse", "--dialect", "hermes", "--text"], &call),
+        (&["parse", "--dialect", "hermes", "--text"], &format!("<tool_call>{EVIL}")),
+    ] {
+        for more in [&[][..], &["--json"]] {
+            let args = [args, more].concat();
+            let ran = run(&args, input.as_bytes());
+            assert!(!ran.out.is_empty(), "{args:?}");
+            assert_harmless(&format!("{args:?}"), &ran.out);
+            assert_harmless(&format!("{args:?}"), &ran.err);
+        }
+    }
 }
 
 #[test]
@@ -1035,29 +1115,64 @@ fn models_tokenize_and_detokenize_ask_the_server() {
     }
 }
 
+/// Every command, as the help lists them.
+fn commands() -> Vec<String> {
+    let help = run(&["--help"], b"").out;
+    let list = help.split("\nCommands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    // What a line too long goes on with stands further to the right.
+    let names = list.lines().filter(|line| !line.starts_with("   "));
+    names
+        .map(|line| line.split_whitespace().next().unwrap().to_owned())
+        .filter(|name| name != "help")
+        .collect()
+}
+
 #[test]
-fn each_command_has_help_with_an_example() {
-    let commands = [
-        "sse",
-        "tokens",
-        "parse",
-        "stream",
-        "chat",
-        "batch",
-        "replay",
-        "resend",
-        "models",
-        "tokenize",
-        "detokenize",
-        "bench",
-    ];
+fn each_command_has_help_with_a_purpose_an_example_and_its_exit_codes() {
+    let commands = commands();
+    assert!(commands.len() >= 14 && commands.contains(&"batch".to_owned()), "{commands:?}");
     for command in commands {
-        let ran = run(&[command, "--help"], b"");
-        assert_eq!(ran.code, Some(0));
-        assert!(
-            ran.out.contains("Example") && ran.out.contains(&format!("tokenwire {command}")),
-            "{}",
-            ran.out
-        );
+        for flag in ["--help", "-h"] {
+            let ran = run(&[&command, flag], b"");
+            assert_eq!((ran.code, &*ran.err), (Some(0), ""), "{command}");
+            let purpose = ran.out.lines().next().unwrap();
+            assert!(purpose.len() > 20 && purpose.len() <= 100, "{command}: {purpose}");
+            for word in ["Example", &format!("tokenwire {command}"), "Exit codes: 0 ", "130 "] {
+                assert!(ran.out.contains(word), "{command} {flag}: no {word:?} in {}", ran.out);
+            }
+        }
     }
+}
+
+#[test]
+fn completions_and_the_man_page_have_every_command_and_flag() {
+    let commands = commands();
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = run(&["completions", shell], b"");
+        assert_eq!((ran.code, &*ran.err), (Some(0), ""), "{shell}");
+        for word in commands.iter().map(String::as_str).chain(["save-failed", "timeline", "resume"]) {
+            assert!(ran.out.contains(word), "{shell}: no {word}");
+        }
+        // Where the shell is there, it has to be able to read it.
+        let mut check = Command::new(shell);
+        check.arg(if shell == "fish" { "--no-execute" } else { "-n" }).stdin(Stdio::piped());
+        let Ok(mut check) = check.spawn() else { continue };
+        check.stdin.take().unwrap().write_all(ran.out.as_bytes()).unwrap();
+        assert!(check.wait().unwrap().success(), "{shell}");
+    }
+    assert_eq!(run(&["completions", "tcsh"], b"").code, Some(2));
+
+    let man = run(&["man"], b"");
+    assert_eq!((man.code, &*man.err), (Some(0), ""));
+    assert!(man.out.contains(".TH tokenwire 1"), "{}", man.out);
+    let page = man.out.replace("\\-", "-");
+    for word in ["EXIT STATUS", "EXAMPLES", "--save-failed", "RUST_LOG"] {
+        assert!(page.contains(word), "no {word}");
+    }
+    for command in &commands {
+        assert!(page.contains(&format!(".SH \"tokenwire {command}\"")), "no {command}");
+    }
+    let one = run(&["man", "batch"], b"").out.replace("\\-", "-");
+    assert!(one.contains(".TH tokenwire-batch 1") && one.contains("FILE.waiting"), "{one}");
+    assert_eq!(run(&["man", "nonsense"], b"").code, Some(2));
 }

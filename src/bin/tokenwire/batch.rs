@@ -37,7 +37,7 @@ Lines of the input:
   {"id":"ids","prompt":[785,6722,315],"temperature":0}
   {"id":"chat","messages":[{"role":"user","content":"Hi"}],"extra":{"seed":1}}"#;
 
-/// Have a file of prompts answered, so many at a time, results in the order of the prompts.
+/// Answer a file of prompts, so many at a time, in order.
 ///
 /// The input is JSON Lines, a prompt a line: {"prompt": text or list of ids} or {"messages": [..]}, and where wanted "id" (text or
 /// number; else the line's number), "max_tokens" and "temperature", which win over the flags, and "extra", an object of fields for

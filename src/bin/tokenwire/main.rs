@@ -14,6 +14,7 @@ mod parse;
 mod plot;
 mod replay;
 mod resend;
+mod shell;
 mod sse;
 mod status;
 mod stream;
@@ -28,7 +29,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::output::{note_error, with_causes};
 
@@ -36,11 +37,11 @@ use crate::output::{note_error, with_causes};
 ///
 /// Answers go to standard output: JSON Lines with --json, text for people without. Errors go to standard
 /// error.
-///
-/// Exit codes: 0 complete, 1 the stream failed, 2 usage, 130 cancelled (Ctrl-C).
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
-#[command(after_help = "Try it with no server at all:\n  tokenwire chat")]
+#[command(
+    after_help = "Try it with no server at all:\n  tokenwire chat\n\nHelp of each command, with an example:\n  tokenwire stream --help"
+)]
 struct Cli {
     /// Log to standard error: -v counts, timings and status, -vv also text of prompts and answers; never the
     /// API key. RUST_LOG says it in full; the HTTP library's own lines, in which a server's answer stands as it
@@ -65,7 +66,12 @@ enum Command {
     Tokenize(ask::TokenizeArgs),
     Detokenize(ask::DetokenizeArgs),
     Bench(bench::Args),
+    Completions(shell::CompletionsArgs),
+    Man(shell::ManArgs),
 }
+
+/// In the help of every command, and in the man page.
+const EXIT_CODES: &str = "Exit codes: 0 complete, 1 failed, 2 usage, 130 cancelled (Ctrl-C).";
 
 /// How a command that has said everything ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +121,8 @@ impl From<tokenwire::Error> for Failure {
 type Outcome = Result<Exit, Failure>;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = program().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match cli {
         Ok(cli) => cli,
         Err(told) => {
             // Help is told this way too, with code 0. A closed pipe is no reason to panic.
@@ -137,6 +144,8 @@ fn main() -> ExitCode {
         Command::Tokenize(args) => ask::tokenize(&args),
         Command::Detokenize(args) => ask::detokenize(&args),
         Command::Bench(args) => bench::run(args),
+        Command::Completions(args) => shell::completions(&args, program()),
+        Command::Man(args) => shell::man(&args, program()),
     };
     match outcome {
         Ok(exit) => ExitCode::from(exit as u8),
@@ -147,6 +156,15 @@ fn main() -> ExitCode {
             ExitCode::from(if matches!(failure, Failure::Usage(_)) { 2 } else { 1 })
         }
     }
+}
+
+/// The arguments, with the exit codes told under the help of each command.
+fn program() -> clap::Command {
+    let told = |command: clap::Command| {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        command.after_help(format!("{help}\n\n{EXIT_CODES}"))
+    };
+    told(Cli::command()).mut_subcommands(told)
 }
 
 fn start_log(verbose: u8) {
@@ -167,10 +185,8 @@ fn start_log(verbose: u8) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     #[test]
     fn the_arguments_do_not_contradict_each_other() {
-        super::Cli::command().debug_assert();
+        super::program().debug_assert();
     }
 }

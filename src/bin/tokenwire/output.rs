@@ -17,9 +17,14 @@ use crate::terminal;
 
 /// One object a line.
 pub(crate) fn json_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(value).map_err(io::Error::other)?;
-    line.push(b'\n');
-    out.write_all(&line)
+    out.write_all(json_text(value)?.as_bytes())
+}
+
+/// The same, kept. Harmless on a terminal too.
+pub(crate) fn json_text(value: &impl Serialize) -> io::Result<String> {
+    let mut line = terminal::escaped(serde_json::to_string(value).map_err(io::Error::other)?);
+    line.push('\n');
+    Ok(line)
 }
 
 /// The tree, turn by turn.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tokenwire::{Ending, Error, ErrorKind, IdsExact, StreamReport, StreamToken, TokenId};
 
 use crate::Failure;
-use crate::output::{DoneJson, ErrorJson};
+use crate::output::{DoneJson, ErrorJson, json_text};
 
 /// The most text of one answer that is kept, in bytes: a server that does not stop must not fill the memory.
 pub(crate) const TEXT_BYTES_MAX: usize = 64 << 20;
@@ -114,9 +114,7 @@ impl Answer {
         };
         let Self { text, reasoning, ids, tool_calls, bytes: _ } = self;
         let line = ResultLine { id, text, reasoning, ids, tool_calls, done, error };
-        let mut line = serde_json::to_vec(&line).map_err(|error| Failure::Machine(error.to_string()))?;
-        line.push(b'\n');
-        Ok(line)
+        Ok(json_text(&line).map_err(|error| Failure::Machine(error.to_string()))?.into_bytes())
     }
 }
 

@@ -353,6 +353,7 @@ mod tests {
         broken.breaks = vec![(Duration::from_millis(30), Duration::from_millis(90))];
         broken.calls = vec![Duration::from_millis(90)];
         broken.retries = 2;
+        broken.name = "<&\">".to_owned();
         let lanes = [
             lane(0, &[], 40, Outcome::Failed("timeout")),
             broken,
@@ -366,6 +367,7 @@ mod tests {
             "stop, 2 retries, 1 break",
             "cancelled",
             "complete",
+            "&lt;&amp;&quot;&gt;",
         ] {
             assert!(text.contains(word), "{word}: {text}");
         }
