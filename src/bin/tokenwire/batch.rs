@@ -178,16 +178,16 @@ fn into_results(mut work: Arc<Work>) -> Results {
     }
 }
 
-/// `198 of 200 complete, 2 failed, 51,200 tokens in 61.2 s, 836.1 tokens/s`.
+/// `198 complete, 2 failed, 3 retries, 51200 tokens in 61.2 s, 836.1 tokens/s`.
 fn summary(tally: &Tally, before: u64, tokens: u64, elapsed: Duration) -> String {
     let mut line = format!("{} complete, {} failed", tally.complete, tally.failed);
     // Writing to a string does not fail.
     if before > 0 {
         let _ = write!(line, ", {before} there before");
     }
-    for (count, what) in [(tally.retries, "retry"), (tally.resumes, "resume")] {
+    for (count, one, many) in [(tally.retries, "retry", "retries"), (tally.resumes, "resume", "resumes")] {
         if count > 0 {
-            let _ = write!(line, ", sent again {} ({what})", counted(count, "time"));
+            let _ = write!(line, ", {count} {}", if count == 1 { one } else { many });
         }
     }
     let seconds = elapsed.as_secs_f64();

@@ -103,11 +103,9 @@ impl Asked {
         if !line.trim_ascii_start().starts_with(b"{") {
             return Err("it is no JSON object".to_owned());
         }
-        let asked: Self = serde_json::from_slice(line).map_err(|error| match error.line() {
-            // Each line is line 1 to the parser: only the column says something.
-            1 => error.to_string().replace(" at line 1 column", " at column"),
-            _ => error.to_string(),
-        })?;
+        // Each line is line 1 to the parser: only the column says something.
+        let told = |error: serde_json::Error| error.to_string().replace(" at line 1 column", " at column");
+        let asked: Self = serde_json::from_slice(line.trim_ascii_end()).map_err(told)?;
         if asked.id.as_ref().is_some_and(|id| !id.is_string() && !id.is_number()) {
             return Err("id is no text and no number".to_owned());
         }
@@ -191,6 +189,7 @@ mod tests {
             (r#"{"id":7,"messages":[{"role":"user","content":"a"}]}"#, "7", None),
             ("{\"prompt\":\"a\"}\r", "1", None),
             (r#"{"prompt":"a""#, "1", Some("EOF while parsing an object at column 13")),
+            ("{\"prompt\":\"a\n", "1", Some("EOF while parsing a string at column 12")),
             (r#"["x","a"]"#, "1", Some("no JSON object")),
             ("\u{1}", "1", Some("no JSON object")),
             (r#"{"id":"x"}"#, "1", Some("neither prompt nor messages")),
