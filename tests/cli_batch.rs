@@ -409,3 +409,32 @@ fn the_streams_of_a_batch_are_drawn_beside_each_other() {
     let ran = batch(&server, &["--timeline", "/no/such/folder/x.svg"], "");
     assert!(ran.code == Some(2) && ran.err.contains("--timeline"), "{}", ran.err);
 }
+
+#[test]
+fn errors_that_may_pass_are_asked_again_where_that_is_wanted() {
+    let is_down = Arc::new(AtomicUsize::new(1));
+    let of_server = is_down.clone();
+    let server = Server::start(move |request| match number(request) {
+        n if n % 3 == 1 && of_server.load(Ordering::SeqCst) == 1 => Script::status(503),
+        4 => Script::status(400),
+        _ => Script::tokens([(1, "a")]),
+    })
+    .unwrap();
+    let folder = Folder::new("redo", &prompts(10));
+    let args = folder.args(&server, "3");
+    let args = [&as_strs(&args)[..], &["--retries", "0"]].concat();
+    // Whether it is down, flags, what is asked then in all, complete.
+    let steps: [(usize, &[&str], usize, usize); 4] =
+        [(1, &[], 10, 7), (1, &[], 10, 7), (1, &["--redo-failed"], 13, 7), (0, &["--redo-failed"], 16, 9)];
+    for (n, (down, flags, asked, complete)) in steps.into_iter().enumerate() {
+        is_down.store(down, Ordering::SeqCst);
+        let ran = run(&[&args[..], flags].concat(), b"");
+        let out = folder.read("out.jsonl");
+        let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let ids: Vec<_> = lines.iter().map(|line| line["id"].as_u64().unwrap()).collect();
+        assert_eq!(ids, (1..=10).collect::<Vec<_>>(), "step {n}: {}", ran.err);
+        let good = lines.iter().filter(|line| line["error"].is_null()).count();
+        assert_eq!((server.requests().len(), good), (asked, complete), "step {n}: {}", ran.err);
+        assert!(!folder.0.join("out.jsonl.before").exists(), "step {n}");
+    }
+}

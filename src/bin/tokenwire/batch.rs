@@ -1,6 +1,7 @@
 //! `tokenwire batch`: many prompts, their answers in order.
 
 mod answer;
+mod before;
 mod input;
 mod results;
 mod work;
@@ -21,8 +22,9 @@ use crate::output::{counted, note, note_dim};
 use crate::plot::{self, Target};
 use crate::trace::Traces;
 use crate::{Exit, Failure, Outcome, bench, terminal};
+use before::Before;
 use input::{Item, Items};
-use results::{Before, Results};
+use results::Results;
 use work::{Tally, Work};
 
 const STREAMS: i64 = 8;
@@ -48,8 +50,8 @@ Lines of the input:
 /// server told them apart. A line of the input that cannot be used has the error "invalid_input", with its number, and does not keep the rest.
 ///
 /// With --output each result is in a file as soon as it is there, in FILE or, until its turn comes, in FILE.waiting. However
-/// the program ends, the same command goes on: what has a result, be it an error, is not asked again, and a line that
-/// was half written is. Ctrl-C gives up the streams that run and keeps what has ended; a second one does not wait for them to end.
+/// the program ends, the same command goes on: what has a result, be it an error, is not asked again (but see --redo-failed), and a
+/// line that was half written is. Ctrl-C gives up the streams that run and keeps what has ended; a second one does not wait for them to end.
 ///
 /// Input and results are not held in memory: a stream is at most 16 prompts for each of the streams ahead of the first result that
 /// is missing, and begins only while those that wait have under 256 MiB.
@@ -67,6 +69,10 @@ pub(crate) struct Args {
     /// The results; goes on behind those that are there. Without it, standard output, which cannot be gone on with.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Do errors in --output again that may pass (those with "retryable":true). The other results are kept; until all is done
+    /// those before stand in FILE.before.
+    #[arg(long, requires = "output")]
+    redo_failed: bool,
     /// How many streams run at a time.
     #[arg(short = 'c', long, value_name = "STREAMS", default_value_t = STREAMS, value_parser = clap::value_parser!(i64).range(1..=bench::STREAMS_MAX))]
     streams: i64,
@@ -85,7 +91,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Outcome {
-    let Args { input, base_urls, output, streams, tokenizer, whole, timeline, mut flags } = args;
+    let Args { input, base_urls, output, redo_failed, streams, tokenizer, whole, timeline, mut flags } = args;
     let streams = usize::try_from(streams).unwrap_or(1);
     let request_id = flags.request_id.take();
     let client =
@@ -100,7 +106,7 @@ pub(crate) fn run(args: Args) -> Outcome {
     let input = input.filter(|path| path.as_os_str() != "-");
     let items = Items::open(input.as_deref())?;
     let timeline = Target::open("--timeline", timeline)?;
-    let (results, before) = open(input.as_deref(), output.as_deref())?;
+    let (results, before) = open(input.as_deref(), output.as_deref(), redo_failed)?;
     let done_before = before.done();
     if done_before > 0 {
         note(&format!("Going on: {} there already.", counted(done_before, "result")));
@@ -132,7 +138,7 @@ pub(crate) fn run(args: Args) -> Outcome {
     let interrupted = interrupt.ended();
     let (tally, elapsed, tokens) = (work.tally(), work.started.elapsed(), work.tokens());
     let begun = work.begun();
-    let waits = into_results(work).finish()?;
+    let waits = into_results(work).finish(ran.is_ok() && !interrupted)?;
     if !flags.json {
         note_dim(&summary(&tally, done_before, tokens, elapsed));
     }
@@ -158,13 +164,13 @@ pub(crate) fn run(args: Args) -> Outcome {
 }
 
 /// Where the results go, and what is there of them.
-fn open(input: Option<&Path>, output: Option<&Path>) -> Result<(Results, Before), Failure> {
+fn open(input: Option<&Path>, output: Option<&Path>, redo: bool) -> Result<(Results, Before), Failure> {
     let Some(output) = output else { return Ok((Results::to_stdout(), Before::nothing())) };
     let same = |path: &Path| path.canonicalize().ok().zip(output.canonicalize().ok());
     if input.and_then(same).is_some_and(|(one, other)| one == other) {
         return Err(Failure::Usage("--output is the input".to_owned()));
     }
-    Results::to_file(output)
+    Results::to_file(output, redo)
 }
 
 /// What the handler of Ctrl-C holds for a moment is waited for.

@@ -11,7 +11,9 @@ use tokenwire::{ApiClient, ChatFormat, CompletionRequest, Context, Tokenizer, To
 
 use crate::interrupt::Interrupt;
 use crate::options::StreamFlags;
-use crate::output::{ErrorJson, json_line, note_dim, note_error, note_tree, turns_line, with_causes};
+use crate::output::{
+    ErrorJson, counted, json_line, note_dim, note_error, note_tree, summary, turns_line, with_causes,
+};
 use crate::status::Status;
 use crate::terminal::harmless;
 use crate::{Exit, Failure, Outcome, tools};
@@ -139,7 +141,11 @@ impl Talk {
             Ok(report) => {
                 if !self.json {
                     let prefix = if report.is_prefix_kept() { "kept" } else { "not kept" };
-                    note_dim(&format!("{} rounds, the prompt's prefix {prefix}", report.rounds.len()));
+                    for round in &report.rounds {
+                        note_dim(&summary(&round.stream));
+                    }
+                    let rounds = counted(report.rounds.len() as u64, "round");
+                    note_dim(&format!("{rounds}, the prompt's prefix {prefix}"));
                 }
                 if report.is_unfinished {
                     note_dim("the model goes on calling tools: say something to let it, or raise --rounds");

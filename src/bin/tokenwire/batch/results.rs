@@ -6,23 +6,19 @@
 //! killed. The same command goes on from both files. When all is done there is only the output.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, BufWriter, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::before::{Before, Found, Kept, beside, cannot, shown};
 use crate::Failure;
 
 /// The file of waiting results is written anew when it has this many bytes of results that wait no more, and more
 /// than of those that do.
 const STALE_BYTES_MAX: u64 = 1 << 20;
-
-/// What every result line begins with.
-const BEGINNING: &[u8] = br#"{"id":"#;
 
 /// Where results go, each in its turn.
 pub(crate) struct Results {
@@ -54,16 +50,6 @@ struct Waiting<'a> {
     result: &'a RawValue,
 }
 
-/// The results that there were before: asked, place by place, whether there is one.
-pub(crate) struct Before {
-    lines: Option<BufReader<File>>,
-    /// Results in the output.
-    written: u64,
-    /// The ids of those that wait for their turn.
-    waiting: BTreeMap<u64, Value>,
-    path: PathBuf,
-}
-
 impl Results {
     pub(crate) fn to_stdout() -> Self {
         Self::new(Out::Stdout(io::stdout()), 0)
@@ -73,29 +59,34 @@ impl Results {
         Self { out, turn, waiting: BTreeMap::new(), waiting_bytes: 0 }
     }
 
-    /// To a file, behind what an earlier run has left in it. A line that it could not finish is taken off.
-    pub(crate) fn to_file(path: &Path) -> Result<(Self, Before), Failure> {
+    /// To a file, behind what an earlier run has left in it. A line that it could not finish is taken off. With `redo` errors
+    /// that may pass are no results: the file is begun anew, and takes the other results from the one that there was.
+    pub(crate) fn to_file(path: &Path, redo: bool) -> Result<(Self, Before), Failure> {
         let failed = |error| cannot("write", path, &error);
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-        let mut file =
-            open.map_err(|error| Failure::Usage(format!("--output: {error} ({})", shown(path))))?;
-        let (written, length) = whole_lines(path, &file)?;
-        file.set_len(length).and_then(|()| file.seek(SeekFrom::Start(length))).map_err(failed)?;
+        let (mut file, mut found) = open(path)?;
+        let earlier = beside(path, ".before");
+        if redo && found.retryable > 0 && !earlier.exists() {
+            fs::rename(path, &earlier).map_err(failed)?;
+            (file, found) = open(path)?;
+        }
+        let written = found.lines;
 
         let mut waiting = Journal { path: beside(path, ".waiting"), file: None, is_there: false, bytes: 0 };
-        let kept = waiting.load(written)?;
+        let mut kept = waiting.load(written)?;
+        if redo {
+            kept.retain(|_, line| !Kept::of(line).is_some_and(|kept| kept.is_retryable()));
+        }
         let mut results = Self::new(Out::File { path: path.to_owned(), file, waiting }, written);
         let mut ids = BTreeMap::new();
         for (at, line) in kept {
-            ids.insert(at, id_of(&line).unwrap_or_default());
+            ids.insert(at, Kept::of(&line).map(|kept| kept.id).unwrap_or_default());
             results.waiting_bytes += line.len();
             results.waiting.insert(at, line);
         }
         // The killed one may have had the result whose turn it is, and not come to write it.
         results.write_those_whose_turn_it_is().map_err(failed)?;
         results.tidy().map_err(failed)?;
-        let lines = if written > 0 { Some(BufReader::new(File::open(path).map_err(failed)?)) } else { None };
-        Ok((results, Before { lines, written, waiting: ids, path: path.to_owned() }))
+        Ok((results, Before::new(path, written, ids, &earlier)?))
     }
 
     /// The place whose turn it is.
@@ -137,8 +128,8 @@ impl Results {
     }
 
     /// The end: without a file, those that wait are written with the gaps between them. Says how many wait in a file, and
-    /// which.
-    pub(crate) fn finish(mut self) -> io::Result<Option<(usize, PathBuf)>> {
+    /// which. `is_all`: every prompt has its result.
+    pub(crate) fn finish(mut self, is_all: bool) -> io::Result<Option<(usize, PathBuf)>> {
         match &mut self.out {
             Out::Stdout(out) => {
                 let mut out = out.lock();
@@ -146,7 +137,11 @@ impl Results {
                 out.flush()?;
                 Ok(None)
             }
-            Out::File { waiting, .. } => {
+            Out::File { path, waiting, .. } => {
+                let earlier = beside(path, ".before");
+                if is_all && self.waiting.is_empty() && earlier.exists() {
+                    fs::remove_file(earlier)?;
+                }
                 Ok((!self.waiting.is_empty()).then(|| (self.waiting.len(), waiting.path.clone())))
             }
         }
@@ -240,6 +235,16 @@ impl Journal {
     }
 }
 
+/// The output, at its end, and what is in it.
+fn open(path: &Path) -> Result<(File, Found), Failure> {
+    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    let mut file = open.map_err(|error| Failure::Usage(format!("--output: {error} ({})", shown(path))))?;
+    let found = Found::of(path, &file)?;
+    let cut = file.set_len(found.bytes).and_then(|()| file.seek(SeekFrom::Start(found.bytes)));
+    cut.map_err(|error| cannot("write", path, &error))?;
+    Ok((file, found))
+}
+
 fn waiting_line(at: u64, line: &[u8]) -> io::Result<Vec<u8>> {
     let result = serde_json::from_slice(line).map_err(io::Error::other)?;
     let mut line = serde_json::to_vec(&Waiting { at, result }).map_err(io::Error::other)?;
@@ -247,109 +252,10 @@ fn waiting_line(at: u64, line: &[u8]) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-impl Before {
-    pub(crate) fn nothing() -> Self {
-        Self { lines: None, written: 0, waiting: BTreeMap::new(), path: PathBuf::new() }
-    }
-
-    /// How many there are.
-    pub(crate) fn done(&self) -> u64 {
-        self.written + self.waiting.len() as u64
-    }
-
-    /// Whether the prompt at `at`, called `id`, has its result. To be asked for each place in order.
-    pub(crate) fn has(&mut self, at: u64, id: &Value) -> Result<bool, Failure> {
-        let found = if at < self.written {
-            let mut line = Vec::new();
-            if let Some(lines) = &mut self.lines {
-                lines.read_until(b'\n', &mut line).map_err(|error| cannot("read", &self.path, &error))?;
-            }
-            id_of(&line)
-        } else {
-            self.waiting.remove(&at)
-        };
-        match found {
-            None => Ok(false),
-            Some(found) if found == *id => Ok(true),
-            Some(found) => Err(Failure::Usage(format!(
-                "{} is the output of another input: its result {} is of {found}, the input has {id} there",
-                shown(&self.path),
-                at + 1,
-            ))),
-        }
-    }
-
-    /// All of the input has been asked for: `prompts` in number.
-    pub(crate) fn is_all(&self, prompts: u64) -> Result<(), Failure> {
-        let more = self.written > prompts || !self.waiting.is_empty();
-        if !more {
-            return Ok(());
-        }
-        let results = self.written.max(self.waiting.keys().last().map_or(0, |at| at + 1));
-        Err(Failure::Usage(format!(
-            "{} is the output of another input: it has {results} results, the input {prompts} prompts",
-            shown(&self.path)
-        )))
-    }
-}
-
-/// How many results a file has, and how many bytes they take: what follows is a line that was not finished.
-fn whole_lines(path: &Path, file: &File) -> Result<(u64, u64), Failure> {
-    let mut lines = BufReader::new(file);
-    let (mut count, mut length) = (0, 0);
-    loop {
-        let mut line = Vec::new();
-        let read = lines.read_until(b'\n', &mut line).map_err(|error| cannot("read", path, &error))?;
-        let is_result = id_of(&line).is_some();
-        let is_cut = !line.ends_with(b"\n") && (is_result || is_begun(&line));
-        if read == 0 || is_cut {
-            return Ok((count, length));
-        }
-        if !is_result {
-            let line = count + 1;
-            return Err(Failure::Usage(format!("line {line} of {} is no result of a batch", shown(path))));
-        }
-        count += 1;
-        length += read as u64;
-    }
-}
-
-/// Whether a result line may have been cut off here: what begins otherwise is somebody else's.
-fn is_begun(line: &[u8]) -> bool {
-    let begins = line.iter().zip(BEGINNING).all(|(one, other)| one == other);
-    begins && serde_json::from_slice::<&RawValue>(line).is_err()
-}
-
-/// The id of a result line; `None` of what is none.
-fn id_of(line: &[u8]) -> Option<Value> {
-    #[derive(Deserialize)]
-    struct Result {
-        id: Value,
-        // It is there, if only as null: input lines have none.
-        #[serde(rename = "error")]
-        _error: Value,
-    }
-    serde_json::from_slice(line).ok().map(|Result { id, .. }| id)
-}
-
-/// `path` with something behind its name.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
-}
-
-fn shown(path: &Path) -> String {
-    format!("{:?}", path.display().to_string())
-}
-
-fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::Machine(format!("cannot {what} {}: {error}", shown(path)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::before::Taken;
 
     fn line(at: u64) -> Vec<u8> {
         format!("{{\"id\":{at},\"text\":\"t{at}\",\"error\":null}}\n").into_bytes()
@@ -390,7 +296,7 @@ mod tests {
         for order in orders {
             for killed in 0..=order.len() {
                 for cut in [0, 1, 20] {
-                    let (mut results, _) = Results::to_file(&folder.out()).unwrap();
+                    let (mut results, _) = Results::to_file(&folder.out(), false).unwrap();
                     order[..killed].iter().for_each(|at| results.put(*at, line(*at)).unwrap());
                     drop(results);
                     // Half a line, in both files.
@@ -398,17 +304,17 @@ mod tests {
                         let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
                         file.write_all(&line(9)[..cut]).unwrap();
                     }
-                    let (mut results, mut before) = Results::to_file(&folder.out()).unwrap();
+                    let (mut results, mut before) = Results::to_file(&folder.out(), false).unwrap();
                     assert_eq!(before.done(), killed as u64, "{order:?}");
                     for at in 0..5 {
-                        let has = before.has(at, &at.into()).unwrap();
+                        let has = matches!(before.take(at, &at.into()).unwrap(), Taken::Done);
                         assert_eq!(has, order[..killed].contains(&at), "{order:?} {killed} {at}");
                         if !has {
                             results.put(at, line(at)).unwrap();
                         }
                     }
                     before.is_all(5).unwrap();
-                    assert_eq!(results.finish().unwrap(), None);
+                    assert_eq!(results.finish(true).unwrap(), None);
                     assert_eq!(fs::read(folder.out()).unwrap(), whole(5), "{order:?} {killed}");
                     assert_eq!(folder.files(), 1, "the second file is gone");
                     fs::remove_file(folder.out()).unwrap();
@@ -420,7 +326,7 @@ mod tests {
     #[test]
     fn the_second_file_does_not_grow_with_the_run() {
         let folder = Folder::new("grow");
-        let (mut results, _) = Results::to_file(&folder.out()).unwrap();
+        let (mut results, _) = Results::to_file(&folder.out(), false).unwrap();
         let text = "x".repeat(100_000);
         let line = |at: u64| format!("{{\"id\":{at},\"text\":\"{text}\",\"error\":null}}\n").into_bytes();
         let mut most = 0;
@@ -434,7 +340,7 @@ mod tests {
             assert_eq!(results.waiting(), 1);
         }
         assert!(most < 2 * STALE_BYTES_MAX, "{most}");
-        assert_eq!(results.finish().unwrap().map(|(count, _)| count), Some(1));
+        assert_eq!(results.finish(true).unwrap().map(|(count, _)| count), Some(1));
     }
 
     #[test]
@@ -444,12 +350,47 @@ mod tests {
             ["{\"prompt\":\"a\"}\n", "{\"id\":1,\"prompt\":\"a\"}", "text\nmore", "text", "{\"id\":1}\n"]
         {
             fs::write(folder.out(), content).unwrap();
-            assert!(matches!(Results::to_file(&folder.out()), Err(Failure::Usage(_))), "{content}");
+            assert!(matches!(Results::to_file(&folder.out(), false), Err(Failure::Usage(_))), "{content}");
             assert_eq!(fs::read_to_string(folder.out()).unwrap(), content);
         }
         fs::write(folder.out(), whole(3)).unwrap();
-        let before = || Results::to_file(&folder.out()).unwrap().1;
-        assert!(matches!(before().has(0, &7.into()), Err(Failure::Usage(_))));
+        let before = || Results::to_file(&folder.out(), false).unwrap().1;
+        assert!(matches!(before().take(0, &7.into()), Err(Failure::Usage(_))));
         assert!(before().is_all(2).is_err() && before().is_all(3).is_ok() && before().is_all(4).is_ok());
+    }
+
+    #[test]
+    fn errors_that_may_pass_are_done_again_if_that_is_wanted_wherever_it_is_killed() {
+        let failed = |at: u64, retryable: bool| {
+            format!("{{\"id\":{at},\"text\":\"\",\"error\":{{\"kind\":\"x\",\"retryable\":{retryable}}}}}\n")
+                .into_bytes()
+        };
+        let folder = Folder::new("redo");
+        // 1 and 3 may pass, 2 may not; 4 was never asked.
+        let before = [line(0), failed(1, true), failed(2, false), failed(3, true)].concat();
+        let after = [line(0), line(1), failed(2, false), line(3), line(4)].concat();
+        for killed in 0..=5 {
+            fs::write(folder.out(), &before).unwrap();
+            let mut asked = 0;
+            for (redo, stop) in [(true, killed), (killed % 2 == 0, 5)] {
+                let (mut results, mut before) = Results::to_file(&folder.out(), redo).unwrap();
+                for at in 0..stop {
+                    match before.take(at, &at.into()).unwrap() {
+                        Taken::Done => {}
+                        Taken::Kept(line) => results.put(at, line).unwrap(),
+                        Taken::Missing => {
+                            asked += 1;
+                            results.put(at, line(at)).unwrap();
+                        }
+                    }
+                }
+                if stop == 5 {
+                    before.is_all(5).unwrap();
+                }
+                results.finish(stop == 5).unwrap();
+            }
+            assert_eq!(fs::read(folder.out()).unwrap(), after, "killed after {killed}");
+            assert_eq!((asked, folder.files()), (3, 1), "killed after {killed}");
+        }
     }
 }

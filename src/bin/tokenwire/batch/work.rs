@@ -12,8 +12,9 @@ use serde_json::Value;
 use tokenwire::{ApiClient, Canceller, CompletionRequest, Error, StreamReport, StreamToken};
 
 use super::answer::{Answer, End};
+use super::before::{Before, Taken};
 use super::input::{Item, Items};
-use super::results::{Before, Results};
+use super::results::Results;
 use crate::trace::{Trace, Traces};
 use crate::{Failure, turn};
 
@@ -49,6 +50,9 @@ pub(crate) struct Work {
     /// Streams begun, those of the picture among them.
     begun: AtomicU64,
 }
+
+/// A prompt, and the line of its result if there is one from before.
+type Next = Result<(Item, Option<Vec<u8>>), Failure>;
 
 /// One of the streams that run at a time.
 type Place = Mutex<Option<Canceller>>;
@@ -178,7 +182,7 @@ impl Work {
         &self,
         place: &Place,
         client: &ApiClient,
-        next: &Receiver<Result<Item, Failure>>,
+        next: &Receiver<Next>,
         request: MakeRequest<'_>,
     ) -> Result<(), Failure> {
         loop {
@@ -187,10 +191,15 @@ impl Work {
                 recv(self.stopped) -> _ => return Ok(()),
             };
             let Ok(item) = item else { return Ok(()) };
-            let item = item?;
+            let (item, kept) = item?;
             self.wait_for_room(item.at);
             if self.is_stopping() {
                 return Ok(());
+            }
+            if let Some(line) = kept {
+                lock(&self.results).put(item.at, line)?;
+                self.turn_came.notify_all();
+                continue;
             }
             let (at, line, id) = (item.at, item.line, item.id.clone());
             let mut answer = Answer::default();
@@ -315,7 +324,7 @@ impl Work {
 }
 
 /// Gives the prompts that have no result yet to whoever takes one next.
-fn read(mut items: Items, mut before: Before, prompts: &Sender<Result<Item, Failure>>) {
+fn read(mut items: Items, mut before: Before, prompts: &Sender<Next>) {
     let mut count = 0;
     loop {
         let item = match items.next() {
@@ -332,9 +341,10 @@ fn read(mut items: Items, mut before: Before, prompts: &Sender<Result<Item, Fail
             }
         };
         count = item.at + 1;
-        let next = match before.has(item.at, &item.id) {
-            Ok(true) => continue,
-            Ok(false) => Ok(item),
+        let next = match before.take(item.at, &item.id) {
+            Ok(Taken::Done) => continue,
+            Ok(Taken::Missing) => Ok((item, None)),
+            Ok(Taken::Kept(line)) => Ok((item, Some(line))),
             Err(failure) => Err(failure),
         };
         let is_last = next.is_err();
