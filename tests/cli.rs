@@ -613,14 +613,14 @@ fn nothing_that_a_server_sends_reaches_the_terminal_as_control() {
         "[DONE]".to_owned(),
     ]);
     let error = json!({"error": {"message": EVIL, "type": EVIL, "code": EVIL, "param": EVIL}});
-    let refused = Script::status(400).header("x-request-id", "r").json(error.clone());
+    let refused = Script::status(400).header("x-request-id", "r").json(error);
     let in_stream = Script::tokens([(1, "a")]).cut_at(200, Cut::Fin);
     let list = Script::status(200).json(json!({"data": [{"id": EVIL, "owned_by": EVIL}]}));
     let plain = Script::tokens([(1, EVIL), (2, "b")]);
     let cases: Vec<(Script, &[&str])> = vec![
         (chat.clone(), &["stream", "--prompt", "a", "--wire", "chat"]),
         (chat.clone(), &["chat", "a", "--wire", "chat"]),
-        (chat.clone(), &["batch", "--wire", "chat"]),
+        (chat, &["batch", "--wire", "chat"]),
         (plain.clone(), &["stream", "--prompt", "a"]),
         (plain.clone(), &["chat", "a"]),
         (plain, &["batch"]),
