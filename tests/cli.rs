@@ -1176,3 +1176,72 @@ fn completions_and_the_man_page_have_every_command_and_flag() {
     assert!(one.contains(".TH tokenwire-batch 1") && one.contains("FILE.waiting"), "{one}");
     assert_eq!(run(&["man", "nonsense"], b"").code, Some(2));
 }
+
+// ---- the README ----
+
+/// The lines of its blocks of code, block by block, without those of Rust.
+fn readme_blocks() -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let blocks = text.split("```").skip(1).step_by(2);
+    let plain = blocks.filter(|block| block.starts_with("text\n") || block.starts_with("sh\n"));
+    plain.map(|block| block.lines().skip(1).map(str::to_owned).collect()).collect()
+}
+
+/// With this program for `tokenwire`.
+fn shell(line: &str) -> Ran {
+    let program = Path::new(env!("CARGO_BIN_EXE_tokenwire")).parent().unwrap();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new("sh");
+    command.args(["-c", line]).env("PATH", path).env("URL", "http://127.0.0.1:1").env_remove("RUST_LOG");
+    ended(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+}
+
+#[test]
+fn the_commands_in_the_readme_are_such() {
+    let mut count = 0;
+    for line in readme_blocks().into_iter().flatten() {
+        let line = line.strip_prefix("$ ").unwrap_or(&line);
+        let line = line.replace("cargo run --release --features cli --", "tokenwire");
+        let Some(at) = line.find("tokenwire ").filter(|at| *at == 0 || line[..*at].ends_with("| ")) else {
+            continue;
+        };
+        let ran = shell(&format!("{} --help", &line[at..]));
+        assert_eq!(ran.code, Some(0), "{line}: {}", ran.err);
+        count += 1;
+    }
+    assert!(count >= 5, "{count}");
+}
+
+/// Every number is the same one.
+fn without_numbers(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        match c {
+            '0'..='9' if out.ends_with('#') => {}
+            '0'..='9' => out.push('#'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[test]
+fn the_screens_in_the_readme_that_need_no_server_are_what_is_printed() {
+    let mut count = 0;
+    for block in readme_blocks() {
+        let (commands, screen): (Vec<_>, Vec<_>) = block.iter().partition(|line| line.starts_with("$ "));
+        let [command] = commands[..] else { continue };
+        let ran = shell(&command[2..]);
+        assert_eq!(ran.code, Some(0), "{command}: {}", ran.err);
+        let printed = without_numbers(&format!("{}\n{}", ran.out, ran.err));
+        let printed: Vec<&str> = printed.lines().collect();
+        for line in screen {
+            assert!(
+                printed.contains(&&*without_numbers(line)),
+                "{command} does not print {line:?}: {printed:?}"
+            );
+        }
+        count += 1;
+    }
+    assert_eq!(count, 2);
+}

@@ -313,6 +313,7 @@ fn ctrl_c_keeps_what_has_ended_and_gives_up_what_runs() {
         interrupt(&child);
         let ran = ended(child);
         assert_eq!(ran.code, Some(130), "{}", ran.err);
+        assert!(ran.err.contains("4 complete, 0 failed, 2 given up"), "{}", ran.err);
         assert!(server.wait_for_open_connections(0, HANGS), "the server sees that they left");
         let ids = |text: &str| -> Vec<Value> {
             text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone()).collect()

@@ -188,8 +188,10 @@ fn into_results(mut work: Arc<Work>) -> Results {
 fn summary(tally: &Tally, before: u64, tokens: u64, elapsed: Duration) -> String {
     let mut line = format!("{} complete, {} failed", tally.complete, tally.failed);
     // Writing to a string does not fail.
-    if before > 0 {
-        let _ = write!(line, ", {before} there before");
+    for (count, what) in [(tally.given_up, "given up"), (before, "there before")] {
+        if count > 0 {
+            let _ = write!(line, ", {count} {what}");
+        }
     }
     for (count, one, many) in [(tally.retries, "retry", "retries"), (tally.resumes, "resume", "resumes")] {
         if count > 0 {

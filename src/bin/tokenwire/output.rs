@@ -477,10 +477,19 @@ pub(crate) fn note_error(message: &str) {
     };
 }
 
-/// Standard error is a terminal that takes colours: <https://no-color.org>.
+/// Standard error is a terminal that takes colours.
 fn has_colours() -> bool {
-    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    wanted && terminal::stderr_is_one()
+    colours_are_wanted() && terminal::stderr_is_one()
+}
+
+/// The same of standard output.
+pub(crate) fn stdout_has_colours() -> bool {
+    colours_are_wanted() && stdout_is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// <https://no-color.org>.
+fn colours_are_wanted() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Whether people read standard output, and not a program.

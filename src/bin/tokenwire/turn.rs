@@ -13,7 +13,7 @@ use tokenwire::{
 use crate::interrupt::Interrupt;
 use crate::output::{
     ErrorJson, item_line, item_text, json_line, micros, note_dim, note_error, note_tree, report_line,
-    stdout_is_terminal, summary, turns_line, with_causes,
+    stdout_has_colours, stdout_is_terminal, summary, turns_line, with_causes,
 };
 use crate::plot::{self, Target};
 use crate::status::Status;
@@ -176,7 +176,7 @@ fn print(
     trace: &mut Trace,
 ) -> io::Result<bool> {
     let mut status = Status::new(started);
-    let mut in_line = false;
+    let (mut in_line, has_colours) = (false, stdout_has_colours());
     loop {
         let next = match status.next_draw() {
             Some(at) => tokens.recv_deadline(at),
@@ -201,7 +201,10 @@ fn print(
                 } else if let Some(last) = text.chars().last() {
                     in_line = last != '\n';
                     status.clear();
-                    out.write_all(harmless(&text).as_bytes())?;
+                    // What the model thinks is less loud than what it says.
+                    let dim = has_colours && matches!(item, StreamToken::Reasoning { .. });
+                    let (on, off) = if dim { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+                    write!(out, "{on}{}{off}", harmless(&text))?;
                     out.flush()?;
                 }
                 status.draw();

@@ -62,6 +62,8 @@ type Place = Mutex<Option<Canceller>>;
 pub(crate) struct Tally {
     pub(crate) complete: u64,
     pub(crate) failed: u64,
+    /// Ended by Ctrl-C: they have no result.
+    pub(crate) given_up: u64,
     pub(crate) running: u64,
     pub(crate) retries: u64,
     pub(crate) resumes: u64,
@@ -210,6 +212,7 @@ impl Work {
             };
             lock(&self.tally).running -= 1;
             if self.is_stopping() && end.is_cancelled() {
+                lock(&self.tally).given_up += 1;
                 return Ok(());
             }
             let written = lock(&self.results).put(at, answer.line(&id, &end)?);
