@@ -1177,6 +1177,56 @@ fn completions_and_the_man_page_have_every_command_and_flag() {
     assert_eq!(run(&["man", "nonsense"], b"").code, Some(2));
 }
 
+// ---- on a terminal ----
+
+/// On a terminal of util-linux's `script`, where that is there: what both streams wrote to it.
+fn on_a_terminal(args: &str, variables: &[(&str, &str)]) -> Option<Ran> {
+    let line = format!("'{}' {args}", env!("CARGO_BIN_EXE_tokenwire"));
+    let mut command = Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").env_remove("NO_COLOR");
+    command.envs(variables.iter().copied()).stdin(Stdio::null());
+    let Ok(child) = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() else {
+        eprintln!("skipped: there is no `script`");
+        return None;
+    };
+    Some(ended(child))
+}
+
+#[test]
+fn a_live_line_and_colours_are_for_terminals_that_want_them() {
+    let slow = || two_tokens().slowly(250, Duration::from_millis(25));
+    let thinks = Script::events([
+        r#"{"choices":[{"index":0,"delta":{"reasoning_content":"hm"}}]}"#,
+        r#"{"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}"#,
+        "[DONE]",
+    ]);
+    let (dim, red, live, clear) = ("\u{1b}[2m", "\u{1b}[1;31m", " s]", "\r\u{1b}[2K[");
+    // What the server answers, arguments, what is on the screen.
+    let cases = [
+        (slow(), "stream --prompt a", vec![" tokens/s, first after ", dim, live]),
+        (slow(), "chat a", vec![" tokens/s, first after ", dim, live]),
+        (thinks, "stream --prompt a --wire chat", vec!["\u{1b}[2mhm\u{1b}[0m"]),
+        (Script::status(400), "stream --prompt a", vec![red]),
+        (slow(), "bench -n 3 -c 1 --no-self-check", vec![clear, " of 3 requests"]),
+        (slow(), "batch tests/data/batch/prompts.jsonl -c 1", vec![clear, " of 4 done", "1 running"]),
+    ];
+    for (script, args, words) in cases {
+        let server = Server::scripted([script]).unwrap();
+        let args = format!("{args} --base-url {} --retries 0", server.url());
+        let Some(ran) = on_a_terminal(&args, &[]) else { return };
+        for word in &words {
+            assert!(ran.out.contains(word), "{args}: no {word:?} in {:?}", ran.out);
+        }
+        // A live line is no colour, but a dumb terminal can do neither.
+        let unwanted = [("NO_COLOR", "1", &[dim, red][..]), ("TERM", "dumb", &["\u{1b}"])];
+        for (variable, value, unwanted) in unwanted {
+            let Some(ran) = on_a_terminal(&args, &[(variable, value)]) else { return };
+            let found = unwanted.iter().find(|word| ran.out.contains(**word));
+            assert_eq!(found, None, "{args} {variable}: {:?}", ran.out);
+        }
+    }
+}
+
 // ---- the README ----
 
 /// The lines of its blocks of code, block by block, without those of Rust.

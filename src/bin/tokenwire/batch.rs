@@ -56,6 +56,8 @@ Lines of the input:
 /// Input and results are not held in memory: a stream is at most 16 prompts for each of the streams ahead of the first result that
 /// is missing, and begins only while those that wait have under 256 MiB.
 ///
+/// At the end a line on standard error tells what came of it, unless there is --json, and another for each kind of error.
+///
 /// Exit code 0 if all answers are complete, 1 if one is not or a line could not be used, 130 after Ctrl-C.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]

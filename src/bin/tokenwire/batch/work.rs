@@ -225,13 +225,9 @@ impl Work {
     /// Waits until the results that wait for their turn are few and small enough.
     fn wait_for_room(&self, at: u64) {
         let is_full = |results: &mut Results| {
-            let ahead = at.saturating_sub(results.turn());
-            !self.is_stopping()
-                && ahead > 0
-                && (ahead >= self.ahead || results.waiting_bytes() > WAITING_BYTES_MAX)
+            !self.is_stopping() && is_full(at, results.turn(), self.ahead, results.waiting_bytes())
         };
-        let results = lock(&self.results);
-        drop(self.turn_came.wait_while(results, is_full));
+        drop(self.turn_came.wait_while(lock(&self.results), is_full));
     }
 
     fn ask(
@@ -358,10 +354,38 @@ fn read(mut items: Items, mut before: Before, prompts: &Sender<Next>) {
     }
 }
 
+/// Whether the prompt at `at` has to wait. The one whose turn it is never does: the others wait for it.
+fn is_full(at: u64, turn: u64, ahead_max: u64, waiting_bytes: usize) -> bool {
+    let ahead = at.saturating_sub(turn);
+    ahead > 0 && (ahead >= ahead_max || waiting_bytes > WAITING_BYTES_MAX)
+}
+
 fn no_thread(error: &io::Error) -> Failure {
     Failure::Machine(format!("no thread: {error}"))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_one_whose_turn_it_is_never_waits() {
+        // At, turn, bytes that wait, whether it waits.
+        let cases = [
+            (0, 0, 0, false),
+            (5, 5, usize::MAX, false),
+            (15, 0, 0, false),
+            (16, 0, 0, true),
+            (21, 5, 0, true),
+            (6, 5, WAITING_BYTES_MAX, false),
+            (6, 5, WAITING_BYTES_MAX + 1, true),
+        ];
+        for (at, turn, bytes, expected) in cases {
+            assert_eq!(is_full(at, turn, 16, bytes), expected, "{at} at {turn} with {bytes}");
+        }
+    }
 }
