@@ -233,7 +233,7 @@ pub use config::{ApiKey, Limits, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX, 
 pub use diagnostics::{SAVED_REQUEST_BYTES_MAX, SavedFailure, SavedRequest};
 pub use error::{Error, ErrorKind, Limit, Progress, SERVER_MESSAGE_CHARS_MAX, ServerError, Timer};
 pub use http::{HttpClient, HttpClientBuilder, HttpResponse};
-pub use parse::{Dialect, PendingToolCall, ResponseParser, Start};
+pub use parse::{DIALECT_BYTES_MAX, DIALECTS_MAX, Dialect, PendingToolCall, ResponseParser, Start};
 pub use prompt::{ChatFormat, Context, Encode, Prefix, Prompt, WhenInexact};
 pub use report::{Ending, Percentiles, StreamReport};
 pub use request::{CompletionRequest, Message, SamplingParams};
