@@ -28,7 +28,7 @@ const RECORD: &str = r#"{
   "ends": ["<eos>"]
 }"#;
 
-const INVOKE: &str = r##"{"invoke": {"close": "]", "call": {"open": "(", "close": ")"}, "parameter": {"open": "p"},
+const INVOKE: &str = r##"{"invoke": {"close": "</call>", "call": {"open": "(", "close": ")"}, "parameter": {"open": "p"},
   "sharp": "#", "name": "n", "values": "by_schema"}}"##;
 
 /// What is replaced, by what, and what the error then says.
@@ -55,7 +55,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "}}}",
         "}}}, {\"open\": \"<call>\", \"inside\": {\"json\": {}}}",
-        "calls[1].open: \"<call>\" opens another",
+        "calls[0].open: \"<call>\" begins \"<call>\", which is calls[1].open",
     ),
     (
         "{\"json\": {\"close\": \"</call>\"}}",
@@ -74,8 +74,14 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     (
         "[\"<eos>\"]",
-        r#"["1","2","3","4","5","6","7","8","9","a","b","c","d","e","f","g"]"#,
+        r#"["001","002","003","004","005","006","007","008","009","00a","00b","00c","00d","00e","00f","00g"]"#,
         "calls and ends: 17 markers in one list, which begins with \"<call>\", are more than 16",
+    ),
+    ("<think>", "<t", "think.open: \"<t\" has less than 3 characters"),
+    (
+        "<eos>",
+        "</call>now",
+        "the end of calls[0].inside: \"</call>\" begins \"</call>now\", which is ends[0]",
     ),
     ("]\n}", "]\n", "EOF while parsing an object at line 9 column 0"),
 ];
@@ -118,4 +124,31 @@ fn a_record_read_at_run_time_is_a_dialect_and_so_many_can_be_read() {
     assert!(error.to_string().contains("more than 256"), "{error}");
     assert_eq!(other(1).unwrap(), other(1).unwrap(), "what was read before costs nothing");
     assert_eq!(Dialect::from_json(RECORD).unwrap(), mine);
+}
+
+/// On the command line a dialect is a name, or a file.
+#[cfg(feature = "cli")]
+#[test]
+fn the_program_takes_a_dialect_out_of_a_file() {
+    use common::program::run;
+
+    let folder = std::env::temp_dir().join(format!("tokenwire-dialects-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let parse = |dialect: &str| {
+        let turn = b"Now: <call>{\"name\": \"now\"}</call><eos>";
+        run(&["parse", "--dialect", dialect, "--text", "--json"], turn)
+    };
+    let right = parse(&file("odd.json", RECORD));
+    assert_eq!(right.last()["tool_calls"][0]["name"], "now", "{}", right.err);
+    let wrong = parse(&file("wrong.json", &RECORD.replace("</call>", "")));
+    assert_eq!(wrong.code, Some(2));
+    assert!(wrong.err.contains("wrong.json: not a dialect: a marker is empty at line 6"), "{}", wrong.err);
+    let missing = parse("no-such.json");
+    assert!(missing.code == Some(2) && missing.err.contains("cannot use no-such.json"), "{}", missing.err);
+    std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -148,7 +148,7 @@ impl HeadedCall {
                 return self.no_arguments(view, at);
             }
             (Mark::No, Some(b'{')) => State::Object(Scan::new(at)),
-            (Mark::No, Some(_)) if !has_word && begins_word(&view.text[at..]) => {
+            (Mark::No, Some(_)) if !has_word && !view.is_real(at) && begins_word(&view.text[at..]) => {
                 if let Some((_, word)) = self.words.last_mut() {
                     *word = at..at;
                 }

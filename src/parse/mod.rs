@@ -842,8 +842,12 @@ impl Core {
 
     /// The text up to `until` goes to the last leaf, as its end if nothing else is said.
     fn extend(&mut self, branch: &mut Branch, until: usize) {
+        // A marker's token is never divided, whatever else the dialect's markers are like.
+        let whole = self.marks.shows_all(self.committed);
+        let until = if whole { until } else { self.marks.end_of_real_around(until) };
+        let until = until.max(self.committed);
         if let Some(leaf) = branch.leaves.last_mut() {
-            if self.marks.shows_all(self.committed) {
+            if whole {
                 leaf.text.push_str(&self.text[self.committed..until]);
             } else {
                 for shown in self.marks.shown(self.committed..until) {

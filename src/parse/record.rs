@@ -11,6 +11,9 @@ use super::invoke::Values;
 /// many and some more.
 const LIST_MAX: usize = 16;
 
+/// The fewest characters of a marker that may stand anywhere.
+const MARKER_CHARS_MIN: usize = 3;
+
 /// What something begins or ends with.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(try_from = "String")]
@@ -253,13 +256,24 @@ pub(super) fn read(text: &str) -> Result<Record, String> {
 impl Record {
     /// What no single value tells.
     fn check(&self) -> Result<(), String> {
-        for (n, call) in self.calls.iter().enumerate() {
-            if self.calls[..n].iter().any(|before| before.open == call.open) {
-                return Err(format!(
-                    "calls[{n}].open: {:?} opens another of the calls too",
-                    call.open.as_str()
-                ));
+        let markers = self.structure();
+        for (n, (key, marker)) in markers.iter().enumerate() {
+            let text = marker.as_str();
+            // JSON and Python are full of shorter ones. The list of a call in Python begins with a bracket.
+            if text.chars().count() < MARKER_CHARS_MIN && !(text == "[" && key.ends_with("open")) {
+                return Err(format!("{key}: {text:?} has less than {MARKER_CHARS_MIN} characters"));
             }
+            // Which of two it is must be told when the first of them ends, save between ends.
+            let begins = |(other_key, other): &&(String, &Marker)| {
+                other.as_str().starts_with(text)
+                    && !(key.starts_with("ends") && other_key.starts_with("ends"))
+            };
+            let others = markers[..n].iter().chain(&markers[n + 1..]);
+            if let Some((other_key, other)) = others.clone().find(begins) {
+                return Err(format!("{key}: {text:?} begins {:?}, which is {other_key}", other.as_str()));
+            }
+        }
+        for (n, call) in self.calls.iter().enumerate() {
             call.inside.check().map_err(|why| format!("calls[{n}].inside.{why}"))?;
         }
         if let Some(bare) = &self.bare {
@@ -267,6 +281,30 @@ impl Record {
         }
         List::try_from(self.default_stops().0).map_err(|why| format!("calls and ends: {why}"))?;
         Ok(())
+    }
+
+    /// The markers that may stand anywhere, each with its key. The same may close several regions.
+    fn structure(&self) -> Vec<(String, &Marker)> {
+        let mut all = Vec::new();
+        if let Some(think) = &self.think {
+            all.extend([("think.open".to_owned(), &think.open), ("think.close".to_owned(), &think.close)]);
+        }
+        for (n, call) in self.calls.iter().enumerate() {
+            all.push((format!("calls[{n}].open"), &call.open));
+        }
+        for (n, call) in self.calls.iter().enumerate() {
+            let close = call.inside.close();
+            let is_frame = |close: &&Marker| self.frames.iter().any(|frame| frame == *close);
+            let is_new =
+                |close: &&Marker| !all.iter().any(|(key, known)| key.ends_with("inside") && known == close);
+            if let Some(close) = close.filter(|close| !is_frame(close)).filter(is_new) {
+                all.push((format!("the end of calls[{n}].inside"), close));
+            }
+        }
+        for (key, list) in [("frames", &self.frames), ("ends", &self.ends)] {
+            all.extend(list.iter().enumerate().map(|(n, marker)| (format!("{key}[{n}]"), marker)));
+        }
+        all
     }
 
     /// What shows that a region is over though its end has not come, where the record does not say it.
@@ -277,6 +315,20 @@ impl Record {
 }
 
 impl Inside {
+    /// The region's end marker.
+    fn close(&self) -> Option<&Marker> {
+        match self {
+            Self::Json(json) => json.close.as_ref(),
+            Self::Headed(headed) => headed.close.as_ref(),
+            Self::Python(python) => python.close.as_ref(),
+            Self::Tagged(Tagged { close, .. })
+            | Self::Pairs(Pairs { close, .. })
+            | Self::Thinking(Thinking { close }) => Some(close),
+            Self::Invoke(invoke) => Some(&invoke.close),
+            Self::BareJson(_) | Self::Section(_) => None,
+        }
+    }
+
     fn check(&self) -> Result<(), String> {
         match self {
             Self::Headed(Headed { marks, header: Header::First { id_mark: Some(mark) }, .. })
