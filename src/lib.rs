@@ -241,7 +241,7 @@ pub use diagnostics::{SAVED_REQUEST_BYTES_MAX, SavedFailure, SavedRequest};
 pub use error::{Error, ErrorKind, Limit, Progress, SERVER_MESSAGE_CHARS_MAX, ServerError, Timer};
 pub use fan_in::{FAN_IN_TOKENS_MAX, FanIn, Tagged, fan_in};
 pub use http::{HttpClient, HttpClientBuilder, HttpResponse};
-pub use parse::{Dialect, PendingToolCall, ResponseParser, Start};
+pub use parse::{DIALECT_BYTES_MAX, DIALECTS_MAX, Dialect, PendingToolCall, ResponseParser, Start};
 pub use prompt::{ChatFormat, Context, Encode, Prefix, Prompt, WhenInexact};
 pub use receive::recv_many;
 pub use report::{Ending, Percentiles, StreamReport};

@@ -1,5 +1,5 @@
-//! The outside cases of `cases/tool-calls` and our own in `tests/data/tool-calls`: one turn each, as a model of
-//! that family writes it, and what a right parser makes of it. Each is fed whole, by characters and in pieces,
+//! The outside cases of `cases/tool-calls` and our own, in `tests/data/tool-calls` and in the dialects' files: one turn each, as
+//! a model of that family writes it, and what a right parser makes of it. Each is fed whole, by characters and in pieces,
 //! with ids made up; the tree, the calls and the moments at which they are handed out must be the same.
 
 mod common;
@@ -197,28 +197,43 @@ fn judge(case: &Case) -> Vec<String> {
     wrong
 }
 
-/// Judges the cases of all files in a folder: for each dialect how many hold and how many there are.
-fn judge_all(folder: &Path) -> BTreeMap<String, (usize, usize)> {
+/// The cases of all files in a folder, a line each.
+fn cases_in(folder: &Path) -> Vec<Case> {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    let texts = files.map(|path| std::fs::read_to_string(path).unwrap());
+    let cases =
+        |text: String| text.lines().map(|line| Case(serde_json::from_str(line).unwrap())).collect::<Vec<_>>();
+    texts.flat_map(cases).collect()
+}
+
+/// The cases in the dialects' own files.
+fn cases_of_dialects() -> Vec<Case> {
+    let mut all = Vec::new();
+    for (name, mut record) in common::dialects() {
+        for case in record["cases"].as_array_mut().into_iter().flatten() {
+            case["format"] = name.as_str().into();
+            all.push(Case(case.take()));
+        }
+    }
+    all
+}
+
+/// Judges cases: for each dialect how many there are.
+fn judge_all(cases: &[Case]) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     let mut wrong = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|extension| extension != "jsonl") {
+    for case in cases {
+        let dialect = case.0["format"].as_str().unwrap().to_owned();
+        let (held, all) = counts.entry(dialect).or_insert((0, 0));
+        *all += 1;
+        if Dialect::by_name(case.0["format"].as_str().unwrap()).is_err() {
             continue;
         }
-        for line in std::fs::read_to_string(&path).unwrap().lines() {
-            let case = Case(serde_json::from_str(line).unwrap());
-            let dialect = case.0["format"].as_str().unwrap().to_owned();
-            let (held, all) = counts.entry(dialect).or_insert((0, 0));
-            *all += 1;
-            if Dialect::by_name(case.0["format"].as_str().unwrap()).is_err() {
-                continue;
-            }
-            let differences = judge(&case);
-            *held += usize::from(differences.is_empty());
-            if !differences.is_empty() {
-                wrong.push(format!("{} {:?}\n  {}", case.name(), case.text(), differences.join("\n  ")));
-            }
+        let differences = judge(case);
+        *held += usize::from(differences.is_empty());
+        if !differences.is_empty() {
+            wrong.push(format!("{} {:?}\n  {}", case.name(), case.text(), differences.join("\n  ")));
         }
     }
     for (dialect, (held, all)) in &counts {
@@ -227,20 +242,24 @@ fn judge_all(folder: &Path) -> BTreeMap<String, (usize, usize)> {
     }
     assert!(wrong.is_empty(), "{} cases fail:\n{}", wrong.len(), wrong.join("\n"));
     assert!(counts.values().all(|(held, all)| held == all), "a dialect is missing: {counts:?}");
-    counts
+    counts.into_iter().map(|(dialect, (_, all))| (dialect, all)).collect()
 }
 
 #[test]
 fn the_outside_cases_hold_at_any_cut() {
     let Some(folder) = common::shared("cases").map(|cases| cases.join("tool-calls")) else { return };
-    let counts = judge_all(&folder);
+    let counts = judge_all(&cases_in(&folder));
     assert!(counts.len() >= 23, "{} dialects", counts.len());
 }
 
 #[test]
 fn our_own_cases_hold_at_any_cut() {
-    for (dialect, (_, all)) in judge_all(&common::data("tool-calls")) {
-        assert!(all >= 6, "{all} cases of {dialect}");
+    let mut cases = cases_in(&common::data("tool-calls"));
+    cases.extend(cases_of_dialects());
+    let counts = judge_all(&cases);
+    for dialect in Dialect::all().filter(|dialect| *dialect != Dialect::PLAIN) {
+        let all = counts.get(dialect.name()).copied().unwrap_or(0);
+        assert!(all >= 6, "{} has {all} cases", dialect.name());
     }
 }
 

@@ -3,40 +3,14 @@
 use serde::Deserializer as _;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 
-use super::dialect::{Call, Table};
 use super::json::{JsonForm, Scan, Scanned};
-use super::machine::{Bounds, Machine, Outcome, Seek, Step};
+use super::machine::{Machine, Outcome, Seek, Step};
 use super::view::{End, Here, View};
-
-const ENDS: &[&str] = &["<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"];
-
-static LLAMA3_FORM: JsonForm = JsonForm {
-    bounds: Bounds { close: "", stops: &["<|python_tag|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"] },
-    name: &["name"],
-    arguments: &["parameters", "arguments"],
-    id: &["id"],
-    needs_arguments: true,
-};
-
-/// Llama 3.1 to 3.3.
-pub(super) static LLAMA3_JSON: Table = Table {
-    name: "llama3_json",
-    think: None,
-    calls: &[Call {
-        open: "<|python_tag|>",
-        body: |_, body| Box::new(BareJson::new(&LLAMA3_FORM, body, true)),
-    }],
-    frames: &[],
-    ends: ENDS,
-    inner: &[],
-    bare: Some(|_, body| Box::new(BareJson::new(&LLAMA3_FORM, body, false))),
-    signs: &["<|python_tag|>"],
-};
 
 /// Reads objects that `;` stands between. One that is no call is ordinary text, unless a marker said that a
 /// call follows.
 #[derive(Debug)]
-struct BareJson {
+pub(super) struct BareJson {
     form: &'static JsonForm,
     /// After the opener, or the end of the last call.
     body: usize,
@@ -55,7 +29,7 @@ enum State {
 }
 
 impl BareJson {
-    fn new(form: &'static JsonForm, body: usize, opened: bool) -> Self {
+    pub(super) fn new(form: &'static JsonForm, body: usize, opened: bool) -> Self {
         Self { form, body, opened, state: State::Open }
     }
 

@@ -1,21 +1,30 @@
-//! The dialects: what each family of models writes around thinking and calls. A dialect is a table; it stands in the
-//! file of the machine that reads its calls.
+//! The dialects: what each family of models writes around thinking and calls. A dialect is a table. Most are made of a
+//! record, a file in `dialects/`; where a family writes as no other does, the table stands in the file of the machine that
+//! reads it.
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use super::machine::Machine;
-use super::{bare_json, gemma, harmony, headed, invoke, json, pairs, python, tagged};
+use super::record;
+use super::{gemma, harmony};
 use crate::Error;
+
+/// The longest record that [`Dialect::from_json`] reads, in bytes.
+pub const DIALECT_BYTES_MAX: usize = 256 << 10;
+
+/// How many different records [`Dialect::from_json`] reads in one program.
+pub const DIALECTS_MAX: usize = 256;
 
 /// How a family of models writes thinking and tool calls.
 ///
-/// Chosen by name ([`Dialect::by_name`]), or from the model's added tokens ([`Dialect::guess`]).
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// Chosen by name ([`Dialect::by_name`]), or from the model's added tokens ([`Dialect::guess`]); or one of your own
+/// ([`Dialect::from_json`]). Two are equal if they were made of the same record.
+#[derive(Clone, Copy)]
 pub struct Dialect(&'static Table);
 
 /// A dialect's table.
-#[derive(Debug)]
 pub(super) struct Table {
     pub(super) name: &'static str,
     pub(super) think: Option<Think>,
@@ -30,6 +39,8 @@ pub(super) struct Table {
     pub(super) bare: Option<Body>,
     /// Added tokens that tell this dialect: all of them must be there. Empty: no tokens tell it.
     pub(super) signs: &'static [&'static str],
+    /// What chat templates tell the model to write, for dialects that have the same tokens as another; else empty.
+    pub(super) in_template: &'static str,
 }
 
 impl Table {
@@ -37,22 +48,14 @@ impl Table {
     /// template: there, more tokens tell nothing.
     fn says_more_than(&self, other: &Self) -> bool {
         let has_all = other.signs.iter().all(|sign| self.signs.contains(sign));
-        let by_template = |table: &Self| IN_TEMPLATES.iter().any(|(name, _)| *name == table.name);
-        has_all && self.signs.len() > other.signs.len() && !(by_template(self) && by_template(other))
+        let by_template = !self.in_template.is_empty() && !other.in_template.is_empty();
+        has_all && self.signs.len() > other.signs.len() && !by_template
     }
 
     fn is_told_by(&self, template: &str) -> bool {
-        IN_TEMPLATES.iter().any(|(name, text)| *name == self.name && template.contains(text))
+        !self.in_template.is_empty() && template.contains(self.in_template)
     }
 }
-
-impl PartialEq for Table {
-    fn eq(&self, other: &Self) -> bool {
-        self.name == other.name
-    }
-}
-
-impl Eq for Table {}
 
 /// The markers of thinking.
 #[derive(Debug)]
@@ -66,51 +69,28 @@ pub(super) struct Think {
 }
 
 /// What begins a region of calls, and how it is read.
-#[derive(Debug)]
 pub(super) struct Call {
     pub(super) open: &'static str,
     pub(super) body: Body,
 }
 
 /// Makes a machine for the region whose opener stands at `open..body`.
-pub(super) type Body = fn(open: usize, body: usize) -> Box<dyn Machine>;
+pub(super) type Body = &'static (dyn Fn(usize, usize) -> Box<dyn Machine> + Send + Sync);
 
-/// What most models write around thinking.
-pub(super) const THINK: Think = Think { open: "<think>", close: "</think>", label: "", answer: &[] };
+/// The files of `dialects/`, each its name and its text.
+const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/dialects.rs"));
 
-/// The ends of a turn in ChatML.
-pub(super) const CHATML_ENDS: &[&str] = &["<|im_end|>", "<|endoftext|>"];
+/// What the crate brings, in the order of the names; of a file that cannot be read, why.
+static BUILT_IN: LazyLock<Vec<(&'static str, Result<&'static Table, String>)>> = LazyLock::new(|| {
+    let files = FILES.iter().map(|(name, text)| (*name, record::read(text).map(|record| record.keep())));
+    let own = [&harmony::HARMONY, &gemma::GEMMA4, &PLAIN].map(|table| (table.name, Ok(table)));
+    let mut all: Vec<_> = files.chain(own).collect();
+    all.sort_by_key(|(name, _)| *name);
+    all
+});
 
-/// What chat templates tell the model to write, for dialects that have the same tokens.
-static IN_TEMPLATES: &[(&str, &str)] = &[("qwen3_xml", "<function="), ("hermes", "<function-name>")];
-
-/// All dialects.
-static DIALECTS: &[&Table] = &[
-    &tagged::QWEN3_XML,
-    &json::HERMES,
-    &pairs::GLM,
-    &invoke::DEEPSEEK_DSML,
-    &invoke::MINIMAX_M2,
-    &tagged::SEED_OSS,
-    &invoke::MINIMAX_M3,
-    &invoke::STEP3,
-    &invoke::KIMI_K3,
-    &headed::KIMI_K2,
-    &harmony::HARMONY,
-    &headed::DEEPSEEK_V3,
-    &headed::DEEPSEEK_V31,
-    &headed::MISTRAL,
-    &json::COHERE,
-    &json::GRANITE,
-    &json::PHI4,
-    &json::INTERNLM2,
-    &json::NEMOTRON_V2,
-    &gemma::GEMMA4,
-    &bare_json::LLAMA3_JSON,
-    &python::PYTHONIC,
-    &python::LFM2,
-    &PLAIN,
-];
+/// The records read by [`Dialect::from_json`], and what they are.
+static READ: Mutex<Vec<(Box<str>, &'static Table)>> = Mutex::new(Vec::new());
 
 /// Any model without thinking and calls.
 static PLAIN: Table = Table {
@@ -122,6 +102,7 @@ static PLAIN: Table = Table {
     inner: &[],
     bare: None,
     signs: &[],
+    in_template: "",
 };
 
 /// A stream whose server has told everything apart.
@@ -134,6 +115,7 @@ static CHAT: Table = Table {
     inner: &[],
     bare: None,
     signs: &[],
+    in_template: "",
 };
 
 impl Dialect {
@@ -145,16 +127,69 @@ impl Dialect {
     /// No thinking, no calls: all text is content.
     pub const PLAIN: Self = Self(&PLAIN);
 
-    /// The dialect of this name.
+    /// The dialect of this name, out of those that the crate brings.
     ///
     /// # Errors
     ///
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) with the names there are.
     pub fn by_name(name: &str) -> Result<Self, Error> {
-        Self::all().find(|dialect| dialect.name() == name).ok_or_else(|| {
-            let names: Vec<&str> = Self::all().map(Self::name).collect();
-            Error::invalid(format!("no dialect is called {name:?}; there are {}", names.join(", ")))
-        })
+        match BUILT_IN.iter().find(|(known, _)| *known == name) {
+            Some((_, Ok(table))) => Ok(Self(table)),
+            Some((_, Err(why))) => Err(Error::invalid(format!("dialects/{name}.json: {why}"))),
+            None => {
+                let names: Vec<&str> = Self::all().map(Self::name).collect();
+                Err(Error::invalid(format!("no dialect is called {name:?}; there are {}", names.join(", "))))
+            }
+        }
+    }
+
+    /// A dialect of your own, out of a record in JSON: what the files in the repository's `dialects/` are, whose README says
+    /// what each key means. The name need not be a new one; [`by_name`](Self::by_name) does not know it.
+    ///
+    /// What is read is kept as long as the program, and the same text read again is the same dialect.
+    ///
+    /// ```
+    /// use tokenwire::{Dialect, ResponseParser};
+    ///
+    /// let dialect = Dialect::from_json(
+    ///     r#"{
+    ///         "name": "mine",
+    ///         "about": "A model of my own.",
+    ///         "calls": [{"open": "<call>", "inside": {"json": {"close": "</call>"}}}],
+    ///         "ends": ["<eos>"]
+    ///     }"#,
+    /// )?;
+    /// let mut parser = ResponseParser::new(dialect);
+    /// let calls = parser.push("Hm. <call>{\"name\": \"now\"}</call><eos>", None);
+    /// assert_eq!((calls[0].name.as_str(), parser.branch().content().as_str()), ("now", "Hm."));
+    ///
+    /// let error = Dialect::from_json("{\n  \"name\": \"\"}").unwrap_err();
+    /// assert_eq!(error.to_string(), "not a dialect: a marker is empty at line 2 column 12");
+    /// # Ok::<(), tokenwire::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), with line and column or the key, for what is no such record; for
+    /// more than [`DIALECT_BYTES_MAX`] bytes, and for more than [`DIALECTS_MAX`] different ones.
+    pub fn from_json(text: &str) -> Result<Self, Error> {
+        if text.len() > DIALECT_BYTES_MAX {
+            let n = text.len();
+            return Err(Error::invalid(format!(
+                "not a dialect: {n} bytes are more than {DIALECT_BYTES_MAX}"
+            )));
+        }
+        let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, table)) = read.iter().find(|(known, _)| **known == *text) {
+            return Ok(Self(table));
+        }
+        let record = record::read(text).map_err(|why| Error::invalid(format!("not a dialect: {why}")))?;
+        if read.len() >= DIALECTS_MAX {
+            return Err(Error::invalid(format!("more than {DIALECTS_MAX} different dialects were read")));
+        }
+        let table = record.keep();
+        read.push((text.into(), table));
+        Ok(Self(table))
     }
 
     /// The dialect that a model's added tokens tell, as
@@ -183,7 +218,8 @@ impl Dialect {
         let added: HashSet<&str> = added.into_iter().collect();
         let is_told =
             |table: &Table| !table.signs.is_empty() && table.signs.iter().all(|sign| added.contains(sign));
-        let told: Vec<&'static Table> = DIALECTS.iter().copied().filter(|table| is_told(table)).collect();
+        let tables = || Self::all().map(|dialect| dialect.0);
+        let told: Vec<&'static Table> = tables().filter(|table| is_told(table)).collect();
         let is_outdone = |table: &Table| told.iter().any(|other| other.says_more_than(table));
         let mut left: Vec<_> = told.iter().copied().filter(|table| !is_outdone(table)).collect();
         let by_template = left.iter().filter(|table| table.is_told_by(template));
@@ -193,7 +229,7 @@ impl Dialect {
         match left[..] {
             [table] => Ok(Self(table)),
             [] => {
-                let signs = DIALECTS.iter().filter(|table| !table.signs.is_empty());
+                let signs = tables().filter(|table| !table.signs.is_empty());
                 let signs = signs.map(|table| format!("{} ({})", table.name, table.signs.join(", ")));
                 let signs: Vec<String> = signs.collect();
                 Err(Error::invalid(format!(
@@ -212,9 +248,9 @@ impl Dialect {
         }
     }
 
-    /// All dialects.
+    /// All dialects that the crate brings, in the order of their names.
     pub fn all() -> impl Iterator<Item = Self> {
-        DIALECTS.iter().map(|table| Self(table))
+        BUILT_IN.iter().filter_map(|(_, table)| table.as_ref().ok()).map(|table| Self(table))
     }
 
     /// The name, as [`by_name`](Self::by_name) takes it.
@@ -223,19 +259,34 @@ impl Dialect {
         self.0.name
     }
 
-    /// All markers.
+    /// All markers, each once.
     #[must_use]
     pub fn markers(self) -> Vec<&'static str> {
         let Table { think, calls, frames, ends, inner, .. } = self.0;
         let think = think.iter().flat_map(|think| [think.open, think.close]);
         let calls = calls.iter().map(|call| call.open);
-        think.chain(calls).chain([*frames, *ends, *inner].into_iter().flatten().copied()).collect()
+        let all = think.chain(calls).chain([*frames, *ends, *inner].into_iter().flatten().copied());
+        let mut markers = Vec::new();
+        for marker in all {
+            if !markers.contains(&marker) {
+                markers.push(marker);
+            }
+        }
+        markers
     }
 
     pub(super) fn table(self) -> &'static Table {
         self.0
     }
 }
+
+impl PartialEq for Dialect {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.0, other.0)
+    }
+}
+
+impl Eq for Dialect {}
 
 impl fmt::Debug for Dialect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -259,8 +310,8 @@ mod tests {
             (&qwen2, xml, Ok("hermes")),
             (&qwen3, xml, Ok("qwen3_xml")),
             (&qwen3, json, Ok("hermes")),
-            (&qwen3, "", Err(&["qwen3_xml and hermes", "chat template"])),
-            (&qwen3, &format!("{xml}{json}"), Err(&["qwen3_xml and hermes"])),
+            (&qwen3, "", Err(&["hermes and qwen3_xml", "chat template"])),
+            (&qwen3, &format!("{xml}{json}"), Err(&["hermes and qwen3_xml"])),
             (&["<|tool_call>", "<tool_call|>", "<|channel>", "<channel|>", "<|\"|>"], "", Ok("gemma4")),
             (&["<|python_tag|>", "<|eot_id|>", "<|eom_id|>"], "", Ok("llama3_json")),
             (&["<|im_end|>", "<|tool_call_start|>", "<|tool_call_end|>", "<think>"], "", Ok("lfm2")),

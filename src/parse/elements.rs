@@ -4,11 +4,10 @@ use super::schema::Element;
 use super::view::{Found, View};
 use crate::Malformed;
 
-const NAMESPACE: &str = "]<]minimax[>[";
-
 /// Reads one element and those in it. Only a tag behind the namespace's marker is one.
 #[derive(Debug)]
 pub(super) struct Elements {
+    namespace: &'static str,
     at: usize,
     /// In the tag that begins here, up to there no `>` has been found.
     tag: Option<usize>,
@@ -29,14 +28,14 @@ type Read = Result<(String, Element, usize), (usize, Malformed)>;
 
 impl Elements {
     /// The namespace's marker before the opening tag stands at `at`.
-    pub(super) fn new(at: usize) -> Self {
-        Self { at, tag: None, open: Vec::new() }
+    pub(super) fn new(namespace: &'static str, at: usize) -> Self {
+        Self { namespace, at, tag: None, open: Vec::new() }
     }
 
     /// `None`: more text is needed.
     pub(super) fn step(&mut self, view: &View<'_>) -> Option<Read> {
         loop {
-            let at = match view.find(&[NAMESPACE], self.at) {
+            let at = match view.find(&[self.namespace], self.at) {
                 Found::At(at, _) => at,
                 Found::Until(at) => {
                     self.at = at;
@@ -48,7 +47,7 @@ impl Elements {
                 return Some(Err((real.start, Malformed::Syntax)));
             }
             self.at = at;
-            let tag = at + NAMESPACE.len();
+            let tag = at + self.namespace.len();
             match view.bytes().get(tag) {
                 Some(b'<') => {}
                 Some(_) => {

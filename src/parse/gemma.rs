@@ -21,10 +21,11 @@ const BOUNDS: Bounds = Bounds {
 pub(super) static GEMMA4: Table = Table {
     name: "gemma4",
     think: Some(Think { open: "<|channel>", close: "<channel|>", label: "thought", answer: &[] }),
-    calls: &[Call { open: "<|tool_call>", body: |_, body| Box::new(GemmaCall::new(body)) }],
+    calls: &[Call { open: "<|tool_call>", body: &|_, body| Box::new(GemmaCall::new(body)) }],
     frames: &[],
     ends: &["<turn|>", "<|tool_response>", "<eos>"],
     inner: &["<tool_call|>", QUOTE],
+    in_template: "",
     bare: None,
     signs: &["<|tool_call>", "<|channel>", QUOTE],
 };

@@ -33,13 +33,14 @@ pub(super) static HARMONY: Table = Table {
     name: "harmony",
     think: Some(ANALYSIS),
     calls: &[
-        Call { open: START, body: |_, body| Box::new(Message::new(body, Part::Role)) },
-        Call { open: CHANNEL, body: |_, body| Box::new(Message::new(body, Part::Channel)) },
+        Call { open: START, body: &|_, body| Box::new(Message::new(body, Part::Role)) },
+        Call { open: CHANNEL, body: &|_, body| Box::new(Message::new(body, Part::Channel)) },
     ],
     frames: &[END],
     ends: &[CALL, RETURN],
     inner: &[CONSTRAIN, MESSAGE],
-    bare: Some(|_, body| Box::new(Message::new(body, Part::Bare))),
+    in_template: "",
+    bare: Some(&|_, body| Box::new(Message::new(body, Part::Bare))),
     signs: &[CHANNEL, CONSTRAIN, MESSAGE],
 };
 

@@ -5,7 +5,6 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
-use super::dialect::{Call, THINK, Table, Think};
 use super::json::{Broken, JsonCalls, JsonForm, Scan, Scanned};
 use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail};
 use super::view::{End, Here, View};
@@ -14,144 +13,52 @@ use crate::Malformed;
 /// How a family of models writes them: a header of words, each alone or behind a mark, then a JSON object.
 #[derive(Debug)]
 pub(super) struct HeadedForm {
-    bounds: Bounds,
+    pub(super) bounds: Bounds,
     /// What may stand before a word of the header and before the object.
-    marks: &'static [&'static str],
+    pub(super) marks: &'static [&'static str],
     /// What may stand between the object and the end marker.
-    fence: &'static str,
-    read: Read,
+    pub(super) fence: &'static str,
+    pub(super) header: Header,
     /// What a body may be instead.
-    json: Option<&'static JsonForm>,
+    pub(super) json: Option<&'static JsonForm>,
 }
 
-/// Takes the id, if there is one, and the name from the header's words and the mark before each.
-type Read = fn(&[(&str, &str)]) -> (Option<String>, String);
-
-static KIMI_K2_CALLS: HeadedForm = HeadedForm {
-    bounds: Bounds {
-        close: "<|tool_call_end|>",
-        stops: &[
-            "<|tool_call_begin|>",
-            "<|tool_calls_section_begin|>",
-            "<|tool_calls_section_end|>",
-            "<|im_end|>",
-        ],
-    },
-    marks: &["<|tool_call_argument_begin|>"],
-    fence: "",
-    read: kimi_name,
-    json: None,
-};
-
-/// Kimi K2 to K2.6. The header is the id.
-pub(super) static KIMI_K2: Table = Table {
-    name: "kimi_k2",
-    think: Some(THINK),
-    calls: &[
-        Call { open: "<|tool_call_begin|>", body: |_, body| Box::new(HeadedCall::new(&KIMI_K2_CALLS, body)) },
-        Call {
-            open: "<|tool_calls_section_begin|>",
-            body: |open, body| {
-                Box::new(Section::new(open, body, &["<|tool_call_begin|>", "<|tool_calls_section_end|>"]))
-            },
-        },
-    ],
-    frames: &["<|tool_calls_section_end|>"],
-    ends: &["<|im_end|>"],
-    inner: &["<|tool_call_argument_begin|>", "<|tool_call_end|>"],
-    bare: None,
-    signs: &["<|tool_call_argument_begin|>"],
-};
-
-/// `functions.NAME:INDEX`, of which name alone is sure to be there.
-fn kimi_name(words: &[(&str, &str)]) -> (Option<String>, String) {
-    let id = words.first().map_or("", |(_, word)| *word);
-    let name = id.strip_prefix("functions.").unwrap_or(id);
-    let name = match name.rsplit_once(':') {
-        Some((name, index)) if index.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => name,
-    };
-    (Some(id.to_owned()), name.to_owned())
+/// What the words of a header say.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Header {
+    /// The first word is the id, `functions.NAME:INDEX`, of which the name alone is sure to be there.
+    Id,
+    /// The last word is the name.
+    Last,
+    /// The first word is the name, and the one behind this mark is the id.
+    First { id_mark: &'static str },
 }
 
-const DEEPSEEK_CALL: &str = "<｜tool▁call▁begin｜>";
-const DEEPSEEK_CALLS: &str = "<｜tool▁calls▁begin｜>";
-const DEEPSEEK_CALLS_END: &str = "<｜tool▁calls▁end｜>";
-const DEEPSEEK_END: &str = "<｜end▁of▁sentence｜>";
-
-static DEEPSEEK_FORM: HeadedForm = HeadedForm {
-    bounds: Bounds {
-        close: "<｜tool▁call▁end｜>",
-        stops: &[DEEPSEEK_CALL, DEEPSEEK_CALLS, DEEPSEEK_CALLS_END, DEEPSEEK_END],
-    },
-    marks: &["<｜tool▁sep｜>", "```json", "```"],
-    fence: "```",
-    // V3 has the word `function` before the name.
-    read: |words| {
-        let name = words.iter().rev().find(|(_, word)| !word.is_empty());
-        (None, name.map_or("", |(_, word)| *word).to_owned())
-    },
-    json: None,
-};
-
-const DEEPSEEK_OPENERS: &[Call] = &[
-    Call { open: DEEPSEEK_CALL, body: |_, body| Box::new(HeadedCall::new(&DEEPSEEK_FORM, body)) },
-    Call {
-        open: DEEPSEEK_CALLS,
-        body: |open, body| Box::new(Section::new(open, body, &[DEEPSEEK_CALL, DEEPSEEK_CALLS_END])),
-    },
-];
-
-/// DeepSeek V3 and R1.
-pub(super) static DEEPSEEK_V3: Table = Table { name: "deepseek_v3", ..DEEPSEEK };
-
-/// DeepSeek V3.1, whose header is the name alone. A model's header tells which it is, so both are read alike.
-pub(super) static DEEPSEEK_V31: Table = Table { name: "deepseek_v31", ..DEEPSEEK };
-
-const DEEPSEEK: Table = Table {
-    name: "",
-    think: Some(THINK),
-    calls: DEEPSEEK_OPENERS,
-    frames: &[DEEPSEEK_CALLS_END],
-    ends: &[DEEPSEEK_END],
-    inner: &["<｜tool▁sep｜>", "<｜tool▁call▁end｜>"],
-    bare: None,
-    signs: &["<｜tool▁sep｜>"],
-};
-
-static MISTRAL_CALLS: HeadedForm = HeadedForm {
-    bounds: MISTRAL_BOUNDS,
-    marks: &["[ARGS]", "[CALL_ID]"],
-    fence: "",
-    read: |words| {
+impl Header {
+    /// The id, if there is one, and the name, out of the words and the mark before each.
+    fn read(self, words: &[(&str, &str)]) -> (Option<String>, String) {
         let after = |mark: &str| words.iter().find(|(before, word)| *before == mark && !word.is_empty());
-        let id = after("[CALL_ID]").map(|(_, word)| (*word).to_owned());
-        (id, after("").map_or("", |(_, word)| *word).to_owned())
-    },
-    json: Some(&MISTRAL_JSON),
-};
-
-static MISTRAL_JSON: JsonForm = JsonForm {
-    bounds: MISTRAL_BOUNDS,
-    name: &["name"],
-    arguments: &["arguments", "parameters"],
-    id: &["id"],
-    needs_arguments: false,
-};
-
-const MISTRAL_BOUNDS: Bounds = Bounds { close: "", stops: &["[TOOL_CALLS]", "</s>"] };
-
-/// Mistral: a list of objects, or since its v11 a header for each call. Neither has an end marker.
-pub(super) static MISTRAL: Table = Table {
-    name: "mistral",
-    think: Some(Think { open: "[THINK]", close: "[/THINK]", label: "", answer: &[] }),
-    calls: &[Call { open: "[TOOL_CALLS]", body: |_, body| Box::new(HeadedCall::new(&MISTRAL_CALLS, body)) }],
-    frames: &[],
-    ends: &["</s>"],
-    inner: &["[ARGS]", "[CALL_ID]"],
-    bare: None,
-    signs: &["[TOOL_CALLS]"],
-};
+        match self {
+            Self::Id => {
+                let id = words.first().map_or("", |(_, word)| *word);
+                let name = id.strip_prefix("functions.").unwrap_or(id);
+                let name = match name.rsplit_once(':') {
+                    Some((name, index)) if index.bytes().all(|byte| byte.is_ascii_digit()) => name,
+                    _ => name,
+                };
+                (Some(id.to_owned()), name.to_owned())
+            }
+            Self::Last => {
+                let name = words.iter().rev().find(|(_, word)| !word.is_empty());
+                (None, name.map_or("", |(_, word)| *word).to_owned())
+            }
+            Self::First { id_mark } => {
+                let id = after(id_mark).filter(|_| !id_mark.is_empty()).map(|(_, word)| (*word).to_owned());
+                (id, after("").map_or("", |(_, word)| *word).to_owned())
+            }
+        }
+    }
+}
 
 /// The words of a header at most; the last may be empty.
 const WORDS_MAX: usize = 4;
@@ -185,7 +92,7 @@ enum State {
 
 impl HeadedCall {
     /// `body` is the place after the opener.
-    fn new(form: &'static HeadedForm, body: usize) -> Self {
+    pub(super) fn new(form: &'static HeadedForm, body: usize) -> Self {
         Self { form, body, words: vec![("", body..body)], state: State::Open(body) }
     }
 
@@ -241,7 +148,7 @@ impl HeadedCall {
                 return self.no_arguments(view, at);
             }
             (Mark::No, Some(b'{')) => State::Object(Scan::new(at)),
-            (Mark::No, Some(_)) if !has_word && begins_word(&view.text[at..]) => {
+            (Mark::No, Some(_)) if !has_word && !view.is_real(at) && begins_word(&view.text[at..]) => {
                 if let Some((_, word)) = self.words.last_mut() {
                     *word = at..at;
                 }
@@ -307,7 +214,7 @@ impl HeadedCall {
     fn call(&self, view: &View<'_>, object: Range<usize>) -> Result<RawCall, Malformed> {
         let words: Vec<(&str, &str)> =
             self.words.iter().map(|(mark, word)| (*mark, &view.text[word.clone()])).collect();
-        let (id, name) = (self.form.read)(&words);
+        let (id, name) = self.form.header.read(&words);
         if name.is_empty() {
             return Err(Malformed::NoName);
         }
@@ -402,7 +309,7 @@ impl Machine for HeadedCall {
 
 /// What opens a list of calls. Where none follows, the text only speaks of it.
 #[derive(Debug)]
-struct Section {
+pub(super) struct Section {
     open: usize,
     body: usize,
     at: usize,
@@ -410,7 +317,7 @@ struct Section {
 }
 
 impl Section {
-    fn new(open: usize, body: usize, followed_by: &'static [&'static str]) -> Self {
+    pub(super) fn new(open: usize, body: usize, followed_by: &'static [&'static str]) -> Self {
         Self { open, body, at: body, followed_by }
     }
 }

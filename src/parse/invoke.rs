@@ -7,9 +7,9 @@
 //!               call.close tail )* region.close
 //! ```
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::dialect::{Call, THINK, Table, Think};
 use super::elements::Elements;
 use super::json::{Scan, Scanned};
 use super::machine::{Bounds, Machine, Markers, Outcome, RawCall, Seek, Step, Tail};
@@ -42,6 +42,13 @@ pub(super) struct InvokeForm {
     pub(super) think: &'static [&'static str],
 }
 
+impl InvokeForm {
+    /// What stands before each tag of a value.
+    fn namespace(&self) -> &'static str {
+        self.parameter.open.strip_suffix('<').unwrap_or(self.parameter.open)
+    }
+}
+
 /// The opening tag, without what ends it if it has attributes, and the closing tag.
 #[derive(Debug)]
 pub(super) struct Tag {
@@ -50,7 +57,8 @@ pub(super) struct Tag {
 }
 
 /// What a parameter's value is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Values {
     /// Text, whose type the tool's schema tells.
     BySchema,
@@ -61,237 +69,6 @@ pub(super) enum Values {
     /// Text or tags: what has tags in it is an object or a list. The parameter's name is that of its tag.
     Elements,
 }
-
-const NO_TAG: Tag = Tag { open: "", close: "" };
-const THINK_MARKERS: &[&str] = &[THINK.open, THINK.close];
-
-// DeepSeek
-
-/// The three spellings of one form: `$gap` is what stands before each tag's name, `$calls` the region's.
-macro_rules! dsml {
-    ($gap:literal, $calls:literal) => {
-        InvokeForm {
-            region: Tag {
-                open: concat!("<｜DSML｜", $gap, $calls, ">"),
-                close: concat!("</｜DSML｜", $gap, $calls, ">"),
-            },
-            lead: &[],
-            call: Tag {
-                open: concat!("<｜DSML｜", $gap, "invoke"),
-                close: concat!("</｜DSML｜", $gap, "invoke>"),
-            },
-            tail: "",
-            parameter: Tag {
-                open: concat!("<｜DSML｜", $gap, "parameter"),
-                close: concat!("</｜DSML｜", $gap, "parameter>"),
-            },
-            sharp: ">",
-            name: "name",
-            key: "name",
-            values: Values::ByString,
-            json: NO_TAG,
-            stops: &[
-                concat!("<｜DSML｜", $gap, "invoke"),
-                concat!("</｜DSML｜", $gap, $calls, ">"),
-                concat!("<｜DSML｜", $gap, $calls, ">"),
-                "<｜end▁of▁sentence｜>",
-            ],
-            think: THINK_MARKERS,
-        }
-    };
-}
-
-static DSML_V32: InvokeForm = dsml!("", "function_calls");
-static DSML_V4: InvokeForm = dsml!("", "tool_calls");
-static DSML_V41: InvokeForm = dsml!(" ", "calls");
-
-/// DeepSeek V3.2, V4, V4.1. At long contexts V4 leaves out the opener of the region.
-pub(super) static DEEPSEEK_DSML: Table = Table {
-    name: "deepseek_dsml",
-    think: Some(THINK),
-    calls: &[
-        Call { open: DSML_V32_OPEN, body: |_, body| Box::new(InvokeCalls::new(&DSML_V32, body, true)) },
-        Call { open: DSML_V4_OPEN, body: |_, body| Box::new(InvokeCalls::new(&DSML_V4, body, true)) },
-        Call { open: DSML_V41_OPEN, body: |_, body| Box::new(InvokeCalls::new(&DSML_V41, body, true)) },
-        Call { open: "<｜DSML｜invoke", body: |open, _| Box::new(InvokeCalls::new(&DSML_V4, open, false)) },
-        Call {
-            open: "<｜DSML｜ invoke", body: |open, _| Box::new(InvokeCalls::new(&DSML_V41, open, false))
-        },
-    ],
-    frames: &[],
-    ends: &["<｜end▁of▁sentence｜>"],
-    inner: &["</｜DSML｜tool_calls>"],
-    bare: None,
-    signs: &["｜DSML｜"],
-};
-
-const DSML_V32_OPEN: &str = "<｜DSML｜function_calls>";
-const DSML_V4_OPEN: &str = "<｜DSML｜tool_calls>";
-const DSML_V41_OPEN: &str = "<｜DSML｜ calls>";
-
-// MiniMax
-
-static MINIMAX_M2_CALLS: InvokeForm = InvokeForm {
-    region: Tag { open: "<minimax:tool_call>", close: "</minimax:tool_call>" },
-    lead: &[],
-    call: Tag { open: "<invoke", close: "</invoke>" },
-    tail: "",
-    parameter: Tag { open: "<parameter", close: "</parameter>" },
-    sharp: ">",
-    name: "name",
-    key: "name",
-    values: Values::BySchema,
-    json: NO_TAG,
-    stops: &["<invoke", "</minimax:tool_call>", "<minimax:tool_call>", "[e~["],
-    think: THINK_MARKERS,
-};
-
-/// MiniMax M2 and M2.5.
-pub(super) static MINIMAX_M2: Table = Table {
-    name: "minimax_m2",
-    think: Some(THINK),
-    calls: &[Call {
-        open: "<minimax:tool_call>",
-        body: |_, body| Box::new(InvokeCalls::new(&MINIMAX_M2_CALLS, body, true)),
-    }],
-    frames: &[],
-    ends: &["[e~["],
-    inner: &["</minimax:tool_call>"],
-    bare: None,
-    signs: &["<minimax:tool_call>"],
-};
-
-static MINIMAX_M3_CALLS: InvokeForm = InvokeForm {
-    region: Tag { open: "]<]minimax[>[<tool_call>", close: "]<]minimax[>[</tool_call>" },
-    lead: &[],
-    call: Tag { open: "]<]minimax[>[<invoke", close: "]<]minimax[>[</invoke>" },
-    tail: "",
-    parameter: Tag { open: "]<]minimax[>[<", close: "" },
-    sharp: ">",
-    name: "name",
-    key: "",
-    values: Values::Elements,
-    json: NO_TAG,
-    stops: &["]<]minimax[>[<invoke", "]<]minimax[>[</tool_call>", "]<]minimax[>[<tool_call>", "[e~["],
-    think: &["<mm:think>", "</mm:think>"],
-};
-
-/// MiniMax M3: each tag has the namespace's token before it.
-pub(super) static MINIMAX_M3: Table = Table {
-    name: "minimax_m3",
-    think: Some(Think { open: "<mm:think>", close: "</mm:think>", label: "", answer: &[] }),
-    calls: &[
-        Call {
-            open: "]<]minimax[>[<tool_call>",
-            body: |_, body| Box::new(InvokeCalls::new(&MINIMAX_M3_CALLS, body, true)),
-        },
-        Call {
-            open: "]<]minimax[>[<invoke",
-            body: |open, _| Box::new(InvokeCalls::new(&MINIMAX_M3_CALLS, open, false)),
-        },
-    ],
-    frames: &[],
-    ends: &["[e~["],
-    inner: &["]<]minimax[>[</tool_call>"],
-    bare: None,
-    signs: &["]<]minimax[>["],
-};
-
-// Step-3
-
-static STEP3_CALLS: InvokeForm = InvokeForm {
-    region: Tag { open: "<｜tool_calls_begin｜>", close: "<｜tool_calls_end｜>" },
-    lead: &["<｜tool_call_begin｜>", "function", "<｜tool_sep｜>"],
-    call: Tag { open: "<steptml:invoke", close: "</steptml:invoke>" },
-    tail: "<｜tool_call_end｜>",
-    parameter: Tag { open: "<steptml:parameter", close: "</steptml:parameter>" },
-    sharp: ">",
-    name: "name",
-    key: "name",
-    values: Values::BySchema,
-    json: NO_TAG,
-    stops: &[
-        "<｜tool_call_begin｜>",
-        "<｜tool_calls_end｜>",
-        "<｜tool_calls_begin｜>",
-        "<|EOT|>",
-        "<｜end▁of▁sentence｜>",
-    ],
-    think: THINK_MARKERS,
-};
-
-/// Step-3. Step-3.5 writes as Qwen3-Coder does.
-pub(super) static STEP3: Table = Table {
-    name: "step3",
-    think: Some(THINK),
-    calls: &[
-        Call {
-            open: "<｜tool_calls_begin｜>",
-            body: |_, body| Box::new(InvokeCalls::new(&STEP3_CALLS, body, true)),
-        },
-        Call {
-            open: "<｜tool_call_begin｜>",
-            body: |open, _| Box::new(InvokeCalls::new(&STEP3_CALLS, open, false)),
-        },
-    ],
-    frames: &[],
-    ends: &["<|EOT|>", "<｜end▁of▁sentence｜>"],
-    inner: &["<｜tool_calls_end｜>", "<｜tool_call_end｜>", "<｜tool_sep｜>"],
-    bare: None,
-    signs: &["<｜tool_calls_begin｜>"],
-};
-
-// Kimi K3
-
-static KIMI_K3_CALLS: InvokeForm = InvokeForm {
-    region: Tag { open: "<|open|>tools<|sep|>", close: "<|close|>tools<|sep|>" },
-    lead: &[],
-    call: Tag { open: "<|open|>call", close: "<|close|>call<|sep|>" },
-    tail: "",
-    parameter: Tag { open: "<|open|>argument", close: "<|close|>argument<|sep|>" },
-    sharp: "<|sep|>",
-    name: "tool",
-    key: "key",
-    values: Values::ByType,
-    json: Tag { open: "<|open|>json", close: "<|close|>json<|sep|>" },
-    stops: &[
-        "<|open|>call",
-        "<|close|>tools<|sep|>",
-        "<|open|>tools<|sep|>",
-        "<|open|>response<|sep|>",
-        "<|close|>message<|sep|>",
-        "<|end_of_msg|>",
-    ],
-    think: &["<|open|>think<|sep|>", "<|close|>think<|sep|>"],
-};
-
-/// Kimi K3.
-pub(super) static KIMI_K3: Table = Table {
-    name: "kimi_k3",
-    think: Some(Think {
-        open: "<|open|>think<|sep|>",
-        close: "<|close|>think<|sep|>",
-        label: "",
-        answer: &["<|open|>response<|sep|>"],
-    }),
-    calls: &[
-        Call {
-            open: "<|open|>tools<|sep|>",
-            body: |_, body| Box::new(InvokeCalls::new(&KIMI_K3_CALLS, body, true)),
-        },
-        Call {
-            open: "<|open|>call",
-            body: |open, _| Box::new(InvokeCalls::new(&KIMI_K3_CALLS, open, false)),
-        },
-    ],
-    frames: &["<|open|>response<|sep|>", "<|close|>response<|sep|>"],
-    ends: &["<|close|>message<|sep|><|end_of_msg|>", "<|close|>message<|sep|>", "<|end_of_msg|>"],
-    inner: &[],
-    bare: None,
-    signs: &["<|open|>", "<|close|>", "<|sep|>"],
-};
-
-// The machine
 
 /// Reads the calls of one region. A call is handed out at its own end; what the region's end adds is a marker.
 #[derive(Debug)]
@@ -546,7 +323,7 @@ impl InvokeCalls {
         let json_here = if json.open.is_empty() { Here::No } else { view.here(at, json.open) };
         match (view.here(at, parameter.open), json_here) {
             (Here::Yes, _) if self.form.values == Values::Elements => {
-                (State::Elements(Elements::new(at)), None)
+                (State::Elements(Elements::new(self.form.namespace(), at)), None)
             }
             (Here::Yes, _) => (State::Key(TagScan::new(at + parameter.open.len())), None),
             (_, Here::Yes) if self.arguments.is_empty() => {

@@ -18,8 +18,8 @@
 //! joined leaf ids are the ids received, whatever the machines decide.
 //!
 //! One decision is taken back, and only at the end of the turn: thinking that was never closed and in which
-//! a call was drafted (rule R2). To add a dialect, add a table in `dialect`; to read calls in a new way, write
-//! a [`machine::Machine`].
+//! a call was drafted (rule R2). To add a dialect, add a file to `dialects/`; to read calls in a
+//! new way, write a [`machine::Machine`], and a variant of [`record::Inside`] for it.
 
 mod bare_json;
 mod dialect;
@@ -29,11 +29,13 @@ mod harmony;
 mod headed;
 mod invoke;
 mod json;
+mod keep;
 mod literal;
 mod machine;
 mod pairs;
 mod python;
 mod raw;
+mod record;
 mod schema;
 mod tagged;
 mod view;
@@ -42,7 +44,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-pub use self::dialect::Dialect;
+pub use self::dialect::{DIALECT_BYTES_MAX, DIALECTS_MAX, Dialect};
 use self::dialect::{Table, Think};
 use self::machine::{Machine, Outcome, RawCall, Step, Then};
 use self::schema::Schemas;
@@ -840,8 +842,12 @@ impl Core {
 
     /// The text up to `until` goes to the last leaf, as its end if nothing else is said.
     fn extend(&mut self, branch: &mut Branch, until: usize) {
+        // A marker's token is never divided, whatever else the dialect's markers are like.
+        let whole = self.marks.shows_all(self.committed);
+        let until = if whole { until } else { self.marks.end_of_real_around(until) };
+        let until = until.max(self.committed);
         if let Some(leaf) = branch.leaves.last_mut() {
-            if self.marks.shows_all(self.committed) {
+            if whole {
                 leaf.text.push_str(&self.text[self.committed..until]);
             } else {
                 for shown in self.marks.shown(self.committed..until) {

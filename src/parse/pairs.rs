@@ -2,46 +2,26 @@
 
 use serde_json::{Map, Value};
 
-use super::dialect::{Call, THINK, Table};
+use super::invoke::Tag;
 use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail};
 use super::raw::{RawEnd, RawForm, RawScan, TagEnd, TagScan};
 use super::view::{End, Here, View};
 use crate::Malformed;
 
-const KEY: &str = "<arg_key>";
-const KEY_END: &str = "</arg_key>";
-const VALUE: &str = "<arg_value>";
-
-const BOUNDS: Bounds = Bounds {
-    close: "</tool_call>",
-    stops: &[
-        "<tool_call>",
-        "<|observation|>",
-        "<|user|>",
-        "<|endoftext|>",
-        "<|role_end|>",
-        "<｜end▁of▁sentence｜>",
-    ],
-};
-
-const VALUES: RawForm =
-    RawForm { end: "</arg_value>", call_end: BOUNDS.close, tail: "", stops: BOUNDS.stops };
-
-/// GLM-4.5 and later, Ling 3. The model has no token of its own for the turn's end: it samples the next role's.
-pub(super) static GLM: Table = Table {
-    name: "glm",
-    think: Some(THINK),
-    calls: &[Call { open: "<tool_call>", body: |_, body| Box::new(PairCalls::new(body)) }],
-    frames: &[],
-    ends: &["<|observation|>", "<|user|>", "<|endoftext|>", "<|role_end|>", "<｜end▁of▁sentence｜>"],
-    inner: &["</tool_call>", KEY, KEY_END, VALUE, "</arg_value>"],
-    bare: None,
-    signs: &[KEY, VALUE],
-};
+/// How a family writes them.
+#[derive(Debug)]
+pub(super) struct PairForm {
+    pub(super) bounds: Bounds,
+    pub(super) key: Tag,
+    /// What opens a value; its closing tag is in `values`.
+    pub(super) value: &'static str,
+    pub(super) values: RawForm,
+}
 
 /// Reads one call and its end marker.
 #[derive(Debug)]
-struct PairCalls {
+pub(super) struct PairCalls {
+    form: &'static PairForm,
     /// After the opener.
     body: usize,
     state: State,
@@ -71,8 +51,8 @@ enum State {
 type Next = (State, Option<Step>);
 
 impl PairCalls {
-    fn new(body: usize) -> Self {
-        Self { body, state: State::Open, name: String::new(), arguments: Map::new(), raw: body }
+    pub(super) fn new(form: &'static PairForm, body: usize) -> Self {
+        Self { form, body, state: State::Open, name: String::new(), arguments: Map::new(), raw: body }
     }
 
     fn next(&mut self, view: &View<'_>, state: State) -> Next {
@@ -80,15 +60,15 @@ impl PairCalls {
             State::Open => self.open(view),
             State::Name(start, at) => self.name(view, start, at),
             State::Pairs(from) => self.pairs(view, from),
-            State::Key(tag) => Self::key(view, tag),
+            State::Key(tag) => self.key(view, tag),
             State::Middle(key, from) => self.middle(view, key, from),
             State::Value(key, scan) => self.value(view, key, scan),
             State::Tail(mut tail, mut call) => {
-                let step = tail.leave(view, BOUNDS, &mut call);
+                let step = tail.leave(view, self.form.bounds, &mut call);
                 (State::Tail(tail, call), Some(step))
             }
             State::Seek(mut seek) => {
-                let step = seek.step(view, BOUNDS);
+                let step = seek.step(view, self.form.bounds);
                 (State::Seek(seek), Some(step))
             }
         }
@@ -134,8 +114,12 @@ impl PairCalls {
     fn pairs(&mut self, view: &View<'_>, from: usize) -> Next {
         let at = view.skip_blank(from);
         let without = self.arguments.is_empty();
-        match (view.here(at, KEY), view.here(at, BOUNDS.close), view.any_here(at, BOUNDS.stops)) {
-            (Here::Yes, ..) => (State::Key(TagScan::new(at + KEY.len())), None),
+        match (
+            view.here(at, self.form.key.open),
+            view.here(at, self.form.bounds.close),
+            view.any_here(at, self.form.bounds.stops),
+        ) {
+            (Here::Yes, ..) => (State::Key(TagScan::new(at + self.form.key.open.len())), None),
             // "Between <tool_call> and </tool_call>".
             (_, Here::Yes, _) if without && self.is_spaced(view) => {
                 (State::Seek(Seek::suspect(self.body)), None)
@@ -147,8 +131,10 @@ impl PairCalls {
             (.., Here::Yes) if without => {
                 (State::Pairs(from), Some(Step::leave(at, Outcome::Malformed(Malformed::Unfinished))))
             }
-            _ if view.is_cut_short(at, &[BOUNDS.close]) && !without => self.end(view, from, at),
-            _ if view.is_cut_short(at, &[BOUNDS.close, KEY]) => (State::Pairs(from), Some(Step::Wait)),
+            _ if view.is_cut_short(at, &[self.form.bounds.close]) && !without => self.end(view, from, at),
+            _ if view.is_cut_short(at, &[self.form.bounds.close, self.form.key.open]) => {
+                (State::Pairs(from), Some(Step::Wait))
+            }
             _ if without => (State::Seek(Seek::suspect(self.body)), None),
             // The end marker is missing, or there is other text before it.
             _ => self.end(view, from, from),
@@ -165,8 +151,8 @@ impl PairCalls {
         (State::Tail(Tail::new(body_end), Some(call)), None)
     }
 
-    fn key(view: &View<'_>, mut tag: TagScan) -> Next {
-        match tag.step(view, KEY_END) {
+    fn key(&self, view: &View<'_>, mut tag: TagScan) -> Next {
+        match tag.step(view, self.form.key.close) {
             TagEnd::More => (State::Key(tag), Some(Step::Wait)),
             TagEnd::Missing(at) => Self::broken(at),
             TagEnd::Text(key, after) => (State::Middle(key.trim().to_owned(), after), None),
@@ -175,15 +161,15 @@ impl PairCalls {
 
     fn middle(&mut self, view: &View<'_>, key: String, from: usize) -> Next {
         let at = view.skip_blank(from);
-        match view.here(at, VALUE) {
-            Here::Yes => (State::Value(key, RawScan::new(at + VALUE.len())), None),
-            Here::No if !view.is_cut_short(at, &[VALUE]) => Self::broken(at),
+        match view.here(at, self.form.value) {
+            Here::Yes => (State::Value(key, RawScan::new(at + self.form.value.len())), None),
+            Here::No if !view.is_cut_short(at, &[self.form.value]) => Self::broken(at),
             Here::NotYet | Here::No => (State::Middle(key, from), Some(Step::Wait)),
         }
     }
 
     fn value(&mut self, view: &View<'_>, key: String, mut scan: RawScan) -> Next {
-        match scan.step(view, &VALUES) {
+        match scan.step(view, &self.form.values) {
             RawEnd::More => (State::Value(key, scan), Some(Step::Wait)),
             RawEnd::Missing(at) => Self::broken(at),
             RawEnd::Value(range, after) => {

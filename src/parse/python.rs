@@ -3,7 +3,6 @@
 
 use serde_json::Value;
 
-use super::dialect::{CHATML_ENDS, Call, THINK, Table};
 use super::json::{JsonCalls, JsonForm};
 use super::literal::{Expect, Literal, number};
 use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, leave_at_marker, may_end};
@@ -12,77 +11,17 @@ use crate::Malformed;
 
 /// How a family writes them.
 #[derive(Debug)]
-struct PythonForm {
-    bounds: Bounds,
+pub(super) struct PythonForm {
+    pub(super) bounds: Bounds,
     /// What stands between the markers besides: some models fall back to JSON. `None`: there are no markers, and
     /// what is no list of calls is ordinary text (rule R8).
-    json: Option<&'static JsonForm>,
+    pub(super) json: Option<&'static JsonForm>,
 }
-
-const LLAMA4: Bounds = Bounds { close: "<|python_end|>", stops: LLAMA_STOPS };
-
-const LLAMA_STOPS: &[&str] =
-    &["<|python_start|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|eom|>", "<|end_of_text|>"];
-
-static LLAMA4_JSON: JsonForm = JsonForm {
-    bounds: LLAMA4,
-    name: &["name"],
-    arguments: &["parameters", "arguments"],
-    id: &[],
-    needs_arguments: false,
-};
-
-static LLAMA4_CALLS: PythonForm = PythonForm { bounds: LLAMA4, json: Some(&LLAMA4_JSON) };
-
-static BARE_CALLS: PythonForm = PythonForm { bounds: Bounds { close: "", stops: LLAMA_STOPS }, json: None };
-
-/// Llama 3.2 and 4.
-pub(super) static PYTHONIC: Table = Table {
-    name: "pythonic",
-    think: None,
-    calls: &[
-        Call { open: "<|python_start|>", body: |_, body| Box::new(PythonCalls::new(&LLAMA4_CALLS, body)) },
-        Call { open: "[", body: |open, _| Box::new(PythonCalls::new(&BARE_CALLS, open)) },
-    ],
-    frames: &["<|python_end|>"],
-    ends: &["<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|eom|>", "<|end_of_text|>"],
-    inner: &[],
-    bare: None,
-    signs: &["<|python_start|>", "<|python_end|>"],
-};
-
-const LFM2_BOUNDS: Bounds =
-    Bounds { close: "<|tool_call_end|>", stops: &["<|tool_call_start|>", "<|im_end|>", "<|endoftext|>"] };
-
-static LFM2_JSON: JsonForm = JsonForm {
-    bounds: LFM2_BOUNDS,
-    name: &["name"],
-    arguments: &["arguments", "parameters"],
-    id: &["id"],
-    needs_arguments: false,
-};
-
-static LFM2_CALLS: PythonForm = PythonForm { bounds: LFM2_BOUNDS, json: Some(&LFM2_JSON) };
-
-/// LFM2 and LFM2.5.
-pub(super) static LFM2: Table = Table {
-    name: "lfm2",
-    think: Some(THINK),
-    calls: &[Call {
-        open: "<|tool_call_start|>",
-        body: |_, body| Box::new(PythonCalls::new(&LFM2_CALLS, body)),
-    }],
-    frames: &[],
-    ends: CHATML_ENDS,
-    inner: &["<|tool_call_end|>"],
-    bare: None,
-    signs: &["<|tool_call_start|>", "<|tool_call_end|>"],
-};
 
 /// Reads the calls of one list and the end marker, if there is one. Each call is handed out at its closing
 /// parenthesis.
 #[derive(Debug)]
-struct PythonCalls {
+pub(super) struct PythonCalls {
     form: &'static PythonForm,
     /// After the opener, or the end of the last leaf.
     body: usize,
@@ -112,7 +51,7 @@ enum State {
 
 impl PythonCalls {
     /// `body` is the place after the opener, or that of the list if it has none.
-    fn new(form: &'static PythonForm, body: usize) -> Self {
+    pub(super) fn new(form: &'static PythonForm, body: usize) -> Self {
         Self { form, body, sure: false, state: State::Open }
     }
 

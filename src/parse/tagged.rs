@@ -2,14 +2,13 @@
 
 use serde_json::{Map, Value};
 
-use super::dialect::{CHATML_ENDS, Call, THINK, Table, Think};
-use super::json::{HERMES_JSON, JsonCalls, JsonForm, TOOL_CALL};
+use super::json::{JsonCalls, JsonForm};
 use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail, leave_at_marker};
 use super::view::{End, Found, Here, View};
 use crate::Malformed;
 
-const FUNCTION: &str = "<function=";
-const FUNCTION_END: &str = "</function>";
+pub(super) const FUNCTION: &str = "<function=";
+pub(super) const FUNCTION_END: &str = "</function>";
 const PARAMETER: &str = "<parameter=";
 const PARAMETER_END: &str = "</parameter>";
 
@@ -17,6 +16,8 @@ const PARAMETER_END: &str = "</parameter>";
 #[derive(Debug)]
 pub(super) struct TaggedForm {
     pub(super) bounds: Bounds,
+    /// Of a function without the region's opener.
+    pub(super) alone: Bounds,
     /// The region's opener; where a value holds one after an end marker, the value has ended before.
     pub(super) open: &'static str,
     /// One newline after the opening and one before the closing tag of a value are not part of it, and the
@@ -25,57 +26,6 @@ pub(super) struct TaggedForm {
     /// What a body may be besides: some models fall back to JSON.
     pub(super) json: Option<&'static JsonForm>,
 }
-
-static QWEN3_XML_CALLS: TaggedForm =
-    TaggedForm { bounds: TOOL_CALL, open: "<tool_call>", framed: true, json: Some(&HERMES_JSON) };
-
-/// Of a function without the opener.
-const ALONE: Bounds =
-    Bounds { close: FUNCTION_END, stops: &[FUNCTION, "<tool_call>", "<|im_end|>", "<|endoftext|>"] };
-
-/// Qwen3-Coder, Qwen3.5 and later, Nemotron-3, Step-3.5.
-pub(super) static QWEN3_XML: Table = Table {
-    name: "qwen3_xml",
-    think: Some(THINK),
-    calls: &[
-        Call {
-            open: "<tool_call>",
-            body: |_, body| Box::new(TaggedCalls::new(&QWEN3_XML_CALLS, body, true)),
-        },
-        // The opener is missing.
-        Call {
-            open: "<function=",
-            body: |open, _| Box::new(TaggedCalls::new(&QWEN3_XML_CALLS, open, false)),
-        },
-    ],
-    frames: &[],
-    ends: CHATML_ENDS,
-    inner: &["</tool_call>"],
-    bare: None,
-    signs: &["<tool_call>", "</tool_call>", "<think>"],
-};
-
-static SEED_OSS_CALLS: TaggedForm = TaggedForm {
-    bounds: Bounds { close: "</seed:tool_call>", stops: &["<seed:tool_call>", "<seed:eos>"] },
-    open: "<seed:tool_call>",
-    framed: false,
-    json: None,
-};
-
-/// Seed-OSS.
-pub(super) static SEED_OSS: Table = Table {
-    name: "seed_oss",
-    think: Some(Think { open: "<seed:think>", close: "</seed:think>", label: "", answer: &[] }),
-    calls: &[Call {
-        open: "<seed:tool_call>",
-        body: |_, body| Box::new(TaggedCalls::new(&SEED_OSS_CALLS, body, true)),
-    }],
-    frames: &[],
-    ends: &["<seed:eos>"],
-    inner: &["</seed:tool_call>", FUNCTION],
-    bare: None,
-    signs: &["<seed:tool_call>"],
-};
 
 /// Reads the functions of one region and its end marker.
 #[derive(Debug)]
@@ -268,7 +218,7 @@ impl Machine for TaggedCalls {
                 },
                 State::Tail(..) => self.tail(view),
                 State::Seek(seek) if self.opened => Some(seek.step(view, self.form.bounds)),
-                State::Seek(seek) => match seek.step(view, ALONE) {
+                State::Seek(seek) => match seek.step(view, self.form.alone) {
                     Step::Leave { until, leaf, .. } => {
                         self.state = State::Tail(Tail::new(until), None);
                         Some(Step::Leaf { until, leaf })

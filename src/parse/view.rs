@@ -139,8 +139,13 @@ impl Marks {
         self.without_ids.get(n).is_some_and(|range| range.start <= at)
     }
 
-    /// Whether the text at `at`, which reads like `marker`, is one.
+    /// Whether the text at `at`, which reads like `marker`, is one. It is none if it shares characters with the token of
+    /// another.
     fn is_marker(&self, at: usize, marker: &str) -> bool {
+        let end = at + marker.len();
+        if self.end_of_real_around(at) > at || self.end_of_real_around(end) > end {
+            return false;
+        }
         let mut from = 0;
         while let Some((offset, atom)) = self.first_atom(marker, from) {
             let real = self.real_at(at + offset).is_some_and(|real| real.atom == atom);

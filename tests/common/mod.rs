@@ -24,6 +24,20 @@ pub fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
+/// The files of `dialects/`: each its name and what it holds.
+pub fn dialects() -> Vec<(String, serde_json::Value)> {
+    let files = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("dialects")).unwrap();
+    let files = files.map(|file| file.unwrap().path());
+    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    let read = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let record =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        (path.file_stem().unwrap().to_str().unwrap().to_owned(), record)
+    };
+    files.map(read).collect()
+}
+
 /// The tokenizer of SmolLM2, the model of the live tests.
 pub fn smollm2() -> Option<PathBuf> {
     shared("tokenizers/smollm2/tokenizer.json")

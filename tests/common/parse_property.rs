@@ -88,6 +88,32 @@ pub(crate) const PIECES: &[&str] = &[
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 ];
 
+/// Dialects that a program could read at run time and no model has: markers that overlap, that hold each other and what stands
+/// in calls.
+const ODD: &[&str] = &[
+    r#"{"name": "o1", "about": "", "think": {"open": "<<a", "close": "a<<"}, "ends": ["a<a"],
+        "calls": [{"open": "<|<", "inside": {"json": {"close": "<<|"}}}, {"open": "[", "inside": {"python": {"close": "]<]"}}}]}"#,
+    r#"{"name": "o2", "about": "", "think": {"open": "ééé", "close": "ff ", "label": "f"}, "ends": ["\": ", "}}}"],
+        "calls": [{"open": "{{{", "inside": {"json": {}}}, {"open": "é😀a", "inside": {"thinking": {"close": "f f"}}}]}"#,
+    r#"{"name": "o3", "about": "", "ends": ["aaaa"], "frames": ["aab"], "bare": {"json": {"close": "aaa"}},
+        "calls": [{"open": "f:f", "inside": {"headed": {"marks": ["f", ":", "fu"], "header": "id", "fence": ":", "json": {}}}},
+        {"open": "function", "inside": {"section": {"followed_by": ["f", "a"]}}}]}"#,
+    r#"{"name": "o4", "about": "", "ends": ["</f"], "bare": {"python": {"close": ")))", "json": {}}},
+        "calls": [{"open": "<<<", "inside": {"tagged": {"close": "</p", "alone": true, "json": {}}}},
+        {"open": "aaa", "inside": {"tagged": {"close": ">>>", "framed": true, "stops": []}}}]}"#,
+    r#"{"name": "o5", "about": "", "think": {"open": "<a>", "close": ">>>"}, "ends": [],
+        "calls": [{"open": "<<<", "inside": {"invoke": {"close": "><>", "call": {"open": "<", "close": ">"},
+        "parameter": {"open": "<", "close": ">", "key": "a"}, "sharp": ">", "name": "f", "values": "by_type", "alone": true,
+        "json": {"open": "<", "close": ">"}, "lead": ["f"], "tail": "é"}}}]}"#,
+    r#"{"name": "o6", "about": "", "ends": ["fff"], "bare": {"bare_json": {}},
+        "calls": [{"open": "[[[", "inside": {"invoke": {"close": "]]]", "call": {"open": "[f", "close": "]]"},
+        "parameter": {"open": "[<"}, "sharp": ">", "name": "f", "values": "elements", "alone": true}}}]}"#,
+    r#"{"name": "o7", "about": "", "ends": ["fff"],
+        "calls": [{"open": "é:é", "inside": {"pairs": {"close": "\"\"\"", "key": {"open": ":", "close": ":"},
+        "value": {"open": ":", "close": "::"}}}}, {"open": "(((", "inside": {"pairs": {"close": ")))", "stops": [],
+        "key": {"open": "<arg_key>", "close": "<"}, "value": {"open": "<arg_value>", "close": "</"}}}}]}"#,
+];
+
 /// How a part of the turn comes.
 #[derive(Debug, Clone, PartialEq)]
 enum Part {
@@ -119,14 +145,17 @@ struct Turn {
     limits: Limits,
 }
 
-/// The first byte chooses the dialect (255: each of them), the second how the turn begins and ends and which ids come,
+/// The first byte chooses the dialect (255: each of them, 254: each odd one), the second how the turn begins and ends and which ids come,
 /// the next two are the seed of that and of the cuts. Each byte of the rest picks a part.
 pub(crate) fn parse(bytes: &[u8]) {
     let Some(([dialect, mode, seed @ ..], rest)) = bytes.split_first_chunk::<4>() else { return };
     let seed = u64::from(u16::from_le_bytes(*seed));
-    let dialects: Vec<Dialect> = Dialect::all().collect();
+    let dialects: Vec<Dialect> = match *dialect {
+        254 => ODD.iter().map(|record| Dialect::from_json(record).unwrap()).collect(),
+        _ => Dialect::all().collect(),
+    };
     let chosen = match *dialect {
-        255 => &dialects[..],
+        254 | 255 => &dialects[..],
         n => std::slice::from_ref(&dialects[usize::from(n) % dialects.len()]),
     };
     for dialect in chosen {

@@ -29,7 +29,7 @@ const EXAMPLE: &str = r#"Example:
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub(crate) struct Args {
-    /// How the model writes thinking and calls, by name; a wrong name lists them.
+    /// How the model writes thinking and calls, by name; a wrong name lists them. Or a dialect of your own, in a file NAME.json.
     #[arg(long, value_name = "NAME", required_unless_present = "batch")]
     dialect: Option<String>,
     /// With --text: feed the parser this many characters at a time; 0 = whole. The result is the same.
@@ -172,7 +172,7 @@ fn batch(flags: &Case, input: impl BufRead, out: &mut impl Write) -> Outcome {
 fn parse(case: &Case, flags: &Case) -> Result<(Branch, Vec<PendingToolCall>), Failure> {
     let dialect = case.dialect.as_ref().or(flags.dialect.as_ref());
     let dialect = dialect.ok_or_else(|| Failure::Usage("no dialect".to_owned()))?;
-    let mut parser = ResponseParser::new(Dialect::by_name(dialect)?);
+    let mut parser = ResponseParser::new(named_or_in_file(dialect)?);
     if let Some(tools) = case.tools.as_ref().or(flags.tools.as_ref()) {
         parser = parser.tools(tools);
     }
@@ -193,6 +193,17 @@ fn parse(case: &Case, flags: &Case) -> Result<(Branch, Vec<PendingToolCall>), Fa
     let (branch, more) = parser.finish(Some(&FinishReason::from_wire(finish)));
     calls.extend(more);
     Ok((branch, calls))
+}
+
+/// A dialect by its name, or out of a file.
+fn named_or_in_file(dialect: &str) -> Result<Dialect, Failure> {
+    let path = Path::new(dialect);
+    if path.extension().is_none_or(|extension| extension != "json") {
+        return Ok(Dialect::by_name(dialect)?);
+    }
+    let unusable = |error: &dyn std::fmt::Display| Failure::Usage(format!("cannot use {dialect}: {error}"));
+    let text = fs::read_to_string(path).map_err(|error| unusable(&error))?;
+    Dialect::from_json(&text).map_err(|error| unusable(&error))
 }
 
 impl<'a> Parsed<'a> {

@@ -1,0 +1,355 @@
+//! A dialect as it is written down, in JSON. `dialects/README.md` says what each key means.
+//!
+//! Here stands what may be written; `keep` makes a table of it.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::invoke::Values;
+
+/// The most markers in one list. Several are looked for together, and [`Markers`](super::machine::Markers) has room for so
+/// many and some more.
+const LIST_MAX: usize = 16;
+
+/// The fewest characters of a marker that may stand anywhere.
+const MARKER_CHARS_MIN: usize = 3;
+
+/// What something begins or ends with.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Marker(String);
+
+impl TryFrom<String> for Marker {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        match text.bytes().next() {
+            None => Err("a marker is empty"),
+            // Blanks before markers are passed over, so it would not be found.
+            Some(b' ' | b'\t' | b'\r' | b'\n') => Err("a marker begins with a blank"),
+            Some(_) => Ok(Self(text)),
+        }
+    }
+}
+
+impl Marker {
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Markers that are looked for at once.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(try_from = "Vec<Marker>")]
+pub(super) struct List(Vec<Marker>);
+
+impl TryFrom<Vec<Marker>> for List {
+    type Error = String;
+
+    fn try_from(list: Vec<Marker>) -> Result<Self, String> {
+        match list.first() {
+            Some(Marker(first)) if list.len() > LIST_MAX => {
+                let n = list.len();
+                Err(format!("{n} markers in one list, which begins with {first:?}, are more than {LIST_MAX}"))
+            }
+            _ => Ok(Self(list)),
+        }
+    }
+}
+
+impl List {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Marker> {
+        self.0.iter()
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Record {
+    pub(super) name: Marker,
+    /// Which models write so, for people.
+    #[serde(rename = "about")]
+    _about: String,
+    pub(super) think: Option<Think>,
+    #[serde(default)]
+    pub(super) calls: Vec<Call>,
+    pub(super) bare: Option<Inside>,
+    #[serde(default)]
+    pub(super) frames: List,
+    pub(super) ends: List,
+    #[serde(default)]
+    pub(super) inner: List,
+    #[serde(default)]
+    pub(super) signs: List,
+    pub(super) in_template: Option<Marker>,
+    /// For the tests.
+    #[serde(default, rename = "cases")]
+    _cases: IgnoredAny,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Think {
+    pub(super) open: Marker,
+    pub(super) close: Marker,
+    pub(super) label: Option<Marker>,
+    #[serde(default)]
+    pub(super) answer: List,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Call {
+    pub(super) open: Marker,
+    pub(super) inside: Inside,
+}
+
+/// How the inside of a region of calls is written. Each way has a machine that reads it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Inside {
+    Json(Json),
+    BareJson(BareJson),
+    Tagged(Tagged),
+    Headed(Headed),
+    Section(Section),
+    Python(Python),
+    Invoke(Box<Invoke>),
+    Pairs(Pairs),
+    Thinking(Thinking),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Json {
+    pub(super) close: Option<Marker>,
+    pub(super) stops: Option<List>,
+    #[serde(default)]
+    pub(super) keys: Keys,
+}
+
+/// The keys that may hold a call's name, arguments and id; of several the first that is there.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Keys {
+    pub(super) name: List,
+    pub(super) arguments: List,
+    pub(super) id: List,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        let list = |keys: &[&str]| List(keys.iter().map(|key| Marker((*key).to_owned())).collect());
+        Self { name: list(&["name"]), arguments: list(&["arguments", "parameters"]), id: list(&["id"]) }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BareJson {
+    pub(super) stops: Option<List>,
+    #[serde(default)]
+    pub(super) keys: Keys,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tagged {
+    pub(super) close: Marker,
+    pub(super) stops: Option<List>,
+    #[serde(default)]
+    pub(super) framed: bool,
+    #[serde(default)]
+    pub(super) alone: bool,
+    pub(super) json: Option<Keys>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Headed {
+    pub(super) close: Option<Marker>,
+    pub(super) stops: Option<List>,
+    pub(super) marks: List,
+    pub(super) fence: Option<Marker>,
+    pub(super) header: Header,
+    pub(super) json: Option<Keys>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Header {
+    Id,
+    Last,
+    First { id_mark: Option<Marker> },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Section {
+    pub(super) followed_by: List,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Python {
+    pub(super) close: Option<Marker>,
+    pub(super) stops: Option<List>,
+    pub(super) json: Option<Keys>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tag {
+    pub(super) open: Marker,
+    pub(super) close: Marker,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Invoke {
+    pub(super) close: Marker,
+    pub(super) stops: Option<List>,
+    #[serde(default)]
+    pub(super) alone: bool,
+    #[serde(default)]
+    pub(super) lead: List,
+    pub(super) call: Tag,
+    pub(super) tail: Option<Marker>,
+    pub(super) parameter: Parameter,
+    pub(super) sharp: Marker,
+    pub(super) name: Marker,
+    pub(super) values: Values,
+    pub(super) json: Option<Tag>,
+}
+
+/// Where the values are elements, a parameter has neither an end nor an attribute of its own.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Parameter {
+    pub(super) open: Marker,
+    pub(super) close: Option<Marker>,
+    pub(super) key: Option<Marker>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pairs {
+    pub(super) close: Marker,
+    pub(super) stops: Option<List>,
+    pub(super) key: Tag,
+    pub(super) value: Tag,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Thinking {
+    pub(super) close: Marker,
+}
+
+/// Reads a record; the error says at which line and column, or under which key, it is wrong.
+pub(super) fn read(text: &str) -> Result<Record, String> {
+    let record: Record = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    record.check()?;
+    Ok(record)
+}
+
+impl Record {
+    /// What no single value tells.
+    fn check(&self) -> Result<(), String> {
+        let markers = self.structure();
+        for (n, (key, marker)) in markers.iter().enumerate() {
+            let text = marker.as_str();
+            // JSON and Python are full of shorter ones. The list of a call in Python begins with a bracket.
+            if text.chars().count() < MARKER_CHARS_MIN && !(text == "[" && key.ends_with("open")) {
+                return Err(format!("{key}: {text:?} has less than {MARKER_CHARS_MIN} characters"));
+            }
+            // Which of two it is must be told when the first of them ends, save between ends.
+            let begins = |(other_key, other): &&(String, &Marker)| {
+                other.as_str().starts_with(text)
+                    && !(key.starts_with("ends") && other_key.starts_with("ends"))
+            };
+            let others = markers[..n].iter().chain(&markers[n + 1..]);
+            if let Some((other_key, other)) = others.clone().find(begins) {
+                return Err(format!("{key}: {text:?} begins {:?}, which is {other_key}", other.as_str()));
+            }
+        }
+        for (n, call) in self.calls.iter().enumerate() {
+            call.inside.check().map_err(|why| format!("calls[{n}].inside.{why}"))?;
+        }
+        if let Some(bare) = &self.bare {
+            bare.check().map_err(|why| format!("bare.{why}"))?;
+        }
+        List::try_from(self.default_stops().0).map_err(|why| format!("calls and ends: {why}"))?;
+        Ok(())
+    }
+
+    /// The markers that may stand anywhere, each with its key. The same may close several regions.
+    fn structure(&self) -> Vec<(String, &Marker)> {
+        let mut all = Vec::new();
+        if let Some(think) = &self.think {
+            all.extend([("think.open".to_owned(), &think.open), ("think.close".to_owned(), &think.close)]);
+        }
+        for (n, call) in self.calls.iter().enumerate() {
+            all.push((format!("calls[{n}].open"), &call.open));
+        }
+        for (n, call) in self.calls.iter().enumerate() {
+            let close = call.inside.close();
+            let is_frame = |close: &&Marker| self.frames.iter().any(|frame| frame == *close);
+            let is_new =
+                |close: &&Marker| !all.iter().any(|(key, known)| key.ends_with("inside") && known == close);
+            if let Some(close) = close.filter(|close| !is_frame(close)).filter(is_new) {
+                all.push((format!("the end of calls[{n}].inside"), close));
+            }
+        }
+        for (key, list) in [("frames", &self.frames), ("ends", &self.ends)] {
+            all.extend(list.iter().enumerate().map(|(n, marker)| (format!("{key}[{n}]"), marker)));
+        }
+        all
+    }
+
+    /// What shows that a region is over though its end has not come, where the record does not say it.
+    pub(super) fn default_stops(&self) -> List {
+        let regions = self.calls.iter().filter(|call| !matches!(call.inside, Inside::Thinking(_)));
+        List(regions.map(|call| &call.open).chain(self.ends.iter()).cloned().collect())
+    }
+}
+
+impl Inside {
+    /// The region's end marker.
+    fn close(&self) -> Option<&Marker> {
+        match self {
+            Self::Json(json) => json.close.as_ref(),
+            Self::Headed(headed) => headed.close.as_ref(),
+            Self::Python(python) => python.close.as_ref(),
+            Self::Tagged(Tagged { close, .. })
+            | Self::Pairs(Pairs { close, .. })
+            | Self::Thinking(Thinking { close }) => Some(close),
+            Self::Invoke(invoke) => Some(&invoke.close),
+            Self::BareJson(_) | Self::Section(_) => None,
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Headed(Headed { marks, header: Header::First { id_mark: Some(mark) }, .. })
+                if !marks.iter().any(|known| known == mark) =>
+            {
+                Err(format!("headed.header.first.id_mark: {:?} is none of the marks", mark.as_str()))
+            }
+            Self::Invoke(invoke) => {
+                let Parameter { open, close, key } = &invoke.parameter;
+                match (invoke.values, open.as_str().strip_suffix('<')) {
+                    (Values::Elements, None | Some("")) => {
+                        Err("invoke.parameter.open: for elements it is a namespace and `<`".to_owned())
+                    }
+                    (Values::Elements, _) => Ok(()),
+                    _ if close.is_none() || key.is_none() => {
+                        Err("invoke.parameter: `close` or `key` is missing".to_owned())
+                    }
+                    _ => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+}
