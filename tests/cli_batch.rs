@@ -372,8 +372,8 @@ fn an_output_of_another_input_is_refused_and_left_alone() {
     let path = folder.path("in.jsonl");
     let ran = batch(&server, &[&path, "-o", &path], "");
     assert_eq!((ran.code, folder.read("in.jsonl")), (Some(2), prompts(1)), "{}", ran.err);
-    // Reading it would never end.
-    let ran = batch(&server, &["-o", "/dev/full"], "");
+    // Nor one that can be read again.
+    let ran = batch(&server, &["-o", "/dev/null"], "");
     assert!(ran.code == Some(2) && ran.err.contains("is no file"), "{}", ran.err);
     let ran = batch(&server, &["-o", "/no/such/folder/out"], "");
     assert!(ran.code == Some(2) && ran.err.contains("--output"), "{}", ran.err);
