@@ -324,7 +324,7 @@ fn ctrl_c_keeps_what_has_ended_and_gives_up_what_runs() {
         }
         assert_eq!((ids(&folder.read("out.jsonl")), &*ran.out), (vec![json!(1), json!(2)], ""));
         assert!(
-            ran.err.contains("2 results wait for their turn") && ran.err.contains("goes on"),
+            ran.err.contains("2 results whose turn has not come, in ") && ran.err.contains("goes on"),
             "{}",
             ran.err
         );
@@ -372,6 +372,9 @@ fn an_output_of_another_input_is_refused_and_left_alone() {
     let path = folder.path("in.jsonl");
     let ran = batch(&server, &[&path, "-o", &path], "");
     assert_eq!((ran.code, folder.read("in.jsonl")), (Some(2), prompts(1)), "{}", ran.err);
+    // Nor one that can be read again.
+    let ran = batch(&server, &["-o", "/dev/null"], "");
+    assert!(ran.code == Some(2) && ran.err.contains("is no file"), "{}", ran.err);
     let ran = batch(&server, &["-o", "/no/such/folder/out"], "");
     assert!(ran.code == Some(2) && ran.err.contains("--output"), "{}", ran.err);
     let ran = batch(&server, &["/no/such/input"], "");

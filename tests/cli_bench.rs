@@ -62,7 +62,9 @@ fn a_load_has_counts_times_and_rates() {
     let seconds = number("elapsed_us") / 1e6;
     assert!((number("tokens_per_second") * seconds - 20.0).abs() < 0.1, "{figures}");
     assert!((number("requests_per_second") * seconds - 10.0).abs() < 0.1, "{figures}");
-    assert!(figures["stream_tokens_per_second"]["p50"].as_f64().unwrap() < 1e3, "{figures}");
+    // How fast a stream was is the machine's: one that wakes late gets both tokens at once.
+    let rate = |name: &str| figures["stream_tokens_per_second"][name].as_f64().unwrap();
+    assert!(0.0 < rate("p10") && rate("p10") <= rate("p50"), "{figures}");
 
     let requests = server.requests();
     assert_eq!(requests.len(), 10);

@@ -149,7 +149,7 @@ pub(crate) fn run(args: Args) -> Outcome {
     }
     if let Some((count, path)) = waits {
         note(&format!(
-            "{} wait for their turn in {:?}: the same command goes on.",
+            "{} whose turn has not come, in {:?}: the same command goes on.",
             counted(count as u64, "result"),
             path.display().to_string()
         ));

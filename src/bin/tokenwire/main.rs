@@ -1,7 +1,8 @@
 //! `tokenwire`: the library at a command line. One file per command; the shared parts are `options.rs` (flags
 //! to a client and a request), `turn.rs` (one stream, printed), `output.rs` (what is printed, and how),
-//! `terminal.rs` (the filter for model text), `status.rs` (the live line) and `interrupt.rs` (Ctrl-C). `bench` has a
-//! folder: the load, its figures, their picture, and what measuring them costs.
+//! `terminal.rs` (the filter for model text), `status.rs` (the live line), `interrupt.rs` (Ctrl-C), `trace.rs` (when what
+//! came of a stream) and `plot/` (pictures). `bench` has a folder: the load, its figures, and what measuring them costs; and so has
+//! `batch`: prompts, what an earlier run left, the streams, their results in order.
 
 mod ask;
 mod batch;

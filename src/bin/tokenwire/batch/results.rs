@@ -239,6 +239,10 @@ impl Journal {
 fn open(path: &Path) -> Result<(File, Found), Failure> {
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
     let mut file = open.map_err(|error| Failure::Usage(format!("--output: {error} ({})", shown(path))))?;
+    // A device or a pipe cannot be gone on with, and what is read of it may have no end.
+    if !path.is_file() {
+        return Err(Failure::Usage(format!("--output: {} is no file", shown(path))));
+    }
     let found = Found::of(path, &file)?;
     let cut = file.set_len(found.bytes).and_then(|()| file.seek(SeekFrom::Start(found.bytes)));
     cut.map_err(|error| cannot("write", path, &error))?;
