@@ -146,6 +146,9 @@ enum Data {
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Counters {
+    /// Of one data line, by the short cut.
+    whole_events: u64,
+    /// The others, and their lines.
     events: u64,
     comments: u64,
     lines: u64,
@@ -482,8 +485,7 @@ impl SseParser {
             return None;
         }
         self.counters.examined += looked_at as u64 + 2;
-        self.counters.lines += 2;
-        self.counters.events += 1;
+        self.counters.whole_events += 1;
         let data = Data::InBuffer(self.start + 6, line_end);
         (self.start, self.seen) = (line_end + 2, line_end + 2);
         Some(Block { bytes: line_bytes, data, open: true, ..Block::default() })
@@ -740,7 +742,7 @@ impl SseParser {
     /// Events delivered of this body.
     #[must_use]
     pub fn events(&self) -> u64 {
-        self.counters.events
+        self.counters.events + self.counters.whole_events
     }
 
     /// Comment lines of this body: the ones that begin with a colon, as servers send to keep a connection.
@@ -752,7 +754,7 @@ impl SseParser {
     /// Lines of this body that have ended, blank ones and comments included.
     #[must_use]
     pub fn lines(&self) -> u64 {
-        self.counters.lines
+        self.counters.lines + 2 * self.counters.whole_events
     }
 
     /// Bytes fed of this body.
