@@ -37,6 +37,7 @@
 //! - [`ApiClient`] is made once for a server and cloned; [`CompletionRequest`] and [`SamplingParams`] say what to ask.
 //! - A stream is a crossbeam receiver of [`StreamToken`]s, so that `select!` over many works, and a [`StreamGuard`]:
 //!   dropping it cancels the stream, [`join`](StreamGuard::join) waits for its end, a [`Canceller`] cancels from elsewhere.
+//!   [`fan_in()`] is one receiver for many streams, [`recv_many`] takes many tokens at a time.
 //! - [`complete`](ApiClient::complete) has the server send the whole answer at once ([`Answer`]), which is the only way to all ids
 //!   of llama.cpp; a [`Call`] is the same with a handle.
 //! - [`server`](ApiClient::server) tells what the server is, [`models`](ApiClient::models) what it has;
@@ -187,6 +188,7 @@ mod client;
 mod config;
 mod diagnostics;
 mod error;
+mod fan_in;
 /// Every fault that was tried, and how its stream ends. This module holds nothing but this page.
 ///
 #[doc = include_str!("../docs/faults.md")]
@@ -200,6 +202,7 @@ mod parse;
 mod pool;
 mod prompt;
 mod queue;
+mod receive;
 pub mod recording;
 mod report;
 mod request;
@@ -232,9 +235,11 @@ pub use client::{ApiClient, ApiClientBuilder, Model};
 pub use config::{ApiKey, Limits, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX, Timeouts, WhenFull};
 pub use diagnostics::{SAVED_REQUEST_BYTES_MAX, SavedFailure, SavedRequest};
 pub use error::{Error, ErrorKind, Limit, Progress, SERVER_MESSAGE_CHARS_MAX, ServerError, Timer};
+pub use fan_in::{FAN_IN_TOKENS_MAX, FanIn, Tagged, fan_in};
 pub use http::{HttpClient, HttpClientBuilder, HttpResponse};
 pub use parse::{Dialect, PendingToolCall, ResponseParser, Start};
 pub use prompt::{ChatFormat, Context, Encode, Prefix, Prompt, WhenInexact};
+pub use receive::recv_many;
 pub use report::{Ending, Percentiles, StreamReport};
 pub use request::{CompletionRequest, Message, SamplingParams};
 pub use respond::{ParserHandle, Response, Tree};

@@ -1,4 +1,5 @@
-//! The sending end of a stream's channel: bounded by tokens and by bytes, in front of a plain crossbeam receiver.
+//! The sending end of a stream's channel: bounded by tokens and by bytes, in front of a plain crossbeam receiver. The channel is
+//! the stream's own, or one that many [share](crate::fan_in()).
 //!
 //! crossbeam's bounded channel would bound the tokens but not their bytes, and a guard that joins while the channel
 //! is full would wait for ever. So the channel underneath is unbounded, and this end counts: `len()` says how
@@ -12,6 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::StreamToken;
+use crate::fan_in::Share;
 use crate::sync::AtomicBool;
 use crate::sync::channel::{Receiver, RecvTimeoutError, Sender};
 
@@ -20,6 +22,11 @@ const PAUSE_MIN: Duration = Duration::from_micros(100);
 /// The longest pause. A full channel holds a thousand tokens, so that no consumer runs dry in it, and a consumer that
 /// hangs up is noticed after it at the latest.
 const PAUSE_MAX: Duration = Duration::from_millis(10);
+/// The pause when a channel of many streams is full, which all of them then wait for. It holds tens of thousands of tokens, and what
+/// the consumer takes says nothing about one stream's.
+const PAUSE_SHARED: Duration = Duration::from_millis(20);
+/// Tokens after which a stream looks again at a channel that others fill too.
+const ROOM_SHARED: usize = 16;
 
 /// Why nothing more can be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +39,34 @@ pub(crate) enum Stopped {
     Deadline,
 }
 
+/// The channel that tokens go into.
+pub(crate) enum Sink {
+    /// The stream's own.
+    Own(Sender<StreamToken>),
+    /// One of many streams.
+    Shared(Share),
+}
+
+impl Sink {
+    /// How many tokens are in it.
+    fn len(&self) -> usize {
+        match self {
+            Self::Own(sender) => sender.len(),
+            Self::Shared(share) => share.len(),
+        }
+    }
+
+    /// False if the receiver is gone.
+    fn send(&self, token: StreamToken) -> bool {
+        match self {
+            Self::Own(sender) => sender.send(token).is_ok(),
+            Self::Shared(share) => share.send(Some(token)),
+        }
+    }
+}
+
 pub(crate) struct TokenSender {
-    sender: Sender<StreamToken>,
+    sink: Sink,
     /// Text bytes of the tokens sent and not known to be taken, oldest first, and their sum.
     sizes: VecDeque<usize>,
     bytes: usize,
@@ -48,19 +81,22 @@ pub(crate) struct TokenSender {
 }
 
 impl TokenSender {
-    pub(crate) fn new(
-        sender: Sender<StreamToken>,
-        tokens_max: usize,
-        bytes_max: usize,
-        lifted: Arc<AtomicBool>,
-    ) -> Self {
+    /// For a stream that begins now. `tokens_max` is for a channel of its own, one that is shared has its own bound.
+    pub(crate) fn new(mut sink: Sink, tokens_max: usize, bytes_max: usize, lifted: Arc<AtomicBool>) -> Self {
         // Of zero tokens none could ever be sent.
-        let tokens_max = tokens_max.max(1);
+        let (tokens_max, room) = match &mut sink {
+            Sink::Own(_) => (tokens_max.max(1), tokens_max.max(1)),
+            Sink::Shared(share) => {
+                share.set_began(true);
+                // Others may have filled it.
+                (share.tokens_max().max(1), 0)
+            }
+        };
         Self {
-            sender,
+            sink,
             sizes: VecDeque::new(),
             bytes: 0,
-            room: tokens_max,
+            room,
             tokens_max,
             bytes_max,
             lifted,
@@ -93,14 +129,20 @@ impl TokenSender {
         self.room = self.room.saturating_sub(1);
         self.bytes += size;
         self.sizes.push_back(size);
-        self.sender.send(token).map_err(|_| Stopped::ConsumerGone)?;
-        room
+        if self.sink.send(token) { room } else { Err(Stopped::ConsumerGone) }
     }
 
     /// Sends the last item of a stream, which no bound holds back.
     pub(crate) fn send_last(self, token: StreamToken) {
         // A consumer that has gone does not want it.
-        let _ = self.sender.send(token);
+        let _ = self.sink.send(token);
+    }
+
+    /// Goes without a word: whoever began the stream is told that it has not begun.
+    pub(crate) fn never_began(mut self) {
+        if let Sink::Shared(share) = &mut self.sink {
+            share.set_began(false);
+        }
     }
 
     fn make_room(
@@ -120,7 +162,11 @@ impl TokenSender {
                 self.room = self.room.max(1);
                 break Ok(());
             }
-            pause = if queued < before { PAUSE_MIN } else { PAUSE_MAX.min(pause * 2) };
+            pause = match self.sink {
+                Sink::Shared(_) => PAUSE_SHARED,
+                Sink::Own(_) if queued < before => PAUSE_MIN,
+                Sink::Own(_) => PAUSE_MAX.min(pause * 2),
+            };
             before = queued;
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
@@ -135,13 +181,17 @@ impl TokenSender {
         result
     }
 
-    /// Forgets the tokens that the consumer has taken; returns how many it has not.
+    /// Forgets the tokens that the consumer has taken; returns how many it has not. Of a shared channel it is those of all
+    /// streams, and this one's are at most as many.
     fn look(&mut self) -> usize {
-        let queued = self.sender.len();
+        let queued = self.sink.len();
         while self.sizes.len() > queued {
             self.bytes -= self.sizes.pop_front().unwrap_or_default();
         }
         self.room = self.tokens_max.saturating_sub(queued);
+        if let Sink::Shared(_) = self.sink {
+            self.room = self.room.min(ROOM_SHARED);
+        }
         queued
     }
 }
@@ -164,7 +214,7 @@ mod tests {
     fn open(tokens_max: usize, bytes_max: usize) -> (TokenSender, Receiver<StreamToken>, Arc<AtomicBool>) {
         let (sender, receiver) = unbounded();
         let lifted = Arc::new(AtomicBool::new(false));
-        (TokenSender::new(sender, tokens_max, bytes_max, lifted.clone()), receiver, lifted)
+        (TokenSender::new(Sink::Own(sender), tokens_max, bytes_max, lifted.clone()), receiver, lifted)
     }
 
     /// Sends until the sender would have to wait, with a deadline that has passed.

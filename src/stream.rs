@@ -34,7 +34,7 @@ use crate::diagnostics::SavedRequest;
 use crate::error::{Error, ErrorKind};
 use crate::http::slot::CancelSlot;
 use crate::pool::Ticket;
-use crate::queue::TokenSender;
+use crate::queue::{Sink, TokenSender};
 use crate::report::{Ending, StreamReport};
 use crate::request::CompletionRequest;
 use crate::resume::NotResumable;
@@ -237,6 +237,15 @@ pub(crate) fn start(
     client: &Arc<Inner>,
     request: CompletionRequest,
 ) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
+    let (sender, receiver) = unbounded();
+    Ok((receiver, start_into(client, request, Sink::Own(sender))?))
+}
+
+pub(crate) fn start_into(
+    client: &Arc<Inner>,
+    request: CompletionRequest,
+    sink: Sink,
+) -> Result<StreamGuard, Error> {
     request.validate()?;
     let (request, headers) = client.address(request);
     let server = client.server();
@@ -245,7 +254,7 @@ pub(crate) fn start(
     let asked = Asked::of(&request, server, false);
     let wire = request.wire(client.wire);
     let received = Received::new(Ok(request), wire, client.resume);
-    launch(client, wire, headers, body, asked, received)
+    launch(client, wire, headers, body, asked, received, sink)
 }
 
 pub(crate) fn resend(
@@ -254,7 +263,10 @@ pub(crate) fn resend(
 ) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
     check_saved(saved, true)?;
     let received = Received::new(Err(NotResumable::Resent), saved.wire(), client.resume);
-    launch(client, saved.wire(), saved.headers(), saved.body().to_vec(), Asked::default(), received)
+    let (body, (sender, receiver)) = (saved.body().to_vec(), unbounded());
+    let sink = Sink::Own(sender);
+    let guard = launch(client, saved.wire(), saved.headers(), body, Asked::default(), received, sink)?;
+    Ok((receiver, guard))
 }
 
 /// An error unless this can be sent again, as a stream or as a call.
@@ -304,17 +316,18 @@ fn launch<'a>(
     body: Vec<u8>,
     asked: Asked,
     received: Received,
-) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
-    let (exchange, receiver) =
-        Exchange::new(client, wire, (wire.path(), ACCEPT_STREAM), own_headers, body, asked)?;
-    Ok((receiver, exchange.start(received, Exchange::attempt)?))
+    sink: Sink,
+) -> Result<StreamGuard, Error> {
+    let path = (wire.path(), ACCEPT_STREAM);
+    let exchange = Exchange::new(client, wire, path, own_headers, body, asked, sink)?;
+    exchange.start(received, Exchange::attempt)
 }
 
 /// What a stream's answer is asked for as.
 const ACCEPT_STREAM: &str = "text/event-stream";
 
 impl Exchange {
-    /// An exchange that is not under way, and the channel of what it will hand out. `accept` is sent unless the caller has one.
+    /// An exchange that is not under way. `accept` is sent unless the caller has one.
     fn new<'a>(
         client: &Arc<Inner>,
         wire: Wire,
@@ -322,12 +335,12 @@ impl Exchange {
         own_headers: impl Iterator<Item = (&'a str, &'a str)>,
         body: Vec<u8>,
         asked: Asked,
-    ) -> Result<(Self, Receiver<StreamToken>), Error> {
+        sink: Sink,
+    ) -> Result<Self, Error> {
         let urls = client.urls(path)?;
         let mut headers = client.headers(own_headers)?;
         headers.entry(ACCEPT).or_insert(HeaderValue::from_static(accept));
-        let (shared, receiver) = Shared::new(client);
-        Ok((Self { shared, urls, wire, headers, body, asked }, receiver))
+        Ok(Self { shared: Shared::new(client, sink), urls, wire, headers, body, asked })
     }
 
     /// Has it made on a thread, as often as the policy allows.
@@ -348,11 +361,10 @@ impl Exchange {
 }
 
 impl Shared {
-    fn new(client: &Arc<Inner>) -> (Arc<Self>, Receiver<StreamToken>) {
-        let (sender, receiver) = unbounded();
+    fn new(client: &Arc<Inner>, sink: Sink) -> Arc<Self> {
         let (limits, lifted) = (&client.limits, Arc::<AtomicBool>::default());
         let sender =
-            TokenSender::new(sender, limits.channel_tokens_max, limits.channel_bytes_max, lifted.clone());
+            TokenSender::new(sink, limits.channel_tokens_max, limits.channel_bytes_max, lifted.clone());
         let state = State { sender: Some(sender), so_far: None, settled: false, report: None };
         let shared = Self {
             client: client.clone(),
@@ -363,7 +375,7 @@ impl Shared {
             state: Mutex::new(state),
             ended: Condvar::new(),
         };
-        (Arc::new(shared), receiver)
+        Arc::new(shared)
     }
 }
 

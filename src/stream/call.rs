@@ -14,11 +14,12 @@ use crate::client::Inner;
 use crate::diagnostics::SavedRequest;
 use crate::error::Error;
 use crate::http::HttpResponse;
+use crate::queue::Sink;
 use crate::report::{Ending, StreamReport};
 use crate::request::CompletionRequest;
 use crate::resume::{NotResumable, ResumePolicy};
 use crate::sync::Mutex;
-use crate::sync::channel::Receiver;
+use crate::sync::channel::{Receiver, unbounded};
 use crate::token::{FinishReason, StreamToken};
 
 /// A request whose answer comes whole: [`ApiClient::call`](crate::ApiClient::call).
@@ -103,8 +104,9 @@ fn launch<'a>(
     body: Vec<u8>,
     asked: Asked,
 ) -> Result<Call, Error> {
-    let (exchange, end) =
-        Exchange::new(client, wire, (wire.call_path(), ACCEPT_CALL), own_headers, body, asked)?;
+    let (sender, end) = unbounded();
+    let path = (wire.call_path(), ACCEPT_CALL);
+    let exchange = Exchange::new(client, wire, path, own_headers, body, asked, Sink::Own(sender))?;
     let answer = Arc::new(Mutex::new(None));
     let place = answer.clone();
     // Nothing of it comes before the whole.

@@ -70,7 +70,8 @@ struct Played {
 
 impl Played {
     fn start(client: &ApiClient, ways: &[Way]) -> (Arc<Self>, Receiver<StreamToken>, StreamGuard) {
-        let (shared, receiver) = Shared::new(&client.0);
+        let (sender, receiver) = unbounded();
+        let shared = Shared::new(&client.0, Sink::Own(sender));
         let played = Arc::new(Self {
             shared: shared.clone(),
             network: Network::default(),

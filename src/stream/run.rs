@@ -45,8 +45,12 @@ impl Shared {
         failed: impl FnOnce(usize, Error) -> Error + Send + 'static,
     ) -> Result<StreamGuard, Error> {
         let shared = self.clone();
-        let ticket =
-            self.client.pool.run(move |seat| shared.run(seat, secrets, received, attempt, failed))?;
+        let ticket = self.client.pool.run(move |seat| shared.run(seat, secrets, received, attempt, failed));
+        let ticket = ticket.inspect_err(|_| {
+            if let Some(sender) = self.take_sender() {
+                sender.never_began();
+            }
+        })?;
         let _ = self.ticket.set(ticket);
         Ok(StreamGuard { shared: self, on_drop: OnDrop::default() })
     }
