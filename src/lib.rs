@@ -65,7 +65,8 @@
     doc = "- `testing` (a feature) is a scripted server to test your own program against."
 )]
 //!
-//! The page [`servers`] says of each server and endpoint what it gives: ids, counts, errors, and how that is known.
+//! The [`guide`] has a page for each question: timeouts, cancel, ids, tools, resume, tests, logs, proxies, scale, and what to write in place
+//! of openai-python or async-openai. The page [`servers`] says of each server and endpoint what it gives: ids, counts, errors, and how that is known.
 //!
 //! # How a stream ends
 //!
@@ -189,6 +190,7 @@ mod config;
 mod diagnostics;
 mod error;
 mod fan_in;
+pub mod guide;
 /// Every fault that was tried, and how its stream ends. This module holds nothing but this page.
 ///
 #[doc = include_str!("../docs/faults.md")]
@@ -256,3 +258,8 @@ pub use tokenizer::{AddedToken, Special, TOKENIZER_FILE_BYTES_MAX, TokenDecoder,
 pub use tool::{Tool, ToolResult, Tools};
 #[cfg(not(shuttle))]
 pub use turn::{Round, Turn, TurnCanceller, TurnError, TurnReport};
+
+/// The programs of the README compile.
+#[cfg(all(doctest, feature = "tokenizer"))]
+#[doc = include_str!("../README.md")]
+mod readme {}
