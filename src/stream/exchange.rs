@@ -23,8 +23,11 @@ use crate::retry::Advice;
 use crate::secrets::Secrets;
 use crate::token::{FinishReason, IdsExact, StreamToken};
 
-/// Room that is offered to each read of the socket.
-const READ_BYTES: usize = 16 << 10;
+/// Room that is offered to the first read of a body. A server sends a token by itself, and a thousand streams each keep
+/// what one of them was given.
+const READ_BYTES_MIN: usize = 2 << 10;
+/// The most that is offered; doubled up to this while reads fill what they were offered.
+const READ_BYTES_MAX: usize = 16 << 10;
 
 pub(super) struct Exchange {
     pub(super) shared: Arc<Shared>,
@@ -160,8 +163,11 @@ impl Exchange {
     ) -> Result<Till, Broken> {
         let mut batch = Vec::new();
         let mut now = Instant::now();
+        let mut room = READ_BYTES_MIN;
         loop {
-            let len = match response.read(body.zeroed_space(READ_BYTES), self.wait(tally, now)) {
+            let space = body.zeroed_space(room);
+            let offered = space.len();
+            let len = match response.read(space, self.wait(tally, now)) {
                 Ok(len) => len,
                 // The answer is whole; only what comes after it was lost, or not waited for: usage, terminator, framing.
                 Err(error) if !error.is_cancelled() && body.is_complete() => return Ok(Till::End),
@@ -171,6 +177,9 @@ impl Exchange {
                 return Ok(Till::End);
             }
             body.filled(len);
+            if len == offered {
+                room = READ_BYTES_MAX.min(room * 2);
+            }
             if body.is_other() {
                 body.feed(&response.error_body());
                 return Ok(Till::End);

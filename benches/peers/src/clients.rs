@@ -5,7 +5,9 @@ use std::net::TcpStream;
 use std::thread;
 
 use async_openai::config::OpenAIConfig;
-use async_openai::types::chat::{ChatCompletionRequestUserMessageArgs, CreateChatCompletionRequest, CreateChatCompletionRequestArgs};
+use async_openai::types::chat::{
+    ChatCompletionRequestUserMessageArgs, CreateChatCompletionRequest, CreateChatCompletionRequestArgs,
+};
 use eventsource_stream::Eventsource;
 use futures_util::StreamExt;
 use serde::Deserialize;
@@ -34,7 +36,7 @@ fn body() -> Value {
 }
 
 /// Right only for this server: what reading and finding alone cost.
-fn raw(base: &str, on_token: OnToken<'_>) -> Result<()> {
+pub fn raw(base: &str, on_token: OnToken<'_>) -> Result<()> {
     const KEY: &[u8] = br#""content":""#;
     let addr = base.trim_start_matches("http://");
     let mut stream = TcpStream::connect(addr)?;

@@ -1,28 +1,38 @@
 //! tokenwire beside its peers, in one run: `cargo run --release --manifest-path benches/peers/Cargo.toml`.
 //!
 //! Each client runs in a process of its own (this program again) against a server in this one, so that what is counted is the
-//! client's alone: CPU time by the process's clock, instructions by callgrind where valgrind is there. What starting
-//! costs is taken out by the difference of two lengths. Figures of time are good as ratios within one table.
+//! client's alone: CPU time by the process's clock, instructions by callgrind where valgrind is there. Figures of time are
+//! good as ratios within one table.
 //!
-//! With `--write` the tables go to `docs/peers.md`. `--quick` makes shorter runs.
+//! The names of tables make those alone. With `--write` they go to `docs/peers.md`. `--quick` makes shorter runs.
 
 mod clients;
 mod crowd;
+mod depend;
+mod latency;
 mod measure;
+mod page;
 mod parsers;
+mod python;
 mod server;
 mod streams;
-mod tables;
+mod whole;
 
+use std::env;
 use std::error::Error;
-use std::hint::black_box;
-use std::{env, fs};
 
 use clients::CLIENTS;
-use parsers::PARSERS;
 use streams::CROWDS;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// How much is done for a figure.
+#[derive(Clone, Copy)]
+struct Effort {
+    is_quick: bool,
+    /// Runs, of which the best counts.
+    times: usize,
+}
 
 fn main() -> Result<()> {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -37,34 +47,10 @@ fn main() -> Result<()> {
             print_cost(started, |on_token| crowd(base, on_token))
         }
         ["parser", n, read, rounds] => {
-            let body = parsers::body(tables::EVENTS);
-            for _ in 0..rounds.parse()? {
-                black_box(PARSERS[n.parse::<usize>()?].1(black_box(&body), read.parse()?));
-            }
+            parsers::run(n.parse()?, read.parse()?, rounds.parse()?);
             Ok(())
         }
-        ["latency", rounds, ..] => tables::latencies(&args[2..], rounds.parse()?),
-        ["serve", tokens, seconds] => {
-            println!("{}", server::start(server::Pace::Every(std::time::Duration::from_millis(1), tokens.parse()?))?);
-            std::thread::sleep(std::time::Duration::from_secs(seconds.parse()?));
-            Ok(())
-        }
-        ["crowds"] => {
-            let mut out = String::new();
-            streams::table(&mut out, 2)?;
-            print!("{out}");
-            Ok(())
-        }
-        _ => {
-            let page = tables::page(args.contains(&"--quick"))?;
-            print!("{page}");
-            if args.contains(&"--write") {
-                let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/peers.md");
-                let old = fs::read_to_string(path)?;
-                fs::write(path, old.split(tables::BEGIN).next().unwrap_or_default().to_owned() + &page)?;
-            }
-            Ok(())
-        }
+        _ => page::make(&args),
     }
 }
 

@@ -35,10 +35,7 @@ impl Cost {
 }
 
 /// The costs of this process, which began at `started`: `run` hands every token's text to what it is given.
-pub fn this_process(
-    started: u64,
-    run: impl FnOnce(&mut dyn FnMut(&str)) -> Result<()>,
-) -> Result<Cost> {
+pub fn this_process(started: u64, run: impl FnOnce(&mut dyn FnMut(&str)) -> Result<()>) -> Result<Cost> {
     let (began, mut tokens, mut first) = (Instant::now(), 0, 0);
     let mut latencies = Vec::new();
     run(&mut |text| {
