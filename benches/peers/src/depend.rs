@@ -48,7 +48,7 @@ serde = { version = "1", features = ["derive"] }
 serde_json = "1"
 tokio = { version = "1", features = ["rt", "net", "time"] }"#,
         main: include_str!("../programs/reqwest.rs"),
-        lock: "Cargo.lock",
+        lock: "programs/reqwest.lock",
     },
     Package {
         name: "async-openai",
@@ -57,7 +57,7 @@ tokio = { version = "1", features = ["rt", "net", "time"] }"#,
 futures-util = "0.3"
 tokio = { version = "1", features = ["rt-multi-thread"] }"#,
         main: include_str!("../programs/async_openai.rs"),
-        lock: "Cargo.lock",
+        lock: "programs/async_openai.lock",
     },
 ];
 
