@@ -46,6 +46,7 @@ pub fn fan_in() -> (FanIn, Receiver<Tagged>) {
 
 /// What one of many streams has sent.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Tagged {
     /// The number that the stream was given.
     pub stream: u64,

@@ -44,7 +44,7 @@ struct Dealt {
 }
 
 impl Dealt {
-    fn deal(&mut self, Tagged { stream, token }: Tagged) {
+    fn deal(&mut self, Tagged { stream, token, .. }: Tagged) {
         if !self.streams.contains_key(&stream) {
             let (sender, receiver) = unbounded();
             self.open.insert(stream, sender);
@@ -167,7 +167,7 @@ fn the_end_of_a_stream_that_was_cancelled_before_its_thread_began_is_told() {
     let waiting = client.stream_into(request(), &channel, 2).unwrap();
     drop((waiting, channel));
     let first = receiver.recv_timeout(LONG).unwrap();
-    assert!(matches!(first, Tagged { stream: 2, token: None }), "{first:?}");
+    assert!(matches!(first, Tagged { stream: 2, token: None, .. }), "{first:?}");
     drop(running);
     assert_eq!(Dealt::all(&receiver).into_keys().collect::<Vec<_>>(), [1]);
 }
