@@ -125,6 +125,8 @@
 //! wait. [`RoutePolicy`] says which server is taken: in order, or by weight, where a
 //! [`session`](CompletionRequest::session) stays at its server, which has its prefix in the cache. One that fails several times in a
 //! row is left out until a probe finds it well. [`StreamReport::route`] and [`StreamReport::failovers`] tell where a stream went.
+//! With [`hedge_after`](RoutePolicy::hedge_after) a stream whose first token is late is asked for a second time, elsewhere if it can be, and
+//! goes on with the first to have one.
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {

@@ -45,7 +45,16 @@ pub(crate) enum Sink {
     Own(Sender<StreamToken>),
     /// One of many streams.
     Shared(Share),
+    /// To be asked for with the first item, for another request of the same stream may have got it by then.
+    Pending(Ask),
+    /// Another request has it.
+    Lost,
 }
+
+/// Asks for the channel, with an error as the first item or with something else.
+pub(crate) type Ask = Box<dyn FnOnce(IsError) -> Option<Sink> + Send>;
+/// Of the item that goes in first.
+pub(crate) type IsError = bool;
 
 impl Sink {
     /// How many tokens are in it.
@@ -53,6 +62,7 @@ impl Sink {
         match self {
             Self::Own(sender) => sender.len(),
             Self::Shared(share) => share.len(),
+            Self::Pending(_) | Self::Lost => 0,
         }
     }
 
@@ -61,6 +71,21 @@ impl Sink {
         match self {
             Self::Own(sender) => sender.send(token).is_ok(),
             Self::Shared(share) => share.send(Some(token)),
+            Self::Pending(_) | Self::Lost => false,
+        }
+    }
+
+    /// The stream begins: from here on the consumer is told of its end.
+    pub(crate) fn begins(&mut self) {
+        if let Self::Shared(share) = self {
+            share.set_began(true);
+        }
+    }
+
+    /// The stream has not begun after all, which its caller is told, and the consumer is not.
+    pub(crate) fn never_began(mut self) {
+        if let Self::Shared(share) = &mut self {
+            share.set_began(false);
         }
     }
 }
@@ -83,25 +108,43 @@ pub(crate) struct TokenSender {
 impl TokenSender {
     /// For a stream that begins now. `tokens_max` is for a channel of its own, one that is shared has its own bound.
     pub(crate) fn new(mut sink: Sink, tokens_max: usize, bytes_max: usize, lifted: Arc<AtomicBool>) -> Self {
-        // Of zero tokens none could ever be sent.
-        let (tokens_max, room) = match &mut sink {
-            Sink::Own(_) => (tokens_max.max(1), tokens_max.max(1)),
-            Sink::Shared(share) => {
-                share.set_began(true);
-                // Others may have filled it.
-                (share.tokens_max().max(1), 0)
-            }
-        };
-        Self {
-            sink,
+        sink.begins();
+        let mut sender = Self {
+            sink: Sink::Lost,
             sizes: VecDeque::new(),
             bytes: 0,
-            room,
-            tokens_max,
+            room: 0,
+            // Of zero tokens none could ever be sent.
+            tokens_max: tokens_max.max(1),
             bytes_max,
             lifted,
             waited: Duration::ZERO,
+        };
+        sender.take(sink);
+        sender
+    }
+
+    fn take(&mut self, sink: Sink) {
+        match &sink {
+            Sink::Own(_) => self.room = self.tokens_max,
+            // Others may have filled it.
+            Sink::Shared(share) => (self.room, self.tokens_max) = (0, share.tokens_max().max(1)),
+            Sink::Pending(_) | Sink::Lost => self.room = 0,
         }
+        self.sink = sink;
+    }
+
+    /// Has the channel, or gets it now. False if another request has it.
+    pub(crate) fn claim(&mut self, is_error: IsError) -> bool {
+        match std::mem::replace(&mut self.sink, Sink::Lost) {
+            Sink::Pending(ask) => match ask(is_error) {
+                Some(sink) => self.take(sink),
+                None => return false,
+            },
+            Sink::Lost => return false,
+            sink => self.sink = sink,
+        }
+        true
     }
 
     /// Time spent so far waiting for the consumer.
@@ -120,6 +163,9 @@ impl TokenSender {
         deadline: Option<Instant>,
     ) -> Result<(), Stopped> {
         let mut room = Ok(());
+        if self.room == 0 && !self.claim(false) {
+            return Err(Stopped::ConsumerGone);
+        }
         if self.room == 0 || size > self.bytes_max - self.bytes.min(self.bytes_max) {
             room = self.make_room(size, woken, deadline);
             if matches!(room, Err(Stopped::Cancelled | Stopped::ConsumerGone)) {
@@ -133,16 +179,16 @@ impl TokenSender {
     }
 
     /// Sends the last item of a stream, which no bound holds back.
-    pub(crate) fn send_last(self, token: StreamToken) {
-        // A consumer that has gone does not want it.
-        let _ = self.sink.send(token);
+    pub(crate) fn send_last(mut self, token: StreamToken) {
+        if self.claim(matches!(token, StreamToken::Error(_))) {
+            // A consumer that has gone does not want it.
+            let _ = self.sink.send(token);
+        }
     }
 
     /// Goes without a word: whoever began the stream is told that it has not begun.
-    pub(crate) fn never_began(mut self) {
-        if let Sink::Shared(share) = &mut self.sink {
-            share.set_began(false);
-        }
+    pub(crate) fn never_began(self) {
+        self.sink.never_began();
     }
 
     fn make_room(
@@ -164,8 +210,8 @@ impl TokenSender {
             }
             pause = match self.sink {
                 Sink::Shared(_) => PAUSE_SHARED,
-                Sink::Own(_) if queued < before => PAUSE_MIN,
-                Sink::Own(_) => PAUSE_MAX.min(pause * 2),
+                _ if queued < before => PAUSE_MIN,
+                _ => PAUSE_MAX.min(pause * 2),
             };
             before = queued;
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));

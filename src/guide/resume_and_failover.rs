@@ -42,6 +42,31 @@
 //! [`session`](crate::CompletionRequest::session) at its server, which has its prefix in the cache. One that fails three times in a row
 //! is left out until a probe finds it well ([`RoutePolicy`](crate::RoutePolicy)).
 //!
+//! # Hedging
+//!
+//! The slowest first tokens can be cut short: [`RoutePolicy::hedge_after`](crate::RoutePolicy::hedge_after) sends the request a second time,
+//! to another server if there is one, when no token has come for that long. The one with the first token goes on, the other is cancelled, and
+//! [`StreamReport::hedged`](crate::StreamReport::hedged) tells. Each costs a prompt, so take a time that few requests pass.
+//!
+//! ```
+//! # #[cfg(feature = "testing")] {
+//! use std::time::Duration;
+//! use tokenwire::{ApiClient, RoutePolicy, SamplingParams};
+//! # use tokenwire::testing::{Script, Server};
+//! # let first = Server::scripted([Script::new().hang(Duration::from_secs(60))])?;
+//! # let second = Server::scripted([Script::tokens([(9707, "Hello")])])?;
+//! # let (first, second) = (first.url(), second.url());
+//!
+//! let mut routes = RoutePolicy::default();
+//! routes.hedge_after = Some(Duration::from_millis(50));
+//! let client = ApiClient::builder(first).base_url(second).routes(routes).build()?;
+//! let (_tokens, guard) = client.stream_completion(&[1, 2, 3], SamplingParams::default(), None)?;
+//! let report = guard.join();
+//! assert_eq!((report.hedged, report.route), (true, 1));
+//! # }
+//! # Ok::<(), tokenwire::Error>(())
+//! ```
+//!
 //! # The budget
 //!
 //! Retries and resumes of all streams come out of one budget, ten by default. A server that dies breaks all its streams at once: for all

@@ -8,7 +8,7 @@ use super::exchange::{Exchange, Till};
 use super::received::Received;
 use super::run::Broken;
 use super::tally::Tally;
-use super::{Asked, Canceller, StreamGuard, check_saved};
+use super::{Asked, Canceller, Common, Shared, StreamGuard, check_saved};
 use crate::chunk::{Answer, ChunkDecoder, Completion, Wire};
 use crate::client::Inner;
 use crate::diagnostics::SavedRequest;
@@ -106,7 +106,8 @@ fn launch<'a>(
 ) -> Result<Call, Error> {
     let (sender, end) = unbounded();
     let path = (wire.call_path(), ACCEPT_CALL);
-    let exchange = Exchange::new(client, wire, path, own_headers, body, asked, Sink::Own(sender))?;
+    let shared = Shared::new(client, Sink::Own(sender), Common::default());
+    let exchange = Exchange::new(shared, wire, path, own_headers, body, asked)?;
     let answer = Arc::new(Mutex::new(None));
     let place = answer.clone();
     // Nothing of it comes before the whole.

@@ -29,7 +29,6 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// How much is done for a figure.
 #[derive(Clone, Copy)]
 struct Effort {
-    is_quick: bool,
     /// Runs, of which the best counts.
     times: usize,
 }

@@ -12,12 +12,13 @@ struct Section {
     table: fn(&mut String, Effort) -> Result<()>,
 }
 
-const SECTIONS: [Section; 5] = [
+const SECTIONS: [Section; 6] = [
     Section { name: "whole", title: "Whole clients", intro: whole::INTRO, table: whole::table },
     Section { name: "latency", title: "Latency", intro: latency::INTRO, table: latency::table },
     Section { name: "streams", title: "Many streams", intro: streams::INTRO, table: streams::table },
     Section { name: "parsers", title: "Event parsers", intro: parsers::INTRO, table: parsers::table },
     Section { name: "depend", title: "Cost of depending", intro: depend::INTRO, table: depend::table },
+    Section { name: "build", title: "Building", intro: depend::BUILD_INTRO, table: depend::build_table },
 ];
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/peers.md");
@@ -29,8 +30,14 @@ pub fn make(args: &[&str]) -> Result<()> {
         return Err(format!("no table is named {wrong}").into());
     }
     let is_quick = options.contains(&"--quick");
-    let effort = Effort { is_quick, times: if is_quick { 1 } else { 5 } };
-    for section in SECTIONS.iter().filter(|section| names.is_empty() || names.contains(&section.name)) {
+    let effort = Effort { times: if is_quick { 1 } else { 5 } };
+    // Minutes, of which no other table has anything.
+    let is_left_out = |section: &Section| is_quick && section.name == "build";
+    let wanted = |section: &&Section| match names[..] {
+        [] => !is_left_out(section),
+        _ => names.contains(&section.name),
+    };
+    for section in SECTIONS.iter().filter(wanted) {
         let mut text = format!("## {}\n\n{}\n", section.title, section.intro);
         (section.table)(&mut text, effort)?;
         println!("{text}");
