@@ -88,8 +88,8 @@ pub const INTRO: &str = "\
 token. CPU time is all of the client's, its start too, in the run that took the least. The goals: 60 MiB, 11 us.
 
 The goals are missed, by what a thread for each stream costs. In the first row nothing is left of a client but that: each token wakes
-its thread, and most of its time is the kernel's, in the switch. The memory is each thread's stack (sending a request with ureq takes
-some 30 KiB of it once, and they stay resident) and ureq's two buffers of 16 KiB, which it fills with zeros. A client whose threads
+its thread, and most of its time is the kernel's, in the switch. The memory is each thread's stack (sending a request with ureq goes
+deep into it once, and that stays resident) and ureq's two buffers, which it fills with zeros. A client whose threads
 are few pays with latency instead when cores are short.
 ";
 
