@@ -24,8 +24,11 @@ use crate::retry::Advice;
 use crate::secrets::Secrets;
 use crate::token::{FinishReason, IdsExact, StreamToken};
 
-/// Room that is offered to each read of the socket.
-const READ_BYTES: usize = 16 << 10;
+/// Room that is offered to the first read of a body. A server sends a token by itself, and a thousand streams each keep
+/// what one of them was given.
+const READ_BYTES_MIN: usize = 2 << 10;
+/// The most that is offered; doubled up to this while reads fill what they were offered.
+const READ_BYTES_MAX: usize = 16 << 10;
 const REQUEST_ID: &str = "x-request-id";
 
 pub(super) struct Exchange {
@@ -172,8 +175,11 @@ impl Exchange {
     ) -> Result<Till, Broken> {
         let mut batch = Vec::new();
         let mut now = Instant::now();
+        let mut room = READ_BYTES_MIN;
         loop {
-            let len = match response.read(body.zeroed_space(READ_BYTES), self.wait(tally, now)) {
+            let space = body.zeroed_space(room);
+            let offered = space.len();
+            let len = match response.read(space, self.wait(tally, now)) {
                 Ok(len) => len,
                 // The answer is whole; only what comes after it was lost, or not waited for: usage, terminator, framing.
                 Err(error) if !error.is_cancelled() && body.is_complete() => return Ok(Till::End),
@@ -183,6 +189,9 @@ impl Exchange {
                 return Ok(Till::End);
             }
             body.filled(len);
+            if len == offered {
+                room = READ_BYTES_MAX.min(room * 2);
+            }
             if body.is_other() {
                 body.feed(&response.error_body());
                 return Ok(Till::End);
@@ -196,7 +205,9 @@ impl Exchange {
                     self.shared.client.routes.worked(tally.report.route);
                 }
                 let stopped = tally.received.event(&mut batch)?;
-                self.send(&mut batch, now, tally, sender)?;
+                if !batch.is_empty() {
+                    self.send(&mut batch, now, tally, sender)?;
+                }
                 match step? {
                     _ if stopped => {
                         tally.event(now);
@@ -268,7 +279,15 @@ impl Exchange {
         };
         let tail = tally.finished.zip(timeouts.tail);
         let tail = tail.map(|(finished, limit)| Wait::since(finished, limit, Timer::Tail));
-        [first, second, tail, deadline].into_iter().flatten().min_by_key(|wait| wait.left(now))
+        nearer(nearer(nearer(first, second, now), tail, now), deadline, now)
+    }
+}
+
+/// The one that has less left at `now`. For each read of the socket: an iterator over all of them took twice as long.
+fn nearer(one: Option<Wait>, other: Option<Wait>, now: Instant) -> Option<Wait> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(if other.left(now) < one.left(now) { other } else { one }),
+        (one, other) => one.or(other),
     }
 }
 

@@ -1,26 +1,31 @@
 //! The clients: each streams one chat and hands every token's text to `on_token`.
 
-use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::thread;
 
 use async_openai::config::OpenAIConfig;
-use async_openai::types::chat::{ChatCompletionRequestUserMessageArgs, CreateChatCompletionRequestArgs};
+use async_openai::types::chat::{
+    ChatCompletionRequestUserMessageArgs, CreateChatCompletionRequest, CreateChatCompletionRequestArgs,
+};
 use eventsource_stream::Eventsource;
 use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokenwire::{ApiClient, CompletionRequest, StreamToken, Wire};
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+use crate::Result;
+
 pub type OnToken<'a> = &'a mut dyn FnMut(&str);
 pub type Client = fn(&str, OnToken<'_>) -> Result<()>;
 
 /// Name on the command line, name in the tables, and the client.
 pub const CLIENTS: &[(&str, &str, Client)] = &[
     ("raw", "limit: raw socket, search for the key", raw),
+    ("raw-hop", "limit: the same on a thread, a crossbeam channel", raw_hop),
     ("tokenwire", "**tokenwire**", tokenwire),
     ("ureq-value", "ureq, lines, serde_json::Value", ureq_value),
+    ("ureq-hop", "the same on a thread, a crossbeam channel", ureq_hop),
     ("reqwest", "reqwest, eventsource-stream, serde, current_thread", reqwest),
     ("async-openai", "async-openai, its default runtime", async_openai),
     ("async-openai-current", "async-openai, current_thread", async_openai_current),
@@ -31,7 +36,7 @@ fn body() -> Value {
 }
 
 /// Right only for this server: what reading and finding alone cost.
-fn raw(base: &str, on_token: OnToken<'_>) -> Result<()> {
+pub fn raw(base: &str, on_token: OnToken<'_>) -> Result<()> {
     const KEY: &[u8] = br#""content":""#;
     let addr = base.trim_start_matches("http://");
     let mut stream = TcpStream::connect(addr)?;
@@ -61,6 +66,27 @@ fn raw(base: &str, on_token: OnToken<'_>) -> Result<()> {
         buf.copy_within(from..held, 0);
         held -= from;
     }
+}
+
+/// The floor under any client that reads on a thread and hands over through a channel.
+fn raw_hop(base: &str, on_token: OnToken<'_>) -> Result<()> {
+    hop(raw, base, on_token)
+}
+
+fn ureq_hop(base: &str, on_token: OnToken<'_>) -> Result<()> {
+    hop(ureq_value, base, on_token)
+}
+
+/// Has `client` run on a thread of its own; its tokens come through a channel.
+fn hop(client: Client, base: &str, on_token: OnToken<'_>) -> Result<()> {
+    let ((sender, tokens), base) = (crossbeam_channel::unbounded(), base.to_owned());
+    let reader = thread::spawn(move || {
+        // The consumer takes all of them.
+        client(&base, &mut |text| sender.send(text.to_owned()).unwrap_or_default())
+            .map_err(|error| error.to_string())
+    });
+    tokens.iter().for_each(|text| on_token(&text));
+    Ok(reader.join().map_err(|_| "the reader panicked")??)
 }
 
 fn tokenwire(base: &str, on_token: OnToken<'_>) -> Result<()> {
@@ -138,11 +164,7 @@ fn async_openai_current(base: &str, on_token: OnToken<'_>) -> Result<()> {
 }
 
 async fn with_async_openai(base: &str, on_token: OnToken<'_>) -> Result<()> {
-    let config = OpenAIConfig::new().with_api_base(format!("{base}/v1")).with_api_key("none");
-    let client = async_openai::Client::with_config(config);
-    let message = ChatCompletionRequestUserMessageArgs::default().content("Hi").build()?;
-    let request = CreateChatCompletionRequestArgs::default().model("m").messages([message.into()]).build()?;
-    let mut stream = client.chat().create_stream(request).await?;
+    let mut stream = async_openai_client(base).chat().create_stream(async_openai_request()?).await?;
     while let Some(chunk) = stream.next().await {
         for choice in chunk?.choices {
             if let Some(text) = choice.delta.content.filter(|text| !text.is_empty()) {
@@ -151,4 +173,14 @@ async fn with_async_openai(base: &str, on_token: OnToken<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+pub fn async_openai_client(base: &str) -> async_openai::Client<OpenAIConfig> {
+    let config = OpenAIConfig::new().with_api_base(format!("{base}/v1")).with_api_key("none");
+    async_openai::Client::with_config(config)
+}
+
+pub fn async_openai_request() -> Result<CreateChatCompletionRequest> {
+    let message = ChatCompletionRequestUserMessageArgs::default().content("Hi").build()?;
+    Ok(CreateChatCompletionRequestArgs::default().model("m").messages([message.into()]).build()?)
 }

@@ -1,19 +1,24 @@
 //! The event parsers: each counts the events and the bytes of their data in a body that comes in reads of one size.
 
 use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::time::Instant;
 
 use bytes::Bytes;
 use eventsource_stream::Eventsource;
 use futures_util::StreamExt;
 use tokenwire::SseParser;
 
+use crate::measure::{best, has_valgrind, instructions, per_one};
 use crate::server::{data, word};
+use crate::{Effort, Result};
 
 /// Events and bytes of data.
-pub type Counted = (usize, usize);
-pub type Parser = fn(&[u8], usize) -> Counted;
+type Counted = (usize, usize);
+type Parser = fn(&[u8], usize) -> Counted;
 
-pub const PARSERS: &[(&str, Parser)] = &[
+const PARSERS: &[(&str, Parser)] = &[
     ("limit: one memchr pass", memchr_pass),
     ("**tokenwire**", tokenwire),
     ("sse-core", sse_core),
@@ -22,8 +27,12 @@ pub const PARSERS: &[(&str, Parser)] = &[
     ("eventsource-stream", eventsource_stream),
 ];
 
+/// In the body that the parsers get.
+const EVENTS: usize = 2_000;
+const READS: [usize; 4] = [1, 64, 1460, 65_536];
+
 /// A body of so many events.
-pub fn body(events: usize) -> Vec<u8> {
+fn body(events: usize) -> Vec<u8> {
     (0..events).flat_map(|n| format!("data: {}\n\n", data(n, word(n))).into_bytes()).collect()
 }
 
@@ -56,7 +65,7 @@ fn sse_core(body: &[u8], read: usize) -> Counted {
 }
 
 /// The reads, each a `Bytes` of its own, as a client hands them on; made without copying.
-fn reads(body: &[u8], read: usize) -> impl Iterator<Item = Result<Bytes, Infallible>> {
+fn reads(body: &[u8], read: usize) -> impl Iterator<Item = std::result::Result<Bytes, Infallible>> {
     let whole = Bytes::copy_from_slice(body);
     (0..body.len()).step_by(read).map(move |at| Ok(whole.slice(at..whole.len().min(at + read))))
 }
@@ -98,4 +107,47 @@ fn eventsource_stream(body: &[u8], read: usize) -> Counted {
         }
         counted
     })
+}
+
+/// Has a parser read the body so often.
+pub fn run(parser: usize, read: usize, rounds: usize) {
+    let body = body(EVENTS);
+    for _ in 0..rounds {
+        black_box(PARSERS[parser].1(black_box(&body), read));
+    }
+}
+
+pub const INTRO: &str = "\
+For an event of about 300 bytes in vLLM's shape. The goals: 350 instructions in reads of 1460 bytes, 300 in reads of 65536.
+";
+
+pub fn table(out: &mut String, effort: Effort) -> Result<()> {
+    let counted = has_valgrind();
+    let body = body(EVENTS);
+    write!(out, "| parser |")?;
+    READS.iter().try_for_each(|read| write!(out, " ns, {read} B reads |"))?;
+    writeln!(out, " instructions, 1460 B | instructions, 65536 B |")?;
+    writeln!(out, "| --- | --- | --- | --- | --- | --- | --- |")?;
+    for (n, (title, parse)) in PARSERS.iter().enumerate() {
+        write!(out, "| {title} |")?;
+        for read in READS {
+            let ns = best(3 * effort.times, || {
+                let began = Instant::now();
+                let counted = black_box(parse(black_box(&body), read));
+                if counted.0 != EVENTS {
+                    return Err(format!("{title} at {read}: {counted:?}").into());
+                }
+                Ok(began.elapsed().as_nanos() as u64 / EVENTS as u64)
+            })?;
+            write!(out, " {ns} |")?;
+        }
+        for read in ["1460", "65536"] {
+            let count = |rounds: usize| instructions(&["parser", &n.to_string(), read, &rounds.to_string()]);
+            let count =
+                if counted { (per_one(1, 3, count)? / EVENTS as u64).to_string() } else { "-".to_owned() };
+            write!(out, " {count} |")?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
 }

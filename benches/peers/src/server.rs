@@ -16,7 +16,7 @@ pub enum Pace {
     Every(Duration, usize),
 }
 
-const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+pub const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
 const WRITE_BYTES: usize = 16 << 10;
 
 /// The texts of the tokens, in turn.
@@ -35,30 +35,36 @@ pub fn word(n: usize) -> &'static str {
 }
 
 /// The end: finish reason, terminator.
-fn last() -> String {
+pub fn last() -> String {
     let finish = data(0, "").replace(r#""finish_reason":null"#, r#""finish_reason":"length""#);
     chunk(&finish) + &chunk("[DONE]") + "0\r\n\r\n"
 }
 
-fn chunk(data: &str) -> String {
+pub fn chunk(data: &str) -> String {
     let event = format!("data: {data}\n\n");
     format!("{:x}\r\n{event}\r\n", event.len())
 }
 
 /// Starts a server that gives every request the same. It lives as long as the program.
 pub fn start(pace: Pace) -> io::Result<SocketAddr> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
-    // A thousand streams come at once.
-    socket.listen(4096)?;
-    let listener = TcpListener::from(socket);
-    let addr = listener.local_addr()?;
+    let (listener, addr) = listen()?;
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             thread::Builder::new().stack_size(128 << 10).spawn(move || serve(stream, pace)).ok();
         }
     });
     Ok(addr)
+}
+
+/// On a port of its own.
+pub fn listen() -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    // A thousand streams come at once.
+    socket.listen(4096)?;
+    let listener = TcpListener::from(socket);
+    let addr = listener.local_addr()?;
+    Ok((listener, addr))
 }
 
 fn serve(mut stream: TcpStream, pace: Pace) -> io::Result<()> {
@@ -93,7 +99,7 @@ pub fn now_nanos() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64
 }
 
-fn read_request(stream: &mut TcpStream) -> io::Result<()> {
+pub fn read_request(stream: &mut TcpStream) -> io::Result<()> {
     let (mut request, mut buf) = (Vec::new(), [0; 8192]);
     loop {
         let n = stream.read(&mut buf)?;

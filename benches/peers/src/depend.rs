@@ -1,0 +1,152 @@
+//! What it costs to depend on a client: the crates in its tree; a build from nothing, and the smallest program.
+//!
+//! Each client gets a package of its own under the target folder, so that it has no features but those it asks for. Its
+//! versions are those of a lock file that is committed.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use crate::{Effort, Result};
+
+const HERE: &str = env!("CARGO_MANIFEST_DIR");
+
+struct Package {
+    name: &'static str,
+    title: &'static str,
+    dependencies: &'static str,
+    /// What a program has of it at the least: a chat's text, streamed.
+    main: &'static str,
+    /// Which lock file has the versions.
+    lock: &'static str,
+}
+
+const PACKAGES: &[Package] = &[
+    Package {
+        name: "tokenwire",
+        title: "**tokenwire**, without default features",
+        dependencies: "tokenwire = { path = \"{root}\", default-features = false }",
+        main: TOKENWIRE,
+        lock: "../../Cargo.lock",
+    },
+    Package {
+        name: "tokenwire-tokenizer",
+        title: "**tokenwire**, with `tokenizer`",
+        dependencies: "tokenwire = { path = \"{root}\", features = [\"tokenizer\"] }",
+        main: TOKENWIRE,
+        lock: "../../Cargo.lock",
+    },
+    Package {
+        name: "reqwest",
+        title: "reqwest, eventsource-stream, serde, rustls",
+        dependencies: r#"eventsource-stream = "0.2.3"
+futures-util = "0.3"
+reqwest = { version = "0.13", default-features = false, features = ["stream", "json", "rustls"] }
+serde = { version = "1", features = ["derive"] }
+serde_json = "1"
+tokio = { version = "1", features = ["rt", "net", "time"] }"#,
+        main: include_str!("../programs/reqwest.rs"),
+        lock: "programs/reqwest.lock",
+    },
+    Package {
+        name: "async-openai",
+        title: "async-openai, chat alone, rustls",
+        dependencies: r#"async-openai = { version = "0.43", default-features = false, features = ["chat-completion", "rustls"] }
+futures-util = "0.3"
+tokio = { version = "1", features = ["rt-multi-thread"] }"#,
+        main: include_str!("../programs/async_openai.rs"),
+        lock: "programs/async_openai.lock",
+    },
+];
+
+const TOKENWIRE: &str = include_str!("../programs/tokenwire.rs");
+
+impl Package {
+    /// Its folder, with nothing built in it.
+    fn make(&self) -> Result<PathBuf> {
+        let here = Path::new(HERE);
+        let folder = here.join("target/depend").join(self.name);
+        fs::remove_dir_all(&folder).or_else(|error| if folder.exists() { Err(error) } else { Ok(()) })?;
+        fs::create_dir_all(folder.join("src"))?;
+        fs::write(folder.join("src/main.rs"), self.main)?;
+        fs::copy(here.join(self.lock), folder.join("Cargo.lock"))?;
+        let dependencies = self.dependencies.replace("{root}", &format!("{HERE}/../.."));
+        fs::write(
+            folder.join("Cargo.toml"),
+            format!(
+                "[package]\nname = \"smallest\"\nedition = \"2024\"\n\n[dependencies]\n{dependencies}\n\n\
+                 [workspace]\n\n[profile.release]\nstrip = true\n"
+            ),
+        )?;
+        Ok(folder)
+    }
+}
+
+fn cargo(folder: &Path, args: &[&str]) -> Result<String> {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .args(args)
+        .current_dir(folder)
+        .env_remove("RUSTFLAGS")
+        .env("CARGO_TARGET_DIR", folder.join("target"));
+    let output = command.output()?;
+    if !output.status.success() {
+        return Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Crates that are compiled for the program, itself not counted. `edges` as cargo names them.
+fn crates(folder: &Path, edges: &str) -> Result<usize> {
+    let tree =
+        cargo(folder, &["tree", "--edges", edges, "--prefix", "none", "--format", "{p}", "--no-dedupe"])?;
+    // Name and version; behind them stands where it is from, or that it is a macro.
+    let names = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    let crates: BTreeSet<_> = tree.lines().map(names).filter(|name| !name.starts_with("smallest ")).collect();
+    Ok(crates.len())
+}
+
+/// CPU time of all processes that this one has waited for, in seconds.
+fn cpu_of_children() -> Result<f64> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    // In hundredths, which is what Linux has it in everywhere.
+    let ticks = |place: usize| fields.get(place).and_then(|ticks| ticks.parse::<f64>().ok()).ok_or("no stat");
+    Ok((ticks(13)? + ticks(14)?) / 100.0)
+}
+
+pub const INTRO: &str = "\
+Of a package with one dependency, for a program that streams a chat, over TLS too. The goals: 40 crates, 95 with the tokenizer.
+";
+
+pub fn table(out: &mut String, _: Effort) -> Result<()> {
+    writeln!(out, "| client | crates | with those of build scripts |")?;
+    writeln!(out, "| --- | --- | --- |")?;
+    for package in PACKAGES {
+        let folder = package.make()?;
+        let (normal, all) = (crates(&folder, "normal")?, crates(&folder, "normal,build")?);
+        writeln!(out, "| {} | {normal} | {all} |", package.title)?;
+    }
+    Ok(())
+}
+
+pub const BUILD_INTRO: &str = "\
+A release build of the smallest such program, from nothing: CPU time of cargo and all that it starts.
+";
+
+pub fn build_table(out: &mut String, _: Effort) -> Result<()> {
+    writeln!(out, "| client | CPU s | stripped program, MiB |")?;
+    writeln!(out, "| --- | --- | --- |")?;
+    for package in PACKAGES {
+        let folder = package.make()?;
+        let before = cpu_of_children()?;
+        cargo(&folder, &["build", "--release"])?;
+        let seconds = cpu_of_children()? - before;
+        let bytes = fs::metadata(folder.join("target/release/smallest"))?.len();
+        fs::remove_dir_all(folder.join("target"))?;
+        writeln!(out, "| {} | {seconds:.0} | {:.1} |", package.title, bytes as f64 / f64::from(1 << 20))?;
+    }
+    Ok(())
+}
