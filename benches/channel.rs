@@ -1,7 +1,7 @@
 //! Tokens from one thread to another: `cargo bench --bench channel`.
 //!
-//! The channel that a stream has, an unbounded one of crossbeam, token by token; a bounded one; 32 tokens at a time, as they
-//! would come with a receiver of batches; the limit, the tokens moved on one thread.
+//! The channel that a stream has, an unbounded one of crossbeam, token by token; the same with `recv_many`; a bounded one; 32 tokens
+//! sent at a time, as a channel of batches would have them; the limit, the tokens moved on one thread.
 
 mod common;
 
@@ -42,6 +42,21 @@ fn send_all(bencher: Bencher<'_, '_>, open: fn() -> (Sender<StreamToken>, Receiv
 #[divan::bench]
 fn token_by_token(bencher: Bencher<'_, '_>) {
     send_all(bencher, unbounded);
+}
+
+#[divan::bench]
+fn recv_many(bencher: Bencher<'_, '_>) {
+    bencher.counter(ItemsCount::new(TOKENS)).bench_local(|| {
+        let (sender, receiver) = unbounded();
+        let sending = thread::spawn(move || tokens().for_each(|token| sender.send(token).unwrap()));
+        let (mut batch, mut count) = (Vec::new(), 0);
+        while tokenwire::recv_many(&receiver, &mut batch, BATCH) {
+            count += batch.len();
+            batch.clear();
+        }
+        assert_eq!(count, TOKENS);
+        sending.join().unwrap();
+    });
 }
 
 #[divan::bench]

@@ -20,8 +20,10 @@ use crate::chunk::{Answer, Server, Wire};
 use crate::config::{ApiKey, Limits, Timeouts, WhenFull};
 use crate::diagnostics::{Folder, SavedRequest};
 use crate::error::Error;
+use crate::fan_in::FanIn;
 use crate::http::{HttpClient, HttpClientBuilder, check_url, header};
 use crate::pool::ReaderPool;
+use crate::queue::Sink;
 use crate::request::{CompletionRequest, OWNED_HEADERS, SamplingParams, validate_header};
 use crate::resume::ResumePolicy;
 use crate::retry::{Budget, RetryPolicy, random};
@@ -440,6 +442,25 @@ impl ApiClient {
     /// yet, see [`server`](Self::server), is sent everything), `Limit` when no reader thread is to be had. All that happens later comes through the channel.
     pub fn stream(&self, request: CompletionRequest) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
         stream::start(&self.0, request)
+    }
+
+    /// Streams a completion into a channel that many streams share ([`fan_in`](crate::fan_in())), so that one consumer waits for all of them at one
+    /// place. What it sends is [`Tagged`](crate::Tagged) with `stream`, any number of the caller's, the end of the stream too: each
+    /// ending is seen in the channel.
+    ///
+    /// As [`stream`](Self::stream) otherwise; but [`channel_bytes_max`](Limits::channel_bytes_max) bounds what this stream has in the
+    /// channel, [`FanIn::tokens_max`](crate::FanIn::tokens_max) what all have.
+    ///
+    /// # Errors
+    ///
+    /// As of [`stream`](Self::stream). Nothing is in the channel then.
+    pub fn stream_into(
+        &self,
+        request: CompletionRequest,
+        channel: &FanIn,
+        stream: u64,
+    ) -> Result<StreamGuard, Error> {
+        stream::start_into(&self.0, request, Sink::Shared(channel.share(stream)))
     }
 
     /// Completes a prompt with one answer that comes whole: a [`call`](Self::call) that is waited for. Blocks until the answer

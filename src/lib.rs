@@ -37,6 +37,7 @@
 //! - [`ApiClient`] is made once for a server and cloned; [`CompletionRequest`] and [`SamplingParams`] say what to ask.
 //! - A stream is a crossbeam receiver of [`StreamToken`]s, so that `select!` over many works, and a [`StreamGuard`]:
 //!   dropping it cancels the stream, [`join`](StreamGuard::join) waits for its end, a [`Canceller`] cancels from elsewhere.
+//!   [`fan_in()`] is one receiver for many streams, [`recv_many`] takes many tokens at a time.
 //! - [`complete`](ApiClient::complete) has the server send the whole answer at once ([`Answer`]), which is the only way to all ids
 //!   of llama.cpp; a [`Call`] is the same with a handle.
 //! - [`server`](ApiClient::server) tells what the server is, [`models`](ApiClient::models) what it has;
@@ -64,7 +65,8 @@
     doc = "- `testing` (a feature) is a scripted server to test your own program against."
 )]
 //!
-//! The page [`servers`] says of each server and endpoint what it gives: ids, counts, errors, and how that is known.
+//! The [`guide`] has a page for each question: timeouts, cancel, ids, tools, resume, tests, logs, proxies, scale, and what to write in place
+//! of openai-python or async-openai. The page [`servers`] says of each server and endpoint what it gives: ids, counts, errors, and how that is known.
 //!
 //! # How a stream ends
 //!
@@ -123,6 +125,8 @@
 //! wait. [`RoutePolicy`] says which server is taken: in order, or by weight, where a
 //! [`session`](CompletionRequest::session) stays at its server, which has its prefix in the cache. One that fails several times in a
 //! row is left out until a probe finds it well. [`StreamReport::route`] and [`StreamReport::failovers`] tell where a stream went.
+//! With [`hedge_after`](RoutePolicy::hedge_after) a stream whose first token is late is asked for a second time, elsewhere if it can be, and
+//! goes on with the first to have one.
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {
@@ -187,6 +191,8 @@ mod client;
 mod config;
 mod diagnostics;
 mod error;
+mod fan_in;
+pub mod guide;
 /// Every fault that was tried, and how its stream ends. This module holds nothing but this page.
 ///
 #[doc = include_str!("../docs/faults.md")]
@@ -200,6 +206,7 @@ mod parse;
 mod pool;
 mod prompt;
 mod queue;
+mod receive;
 pub mod recording;
 mod report;
 mod request;
@@ -232,9 +239,11 @@ pub use client::{ApiClient, ApiClientBuilder, Model};
 pub use config::{ApiKey, Limits, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX, Timeouts, WhenFull};
 pub use diagnostics::{SAVED_REQUEST_BYTES_MAX, SavedFailure, SavedRequest};
 pub use error::{Error, ErrorKind, Limit, Progress, SERVER_MESSAGE_CHARS_MAX, ServerError, Timer};
+pub use fan_in::{FAN_IN_TOKENS_MAX, FanIn, Tagged, fan_in};
 pub use http::{HttpClient, HttpClientBuilder, HttpResponse};
 pub use parse::{DIALECT_BYTES_MAX, DIALECTS_MAX, Dialect, PendingToolCall, ResponseParser, Start};
 pub use prompt::{ChatFormat, Context, Encode, Prefix, Prompt, WhenInexact};
+pub use receive::recv_many;
 pub use report::{Ending, Percentiles, StreamReport};
 pub use request::{CompletionRequest, Message, SamplingParams};
 pub use respond::{ParserHandle, Response, Tree};
@@ -251,3 +260,8 @@ pub use tokenizer::{AddedToken, Special, TOKENIZER_FILE_BYTES_MAX, TokenDecoder,
 pub use tool::{Tool, ToolResult, Tools};
 #[cfg(not(shuttle))]
 pub use turn::{Round, Turn, TurnCanceller, TurnError, TurnReport};
+
+/// The programs of the README compile.
+#[cfg(all(doctest, feature = "tokenizer"))]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -1,4 +1,5 @@
-//! The sending end of a stream's channel: bounded by tokens and by bytes, in front of a plain crossbeam receiver.
+//! The sending end of a stream's channel: bounded by tokens and by bytes, in front of a plain crossbeam receiver. The channel is
+//! the stream's own, or one that many [share](crate::fan_in()).
 //!
 //! crossbeam's bounded channel would bound the tokens but not their bytes, and a guard that joins while the channel
 //! is full would wait for ever. So the channel underneath is unbounded, and this end counts: `len()` says how
@@ -12,6 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::StreamToken;
+use crate::fan_in::Share;
 use crate::sync::AtomicBool;
 use crate::sync::channel::{Receiver, RecvTimeoutError, Sender};
 
@@ -20,6 +22,11 @@ const PAUSE_MIN: Duration = Duration::from_micros(100);
 /// The longest pause. A full channel holds a thousand tokens, so that no consumer runs dry in it, and a consumer that
 /// hangs up is noticed after it at the latest.
 const PAUSE_MAX: Duration = Duration::from_millis(10);
+/// The pause when a channel of many streams is full, which all of them then wait for. It holds tens of thousands of tokens, and what
+/// the consumer takes says nothing about one stream's.
+const PAUSE_SHARED: Duration = Duration::from_millis(20);
+/// Tokens after which a stream looks again at a channel that others fill too.
+const ROOM_SHARED: usize = 16;
 
 /// Why nothing more can be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +39,59 @@ pub(crate) enum Stopped {
     Deadline,
 }
 
+/// The channel that tokens go into.
+pub(crate) enum Sink {
+    /// The stream's own.
+    Own(Sender<StreamToken>),
+    /// One of many streams.
+    Shared(Share),
+    /// To be asked for with the first item, for another request of the same stream may have got it by then.
+    Pending(Ask),
+    /// Another request has it.
+    Lost,
+}
+
+/// Asks for the channel, with an error as the first item or with something else.
+pub(crate) type Ask = Box<dyn FnOnce(IsError) -> Option<Sink> + Send>;
+/// Of the item that goes in first.
+pub(crate) type IsError = bool;
+
+impl Sink {
+    /// How many tokens are in it.
+    fn len(&self) -> usize {
+        match self {
+            Self::Own(sender) => sender.len(),
+            Self::Shared(share) => share.len(),
+            Self::Pending(_) | Self::Lost => 0,
+        }
+    }
+
+    /// False if the receiver is gone.
+    fn send(&self, token: StreamToken) -> bool {
+        match self {
+            Self::Own(sender) => sender.send(token).is_ok(),
+            Self::Shared(share) => share.send(Some(token)),
+            Self::Pending(_) | Self::Lost => false,
+        }
+    }
+
+    /// The stream begins: from here on the consumer is told of its end.
+    pub(crate) fn begins(&mut self) {
+        if let Self::Shared(share) = self {
+            share.set_began(true);
+        }
+    }
+
+    /// The stream has not begun after all, which its caller is told, and the consumer is not.
+    pub(crate) fn never_began(mut self) {
+        if let Self::Shared(share) = &mut self {
+            share.set_began(false);
+        }
+    }
+}
+
 pub(crate) struct TokenSender {
-    sender: Sender<StreamToken>,
+    sink: Sink,
     /// Text bytes of the tokens sent and not known to be taken, oldest first, and their sum.
     sizes: VecDeque<usize>,
     bytes: usize,
@@ -48,24 +106,45 @@ pub(crate) struct TokenSender {
 }
 
 impl TokenSender {
-    pub(crate) fn new(
-        sender: Sender<StreamToken>,
-        tokens_max: usize,
-        bytes_max: usize,
-        lifted: Arc<AtomicBool>,
-    ) -> Self {
-        // Of zero tokens none could ever be sent.
-        let tokens_max = tokens_max.max(1);
-        Self {
-            sender,
+    /// For a stream that begins now. `tokens_max` is for a channel of its own, one that is shared has its own bound.
+    pub(crate) fn new(mut sink: Sink, tokens_max: usize, bytes_max: usize, lifted: Arc<AtomicBool>) -> Self {
+        sink.begins();
+        let mut sender = Self {
+            sink: Sink::Lost,
             sizes: VecDeque::new(),
             bytes: 0,
-            room: tokens_max,
-            tokens_max,
+            room: 0,
+            // Of zero tokens none could ever be sent.
+            tokens_max: tokens_max.max(1),
             bytes_max,
             lifted,
             waited: Duration::ZERO,
+        };
+        sender.take(sink);
+        sender
+    }
+
+    fn take(&mut self, sink: Sink) {
+        match &sink {
+            Sink::Own(_) => self.room = self.tokens_max,
+            // Others may have filled it.
+            Sink::Shared(share) => (self.room, self.tokens_max) = (0, share.tokens_max().max(1)),
+            Sink::Pending(_) | Sink::Lost => self.room = 0,
         }
+        self.sink = sink;
+    }
+
+    /// Has the channel, or gets it now. False if another request has it.
+    pub(crate) fn claim(&mut self, is_error: IsError) -> bool {
+        match std::mem::replace(&mut self.sink, Sink::Lost) {
+            Sink::Pending(ask) => match ask(is_error) {
+                Some(sink) => self.take(sink),
+                None => return false,
+            },
+            Sink::Lost => return false,
+            sink => self.sink = sink,
+        }
+        true
     }
 
     /// Time spent so far waiting for the consumer.
@@ -84,6 +163,9 @@ impl TokenSender {
         deadline: Option<Instant>,
     ) -> Result<(), Stopped> {
         let mut room = Ok(());
+        if self.room == 0 && !self.claim(false) {
+            return Err(Stopped::ConsumerGone);
+        }
         if self.room == 0 || size > self.bytes_max - self.bytes.min(self.bytes_max) {
             room = self.make_room(size, woken, deadline);
             if matches!(room, Err(Stopped::Cancelled | Stopped::ConsumerGone)) {
@@ -93,14 +175,20 @@ impl TokenSender {
         self.room = self.room.saturating_sub(1);
         self.bytes += size;
         self.sizes.push_back(size);
-        self.sender.send(token).map_err(|_| Stopped::ConsumerGone)?;
-        room
+        if self.sink.send(token) { room } else { Err(Stopped::ConsumerGone) }
     }
 
     /// Sends the last item of a stream, which no bound holds back.
-    pub(crate) fn send_last(self, token: StreamToken) {
-        // A consumer that has gone does not want it.
-        let _ = self.sender.send(token);
+    pub(crate) fn send_last(mut self, token: StreamToken) {
+        if self.claim(matches!(token, StreamToken::Error(_))) {
+            // A consumer that has gone does not want it.
+            let _ = self.sink.send(token);
+        }
+    }
+
+    /// Goes without a word: whoever began the stream is told that it has not begun.
+    pub(crate) fn never_began(self) {
+        self.sink.never_began();
     }
 
     fn make_room(
@@ -120,7 +208,11 @@ impl TokenSender {
                 self.room = self.room.max(1);
                 break Ok(());
             }
-            pause = if queued < before { PAUSE_MIN } else { PAUSE_MAX.min(pause * 2) };
+            pause = match self.sink {
+                Sink::Shared(_) => PAUSE_SHARED,
+                _ if queued < before => PAUSE_MIN,
+                _ => PAUSE_MAX.min(pause * 2),
+            };
             before = queued;
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
@@ -135,13 +227,17 @@ impl TokenSender {
         result
     }
 
-    /// Forgets the tokens that the consumer has taken; returns how many it has not.
+    /// Forgets the tokens that the consumer has taken; returns how many it has not. Of a shared channel it is those of all
+    /// streams, and this one's are at most as many.
     fn look(&mut self) -> usize {
-        let queued = self.sender.len();
+        let queued = self.sink.len();
         while self.sizes.len() > queued {
             self.bytes -= self.sizes.pop_front().unwrap_or_default();
         }
         self.room = self.tokens_max.saturating_sub(queued);
+        if let Sink::Shared(_) = self.sink {
+            self.room = self.room.min(ROOM_SHARED);
+        }
         queued
     }
 }
@@ -164,7 +260,7 @@ mod tests {
     fn open(tokens_max: usize, bytes_max: usize) -> (TokenSender, Receiver<StreamToken>, Arc<AtomicBool>) {
         let (sender, receiver) = unbounded();
         let lifted = Arc::new(AtomicBool::new(false));
-        (TokenSender::new(sender, tokens_max, bytes_max, lifted.clone()), receiver, lifted)
+        (TokenSender::new(Sink::Own(sender), tokens_max, bytes_max, lifted.clone()), receiver, lifted)
     }
 
     /// Sends until the sender would have to wait, with a deadline that has passed.

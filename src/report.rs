@@ -45,6 +45,9 @@ pub struct StreamReport {
     pub route: usize,
     /// How often an attempt went to another server than the one before it.
     pub failovers: u32,
+    /// The request was sent a second time because its first token was late
+    /// ([`RoutePolicy::hedge_after`](crate::RoutePolicy::hedge_after)). What stands here is of the one that had its token first.
+    pub hedged: bool,
     /// What the server was found to be.
     pub server: Option<Server>,
     /// Items handed to the consumer, text and ids or one of them: those that were put into the channel, read or not. What
@@ -101,6 +104,7 @@ impl StreamReport {
             request_id: None,
             route: 0,
             failovers: 0,
+            hedged: false,
             server: None,
             tokens: 0,
             events: 0,

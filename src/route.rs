@@ -38,6 +38,11 @@ pub struct RoutePolicy {
     pub open_max: Duration,
     /// The longest that a probe waits for an answer. Default 2 s.
     pub probe_timeout: Duration,
+    /// Hedging: a stream that has no token after this long is asked for a second time, at another server if there is one that
+    /// works. The request with the first token goes on, the other is cancelled; [`StreamReport::hedged`](crate::StreamReport::hedged)
+    /// tells. It costs one of the [`budget`](crate::RetryPolicy::budget), and the prompt once more; where that is empty none is
+    /// sent. Streams only, not calls. Default none.
+    pub hedge_after: Option<Duration>,
 }
 
 impl Default for RoutePolicy {
@@ -48,6 +53,7 @@ impl Default for RoutePolicy {
             open_min: Duration::from_secs(1),
             open_max: Duration::from_secs(60),
             probe_timeout: Duration::from_secs(2),
+            hedge_after: None,
         }
     }
 }

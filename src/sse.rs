@@ -31,7 +31,7 @@ use std::mem;
 
 use simdutf8::basic::from_utf8;
 
-use self::lines::{field, line_end, milliseconds, replace, stray, text_in_blocks};
+use self::lines::{control, field, line_end, milliseconds, replace, stray, text_in_blocks};
 use crate::{Error, Limit, Limits};
 
 pub use self::event::{End, Event, SSE_STRAY_BYTES_MAX, Stray};
@@ -89,6 +89,8 @@ pub struct SseParser {
     /// From here on there are zeros.
     dirty: usize,
     event_bytes_max: usize,
+    /// An event of one line that has no more is within the limit, and makes no buffer oversized.
+    short_event_bytes_max: usize,
     at: At,
     /// A buffer may be larger than is kept, see `make_room`.
     oversized: bool,
@@ -192,6 +194,7 @@ impl SseParser {
             end: 0,
             dirty: 0,
             event_bytes_max,
+            short_event_bytes_max: event_bytes_max.min(SSE_BUFFER_KEPT_BYTES / 4),
             at: At::Begin,
             oversized: false,
             block: Block::default(),
@@ -370,9 +373,15 @@ impl SseParser {
     /// Not inlined, so that reads of a few bytes do not pay for it.
     #[inline(never)]
     fn next_event_searched(&mut self) -> Result<Option<Event<'_>>, Error> {
-        if let Some(block) = self.whole_event() {
-            return Ok(Some(self.event(block)));
+        match self.whole_event() {
+            Some(block) => Ok(Some(self.event(block))),
+            None => self.next_event_stepped(),
         }
+    }
+
+    /// By itself, so that the short cut before it has registers enough.
+    #[inline(never)]
+    fn next_event_stepped(&mut self) -> Result<Option<Event<'_>>, Error> {
         if self.nothing_new() {
             return Ok(None);
         }
@@ -452,29 +461,32 @@ impl SseParser {
 
     /// A short cut for what nearly all events of nearly all servers are: one data line, a blank line, both
     /// ended by LF and both read. It does what the loop in `step` would, in half the instructions; `None`
-    /// means that the loop must go on from here, which may find the line's end at `seen`.
+    /// means that the loop must go on from here: the line's end is not before `seen`, and may be there.
     #[inline(always)]
     fn whole_event(&mut self) -> Option<Block> {
         let is_first = self.at == At::Line && self.block.bytes == 0;
-        if !is_first || !self.buf[self.start..self.end].starts_with(b"data: ") {
+        // Where fewer than these six bytes are read, no line end is found among them.
+        if !is_first || !self.buf[self.start..].starts_with(b"data: ") {
             return None;
         }
-        let fresh = &self.buf[self.seen..self.end];
-        let looked_at = line_end(fresh).unwrap_or(fresh.len());
+        let (rest, fresh) = (&self.buf[self.seen..], self.end - self.seen);
+        // In good JSON no control character stands before the line's end.
+        let looked_at = control(rest, fresh);
         let line_end = self.seen + looked_at;
         let line_bytes = line_end - self.start;
-        if !fresh[looked_at..].starts_with(b"\n\n") || line_bytes > self.event_bytes_max {
+        let ends = looked_at + 2 <= fresh && rest[looked_at..].starts_with(b"\n\n");
+        if !ends || line_bytes > self.short_event_bytes_max {
+            let looked_at = looked_at.min(fresh);
             self.counters.examined += looked_at as u64;
-            self.seen = line_end;
+            self.seen += looked_at;
             return None;
         }
-        let data = Data::InBuffer(self.start + 6, line_end);
-        let block = Block { bytes: line_bytes, data, open: true, ..Block::default() };
         self.counters.examined += looked_at as u64 + 2;
         self.counters.lines += 2;
+        self.counters.events += 1;
+        let data = Data::InBuffer(self.start + 6, line_end);
         (self.start, self.seen) = (line_end + 2, line_end + 2);
-        self.end_block(block);
-        Some(block)
+        Some(Block { bytes: line_bytes, data, open: true, ..Block::default() })
     }
 
     /// What is not read yet, as far as an event within the limit goes, if it begins with the first line of one. Once only for
@@ -503,7 +515,7 @@ impl SseParser {
         let found = match fresh.first() {
             // A blank line, nearly always.
             Some(b'\n' | b'\r') => Some(0),
-            Some(_) => line_end(fresh),
+            Some(_) => line_end(&self.buf[self.seen..], fresh.len()),
             None => None,
         };
         let looked_at = found.map_or(fresh.len(), |at| at + 1);
@@ -613,16 +625,7 @@ impl SseParser {
         };
         let data = match in_blocks {
             Some(data) => data,
-            None => {
-                let data = data_of(block, &self.buf, &self.joined);
-                match from_utf8(data) {
-                    Ok(data) => data,
-                    Err(_) => {
-                        replace(&mut self.mended, data);
-                        &self.mended
-                    }
-                }
-            }
+            None => checked(data_of(block, &self.buf, &self.joined), &mut self.mended),
         };
         Event { event: kind_of(block, &self.kind), data, id: &self.id, retry: self.retry }
     }
@@ -641,6 +644,18 @@ impl SseParser {
         self.block = Block::default();
         (self.start, self.seen, self.end) = (0, 0, 0);
         self.shrink();
+    }
+}
+
+/// The data as text, mended if it must be.
+#[cold]
+fn checked<'a>(data: &'a [u8], mended: &'a mut String) -> &'a str {
+    match from_utf8(data) {
+        Ok(data) => data,
+        Err(_) => {
+            replace(mended, data);
+            mended
+        }
     }
 }
 

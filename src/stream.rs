@@ -8,23 +8,25 @@
 //!
 //! Here is the guard's side. The thread's: [`run`] has attempts made and tells the end of the last, [`exchange`]
 //! makes one, [`head`] tells a stream from the answers that are none, [`tally`] counts, [`received`] keeps what a broken
-//! stream goes on from. A [`call`] is the same with an answer that comes whole.
+//! stream goes on from. A [`call`] is the same with an answer that comes whole, a [`race`] is two of them for one stream.
 
 pub(crate) mod call;
 mod exchange;
 mod head;
+mod race;
 mod received;
 mod run;
 mod tally;
 
 use std::fmt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use ureq::http::header::{ACCEPT, HeaderValue};
 
 use self::exchange::Exchange;
+use self::race::Race;
 use self::received::Received;
 use self::run::Attempt;
 use self::tally::Tally;
@@ -34,7 +36,7 @@ use crate::diagnostics::SavedRequest;
 use crate::error::{Error, ErrorKind};
 use crate::http::slot::CancelSlot;
 use crate::pool::Ticket;
-use crate::queue::TokenSender;
+use crate::queue::{Sink, TokenSender};
 use crate::report::{Ending, StreamReport};
 use crate::request::CompletionRequest;
 use crate::resume::NotResumable;
@@ -51,8 +53,15 @@ use crate::token::StreamToken;
 /// waiting for anything.
 #[must_use = "dropping the guard cancels the stream"]
 pub struct StreamGuard {
-    shared: Arc<Shared>,
+    life: Arc<dyn Life>,
     on_drop: OnDrop,
+}
+
+/// What a guard holds: one request with its retries, or a [race] of two.
+trait Life: Send + Sync {
+    fn cancel(&self);
+    fn join(&self) -> StreamReport;
+    fn report(&self) -> Option<StreamReport>;
 }
 
 /// What dropping a [`StreamGuard`] does.
@@ -68,9 +77,13 @@ pub enum OnDrop {
 /// Cancels a stream from anywhere: another thread, a signal handler's thread. Clones cancel the same stream;
 /// dropping one does nothing. It keeps neither the stream nor its client alive.
 #[derive(Clone)]
-pub struct Canceller(Weak<Shared>);
+pub struct Canceller(Weak<dyn Life>);
 
 impl StreamGuard {
+    fn new(life: Arc<dyn Life>) -> Self {
+        Self { life, on_drop: OnDrop::default() }
+    }
+
     /// Ends the stream now and does not wait: the socket is shut down under whatever read or write is blocked
     /// on it, the channel is disconnected without a `Done` or an `Error`, and nothing is sent to the server
     /// afterwards. Tokens already in the channel stay readable. A stream that has ended already is left as it
@@ -79,7 +92,7 @@ impl StreamGuard {
     /// Inside the operating system's connect a thread cannot be interrupted: the stream ends for its consumer
     /// at once, the thread when its connect timer passes, and it sends nothing.
     pub fn cancel(&self) {
-        self.shared.cancel();
+        self.life.cancel();
     }
 
     /// Blocks until the stream has ended by itself and says how. What bounds the wait are the stream's own
@@ -88,13 +101,13 @@ impl StreamGuard {
     /// The channel has ended by then: what is left in it is all there is. From here on it has no bound, so that joining cannot wait for a reader that is not there:
     /// what the consumer does not take stays in the channel, in memory.
     pub fn join(self) -> StreamReport {
-        self.shared.join()
+        self.life.join()
     }
 
     /// The report, if the stream has ended.
     #[must_use]
     pub fn report(&self) -> Option<StreamReport> {
-        self.shared.lock().report.clone()
+        self.life.report()
     }
 
     /// Sets what dropping this guard does. Default [`OnDrop::Cancel`].
@@ -106,7 +119,7 @@ impl StreamGuard {
     /// A handle that can cancel the stream from elsewhere.
     #[must_use]
     pub fn canceller(&self) -> Canceller {
-        Canceller(Arc::downgrade(&self.shared))
+        Canceller(Arc::downgrade(&self.life))
     }
 }
 
@@ -114,8 +127,8 @@ impl Canceller {
     /// As [`StreamGuard::cancel`].
     pub fn cancel(&self) {
         // Gone: the stream has ended, and its guard.
-        if let Some(shared) = self.0.upgrade() {
-            shared.cancel();
+        if let Some(life) = self.0.upgrade() {
+            life.cancel();
         }
     }
 }
@@ -123,8 +136,8 @@ impl Canceller {
 impl Drop for StreamGuard {
     fn drop(&mut self) {
         match self.on_drop {
-            OnDrop::Cancel => self.shared.cancel(),
-            OnDrop::Join => drop(self.shared.join()),
+            OnDrop::Cancel => self.life.cancel(),
+            OnDrop::Join => drop(self.life.join()),
         }
     }
 }
@@ -132,7 +145,7 @@ impl Drop for StreamGuard {
 impl fmt::Debug for StreamGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StreamGuard")
-            .field("ending", &self.shared.lock().report.as_ref().map(|report| report.ending))
+            .field("ending", &self.life.report().map(|report| report.ending))
             .field("on_drop", &self.on_drop)
             .finish_non_exhaustive()
     }
@@ -153,7 +166,11 @@ struct Shared {
     ticket: OnceLock<Ticket>,
     /// Takes the bound off the channel.
     lifted: Arc<AtomicBool>,
+    /// When the stream was asked for, and when this request of it.
     started: Instant,
+    began: Instant,
+    /// The server that the last attempt went to.
+    route: AtomicUsize,
     state: Mutex<State>,
     ended: Condvar,
 }
@@ -175,6 +192,40 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The thread has come to an ending. False if a cancel was first.
+    fn settle(&self) -> bool {
+        !std::mem::replace(&mut self.lock().settled, true)
+    }
+
+    /// No thread was to be had for it: its caller is told, and the consumer is not.
+    fn never_began(&self) {
+        if let Some(sender) = self.take_sender() {
+            sender.never_began();
+        }
+    }
+
+    fn take_sender(&self) -> Option<TokenSender> {
+        self.lock().sender.take()
+    }
+
+    /// Takes the sender back for another attempt, unless a cancel has come meanwhile.
+    fn give_back(&self, sender: Option<TokenSender>, so_far: StreamReport) {
+        let mut state = self.lock();
+        if !state.settled {
+            state.so_far = Some(so_far);
+            // None: the failed attempt had not taken it.
+            state.sender = sender.or(state.sender.take());
+        }
+    }
+
+    /// Sets the report, once, when the channel has ended: who has joined waits for nothing more.
+    fn publish(&self, report: StreamReport) {
+        self.lock().report.get_or_insert(report);
+        self.ended.notify_all();
+    }
+}
+
+impl Life for Shared {
     fn cancel(&self) {
         let mut state = self.lock();
         if std::mem::replace(&mut state.settled, true) {
@@ -205,29 +256,8 @@ impl Shared {
         }
     }
 
-    /// The thread has come to an ending. False if a cancel was first.
-    fn settle(&self) -> bool {
-        !std::mem::replace(&mut self.lock().settled, true)
-    }
-
-    fn take_sender(&self) -> Option<TokenSender> {
-        self.lock().sender.take()
-    }
-
-    /// Takes the sender back for another attempt, unless a cancel has come meanwhile.
-    fn give_back(&self, sender: Option<TokenSender>, so_far: StreamReport) {
-        let mut state = self.lock();
-        if !state.settled {
-            state.so_far = Some(so_far);
-            // None: the failed attempt had not taken it.
-            state.sender = sender.or(state.sender.take());
-        }
-    }
-
-    /// Sets the report, once, when the channel has ended: who has joined waits for nothing more.
-    fn publish(&self, report: StreamReport) {
-        self.lock().report.get_or_insert(report);
-        self.ended.notify_all();
+    fn report(&self) -> Option<StreamReport> {
+        self.lock().report.clone()
     }
 }
 
@@ -237,6 +267,15 @@ pub(crate) fn start(
     client: &Arc<Inner>,
     request: CompletionRequest,
 ) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
+    let (sender, receiver) = unbounded();
+    Ok((receiver, start_into(client, request, Sink::Own(sender))?))
+}
+
+pub(crate) fn start_into(
+    client: &Arc<Inner>,
+    request: CompletionRequest,
+    sink: Sink,
+) -> Result<StreamGuard, Error> {
     request.validate()?;
     let (request, headers) = client.address(request);
     let server = client.server();
@@ -244,8 +283,12 @@ pub(crate) fn start(
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let asked = Asked::of(&request, server, false);
     let wire = request.wire(client.wire);
+    let make = |shared| Exchange::new(shared, wire, (wire.path(), ACCEPT_STREAM), headers, body, asked);
+    if let Some(after) = client.routes.policy().hedge_after {
+        return Race::start(client, request, sink, after, make);
+    }
     let received = Received::new(Ok(request), wire, client.resume);
-    launch(client, wire, headers, body, asked, received)
+    make(Shared::new(client, sink, Common::default()))?.start(received, Exchange::attempt)
 }
 
 pub(crate) fn resend(
@@ -254,7 +297,11 @@ pub(crate) fn resend(
 ) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
     check_saved(saved, true)?;
     let received = Received::new(Err(NotResumable::Resent), saved.wire(), client.resume);
-    launch(client, saved.wire(), saved.headers(), saved.body().to_vec(), Asked::default(), received)
+    let (sender, receiver) = unbounded();
+    let shared = Shared::new(client, Sink::Own(sender), Common::default());
+    let (path, body) = ((saved.wire().path(), ACCEPT_STREAM), saved.body().to_vec());
+    let exchange = Exchange::new(shared, saved.wire(), path, saved.headers(), body, Asked::default())?;
+    Ok((receiver, exchange.start(received, Exchange::attempt)?))
 }
 
 /// An error unless this can be sent again, as a stream or as a call.
@@ -272,7 +319,7 @@ fn check_saved(saved: &SavedRequest, stream: bool) -> Result<(), Error> {
 }
 
 /// What the answer is looked at for.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Asked {
     /// What was known of the server when it was asked.
     server: Option<Server>,
@@ -283,6 +330,8 @@ struct Asked {
     record: bool,
     /// What belongs to it goes to one server.
     session: Option<String>,
+    /// The server that another request of the same stream waits for.
+    avoid: Option<usize>,
 }
 
 impl Asked {
@@ -293,77 +342,89 @@ impl Asked {
             call,
             record: request.is_recorded(),
             session: request.session_key().map(str::to_owned),
+            avoid: None,
         }
     }
-}
-
-fn launch<'a>(
-    client: &Arc<Inner>,
-    wire: Wire,
-    own_headers: impl Iterator<Item = (&'a str, &'a str)>,
-    body: Vec<u8>,
-    asked: Asked,
-    received: Received,
-) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
-    let (exchange, receiver) =
-        Exchange::new(client, wire, (wire.path(), ACCEPT_STREAM), own_headers, body, asked)?;
-    Ok((receiver, exchange.start(received, Exchange::attempt)?))
 }
 
 /// What a stream's answer is asked for as.
 const ACCEPT_STREAM: &str = "text/event-stream";
 
 impl Exchange {
-    /// An exchange that is not under way, and the channel of what it will hand out. `accept` is sent unless the caller has one.
+    /// An exchange that is not under way. `accept` is sent unless the caller has one.
     fn new<'a>(
-        client: &Arc<Inner>,
+        shared: Arc<Shared>,
         wire: Wire,
         (path, accept): ((&str, bool), &'static str),
         own_headers: impl Iterator<Item = (&'a str, &'a str)>,
         body: Vec<u8>,
         asked: Asked,
-    ) -> Result<(Self, Receiver<StreamToken>), Error> {
-        let urls = client.urls(path)?;
-        let mut headers = client.headers(own_headers)?;
+    ) -> Result<Self, Error> {
+        let urls = shared.client.urls(path)?;
+        let mut headers = shared.client.headers(own_headers)?;
         headers.entry(ACCEPT).or_insert(HeaderValue::from_static(accept));
-        let (shared, receiver) = Shared::new(client);
-        Ok((Self { shared, urls, wire, headers, body, asked }, receiver))
+        Ok(Self { shared, urls, wire, headers, body, asked })
     }
 
-    /// Has it made on a thread, as often as the policy allows.
+    /// Has it made on a thread, as often as the policy allows. If there is no thread to be had it has not begun.
     fn start(
         self,
         received: Received,
         attempt: impl Fn(&Self, &mut Tally, &mut Option<TokenSender>) -> Attempt + Send + 'static,
     ) -> Result<StreamGuard, Error> {
-        let (shared, secrets, exchange) = (self.shared.clone(), Secrets::of(&self.headers), Arc::new(self));
-        let saver = exchange.clone();
+        let shared = self.shared.clone();
+        Arc::new(self).run(received, attempt).inspect_err(|_| shared.never_began())?;
+        Ok(StreamGuard::new(shared))
+    }
+
+    fn run(
+        self: Arc<Self>,
+        received: Received,
+        attempt: impl Fn(&Self, &mut Tally, &mut Option<TokenSender>) -> Attempt + Send + 'static,
+    ) -> Result<(), Error> {
+        let (shared, secrets, saver) = (self.shared.clone(), Secrets::of(&self.headers), self.clone());
         shared.start(
             secrets,
             received,
-            move |tally, sender| attempt(&exchange, tally, sender),
+            move |tally, sender| attempt(&self, tally, sender),
             move |route, error| saver.save(route, error),
         )
     }
 }
 
+/// What several requests of one stream have in common.
+#[derive(Clone)]
+struct Common {
+    /// When the stream was asked for.
+    started: Instant,
+    /// Takes the bound off the channel.
+    lifted: Arc<AtomicBool>,
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        Self { started: Instant::now(), lifted: Arc::default() }
+    }
+}
+
 impl Shared {
-    fn new(client: &Arc<Inner>) -> (Arc<Self>, Receiver<StreamToken>) {
-        let (sender, receiver) = unbounded();
-        let (limits, lifted) = (&client.limits, Arc::<AtomicBool>::default());
+    fn new(client: &Arc<Inner>, sink: Sink, Common { started, lifted }: Common) -> Arc<Self> {
+        let limits = &client.limits;
         let sender =
-            TokenSender::new(sender, limits.channel_tokens_max, limits.channel_bytes_max, lifted.clone());
+            TokenSender::new(sink, limits.channel_tokens_max, limits.channel_bytes_max, lifted.clone());
         let state = State { sender: Some(sender), so_far: None, settled: false, report: None };
         let shared = Self {
             client: client.clone(),
             slot: CancelSlot::new(),
             ticket: OnceLock::new(),
             lifted,
-            started: Instant::now(),
+            started,
+            began: Instant::now(),
+            route: AtomicUsize::new(0),
             state: Mutex::new(state),
             ended: Condvar::new(),
         };
-        (Arc::new(shared), receiver)
+        Arc::new(shared)
     }
 }
 

@@ -4,9 +4,9 @@
 
 mod common;
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use common::data;
@@ -297,6 +297,44 @@ fn stream_goes_on_where_it_broke_off() {
 }
 
 #[test]
+fn stream_draws_what_came_and_when() {
+    let calls = Script::events([
+        r#"{"choices":[{"index":0,"delta":{"content":"Hi"}}]}"#,
+        r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"now","arguments":"{}"}}]}}]}"#,
+        r#"{"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}"#,
+        "[DONE]",
+    ]);
+    let broken = || Script::tokens((1..9).map(|id| (id, "a"))).cut_at(900, Cut::Fin);
+    let busy = Script::status(503).header("retry-after-ms", "1");
+    // What the server answers, flags, exit code, words in the picture, diamonds in it: one is the legend's.
+    type Case = (Vec<Script>, &'static [&'static str], i32, &'static [&'static str], usize);
+    let cases: Vec<Case> = vec![
+        (vec![two_tokens()], &[], 0, &["2 tokens in ", ", the first after ", ">stop", "p50 ", "max "], 1),
+        (vec![calls], &["--wire", "chat", "--prompt", "a"], 0, &["1 token in ", "tool_calls"], 2),
+        (vec![broken(), two_tokens()], &["--resume", "1", "--temperature", "0"], 0, &["stop, 1 break"], 1),
+        (vec![broken()], &[], 1, &["incomplete"], 1),
+        (vec![busy, two_tokens()], &["--retries", "1"], 0, &["stop, 1 retry"], 1),
+        (vec![Script::status(400)], &[], 1, &["0 tokens in ", ">server"], 1),
+    ];
+    let file = std::env::temp_dir().join(format!("tokenwire-trace-{}.svg", std::process::id()));
+    let path = file.to_string_lossy().into_owned();
+    for (scripts, flags, code, words, diamonds) in cases {
+        let server = Server::scripted(scripts).unwrap();
+        let prompt: &[&str] = if flags.contains(&"--prompt") { &[] } else { &["--prompt-ids", "1,2"] };
+        let retries: &[&str] = if flags.contains(&"--retries") { &[] } else { &["--retries", "0"] };
+        let args = ["stream", "--base-url", &server.url(), "--json", "--trace", &path];
+        let ran = run(&[&args[..], prompt, retries, flags].concat(), b"");
+        assert_eq!(ran.code, Some(code), "{words:?}: {}", ran.err);
+        let drawn = std::fs::read_to_string(&file).unwrap();
+        for word in words {
+            assert!(drawn.replace(">\n", ">").contains(word), "{word}: {drawn}");
+        }
+        assert_eq!(drawn.matches("<polygon").count(), diamonds, "{words:?}");
+    }
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
 fn stream_goes_on_at_the_next_server() {
     let model = Model::new(5).ends_one_of(0);
     let breaks = Server::start(move |request| {
@@ -548,6 +586,85 @@ fn another_authority_is_trusted_when_its_file_is_given() {
     let without = stream(&server, &[]);
     assert!(has(&without.last(), &json!({"report": {"error": {"kind": "connect"}}})), "{}", without.out);
     std::fs::remove_file(&file).unwrap();
+}
+
+/// What would move the cursor, set colours or turn the direction, in each of the ways there are: C0, C1, DEL, bidi.
+const EVIL: &str = "\u{1b}[31m\u{9b}2J\u{7f}\u{202e}\u{61c}\u{8}\r";
+
+fn assert_harmless(what: &str, text: &str) {
+    let bad = |c: char| (c.is_control() && c != '\n' && c != '\t') || "\u{202e}\u{61c}".contains(c);
+    assert!(!text.chars().any(bad), "{what}: {text:?}");
+}
+
+#[test]
+fn nothing_that_a_server_sends_reaches_the_terminal_as_control() {
+    let evil = json!(EVIL).to_string();
+    let evil = &evil[1..evil.len() - 1];
+    let chat = Script::events([
+        json!({"choices": [{"index": 0, "delta": {"reasoning_content": EVIL}}]}).to_string(),
+        json!({"choices": [{"index": 0, "delta": {"content": EVIL}}]}).to_string(),
+        json!({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "id": EVIL,
+            "function": {"name": format!("n{EVIL}"), "arguments": json!({"a": EVIL}).to_string()}}]}}]})
+        .to_string(),
+        json!({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 1, "id": EVIL,
+            "function": {"name": format!("n{EVIL}"), "arguments": format!("{{{EVIL}")}}]}}]})
+        .to_string(),
+        json!({"choices": [{"index": 0, "delta": {}, "finish_reason": EVIL}]}).to_string(),
+        "[DONE]".to_owned(),
+    ]);
+    let error = json!({"error": {"message": EVIL, "type": EVIL, "code": EVIL, "param": EVIL}});
+    let refused = Script::status(400).header("x-request-id", "r").json(error);
+    let in_stream = Script::tokens([(1, "a")]).cut_at(200, Cut::Fin);
+    let list = Script::status(200).json(json!({"data": [{"id": EVIL, "owned_by": EVIL}]}));
+    let plain = Script::tokens([(1, EVIL), (2, "b")]);
+    let cases: Vec<(Script, &[&str])> = vec![
+        (chat.clone(), &["stream", "--prompt", "a", "--wire", "chat"]),
+        (chat.clone(), &["chat", "a", "--wire", "chat"]),
+        (chat, &["batch", "--wire", "chat"]),
+        (plain.clone(), &["stream", "--prompt", "a"]),
+        (plain.clone(), &["chat", "a"]),
+        (plain, &["batch"]),
+        (refused.clone(), &["stream", "--prompt", "a"]),
+        (refused.clone(), &["chat", "a"]),
+        (refused.clone(), &["batch"]),
+        (refused.clone(), &["bench", "-n", "1", "--no-self-check"]),
+        (refused.clone(), &["models"]),
+        (refused, &["tokenize", "a"]),
+        (in_stream, &["stream", "--prompt", "a"]),
+        (list, &["models"]),
+    ];
+    for (script, args) in cases {
+        for more in [&[][..], &["--json"], &["-vv"]] {
+            let server = Server::scripted([script.clone()]).unwrap();
+            let url = server.url();
+            let args = [args, &["--base-url", &url], more].concat();
+            let ran = run(&args, b"{\"prompt\":\"a\"}\n");
+            assert!(!ran.out.is_empty() || !ran.err.is_empty(), "{args:?}");
+            for text in [&ran.out, &ran.err] {
+                assert_harmless(&format!("{args:?}"), text);
+            }
+        }
+    }
+    let body = format!(
+        "data: {{\"choices\":[{{\"index\":0,\"text\":\"{evil}\"}}]}}\n\nevent: {EVIL}\ndata: {EVIL}\n\n"
+    );
+    let call = format!(
+        "a{EVIL}<tool_call>{{\"name\": \"n{evil}\", \"arguments\": {{\"a\": \"{evil}\"}}}}</tool_call>"
+    );
+    for (args, input) in [
+        (&["sse"][..], &body),
+        (&["tokens"], &body),
+        (&["parse", "--dialect", "hermes", "--text"], &call),
+        (&["parse", "--dialect", "hermes", "--text"], &format!("<tool_call>{EVIL}")),
+    ] {
+        for more in [&[][..], &["--json"]] {
+            let args = [args, more].concat();
+            let ran = run(&args, input.as_bytes());
+            assert!(!ran.out.is_empty(), "{args:?}");
+            assert_harmless(&format!("{args:?}"), &ran.out);
+            assert_harmless(&format!("{args:?}"), &ran.err);
+        }
+    }
 }
 
 #[test]
@@ -885,6 +1002,8 @@ fn what_cannot_be_used_is_told_with_code_2_before_anything_is_sent() {
         (&[stream, &["--api-key-env", "EMPTY_VARIABLE"]].concat(), "key"),
         (&[stream, &["--ca-file", "/no/such.pem"]].concat(), "--ca-file"),
         (&[stream, &["--temperature", "nan"]].concat(), "temperature"),
+        (&[stream, &["--trace", "/no/such/folder/x.svg"]].concat(), "--trace"),
+        (&[stream, &["--trace", "x.svg", "--whole"]].concat(), "--whole"),
         (&["replay", "/no/such.jsonl"], "recording"),
         (&["resend", "/no/such.json"], "saved request"),
         (&["resend", "/dev/null"], "saved request"),
@@ -896,6 +1015,11 @@ fn what_cannot_be_used_is_told_with_code_2_before_anything_is_sent() {
         (&["bench", "--base-url", "ftp://h.test"], "URL"),
         (&["bench", "--base-url", &url, "--temperature", "nan"], "temperature"),
         (&["bench", "--base-url", &url, "--plot", "/no/such/folder/plot.svg"], "--plot"),
+        (&["bench", "--base-url", &url, "--timeline", "/no/such/folder/plot.svg"], "--timeline"),
+        (&["batch"], "--base-url"),
+        (&["batch", "--base-url", &url, "-c", "0"], "0"),
+        (&["batch", "--base-url", &url, "--temperature", "nan"], "temperature"),
+        (&["batch", "--base-url", &url, "/no/such.jsonl"], "/no/such.jsonl"),
     ];
     for (args, word) in cases {
         let ran = ended(program(args).env("EMPTY_VARIABLE", " ").spawn().unwrap());
@@ -991,28 +1115,183 @@ fn models_tokenize_and_detokenize_ask_the_server() {
     }
 }
 
+/// Every command, as the help lists them.
+fn commands() -> Vec<String> {
+    let help = run(&["--help"], b"").out;
+    let list = help.split("\nCommands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    // What a line too long goes on with stands further to the right.
+    let names = list.lines().filter(|line| !line.starts_with("   "));
+    names
+        .map(|line| line.split_whitespace().next().unwrap().to_owned())
+        .filter(|name| name != "help")
+        .collect()
+}
+
 #[test]
-fn each_command_has_help_with_an_example() {
-    let commands = [
-        "sse",
-        "tokens",
-        "parse",
-        "stream",
-        "chat",
-        "replay",
-        "resend",
-        "models",
-        "tokenize",
-        "detokenize",
-        "bench",
-    ];
+fn each_command_has_help_with_a_purpose_an_example_and_its_exit_codes() {
+    let commands = commands();
+    assert!(commands.len() >= 14 && commands.contains(&"batch".to_owned()), "{commands:?}");
     for command in commands {
-        let ran = run(&[command, "--help"], b"");
-        assert_eq!(ran.code, Some(0));
-        assert!(
-            ran.out.contains("Example") && ran.out.contains(&format!("tokenwire {command}")),
-            "{}",
-            ran.out
-        );
+        for flag in ["--help", "-h"] {
+            let ran = run(&[&command, flag], b"");
+            assert_eq!((ran.code, &*ran.err), (Some(0), ""), "{command}");
+            let purpose = ran.out.lines().next().unwrap();
+            assert!(purpose.len() > 20 && purpose.len() <= 100, "{command}: {purpose}");
+            for word in ["Example", &format!("tokenwire {command}"), "Exit codes: 0 ", "130 "] {
+                assert!(ran.out.contains(word), "{command} {flag}: no {word:?} in {}", ran.out);
+            }
+        }
     }
+}
+
+#[test]
+fn completions_and_the_man_page_have_every_command_and_flag() {
+    let commands = commands();
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = run(&["completions", shell], b"");
+        assert_eq!((ran.code, &*ran.err), (Some(0), ""), "{shell}");
+        for word in commands.iter().map(String::as_str).chain(["save-failed", "timeline", "resume"]) {
+            assert!(ran.out.contains(word), "{shell}: no {word}");
+        }
+        // Where the shell is there, it has to be able to read it.
+        let mut check = Command::new(shell);
+        check.arg(if shell == "fish" { "--no-execute" } else { "-n" }).stdin(Stdio::piped());
+        let Ok(mut check) = check.spawn() else { continue };
+        check.stdin.take().unwrap().write_all(ran.out.as_bytes()).unwrap();
+        assert!(check.wait().unwrap().success(), "{shell}");
+    }
+    assert_eq!(run(&["completions", "tcsh"], b"").code, Some(2));
+
+    let man = run(&["man"], b"");
+    assert_eq!((man.code, &*man.err), (Some(0), ""));
+    assert!(man.out.contains(".TH tokenwire 1"), "{}", man.out);
+    let page = man.out.replace("\\-", "-");
+    for word in ["EXIT STATUS", "EXAMPLES", "--save-failed", "RUST_LOG"] {
+        assert!(page.contains(word), "no {word}");
+    }
+    for command in &commands {
+        assert!(page.contains(&format!(".SH \"tokenwire {command}\"")), "no {command}");
+    }
+    let one = run(&["man", "batch"], b"").out.replace("\\-", "-");
+    assert!(one.contains(".TH tokenwire-batch 1") && one.contains("FILE.waiting"), "{one}");
+    assert_eq!(run(&["man", "nonsense"], b"").code, Some(2));
+}
+
+// ---- on a terminal ----
+
+/// On a terminal of util-linux's `script`, where that is there: what both streams wrote to it.
+fn on_a_terminal(args: &str, variables: &[(&str, &str)]) -> Option<Ran> {
+    let line = format!("'{}' {args}", env!("CARGO_BIN_EXE_tokenwire"));
+    let mut command = Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").env_remove("NO_COLOR");
+    command.envs(variables.iter().copied()).stdin(Stdio::null());
+    let Ok(child) = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() else {
+        eprintln!("skipped: there is no `script`");
+        return None;
+    };
+    Some(ended(child))
+}
+
+#[test]
+fn a_live_line_and_colours_are_for_terminals_that_want_them() {
+    let slow = || two_tokens().slowly(250, Duration::from_millis(25));
+    let thinks = Script::events([
+        r#"{"choices":[{"index":0,"delta":{"reasoning_content":"hm"}}]}"#,
+        r#"{"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}"#,
+        "[DONE]",
+    ]);
+    let (dim, red, live, clear) = ("\u{1b}[2m", "\u{1b}[1;31m", " s]", "\r\u{1b}[2K[");
+    // What the server answers, arguments, what is on the screen.
+    let cases = [
+        (slow(), "stream --prompt a", vec![" tokens/s, first after ", dim, live]),
+        (slow(), "chat a", vec![" tokens/s, first after ", dim, live]),
+        (thinks, "stream --prompt a --wire chat", vec!["\u{1b}[2mhm\u{1b}[0m"]),
+        (Script::status(400), "stream --prompt a", vec![red]),
+        (slow(), "bench -n 3 -c 1 --no-self-check", vec![clear, " of 3 requests"]),
+        (slow(), "batch tests/data/batch/prompts.jsonl -c 1", vec![clear, " of 4 done", "1 running"]),
+    ];
+    for (script, args, words) in cases {
+        let server = Server::scripted([script]).unwrap();
+        let args = format!("{args} --base-url {} --retries 0", server.url());
+        let Some(ran) = on_a_terminal(&args, &[]) else { return };
+        for word in &words {
+            assert!(ran.out.contains(word), "{args}: no {word:?} in {:?}", ran.out);
+        }
+        // A live line is no colour, but a dumb terminal can do neither.
+        let unwanted = [("NO_COLOR", "1", &[dim, red][..]), ("TERM", "dumb", &["\u{1b}"])];
+        for (variable, value, unwanted) in unwanted {
+            let Some(ran) = on_a_terminal(&args, &[(variable, value)]) else { return };
+            let found = unwanted.iter().find(|word| ran.out.contains(**word));
+            assert_eq!(found, None, "{args} {variable}: {:?}", ran.out);
+        }
+    }
+}
+
+// ---- the README ----
+
+/// The lines of its blocks of code, block by block, without those of Rust.
+fn readme_blocks() -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let blocks = text.split("```").skip(1).step_by(2);
+    let plain = blocks.filter(|block| block.starts_with("text\n") || block.starts_with("sh\n"));
+    plain.map(|block| block.lines().skip(1).map(str::to_owned).collect()).collect()
+}
+
+/// With this program for `tokenwire`.
+fn shell(line: &str) -> Ran {
+    let program = Path::new(env!("CARGO_BIN_EXE_tokenwire")).parent().unwrap();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new("sh");
+    command.args(["-c", line]).env("PATH", path).env("URL", "http://127.0.0.1:1").env_remove("RUST_LOG");
+    ended(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+}
+
+#[test]
+fn the_commands_in_the_readme_are_such() {
+    let mut count = 0;
+    for line in readme_blocks().into_iter().flatten() {
+        let line = line.strip_prefix("$ ").unwrap_or(&line);
+        let line = line.replace("cargo run --release --features cli --", "tokenwire");
+        let Some(at) = line.find("tokenwire ").filter(|at| *at == 0 || line[..*at].ends_with("| ")) else {
+            continue;
+        };
+        let ran = shell(&format!("{} --help", &line[at..]));
+        assert_eq!(ran.code, Some(0), "{line}: {}", ran.err);
+        count += 1;
+    }
+    assert!(count >= 5, "{count}");
+}
+
+/// Every number is the same one.
+fn without_numbers(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        match c {
+            '0'..='9' if out.ends_with('#') => {}
+            '0'..='9' => out.push('#'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[test]
+fn the_screens_in_the_readme_that_need_no_server_are_what_is_printed() {
+    let mut count = 0;
+    for block in readme_blocks() {
+        let (commands, screen): (Vec<_>, Vec<_>) = block.iter().partition(|line| line.starts_with("$ "));
+        let [command] = commands[..] else { continue };
+        let ran = shell(&command[2..]);
+        assert_eq!(ran.code, Some(0), "{command}: {}", ran.err);
+        let printed = without_numbers(&format!("{}\n{}", ran.out, ran.err));
+        let printed: Vec<&str> = printed.lines().collect();
+        for line in screen {
+            assert!(
+                printed.contains(&&*without_numbers(line)),
+                "{command} does not print {line:?}: {printed:?}"
+            );
+        }
+        count += 1;
+    }
+    assert_eq!(count, 2);
 }

@@ -165,8 +165,13 @@ fn a_plot_is_drawn_where_there_is_something_to_draw() {
     let file = std::env::temp_dir().join(format!("tokenwire-bench-{}.svg", std::process::id()));
     let path = file.to_string_lossy().into_owned();
     let server = Server::scripted([hello()]).unwrap();
-    let ran = bench(&server, &["-c", "2", "-n", "8", "--plot", &path]);
+    let lanes = file.with_extension("lanes.svg");
+    let timeline = lanes.to_string_lossy().into_owned();
+    let ran = bench(&server, &["-c", "2", "-n", "8", "--plot", &path, "--timeline", &timeline]);
     assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let drawn = fs::read_to_string(&lanes).unwrap();
+    assert!(drawn.contains("8 streams, 32 tokens in ") && drawn.matches("\nstop\n").count() == 8, "{drawn}");
+    fs::remove_file(&lanes).unwrap();
     let svg = fs::read_to_string(&file).unwrap();
     assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"), "{svg}");
     for word in ["Time between tokens: 2 streams at a time, 32 tokens", "p50", "p99", "max", "% of tokens"] {

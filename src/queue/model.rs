@@ -54,7 +54,7 @@ impl Consumer {
 fn a_bounded_channel() {
     let (sender, receiver) = unbounded();
     let lifted = Arc::new(AtomicBool::new(false));
-    let mut sender = TokenSender::new(sender, TOKENS_MAX, BYTES_MAX, lifted.clone());
+    let mut sender = TokenSender::new(Sink::Own(sender), TOKENS_MAX, BYTES_MAX, lifted.clone());
     let (waker, woken) = bounded(0);
     let sending = thread::spawn(move || {
         for (number, size) in SIZES.into_iter().enumerate() {

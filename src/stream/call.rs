@@ -8,17 +8,18 @@ use super::exchange::{Exchange, Till};
 use super::received::Received;
 use super::run::Broken;
 use super::tally::Tally;
-use super::{Asked, Canceller, StreamGuard, check_saved};
+use super::{Asked, Canceller, Common, Shared, StreamGuard, check_saved};
 use crate::chunk::{Answer, ChunkDecoder, Completion, Wire};
 use crate::client::Inner;
 use crate::diagnostics::SavedRequest;
 use crate::error::Error;
 use crate::http::HttpResponse;
+use crate::queue::Sink;
 use crate::report::{Ending, StreamReport};
 use crate::request::CompletionRequest;
 use crate::resume::{NotResumable, ResumePolicy};
 use crate::sync::Mutex;
-use crate::sync::channel::Receiver;
+use crate::sync::channel::{Receiver, unbounded};
 use crate::token::{FinishReason, StreamToken};
 
 /// A request whose answer comes whole: [`ApiClient::call`](crate::ApiClient::call).
@@ -103,8 +104,10 @@ fn launch<'a>(
     body: Vec<u8>,
     asked: Asked,
 ) -> Result<Call, Error> {
-    let (exchange, end) =
-        Exchange::new(client, wire, (wire.call_path(), ACCEPT_CALL), own_headers, body, asked)?;
+    let (sender, end) = unbounded();
+    let path = (wire.call_path(), ACCEPT_CALL);
+    let shared = Shared::new(client, Sink::Own(sender), Common::default());
+    let exchange = Exchange::new(shared, wire, path, own_headers, body, asked)?;
     let answer = Arc::new(Mutex::new(None));
     let place = answer.clone();
     // Nothing of it comes before the whole.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use ureq::http::header::HeaderValue;
@@ -25,6 +26,7 @@ use crate::token::{FinishReason, IdsExact, StreamToken};
 
 /// Room that is offered to each read of the socket.
 const READ_BYTES: usize = 16 << 10;
+const REQUEST_ID: &str = "x-request-id";
 
 pub(super) struct Exchange {
     pub(super) shared: Arc<Shared>,
@@ -75,17 +77,27 @@ impl Exchange {
         Ok((completion, (till == Till::Terminator).then_some(response)))
     }
 
+    /// The same once more, beside it, at another server if there is one.
+    pub(super) fn again(&self, shared: Arc<Shared>) -> Result<Self, Error> {
+        let Self { urls, wire, headers, body, asked, .. } = self;
+        let (mut headers, mut asked) = (headers.clone(), asked.clone());
+        if let Some(id) = headers.get(REQUEST_ID).cloned() {
+            headers.insert(REQUEST_ID, with_suffix(&id, "hedge")?);
+        }
+        asked.avoid = Some(self.shared.route.load(Ordering::Relaxed));
+        Ok(Self { shared, urls: urls.clone(), wire: *wire, headers, body: body.clone(), asked })
+    }
+
     /// What the next attempt sends, and where to: the one place that decides it.
     fn next(&self, tally: &mut Tally) -> Result<Next<'_>, Error> {
         let Self { shared, urls, wire: _, headers, body, asked } = self;
-        tally.goes_to(shared.client.route(asked.session.as_deref(), &tally.failed_at));
+        let tried = if tally.failed_at.is_empty() { asked.avoid.as_slice() } else { &tally.failed_at };
+        tally.goes_to(shared.client.route(asked.session.as_deref(), tried));
+        shared.route.store(tally.report.route, Ordering::Relaxed);
         let url = urls.get(tally.report.route).ok_or_else(|| Error::invalid("the client has no server"))?;
         let mut headers = headers.clone();
-        if let (n @ 1.., Some(id)) = (tally.requests_before(), headers.get("x-request-id").cloned()) {
-            let id = [id.as_bytes(), format!("-{n}").as_bytes()].concat();
-            let id =
-                HeaderValue::from_bytes(&id).map_err(|_| Error::invalid("the request id cannot be sent"))?;
-            headers.insert("x-request-id", id);
+        if let (n @ 1.., Some(id)) = (tally.requests_before(), headers.get(REQUEST_ID).cloned()) {
+            headers.insert(REQUEST_ID, with_suffix(&id, &n.to_string())?);
         }
         let body = match tally.received.next_request() {
             None => Cow::Borrowed(&**body),
@@ -258,6 +270,12 @@ impl Exchange {
         let tail = tail.map(|(finished, limit)| Wait::since(finished, limit, Timer::Tail));
         [first, second, tail, deadline].into_iter().flatten().min_by_key(|wait| wait.left(now))
     }
+}
+
+/// No two requests share an id.
+fn with_suffix(id: &HeaderValue, suffix: &str) -> Result<HeaderValue, Error> {
+    let id = [id.as_bytes(), b"-", suffix.as_bytes()].concat();
+    HeaderValue::from_bytes(&id).map_err(|_| Error::invalid("the request id cannot be sent"))
 }
 
 /// What goes out, and where to.

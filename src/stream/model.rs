@@ -70,7 +70,8 @@ struct Played {
 
 impl Played {
     fn start(client: &ApiClient, ways: &[Way]) -> (Arc<Self>, Receiver<StreamToken>, StreamGuard) {
-        let (shared, receiver) = Shared::new(&client.0);
+        let (sender, receiver) = unbounded();
+        let shared = Shared::new(&client.0, Sink::Own(sender), Common::default());
         let played = Arc::new(Self {
             shared: shared.clone(),
             network: Network::default(),
@@ -90,8 +91,8 @@ impl Played {
             result
         };
         let received = Received::new(Ok(CompletionRequest::ids([1])), Wire::Auto, client.0.resume);
-        let guard = shared.start(Secrets::default(), received, attempt, |_, error| error).unwrap();
-        (played, receiver, guard)
+        shared.clone().start(Secrets::default(), received, attempt, |_, error| error).unwrap();
+        (played, receiver, StreamGuard::new(shared))
     }
 
     fn was_cancelled(&self) -> bool {
@@ -259,7 +260,7 @@ fn user((played, receiver, guard): (Arc<Played>, Receiver<StreamToken>, StreamGu
             Some(rest(&receiver))
         }))
     };
-    let shared = guard.shared.clone();
+    let shared = played.shared.clone();
     let report = match any(4) {
         0 => {
             played.cancel(&guard.canceller());

@@ -4,9 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Shared;
 use super::received::Received;
 use super::tally::Tally;
-use super::{OnDrop, Shared, StreamGuard};
 use crate::chunk::Completion;
 use crate::error::Error;
 use crate::http::HttpResponse;
@@ -36,19 +36,20 @@ impl From<Error> for Broken {
 }
 
 impl Shared {
-    /// Has a thread of the pool make the attempts. `failed` sees the error that they ended with before the consumer does.
+    /// Has a thread of the pool make the attempts. `failed` sees the error that they ended with before the consumer does. On an error
+    /// nothing has begun, and the sender is where it was.
     pub(super) fn start(
         self: Arc<Self>,
         secrets: Secrets,
         received: Received,
         attempt: impl FnMut(&mut Tally, &mut Option<TokenSender>) -> Attempt + Send + 'static,
         failed: impl FnOnce(usize, Error) -> Error + Send + 'static,
-    ) -> Result<StreamGuard, Error> {
+    ) -> Result<(), Error> {
         let shared = self.clone();
         let ticket =
             self.client.pool.run(move |seat| shared.run(seat, secrets, received, attempt, failed))?;
         let _ = self.ticket.set(ticket);
-        Ok(StreamGuard { shared: self, on_drop: OnDrop::default() })
+        Ok(())
     }
 
     /// A stream's life on its thread: attempts, then the end of the last, told to everybody.
@@ -60,7 +61,7 @@ impl Shared {
         attempt: impl FnMut(&mut Tally, &mut Option<TokenSender>) -> Attempt,
         failed: impl FnOnce(usize, Error) -> Error,
     ) {
-        let mut tally = Tally::new(self.started, secrets, received);
+        let mut tally = Tally::new((self.started, self.began), secrets, received);
         let mut sender = None;
         let result = match self.client.timeouts.before_first_token() {
             Some((timer, limit)) if seat.is_late() => Err(Error::timeout(timer, limit).into()),
@@ -72,7 +73,7 @@ impl Shared {
         let settled = self.settle();
         seat.ending();
         // The stream failed before its head came, or it was cancelled and the sender is gone already.
-        let sender = sender.or_else(|| self.take_sender());
+        let mut sender = sender.or_else(|| self.take_sender());
         if let Some(sender) = &sender {
             tally.report.waited_for_consumer = sender.waited();
         }
@@ -85,9 +86,11 @@ impl Shared {
             Err(Broken::Left(ending)) => (ending, None, None),
             Err(Broken::Error(error)) => {
                 let error = tally.place(error);
+                // Where another request of the stream goes on, the stream has not failed.
+                let is_told = sender.as_mut().is_none_or(|sender| sender.claim(true));
                 // Saving logs, and a log sink is the program's own: if it panics, the end is told all the same.
-                let saved = catch_unwind(AssertUnwindSafe(|| failed(tally.report.route, error.clone())));
-                let error = saved.unwrap_or(error);
+                let save = || if is_told { failed(tally.report.route, error.clone()) } else { error.clone() };
+                let error = catch_unwind(AssertUnwindSafe(save)).unwrap_or(error);
                 tally.report.error = Some(error.clone());
                 (Ending::Failed, Some(StreamToken::Error(error)), None)
             }

@@ -49,7 +49,8 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new(started: Instant, secrets: Secrets, received: Received) -> Self {
+    /// `started`: when the stream was asked for; `began`: when this request of it.
+    pub(super) fn new((started, began): (Instant, Instant), secrets: Secrets, received: Received) -> Self {
         Self {
             secrets,
             started,
@@ -61,14 +62,14 @@ impl Tally {
             before: [0; 3],
             first_usage: None,
             is_litellm: false,
-            attempt_began: started,
+            attempt_began: began,
             advice: Advice::default(),
             report: StreamReport::new(Ending::Failed),
             histogram: Histogram::new(),
             last_token: None,
             begun: false,
             together: 0,
-            content_since: started,
+            content_since: began,
             finished: None,
         }
     }

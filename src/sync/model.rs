@@ -117,8 +117,8 @@ pub(crate) mod channel {
     #[derive(Debug)]
     struct State<T> {
         items: VecDeque<T>,
-        /// There is a sender, there is a receiver.
-        sending: bool,
+        senders: usize,
+        /// There is a receiver.
         receiving: bool,
     }
 
@@ -136,7 +136,7 @@ pub(crate) mod channel {
     pub struct Receiver<T>(Arc<Shared<T>>);
 
     pub(crate) fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
-        let state = State { items: VecDeque::new(), sending: true, receiving: true };
+        let state = State { items: VecDeque::new(), senders: 1, receiving: true };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         (Sender(shared.clone()), Receiver(shared))
     }
@@ -162,9 +162,16 @@ pub(crate) mod channel {
         }
     }
 
+    impl<T> Clone for Sender<T> {
+        fn clone(&self) -> Self {
+            self.0.lock().senders += 1;
+            Self(self.0.clone())
+        }
+    }
+
     impl<T> Drop for Sender<T> {
         fn drop(&mut self) {
-            self.0.lock().sending = false;
+            self.0.lock().senders -= 1;
             self.0.changed.notify_all();
         }
     }
@@ -178,7 +185,7 @@ pub(crate) mod channel {
             let mut state = self.0.lock();
             match state.items.pop_front() {
                 Some(item) => Ok(item),
-                None if state.sending => Err(TryRecvError::Empty),
+                None if state.senders > 0 => Err(TryRecvError::Empty),
                 None => Err(TryRecvError::Disconnected),
             }
         }
@@ -189,7 +196,7 @@ pub(crate) mod channel {
                 if let Some(item) = state.items.pop_front() {
                     return Ok(item);
                 }
-                if !state.sending {
+                if state.senders == 0 {
                     return Err(RecvError);
                 }
                 state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);

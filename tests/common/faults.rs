@@ -449,13 +449,10 @@ fn framings() -> Vec<Fault> {
         )
         .tokens(1)
         .times_out(Timer::Chunk),
-        answer(
-            "TLS record, a byte every 50 ms",
-            begun(1).dribble(format!("data: {}\n\n", token(1)), 1, TICK),
-        )
-        .over(Over::Tls)
-        .tokens(1)
-        .times_out(Timer::Chunk),
+        answer("TLS record, a byte every 50 ms", begun(1).dribble(long_event(), 1, TICK))
+            .over(Over::Tls)
+            .tokens(1)
+            .times_out(Timer::Chunk),
         answer("content-length too long", good_of_length(body_bytes(good()) + 10)).tokens(4),
         answer("content-length too long, no finish", {
             begun(2).framing(Framing::GivenLength(100_000)).close()
@@ -469,9 +466,14 @@ fn framings() -> Vec<Fault> {
     ]
 }
 
+/// An event that takes a minute, a byte every 50 ms: a machine that stalls for seconds does not get to its end.
+fn long_event() -> String {
+    format!("data: {}{}\n\n", token(1), " ".repeat(1_000))
+}
+
 fn silences() -> Vec<Fault> {
     let ping = ": ping\n\n";
-    let slow_event = |script: Script| script.write_slowly(format!("data: {}\n\n", token(1)), 1, TICK);
+    let slow_event = |script: Script| script.write_slowly(long_event(), 1, TICK);
     vec![
         answer("silence after the head", begun(0).hang(LONG)).times_out(Timer::FirstToken),
         answer("keep-alives only", begun(0).repeat(ping, u64::MAX, TICK)).times_out(Timer::FirstToken),

@@ -129,12 +129,25 @@ impl Seen {
     }
 }
 
+impl Seen {
+    /// How it is known that this server takes it.
+    fn known(&self, what: &str, row: &Row) -> String {
+        match (self.0.get(what), row.known) {
+            (Some((r, _)), _) => format!("{r}r"),
+            (None, Some(_)) => "s".to_owned(),
+            (None, None) => "u".to_owned(),
+        }
+    }
+}
+
 /// All that was seen of one row.
 #[derive(Default)]
 pub struct Gathered {
     /// Recordings and vectors.
     pub recorded: usize,
     pub written: usize,
+    /// What requests had in them that were answered with 2xx: prompts by their kind, keys that ask for ids.
+    taken: Seen,
     ids: Seen,
     usage: Seen,
     calls: Seen,
@@ -209,7 +222,21 @@ fn asks_for_ids(row: &Row, body: &Value) -> bool {
         _ if row.known == Some(Server::LlamaCpp) => &["verbose", "logprobs"],
         _ => &["return_token_ids"],
     };
-    heeded.iter().any(|key| !matches!(body[*key], Value::Null | Value::Bool(false)))
+    heeded.iter().any(|key| is_set(body, key))
+}
+
+fn is_set(body: &Value, key: &str) -> bool {
+    !matches!(body[key], Value::Null | Value::Bool(false))
+}
+
+/// As which a request has its prompt.
+fn prompt_kind(body: &Value) -> Option<&'static str> {
+    let prompt = body.get("prompt").or_else(|| body.get("token_ids"));
+    match prompt {
+        Some(Value::String(_)) => Some("text"),
+        Some(Value::Array(items)) if items.iter().all(Value::is_u64) => Some("ids"),
+        _ => body.get("messages").map(|_| "messages"),
+    }
 }
 
 /// Everything, by row. What belongs to no row is an error.
@@ -255,8 +282,13 @@ fn gather_recording(folder: &str, path: &Path, all: &mut [Gathered]) -> Result<(
     let gathered = &mut all[*n];
     gathered.recorded += 1;
     let response = Response::read(path);
+    let body: Value = serde_json::from_slice(recording.request_body()).unwrap_or_default();
+    if response.status / 100 == 2 {
+        for what in prompt_kind(&body).into_iter().chain(ASKS.into_iter().filter(|key| is_set(&body, key))) {
+            gathered.taken.add(what, true);
+        }
+    }
     if response.is_event_stream() {
-        let body: Value = serde_json::from_slice(recording.request_body()).unwrap_or_default();
         let decoded = decode(&response.body, &[], ChunkDecoder::new(row.wire).choices_max(4));
         gathered.stream(&decoded, asks_for_ids(row, &body), true);
     } else if response.status / 100 != 2 {
@@ -284,23 +316,23 @@ fn gather_vector(file: &str, case: &Case, all: &mut [Gathered]) -> Result<(), St
 }
 
 /// The prompts that a request to this row may have, as the crate sends or refuses them.
-fn prompts(row: &Row) -> String {
+fn prompts(row: &Row, taken: &Seen) -> String {
     let takes = [
         ("ids", CompletionRequest::ids([1])),
         ("text", CompletionRequest::text("Hi")),
         ("messages", CompletionRequest::messages([Message::user("Hi")])),
     ];
-    let taken = takes.iter().filter(|(_, request)| request.to_json(None, row.wire, row.known).is_ok());
-    taken.map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+    let kept = takes.iter().filter(|(_, request)| request.to_json(None, row.wire, row.known).is_ok());
+    kept.map(|(name, _)| format!("{name} {}", taken.known(name, row))).collect::<Vec<_>>().join(", ")
 }
 
 /// With what the crate asks this row for ids.
-fn asks(row: &Row) -> String {
+fn asks(row: &Row, taken: &Seen) -> String {
     let prompt = |request: CompletionRequest| request.to_json(None, row.wire, row.known).ok();
     let body = prompt(CompletionRequest::text("Hi")).or_else(|| prompt(CompletionRequest::ids([1])));
     let body: Value = serde_json::from_slice(&body.unwrap()).unwrap();
     let keys = ASKS.iter().filter(|key| body.get(**key).is_some());
-    keys.map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+    keys.map(|key| format!("`{key}` {}", taken.known(key, row))).collect::<Vec<_>>().join(", ")
 }
 
 /// The table, in Markdown.
@@ -319,8 +351,8 @@ pub fn table(all: &[Gathered]) -> String {
             row.server,
             known.collect::<Vec<_>>().join(", "),
             row.path(),
-            prompts(row),
-            asks(row),
+            prompts(row, &seen.taken),
+            asks(row, &seen.taken),
             seen.ids.cell(),
             seen.usage.cell(),
             seen.calls.cell(),

@@ -104,6 +104,12 @@ MUTATIONS = [
     ("header of the client's own", "a client lets a caller's content-length through",
      "src/client.rs", "validate_header(name, value.trim(), &owned)?;", "validate_header(name, value.trim(), &[])?;",
      test("fuzz_properties"), "header"),
+    ("both go on", "of two requests for one stream the second is given what the first has",
+     "src/stream/race.rs", "if state.decided.is_some() || is_error && state.running > 1 {", "if is_error && state.running > 1 {",
+     test("hedge"), ""),
+    ("failure for both", "of two requests for one stream the failure of the first ends it",
+     "src/stream/race.rs", "if state.decided.is_some() || is_error && state.running > 1 {", "if state.decided.is_some() {",
+     test("hedge"), ""),
 ]
 
 

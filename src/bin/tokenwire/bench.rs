@@ -1,14 +1,12 @@
 //! `tokenwire bench`: a load on a server, and its figures.
 
 mod cost;
-mod figures;
-mod histogram;
+pub(crate) mod figures;
+pub(crate) mod histogram;
 mod load;
-mod plot;
 
-use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -19,13 +17,16 @@ use tokenwire::{ApiClient, CompletionRequest, TokenId};
 use crate::interrupt::Interrupt;
 use crate::options::StreamFlags;
 use crate::output::{counted, json_line, note};
+use crate::plot::{self, Target};
+use crate::trace::Traces;
 use crate::{Exit, Failure, Outcome, chat, terminal};
 use cost::{Cost, CostJson, SelfCheck, cpu_time};
 use figures::{Figures, FiguresJson};
+pub(crate) use load::limits;
 use load::{Load, Progress};
 
 /// Each stream takes two threads and a connection.
-const STREAMS_MAX: i64 = 4096;
+pub(crate) const STREAMS_MAX: i64 = 4096;
 const STREAMS: usize = 8;
 const REQUESTS_PER_STREAM: u64 = 8;
 const MAX_TOKENS: u32 = 64;
@@ -72,6 +73,10 @@ pub(crate) struct Args {
     /// Draw the time between tokens, along the run and as a distribution, into this file (SVG).
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
+    /// Draw the streams beside each other, the first 200, into this file (SVG): when each was asked for, its first token, its
+    /// tokens, calls, breaks and end.
+    #[arg(long, value_name = "FILE")]
+    timeline: Option<PathBuf>,
     /// Leave out the second that tells what this program itself adds.
     #[arg(long)]
     no_self_check: bool,
@@ -80,14 +85,15 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Outcome {
-    let Args { base_url, streams, requests, prompt, prompt_ids, plot, no_self_check, mut flags } = args;
+    let Args { base_url, streams, requests, prompt, prompt_ids, plot, timeline, no_self_check, mut flags } =
+        args;
     let streams = usize::try_from(streams).unwrap_or(STREAMS);
     let requests = requests.unwrap_or(REQUESTS_PER_STREAM.saturating_mul(streams as u64));
     flags.max_tokens.get_or_insert(MAX_TOKENS);
     let request_id = flags.request_id.take();
     let inside = if base_url.is_none() { Some(recorded()?) } else { None };
     let url = base_url.or(inside.as_ref().map(Server::url)).unwrap_or_default();
-    let client = flags.builder(&url)?.limits(load::limits(streams)).build()?;
+    let client = flags.builder(&url)?.limits(limits(streams)).build()?;
     let request = flags.apply_to(match prompt_ids {
         Some(ids) => CompletionRequest::ids(ids),
         None => CompletionRequest::text(prompt.unwrap_or_else(|| PROMPT.to_owned())),
@@ -98,10 +104,12 @@ pub(crate) fn run(args: Args) -> Outcome {
         None => request.clone(),
     };
     request(0).validate()?;
-    let plot = plot.map(|path| open(&path).map(|file| (path, file))).transpose()?;
+    let plot = Target::open("--plot", plot)?;
+    let timeline = Target::open("--timeline", timeline)?;
 
     let interrupt = Interrupt::install()?;
-    let load = Load::new(streams, requests);
+    let traces = timeline.is_some().then(Traces::new);
+    let load = Load::new(streams, requests, traces.clone());
     let cpu_before = cpu_time();
     let figures = measure(&load, &client, &request, requests, &interrupt)?;
     let cpu = cpu_time().zip(cpu_before).map(|(after, before)| after - before);
@@ -112,8 +120,11 @@ pub(crate) fn run(args: Args) -> Outcome {
     }
     let interrupted = interrupt.ended();
     let bench = Bench { streams, requests, figures, cost: Cost::new(cpu, inside.is_some(), check) };
-    if let Some((path, file)) = plot {
-        bench.draw(&path, file)?;
+    if let Some(target) = plot {
+        bench.draw(target)?;
+    }
+    if let (Some(target), Some(traces)) = (timeline, traces) {
+        target.write(&plot::timeline(&traces.finish(), requests)?)?;
     }
     bench.tell(flags.json)?;
     Ok(match bench.figures.failed {
@@ -128,12 +139,6 @@ fn recorded() -> Result<Server, Failure> {
     note("No --base-url: this is an answer recorded from a real vLLM, served from inside this program.");
     note("For a real server: tokenwire bench --base-url http://127.0.0.1:8000/v1 -c 16 -n 200");
     Ok(testing::replay(&Recording::from_jsonl(chat::RECORDING)?)?)
-}
-
-fn open(path: &Path) -> Result<File, Failure> {
-    File::create(path).map_err(|error| {
-        Failure::Usage(format!("--plot: cannot write {:?}: {error}", path.display().to_string()))
-    })
 }
 
 /// Runs the load, with a line about it where a person looks on.
@@ -218,13 +223,11 @@ impl Bench {
         line + &format!(", {} at a time\n\n", counted(self.streams as u64, "stream"))
     }
 
-    fn draw(&self, path: &Path, mut file: File) -> Result<(), Failure> {
-        let Some(svg) = plot::svg(&self.figures, self.streams)? else {
+    fn draw(&self, target: Target) -> Result<(), Failure> {
+        let Some(svg) = plot::latency(&self.figures, self.streams)? else {
             note("No plot: no token followed another.");
             return Ok(());
         };
-        file.write_all(svg.as_bytes()).map_err(|error| {
-            Failure::Machine(format!("cannot write {:?}: {error}", path.display().to_string()))
-        })
+        target.write(&svg)
     }
 }

@@ -9,6 +9,7 @@ use crate::interrupt::Interrupt;
 use crate::options::StreamFlags;
 use crate::output::note;
 use crate::talk::TalkFlags;
+use crate::turn::Aside;
 use crate::{Exit, Failure, Outcome, turn};
 
 /// vLLM 0.32 answering a prompt of five ids, recorded from its socket: `completion-slow` of the fixtures.
@@ -56,7 +57,8 @@ pub(crate) fn run(args: Args) -> Outcome {
         Some(talk) => talk.say(text),
         None => {
             let request = flags.apply_to(CompletionRequest::text(text))?;
-            turn::run_parsed(&client, request, &interrupt, flags.json, ResponseParser::new(Dialect::PLAIN))
+            let parser = Some(ResponseParser::new(Dialect::PLAIN));
+            turn::run(&client, request, &interrupt, flags.json, Aside { parser, ..Aside::default() })
         }
     };
     match text {
@@ -79,8 +81,9 @@ fn recorded(text_is_given: bool, flags: &StreamFlags) -> Outcome {
         .map_err(|error| Failure::Machine(format!("the recorded prompt is no list of ids: {error}")))?;
     let request = flags.apply_to(CompletionRequest::ids(prompt))?;
     let client = flags.client(&server.url())?;
-    let parser = ResponseParser::new(Dialect::by_name("hermes")?);
-    turn::run_parsed(&client, request, &Interrupt::install()?, flags.json, parser)
+    let parser = Some(ResponseParser::new(Dialect::by_name("hermes")?));
+    let aside = Aside { parser, ..Aside::default() };
+    turn::run(&client, request, &Interrupt::install()?, flags.json, aside)
 }
 
 /// A turn for each line of standard input, until it ends. A turn that fails does not end the others, but

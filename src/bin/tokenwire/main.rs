@@ -4,14 +4,17 @@
 //! folder: the load, its figures, their picture, and what measuring them costs.
 
 mod ask;
+mod batch;
 mod bench;
 mod chat;
 mod interrupt;
 mod options;
 mod output;
 mod parse;
+mod plot;
 mod replay;
 mod resend;
+mod shell;
 mod sse;
 mod status;
 mod stream;
@@ -19,12 +22,14 @@ mod talk;
 mod terminal;
 mod tokens;
 mod tools;
+mod trace;
 mod turn;
 
+use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::output::{note_error, with_causes};
 
@@ -32,11 +37,11 @@ use crate::output::{note_error, with_causes};
 ///
 /// Answers go to standard output: JSON Lines with --json, text for people without. Errors go to standard
 /// error.
-///
-/// Exit codes: 0 complete, 1 the stream failed, 2 usage, 130 cancelled (Ctrl-C).
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
-#[command(after_help = "Try it with no server at all:\n  tokenwire chat")]
+#[command(
+    after_help = "Try it with no server at all:\n  tokenwire chat\n\nHelp of each command, with an example:\n  tokenwire stream --help"
+)]
 struct Cli {
     /// Log to standard error: -v counts, timings and status, -vv also text of prompts and answers; never the
     /// API key. RUST_LOG says it in full; the HTTP library's own lines, in which a server's answer stands as it
@@ -54,13 +59,19 @@ enum Command {
     Parse(parse::Args),
     Stream(stream::Args),
     Chat(chat::Args),
+    Batch(batch::Args),
     Replay(replay::Args),
     Resend(resend::Args),
     Models(ask::ModelsArgs),
     Tokenize(ask::TokenizeArgs),
     Detokenize(ask::DetokenizeArgs),
     Bench(bench::Args),
+    Completions(shell::CompletionsArgs),
+    Man(shell::ManArgs),
 }
+
+/// In the help of every command, and in the man page.
+const EXIT_CODES: &str = "Exit codes: 0 complete, 1 failed, 2 usage, 130 cancelled (Ctrl-C).";
 
 /// How a command that has said everything ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +90,15 @@ enum Failure {
     Machine(String),
     /// Standard output failed.
     Output(io::Error),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(message) | Self::Machine(message) => f.write_str(message),
+            Self::Output(error) => write!(f, "cannot write to standard output: {error}"),
+        }
+    }
 }
 
 impl From<io::Error> for Failure {
@@ -101,7 +121,8 @@ impl From<tokenwire::Error> for Failure {
 type Outcome = Result<Exit, Failure>;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = program().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match cli {
         Ok(cli) => cli,
         Err(told) => {
             // Help is told this way too, with code 0. A closed pipe is no reason to panic.
@@ -116,31 +137,34 @@ fn main() -> ExitCode {
         Command::Parse(args) => parse::run(&args),
         Command::Stream(args) => stream::run(args),
         Command::Chat(args) => chat::run(args),
+        Command::Batch(args) => batch::run(args),
         Command::Replay(args) => replay::run(&args),
         Command::Resend(args) => resend::run(&args),
         Command::Models(args) => ask::models(&args),
         Command::Tokenize(args) => ask::tokenize(&args),
         Command::Detokenize(args) => ask::detokenize(&args),
         Command::Bench(args) => bench::run(args),
+        Command::Completions(args) => shell::completions(&args, program()),
+        Command::Man(args) => shell::man(&args, program()),
     };
     match outcome {
         Ok(exit) => ExitCode::from(exit as u8),
-        Err(Failure::Usage(message)) => {
-            note_error(&message);
-            ExitCode::from(2)
-        }
-        Err(Failure::Machine(message)) => {
-            note_error(&message);
-            ExitCode::FAILURE
-        }
-        Err(Failure::Output(error)) => {
-            // Whoever closed the pipe knows; `tokenwire ... | head` is quiet. It is not 0: not all was said.
-            if error.kind() != io::ErrorKind::BrokenPipe {
-                note_error(&format!("cannot write to standard output: {error}"));
-            }
-            ExitCode::FAILURE
+        // Whoever closed the pipe knows; `tokenwire ... | head` is quiet. It is not 0: not all was said.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        Err(failure) => {
+            note_error(&failure.to_string());
+            ExitCode::from(if matches!(failure, Failure::Usage(_)) { 2 } else { 1 })
         }
     }
+}
+
+/// The arguments, with the exit codes told under the help of each command.
+fn program() -> clap::Command {
+    let told = |command: clap::Command| {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        command.after_help(format!("{help}\n\n{EXIT_CODES}"))
+    };
+    told(Cli::command()).mut_subcommands(told)
 }
 
 fn start_log(verbose: u8) {
@@ -161,10 +185,8 @@ fn start_log(verbose: u8) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     #[test]
     fn the_arguments_do_not_contradict_each_other() {
-        super::Cli::command().debug_assert();
+        super::program().debug_assert();
     }
 }

@@ -188,8 +188,8 @@ impl StreamFlags {
         Ok(builder)
     }
 
-    /// `request` with everything that the flags ask for.
-    pub(crate) fn apply_to(&self, request: CompletionRequest) -> Result<CompletionRequest, Failure> {
+    /// How to sample.
+    pub(crate) fn sampling(&self) -> SamplingParams {
         let mut sampling = SamplingParams::default();
         sampling.max_tokens = self.max_tokens.or(sampling.max_tokens);
         sampling.min_tokens = self.min_tokens;
@@ -198,7 +198,12 @@ impl StreamFlags {
         sampling.top_k = self.top_k;
         sampling.seed = self.seed;
         sampling.stop_token_ids.clone_from(&self.stop_token_ids);
-        let mut request = request.sampling(sampling);
+        sampling
+    }
+
+    /// `request` with everything that the flags ask for.
+    pub(crate) fn apply_to(&self, request: CompletionRequest) -> Result<CompletionRequest, Failure> {
+        let mut request = request.sampling(self.sampling());
         if let Some(priority) = self.priority {
             request = request.priority(priority);
         }

@@ -17,9 +17,14 @@ use crate::terminal;
 
 /// One object a line.
 pub(crate) fn json_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(value).map_err(io::Error::other)?;
-    line.push(b'\n');
-    out.write_all(&line)
+    out.write_all(json_text(value)?.as_bytes())
+}
+
+/// The same, kept. Harmless on a terminal too.
+pub(crate) fn json_text(value: &impl Serialize) -> io::Result<String> {
+    let mut line = terminal::escaped(serde_json::to_string(value).map_err(io::Error::other)?);
+    line.push('\n');
+    Ok(line)
 }
 
 /// The tree, turn by turn.
@@ -472,10 +477,19 @@ pub(crate) fn note_error(message: &str) {
     };
 }
 
-/// Standard error is a terminal that takes colours: <https://no-color.org>.
+/// Standard error is a terminal that takes colours.
 fn has_colours() -> bool {
-    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    wanted && terminal::stderr_is_one()
+    colours_are_wanted() && terminal::stderr_is_one()
+}
+
+/// The same of standard output.
+pub(crate) fn stdout_has_colours() -> bool {
+    colours_are_wanted() && stdout_is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// <https://no-color.org>.
+fn colours_are_wanted() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Whether people read standard output, and not a program.

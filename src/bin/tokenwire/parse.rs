@@ -11,6 +11,7 @@ use tokenwire::{Branch, Dialect, FinishReason, LeafKind, PendingToolCall, Respon
 
 use crate::interrupt::exit_on_interrupt;
 use crate::output::json_line;
+use crate::terminal::harmless;
 use crate::{Exit, Failure, Outcome};
 
 /// The largest input, and the largest line of it, in bytes.
@@ -138,7 +139,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     if args.json {
         json_line(&mut out, &Parsed::new(&branch, &calls))?;
     } else {
-        writeln!(out, "{branch}")?;
+        writeln!(out, "{}", harmless(&branch.to_string()))?;
     }
     out.flush()?;
     Ok(Exit::Complete)

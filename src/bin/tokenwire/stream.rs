@@ -6,6 +6,8 @@ use tokenwire::{ApiClientBuilder, CompletionRequest, Special, TokenId, Tokenizer
 
 use crate::interrupt::Interrupt;
 use crate::options::StreamFlags;
+use crate::plot::Target;
+use crate::turn::Aside;
 use crate::{Outcome, turn};
 
 const EXAMPLE: &str = "Example:
@@ -33,6 +35,9 @@ pub(crate) struct Args {
     /// Keep the exchange in this file, without credentials, for `tokenwire replay`. An existing file is replaced.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// Draw when each token came, tool calls, breaks and the end, into this file (SVG).
+    #[arg(long, value_name = "FILE", conflicts_with = "whole")]
+    trace: Option<PathBuf>,
     /// Do not stream: have the server send the whole answer at once. llama.cpp gives all ids only then.
     #[arg(long)]
     whole: bool,
@@ -52,7 +57,7 @@ struct Prompt {
 }
 
 pub(crate) fn run(args: Args) -> Outcome {
-    let Args { base_urls, prompt, tokenizer, record, whole, flags } = args;
+    let Args { base_urls, prompt, tokenizer, record, trace, whole, flags } = args;
     let mut urls = base_urls.iter();
     // There is one: clap asks for it.
     let first = urls.next().map(String::as_str).unwrap_or_default();
@@ -69,9 +74,11 @@ pub(crate) fn run(args: Args) -> Outcome {
     if record.is_some() {
         request = request.record();
     }
+    let trace = Target::open("--trace", trace)?;
     let interrupt = Interrupt::install()?;
     if whole {
         return turn::whole(client.call(request), &interrupt, flags.json, record.as_deref());
     }
-    turn::run(&client, request, &interrupt, flags.json, record.as_deref())
+    let aside = Aside { record: record.as_deref(), trace, parser: None };
+    turn::run(&client, request, &interrupt, flags.json, aside)
 }

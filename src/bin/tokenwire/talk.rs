@@ -4,13 +4,17 @@ use std::collections::HashMap;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use serde_json::json;
 use tokenwire::{ApiClient, ChatFormat, CompletionRequest, Context, Tokenizer, Tools, Turn};
 
 use crate::interrupt::Interrupt;
 use crate::options::StreamFlags;
-use crate::output::{ErrorJson, json_line, note_dim, note_error, note_tree, turns_line, with_causes};
+use crate::output::{
+    ErrorJson, counted, json_line, note_dim, note_error, note_tree, summary, turns_line, with_causes,
+};
+use crate::status::Status;
 use crate::terminal::harmless;
 use crate::{Exit, Failure, Outcome, tools};
 
@@ -40,6 +44,8 @@ pub(crate) struct Talk {
     context: Arc<Mutex<Context>>,
     interrupt: Interrupt,
     json: bool,
+    /// The live line of the turn that runs.
+    status: Arc<Mutex<Option<Status>>>,
 }
 
 impl TalkFlags {
@@ -70,19 +76,29 @@ impl TalkFlags {
         // The flags are looked at once, here; later there is nobody to tell.
         let request = flags.apply_to(CompletionRequest::ids(Vec::new()))?;
         let json = flags.json;
+        let status = Arc::new(Mutex::new(None::<Status>));
+        let of_tokens = status.clone();
         let turn = Turn::new(client, context.clone())
             .tools(tools)
             .rounds_max(self.rounds)
             .markers(markers)
             .request(move |ids| request.clone().prompt_ids(ids))
             .on_token(move |text, _| {
+                let mut status = of_tokens.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(status) = &mut *status {
+                    status.token();
+                    status.clear();
+                }
                 if !json {
                     let mut out = io::stdout().lock();
                     // A broken pipe shows at the end of the turn.
                     let _ = out.write_all(harmless(text).as_bytes()).and_then(|()| out.flush());
                 }
+                if let Some(status) = &mut *status {
+                    status.draw();
+                }
             });
-        Ok(Some(Talk { turn, context, interrupt: interrupt.clone(), json }))
+        Ok(Some(Talk { turn, context, interrupt: interrupt.clone(), json, status }))
     }
 }
 
@@ -106,7 +122,10 @@ impl Talk {
         let before = lock().turns().len();
         let canceller = self.turn.canceller();
         self.interrupt.running(move || canceller.cancel());
+        let status = |status| *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+        status(Some(Status::new(Instant::now())));
         let result = self.turn.run();
+        status(None);
         let interrupted = self.interrupt.ended();
 
         let context = lock();
@@ -122,7 +141,11 @@ impl Talk {
             Ok(report) => {
                 if !self.json {
                     let prefix = if report.is_prefix_kept() { "kept" } else { "not kept" };
-                    note_dim(&format!("{} rounds, the prompt's prefix {prefix}", report.rounds.len()));
+                    for round in &report.rounds {
+                        note_dim(&summary(&round.stream));
+                    }
+                    let rounds = counted(report.rounds.len() as u64, "round");
+                    note_dim(&format!("{rounds}, the prompt's prefix {prefix}"));
                 }
                 if report.is_unfinished {
                     note_dim("the model goes on calling tools: say something to let it, or raise --rounds");

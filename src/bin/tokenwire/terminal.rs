@@ -15,6 +15,22 @@ pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(|c| sign(c).unwrap_or(c)).collect())
 }
 
+/// A line of JSON with the same value, in which those characters are written as escapes. JSON itself asks that only of C0.
+pub(crate) fn escaped(json: String) -> String {
+    if !json.chars().any(|c| sign(c).is_some()) {
+        return json;
+    }
+    // They can stand only inside of strings, and each of them is one UTF-16 unit.
+    let mut text = String::with_capacity(json.len() + 64);
+    for c in json.chars() {
+        match sign(c) {
+            Some(_) => text += &format!("\\u{:04x}", u32::from(c)),
+            None => text.push(c),
+        }
+    }
+    text
+}
+
 /// What stands for a character that is not printed.
 fn sign(c: char) -> Option<char> {
     match c {
@@ -39,7 +55,7 @@ pub(crate) fn stderr_is_one() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::harmless;
+    use super::{escaped, harmless};
 
     const CASES: &[(&str, &str)] = &[
         ("plain\n\ttext \u{1f980} \u{65e5}\u{672c}", "plain\n\ttext \u{1f980} \u{65e5}\u{672c}"),
@@ -60,6 +76,15 @@ mod tests {
                 let (one, two) = text.split_at(cut);
                 assert_eq!(format!("{}{}", harmless(one), harmless(two)), *expected, "{text:?} cut at {cut}");
             }
+        }
+    }
+
+    #[test]
+    fn json_keeps_its_value_and_has_no_control() {
+        for (text, _) in CASES {
+            let json = escaped(serde_json::to_string(text).unwrap());
+            assert_eq!(serde_json::from_str::<String>(&json).unwrap(), *text);
+            assert_eq!(harmless(&json), json, "{text:?}");
         }
     }
 

@@ -13,37 +13,39 @@ use tokenwire::{
 use crate::interrupt::Interrupt;
 use crate::output::{
     ErrorJson, item_line, item_text, json_line, micros, note_dim, note_error, note_tree, report_line,
-    stdout_is_terminal, summary, turns_line, with_causes,
+    stdout_has_colours, stdout_is_terminal, summary, turns_line, with_causes,
 };
+use crate::plot::{self, Target};
 use crate::status::Status;
 use crate::terminal::harmless;
+use crate::trace::{Trace, Traces};
 use crate::{Exit, Failure, Outcome};
 
-/// Streams `request` to standard output, and keeps its recording, if it has one, in the file `record`.
+/// What is made of a stream beside its text.
+#[derive(Default)]
+pub(crate) struct Aside<'a> {
+    /// Where its recording goes, if it has one.
+    pub(crate) record: Option<&'a Path>,
+    /// Where its picture goes.
+    pub(crate) trace: Option<Target>,
+    /// What makes it a turn of a model, whose tree is printed at the end.
+    pub(crate) parser: Option<ResponseParser>,
+}
+
+/// Streams `request` to standard output.
 pub(crate) fn run(
     client: &ApiClient,
     request: CompletionRequest,
     interrupt: &Interrupt,
     json: bool,
-    record: Option<&Path>,
+    aside: Aside<'_>,
 ) -> Outcome {
-    follow(Instant::now(), client.stream(request), interrupt, json, record, None)
-}
-
-/// Streams `request` as a turn of a model: its tree is printed at the end.
-pub(crate) fn run_parsed(
-    client: &ApiClient,
-    request: CompletionRequest,
-    interrupt: &Interrupt,
-    json: bool,
-    parser: ResponseParser,
-) -> Outcome {
-    follow(Instant::now(), client.stream(request), interrupt, json, None, Some(parser))
+    follow(Instant::now(), || client.stream(request), interrupt, json, aside)
 }
 
 /// Streams a saved request again, likewise.
 pub(crate) fn resend(client: &ApiClient, saved: &SavedRequest, interrupt: &Interrupt, json: bool) -> Outcome {
-    follow(Instant::now(), client.resend(saved), interrupt, json, None, None)
+    follow(Instant::now(), || client.resend(saved), interrupt, json, Aside::default())
 }
 
 /// Waits for an answer that comes whole and prints it as a stream that has it in one piece.
@@ -89,7 +91,7 @@ pub(crate) fn whole(
 }
 
 /// What a stream would have brought, the text in one piece with the first id.
-fn items(answer: Answer) -> Vec<StreamToken> {
+pub(crate) fn items(answer: Answer) -> Vec<StreamToken> {
     let mut ids = answer.ids.into_iter();
     let mut items = Vec::new();
     if !answer.reasoning.is_empty() {
@@ -107,13 +109,15 @@ fn items(answer: Answer) -> Vec<StreamToken> {
 
 fn follow(
     started: Instant,
-    stream: Result<(Receiver<StreamToken>, StreamGuard), Error>,
+    ask: impl FnOnce() -> Result<(Receiver<StreamToken>, StreamGuard), Error>,
     interrupt: &Interrupt,
     json: bool,
-    record: Option<&Path>,
-    mut parser: Option<ResponseParser>,
+    aside: Aside<'_>,
 ) -> Outcome {
-    let (tokens, guard) = match stream {
+    let Aside { record, trace: target, mut parser } = aside;
+    let traces = Traces::new();
+    let mut trace = if target.is_some() { traces.begin(0, "") } else { Trace::none() };
+    let (tokens, guard) = match ask() {
         Ok(stream) => stream,
         Err(error) if error.kind() == tokenwire::ErrorKind::InvalidInput => return Err(error.into()),
         Err(error) => return refused(&error, json),
@@ -121,7 +125,7 @@ fn follow(
     let canceller = guard.canceller();
     interrupt.running(move || canceller.cancel());
     let mut out = io::stdout().lock();
-    let printed = print(&mut out, &tokens, started, json, parser.as_mut());
+    let printed = print(&mut out, &tokens, started, json, parser.as_mut(), &mut trace);
     // With a broken pipe nobody wants the rest; without this the join would wait for all of it.
     if printed.is_err() {
         guard.cancel();
@@ -131,6 +135,11 @@ fn follow(
     // Before anything else can fail: the recording is what was asked to be kept.
     let saved = match (record, &report.recording) {
         (Some(file), Some(recording)) => recording.save(file),
+        _ => Ok(()),
+    };
+    trace.ended(&report);
+    let drawn = match (target, traces.finish().first()) {
+        (Some(target), Some(lane)) => plot::one(lane).and_then(|svg| target.write(&svg)),
         _ => Ok(()),
     };
     let newline_missing = printed?;
@@ -153,6 +162,7 @@ fn follow(
     }
     let exit = tell(&report, interrupted, json);
     saved?;
+    drawn?;
     Ok(exit)
 }
 
@@ -163,9 +173,10 @@ fn print(
     started: Instant,
     json: bool,
     mut parser: Option<&mut ResponseParser>,
+    trace: &mut Trace,
 ) -> io::Result<bool> {
     let mut status = Status::new(started);
-    let mut in_line = false;
+    let (mut in_line, has_colours) = (false, stdout_has_colours());
     loop {
         let next = match status.next_draw() {
             Some(at) => tokens.recv_deadline(at),
@@ -176,9 +187,10 @@ fn print(
             Ok(StreamToken::Done { .. } | StreamToken::Error(_)) => {}
             Ok(item) => {
                 status.token();
+                trace.item(Instant::now(), &item);
                 if let Some(parser) = &mut parser {
-                    // Nobody runs the calls here: the tree shows them.
-                    parser.push_item(&item);
+                    // Nobody runs the calls here: tree and picture show them.
+                    trace.parsed_calls(parser.push_item(&item).len());
                 }
                 let text = item_text(&item);
                 if json {
@@ -189,7 +201,10 @@ fn print(
                 } else if let Some(last) = text.chars().last() {
                     in_line = last != '\n';
                     status.clear();
-                    out.write_all(harmless(&text).as_bytes())?;
+                    // What the model thinks is less loud than what it says.
+                    let dim = has_colours && matches!(item, StreamToken::Reasoning { .. });
+                    let (on, off) = if dim { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+                    write!(out, "{on}{}{off}", harmless(&text))?;
                     out.flush()?;
                 }
                 status.draw();

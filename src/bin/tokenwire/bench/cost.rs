@@ -82,7 +82,7 @@ impl SelfCheck {
 fn ask(streams: usize, answer: Recording, begin: &mut impl FnMut(Arc<Load>)) -> Result<Figures, Failure> {
     let server = Server::scripted([Script::replay(&answer, 1.0)])?;
     let client = ApiClient::builder(server.url()).wire(Wire::OpenAi).limits(load::limits(streams)).retries(0);
-    let load = Load::new(streams, streams as u64);
+    let load = Load::new(streams, streams as u64, None);
     begin(Arc::clone(&load));
     load.run(&client.build()?, &|_| CompletionRequest::ids([1]), |_| {})
 }

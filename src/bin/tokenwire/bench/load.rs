@@ -10,6 +10,7 @@ use tokenwire::{ApiClient, Canceller, CompletionRequest, Limits, StreamToken};
 
 use super::figures::{Figures, Sample};
 use crate::Failure;
+use crate::trace::{Trace, Traces};
 
 /// How often the one who waits for the end is asked to look.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -27,6 +28,7 @@ pub(crate) struct Load {
     stopping: AtomicBool,
     places: Vec<Place>,
     figures: Mutex<Figures>,
+    traces: Option<Traces>,
 }
 
 /// One of the streams that run at a time.
@@ -54,7 +56,7 @@ pub(crate) fn limits(streams: usize) -> Limits {
 }
 
 impl Load {
-    pub(crate) fn new(streams: usize, requests: u64) -> Arc<Self> {
+    pub(crate) fn new(streams: usize, requests: u64, traces: Option<Traces>) -> Arc<Self> {
         Arc::new(Self {
             requests,
             started: Instant::now(),
@@ -62,6 +64,7 @@ impl Load {
             stopping: AtomicBool::new(false),
             places: (0..streams).map(|_| Place::default()).collect(),
             figures: Mutex::default(),
+            traces,
         })
     }
 
@@ -121,16 +124,21 @@ impl Load {
             if number >= self.requests || self.stopping.load(Ordering::SeqCst) {
                 return;
             }
-            let sample = self.stream(place, client, request(number));
+            let sample = self.stream(place, client, number, request(number));
             lock(&self.figures).add(sample, self.started);
         }
     }
 
-    fn stream(&self, place: &Place, client: &ApiClient, request: CompletionRequest) -> Sample {
+    fn stream(&self, place: &Place, client: &ApiClient, number: u64, request: CompletionRequest) -> Sample {
         let mut sample = Sample::new(Instant::now());
+        let mut trace =
+            self.traces.as_ref().map_or_else(Trace::none, |traces| traces.begin(number, number + 1));
         let (tokens, guard) = match client.stream(request) {
             Ok(stream) => stream,
-            Err(error) => return sample.refused(error),
+            Err(error) => {
+                trace.refused(&error);
+                return sample.refused(error);
+            }
         };
         *lock(&place.running) = Some(guard.canceller());
         // Whoever stops it has seen either the flag unset and then this stream, or this thread sees the flag.
@@ -142,7 +150,9 @@ impl Load {
             if let StreamToken::Done { .. } | StreamToken::Error(_) = item {
                 continue;
             }
-            sample.token(Instant::now(), &item);
+            let now = Instant::now();
+            sample.token(now, &item);
+            trace.item(now, &item);
             if sample.is_full() {
                 lock(&self.figures).take_gaps(&mut sample, self.started);
             }
@@ -150,7 +160,9 @@ impl Load {
             place.tokens.store(seen, Ordering::Relaxed);
         }
         *lock(&place.running) = None;
-        sample.ended(guard.join())
+        let report = guard.join();
+        trace.ended(&report);
+        sample.ended(report)
     }
 }
 

@@ -1,0 +1,233 @@
+//! Two requests for one stream: the second goes out if the first has no token in time. Whichever has its first token first goes
+//! on, the other is cancelled.
+//!
+//! Each request is a life of its own ([`Shared`]), with thread, slot, retries and resumes. They meet here, where they ask for the
+//! consumer's channel with the first item that they have for it. A failed one does not get it while the other runs.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::exchange::Exchange;
+use super::received::Received;
+use super::{Common, Life, Shared, StreamGuard};
+use crate::alarm::Alarm;
+use crate::client::Inner;
+use crate::error::Error;
+use crate::queue::{IsError, Sink};
+use crate::report::{Ending, StreamReport};
+use crate::request::CompletionRequest;
+use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::token::StreamToken;
+
+pub(super) struct Race {
+    client: Arc<Inner>,
+    common: Common,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    /// The consumer's channel, until a request has it.
+    sink: Option<Sink>,
+    requests: Vec<Arc<Shared>>,
+    /// So many of them have neither got it nor left.
+    running: usize,
+    /// The request whose report is the stream's.
+    decided: Option<usize>,
+    /// What the second is made of, until it is sent or none is wanted.
+    second: Option<Second>,
+    /// The guard wants no more.
+    cancelled: bool,
+}
+
+struct Second {
+    first: Arc<Exchange>,
+    request: CompletionRequest,
+    /// `None` where no thread could be had for it: then there will be no second.
+    alarm: Option<Alarm>,
+}
+
+impl Race {
+    pub(super) fn start(
+        client: &Arc<Inner>,
+        request: CompletionRequest,
+        sink: Sink,
+        after: Duration,
+        make: impl FnOnce(Arc<Shared>) -> Result<Exchange, Error>,
+    ) -> Result<StreamGuard, Error> {
+        let sink = Some(sink);
+        let state =
+            State { sink, requests: Vec::new(), running: 0, decided: None, second: None, cancelled: false };
+        let race = Arc::new(Self {
+            client: client.clone(),
+            common: Common::default(),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        });
+        let first = race.request(race.lock());
+        let exchange = make(first.clone()).map(Arc::new).and_then(|exchange| {
+            exchange.clone().run(race.received(&request), Exchange::attempt)?;
+            Ok(exchange)
+        });
+        let exchange = exchange.inspect_err(|_| first.never_began())?;
+
+        let mut state = race.lock();
+        if state.decided.is_none() {
+            state.sink.iter_mut().for_each(Sink::begins);
+            state.second = Some(Second { first: exchange, request, alarm: None });
+        }
+        drop(state);
+        race.set_alarm(after);
+        Ok(StreamGuard::new(race))
+    }
+
+    fn set_alarm(self: &Arc<Self>, after: Duration) {
+        let weak = Arc::downgrade(self);
+        let ring = move || {
+            if let Some(race) = weak.upgrade() {
+                race.begin_second();
+            }
+        };
+        let at = self.common.started.checked_add(after);
+        let alarm = at.and_then(|at| self.client.http.alarms().set(at, ring));
+        // Where it is not wanted any more it is taken back, out of the lock.
+        let unwanted = match &mut self.lock().second {
+            Some(second) => std::mem::replace(&mut second.alarm, alarm),
+            None => alarm,
+        };
+        drop(unwanted);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds this lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more request takes part.
+    fn request(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> Arc<Shared> {
+        let runner = Runner { race: self.clone(), n: state.requests.len() };
+        let sink = Sink::Pending(Box::new(move |is_error| runner.race.claim(runner.n, is_error)));
+        let shared = Shared::new(&self.client, sink, self.common.clone());
+        state.requests.push(shared.clone());
+        state.running += 1;
+        shared
+    }
+
+    fn received(&self, request: &CompletionRequest) -> Received {
+        Received::new(Ok(request.clone()), request.wire(self.client.wire), self.client.resume)
+    }
+
+    fn begin_second(self: &Arc<Self>) {
+        let Some(Second { first, request, alarm: _alarm }) = self.lock().second.take() else { return };
+        let state = self.lock();
+        // It is load that nobody asked for, as a retry is.
+        if state.decided.is_some() || state.cancelled || !self.client.retry_budget.take() {
+            return;
+        }
+        let shared = self.request(state);
+        log::debug!(
+            "no token after {:.3?}: the request is sent a second time",
+            self.common.started.elapsed()
+        );
+        let begun = first
+            .again(shared.clone())
+            .and_then(|exchange| Arc::new(exchange).run(self.received(&request), Exchange::attempt));
+        if let Err(error) = begun {
+            // As if it had run and failed: the first may have done so meanwhile, and left the end to this one.
+            let ending = if shared.settle() { Ending::Failed } else { Ending::Cancelled };
+            let report = StreamReport { error: Some(error.clone()), ..StreamReport::new(ending) };
+            if let Some(sender) = shared.take_sender() {
+                sender.send_last(StreamToken::Error(error));
+            }
+            shared.publish(report);
+        }
+    }
+
+    /// The channel, if request `n` is the first to have something for it.
+    fn claim(&self, n: usize, is_error: IsError) -> Option<Sink> {
+        let mut state = self.lock();
+        if state.decided.is_some() || is_error && state.running > 1 {
+            return None;
+        }
+        state.decided = Some(n);
+        let mut sink = state.sink.take();
+        sink.iter_mut().for_each(Sink::begins);
+        // Out of the lock: both have locks of their own.
+        let _second = state.second.take();
+        let others: Vec<_> = state
+            .requests
+            .iter()
+            .enumerate()
+            .filter(|(m, _)| *m != n)
+            .map(|(_, other)| other.clone())
+            .collect();
+        drop(state);
+        self.changed.notify_all();
+        others.iter().for_each(|other| other.cancel());
+        sink
+    }
+
+    /// Request `n` has ended without the channel.
+    fn leave(&self, n: usize) {
+        let mut state = self.lock();
+        if state.decided.is_some() {
+            return;
+        }
+        state.running -= 1;
+        if state.running == 0 {
+            // All were cancelled, or none began. With the sink goes the channel.
+            state.decided = Some(n);
+            let _gone = (state.sink.take(), state.second.take());
+            drop(state);
+            self.changed.notify_all();
+        }
+    }
+
+    fn report_of(&self, state: &State, n: usize) -> Option<(Arc<Shared>, bool)> {
+        state.requests.get(n).map(|shared| (shared.clone(), state.requests.len() > 1))
+    }
+}
+
+impl Life for Race {
+    fn cancel(&self) {
+        let mut state = self.lock();
+        state.cancelled = true;
+        let _second = state.second.take();
+        let requests = state.requests.clone();
+        drop(state);
+        requests.iter().for_each(|request| request.cancel());
+    }
+
+    fn join(&self) -> StreamReport {
+        self.common.lifted.store(true, Ordering::Release);
+        let mut state = self.lock();
+        let (shared, hedged) = loop {
+            if let Some(found) = state.decided.and_then(|n| self.report_of(&state, n)) {
+                break found;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        };
+        drop(state);
+        StreamReport { hedged, ..shared.join() }
+    }
+
+    fn report(&self) -> Option<StreamReport> {
+        let state = self.lock();
+        let (shared, hedged) = state.decided.and_then(|n| self.report_of(&state, n))?;
+        drop(state);
+        shared.report().map(|report| StreamReport { hedged, ..report })
+    }
+}
+
+/// A request's part in the race. When it goes, the request has the channel or has left.
+struct Runner {
+    race: Arc<Race>,
+    n: usize,
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        self.race.leave(self.n);
+    }
+}

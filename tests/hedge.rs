@@ -1,0 +1,279 @@
+//! A stream whose first token is late is asked for a second time; the first to have a token goes on.
+
+#![cfg(feature = "testing")]
+
+mod common;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::streams::{LONG, Last, Token, collect};
+use tokenwire::testing::{Cut, Gate, Script, Server};
+use tokenwire::{
+    ApiClient, ApiClientBuilder, CompletionRequest, Ending, ErrorKind, RetryPolicy, RoutePolicy,
+    SamplingParams, fan_in,
+};
+
+const WORDS: [(u32, &str); 3] = [(9707, "Hello"), (1879, " world"), (13, ".")];
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn words() -> Vec<Token> {
+    WORDS.iter().map(|(id, text)| ((*text).to_owned(), Some(*id))).collect()
+}
+
+fn client(servers: &[&Server], after: Duration) -> ApiClientBuilder {
+    let mut routes = RoutePolicy::default();
+    routes.hedge_after = Some(after);
+    let mut builder = ApiClient::builder(servers[0].url());
+    for server in &servers[1..] {
+        builder = builder.base_url(server.url());
+    }
+    builder.retries(0).routes(routes)
+}
+
+fn request() -> CompletionRequest {
+    CompletionRequest::ids([1, 2, 3]).sampling(SamplingParams::default().temperature(0.0).max_tokens(3))
+}
+
+fn good() -> Script {
+    Script::tokens(WORDS)
+}
+
+/// The head at once, and comments, but no token.
+fn begun() -> Script {
+    Script::events::<&str>([]).write(": queued\n\n")
+}
+
+fn error(status: u16) -> Script {
+    Script::status(status).json(r#"{"error":{"message":"no"}}"#)
+}
+
+/// Not before the gate is opened.
+fn later(gate: &Gate, script: Script) -> Script {
+    Script::new().wait_for(gate).write(script.wire()).close()
+}
+
+#[test]
+fn the_first_token_decides_and_a_failure_only_if_it_is_the_last() {
+    let hang = || Script::new().hang(LONG);
+    // Open when the second server has its request.
+    let gates: [Gate; 5] = std::array::from_fn(|_| Gate::new());
+    let slowly = |script: Script| Script::new().pause(ms(50)).write(script.wire()).close();
+    // (what, first server, second server, hedged after, gate, errors, hedged, routes)
+    let cases = [
+        ("in time", good(), good(), LONG, None, vec![], false, 0..1),
+        ("silent before its head", hang(), good(), ms(30), None, vec![], true, 1..2),
+        ("silent behind its head", begun().hang(LONG), good(), ms(30), None, vec![], true, 1..2),
+        (
+            "late, and the second is later",
+            later(&gates[0], good()),
+            hang(),
+            ms(30),
+            Some(0),
+            vec![],
+            true,
+            0..1,
+        ),
+        ("fails late", later(&gates[1], error(500)), slowly(good()), ms(30), Some(1), vec![], true, 1..2),
+        ("refused late", later(&gates[2], error(400)), slowly(good()), ms(30), Some(2), vec![], true, 1..2),
+        ("the second fails", later(&gates[3], good()), error(500), ms(30), Some(3), vec![], true, 0..1),
+        ("both fail", later(&gates[4], error(500)), error(503), ms(30), Some(4), vec![500, 503], true, 0..2),
+        ("fails before", error(400), good(), LONG, None, vec![400], false, 0..1),
+        ("the second at once", hang(), good(), Duration::ZERO, None, vec![], true, 1..2),
+    ];
+    for (what, first, second, after, gate, errors, hedged, routes) in cases {
+        let servers = [first, second].map(|script| Server::scripted([script]).unwrap());
+        let client = client(&[&servers[0], &servers[1]], after).request_ids("r").build().unwrap();
+        let (receiver, guard) = client.stream(request()).unwrap();
+        if let Some(gate) = gate {
+            assert!(servers[1].wait_for_requests(1, LONG), "{what}");
+            gates[gate].open();
+        }
+        let (tokens, last) = collect(&receiver);
+        let report = guard.join();
+        match last {
+            Last::Done if errors.is_empty() => assert_eq!(tokens, words(), "{what}"),
+            Last::Error(error) => {
+                assert!(errors.contains(&error.status().unwrap()), "{what}: {error}");
+                assert_eq!(report.error.unwrap().to_string(), error.to_string(), "{what}");
+            }
+            last => panic!("{what}: {last:?}"),
+        }
+        assert!(report.hedged == hedged && routes.contains(&report.route), "{what}");
+        assert_eq!(report.tokens as usize, tokens.len(), "{what}");
+        let sent = servers.each_ref().map(|server| server.requests());
+        assert_eq!((sent[0].len(), sent[1].len()), (1, usize::from(hedged)), "{what}");
+        if hedged {
+            let id = |n: usize| sent[n][0].header("x-request-id").unwrap().to_owned();
+            assert_eq!(id(1), format!("{}-hedge", id(0)), "{what}");
+            assert_eq!(sent[0][0].json(), sent[1][0].json(), "{what}");
+        }
+        // Whoever lost was told to stop.
+        drop(client);
+        for server in &servers {
+            assert!(server.wait_for_open_connections(0, LONG), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_cancel_reaches_both_requests() {
+    for how in ["cancel", "drop", "canceller"] {
+        let servers = [(); 2].map(|()| Server::scripted([begun().hang(LONG)]).unwrap());
+        let client = client(&[&servers[0], &servers[1]], ms(5)).build().unwrap();
+        let (receiver, guard) = client.stream(request()).unwrap();
+        assert!(servers.iter().all(|server| server.wait_for_requests(1, LONG)));
+        let mut guard = Some(guard);
+        match how {
+            "cancel" => guard.as_ref().unwrap().cancel(),
+            "drop" => drop(guard.take()),
+            _ => guard.as_ref().unwrap().canceller().cancel(),
+        }
+        let (tokens, last) = collect(&receiver);
+        assert!(tokens.is_empty() && matches!(last, Last::Nothing), "{how}: {last:?}");
+        assert!(servers.iter().all(|server| server.wait_for_disconnects(1, LONG)), "{how}");
+        if let Some(guard) = guard {
+            let report = guard.join();
+            assert_eq!((report.ending, report.hedged), (Ending::Cancelled, true));
+        }
+    }
+}
+
+#[test]
+fn a_cancel_before_the_second_request_leaves_it_out() {
+    let server = Server::scripted([begun().hang(LONG)]).unwrap();
+    let client = client(&[&server], ms(1500)).build().unwrap();
+    let (_receiver, guard) = client.stream(request()).unwrap();
+    assert!(server.wait_for_requests(1, LONG));
+    guard.cancel();
+    assert_eq!(guard.join().ending, Ending::Cancelled);
+    thread::sleep(ms(1800));
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
+fn one_server_is_asked_twice_and_an_empty_budget_has_no_second() {
+    for budget in [10, 0] {
+        let gate = Gate::new();
+        let server = Server::scripted([later(&gate, good()), good()]).unwrap();
+        let mut retry = RetryPolicy::default();
+        (retry.retries_max, retry.budget) = (0, budget);
+        let client = client(&[&server], ms(20)).retry(retry).build().unwrap();
+        let (receiver, guard) = client.stream(request()).unwrap();
+        if budget == 0 {
+            assert!(server.wait_for_requests(1, LONG));
+            thread::sleep(ms(100));
+            gate.open();
+        }
+        assert_eq!(collect(&receiver).0, words());
+        assert_eq!(guard.join().hedged, budget > 0);
+        assert_eq!(server.requests().len(), if budget > 0 { 2 } else { 1 });
+    }
+}
+
+#[test]
+fn the_one_that_goes_on_can_be_resumed() {
+    let first = Server::scripted([Script::new().hang(LONG), Script::new().hang(LONG)]).unwrap();
+    let cut = good().cut_at(good().wire().len() / 2, Cut::Reset);
+    let rest = Script::tokens([(1879, " world"), (13, ".")]);
+    let second = Server::scripted([cut, rest]).unwrap();
+    // In order: what breaks off at the second goes to the first, which hangs, unless that was tried last.
+    let client = client(&[&first, &second], ms(20)).resumes(3).build().unwrap();
+    let (receiver, guard) = client.stream(request()).unwrap();
+    let one = receiver.recv_timeout(LONG).unwrap();
+    assert!(matches!(one, tokenwire::StreamToken::Token { id: Some(9707), .. }), "{one:?}");
+    assert!(first.wait_for_requests(2, LONG), "it is taken up again");
+    assert_eq!(first.requests()[1].json()["prompt"][3], 9707);
+    guard.cancel();
+    assert_eq!(guard.join().resumes.len(), 1);
+}
+
+#[test]
+fn a_shared_channel_gets_one_of_both_and_one_end() {
+    let servers = [Script::new().hang(LONG), good()].map(|script| Server::scripted([script]).unwrap());
+    let client = client(&[&servers[0], &servers[1]], ms(20)).build().unwrap();
+    let (channel, receiver) = fan_in();
+    let guard = client.stream_into(request(), &channel, 7).unwrap();
+    drop(channel);
+    let items: Vec<_> = std::iter::from_fn(|| receiver.recv_timeout(LONG).ok()).collect();
+    assert!(items.iter().all(|tagged| tagged.stream == 7));
+    let ended: Vec<_> = items.iter().map(|tagged| tagged.token.is_none()).collect();
+    assert_eq!(ended, [false, false, false, false, true]);
+    assert_eq!(guard.join().ending, Ending::Complete);
+}
+
+/// Delays and failures by chance, so close that everything meets: never two answers in one, never an end that is missing.
+#[test]
+fn whatever_meets_there_is_one_answer_and_one_end() {
+    const STREAMS: u32 = 600;
+    let seed = |request: &tokenwire::testing::Request, salt: u64| {
+        let prompt = request.json()["prompt"][0].as_u64().unwrap();
+        (prompt + 1)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15 ^ salt)
+            .rotate_left(23)
+            .wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    };
+    let servers = [3, 5].map(|salt| {
+        Server::start(move |request| {
+            let seed = seed(request, salt);
+            let script = match seed >> 8 & 7 {
+                0 => error(500),
+                1 => good().cut_at(60, Cut::Reset),
+                _ => good(),
+            };
+            Script::new().pause(Duration::from_micros(seed >> 16 & 0x1fff)).write(script.wire()).close()
+        })
+        .unwrap()
+    });
+    let mut retry = RetryPolicy::default();
+    (retry.retries_max, retry.budget) = (0, 10_000);
+    let client = client(&[&servers[0], &servers[1]], ms(4)).retry(retry).build().unwrap();
+    let mut seen = [0; 4];
+    let streams: Vec<_> = (0..STREAMS).collect();
+    for batch in streams.chunks(24) {
+        let begun = batch.iter().map(|n| client.stream(CompletionRequest::ids([*n])).unwrap());
+        let begun: Vec<_> = begun.collect();
+        for (n, (receiver, guard)) in batch.iter().zip(begun) {
+            if n % 10 == 0 {
+                thread::sleep(Duration::from_micros(u64::from(n * 37 % 6_000)));
+                guard.cancel();
+            }
+            let (tokens, last) = collect(&receiver);
+            let report = guard.join();
+            assert_eq!(report.tokens as usize, tokens.len(), "{n}: {report:?}");
+            assert!(words().starts_with(&tokens), "{n}: {tokens:?}");
+            let ending = match last {
+                Last::Done => {
+                    assert_eq!(tokens, words(), "{n}");
+                    seen[usize::from(report.hedged)] += 1;
+                    Ending::Complete
+                }
+                Last::Error(error) => {
+                    assert!(
+                        matches!(error.kind(), ErrorKind::Server | ErrorKind::Incomplete),
+                        "{n}: {error}"
+                    );
+                    seen[2] += 1;
+                    Ending::Failed
+                }
+                Last::Nothing => {
+                    seen[3] += 1;
+                    Ending::Cancelled
+                }
+            };
+            assert_eq!(report.ending, ending, "{n}");
+        }
+    }
+    println!(
+        "complete {}, complete and hedged {}, failed {}, cancelled {}",
+        seen[0], seen[1], seen[2], seen[3]
+    );
+    // How many are cancelled, or in time, is the machine's.
+    assert!(seen[1] > 0 && seen[2] > 0, "{seen:?}");
+    let began = Instant::now();
+    drop(client);
+    assert!(servers.iter().all(|server| server.wait_for_open_connections(0, LONG)), "{:?}", began.elapsed());
+}
