@@ -1,6 +1,7 @@
 //! Several streams at once on one thread, each token taken as it comes: `cargo run --example select --features testing [-- BASE_URL]`.
 //!
 //! A stream is a plain crossbeam receiver, so that [`Select`] waits for many of them, and for anything else that is a channel.
+//! For hundreds of streams see `fan_in`.
 //! Without an address it talks to a scripted model of its own.
 
 use crossbeam_channel::Select;

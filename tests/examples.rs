@@ -46,6 +46,7 @@ fn run(name: &str, args: &[&str], input: &str) -> Ran {
 /// What talks to a scripted server of its own, and what it then prints, in order.
 const ALONE: &[(&str, &[&str])] = &[
     ("select", &["0: 20 tokens", "1: 20 tokens", "2: 20 tokens", "3: 20 tokens"]),
+    ("fan_in", &["100 streams ended, each of 10 ids: true"]),
     ("tools", &["add({\"a\":19,\"b\":23}) = 42", "It is 42. (in 2 rounds)"]),
     ("resend_failed", &["failed after 2 tokens: incomplete", "sent again: \"Hello world.\"", "Complete"]),
     ("record", &["bytes recorded", "words replayed", "the same as live: true"]),
