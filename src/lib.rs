@@ -45,7 +45,7 @@
 //! - [`StreamReport`] tells at the end what came, how fast, and by [`IdsExact`] whether the ids are all there, or why not.
 //! - [`ResponseParser`] makes a tree ([`Branch`], [`Leaf`]) of the tokens while they come: thinking, content, tool calls, each
 //!   leaf with its ids. Each complete call is handed out as a [`PendingToolCall`] while the model still writes.
-//!   [`Dialect`] says how a family of models writes them.
+//!   [`Dialect`] says how a family of models writes them; one of your own is a record in JSON.
 //! - [`Context`] keeps the turns and makes the ids of the next prompt, in the model's [`ChatFormat`]: the ids of this prompt,
 //!   the ids received, and what was added. [`Turn`] is the loop around all that, with [`Tools`] that are plain functions.
 //! - [`Error`] is the one error; [`ErrorKind`] is what to branch on.

@@ -24,6 +24,9 @@
 //! [malformed leaf](crate::LeafKind), with the reason and its ids, never an error. Give the parser the model's
 //! [added tokens](crate::ResponseParser::markers) where you can: then `<tool_call>` spelled out by other tokens is text, and not a call.
 //!
+//! A family that the crate does not know is a record in JSON, [`Dialect::from_json`](crate::Dialect::from_json), or
+//! `tokenwire parse --dialect FILE.json`; put into the repository's `dialects/`, it is known by its name.
+//!
 //! # While the model still writes
 //!
 //! [`ResponseParser::run`](crate::ResponseParser::run) parses on a thread and hands each call out the moment it is complete;

@@ -1,0 +1,42 @@
+//! Ctrl-C ends the stream and not the program: `cargo run --example ctrl_c --features cli [-- BASE_URL PROMPT_ID...]`.
+//!
+//! Without an address it talks to a scripted model of its own, which never ends by itself.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use tokenwire::testing::{Model, Server};
+use tokenwire::{ApiClient, SamplingParams, StreamToken, TokenId};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let model = Model::new(1).ends_one_of(0);
+    let server = Server::start(move |request| model.answer(request).slowly(60, Duration::from_millis(10)))?;
+    let mut args = std::env::args().skip(1);
+    let url = args.next().unwrap_or(server.url());
+    let mut prompt_ids = args.map(|id| id.parse()).collect::<Result<Vec<TokenId>, _>>()?;
+    if prompt_ids.is_empty() {
+        prompt_ids = vec![785, 6722];
+    }
+
+    let client = ApiClient::builder(url).build()?;
+    let params = SamplingParams::default().max_tokens(100_000);
+    let (tokens, guard) = client.stream_completion(&prompt_ids, params, None)?;
+    // The handler runs on a thread of its own; a canceller works from any, and a second call does nothing.
+    let canceller = guard.canceller();
+    ctrlc::set_handler(move || canceller.cancel())?;
+
+    for token in &tokens {
+        match token {
+            StreamToken::Token { text, .. } => {
+                print!("{text}");
+                std::io::stdout().flush()?;
+            }
+            StreamToken::Error(error) => return Err(error.into()),
+            _ => {}
+        }
+    }
+    // After a cancel the channel just ends: the report says how.
+    let report = guard.join();
+    println!("\n{:?} after {} tokens", report.ending, report.tokens);
+    Ok(())
+}

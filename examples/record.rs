@@ -1,0 +1,51 @@
+//! An exchange is recorded once and replayed in a test: `cargo run --example record --features testing [-- FILE [BASE_URL]]`.
+//!
+//! Without an address it records a scripted model of its own.
+
+use std::path::Path;
+
+use tokenwire::recording::Recording;
+use tokenwire::testing::{Model, Script, Server};
+use tokenwire::{ApiClient, CompletionRequest, SamplingParams, StreamToken};
+
+fn request() -> CompletionRequest {
+    CompletionRequest::ids([785, 6722]).sampling(SamplingParams::default().max_tokens(30))
+}
+
+/// What is to be tested: a program of your own that talks to a server.
+fn count_words(url: &str) -> Result<usize, tokenwire::Error> {
+    let (tokens, _guard) = ApiClient::builder(url).build()?.stream(request())?;
+    let mut text = String::new();
+    for token in &tokens {
+        match token {
+            StreamToken::Token { text: more, .. } => text += &more,
+            StreamToken::Error(error) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(text.split_whitespace().count())
+}
+
+/// Once, against the real server.
+fn record(url: &str, file: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let (_tokens, guard) = ApiClient::builder(url).build()?.stream(request().record())?;
+    guard.join().recording.ok_or("nothing was recorded")?.save(file)?;
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let file = args.next().map_or(std::env::temp_dir().join("tokenwire-recorded.jsonl"), Into::into);
+    let model = Model::new(1);
+    let real = Server::start(move |request| model.answer(request))?;
+    let url = args.next().unwrap_or(real.url());
+    record(&url, &file)?;
+
+    // In the test: no model, and no wait, the pace is 0.
+    let recording = Recording::load(&file)?;
+    let replayed = Server::scripted([Script::replay(&recording, 0.0)])?;
+    let words = count_words(&replayed.url())?;
+    println!("{} bytes recorded, {words} words replayed", recording.response_bytes().len());
+    println!("the same as live: {}", words == count_words(&url)?);
+    Ok(())
+}
