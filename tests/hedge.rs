@@ -102,11 +102,14 @@ fn the_first_token_decides_and_a_failure_only_if_it_is_the_last() {
             }
             last => panic!("{what}: {last:?}"),
         }
-        assert!(report.hedged == hedged && routes.contains(&report.route), "{what}");
+        let found = (report.hedged, report.route);
+        assert!(found.0 == hedged && routes.contains(&found.1), "{what}: {found:?}");
         assert_eq!(report.tokens as usize, tokens.len(), "{what}");
         let sent = servers.each_ref().map(|server| server.requests());
-        assert_eq!((sent[0].len(), sent[1].len()), (1, usize::from(hedged)), "{what}");
-        if hedged {
+        // The first may have lost before it was read.
+        assert!(sent[0].len() <= 1, "{what}");
+        assert_eq!(sent[1].len(), usize::from(hedged), "{what}");
+        if hedged && !sent[0].is_empty() {
             let id = |n: usize| sent[n][0].header("x-request-id").unwrap().to_owned();
             assert_eq!(id(1), format!("{}-hedge", id(0)), "{what}");
             assert_eq!(sent[0][0].json(), sent[1][0].json(), "{what}");
@@ -177,12 +180,15 @@ fn one_server_is_asked_twice_and_an_empty_budget_has_no_second() {
 #[test]
 fn the_one_that_goes_on_can_be_resumed() {
     let first = Server::scripted([Script::new().hang(LONG), Script::new().hang(LONG)]).unwrap();
-    let cut = good().cut_at(good().wire().len() / 2, Cut::Reset);
-    let rest = Script::tokens([(1879, " world"), (13, ".")]);
-    let second = Server::scripted([cut, rest]).unwrap();
+    let gate = Gate::new();
+    let half = &good().wire()[..good().wire().len() / 2];
+    let cut = Script::new().wait_for(&gate).write(half).reset();
+    let second = Server::scripted([cut, good()]).unwrap();
     // In order: what breaks off at the second goes to the first, which hangs, unless that was tried last.
     let client = client(&[&first, &second], ms(20)).resumes(3).build().unwrap();
     let (receiver, guard) = client.stream(request()).unwrap();
+    assert!(first.wait_for_requests(1, LONG));
+    gate.open();
     let one = receiver.recv_timeout(LONG).unwrap();
     assert!(matches!(one, tokenwire::StreamToken::Token { id: Some(9707), .. }), "{one:?}");
     assert!(first.wait_for_requests(2, LONG), "it is taken up again");
@@ -260,6 +266,7 @@ fn whatever_meets_there_is_one_answer_and_one_end() {
                     Ending::Failed
                 }
                 Last::Nothing => {
+                    assert_eq!(n % 10, 0, "an end without a word: {report:?}");
                     seen[3] += 1;
                     Ending::Cancelled
                 }

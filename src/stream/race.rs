@@ -49,6 +49,18 @@ struct Second {
 }
 
 impl Race {
+    fn new(client: &Arc<Inner>, sink: Sink) -> Arc<Self> {
+        let sink = Some(sink);
+        let state =
+            State { sink, requests: Vec::new(), running: 0, decided: None, second: None, cancelled: false };
+        Arc::new(Self {
+            client: client.clone(),
+            common: Common::default(),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        })
+    }
+
     pub(super) fn start(
         client: &Arc<Inner>,
         request: CompletionRequest,
@@ -56,15 +68,7 @@ impl Race {
         after: Duration,
         make: impl FnOnce(Arc<Shared>) -> Result<Exchange, Error>,
     ) -> Result<StreamGuard, Error> {
-        let sink = Some(sink);
-        let state =
-            State { sink, requests: Vec::new(), running: 0, decided: None, second: None, cancelled: false };
-        let race = Arc::new(Self {
-            client: client.clone(),
-            common: Common::default(),
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-        });
+        let race = Self::new(client, sink);
         let first = race.request(race.lock());
         let exchange = make(first.clone()).map(Arc::new).and_then(|exchange| {
             exchange.clone().run(race.received(&request), Exchange::attempt)?;
@@ -106,8 +110,8 @@ impl Race {
 
     /// One more request takes part.
     fn request(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> Arc<Shared> {
-        let runner = Runner { race: self.clone(), n: state.requests.len() };
-        let sink = Sink::Pending(Box::new(move |is_error| runner.race.claim(runner.n, is_error)));
+        let runner = Runner { race: self.clone(), n: state.requests.len(), runs: true };
+        let sink = Sink::Pending(Box::new(move |is_error| runner.claim(is_error)));
         let shared = Shared::new(&self.client, sink, self.common.clone());
         state.requests.push(shared.clone());
         state.running += 1;
@@ -144,10 +148,12 @@ impl Race {
         }
     }
 
-    /// The channel, if request `n` is the first to have something for it.
+    /// The channel, if request `n` is the first to have something for it. Whatever comes of it, the request does not run for it any more.
     fn claim(&self, n: usize, is_error: IsError) -> Option<Sink> {
         let mut state = self.lock();
         if state.decided.is_some() || is_error && state.running > 1 {
+            // Under the same lock: of two that fail at once the second must find itself alone.
+            state.running -= 1;
             return None;
         }
         state.decided = Some(n);
@@ -220,14 +226,81 @@ impl Life for Race {
     }
 }
 
-/// A request's part in the race. When it goes, the request has the channel or has left.
+/// A request's part in the race. If it goes without a claim, the request has left.
 struct Runner {
     race: Arc<Race>,
     n: usize,
+    runs: bool,
+}
+
+impl Runner {
+    fn claim(mut self, is_error: IsError) -> Option<Sink> {
+        self.runs = false;
+        self.race.claim(self.n, is_error)
+    }
 }
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        self.race.leave(self.n);
+        if self.runs {
+            self.race.leave(self.n);
+        }
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use crossbeam_channel::{TryRecvError, unbounded};
+
+    use super::*;
+    use crate::client::ApiClient;
+
+    #[derive(Debug, Clone, Copy)]
+    enum Does {
+        HasToken,
+        HasFailed,
+        Leaves,
+    }
+    use Does::{HasFailed, HasToken, Leaves};
+
+    #[test]
+    fn whatever_two_requests_do_in_whatever_order_the_channel_goes_to_one_or_ends() {
+        // (what requests do in order, which of the steps gets the channel)
+        let cases: [(&[(usize, Does)], Option<usize>); 9] = [
+            (&[(0, HasToken), (1, HasToken)], Some(0)),
+            (&[(1, HasToken), (0, HasToken)], Some(0)),
+            (&[(1, HasToken), (0, HasFailed)], Some(0)),
+            (&[(0, HasFailed), (1, HasToken)], Some(1)),
+            // At once: neither has left when the other fails.
+            (&[(0, HasFailed), (1, HasFailed)], Some(1)),
+            (&[(1, HasFailed), (0, HasFailed)], Some(1)),
+            (&[(0, Leaves), (1, HasFailed)], Some(1)),
+            (&[(0, Leaves), (1, HasToken)], Some(1)),
+            (&[(0, Leaves), (1, Leaves)], None),
+        ];
+        for (steps, expected) in cases {
+            let client = ApiClient::builder("http://model.test").build().unwrap();
+            let (sender, receiver) = unbounded();
+            let race = Race::new(&client.0, Sink::Own(sender));
+            let requests = [(); 2].map(|()| race.request(race.lock()));
+            // Kept to the end, as if each were still on its way out.
+            let mut senders = requests.each_ref().map(|request| request.take_sender());
+            let mut got = Vec::new();
+            for (step, (n, does)) in steps.iter().enumerate() {
+                let has = match does {
+                    HasToken => senders[*n].as_mut().unwrap().claim(false),
+                    HasFailed => senders[*n].as_mut().unwrap().claim(true),
+                    Leaves => {
+                        senders[*n] = None;
+                        false
+                    }
+                };
+                got.extend(has.then_some(step));
+            }
+            assert_eq!(got, expected.into_iter().collect::<Vec<_>>(), "{steps:?}");
+            let open = if expected.is_some() { TryRecvError::Empty } else { TryRecvError::Disconnected };
+            assert_eq!(receiver.try_recv().unwrap_err(), open, "{steps:?}");
+            assert_eq!(race.lock().decided, Some(steps[expected.unwrap_or(1)].0), "{steps:?}");
+        }
     }
 }
