@@ -263,10 +263,12 @@ mod tests {
     }
     use Does::{HasFailed, HasToken, Leaves};
 
+    type Steps = &'static [(usize, Does)];
+
     #[test]
     fn whatever_two_requests_do_in_whatever_order_the_channel_goes_to_one_or_ends() {
         // (what requests do in order, which of the steps gets the channel)
-        let cases: [(&[(usize, Does)], Option<usize>); 9] = [
+        let cases: [(Steps, Option<usize>); 9] = [
             (&[(0, HasToken), (1, HasToken)], Some(0)),
             (&[(1, HasToken), (0, HasToken)], Some(0)),
             (&[(1, HasToken), (0, HasFailed)], Some(0)),
