@@ -27,8 +27,9 @@ impl Record {
         });
         let thinking = think.as_ref().map_or(Vec::new(), |think| vec![think.open, think.close]);
         let mut regions = Regions {
-            stops: list(&self.default_stops()),
-            think: thinking.leak(),
+            default_stops: self.default_stops(),
+            stops: None,
+            think: thinking,
             calls: Vec::new(),
             alone: Vec::new(),
             inner: Vec::new(),
@@ -56,10 +57,11 @@ impl Record {
 
 /// The calls as far as they are made.
 struct Regions {
-    /// Where a region does not say its own.
-    stops: &'static [&'static str],
+    /// Where a region does not say its own; and the same, kept once one needs it. What nothing points to would be a leak.
+    default_stops: List,
+    stops: Option<&'static [&'static str]>,
     /// The markers of thinking.
-    think: &'static [&'static str],
+    think: Vec<&'static str>,
     calls: Vec<Call>,
     /// Those that lack their region's opener.
     alone: Vec<Call>,
@@ -162,7 +164,7 @@ impl Regions {
             values: invoke.values,
             json: invoke.json.as_ref().map_or(Tag { open: "", close: "" }, tag),
             stops,
-            think: self.think,
+            think: self.think.clone().leak(),
         });
         if invoke.alone {
             let open = form.lead.first().copied().unwrap_or(form.call.open);
@@ -186,7 +188,11 @@ impl Regions {
         if !close.is_empty() {
             self.inner.push(close);
         }
-        Bounds { close, stops: stops.map_or(self.stops, list) }
+        let stops = match stops {
+            Some(stops) => list(stops),
+            None => *self.stops.get_or_insert_with(|| list(&self.default_stops)),
+        };
+        Bounds { close, stops }
     }
 }
 
