@@ -123,9 +123,12 @@ impl Server {
     /// The server whose list of models has this `owned_by`, by its record.
     pub(crate) fn told_by_owner(owner: &str) -> Option<Self> {
         let quirks = BUILT_IN.iter().filter_map(|(_, read)| read.as_ref().ok());
-        let mut told = quirks.filter(|quirks| quirks.0.owned_by() == Some(owner));
-        told.next().map(|quirks| Self::Other(*quirks))
+        told_by_owner(quirks.copied(), owner).map(Self::Other)
     }
+}
+
+fn told_by_owner(mut among: impl Iterator<Item = Quirks>, owner: &str) -> Option<Quirks> {
+    among.find(|quirks| quirks.0.owned_by() == Some(owner))
 }
 
 fn known(name: &str) -> Option<Server> {
@@ -192,5 +195,38 @@ impl Hash for Quirks {
 impl fmt::Debug for Quirks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Quirks").field(&self.name()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Wire;
+
+    #[test]
+    fn a_list_of_models_tells_the_server_whose_record_names_their_owner() {
+        let read = |text: &str| Server::from_json(text).unwrap().quirks().unwrap();
+        let silent = read(r#"{"name": "silent", "about": ""}"#);
+        let told = read(r#"{"name": "told", "about": "", "told_by": {"owned_by": "me"}}"#);
+        let among = || [silent, told].into_iter();
+        assert_eq!(told_by_owner(among(), "me"), Some(told));
+        assert_eq!(told_by_owner(among(), "you"), None);
+        assert_eq!(told_by_owner(among(), "told"), None);
+    }
+
+    #[test]
+    fn ids_are_due_if_the_record_says_so_or_the_known_server_gives_them() {
+        for (rest, due) in [
+            ("", [false, false]),
+            (r#", "gives_ids": true"#, [true, true]),
+            (r#", "like": "vllm""#, [true, true]),
+            (r#", "like": "vllm", "gives_ids": false"#, [false, false]),
+            (r#", "like": "sglang""#, [false, true]),
+            (r#", "like": "ollama""#, [false, false]),
+        ] {
+            let record = format!(r#"{{"name": "mine", "about": ""{rest}}}"#);
+            let server = Server::from_json(&record).unwrap();
+            assert_eq!([Wire::OpenAi, Wire::SgLang].map(|wire| server.gives_ids(wire)), due, "{rest}");
+        }
     }
 }

@@ -460,7 +460,7 @@ impl CompletionRequest {
     /// - where the endpoint has no words for it: ids on [`Wire::Chat`] and [`Wire::Tgi`], text on [`Wire::VllmGenerate`],
     ///   messages and tools on any but [`Wire::Chat`], a kind of structured output that the server does not know;
     /// - for what the server, if it is known, would ignore without a word: ids on Ollama and LM Studio, stop ids,
-    ///   `min_tokens`, a priority on llama.cpp, TGI, Ollama and LM Studio, and others. After
+    ///   `min_tokens`, a priority on llama.cpp, TGI, Ollama and LM Studio, and others, or what its record refuses. After
     ///   [`send_anyway`](Self::send_anyway) that is sent all the same. Extra fields are not looked at.
     ///
     /// [`Unsupported`]: crate::ErrorKind::Unsupported

@@ -123,7 +123,7 @@ pub enum Server {
 
 impl Server {
     /// Whether each of its streams on this wire has ids, if they are asked for.
-    pub(super) fn gives_ids(self, wire: Wire) -> bool {
+    pub(crate) fn gives_ids(self, wire: Wire) -> bool {
         match self {
             Self::Vllm | Self::LlamaCpp => true,
             Self::Tgi => wire == Wire::Tgi,

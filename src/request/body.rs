@@ -455,6 +455,40 @@ mod tests {
         serde_json::from_slice(&json).unwrap()
     }
 
+    /// What a record can rename: all that a body has on the OpenAI endpoints.
+    #[test]
+    fn each_field_that_is_written_is_listed_and_each_listed_one_is_written() {
+        let names = ["vllm", "llamacpp", "sglang", "tgi", "tensorrt_llm", "ollama", "lmstudio"];
+        let servers = names.map(|name| Some(Server::by_name(name).unwrap()));
+        let kinds = [json!({"json": {}}), json!({"regex": "a+"}), json!({"grammar": "g"})];
+        let mut written = std::collections::BTreeSet::new();
+        for (server, kind) in
+            servers.into_iter().chain([None]).flat_map(|s| kinds.iter().map(move |k| (s, k)))
+        {
+            for wire in [Wire::OpenAi, Wire::Chat] {
+                let mut request = full().structured_output(kind.clone());
+                if wire == Wire::Chat {
+                    request.prompt = Prompt::Messages(vec![Message::user("Hi")]);
+                    request = request.tool_choice("auto");
+                    // With tools, llama.cpp is asked for no log-probabilities.
+                    request.tools = if server.is_none() { vec![json!({})] } else { Vec::new() };
+                }
+                for body in
+                    [request.to_json(Some("m"), wire, server), request.to_call_json(None, wire, server)]
+                {
+                    // A kind of output that the server does not know.
+                    let Ok(body) = body else { continue };
+                    let body: Map<String, Value> = serde_json::from_slice(&body).unwrap();
+                    written.extend(body.into_iter().map(|(key, _)| key));
+                }
+            }
+        }
+        let listed = FIELDS.iter().chain(FLAGS).map(|field| (*field).to_owned());
+        // llama.cpp's name for another field, and an extra one.
+        let listed = listed.chain(["repeat_penalty".to_owned(), "custom".to_owned()]);
+        assert_eq!(written, listed.collect());
+    }
+
     #[test]
     fn the_short_form_is_what_the_original_sends() {
         let sampling =

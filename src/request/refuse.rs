@@ -203,6 +203,15 @@ mod tests {
             "cache_salt" => text().cache_salt("s"),
             "cache_prompt" => text().cache_prompt(false),
             "tool_choice" => text().tool_choice("required"),
+            "frequency_penalty" => sampled(params().frequency_penalty(0.5)),
+            "seed" => sampled(params().seed(1)),
+            "stop" => sampled(params().stop(vec!["x".to_owned()])),
+            "structured_output" => text().structured_output(json!({"regex": "a+"})),
+            "tools" => {
+                let mut request = text();
+                request.tools = vec![json!({})];
+                request
+            }
             other => panic!("{other}"),
         }
     }
@@ -235,6 +244,32 @@ mod tests {
         let request = CompletionRequest::text("Hi").sampling(nothing).priority(0).cache_prompt(true);
         for (server, _) in IGNORED {
             request.to_json(None, Wire::OpenAi, Some(*server)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_record_refuses_what_it_names_and_nothing_else() {
+        for (refused, _) in ASKS {
+            let record =
+                json!({"name": "mine", "about": "", "like": "sglang", "refuses": {refused: "so it is"}});
+            let server = Server::from_json(&record.to_string()).unwrap();
+            for (field, _) in ASKS {
+                let wire = if field.starts_with("tool") { Wire::Chat } else { Wire::OpenAi };
+                let asked = asking(field);
+                match asked.to_json(None, wire, Some(server)) {
+                    Err(error) if field == refused => {
+                        assert_eq!(error.kind(), ErrorKind::Unsupported);
+                        let said = format!("mine would not heed this request's {field}: so it is");
+                        assert!(error.message().starts_with(&said), "{error}");
+                    }
+                    // As the server that it is like has it.
+                    written => {
+                        let known = asked.to_json(None, wire, Some(Server::SgLang));
+                        assert_eq!(written.is_ok(), known.is_ok() && field != refused, "{refused} {field}");
+                    }
+                }
+                asked.send_anyway().to_json(None, wire, Some(server)).unwrap();
+            }
         }
     }
 
