@@ -280,3 +280,40 @@ fn a_server_has_the_words_of_the_one_that_it_is_like() {
         }
     }
 }
+
+/// What its chunks look like does not change what it was said to be.
+#[cfg(feature = "testing")]
+#[test]
+fn a_client_speaks_to_a_server_as_its_record_says() {
+    use common::streams::collect;
+    use tokenwire::testing::{Script, Server as Scripted};
+    use tokenwire::{ApiClient, IdsExact, Inexact};
+
+    let (_, server) = all().into_iter().find(|(record, _)| record.name == "invented").unwrap();
+    let without_ids = r#"{"choices": [{"index": 0, "text": "Hi", "finish_reason": "stop"}]}"#;
+    let scripts = [Script::tokens([(7, "a"), (8, "b")]), Script::events([without_ids, "[DONE]"])];
+    let scripted = Scripted::scripted(scripts).unwrap();
+    let client = ApiClient::builder(scripted.url()).server(server).build().unwrap();
+    let limited = |params: SamplingParams| CompletionRequest::ids([1, 2]).sampling(params.max_tokens(5));
+
+    for (ids, exact) in [(vec![Some(7), Some(8)], None), (vec![None], Some(Inexact::Dropped))] {
+        let (receiver, guard) = client.stream(limited(SamplingParams::default())).unwrap();
+        let (tokens, _) = collect(&receiver);
+        assert_eq!(tokens.iter().map(|(_, id)| *id).collect::<Vec<_>>(), ids);
+        let found = guard.join().ids_exact;
+        assert_eq!(matches!(found, IdsExact::No(_)).then_some(found), exact.map(IdsExact::No));
+        assert_eq!(client.server().unwrap(), Some(server));
+    }
+    let error = client.stream(limited(SamplingParams::default().min_p(0.5))).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+
+    let sent = scripted.requests();
+    assert_eq!(sent.len(), 2, "what is refused is not sent");
+    for request in sent {
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        assert_eq!(
+            (&body["max_new_tokens"], body.get("max_tokens"), &body["with_ids"]),
+            (&5.into(), None, &true.into())
+        );
+    }
+}
