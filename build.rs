@@ -1,4 +1,4 @@
-//! Lists the files of `dialects/`, which are compiled in: a new one needs no line anywhere else.
+//! Lists the files of `dialects/` and `servers/`, which are compiled in: a new one needs no line anywhere else.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -6,10 +6,15 @@ use std::{env, error, fs};
 
 fn main() -> Result<(), Box<dyn error::Error>> {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=dialects");
-    let folder = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("dialects");
+    list("dialects")?;
+    list("servers")
+}
+
+fn list(folder: &str) -> Result<(), Box<dyn error::Error>> {
+    println!("cargo::rerun-if-changed={folder}");
+    let path = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join(folder);
     let mut files: Vec<_> =
-        fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+        fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
     files.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     files.sort();
     let mut list = String::from("&[\n");
@@ -18,6 +23,6 @@ fn main() -> Result<(), Box<dyn error::Error>> {
         writeln!(list, "    ({name:?}, include_str!({path:?})),")?;
     }
     list.push(']');
-    fs::write(Path::new(&env::var("OUT_DIR")?).join("dialects.rs"), list)?;
+    fs::write(Path::new(&env::var("OUT_DIR")?).join(format!("{folder}.rs")), list)?;
     Ok(())
 }

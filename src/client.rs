@@ -127,7 +127,7 @@ impl ApiClientBuilder {
     }
 
     /// What the server is. Default: not known until it has answered once; the first request then asks for ids
-    /// in every way known.
+    /// in every way known. [`Server::by_name`] and [`Server::from_json`] have those that a record describes.
     #[must_use]
     pub fn server(mut self, server: Server) -> Self {
         self.server = Some(server);

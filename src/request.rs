@@ -12,7 +12,9 @@ use std::fmt;
 use serde_json::{Map, Value, json};
 
 use self::body::Body;
+pub(crate) use self::body::{FIELDS, FLAGS};
 pub use self::message::Message;
+pub(crate) use self::refuse::is_ask;
 use self::refuse::unsupported;
 use crate::error::printable;
 use crate::{Error, Server, TokenId, Wire};
@@ -384,7 +386,7 @@ impl CompletionRequest {
     pub(crate) fn asks_for_ids(&self, server: Option<Server>, stream: bool) -> bool {
         let own = ["return_token_ids", "verbose", "logprobs", "include_reasoning", "return_tokens"];
         let left_to_us = own.iter().all(|key| !self.extras.contains_key(*key));
-        left_to_us && !(stream && self.has_tools() && server == Some(Server::LlamaCpp))
+        left_to_us && !(stream && self.has_tools() && server.map(Server::words) == Some(Server::LlamaCpp))
     }
 
     /// Tools are named, by whichever field. llama.cpp then refuses the log-probabilities in a chat's stream, and with them
@@ -458,7 +460,7 @@ impl CompletionRequest {
     /// - where the endpoint has no words for it: ids on [`Wire::Chat`] and [`Wire::Tgi`], text on [`Wire::VllmGenerate`],
     ///   messages and tools on any but [`Wire::Chat`], a kind of structured output that the server does not know;
     /// - for what the server, if it is known, would ignore without a word: ids on Ollama and LM Studio, stop ids,
-    ///   `min_tokens`, a priority on llama.cpp, TGI, Ollama and LM Studio, and others. After
+    ///   `min_tokens`, a priority on llama.cpp, TGI, Ollama and LM Studio, and others, or what its record refuses. After
     ///   [`send_anyway`](Self::send_anyway) that is sent all the same. Extra fields are not looked at.
     ///
     /// [`Unsupported`]: crate::ErrorKind::Unsupported
@@ -502,7 +504,10 @@ impl CompletionRequest {
             Prompt::Messages(messages) => messages.iter().map(Message::len).sum(),
         };
         let mut json = Vec::with_capacity(capacity + 1024);
-        let body = Body { request: self, model: self.model.as_deref().or(model), wire, server, stream };
+        let quirks = server.and_then(Server::quirks);
+        let server = server.map(Server::words);
+        let model = self.model.as_deref().or(model);
+        let body = Body { request: self, model, wire, server, quirks, stream };
         serde_json::to_writer(&mut json, &body)
             .map_err(|error| Error::invalid("the request cannot be written as JSON").with_source(error))?;
         Ok(json)
@@ -522,7 +527,7 @@ impl CompletionRequest {
         let schema = asked.get("json").filter(|schema| schema.is_object());
         let text = |key: &str| asked.get(key).filter(|value| value.is_string());
         let own = |key, value: Value| Some((key, Cow::Owned(value)));
-        match (server, schema, text("regex"), text("grammar")) {
+        match (server.words(), schema, text("regex"), text("grammar")) {
             (Server::Vllm, ..) => Some(("structured_outputs", Cow::Borrowed(asked))),
             (Server::LlamaCpp, Some(schema), ..) => Some(("json_schema", Cow::Borrowed(schema))),
             (Server::LlamaCpp, .., Some(grammar)) => Some(("grammar", Cow::Borrowed(grammar))),
@@ -657,7 +662,7 @@ fn is_traceparent(text: &str) -> bool {
         && !is_zero(parts[2])
 }
 
-fn validate_extras(extras: &Map<String, Value>) -> Result<(), Error> {
+pub(crate) fn validate_extras(extras: &Map<String, Value>) -> Result<(), Error> {
     if extras.get("stream").is_some_and(|stream| *stream != Value::Bool(true)) {
         return Err(unsupported("an extra field turns streaming off"));
     }

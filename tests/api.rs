@@ -31,6 +31,7 @@ fn types_go_between_threads_and_can_be_shown() {
     value::<Request>();
     value::<Context>();
     value::<Dialect>();
+    value::<Server>();
     value::<ChatFormat>();
     value::<Branch>();
     value::<PendingToolCall>();

@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::json::{Choice, Chunk, Mark, Scalar, Shape};
-use crate::Error;
 use crate::error::printable;
+use crate::{Error, Quirks};
 
 /// The dialects in which servers stream, which are also the endpoints they stream from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -98,6 +98,8 @@ impl FromStr for Wire {
 }
 
 /// The program at the other end, as it was told or learned; it decides how ids are asked for.
+///
+/// [`by_name`](Self::by_name) has all that are known; one of your own is a record in JSON ([`from_json`](Self::from_json)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Server {
@@ -115,21 +117,24 @@ pub enum Server {
     Ollama,
     /// LM Studio.
     LmStudio,
+    /// One that a record says how it differs from these: a file in the repository's `servers/`, or one of your own.
+    Other(Quirks),
 }
 
 impl Server {
     /// Whether each of its streams on this wire has ids, if they are asked for.
-    pub(super) fn gives_ids(self, wire: Wire) -> bool {
+    pub(crate) fn gives_ids(self, wire: Wire) -> bool {
         match self {
             Self::Vllm | Self::LlamaCpp => true,
             Self::Tgi => wire == Wire::Tgi,
             // On its OpenAI endpoint only newer versions do.
             Self::SgLang => wire == Wire::SgLang,
             Self::TensorRtLlm | Self::Ollama | Self::LmStudio => false,
+            Self::Other(quirks) => quirks.gives_ids(|known| known.gives_ids(wire)),
         }
     }
 
-    /// The name, as its makers write it.
+    /// The name for people, as its makers write it. Not the one that [`by_name`](Self::by_name) takes.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -140,6 +145,7 @@ impl Server {
             Self::TensorRtLlm => "TensorRT-LLM",
             Self::Ollama => "Ollama",
             Self::LmStudio => "LM Studio",
+            Self::Other(quirks) => quirks.title(),
         }
     }
 }

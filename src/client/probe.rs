@@ -131,7 +131,7 @@ fn json(response: &mut HttpResponse, wait: Option<Wait>) -> Result<Value, Error>
 }
 
 /// These say in `owned_by` what they are. Ollama has the namespace of the model's name there, which is `library` for the
-/// models of its own library; LM Studio the same word for all.
+/// models of its own library; LM Studio the same word for all. Others have a record that tells their word.
 fn owner(model: &Value) -> Option<Server> {
     match model["owned_by"].as_str()? {
         "vllm" => Some(Server::Vllm),
@@ -140,7 +140,7 @@ fn owner(model: &Value) -> Option<Server> {
         "tensorrt_llm" => Some(Server::TensorRtLlm),
         "library" => Some(Server::Ollama),
         "organization_owner" => Some(Server::LmStudio),
-        _ => None,
+        other => Server::told_by_owner(other),
     }
 }
 

@@ -24,7 +24,8 @@ impl ApiClient {
     /// without ids.
     pub fn tokenize(&self, text: &str, add_special: bool) -> Result<Vec<TokenId>, Error> {
         let (server, model) = (self.server()?, &self.0.model);
-        let mut body = match server {
+        let words = server.map(Server::words);
+        let mut body = match words {
             Some(Server::Vllm | Server::SgLang) => json!({"prompt": text, "add_special_tokens": add_special}),
             Some(Server::LlamaCpp) => {
                 json!({"content": text, "add_special": add_special, "parse_special": true})
@@ -34,9 +35,9 @@ impl ApiClient {
                 let why = "TGI's tokenizer endpoint cannot leave the special tokens out";
                 return Err(Error::new(ErrorKind::Unsupported, why));
             }
-            other => return Err(has_none(other)),
+            _ => return Err(has_none(server)),
         };
-        if let (Some(Server::Vllm | Server::SgLang), Some(model)) = (server, model) {
+        if let (Some(Server::Vllm | Server::SgLang), Some(model)) = (words, model) {
             body["model"] = model.as_str().into();
         }
         let answer = self.0.post_json("/tokenize", &body)?;
@@ -56,17 +57,18 @@ impl ApiClient {
     /// As [`tokenize`](Self::tokenize).
     pub fn detokenize(&self, ids: &[TokenId]) -> Result<String, Error> {
         let (server, model) = (self.server()?, &self.0.model);
+        let words = server.map(Server::words);
         let mut body = json!({"tokens": ids});
-        let key = match server {
+        let key = match words {
             Some(Server::Vllm) => "prompt",
             Some(Server::LlamaCpp) => "content",
             Some(Server::SgLang) => {
                 body["skip_special_tokens"] = false.into();
                 "text"
             }
-            other => return Err(has_none(other)),
+            _ => return Err(has_none(server)),
         };
-        if let (Some(Server::Vllm | Server::SgLang), Some(model)) = (server, model) {
+        if let (Some(Server::Vllm | Server::SgLang), Some(model)) = (words, model) {
             body["model"] = model.as_str().into();
         }
         let mut answer = self.0.post_json("/detokenize", &body)?;

@@ -4,12 +4,13 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::LazyLock;
 
 use super::machine::Machine;
 use super::record;
 use super::{gemma, harmony};
 use crate::Error;
+use crate::records::Kept;
 
 /// The longest record that [`Dialect::from_json`] reads, in bytes.
 pub const DIALECT_BYTES_MAX: usize = 256 << 10;
@@ -90,7 +91,7 @@ static BUILT_IN: LazyLock<Vec<(&'static str, Result<&'static Table, String>)>> =
 });
 
 /// The records read by [`Dialect::from_json`], and what they are.
-static READ: Mutex<Vec<(Box<str>, &'static Table)>> = Mutex::new(Vec::new());
+static READ: Kept<Table> = Kept::new(("dialect", "dialects"), DIALECT_BYTES_MAX, DIALECTS_MAX);
 
 /// Any model without thinking and calls.
 static PLAIN: Table = Table {
@@ -173,23 +174,7 @@ impl Dialect {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput), with line and column or the key, for what is no such record; for
     /// more than [`DIALECT_BYTES_MAX`] bytes, and for more than [`DIALECTS_MAX`] different ones.
     pub fn from_json(text: &str) -> Result<Self, Error> {
-        if text.len() > DIALECT_BYTES_MAX {
-            let n = text.len();
-            return Err(Error::invalid(format!(
-                "not a dialect: {n} bytes are more than {DIALECT_BYTES_MAX}"
-            )));
-        }
-        let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, table)) = read.iter().find(|(known, _)| **known == *text) {
-            return Ok(Self(table));
-        }
-        let record = record::read(text).map_err(|why| Error::invalid(format!("not a dialect: {why}")))?;
-        if read.len() >= DIALECTS_MAX {
-            return Err(Error::invalid(format!("more than {DIALECTS_MAX} different dialects were read")));
-        }
-        let table = record.keep();
-        read.push((text.into(), table));
-        Ok(Self(table))
+        READ.get(text, record::read, |record| record.keep()).map(Self)
     }
 
     /// The dialect that a model's added tokens tell, as

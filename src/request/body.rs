@@ -1,26 +1,71 @@
 //! The JSON body of a request, in each server's words. Own fields first, extra ones last; no key is written
 //! twice.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
 use super::{CompletionRequest, Message, Prompt, SamplingParams};
-use crate::{Server, TokenId, Wire};
+use crate::{Quirks, Server, TokenId, Wire};
+
+/// The fields by which a request on an OpenAI endpoint says what its caller asks for.
+pub(crate) const FIELDS: &[&str] = &[
+    "model",
+    "prompt",
+    "messages",
+    "tools",
+    "tool_choice",
+    "max_tokens",
+    "min_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "seed",
+    "ignore_eos",
+    "stop",
+    "stop_token_ids",
+    "logit_bias",
+    "skip_special_tokens",
+    "stream",
+    "priority",
+    "cache_salt",
+    "cache_prompt",
+    "structured_outputs",
+    "json_schema",
+    "regex",
+    "grammar",
+    "ebnf",
+    "response_format",
+];
+
+/// The fields there by which this crate asks for ids and counts.
+pub(crate) const FLAGS: &[&str] =
+    &["stream_options", "return_token_ids", "return_tokens", "verbose", "logprobs", "top_logprobs"];
 
 /// Serialized straight from the request: a long prompt never becomes a tree of JSON values.
 pub(super) struct Body<'a> {
     pub(super) request: &'a CompletionRequest,
     pub(super) model: Option<&'a str>,
     pub(super) wire: Wire,
+    /// The known server whose words are to be used.
     pub(super) server: Option<Server>,
+    /// How the one that is meant differs from it.
+    pub(super) quirks: Option<Quirks>,
     /// Whether the answer is to come in events, or whole.
     pub(super) stream: bool,
 }
 
 impl Serialize for Body<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = Fields::new(serializer.serialize_map(None)?, &self.request.extras);
+        let extras = self.extras();
+        let mut out = Fields::new(serializer.serialize_map(None)?, &extras);
+        out.quirks = self.quirks;
         match self.wire {
             Wire::LlamaCpp => self.native_llama_cpp(&mut out)?,
             Wire::VllmGenerate => self.vllm_generate(&mut out)?,
@@ -33,6 +78,17 @@ impl Serialize for Body<'_> {
 }
 
 impl Body<'_> {
+    /// The request's extra fields, and those that every request to this server has, unless this one says otherwise.
+    fn extras(&self) -> Cow<'_, Map<String, Value>> {
+        let own = &self.request.extras;
+        let Some(sets) = self.quirks.map(Quirks::sets).filter(|sets| !sets.is_empty()) else {
+            return Cow::Borrowed(own);
+        };
+        let mut all = sets.clone();
+        all.extend(own.clone());
+        Cow::Owned(all)
+    }
+
     /// Whether it is, or may be, this server.
     fn may_be(&self, server: Server) -> bool {
         self.server.is_none_or(|known| known == server)
@@ -72,9 +128,9 @@ impl Body<'_> {
         out.some("tool_choice", request.tool_choice.as_ref())?;
         request.sampling.openai(out)?;
         // Servers of plain OpenAI fields have no such thing; for the others it is a default to be told otherwise.
-        let plain = [Server::Tgi, Server::Ollama, Server::LmStudio];
-        if request.sampling.skip_special_tokens || !self.server.is_some_and(|server| plain.contains(&server))
-        {
+        let is_plain =
+            |server| matches!(server, Server::Tgi | Server::Ollama | Server::LmStudio | Server::Other(_));
+        if request.sampling.skip_special_tokens || !self.server.is_some_and(is_plain) {
             out.put("skip_special_tokens", &request.sampling.skip_special_tokens)?;
         }
         self.stream(out)?;
@@ -205,16 +261,26 @@ struct Fields<'a, M> {
     extras: &'a Map<String, Value>,
     /// The extra fields that are written already, as part of an own one.
     merged: Vec<&'static str>,
+    /// What this object's own fields are called by the server.
+    quirks: Option<Quirks>,
 }
 
 impl<'a, M: SerializeMap> Fields<'a, M> {
     fn new(map: M, extras: &'a Map<String, Value>) -> Self {
-        Self { map, extras, merged: Vec::new() }
+        Self { map, extras, merged: Vec::new(), quirks: None }
+    }
+
+    /// What the server calls this field, if it is to have it.
+    fn name(&self, key: &'static str) -> Option<&'static str> {
+        self.quirks.map_or(Some(key), |quirks| quirks.field(key))
     }
 
     /// An own field, unless an extra one of that name will come.
     fn put<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), M::Error> {
-        if self.extras.contains_key(key) { Ok(()) } else { self.map.serialize_entry(key, value) }
+        match self.name(key) {
+            Some(name) if !self.extras.contains_key(name) => self.map.serialize_entry(name, value),
+            _ => Ok(()),
+        }
     }
 
     fn some<T: Serialize>(&mut self, key: &'static str, value: Option<T>) -> Result<(), M::Error> {
@@ -224,6 +290,7 @@ impl<'a, M: SerializeMap> Fields<'a, M> {
     /// An own field that is an object; an extra object of that name goes into it, anything else takes its
     /// place.
     fn merge<T: OwnFields>(&mut self, key: &'static str, own: T) -> Result<(), M::Error> {
+        let Some(key) = self.name(key) else { return Ok(()) };
         let none = Map::new();
         let extras = match self.extras.get(key) {
             None => &none,
@@ -386,6 +453,40 @@ mod tests {
     fn body(request: &CompletionRequest, wire: Wire, server: Option<Server>) -> Value {
         let json = request.to_json(Some("m"), wire, server).unwrap();
         serde_json::from_slice(&json).unwrap()
+    }
+
+    /// What a record can rename: all that a body has on the OpenAI endpoints.
+    #[test]
+    fn each_field_that_is_written_is_listed_and_each_listed_one_is_written() {
+        let names = ["vllm", "llamacpp", "sglang", "tgi", "tensorrt_llm", "ollama", "lmstudio"];
+        let servers = names.map(|name| Some(Server::by_name(name).unwrap()));
+        let kinds = [json!({"json": {}}), json!({"regex": "a+"}), json!({"grammar": "g"})];
+        let mut written = std::collections::BTreeSet::new();
+        for (server, kind) in
+            servers.into_iter().chain([None]).flat_map(|s| kinds.iter().map(move |k| (s, k)))
+        {
+            for wire in [Wire::OpenAi, Wire::Chat] {
+                let mut request = full().structured_output(kind.clone());
+                if wire == Wire::Chat {
+                    request.prompt = Prompt::Messages(vec![Message::user("Hi")]);
+                    request = request.tool_choice("auto");
+                    // With tools, llama.cpp is asked for no log-probabilities.
+                    request.tools = if server.is_none() { vec![json!({})] } else { Vec::new() };
+                }
+                for body in
+                    [request.to_json(Some("m"), wire, server), request.to_call_json(None, wire, server)]
+                {
+                    // A kind of output that the server does not know.
+                    let Ok(body) = body else { continue };
+                    let body: Map<String, Value> = serde_json::from_slice(&body).unwrap();
+                    written.extend(body.into_iter().map(|(key, _)| key));
+                }
+            }
+        }
+        let listed = FIELDS.iter().chain(FLAGS).map(|field| (*field).to_owned());
+        // llama.cpp's name for another field, and an extra one.
+        let listed = listed.chain(["repeat_penalty".to_owned(), "custom".to_owned()]);
+        assert_eq!(written, listed.collect());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a server would silently ignore or get wrong, so that a request that asks for it is not sent.
 
 use super::{CompletionRequest, Prompt};
-use crate::{Error, ErrorKind, Server, Wire};
+use crate::{Error, ErrorKind, Quirks, Server, Wire};
 
 /// Something that a request may ask for: its name, and whether it does. What is as if it were not asked for does not count.
 type Ask = (&'static str, fn(&CompletionRequest) -> bool);
@@ -23,9 +23,44 @@ const SKIP_SPECIAL_TOKENS: Ask = ("skip_special_tokens", |request| request.sampl
 const PRIORITY: Ask = ("priority", |request| request.priority.is_some_and(|priority| priority != 0));
 const CACHE_SALT: Ask = ("cache_salt", |request| request.cache_salt.is_some());
 const CACHE_PROMPT: Ask = ("cache_prompt", |request| request.cache_prompt == Some(false));
+const FREQUENCY_PENALTY: Ask =
+    ("frequency_penalty", |request| request.sampling.frequency_penalty.is_some_and(|penalty| penalty != 0.0));
+const SEED: Ask = ("seed", |request| request.sampling.seed.is_some());
+const STOP: Ask = ("stop", |request| !request.sampling.stop.is_empty());
+const STRUCTURED_OUTPUT: Ask = ("structured_output", |request| request.structured_output.is_some());
+const TOOLS: Ask = ("tools", |request| !request.tools.is_empty());
 // What is chosen without being told.
 const TOOL_CHOICE: Ask =
     ("tool_choice", |request| request.tool_choice.as_ref().is_some_and(|choice| choice != "auto"));
+
+/// All that a server's record may refuse.
+const ASKS: [Ask; 20] = [
+    PROMPT_IDS,
+    NO_TOKENS,
+    MIN_TOKENS,
+    MIN_P,
+    TOP_K,
+    PRESENCE_PENALTY,
+    FREQUENCY_PENALTY,
+    REPETITION_PENALTY,
+    SEED,
+    STOP,
+    STOP_TOKEN_IDS,
+    IGNORE_EOS,
+    LOGIT_BIAS,
+    SKIP_SPECIAL_TOKENS,
+    PRIORITY,
+    CACHE_SALT,
+    CACHE_PROMPT,
+    STRUCTURED_OUTPUT,
+    TOOLS,
+    TOOL_CHOICE,
+];
+
+/// Whether this is the name of something that a request may ask for.
+pub(crate) fn is_ask(name: &str) -> bool {
+    ASKS.iter().any(|(known, _)| *known == name)
+}
 
 /// By server: what it takes without a word and does not do. A server that refuses unknown fields itself (TensorRT-LLM)
 /// needs no row.
@@ -115,14 +150,24 @@ impl CompletionRequest {
             let name = server.name();
             return Err(unsupported(format!("{name} does not know this kind of structured output")));
         }
-        let ignored = IGNORED.iter().find(|row| row.0 == server).map_or(&[][..], |row| row.1);
-        match ignored.iter().find(|(_, asked)| asked(self)) {
-            Some((field, _)) if !self.send_anyway => Err(unsupported(format!(
-                "{} would not heed this request's {field} (send_anyway sends it all the same)",
+        match self.unheeded_by(server) {
+            Some((field, reason)) if !self.send_anyway => Err(unsupported(format!(
+                "{} would not heed this request's {field}{reason} (send_anyway sends it all the same)",
                 server.name()
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// What this server would ignore or get wrong, and what its record says of that.
+    fn unheeded_by(&self, server: Server) -> Option<(&'static str, String)> {
+        let asks = |name| ASKS.iter().any(|(known, asked)| *known == name && asked(self));
+        let mut refused = server.quirks().into_iter().flat_map(Quirks::refuses);
+        if let Some((field, reason)) = refused.find(|(field, _)| asks(*field)) {
+            return Some((field, format!(": {reason}")));
+        }
+        let ignored = IGNORED.iter().find(|row| row.0 == server.words()).map_or(&[][..], |row| row.1);
+        ignored.iter().find(|(_, asked)| asked(self)).map(|(field, _)| (*field, String::new()))
     }
 }
 
@@ -158,6 +203,15 @@ mod tests {
             "cache_salt" => text().cache_salt("s"),
             "cache_prompt" => text().cache_prompt(false),
             "tool_choice" => text().tool_choice("required"),
+            "frequency_penalty" => sampled(params().frequency_penalty(0.5)),
+            "seed" => sampled(params().seed(1)),
+            "stop" => sampled(params().stop(vec!["x".to_owned()])),
+            "structured_output" => text().structured_output(json!({"regex": "a+"})),
+            "tools" => {
+                let mut request = text();
+                request.tools = vec![json!({})];
+                request
+            }
             other => panic!("{other}"),
         }
     }
@@ -190,6 +244,32 @@ mod tests {
         let request = CompletionRequest::text("Hi").sampling(nothing).priority(0).cache_prompt(true);
         for (server, _) in IGNORED {
             request.to_json(None, Wire::OpenAi, Some(*server)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_record_refuses_what_it_names_and_nothing_else() {
+        for (refused, _) in ASKS {
+            let record =
+                json!({"name": "mine", "about": "", "like": "sglang", "refuses": {refused: "so it is"}});
+            let server = Server::from_json(&record.to_string()).unwrap();
+            for (field, _) in ASKS {
+                let wire = if field.starts_with("tool") { Wire::Chat } else { Wire::OpenAi };
+                let asked = asking(field);
+                match asked.to_json(None, wire, Some(server)) {
+                    Err(error) if field == refused => {
+                        assert_eq!(error.kind(), ErrorKind::Unsupported);
+                        let said = format!("mine would not heed this request's {field}: so it is");
+                        assert!(error.message().starts_with(&said), "{error}");
+                    }
+                    // As the server that it is like has it.
+                    written => {
+                        let known = asked.to_json(None, wire, Some(Server::SgLang));
+                        assert_eq!(written.is_ok(), known.is_ok() && field != refused, "{refused} {field}");
+                    }
+                }
+                asked.send_anyway().to_json(None, wire, Some(server)).unwrap();
+            }
         }
     }
 

@@ -173,7 +173,7 @@ impl Received {
     }
 
     fn server(&self, seen: Option<Server>) -> Option<Server> {
-        self.wire.server().or(seen)
+        self.wire.server().or(seen).map(Server::words)
     }
 
     /// vLLM's generate endpoint sends text only if it is asked to.

@@ -26,14 +26,21 @@ pub fn data(name: &str) -> PathBuf {
 
 /// The files of `dialects/`: each its name and what it holds.
 pub fn dialects() -> Vec<(String, serde_json::Value)> {
-    let files = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("dialects")).unwrap();
+    let read = |(name, text): (String, String)| {
+        let record = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}.json: {error}"));
+        (name, record)
+    };
+    records("dialects").into_iter().map(read).collect()
+}
+
+/// The JSON files of this folder of the crate: each its name and its text.
+pub fn records(folder: &str) -> Vec<(String, String)> {
+    let files = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap();
     let files = files.map(|file| file.unwrap().path());
     let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
     let read = |path: PathBuf| {
-        let text = std::fs::read_to_string(&path).unwrap();
-        let record =
-            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        (path.file_stem().unwrap().to_str().unwrap().to_owned(), record)
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        (name, std::fs::read_to_string(&path).unwrap())
     };
     files.map(read).collect()
 }

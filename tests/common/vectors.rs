@@ -1,8 +1,8 @@
 //! The vectors of our own in tests/data/chunk: data of events, written from what is known of each server.
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
-use tokenwire::{ChunkDecoder, Flow, Server, Wire};
+use serde_json::{Map, Value, json};
+use tokenwire::{ChunkDecoder, Flow, IdsExact, Inexact, Server, StreamToken};
 
 use super::wire::Decoded;
 
@@ -17,7 +17,7 @@ pub struct Case {
     pub wire: String,
     #[serde(default = "one")]
     pub choices_max: u32,
-    /// Ids were asked for: of `vllm`, `llamacpp`, `ollama`, `sglang`, or of a server that was not known, ``.
+    /// Ids were asked for: of the server that `Server::by_name` has under this name, or of one that was not known, ``.
     pub asked: Option<String>,
     /// The data of events: text as it is, anything else as JSON; `{"event","data"}` names the type too.
     pub events: Vec<Value>,
@@ -54,20 +54,32 @@ pub fn vectors() -> Vec<(String, Case)> {
     cases
 }
 
+/// Whether ids were asked for, and of whom.
+pub type Asked = Option<Option<Server>>;
+
+impl Case {
+    pub fn asked_of(&self) -> Asked {
+        let asked = self.asked.as_deref()?;
+        Some((!asked.is_empty()).then(|| Server::by_name(asked).unwrap()))
+    }
+
+    /// A decoder as a stream of this case has it.
+    pub fn decoder(&self, asked: Asked) -> ChunkDecoder {
+        let decoder = ChunkDecoder::new(self.wire.parse().unwrap()).choices_max(self.choices_max);
+        match asked {
+            Some(server) => decoder.ids_asked(server),
+            None => decoder,
+        }
+    }
+}
+
 /// What a case decodes to, and whether its terminator was seen.
 pub fn decode(case: &Case) -> (Decoded, bool) {
-    let wire: Wire = case.wire.parse().unwrap();
-    let mut decoder = ChunkDecoder::new(wire).choices_max(case.choices_max);
-    if let Some(asked) = &case.asked {
-        decoder = decoder.ids_asked(match asked.as_str() {
-            "vllm" => Some(Server::Vllm),
-            "llamacpp" => Some(Server::LlamaCpp),
-            "sglang" => Some(Server::SgLang),
-            "ollama" => Some(Server::Ollama),
-            "" => None,
-            other => panic!("{other}"),
-        });
-    }
+    decode_asked(case, case.asked_of())
+}
+
+fn decode_asked(case: &Case, asked: Asked) -> (Decoded, bool) {
+    let mut decoder = case.decoder(asked);
     let mut items = Vec::new();
     let mut result = Ok(Flow::More);
     for event in &case.events {
@@ -87,4 +99,89 @@ pub fn decode(case: &Case) -> (Decoded, bool) {
     let ended = matches!(result, Ok(Flow::Ended));
     let end = result.and_then(|_| decoder.finish());
     (Decoded { events: case.events.len(), items, end, decoder }, ended)
+}
+
+/// What comes of a case, as its `tokens` and `end` are written.
+fn run(case: &Case, asked: Asked) -> (Vec<Value>, Value) {
+    let (decoded, ended) = decode_asked(case, asked);
+    let decoder = &decoded.decoder;
+    let end = match &decoded.end {
+        Ok(completion) => json!({
+            "finish": completion.finish.as_ref().map(|finish| finish.as_str().to_owned()),
+            "usage": completion.usage,
+            "ids_exact": shown(completion.ids_exact),
+            "ended": ended,
+            "skipped": decoder.skipped(),
+            "first_skipped": decoder.first_skipped(),
+            "server": decoder.server().map(|server| format!("{server:?}")),
+            "request_id": decoder.request_id(),
+            "wire": decoder.wire().as_str(),
+        }),
+        Err(error) => {
+            let server = error.server_error();
+            json!({"error": {
+                "kind": error.kind().as_str(),
+                "status": error.status(),
+                "message": server.map_or(error.to_string(), |server| server.message.clone()),
+                "server_kind": server.and_then(|server| server.kind.clone()),
+                "code": server.and_then(|server| server.code.clone()),
+                "param": server.and_then(|server| server.param.clone()),
+            }, "skipped": decoder.skipped(), "ids_exact": shown(decoder.ids_exact())})
+        }
+    };
+    let tokens = decoded
+        .items
+        .iter()
+        .map(|(choice, item)| match item {
+            StreamToken::Token { text, id } if case.choices_max == 1 => json!([text, id]),
+            StreamToken::Token { text, id } => json!([choice, text, id]),
+            StreamToken::Reasoning { text, id } => json!({"reasoning": [text, id]}),
+            StreamToken::ToolCall(call) => json!({"call": [call.id, call.name, call.raw, call.at_token]}),
+            StreamToken::MalformedCall { text, reason } => json!({"malformed": [text, reason]}),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    (tokens, end)
+}
+
+fn shown(exact: IdsExact) -> Value {
+    match exact {
+        IdsExact::Yes => Value::Bool(true),
+        IdsExact::Unknown => Value::Null,
+        IdsExact::No(Inexact::NoIds) => "no_ids".into(),
+        IdsExact::No(Inexact::Dropped) => "dropped".into(),
+        IdsExact::No(Inexact::TextWithoutId) => "text_without_id".into(),
+        IdsExact::No(Inexact::LostInCharacter { received, counted }) => {
+            format!("lost {received} of {counted}").into()
+        }
+        IdsExact::No(Inexact::CountDiffers { received, counted }) => {
+            format!("differs {received} of {counted}").into()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Whether everything in `expected` is so in `found`.
+fn holds(expected: &Value, found: &Value) -> bool {
+    match (expected, found) {
+        (Value::Object(expected), Value::Object(found)) => {
+            expected.iter().all(|(key, value)| found.get(key).is_some_and(|found| holds(value, found)))
+        }
+        _ => expected == found,
+    }
+}
+
+/// How what a case decodes to differs from what it says.
+pub fn mismatch(case: &Case, asked: Asked) -> Option<String> {
+    let (tokens, end) = run(case, asked);
+    if tokens == case.tokens && holds(&case.end.clone().into(), &end) {
+        return None;
+    }
+    let Case { id, purpose, .. } = case;
+    let expected = (Value::from(case.tokens.clone()), Value::from(case.end.clone()));
+    let found = (Value::from(tokens), end);
+    Some(format!(
+        "\n{id} ({purpose})\n  expected {} {}\n  found    {} {}\n",
+        expected.0, expected.1, found.0, found.1
+    ))
 }

@@ -363,6 +363,7 @@ fn server_name(server: Server) -> &'static str {
     match server {
         Server::Vllm => "vllm",
         Server::LlamaCpp => "llamacpp",
+        Server::Other(quirks) => quirks.name(),
         _ => "other",
     }
 }

@@ -1,0 +1,319 @@
+//! Servers as records: the files in `servers/`, one that is invented, and those that a program reads itself.
+
+mod common;
+
+use std::collections::HashSet;
+
+use common::vectors::{Case as Stream, mismatch};
+use common::{records, wire};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tokenwire::{
+    CompletionRequest, ErrorKind, Message, SERVER_RECORD_BYTES_MAX, SamplingParams, Server, Wire,
+};
+
+/// What the tests read of a record.
+#[derive(Deserialize)]
+struct Record {
+    name: String,
+    told_by: Option<Value>,
+    #[serde(default)]
+    refuses: Map<String, Value>,
+    cases: Vec<Case>,
+    #[serde(default)]
+    streams: Vec<Stream>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    request: Map<String, Value>,
+    #[serde(default = "openai")]
+    wire: String,
+    /// The answer is to come whole.
+    #[serde(default)]
+    whole: bool,
+    body: Option<Value>,
+    refused: Option<String>,
+}
+
+fn openai() -> String {
+    "openai".to_owned()
+}
+
+/// All records there are, each with its server.
+fn all() -> Vec<(Record, Server)> {
+    let built_in = records("servers").into_iter().map(|(name, text)| {
+        let server = Server::by_name(&name).unwrap();
+        (name, text, server)
+    });
+    // What is put into `servers/` is read by the same code.
+    let invented = records("tests/data/servers").into_iter().map(|(name, text)| {
+        let server = Server::from_json(&text).unwrap();
+        (name, text, server)
+    });
+    let read = |(name, text, server): (String, String, Server)| {
+        let record: Record = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(record.name, name, "the name of {name}.json");
+        (record, server)
+    };
+    built_in.chain(invented).map(read).collect()
+}
+
+fn request(fields: &Map<String, Value>) -> CompletionRequest {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let ids = |value: &Value| serde_json::from_value::<Vec<u32>>(value.clone()).unwrap();
+    let mut request = match (fields.get("prompt"), fields.get("messages")) {
+        (Some(Value::String(text)), None) => CompletionRequest::text(text.as_str()),
+        (Some(prompt), None) => CompletionRequest::ids(ids(prompt)),
+        (None, Some(Value::Array(messages))) => {
+            let user = |message: &Value| {
+                assert_eq!(message["role"], "user");
+                Message::user(text(&message["content"]))
+            };
+            CompletionRequest::messages(messages.iter().map(user).collect::<Vec<_>>())
+        }
+        _ => panic!("no prompt: {fields:?}"),
+    };
+    let mut params = SamplingParams::default();
+    params.max_tokens = None;
+    for (key, value) in fields {
+        let (float, int) = (|| value.as_f64().unwrap(), || u32::try_from(value.as_u64().unwrap()).unwrap());
+        match key.as_str() {
+            "prompt" | "messages" => {}
+            "max_tokens" => params = params.max_tokens(int()),
+            "min_tokens" => params = params.min_tokens(int()),
+            "temperature" => params = params.temperature(float()),
+            "top_p" => params = params.top_p(float()),
+            "top_k" => params = params.top_k(value.as_i64().unwrap().try_into().unwrap()),
+            "min_p" => params = params.min_p(float()),
+            "presence_penalty" => params = params.presence_penalty(float()),
+            "frequency_penalty" => params = params.frequency_penalty(float()),
+            "repetition_penalty" => params = params.repetition_penalty(float()),
+            "seed" => params = params.seed(value.as_i64().unwrap()),
+            "stop" => params = params.stop(vec![text(value)]),
+            "stop_token_ids" => params = params.stop_token_ids(ids(value)),
+            "ignore_eos" => params = params.ignore_eos(value.as_bool().unwrap()),
+            "skip_special_tokens" => params = params.skip_special_tokens(value.as_bool().unwrap()),
+            "model" => request = request.model(text(value)),
+            "priority" => request = request.priority(value.as_i64().unwrap().try_into().unwrap()),
+            "cache_salt" => request = request.cache_salt(text(value)),
+            "cache_prompt" => request = request.cache_prompt(value.as_bool().unwrap()),
+            "structured_output" => request = request.structured_output(value.clone()),
+            "tool_choice" => request = request.tool_choice(value.clone()),
+            "send_anyway" => request = request.send_anyway(),
+            "extra" => {
+                for (key, value) in value.as_object().unwrap() {
+                    request = request.extra(key.as_str(), value.clone());
+                }
+            }
+            other => panic!("a case's request has no {other:?}"),
+        }
+    }
+    request.sampling(params)
+}
+
+#[test]
+fn each_case_of_each_record_holds() {
+    for (record, server) in all() {
+        let name = &record.name;
+        assert!(record.cases.len() >= 3, "{name}: {} cases", record.cases.len());
+        let mut refused: HashSet<&str> = HashSet::new();
+        for (n, case) in record.cases.iter().enumerate() {
+            let wire: Wire = case.wire.parse().unwrap();
+            let request = request(&case.request);
+            let written = match case.whole {
+                true => request.to_call_json(None, wire, Some(server)),
+                false => request.to_json(None, wire, Some(server)),
+            };
+            match (written, &case.body, &case.refused) {
+                (Ok(written), Some(body), None) => {
+                    let text = String::from_utf8(written).unwrap();
+                    let found: Value = serde_json::from_str(&text).unwrap();
+                    assert_eq!(found, *body, "{name}, case {n}");
+                    // No field twice: a value says nothing of that.
+                    assert_eq!(found.to_string().len(), text.len(), "{name}, case {n}: {text}");
+                }
+                (Err(error), None, Some(field)) => {
+                    assert_eq!(error.kind(), ErrorKind::Unsupported, "{name}, case {n}: {error}");
+                    let said = error.message();
+                    let reason = record.refuses[field].as_str().unwrap();
+                    assert!(said.contains(field) && said.contains(reason), "{name}, case {n}: {said}");
+                    refused.insert(field);
+                }
+                (written, ..) => panic!("{name}, case {n}: {:?}", written.map(String::from_utf8)),
+            }
+        }
+        let untried = record.refuses.keys().find(|field| !refused.contains(field.as_str()));
+        assert_eq!(untried, None, "{name}: no case for what it refuses");
+    }
+}
+
+#[test]
+fn each_stream_of_each_record_holds_at_every_cut() {
+    let mut cuts = 0;
+    for (record, server) in all() {
+        for stream in &record.streams {
+            let asked = stream.asked_of().or(Some(Some(server)));
+            let wrong = mismatch(stream, asked);
+            assert_eq!(wrong, None, "{}", record.name);
+            let data = |event: &Value| event.as_str().map_or_else(|| event.to_string(), str::to_owned);
+            let body: String =
+                stream.events.iter().map(|event| format!("data: {}\n\n", data(event))).collect();
+            let decode =
+                |cuts: &[usize]| wire::decode(body.as_bytes(), cuts, stream.decoder(asked)).summary();
+            let whole = decode(&[]);
+            for cut in 1..body.len() {
+                assert_eq!(decode(&[cut]), whole, "{}: {}, cut at {cut}", record.name, stream.id);
+                cuts += 1;
+            }
+        }
+    }
+    assert!(cuts > 500, "{cuts}");
+}
+
+/// What tells one tells no other.
+#[test]
+fn no_two_records_are_told_by_the_same() {
+    let mut seen = Vec::new();
+    for (record, _) in all() {
+        if let Some(told) = record.told_by {
+            assert!(!seen.contains(&told), "{}: {told}", record.name);
+            seen.push(told);
+        }
+    }
+}
+
+/// A record, in which a test puts what is wrong.
+const RECORD: &str = r#"{
+  "name": "odd",
+  "about": "Invented.",
+  "like": "vllm",
+  "told_by": {"owned_by": "me"},
+  "renames": {"max_tokens": "limit", "stream_options": null},
+  "sets": {"fast": true},
+  "refuses": {"min_p": "it has none"}
+}"#;
+
+/// What is replaced, by what, and what the error then says.
+const WRONG: &[(&str, &str, &str)] = &[
+    ("\"name\": \"odd\",", "", "missing field `name` at line 9 column 1"),
+    ("\"odd\"", "\"\"", "\"\" is no name: letters, digits, `_`, `-` and `.` at line 2 column"),
+    ("\"odd\"", "\"tgi\"", "\"tgi\" is known without a record at line 2 column"),
+    ("\"about\"", "\"abuot\"", "unknown field `abuot`, expected one of `name`, `title`, `about`, `like`"),
+    ("\"vllm\"", "\"vlm\"", "no known server is called \"vlm\"; there are vllm, llamacpp, sglang, tgi, "),
+    ("\"vllm\"", "\"sglang_router\"", "no known server is called \"sglang_router\""),
+    ("\"owned_by\"", "\"owner\"", "unknown field `owner`, expected `owned_by` at line 5"),
+    ("\"me\"", "\"\"", "told_by.owned_by: it is empty"),
+    ("\"me\"", "\"library\"", "told_by.owned_by: \"library\" tells a server that is known without a record"),
+    ("\"limit\"", "5", "invalid type: integer `5`, expected a string at line 6 column"),
+    ("\"limit\"", "\"\"", "renames.max_tokens: the new name is empty"),
+    ("\"limit\"", "null", "renames.max_tokens: what a caller asks for is not left out without a word"),
+    ("\"limit\"", "\"seed\"", "renames.max_tokens: \"seed\" is another field, which has no new name"),
+    ("\"max_tokens\"", "\"max_token\"", "renames.max_token: no request has such a field"),
+    ("null", "\"limit\"", "renames.max_tokens: \"limit\" is also the new name of stream_options"),
+    ("\"fast\"", "\"seed\"", "sets.seed: that is for each request to say"),
+    ("\"fast\"", "\"limit\"", "sets.limit: that is for each request to say"),
+    ("\"fast\": true", "\"n\": 2", "sets: more than one choice"),
+    ("\"min_p\"", "\"minp\"", "refuses.minp: a request cannot ask for such a thing"),
+    ("\"it has none\"", "\" \"", "refuses.min_p: the reason is empty"),
+    ("}\n}", "}", "EOF while parsing an object at line 8 column"),
+];
+
+#[test]
+fn what_is_no_record_says_where_it_is_wrong() {
+    Server::from_json(RECORD).unwrap();
+    for (part, other, said) in WRONG {
+        assert!(RECORD.contains(part), "{part}");
+        let error = Server::from_json(&RECORD.replacen(part, other, 1)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        let message = error.to_string();
+        assert!(message.contains("not a server's record: ") && message.contains(said), "{part}: {message}");
+    }
+}
+
+#[test]
+fn a_record_is_read_once_and_has_a_longest() {
+    let odd = Server::from_json(RECORD).unwrap();
+    assert_eq!(odd.name(), "odd");
+    let error = Server::by_name("odd").unwrap_err();
+    assert!(error.to_string().contains("there are vllm, ") && error.to_string().contains("sglang_router"));
+
+    let too_long = format!("{RECORD}{}", " ".repeat(SERVER_RECORD_BYTES_MAX));
+    let error = Server::from_json(&too_long).unwrap_err();
+    assert!(error.to_string().contains("more than 262144"), "{error}");
+
+    assert_eq!(Server::from_json(RECORD).unwrap(), odd, "the same text is the same server");
+    assert_ne!(Server::from_json(&RECORD.replace("Invented.", "Another.")).unwrap(), odd);
+}
+
+/// Of the known server that it is like, it has the words, and what that one would ignore is refused too.
+#[test]
+fn a_server_has_the_words_of_the_one_that_it_is_like() {
+    let like = |name: &str| {
+        let text = format!(r#"{{"name": "mine", "about": "", "like": "{name}"}}"#);
+        (Server::from_json(&text).unwrap(), Server::by_name(name).unwrap())
+    };
+    let requests = [
+        r#"{"prompt": [1, 2], "max_tokens": 3, "repetition_penalty": 1.5}"#,
+        r#"{"prompt": "Hi", "structured_output": {"regex": "a+"}, "skip_special_tokens": true}"#,
+        r#"{"prompt": "Hi", "cache_prompt": false, "stop_token_ids": [2]}"#,
+        r#"{"messages": [{"role": "user", "content": "Hi"}], "priority": 2}"#,
+    ];
+    for name in ["vllm", "llamacpp", "sglang", "tgi", "tensorrt_llm", "ollama", "lmstudio"] {
+        let (mine, known) = like(name);
+        assert_ne!(mine, known);
+        for text in requests {
+            let request = request(&serde_json::from_str(text).unwrap());
+            for wire in [Wire::Auto, Wire::Chat, Wire::LlamaCpp, Wire::SgLang] {
+                let written = |server| {
+                    let written = request.to_json(None, wire, Some(server));
+                    written.map(|json| String::from_utf8(json).unwrap()).map_err(|error| {
+                        (
+                            error.kind(),
+                            error.message().replacen(known.name(), "it", 1).replacen("mine", "it", 1),
+                        )
+                    })
+                };
+                assert_eq!(written(mine), written(known), "{name} {wire} {text}");
+            }
+        }
+    }
+}
+
+/// What its chunks look like does not change what it was said to be.
+#[cfg(feature = "testing")]
+#[test]
+fn a_client_speaks_to_a_server_as_its_record_says() {
+    use common::streams::collect;
+    use tokenwire::testing::{Script, Server as Scripted};
+    use tokenwire::{ApiClient, IdsExact, Inexact};
+
+    let (_, server) = all().into_iter().find(|(record, _)| record.name == "invented").unwrap();
+    let without_ids = r#"{"choices": [{"index": 0, "text": "Hi", "finish_reason": "stop"}]}"#;
+    let scripts = [Script::tokens([(7, "a"), (8, "b")]), Script::events([without_ids, "[DONE]"])];
+    let scripted = Scripted::scripted(scripts).unwrap();
+    let client = ApiClient::builder(scripted.url()).server(server).build().unwrap();
+    let limited = |params: SamplingParams| CompletionRequest::ids([1, 2]).sampling(params.max_tokens(5));
+
+    for (ids, exact) in [(vec![Some(7), Some(8)], None), (vec![None], Some(Inexact::Dropped))] {
+        let (receiver, guard) = client.stream(limited(SamplingParams::default())).unwrap();
+        let (tokens, _) = collect(&receiver);
+        assert_eq!(tokens.iter().map(|(_, id)| *id).collect::<Vec<_>>(), ids);
+        let found = guard.join().ids_exact;
+        assert_eq!(matches!(found, IdsExact::No(_)).then_some(found), exact.map(IdsExact::No));
+        assert_eq!(client.server().unwrap(), Some(server));
+    }
+    let error = client.stream(limited(SamplingParams::default().min_p(0.5))).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+
+    let sent = scripted.requests();
+    assert_eq!(sent.len(), 2, "what is refused is not sent");
+    for request in sent {
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        assert_eq!(
+            (&body["max_new_tokens"], body.get("max_tokens"), &body["with_ids"]),
+            (&5.into(), None, &true.into())
+        );
+    }
+}
