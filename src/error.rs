@@ -179,6 +179,29 @@ impl Limit {
     }
 }
 
+impl fmt::Display for ErrorKind {
+    /// The name; of a timeout and a limit with that of the timer or limit behind it: `timeout (chunk)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout(timer) => write!(f, "timeout ({timer})"),
+            Self::Limit(limit) => write!(f, "limit ({limit})"),
+            other => f.write_str(other.as_str()),
+        }
+    }
+}
+
+impl fmt::Display for Timer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// What a server said when it refused or failed, in whichever of the known shapes it said it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -229,6 +229,9 @@ mod tool;
 #[cfg(not(shuttle))]
 mod turn;
 
+/// The channels' crate, for `select!` over many streams: of the version whose `Receiver` this crate hands out.
+pub use crossbeam_channel;
+
 pub use ast::{Branch, Leaf, LeafKind, Malformed, Role, ToolCall};
 pub use body::{BodyDecoder, Step};
 pub use chunk::{

@@ -66,6 +66,7 @@ trait Life: Send + Sync {
 
 /// What dropping a [`StreamGuard`] does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OnDrop {
     /// [`StreamGuard::cancel`]: the stream ends now, the drop waits for nothing.
     #[default]

@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use super::machine::Machine;
@@ -291,6 +292,21 @@ impl Eq for Dialect {}
 impl fmt::Debug for Dialect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Dialect").field(&self.name()).finish()
+    }
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Dialect {
+    type Err = Error;
+
+    /// As [`by_name`](Self::by_name).
+    fn from_str(name: &str) -> Result<Self, Error> {
+        Self::by_name(name)
     }
 }
 
