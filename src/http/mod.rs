@@ -48,6 +48,19 @@ const IDLE_AGE_MAX: Duration = Duration::from_secs(4);
 /// host), no compression is asked for (proxies hold compressed events back), no proxy is taken from the
 /// environment. Any status is an answer, not an error. Clones share connections; dropping the last one closes
 /// the idle ones.
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// # let script = tokenwire::testing::Script::status(200).json(r#"{"version": "0.1"}"#);
+/// # let server = tokenwire::testing::Server::scripted([script])?;
+/// # let url = server.url();
+/// let client = tokenwire::HttpClient::new()?;
+/// let response = client.get(&format!("{url}/version"), &[("accept", "application/json")])?;
+/// assert_eq!(response.status(), 200);
+/// println!("{}", response.text()?);
+/// # }
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct HttpClient {
     agent: Agent,
