@@ -268,3 +268,8 @@ pub use turn::{Round, Turn, TurnCanceller, TurnError, TurnReport};
 #[cfg(all(doctest, feature = "tokenizer"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
+
+/// So does the program in this one.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/ten-minutes.md")]
+mod ten_minutes {}
