@@ -38,6 +38,27 @@ use crate::token::{StreamToken, TokenId};
 ///
 /// Dropping the last clone closes idle connections and ends idle threads; streams that run go on under their
 /// guards.
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// use tokenwire::{ApiClient, CompletionRequest, SamplingParams};
+/// # use tokenwire::testing::{Script, Server};
+/// # let server = Server::scripted([Script::tokens([(9707, "Hello")])])?;
+/// # let url = server.url(); /*
+/// let url = "http://127.0.0.1:8000/v1";
+/// # */
+///
+/// let client = ApiClient::builder(url).model("my-model").api_key("sk-0123456789").retries(5).build()?;
+/// let sampling = SamplingParams::default().max_tokens(64).temperature(0.0);
+/// let (tokens, guard) = client.stream(CompletionRequest::text("Say hello.").sampling(sampling))?;
+/// for token in &tokens {
+///     println!("{token:?}");
+/// }
+/// let report = guard.join();
+/// println!("{}: {} tokens, ids {}", report.ending, report.tokens, report.ids_exact);
+/// # }
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct ApiClient(pub(crate) Arc<Inner>);
 

@@ -45,6 +45,16 @@ impl fmt::Debug for ApiKey {
 ///
 /// None of them runs while the stream waits for its consumer to take tokens, save
 /// [`deadline`](Self::deadline).
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let mut timeouts = tokenwire::Timeouts::default();
+/// timeouts.first_token = Some(Duration::from_secs(30));
+/// timeouts.deadline = Some(Duration::from_secs(300));
+/// let client = tokenwire::ApiClient::builder("http://127.0.0.1:8000/v1").timeouts(timeouts).build()?;
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
@@ -122,6 +132,13 @@ impl Default for Timeouts {
 /// ([`Limit`](crate::Limit)), except where something else is named below. Those that are not settable:
 /// [`RESPONSE_HEAD_BYTES_MAX`], [`NESTING_MAX`](crate::NESTING_MAX), [`CHOICES_MAX`](crate::CHOICES_MAX),
 /// [`TOKEN_IDS_MAX`](crate::TOKEN_IDS_MAX).
+///
+/// ```
+/// let mut limits = tokenwire::Limits::default();
+/// limits.streams_max = 1000;
+/// let client = tokenwire::ApiClient::builder("http://127.0.0.1:8000/v1").limits(limits).build()?;
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {

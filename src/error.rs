@@ -18,6 +18,25 @@ type Cause = Arc<dyn std::error::Error + Send + Sync>;
 /// Branch on [`kind`](Self::kind) or on the predicates; the message is for people. It tells its own layer
 /// only: the cause, if there is one, is behind [`source`](std::error::Error::source). No API key is ever in
 /// it. Cloning is cheap (one reference count): the same error stands in the stream and in its report.
+///
+/// ```
+/// use tokenwire::{Error, ErrorKind};
+///
+/// fn advice(error: &Error) -> &'static str {
+///     match error.kind() {
+///         ErrorKind::InvalidInput => "mend the program",
+///         ErrorKind::Refused | ErrorKind::Connect => "is the server up?",
+///         ErrorKind::Timeout(_) => "it is slow, or gone",
+///         ErrorKind::Server if error.status() == Some(429) => "it is busy",
+///         _ if error.is_retryable() => "try again later",
+///         _ => "ask a person",
+///     }
+/// }
+///
+/// let error = tokenwire::ApiClient::builder("localhost:8000").build().unwrap_err();
+/// assert_eq!(advice(&error), "mend the program");
+/// println!("{}: {error}", error.kind());
+/// ```
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -176,6 +195,29 @@ impl Limit {
             Self::ContextTokens => "context_tokens_max",
             Self::ToolCalls => "tool_calls_max",
         }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    /// The name; of a timeout and a limit with that of the timer or limit behind it: `timeout (chunk)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout(timer) => write!(f, "timeout ({timer})"),
+            Self::Limit(limit) => write!(f, "limit ({limit})"),
+            other => f.write_str(other.as_str()),
+        }
+    }
+}
+
+impl fmt::Display for Timer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -66,6 +66,7 @@ impl FanIn {
     /// How many tokens the channel holds, of all streams together: those that are begun from here on stop reading from their sockets
     /// while there are more in it. Up to 16 of each stream may be on their way beside it. Default
     /// [`FAN_IN_TOKENS_MAX`].
+    #[must_use]
     pub fn tokens_max(mut self, tokens_max: usize) -> Self {
         self.tokens_max = tokens_max;
         self

@@ -231,6 +231,9 @@ mod tool;
 #[cfg(not(shuttle))]
 mod turn;
 
+/// The channels' crate, for `select!` over many streams: of the version whose `Receiver` this crate hands out.
+pub use crossbeam_channel;
+
 pub use ast::{Branch, Leaf, LeafKind, Malformed, Role, ToolCall};
 pub use body::{BodyDecoder, Step};
 pub use chunk::{
@@ -268,3 +271,8 @@ pub use turn::{Round, Turn, TurnCanceller, TurnError, TurnReport};
 #[cfg(all(doctest, feature = "tokenizer"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
+
+/// So does the program in this one.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/ten-minutes.md")]
+mod ten_minutes {}

@@ -193,6 +193,12 @@ impl End {
     }
 }
 
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// Status and headers where the pieces are the body alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ResponseHead {

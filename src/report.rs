@@ -1,5 +1,6 @@
 //! What a stream's guard reports at the end: how it ended, what came, how fast.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,25 @@ pub enum Ending {
     ConsumerGone,
     /// It failed; see [`StreamReport::error`].
     Failed,
+}
+
+impl Ending {
+    /// The stable name, as the command line prints it: `complete`, `cancelled`, `consumer_gone`, `failed`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Cancelled => "cancelled",
+            Self::ConsumerGone => "consumer_gone",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// Everything there is to know about a stream after its end. Times are counted from the moment the stream was

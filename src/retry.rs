@@ -38,6 +38,14 @@ const SERVERS_OWN: [&str; 7] =
 /// All streams of a client share one budget of [`budget`](Self::budget) retries, resumes among them. A retry takes one, a stream
 /// that came to its first token gives a fifth back. So a server that is down gets at most that many requests more than
 /// without retries, and one that fails now and then at most a fifth more.
+///
+/// ```
+/// let mut retry = tokenwire::RetryPolicy::default();
+/// retry.retries_max = 5;
+/// retry.wait_max = std::time::Duration::from_secs(30);
+/// let client = tokenwire::ApiClient::builder("http://127.0.0.1:8000/v1").retry(retry).build()?;
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct RetryPolicy {

@@ -51,6 +51,23 @@ use crate::token::StreamToken;
 ///
 /// Dropping it does what [`on_drop`](Self::on_drop) says: by default the stream is cancelled, now, without
 /// waiting for anything.
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// use tokenwire::{ApiClient, CompletionRequest, Ending, StreamToken};
+/// # use tokenwire::testing::{Script, Server};
+/// # let first = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
+/// # let server = Server::scripted([Script::events([first]).hang(std::time::Duration::from_secs(60))])?;
+/// # let client = ApiClient::builder(server.url()).build()?;
+/// let (tokens, guard) = client.stream(CompletionRequest::text("Count."))?;
+/// if let Ok(StreamToken::Token { .. }) = tokens.recv() {
+///     // One token was enough.
+///     guard.cancel();
+/// }
+/// assert_eq!(guard.join().ending, Ending::Cancelled);
+/// # }
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[must_use = "dropping the guard cancels the stream"]
 pub struct StreamGuard {
     life: Arc<dyn Life>,
@@ -66,6 +83,7 @@ trait Life: Send + Sync {
 
 /// What dropping a [`StreamGuard`] does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OnDrop {
     /// [`StreamGuard::cancel`]: the stream ends now, the drop waits for nothing.
     #[default]

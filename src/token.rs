@@ -184,6 +184,16 @@ pub enum Inexact {
     },
 }
 
+impl fmt::Display for IdsExact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Yes => f.write_str("exact"),
+            Self::No(why) => write!(f, "not exact: {why}"),
+            Self::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
 impl fmt::Display for Inexact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

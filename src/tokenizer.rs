@@ -35,10 +35,18 @@ type ForeignError = Box<dyn std::error::Error + Send + Sync>;
 /// Cloning is one reference count, and one tokenizer can be used by many threads at once. It never truncates
 /// and never pads, whatever the file says: a prompt is encoded whole or not at all.
 ///
-/// Loading is the dear part. Measured on two slow cores, release build: SmolLM2 (49,152 tokens, a file of
-/// 1.7 MB) 0.1 s and 20 to 30 MB of memory, Qwen3 (151,669 tokens, 11 MB) 0.5 s and 60 to 90 MB. So load once
+/// Loading is the dear part, in time and in memory, which is several times the size of the file. So load once
 /// and clone; plain-text encoding ([`Special::parse`] false) needs no second copy of the vocabulary. Encoding
-/// runs at about 2 MB of text per second and needs about 200 bytes of memory per byte of text meanwhile.
+/// needs memory of many times the text's size meanwhile.
+///
+/// ```no_run
+/// use tokenwire::{Special, Tokenizer};
+///
+/// let tokenizer = Tokenizer::from_file("tokenizer.json")?;
+/// let ids = tokenizer.encode("The capital of France is", Special::PROMPT)?;
+/// assert_eq!(tokenizer.decode(&ids, true)?, "The capital of France is");
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Tokenizer(Arc<Inner>);
 

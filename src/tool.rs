@@ -130,6 +130,32 @@ impl Tools {
         self.tools.iter().map(Tool::schema).collect()
     }
 
+    /// The tools, and how to call them, as the chat templates of Qwen and Hermes tell a model: a text for the system turn of a
+    /// [`Context`](crate::Context). Other families tell it in other words, which their model cards have; many models
+    /// understand these. Empty if there are no tools.
+    ///
+    /// ```
+    /// # use tokenwire::{Tool, Tools};
+    /// let now = Tool::new("now", "The time.", serde_json::json!({"type": "object"}), |_| Ok("12:30".into()));
+    /// let text = Tools::new().with(now).described();
+    /// assert!(text.starts_with("# Tools\n") && text.contains(r#""name":"now""#) && text.ends_with("</tool_call>"));
+    /// assert_eq!(Tools::new().described(), "");
+    /// ```
+    #[must_use]
+    pub fn described(&self) -> String {
+        if self.tools.is_empty() {
+            return String::new();
+        }
+        let schemas: Vec<String> = self.schemas().iter().map(ToString::to_string).collect();
+        format!(
+            "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with function \
+             signatures within <tools></tools> XML tags:\n<tools>\n{}\n</tools>\n\nFor each function call, return a json \
+             object with function name and arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n{{\"name\": \
+             <function-name>, \"arguments\": <args-json-object>}}\n</tool_call>",
+            schemas.join("\n"),
+        )
+    }
+
     /// Runs each call of the channel as it comes, on threads named `tokenwire-tool`, and returns the results in the order of the
     /// calls. Blocks until the channel is disconnected and the last call has ended; only the tools bound that wait.
     ///

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::respond::lock;
 use crate::{
     ApiClient, Canceller, CompletionRequest, Context, Error, ErrorKind, Limits, Prefix, Prompt, Response,
-    ResponseParser, StreamReport, TokenId, ToolResult, Tools,
+    ResponseParser, SamplingParams, StreamReport, TokenId, ToolResult, Tools,
 };
 
 /// Rounds of one turn, by default.
@@ -26,10 +26,12 @@ type OnToken = dyn Fn(&str, Option<TokenId>) + Send + Sync;
 /// # let tokenizer = tokenwire::Tokenizer::from_file("tokenizer.json")?;
 /// let client = ApiClient::builder("http://127.0.0.1:8000").build()?;
 /// let context = Arc::new(Mutex::new(Context::new(ChatFormat::by_name("qwen3")?, tokenizer)));
-/// context.lock().unwrap().user("What time is it?");
 ///
 /// let now = Tool::new("now", "The time.", serde_json::json!({"type": "object"}), |_| Ok("12:30".into()));
-/// let report = Turn::new(&client, context.clone()).tools(Tools::new().with(now)).run()?;
+/// let tools = Tools::new().with(now);
+/// context.lock().unwrap().system(tools.described());
+/// context.lock().unwrap().user("What time is it?");
+/// let report = Turn::new(&client, context.clone()).tools(tools).run()?;
 /// println!("{} rounds: {}", report.rounds.len(), report.content());
 /// # Ok(()) }
 /// ```
@@ -95,7 +97,7 @@ pub struct TurnError {
 
 impl Turn {
     /// A turn of the model that `context` is for, in the dialect that belongs to its
-    /// [`format`](Context::format). Defaults: no tools, [`SamplingParams::default`](crate::SamplingParams), 16 rounds.
+    /// [`format`](Context::format). Defaults: no tools, [`SamplingParams::default`], 16 rounds.
     #[must_use]
     pub fn new(client: &ApiClient, context: Arc<Mutex<Context>>) -> Self {
         Self {
@@ -111,7 +113,8 @@ impl Turn {
         }
     }
 
-    /// The tools that the model may call. How it learns of them is the system turn's: see [`Tools::schemas`].
+    /// The tools that the model may call. It learns of them from the system turn, which is yours: give it
+    /// [`Tools::described`], or what its family says in its own words.
     #[must_use]
     pub fn tools(mut self, tools: Tools) -> Self {
         self.tools = tools;
@@ -137,6 +140,12 @@ impl Turn {
     pub fn markers(mut self, markers: HashMap<String, TokenId>) -> Self {
         self.markers = markers;
         self
+    }
+
+    /// How the model is to sample. Takes the place of [`request`](Self::request), and `request` of this.
+    #[must_use]
+    pub fn sampling(self, sampling: SamplingParams) -> Self {
+        self.request(move |ids| CompletionRequest::ids(ids).sampling(sampling.clone()))
     }
 
     /// Makes the request for a prompt's ids: sampling, stop tokens, headers.

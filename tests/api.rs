@@ -63,3 +63,41 @@ fn errors_are_errors_of_std_and_fit_into_a_box() {
     let boxed: Box<dyn StdError + Send + Sync> = failed.unwrap_err().into();
     assert!(boxed.downcast_ref::<Error>().is_some_and(|error| error.kind() == ErrorKind::InvalidInput));
 }
+
+#[test]
+fn what_has_a_stable_name_is_shown_by_it() {
+    fn same(shown: impl std::fmt::Display, name: &str) {
+        assert_eq!(shown.to_string(), name);
+    }
+    same(ErrorKind::NotEventStream, "not_event_stream");
+    same(ErrorKind::Timeout(Timer::FirstToken), "timeout (first_token)");
+    same(ErrorKind::Limit(Limit::EventBytes), "limit (event_bytes_max)");
+    same(Ending::ConsumerGone, "consumer_gone");
+    same(IdsExact::Yes, "exact");
+    same(IdsExact::No(Inexact::NoIds), "not exact: the server sent no ids");
+    same(Server::LlamaCpp, "llama.cpp");
+    same(Role::Assistant, "assistant");
+    same(recording::End::ClientClosed, "client_closed");
+    for dialect in Dialect::all() {
+        assert_eq!(dialect.to_string().parse::<Dialect>().unwrap(), dialect);
+    }
+    for format in ChatFormat::all() {
+        assert_eq!(format.to_string().parse::<ChatFormat>().unwrap(), format);
+    }
+    assert_eq!("chatty".parse::<Dialect>().unwrap_err().kind(), ErrorKind::InvalidInput);
+}
+
+/// A program needs no line of its own for crossbeam to wait for many streams.
+#[cfg(feature = "testing")]
+#[test]
+fn select_is_there_without_another_dependency() {
+    let server = testing::Server::scripted([testing::Script::tokens([(1, "a")])]).unwrap();
+    let client = ApiClient::builder(server.url()).build().unwrap();
+    let (tokens, _guard) = client.stream(CompletionRequest::text("Hi")).unwrap();
+    let never = crossbeam_channel::never::<()>();
+    let item = tokenwire::crossbeam_channel::select! {
+        recv(tokens) -> item => item.unwrap(),
+        recv(never) -> _ => unreachable!(),
+    };
+    assert!(matches!(item, StreamToken::Token { id: Some(1), .. }));
+}

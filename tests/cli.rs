@@ -1140,6 +1140,15 @@ fn each_command_has_help_with_a_purpose_an_example_and_its_exit_codes() {
             for word in ["Example", &format!("tokenwire {command}"), "Exit codes: 0 ", "130 "] {
                 assert!(ran.out.contains(word), "{command} {flag}: no {word:?} in {}", ran.out);
             }
+            // Nothing but a backslash breaks a line, or it could not be copied.
+            let examples = ran.out.split("\nExample").nth(1).unwrap().split("\nExit codes").next().unwrap();
+            for line in examples.replace("\\\n", "").lines().skip(1).map(str::trim_start) {
+                let begins = ["", "tokenwire ", "printf ", "echo ", "curl ", "Lines of the input:", "{"];
+                assert!(
+                    begins.iter().any(|word| line == *word || !word.is_empty() && line.starts_with(word)),
+                    "{line}"
+                );
+            }
         }
     }
 }

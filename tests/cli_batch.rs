@@ -282,7 +282,7 @@ fn a_batch_killed_anywhere_goes_on_to_the_file_of_an_unbroken_run() {
     assert!(again <= 6 * kills, "only what ran when it was killed is asked again: {again} after {kills}");
 
     let ran = run(&args, b"");
-    assert_eq!(ran.code, Some(0), "nothing is left to do: {}", ran.err);
+    assert_eq!(ran.code, Some(1), "nothing is left to do, and what failed has failed: {}", ran.err);
     assert!(ran.err.contains("60 results there already"), "{}", ran.err);
     assert_eq!(folder.read("out.jsonl"), whole);
 }
@@ -439,6 +439,9 @@ fn errors_that_may_pass_are_asked_again_where_that_is_wanted() {
         assert_eq!(ids, (1..=10).collect::<Vec<_>>(), "step {n}: {}", ran.err);
         let good = lines.iter().filter(|line| line["error"].is_null()).count();
         assert_eq!((server.requests().len(), good), (asked, complete), "step {n}: {}", ran.err);
+        assert_eq!(ran.code, Some(1), "step {n}, one failed, be it before: {}", ran.err);
+        let says_before = ran.err.contains("10 there before, 3 of these failed");
+        assert_eq!(says_before, n == 1, "step {n}: {}", ran.err);
         assert!(!folder.0.join("out.jsonl.before").exists(), "step {n}");
     }
 }

@@ -553,14 +553,15 @@ fn every_fault_is_one_typed_error_after_the_tokens_that_came() {
 #[test]
 fn nobody_listening_and_no_such_host_are_told_apart() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    for (url, kind) in [
-        (format!("http://{free}"), ErrorKind::Refused),
-        ("http://no-such-host.invalid/v1".to_owned(), ErrorKind::Connect),
-    ] {
+    for (server, kind) in
+        [(free.to_string(), ErrorKind::Refused), ("no-such-host.invalid".to_owned(), ErrorKind::Connect)]
+    {
+        let url = format!("http://{server}/v1");
         let client = ApiClient::builder(&url).retries(0).build().unwrap();
         let (tokens, last, _) = run(&client);
         let Last::Error(error) = last else { panic!("{url}: {last:?}") };
         assert_eq!((error.kind(), tokens.len(), error.is_connect()), (kind, 0, true), "{url}: {error}");
+        assert!(error.message().contains(&server), "it says which: {error}");
     }
 }
 

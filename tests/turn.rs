@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokenwire::testing::{Gate, Script, Server};
 use tokenwire::{
-    ApiClient, ChatFormat, Context, Encode, Error, ErrorKind, Prefix, Role, TokenId, Tool, Tools, Turn,
+    ApiClient, ChatFormat, Context, Encode, Error, ErrorKind, Prefix, Role, SamplingParams, TokenId, Tool,
+    Tools, Turn,
 };
 
 /// Generous: nothing here waits for it unless something is broken.
@@ -197,4 +198,16 @@ fn a_turn_that_is_cancelled_before_it_runs_sends_nothing() {
     turn.canceller().cancel();
     assert!(turn.run().unwrap_err().is_cancelled());
     assert!(server.requests().is_empty());
+}
+
+#[test]
+fn a_turn_samples_as_it_is_told_in_every_round() {
+    let server = Server::scripted([answer(&[&call("now", json!({}))]), answer(&["Ten."])]).unwrap();
+    let tools = Tools::new().with(tool("now", |_| Ok("ten".to_owned())));
+    let sampling = SamplingParams::default().max_tokens(7).temperature(0.5);
+    let report = Turn::new(&client(&server), context()).tools(tools).sampling(sampling).run().unwrap();
+    assert_eq!((report.rounds.len(), report.content().as_str()), (2, "Ten."));
+    for request in server.requests() {
+        assert_eq!((&request.json()["max_tokens"], &request.json()["temperature"]), (&json!(7), &json!(0.5)));
+    }
 }

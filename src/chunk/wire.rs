@@ -150,6 +150,12 @@ impl Server {
     }
 }
 
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 // --- what a chunk gives away ---
 
 /// The wire of a chunk that says enough.

@@ -34,7 +34,7 @@
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {
-//! use crossbeam_channel::Select;
+//! use tokenwire::crossbeam_channel::Select;
 //! use tokenwire::{ApiClient, CompletionRequest, StreamToken};
 //! # use tokenwire::testing::{Script, Server};
 //! # let server = Server::start(|_| Script::tokens([(9707, "Hello"), (13, ".")]))?;

@@ -51,5 +51,7 @@
 //! - A stream that breaks off is an error in the channel. There, `for chunk in stream` may just end.
 //! - What a server would ignore without a word is refused before it is sent, if the server is known;
 //!   [`send_anyway`](crate::CompletionRequest::send_anyway) sends it.
+//! - An answer has 16,384 tokens at most unless [`max_tokens`](crate::SamplingParams::max_tokens) says otherwise; a server whose
+//!   context is smaller may refuse the request for it.
 //! - Keys and proxies are not taken from the environment.
 //! - One choice per stream is what tokens belong to; `n` and `best_of` are for [`ChunkDecoder`](crate::ChunkDecoder) by hand.

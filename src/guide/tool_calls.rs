@@ -60,5 +60,5 @@
 //! # The loop
 //!
 //! [`Turn`](crate::Turn) is all of it: prompt, stream, parse, run, results into the [`Context`](crate::Context), and again until the model
-//! calls no more, or [`rounds_max`](crate::Turn::rounds_max). The system turn has to tell the model of the tools, in the words of its family;
-//! on chat endpoints [`CompletionRequest::tools`](crate::CompletionRequest::tools) does.
+//! calls no more, or [`rounds_max`](crate::Turn::rounds_max). The system turn has to tell the model of the tools, or it will not call any:
+//! [`Tools::described`](crate::Tools::described) is such a text, in the words of Qwen and Hermes; on chat endpoints [`CompletionRequest::tools`](crate::CompletionRequest::tools) does.

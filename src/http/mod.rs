@@ -48,6 +48,19 @@ const IDLE_AGE_MAX: Duration = Duration::from_secs(4);
 /// host), no compression is asked for (proxies hold compressed events back), no proxy is taken from the
 /// environment. Any status is an answer, not an error. Clones share connections; dropping the last one closes
 /// the idle ones.
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// # let script = tokenwire::testing::Script::status(200).json(r#"{"version": "0.1"}"#);
+/// # let server = tokenwire::testing::Server::scripted([script])?;
+/// # let url = server.url();
+/// let client = tokenwire::HttpClient::new()?;
+/// let response = client.get(&format!("{url}/version"), &[("accept", "application/json")])?;
+/// assert_eq!(response.status(), 200);
+/// println!("{}", response.text()?);
+/// # }
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct HttpClient {
     agent: Agent,
@@ -318,7 +331,11 @@ impl HttpClient {
                 Ok(response) => {
                     return HttpResponse::new(response, slot.clone(), self.timeout, self.limits);
                 }
-                Err(error) => fault(error, slot, &self.timeouts),
+                Err(error) => {
+                    // Host and port; no user name is in a URL that was checked.
+                    let server = outgoing.url.authority().map_or("the server", |at| at.as_str());
+                    fault(error, slot, &self.timeouts, server)
+                }
             };
             let again = error.kind() == ErrorKind::Incomplete && slot.was_stale();
             if !again || stale_retries >= outgoing.stale_retries_max {
@@ -355,9 +372,15 @@ impl fmt::Debug for HttpClient {
 /// A URL that a request can go to.
 pub(crate) fn check_url(url: &str) -> Result<Uri, Error> {
     // The URL itself is not shown: it may hold a password.
-    let uri: Uri = url.parse().map_err(|e| Error::invalid("the URL is not valid").with_source(e))?;
+    let no_scheme = || Error::invalid("the URL must begin with http:// or https://");
+    let uri: Uri = match url.parse() {
+        Ok(uri) => uri,
+        // What is missing most often, and is no reason of the parser's.
+        Err(_) if !url.contains("://") => return Err(no_scheme()),
+        Err(error) => return Err(Error::invalid("the URL is not valid").with_source(error)),
+    };
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err(Error::invalid("the URL must begin with http:// or https://"));
+        return Err(no_scheme());
     }
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     if authority.contains('@') {
@@ -399,14 +422,15 @@ pub(crate) fn open_headers(headers: &HeaderMap) -> impl Iterator<Item = (&str, &
 }
 
 /// ureq's failure in this crate's words. The slot knows what ureq cannot: that it was cancelled, which timer ran.
-fn fault(error: ureq::Error, slot: &CancelSlot, timeouts: &Timeouts) -> Error {
+/// `server` is named where no connection came about: of several one would not know which.
+fn fault(error: ureq::Error, slot: &CancelSlot, timeouts: &Timeouts, server: &str) -> Error {
     if slot.is_cancelled() {
         return Error::cancelled();
     }
     let sent = slot.was_sent();
     match error {
         ureq::Error::Timeout(reason) => timeout(reason, slot, timeouts),
-        ureq::Error::Io(cause) => io_fault(cause, sent),
+        ureq::Error::Io(cause) => io_fault(cause, sent, server),
         ureq::Error::LargeResponseHeader(_, max) => Error::limit(Limit::ResponseHeadBytes, max as u64),
         ureq::Error::Protocol(cause) if is_named(&cause, "TooManyHeaders") => {
             Error::limit(Limit::ResponseHeaders, RESPONSE_HEADERS_MAX as u64).with_source(cause)
@@ -427,9 +451,11 @@ fn fault(error: ureq::Error, slot: &CancelSlot, timeouts: &Timeouts) -> Error {
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
             Error::invalid("the request cannot be sent as HTTP").with_source(error)
         }
-        ureq::Error::HostNotFound => Error::new(ErrorKind::Connect, "the host's name was not found"),
+        ureq::Error::HostNotFound => {
+            Error::new(ErrorKind::Connect, format!("could not connect to {server}: its name was not found"))
+        }
         other if sent => Error::protocol("the exchange failed").with_source(other),
-        other => Error::new(ErrorKind::Connect, "could not connect").with_source(other),
+        other => Error::new(ErrorKind::Connect, format!("could not connect to {server}")).with_source(other),
     }
 }
 
@@ -446,15 +472,18 @@ fn timeout(reason: Timeout, slot: &CancelSlot, timeouts: &Timeouts) -> Error {
     }
 }
 
-fn io_fault(cause: std::io::Error, sent: bool) -> Error {
+fn io_fault(cause: std::io::Error, sent: bool, server: &str) -> Error {
     use std::io::ErrorKind as Io;
-    let (kind, message) = match cause.kind() {
-        Io::ConnectionRefused => (ErrorKind::Refused, "the server refused the connection"),
-        _ if !sent => (ErrorKind::Connect, "could not connect"),
-        Io::InvalidData => (ErrorKind::Protocol, "the connection carried data that breaks its protocol"),
-        _ => (ErrorKind::Incomplete, CLOSED_EARLY),
+    let error = match cause.kind() {
+        // Also where it was a proxy that refused.
+        Io::ConnectionRefused => {
+            Error::new(ErrorKind::Refused, format!("the connection to {server} was refused"))
+        }
+        _ if !sent => Error::new(ErrorKind::Connect, format!("could not connect to {server}")),
+        Io::InvalidData => Error::protocol("the connection carried data that breaks its protocol"),
+        _ => Error::new(ErrorKind::Incomplete, CLOSED_EARLY),
     };
-    Error::new(kind, message).with_source(cause)
+    error.with_source(cause)
 }
 
 /// A body that is not as it is written cannot be read: nothing but `identity` was asked for.
@@ -489,6 +518,8 @@ mod tests {
             ("https://host.test", true),
             ("http://host.test/a b", false),
             ("http://host.test/\r\nx: y", false),
+            ("host.test:8000/v1", false),
+            ("localhost", false),
         ];
         for (url, good) in cases {
             match check_url(url) {
@@ -497,6 +528,8 @@ mod tests {
                     assert!(!good, "{url}: {error}");
                     assert_eq!(error.kind(), ErrorKind::InvalidInput);
                     assert!(!format!("{error:?}").contains("secret"));
+                    let says_scheme = error.to_string().contains("begin with http://");
+                    assert_eq!(says_scheme, !url.starts_with("http"), "{url}: {error}");
                 }
             }
         }

@@ -211,7 +211,7 @@ impl HttpResponse {
                 }
                 return Ok(len);
             }
-            Err(error) => fault(error.into(), &self.slot, &Timeouts::default()),
+            Err(error) => fault(error.into(), &self.slot, &Timeouts::default(), "the server"),
         };
         // ureq's dechunker forgets what it took from good chunks when it meets a bad one in the same call. It has
         // written it all the same: up to the last byte that is not one of the zeros that stood here before.

@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::LazyLock;
 
 use super::machine::Machine;
@@ -22,6 +23,16 @@ pub const DIALECTS_MAX: usize = 256;
 ///
 /// Chosen by name ([`Dialect::by_name`]), or from the model's added tokens ([`Dialect::guess`]); or one of your own
 /// ([`Dialect::from_json`]). Two are equal if they were made of the same record.
+///
+/// ```
+/// use tokenwire::Dialect;
+///
+/// let hermes: Dialect = "hermes".parse()?;
+/// assert!(hermes.markers().contains(&"<tool_call>"));
+/// let names: Vec<_> = Dialect::all().map(Dialect::name).collect();
+/// assert!(names.contains(&"hermes"));
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct Dialect(&'static Table);
 
@@ -165,7 +176,7 @@ impl Dialect {
     /// assert_eq!((calls[0].name.as_str(), parser.branch().content().as_str()), ("now", "Hm."));
     ///
     /// let error = Dialect::from_json("{\n  \"name\": \"\"}").unwrap_err();
-    /// assert!(error.to_string().starts_with("not a dialect: a marker is empty at line 2 column"));
+    /// assert!(error.to_string().starts_with("not a dialect: a marker is empty at line 2 column "), "{error}");
     /// # Ok::<(), tokenwire::Error>(())
     /// ```
     ///
@@ -276,6 +287,21 @@ impl Eq for Dialect {}
 impl fmt::Debug for Dialect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Dialect").field(&self.name()).finish()
+    }
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Dialect {
+    type Err = Error;
+
+    /// As [`by_name`](Self::by_name).
+    fn from_str(name: &str) -> Result<Self, Error> {
+        Self::by_name(name)
     }
 }
 

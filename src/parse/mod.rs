@@ -72,6 +72,7 @@ pub struct PendingToolCall {
 
 /// What the prompt has opened when the model begins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Start {
     /// Nothing.
     #[default]
@@ -175,12 +176,14 @@ impl ResponseParser {
     /// Ends the turn: the whole branch, and the calls that its end has completed. `finish` is why the model
     /// stopped, as [`StreamToken::Done`] has it; `None` counts as a clean end. A turn
     /// that was cut off (`length`, `abort`, a broken stream) hands out no call whose end was not seen.
+    #[must_use]
     pub fn finish(mut self, finish: Option<&FinishReason>) -> (Branch, Vec<PendingToolCall>) {
         let calls = self.core.finish(&mut self.branch, is_clean(finish));
         (self.branch, calls)
     }
 
     /// Ends a turn whose stream broke off, as [`finish`](Self::finish) does with `length`.
+    #[must_use]
     pub fn cut_off(mut self) -> (Branch, Vec<PendingToolCall>) {
         let calls = self.core.finish(&mut self.branch, false);
         (self.branch, calls)

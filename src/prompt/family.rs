@@ -6,6 +6,7 @@
 //! [`Unsupported`](crate::ErrorKind::Unsupported).
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::{Dialect, Error};
 
@@ -862,3 +863,18 @@ static PLAIN: Table = Table {
     stops: &[],
     ..CHATML
 };
+
+impl fmt::Display for ChatFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for ChatFormat {
+    type Err = Error;
+
+    /// As [`by_name`](Self::by_name).
+    fn from_str(name: &str) -> Result<Self, Error> {
+        Self::by_name(name)
+    }
+}

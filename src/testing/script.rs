@@ -96,7 +96,8 @@ pub(super) enum Wait {
 
 impl Script {
     /// No step: the server closes the connection without a byte. With [`write`](Self::write) first, the
-    /// script writes every byte of the response itself.
+    /// script writes every byte of the response itself. An answer of HTTP begins with [`status`](Self::status) or
+    /// [`events`](Self::events).
     pub fn new() -> Self {
         Self::default()
     }
@@ -191,7 +192,8 @@ impl Script {
         })
     }
 
-    /// This text as body, with content type `application/json`. It is not checked: it may be broken JSON.
+    /// This text as body, with content type `application/json`, behind a head: `Script::status(200).json("{}")`. It is not
+    /// checked: it may be broken JSON.
     pub fn json(self, text: impl Display) -> Self {
         self.body("application/json", text.to_string())
     }

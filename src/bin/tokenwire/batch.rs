@@ -22,7 +22,7 @@ use crate::output::{counted, note, note_dim};
 use crate::plot::{self, Target};
 use crate::trace::Traces;
 use crate::{Exit, Failure, Outcome, bench, terminal};
-use before::Before;
+use before::{Before, failed_in};
 use input::{Item, Items};
 use results::Results;
 use work::{Tally, Work};
@@ -58,7 +58,8 @@ Lines of the input:
 ///
 /// At the end a line on standard error tells what came of it, unless there is --json, and another for each kind of error.
 ///
-/// Exit code 0 if all answers are complete, 1 if one is not or a line could not be used, 130 after Ctrl-C.
+/// Exit code 0 if all answers are complete, those there before too, 1 if one is not or a line could not be used, 130 after
+/// Ctrl-C.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -141,8 +142,15 @@ pub(crate) fn run(args: Args) -> Outcome {
     let (tally, elapsed, tokens) = (work.tally(), work.started.elapsed(), work.tokens());
     let begun = work.begun();
     let waits = into_results(work).finish(ran.is_ok() && !interrupted)?;
+    // All results are in the file now, those from before too: an error among them is not forgotten.
+    let failed_before = match &output {
+        Some(output) if done_before > 0 && ran.is_ok() && !interrupted => {
+            failed_in(output)?.saturating_sub(tally.failed)
+        }
+        _ => 0,
+    };
     if !flags.json {
-        note_dim(&summary(&tally, done_before, tokens, elapsed));
+        note_dim(&summary(&tally, (done_before, failed_before), tokens, elapsed));
     }
     for (kind, (count, first)) in &tally.errors {
         note(&format!("{count} {kind}, the first: {first}"));
@@ -158,7 +166,7 @@ pub(crate) fn run(args: Args) -> Outcome {
         target.write(&plot::timeline(&traces.finish(), begun)?)?;
     }
     ran?;
-    Ok(match tally.failed {
+    Ok(match tally.failed + failed_before {
         _ if interrupted => Exit::Cancelled,
         0 => Exit::Complete,
         _ => Exit::Failed,
@@ -187,10 +195,13 @@ fn into_results(mut work: Arc<Work>) -> Results {
 }
 
 /// `198 complete, 2 failed, 3 retries, 51200 tokens in 61.2 s, 836.1 tokens/s`.
-fn summary(tally: &Tally, before: u64, tokens: u64, elapsed: Duration) -> String {
+fn summary(tally: &Tally, before: (u64, u64), tokens: u64, elapsed: Duration) -> String {
     let mut line = format!("{} complete, {} failed", tally.complete, tally.failed);
+    let (before, failed_before) = before;
     // Writing to a string does not fail.
-    for (count, what) in [(tally.given_up, "given up"), (before, "there before")] {
+    for (count, what) in
+        [(tally.given_up, "given up"), (before, "there before"), (failed_before, "of these failed")]
+    {
         if count > 0 {
             let _ = write!(line, ", {count} {what}");
         }

@@ -34,7 +34,8 @@ const PROMPT: &str = "Write a long story about a lighthouse keeper and the sea.\
 
 const EXAMPLES: &str = "Examples:
   tokenwire bench
-  tokenwire bench --base-url http://127.0.0.1:8000/v1 -c 16 -n 200 --max-tokens 128 --plot latency.svg";
+  tokenwire bench --base-url http://127.0.0.1:8000/v1 -c 16 -n 200 --max-tokens 128 \\
+    --plot latency.svg";
 
 /// Load a server with streams, and tell how fast its tokens come.
 ///

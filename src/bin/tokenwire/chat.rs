@@ -17,7 +17,8 @@ pub(crate) const RECORDING: &[u8] = include_bytes!("data/vllm-completion.jsonl")
 
 const EXAMPLES: &str = "Examples:
   tokenwire chat
-  tokenwire chat --base-url http://127.0.0.1:8000/v1 --tokenizer tokenizer.json --chat-format qwen3 --folder .
+  tokenwire chat --base-url http://127.0.0.1:8000/v1 --tokenizer tokenizer.json \\
+    --chat-format qwen3 --folder .
   tokenwire chat --base-url http://127.0.0.1:8000/v1 --max-tokens 64 'The capital of France is'";
 
 /// Have a model go on from a text, live.

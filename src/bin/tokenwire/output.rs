@@ -324,7 +324,7 @@ impl<'a> ReportJson<'a> {
                 Some(error) => Some(ReportedError::Error(ErrorJson::new(error))),
                 None => (report.ending != Ending::Complete).then(cancelled),
             },
-            ending: ending_name(report.ending),
+            ending: report.ending.as_str(),
             request_id: report.request_id.as_deref(),
             server: report.server.map(server_name),
             tokens: report.tokens,
@@ -347,15 +347,6 @@ impl<'a> ReportJson<'a> {
             tokens_per_second: report.tokens_per_second(),
             inter_token_us: report.inter_token.map(PercentilesJson::from),
         }
-    }
-}
-
-fn ending_name(ending: Ending) -> &'static str {
-    match ending {
-        Ending::Complete => "complete",
-        Ending::Cancelled => "cancelled",
-        Ending::ConsumerGone => "consumer_gone",
-        _ => "failed",
     }
 }
 

@@ -18,7 +18,8 @@ use crate::{Exit, Failure, Outcome};
 const INPUT_BYTES_MAX: u64 = 256 << 20;
 
 const EXAMPLE: &str = r#"Example:
-  printf '<think>hm</think>Hi!<tool_call>{"name": "now"}</tool_call>' | tokenwire parse --dialect hermes --text"#;
+  printf '<think>hm</think>Hi!<tool_call>{"name": "now"}</tool_call>' \
+    | tokenwire parse --dialect hermes --text"#;
 
 /// Parse a turn of a model from standard input to thinking, content and tool calls.
 ///

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde_json::json;
-use tokenwire::{ApiClient, ChatFormat, CompletionRequest, Context, Tokenizer, Tools, Turn};
+use tokenwire::{ApiClient, ChatFormat, CompletionRequest, Context, Tokenizer, Turn};
 
 use crate::interrupt::Interrupt;
 use crate::options::StreamFlags;
@@ -66,7 +66,7 @@ impl TalkFlags {
         let mut context = Context::new(format, tokenizer);
         // Of what has no calls the tools are nobody's business.
         let has_calls = !matches!(format.dialect()?.name(), "plain");
-        let described = if has_calls { described(&tools) } else { String::new() };
+        let described = if has_calls { tools.described() } else { String::new() };
         let system = self.system.as_deref().or(format.default_system()).unwrap_or_default();
         let system = [system, &described].join(if system.is_empty() { "" } else { "\n\n" });
         if !system.trim().is_empty() {
@@ -100,18 +100,6 @@ impl TalkFlags {
             });
         Ok(Some(Talk { turn, context, interrupt: interrupt.clone(), json, status }))
     }
-}
-
-/// The tools as Qwen's templates tell of them, which other models read too.
-fn described(tools: &Tools) -> String {
-    let schemas: Vec<String> = tools.schemas().iter().map(ToString::to_string).collect();
-    format!(
-        "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with function \
-         signatures within <tools></tools> XML tags:\n<tools>\n{}\n</tools>\n\nFor each function call, return a json \
-         object with function name and arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n{{\"name\": \
-         <function-name>, \"arguments\": <args-json-object>}}\n</tool_call>",
-        schemas.join("\n"),
-    )
 }
 
 impl Talk {

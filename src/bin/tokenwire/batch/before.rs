@@ -47,7 +47,9 @@ pub(crate) enum Taken {
 /// What is in an output.
 pub(crate) struct Found {
     pub(crate) lines: u64,
-    /// Errors among them that may pass.
+    /// Errors among them.
+    pub(crate) failed: u64,
+    /// Those that may pass.
     pub(crate) retryable: u64,
     /// What they take; what follows is a line that was not finished.
     pub(crate) bytes: u64,
@@ -153,7 +155,7 @@ impl Lines {
 impl Found {
     pub(crate) fn of(path: &Path, file: &File) -> Result<Self, Failure> {
         let mut lines = BufReader::new(file);
-        let mut found = Self { lines: 0, retryable: 0, bytes: 0 };
+        let mut found = Self { lines: 0, failed: 0, retryable: 0, bytes: 0 };
         loop {
             let mut line = Vec::new();
             let read = lines.read_until(b'\n', &mut line).map_err(|error| cannot("read", path, &error))?;
@@ -170,6 +172,7 @@ impl Found {
                 )));
             };
             found.lines += 1;
+            found.failed += u64::from(!kept.error.is_null());
             found.retryable += u64::from(kept.is_retryable());
             found.bytes += read as u64;
         }
@@ -185,6 +188,12 @@ impl Kept {
     pub(crate) fn is_retryable(&self) -> bool {
         self.error["retryable"] == true
     }
+}
+
+/// How many errors stand in an output.
+pub(crate) fn failed_in(path: &Path) -> Result<u64, Failure> {
+    let file = File::open(path).map_err(|error| cannot("read", path, &error))?;
+    Ok(Found::of(path, &file)?.failed)
 }
 
 /// Whether a result line may have been cut off here: what begins otherwise is somebody else's.
