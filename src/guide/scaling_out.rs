@@ -2,7 +2,7 @@
 //!
 //! # In one program
 //!
-//! Each running stream has a thread, which is what blocking reads cost: mostly address space, for its stack is small. A client runs 256 at a time
+//! Each running stream has a thread and its buffers, which is what blocking reads cost. A client runs 256 at a time
 //! ([`streams_max`](crate::Limits::streams_max)); more wait for their turn, or fail, as you say ([`WhenFull`](crate::WhenFull)). One
 //! client for all: its clones share threads, connections and the budget of retries.
 //!
