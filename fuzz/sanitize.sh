@@ -24,5 +24,5 @@ if [ $# -gt 0 ]; then
     exit
 fi
 run thread --lib -- --test-threads 2 queue:: pool:: slot:: alarm:: stream:: retry::
-run thread --test stream --test endings -- --test-threads 2
-run leak --test stream --test endings --test leaks -- --test-threads 2
+run thread --test stream --test endings --test hedge --test fan_in -- --test-threads 2
+run leak --test stream --test endings --test hedge --test fan_in --test leaks -- --test-threads 2
