@@ -41,6 +41,13 @@ struct State {
     cancelled: bool,
 }
 
+impl State {
+    /// The request whose report is the stream's, and whether there was another.
+    fn winner(&self) -> Option<(Arc<Shared>, bool)> {
+        Some((self.requests.get(self.decided?)?.clone(), self.requests.len() > 1))
+    }
+}
+
 struct Second {
     first: Arc<Exchange>,
     request: CompletionRequest,
@@ -189,10 +196,6 @@ impl Race {
             self.changed.notify_all();
         }
     }
-
-    fn report_of(&self, state: &State, n: usize) -> Option<(Arc<Shared>, bool)> {
-        state.requests.get(n).map(|shared| (shared.clone(), state.requests.len() > 1))
-    }
 }
 
 impl Life for Race {
@@ -209,7 +212,7 @@ impl Life for Race {
         self.common.lifted.store(true, Ordering::Release);
         let mut state = self.lock();
         let (shared, hedged) = loop {
-            if let Some(found) = state.decided.and_then(|n| self.report_of(&state, n)) {
+            if let Some(found) = state.winner() {
                 break found;
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -219,9 +222,7 @@ impl Life for Race {
     }
 
     fn report(&self) -> Option<StreamReport> {
-        let state = self.lock();
-        let (shared, hedged) = state.decided.and_then(|n| self.report_of(&state, n))?;
-        drop(state);
+        let (shared, hedged) = self.lock().winner()?;
         shared.report().map(|report| StreamReport { hedged, ..report })
     }
 }
