@@ -197,7 +197,7 @@ impl ApiClientBuilder {
     }
 
     /// Saves the request of every stream that fails as a file in `folder`, to be looked at or sent again
-    /// ([`ApiClient::resend`]): prompt and parameters, where it went, and why it failed; see [`SavedRequest`]. Not saved: streams
+    /// ([`ApiClient::resend`]): prompt and parameters, where it went, and why it failed; see [`SavedRequest`](crate::SavedRequest). Not saved: streams
     /// that completed, were cancelled or lost their consumer, and requests that were refused before there was a stream.
     /// The file's path is in the error ([`Error::saved_path`]), which comes after the file has been written. Default: none.
     ///
