@@ -7,12 +7,11 @@ mod common;
 
 use std::thread;
 
+use common::words;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use tokenwire::StreamToken;
-
-use common::words;
 
 const TOKENS: usize = 10_000;
 const BATCH: usize = 32;

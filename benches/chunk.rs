@@ -5,12 +5,11 @@
 
 mod common;
 
+use common::{STREAMS, Stream, stream};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use serde_json::Value;
 use tokenwire::{ChunkDecoder, StreamToken, TokenId};
-
-use common::{STREAMS, Stream, stream};
 
 fn main() {
     divan::main();

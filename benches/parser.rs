@@ -5,11 +5,10 @@
 
 mod common;
 
+use common::words;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use tokenwire::{Dialect, ResponseParser};
-
-use common::words;
 
 const TOKENS: usize = 1000;
 

@@ -7,12 +7,11 @@ mod common;
 
 use std::io::BufRead;
 
+use common::vllm;
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use serde_json::Value;
 use tokenwire::{BodyDecoder, Step, StreamToken};
-
-use common::vllm;
 
 const READ_BYTES: [usize; 4] = [1, 64, 1460, 16384];
 

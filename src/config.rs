@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::{Error, Timer};
+use crate::error::{Error, Timer};
 
 /// An API key. It has no `Display`, its `Debug` is redacted, and it is sent in the `Authorization` header
 /// and nowhere else.

@@ -183,16 +183,12 @@
 //!
 //! A chunk-size line of more than 20 characters, which HTTP allows with chunk extensions, is refused by ureq.
 
-mod alarm;
-mod ast;
-mod body;
-mod chunk;
 mod client;
 mod config;
-mod diagnostics;
 mod error;
-mod fan_in;
 pub mod guide;
+mod protocol;
+mod types;
 /// Every fault that was tried, and how its stream ends. This module holds nothing but this page.
 ///
 #[doc = include_str!("../docs/faults.md")]
@@ -201,71 +197,61 @@ pub mod faults {}
 ///
 #[doc = include_str!("../docs/servers.md")]
 pub mod servers {}
-mod http;
-mod parse;
-mod pool;
-mod prompt;
-mod queue;
-mod quirks;
-mod receive;
 pub mod recording;
-mod records;
-mod report;
-mod request;
-mod respond;
-mod resume;
-mod retry;
-mod route;
-mod secrets;
-mod sse;
-mod sse_reader;
-mod stream;
-mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod token;
-#[cfg(feature = "tokenizer")]
-mod tokenizer;
-mod tool;
 // Where the channels are modelled a stream is no crossbeam channel, which a parser takes.
 #[cfg(not(shuttle))]
 mod turn;
 
+pub use client::ApiClient;
+pub use client::builder::ApiClientBuilder;
+pub use client::channel::fan_in::{FAN_IN_TOKENS_MAX, FanIn, Tagged, fan_in};
+pub use client::channel::recv_many::recv_many;
+pub use client::http::response::HttpResponse;
+pub use client::http::sse_reader::SseReader;
+pub use client::http::{HttpClient, HttpClientBuilder};
+pub use client::models::Model;
+pub use client::policy::resume::{RESUMES_MAX, Resume, ResumePolicy};
+pub use client::policy::retry::RetryPolicy;
+pub use client::policy::route::{Balance, RoutePolicy};
+pub use client::saved::{SAVED_REQUEST_BYTES_MAX, SavedFailure, SavedRequest};
+pub use client::stream::call::Call;
+pub use client::stream::report::{Ending, Percentiles, StreamReport};
+pub use client::stream::{Canceller, OnDrop, StreamGuard};
+pub use config::{ApiKey, Limits, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX, Timeouts, WhenFull};
 /// The channels' crate, for `select!` over many streams: of the version whose `Receiver` this crate hands out.
 pub use crossbeam_channel;
-
-pub use ast::{Branch, Leaf, LeafKind, Malformed, Role, ToolCall};
-pub use body::{BodyDecoder, Step};
-pub use chunk::{
-    Answer, CHOICES_MAX, ChunkDecoder, Completion, Flow, MalformedCall, NESTING_MAX, Server, TOKEN_IDS_MAX,
-    TOOL_CALLS_MAX, Wire,
-};
-pub use client::{ApiClient, ApiClientBuilder, Model};
-pub use config::{ApiKey, Limits, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX, Timeouts, WhenFull};
-pub use diagnostics::{SAVED_REQUEST_BYTES_MAX, SavedFailure, SavedRequest};
 pub use error::{Error, ErrorKind, Limit, Progress, SERVER_MESSAGE_CHARS_MAX, ServerError, Timer};
-pub use fan_in::{FAN_IN_TOKENS_MAX, FanIn, Tagged, fan_in};
-pub use http::{HttpClient, HttpClientBuilder, HttpResponse};
-pub use parse::{DIALECT_BYTES_MAX, DIALECTS_MAX, Dialect, PendingToolCall, ResponseParser, Start};
-pub use prompt::{ChatFormat, Context, Encode, Prefix, Prompt, WhenInexact};
-pub use quirks::{Quirks, SERVER_RECORD_BYTES_MAX, SERVER_RECORDS_MAX};
-pub use receive::recv_many;
-pub use report::{Ending, Percentiles, StreamReport};
-pub use request::{CompletionRequest, Message, SamplingParams};
-pub use respond::{ParserHandle, Response, Tree};
-pub use resume::{NotResumable, RESUMES_MAX, Resume, ResumePolicy};
-pub use retry::RetryPolicy;
-pub use route::{Balance, RoutePolicy};
-pub use sse::{End, Event, SSE_BUFFER_KEPT_BYTES, SSE_STRAY_BYTES_MAX, SseParser, Stray};
-pub use sse_reader::SseReader;
-pub use stream::call::Call;
-pub use stream::{Canceller, OnDrop, StreamGuard};
-pub use token::{FinishReason, IdsExact, Inexact, StreamToken, TokenId, Usage};
-#[cfg(feature = "tokenizer")]
-pub use tokenizer::{AddedToken, Special, TOKENIZER_FILE_BYTES_MAX, TokenDecoder, Tokenizer};
-pub use tool::{Tool, ToolResult, Tools};
+pub use protocol::chunk::answer::{Answer, MalformedCall};
+pub use protocol::chunk::body::{BodyDecoder, Step};
+pub use protocol::chunk::wire::{Server, Wire};
+pub use protocol::chunk::{
+    CHOICES_MAX, ChunkDecoder, Completion, Flow, NESTING_MAX, TOKEN_IDS_MAX, TOOL_CALLS_MAX,
+};
+pub use protocol::request::CompletionRequest;
+pub use protocol::request::message::Message;
+pub use protocol::request::sampling::SamplingParams;
+pub use protocol::server::quirks::{Quirks, SERVER_RECORD_BYTES_MAX, SERVER_RECORDS_MAX};
+pub use protocol::sse::event::{End, Event, SSE_STRAY_BYTES_MAX, Stray};
+pub use protocol::sse::{SSE_BUFFER_KEPT_BYTES, SseParser};
+pub use turn::parse::dialect::{DIALECT_BYTES_MAX, DIALECTS_MAX, Dialect};
+pub use turn::parse::{ResponseParser, Start};
+pub use turn::prompt::family::ChatFormat;
+pub use turn::prompt::{Context, Encode, Prefix, Prompt, WhenInexact};
+pub use turn::respond::{ParserHandle, Response, Tree};
+pub use turn::tools::{Tool, ToolResult, Tools};
+pub use types::ids::{FinishReason, IdsExact, Inexact, TokenId, Usage};
+pub use types::not_resumable::NotResumable;
+pub use types::token::StreamToken;
+pub use types::tree::{Branch, Leaf, LeafKind, Malformed, PendingToolCall, Role, ToolCall};
 #[cfg(not(shuttle))]
-pub use turn::{Round, Turn, TurnCanceller, TurnError, TurnReport};
+pub use {turn::Round, turn::Turn, turn::TurnCanceller, turn::TurnError, turn::TurnReport};
+#[cfg(feature = "tokenizer")]
+pub use {
+    turn::tokenizer::AddedToken, turn::tokenizer::Special, turn::tokenizer::TOKENIZER_FILE_BYTES_MAX,
+    turn::tokenizer::Tokenizer, turn::tokenizer::decode::TokenDecoder,
+};
 
 /// The programs of the README compile.
 #[cfg(all(doctest, feature = "tokenizer"))]

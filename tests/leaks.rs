@@ -3,9 +3,8 @@
 
 #![cfg(all(feature = "testing", target_os = "linux"))]
 
-use std::fs;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use tokenwire::testing::{Script, Server};
 use tokenwire::{ApiClient, Ending, SamplingParams};

@@ -4,12 +4,11 @@
 
 mod common;
 
-use std::env;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, thread};
 
 use common::live::{LONG, PROMPT, greedy, live_url};
 use serde_json::{Value, json};

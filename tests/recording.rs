@@ -161,6 +161,7 @@ fn a_missing_or_foreign_file_is_an_error() {
 fn replayed_over_a_socket_every_raw_response_is_byte_equal() {
     use std::io::{ErrorKind, Read as _, Write as _};
     use std::net::TcpStream;
+
     use tokenwire::testing::{Script, Server};
 
     for (name, recording) in vllm().into_iter().chain(llama()) {

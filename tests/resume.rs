@@ -2,11 +2,10 @@
 //! way it was cut. What must not be taken up ends as before, with the reason.
 #![cfg(feature = "testing")]
 
-use std::env;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, thread};
 
 use tokenwire::recording::Request;
 use tokenwire::testing::{Cut, Model, Script, Server};

@@ -3,12 +3,11 @@
 
 mod common;
 
-use std::env;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, thread};
 
 use common::streams::{Token, collect};
 use crossbeam_channel::Receiver;

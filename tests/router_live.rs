@@ -5,10 +5,9 @@
 
 mod common;
 
-use std::fs;
 use std::net::TcpStream;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use common::data;
 use common::router::{Router, completions, worker};

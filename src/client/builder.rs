@@ -8,17 +8,17 @@ use std::sync::{Arc, Mutex};
 use ureq::http::HeaderMap;
 use ureq::http::header::{AUTHORIZATION, HeaderValue};
 
+use super::http::{HttpClient, HttpClientBuilder, header};
+use super::policy::resume::ResumePolicy;
+use super::policy::retry::{Budget, RetryPolicy};
+use super::policy::route::{RoutePolicy, Routes};
+use super::saved::folder::Folder;
+use super::threads::pool::ReaderPool;
 use super::{ApiClient, BaseUrl, Inner, RequestIds};
-use crate::chunk::{Server, Wire};
 use crate::config::{ApiKey, Limits, Timeouts, WhenFull};
-use crate::diagnostics::Folder;
 use crate::error::Error;
-use crate::http::{HttpClient, HttpClientBuilder, header};
-use crate::pool::ReaderPool;
-use crate::request::{CompletionRequest, OWNED_HEADERS, validate_header};
-use crate::resume::ResumePolicy;
-use crate::retry::{Budget, RetryPolicy};
-use crate::route::{RoutePolicy, Routes};
+use crate::protocol::chunk::wire::{Server, Wire};
+use crate::protocol::request::{CompletionRequest, OWNED_HEADERS, validate_header};
 
 /// Settings of an [`ApiClient`], see [`ApiClient::builder`].
 #[derive(Debug, Clone)]
@@ -264,7 +264,7 @@ impl ApiClientBuilder {
     /// Connects to a server in memory, whatever the base URL says (its host an IP address, its scheme `http`).
     #[cfg(feature = "testing")]
     #[must_use]
-    pub fn in_memory(mut self, server: &crate::testing::InMemory) -> Self {
+    pub fn in_memory(mut self, server: &super::http::memory::InMemory) -> Self {
         self.http = self.http.memory(server.clone());
         self
     }

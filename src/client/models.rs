@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
+use super::http::response::HttpResponse;
+use super::http::slot::Wait;
 use super::{ApiClient, Inner};
-use crate::chunk::server_error_from_body;
 use crate::error::Error;
-use crate::http::HttpResponse;
-use crate::http::slot::Wait;
-use crate::secrets::Secrets;
+use crate::error::secrets::Secrets;
+use crate::protocol::chunk::server_error::server_error_from_body;
 
 /// A model that a server has, see [`ApiClient::models`].
 #[derive(Debug, Clone, PartialEq, Eq)]

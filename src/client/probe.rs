@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use ureq::http::Method;
 
+use super::http::Outgoing;
+use super::http::response::HttpResponse;
+use super::http::slot::{CancelSlot, Wait};
+use super::policy::retry::STALE_RETRIES_MAX;
 use super::{ApiClient, Inner};
-use crate::chunk::Server;
+use crate::error::secrets::Secrets;
 use crate::error::{Error, Timer};
-use crate::http::slot::{CancelSlot, Wait};
-use crate::http::{HttpResponse, Outgoing};
-use crate::retry::STALE_RETRIES_MAX;
-use crate::secrets::Secrets;
+use crate::protocol::chunk::wire::Server;
 
 /// How long [`ApiClient::server`] waits for all the answers it asks for.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);

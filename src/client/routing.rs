@@ -7,11 +7,11 @@ use std::time::Instant;
 use ureq::http::{Method, Uri};
 
 use super::Inner;
+use super::http::Outgoing;
+use super::http::slot::{CancelSlot, Wait};
+use super::policy::retry::random;
+use super::policy::route::Choice;
 use crate::error::{Error, Timer};
-use crate::http::Outgoing;
-use crate::http::slot::{CancelSlot, Wait};
-use crate::retry::random;
-use crate::route::Choice;
 
 impl Inner {
     /// Where a request for this path goes, see [`Wire::path`](crate::Wire::path), at each server.

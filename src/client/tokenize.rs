@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 use ureq::http::Method;
 
 use super::{ApiClient, Inner};
-use crate::chunk::Server;
 use crate::error::{Error, ErrorKind};
-use crate::token::TokenId;
+use crate::protocol::chunk::wire::Server;
+use crate::types::ids::TokenId;
 
 impl ApiClient {
     /// The ids of `text`, as the server's tokenizer makes them: vLLM, llama.cpp, SGLang and TGI have an endpoint for that.

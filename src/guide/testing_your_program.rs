@@ -5,7 +5,7 @@
 //! tokenwire = { version = "0.1", features = ["testing"] }
 //! ```
 //!
-//! A [`Script`](crate::testing::Script) is one answer, a [`Server`](crate::testing::Server) gives them out and notes what it was asked:
+//! A [`Script`](crate::testing::script::Script) is one answer, a [`Server`](crate::testing::server::Server) gives them out and notes what it was asked:
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {
@@ -41,13 +41,13 @@
 //!
 //! | you want | use |
 //! | --- | --- |
-//! | an answer that depends on the request | [`Server::start`](crate::testing::Server::start) with a function |
-//! | a break at every byte | [`Script::cut_at`](crate::testing::Script::cut_at) in a loop over [`wire().len()`](crate::testing::Script::wire) |
-//! | silence, slowness, a wait until the test says so | `hang`, `slowly`, `pause`, [`Gate`](crate::testing::Gate) |
-//! | bytes that are no HTTP | [`Script::raw`](crate::testing::Script::raw) |
-//! | to see a cancel arrive | [`wait_for_disconnects`](crate::testing::Server::wait_for_disconnects) |
-//! | a model with the same answer to the same ids, for resumes | [`Model`](crate::testing::Model) |
-//! | no sockets and no waits: a silence passes its timer at once | [`InMemory`](crate::testing::InMemory) |
+//! | an answer that depends on the request | [`Server::start`](crate::testing::server::Server::start) with a function |
+//! | a break at every byte | [`Script::cut_at`](crate::testing::script::Script::cut_at) in a loop over [`wire().len()`](crate::testing::script::Script::wire) |
+//! | silence, slowness, a wait until the test says so | `hang`, `slowly`, `pause`, [`Gate`](crate::testing::gate::Gate) |
+//! | bytes that are no HTTP | [`Script::raw`](crate::testing::script::Script::raw) |
+//! | to see a cancel arrive | [`wait_for_disconnects`](crate::testing::server::Server::wait_for_disconnects) |
+//! | a model with the same answer to the same ids, for resumes | [`Model`](crate::testing::model::Model) |
+//! | no sockets and no waits: a silence passes its timer at once | [`InMemory`](crate::client::http::memory::InMemory) |
 //! | what a real server sent, with its timing | [`CompletionRequest::record`](crate::CompletionRequest::record), then [`replay`](crate::testing::replay()) |
 //!
 //! A recording has no credentials in it and can be committed.

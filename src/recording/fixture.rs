@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use super::http::{self, BodyState, Head};
-use super::{End, Recording, Request};
-use crate::Error;
+use super::http::{BodyState, Head};
+use super::{End, Recording, Request, http};
+use crate::error::Error;
 
 /// `NAME.req`, `NAME.raw`, `NAME.times`. A line of the times is milliseconds, offset, length; the last
 /// one begins with `end: ` and says in words how it ended.

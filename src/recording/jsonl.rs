@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{End, Piece, Recording, Request, base64};
-use crate::Error;
+use crate::error::Error;
 
 /// The format's number in its head line. Another number is refused, not guessed at.
 const VERSION: u32 = 1;
@@ -151,7 +151,7 @@ fn wrong(line: usize, problem: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ErrorKind;
+    use crate::error::ErrorKind;
 
     fn samples() -> [Recording; 3] {
         let request = Request::new("POST", "/v1/completions")

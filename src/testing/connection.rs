@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
+use super::gate::Gate;
 use super::plan::{Action, Plan};
-use super::script::{How, Wait};
-use super::server::Shared;
+use super::script::{Cut, How, Script, Wait};
+use super::server::{Disconnect, Shared};
 use super::tls::{Socket, Stream};
-use super::{Cut, Disconnect, Gate, Request, Script};
-use crate::recording::http::Head;
-use crate::recording::{BodyState, dechunk};
+use crate::recording::Request;
+use crate::recording::http::{BodyState, Head, dechunk};
 
 /// The longest head of a request, 64 KiB; a longer one is answered with 431.
 pub const REQUEST_HEAD_BYTES_MAX: usize = 64 << 10;

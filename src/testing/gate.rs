@@ -3,7 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// A latch that a test opens once: see [`Script::wait_for`](super::Script::wait_for). Clones are the same gate.
+/// A latch that a test opens once: see [`Script::wait_for`](super::script::Script::wait_for). Clones are the same gate.
 #[derive(Debug, Clone, Default)]
 pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 

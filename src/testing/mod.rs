@@ -55,34 +55,37 @@
 //! that is still running.
 
 mod connection;
-mod gate;
-mod model;
+pub(crate) mod gate;
+pub(crate) mod model;
 mod plan;
-mod replay;
-mod script;
-mod server;
+pub(crate) mod replay;
+pub(crate) mod script;
+pub(crate) mod server;
 mod tls;
 
-pub use crate::http::memory::{InMemory, Sent};
+pub use self::connection::{REQUEST_BODY_BYTES_MAX, REQUEST_HEAD_BYTES_MAX};
+pub use self::gate::Gate;
+pub use self::model::Model;
+pub use self::plan::WIRE_BYTES_MAX;
+pub use self::replay::replay;
+pub use self::script::{Cut, Framing, Script};
+pub use self::server::{
+    BACKLOG, Disconnect, OnAccept, RECORDS_MAX, REQUEST_BYTES_KEPT_MAX, Server, ServerBuilder,
+};
+pub use self::tls::TlsIdentity;
+pub use crate::client::http::memory::{InMemory, Sent};
 pub use crate::recording::Request;
-pub use connection::{REQUEST_BODY_BYTES_MAX, REQUEST_HEAD_BYTES_MAX};
-pub use gate::Gate;
-pub use model::Model;
-pub use plan::WIRE_BYTES_MAX;
-pub use replay::replay;
-pub use script::{Cut, Framing, Script};
-pub use server::{BACKLOG, Disconnect, OnAccept, RECORDS_MAX, REQUEST_BYTES_KEPT_MAX, Server, ServerBuilder};
-pub use tls::TlsIdentity;
 
 /// How long a client of this policy waits after a 503 with these headers; for the property of the header's reader.
 #[doc(hidden)]
 #[must_use]
 pub fn wait_of_an_overloaded_server(
-    policy: &crate::RetryPolicy,
+    policy: &crate::client::policy::retry::RetryPolicy,
     headers: &[(&str, &str)],
     now: std::time::SystemTime,
 ) -> std::time::Duration {
     let header = |name: &str| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
-    let error = crate::Error::server(crate::ServerError { status: Some(503), ..Default::default() });
-    policy.wait(&error, crate::retry::Advice::of(header, now), 0, 1.0).unwrap_or_default()
+    let error =
+        crate::error::Error::server(crate::error::ServerError { status: Some(503), ..Default::default() });
+    policy.wait(&error, crate::client::policy::retry::Advice::of(header, now), 0, 1.0).unwrap_or_default()
 }

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Framing, Request, Script};
+use super::script::{Framing, Script};
+use crate::recording::Request;
 
 /// The id that ends an answer. It has no text.
 const END: u32 = 0;

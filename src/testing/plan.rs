@@ -2,8 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::script::{How, Step, Wait};
-use super::{Cut, Framing, Script};
+use super::script::{Cut, Framing, How, Script, Step, Wait};
 
 /// What [`Script::wire`] returns at most, 64 MiB: a script can be endless.
 pub const WIRE_BYTES_MAX: usize = 64 << 20;

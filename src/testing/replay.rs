@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Framing, Script, Server};
-use crate::Error;
-use crate::recording::{BodyState, End, Recording, http};
+use super::script::{Framing, Script};
+use super::server::Server;
+use crate::error::Error;
+use crate::recording::http::BodyState;
+use crate::recording::{End, Recording, http};
 
 /// A server that answers every request with this recording, at its own pace. For another pace, another
 /// address or TLS, give [`Script::replay`] to a [`Server`].

@@ -2,19 +2,20 @@
 //! all of it.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::connection::Connection;
-use super::{Request, Script, TlsIdentity};
-use crate::Error;
+use super::script::Script;
+use super::tls::TlsIdentity;
+use crate::error::Error;
+use crate::recording::Request;
 
 /// Connections that may wait to be accepted. std's listener has 128, and a burst of a thousand clients
 /// then finds some reset. The system may have a lower bound of its own.

@@ -9,9 +9,9 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::Error;
+use crate::error::Error;
 
-/// A certificate and its key, for [`Server::start_tls`](super::Server::start_tls). Its `Debug` shows
+/// A certificate and its key, for [`Server::start_tls`](super::server::Server::start_tls). Its `Debug` shows
 /// neither.
 #[derive(Clone)]
 pub struct TlsIdentity(Arc<ServerConfig>);

@@ -1,13 +1,12 @@
 //! A real vllm-router in front of scripted workers. It runs where `TOKENWIRE_ROUTER` names its program; `.ci/run` installs it.
 
-use std::env;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, thread};
 
 use serde_json::json;
 use tokenwire::testing::{Request, Script, Server};

@@ -14,7 +14,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use before::{Before, failed_in};
+use input::{Item, Items};
+use results::Results;
 use tokenwire::{CompletionRequest, Tokenizer};
+use work::{Tally, Work};
 
 use crate::interrupt::Interrupt;
 use crate::options::StreamFlags;
@@ -22,10 +26,6 @@ use crate::output::{counted, note, note_dim};
 use crate::plot::{self, Target};
 use crate::trace::Traces;
 use crate::{Exit, Failure, Outcome, bench, terminal};
-use before::{Before, failed_in};
-use input::{Item, Items};
-use results::Results;
-use work::{Tally, Work};
 
 const STREAMS: i64 = 8;
 

@@ -9,6 +9,10 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cost::{Cost, CostJson, SelfCheck, cpu_time};
+use figures::{Figures, FiguresJson};
+pub(crate) use load::limits;
+use load::{Load, Progress};
 use serde::Serialize;
 use tokenwire::recording::Recording;
 use tokenwire::testing::{self, Server};
@@ -20,10 +24,6 @@ use crate::output::{counted, json_line, note};
 use crate::plot::{self, Target};
 use crate::trace::Traces;
 use crate::{Exit, Failure, Outcome, chat, terminal};
-use cost::{Cost, CostJson, SelfCheck, cpu_time};
-use figures::{Figures, FiguresJson};
-pub(crate) use load::limits;
-use load::{Load, Progress};
 
 /// Each stream takes two threads and a connection.
 pub(crate) const STREAMS_MAX: i64 = 4096;

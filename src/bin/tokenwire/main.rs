@@ -26,9 +26,8 @@ mod tools;
 mod trace;
 mod turn;
 
-use std::fmt;
-use std::io;
 use std::process::ExitCode;
+use std::{fmt, io};
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 

@@ -10,15 +10,14 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use latency::svg as latency;
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, ValueFormatter};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
+pub(crate) use timeline::{one, svg as timeline};
 
 use crate::Failure;
-
-pub(crate) use latency::svg as latency;
-pub(crate) use timeline::{one, svg as timeline};
 
 const FONT: &str = "sans-serif";
 /// Where an axis of times begins at the lowest: a shorter time is drawn there.

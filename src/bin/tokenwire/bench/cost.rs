@@ -1,9 +1,8 @@
 //! What measuring costs: this program's own CPU time, and what it makes of a server whose figures are known.
 
-use std::fs;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
 use serde::Serialize;
 use tokenwire::recording::{End, Recording, Request};

@@ -1,0 +1,405 @@
+//! Name lookup that a cancel and every timer can leave, with a small cache.
+//!
+//! ureq asks its resolver before each request, pooled connection or not, and its own keeps no cache. Here
+//! literals cost nothing, names are kept for [`TTL`], and a lookup runs on a detached thread: `getaddrinfo`
+//! cannot be interrupted, the stream that waits for it can. Streams that want the same name share one lookup; over
+//! [`LOOKUPS_MAX`] names at once wait for one another.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::{fmt, io, thread};
+
+use crossbeam_channel::{Sender, after, bounded, never, select};
+use ureq::Error;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::NextTimeout;
+
+use super::slot::CancelSlot;
+use super::tap::{cancelled, current_slot, cut};
+
+/// How long a name's addresses are believed. Short: a cluster's name may move between two requests.
+const TTL: Duration = Duration::from_secs(10);
+/// How many addresses of a name are kept; ureq has room for 16.
+const ADDRESSES_MAX: usize = 16;
+/// How many names are kept. A client talks to a handful.
+const NAMES_MAX: usize = 64;
+/// Lookups at the same time, each on a thread of its own: a resolver that hangs must not cost more.
+const LOOKUPS_MAX: usize = 8;
+/// A lookup thread calls `getaddrinfo` and nothing else; glibc's wants some room.
+const STACK_BYTES: usize = 256 << 10;
+
+type Answer = Result<Vec<SocketAddr>, String>;
+type Key = (String, u16);
+type LookUp = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+
+#[derive(Debug)]
+pub(super) struct CachingResolver(Arc<Names>);
+
+struct Names {
+    /// The system's lookup; a test's is slow or silent.
+    look_up: Box<LookUp>,
+    ttl: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    names: HashMap<Key, Entry>,
+    /// Those asked for that no thread looks up yet.
+    queue: VecDeque<Key>,
+    threads: usize,
+}
+
+enum Entry {
+    Known {
+        addresses: Vec<SocketAddr>,
+        until: Instant,
+    },
+    /// A thread is asking, or will; these wait for its answer.
+    Asked(Vec<Sender<Answer>>),
+}
+
+impl Default for CachingResolver {
+    fn default() -> Self {
+        Self::new(|host, port| (host, port).to_socket_addrs().map(Iterator::collect), TTL)
+    }
+}
+
+impl Resolver for CachingResolver {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, Error> {
+        let slot = current_slot();
+        let host = uri.host().ok_or(Error::HostNotFound)?.trim_matches(['[', ']']);
+        let default_port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        let port = uri.port_u16().unwrap_or(default_port);
+        let addresses = match host.parse::<IpAddr>() {
+            Ok(ip) => vec![SocketAddr::new(ip, port)],
+            Err(_) => self.look_up(host, port, cut(timeout, slot.as_deref())?, slot.as_deref())?,
+        };
+        let mut out = self.empty();
+        for address in config.ip_family().keep_wanted(addresses.into_iter()).take(ADDRESSES_MAX) {
+            out.push(address);
+        }
+        if out.is_empty() { Err(Error::HostNotFound) } else { Ok(out) }
+    }
+}
+
+impl CachingResolver {
+    pub(super) fn new(
+        look_up: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+        ttl: Duration,
+    ) -> Self {
+        Self(Arc::new(Names { look_up: Box::new(look_up), ttl, state: Mutex::default() }))
+    }
+
+    fn look_up(
+        &self,
+        host: &str,
+        port: u16,
+        timeout: NextTimeout,
+        slot: Option<&CancelSlot>,
+    ) -> Result<Vec<SocketAddr>, Error> {
+        let key = (host.to_owned(), port);
+        let (sender, answer) = bounded(1);
+        let mut state = self.0.lock();
+        match state.names.get_mut(&key) {
+            Some(Entry::Known { addresses, until }) if Instant::now() < *until => {
+                return Ok(addresses.clone());
+            }
+            Some(Entry::Asked(waiting)) => waiting.push(sender.clone()),
+            _ => self.0.ask(&mut state, &key, sender.clone())?,
+        }
+        drop(state);
+
+        let late = if timeout.after.is_not_happening() { never() } else { after(*timeout.after) };
+        let never = never();
+        let woken = slot.map_or(&never, CancelSlot::woken);
+        let left = select! {
+            recv(answer) -> answer => return match answer {
+                Ok(Ok(addresses)) => Ok(addresses),
+                Ok(Err(message)) => Err(io::Error::new(io::ErrorKind::NotFound, message).into()),
+                Err(_) => Err(Error::HostNotFound),
+            },
+            recv(woken) -> _ => cancelled(),
+            recv(late) -> _ => Error::Timeout(timeout.reason),
+        };
+        // A lookup that never ends must not gather those that waited for it, nor names that nobody wants any more.
+        let State { names, queue, .. } = &mut *self.0.lock();
+        if let Some(Entry::Asked(waiting)) = names.get_mut(&key) {
+            waiting.retain(|other| !other.same_channel(&sender));
+            let unbegun = queue.iter().position(|queued| *queued == key).filter(|_| waiting.is_empty());
+            if unbegun.and_then(|place| queue.remove(place)).is_some() {
+                names.remove(&key);
+            }
+        }
+        Err(left)
+    }
+}
+
+impl Names {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Lookups run outside the lock, so nothing panics inside it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a thread ask for `key`, or the next one that is free.
+    fn ask(self: &Arc<Self>, state: &mut State, key: &Key, sender: Sender<Answer>) -> io::Result<()> {
+        if state.names.len() >= NAMES_MAX {
+            state.names.retain(|_, entry| matches!(entry, Entry::Asked(_)));
+        }
+        if state.threads < LOOKUPS_MAX {
+            let names = self.clone();
+            let builder = thread::Builder::new().name("tokenwire-lookup".to_owned()).stack_size(STACK_BYTES);
+            builder.spawn(move || names.work())?;
+            state.threads += 1;
+        }
+        state.queue.push_back(key.clone());
+        state.names.insert(key.clone(), Entry::Asked(vec![sender]));
+        Ok(())
+    }
+
+    /// Asks for one name after another, as long as there are some, and hands each answer to everybody who waits.
+    fn work(&self) {
+        let mut state = self.lock();
+        while let Some(key) = state.queue.pop_front() {
+            drop(state);
+            let found = catch_unwind(AssertUnwindSafe(|| (self.look_up)(&key.0, key.1)));
+            let answer: Answer = match found {
+                Ok(Ok(mut addresses)) => {
+                    addresses.truncate(ADDRESSES_MAX);
+                    Ok(addresses)
+                }
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err("the lookup panicked".to_owned()),
+            };
+            state = self.lock();
+            let waiting = match &answer {
+                Ok(addresses) => {
+                    let until = Instant::now() + self.ttl;
+                    state.names.insert(key, Entry::Known { addresses: addresses.clone(), until })
+                }
+                Err(_) => state.names.remove(&key),
+            };
+            if let Some(Entry::Asked(waiting)) = waiting {
+                for sender in waiting {
+                    // Each has room for its one answer; who waited may have left meanwhile.
+                    let _ = sender.try_send(answer.clone());
+                }
+            }
+        }
+        state.threads -= 1;
+    }
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        f.debug_struct("Names")
+            .field("names", &state.names.len())
+            .field("threads", &state.threads)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use crossbeam_channel::{Receiver, unbounded};
+    use ureq::Timeout;
+
+    use super::*;
+    use crate::client::http::slot::Wait;
+    use crate::error::Timer;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// A resolver whose lookups begin with a word and end when they are let go, and how many have begun.
+    struct Gated {
+        resolver: Arc<CachingResolver>,
+        begun: Receiver<String>,
+        let_go: Sender<io::Result<()>>,
+        count: Arc<AtomicUsize>,
+    }
+
+    fn gated(ttl: Duration) -> Gated {
+        let ((begin, begun), (let_go, go)) = (unbounded(), unbounded::<io::Result<()>>());
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = count.clone();
+        let resolver = CachingResolver::new(
+            move |host, port| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let _ = begin.send(host.to_owned());
+                // A gate that is gone is open.
+                go.recv().unwrap_or(Ok(())).map(|()| vec![SocketAddr::from(([127, 0, 0, 1], port))])
+            },
+            ttl,
+        );
+        Gated { resolver: Arc::new(resolver), begun, let_go, count }
+    }
+
+    type Found = Result<Vec<SocketAddr>, Error>;
+
+    impl Gated {
+        /// Looks `host` up on another thread.
+        fn ask(&self, host: &str, timeout: NextTimeout, slot: Option<&Arc<CancelSlot>>) -> Receiver<Found> {
+            let (resolver, host, slot) = (self.resolver.clone(), host.to_owned(), slot.cloned());
+            let (said, found) = unbounded();
+            thread::spawn(move || {
+                let uri: Uri = format!("http://{host}:80/").parse().unwrap();
+                let look_up = || resolver.resolve(&uri, &Config::default(), timeout);
+                let found = match &slot {
+                    Some(slot) => crate::client::http::tap::with_slot(slot, Vec::new(), look_up),
+                    None => look_up(),
+                };
+                let _ = said.send(found.map(|addresses| addresses.to_vec()));
+            });
+            found
+        }
+
+        fn waiting(&self) -> usize {
+            let state = self.resolver.0.lock();
+            let waiting = |entry: &Entry| if let Entry::Asked(waiting) = entry { waiting.len() } else { 0 };
+            state.names.values().map(waiting).sum()
+        }
+
+        fn until(&self, what: &str, done: impl Fn(&Self) -> bool) {
+            let end = Instant::now() + LONG;
+            while !done(self) {
+                assert!(Instant::now() < end, "{what} does not happen");
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    fn within(limit: Option<Duration>) -> NextTimeout {
+        let after = limit.map_or(ureq::unversioned::transport::time::Duration::NotHappening, Into::into);
+        NextTimeout { after, reason: Timeout::Resolve, ..NextTimeout::default() }
+    }
+
+    #[test]
+    fn a_lookup_that_hangs_is_left_for_each_reason() {
+        let short = Some(Duration::from_millis(30));
+        for (reason, limit, wait) in [
+            ("cancelled", None, None),
+            ("cancelled before its timers", Some(LONG * 9), Some(LONG * 9)),
+            ("its own timer", short, None),
+            ("its own timer, the nearest", short, Some(LONG * 9)),
+            ("the stream's timer", Some(LONG * 9), short),
+        ] {
+            let gated = gated(TTL);
+            let slot = CancelSlot::new();
+            slot.begin(wait.map(|limit| Wait::since(Instant::now(), limit, Timer::FirstToken)));
+            let found = gated.ask("silent.test", within(limit), Some(&slot));
+            gated.begun.recv_timeout(LONG).unwrap();
+            if reason.starts_with("cancelled") {
+                slot.cancel();
+            }
+            let error = found.recv_timeout(LONG).expect(reason).expect_err(reason);
+            let right = match reason {
+                "the stream's timer" => matches!(error, Error::Timeout(Timeout::PerRead)),
+                _ if reason.starts_with("its own") => matches!(error, Error::Timeout(Timeout::Resolve)),
+                _ => matches!(error, Error::Io(_)),
+            };
+            assert!(right, "{reason}: {error:?}");
+            assert_eq!(gated.waiting(), 0, "{reason}: it is still remembered");
+            // The answer comes too late for this one, not for the next.
+            gated.let_go.send(Ok(())).unwrap();
+            gated.until("an answer", |gated| gated.resolver.0.lock().threads == 0);
+            assert_eq!(
+                gated.ask("silent.test", within(None), None).recv_timeout(LONG).unwrap().unwrap().len(),
+                1
+            );
+            assert_eq!(gated.count.load(Ordering::SeqCst), 1, "{reason}: asked again");
+        }
+    }
+
+    #[test]
+    fn names_are_kept_for_their_time_failures_are_not_and_literals_need_no_lookup() {
+        for (name, host, ttl, fails, lookups) in [
+            ("kept", "name.test", LONG, false, 1),
+            ("its time is over", "name.test", Duration::ZERO, false, 3),
+            ("failed", "name.test", LONG, true, 3),
+            ("IPv4", "127.0.0.1", LONG, false, 0),
+            ("IPv6", "[::1]", LONG, false, 0),
+        ] {
+            let gated = gated(ttl);
+            for _ in 0..3 {
+                let fault = || io::Error::other("no such name");
+                gated.let_go.send(if fails { Err(fault()) } else { Ok(()) }).unwrap();
+                let found = gated.ask(host, within(None), None).recv_timeout(LONG).unwrap();
+                assert_eq!(found.is_err(), fails, "{name}: {found:?}");
+            }
+            assert_eq!(gated.count.load(Ordering::SeqCst), lookups, "{name}");
+        }
+    }
+
+    #[test]
+    fn lookup_connect_and_handshake_together_take_no_longer_than_the_connect_timer() {
+        // It accepts nothing, so that a handshake gets no answer.
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let limit = Duration::from_millis(1500);
+        let at = listener.local_addr().unwrap();
+        let resolver = CachingResolver::new(
+            move |_, _| {
+                thread::sleep(limit - limit / 15);
+                Ok(vec![at])
+            },
+            TTL,
+        );
+        let client =
+            crate::client::http::HttpClient::builder().connect_timeout(limit).build_with(resolver).unwrap();
+        let began = Instant::now();
+        let error = client.get("https://name.test/", &[]).unwrap_err();
+        assert_eq!(error.kind(), crate::error::ErrorKind::Timeout(Timer::Connect), "{error}");
+        assert!(began.elapsed() >= limit);
+        // Each for itself they would take nearly twice as long.
+        assert!(began.elapsed() < limit * 9 / 5, "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn streams_that_want_one_name_share_a_lookup() {
+        let gated = gated(TTL);
+        let found: Vec<_> = (0..20).map(|_| gated.ask("shared.test", within(None), None)).collect();
+        gated.until("twenty that wait", |gated| gated.waiting() == 20);
+        gated.let_go.send(Ok(())).unwrap();
+        for found in found {
+            assert_eq!(found.recv_timeout(LONG).unwrap().unwrap().len(), 1);
+        }
+        assert_eq!(gated.count.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn so_many_names_are_looked_up_at_once_and_no_more() {
+        let gated = gated(TTL);
+        let names = LOOKUPS_MAX * 3;
+        let ask = |n| gated.ask(&format!("name-{n}.test"), within(None), None);
+        let found: Vec<_> = (0..names).map(ask).collect();
+        gated.until("all wait", |gated| gated.waiting() == names);
+        for _ in 0..LOOKUPS_MAX {
+            gated.begun.recv_timeout(LONG).unwrap();
+        }
+        assert!(gated.begun.recv_timeout(Duration::from_millis(20)).is_err(), "one more lookup");
+        // One that is left while it waits for a thread is forgotten.
+        let left = gated.ask("left.test", within(Some(Duration::from_millis(1))), None);
+        assert!(left.recv_timeout(LONG).unwrap().is_err());
+        assert_eq!(gated.resolver.0.lock().names.len(), names);
+        assert_eq!(gated.resolver.0.lock().threads, LOOKUPS_MAX);
+        for _ in 0..names {
+            gated.let_go.send(Ok(())).unwrap();
+        }
+        for found in found {
+            found.recv_timeout(LONG).unwrap().unwrap();
+        }
+        gated.until("the threads' end", |gated| gated.resolver.0.lock().threads == 0);
+    }
+}

@@ -1,0 +1,358 @@
+//! What ureq lacks, in one thin layer around its connectors and transports.
+//!
+//! | need | how |
+//! | --- | --- |
+//! | cancel one stream | the socket's shutdown handle is handed to the stream's [`CancelSlot`] |
+//! | a limit that changes during the response | every wait is cut to the slot's [`Wait`](super::slot::Wait) |
+//! | a limit on a write that ureq begins anew after each part | an [alarm](crate::client::threads::alarm) shuts the socket down |
+//! | silence that framing bytes do not break | that limit is for all socket reads of one body read together |
+//! | was the connection used before? | the transport remembers |
+//! | credentials in no log | ureq is given stars, the values are put in as the head goes out |
+//!
+//! The slot travels in a thread-local, set for the length of the call: ureq runs resolver, connector and
+//! transport on the calling thread, and has no per-request extension point that reaches a pooled
+//! transport. This file, `memory` and `resolver` alone name `ureq::unversioned`, which is outside
+//! ureq's semver promise.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+use std::{fmt, io};
+
+use ureq::http::HeaderMap;
+use ureq::http::header::{HeaderName, HeaderValue};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, ShutdownHandle, Transport,
+};
+use ureq::{Error, Timeout};
+
+use super::slot::CancelSlot;
+use crate::client::threads::alarm::{Alarm, Alarms};
+
+/// Headers whose values ureq is not given: ureq-proto logs the whole head of a request at trace.
+pub(super) type Hidden = Vec<(HeaderName, HeaderValue)>;
+
+struct Current {
+    slot: Arc<CancelSlot>,
+    /// Those that have not gone out yet.
+    hidden: Hidden,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
+}
+
+/// Runs `call` with `slot` as the slot of the request that it makes on this thread, and `hidden` as values of
+/// its headers.
+pub(super) fn with_slot<T>(slot: &Arc<CancelSlot>, hidden: Hidden, call: impl FnOnce() -> T) -> T {
+    struct Reset(Option<Current>);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            CURRENT.with(|current| *current.borrow_mut() = self.0.take());
+        }
+    }
+    let new = Current { slot: slot.clone(), hidden };
+    let _reset = Reset(CURRENT.with(|current| current.borrow_mut().replace(new)));
+    call()
+}
+
+pub(super) fn current_slot() -> Option<Arc<CancelSlot>> {
+    CURRENT.with(|current| current.borrow().as_ref().map(|current| current.slot.clone()))
+}
+
+/// Takes the credentials out of `head`: each value that is marked as one becomes stars, as many as it has bytes.
+pub(super) fn hide(head: &mut HeaderMap) -> Hidden {
+    let mut hidden = Vec::new();
+    for (name, value) in head.iter_mut().filter(|(_, value)| value.is_sensitive()) {
+        if let Ok(mut stars) = HeaderValue::from_str(&"*".repeat(value.len())) {
+            stars.set_sensitive(true);
+            hidden.push((name.clone(), std::mem::replace(value, stars)));
+        }
+    }
+    hidden
+}
+
+/// Puts the values back into what goes out. ureq writes no header into two buffers.
+fn reveal(output: &mut [u8], hidden: &mut Hidden) {
+    if hidden.is_empty() {
+        return;
+    }
+    for line in output.split_mut(|byte| *byte == b'\n') {
+        let is_of = |(name, value): &(HeaderName, HeaderValue)| {
+            let rest = line.strip_prefix(name.as_str().as_bytes()).and_then(|rest| rest.strip_prefix(b": "));
+            rest.is_some_and(|rest| {
+                rest.len() == value.len() + 1 && rest[..value.len()].iter().all(|b| *b == b'*')
+            })
+        };
+        if let Some((name, value)) = hidden.iter().position(is_of).map(|place| hidden.remove(place)) {
+            let start = name.as_str().len() + 2;
+            line[start..start + value.len()].copy_from_slice(value.as_bytes());
+        }
+    }
+}
+
+/// What ureq is told when the slot is cancelled. Nobody reads it: the caller asks the slot first.
+pub(super) fn cancelled() -> Error {
+    Error::Io(io::Error::new(io::ErrorKind::ConnectionAborted, "cancelled"))
+}
+
+/// `timeout` cut to what the slot allows. An error if nothing is left: ureq's own transport would
+/// take zero for one second.
+pub(super) fn cut(timeout: NextTimeout, slot: Option<&CancelSlot>) -> Result<NextTimeout, Error> {
+    let mut timeout = timeout;
+    if let Some(slot) = slot {
+        if let Some(left) = slot.begin_wait().map(Into::into) {
+            if left < timeout.after {
+                timeout.after = left;
+                timeout.reason = Timeout::PerRead;
+            }
+        }
+        // No other than this function gives that reason; a connection to a proxy comes here twice.
+        slot.set_wait_is_nearest(timeout.reason == Timeout::PerRead);
+    }
+    if timeout.after.is_zero() { Err(Error::Timeout(timeout.reason)) } else { Ok(timeout) }
+}
+
+/// The time for the connection less what the name lookup took: ureq starts the timer anew after it.
+fn since_lookup(details: &ConnectionDetails<'_>, slot: Option<&CancelSlot>) -> NextTimeout {
+    let mut timeout = details.timeout;
+    if let (Some(limit), Some(slot)) = (details.config.timeouts().connect, slot) {
+        timeout.after = timeout.after.min(limit.saturating_sub(slot.began().elapsed()).into());
+    }
+    timeout
+}
+
+#[derive(Debug)]
+pub(super) struct TapConnector {
+    inner: Box<dyn Connector<(), Out = Box<dyn Transport>>>,
+    alarms: Arc<Alarms>,
+}
+
+impl TapConnector {
+    pub(super) fn new(alarms: Arc<Alarms>) -> Self {
+        Self { inner: Box::new(DefaultConnector::default()), alarms }
+    }
+
+    /// The same over other connections than the network's.
+    #[cfg(feature = "testing")]
+    pub(super) fn over(self, inner: impl Connector<(), Out = Box<dyn Transport>>) -> Self {
+        Self { inner: Box::new(inner), ..self }
+    }
+}
+
+impl Connector<()> for TapConnector {
+    type Out = TapTransport;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        chained: Option<()>,
+    ) -> Result<Option<TapTransport>, Error> {
+        let slot = current_slot();
+        let socket: Arc<Mutex<Option<Weak<dyn ShutdownHandle>>>> = Arc::default();
+        let register = {
+            let (forward, socket, slot) = (details.register_shutdown.clone(), socket.clone(), slot.clone());
+            move |handle: Weak<dyn ShutdownHandle>| {
+                forward(handle.clone())?;
+                if slot.as_ref().is_some_and(|slot| !slot.attach(&handle)) {
+                    return Err(cancelled());
+                }
+                *socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
+                Ok(())
+            }
+        };
+        let details = ConnectionDetails {
+            uri: details.uri,
+            addrs: details.addrs.clone(),
+            resolver: details.resolver,
+            config: details.config,
+            request_level: details.request_level,
+            now: details.now,
+            timeout: cut(since_lookup(details, slot.as_deref()), slot.as_deref())?,
+            current_time: details.current_time.clone(),
+            run_connector: details.run_connector.clone(),
+            register_shutdown: Arc::new(register),
+        };
+        if slot.as_ref().is_some_and(|slot| !slot.begin_connect()) {
+            return Err(cancelled());
+        }
+        let connected = self.inner.connect(&details, chained);
+        if let Some(slot) = &slot {
+            slot.end_connect();
+        }
+        let socket = socket.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(connected?.map(|inner| TapTransport {
+            inner,
+            socket,
+            alarms: self.alarms.clone(),
+            slot: None,
+            used: false,
+        }))
+    }
+}
+
+pub(super) struct TapTransport {
+    inner: Box<dyn Transport>,
+    socket: Option<Weak<dyn ShutdownHandle>>,
+    alarms: Arc<Alarms>,
+    /// The slot of the request that uses the connection now.
+    slot: Option<Arc<CancelSlot>>,
+    /// An earlier request went out on this connection.
+    used: bool,
+}
+
+impl TapTransport {
+    fn shut_down_after(&self, limit: Duration) -> Option<Alarm> {
+        let socket = self.socket.clone()?;
+        let at = Instant::now().checked_add(limit)?;
+        self.alarms.set(at, move || {
+            if let Some(socket) = socket.upgrade() {
+                socket.shutdown();
+            }
+        })
+    }
+}
+
+impl Transport for TapTransport {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.inner.buffers()
+    }
+
+    /// The first thing that every request does on its connection, new or pooled.
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        if self.slot.is_none() {
+            if let (Some(slot), Some(socket)) = (current_slot(), &self.socket) {
+                if !slot.attach(socket) {
+                    return Err(cancelled());
+                }
+                slot.set_sent(std::mem::replace(&mut self.used, true));
+                self.slot = Some(slot);
+            }
+        }
+        CURRENT.with(|current| {
+            if let Some(current) = &mut *current.borrow_mut() {
+                reveal(&mut self.inner.buffers().output()[..amount], &mut current.hidden);
+            }
+        });
+        let timeout = cut(timeout, self.slot.as_deref())?.for_write();
+        // ureq writes until all is written, and waits anew after each part that the system took: what bounds the whole is
+        // that the socket is shut down. One that was is of no use to another request; the error keeps it out of the pool.
+        let alarm = self.shut_down_after(*timeout.after);
+        let result = self.inner.transmit_output(amount, timeout);
+        let in_time = alarm.is_none_or(Alarm::take_back);
+        if in_time { result } else { Err(Error::Timeout(timeout.reason)) }
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        let came = self.inner.await_input(cut(timeout, self.slot.as_deref())?)?;
+        if let (true, Some(slot)) = (came, &self.slot) {
+            slot.set_answered();
+        }
+        Ok(came)
+    }
+
+    /// Called by ureq's pool only: before a connection goes idle, and again before it leaves the pool.
+    fn is_open(&mut self) -> bool {
+        if let Some(slot) = self.slot.take() {
+            slot.detach();
+        }
+        self.inner.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.inner.is_tls()
+    }
+}
+
+impl fmt::Debug for TapTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TapTransport").field(&self.inner).finish()
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use crossbeam_channel::{Receiver, Sender, bounded};
+    use ureq::unversioned::transport::LazyBuffers;
+
+    use super::*;
+    use crate::client::http::slot::Wait;
+    use crate::error::Timer;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// A socket whose writes take a part again and again, so that their own timer never passes: only a shutdown ends one.
+    struct Trickle {
+        buffers: LazyBuffers,
+        shut: Receiver<()>,
+    }
+
+    struct Shut(Sender<()>);
+
+    impl ShutdownHandle for Shut {
+        fn shutdown(&self) {
+            let _ = self.0.try_send(());
+        }
+    }
+
+    impl fmt::Debug for Trickle {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Trickle")
+        }
+    }
+
+    impl Transport for Trickle {
+        fn buffers(&mut self) -> &mut dyn Buffers {
+            &mut self.buffers
+        }
+
+        fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
+            // A write of nothing goes through.
+            if amount > 0 {
+                self.shut.recv_timeout(LONG).expect("the write waits for ever");
+                return Err(Error::Io(io::ErrorKind::BrokenPipe.into()));
+            }
+            Ok(())
+        }
+
+        fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
+            Ok(false)
+        }
+
+        fn is_open(&mut self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_write_that_makes_progress_but_no_end_is_ended_by_the_nearest_timer() {
+        let short = Some(Duration::from_millis(30));
+        for (name, after, per_write, wait, ends) in [
+            ("write", None, short, None, Timeout::PerWrite),
+            ("write, before the stream's", None, short, Some(LONG * 9), Timeout::PerWrite),
+            ("the stream's", None, Some(LONG * 9), short, Timeout::PerRead),
+            ("the stream's alone", None, None, short, Timeout::PerRead),
+            ("the call's", short, Some(LONG * 9), Some(LONG * 9), Timeout::SendBody),
+        ] {
+            let (shutting, shut) = bounded(1);
+            let handle = Arc::new(Shut(shutting));
+            let socket: Weak<dyn ShutdownHandle> = Arc::<Shut>::downgrade(&handle);
+            let inner = Box::new(Trickle { buffers: LazyBuffers::new(100, 100), shut });
+            let alarms = Alarms::new();
+            let mut tap = TapTransport { inner, socket: Some(socket), alarms, slot: None, used: false };
+            let slot = CancelSlot::new();
+            slot.begin(wait.map(|limit| Wait::since(Instant::now(), limit, Timer::Deadline)));
+            let mut timeout = NextTimeout { reason: Timeout::SendBody, ..NextTimeout::default() };
+            timeout.after = after.unwrap_or(LONG * 99).into();
+            timeout.per_write = per_write.map(Into::into);
+            with_slot(&slot, Vec::new(), || {
+                // One that is in time leaves nothing behind that could hurt the next.
+                assert!(tap.transmit_output(0, timeout).is_ok(), "{name}");
+                match tap.transmit_output(50, timeout) {
+                    Err(Error::Timeout(reason)) => assert_eq!(reason, ends, "{name}"),
+                    other => panic!("{name}: {other:?}"),
+                }
+            });
+        }
+    }
+}

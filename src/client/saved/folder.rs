@@ -1,0 +1,461 @@
+//! The folder of failed requests: one file each, for its owner's eyes, and never too many of them.
+//!
+//! A file is written under a temporary name that nobody else has (`O_EXCL`, which follows no symbolic link),
+//! then renamed, so that whoever looks sees whole files only. The temporary name says the final one, and only
+//! its holder renames to it: that the final name is free once the temporary one is ours means that it stays
+//! free. Names come from the clock, the process and a counter, never from a server. Nothing is synced to the
+//! disk: a file outlives the program, not a power cut.
+//!
+//! std has no way to hold a folder open and work inside it, so the check that it is no symbolic link and the
+//! writing are two steps. Who may replace the folder between them may write to its parent, and could have
+//! done so before.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::{SAVED_REQUEST_BYTES_MAX, SavedRequest};
+use crate::config::Limits;
+
+const PREFIX: &str = "tokenwire-failed-";
+/// After so long a temporary file is taken for that of a program which was killed, and removed.
+const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(600);
+/// Names that are tried: only another process with the same id (in another container) can have taken one.
+const NAMES_TRIED_MAX: usize = 16;
+
+/// Where failed requests go, and how many.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+    files_max: usize,
+    bytes_max: u64,
+    warned: AtomicBool,
+}
+
+impl Folder {
+    /// Nothing is touched before the first failure.
+    pub(crate) fn new(path: &Path, limits: &Limits) -> Self {
+        Self {
+            // Without a slash at its end, behind which a symbolic link would not be seen as one.
+            path: path.components().collect(),
+            files_max: limits.saved_files_max,
+            bytes_max: (limits.saved_bytes_max as u64).min(SAVED_REQUEST_BYTES_MAX),
+            warned: AtomicBool::new(false),
+        }
+    }
+
+    /// The file in which the request now stands; `None` if it could not be saved, which is logged.
+    pub(crate) fn save(&self, request: &SavedRequest) -> Option<PathBuf> {
+        match self.try_save(request) {
+            Ok(path) => {
+                log::debug!("the failed request was saved as {path:?}");
+                Some(path)
+            }
+            Err(error) => {
+                let first = !self.warned.swap(true, Ordering::Relaxed);
+                let level = if first { log::Level::Warn } else { log::Level::Debug };
+                log::log!(level, "a failed request could not be saved in {:?}: {error}", self.path);
+                None
+            }
+        }
+    }
+
+    fn try_save(&self, request: &SavedRequest) -> io::Result<PathBuf> {
+        // One at a time in this process, so that the limits hold exactly.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+        let json = request.to_json();
+        let bytes = json.len() as u64;
+        if self.files_max == 0 || bytes > self.bytes_max {
+            return Err(io::Error::other("it alone is over saved_files_max or saved_bytes_max"));
+        }
+        let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        self.open()?;
+        self.make_room(request.at_ms, self.files_max - 1, self.bytes_max - bytes, None)?;
+        let names = (0..NAMES_TRIED_MAX).map(|_| Name::next(request.at_ms));
+        let path = self.write(names, json.as_bytes())?;
+        // Other processes may have saved at the same moment.
+        let _ = self.make_room(request.at_ms, self.files_max, self.bytes_max, Some(&path));
+        Ok(path)
+    }
+
+    /// Makes the folder if it is missing; anything else that stands there is an error.
+    fn open(&self) -> io::Result<()> {
+        let mut found = fs::symlink_metadata(&self.path);
+        if found.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            let mut builder = DirBuilder::new();
+            builder.recursive(true);
+            #[cfg(unix)]
+            std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+            builder.create(&self.path)?;
+            found = fs::symlink_metadata(&self.path);
+        }
+        if found?.is_dir() {
+            Ok(())
+        } else {
+            Err(io::Error::other("it is no folder, or a symbolic link to one"))
+        }
+    }
+
+    /// Removes the oldest of our own files, but not `kept`, until no more than this is left.
+    fn make_room(&self, now_ms: u64, files: usize, bytes: u64, kept: Option<&Path>) -> io::Result<()> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let Some(name) = entry.file_name().to_str().and_then(Name::parse) else { continue };
+            // This does not follow links either: what is no plain file is not ours.
+            let Ok(metadata) = entry.metadata() else { continue };
+            if !metadata.is_file() {
+                continue;
+            }
+            if !name.temporary {
+                found.push((name, metadata.len(), entry.path()));
+            } else if now_ms.saturating_sub(name.at_ms) > TEMPORARY_AGE_MAX.as_millis() as u64 {
+                remove(&entry.path())?;
+            }
+        }
+        found.sort_unstable();
+        let mut files_left = found.len();
+        // Sparse files that somebody put there may add up to more than 64 bits.
+        let mut bytes_left: u128 = found.iter().map(|(_, bytes, _)| u128::from(*bytes)).sum();
+        for (_, size, path) in &found {
+            if files_left <= files && bytes_left <= u128::from(bytes) {
+                break;
+            }
+            if Some(path.as_path()) != kept {
+                remove(path)?;
+                files_left -= 1;
+                bytes_left -= u128::from(*size);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes under the first of `names` that is free.
+    fn write(&self, names: impl Iterator<Item = Name>, json: &[u8]) -> io::Result<PathBuf> {
+        for name in names {
+            let (temporary, path) = (self.path.join(name.temporary()), self.path.join(name.to_string()));
+            let mut file = match create(&temporary) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                result => result?,
+            };
+            let taken = fs::symlink_metadata(&path).is_ok();
+            let written = if taken {
+                Ok(())
+            } else {
+                file.write_all(json).and_then(|()| fs::rename(&temporary, &path))
+            };
+            if taken || written.is_err() {
+                let _ = fs::remove_file(&temporary);
+            }
+            written?;
+            if !taken {
+                return Ok(path);
+            }
+        }
+        Err(io::Error::new(ErrorKind::AlreadyExists, "every name is taken"))
+    }
+}
+
+/// A new file that only its owner may read.
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// Somebody else may have been faster.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+// ---- names ----
+
+/// `tokenwire-failed-<milliseconds>-<process>-<counter>.json`, and `.tmp` while it is written. In the order
+/// of age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Name {
+    at_ms: u64,
+    counter: u64,
+    process: u32,
+    temporary: bool,
+}
+
+impl Name {
+    fn next(at_ms: u64) -> Self {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let counter = COUNTER.fetch_add(1, Ordering::Relaxed);
+        Self { at_ms, counter, process: process::id(), temporary: false }
+    }
+
+    fn temporary(self) -> String {
+        Self { temporary: true, ..self }.to_string()
+    }
+
+    /// `None` for what we would not have written: a file of that name is another's.
+    fn parse(text: &str) -> Option<Self> {
+        let (stem, extension) = text.strip_prefix(PREFIX)?.rsplit_once('.')?;
+        let mut parts = stem.split('-');
+        let name = Self {
+            at_ms: parts.next()?.parse().ok()?,
+            process: parts.next()?.parse().ok()?,
+            counter: parts.next()?.parse().ok()?,
+            temporary: extension == "tmp",
+        };
+        (name.to_string() == text).then_some(name)
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { at_ms, counter, process, temporary } = self;
+        let extension = if *temporary { "tmp" } else { "json" };
+        write!(f, "{PREFIX}{at_ms:013}-{process}-{counter}.{extension}")
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::sync::Arc;
+    use std::thread;
+
+    use super::*;
+    use crate::client::saved::tests::saved;
+    use crate::error::Error;
+
+    /// A folder of its own for a test, removed at its end.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("tokenwire-folder-{}-{name}", process::id()));
+            let _ = fs::remove_dir_all(&path);
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        fn folder(&self, files_max: usize, bytes_max: usize) -> Folder {
+            let limits =
+                Limits { saved_files_max: files_max, saved_bytes_max: bytes_max, ..Limits::default() };
+            Folder::new(&self.0.join("failed"), &limits)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn request(at_ms: u64, body_bytes: usize) -> SavedRequest {
+        let body = format!("{{\"prompt\":\"{}\"}}", "x".repeat(body_bytes));
+        SavedRequest { at_ms, ..saved(&body, &Error::protocol("bad")) }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    fn names(folder: &Folder) -> Vec<String> {
+        let entries = fs::read_dir(&folder.path).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn folder_and_file_are_for_their_owner_only_and_an_existing_folder_is_left_as_it_is() {
+        let scratch = Scratch::new("modes");
+        let folder = scratch.folder(9, 1 << 20);
+        let request = request(1, 10);
+        let path = folder.save(&request).unwrap();
+        assert_eq!((mode(&folder.path), mode(&path)), (0o700, 0o600));
+        assert_eq!(SavedRequest::load(&path).unwrap(), request);
+        assert_eq!(names(&folder).len(), 1, "no temporary file is left");
+
+        fs::set_permissions(&folder.path, fs::Permissions::from_mode(0o755)).unwrap();
+        let path = folder.save(&request).unwrap();
+        assert_eq!((mode(&folder.path), mode(&path)), (0o755, 0o600));
+        // Where folders are missing in between, they are as private.
+        let below = Folder::new(&folder.path.join("a/b/"), &Limits::default());
+        below.save(&request).unwrap();
+        assert_eq!((mode(&folder.path.join("a")), mode(&folder.path.join("a/b"))), (0o700, 0o700));
+    }
+
+    #[test]
+    fn what_is_no_folder_is_refused_and_nothing_is_written_through_a_link() {
+        let scratch = Scratch::new("links");
+        let folder = scratch.folder(9, 1 << 20);
+        let elsewhere = scratch.0.join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        symlink(&elsewhere, &folder.path).unwrap();
+        for given in ["failed", "failed/", "failed/."] {
+            let folder = Folder::new(&scratch.0.join(given), &Limits::default());
+            assert_eq!(folder.save(&request(1, 10)), None, "{given}");
+        }
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+        fs::remove_file(&folder.path).unwrap();
+        symlink(scratch.0.join("nowhere"), &folder.path).unwrap();
+        assert_eq!(folder.save(&request(1, 10)), None, "a link that leads nowhere");
+        assert!(!scratch.0.join("nowhere").exists());
+        fs::remove_file(&folder.path).unwrap();
+        fs::write(&folder.path, "a file").unwrap();
+        assert_eq!(folder.save(&request(1, 10)), None);
+        assert_eq!(Folder::new(Path::new(""), &Limits::default()).save(&request(1, 10)), None);
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_left_alone_be_it_a_link() {
+        let scratch = Scratch::new("names");
+        let folder = scratch.folder(99, 1 << 20);
+        let victim = scratch.0.join("victim");
+        fs::write(&victim, "untouched").unwrap();
+        folder.open().unwrap();
+        let name = |counter, temporary| Name { at_ms: 5, counter, process: 1, temporary };
+        let (first, second, third) = (name(1, false), name(2, false), name(3, false));
+        for taken in [name(1, true), second] {
+            symlink(&victim, folder.path.join(taken.to_string())).unwrap();
+        }
+        let path = folder.write([first, second, third].into_iter(), b"{}").unwrap();
+        assert_eq!(path, folder.path.join(third.to_string()));
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+        assert_eq!(names(&folder).len(), 3, "no link was removed, no temporary file is left");
+        assert!(folder.write([first, second, third].into_iter(), b"{}").is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{}");
+    }
+
+    #[test]
+    fn the_oldest_of_our_own_files_make_room() {
+        let one = request(1_000_000_000_000, 1000).to_json().len();
+        // Files at most, bytes at most, files that are left of ten.
+        for (files_max, bytes_max, left) in
+            [(3, 1 << 20, 3), (1, 1 << 20, 1), (99, 4 * one, 4), (99, 4 * one - 1, 3), (99, one, 1)]
+        {
+            let scratch = Scratch::new("bounds");
+            let folder = scratch.folder(files_max, bytes_max);
+            folder.open().unwrap();
+            let foreign =
+                ["a.json", "tokenwire-failed-1-2-3.json", "tokenwire-failed-0000000000001-1-x.json"];
+            for name in foreign {
+                fs::write(folder.path.join(name), "x").unwrap();
+            }
+            fs::create_dir(folder.path.join("tokenwire-failed-0000000000001-1-1.json")).unwrap();
+            let saved: Vec<PathBuf> = (0..10)
+                .map(|n| {
+                    let path = folder.save(&request(1_000_000_000_000 + n, 1000)).unwrap();
+                    assert!(path.exists(), "it is there when it is told");
+                    path
+                })
+                .collect();
+            let there: Vec<bool> = saved.iter().map(|path| path.exists()).collect();
+            let expected: Vec<bool> = (0..10).map(|n| n >= 10 - left).collect();
+            assert_eq!(there, expected, "{files_max} files, {bytes_max} bytes");
+            assert_eq!(names(&folder).len(), left + 4, "others' files stay");
+        }
+    }
+
+    #[test]
+    fn the_newest_stays_even_where_the_clock_went_back() {
+        let scratch = Scratch::new("clock");
+        let folder = scratch.folder(2, 1 << 20);
+        for at_ms in [9_000, 9_001, 9_002] {
+            folder.save(&request(at_ms, 10)).unwrap();
+        }
+        let path = folder.save(&request(1, 10)).unwrap();
+        assert!(path.exists());
+        // Another process has saved meanwhile: one too many.
+        let other = Name { at_ms: 9_003, counter: 0, process: 1, temporary: false };
+        fs::write(folder.path.join(other.to_string()), "x").unwrap();
+        folder.make_room(1, 2, 1 << 20, Some(&path)).unwrap();
+        assert!(path.exists() && names(&folder).len() == 2);
+    }
+
+    #[test]
+    fn one_that_is_too_large_is_not_saved_and_removes_nothing() {
+        let scratch = Scratch::new("large");
+        let folder = scratch.folder(9, 2000);
+        let small = folder.save(&request(1, 10)).unwrap();
+        assert_eq!(folder.save(&request(2, 2000)), None);
+        assert!(small.exists());
+        assert_eq!(scratch.folder(0, 2000).save(&request(3, 10)), None);
+    }
+
+    #[test]
+    fn temporary_files_of_programs_that_were_killed_are_removed() {
+        let scratch = Scratch::new("killed");
+        let folder = scratch.folder(9, 1 << 20);
+        folder.open().unwrap();
+        let old = Name { at_ms: 1, counter: 0, process: 1, temporary: true };
+        let young = Name { at_ms: 700_000, ..old };
+        for name in [old, young] {
+            fs::write(folder.path.join(name.to_string()), "{").unwrap();
+        }
+        folder.save(&request(700_001, 10)).unwrap();
+        assert!(!folder.path.join(old.to_string()).exists() && folder.path.join(young.to_string()).exists());
+    }
+
+    #[test]
+    fn many_at_once_each_get_a_file_and_the_bounds_hold() {
+        let one = request(7, 10).to_json().len();
+        for (files_max, bytes_max, left) in [(200, 1 << 20, 160), (8, 1 << 20, 8), (200, 9 * one - 1, 8)] {
+            let scratch = Arc::new(Scratch::new(&format!("many-{files_max}-{bytes_max}")));
+            // Each thread has a folder value of its own, as clients have.
+            let save = move |scratch: Arc<Scratch>| {
+                let folder = scratch.folder(files_max, bytes_max);
+                (0..10).map(|_| folder.save(&request(7, 10)).unwrap()).collect::<Vec<_>>()
+            };
+            let threads: Vec<_> = (0..16)
+                .map(|_| {
+                    let scratch = scratch.clone();
+                    thread::spawn(move || save(scratch))
+                })
+                .collect();
+            // Room is made before a file is there, so that nobody ever sees too many.
+            let folder = scratch.folder(files_max, bytes_max);
+            while threads.iter().any(|thread| !thread.is_finished()) {
+                if folder.path.exists() {
+                    let seen = names(&folder).iter().filter(|name| name.ends_with(".json")).count();
+                    assert!(seen <= files_max && seen * one <= bytes_max, "{seen} files");
+                }
+            }
+            let mut paths: Vec<PathBuf> = threads.into_iter().flat_map(|t| t.join().unwrap()).collect();
+            paths.sort();
+            paths.dedup();
+            assert_eq!((paths.len(), names(&folder).len()), (160, left));
+            for name in names(&folder) {
+                SavedRequest::load(folder.path.join(name)).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_read_as_they_are_written_and_others_are_not() {
+        let name = Name { at_ms: 1_763_836_458_123, counter: 7, process: 42, temporary: false };
+        assert_eq!(name.to_string(), "tokenwire-failed-1763836458123-42-7.json");
+        assert_eq!(Name::parse(&name.to_string()), Some(name));
+        assert_eq!(Name::parse(&name.temporary()).map(|name| name.temporary), Some(true));
+        for other in [
+            "tokenwire-failed-1763836458123-42-7.json.bak",
+            "tokenwire-failed-1763836458123-42-07.json",
+            "tokenwire-failed-+763836458123-42-7.json",
+            "tokenwire-failed-1763836458123-42-7-1.json",
+            "tokenwire-failed-1763836458123-42.json",
+            "tokenwire-failed-99999999999999999999999-42-7.json",
+            "x-tokenwire-failed-1763836458123-42-7.json",
+        ] {
+            assert_eq!(Name::parse(other), None, "{other}");
+        }
+    }
+}

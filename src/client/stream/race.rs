@@ -1,0 +1,309 @@
+//! Two requests for one stream: the second goes out if the first has no token in time. Whichever has its first token first goes
+//! on, the other is cancelled.
+//!
+//! Each request is a life of its own ([`Shared`]), with thread, slot, retries and resumes. They meet here, where they ask for the
+//! consumer's channel with the first item that they have for it. A failed one does not get it while the other runs.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::exchange::Exchange;
+use super::received::Received;
+use super::report::{Ending, StreamReport};
+use super::{Common, Life, Shared, StreamGuard};
+use crate::client::Inner;
+use crate::client::channel::sender::{IsError, Sink};
+use crate::client::threads::alarm::Alarm;
+use crate::client::threads::sync::{Condvar, Mutex, MutexGuard};
+use crate::error::Error;
+use crate::protocol::request::CompletionRequest;
+use crate::types::token::StreamToken;
+
+pub(super) struct Race {
+    client: Arc<Inner>,
+    common: Common,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    /// The consumer's channel, until a request has it.
+    sink: Option<Sink>,
+    requests: Vec<Arc<Shared>>,
+    /// So many of them have neither got it nor left.
+    running: usize,
+    /// The request whose report is the stream's.
+    decided: Option<usize>,
+    /// What the second is made of, until it is sent or none is wanted.
+    second: Option<Second>,
+    /// The guard wants no more.
+    cancelled: bool,
+}
+
+impl State {
+    /// The request whose report is the stream's, and whether there was another.
+    fn winner(&self) -> Option<(Arc<Shared>, bool)> {
+        Some((self.requests.get(self.decided?)?.clone(), self.requests.len() > 1))
+    }
+}
+
+struct Second {
+    first: Arc<Exchange>,
+    request: CompletionRequest,
+    /// `None` where no thread could be had for it: then there will be no second.
+    alarm: Option<Alarm>,
+}
+
+impl Race {
+    fn new(client: &Arc<Inner>, sink: Sink) -> Arc<Self> {
+        let sink = Some(sink);
+        let state =
+            State { sink, requests: Vec::new(), running: 0, decided: None, second: None, cancelled: false };
+        Arc::new(Self {
+            client: client.clone(),
+            common: Common::default(),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        })
+    }
+
+    pub(super) fn start(
+        client: &Arc<Inner>,
+        request: CompletionRequest,
+        sink: Sink,
+        after: Duration,
+        make: impl FnOnce(Arc<Shared>) -> Result<Exchange, Error>,
+    ) -> Result<StreamGuard, Error> {
+        let race = Self::new(client, sink);
+        let first = race.request(race.lock());
+        let exchange = make(first.clone()).map(Arc::new).and_then(|exchange| {
+            exchange.clone().run(race.received(&request), Exchange::attempt)?;
+            Ok(exchange)
+        });
+        let exchange = exchange.inspect_err(|_| first.never_began())?;
+
+        let mut state = race.lock();
+        if state.decided.is_none() {
+            state.sink.iter_mut().for_each(Sink::begins);
+            state.second = Some(Second { first: exchange, request, alarm: None });
+        }
+        drop(state);
+        race.set_alarm(after);
+        Ok(StreamGuard::new(race))
+    }
+
+    fn set_alarm(self: &Arc<Self>, after: Duration) {
+        let weak = Arc::downgrade(self);
+        let ring = move || {
+            if let Some(race) = weak.upgrade() {
+                race.begin_second();
+            }
+        };
+        let at = self.common.started.checked_add(after);
+        let alarm = at.and_then(|at| self.client.http.alarms().set(at, ring));
+        // Where it is not wanted any more it is taken back, out of the lock.
+        let unwanted = match &mut self.lock().second {
+            Some(second) => std::mem::replace(&mut second.alarm, alarm),
+            None => alarm,
+        };
+        drop(unwanted);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds this lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more request takes part.
+    fn request(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> Arc<Shared> {
+        let runner = Runner { race: self.clone(), n: state.requests.len(), runs: true };
+        let sink = Sink::Pending(Box::new(move |is_error| runner.claim(is_error)));
+        let shared = Shared::new(&self.client, sink, self.common.clone());
+        state.requests.push(shared.clone());
+        state.running += 1;
+        shared
+    }
+
+    fn received(&self, request: &CompletionRequest) -> Received {
+        Received::new(Ok(request.clone()), request.wire(self.client.wire), self.client.resume)
+    }
+
+    fn begin_second(self: &Arc<Self>) {
+        let Some(Second { first, request, alarm: _alarm }) = self.lock().second.take() else { return };
+        let state = self.lock();
+        // It is load that nobody asked for, as a retry is.
+        if state.decided.is_some() || state.cancelled || !self.client.retry_budget.take() {
+            return;
+        }
+        let shared = self.request(state);
+        log::debug!(
+            "no token after {:.3?}: the request is sent a second time",
+            self.common.started.elapsed()
+        );
+        let begun = first
+            .again(shared.clone())
+            .and_then(|exchange| Arc::new(exchange).run(self.received(&request), Exchange::attempt));
+        if let Err(error) = begun {
+            // As if it had run and failed: the first may have done so meanwhile, and left the end to this one.
+            let ending = if shared.settle() { Ending::Failed } else { Ending::Cancelled };
+            let report = StreamReport { error: Some(error.clone()), ..StreamReport::new(ending) };
+            if let Some(sender) = shared.take_sender() {
+                sender.send_last(StreamToken::Error(error));
+            }
+            shared.publish(report);
+        }
+    }
+
+    /// The channel, if request `n` is the first to have something for it. Whatever comes of it, the request does not run for it any more.
+    fn claim(&self, n: usize, is_error: IsError) -> Option<Sink> {
+        let mut state = self.lock();
+        if state.decided.is_some() || is_error && state.running > 1 {
+            // Under the same lock: of two that fail at once the second must find itself alone.
+            state.running -= 1;
+            return None;
+        }
+        state.decided = Some(n);
+        let mut sink = state.sink.take();
+        sink.iter_mut().for_each(Sink::begins);
+        // Out of the lock: both have locks of their own.
+        let _second = state.second.take();
+        let others: Vec<_> = state
+            .requests
+            .iter()
+            .enumerate()
+            .filter(|(m, _)| *m != n)
+            .map(|(_, other)| other.clone())
+            .collect();
+        drop(state);
+        self.changed.notify_all();
+        others.iter().for_each(|other| other.cancel());
+        sink
+    }
+
+    /// Request `n` has ended without the channel.
+    fn leave(&self, n: usize) {
+        let mut state = self.lock();
+        if state.decided.is_some() {
+            return;
+        }
+        state.running -= 1;
+        if state.running == 0 {
+            // All were cancelled, or none began. With the sink goes the channel.
+            state.decided = Some(n);
+            let _gone = (state.sink.take(), state.second.take());
+            drop(state);
+            self.changed.notify_all();
+        }
+    }
+}
+
+impl Life for Race {
+    fn cancel(&self) {
+        let mut state = self.lock();
+        state.cancelled = true;
+        let _second = state.second.take();
+        let requests = state.requests.clone();
+        drop(state);
+        requests.iter().for_each(|request| request.cancel());
+    }
+
+    fn join(&self) -> StreamReport {
+        self.common.lifted.store(true, Ordering::Release);
+        let mut state = self.lock();
+        let (shared, hedged) = loop {
+            if let Some(found) = state.winner() {
+                break found;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        };
+        drop(state);
+        StreamReport { hedged, ..shared.join() }
+    }
+
+    fn report(&self) -> Option<StreamReport> {
+        let (shared, hedged) = self.lock().winner()?;
+        shared.report().map(|report| StreamReport { hedged, ..report })
+    }
+}
+
+/// A request's part in the race. If it goes without a claim, the request has left.
+struct Runner {
+    race: Arc<Race>,
+    n: usize,
+    runs: bool,
+}
+
+impl Runner {
+    fn claim(mut self, is_error: IsError) -> Option<Sink> {
+        self.runs = false;
+        self.race.claim(self.n, is_error)
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        if self.runs {
+            self.race.leave(self.n);
+        }
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use crossbeam_channel::{TryRecvError, unbounded};
+
+    use super::*;
+    use crate::client::ApiClient;
+
+    #[derive(Debug, Clone, Copy)]
+    enum Does {
+        HasToken,
+        HasFailed,
+        Leaves,
+    }
+    use Does::{HasFailed, HasToken, Leaves};
+
+    type Steps = &'static [(usize, Does)];
+
+    #[test]
+    fn whatever_two_requests_do_in_whatever_order_the_channel_goes_to_one_or_ends() {
+        // (what requests do in order, which of the steps gets the channel)
+        let cases: [(Steps, Option<usize>); 9] = [
+            (&[(0, HasToken), (1, HasToken)], Some(0)),
+            (&[(1, HasToken), (0, HasToken)], Some(0)),
+            (&[(1, HasToken), (0, HasFailed)], Some(0)),
+            (&[(0, HasFailed), (1, HasToken)], Some(1)),
+            // At once: neither has left when the other fails.
+            (&[(0, HasFailed), (1, HasFailed)], Some(1)),
+            (&[(1, HasFailed), (0, HasFailed)], Some(1)),
+            (&[(0, Leaves), (1, HasFailed)], Some(1)),
+            (&[(0, Leaves), (1, HasToken)], Some(1)),
+            (&[(0, Leaves), (1, Leaves)], None),
+        ];
+        for (steps, expected) in cases {
+            let client = ApiClient::builder("http://model.test").build().unwrap();
+            let (sender, receiver) = unbounded();
+            let race = Race::new(&client.0, Sink::Own(sender));
+            let requests = [(); 2].map(|()| race.request(race.lock()));
+            // Kept to the end, as if each were still on its way out.
+            let mut senders = requests.each_ref().map(|request| request.take_sender());
+            let mut got = Vec::new();
+            for (step, (n, does)) in steps.iter().enumerate() {
+                let has = match does {
+                    HasToken => senders[*n].as_mut().unwrap().claim(false),
+                    HasFailed => senders[*n].as_mut().unwrap().claim(true),
+                    Leaves => {
+                        senders[*n] = None;
+                        false
+                    }
+                };
+                got.extend(has.then_some(step));
+            }
+            assert_eq!(got, expected.into_iter().collect::<Vec<_>>(), "{steps:?}");
+            let open = if expected.is_some() { TryRecvError::Empty } else { TryRecvError::Disconnected };
+            assert_eq!(receiver.try_recv().unwrap_err(), open, "{steps:?}");
+            assert_eq!(race.lock().decided, Some(steps[expected.unwrap_or(1)].0), "{steps:?}");
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! What is counted of a stream: the report as it grows, and the clocks.
+
+use std::time::{Duration, Instant};
+
+use super::received::Received;
+use super::report::{Ending, Histogram, StreamReport};
+use crate::client::http::response::HttpResponse;
+use crate::client::http::slot::CancelSlot;
+use crate::client::policy::resume::Resume;
+use crate::client::policy::retry::Advice;
+use crate::error::secrets::Secrets;
+use crate::error::{Error, Progress};
+use crate::protocol::chunk::Completion;
+use crate::protocol::chunk::answer::Answer;
+use crate::protocol::chunk::body::BodyDecoder;
+use crate::types::ids::{FinishReason, IdsExact, Usage};
+
+/// The report as it grows, and the clocks.
+pub(super) struct Tally {
+    started: Instant,
+    pub(super) attempt_began: Instant,
+    /// What the last answer said about sending again.
+    pub(super) advice: Advice,
+    pub(super) report: StreamReport,
+    pub(super) received: Received,
+    /// The servers at which it failed, the last one last.
+    pub(super) failed_at: Vec<usize>,
+    /// Requests sent to take the stream up again, and how many of them, at the end, brought nothing new.
+    pub(super) resumes: u32,
+    pub(super) resumes_in_vain: u32,
+    broken: Option<Instant>,
+    /// Of the attempts before this one: body bytes, comments, lines skipped.
+    before: [u64; 3],
+    first_usage: Option<Usage>,
+    /// An answer came through a LiteLLM proxy.
+    pub(super) is_litellm: bool,
+    histogram: Histogram,
+    last_token: Option<Instant>,
+    /// Something of this attempt's answer came, new to the consumer or not, if only a piece of a call, which is handed out when it is whole.
+    pub(super) begun: bool,
+    /// Tokens that came in the same read as the one before them, as most of many do; not in the histogram yet.
+    together: u32,
+    /// When the last event came; moved on by the time in which the consumer was waited for.
+    pub(super) content_since: Instant,
+    /// When the finish reason came; moved on likewise.
+    pub(super) finished: Option<Instant>,
+    /// What the report must not show.
+    pub(super) secrets: Secrets,
+}
+
+impl Tally {
+    /// `started`: when the stream was asked for; `began`: when this request of it.
+    pub(super) fn new((started, began): (Instant, Instant), secrets: Secrets, received: Received) -> Self {
+        Self {
+            secrets,
+            started,
+            received,
+            failed_at: Vec::new(),
+            resumes: 0,
+            resumes_in_vain: 0,
+            broken: None,
+            before: [0; 3],
+            first_usage: None,
+            is_litellm: false,
+            attempt_began: began,
+            advice: Advice::default(),
+            report: StreamReport::new(Ending::Failed),
+            histogram: Histogram::new(),
+            last_token: None,
+            begun: false,
+            together: 0,
+            content_since: began,
+            finished: None,
+        }
+    }
+
+    /// Another attempt begins: what the failed one has left in the report goes.
+    pub(super) fn next_attempt(&mut self) {
+        let StreamReport { retries, route, failovers, .. } = self.report;
+        self.report =
+            StreamReport { retries: retries + 1, route, failovers, ..StreamReport::new(Ending::Failed) };
+        self.begin();
+    }
+
+    /// The next attempt goes to this server.
+    pub(super) fn goes_to(&mut self, route: usize) {
+        let is_other = self.requests_before() > 0 && route != self.report.route;
+        self.report.failovers += u32::from(is_other);
+        self.report.route = route;
+    }
+
+    /// The attempt failed.
+    pub(super) fn failed_here(&mut self) {
+        let route = self.report.route;
+        self.failed_at.retain(|failed| *failed != route);
+        self.failed_at.push(route);
+    }
+
+    fn begin(&mut self) {
+        self.attempt_began = Instant::now();
+        self.content_since = self.attempt_began;
+        (self.begun, self.finished) = (false, None);
+    }
+
+    /// Another attempt goes on behind what was received: the report stays, and `error` is what made it necessary.
+    pub(super) fn next_resume(&mut self, error: &Error) {
+        if self.resumes == 0 {
+            self.first_usage = self.report.usage;
+        }
+        let start = self.received.go_on(self.report.server);
+        self.before = [self.report.bytes, self.report.comments, self.report.lines_skipped];
+        self.resumes += 1;
+        match self.report.resumes.last_mut().filter(|_| self.resumes_in_vain > 0) {
+            // The same break, of which the last attempt may have learned that the ids do not come again.
+            Some(resume) => {
+                resume.requests += 1;
+                (resume.ids_again, resume.text_exact) = (start.ids_again as u64, start.text_exact);
+            }
+            None => self.report.resumes.push(Resume {
+                at_id: self.received.ids() as u64,
+                after: error.kind(),
+                requests: 1,
+                took: None,
+                ids_again: start.ids_again as u64,
+                text_exact: start.text_exact,
+            }),
+        }
+        self.resumes_in_vain += 1;
+        self.begin();
+    }
+
+    /// The stream broke; what follows until new tokens come is the time that it took.
+    pub(super) fn broke(&mut self) {
+        self.broken.get_or_insert_with(Instant::now);
+    }
+
+    /// Requests sent before this one, for ids that no two may share.
+    pub(super) fn requests_before(&self) -> u32 {
+        self.report.retries.saturating_add(self.resumes)
+    }
+
+    /// The request went out, or could not.
+    pub(super) fn sent(&mut self, slot: &CancelSlot) {
+        self.report.connection_reused = slot.was_reused();
+        self.report.stale_retries = slot.stale_retries();
+    }
+
+    pub(super) fn head(&mut self, response: &HttpResponse) {
+        self.report.head.get_or_insert(self.started.elapsed());
+        self.is_litellm |= response.headers_with(&["x-litellm-"]).next().is_some();
+        self.report.request_id = response.header("x-request-id").map(|id| self.secrets.word(id));
+    }
+
+    pub(super) fn event(&mut self, now: Instant) {
+        self.report.events += 1;
+        self.content_since = now;
+    }
+
+    /// For so long the consumer was waited for, and not the server.
+    pub(super) fn consumer_waited(&mut self, waited: Duration) {
+        self.content_since += waited;
+        self.finished = self.finished.map(|finished| finished + waited);
+    }
+
+    /// So many tokens, one at least, that came at `now` were handed to the consumer.
+    pub(super) fn tokens(&mut self, now: Instant, count: usize) {
+        self.report.tokens += count as u64;
+        let mut together = u32::try_from(count).unwrap_or(u32::MAX);
+        match self.last_token {
+            Some(last) if last == now => {}
+            Some(last) => {
+                self.histogram.add(now - last, 1);
+                together -= 1;
+            }
+            None => {
+                self.report.first_token = Some(now - self.started);
+                together -= 1;
+            }
+        }
+        self.together = self.together.saturating_add(together);
+        self.last_token = Some(now);
+        self.resumes_in_vain = 0;
+        self.went_on(now);
+    }
+
+    fn went_on(&mut self, now: Instant) {
+        let broken = self.broken.take();
+        if let (Some(resume), Some(broken)) = (self.report.resumes.last_mut(), broken) {
+            resume.took = Some(now.saturating_duration_since(broken));
+        }
+    }
+
+    pub(super) fn bytes(&mut self, bytes: u64) {
+        self.report.bytes = self.before[0] + bytes;
+    }
+
+    pub(super) fn read(&mut self, body: &BodyDecoder) {
+        let chunks = body.chunks();
+        self.report.comments = self.before[1] + body.comments();
+        self.report.lines_skipped = self.before[2] + chunks.skipped();
+        self.report.server = chunks.server().or(self.report.server);
+        // Another answer's end and counts are not this one's.
+        if self.received.is_missed() {
+            return;
+        }
+        if self.begun || chunks.usage().is_some() || self.resumes == 0 {
+            self.report.ids_exact = self.received.whole_exact(chunks.ids_exact());
+            self.report.usage = chunks.usage().map(|usage| self.received.whole(usage, self.first_usage));
+        }
+        self.report.finish =
+            chunks.finish_reason(0).map(|word| FinishReason::from_wire(&self.secrets.word(word.as_str())));
+        if self.report.request_id.is_none() {
+            self.report.request_id = chunks.request_id().map(|id| self.secrets.word(id));
+        }
+    }
+
+    /// The ids received are the whole answer, only its end did not come.
+    pub(super) fn complete(&mut self, finish: FinishReason) -> Completion {
+        let usage = self.report.usage;
+        let counted = usage.map(|usage| u64::from(usage.completion_tokens));
+        let is_exact = counted == Some(self.received.ids() as u64);
+        self.report.ids_exact = if is_exact { IdsExact::Yes } else { IdsExact::Unknown };
+        self.report.finish = Some(finish.clone());
+        Completion { usage, finish: Some(finish), ids_exact: self.report.ids_exact }
+    }
+
+    /// The answer came whole.
+    pub(super) fn answered(&mut self, answer: &Answer) {
+        self.tokens(Instant::now(), answer.ids.len().max(1));
+        self.report.server = answer.server;
+        self.report.finish.clone_from(&answer.finish);
+        if self.report.request_id.is_none() {
+            self.report.request_id.clone_from(&answer.request_id);
+        }
+    }
+
+    pub(super) fn completed(&mut self, completion: &Completion) {
+        self.went_on(Instant::now());
+        self.report.ids_exact = self.received.whole_exact(completion.ids_exact);
+        self.report.usage = completion.usage.map(|usage| self.received.whole(usage, self.first_usage));
+    }
+
+    /// `error` with the place where it happened, and without the credentials, should the server have echoed them.
+    pub(super) fn place(&self, error: Error) -> Error {
+        let StreamReport { bytes, events, tokens, .. } = self.report;
+        let at = Progress { bytes, events, tokens, elapsed: self.started.elapsed() };
+        let error = error.redacted(&self.secrets);
+        let request_id = self.report.request_id.clone().or_else(|| error.request_id().map(str::to_owned));
+        error.with_progress(at).with_request_id(request_id.as_deref())
+    }
+
+    pub(super) fn into_report(mut self, ending: Ending) -> StreamReport {
+        let mut report = self.so_far();
+        report.ending = ending;
+        report
+    }
+
+    /// The report as if the stream ended here.
+    pub(super) fn so_far(&mut self) -> StreamReport {
+        self.histogram.add(Duration::ZERO, std::mem::take(&mut self.together));
+        let mut report = self.report.clone();
+        report.elapsed = self.started.elapsed();
+        report.last_token = self.last_token.map(|last| last - self.started);
+        report.inter_token = self.histogram.percentiles();
+        report
+    }
+}

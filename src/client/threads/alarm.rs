@@ -1,0 +1,214 @@
+//! Alarms: what has to happen at a time at which the thread that it is for cannot act, because it is blocked in a write
+//! or because there is none yet.
+//!
+//! All alarms of a client share one thread, which there is only while it has something to wait for. An alarm that is
+//! taken back in time costs a lock and a place in a map: the thread is woken only for one that comes before all others.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::sync::{Condvar, Mutex, MutexGuard, thread};
+
+/// How long the thread sleeps at most, and so stays without an alarm.
+const SLEEP_MAX: Duration = Duration::from_secs(10);
+/// As a reader thread's: what an alarm runs may be the end of a stream.
+const STACK_BYTES: usize = 512 << 10;
+
+/// The handle. When it goes, the thread ends: at once if no alarm is set, else after the last.
+pub(crate) struct Alarms(Arc<Inner>);
+
+/// One alarm that is set. Dropping it takes it back.
+pub(crate) struct Alarm {
+    alarms: Arc<Inner>,
+    key: Key,
+}
+
+/// When, and which of those at that time.
+type Key = (Instant, u64);
+
+#[derive(Default)]
+struct Inner {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    set: BTreeMap<Key, Box<dyn FnOnce() + Send>>,
+    next: u64,
+    /// Until when the thread sleeps, if there is one.
+    sleeps: Option<Instant>,
+    closed: bool,
+}
+
+impl Alarms {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self(Arc::default()))
+    }
+
+    /// Has `ring` run on the alarms' thread at `at`: it must be short, the others wait for it. `None` if there is no thread
+    /// to be had.
+    pub(crate) fn set(&self, at: Instant, ring: impl FnOnce() + Send + 'static) -> Option<Alarm> {
+        let mut state = self.0.lock();
+        let is_nearer = match state.sleeps {
+            Some(until) => at < until,
+            None => {
+                self.0.start_thread().ok()?;
+                state.sleeps = Some(at);
+                false
+            }
+        };
+        let key = (at, state.next);
+        state.next += 1;
+        state.set.insert(key, Box::new(ring));
+        drop(state);
+        if is_nearer {
+            self.0.changed.notify_one();
+        }
+        Some(Alarm { alarms: self.0.clone(), key })
+    }
+}
+
+impl Drop for Alarms {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.changed.notify_one();
+    }
+}
+
+impl Alarm {
+    /// Takes it back. False if its time had come first: then it rings, or has rung.
+    pub(crate) fn take_back(self) -> bool {
+        self.alarms.remove(self.key)
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        self.alarms.remove(self.key);
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Alarms ring outside the lock, so nothing panics inside it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remove(&self, key: Key) -> bool {
+        let mut state = self.lock();
+        let ring = state.set.remove(&key);
+        let is_over = state.closed && state.set.is_empty();
+        drop(state);
+        if is_over {
+            self.changed.notify_one();
+        }
+        ring.is_some()
+    }
+
+    fn start_thread(self: &Arc<Self>) -> std::io::Result<()> {
+        let alarms = self.clone();
+        let builder = thread::Builder::new().name("tokenwire-alarm".to_owned()).stack_size(STACK_BYTES);
+        builder.spawn(move || alarms.watch()).map(drop)
+    }
+
+    fn watch(&self) {
+        let mut state = self.lock();
+        loop {
+            let now = Instant::now();
+            let first = state.set.first_key_value().map(|((at, _), _)| *at);
+            if first.is_some_and(|at| at <= now) {
+                let ring = state.set.pop_first();
+                drop(state);
+                // A panic is a bug; it must not cost the other alarms. The hook has printed it.
+                let _ = catch_unwind(AssertUnwindSafe(|| ring.map(|(_, ring)| ring())));
+                state = self.lock();
+                continue;
+            }
+            if first.is_none() && state.closed {
+                break;
+            }
+            let latest = now + SLEEP_MAX;
+            let until = first.map_or(latest, |at| at.min(latest));
+            state.sleeps = Some(until);
+            let slept = self.changed.wait_timeout(state, until - now);
+            let (woken, wait) = slept.unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            if wait.timed_out() && state.set.is_empty() {
+                break;
+            }
+        }
+        state.sleeps = None;
+    }
+}
+
+impl fmt::Debug for Alarms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Alarms").field("set", &self.0.lock().set.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn threads_end(inner: &Inner, within: Duration) {
+        let end = Instant::now() + within;
+        while inner.lock().sleeps.is_some() {
+            assert!(Instant::now() < end, "the thread does not end");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn alarms_ring_in_the_order_of_their_times_unless_taken_back() {
+        let alarms = Alarms::new();
+        let (rings, rung) = unbounded();
+        let now = Instant::now();
+        let set = |millis| {
+            let rings = rings.clone();
+            alarms.set(now + Duration::from_millis(millis), move || rings.send(millis).unwrap()).unwrap()
+        };
+        // The second is nearer than what the thread sleeps for; one of them has no effect on the others.
+        let far = set(3_600_000);
+        let kept = [set(90), set(60), set(0), set(120)];
+        let bug = alarms.set(now, || std::panic::resume_unwind(Box::new("a bug"))).unwrap();
+        drop(set(100));
+        assert!(set(80).take_back());
+        for millis in [0, 60, 90, 120] {
+            assert_eq!(rung.recv_timeout(LONG), Ok(millis));
+            assert!(now.elapsed() >= Duration::from_millis(millis));
+        }
+        assert!(kept.into_iter().all(|alarm| !alarm.take_back()) && !bug.take_back(), "they have rung");
+        assert!(far.take_back());
+        assert!(rung.is_empty() && alarms.0.lock().set.is_empty());
+    }
+
+    #[test]
+    fn the_thread_ends_with_the_handle_or_after_the_last_alarm() {
+        let soon = SLEEP_MAX / 2;
+        let alarms = Alarms::new();
+        let inner = alarms.0.clone();
+        assert!(inner.lock().sleeps.is_none(), "a thread for nothing");
+        drop(alarms.set(Instant::now() + LONG, || {}));
+        assert!(inner.lock().sleeps.is_some());
+        let left = alarms.set(Instant::now() + LONG, || {});
+        drop(alarms);
+        assert!(inner.lock().sleeps.is_some(), "gone before its alarm");
+        drop(left);
+        threads_end(&inner, soon);
+
+        let alarms = Alarms::new();
+        let inner = alarms.0.clone();
+        drop(alarms.set(Instant::now() + LONG, || {}));
+        drop(alarms);
+        threads_end(&inner, soon);
+    }
+}

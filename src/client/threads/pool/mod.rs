@@ -1,0 +1,368 @@
+//! Reader threads: one for each running stream, named, bounded in number, used again, ended when idle for long.
+//!
+//! A thread per stream is what blocking reads need; the pool is there for the bound, which a program that
+//! embeds the library wants, and to spare a busy one the making of threads.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::alarm::{Alarm, Alarms};
+use super::sync::{Condvar, Mutex, MutexGuard, thread};
+use crate::config::WhenFull;
+use crate::error::{Error, ErrorKind, Limit};
+
+/// How long an idle reader thread waits for another stream before it ends.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+/// Address space, not memory. A TLS handshake and JSON nested 127 deep took 48 KiB in a release build
+/// and 256 KiB in a debug build; the rest is for RSA chains, a panic's backtrace and the program's log sink.
+const STACK_BYTES: usize = 512 << 10;
+
+type Job = Box<dyn FnOnce(&Seat<'_>) + Send>;
+
+/// A job's place on its thread.
+pub(crate) struct Seat<'a> {
+    pool: &'a Inner,
+    late: bool,
+    ending: Cell<bool>,
+}
+
+impl Seat<'_> {
+    /// The job has waited for its turn as long as it may and is not on a thread of the pool: it has to end without
+    /// waiting for anything.
+    pub(crate) fn is_late(&self) -> bool {
+        self.late
+    }
+
+    /// What the job is for is over, it only tidies up. [`WhenFull::Fail`] does not count it any more: who has seen the end
+    /// of a stream may ask for the next one.
+    pub(crate) fn ending(&self) {
+        if !self.late && !self.ending.replace(true) {
+            self.pool.lock().ending += 1;
+        }
+    }
+}
+
+/// Names a job that was handed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticket(u64);
+
+/// The handle of the pool. When the last clone goes, idle threads end at once and busy ones when their streams do.
+pub(crate) struct ReaderPool(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+    changed: Condvar,
+    threads_max: usize,
+    waiting_max: usize,
+    when_full: WhenFull,
+    /// How long a job waits for its turn.
+    wait_max: Option<Duration>,
+    alarms: Arc<Alarms>,
+}
+
+struct Waiting {
+    ticket: Ticket,
+    job: Job,
+    /// Runs it when it has waited for too long. None if a thread is on its way.
+    _alarm: Option<Alarm>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Jobs that no thread has begun, in the order of asking.
+    waiting: VecDeque<Waiting>,
+    threads: usize,
+    /// Those of them that have not come to look for a job yet: each has one in `waiting`.
+    starting: usize,
+    /// Those of them that wait for a job.
+    idle: usize,
+    /// Those of them whose job is as good as over.
+    ending: usize,
+    next_ticket: u64,
+    closed: bool,
+}
+
+impl ReaderPool {
+    /// `waiting_max`: how many jobs wait for their turn; `wait_max`: how long one does, before it is run
+    /// [late](Seat::is_late).
+    pub(crate) fn new(
+        threads_max: usize,
+        waiting_max: usize,
+        when_full: WhenFull,
+        wait_max: Option<Duration>,
+        alarms: Arc<Alarms>,
+    ) -> Self {
+        let threads_max = threads_max.max(1);
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        Self(Arc::new(Inner { state, changed, threads_max, waiting_max, when_full, wait_max, alarms }))
+    }
+
+    /// Hands `job` to a thread, an idle one if there is one; or has it wait for its turn, or refuses it, when as
+    /// many as allowed are busy.
+    pub(crate) fn run(&self, job: impl FnOnce(&Seat<'_>) + Send + 'static) -> Result<Ticket, Error> {
+        let mut state = self.0.lock();
+        let ticket = Ticket(state.next_ticket);
+        state.next_ticket += 1;
+        let mut alarm = None;
+        if state.idle <= state.waiting.len() {
+            if state.threads < self.0.threads_max {
+                if let Err(error) = self.0.start_thread(state.next_ticket) {
+                    return Err(Error::new(ErrorKind::Limit(Limit::Streams), "no thread for the stream")
+                        .with_source(error));
+                }
+                state.threads += 1;
+                state.starting += 1;
+            } else if self.0.when_full == WhenFull::Fail && state.idle + state.ending <= state.waiting.len() {
+                return Err(Error::limit(Limit::Streams, self.0.threads_max as u64));
+            } else if state.waiting.len() >= self.0.waiting_max.saturating_add(state.idle + state.starting) {
+                return Err(Error::limit(Limit::WaitingStreams, self.0.waiting_max as u64));
+            } else {
+                alarm = self.0.set_alarm(ticket);
+            }
+        }
+        state.waiting.push_back(Waiting { ticket, job: Box::new(job), _alarm: alarm });
+        drop(state);
+        self.0.changed.notify_one();
+        Ok(ticket)
+    }
+
+    /// Takes back a job that no thread has begun. False if one has.
+    pub(crate) fn withdraw(&self, ticket: Ticket) -> bool {
+        self.0.take(ticket).is_some()
+    }
+}
+
+impl Drop for ReaderPool {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Jobs run outside the lock, so nothing panics inside it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start_thread(self: &Arc<Self>, number: u64) -> std::io::Result<()> {
+        let pool = self.clone();
+        let name = format!("tokenwire-{number}");
+        thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || pool.work()).map(drop)
+    }
+
+    fn take(&self, ticket: Ticket) -> Option<Waiting> {
+        let mut state = self.lock();
+        let place = state.waiting.iter().position(|waiting| waiting.ticket == ticket);
+        place.and_then(|place| state.waiting.remove(place))
+    }
+
+    /// Has the job run late if it still waits when its time is over.
+    fn set_alarm(self: &Arc<Self>, ticket: Ticket) -> Option<Alarm> {
+        let until = Instant::now().checked_add(self.wait_max?)?;
+        let pool = Arc::downgrade(self);
+        self.alarms.set(until, move || {
+            let Some(pool) = pool.upgrade() else { return };
+            let waiting = pool.take(ticket);
+            if let Some(Waiting { job, .. }) = waiting {
+                job(&Seat { pool: &pool, late: true, ending: Cell::new(false) });
+            }
+        })
+    }
+
+    fn work(&self) {
+        let mut state = self.lock();
+        state.starting -= 1;
+        loop {
+            if let Some(Waiting { job, _alarm: alarm, .. }) = state.waiting.pop_front() {
+                drop(state);
+                drop(alarm);
+                // A panic is a bug; it must cost one stream, not the count of threads. The hook has printed it.
+                let seat = Seat { pool: self, late: false, ending: Cell::new(false) };
+                let _ = catch_unwind(AssertUnwindSafe(|| job(&seat)));
+                state = self.lock();
+                state.ending -= usize::from(seat.ending.get());
+                continue;
+            }
+            if state.closed {
+                break;
+            }
+            state.idle += 1;
+            let (woken, wait) =
+                self.changed.wait_timeout(state, IDLE_MAX).unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            state.idle -= 1;
+            if wait.timed_out() && state.waiting.is_empty() {
+                break;
+            }
+        }
+        state.threads -= 1;
+    }
+}
+
+impl fmt::Debug for ReaderPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.0.lock();
+        f.debug_struct("ReaderPool")
+            .field("threads", &state.threads)
+            .field("idle", &state.idle)
+            .field("waiting", &state.waiting.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+fn new_pool(threads_max: usize, when_full: WhenFull) -> ReaderPool {
+    ReaderPool::new(threads_max, usize::MAX, when_full, None, Alarms::new())
+}
+
+#[cfg(all(test, shuttle))]
+mod model;
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+    const SOON: Duration = Duration::from_secs(6);
+
+    /// A job that says that it runs and ends when it is told to.
+    fn job(name: u32, started: &Sender<u32>, go: &Receiver<()>) -> impl FnOnce(&Seat<'_>) + Send + use<> {
+        let (started, go) = (started.clone(), go.clone());
+        move |_: &Seat<'_>| {
+            started.send(name).unwrap();
+            let _ = go.recv();
+        }
+    }
+
+    fn until(what: &str, within: Duration, mut done: impl FnMut() -> bool) {
+        let end = Instant::now() + within;
+        while !done() {
+            assert!(Instant::now() < end, "{what} did not happen");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn jobs_over_the_bound_wait_in_order_and_threads_are_used_again() {
+        let pool = new_pool(2, WhenFull::Wait);
+        let ((started, starts), (go, gate)) = (unbounded(), bounded(0));
+        for name in 0..5 {
+            pool.run(job(name, &started, &gate)).unwrap();
+        }
+        let mut order: Vec<u32> = (0..2).map(|_| starts.recv_timeout(LONG).unwrap()).collect();
+        order.sort_unstable();
+        assert!(starts.recv_timeout(Duration::from_millis(20)).is_err(), "a third ran beside two");
+        for _ in 0..3 {
+            go.send(()).unwrap();
+            order.push(starts.recv_timeout(LONG).unwrap());
+        }
+        assert_eq!(order, [0, 1, 2, 3, 4]);
+        assert_eq!(pool.0.lock().threads, 2);
+        drop(go);
+        let inner = pool.0.clone();
+        drop(pool);
+        // Not by their idle time, which is longer.
+        assert!(SOON < IDLE_MAX);
+        until("the end of all threads", SOON, || inner.lock().threads == 0);
+    }
+
+    #[test]
+    fn a_full_pool_refuses_if_told_to_and_a_withdrawn_job_never_runs() {
+        let ((started, starts), (go, gate)) = (unbounded(), bounded::<()>(0));
+        let refusing = new_pool(1, WhenFull::Fail);
+        refusing.run(job(0, &started, &gate)).unwrap();
+        starts.recv_timeout(LONG).unwrap();
+        let error = refusing.run(job(1, &started, &gate)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Limit(Limit::Streams));
+
+        let waiting = new_pool(1, WhenFull::Wait);
+        let first = waiting.run(job(2, &started, &gate)).unwrap();
+        starts.recv_timeout(LONG).unwrap();
+        let second = waiting.run(job(3, &started, &gate)).unwrap();
+        assert!(!waiting.withdraw(first) && waiting.withdraw(second) && !waiting.withdraw(second));
+        drop((go, refusing, waiting, started));
+        assert_eq!(starts.into_iter().count(), 0);
+    }
+
+    #[test]
+    fn so_many_jobs_wait_and_the_next_is_refused() {
+        for waiting_max in [0, 1, 3] {
+            let ((started, starts), (go, gate)) = (unbounded(), bounded::<()>(0));
+            let pool = ReaderPool::new(2, waiting_max, WhenFull::Wait, None, Alarms::new());
+            // Whether their threads have come to them yet or not, the first two do not count.
+            let tickets: Vec<_> =
+                (0..2 + waiting_max).map(|_| pool.run(job(0, &started, &gate)).unwrap()).collect();
+            let error = pool.run(job(1, &started, &gate)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Limit(Limit::WaitingStreams), "{waiting_max}: {error}");
+            if waiting_max > 0 {
+                assert!(pool.withdraw(tickets[1 + waiting_max]));
+                pool.run(job(1, &started, &gate)).unwrap();
+            }
+            drop((go, pool, started));
+            assert_eq!(starts.into_iter().count(), 2 + waiting_max);
+        }
+    }
+
+    #[test]
+    fn a_job_that_waits_for_too_long_is_run_late_and_beside_the_others() {
+        let ((started, starts), (go, gate)) = (unbounded(), bounded::<()>(0));
+        let pool = ReaderPool::new(1, 9, WhenFull::Wait, Some(Duration::from_millis(30)), Alarms::new());
+        pool.run(job(0, &started, &gate)).unwrap();
+        assert_eq!(starts.recv_timeout(LONG), Ok(0));
+        let (said, late) = unbounded();
+        for name in 1..4 {
+            let said = said.clone();
+            pool.run(move |seat| {
+                seat.ending();
+                said.send((name, seat.is_late())).unwrap();
+                // A bug in one costs no other.
+                std::panic::resume_unwind(Box::new("a bug"));
+            })
+            .unwrap();
+        }
+        for name in 1..4 {
+            assert_eq!(late.recv_timeout(LONG), Ok((name, true)));
+        }
+        // Those that get their turn are not late, however long they run.
+        assert_eq!(pool.0.lock().ending, 0);
+        drop(go);
+        let (done, finished) = bounded(1);
+        pool.run(move |seat| done.send(seat.is_late()).unwrap()).unwrap();
+        assert_eq!(finished.recv_timeout(LONG), Ok(false));
+    }
+
+    #[test]
+    fn one_idle_thread_does_not_keep_a_second_job_waiting() {
+        let ((started, starts), (go, gate)) = (unbounded(), bounded::<()>(0));
+        let pool = new_pool(2, WhenFull::Wait);
+        pool.run(|_| {}).unwrap();
+        until("an idle thread", LONG, || pool.0.lock().idle == 1);
+        // Under the lock of neither: the second is asked for before the idle thread has taken the first.
+        for name in 0..2 {
+            pool.run(job(name, &started, &gate)).unwrap();
+        }
+        for _ in 0..2 {
+            starts.recv_timeout(LONG).expect("both run");
+        }
+        drop(go);
+        let (done, finished) = bounded(1);
+        new_pool(0, WhenFull::Wait).run(move |_| done.send(()).unwrap()).unwrap();
+        finished.recv_timeout(LONG).expect("zero is taken for one");
+    }
+
+    #[test]
+    fn a_panicking_job_costs_nothing_but_itself() {
+        let pool = new_pool(1, WhenFull::Wait);
+        pool.run(|_| std::panic::resume_unwind(Box::new("a bug"))).unwrap();
+        let (done, finished) = bounded(1);
+        pool.run(move |_| done.send(()).unwrap()).unwrap();
+        finished.recv_timeout(LONG).unwrap();
+    }
+}

@@ -1,0 +1,496 @@
+//! The one public error: what kind of failure, where it happened, what the server said.
+
+pub(crate) mod escape;
+pub(crate) mod secrets;
+use std::borrow::Cow;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) use self::escape::printable;
+
+/// The longest server message kept in an error, in characters.
+pub const SERVER_MESSAGE_CHARS_MAX: usize = 2_000;
+
+type Cause = Arc<dyn std::error::Error + Send + Sync>;
+
+/// Everything that can go wrong in this crate.
+///
+/// Branch on [`kind`](Self::kind) or on the predicates; the message is for people. It tells its own layer
+/// only: the cause, if there is one, is behind [`source`](std::error::Error::source). No API key is ever in
+/// it. Cloning is cheap (one reference count): the same error stands in the stream and in its report.
+///
+/// ```
+/// use tokenwire::{Error, ErrorKind};
+///
+/// fn advice(error: &Error) -> &'static str {
+///     match error.kind() {
+///         ErrorKind::InvalidInput => "mend the program",
+///         ErrorKind::Refused | ErrorKind::Connect => "is the server up?",
+///         ErrorKind::Timeout(_) => "it is slow, or gone",
+///         ErrorKind::Server if error.status() == Some(429) => "it is busy",
+///         _ if error.is_retryable() => "try again later",
+///         _ => "ask a person",
+///     }
+/// }
+///
+/// let error = tokenwire::ApiClient::builder("localhost:8000").build().unwrap_err();
+/// assert_eq!(advice(&error), "mend the program");
+/// println!("{}: {error}", error.kind());
+/// ```
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+struct Inner {
+    kind: ErrorKind,
+    message: Cow<'static, str>,
+    server: Option<ServerError>,
+    progress: Option<Progress>,
+    request_id: Option<String>,
+    saved: Option<PathBuf>,
+    /// Not named `source`: thiserror would take the `Arc` itself for the cause, which nobody could downcast.
+    cause: Option<Cause>,
+}
+
+/// The kinds of failure, a closed list as far as their names go ([`as_str`](Self::as_str)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// What the caller gave cannot be used: a bad URL, a key with a line break, a file that is no
+    /// tokenizer. Nothing was sent.
+    InvalidInput,
+    /// No connection: name not found, host unreachable, TLS handshake failed. Nothing was sent.
+    Connect,
+    /// The host answered that nobody listens there. Nothing was sent.
+    Refused,
+    /// A named timer passed.
+    Timeout(Timer),
+    /// The connection ended before a finish reason or a terminator was seen.
+    Incomplete,
+    /// The server said no: an HTTP status other than 2xx, or an error inside the stream.
+    Server,
+    /// The answer has a good status but is no event stream.
+    NotEventStream,
+    /// The bytes break a rule that they must keep: HTTP framing, an id out of range.
+    Protocol,
+    /// A named limit was passed.
+    Limit(Limit),
+    /// Ended on purpose, by its guard.
+    Cancelled,
+    /// Something this server or this version cannot do.
+    Unsupported,
+    /// A turn's ids are not all there, and the caller wants no others
+    /// ([`WhenInexact::Refuse`](crate::WhenInexact::Refuse)). Nothing was sent.
+    InexactIds,
+}
+
+impl ErrorKind {
+    /// The stable name, as the command line prints it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidInput => "invalid_input",
+            Self::Connect => "connect",
+            Self::Refused => "refused",
+            Self::Timeout(_) => "timeout",
+            Self::Incomplete => "incomplete",
+            Self::Server => "server",
+            Self::NotEventStream => "not_event_stream",
+            Self::Protocol => "protocol",
+            Self::Limit(_) => "limit",
+            Self::Cancelled => "cancelled",
+            Self::Unsupported => "unsupported",
+            Self::InexactIds => "inexact_ids",
+        }
+    }
+}
+
+/// The timers of a request, see [`Timeouts`](crate::Timeouts).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Timer {
+    /// Name lookup, TCP connect and TLS handshake.
+    Connect,
+    /// The head of a response, for requests made with [`HttpClient`](crate::HttpClient) directly.
+    Response,
+    /// From the start of the request to the first token.
+    FirstToken,
+    /// No bytes at all, between tokens.
+    Chunk,
+    /// No event; comments that keep the connection alive do not count.
+    Content,
+    /// What belongs to the answer after its finish reason. No error has it: the stream is complete then.
+    Tail,
+    /// The whole request.
+    Deadline,
+    /// The server does not take the request's bytes.
+    Write,
+}
+
+impl Timer {
+    /// The stable name: `connect`, `response`, `first_token`, `chunk`, `content`, `tail`, `deadline`, `write`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Response => "response",
+            Self::FirstToken => "first_token",
+            Self::Chunk => "chunk",
+            Self::Content => "content",
+            Self::Tail => "tail",
+            Self::Deadline => "deadline",
+            Self::Write => "write",
+        }
+    }
+}
+
+/// The limits that can be passed, see [`Limits`](crate::Limits).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Limit {
+    /// One event, its lines together.
+    EventBytes,
+    /// Status line and headers of a response.
+    ResponseHeadBytes,
+    /// The number of headers of a response.
+    ResponseHeaders,
+    /// A whole response body read at once.
+    BodyBytes,
+    /// Streams at the same time.
+    Streams,
+    /// Streams that wait for their turn.
+    WaitingStreams,
+    /// The text of one turn that a thread parses.
+    TurnBytes,
+    /// Lists and objects inside of each other in one event, [`NESTING_MAX`](crate::NESTING_MAX).
+    Nesting,
+    /// Choices in one chunk, [`CHOICES_MAX`](crate::CHOICES_MAX).
+    Choices,
+    /// Token ids in one chunk, [`TOKEN_IDS_MAX`](crate::TOKEN_IDS_MAX).
+    TokenIds,
+    /// A prompt, in tokens.
+    ContextTokens,
+    /// Pieces of tool calls in one chunk, [`TOOL_CALLS_MAX`](crate::TOOL_CALLS_MAX).
+    ToolCalls,
+}
+
+impl Limit {
+    /// The stable name: `event_bytes_max`, `response_head_bytes_max`, `response_headers_max`,
+    /// `body_bytes_max`, `streams_max`, `waiting_streams_max`, `turn_bytes_max`, `nesting_max`, `choices_max`, `token_ids_max`,
+    /// `tool_calls_max`, `context_tokens_max`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::EventBytes => "event_bytes_max",
+            Self::ResponseHeadBytes => "response_head_bytes_max",
+            Self::ResponseHeaders => "response_headers_max",
+            Self::BodyBytes => "body_bytes_max",
+            Self::Streams => "streams_max",
+            Self::WaitingStreams => "waiting_streams_max",
+            Self::TurnBytes => "turn_bytes_max",
+            Self::Nesting => "nesting_max",
+            Self::Choices => "choices_max",
+            Self::TokenIds => "token_ids_max",
+            Self::ContextTokens => "context_tokens_max",
+            Self::ToolCalls => "tool_calls_max",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    /// The name; of a timeout and a limit with that of the timer or limit behind it: `timeout (chunk)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout(timer) => write!(f, "timeout ({timer})"),
+            Self::Limit(limit) => write!(f, "limit ({limit})"),
+            other => f.write_str(other.as_str()),
+        }
+    }
+}
+
+impl fmt::Display for Timer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a server said when it refused or failed, in whichever of the known shapes it said it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServerError {
+    /// The HTTP status, or the numeric `code` of an error that came inside a stream.
+    pub status: Option<u16>,
+    /// The message: control characters escaped, at most [`SERVER_MESSAGE_CHARS_MAX`] characters.
+    pub message: String,
+    /// The server's own name for the kind of error (`type` in most bodies), as it came.
+    pub kind: Option<String>,
+    /// The server's own code, where it is not a number.
+    pub code: Option<String>,
+    /// The request's field that the server complains of.
+    pub param: Option<String>,
+}
+
+/// How far a stream had come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Body bytes received, after the HTTP framing was taken off.
+    pub bytes: u64,
+    /// Events received.
+    pub events: u64,
+    /// Tokens handed to the consumer.
+    pub tokens: u64,
+    /// Time since the request was made.
+    pub elapsed: Duration,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            message: message.into(),
+            server: None,
+            progress: None,
+            request_id: None,
+            saved: None,
+            cause: None,
+        }))
+    }
+
+    pub(crate) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::InvalidInput, message)
+    }
+
+    pub(crate) fn protocol(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::Protocol, message)
+    }
+
+    pub(crate) fn cancelled() -> Self {
+        Self::new(ErrorKind::Cancelled, "cancelled")
+    }
+
+    pub(crate) fn timeout(timer: Timer, limit: Duration) -> Self {
+        let what = match timer {
+            Timer::Connect => "no connection",
+            Timer::Response => "no response",
+            Timer::FirstToken => "no first token",
+            Timer::Chunk => "no bytes from the server",
+            Timer::Content => "no event from the server",
+            Timer::Tail => "no end after the finish reason",
+            Timer::Deadline => "not finished",
+            Timer::Write => "the server took no bytes of the request",
+        };
+        Self::new(ErrorKind::Timeout(timer), format!("{what} within {limit:?} ({})", timer.as_str()))
+    }
+
+    pub(crate) fn limit(limit: Limit, max: u64) -> Self {
+        Self::new(ErrorKind::Limit(limit), format!("limit passed: {} is {max}", limit.as_str()))
+    }
+
+    pub(crate) fn server(server: ServerError) -> Self {
+        let message = match server.status {
+            Some(status) => format!("the server answered {status}: {}", server.message),
+            None => format!("the server reported an error: {}", server.message),
+        };
+        Self::new(ErrorKind::Server, message).with_server(server)
+    }
+
+    pub(crate) fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.edit().cause = Some(source.into().into());
+        self
+    }
+
+    pub(crate) fn with_server(mut self, server: ServerError) -> Self {
+        self.edit().server = Some(server);
+        self
+    }
+
+    pub(crate) fn with_request_id(mut self, request_id: Option<&str>) -> Self {
+        self.edit().request_id = request_id.map(str::to_owned);
+        self
+    }
+
+    pub(crate) fn with_progress(mut self, progress: Progress) -> Self {
+        self.edit().progress = Some(progress);
+        self
+    }
+
+    pub(crate) fn with_saved_path(mut self, path: Option<PathBuf>) -> Self {
+        self.edit().saved = path;
+        self
+    }
+
+    fn edit(&mut self) -> &mut Inner {
+        Arc::make_mut(&mut self.0)
+    }
+
+    /// What kind of failure this is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// What happened, without the place and the request id that `Display` puts behind it.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// What the server said, if it said anything.
+    #[must_use]
+    pub fn server_error(&self) -> Option<&ServerError> {
+        self.0.server.as_ref()
+    }
+
+    /// The HTTP status, or the status that an error inside a stream stands for.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        self.0.server.as_ref().and_then(|server| server.status)
+    }
+
+    /// How far the stream had come; `None` for failures outside a stream.
+    #[must_use]
+    pub fn progress(&self) -> Option<Progress> {
+        self.0.progress
+    }
+
+    /// The id under which the server knows the request, if it was told.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        self.0.request_id.as_deref()
+    }
+
+    /// The file in which the request was saved to be sent again
+    /// ([`ApiClientBuilder::save_failed`](crate::ApiClientBuilder::save_failed)), if it was.
+    #[must_use]
+    pub fn saved_path(&self) -> Option<&Path> {
+        self.0.saved.as_deref()
+    }
+
+    /// A timer passed, whichever.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Timeout(_))
+    }
+
+    /// Nothing was sent: the failure came before or while connecting.
+    #[must_use]
+    pub fn is_connect(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Connect | ErrorKind::Refused | ErrorKind::Timeout(Timer::Connect))
+    }
+
+    /// Ended on purpose, by its guard.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.kind == ErrorKind::Cancelled
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.0;
+        f.write_str(&inner.message)?;
+        match (&inner.progress, &inner.request_id) {
+            (None, None) => Ok(()),
+            (None, Some(id)) => write!(f, " (request {})", id.escape_debug()),
+            (Some(at), id) => {
+                write!(f, " (after {} tokens, {} bytes, {:.3?}", at.tokens, at.bytes, at.elapsed)?;
+                if let Some(id) = id {
+                    write!(f, ", request {}", id.escape_debug())?;
+                }
+                if let Some(path) = &inner.saved {
+                    write!(f, ", saved as {path:?}")?;
+                }
+                f.write_str(")")
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, message, server, progress, request_id, saved, cause } = &*self.0;
+        let mut out = f.debug_struct("Error");
+        out.field("kind", kind).field("message", message);
+        if let Some(server) = server {
+            out.field("server", server);
+        }
+        if let Some(progress) = progress {
+            out.field("progress", progress);
+        }
+        if let Some(request_id) = request_id {
+            out.field("request_id", request_id);
+        }
+        if let Some(saved) = saved {
+            out.field("saved", saved);
+        }
+        if let Some(cause) = cause {
+            out.field("source", cause);
+        }
+        out.finish()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.cause.as_deref().map(|cause| cause as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_pointer_and_can_cross_threads() {
+        fn crosses<T: Send + Sync + 'static>() {}
+        crosses::<Error>();
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+        assert_eq!(size_of::<Option<Error>>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn a_printed_chain_says_each_thing_once() {
+        let cause = std::io::Error::other("connection reset by peer");
+        let error = Error::new(ErrorKind::Incomplete, "the stream broke off").with_source(cause);
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        assert_eq!(error.to_string(), "the stream broke off");
+        assert_eq!(source.as_deref(), Some("connection reset by peer"));
+        let source = std::error::Error::source(&error);
+        assert!(source.is_some_and(|source| source.is::<std::io::Error>()), "it can be downcast");
+    }
+
+    #[test]
+    fn where_it_happened_is_in_the_message() {
+        let at = Progress { bytes: 42, events: 3, tokens: 2, elapsed: Duration::from_millis(1500) };
+        let error = Error::timeout(Timer::Chunk, Duration::from_secs(1))
+            .with_progress(at)
+            .with_request_id(Some("r\n1"));
+        assert_eq!(
+            error.to_string(),
+            "no bytes from the server within 1s (chunk) (after 2 tokens, 42 bytes, 1.500s, request r\\n1)"
+        );
+        assert!(error.is_timeout() && !error.is_connect());
+        let error = error.with_saved_path(Some("/tmp/a b".into()));
+        assert!(error.to_string().ends_with(r#", request r\n1, saved as "/tmp/a b")"#), "{error}");
+    }
+
+    #[test]
+    fn foreign_text_is_escaped_and_cut() {
+        assert_eq!(printable("a\u{1b}[31mb\u{9b}c\u{202e}d", 100), "a\\u{1b}[31mb\\u{9b}c\\u{202e}d");
+        assert_eq!(printable("äöü", 2), "äö…");
+        // An escape counts as what it is, and is never cut.
+        assert_eq!(printable("\u{1b}\u{1b}", 12), "\\u{1b}\\u{1b}");
+        assert_eq!(printable("\u{1b}\u{1b}", 11), "\\u{1b}…");
+        assert_eq!(printable("\n\n", 1), "…");
+    }
+}

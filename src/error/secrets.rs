@@ -1,0 +1,258 @@
+//! Credentials kept out of what is shown: some servers put the key that they refuse into their messages,
+//! headers and logs.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use ureq::http::HeaderMap;
+use ureq::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+
+use super::Error;
+use super::escape::printable;
+
+/// The longest request id or header of the server's that is kept or logged, in characters.
+const WORD_CHARS_MAX: usize = 256;
+/// What stands in place of a credential.
+pub(crate) const REDACTED: &str = "[redacted]";
+/// So much of a credential's beginning may show where a text was cut: `sk-`, which is in every key.
+const SHOWN_MAX: usize = 3;
+/// What is shorter is not looked for: the `x` or `EMPTY` that is given to a server which wants no key, or a header's `1`,
+/// would be found in places where it means something else, in the tokens' ids first of all. Nobody takes so short a word
+/// for a secret. [`ApiClientBuilder::api_key`](crate::ApiClientBuilder::api_key) says so.
+const CHARS_MIN: usize = 8;
+
+/// The credentials that a request is sent with.
+#[derive(Clone, Default)]
+pub(crate) struct Secrets(Vec<Box<str>>);
+
+impl Secrets {
+    /// The API key and every other value that is marked as sensitive.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        Self::among(headers.iter())
+    }
+
+    /// The API key alone.
+    pub(crate) fn key_of(headers: &HeaderMap) -> Self {
+        Self::among(headers.iter().filter(|(name, _)| *name == AUTHORIZATION))
+    }
+
+    fn among<'a>(headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>) -> Self {
+        let values = headers.filter(|(_, value)| value.is_sensitive()).filter_map(|(name, value)| {
+            let value = value.to_str().ok()?;
+            let key = value.strip_prefix("Bearer ").filter(|_| name == AUTHORIZATION);
+            Some(key.unwrap_or(value)).filter(|value| value.len() >= CHARS_MIN)
+        });
+        Self(values.map(Into::into).collect())
+    }
+
+    /// `text` without any of them.
+    pub(crate) fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.0.iter().fold(Cow::Borrowed(text), |text, secret| match redact(secret, &text) {
+            Some(clean) => Cow::Owned(clean),
+            None => text,
+        })
+    }
+
+    /// A word of the server's, to be kept or logged: printable, not long, and without any of them.
+    pub(crate) fn word(&self, word: &str) -> String {
+        printable(&self.redact(word), WORD_CHARS_MAX)
+    }
+
+    /// Overwrites them in bytes that came in several pieces, each byte with a `*`: lengths and cuts stay.
+    pub(crate) fn mask(&self, pieces: &mut [&mut [u8]]) {
+        if self.0.is_empty() {
+            return;
+        }
+        let whole = pieces.concat();
+        let mut found = Vec::new();
+        for secret in self.0.iter().map(|secret| secret.as_bytes()) {
+            found.extend(places(secret, &whole));
+        }
+        let mut begins = 0;
+        for piece in pieces {
+            for range in &found {
+                let from = range.start.clamp(begins, begins + piece.len()) - begins;
+                let to = range.end.clamp(begins, begins + piece.len()) - begins;
+                piece[from..to].fill(b'*');
+            }
+            begins += piece.len();
+        }
+    }
+}
+
+/// `text` without `secret`, also without its beginning at the end of the text and where the text was cut; `None` if it is not in
+/// it.
+pub(crate) fn redact(secret: &str, text: &str) -> Option<String> {
+    let mut out = String::new();
+    for (n, piece) in text.split('…').enumerate() {
+        if n > 0 {
+            out.push('…');
+        }
+        let mut from = 0;
+        for found in places(secret.as_bytes(), piece.as_bytes()) {
+            // Both ends are ASCII characters, or the piece's end.
+            out.push_str(&piece[from..found.start]);
+            out.push_str(REDACTED);
+            from = found.end;
+        }
+        out.push_str(&piece[from..]);
+    }
+    (out != text).then_some(out)
+}
+
+/// Where `secret` is in `text`, as it is or with some of its characters escaped as in JSON, and where the text ends inside
+/// of it.
+fn places(secret: &[u8], text: &[u8]) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let Some(first) = secret.first() else { return found };
+    let mut from = 0;
+    while let Some(at) = memchr::memchr2(*first, b'\\', &text[from..]).map(|at| from + at) {
+        let rest = &text[at..];
+        // A backslash of the secret's own can stand there as it is, or escaped.
+        let len = length_at(secret, rest, literal).or_else(|| length_at(secret, rest, in_json));
+        found.extend(len.map(|len| at..at + len));
+        from = at + len.unwrap_or(1);
+    }
+    found
+}
+
+/// How much of `text` the secret takes at its beginning: whole, or up to the text's end.
+fn length_at(secret: &[u8], text: &[u8], read: fn(&[u8]) -> Read) -> Option<usize> {
+    let mut at = 0;
+    for (n, byte) in secret.iter().enumerate() {
+        match read(&text[at..]) {
+            Read::Byte(read, len) if read == *byte => at += len,
+            Read::Cut if n > SHOWN_MAX => return Some(text.len()),
+            _ => return None,
+        }
+    }
+    Some(at)
+}
+
+/// What a text begins with.
+enum Read {
+    /// This byte, which is written with so many.
+    Byte(u8, usize),
+    /// The text ends before that is told.
+    Cut,
+}
+
+fn literal(text: &[u8]) -> Read {
+    text.first().map_or(Read::Cut, |byte| Read::Byte(*byte, 1))
+}
+
+/// What is escaped differs: some write `/` as `\/`, some `<` and `-` as `\u003c` and `\u002d`.
+fn in_json(text: &[u8]) -> Read {
+    match text {
+        [] | [b'\\'] => Read::Cut,
+        [b'\\', b'u', digits @ ..] => {
+            let Some(digits) = digits.get(..4) else { return Read::Cut };
+            let code = std::str::from_utf8(digits).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok());
+            // What is no ASCII is in no credential.
+            Read::Byte(code.unwrap_or(u8::MAX), 6)
+        }
+        [b'\\', b't', ..] => Read::Byte(b'\t', 2),
+        [b'\\', byte, ..] => Read::Byte(*byte, 2),
+        [byte, ..] => Read::Byte(*byte, 1),
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secrets({})", self.0.len())
+    }
+}
+
+impl Error {
+    /// Without the credentials of its request, should the server have echoed them.
+    pub(crate) fn redacted(mut self, secrets: &Secrets) -> Self {
+        let inner = self.edit();
+        if let Cow::Owned(clean) = secrets.redact(&inner.message) {
+            inner.message = clean.into();
+        }
+        if let Some(server) = &mut inner.server {
+            let words = [&mut server.kind, &mut server.code, &mut server.param].into_iter().flatten();
+            for text in words.chain([&mut server.message]) {
+                if let Cow::Owned(clean) = secrets.redact(text) {
+                    *text = clean;
+                }
+            }
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secrets() -> Secrets {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("authorization", "Bearer sk-canary"),
+            ("x-api-key", "hk-feather"),
+            ("x-quoted", r#"q"uo\te/d"#),
+            ("x-a", "short"),
+        ] {
+            let (name, value) = crate::client::http::header(name, value).unwrap();
+            headers.insert(name, value);
+        }
+        headers.insert("x-request-id", "not-secret".parse().unwrap());
+        Secrets::of(&headers)
+    }
+
+    #[test]
+    fn a_text_loses_every_credential_whole_and_cut() {
+        for (text, clean) in [
+            ("bad key sk-canary!", "bad key [redacted]!"),
+            ("sk-canary and hk-feather", "[redacted] and [redacted]"),
+            ("sk-canary and sk-can…", "[redacted] and [redacted]…"),
+            ("but \"text/sk-can…\": hk-feat…", "but \"text/[redacted]…\": [redacted]…"),
+            ("ends in sk-", "ends in sk-"),
+            ("short and not-secret", "short and not-secret"),
+            // As JSON of different writers has it, whole and cut in an escape.
+            (r#"{"key":"sk\u002dcanary"}"#, r#"{"key":"[redacted]"}"#),
+            (r#"{"key":"\u0073k-canar\u0079"}"#, r#"{"key":"[redacted]"}"#),
+            (r#"{"key":"q\"uo\\te\/d"}"#, r#"{"key":"[redacted]"}"#),
+            (r#"{"key":"q\"uo\\te/d"}"#, r#"{"key":"[redacted]"}"#),
+            (r#"{"key":"q\u0022uo\u005Cte\u002fd"}"#, r#"{"key":"[redacted]"}"#),
+            (r#"q"uo\te/d as it is"#, "[redacted] as it is"),
+            (r#"{"key":"q\"uo\"#, r#"{"key":"[redacted]"#),
+            (r#"{"key":"q\"uo\u00…"#, r#"{"key":"[redacted]…"#),
+            (r#"{"text":"ask-\u2014 \u00"#, r#"{"text":"ask-\u2014 \u00"#),
+        ] {
+            assert_eq!(secrets().redact(text), clean);
+        }
+        assert!(!format!("{:?}", secrets()).contains("canary"));
+    }
+
+    #[test]
+    fn bytes_lose_them_at_every_cut_and_keep_their_length() {
+        let whole = b"a sk-canary b hk-feather c sk-cana";
+        for cut in 0..=whole.len() {
+            let mut bytes = *whole;
+            let (front, back) = bytes.split_at_mut(cut);
+            secrets().mask(&mut [front, back]);
+            assert_eq!(&bytes, b"a ********* b ********** c *******", "cut at {cut}");
+        }
+    }
+    /// The escapes of every character that a credential can have, each by itself and all of them together.
+    #[test]
+    fn a_credential_of_any_characters_is_found_however_json_has_it() {
+        let all: String = (b'!'..=b'~').map(char::from).collect();
+        let by_serde = |text: &str| serde_json::to_string(text).unwrap();
+        let by_number = |text: &str| text.bytes().map(|byte| format!("\\u{byte:04x}")).collect::<String>();
+        for secret in [all.clone(), all.chars().rev().collect(), r#"\"\\"/\"\"#.to_owned()] {
+            for shown in
+                [secret.clone(), by_serde(&secret), by_serde(&secret).replace('/', "\\/"), by_number(&secret)]
+            {
+                let clean = redact(&secret, &format!("a {shown} b")).unwrap();
+                assert_eq!(clean.replace('"', ""), format!("a {REDACTED} b"), "{shown}");
+                let mut bytes = shown.clone().into_bytes();
+                Secrets(vec![secret.as_str().into()]).mask(&mut [&mut bytes]);
+                assert!(bytes.iter().all(|byte| matches!(byte, b'*' | b'"')), "{shown}");
+            }
+        }
+    }
+}

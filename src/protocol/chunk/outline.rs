@@ -1,0 +1,420 @@
+//! Where in the JSON of a chunk its values stand, and what each is to the decoder.
+//!
+//! Only for chunks that `json` has read and `decode` has taken without an error: what is looked for here is not whether
+//! the JSON is good, but what may be different in the next chunk. In doubt the answer is `None`, which costs time and
+//! nothing else. The keys are those of `json`; the places that are not named here, but known there, must stay as they are.
+
+use super::json::{Choice, Chunk, Delta, Logprob, Logprobs, Timings, UsageDetails, UsageFields, Verbose};
+use super::wire::Wire;
+
+/// A value that may be another in the next chunk, or must not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Leaf {
+    /// Its place in the JSON.
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It must be the same.
+    Fixed,
+    Text(Text),
+    Count(Count),
+    /// A list of ids.
+    Ids,
+    /// One id that is no list: a log-probability's.
+    Id,
+    /// Of no meaning here: any string, number, list of numbers will do.
+    OtherText,
+    OtherNumber,
+    OtherNumbers,
+}
+
+/// What a string is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Text {
+    Said,
+    Reasoning,
+    /// The other name of reasoning.
+    ReasoningContent,
+}
+
+/// What a number is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Count {
+    Index,
+    Prompt,
+    Completion,
+    Cached,
+    Reasoning,
+    Predicted,
+    Evaluated,
+}
+
+pub(super) const COUNTS: usize = Count::Evaluated as usize + 1;
+
+/// The most keys in one object of a chunk that is learned, and the most values in it.
+const KEYS_MAX: usize = 64;
+const LEAVES_MAX: usize = 256;
+
+/// What is expected at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Root,
+    Choices,
+    Choice,
+    Delta,
+    Usage,
+    PromptDetails,
+    CompletionDetails,
+    Verbose,
+    Timings,
+    Logprobs,
+    LogprobList,
+    Logprob,
+    LogprobId,
+    Text(Text),
+    Count(Count),
+    Ids,
+    /// Known, so that all in it stays as it is.
+    Fixed,
+    /// Of no meaning.
+    Other,
+    // Where there is more in it than what is named here, the chunk is none to learn from.
+    Null,
+    NullOrEmpty,
+    NullOrFalse,
+    /// Or `"none"`.
+    NullOrNone,
+    Never,
+}
+
+impl Place {
+    /// Nothing but scalars may stand here, and hardly any of these.
+    fn is_bare(self) -> bool {
+        matches!(self, Self::Null | Self::NullOrFalse | Self::NullOrNone | Self::Never | Self::LogprobId)
+    }
+}
+
+/// All values of the chunk in the order of the text. `None`: it is not one to learn from, as it says more than text, ids
+/// and counts, or says them in a way that is not foreseen.
+pub(super) fn outline(json: &str, wire: Wire) -> Option<Vec<Leaf>> {
+    let mut walk = Walk { json: json.as_bytes(), at: 0, wire, leaves: Vec::new(), ids: 0, choices: 0 };
+    walk.value(Place::Root)?;
+    let is_whole = match wire {
+        Wire::LlamaCpp => walk.leaves.iter().any(|leaf| leaf.kind == Kind::Text(Text::Said)),
+        _ => walk.choices == 1,
+    };
+    // Where the ids stand in two places, it is one of them that counts.
+    (is_whole && walk.ids <= 1).then_some(walk.leaves)
+}
+
+struct Walk<'a> {
+    json: &'a [u8],
+    at: usize,
+    wire: Wire,
+    leaves: Vec<Leaf>,
+    /// Places with ids.
+    ids: usize,
+    choices: usize,
+}
+
+impl<'a> Walk<'a> {
+    /// What stands under a key.
+    fn under(&self, place: Place, key: &[u8]) -> Place {
+        let native = self.wire == Wire::LlamaCpp;
+        let is_known = |keys: &[&str]| keys.iter().any(|known| known.as_bytes() == key);
+        let known = match place {
+            Place::Root => match key {
+                b"choices" if !native => return Place::Choices,
+                b"usage" if !native => return Place::Usage,
+                b"__verbose" if !native && self.wire != Wire::VllmGenerate => return Place::Verbose,
+                b"prompt_progress" | b"error" => return Place::Null,
+                b"choices" => return Place::Never,
+                b"index" if native => return Place::Count(Count::Index),
+                b"content" if native => return Place::Text(Text::Said),
+                b"tokens" if native => return Place::Ids,
+                b"tokens_predicted" if native => return Place::Count(Count::Predicted),
+                b"tokens_evaluated" if native => return Place::Count(Count::Evaluated),
+                b"timings" if native => return Place::Timings,
+                b"stop" => return Place::NullOrFalse,
+                b"stop_type" => return Place::NullOrNone,
+                // It was looked at for its being there.
+                b"timings" => return Place::Other,
+                _ => is_known(Chunk::KEYS),
+            },
+            Place::Choice => match key {
+                b"index" => return Place::Count(Count::Index),
+                b"text" if self.wire != Wire::Chat => return Place::Text(Text::Said),
+                b"delta" if self.wire == Wire::Chat => return Place::Delta,
+                b"token_ids" => return Place::Ids,
+                b"logprobs" => return Place::Logprobs,
+                b"finish_reason" => return Place::Null,
+                _ => is_known(Choice::KEYS),
+            },
+            Place::Delta => match key {
+                b"content" => return Place::Text(Text::Said),
+                b"reasoning" => return Place::Text(Text::Reasoning),
+                b"reasoning_content" => return Place::Text(Text::ReasoningContent),
+                b"tool_calls" => return Place::NullOrEmpty,
+                _ => is_known(Delta::KEYS),
+            },
+            Place::Usage => match key {
+                b"prompt_tokens" => return Place::Count(Count::Prompt),
+                b"completion_tokens" => return Place::Count(Count::Completion),
+                b"prompt_tokens_details" => return Place::PromptDetails,
+                b"completion_tokens_details" => return Place::CompletionDetails,
+                _ => is_known(UsageFields::KEYS),
+            },
+            Place::PromptDetails if key == b"cached_tokens" => return Place::Count(Count::Cached),
+            Place::CompletionDetails if key == b"reasoning_tokens" => return Place::Count(Count::Reasoning),
+            Place::PromptDetails | Place::CompletionDetails => is_known(UsageDetails::KEYS),
+            Place::Verbose => match key {
+                b"tokens" => return Place::Ids,
+                b"tokens_predicted" => return Place::Count(Count::Predicted),
+                b"prompt_progress" => return Place::Null,
+                _ => is_known(Verbose::KEYS),
+            },
+            Place::Timings if key == b"cache_n" => return Place::Count(Count::Cached),
+            Place::Timings => is_known(Timings::KEYS),
+            Place::Logprobs if key == b"content" => return Place::LogprobList,
+            Place::Logprobs => is_known(Logprobs::KEYS),
+            Place::Logprob if key == b"id" => return Place::LogprobId,
+            Place::Logprob => is_known(Logprob::KEYS),
+            Place::Other => false,
+            _ => true,
+        };
+        if known { Place::Fixed } else { Place::Other }
+    }
+
+    fn value(&mut self, place: Place) -> Option<()> {
+        self.skip_blank();
+        match self.peek()? {
+            b'{' => self.object(place),
+            b'[' => self.list(place),
+            _ => self.scalar(place),
+        }
+    }
+
+    fn scalar(&mut self, place: Place) -> Option<()> {
+        let from = self.at;
+        let rest = &self.json[from..];
+        let (len, kind) = match (rest[0], place) {
+            (b'"', Place::Text(text)) => (string_len(rest)?, Kind::Text(text)),
+            (b'"', Place::Other) => (string_len(rest)?, Kind::OtherText),
+            (b'"', _) => (string_len(rest)?, Kind::Fixed),
+            (b'a'..=b'z', _) => {
+                (rest.iter().take_while(|byte| byte.is_ascii_lowercase()).count(), Kind::Fixed)
+            }
+            (_, Place::Count(count)) => (number_len(rest)?, Kind::Count(count)),
+            (_, Place::LogprobId) => (number_len(rest)?, Kind::Id),
+            (_, Place::Other) => (number_len(rest)?, Kind::OtherNumber),
+            (_, _) => (number_len(rest)?, Kind::Fixed),
+        };
+        // `1.0` and `1e0` are counts too, which are never learned.
+        if matches!(kind, Kind::Count(_) | Kind::Id) && plain_count(rest)?.1 != len {
+            return None;
+        }
+        let allowed = match (&rest[..len], place) {
+            (_, Place::Never) => false,
+            (b"null", _) | (b"false", Place::NullOrFalse) | (b"\"none\"", Place::NullOrNone) => true,
+            (_, Place::LogprobId) => kind == Kind::Id,
+            _ => !place.is_bare() && place != Place::NullOrEmpty,
+        };
+        self.ids += usize::from(kind == Kind::Id);
+        self.at += len;
+        if allowed { self.leaf(from, kind) } else { None }
+    }
+
+    fn object(&mut self, place: Place) -> Option<()> {
+        if place.is_bare() || place == Place::NullOrEmpty {
+            return None;
+        }
+        let mut keys: Vec<&[u8]> = Vec::new();
+        self.at += 1;
+        self.skip_blank();
+        while self.peek()? != b'}' {
+            let from = self.at;
+            self.at += string_len(&self.json[from..])?;
+            let key = &self.json[from + 1..self.at - 1];
+            // The last of equal keys counts, and a key can be written in many ways.
+            if key.contains(&b'\\') || keys.contains(&key) || keys.len() == KEYS_MAX {
+                return None;
+            }
+            keys.push(key);
+            self.skip_blank();
+            if self.peek()? != b':' {
+                return None;
+            }
+            self.at += 1;
+            self.value(self.under(place, key))?;
+            self.skip_to_next();
+        }
+        self.at += 1;
+        Some(())
+    }
+
+    fn list(&mut self, place: Place) -> Option<()> {
+        let from = self.at;
+        let of = match place {
+            Place::Ids => {
+                self.at += ids_len(&self.json[from..])?;
+                self.ids += 1;
+                return self.leaf(from, Kind::Ids);
+            }
+            Place::Other => {
+                if let Some(len) = numbers_len(&self.json[from..]) {
+                    self.at += len;
+                    return self.leaf(from, Kind::OtherNumbers);
+                }
+                Place::Other
+            }
+            Place::Choices => Place::Choice,
+            Place::LogprobList => Place::Logprob,
+            Place::NullOrEmpty => Place::Never,
+            _ if place.is_bare() => return None,
+            _ => Place::Fixed,
+        };
+        let mut items = 0;
+        self.at += 1;
+        self.skip_blank();
+        while self.peek()? != b']' {
+            self.value(of)?;
+            items += 1;
+            self.skip_to_next();
+        }
+        self.at += 1;
+        if place == Place::Choices {
+            self.choices = items;
+        }
+        (place != Place::LogprobList || items <= 1).then_some(())
+    }
+
+    fn leaf(&mut self, from: usize, kind: Kind) -> Option<()> {
+        self.leaves.push(Leaf { from, to: self.at, kind });
+        (self.leaves.len() <= LEAVES_MAX).then_some(())
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.json.get(self.at).copied()
+    }
+
+    fn skip_blank(&mut self) {
+        while self.peek().is_some_and(|byte| byte.is_ascii_whitespace()) {
+            self.at += 1;
+        }
+    }
+
+    /// Over the comma, if there is one.
+    fn skip_to_next(&mut self) {
+        self.skip_blank();
+        if self.peek() == Some(b',') {
+            self.at += 1;
+            self.skip_blank();
+        }
+    }
+}
+
+// How long a value is at the beginning of some bytes. What is not foreseen is `None`.
+
+/// A string with its quotes.
+pub(super) fn string_len(bytes: &[u8]) -> Option<usize> {
+    if bytes.first() != Some(&b'"') {
+        return None;
+    }
+    let mut at = 1;
+    loop {
+        match bytes.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            ..0x20 => return None,
+            _ => at += 1,
+        }
+    }
+}
+
+/// A whole number from 0 to `u32::MAX` in plain digits, and its length.
+#[inline]
+pub(super) fn plain_count(bytes: &[u8]) -> Option<(u32, usize)> {
+    let (mut number, mut len) = (0_u64, 0);
+    while let Some(digit) = bytes.get(len).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
+        number = number * 10 + u64::from(digit);
+        len += 1;
+        if len > 10 {
+            return None;
+        }
+    }
+    let is_plain = len == 1 || (len > 1 && bytes[0] != b'0');
+    is_plain.then_some((u32::try_from(number).ok()?, len))
+}
+
+/// Any number whose value is far from what an `f64` cannot hold.
+#[inline]
+pub(super) fn number_len(bytes: &[u8]) -> Option<usize> {
+    let sign = usize::from(bytes.first() == Some(&b'-'));
+    let whole = digits_len(bytes.get(sign..)?);
+    let has_zero = whole > 1 && bytes[sign] == b'0';
+    if whole == 0 || whole > 19 || has_zero {
+        return None;
+    }
+    let len = sign + whole;
+    match bytes.get(len) {
+        Some(b'.' | b'e' | b'E') => Some(len + fraction_len(&bytes[len..])?),
+        _ => Some(len),
+    }
+}
+
+fn fraction_len(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    if bytes[0] == b'.' {
+        let part = digits_len(&bytes[1..]);
+        if part == 0 || part > 40 {
+            return None;
+        }
+        at += 1 + part;
+    }
+    if let Some(b'e' | b'E') = bytes.get(at) {
+        at += 1 + usize::from(matches!(bytes.get(at + 1), Some(b'+' | b'-')));
+        let power = digits_len(bytes.get(at..)?);
+        if power == 0 || power > 2 {
+            return None;
+        }
+        at += power;
+    }
+    Some(at)
+}
+
+fn digits_len(bytes: &[u8]) -> usize {
+    bytes.iter().take_while(|byte| byte.is_ascii_digit()).count()
+}
+
+/// A list of ids as servers write them.
+fn ids_len(bytes: &[u8]) -> Option<usize> {
+    list_len(bytes, |item| plain_count(item).map(|(_, len)| len))
+}
+
+pub(super) fn numbers_len(bytes: &[u8]) -> Option<usize> {
+    list_len(bytes, number_len)
+}
+
+/// A list in brackets, with one blank or none behind its commas.
+#[inline]
+pub(super) fn list_len(bytes: &[u8], mut item_len: impl FnMut(&[u8]) -> Option<usize>) -> Option<usize> {
+    let mut at = 1;
+    if bytes.first() != Some(&b'[') {
+        return None;
+    }
+    if bytes.get(at) == Some(&b']') {
+        return Some(2);
+    }
+    loop {
+        at += item_len(bytes.get(at..)?)?;
+        match bytes.get(at)? {
+            b']' => return Some(at + 1),
+            b',' => at += 1 + usize::from(bytes.get(at + 1) == Some(&b' ')),
+            _ => return None,
+        }
+    }
+}

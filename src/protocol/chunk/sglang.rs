@@ -1,0 +1,79 @@
+//! SGLang's native `/generate`.
+
+use std::borrow::Cow;
+
+use super::json::{Chunk, Id, List, Scalar, Shape};
+use super::tally::SoFar;
+use super::{Piece, good_ids, token_text};
+use crate::error::Error;
+use crate::types::ids::{TokenId, Usage};
+
+/// An event of this endpoint, whatever it lacks.
+pub(super) fn is_native(chunk: &Chunk<'_>) -> bool {
+    let has_ids = !matches!(chunk.output_ids.shape, Shape::Missing | Shape::Null);
+    has_ids || chunk.meta.shape == Shape::Given || chunk.text.is_given()
+}
+
+/// `text` and `output_ids` hold the whole answer up to here in each event; what is new is the difference. A server that
+/// was started with incremental streaming sends only the new ones. Which of both it is, `completion_tokens` tells for
+/// each event that has ids: it is the number of ids in the event, or that of all so far.
+///
+/// The finish reason is an object, `{"type": "stop", "matched": ..}`.
+pub(super) fn read<'a>(chunk: &mut Chunk<'a>, so_far: &mut SoFar) -> Result<Piece<'a>, Error> {
+    let finish = std::mem::take(&mut chunk.meta.finish_reason.kind);
+    let counted = chunk.meta.completion_tokens.count().map(|count| count as usize);
+    let ids = good_ids(std::mem::take(&mut chunk.output_ids))?;
+    let given = ids.as_ref().map_or(0, |ids| ids.iter().count());
+    let incremental = counted.is_some_and(|counted| counted != given && counted == given + so_far.ids.len());
+    let text = token_text(std::mem::take(&mut chunk.text))?;
+    let (ids, text) = if incremental {
+        (ids, text)
+    } else {
+        let ids = ids.map(|ids| new_ids(ids.into_items(), &so_far.ids)).transpose()?;
+        (ids, new_text(text, &so_far.text, finish.is_given())?)
+    };
+    so_far.ids.extend(ids.iter().flat_map(List::iter).filter_map(good));
+    so_far.text.push_str(&text);
+    Ok(Piece { index: std::mem::take(&mut chunk.index), text, ids, finish, ..Piece::default() })
+}
+
+fn new_ids<const MAX: usize>(
+    mut ids: impl Iterator<Item = Id>,
+    before: &[TokenId],
+) -> Result<List<Id, MAX>, Error> {
+    for id in before {
+        match ids.next().as_ref().and_then(good) {
+            Some(same) if same == *id => {}
+            Some(_) => return Err(Error::protocol("ids that were sent before have changed")),
+            None => return Err(Error::protocol("ids that were sent before are missing")),
+        }
+    }
+    Ok(List::of(ids))
+}
+
+fn good(id: &Id) -> Option<TokenId> {
+    if let Id::Good(id) = id { Some(*id) } else { None }
+}
+
+/// At the end, the server cuts a stop string off, the beginning of which it has sent already: that stays as it is.
+fn new_text<'a>(text: Cow<'a, str>, before: &str, at_end: bool) -> Result<Cow<'a, str>, Error> {
+    if at_end && before.starts_with(&*text) {
+        return Ok(Cow::Borrowed(""));
+    }
+    match text {
+        Cow::Borrowed(text) => text.strip_prefix(before).map(Cow::Borrowed),
+        Cow::Owned(text) => text.strip_prefix(before).map(|new| Cow::Owned(new.to_owned())),
+    }
+    .ok_or_else(|| Error::protocol("text that was sent before has changed"))
+}
+
+/// The counts in an event, which are its choice's.
+pub(super) fn usage(chunk: &Chunk<'_>) -> Option<Usage> {
+    let meta = &chunk.meta;
+    Some(Usage {
+        completion_tokens: meta.completion_tokens.count()?,
+        prompt_tokens: meta.prompt_tokens.count().unwrap_or(0),
+        cached_tokens: Scalar::count(&meta.cached_tokens),
+        reasoning_tokens: None,
+    })
+}

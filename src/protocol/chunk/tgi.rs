@@ -1,0 +1,44 @@
+//! TGI's `/generate_stream`, and its `/generate`.
+
+use super::json::{Chunk, Id, List, Scalar, Shape};
+use super::{Piece, good_ids, token_text};
+use crate::error::Error;
+use crate::types::ids::Usage;
+
+/// An event is one token; its `index` counts tokens, not choices. The last one has `generated_text`, which is all
+/// of the text again, and `details` if the request asked for them. There is no terminator.
+///
+/// The end token comes with its name as text; like everywhere else, only its id is handed out.
+pub(super) fn read<'a>(chunk: &mut Chunk<'a>) -> Result<(Piece<'a>, bool), Error> {
+    let token = std::mem::take(&mut chunk.token);
+    let finish = std::mem::take(&mut chunk.details.finish_reason);
+    let ended = chunk.generated_text.is_given() || chunk.details.shape == Shape::Given;
+    let ids = match token.id {
+        Id::Nothing => None,
+        id => good_ids(List::of([id]))?,
+    };
+    let is_end = finish.text() == Some("eos_token") && matches!(token.special, Scalar::Bool(true));
+    let text = token_text(if is_end { Scalar::Nothing } else { token.text })?;
+    Ok((Piece { text, ids, finish, ..Piece::default() }, ended))
+}
+
+/// A whole answer: all of the text, and the tokens in the details.
+pub(super) fn read_whole<'a>(chunk: &mut Chunk<'a>) -> Result<Piece<'a>, Error> {
+    let details = &mut chunk.details;
+    let tokens = std::mem::take(&mut details.tokens);
+    Ok(Piece {
+        text: token_text(std::mem::take(&mut chunk.generated_text))?,
+        ids: good_ids(tokens.map(|token| token.id))?,
+        finish: std::mem::take(&mut details.finish_reason),
+        ..Piece::default()
+    })
+}
+
+/// The counts in the last event, or in a whole answer, which has none of its prompt.
+pub(super) fn usage(chunk: &Chunk<'_>) -> Option<Usage> {
+    Some(Usage {
+        completion_tokens: chunk.details.generated_tokens.count()?,
+        prompt_tokens: chunk.details.input_length.count().unwrap_or(0),
+        ..Usage::default()
+    })
+}

@@ -1,0 +1,319 @@
+//! The messages of a chat, for servers that put the prompt together themselves.
+
+use std::fmt;
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::{Map, Value, json};
+
+use crate::turn::tools::ToolResult;
+use crate::types::tree::{Branch, LeafKind, Role};
+
+/// One message of a chat: who speaks, text, images and other parts, the calls of a model, the result of one.
+///
+/// For [`CompletionRequest::messages`](crate::CompletionRequest::messages), where the server puts the prompt together. Nothing
+/// is read or fetched here: texts, addresses and parts go out as they are.
+///
+/// `Debug` shows what there is and how long, but no text.
+///
+/// ```
+/// use tokenwire::Message;
+///
+/// let question = Message::user("What is on it?").image_url("https://images.example/cat.png");
+/// assert_eq!(
+///     serde_json::to_value(&question)?,
+///     serde_json::json!({"role": "user", "content": [
+///         {"type": "text", "text": "What is on it?"},
+///         {"type": "image_url", "image_url": {"url": "https://images.example/cat.png"}},
+///     ]}),
+/// );
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, PartialEq)]
+pub struct Message {
+    role: Role,
+    parts: Vec<Part>,
+    calls: Vec<Call>,
+    call_id: Option<String>,
+    extras: Map<String, Value>,
+}
+
+/// A piece of the content.
+#[derive(Clone, PartialEq)]
+enum Part {
+    Text(String),
+    Other(Value),
+}
+
+/// A call as the model made it.
+#[derive(Clone, PartialEq)]
+struct Call {
+    id: String,
+    name: String,
+    arguments: String,
+}
+
+impl Message {
+    fn new(role: Role) -> Self {
+        Self { role, parts: Vec::new(), calls: Vec::new(), call_id: None, extras: Map::new() }
+    }
+
+    /// Instructions to the model. Tools have a place of their own: [`tools`](crate::CompletionRequest::tools).
+    #[must_use]
+    pub fn system(text: impl Into<String>) -> Self {
+        Self::new(Role::System).text(text)
+    }
+
+    /// What a person says, or the program for them.
+    #[must_use]
+    pub fn user(text: impl Into<String>) -> Self {
+        Self::new(Role::User).text(text)
+    }
+
+    /// What the model has said.
+    #[must_use]
+    pub fn assistant(text: impl Into<String>) -> Self {
+        Self::new(Role::Assistant).text(text)
+    }
+
+    /// What a call gave; `call_id` is the call's [`id`](crate::PendingToolCall::id).
+    #[must_use]
+    pub fn tool(call_id: impl Into<String>, text: impl Into<String>) -> Self {
+        let mut message = Self::new(Role::Tool).text(text);
+        message.call_id = Some(call_id.into());
+        message
+    }
+
+    /// One more piece of text.
+    #[must_use]
+    pub fn text(mut self, text: impl Into<String>) -> Self {
+        self.parts.push(Part::Text(text.into()));
+        self
+    }
+
+    /// An image by its address, `https:` or `data:`, which is passed on untouched.
+    #[must_use]
+    pub fn image_url(self, url: impl Into<String>) -> Self {
+        let url: String = url.into();
+        self.part(json!({"type": "image_url", "image_url": {"url": url}}))
+    }
+
+    /// A piece of the content of any other kind, as the server takes it: audio, video, an image with its detail.
+    #[must_use]
+    pub fn part(mut self, part: impl Into<Value>) -> Self {
+        self.parts.push(Part::Other(part.into()));
+        self
+    }
+
+    /// A call that the model has made. `arguments` is JSON in a string, as the model wrote it.
+    #[must_use]
+    pub fn tool_call(
+        mut self,
+        id: impl Into<String>,
+        name: impl Into<String>,
+        arguments: impl Into<String>,
+    ) -> Self {
+        self.calls.push(Call { id: id.into(), name: name.into(), arguments: arguments.into() });
+        self
+    }
+
+    /// One more field of the message (`name`, `reasoning_content`); it wins over the field of the same name that this
+    /// message would write.
+    #[must_use]
+    pub fn extra(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.extras.insert(key.into(), value.into());
+        self
+    }
+
+    /// Who speaks.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The bytes of its longer parts, to make room for.
+    pub(super) fn len(&self) -> usize {
+        let texts = self.parts.iter().map(|part| if let Part::Text(text) = part { text.len() } else { 64 });
+        texts.sum::<usize>() + self.calls.iter().map(|call| call.arguments.len() + 96).sum::<usize>() + 32
+    }
+}
+
+/// The message that stands for a turn: content as it came, without markers, and calls. Thinking is left out, as most templates want
+/// it; where it is wanted back, [`extra`](Message::extra) takes [`Branch::thinking`]. A turn of tool results, which is one
+/// message for each, is made of [`ToolResult`]s.
+impl From<&Branch> for Message {
+    fn from(branch: &Branch) -> Self {
+        let mut message = Self::new(branch.role);
+        let mut content = String::new();
+        for leaf in &branch.leaves {
+            match &leaf.kind {
+                LeafKind::Content => content.push_str(leaf.without_markers()),
+                LeafKind::ToolCall(call) => {
+                    let as_written = serde_json::from_str::<Value>(&call.raw).ok();
+                    let is_json = as_written.is_some_and(|raw| raw == call.arguments);
+                    let arguments = if is_json { call.raw.clone() } else { call.arguments.to_string() };
+                    message.calls.push(Call { id: call.id.clone(), name: call.name.clone(), arguments });
+                }
+                _ => {}
+            }
+        }
+        if !content.is_empty() || message.calls.is_empty() {
+            message.parts.push(Part::Text(content));
+        }
+        message
+    }
+}
+
+impl From<&ToolResult> for Message {
+    fn from(result: &ToolResult) -> Self {
+        Self::tool(&result.call.id, &result.text)
+    }
+}
+
+impl Serialize for Message {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { role, parts, calls, call_id, extras } = self;
+        let mut map = serializer.serialize_map(None)?;
+        let own = |key: &str| !extras.contains_key(key);
+        if own("role") {
+            map.serialize_entry("role", role.as_str())?;
+        }
+        if own("content") {
+            match &parts[..] {
+                // Calls alone: the field is there, and null.
+                [] => map.serialize_entry("content", &())?,
+                [Part::Text(text)] => map.serialize_entry("content", text)?,
+                parts => map.serialize_entry("content", parts)?,
+            }
+        }
+        if !calls.is_empty() && own("tool_calls") {
+            map.serialize_entry("tool_calls", calls)?;
+        }
+        if let (Some(id), true) = (call_id, own("tool_call_id")) {
+            map.serialize_entry("tool_call_id", id)?;
+        }
+        for (key, value) in extras {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+
+impl Serialize for Part {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Other(value) => value.serialize(serializer),
+            Self::Text(text) => {
+                let mut map = serializer.serialize_map(Some(2))?;
+                map.serialize_entry("type", "text")?;
+                map.serialize_entry("text", text)?;
+                map.end()
+            }
+        }
+    }
+}
+
+impl Serialize for Call {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { id, name, arguments } = self;
+        let function = json!({"name": name, "arguments": arguments});
+        json!({"id": id, "type": "function", "function": function}).serialize(serializer)
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { role, parts, calls, call_id, extras } = self;
+        let parts = parts.iter().map(|part| match part {
+            Part::Text(text) => format!("{} bytes of text", text.len()),
+            Part::Other(value) => match value.get("type").and_then(Value::as_str) {
+                Some("image_url") => "an image".to_owned(),
+                _ => "another part".to_owned(),
+            },
+        });
+        f.debug_struct("Message")
+            .field("role", &role.as_str())
+            .field("parts", &parts.collect::<Vec<_>>())
+            .field("calls", &calls.iter().map(|call| &call.name).collect::<Vec<_>>())
+            .field("call_id", call_id)
+            .field("extras", &extras.keys().collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::turn::parse::ResponseParser;
+    use crate::turn::parse::dialect::Dialect;
+
+    fn written(message: &Message) -> Value {
+        // From the text, so that a key that was written twice would show in its length.
+        let text = serde_json::to_string(message).unwrap();
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value.to_string().len(), text.len(), "{text}");
+        value
+    }
+
+    #[test]
+    fn messages_are_written_as_chat_endpoints_take_them() {
+        let image =
+            json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==", "detail": "low"}});
+        let cases = [
+            (Message::system("Be brief."), json!({"role": "system", "content": "Be brief."})),
+            (Message::user(""), json!({"role": "user", "content": ""})),
+            (
+                Message::user("a").text("b"),
+                json!({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}),
+            ),
+            (
+                Message::user("see").part(image.clone()),
+                json!({"role": "user", "content": [{"type": "text", "text": "see"}, image]}),
+            ),
+            (
+                Message::assistant("One.").tool_call("c1", "add", "{\"a\": 1}"),
+                json!({"role": "assistant", "content": "One.", "tool_calls": [
+                    {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{\"a\": 1}"}},
+                ]}),
+            ),
+            (Message::tool("c1", "3"), json!({"role": "tool", "content": "3", "tool_call_id": "c1"})),
+            (
+                Message::user("Hi").extra("name", "me").extra("role", "developer"),
+                json!({"role": "developer", "content": "Hi", "name": "me"}),
+            ),
+        ];
+        for (message, expected) in cases {
+            assert_eq!(written(&message), expected);
+        }
+    }
+
+    #[test]
+    fn a_parsed_turn_becomes_the_message_that_stands_for_it() {
+        let parsed = |dialect: &str, text: &str| {
+            let mut parser = ResponseParser::new(Dialect::by_name(dialect).unwrap());
+            parser.push(text, Some(1));
+            parser.finish(None).0
+        };
+        let call = |arguments: &str| json!([{"id": "call_0", "type": "function", "function": {"name": "now", "arguments": arguments}}]);
+        let turn = parsed(
+            "hermes",
+            "<think>Hm.</think>It is\n<tool_call>\n{\"name\": \"now\", \"arguments\": {\"a\": 1}}\n</tool_call>",
+        );
+        let message = written(&Message::from(&turn));
+        assert_eq!(message["tool_calls"], call("{\"a\": 1}"));
+        assert_eq!(message["role"], "assistant");
+        assert!(message["content"].as_str().unwrap().starts_with("It is"), "{message}");
+        assert!(!message.to_string().contains("Hm."), "{message}");
+        let turn = parsed("hermes", "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>");
+        let message = written(&Message::from(&turn));
+        assert_eq!(message, json!({"role": "assistant", "content": null, "tool_calls": call("{}")}));
+        let empty = Branch::new(Role::Assistant);
+        assert_eq!(written(&Message::from(&empty)), json!({"role": "assistant", "content": ""}));
+    }
+
+    #[test]
+    fn debug_shows_no_text() {
+        let message = Message::user("canary").image_url("https://h.test/canary").extra("key", "canary");
+        let shown = format!("{:?}", message.tool_call("id", "add", "canary"));
+        assert!(!shown.contains("canary") && shown.contains("6 bytes of text") && shown.contains("an image"));
+    }
+}

@@ -1,0 +1,160 @@
+//! What of a request can go on behind the ids received, and the request that goes on.
+
+use serde_json::{Map, Value};
+
+use super::sampling::SamplingParams;
+use super::{CompletionRequest, Prompt};
+use crate::protocol::chunk::wire::Wire;
+use crate::types::ids::TokenId;
+use crate::types::not_resumable::NotResumable;
+
+/// Whether a value asks for nothing.
+type Neutral = fn(&Value) -> bool;
+
+const NULL: Neutral = Value::is_null;
+const OFF: Neutral = |value| matches!(value, Value::Null | Value::Bool(false));
+const ONE: Neutral = |value| value.is_null() || value.as_f64() == Some(1.0);
+const ZERO: Neutral = |value| value.is_null() || value.as_f64() == Some(0.0);
+const EMPTY: Neutral = |value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+
+/// Extra fields, of any server, with what they ask for. Those of the first groups are no matter of taste: the field would win over what
+/// the resume writes.
+const FIELDS: &[(&[&str], Neutral, NotResumable)] = &[
+    (&["n", "best_of", "n_cmpl"], ONE, NotResumable::SeveralChoices),
+    (&["echo"], OFF, NotResumable::Echo),
+    (
+        &[
+            "structured_outputs",
+            "response_format",
+            "guided_json",
+            "guided_regex",
+            "guided_choice",
+            "guided_grammar",
+            "json_schema",
+            "grammar",
+            "regex",
+            "ebnf",
+            "structural_tag",
+        ],
+        NULL,
+        NotResumable::StructuredOutput,
+    ),
+    (&["presence_penalty", "frequency_penalty", "dry_multiplier"], ZERO, NotResumable::Penalty),
+    (&["repetition_penalty", "repeat_penalty"], ONE, NotResumable::Penalty),
+    (&["stop"], EMPTY, NotResumable::StopStrings),
+];
+
+/// Fields with which a request is another one when some of its output stands in its prompt: they are searches over whole answers, count the
+/// output, keep a state over it, or shorten the prompt.
+const COUNTING: &[&str] = &[
+    "use_beam_search",
+    "length_penalty",
+    "suffix",
+    "min_tokens",
+    "min_new_tokens",
+    "thinking_token_budget",
+    "bad_words",
+    "logits_processors",
+    "custom_logit_processor",
+    "custom_params",
+    "vllm_xargs",
+    "repetition_detection",
+    "truncate_prompt_tokens",
+    "mirostat",
+    "session_params",
+    "t_max_predict_ms",
+];
+
+/// Fields that a resume has to write itself.
+const OWN: &[&str] = &[
+    "prompt",
+    "token_ids",
+    "input_ids",
+    "max_tokens",
+    "max_completion_tokens",
+    "n_predict",
+    "max_new_tokens",
+];
+
+impl CompletionRequest {
+    /// Why this request cannot be taken up again on `wire`, as far as the request alone can say.
+    pub(crate) fn check_resumable(&self, wire: Wire) -> Result<(), NotResumable> {
+        if matches!(wire, Wire::Chat | Wire::Tgi) {
+            return Err(NotResumable::Endpoint);
+        }
+        if !matches!(self.prompt, Prompt::Ids(_)) {
+            return Err(NotResumable::TextPrompt);
+        }
+        let nested = ["sampling_params", "parameters"];
+        let nested = nested.iter().filter_map(|key| self.extras.get(*key)?.as_object());
+        let maps: Vec<_> = nested.chain([&self.extras]).collect();
+        if let Some(name) = maps.iter().find_map(|map| OWN.iter().find(|name| map.contains_key(**name))) {
+            return Err(NotResumable::Field(name));
+        }
+        let own = [
+            (self.structured_output.is_some(), NotResumable::StructuredOutput),
+            (self.sampling.penalizes(), NotResumable::Penalty),
+        ];
+        let own = own.into_iter().filter(|(asked, _)| *asked).map(|(_, why)| why);
+        let whys = own.chain(maps.into_iter().flat_map(asked_for));
+        whys.into_iter().find(|why| !(self.resume_anyway && why.is_acceptable())).map_or(Ok(()), Err)
+    }
+
+    /// The request that goes on behind `received`.
+    pub(crate) fn behind(&self, received: &[TokenId]) -> Self {
+        let less = u32::try_from(received.len()).unwrap_or(u32::MAX);
+        let mut next = self.clone();
+        if let Prompt::Ids(ids) = &mut next.prompt {
+            ids.extend(received);
+        }
+        for limit in [&mut next.sampling.max_tokens, &mut next.sampling.min_tokens] {
+            *limit = limit.map(|limit| limit.saturating_sub(less));
+        }
+        next
+    }
+
+    /// The most probable token is always taken.
+    pub(crate) fn is_greedy(&self) -> bool {
+        let nested = self.extras.get("sampling_params");
+        let extra = |key| self.extras.get(key).or_else(|| nested?.get(key)).map(Value::as_f64);
+        extra("temperature").unwrap_or(self.sampling.temperature) == Some(0.0)
+            || extra("top_k").unwrap_or(self.sampling.top_k.map(f64::from)) == Some(1.0)
+    }
+
+    pub(crate) fn resumes_anyway(&self) -> bool {
+        self.resume_anyway
+    }
+
+    /// It has stop strings among its extra fields, where nobody looks for them.
+    pub(crate) fn has_own_stops(&self) -> bool {
+        let maps = [Some(&self.extras), self.extras.get("sampling_params").and_then(Value::as_object)];
+        maps.into_iter().flatten().any(|map| map.get("stop").is_some_and(|stop| !EMPTY(stop)))
+    }
+
+    /// Stop strings stay in the text.
+    pub(crate) fn keeps_stop_strings(&self) -> bool {
+        let is_on = |map: &Map<String, Value>| {
+            ["include_stop_str_in_output", "no_stop_trim"]
+                .iter()
+                .any(|key| map.get(*key) == Some(&true.into()))
+        };
+        is_on(&self.extras)
+            || self.extras.get("sampling_params").and_then(Value::as_object).is_some_and(is_on)
+    }
+}
+
+impl SamplingParams {
+    fn penalizes(&self) -> bool {
+        let is = |value: Option<f64>, neutral: f64| value.is_some_and(|value| value != neutral);
+        is(self.presence_penalty, 0.0) || is(self.frequency_penalty, 0.0) || is(self.repetition_penalty, 1.0)
+    }
+}
+
+/// What these fields ask for that speaks against a resume.
+fn asked_for(map: &Map<String, Value>) -> impl Iterator<Item = NotResumable> {
+    let asks = |name: &str, neutral: Neutral| map.get(name).is_some_and(|value| !neutral(value));
+    let named =
+        FIELDS.iter().filter(move |(names, neutral, _)| names.iter().any(|name| asks(name, *neutral)));
+    let counting = COUNTING.iter().filter(move |name| asks(name, |value| OFF(value) || ZERO(value)));
+    named.map(|(_, _, why)| *why).chain(counting.map(|name| NotResumable::Field(name)))
+}

@@ -1,0 +1,107 @@
+//! Values written as tags in tags, each with the namespace's marker before it: MiniMax M3.
+
+use super::schema::Element;
+use super::view::{Found, View};
+use crate::types::tree::Malformed;
+
+/// Reads one element and those in it. Only a tag behind the namespace's marker is one.
+#[derive(Debug)]
+pub(super) struct Elements {
+    namespace: &'static str,
+    at: usize,
+    /// In the tag that begins here, up to there no `>` has been found.
+    tag: Option<usize>,
+    open: Vec<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    name: String,
+    /// Where the text behind its last tag begins.
+    text: usize,
+    mixed: String,
+    inner: Vec<(String, Element)>,
+}
+
+/// The name and what it holds, and the place behind its closing tag; or where and why that is not possible.
+type Read = Result<(String, Element, usize), (usize, Malformed)>;
+
+impl Elements {
+    /// The namespace's marker before the opening tag stands at `at`.
+    pub(super) fn new(namespace: &'static str, at: usize) -> Self {
+        Self { namespace, at, tag: None, open: Vec::new() }
+    }
+
+    /// `None`: more text is needed.
+    pub(super) fn step(&mut self, view: &View<'_>) -> Option<Read> {
+        loop {
+            let at = match view.find(&[self.namespace], self.at) {
+                Found::At(at, _) => at,
+                Found::Until(at) => {
+                    self.at = at;
+                    return None;
+                }
+            };
+            // Any other real marker is structure too, and has no place here (rule R10).
+            if let Some(real) = view.next_real(self.at).filter(|real| real.start < at) {
+                return Some(Err((real.start, Malformed::Syntax)));
+            }
+            self.at = at;
+            let tag = at + self.namespace.len();
+            match view.bytes().get(tag) {
+                Some(b'<') => {}
+                Some(_) => {
+                    self.at = tag;
+                    continue;
+                }
+                None => return None,
+            }
+            let scanned = self.tag.unwrap_or(tag + 1);
+            let Some(len) = view.bytes()[scanned..].iter().position(|byte| matches!(byte, b'<' | b'>'))
+            else {
+                self.tag = Some(view.text.len());
+                return None;
+            };
+            self.tag = None;
+            let end = scanned + len;
+            if view.bytes()[end] == b'<' {
+                return Some(Err((at, Malformed::Syntax)));
+            }
+            if let Some(read) = self.take(view, at, &view.text[tag + 1..end], end + 1) {
+                return Some(read);
+            }
+            self.at = end + 1;
+        }
+    }
+
+    /// Takes one tag.
+    fn take(&mut self, view: &View<'_>, at: usize, tag: &str, after: usize) -> Option<Read> {
+        if let Some(open) = self.open.last_mut() {
+            open.mixed.push_str(&view.text[open.text..at]);
+            open.text = after;
+        }
+        let Some(name) = tag.strip_prefix('/') else {
+            if tag.is_empty() || tag.contains(char::is_whitespace) {
+                return Some(Err((at, Malformed::Syntax)));
+            }
+            if self.open.len() >= view.nesting_max {
+                return Some(Err((at, Malformed::TooDeep)));
+            }
+            let name = tag.to_owned();
+            self.open.push(Open { name, text: after, mixed: String::new(), inner: Vec::new() });
+            return None;
+        };
+        let Some(Open { name, mixed, inner, .. }) = self.open.pop().filter(|open| open.name == name) else {
+            return Some(Err((at, Malformed::Syntax)));
+        };
+        let element = if inner.is_empty() { Element::Text(mixed) } else { Element::Inner(inner, mixed) };
+        match self.open.last_mut() {
+            None => return Some(Ok((name, element, after))),
+            Some(outer) => {
+                outer.inner.push((name, element));
+                outer.text = after;
+            }
+        }
+        None
+    }
+}

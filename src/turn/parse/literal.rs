@@ -1,0 +1,196 @@
+//! Values that are written as literals other than JSON, put together as their pieces come. What the pieces look
+//! like is the affair of the machine that reads them.
+
+use serde_json::{Map, Value};
+
+use crate::types::tree::Malformed;
+
+/// Open lists and maps, and what may come next. There is no recursion, so the nesting is bounded by a number
+/// and not by the stack.
+#[derive(Debug)]
+pub(super) struct Literal {
+    nesting_max: usize,
+    open: Vec<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    close: u8,
+    /// What stands between key and value; `None` in a list.
+    is: Option<u8>,
+    key: String,
+    fields: Map<String, Value>,
+    items: Vec<Value>,
+    expect: Expect,
+}
+
+/// What may come next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expect {
+    /// A key, or an item of a list; or the end, after a comma too.
+    ItemOrEnd,
+    /// What stands between key and value.
+    Is,
+    /// The value of a key.
+    Value,
+    CommaOrEnd,
+}
+
+impl Literal {
+    pub(super) fn new(nesting_max: usize) -> Self {
+        Self { nesting_max, open: Vec::new() }
+    }
+
+    pub(super) fn expect(&self) -> Expect {
+        self.open.last().map_or(Expect::Value, |open| open.expect)
+    }
+
+    /// Whether a key of the innermost map, whose keys are followed by `is`, may come next.
+    pub(super) fn expects_key(&self, is: u8) -> bool {
+        self.open.last().is_some_and(|open| open.is == Some(is) && open.expect == Expect::ItemOrEnd)
+    }
+
+    /// A list or map begins, which ends with `close`.
+    pub(super) fn open(&mut self, close: u8, is: Option<u8>) -> Result<(), Malformed> {
+        let is_key = self.open.last().is_some_and(|open| open.is.is_some());
+        match self.expect() {
+            Expect::Value => {}
+            Expect::ItemOrEnd if !is_key => {}
+            _ => return Err(Malformed::Syntax),
+        }
+        if self.open.len() >= self.nesting_max {
+            return Err(Malformed::TooDeep);
+        }
+        let (key, fields, items) = (String::new(), Map::new(), Vec::new());
+        self.open.push(Open { close, is, key, fields, items, expect: Expect::ItemOrEnd });
+        Ok(())
+    }
+
+    /// A comma, or what stands between key and value.
+    pub(super) fn separate(&mut self, by: u8) -> Result<(), Malformed> {
+        let open = self.open.last_mut().ok_or(Malformed::Syntax)?;
+        open.expect = match open.expect {
+            Expect::CommaOrEnd if by == b',' => Expect::ItemOrEnd,
+            Expect::Is if Some(by) == open.is => Expect::Value,
+            _ => return Err(Malformed::Syntax),
+        };
+        Ok(())
+    }
+
+    /// The end of a list or map: the whole value, if it was the outermost.
+    pub(super) fn close(&mut self, close: u8) -> Result<Option<Value>, Malformed> {
+        let may_end = matches!(self.expect(), Expect::ItemOrEnd | Expect::CommaOrEnd);
+        let closed = self.open.pop().filter(|open| may_end && open.close == close);
+        let mut closed = closed.ok_or(Malformed::Syntax)?;
+        // Parentheses around one value make no tuple, a comma would.
+        let is_one = close == b')' && closed.items.len() == 1 && closed.expect == Expect::CommaOrEnd;
+        let value = match closed.is {
+            Some(_) => Value::Object(closed.fields),
+            None if is_one => closed.items.swap_remove(0),
+            None => Value::Array(closed.items),
+        };
+        if self.open.is_empty() {
+            return Ok(Some(value));
+        }
+        self.value(value)?;
+        Ok(None)
+    }
+
+    /// A value, or a key where one is expected.
+    pub(super) fn value(&mut self, value: Value) -> Result<(), Malformed> {
+        let open = self.open.last_mut().ok_or(Malformed::Syntax)?;
+        open.expect = match (open.expect, open.is) {
+            (Expect::ItemOrEnd, None) => {
+                open.items.push(value);
+                Expect::CommaOrEnd
+            }
+            (Expect::ItemOrEnd, Some(_)) => {
+                open.key = match value {
+                    Value::String(key) => key,
+                    // As JSON writers spell such keys.
+                    Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
+                    Value::Array(_) | Value::Object(_) => return Err(Malformed::Syntax),
+                };
+                Expect::Is
+            }
+            (Expect::Value, _) => {
+                open.fields.insert(std::mem::take(&mut open.key), value);
+                Expect::CommaOrEnd
+            }
+            (Expect::Is | Expect::CommaOrEnd, _) => return Err(Malformed::Syntax),
+        };
+        Ok(())
+    }
+}
+
+/// A number as Python and others write it: what JSON allows, a `+`, `_` between digits, digits on one side of
+/// the point only, and other bases.
+pub(super) fn number(word: &str) -> Option<Value> {
+    if let Ok(number) = serde_json::from_str::<serde_json::Number>(word) {
+        return Some(Value::Number(number));
+    }
+    let unsigned = word.strip_prefix(['+', '-']).unwrap_or(word);
+    if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return None;
+    }
+    let inner = unsigned.split('_');
+    if unsigned.contains('_') && !inner.clone().all(|part| part.bytes().any(|b| b.is_ascii_hexdigit())) {
+        return None;
+    }
+    let digits: String = inner.collect();
+    let sign = if word.starts_with('-') { "-" } else { "" };
+    let radix = |radix| {
+        let digits = digits[2..].strip_prefix(['+', '-']).map_or(&digits[2..], |_| "");
+        i64::from_str_radix(&format!("{sign}{digits}"), radix).ok()
+    };
+    match digits.get(..2) {
+        Some("0x" | "0X") => return radix(16).map(Value::from),
+        Some("0o" | "0O") => return radix(8).map(Value::from),
+        Some("0b" | "0B") => return radix(2).map(Value::from),
+        _ => {}
+    }
+    let plain = format!("{sign}{digits}");
+    // 007 is none, 00.5 is one.
+    let is_integer = digits.bytes().all(|byte| byte.is_ascii_digit());
+    if is_integer {
+        return serde_json::from_str::<serde_json::Number>(&plain).ok().map(Value::Number);
+    }
+    let number: f64 = plain.parse().ok()?;
+    serde_json::Number::from_f64(number).map(Value::Number)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_python_reads_them() {
+        for (word, expected) in [
+            ("1", json!(1)),
+            ("-7", json!(-7)),
+            ("+7", json!(7)),
+            ("1.5", json!(1.5)),
+            (".5", json!(0.5)),
+            ("-.5", json!(-0.5)),
+            ("5.", json!(5.0)),
+            ("00.5", json!(0.5)),
+            ("1e3", json!(1e3)),
+            ("1_000", json!(1000)),
+            ("0x1F", json!(31)),
+            ("-0b11", json!(-3)),
+            ("0o17", json!(15)),
+            ("18446744073709551615", json!(u64::MAX)),
+            ("18446744073709551616", json!(18446744073709551616.0)),
+        ] {
+            assert_eq!(number(word), Some(expected), "{word}");
+        }
+        for word in [
+            "", "-", "+", ".", "-.", "_1", "1_", "1__0", "007", "0x", "0x-1", "0xg", "1e999", "inf", "nan",
+            "1j", "--1", "1.2.3", "é",
+        ] {
+            assert_eq!(number(word), None, "{word}");
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! What the next prompt changes: turns to leaves with ids.
+
+use std::collections::BTreeMap;
+
+use super::family::{ResultText, Results, Table};
+use super::sheet::Sheet;
+use super::{Context, Prefix, Response, WhenInexact, sheet};
+use crate::error::{Error, ErrorKind};
+use crate::turn::parse::Start;
+use crate::types::ids::IdsExact;
+use crate::types::tree::{Branch, Leaf, LeafKind, Role};
+
+/// What the next prompt changes in the context.
+pub(super) struct Plan {
+    /// Turns that are new or other than before; the last is the model's next.
+    pub(super) turns: BTreeMap<usize, Branch>,
+    pub(super) response: Response,
+    pub(super) prefix: Prefix,
+}
+
+impl Context {
+    pub(super) fn plan(&self) -> Result<Plan, Error> {
+        if self.is_open {
+            return Err(Error::invalid("the last response has not ended"));
+        }
+        if self.turns.last().is_none_or(|turn| turn.role == Role::Assistant) {
+            return Err(Error::invalid("nothing to respond to"));
+        }
+        let mut turns = BTreeMap::new();
+        let mut prefix = Prefix::Kept;
+        // The turn that has not been closed. After a response was discarded there is none.
+        let unclosed = self.rendered.checked_sub(1).filter(|n| self.turns.len() > *n + 1);
+        let unclosed = unclosed.filter(|n| self.responses.contains_key(n));
+        if let Some(n) = unclosed.filter(|n| !self.is_exact(*n)) {
+            match self.when_inexact {
+                WhenInexact::Take => {}
+                WhenInexact::Refuse => return Err(self.inexact(n)),
+                WhenInexact::Reencode => {
+                    turns.insert(n, self.reencoded(n, None)?);
+                    prefix = Prefix::Reencoded { turn: n };
+                }
+            }
+        }
+        for n in self.thoughts_to_drop() {
+            let Some(instead) = self.table().dropped else {
+                return Err(self.unsupported("does not say how old thinking is dropped"));
+            };
+            turns.insert(n, self.reencoded(n, Some(instead))?);
+            let first = match prefix {
+                Prefix::ThinkingDropped { turn } | Prefix::Reencoded { turn } => turn,
+                Prefix::Kept => n,
+            };
+            if n <= first {
+                prefix = Prefix::ThinkingDropped { turn: n };
+            }
+        }
+        let response = self.render(unclosed, &mut turns)?;
+        Ok(Plan { turns, response, prefix })
+    }
+
+    fn table(&self) -> &'static Table {
+        self.format.table()
+    }
+
+    fn sheet(&self) -> Sheet<'_> {
+        Sheet::new(&*self.encoder, self.table())
+    }
+
+    fn unsupported(&self, what: &str) -> Error {
+        Error::new(ErrorKind::Unsupported, format!("the chat format {} {what}", self.format.name()))
+    }
+
+    fn is_exact(&self, turn: usize) -> bool {
+        let ids = self.responses.get(&turn).map(|response| response.ids);
+        !matches!(ids, Some(IdsExact::No(_))) && self.turns[turn].ids_missing() == 0
+    }
+
+    fn inexact(&self, turn: usize) -> Error {
+        let why = match self.responses.get(&turn).map(|response| response.ids) {
+            Some(IdsExact::No(why)) => why.to_string(),
+            _ => format!("{} tokens came without id", self.turns[turn].ids_missing()),
+        };
+        Error::new(ErrorKind::InexactIds, format!("the ids of turn {turn} are not all there: {why}"))
+    }
+
+    /// The model's turns before the last user's turn in which there is thinking, if it is to be dropped.
+    fn thoughts_to_drop(&self) -> Vec<usize> {
+        let user = self.turns.iter().rposition(|turn| turn.role == Role::User);
+        let before = user.filter(|_| !self.keep_thinking).unwrap_or(0);
+        let thinks = |turn: &Branch| turn.leaves.iter().any(|leaf| leaf.kind == LeafKind::Thinking);
+        self.responses.range(..before).map(|(n, _)| *n).filter(|n| thinks(&self.turns[*n])).collect()
+    }
+
+    /// A turn of the model, its ids made from its text; with `instead` in the place of its thinking. What the parser
+    /// took for text stays text, whatever it spells.
+    fn reencoded(&self, turn: usize, instead: Option<&str>) -> Result<Branch, Error> {
+        let branch = &self.turns[turn];
+        let response = self.responses.get(&turn);
+        let has_head = response.is_some_and(|response| response.has_head);
+        let (head, said) = branch.leaves.split_at(usize::from(has_head).min(branch.leaves.len()));
+        let mut sheet = self.sheet();
+        let mut sources = Vec::new();
+        let mut leaves = Vec::new();
+        match instead {
+            Some(instead) => {
+                sheet.begin(LeafKind::Marker);
+                sources.push(None);
+                let head = response.map_or("", |response| response.head);
+                sheet.template(head)?;
+                // A turn that went on behind results, without a header, did not begin with an opener either.
+                sheet.template(if head.is_empty() { "" } else { instead })?;
+            }
+            // The prompt that the model has answered stays as it was.
+            None => leaves.extend_from_slice(head),
+        }
+        // Templates that put nothing in the place of thinking leave out the blanks behind it.
+        let mut trims = instead.is_some_and(str::is_empty);
+        for leaf in said {
+            if instead.is_some() && leaf.kind == LeafKind::Thinking {
+                continue;
+            }
+            sheet.begin(leaf.kind.clone());
+            sources.push(Some(leaf));
+            let text = if trims { leaf.text.trim_start() } else { &leaf.text };
+            trims = trims && text.is_empty();
+            match &leaf.kind {
+                LeafKind::Marker => sheet.structured(text, true)?,
+                LeafKind::ToolCall(_) | LeafKind::Malformed { .. } => sheet.structured(text, false)?,
+                LeafKind::Thinking => {
+                    let [open, inner, close] = sheet::parts(leaf);
+                    sheet.structured(open, true)?;
+                    sheet.plain(inner);
+                    sheet.structured(close, true)?;
+                }
+                LeafKind::Content | LeafKind::ToolResult { .. } => sheet.plain(text),
+            }
+        }
+        for (mut leaf, source) in sheet.finish()?.into_iter().zip(sources) {
+            if let Some(source) = source.filter(|source| source.text == leaf.text) {
+                leaf.inner = source.inner.clone();
+            }
+            if leaf.kind != LeafKind::Marker || !leaf.text.is_empty() {
+                leaves.push(leaf);
+            }
+        }
+        let mut new = Branch::new(branch.role);
+        new.leaves = leaves;
+        Ok(new)
+    }
+
+    /// Renders what follows the last response, into `turns`: its close, the turns added since, the head of the
+    /// next response.
+    fn render(
+        &self,
+        unclosed: Option<usize>,
+        turns: &mut BTreeMap<usize, Branch>,
+    ) -> Result<Response, Error> {
+        let mut sheet = self.sheet();
+        // Each turn's place and how many leaves are its own.
+        let mut shares = Vec::new();
+        if let Some(n) = unclosed {
+            sheet.begin(LeafKind::Marker);
+            let turn = turns.get(&n).unwrap_or(&self.turns[n]);
+            self.close(&mut sheet, n, turn)?;
+            shares.push((n, sheet.len()));
+        }
+        for n in self.rendered..self.turns.len() {
+            sheet.begin(LeafKind::Marker);
+            self.turn(&mut sheet, n)?;
+            shares.push((n, sheet.len()));
+        }
+        sheet.begin(LeafKind::Marker);
+        let mut response = self.opening(&mut sheet)?;
+        shares.push((self.turns.len(), sheet.len()));
+
+        let mut leaves = sheet.finish()?.into_iter();
+        let mut taken = 0;
+        for (n, until) in shares {
+            let own = leaves.by_ref().take(until - taken);
+            let own = own.filter(|leaf| leaf.kind != LeafKind::Marker || !leaf.text.is_empty());
+            taken = until;
+            let branch = turns.entry(n).or_insert_with(|| match self.turns.get(n) {
+                None => Branch::new(Role::Assistant),
+                Some(turn) if n < self.rendered => turn.clone(),
+                Some(turn) => Branch::new(turn.role),
+            });
+            branch.leaves.extend(own);
+            response.has_head = !branch.leaves.is_empty();
+        }
+        Ok(response)
+    }
+
+    /// What the model's turn lacks at its end.
+    fn close(&self, sheet: &mut Sheet<'_>, n: usize, turn: &Branch) -> Result<(), Error> {
+        let table = self.table();
+        let before_results = self.turns.get(n + 1).is_some_and(|next| next.role == Role::Tool);
+        let close = if before_results { table.close_before_results } else { table.close };
+        let sampled = turn.ids().last();
+        let is = |names: &[&str]| sampled.is_some() && names.iter().any(|name| sheet.id(name) == sampled);
+        let (ended, stopped) = (is(table.ends), is(table.stops));
+        let thinking = self.has_open_thinking(n, turn);
+        let skip = if ended { sheet.first_id(close).or(sampled) } else { sampled };
+        sheet.skip(skip);
+        if let (Some(think), true, false) = (table.think, thinking, ended || stopped) {
+            sheet.template(think.close)?;
+        }
+        sheet.template(close)
+    }
+
+    fn has_open_thinking(&self, n: usize, turn: &Branch) -> bool {
+        let Some(response) = self.responses.get(&n) else { return false };
+        match turn.leaves.get(usize::from(response.has_head)..).and_then(<[Leaf]>::last) {
+            None => response.start == Start::Reasoning,
+            // A closer that came as an id without text is not in the leaf's: it is not put twice all the same.
+            Some(leaf) => leaf.kind == LeafKind::Thinking && leaf.inner.end == leaf.text.len(),
+        }
+    }
+
+    /// A turn that the caller has added.
+    fn turn(&self, sheet: &mut Sheet<'_>, n: usize) -> Result<(), Error> {
+        let (table, turn) = (self.table(), &self.turns[n]);
+        let think = if self.thinking { table.system_think } else { "" };
+        if n == 0 {
+            sheet.template(table.begin)?;
+            if let (false, Role::User, Some(system)) = (think.is_empty(), turn.role, table.system) {
+                for piece in [system.open, think, system.close] {
+                    sheet.template(piece)?;
+                }
+            }
+        }
+        let text = turn.text();
+        match turn.role {
+            Role::Tool => {
+                let Some(results) = &table.results else {
+                    return Err(self.unsupported("has no tool results"));
+                };
+                return self.results(sheet, results, turn);
+            }
+            Role::System => {
+                let is_second = self.turns[..n].iter().any(|turn| turn.role == Role::System);
+                let second = table.developer.filter(|_| is_second);
+                let Some(system) = second.or(table.system) else {
+                    return Err(self.unsupported("has no system turn"));
+                };
+                sheet.template(system.open)?;
+                if !is_second {
+                    sheet.template(think)?;
+                }
+                sheet.begin(LeafKind::Content);
+                sheet.plain(&text);
+                sheet.template(system.close)?;
+            }
+            Role::User | Role::Assistant => {
+                sheet.template(table.user.open)?;
+                sheet.begin(LeafKind::Content);
+                sheet.plain(&text);
+                if !self.thinking && !text.ends_with(table.user_off) {
+                    sheet.template(table.user_off)?;
+                }
+                sheet.template(table.user.close)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn results(&self, sheet: &mut Sheet<'_>, results: &Results, turn: &Branch) -> Result<(), Error> {
+        let Results { all, each, between, text } = results;
+        sheet.template(all.open)?;
+        for (n, leaf) in turn.leaves.iter().enumerate() {
+            let LeafKind::ToolResult { call_id, name } = &leaf.kind else { continue };
+            if n > 0 {
+                let Some(between) = between else {
+                    return Err(self.unsupported("does not say how several results are written"));
+                };
+                sheet.template(between)?;
+            }
+            fill(sheet, each.open, call_id, name)?;
+            sheet.begin(leaf.kind.clone());
+            let is_json = || serde_json::from_str::<serde::de::IgnoredAny>(&leaf.text).is_ok();
+            match text {
+                ResultText::JsonString => sheet.plain(&json_string(&leaf.text)),
+                ResultText::Json if !is_json() => sheet.plain(&json_string(&leaf.text)),
+                ResultText::Json | ResultText::AsIs => sheet.plain(&leaf.text),
+            }
+            fill(sheet, each.close, call_id, name)?;
+        }
+        sheet.template(all.close)
+    }
+
+    /// The generation prompt.
+    fn opening(&self, sheet: &mut Sheet<'_>) -> Result<Response, Error> {
+        let table = self.table();
+        let after_results = self.turns.last().is_some_and(|turn| turn.role == Role::Tool);
+        let next = if after_results { table.next_after_results } else { table.next };
+        let opener = match next.off {
+            _ if self.thinking => next.on,
+            Some(off) => off,
+            None => return Err(self.unsupported("does not say how thinking is turned off")),
+        };
+        sheet.template(next.head)?;
+        sheet.template(opener)?;
+        let opens = table.think.is_some_and(|think| opener.trim_end().ends_with(think.open));
+        let start = if opens { Start::Reasoning } else { Start::Content };
+        Ok(Response { head: next.head, start, has_head: false, ids: IdsExact::Unknown })
+    }
+}
+
+/// A piece of the template with the call's id and name in it, which are plain text: the model wrote them.
+fn fill(sheet: &mut Sheet<'_>, template: &str, id: &str, name: &str) -> Result<(), Error> {
+    let id_json = json_string(id);
+    let mut rest = template;
+    loop {
+        let values = [("{name}", name), ("{id}", id), ("{id:json}", &id_json)];
+        let places = values.iter().filter_map(|(key, value)| Some((rest.find(key)?, key.len(), *value)));
+        let Some((at, len, value)) = places.min_by_key(|(at, ..)| *at) else { break };
+        sheet.template(&rest[..at])?;
+        sheet.plain(value);
+        rest = &rest[at + len..];
+    }
+    sheet.template(rest)
+}
+
+fn json_string(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}

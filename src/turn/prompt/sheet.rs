@@ -1,0 +1,149 @@
+//! Text of a template and text from outside to leaves with ids.
+
+use std::ops::Range;
+
+use super::Encode;
+use super::family::Table;
+use crate::error::Error;
+use crate::types::ids::TokenId;
+use crate::types::tree::{Leaf, LeafKind};
+
+/// Leaves that are being written. Text is encoded only when a token of the template cuts it, across leaves: so the ids
+/// are those of the whole text encoded at once. A token that lies in two leaves belongs to the one that holds its
+/// first byte, as in the parser.
+pub(super) struct Sheet<'a> {
+    encoder: &'a dyn Encode,
+    /// The tokens of the family that this tokenizer has.
+    tokens: Vec<Known>,
+    leaves: Vec<Leaf>,
+    /// Text that is not encoded yet, and where in it each leaf's begins.
+    run: String,
+    parts: Vec<(usize, usize)>,
+    /// The model has sampled the first token that is to come.
+    sampled: Option<TokenId>,
+}
+
+struct Known {
+    name: &'static str,
+    id: TokenId,
+    /// It stands around turns, not in what the model writes.
+    of_turns: bool,
+}
+
+impl<'a> Sheet<'a> {
+    pub(super) fn new(encoder: &'a dyn Encode, table: &Table) -> Self {
+        let known = |name: &&'static str| {
+            Some(Known { name, id: encoder.token(name)?, of_turns: table.is_of_turns(name) })
+        };
+        let tokens = table.tokens.iter().filter_map(known).collect();
+        Self { encoder, tokens, leaves: Vec::new(), run: String::new(), parts: Vec::new(), sampled: None }
+    }
+
+    /// The id with which the ids before this sheet end: if the sheet begins with it, it is not written again.
+    pub(super) fn skip(&mut self, sampled: Option<TokenId>) {
+        self.sampled = sampled;
+    }
+
+    /// The leaves written so far.
+    pub(super) fn len(&self) -> usize {
+        self.leaves.len()
+    }
+
+    /// A piece of the template: it goes to the last leaf if that is a marker.
+    pub(super) fn template(&mut self, text: &str) -> Result<(), Error> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        if !matches!(self.leaves.last(), Some(Leaf { kind: LeafKind::Marker, .. })) {
+            self.begin(LeafKind::Marker);
+        }
+        self.structured(text, true)
+    }
+
+    /// From here on a new leaf.
+    pub(super) fn begin(&mut self, kind: LeafKind) {
+        self.leaves.push(Leaf::new(kind, "", Vec::new()));
+    }
+
+    /// Text in which spelled tokens are tokens; those around turns only if `turns`.
+    pub(super) fn structured(&mut self, text: &str, turns: bool) -> Result<(), Error> {
+        let mut rest = text;
+        while let Some((at, name, id)) = self.first_token(rest, turns) {
+            self.plain(&rest[..at]);
+            rest = &rest[at + name.len()..];
+            if self.sampled.take() != Some(id) {
+                self.flush()?;
+                if let Some(leaf) = self.leaves.last_mut() {
+                    push_text(leaf, name);
+                    leaf.ids.push(id);
+                }
+            }
+        }
+        self.plain(rest);
+        Ok(())
+    }
+
+    /// Text in which nothing is a token of the template, whatever it spells.
+    pub(super) fn plain(&mut self, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        self.sampled = None;
+        self.parts.push((self.run.len(), self.leaves.len().saturating_sub(1)));
+        self.run.push_str(text);
+        if let Some(leaf) = self.leaves.last_mut() {
+            push_text(leaf, text);
+        }
+    }
+
+    fn first_token(&self, text: &str, turns: bool) -> Option<(usize, &'static str, TokenId)> {
+        let wanted = self.tokens.iter().filter(|token| turns || !token.of_turns);
+        let places = wanted.filter_map(|token| Some((text.find(token.name)?, token.name, token.id)));
+        places.min_by_key(|(at, ..)| *at)
+    }
+
+    /// The token's id, if the tokenizer has it as one.
+    pub(super) fn id(&self, name: &str) -> Option<TokenId> {
+        self.tokens.iter().find(|token| token.name == name).map(|token| token.id)
+    }
+
+    /// The id of the token that `text` begins with.
+    pub(super) fn first_id(&self, text: &str) -> Option<TokenId> {
+        self.tokens.iter().find(|token| text.starts_with(token.name)).map(|token| token.id)
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        if self.run.is_empty() {
+            return Ok(());
+        }
+        let mut part = 0;
+        for (id, at) in self.encoder.encode_text(&self.run)? {
+            while self.parts.get(part + 1).is_some_and(|(start, _)| *start <= at) {
+                part += 1;
+            }
+            let leaf = self.parts.get(part).and_then(|(_, leaf)| self.leaves.get_mut(*leaf));
+            if let Some(leaf) = leaf {
+                leaf.ids.push(id);
+            }
+        }
+        self.run.clear();
+        self.parts.clear();
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self) -> Result<Vec<Leaf>, Error> {
+        self.flush()?;
+        Ok(self.leaves)
+    }
+}
+
+fn push_text(leaf: &mut Leaf, text: &str) {
+    leaf.text.push_str(text);
+    leaf.inner.end = leaf.text.len();
+}
+
+/// The markers before what the leaf is about, that, and the markers behind it.
+pub(super) fn parts(leaf: &Leaf) -> [&str; 3] {
+    let Range { start, end } = leaf.inner.clone();
+    [0..start, start..end, end..leaf.text.len()].map(|range| leaf.text.get(range).unwrap_or_default())
+}

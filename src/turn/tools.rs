@@ -1,0 +1,321 @@
+//! Tools: plain functions that the model may call, and the threads that run them while it still writes.
+
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use std::{fmt, thread};
+
+use crossbeam_channel::{Receiver, unbounded};
+use serde_json::{Value, json};
+
+use crate::types::tree::PendingToolCall;
+
+type Function =
+    dyn Fn(&PendingToolCall) -> Result<String, Box<dyn std::error::Error + Send + Sync>> + Send + Sync;
+
+/// A function that the model may call.
+#[derive(Clone)]
+pub struct Tool {
+    name: String,
+    description: String,
+    parameters: Value,
+    function: Arc<Function>,
+}
+
+/// The tools of a conversation. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    tools: Vec<Tool>,
+    at_once_max: usize,
+    result_bytes_max: usize,
+}
+
+/// What became of a call.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ToolResult {
+    /// The call.
+    pub call: PendingToolCall,
+    /// What the model is told: the tool's answer, or why there is none.
+    pub text: String,
+    /// There is none: no such tool, an error, a panic, a cancel.
+    pub failed: bool,
+    /// How long the tool ran.
+    pub elapsed: Duration,
+}
+
+impl Tool {
+    /// A tool with the JSON schema of its arguments. The function gets the call and returns what the model is told;
+    /// its error is told too, as one. It runs on a thread of its own and is not interrupted.
+    pub fn new(
+        name: impl Into<String>,
+        description: impl Into<String>,
+        parameters: Value,
+        function: impl Fn(&PendingToolCall) -> Result<String, Box<dyn std::error::Error + Send + Sync>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        let (name, description) = (name.into(), description.into());
+        Self { name, description, parameters, function: Arc::new(function) }
+    }
+
+    /// The name that the model calls it by.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// As chat endpoints and templates take it: `{"type": "function", "function": {..}}`.
+    #[must_use]
+    pub fn schema(&self) -> Value {
+        let Self { name, description, parameters, function: _ } = self;
+        json!({"type": "function", "function": {"name": name, "description": description, "parameters": parameters}})
+    }
+}
+
+impl fmt::Debug for Tool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tool").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl FromIterator<Tool> for Tools {
+    fn from_iter<I: IntoIterator<Item = Tool>>(tools: I) -> Self {
+        Self { tools: tools.into_iter().collect(), ..Self::default() }
+    }
+}
+
+impl Default for Tools {
+    fn default() -> Self {
+        Self { tools: Vec::new(), at_once_max: 8, result_bytes_max: 1 << 20 }
+    }
+}
+
+impl Tools {
+    /// No tools.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a tool. Of two with one name the first is called.
+    #[must_use]
+    pub fn with(mut self, tool: Tool) -> Self {
+        self.tools.push(tool);
+        self
+    }
+
+    /// Calls that run at the same time; the others wait in order. At least 1. Default 8.
+    #[must_use]
+    pub fn at_once_max(mut self, at_once_max: usize) -> Self {
+        self.at_once_max = at_once_max;
+        self
+    }
+
+    /// The most of a tool's answer that the model is told, in bytes; the rest is left out, and the model is
+    /// told so. Default 1 MiB.
+    #[must_use]
+    pub fn result_bytes_max(mut self, result_bytes_max: usize) -> Self {
+        self.result_bytes_max = result_bytes_max;
+        self
+    }
+
+    /// The tools' schemas, in order.
+    #[must_use]
+    pub fn schemas(&self) -> Vec<Value> {
+        self.tools.iter().map(Tool::schema).collect()
+    }
+
+    /// The tools, and how to call them, as the chat templates of Qwen and Hermes tell a model: a text for the system turn of a
+    /// [`Context`](crate::Context). Other families tell it in other words, which their model cards have; many models
+    /// understand these. Empty if there are no tools.
+    ///
+    /// ```
+    /// # use tokenwire::{Tool, Tools};
+    /// let now = Tool::new("now", "The time.", serde_json::json!({"type": "object"}), |_| Ok("12:30".into()));
+    /// let text = Tools::new().with(now).described();
+    /// assert!(text.starts_with("# Tools\n") && text.contains(r#""name":"now""#) && text.ends_with("</tool_call>"));
+    /// assert_eq!(Tools::new().described(), "");
+    /// ```
+    #[must_use]
+    pub fn described(&self) -> String {
+        if self.tools.is_empty() {
+            return String::new();
+        }
+        let schemas: Vec<String> = self.schemas().iter().map(ToString::to_string).collect();
+        format!(
+            "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with function \
+             signatures within <tools></tools> XML tags:\n<tools>\n{}\n</tools>\n\nFor each function call, return a json \
+             object with function name and arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n{{\"name\": \
+             <function-name>, \"arguments\": <args-json-object>}}\n</tool_call>",
+            schemas.join("\n"),
+        )
+    }
+
+    /// Runs each call of the channel as it comes, on threads named `tokenwire-tool`, and returns the results in the order of the
+    /// calls. Blocks until the channel is disconnected and the last call has ended; only the tools bound that wait.
+    ///
+    /// A tool that fails or panics, and a name that is no tool's, become a result that says so.
+    #[must_use]
+    pub fn run(&self, calls: &Receiver<PendingToolCall>) -> Vec<ToolResult> {
+        self.run_unless(calls, &AtomicBool::new(false))
+    }
+
+    /// As [`run`](Self::run). Once `cancelled` is set no further call begins.
+    pub(crate) fn run_unless(
+        &self,
+        calls: &Receiver<PendingToolCall>,
+        cancelled: &AtomicBool,
+    ) -> Vec<ToolResult> {
+        let (queue, queued) = unbounded::<(usize, PendingToolCall)>();
+        let (results, done) = unbounded();
+        thread::scope(|scope| {
+            let work = || {
+                for (n, call) in &queued {
+                    // The other end is at the end of this function.
+                    let _ = results.send((n, self.call(call, cancelled)));
+                }
+            };
+            let mut threads = 0;
+            for (n, call) in calls.iter().enumerate() {
+                let _ = queue.send((n, call));
+                if threads < self.at_once_max.max(1)
+                    && thread::Builder::new().name("tokenwire-tool".into()).spawn_scoped(scope, work).is_ok()
+                {
+                    threads += 1;
+                }
+            }
+            drop(queue);
+            if threads == 0 {
+                work();
+            }
+        });
+        drop(results);
+        let mut results: Vec<(usize, ToolResult)> = done.iter().collect();
+        results.sort_by_key(|(n, _)| *n);
+        results.into_iter().map(|(_, result)| result).collect()
+    }
+
+    fn call(&self, call: PendingToolCall, cancelled: &AtomicBool) -> ToolResult {
+        let started = Instant::now();
+        let outcome = match self.tools.iter().find(|tool| tool.name == call.name) {
+            _ if cancelled.load(Ordering::SeqCst) => Err("cancelled before it began".into()),
+            Some(tool) => catch_unwind(AssertUnwindSafe(|| (tool.function)(&call)))
+                .map_err(|panic| format!("the tool panicked: {}", panic_text(&*panic)))
+                .and_then(|result| result.map_err(|error| error.to_string())),
+            None => {
+                let names: Vec<&str> = self.tools.iter().map(Tool::name).collect();
+                Err(format!("there is no tool {:?}; there are: {}", call.name, names.join(", ")))
+            }
+        };
+        let (text, failed) = match outcome {
+            Ok(text) => (text, false),
+            Err(error) => (format!("error: {error}"), true),
+        };
+        ToolResult { call, text: self.shortened(text), failed, elapsed: started.elapsed() }
+    }
+
+    fn shortened(&self, mut text: String) -> String {
+        if text.len() > self.result_bytes_max {
+            let mut kept = self.result_bytes_max;
+            while !text.is_char_boundary(kept) {
+                kept -= 1;
+            }
+            let left_out = text.len() - kept;
+            text.truncate(kept);
+            text.push_str(&format!("\n[{left_out} bytes left out]"));
+        }
+        text
+    }
+}
+
+/// What a panic said.
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> Cow<'static, str> {
+    if let Some(text) = panic.downcast_ref::<&'static str>() {
+        (*text).into()
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text.clone().into()
+    } else {
+        "without a text".into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    fn call(name: &str, n: usize) -> PendingToolCall {
+        PendingToolCall {
+            id: format!("call_{n}"),
+            name: name.to_owned(),
+            arguments: json!({"n": n}),
+            raw: String::new(),
+            at_token: 0,
+        }
+    }
+
+    fn run(tools: &Tools, names: &[&str]) -> Vec<ToolResult> {
+        let (sender, calls) = unbounded();
+        for (n, name) in names.iter().enumerate() {
+            sender.send(call(name, n)).unwrap();
+        }
+        drop(sender);
+        tools.run(&calls)
+    }
+
+    #[test]
+    fn each_call_has_its_result_whatever_becomes_of_it() {
+        let tools: Tools = [
+            Tool::new("double", "", json!({}), |call| {
+                Ok((call.arguments["n"].as_u64().ok_or("no n")? * 2).to_string())
+            }),
+            Tool::new("fails", "", json!({}), |_| Err("out of paper".into())),
+            Tool::new("panics", "", json!({}), |_| panic!("boom {}", 1)),
+            Tool::new("long", "", json!({}), |_| Ok("äöü".into())),
+        ]
+        .into_iter()
+        .collect();
+        let names = ["double", "fails", "panics", "long", "none", "double"];
+        let tools = tools.result_bytes_max(5);
+        let results = run(&tools, &names);
+        let told: Vec<(&str, bool)> =
+            results.iter().map(|result| (result.text.as_str(), result.failed)).collect();
+        assert_eq!(told[0], ("0", false));
+        assert_eq!(told[3], ("äö\n[2 bytes left out]", false));
+        assert_eq!(told[5], ("10", false));
+        assert!(told[1].1 && told[2].1 && told[4].1);
+        let whole = tools.result_bytes_max(1000);
+        let told: Vec<String> = run(&whole, &names).into_iter().map(|result| result.text).collect();
+        assert_eq!(told[1], "error: out of paper");
+        assert_eq!(told[2], "error: the tool panicked: boom 1");
+        assert_eq!(told[4], "error: there is no tool \"none\"; there are: double, fails, panics, long");
+    }
+
+    #[test]
+    fn calls_run_at_the_same_time_up_to_the_bound_and_come_back_in_order() {
+        // Each waits for the other: with fewer threads than two nothing would go on.
+        let both = Arc::new(Barrier::new(2));
+        let meet = move |call: &PendingToolCall| {
+            both.wait();
+            Ok(call.id.clone())
+        };
+        let tools = Tools::new().with(Tool::new("meet", "", json!({}), meet)).at_once_max(2);
+        let ids: Vec<String> = run(&tools, &["meet"; 6]).into_iter().map(|result| result.text).collect();
+        assert_eq!(ids, ["call_0", "call_1", "call_2", "call_3", "call_4", "call_5"]);
+    }
+
+    #[test]
+    fn once_cancelled_no_call_begins() {
+        let (sender, calls) = unbounded();
+        sender.send(call("never", 0)).unwrap();
+        drop(sender);
+        let tools = Tools::new().with(Tool::new("never", "", json!({}), |_| panic!("it has begun")));
+        let results = tools.run_unless(&calls, &AtomicBool::new(true));
+        assert_eq!((results[0].text.as_str(), results[0].failed), ("error: cancelled before it began", true));
+    }
+}
