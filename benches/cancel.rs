@@ -5,15 +5,15 @@
 
 use std::time::{Duration, Instant};
 
-use tokenwire::testing::{Script, Server};
-use tokenwire::{ApiClient, Ending, SamplingParams};
+use tokenwire::testing::{MockServer, Script};
+use tokenwire::{ApiClient, Outcome, SamplingParams};
 
 const ROUNDS: usize = 1_000;
 const LONG: Duration = Duration::from_secs(30);
 
 fn main() {
     let event = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
-    let server = Server::scripted([Script::events([event]).hang(LONG)]).expect("a server on loopback");
+    let server = MockServer::scripted([Script::events([event]).hang(LONG)]).expect("a server on loopback");
     let client = ApiClient::builder(server.url()).build().expect("a client");
     let (mut back, mut seen) = (Vec::new(), Vec::new());
     for n in 0..ROUNDS {
@@ -26,7 +26,7 @@ fn main() {
         guard.cancel();
         let report = guard.join();
         back.push(began.elapsed());
-        assert_eq!(report.ending, Ending::Cancelled);
+        assert_eq!(report.ending, Outcome::Cancelled);
         assert!(server.wait_for_disconnects(n + 1, LONG), "the server did not see the client go");
         if let Some(last) = server.disconnects().last() {
             seen.push(last.at.saturating_duration_since(began));

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use tokenwire::testing::{Model, Server};
+use tokenwire::testing::{FakeModel, MockServer};
 use tokenwire::{ApiClient, Error, SamplingParams, StreamToken, TokenId};
 
 /// What a C program would pass along as `void *`.
@@ -33,8 +33,9 @@ fn poll(tokens: &Receiver<StreamToken>, state: &mut State, on_token: OnToken, on
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let model = Model::new(1);
-    let server = Server::start(move |request| model.answer(request).slowly(500, Duration::from_millis(5)))?;
+    let model = FakeModel::new(1);
+    let server =
+        MockServer::start(move |request| model.answer(request).slowly(500, Duration::from_millis(5)))?;
     let client = ApiClient::builder(std::env::args().nth(1).unwrap_or(server.url())).build()?;
     let (tokens, _guard) =
         client.stream_completion(&[785, 6722], SamplingParams::default().max_tokens(25), None)?;

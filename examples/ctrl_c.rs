@@ -5,12 +5,13 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use tokenwire::testing::{Model, Server};
+use tokenwire::testing::{FakeModel, MockServer};
 use tokenwire::{ApiClient, SamplingParams, StreamToken, TokenId};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let model = Model::new(1).ends_one_of(0);
-    let server = Server::start(move |request| model.answer(request).slowly(60, Duration::from_millis(10)))?;
+    let model = FakeModel::new(1).ends_one_of(0);
+    let server =
+        MockServer::start(move |request| model.answer(request).slowly(60, Duration::from_millis(10)))?;
     let mut args = std::env::args().skip(1);
     let url = args.next().unwrap_or(server.url());
     let mut prompt_ids = args.map(|id| id.parse()).collect::<Result<Vec<TokenId>, _>>()?;

@@ -2,12 +2,12 @@
 //!
 //! A few streams, or streams beside other channels, are for `select`. Without an address it talks to a scripted model of its own.
 
-use tokenwire::testing::{Model, Server};
+use tokenwire::testing::{FakeModel, MockServer};
 use tokenwire::{ApiClient, CompletionRequest, SamplingParams, StreamToken, fan_in};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let model = Model::new(1).ends_one_of(0);
-    let server = Server::start(move |request| model.answer(request))?;
+    let model = FakeModel::new(1).ends_one_of(0);
+    let server = MockServer::start(move |request| model.answer(request))?;
     let client = ApiClient::builder(std::env::args().nth(1).unwrap_or(server.url())).build()?;
 
     let (channel, tokens) = fan_in();

@@ -198,7 +198,7 @@ fn parse_response(dialect: &str, before: &str, tokens: usize) {
         [("<tool_call>", 151_657), ("</tool_call>", 151_658), ("<think>", 151_667), ("</think>", 151_668)];
     let added: HashMap<_, _> = added.map(|(text, id)| (text.to_owned(), id)).into();
     let mut limits = Limits::default();
-    limits.arguments_bytes_max = 64 << 20;
+    limits.max_arguments_bytes = 64 << 20;
     let dialect = Dialect::by_name(dialect).expect("a known name");
     let mut parser = ResponseParser::new(dialect).markers(&added).limits(&limits);
     match before.strip_prefix("<tool_call>") {

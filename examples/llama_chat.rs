@@ -4,11 +4,11 @@
 
 use std::io::{BufRead as _, Write as _};
 
-use tokenwire::{ApiClient, CompletionRequest, Message, SamplingParams, StreamToken, Wire};
+use tokenwire::{ApiClient, CompletionRequest, Endpoint, Message, SamplingParams, StreamToken};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = std::env::args().nth(1).unwrap_or("http://127.0.0.1:8080".to_owned());
-    let client = ApiClient::builder(url).wire(Wire::Chat).build()?;
+    let client = ApiClient::builder(url).endpoint(Endpoint::Chat).build()?;
     let mut messages = vec![Message::system("Answer in a sentence.")];
     for line in std::io::stdin().lock().lines() {
         messages.push(Message::user(line?));

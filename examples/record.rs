@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use tokenwire::recording::Recording;
-use tokenwire::testing::{Model, Script, Server};
+use tokenwire::testing::{FakeModel, MockServer, Script};
 use tokenwire::{ApiClient, CompletionRequest, SamplingParams, StreamToken};
 
 fn request() -> CompletionRequest {
@@ -36,14 +36,14 @@ fn record(url: &str, file: &Path) -> Result<(), Box<dyn std::error::Error>> {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let file = args.next().map_or(std::env::temp_dir().join("tokenwire-recorded.jsonl"), Into::into);
-    let model = Model::new(1);
-    let real = Server::start(move |request| model.answer(request))?;
+    let model = FakeModel::new(1);
+    let real = MockServer::start(move |request| model.answer(request))?;
     let url = args.next().unwrap_or(real.url());
     record(&url, &file)?;
 
     // In the test: no model, and no wait, the pace is 0.
     let recording = Recording::load(&file)?;
-    let replayed = Server::scripted([Script::replay(&recording, 0.0)])?;
+    let replayed = MockServer::scripted([Script::replay(&recording, 0.0)])?;
     let words = count_words(&replayed.url())?;
     println!("{} bytes recorded, {words} words replayed", recording.response_bytes().len());
     println!("the same as live: {}", words == count_words(&url)?);

@@ -2,12 +2,12 @@
 //!
 //! Without a file it makes one: with a scripted server that breaks off at first and is well after that.
 
-use tokenwire::testing::{Cut, Script, Server};
+use tokenwire::testing::{Cut, MockServer, Script};
 use tokenwire::{ApiClient, SamplingParams, SavedRequest, StreamToken};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let good = Script::tokens([(9707, "Hello"), (1879, " world"), (13, ".")]);
-    let server = Server::scripted([good.clone().cut_at(600, Cut::Reset), good])?;
+    let server = MockServer::scripted([good.clone().cut_at(600, Cut::Reset), good])?;
     let folder = std::env::temp_dir().join(format!("tokenwire-failed-{}", std::process::id()));
     let mut args = std::env::args().skip(1);
     let (file, url) = match (args.next(), args.next()) {
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!(
         "saved: {} {}, {} bytes, {}",
         saved.method(),
-        saved.wire(),
+        saved.endpoint(),
         saved.body().len(),
         saved.failure().kind
     );

@@ -7,12 +7,12 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use tokenwire::testing::{Cut, Model, Server};
+use tokenwire::testing::{Cut, FakeModel, MockServer};
 use tokenwire::{ApiClient, CompletionRequest, RetryPolicy, SamplingParams, StreamToken, TokenId};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let model = Model::new(1).ends_one_of(0);
-    let dying = Server::start(move |request| model.answer(request).cut_at(1000, Cut::Reset))?;
+    let model = FakeModel::new(1).ends_one_of(0);
+    let dying = MockServer::start(move |request| model.answer(request).cut_at(1000, Cut::Reset))?;
     let mut args = std::env::args().skip(1);
     let url = args.next();
     let mut prompt_ids = args.map(|id| id.parse()).collect::<Result<Vec<TokenId>, _>>()?;
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     let mut waits = RetryPolicy::default();
-    (waits.wait_max, waits.budget) = (Duration::from_secs(2), 60);
+    (waits.max_wait, waits.budget) = (Duration::from_secs(2), 60);
     let client = ApiClient::builder(url.clone().unwrap_or(dying.url())).retry(waits).resumes(60).build()?;
     let params = SamplingParams::default().temperature(0.0).max_tokens(60);
     let (tokens, guard) = client.stream(CompletionRequest::ids(prompt_ids.clone()).sampling(params))?;
@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         );
     }
     if url.is_none() {
-        let whole = Server::start(move |request| model.answer(request))?;
+        let whole = MockServer::start(move |request| model.answer(request))?;
         let params = SamplingParams::default().temperature(0.0).max_tokens(60);
         let (tokens, _guard) =
             ApiClient::builder(whole.url()).build()?.stream_completion(&prompt_ids, params, None)?;

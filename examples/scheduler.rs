@@ -6,7 +6,7 @@
 use std::collections::BinaryHeap;
 
 use crossbeam_channel::{Receiver, Select};
-use tokenwire::testing::{Model, Server};
+use tokenwire::testing::{FakeModel, MockServer};
 use tokenwire::{ApiClient, CompletionRequest, SamplingParams, StreamGuard, StreamToken, TokenId};
 
 const AT_ONCE: usize = 2;
@@ -25,8 +25,8 @@ fn start(
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let model = Model::new(1);
-    let server = Server::start(move |request| model.answer(request))?;
+    let model = FakeModel::new(1);
+    let server = MockServer::start(move |request| model.answer(request))?;
     let client = ApiClient::builder(std::env::args().nth(1).unwrap_or(server.url())).build()?;
 
     let mut waiting: BinaryHeap<Job> =

@@ -5,12 +5,12 @@
 //! Without an address it talks to a scripted model of its own.
 
 use crossbeam_channel::Select;
-use tokenwire::testing::{Model, Server};
+use tokenwire::testing::{FakeModel, MockServer};
 use tokenwire::{ApiClient, SamplingParams, StreamToken};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let model = Model::new(1);
-    let server = Server::start(move |request| model.answer(request))?;
+    let model = FakeModel::new(1);
+    let server = MockServer::start(move |request| model.answer(request))?;
     let url = std::env::args().nth(1).unwrap_or(server.url());
     let client = ApiClient::builder(url).build()?;
 

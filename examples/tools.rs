@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
-use tokenwire::testing::{Script, Server};
+use tokenwire::testing::{MockServer, Script};
 use tokenwire::{ApiClient, ChatFormat, Context, Encode, Error, TokenId, Tokenizer, Tool, Tools, Turn};
 
 /// The scripted model's tokenizer.
@@ -28,7 +28,7 @@ impl Encode for Characters {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let call = "<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 19, \"b\": 23}}\n</tool_call>";
-    let server = Server::scripted([
+    let server = MockServer::scripted([
         Script::tokens([(1, "Let me see. "), (2, call), (900_001, "")]),
         Script::tokens([(3, "It is 42."), (900_001, "")]),
     ])?;

@@ -110,36 +110,36 @@ pub(crate) fn sse(input: &[u8]) {
     } else {
         rest.iter().flat_map(|b| FRAGMENTS[usize::from(*b) % FRAGMENTS.len()]).copied().collect()
     };
-    let event_bytes_max = match mode >> 1 {
+    let max_event_bytes = match mode >> 1 {
         0..64 => 1 << 20,
         small => usize::from(small - 64) * 2,
     };
-    sse_is_right_at_any_cut(&body, u16::from_le_bytes(*seed), event_bytes_max);
+    sse_is_right_at_any_cut(&body, u16::from_le_bytes(*seed), max_event_bytes);
 }
 
 /// One body with one set of cuts. The reads are 1 to `seed % 97` bytes long.
-pub(crate) fn sse_is_right_at_any_cut(body: &[u8], seed: u16, event_bytes_max: usize) {
-    let expected = reference_sse::parse(body, event_bytes_max);
+pub(crate) fn sse_is_right_at_any_cut(body: &[u8], seed: u16, max_event_bytes: usize) {
+    let expected = reference_sse::parse(body, max_event_bytes);
     let mut random = u64::from(seed) | 1 << 32;
-    let read_bytes_max = u64::from(seed % 97) + 1;
+    let max_read_bytes = u64::from(seed % 97) + 1;
     let mut cuts = || {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        (random % read_bytes_max) as usize + 1
+        (random % max_read_bytes) as usize + 1
     };
     for outcome in [
-        run(body, || body.len().max(1), event_bytes_max),
-        run(body, || 1, event_bytes_max),
-        run(body, &mut cuts, event_bytes_max),
+        run(body, || body.len().max(1), max_event_bytes),
+        run(body, || 1, max_event_bytes),
+        run(body, &mut cuts, max_event_bytes),
     ] {
-        assert_eq!(outcome, expected, "limit {event_bytes_max}, cuts {seed}, body {:?}", body.escape_ascii());
+        assert_eq!(outcome, expected, "limit {max_event_bytes}, cuts {seed}, body {:?}", body.escape_ascii());
     }
 }
 
 /// What `SseParser` makes of a body in reads of the lengths that `cuts` gives.
-pub(crate) fn run(body: &[u8], mut cuts: impl FnMut() -> usize, event_bytes_max: usize) -> Outcome {
-    let mut parser = SseParser::with_event_bytes_max(event_bytes_max);
+pub(crate) fn run(body: &[u8], mut cuts: impl FnMut() -> usize, max_event_bytes: usize) -> Outcome {
+    let mut parser = SseParser::with_max_event_bytes(max_event_bytes);
     let mut out = Outcome::default();
     let mut rest = body;
     let mut by_space = false;
@@ -155,9 +155,9 @@ pub(crate) fn run(body: &[u8], mut cuts: impl FnMut() -> usize, event_bytes_max:
         }
         by_space = !by_space;
         // A part of a byte order mark is held too.
-        assert!(parser.held_bytes() <= event_bytes_max + read.len() + 3);
+        assert!(parser.held_bytes() <= max_event_bytes + read.len() + 3);
         take_events(&mut parser, &mut out);
-        assert!(parser.held_bytes() <= event_bytes_max.max(2), "{} held", parser.held_bytes());
+        assert!(parser.held_bytes() <= max_event_bytes.max(2), "{} held", parser.held_bytes());
     }
     assert!(parser.examined() <= 4 * parser.bytes() + 64, "{} of {}", parser.examined(), parser.bytes());
     assert_eq!(parser.events(), out.events.len() as u64);

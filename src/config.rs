@@ -74,7 +74,7 @@ pub struct Timeouts {
     /// After the finish reason: how long to wait for what still belongs to the answer, the usage and the terminator or the
     /// end of the body, whatever else comes. When it passes the stream is complete, without what has not come, and its
     /// connection is not used again. Default 5 s; zero waits for nothing, and the usage is mostly lost.
-    pub tail: Option<Duration>,
+    pub after_finish: Option<Duration>,
     /// The whole request with everything in it, the wait for a slow consumer too. Default none.
     pub deadline: Option<Duration>,
     /// One write of the request, of at most 16 KiB: the server has not taken all of it after this long. It starts anew with
@@ -87,22 +87,22 @@ pub struct Timeouts {
 }
 
 /// No timer runs longer: beyond some centuries the clock itself cannot be added to.
-const TIMER_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const MAX_TIMER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 impl Timeouts {
     /// With timers that the clock can be added to; what is longer is no limit.
     pub(crate) fn bounded(self) -> Self {
-        let bounded = |limit: Option<Duration>| limit.filter(|limit| *limit <= TIMER_MAX);
-        let Self { connect, first_token, chunk, content, tail, deadline, write, drain } = self;
+        let bounded = |limit: Option<Duration>| limit.filter(|limit| *limit <= MAX_TIMER);
+        let Self { connect, first_token, chunk, content, after_finish, deadline, write, drain } = self;
         Self {
             connect: bounded(connect),
             first_token: bounded(first_token),
             chunk: bounded(chunk),
             content: bounded(content),
-            tail: bounded(tail),
+            after_finish: bounded(after_finish),
             deadline: bounded(deadline),
             write: bounded(write),
-            drain: drain.min(TIMER_MAX),
+            drain: drain.min(MAX_TIMER),
         }
     }
 
@@ -120,7 +120,7 @@ impl Default for Timeouts {
             first_token: Some(Duration::from_secs(600)),
             chunk: Some(Duration::from_secs(120)),
             content: Some(Duration::from_secs(600)),
-            tail: Some(Duration::from_secs(5)),
+            after_finish: Some(Duration::from_secs(5)),
             deadline: None,
             write: Some(Duration::from_secs(30)),
             drain: Duration::from_millis(50),
@@ -130,12 +130,12 @@ impl Default for Timeouts {
 
 /// The bounds of everything that could grow. Passing one is a typed error that names it
 /// ([`Limit`](crate::Limit)), except where something else is named below. Those that are not settable:
-/// [`RESPONSE_HEAD_BYTES_MAX`], [`NESTING_MAX`](crate::NESTING_MAX), [`CHOICES_MAX`](crate::CHOICES_MAX),
-/// [`TOKEN_IDS_MAX`](crate::TOKEN_IDS_MAX).
+/// [`MAX_RESPONSE_HEAD_BYTES`], [`MAX_NESTING`](crate::MAX_NESTING), [`MAX_CHOICES`](crate::MAX_CHOICES),
+/// [`MAX_TOKEN_IDS`](crate::MAX_TOKEN_IDS).
 ///
 /// ```
 /// let mut limits = tokenwire::Limits::default();
-/// limits.streams_max = 1000;
+/// limits.max_streams = 1000;
 /// let client = tokenwire::ApiClient::builder("http://127.0.0.1:8000/v1").limits(limits).build()?;
 /// # Ok::<(), tokenwire::Error>(())
 /// ```
@@ -143,77 +143,77 @@ impl Default for Timeouts {
 #[non_exhaustive]
 pub struct Limits {
     /// One event of a stream, its lines together. Default 32 MiB.
-    pub event_bytes_max: usize,
+    pub max_event_bytes: usize,
     /// How much of an error's body is read for its message; the rest is left. Passing it is no error of its own: the
     /// server's is the one to tell, from as much as was read. Default 64 KiB.
-    pub error_body_bytes_max: usize,
+    pub max_error_body_bytes: usize,
     /// A body read as a whole ([`HttpResponse::text`](crate::HttpResponse::text)). Default 32 MiB.
-    pub body_bytes_max: usize,
+    pub max_body_bytes: usize,
     /// Tokens in a stream's channel that the consumer has not taken. When it is full, the
     /// stream stops reading from its socket until some are taken. Default 1,024.
-    pub channel_tokens_max: usize,
+    pub max_channel_tokens: usize,
     /// Bytes of text in a stream's channel that the consumer has not taken; when full, as above. One
     /// token alone may be larger. Default 8 MiB.
-    pub channel_bytes_max: usize,
+    pub max_channel_bytes: usize,
     /// Bytes of a response that are kept for a recording. What comes after them goes on to the consumer as ever, and the
-    /// recording's end is [`Unknown`](crate::recording::End::Unknown). Default 64 MiB.
-    pub recording_bytes_max: usize,
+    /// recording's end is [`Unknown`](crate::recording::BodyEnd::Unknown). Default 64 MiB.
+    pub max_recording_bytes: usize,
     /// Failed requests kept in the folder of [`save_failed`](crate::ApiClientBuilder::save_failed); the oldest make room. 0
     /// saves none. Default 32.
-    pub saved_files_max: usize,
+    pub max_saved_files: usize,
     /// Bytes of the failed requests kept there, together; as above. One that is larger by itself is not saved.
-    /// Default 64 MiB; more than [`SAVED_REQUEST_BYTES_MAX`](crate::SAVED_REQUEST_BYTES_MAX) counts as that.
-    pub saved_bytes_max: usize,
+    /// Default 64 MiB; more than [`MAX_SAVED_REQUEST_BYTES`](crate::MAX_SAVED_REQUEST_BYTES) counts as that.
+    pub max_saved_bytes: usize,
     /// How deep the arguments of a call may be nested; a deeper one is [`Malformed`](crate::Malformed). Default 128,
     /// which is also the most that serde_json reads.
-    pub nesting_max: usize,
+    pub max_nesting: usize,
     /// One tool call, its markers and all; a larger one is [`Malformed`](crate::Malformed). Default 16 MiB.
-    pub arguments_bytes_max: usize,
+    pub max_arguments_bytes: usize,
     /// The text of one turn that [`ResponseParser::run`](crate::ResponseParser::run) keeps; more is
     /// [`Limit::TurnBytes`](crate::Limit::TurnBytes). Default 64 MiB.
-    pub turn_bytes_max: usize,
+    pub max_turn_bytes: usize,
     /// Streams at the same time, each on a reader thread of its own. What happens to one more is
     /// [`WhenFull`]. Default 256.
-    pub streams_max: usize,
+    pub max_streams: usize,
     /// Streams that wait for their turn, as [`WhenFull::Wait`] has it; one more fails at once. Each holds its request's body.
     /// Default 65,536.
-    pub waiting_streams_max: usize,
+    pub max_waiting_streams: usize,
     /// Connections kept open for a next request when theirs has ended; more are closed. 0 keeps none. Default 256. One that
     /// is older than 4 s is not used again; it is closed at the client's next request, or with the client.
-    pub idle_connections_max: usize,
+    pub max_idle_connections: usize,
 }
 
 /// Status line and headers of a response together, in bytes; more is
 /// [`Limit::ResponseHeadBytes`](crate::Limit::ResponseHeadBytes). Not settable: it stays a little under the size of
 /// the connection's input buffer, which ureq does not grow.
-pub const RESPONSE_HEAD_BYTES_MAX: usize = 15 << 10;
+pub const MAX_RESPONSE_HEAD_BYTES: usize = 15 << 10;
 
 /// Headers of a response; more is [`Limit::ResponseHeaders`](crate::Limit::ResponseHeaders). Not settable: ureq's parser has
 /// room for so many.
-pub const RESPONSE_HEADERS_MAX: usize = 128;
+pub const MAX_RESPONSE_HEADERS: usize = 128;
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            event_bytes_max: 32 << 20,
-            error_body_bytes_max: 64 << 10,
-            body_bytes_max: 32 << 20,
-            channel_tokens_max: 1024,
-            channel_bytes_max: 8 << 20,
-            recording_bytes_max: 64 << 20,
-            saved_files_max: 32,
-            saved_bytes_max: 64 << 20,
-            nesting_max: 128,
-            arguments_bytes_max: 16 << 20,
-            turn_bytes_max: 64 << 20,
-            streams_max: 256,
-            waiting_streams_max: 64 << 10,
-            idle_connections_max: 256,
+            max_event_bytes: 32 << 20,
+            max_error_body_bytes: 64 << 10,
+            max_body_bytes: 32 << 20,
+            max_channel_tokens: 1024,
+            max_channel_bytes: 8 << 20,
+            max_recording_bytes: 64 << 20,
+            max_saved_files: 32,
+            max_saved_bytes: 64 << 20,
+            max_nesting: 128,
+            max_arguments_bytes: 16 << 20,
+            max_turn_bytes: 64 << 20,
+            max_streams: 256,
+            max_waiting_streams: 64 << 10,
+            max_idle_connections: 256,
         }
     }
 }
 
-/// What happens to a stream that is asked for when [`Limits::streams_max`] are running.
+/// What happens to a stream that is asked for when [`Limits::max_streams`] are running.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenFull {

@@ -4,7 +4,7 @@
 //! ```
 //! # #[cfg(feature = "testing")] {
 //! use tokenwire::{ApiClient, SamplingParams, StreamToken};
-//! # let server = tokenwire::testing::Server::scripted([tokenwire::testing::Script::tokens([(9707, "Hello"), (13, ".")])])?;
+//! # let server = tokenwire::testing::MockServer::scripted([tokenwire::testing::Script::tokens([(9707, "Hello"), (13, ".")])])?;
 //! # let url = server.url(); /*
 //! let url = "http://127.0.0.1:8000/v1";
 //! # */
@@ -38,12 +38,12 @@
 //! - A stream is a crossbeam receiver of [`StreamToken`]s, so that `select!` over many works, and a [`StreamGuard`]:
 //!   dropping it cancels the stream, [`join`](StreamGuard::join) waits for its end, a [`Canceller`] cancels from elsewhere.
 //!   [`fan_in()`] is one receiver for many streams, [`recv_many`] takes many tokens at a time.
-//! - [`complete`](ApiClient::complete) has the server send the whole answer at once ([`Answer`]), which is the only way to all ids
-//!   of llama.cpp; a [`Call`] is the same with a handle.
+//! - [`complete`](ApiClient::complete) has the server send the whole answer at once ([`CompletionResponse`]), which is the only way to all ids
+//!   of llama.cpp; a [`PendingCompletion`] is the same with a handle.
 //! - [`server`](ApiClient::server) tells what the server is, [`models`](ApiClient::models) what it has;
 //!   [`tokenize`](ApiClient::tokenize) and [`detokenize`](ApiClient::detokenize) use its own tokenizer.
 //! - [`StreamReport`] tells at the end what came, how fast, and by [`IdsExact`] whether the ids are all there, or why not.
-//! - [`ResponseParser`] makes a tree ([`Branch`], [`Leaf`]) of the tokens while they come: thinking, content, tool calls, each
+//! - [`ResponseParser`] makes a tree ([`Branch`], [`Leaf`]) of the tokens while they come: reasoning, content, tool calls, each
 //!   leaf with its ids. Each complete call is handed out as a [`PendingToolCall`] while the model still writes.
 //!   [`Dialect`] says how a family of models writes them; one of your own is a record in JSON.
 //! - [`Context`] keeps the turns and makes the ids of the next prompt, in the model's [`ChatFormat`]: the ids of this prompt,
@@ -75,9 +75,9 @@
 //!
 //! | ending | decided by | the channel's last item |
 //! | --- | --- | --- |
-//! | complete | finish reason, or terminator (`[DONE]`, `"stop": true`); what follows the finish reason is waited for as long as [`tail`](Timeouts::tail) | `Done` |
+//! | complete | finish reason, or terminator (`[DONE]`, `"stop": true`); what follows the finish reason is waited for as long as [`tail`](Timeouts::after_finish) | `Done` |
 //! | cancelled | the guard; it comes before whatever a read returned | none: disconnected |
-//! | server error | a status other than 2xx, or an error inside the stream | `Error`, [`Server`](ErrorKind::Server) |
+//! | server error | a status other than 2xx, or an error inside the stream | `Error`, [`ServerKind`](ErrorKind::Server) |
 //! | no first token | [`first_token`](Timeouts::first_token) | `Error`, [`Timeout`](ErrorKind::Timeout) |
 //! | silence | [`chunk`](Timeouts::chunk): no bytes; [`content`](Timeouts::content): no event | `Error`, `Timeout` |
 //! | deadline | [`deadline`](Timeouts::deadline) | `Error`, `Timeout` |
@@ -98,17 +98,17 @@
 //! ```
 //! # #[cfg(feature = "testing")] {
 //! # use tokenwire::RetryPolicy;
-//! # use tokenwire::testing::{Cut, Model, Server};
+//! # use tokenwire::testing::{Cut, ModelInfo, ServerKind};
 //! use tokenwire::{ApiClient, SamplingParams, StreamToken};
-//! # let model = Model::new(2).ends_one_of(0);
-//! # let server = Server::start(move |request| model.answer(request).cut_at(1500, Cut::Reset))?;
+//! # let model = FakeModel::new(2).ends_one_of(0);
+//! # let server = MockServer::start(move |request| model.answer(request).cut_at(1500, Cut::Reset))?;
 //! # let url = server.url(); /*
 //! let url = "http://127.0.0.1:8000/v1";
 //! # */
 //!
 //! let client = ApiClient::builder(url).resumes(20).build()?;
 //! # let mut retry = RetryPolicy::default();
-//! # (retry.wait_min, retry.budget) = (std::time::Duration::ZERO, 100);
+//! # (retry.min_wait, retry.budget) = (std::time::Duration::ZERO, 100);
 //! # let client = ApiClient::builder(server.url()).retry(retry).resumes(20).build()?;
 //! let params = SamplingParams::default().temperature(0.0).max_tokens(30);
 //! let (tokens, guard) = client.stream_completion(&[785, 6722], params, None)?;
@@ -130,11 +130,11 @@
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {
-//! # use tokenwire::testing::{Cut, Model, Server};
+//! # use tokenwire::testing::{Cut, ModelInfo, ServerKind};
 //! use tokenwire::{ApiClient, SamplingParams};
-//! # let model = Model::new(2).ends_one_of(0);
-//! # let first = Server::start(move |request| model.answer(request).cut_at(1500, Cut::Reset))?;
-//! # let second = Server::start(move |request| model.answer(request))?;
+//! # let model = FakeModel::new(2).ends_one_of(0);
+//! # let first = MockServer::start(move |request| model.answer(request).cut_at(1500, Cut::Reset))?;
+//! # let second = MockServer::start(move |request| model.answer(request))?;
 //! # let (first, second) = (first.url(), second.url()); /*
 //! let (first, second) = ("http://127.0.0.1:8000/v1", "http://127.0.0.1:8001/v1");
 //! # */
@@ -155,7 +155,7 @@
 //! # Threads
 //!
 //! Each running stream has a reader thread of its own, named `tokenwire-N`, from a pool bounded by
-//! [`streams_max`](Limits::streams_max); idle ones end after 10 s. A name that is no IP address is looked up on a
+//! [`max_streams`](Limits::max_streams); idle ones end after 10 s. A name that is no IP address is looked up on a
 //! thread named `tokenwire-lookup`, because nothing can interrupt the system's lookup. While requests are written, and while
 //! streams wait for a place, a thread named `tokenwire-alarm` watches their timers; it ends 10 s later.
 //! [`ResponseParser::run`] parses on a thread named `tokenwire-parser`. With several servers, one that was left out is probed on
@@ -206,40 +206,40 @@ mod turn;
 
 pub use client::ApiClient;
 pub use client::builder::ApiClientBuilder;
-pub use client::channel::fan_in::{FAN_IN_TOKENS_MAX, FanIn, Tagged, fan_in};
+pub use client::channel::fan_in::{FanIn, MAX_FAN_IN_TOKENS, Tagged, fan_in};
 pub use client::channel::recv_many::recv_many;
 pub use client::http::response::HttpResponse;
 pub use client::http::sse_reader::SseReader;
 pub use client::http::{HttpClient, HttpClientBuilder};
-pub use client::models::Model;
-pub use client::policy::resume::{RESUMES_MAX, Resume, ResumePolicy};
+pub use client::models::ModelInfo;
+pub use client::policy::resume::{MAX_RESUMES, Resume, ResumePolicy};
 pub use client::policy::retry::RetryPolicy;
 pub use client::policy::route::{Balance, RoutePolicy};
-pub use client::saved::{SAVED_REQUEST_BYTES_MAX, SavedFailure, SavedRequest};
-pub use client::stream::call::Call;
-pub use client::stream::report::{Ending, Percentiles, StreamReport};
+pub use client::saved::{MAX_SAVED_REQUEST_BYTES, SavedFailure, SavedRequest};
+pub use client::stream::call::PendingCompletion;
+pub use client::stream::report::{Outcome, Percentiles, StreamReport};
 pub use client::stream::{Canceller, OnDrop, StreamGuard};
-pub use config::{ApiKey, Limits, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX, Timeouts, WhenFull};
+pub use config::{ApiKey, Limits, MAX_RESPONSE_HEAD_BYTES, MAX_RESPONSE_HEADERS, Timeouts, WhenFull};
 /// The channels' crate, for `select!` over many streams: of the version whose `Receiver` this crate hands out.
 pub use crossbeam_channel;
-pub use error::{Error, ErrorKind, Limit, Progress, SERVER_MESSAGE_CHARS_MAX, ServerError, Timer};
-pub use protocol::chunk::answer::{Answer, MalformedCall};
+pub use error::{Error, ErrorKind, Limit, MAX_SERVER_MESSAGE_CHARS, Progress, ServerError, Timer};
+pub use protocol::chunk::answer::{CompletionResponse, MalformedCall};
 pub use protocol::chunk::body::{BodyDecoder, Step};
-pub use protocol::chunk::wire::{Server, Wire};
+pub use protocol::chunk::endpoint::{Endpoint, ServerKind};
 pub use protocol::chunk::{
-    CHOICES_MAX, ChunkDecoder, Completion, Flow, NESTING_MAX, TOKEN_IDS_MAX, TOOL_CALLS_MAX,
+    ChunkDecoder, Completion, Flow, MAX_CHOICES, MAX_NESTING, MAX_TOKEN_IDS, MAX_TOOL_CALLS,
 };
 pub use protocol::request::CompletionRequest;
 pub use protocol::request::message::Message;
 pub use protocol::request::sampling::SamplingParams;
-pub use protocol::server::quirks::{Quirks, SERVER_RECORD_BYTES_MAX, SERVER_RECORDS_MAX};
-pub use protocol::sse::event::{End, Event, SSE_STRAY_BYTES_MAX, Stray};
+pub use protocol::server::quirks::{MAX_SERVER_RECORD_BYTES, MAX_SERVER_RECORDS, Quirks};
+pub use protocol::sse::event::{Event, MAX_SSE_STRAY_BYTES, SseEnd, Stray};
 pub use protocol::sse::{SSE_BUFFER_KEPT_BYTES, SseParser};
-pub use turn::parse::dialect::{DIALECT_BYTES_MAX, DIALECTS_MAX, Dialect};
+pub use turn::parse::dialect::{Dialect, MAX_DIALECT_BYTES, MAX_DIALECTS};
 pub use turn::parse::{ResponseParser, Start};
 pub use turn::prompt::family::ChatFormat;
 pub use turn::prompt::{Context, Encode, Prefix, Prompt, WhenInexact};
-pub use turn::respond::{ParserHandle, Response, Tree};
+pub use turn::respond::{ParsedResponse, ParserHandle, Tree};
 pub use turn::tools::{Tool, ToolResult, Tools};
 pub use types::ids::{FinishReason, IdsExact, Inexact, TokenId, Usage};
 pub use types::not_resumable::NotResumable;
@@ -249,7 +249,7 @@ pub use types::tree::{Branch, Leaf, LeafKind, Malformed, PendingToolCall, Role, 
 pub use {turn::Round, turn::Turn, turn::TurnCanceller, turn::TurnError, turn::TurnReport};
 #[cfg(feature = "tokenizer")]
 pub use {
-    turn::tokenizer::AddedToken, turn::tokenizer::Special, turn::tokenizer::TOKENIZER_FILE_BYTES_MAX,
+    turn::tokenizer::AddedToken, turn::tokenizer::MAX_TOKENIZER_FILE_BYTES, turn::tokenizer::Special,
     turn::tokenizer::Tokenizer, turn::tokenizer::decode::TokenDecoder,
 };
 

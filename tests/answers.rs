@@ -5,10 +5,13 @@ mod common;
 use common::data;
 use common::wire::{Response, decode};
 use serde_json::{Value, json};
-use tokenwire::{Answer, ChunkDecoder, ErrorKind, IdsExact, Inexact, NESTING_MAX, Server, TokenId, Wire};
+use tokenwire::{
+    ChunkDecoder, CompletionResponse, Endpoint, ErrorKind, IdsExact, Inexact, MAX_NESTING, ServerKind,
+    TokenId,
+};
 
 /// An answer as JSON, so that cases can be data: `ids_exact` is true, false, null or the numbers of a gap.
-fn shown(answer: &Answer) -> Value {
+fn shown(answer: &CompletionResponse) -> Value {
     let calls = answer.tool_calls.iter().map(|call| json!([call.id, call.name, call.arguments]));
     let malformed = answer.malformed_calls.iter().map(|call| json!([call.text, call.reason.as_str()]));
     json!({
@@ -30,7 +33,7 @@ fn shown(answer: &Answer) -> Value {
         "finish": answer.finish.as_ref().map(|word| word.as_str()),
         "usage": answer.usage.map(|usage| json!([usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens])),
         "request_id": answer.request_id,
-        "server": answer.server.map(Server::name),
+        "server": answer.server.map(ServerKind::name),
     })
 }
 
@@ -58,7 +61,7 @@ fn every_recorded_answer_decodes_to_what_its_file_says() {
     let cases = [
         (
             "vllm/completion-not-streamed.response.http",
-            Wire::OpenAi,
+            Endpoint::OpenAi,
             json!({
                 "text": " Paris 🦀.", "ids": [12095, 11162, 99, 222, 13, 151645], "exact": true,
                 "prompt_ids": [785, 6722, 315, 9625, 374], "finish": "stop", "usage": [5, 6, null, null],
@@ -67,7 +70,7 @@ fn every_recorded_answer_decodes_to_what_its_file_says() {
         ),
         (
             "vllm/chat-not-streamed-tool-call.response.http",
-            Wire::Chat,
+            Endpoint::Chat,
             json!({
                 "reasoning": "\nThe user greets.\n",
                 "calls": [["chatcmpl-tool-80885f203febc630", "get_weather", {"city": "Zürich 🦀"}]],
@@ -78,7 +81,7 @@ fn every_recorded_answer_decodes_to_what_its_file_says() {
         ),
         (
             "vllm/generate-not-streamed.response.http",
-            Wire::VllmGenerate,
+            Endpoint::VllmGenerate,
             json!({
                 "ids": [12095, 11162, 99, 222, 220, 124373, 222, 222, 13, 151645], "exact": true, "finish": "stop",
                 "usage": [5, 10, 0, null], "request_id": "generate-tokens-937adfde883861e8", "server": "vLLM",
@@ -86,7 +89,7 @@ fn every_recorded_answer_decodes_to_what_its_file_says() {
         ),
         (
             "llama.cpp/completions-nonstream.raw",
-            Wire::OpenAi,
+            Endpoint::OpenAi,
             // This request did not ask for `return_tokens`.
             json!({
                 "text": " the primary colors of the RGB color model, which are:", "finish": "length",
@@ -96,7 +99,7 @@ fn every_recorded_answer_decodes_to_what_its_file_says() {
         ),
         (
             "llama.cpp/completion-nonstream.raw",
-            Wire::LlamaCpp,
+            Endpoint::LlamaCpp,
             json!({
                 "text": " the primary colors of the RGB color model, which are:", "ids": TWELVE, "exact": true,
                 "finish": "length", "usage": [5, 12, 4, null], "server": "llama.cpp",
@@ -104,7 +107,7 @@ fn every_recorded_answer_decodes_to_what_its_file_says() {
         ),
         (
             "llama.cpp/completion-utf8-nonstream.raw",
-            Wire::LlamaCpp,
+            Endpoint::LlamaCpp,
             json!({
                 "text": "你好，世界！🤖 ok", "exact": true, "finish": "stop", "server": "llama.cpp",
                 "ids": [18645, 250, 48392, 138, 8083, 230, 7906, 240, 178, 239, 230, 8083, 219, 10813, 114, 240,
@@ -113,7 +116,7 @@ fn every_recorded_answer_decodes_to_what_its_file_says() {
         ),
         (
             "llama.cpp/chat-nonstream.raw",
-            Wire::Chat,
+            Endpoint::Chat,
             json!({
                 "text": "The most obvious animal is probably a cat", "finish": "length",
                 "usage": [34, 8, 24, null], "request_id": "chatcmpl-BrotmYnIzL3YTQOtxEZWrONsAXjE7W5Y",
@@ -122,7 +125,7 @@ fn every_recorded_answer_decodes_to_what_its_file_says() {
         ),
         (
             "llama.cpp/chat-tools-call-nonstream.raw",
-            Wire::Chat,
+            Endpoint::Chat,
             json!({
                 "calls": [["wc6FVcYqPzZvCKCRBqXEzZlsYd5oe6Cy", "get_weather", {"city": "Paris", "unit": "C"}]],
                 "finish": "tool_calls", "usage": [485, 37, 0, null],
@@ -131,9 +134,9 @@ fn every_recorded_answer_decodes_to_what_its_file_says() {
         ),
     ];
     for (name, wire, wanted) in cases {
-        for wire in [wire, Wire::Auto] {
-            let answer =
-                Answer::from_json(wire, &body(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        for wire in [wire, Endpoint::Auto] {
+            let answer = CompletionResponse::from_json(wire, &body(name))
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(shown(&answer), expected(&wanted), "{name} as {wire}");
         }
     }
@@ -144,8 +147,10 @@ fn every_recorded_answer_decodes_to_what_its_file_says() {
 #[test]
 fn llama_cpp_gives_the_ids_inside_characters_only_in_whole_answers() {
     let streamed = Response::read(&data("llama.cpp/completion-utf8.raw"));
-    let streamed = decode(&streamed.body, &[], ChunkDecoder::new(Wire::LlamaCpp));
-    let whole = Answer::from_json(Wire::LlamaCpp, &body("llama.cpp/completion-utf8-nonstream.raw")).unwrap();
+    let streamed = decode(&streamed.body, &[], ChunkDecoder::new(Endpoint::LlamaCpp));
+    let whole =
+        CompletionResponse::from_json(Endpoint::LlamaCpp, &body("llama.cpp/completion-utf8-nonstream.raw"))
+            .unwrap();
     assert_eq!(streamed.text(), whole.text);
     let (some, all) = (streamed.ids(), &whole.ids);
     let lost = Inexact::LostInCharacter { received: 11, counted: 20 };
@@ -163,9 +168,9 @@ fn answers_of_servers_without_recordings_decode_as_their_sources_have_them() {
     for line in vectors.lines() {
         let case: Value = serde_json::from_str(line).unwrap();
         let id = &case["id"];
-        let wire: Wire = case["wire"].as_str().unwrap().parse().unwrap();
+        let wire: Endpoint = case["wire"].as_str().unwrap().parse().unwrap();
         let body = case["body"].as_str().map_or_else(|| case["body"].to_string(), str::to_owned);
-        let found = Answer::from_json(wire, body.as_bytes());
+        let found = CompletionResponse::from_json(wire, body.as_bytes());
         match (&case["error"], found) {
             (Value::Null, Ok(answer)) => assert_eq!(shown(&answer), expected(&case["answer"]), "{id}"),
             (Value::Array(error), Err(found)) => {
@@ -182,12 +187,12 @@ fn answers_of_servers_without_recordings_decode_as_their_sources_have_them() {
 #[test]
 fn an_answer_that_is_cut_off_anywhere_is_incomplete() {
     for (name, wire) in [
-        ("vllm/completion-not-streamed.response.http", Wire::OpenAi),
-        ("llama.cpp/chat-tools-call-nonstream.raw", Wire::Chat),
+        ("vllm/completion-not-streamed.response.http", Endpoint::OpenAi),
+        ("llama.cpp/chat-tools-call-nonstream.raw", Endpoint::Chat),
     ] {
         let body = body(name);
         for cut in 1..body.len() {
-            let error = Answer::from_json(wire, &body[..cut]).unwrap_err();
+            let error = CompletionResponse::from_json(wire, &body[..cut]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Incomplete, "{name} cut at {cut}: {error}");
         }
     }
@@ -199,7 +204,8 @@ fn an_answer_that_is_nested_too_deep_is_refused() {
         let list = "[".repeat(levels - 1) + &"]".repeat(levels - 1);
         format!(r#"{{"choices":[{{"text":"a"}}],"x":{list}}}"#)
     };
-    assert!(Answer::from_json(Wire::OpenAi, nested(NESTING_MAX).as_bytes()).is_ok());
-    let error = Answer::from_json(Wire::OpenAi, nested(NESTING_MAX + 1).as_bytes()).unwrap_err();
+    assert!(CompletionResponse::from_json(Endpoint::OpenAi, nested(MAX_NESTING).as_bytes()).is_ok());
+    let error =
+        CompletionResponse::from_json(Endpoint::OpenAi, nested(MAX_NESTING + 1).as_bytes()).unwrap_err();
     assert_eq!(error.kind().as_str(), "limit", "{error}");
 }

@@ -23,7 +23,7 @@ fn types_go_between_threads_and_can_be_shown() {
     value::<Tagged>();
     value::<FanIn>();
     value::<StreamReport>();
-    value::<Answer>();
+    value::<CompletionResponse>();
     value::<Canceller>();
     value::<Error>();
     value::<SavedRequest>();
@@ -31,7 +31,7 @@ fn types_go_between_threads_and_can_be_shown() {
     value::<Request>();
     value::<Context>();
     value::<Dialect>();
-    value::<Server>();
+    value::<ServerKind>();
     value::<ChatFormat>();
     value::<Branch>();
     value::<PendingToolCall>();
@@ -42,7 +42,7 @@ fn types_go_between_threads_and_can_be_shown() {
     value::<TurnReport>();
     value::<TurnError>();
     shared::<StreamGuard>();
-    shared::<Call>();
+    shared::<PendingCompletion>();
     shared::<HttpResponse>();
     sent::<ParserHandle>();
     sent::<ResponseParser>();
@@ -72,12 +72,12 @@ fn what_has_a_stable_name_is_shown_by_it() {
     same(ErrorKind::NotEventStream, "not_event_stream");
     same(ErrorKind::Timeout(Timer::FirstToken), "timeout (first_token)");
     same(ErrorKind::Limit(Limit::EventBytes), "limit (event_bytes_max)");
-    same(Ending::ConsumerGone, "consumer_gone");
+    same(Outcome::ConsumerGone, "consumer_gone");
     same(IdsExact::Yes, "exact");
     same(IdsExact::No(Inexact::NoIds), "not exact: the server sent no ids");
-    same(Server::LlamaCpp, "llama.cpp");
+    same(ServerKind::LlamaCpp, "llama.cpp");
     same(Role::Assistant, "assistant");
-    same(recording::End::ClientClosed, "client_closed");
+    same(recording::BodyEnd::ClientClosed, "client_closed");
     for dialect in Dialect::all() {
         assert_eq!(dialect.to_string().parse::<Dialect>().unwrap(), dialect);
     }
@@ -91,7 +91,7 @@ fn what_has_a_stable_name_is_shown_by_it() {
 #[cfg(feature = "testing")]
 #[test]
 fn select_is_there_without_another_dependency() {
-    let server = testing::Server::scripted([testing::Script::tokens([(1, "a")])]).unwrap();
+    let server = testing::MockServer::scripted([testing::Script::tokens([(1, "a")])]).unwrap();
     let client = ApiClient::builder(server.url()).build().unwrap();
     let (tokens, _guard) = client.stream(CompletionRequest::text("Hi")).unwrap();
     let never = crossbeam_channel::never::<()>();

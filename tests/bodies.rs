@@ -7,8 +7,8 @@ mod common;
 use common::streams::{Last, collect};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokenwire::testing::{Script, Server};
-use tokenwire::{ApiClient, BodyDecoder, CompletionRequest, Message, Step, StreamToken, Wire};
+use tokenwire::testing::{MockServer, Script};
+use tokenwire::{ApiClient, BodyDecoder, CompletionRequest, Endpoint, Message, Step, StreamToken};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,7 +40,7 @@ fn every_answer_comes_to_its_end_through_the_client() {
     let cases = cases();
     for Case { id, purpose, chat, status, content_type, body, tokens, end, .. } in &cases {
         let script = Script::status(*status).body(content_type, body.as_bytes());
-        let server = Server::scripted([script]).unwrap();
+        let server = MockServer::scripted([script]).unwrap();
         let client = ApiClient::builder(server.url()).retries(0).build().unwrap();
         let request = match chat {
             true => CompletionRequest::messages([Message::user("Hi")]),
@@ -71,7 +71,7 @@ fn every_answer_comes_to_its_end_through_the_client() {
 }
 
 /// Tokens and end of a body in two reads.
-fn decoded(body: &[u8], cut: usize, wire: Wire) -> String {
+fn decoded(body: &[u8], cut: usize, wire: Endpoint) -> String {
     let mut decoder = BodyDecoder::new(wire);
     let mut items: Vec<StreamToken> = Vec::new();
     let mut result = Ok(Step::More);
@@ -91,7 +91,7 @@ fn decoded(body: &[u8], cut: usize, wire: Wire) -> String {
 #[test]
 fn cuts_make_no_difference_to_a_body() {
     for case in cases().iter().filter(|case| case.status == 200) {
-        let (body, wire) = (case.body.as_bytes(), if case.chat { Wire::Chat } else { Wire::Auto });
+        let (body, wire) = (case.body.as_bytes(), if case.chat { Endpoint::Chat } else { Endpoint::Auto });
         let whole = decoded(body, 0, wire);
         for cut in 1..body.len() {
             assert_eq!(decoded(body, cut, wire), whole, "{} cut at {cut}", case.id);

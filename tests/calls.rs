@@ -11,10 +11,10 @@ use common::data;
 use common::streams::LONG;
 use serde_json::{Value, json};
 use tokenwire::recording::Recording;
-use tokenwire::testing::{Framing, Script, Server};
+use tokenwire::testing::{Framing, MockServer, Script};
 use tokenwire::{
-    ApiClient, ApiClientBuilder, CompletionRequest, Ending, ErrorKind, IdsExact, Limit, Limits, RetryPolicy,
-    SamplingParams, SavedRequest, Timeouts, Timer, Wire,
+    ApiClient, ApiClientBuilder, CompletionRequest, Endpoint, ErrorKind, IdsExact, Limit, Limits, Outcome,
+    RetryPolicy, SamplingParams, SavedRequest, Timeouts, Timer,
 };
 
 /// vLLM's, short.
@@ -24,7 +24,7 @@ fn answer() -> Script {
     Script::status(200).json(ANSWER)
 }
 
-fn client(server: &Server) -> ApiClientBuilder {
+fn client(server: &MockServer) -> ApiClientBuilder {
     ApiClient::builder(server.url()).retries(0)
 }
 
@@ -40,7 +40,7 @@ fn timeouts(set: impl FnOnce(&mut Timeouts)) -> Timeouts {
 
 fn quick(retries: u32) -> RetryPolicy {
     let mut policy = RetryPolicy::default();
-    (policy.retries_max, policy.wait_min) = (retries, Duration::ZERO);
+    (policy.max_retries, policy.min_wait) = (retries, Duration::ZERO);
     policy
 }
 
@@ -60,7 +60,7 @@ fn each_wire_asks_for_a_whole_answer_in_the_servers_words_and_reads_it() {
     // wire, server, answer, request, path, how many ids, what the body has (besides `stream`)
     let cases = [
         (
-            Wire::Auto,
+            Endpoint::Auto,
             None,
             answer(),
             ids(),
@@ -69,8 +69,8 @@ fn each_wire_asks_for_a_whole_answer_in_the_servers_words_and_reads_it() {
             json!({"prompt": [1, 2, 3], "return_token_ids": true, "verbose": true, "return_tokens": true}),
         ),
         (
-            Wire::OpenAi,
-            Some(tokenwire::Server::Vllm),
+            Endpoint::OpenAi,
+            Some(tokenwire::ServerKind::Vllm),
             recorded("vllm/completion-not-streamed.response.http"),
             ids(),
             "/v1/completions",
@@ -78,8 +78,8 @@ fn each_wire_asks_for_a_whole_answer_in_the_servers_words_and_reads_it() {
             vllm.clone(),
         ),
         (
-            Wire::OpenAi,
-            Some(tokenwire::Server::LlamaCpp),
+            Endpoint::OpenAi,
+            Some(tokenwire::ServerKind::LlamaCpp),
             recorded("llama.cpp/completions-nonstream.raw"),
             ids(),
             "/v1/completions",
@@ -87,8 +87,8 @@ fn each_wire_asks_for_a_whole_answer_in_the_servers_words_and_reads_it() {
             llama.clone(),
         ),
         (
-            Wire::Chat,
-            Some(tokenwire::Server::Vllm),
+            Endpoint::Chat,
+            Some(tokenwire::ServerKind::Vllm),
             recorded("vllm/chat-not-streamed-tool-call.response.http"),
             text(),
             "/v1/chat/completions",
@@ -96,8 +96,8 @@ fn each_wire_asks_for_a_whole_answer_in_the_servers_words_and_reads_it() {
             vllm,
         ),
         (
-            Wire::Chat,
-            Some(tokenwire::Server::LlamaCpp),
+            Endpoint::Chat,
+            Some(tokenwire::ServerKind::LlamaCpp),
             recorded("llama.cpp/chat-tools-call-nonstream.raw"),
             text(),
             "/v1/chat/completions",
@@ -105,7 +105,7 @@ fn each_wire_asks_for_a_whole_answer_in_the_servers_words_and_reads_it() {
             llama.clone(),
         ),
         (
-            Wire::Chat,
+            Endpoint::Chat,
             None,
             recorded("llama.cpp/chat-nonstream.raw"),
             text(),
@@ -114,7 +114,7 @@ fn each_wire_asks_for_a_whole_answer_in_the_servers_words_and_reads_it() {
             llama,
         ),
         (
-            Wire::LlamaCpp,
+            Endpoint::LlamaCpp,
             None,
             recorded("llama.cpp/completion-utf8-nonstream.raw"),
             text(),
@@ -123,7 +123,7 @@ fn each_wire_asks_for_a_whole_answer_in_the_servers_words_and_reads_it() {
             json!({"return_tokens": true, "n_predict": 16384}),
         ),
         (
-            Wire::VllmGenerate,
+            Endpoint::VllmGenerate,
             None,
             recorded("vllm/generate-not-streamed.response.http"),
             ids(),
@@ -132,7 +132,7 @@ fn each_wire_asks_for_a_whole_answer_in_the_servers_words_and_reads_it() {
             json!({"token_ids": [1, 2, 3]}),
         ),
         (
-            Wire::SgLang,
+            Endpoint::SgLang,
             None,
             Script::status(200).json(sglang),
             ids(),
@@ -140,11 +140,11 @@ fn each_wire_asks_for_a_whole_answer_in_the_servers_words_and_reads_it() {
             2,
             json!({"input_ids": [1, 2, 3]}),
         ),
-        (Wire::Tgi, None, Script::status(200).json(tgi), text(), "/generate", 1, json!({"inputs": "Hi"})),
+        (Endpoint::Tgi, None, Script::status(200).json(tgi), text(), "/generate", 1, json!({"inputs": "Hi"})),
     ];
     for (wire, known, script, request, path, count, has) in cases {
-        let server = Server::scripted([script]).unwrap();
-        let mut builder = client(&server).wire(wire);
+        let server = MockServer::scripted([script]).unwrap();
+        let mut builder = client(&server).endpoint(wire);
         if let Some(known) = known {
             builder = builder.server(known);
         }
@@ -156,7 +156,7 @@ fn each_wire_asks_for_a_whole_answer_in_the_servers_words_and_reads_it() {
         assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", path), "{wire}");
         assert_eq!(request.header("accept"), Some("application/json"), "{wire}");
         let body: Value = serde_json::from_slice(&request.body).unwrap();
-        let stream = if wire == Wire::Tgi { &Value::Null } else { &json!(false) };
+        let stream = if wire == Endpoint::Tgi { &Value::Null } else { &json!(false) };
         assert_eq!((&body["stream"], &body["stream_options"]), (stream, &Value::Null), "{wire}: {body}");
         for (key, value) in has.as_object().unwrap() {
             assert_eq!(&body[key], value, "{wire}: {key}");
@@ -168,15 +168,19 @@ fn each_wire_asks_for_a_whole_answer_in_the_servers_words_and_reads_it() {
 
 #[test]
 fn ids_that_were_asked_for_and_did_not_come_were_dropped_on_the_way() {
-    let server = Server::scripted([recorded("llama.cpp/chat-nonstream.raw")]).unwrap();
-    let answer =
-        client(&server).wire(Wire::Chat).build().unwrap().complete(CompletionRequest::text("Hi")).unwrap();
+    let server = MockServer::scripted([recorded("llama.cpp/chat-nonstream.raw")]).unwrap();
+    let answer = client(&server)
+        .endpoint(Endpoint::Chat)
+        .build()
+        .unwrap()
+        .complete(CompletionRequest::text("Hi"))
+        .unwrap();
     assert_eq!(answer.ids_exact, IdsExact::No(tokenwire::Inexact::Dropped));
 }
 
 #[test]
 fn a_call_carries_what_a_stream_carries() {
-    let server = Server::scripted([answer().header("X-Request-Id", "theirs")]).unwrap();
+    let server = MockServer::scripted([answer().header("X-Request-Id", "theirs")]).unwrap();
     let client =
         client(&server).api_key("sk-canary-0123456789").session_headers(["x-affinity"]).build().unwrap();
     let request = ids().priority(-2).session("s-1").request_id("mine").header("x-own", "v").record();
@@ -193,7 +197,7 @@ fn a_call_carries_what_a_stream_carries() {
     }
     assert_eq!(serde_json::from_slice::<Value>(&sent.body).unwrap()["priority"], -2);
     assert_eq!((answer.text.as_str(), &answer.ids[..]), ("Hi.", &[9707, 13][..]));
-    assert_eq!((report.ending, report.ids_exact, report.tokens), (Ending::Complete, IdsExact::Yes, 2));
+    assert_eq!((report.ending, report.ids_exact, report.tokens), (Outcome::Complete, IdsExact::Yes, 2));
     assert_eq!((report.usage, &report.finish), (answer.usage, &answer.finish));
     assert_eq!(
         (answer.request_id.as_deref(), report.request_id.as_deref()),
@@ -207,7 +211,7 @@ fn a_call_carries_what_a_stream_carries() {
 
 #[test]
 fn two_calls_use_one_connection() {
-    let server = Server::scripted([answer()]).unwrap();
+    let server = MockServer::scripted([answer()]).unwrap();
     let client = client(&server).build().unwrap();
     for _ in 0..2 {
         client.complete(ids()).unwrap();
@@ -251,7 +255,7 @@ fn what_fails_is_retried_saved_and_typed_as_a_stream_is() {
         ("a stream", Script::tokens([(1, "a")]), ErrorKind::Protocol, None, 1),
     ];
     for (name, script, kind, code, times) in cases {
-        let server = Server::scripted([script]).unwrap();
+        let server = MockServer::scripted([script]).unwrap();
         let folder = std::env::temp_dir().join(format!(
             "tokenwire-calls-{}-{times}-{}",
             std::process::id(),
@@ -261,7 +265,7 @@ fn what_fails_is_retried_saved_and_typed_as_a_stream_is() {
         let (result, report) = client.call(ids().request_id("mine")).unwrap().join();
         let error = result.unwrap_err();
         assert_eq!((error.kind(), error.status()), (kind, code), "{name}: {error}");
-        assert_eq!((report.ending, report.retries), (Ending::Failed, times - 1), "{name}: {error}");
+        assert_eq!((report.ending, report.retries), (Outcome::Failed, times - 1), "{name}: {error}");
         let sent: Vec<_> =
             server.requests().iter().map(|sent| sent.header("x-request-id").unwrap().to_owned()).collect();
         assert_eq!(sent, ["mine", "mine-1", "mine-2"][..times as usize], "{name}");
@@ -272,7 +276,7 @@ fn what_fails_is_retried_saved_and_typed_as_a_stream_is() {
         assert_eq!(saved.base_url(), format!("{}/v1", server.url()), "{name}");
         std::fs::remove_dir_all(&folder).unwrap();
 
-        let better = Server::scripted([answer()]).unwrap();
+        let better = MockServer::scripted([answer()]).unwrap();
         let client = self::client(&better).build().unwrap();
         assert_eq!(client.resend(&saved).unwrap_err().kind(), ErrorKind::Unsupported, "{name}");
         assert_eq!(client.resend_call(&saved).unwrap().join().0.unwrap().ids, [9707, 13], "{name}");
@@ -284,9 +288,9 @@ fn what_fails_is_retried_saved_and_typed_as_a_stream_is() {
 fn a_saved_stream_is_not_sent_again_as_a_call() {
     // Whatever the client accepts as an answer, which is its own to say.
     for (n, accept) in [None, Some("application/json"), Some("text/event-stream")].into_iter().enumerate() {
-        let server = Server::scripted([Script::status(400), Script::status(400)]).unwrap();
+        let server = MockServer::scripted([Script::status(400), Script::status(400)]).unwrap();
         let folder = std::env::temp_dir().join(format!("tokenwire-calls-{}-stream-{n}", std::process::id()));
-        let builder = client(&server).wire(Wire::Tgi).save_failed(&folder);
+        let builder = client(&server).endpoint(Endpoint::Tgi).save_failed(&folder);
         let builder = accept.into_iter().fold(builder, |builder, accept| builder.header("accept", accept));
         let client = builder.build().unwrap();
         let (_tokens, guard) = client.stream(CompletionRequest::text("Hi")).unwrap();
@@ -307,7 +311,7 @@ fn a_saved_stream_is_not_sent_again_as_a_call() {
 
 #[test]
 fn an_attempt_that_succeeds_after_others_gives_its_answer() {
-    let server = Server::scripted([Script::status(503), Script::status(502), answer()]).unwrap();
+    let server = MockServer::scripted([Script::status(503), Script::status(502), answer()]).unwrap();
     let client = client(&server).retry(quick(2)).build().unwrap();
     let (answer, report) = client.call(ids()).unwrap().join();
     assert_eq!((answer.unwrap().ids.len(), report.retries), (2, 2));
@@ -330,7 +334,7 @@ fn a_request_that_llama_cpp_cannot_read_is_not_sent_again_whatever_its_status() 
         ("messages", Script::status(500).json(messages), 500),
     ];
     for (name, script, status) in older.into_iter().chain(others) {
-        let server = Server::scripted([script]).unwrap();
+        let server = MockServer::scripted([script]).unwrap();
         let client = client(&server).retry(quick(1)).build().unwrap();
         let times = if name == "its own fault" { 2 } else { 1 };
         let (_tokens, guard) = client.stream(ids()).unwrap();
@@ -344,8 +348,8 @@ fn a_request_that_llama_cpp_cannot_read_is_not_sent_again_whatever_its_status() 
 
 #[test]
 fn what_cannot_be_sent_as_a_call_is_refused_before_anything_is_sent() {
-    let server = Server::scripted([answer()]).unwrap();
-    let client = client(&server).server(tokenwire::Server::LlamaCpp).build().unwrap();
+    let server = MockServer::scripted([answer()]).unwrap();
+    let client = client(&server).server(tokenwire::ServerKind::LlamaCpp).build().unwrap();
     for (request, kind) in [
         (CompletionRequest::ids([]), ErrorKind::InvalidInput),
         (ids().extra("stream", true), ErrorKind::Unsupported),
@@ -370,7 +374,7 @@ fn timers_and_the_limit_of_the_body_end_a_call() {
             (Timer::FirstToken, timeouts(|t| t.first_token = Some(ms(200)))),
             (Timer::Deadline, timeouts(|t| t.deadline = Some(ms(200)))),
         ] {
-            let server = Server::scripted([script.clone()]).unwrap();
+            let server = MockServer::scripted([script.clone()]).unwrap();
             let error = client(&server).timeouts(limits).build().unwrap().complete(ids()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Timeout(timer), "{name}: {error}");
             assert!(server.wait_for_disconnects(1, LONG), "{name}");
@@ -378,8 +382,8 @@ fn timers_and_the_limit_of_the_body_end_a_call() {
     }
     let mut limits = Limits::default();
     for (max, good) in [(ANSWER.len(), true), (ANSWER.len() - 1, false)] {
-        limits.body_bytes_max = max;
-        let server = Server::scripted([answer()]).unwrap();
+        limits.max_body_bytes = max;
+        let server = MockServer::scripted([answer()]).unwrap();
         let result = client(&server).limits(limits).build().unwrap().complete(ids());
         match result {
             Ok(_) => assert!(good),
@@ -392,7 +396,7 @@ fn timers_and_the_limit_of_the_body_end_a_call() {
 
 #[test]
 fn a_kept_canceller_keeps_no_connection_open() {
-    let server = Server::scripted([answer()]).unwrap();
+    let server = MockServer::scripted([answer()]).unwrap();
     let call = client(&server).build().unwrap().call(ids()).unwrap();
     let canceller = call.canceller();
     let (result, _) = call.join();
@@ -407,7 +411,7 @@ fn a_cancel_from_another_thread_reaches_the_socket() {
     for script in
         [Script::new().wait_for_client_gone(LONG), body, Script::status(503).header("Retry-After", "50")]
     {
-        let server = Server::scripted([script]).unwrap();
+        let server = MockServer::scripted([script]).unwrap();
         let call = client(&server).retries(1).build().unwrap().call(ids()).unwrap();
         let canceller = call.canceller();
         let joined = thread::spawn(move || call.join());
@@ -417,14 +421,14 @@ fn a_cancel_from_another_thread_reaches_the_socket() {
         let (result, report) = joined.join().unwrap();
         assert!(began.elapsed() < LONG / 2, "the cancel was waited for");
         assert!(result.unwrap_err().is_cancelled());
-        assert_eq!((report.ending, server.requests().len()), (Ending::Cancelled, 1));
+        assert_eq!((report.ending, server.requests().len()), (Outcome::Cancelled, 1));
         assert!(server.wait_for_open_connections(0, LONG));
     }
 }
 
 #[test]
 fn dropping_a_call_cancels_it() {
-    let server = Server::scripted([Script::new().wait_for_client_gone(LONG)]).unwrap();
+    let server = MockServer::scripted([Script::new().wait_for_client_gone(LONG)]).unwrap();
     let call = client(&server).build().unwrap().call(ids()).unwrap();
     assert!(server.wait_for_requests(1, LONG));
     drop(call);
@@ -437,7 +441,7 @@ fn a_key_that_the_server_sends_back_is_taken_out() {
     let echo = json!({"id": format!("id-{KEY}"), "choices": [{"text": "Hi", "finish_reason": format!("because {KEY}")}]});
     let refusal = json!({"error": {"message": format!("bad key {KEY}")}});
     let page = format!("<title>{KEY}</title>");
-    let server = Server::scripted([
+    let server = MockServer::scripted([
         Script::status(200).json(echo),
         Script::status(401).json(&refusal),
         Script::status(200).json(&refusal),

@@ -5,7 +5,7 @@ mod common;
 
 use common::vectors::{mismatch, vectors};
 use tokenwire::{
-    CHOICES_MAX, ChunkDecoder, ErrorKind, Limit, NESTING_MAX, TOKEN_IDS_MAX, TOOL_CALLS_MAX, Wire,
+    ChunkDecoder, Endpoint, ErrorKind, Limit, MAX_CHOICES, MAX_NESTING, MAX_TOKEN_IDS, MAX_TOOL_CALLS,
 };
 
 #[test]
@@ -51,7 +51,9 @@ fn what_was_learned_of_a_recording_makes_no_difference() {
             }
             println!("{}", path.display());
             streams += 1;
-            for wire in [Wire::Auto, Wire::OpenAi, Wire::Chat, Wire::LlamaCpp, Wire::VllmGenerate] {
+            for wire in
+                [Endpoint::Auto, Endpoint::OpenAi, Endpoint::Chat, Endpoint::LlamaCpp, Endpoint::VllmGenerate]
+            {
                 learning_makes_no_difference(wire, chunks.iter().copied());
             }
             // One kind of chunk alone, so that most are read by what was learned. An error ends a stream: each change has
@@ -60,7 +62,7 @@ fn what_was_learned_of_a_recording_makes_no_difference() {
                 let seed = (streams * 100 + n) as u64;
                 for change in changed(&[chunk], &random_bytes(seed, 3 * CHANGES)) {
                     let same = [chunk, chunk, &*change, chunk, &*change];
-                    learning_makes_no_difference(Wire::Auto, same.into_iter());
+                    learning_makes_no_difference(Endpoint::Auto, same.into_iter());
                 }
             }
         }
@@ -94,21 +96,21 @@ fn each_limit_of_a_chunk_is_named() {
     let error = |n: usize| lists(n).replace("{\"x\"", "{\"error\":{\"message\":\"no\"},\"x\"");
     type Data<'a> = &'a dyn Fn(usize) -> String;
     let cases: [(&str, Data<'_>, usize, Result<(), ErrorKind>); 8] = [
-        ("lists in a field of no meaning", &lists, NESTING_MAX, Err(ErrorKind::Limit(Limit::Nesting))),
-        ("lists in a field that is read", &in_known, NESTING_MAX, Err(ErrorKind::Limit(Limit::Nesting))),
-        ("brackets in text", &in_text, NESTING_MAX, Ok(())),
-        ("choices", &choices, CHOICES_MAX as usize, Err(ErrorKind::Limit(Limit::Choices))),
-        ("ids", &ids, TOKEN_IDS_MAX, Err(ErrorKind::Limit(Limit::TokenIds))),
-        ("ids of llama.cpp", &native, TOKEN_IDS_MAX, Err(ErrorKind::Limit(Limit::TokenIds))),
-        ("pieces of calls", &calls, TOOL_CALLS_MAX, Err(ErrorKind::Limit(Limit::ToolCalls))),
+        ("lists in a field of no meaning", &lists, MAX_NESTING, Err(ErrorKind::Limit(Limit::Nesting))),
+        ("lists in a field that is read", &in_known, MAX_NESTING, Err(ErrorKind::Limit(Limit::Nesting))),
+        ("brackets in text", &in_text, MAX_NESTING, Ok(())),
+        ("choices", &choices, MAX_CHOICES as usize, Err(ErrorKind::Limit(Limit::Choices))),
+        ("ids", &ids, MAX_TOKEN_IDS, Err(ErrorKind::Limit(Limit::TokenIds))),
+        ("ids of llama.cpp", &native, MAX_TOKEN_IDS, Err(ErrorKind::Limit(Limit::TokenIds))),
+        ("pieces of calls", &calls, MAX_TOOL_CALLS, Err(ErrorKind::Limit(Limit::ToolCalls))),
         // The server's error says more than a limit of ours.
-        ("lists beside an error", &error, NESTING_MAX, Err(ErrorKind::Server)),
+        ("lists beside an error", &error, MAX_NESTING, Err(ErrorKind::Server)),
     ];
     for (name, data, max, over) in cases {
         for (n, expected) in
             [(max, if over == Err(ErrorKind::Server) { over } else { Ok(()) }), (max + 1, over)]
         {
-            let mut decoder = ChunkDecoder::new(Wire::Auto).choices_max(CHOICES_MAX);
+            let mut decoder = ChunkDecoder::new(Endpoint::Auto).max_choices(MAX_CHOICES);
             let mut tokens = 0;
             let result = decoder.decode("message", &data(n), &mut |_, _| tokens += 1);
             assert_eq!(result.as_ref().map(|_| ()).map_err(|error| error.kind()), expected, "{name}: {n}");

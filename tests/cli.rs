@@ -14,7 +14,7 @@ use common::program::{HANGS, KEY, Ran, ended, has, interrupt, program, run, wait
 use serde_json::{Value, json};
 use tokenwire::SavedRequest;
 use tokenwire::recording::Recording;
-use tokenwire::testing::{Cut, Framing, Model, Script, Server, TlsIdentity};
+use tokenwire::testing::{Cut, FakeModel, Framing, MockServer, Script, TlsIdentity};
 
 // ---- sse ----
 
@@ -94,7 +94,7 @@ fn sse_tells_an_event_that_is_too_large() {
     assert_eq!(ran.code, Some(1));
     assert_eq!(ran.lines().len(), 2, "the event before it, and the error");
     assert!(
-        has(&ran.last(), &json!({"error": {"kind": "limit", "limit": "event_bytes_max"}})),
+        has(&ran.last(), &json!({"error": {"kind": "limit", "limit": "max_event_bytes"}})),
         "{}",
         ran.out
     );
@@ -247,7 +247,7 @@ fn two_tokens() -> Script {
 }
 
 /// Without retries, unless `more` says how many.
-fn stream(server: &Server, more: &[&str]) -> Ran {
+fn stream(server: &MockServer, more: &[&str]) -> Ran {
     let url = server.url();
     let retries: &[&str] = if more.contains(&"--retries") { &[] } else { &["--retries", "0"] };
     let args = [&["stream", "--base-url", &url, "--prompt-ids", "1,2", "--json"], retries, more].concat();
@@ -258,7 +258,7 @@ fn stream(server: &Server, more: &[&str]) -> Ran {
 fn stream_sends_again_as_often_as_it_is_told() {
     let busy = || Script::status(503).header("retry-after-ms", "1");
     for (retries, code) in [("0", 1), ("1", 1), ("2", 0)] {
-        let server = Server::scripted([busy(), busy(), two_tokens()]).unwrap();
+        let server = MockServer::scripted([busy(), busy(), two_tokens()]).unwrap();
         let ran = stream(&server, &["--retries", retries]);
         assert_eq!(ran.code, Some(code), "{}", ran.err);
         assert_eq!(ran.last()["report"]["retries"], retries.parse::<u64>().unwrap(), "{}", ran.out);
@@ -268,8 +268,8 @@ fn stream_sends_again_as_often_as_it_is_told() {
 
 #[test]
 fn stream_goes_on_where_it_broke_off() {
-    let model = Model::new(4);
-    let server = Server::start(move |request| {
+    let model = FakeModel::new(4);
+    let server = MockServer::start(move |request| {
         let script = model.answer(request);
         let is_first = request.json()["prompt"].as_array().map(Vec::len) == Some(3);
         if is_first { script.cut_at(900, Cut::Fin) } else { script }
@@ -319,7 +319,7 @@ fn stream_draws_what_came_and_when() {
     let file = std::env::temp_dir().join(format!("tokenwire-trace-{}.svg", std::process::id()));
     let path = file.to_string_lossy().into_owned();
     for (scripts, flags, code, words, diamonds) in cases {
-        let server = Server::scripted(scripts).unwrap();
+        let server = MockServer::scripted(scripts).unwrap();
         let prompt: &[&str] = if flags.contains(&"--prompt") { &[] } else { &["--prompt-ids", "1,2"] };
         let retries: &[&str] = if flags.contains(&"--retries") { &[] } else { &["--retries", "0"] };
         let args = ["stream", "--base-url", &server.url(), "--json", "--trace", &path];
@@ -336,14 +336,15 @@ fn stream_draws_what_came_and_when() {
 
 #[test]
 fn stream_goes_on_at_the_next_server() {
-    let model = Model::new(5).ends_one_of(0);
-    let breaks = Server::start(move |request| {
+    let model = FakeModel::new(5).ends_one_of(0);
+    let breaks = MockServer::start(move |request| {
         let script = model.answer(request);
         let half = script.wire().len() / 2;
         script.cut_at(half, Cut::Reset)
     })
     .unwrap();
-    let (dead, good) = (Server::scripted([Script::status(503)]), Server::start(move |r| model.answer(r)));
+    let (dead, good) =
+        (MockServer::scripted([Script::status(503)]), MockServer::start(move |r| model.answer(r)));
     let urls = [dead.unwrap(), breaks, good.unwrap()].map(|server| (server.url(), server));
     let urls = urls.each_ref().map(|(url, _)| url.as_str());
     let args = ["stream", "--base-url", urls[0], "--base-url", urls[1], "--base-url", urls[2]];
@@ -426,7 +427,7 @@ fn stream_prints_tokens_and_reports_every_ending() {
         ),
     ];
     for (i, (script, flags, code, tokens, report)) in cases.into_iter().enumerate() {
-        let server = Server::scripted([script]).unwrap();
+        let server = MockServer::scripted([script]).unwrap();
         let ran = stream(&server, flags);
         let shown = format!("case {i}: {} {}", ran.out, ran.err);
         assert_eq!(ran.code, Some(code), "{shown}");
@@ -457,7 +458,7 @@ fn cut_before_the_end() -> Script {
 
 #[test]
 fn stream_reports_a_server_that_is_not_there() {
-    let url = Server::scripted([two_tokens()]).unwrap().url();
+    let url = MockServer::scripted([two_tokens()]).unwrap().url();
     let ran = run(&["stream", "--base-url", &url, "--prompt", "Hi", "--json"], b"");
     assert_eq!(ran.code, Some(1));
     assert!(has(&ran.last(), &json!({"report": {"error": {"kind": "refused"}, "tokens": 0}})), "{}", ran.out);
@@ -465,7 +466,7 @@ fn stream_reports_a_server_that_is_not_there() {
 
 #[test]
 fn stream_sends_what_the_flags_say() {
-    let server = Server::scripted([two_tokens()]).unwrap();
+    let server = MockServer::scripted([two_tokens()]).unwrap();
     let ran = stream(
         &server,
         &[
@@ -519,7 +520,7 @@ fn a_text_prompt_goes_as_text_or_through_a_tokenizer() {
         "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"}});
     let file = std::env::temp_dir().join(format!("tokenwire-cli-{}.json", std::process::id()));
     std::fs::write(&file, tokenizer.to_string()).unwrap();
-    let server = Server::scripted([two_tokens()]).unwrap();
+    let server = MockServer::scripted([two_tokens()]).unwrap();
     let (url, path) = (server.url(), file.to_string_lossy().into_owned());
     let cases: [(&[&str], Value); 3] = [
         (&["--prompt", "b a<|end|>"], json!("b a<|end|>")),
@@ -536,7 +537,7 @@ fn a_text_prompt_goes_as_text_or_through_a_tokenizer() {
 
 #[test]
 fn a_wrong_key_is_an_error_that_does_not_show_it() {
-    let server = Server::start(|request| {
+    let server = MockServer::start(|request| {
         let given = request.header("authorization").unwrap_or("none").to_owned();
         if given == "Bearer right" {
             return two_tokens();
@@ -578,7 +579,7 @@ fn another_authority_is_trusted_when_its_file_is_given() {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let pem = made.cert.pem();
     let identity = TlsIdentity::from_pem(&pem, &made.signing_key.serialize_pem()).unwrap();
-    let server = Server::start_tls(|_| two_tokens(), identity).unwrap();
+    let server = MockServer::start_tls(|_| two_tokens(), identity).unwrap();
     let file = std::env::temp_dir().join(format!("tokenwire-ca-{}.pem", std::process::id()));
     std::fs::write(&file, pem).unwrap();
     let with = stream(&server, &["--ca-file", &file.to_string_lossy()]);
@@ -635,7 +636,7 @@ fn nothing_that_a_server_sends_reaches_the_terminal_as_control() {
     ];
     for (script, args) in cases {
         for more in [&[][..], &["--json"], &["-vv"]] {
-            let server = Server::scripted([script.clone()]).unwrap();
+            let server = MockServer::scripted([script.clone()]).unwrap();
             let url = server.url();
             let args = [args, &["--base-url", &url], more].concat();
             let ran = run(&args, b"{\"prompt\":\"a\"}\n");
@@ -669,7 +670,8 @@ fn nothing_that_a_server_sends_reaches_the_terminal_as_control() {
 
 #[test]
 fn model_text_cannot_reach_the_terminal_as_control() {
-    let server = Server::scripted([Script::tokens([(1, "a\u{1b}"), (2, "[31mb\u{202e}\r\n\tc")])]).unwrap();
+    let server =
+        MockServer::scripted([Script::tokens([(1, "a\u{1b}"), (2, "[31mb\u{202e}\r\n\tc")])]).unwrap();
     let ran = run(&["stream", "--base-url", &server.url(), "--prompt", "Hi"], b"");
     assert_eq!(ran.out, "a\u{241b}[31mb\u{fffd}\u{240d}\n\tc");
     assert!(!ran.err.contains('\u{1b}'), "no colours and no live line where nobody looks on: {}", ran.err);
@@ -680,7 +682,7 @@ fn model_text_cannot_reach_the_terminal_as_control() {
 
 #[test]
 fn ctrl_c_cancels_the_stream_and_the_last_line_still_comes() {
-    let server = Server::scripted([one_token().hang(HANGS)]).unwrap();
+    let server = MockServer::scripted([one_token().hang(HANGS)]).unwrap();
     let start = |more: &[&str]| {
         let url = server.url();
         program(&[&["stream", "--base-url", &url, "--prompt", "Hi"], more].concat()).spawn().unwrap()
@@ -710,7 +712,7 @@ fn ctrl_c_cancels_the_stream_and_the_last_line_still_comes() {
 fn a_closed_pipe_ends_the_stream_quietly() {
     let token = "data: {\"choices\":[{\"index\":0,\"text\":\"Hello\",\"token_ids\":[785]}]}\n\n";
     let endless = Script::status(200).framing(Framing::Chunked).header("content-type", "text/event-stream");
-    let server = Server::scripted([endless.repeat(token, u64::MAX, Duration::from_millis(1))]).unwrap();
+    let server = MockServer::scripted([endless.repeat(token, u64::MAX, Duration::from_millis(1))]).unwrap();
     for json in [true, false] {
         let url = server.url();
         let mut args = vec!["stream", "--base-url", &url, "--prompt", "Hi"];
@@ -746,7 +748,7 @@ fn chat_with_no_server_streams_a_recorded_answer_and_says_so() {
 
 #[test]
 fn chat_sends_its_text_or_each_line_of_its_input() {
-    let server = Server::scripted([two_tokens()]).unwrap();
+    let server = MockServer::scripted([two_tokens()]).unwrap();
     let url = server.url();
     let ran = run(&["chat", "--base-url", &url, "Say hello"], b"not read\n");
     assert_eq!((ran.code, &*ran.out), (Some(0), "Hello world"), "{}", ran.err);
@@ -771,7 +773,7 @@ fn chat_with_a_tokenizer_runs_tools_and_shows_the_tree() {
         "<tool_call>\n{\"name\": \"calculate\", \"arguments\": {\"expression\": \"6*7\"}}\n</tool_call>";
     let answer =
         |text: &str| Script::events([event(text, 9, None), event("", 2, Some("stop")), "[DONE]".to_owned()]);
-    let server = Server::scripted([answer(call), answer("42."), answer("Bye.")]).unwrap();
+    let server = MockServer::scripted([answer(call), answer("42."), answer("Bye.")]).unwrap();
     let asked = [
         "chat",
         "--base-url",
@@ -881,7 +883,7 @@ fn stream_keeps_the_exchange_on_success_and_on_failure() {
     let file = std::env::temp_dir().join(format!("tokenwire-record-{}.jsonl", std::process::id()));
     let path = file.to_string_lossy().into_owned();
     for (script, code) in [(two_tokens(), 0), (cut_before_the_end(), 1)] {
-        let server = Server::scripted([script]).unwrap();
+        let server = MockServer::scripted([script]).unwrap();
         let ran = run(
             &["stream", "--base-url", &server.url(), "--prompt-ids", "5", "--json", "--record", &path],
             b"",
@@ -893,7 +895,7 @@ fn stream_keeps_the_exchange_on_success_and_on_failure() {
         assert_eq!((again.code, again.tokens()), (Some(code), ran.tokens()));
     }
     std::fs::remove_file(&file).unwrap();
-    let server = Server::scripted([two_tokens()]).unwrap();
+    let server = MockServer::scripted([two_tokens()]).unwrap();
     let ran =
         run(&["stream", "--base-url", &server.url(), "--prompt", "a", "--record", "/no/such/folder/x"], b"");
     assert!(ran.code != Some(0) && ran.out.starts_with("Hello world"), "{:?} {}", ran.code, ran.out);
@@ -904,7 +906,7 @@ fn a_failed_request_is_saved_and_sent_again() {
     let folder = std::env::temp_dir().join(format!("tokenwire-save-{}", std::process::id()));
     let dir = folder.to_string_lossy().into_owned();
     let refusal = Script::status(503).json(format!(r#"{{"error":"busy, {KEY}"}}"#));
-    let server = Server::scripted([refusal.clone(), refusal, two_tokens()]).unwrap();
+    let server = MockServer::scripted([refusal.clone(), refusal, two_tokens()]).unwrap();
     let url = server.url();
     let asked = ["--save-failed", &dir, "--api-key-env", "KEY_VARIABLE", "--temperature", "0.5"];
     let chat = run(&[&["chat", "--base-url", &url, "--retries", "0", "Say hello"], &asked[..]].concat(), b"");
@@ -918,7 +920,7 @@ fn a_failed_request_is_saved_and_sent_again() {
     assert!(text.contains("busy, [redacted]") && !text.contains(KEY), "{text}");
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2);
 
-    let other = Server::scripted([two_tokens()]).unwrap();
+    let other = MockServer::scripted([two_tokens()]).unwrap();
     for (server, base) in [(&server, vec![]), (&other, vec!["--base-url", &*other.url()])] {
         let more = ["--json", "--api-key-env", "KEY_VARIABLE", "--header", "x-gateway: g"];
         let again = run(&[&["resend", &path], &more[..], &base].concat(), b"");
@@ -941,7 +943,7 @@ fn a_failed_request_is_saved_and_sent_again() {
 
 #[test]
 fn a_folder_that_cannot_be_used_is_told_once_and_disturbs_nothing() {
-    let server = Server::scripted([Script::status(503).json(r#"{"error":"busy"}"#)]).unwrap();
+    let server = MockServer::scripted([Script::status(503).json(r#"{"error":"busy"}"#)]).unwrap();
     let ran = run(
         &["chat", "--base-url", &server.url(), "--retries", "0", "--save-failed", "/dev/null"],
         b"one\ntwo\n",
@@ -955,7 +957,7 @@ fn a_folder_that_cannot_be_used_is_told_once_and_disturbs_nothing() {
 fn processes_that_fail_at_once_share_a_folder_and_keep_to_the_limit() {
     let folder = std::env::temp_dir().join(format!("tokenwire-shared-{}", std::process::id()));
     let dir = folder.to_string_lossy().into_owned();
-    let url = Server::scripted([two_tokens()]).unwrap().url();
+    let url = MockServer::scripted([two_tokens()]).unwrap().url();
     let args =
         ["stream", "--base-url", &url, "--prompt", "Hi", "--json", "--retries", "0", "--save-failed", &dir];
     let children: Vec<Child> = (0..60).map(|_| program(&args).spawn().unwrap()).collect();
@@ -975,7 +977,7 @@ fn processes_that_fail_at_once_share_a_folder_and_keep_to_the_limit() {
 
 #[test]
 fn what_cannot_be_used_is_told_with_code_2_before_anything_is_sent() {
-    let server = Server::scripted([two_tokens()]).unwrap();
+    let server = MockServer::scripted([two_tokens()]).unwrap();
     let url = server.url();
     let stream: &[&str] = &["stream", "--base-url", &url, "--prompt", "Hi", "--json"];
     // Arguments, and a word of the message.
@@ -1048,7 +1050,7 @@ fn stream_whole_prints_the_answer_with_all_its_ids_and_a_failed_one_is_sent_agai
     let folder = std::env::temp_dir().join(format!("tokenwire-whole-{}", std::process::id()));
     let dir = folder.to_string_lossy().into_owned();
     let whole = Script::status(200).json(String::from_utf8(body).unwrap());
-    let server = Server::scripted([Script::status(400), whole.clone(), whole]).unwrap();
+    let server = MockServer::scripted([Script::status(400), whole.clone(), whole]).unwrap();
     let more = ["--whole", "--wire", "llamacpp", "--save-failed", &dir];
     let failed = stream(&server, &more);
     let path = failed.last()["report"]["error"]["saved"].as_str().unwrap_or_default().to_owned();
@@ -1069,7 +1071,7 @@ fn stream_whole_prints_the_answer_with_all_its_ids_and_a_failed_one_is_sent_agai
 
 #[test]
 fn models_tokenize_and_detokenize_ask_the_server() {
-    let server = Server::start(|request| {
+    let server = MockServer::start(|request| {
         let name = match request.path.as_str() {
             "/v1/models" => "get-models",
             "/tokenize" => "tokenize",
@@ -1107,7 +1109,7 @@ fn models_tokenize_and_detokenize_ask_the_server() {
     let bodies: Vec<Value> = bodies.map(|request| serde_json::from_slice(&request.body).unwrap()).collect();
     assert_eq!(bodies.iter().map(|body| &body["content"]).collect::<Vec<_>>(), ["Hi"; 3]);
     assert_eq!(bodies.iter().map(|body| &body["add_special"]).collect::<Vec<_>>(), [false, true, false]);
-    let nobody = Server::scripted([Script::status(401).json(r#"{"error":"Unauthorized"}"#)]).unwrap();
+    let nobody = MockServer::scripted([Script::status(401).json(r#"{"error":"Unauthorized"}"#)]).unwrap();
     for args in [&["models"][..], &["tokenize", "Hi"], &["detokenize", "1"]] {
         let ran = run(&[args, &["--base-url", &nobody.url()]].concat(), b"");
         assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""), "{args:?}");
@@ -1220,7 +1222,7 @@ fn a_live_line_and_colours_are_for_terminals_that_want_them() {
         (slow(), "batch tests/data/batch/prompts.jsonl -c 1", vec![clear, " of 4 done", "1 running"]),
     ];
     for (script, args, words) in cases {
-        let server = Server::scripted([script]).unwrap();
+        let server = MockServer::scripted([script]).unwrap();
         let args = format!("{args} --base-url {} --retries 0", server.url());
         let Some(ran) = on_a_terminal(&args, &[]) else { return };
         for word in &words {

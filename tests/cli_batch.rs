@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::program::{HANGS, Ran, ended, has, interrupt, program, run};
 use serde_json::{Value, json};
-use tokenwire::testing::{Cut, Gate, Model, Request, Script, Server};
+use tokenwire::testing::{Cut, FakeModel, Gate, MockServer, Request, Script};
 
 /// A folder of a test's own, with an input.
 struct Folder(PathBuf);
@@ -37,7 +37,7 @@ impl Folder {
     }
 
     /// The arguments of a run from the input to `out.jsonl`.
-    fn args(&self, server: &Server, streams: &str) -> Vec<String> {
+    fn args(&self, server: &MockServer, streams: &str) -> Vec<String> {
         let (input, out, url) = (self.path("in.jsonl"), self.path("out.jsonl"), server.url());
         ["batch", &input, "-o", &out, "--base-url", &url, "-c", streams].map(str::to_owned).to_vec()
     }
@@ -63,15 +63,15 @@ fn number(request: &Request) -> u64 {
     request.json()["prompt"][0].as_u64().unwrap() - 10
 }
 
-fn batch(server: &Server, more: &[&str], input: &str) -> Ran {
+fn batch(server: &MockServer, more: &[&str], input: &str) -> Ran {
     run(&[&["batch", "--base-url", &server.url(), "--retries", "0"], more].concat(), input.as_bytes())
 }
 
 #[test]
 fn results_stand_in_the_order_of_the_prompts_with_everything_that_came() {
-    let model = Model::new(3);
+    let model = FakeModel::new(3);
     // The earlier a prompt, the later its answer.
-    let server = Server::start(move |request| {
+    let server = MockServer::start(move |request| {
         let pause = Duration::from_millis(40_u64.saturating_sub(4 * number(request)));
         let (head, tail) = (Script::events([""; 0]).pause(pause), model.events(request).unwrap());
         tail.iter().fold(head, |script, data| script.event(data))
@@ -104,7 +104,7 @@ fn results_stand_in_the_order_of_the_prompts_with_everything_that_came() {
 
 #[test]
 fn a_line_says_what_is_asked_and_wins_over_the_flags() {
-    let server = Server::start(|request| match request.path.as_str() {
+    let server = MockServer::start(|request| match request.path.as_str() {
         "/v1/chat/completions" => Script::events([
             r#"{"choices":[{"index":0,"delta":{"reasoning_content":"hm"}}]}"#,
             r#"{"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}"#,
@@ -148,7 +148,7 @@ fn a_line_says_what_is_asked_and_wins_over_the_flags() {
 
 #[test]
 fn a_bad_line_and_a_failed_stream_are_told_and_the_rest_is_done() {
-    let server = Server::start(|request| match number(request) {
+    let server = MockServer::start(|request| match number(request) {
         1 => Script::status(503).json(r#"{"error":{"message":"busy"}}"#),
         2 => Script::status(400).json(r#"{"error":{"message":"too long"}}"#),
         3 => Script::events([r#"{"choices":[{"index":0,"text":"a","token_ids":[7]}]}"#]).close(),
@@ -197,7 +197,7 @@ fn a_bad_line_and_a_failed_stream_are_told_and_the_rest_is_done() {
 fn so_many_streams_run_at_a_time_and_results_that_wait_are_bounded() {
     let (first, rest, asked) = (Gate::new(), Gate::new(), Arc::new(AtomicUsize::new(0)));
     let (of_first, of_rest, counted) = (first.clone(), rest.clone(), asked.clone());
-    let server = Server::start(move |request| {
+    let server = MockServer::start(move |request| {
         counted.fetch_add(1, Ordering::SeqCst);
         let gate = if number(request) == 0 { &of_first } else { &of_rest };
         Script::events([""; 0])
@@ -228,9 +228,9 @@ fn so_many_streams_run_at_a_time_and_results_that_wait_are_bounded() {
 }
 
 /// A server on which prompts answer at very different times, some with a break.
-fn uneven() -> Server {
-    let model = Model::new(4);
-    Server::start(move |request| {
+fn uneven() -> MockServer {
+    let model = FakeModel::new(4);
+    MockServer::start(move |request| {
         let n = number(request);
         let script = model.answer(request).slowly(200, Duration::from_millis(n * 7 % 5));
         if n % 9 == 4 { script.cut_at(700, Cut::Fin) } else { script }
@@ -291,7 +291,7 @@ fn a_batch_killed_anywhere_goes_on_to_the_file_of_an_unbroken_run() {
 fn ctrl_c_keeps_what_has_ended_and_gives_up_what_runs() {
     let hang = Arc::new(AtomicUsize::new(1));
     let of_server = hang.clone();
-    let server = Server::start(move |request| {
+    let server = MockServer::start(move |request| {
         let token = r#"{"choices":[{"index":0,"text":"a","token_ids":[7]}]}"#;
         match number(request) {
             2 | 5 if of_server.load(Ordering::SeqCst) == 1 => Script::events([token]).hang(HANGS),
@@ -339,7 +339,7 @@ fn ctrl_c_keeps_what_has_ended_and_gives_up_what_runs() {
 
 #[test]
 fn ctrl_c_does_not_wait_for_an_input_that_says_nothing() {
-    let server = Server::scripted([Script::tokens([(1, "a")])]).unwrap();
+    let server = MockServer::scripted([Script::tokens([(1, "a")])]).unwrap();
     let mut command = program(&["batch", "--base-url", &server.url()]);
     let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -351,7 +351,7 @@ fn ctrl_c_does_not_wait_for_an_input_that_says_nothing() {
 
 #[test]
 fn an_output_of_another_input_is_refused_and_left_alone() {
-    let server = Server::scripted([Script::tokens([(1, "a")])]).unwrap();
+    let server = MockServer::scripted([Script::tokens([(1, "a")])]).unwrap();
     let result = |id: &str| format!("{{\"id\":{id},\"text\":\"\",\"error\":null}}\n");
     // Input, output, a word of the message.
     let cases = [
@@ -384,8 +384,8 @@ fn an_output_of_another_input_is_refused_and_left_alone() {
 
 #[test]
 fn a_batch_sends_again_and_goes_on_where_it_broke_off() {
-    let model = Model::new(6);
-    let server = Server::start(move |request| {
+    let model = FakeModel::new(6);
+    let server = MockServer::start(move |request| {
         let script = model.answer(request);
         let is_first = request.json()["prompt"].as_array().map(Vec::len) == Some(1);
         if is_first { script.cut_at(900, Cut::Reset) } else { script }
@@ -418,7 +418,7 @@ fn the_streams_of_a_batch_are_drawn_beside_each_other() {
 fn errors_that_may_pass_are_asked_again_where_that_is_wanted() {
     let is_down = Arc::new(AtomicUsize::new(1));
     let of_server = is_down.clone();
-    let server = Server::start(move |request| match number(request) {
+    let server = MockServer::start(move |request| match number(request) {
         n if n % 3 == 1 && of_server.load(Ordering::SeqCst) == 1 => Script::status(503),
         4 => Script::status(400),
         _ => Script::tokens([(1, "a")]),

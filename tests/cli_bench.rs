@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::program::{HANGS, Ran, ended, has, interrupt, program, run};
 use serde_json::{Value, json};
-use tokenwire::testing::{Cut, Gate, Script, Server};
+use tokenwire::testing::{Cut, Gate, MockServer, Script};
 
 const HELLO: [(u32, &str); 4] = [(9707, "Hello"), (1879, " wörld"), (0, ""), (13, ".")];
 
@@ -19,7 +19,7 @@ fn hello() -> Script {
 }
 
 /// A run against `server`, without the part that looks at the program itself.
-fn bench(server: &Server, more: &[&str]) -> Ran {
+fn bench(server: &MockServer, more: &[&str]) -> Ran {
     run(&[&["bench", "--base-url", &server.url(), "--no-self-check"], more].concat(), b"")
 }
 
@@ -44,7 +44,7 @@ fn a_load_has_counts_times_and_rates() {
         .event(r#"{"choices":[{"index":0,"text":"b","token_ids":[8],"finish_reason":"stop"}]}"#)
         .event(r#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":4}}}"#)
         .event("[DONE]");
-    let server = Server::scripted([answer]).unwrap();
+    let server = MockServer::scripted([answer]).unwrap();
     let ran = bench(&server, &["-c", "3", "-n", "10", "--request-id", "mine", "--seed", "7", "--json"]);
     assert_eq!((ran.code, &*ran.err), (Some(0), ""), "{}", ran.out);
     let figures = figures(&ran);
@@ -86,7 +86,7 @@ fn so_many_streams_run_at_a_time_and_no_more() {
         format!(r#"{{"choices":[{{"index":0,"text":"a","token_ids":[7],"finish_reason":{finish}}}]}}"#)
     };
     let script = Script::events([token("null")]).wait_for(&gate).event(&token("\"stop\"")).event("[DONE]");
-    let server = Server::scripted([script]).unwrap();
+    let server = MockServer::scripted([script]).unwrap();
     let url = server.url();
     let child =
         program(&["bench", "--base-url", &url, "-c", "4", "-n", "12", "--json", "--no-self-check"]).spawn();
@@ -102,7 +102,7 @@ fn so_many_streams_run_at_a_time_and_no_more() {
 fn errors_are_counted_by_kind_and_make_the_exit_code() {
     let cut = hello().cut_at(hello().wire().len() - 300, Cut::Fin);
     let scripts = [Script::status(503).json(r#"{"error":{"message":"overloaded"}}"#), hello(), cut, hello()];
-    let server = Server::scripted(scripts).unwrap();
+    let server = MockServer::scripted(scripts).unwrap();
     let ran = bench(&server, &["-c", "1", "-n", "4", "--retries", "0", "--json"]);
     assert_eq!(ran.code, Some(1), "{}", ran.err);
     let figures = figures(&ran);
@@ -114,7 +114,7 @@ fn errors_are_counted_by_kind_and_make_the_exit_code() {
 
 #[test]
 fn a_server_that_is_not_there_is_an_error_of_every_request() {
-    let url = Server::scripted([hello()]).unwrap().url();
+    let url = MockServer::scripted([hello()]).unwrap().url();
     let ran = run(&["bench", "--base-url", &url, "-c", "2", "-n", "6", "--retries", "0", "--json"], b"");
     assert_eq!(ran.code, Some(1));
     let expected =
@@ -124,7 +124,7 @@ fn a_server_that_is_not_there_is_an_error_of_every_request() {
 
 #[test]
 fn people_get_a_table_and_no_live_line_where_nobody_looks_on() {
-    let server = Server::scripted([hello()]).unwrap();
+    let server = MockServer::scripted([hello()]).unwrap();
     let ran = bench(&server, &["-c", "2", "-n", "4", "--prompt-ids", "1,2,3"]);
     assert_eq!((ran.code, &*ran.err), (Some(0), ""));
     assert!(ran.out.starts_with("4 of 4 requests complete, 2 streams at a time\n"), "{}", ran.out);
@@ -138,7 +138,7 @@ fn people_get_a_table_and_no_live_line_where_nobody_looks_on() {
 fn ctrl_c_tells_the_figures_so_far() {
     // Two answers, then silence.
     let asked = AtomicUsize::new(0);
-    let server = Server::start(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
+    let server = MockServer::start(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
         0 | 1 => hello(),
         _ => Script::events([r#"{"choices":[{"index":0,"text":"a","token_ids":[7]}]}"#]).hang(HANGS),
     });
@@ -166,7 +166,7 @@ fn ctrl_c_tells_the_figures_so_far() {
 fn a_plot_is_drawn_where_there_is_something_to_draw() {
     let file = std::env::temp_dir().join(format!("tokenwire-bench-{}.svg", std::process::id()));
     let path = file.to_string_lossy().into_owned();
-    let server = Server::scripted([hello()]).unwrap();
+    let server = MockServer::scripted([hello()]).unwrap();
     let lanes = file.with_extension("lanes.svg");
     let timeline = lanes.to_string_lossy().into_owned();
     let ran = bench(&server, &["-c", "2", "-n", "8", "--plot", &path, "--timeline", &timeline]);
@@ -179,7 +179,7 @@ fn a_plot_is_drawn_where_there_is_something_to_draw() {
     for word in ["Time between tokens: 2 streams at a time, 32 tokens", "p50", "p99", "max", "% of tokens"] {
         assert!(svg.contains(word), "{word}");
     }
-    let one_token = Server::scripted([Script::tokens([(1, "a")])]).unwrap();
+    let one_token = MockServer::scripted([Script::tokens([(1, "a")])]).unwrap();
     let ran = bench(&one_token, &["-n", "2", "--plot", &path]);
     assert_eq!(ran.code, Some(0));
     assert!(ran.err.contains("No plot: no token followed another"), "{}", ran.err);

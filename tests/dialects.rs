@@ -3,7 +3,7 @@
 
 mod common;
 
-use tokenwire::{DIALECT_BYTES_MAX, DIALECTS_MAX, Dialect, ErrorKind, ResponseParser};
+use tokenwire::{Dialect, ErrorKind, MAX_DIALECT_BYTES, MAX_DIALECTS, ResponseParser};
 
 #[test]
 fn each_file_is_a_dialect_under_its_own_name() {
@@ -108,19 +108,19 @@ fn a_record_read_at_run_time_is_a_dialect_and_so_many_can_be_read() {
     let calls: Vec<_> = turn.chars().flat_map(|c| parser.push(&c.to_string(), None)).collect();
     let (branch, more) = parser.finish(None);
     assert_eq!((calls.len(), more.len(), calls[0].name.as_str()), (1, 0, "now"));
-    assert_eq!((branch.thinking().as_str(), branch.content().as_str()), ("Hm", "Now:"));
+    assert_eq!((branch.reasoning().as_str(), branch.content().as_str()), ("Hm", "Now:"));
     assert_eq!(mine.name(), "odd");
     assert!(Dialect::by_name("odd").is_err(), "it is this program's, not the crate's");
 
-    let too_long = format!("{RECORD}{}", " ".repeat(DIALECT_BYTES_MAX));
+    let too_long = format!("{RECORD}{}", " ".repeat(MAX_DIALECT_BYTES));
     let error = Dialect::from_json(&too_long).unwrap_err();
     assert!(error.to_string().contains("more than 262144"), "{error}");
 
     let other = |n: usize| Dialect::from_json(&RECORD.replace("Invented.", &format!("The {n}th.")));
-    for n in 1..DIALECTS_MAX {
+    for n in 1..MAX_DIALECTS {
         assert_ne!(other(n).unwrap(), mine);
     }
-    let error = other(DIALECTS_MAX).unwrap_err();
+    let error = other(MAX_DIALECTS).unwrap_err();
     assert!(error.to_string().contains("more than 256"), "{error}");
     assert_eq!(other(1).unwrap(), other(1).unwrap(), "what was read before costs nothing");
     assert_eq!(Dialect::from_json(RECORD).unwrap(), mine);

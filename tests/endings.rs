@@ -6,9 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
-use tokenwire::testing::{Script, Server};
+use tokenwire::testing::{MockServer, Script};
 use tokenwire::{
-    ApiClient, CompletionRequest, Ending, Limits, StreamGuard, StreamReport, StreamToken, Timeouts,
+    ApiClient, CompletionRequest, Limits, Outcome, StreamGuard, StreamReport, StreamToken, Timeouts,
 };
 
 /// "Does not hang": nothing here takes a tenth of it.
@@ -18,10 +18,10 @@ const TOKEN: &str = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
 const FINISH: &str = r#"{"choices":[{"index":0,"text":".","token_ids":[2],"finish_reason":"stop"}]}"#;
 const USAGE: &str = r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#;
 
-fn client(server: &Server, tail: Duration, channel_tokens_max: usize) -> ApiClient {
+fn client(server: &MockServer, tail: Duration, max_channel_tokens: usize) -> ApiClient {
     let (mut timeouts, mut limits) = (Timeouts::default(), Limits::default());
-    timeouts.tail = Some(tail);
-    limits.channel_tokens_max = channel_tokens_max;
+    timeouts.after_finish = Some(tail);
+    limits.max_channel_tokens = max_channel_tokens;
     ApiClient::builder(server.url()).retries(0).timeouts(timeouts).limits(limits).build().unwrap()
 }
 
@@ -63,13 +63,13 @@ fn after_a_withheld_end_the_stream_is_complete_and_its_connection_is_closed() {
         ("the usage", Script::events([TOKEN, FINISH, USAGE]).hang(LONG), Duration::from_millis(500), true),
     ];
     for (comes, script, tail, usage) in cases {
-        let server = Server::scripted([script, Script::tokens([(1, "a")])]).unwrap();
+        let server = MockServer::scripted([script, Script::tokens([(1, "a")])]).unwrap();
         let client = client(&server, tail, 100);
         let (receiver, guard) = start(&client);
         let items = collect(&receiver);
         assert!(matches!(items.last(), Some(StreamToken::Done { .. })), "{comes}: {items:?}");
         let report = guard.join();
-        assert_eq!((report.ending, report.tokens), (Ending::Complete, 2), "{comes}");
+        assert_eq!((report.ending, report.tokens), (Outcome::Complete, 2), "{comes}");
         assert_eq!(report.usage.is_some(), usage, "{comes}");
         assert!(server.wait_for_disconnects(1, LONG), "{comes}: the server still has its connection");
         let (receiver, guard) = start(&client);
@@ -82,7 +82,7 @@ fn after_a_withheld_end_the_stream_is_complete_and_its_connection_is_closed() {
 fn the_wait_for_the_end_begins_when_the_consumer_has_the_tokens() {
     let apart = Duration::from_millis(100);
     let script = Script::events([TOKEN, TOKEN, FINISH]).pause(apart).event(USAGE).event("[DONE]");
-    let server = Server::scripted([script]).unwrap();
+    let server = MockServer::scripted([script]).unwrap();
     let (receiver, guard) = start(&client(&server, TAIL, 1));
     thread::sleep(TAIL + TAIL / 2);
     assert_eq!(collect(&receiver).len(), 4);
@@ -92,7 +92,7 @@ fn the_wait_for_the_end_begins_when_the_consumer_has_the_tokens() {
 #[test]
 fn a_token_that_a_cancel_kept_from_the_consumer_is_not_counted() {
     let ten_tokens = r#"{"choices":[{"index":0,"text":"a","token_ids":[1,2,3,4,5,6,7,8,9,10]}]}"#;
-    let server = Server::scripted([Script::events([ten_tokens]).hang(LONG)]).unwrap();
+    let server = MockServer::scripted([Script::events([ten_tokens]).hang(LONG)]).unwrap();
     let (receiver, guard) = start(&client(&server, TAIL, 2));
     let began = Instant::now();
     while receiver.len() < 2 {
@@ -103,5 +103,5 @@ fn a_token_that_a_cancel_kept_from_the_consumer_is_not_counted() {
     // Read on before that would make room for more.
     let report = report_of(&guard);
     assert_eq!(collect(&receiver).len(), 2);
-    assert_eq!((report.ending, report.tokens), (Ending::Cancelled, 2));
+    assert_eq!((report.ending, report.tokens), (Outcome::Cancelled, 2));
 }

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use common::program::{Ran, ended, interrupt};
 use serde_json::json;
-use tokenwire::testing::{Script, Server};
+use tokenwire::testing::{MockServer, Script};
 
 /// The program. It is built here: `cargo test --test examples` does not do so, and might find an old one.
 fn example(name: &str) -> Command {
@@ -80,7 +80,7 @@ fn the_scheduler_runs_two_at_once_and_all_of_them() {
 
 #[test]
 fn the_first_program_prints_tokens_with_their_ids() {
-    let server = Server::scripted([Script::tokens([(9707, "Hello"), (13, ".")])]).unwrap();
+    let server = MockServer::scripted([Script::tokens([(9707, "Hello"), (13, ".")])]).unwrap();
     let ran = run("first", &[&server.url(), "785", "6722"], "");
     assert_eq!(ran.out, "\"Hello\" Some(9707)\n\".\" Some(13)\ndone: Some(Stop)\nids: Yes\n");
 }
@@ -111,7 +111,7 @@ fn the_chat_remembers_what_was_said() {
             "[DONE]".into(),
         ])
     };
-    let server = Server::scripted([answer("In Bern."), answer("To Bern.")]).unwrap();
+    let server = MockServer::scripted([answer("In Bern."), answer("To Bern.")]).unwrap();
     let ran = run("llama_chat", &[&server.url()], "Where are you?\nAnd where to?\n");
     assert!(
         ran.out.contains("In Bern.\n(1 tokens") && ran.out.contains("To Bern.\n(1 tokens"),

@@ -8,27 +8,27 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tokenwire::recording::Request;
-use tokenwire::testing::{Cut, Model, Script, Server};
+use tokenwire::testing::{Cut, FakeModel, MockServer, Script};
 use tokenwire::{
-    ApiClient, ApiClientBuilder, Balance, CompletionRequest, Ending, ErrorKind, IdsExact, RetryPolicy,
+    ApiClient, ApiClientBuilder, Balance, CompletionRequest, ErrorKind, IdsExact, Outcome, RetryPolicy,
     RoutePolicy, SamplingParams, StreamReport, StreamToken, TokenId,
 };
 
 /// Generous: nothing here waits for it unless something is broken.
 const LONG: Duration = Duration::from_secs(60);
 
-fn model() -> Model {
-    Model::new(7)
+fn model() -> FakeModel {
+    FakeModel::new(7)
 }
 
 /// A wait that no test here could bear: it shows that another server is not waited for.
 fn retry() -> RetryPolicy {
     let mut retry = RetryPolicy::default();
-    (retry.wait_min, retry.wait_max, retry.budget) = (LONG, LONG, 1_000);
+    (retry.min_wait, retry.max_wait, retry.budget) = (LONG, LONG, 1_000);
     retry
 }
 
-fn client(servers: &[&Server]) -> ApiClientBuilder {
+fn client(servers: &[&MockServer]) -> ApiClientBuilder {
     let builder = ApiClient::builder(servers[0].url()).retry(retry()).resumes(8);
     servers[1..].iter().fold(builder, |builder, server| builder.base_url(server.url()))
 }
@@ -52,13 +52,13 @@ fn read(client: &ApiClient, request: CompletionRequest) -> (Vec<TokenId>, Stream
     }
 }
 
-fn whole() -> Server {
-    Server::start(|request| model().answer(request)).unwrap()
+fn whole() -> MockServer {
+    MockServer::start(|request| model().answer(request)).unwrap()
 }
 
 /// Its streams break off in the middle.
-fn cut() -> Server {
-    Server::start(|request| {
+fn cut() -> MockServer {
+    MockServer::start(|request| {
         let script = model().answer(request);
         let half = script.wire().len() / 2;
         script.cut_at(half, Cut::Reset)
@@ -66,8 +66,8 @@ fn cut() -> Server {
     .unwrap()
 }
 
-fn status(code: u16) -> Server {
-    Server::start(move |_| Script::status(code).json(r#"{"error":{"message":"no"}}"#)).unwrap()
+fn status(code: u16) -> MockServer {
+    MockServer::start(move |_| Script::status(code).json(r#"{"error":{"message":"no"}}"#)).unwrap()
 }
 
 /// An address where nobody listens.
@@ -83,7 +83,7 @@ fn a_stream_that_fails_goes_to_the_next_server_at_once_and_is_the_same() {
     assert_eq!(expected.len(), 20);
     let (busy, dead, breaks) = (status(429), status(503), cut());
     // Servers in front of the good one; how often the stream goes elsewhere; retries and resumes.
-    let cases: &[(&[&Server], u32, u32, usize)] = &[
+    let cases: &[(&[&MockServer], u32, u32, usize)] = &[
         (&[], 0, 0, 0),
         (&[&dead], 1, 1, 0),
         (&[&busy], 1, 1, 0),
@@ -92,9 +92,9 @@ fn a_stream_that_fails_goes_to_the_next_server_at_once_and_is_the_same() {
         (&[&dead, &breaks], 2, 1, 1),
     ];
     for (before, failovers, retries, resumes) in cases {
-        let servers: Vec<&Server> = before.iter().copied().chain([&good]).collect();
+        let servers: Vec<&MockServer> = before.iter().copied().chain([&good]).collect();
         let (ids, report) = read(&client(&servers).build().unwrap(), request(1));
-        assert_eq!((ids, report.ending), (expected.clone(), Ending::Complete), "{report:?}");
+        assert_eq!((ids, report.ending), (expected.clone(), Outcome::Complete), "{report:?}");
         assert_eq!(
             (report.failovers, report.retries, report.resumes.len()),
             (*failovers, *retries, *resumes)
@@ -125,7 +125,7 @@ fn a_server_that_fails_is_left_out_until_a_probe_finds_it_well() {
     let well = Arc::new(AtomicBool::new(false));
     let probes = Arc::new(AtomicUsize::new(0));
     let (state, seen) = (well.clone(), probes.clone());
-    let first = Server::start(move |request: &Request| {
+    let first = MockServer::start(move |request: &Request| {
         let is_probe = request.path == "/health";
         seen.fetch_add(usize::from(is_probe), Ordering::SeqCst);
         match (state.load(Ordering::SeqCst), is_probe) {
@@ -137,7 +137,7 @@ fn a_server_that_fails_is_left_out_until_a_probe_finds_it_well() {
     .unwrap();
     let second = whole();
     let mut routes = RoutePolicy::default();
-    (routes.failures_max, routes.open_min) = (2, Duration::from_millis(20));
+    (routes.breaker_failures, routes.breaker_min_open) = (2, Duration::from_millis(20));
     let client = client(&[&first, &second]).routes(routes).build().unwrap();
     let completions = || first.requests().iter().filter(|request| request.path != "/health").count();
     for n in 0..2 {
@@ -165,14 +165,14 @@ fn a_server_that_fails_is_left_out_until_a_probe_finds_it_well() {
 /// It is neither waited for, nor the only one that is ever made.
 #[test]
 fn a_probe_that_nobody_answers_ends_and_is_made_again() {
-    let first = Server::start(|request: &Request| match request.path.as_str() {
+    let first = MockServer::start(|request: &Request| match request.path.as_str() {
         "/health" => Script::new().hang(Duration::MAX),
         _ => Script::status(503),
     });
     let (first, second) = (first.unwrap(), whole());
     let mut routes = RoutePolicy::default();
-    (routes.failures_max, routes.probe_timeout) = (1, Duration::from_millis(20));
-    (routes.open_min, routes.open_max) = (Duration::from_millis(1), Duration::from_millis(1));
+    (routes.breaker_failures, routes.probe_timeout) = (1, Duration::from_millis(20));
+    (routes.breaker_min_open, routes.breaker_max_open) = (Duration::from_millis(1), Duration::from_millis(1));
     let client = client(&[&first, &second]).routes(routes).build().unwrap();
     let probes = || first.requests().iter().filter(|request| request.path == "/health").count();
     let began = Instant::now();
@@ -221,7 +221,7 @@ fn when_one_of_two_servers_dies_under_many_streams_all_are_whole_and_exact() {
                 let mut resumed = 0;
                 for n in (lane..64).step_by(16) {
                     let (ids, report) = read(two, request(n as TokenId));
-                    assert_eq!((ids, report.ending), (expected[n].clone(), Ending::Complete), "{report:?}");
+                    assert_eq!((ids, report.ending), (expected[n].clone(), Outcome::Complete), "{report:?}");
                     resumed += report.resumes.len();
                 }
                 resumed
@@ -238,13 +238,13 @@ fn when_one_of_two_servers_dies_under_many_streams_all_are_whole_and_exact() {
 fn in_a_total_outage_the_load_is_at_most_a_fifth_more() {
     let servers = [status(503), status(503)];
     let mut policy = retry();
-    (policy.budget, policy.wait_min, policy.wait_max) = (10, Duration::ZERO, Duration::ZERO);
+    (policy.budget, policy.min_wait, policy.max_wait) = (10, Duration::ZERO, Duration::ZERO);
     let client = client(&servers.each_ref()).retry(policy).build().unwrap();
     for n in 0..100 {
         let (ids, report) = read(&client, request(n));
-        assert_eq!((ids.len(), report.ending), (0, Ending::Failed));
+        assert_eq!((ids.len(), report.ending), (0, Outcome::Failed));
     }
-    let sent = servers.iter().flat_map(Server::requests).filter(|request| request.path != "/health");
+    let sent = servers.iter().flat_map(MockServer::requests).filter(|request| request.path != "/health");
     let sent = sent.count();
     assert!((100..=120).contains(&sent), "{sent} requests for 100 streams");
 }

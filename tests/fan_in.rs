@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use common::streams::{LONG, Last, Token, collect};
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use tokenwire::testing::{Cut, Script, Server};
+use tokenwire::testing::{Cut, MockServer, Script};
 use tokenwire::{
-    ApiClient, ApiClientBuilder, CompletionRequest, Ending, ErrorKind, Limit, Limits, StreamToken, Tagged,
+    ApiClient, ApiClientBuilder, CompletionRequest, ErrorKind, Limit, Limits, Outcome, StreamToken, Tagged,
     TokenId, WhenFull, fan_in, recv_many,
 };
 
-fn client(server: &Server) -> ApiClientBuilder {
+fn client(server: &MockServer) -> ApiClientBuilder {
     ApiClient::builder(server.url()).retries(0)
 }
 
@@ -94,7 +94,7 @@ fn each_stream_has_in_it_what_its_own_channel_would() {
         ("cancelled", Script::events([r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#]).hang(LONG)),
         ("cancelled, nothing received", Script::new().hang(LONG)),
     ];
-    let servers = scripts.map(|(name, script)| (name, Server::scripted([script]).unwrap()));
+    let servers = scripts.map(|(name, script)| (name, MockServer::scripted([script]).unwrap()));
     let clients = servers.each_ref().map(|(name, server)| (*name, client(server).build().unwrap()));
     let (channel, receiver) = fan_in();
     let mut cancellers = Vec::new();
@@ -141,8 +141,8 @@ fn each_stream_has_in_it_what_its_own_channel_would() {
 
 #[test]
 fn a_stream_that_has_not_begun_leaves_nothing_in_the_channel() {
-    let server = Server::scripted([Script::new().hang(LONG)]).unwrap();
-    let one = limits(|limits| limits.streams_max = 1);
+    let server = MockServer::scripted([Script::new().hang(LONG)]).unwrap();
+    let one = limits(|limits| limits.max_streams = 1);
     let client = client(&server).limits(one).when_full(WhenFull::Fail).build().unwrap();
     let (channel, receiver) = fan_in();
     let _guard = client.stream_into(request(), &channel, 0).unwrap();
@@ -160,8 +160,8 @@ fn a_stream_that_has_not_begun_leaves_nothing_in_the_channel() {
 
 #[test]
 fn the_end_of_a_stream_that_was_cancelled_before_its_thread_began_is_told() {
-    let server = Server::scripted([Script::new().hang(LONG)]).unwrap();
-    let client = client(&server).limits(limits(|limits| limits.streams_max = 1)).build().unwrap();
+    let server = MockServer::scripted([Script::new().hang(LONG)]).unwrap();
+    let client = client(&server).limits(limits(|limits| limits.max_streams = 1)).build().unwrap();
     let (channel, receiver) = fan_in();
     let running = client.stream_into(request(), &channel, 1).unwrap();
     let waiting = client.stream_into(request(), &channel, 2).unwrap();
@@ -177,11 +177,11 @@ fn the_bound_is_of_all_streams_together_and_nothing_is_lost_to_it() {
     const STREAMS: u64 = 8;
     const TOKENS: TokenId = 1_000;
     const BOUND: usize = 100;
-    let server = Server::start(|_| numbers(TOKENS)).unwrap();
+    let server = MockServer::start(|_| numbers(TOKENS)).unwrap();
     let client = client(&server).build().unwrap();
     for join in [false, true] {
         let (channel, receiver) = fan_in();
-        let channel = channel.tokens_max(BOUND);
+        let channel = channel.max_tokens(BOUND);
         let guards: Vec<_> =
             (0..STREAMS).map(|n| client.stream_into(request(), &channel, n).unwrap()).collect();
         drop(channel);
@@ -190,7 +190,7 @@ fn the_bound_is_of_all_streams_together_and_nothing_is_lost_to_it() {
             // Nobody reads, and there is no bound for who joins.
             for guard in guards {
                 let report = guard.join();
-                assert_eq!((report.ending, report.tokens), (Ending::Complete, u64::from(TOKENS)));
+                assert_eq!((report.ending, report.tokens), (Outcome::Complete, u64::from(TOKENS)));
             }
         } else {
             let began = Instant::now();
@@ -216,14 +216,14 @@ fn the_bound_is_of_all_streams_together_and_nothing_is_lost_to_it() {
 
 #[test]
 fn a_dropped_receiver_ends_all_its_streams() {
-    let server = Server::start(|_| numbers(5_000)).unwrap();
+    let server = MockServer::start(|_| numbers(5_000)).unwrap();
     let client = client(&server).build().unwrap();
     let (channel, receiver) = fan_in();
     let guards: Vec<_> = (0..4).map(|n| client.stream_into(request(), &channel, n).unwrap()).collect();
     receiver.recv_timeout(LONG).unwrap();
     drop(receiver);
     for guard in guards {
-        assert_eq!(guard.join().ending, Ending::ConsumerGone);
+        assert_eq!(guard.join().ending, Outcome::ConsumerGone);
     }
 }
 

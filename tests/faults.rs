@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use fault_run::{KEYS, LONG, Last, certificates, client, run_all, side_by_side, stream, table, timeouts};
 use faults::{SHORT, TOKENS};
-use tokenwire::testing::{Cut, Framing, Server};
+use tokenwire::testing::{Cut, Framing, MockServer};
 use tokenwire::{ErrorKind, Timer};
 
 #[test]
@@ -82,7 +82,7 @@ fn failed_read(framing: Framing, n: usize, cut: Cut, tls: bool) -> Result<bool, 
     let script = faults::short(framing);
     // Every third answer comes in reads of a few bytes, so that it is not one of the first that fails.
     let script = if n % 3 == 0 { script.slowly(5, Duration::ZERO) } else { script };
-    let mut builder = Server::builder();
+    let mut builder = MockServer::builder();
     if tls {
         builder = builder.tls(certificates().1.clone());
     }

@@ -8,9 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::streams::{LONG, Last, Token, collect};
-use tokenwire::testing::{Cut, Gate, Script, Server};
+use tokenwire::testing::{Cut, Gate, MockServer, Script};
 use tokenwire::{
-    ApiClient, ApiClientBuilder, CompletionRequest, Ending, ErrorKind, RetryPolicy, RoutePolicy,
+    ApiClient, ApiClientBuilder, CompletionRequest, ErrorKind, Outcome, RetryPolicy, RoutePolicy,
     SamplingParams, fan_in,
 };
 
@@ -24,7 +24,7 @@ fn words() -> Vec<Token> {
     WORDS.iter().map(|(id, text)| ((*text).to_owned(), Some(*id))).collect()
 }
 
-fn client(servers: &[&Server], after: Duration) -> ApiClientBuilder {
+fn client(servers: &[&MockServer], after: Duration) -> ApiClientBuilder {
     let mut routes = RoutePolicy::default();
     routes.hedge_after = Some(after);
     let mut builder = ApiClient::builder(servers[0].url());
@@ -85,7 +85,7 @@ fn the_first_token_decides_and_a_failure_only_if_it_is_the_last() {
         ("the second at once", hang(), good(), Duration::ZERO, None, vec![], true, 1..2),
     ];
     for (what, first, second, after, gate, errors, hedged, routes) in cases {
-        let servers = [first, second].map(|script| Server::scripted([script]).unwrap());
+        let servers = [first, second].map(|script| MockServer::scripted([script]).unwrap());
         let client = client(&[&servers[0], &servers[1]], after).request_ids("r").build().unwrap();
         let (receiver, guard) = client.stream(request()).unwrap();
         if let Some(gate) = gate {
@@ -125,7 +125,7 @@ fn the_first_token_decides_and_a_failure_only_if_it_is_the_last() {
 #[test]
 fn a_cancel_reaches_both_requests() {
     for how in ["cancel", "drop", "canceller"] {
-        let servers = [(); 2].map(|()| Server::scripted([begun().hang(LONG)]).unwrap());
+        let servers = [(); 2].map(|()| MockServer::scripted([begun().hang(LONG)]).unwrap());
         let client = client(&[&servers[0], &servers[1]], ms(5)).build().unwrap();
         let (receiver, guard) = client.stream(request()).unwrap();
         assert!(servers.iter().all(|server| server.wait_for_requests(1, LONG)));
@@ -140,19 +140,19 @@ fn a_cancel_reaches_both_requests() {
         assert!(servers.iter().all(|server| server.wait_for_disconnects(1, LONG)), "{how}");
         if let Some(guard) = guard {
             let report = guard.join();
-            assert_eq!((report.ending, report.hedged), (Ending::Cancelled, true));
+            assert_eq!((report.ending, report.hedged), (Outcome::Cancelled, true));
         }
     }
 }
 
 #[test]
 fn a_cancel_before_the_second_request_leaves_it_out() {
-    let server = Server::scripted([begun().hang(LONG)]).unwrap();
+    let server = MockServer::scripted([begun().hang(LONG)]).unwrap();
     let client = client(&[&server], ms(1500)).build().unwrap();
     let (_receiver, guard) = client.stream(request()).unwrap();
     assert!(server.wait_for_requests(1, LONG));
     guard.cancel();
-    assert_eq!(guard.join().ending, Ending::Cancelled);
+    assert_eq!(guard.join().ending, Outcome::Cancelled);
     thread::sleep(ms(1800));
     assert_eq!(server.requests().len(), 1);
 }
@@ -161,9 +161,9 @@ fn a_cancel_before_the_second_request_leaves_it_out() {
 fn one_server_is_asked_twice_and_an_empty_budget_has_no_second() {
     for budget in [10, 0] {
         let gate = Gate::new();
-        let server = Server::scripted([later(&gate, good()), good()]).unwrap();
+        let server = MockServer::scripted([later(&gate, good()), good()]).unwrap();
         let mut retry = RetryPolicy::default();
-        (retry.retries_max, retry.budget) = (0, budget);
+        (retry.max_retries, retry.budget) = (0, budget);
         let client = client(&[&server], ms(20)).retry(retry).build().unwrap();
         let (receiver, guard) = client.stream(request()).unwrap();
         if budget == 0 {
@@ -179,11 +179,11 @@ fn one_server_is_asked_twice_and_an_empty_budget_has_no_second() {
 
 #[test]
 fn the_one_that_goes_on_can_be_resumed() {
-    let first = Server::scripted([Script::new().hang(LONG), Script::new().hang(LONG)]).unwrap();
+    let first = MockServer::scripted([Script::new().hang(LONG), Script::new().hang(LONG)]).unwrap();
     let gate = Gate::new();
     let half = &good().wire()[..good().wire().len() / 2];
     let cut = Script::new().wait_for(&gate).write(half).reset();
-    let second = Server::scripted([cut, good()]).unwrap();
+    let second = MockServer::scripted([cut, good()]).unwrap();
     // In order: what breaks off at the second goes to the first, which hangs, unless that was tried last.
     let client = client(&[&first, &second], ms(20)).resumes(3).build().unwrap();
     let (receiver, guard) = client.stream(request()).unwrap();
@@ -199,7 +199,7 @@ fn the_one_that_goes_on_can_be_resumed() {
 
 #[test]
 fn a_shared_channel_gets_one_of_both_and_one_end() {
-    let servers = [Script::new().hang(LONG), good()].map(|script| Server::scripted([script]).unwrap());
+    let servers = [Script::new().hang(LONG), good()].map(|script| MockServer::scripted([script]).unwrap());
     let client = client(&[&servers[0], &servers[1]], ms(20)).build().unwrap();
     let (channel, receiver) = fan_in();
     let guard = client.stream_into(request(), &channel, 7).unwrap();
@@ -208,7 +208,7 @@ fn a_shared_channel_gets_one_of_both_and_one_end() {
     assert!(items.iter().all(|tagged| tagged.stream == 7));
     let ended: Vec<_> = items.iter().map(|tagged| tagged.token.is_none()).collect();
     assert_eq!(ended, [false, false, false, false, true]);
-    assert_eq!(guard.join().ending, Ending::Complete);
+    assert_eq!(guard.join().ending, Outcome::Complete);
 }
 
 /// Delays and failures by chance, so close that everything meets: never two answers in one, never an end that is missing.
@@ -223,7 +223,7 @@ fn whatever_meets_there_is_one_answer_and_one_end() {
             .wrapping_mul(0xbf58_476d_1ce4_e5b9)
     };
     let servers = [3, 5].map(|salt| {
-        Server::start(move |request| {
+        MockServer::start(move |request| {
             let seed = seed(request, salt);
             let script = match seed >> 8 & 7 {
                 0 => error(500),
@@ -235,7 +235,7 @@ fn whatever_meets_there_is_one_answer_and_one_end() {
         .unwrap()
     });
     let mut retry = RetryPolicy::default();
-    (retry.retries_max, retry.budget) = (0, 10_000);
+    (retry.max_retries, retry.budget) = (0, 10_000);
     let client = client(&[&servers[0], &servers[1]], ms(4)).retry(retry).build().unwrap();
     let mut seen = [0; 4];
     let streams: Vec<_> = (0..STREAMS).collect();
@@ -255,7 +255,7 @@ fn whatever_meets_there_is_one_answer_and_one_end() {
                 Last::Done => {
                     assert_eq!(tokens, words(), "{n}");
                     seen[usize::from(report.hedged)] += 1;
-                    Ending::Complete
+                    Outcome::Complete
                 }
                 Last::Error(error) => {
                     assert!(
@@ -263,12 +263,12 @@ fn whatever_meets_there_is_one_answer_and_one_end() {
                         "{n}: {error}"
                     );
                     seen[2] += 1;
-                    Ending::Failed
+                    Outcome::Failed
                 }
                 Last::Nothing => {
                     assert_eq!(n % 10, 0, "an end without a word: {report:?}");
                     seen[3] += 1;
-                    Ending::Cancelled
+                    Outcome::Cancelled
                 }
             };
             assert_eq!(report.ending, ending, "{n}");

@@ -56,7 +56,7 @@ fn no_key_is_in_anything_that_a_stream_shows() {
 #[test]
 fn every_request_still_brings_its_keys_to_the_server() {
     for tls in [false, true] {
-        let mut builder = tokenwire::testing::Server::builder();
+        let mut builder = tokenwire::testing::MockServer::builder();
         if tls {
             builder = builder.tls(fault_run::certificates().1.clone());
         }

@@ -6,8 +6,8 @@
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use tokenwire::testing::{Script, Server};
-use tokenwire::{ApiClient, Ending, SamplingParams};
+use tokenwire::testing::{MockServer, Script};
+use tokenwire::{ApiClient, Outcome, SamplingParams};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -19,7 +19,7 @@ fn entries(folder: &str) -> usize {
 fn a_thousand_cancels_of_blocked_reads_leave_nothing_behind() {
     let event = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
     let (threads, files) = (entries("/proc/self/task"), entries("/proc/self/fd"));
-    let server = Server::scripted([Script::events([event]).hang(LONG)]).unwrap();
+    let server = MockServer::scripted([Script::events([event]).hang(LONG)]).unwrap();
     let client = ApiClient::builder(server.url()).build().unwrap();
     let mut back = Vec::new();
     for round in 0..100 {
@@ -32,7 +32,7 @@ fn a_thousand_cancels_of_blocked_reads_leave_nothing_behind() {
         for (tokens, guard) in streams {
             let began = Instant::now();
             guard.cancel();
-            assert_eq!(guard.join().ending, Ending::Cancelled);
+            assert_eq!(guard.join().ending, Outcome::Cancelled);
             back.push(began.elapsed());
             assert!(tokens.recv().is_err(), "nothing may follow a cancel");
         }

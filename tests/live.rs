@@ -13,7 +13,8 @@ use std::{env, thread};
 use common::live::{LONG, PROMPT, greedy, live_url};
 use serde_json::{Value, json};
 use tokenwire::{
-    ApiClient, ApiClientBuilder, CompletionRequest, Ending, ErrorKind, IdsExact, StreamToken, TokenId, Wire,
+    ApiClient, ApiClientBuilder, CompletionRequest, Endpoint, ErrorKind, IdsExact, Outcome, StreamToken,
+    TokenId,
 };
 
 /// The stream's ids and text; it must be complete.
@@ -32,7 +33,7 @@ fn stream(client: &ApiClient, request: CompletionRequest) -> (Vec<TokenId>, Stri
     }
     let report = guard.join();
     assert!(done, "{report:?}");
-    assert_eq!(report.ending, Ending::Complete);
+    assert_eq!(report.ending, Outcome::Complete);
     (ids, text, report.ids_exact)
 }
 
@@ -71,15 +72,15 @@ fn ids_equal_those_of_the_same_request_without_this_crate() {
     let Some(url) = live_url("ids") else { return };
     let expected = plain_ids(&url, PROMPT.to_vec(), 24);
     assert_eq!(expected.len(), 24);
-    for wire in [Wire::Auto, Wire::OpenAi, Wire::LlamaCpp] {
-        let client = ApiClient::builder(&url).wire(wire).build().unwrap();
+    for wire in [Endpoint::Auto, Endpoint::OpenAi, Endpoint::LlamaCpp] {
+        let client = ApiClient::builder(&url).endpoint(wire).build().unwrap();
         for round in ["server not known", "server known"] {
             let (ids, text, exact) = stream(&client, greedy(CompletionRequest::ids(PROMPT), 24));
             assert_eq!(ids, expected, "{wire}, {round}");
             assert!(!text.is_empty());
             assert_eq!(exact, IdsExact::Yes, "{wire}, {round}");
         }
-        assert_eq!(client.server().unwrap(), Some(tokenwire::Server::LlamaCpp));
+        assert_eq!(client.server().unwrap(), Some(tokenwire::ServerKind::LlamaCpp));
     }
 }
 
@@ -91,7 +92,7 @@ fn a_prompt_given_as_text_and_encoded_here_gives_the_same_ids() {
     let tokenizer = tokenwire::Tokenizer::from_file(file).unwrap();
     let prompt = "<|im_start|>user\nWrite one English sentence about the sea. (naïve café, 颜色, 🎨)<|im_end|>\n<|im_start|>assistant\n";
     let prompt_ids = tokenizer.encode(prompt, tokenwire::Special::TEMPLATE).unwrap();
-    let client = ApiClient::builder(&url).wire(Wire::LlamaCpp).build().unwrap();
+    let client = ApiClient::builder(&url).endpoint(Endpoint::LlamaCpp).build().unwrap();
     let (ids, text, exact) = stream(&client, greedy(CompletionRequest::ids(prompt_ids), 24));
     let (from_text, ..) = stream(&client, greedy(CompletionRequest::text(prompt), 24));
     assert_eq!(ids, plain_ids(&url, prompt, 24));
@@ -112,7 +113,7 @@ fn sixteen_streams_at_once_are_all_complete_and_exact() {
         let report = guard.join();
         assert_eq!(
             (report.ending, report.ids_exact),
-            (Ending::Complete, IdsExact::Yes),
+            (Outcome::Complete, IdsExact::Yes),
             "{:?}",
             report.error
         );
@@ -144,7 +145,7 @@ fn a_cancel_in_mid_stream_frees_the_servers_slot() {
         thread::sleep(Duration::from_millis(5));
     }
     println!("slot free {:?} after the cancel", began.elapsed());
-    assert_eq!(guard.join().ending, Ending::Cancelled);
+    assert_eq!(guard.join().ending, Outcome::Cancelled);
 }
 
 fn plain_get(url: &str, path: &str) -> String {
@@ -234,6 +235,6 @@ fn a_server_killed_in_mid_stream_is_one_typed_error_after_the_tokens() {
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert_eq!(errors[0].kind(), ErrorKind::Incomplete, "{}", errors[0]);
     let report = guard.join();
-    assert_eq!((report.ending, report.tokens), (Ending::Failed, tokens));
+    assert_eq!((report.ending, report.tokens), (Outcome::Failed, tokens));
     println!("{tokens} tokens, then: {}", errors[0]);
 }

@@ -15,14 +15,14 @@ use std::process::Command;
 
 use common::live::{LONG, PROMPT, greedy, live_url};
 use serde_json::{Value, json};
-use tokenwire::testing::{Script, Server as Scripted};
+use tokenwire::testing::{MockServer as Scripted, Script};
 use tokenwire::{
-    Answer, ApiClient, CompletionRequest, Ending, ErrorKind, IdsExact, Inexact, Message, Server,
-    StreamReport, StreamToken, TokenId, Wire,
+    ApiClient, CompletionRequest, CompletionResponse, Endpoint, ErrorKind, IdsExact, Inexact, Message,
+    Outcome, ServerKind, StreamReport, StreamToken, TokenId,
 };
 
-fn client(url: &str, wire: Wire) -> ApiClient {
-    ApiClient::builder(url).wire(wire).server(Server::LlamaCpp).build().unwrap()
+fn client(url: &str, wire: Endpoint) -> ApiClient {
+    ApiClient::builder(url).endpoint(wire).server(ServerKind::LlamaCpp).build().unwrap()
 }
 
 /// What a stream gave: text, calls (name, arguments), ids; it must be complete.
@@ -44,7 +44,7 @@ fn stream(
         }
     }
     let report = guard.join();
-    assert_eq!(report.ending, Ending::Complete, "{:?}", report.error);
+    assert_eq!(report.ending, Outcome::Complete, "{:?}", report.error);
     (text, calls, ids, report)
 }
 
@@ -72,11 +72,11 @@ fn plain(url: &str, request: &[u8]) -> Vec<u8> {
 #[test]
 fn each_endpoint_gives_the_same_ids_streamed_and_whole() {
     let Some(url) = live_url("each endpoint") else { return };
-    let mut all: Vec<Answer> = Vec::new();
-    for wire in [Wire::OpenAi, Wire::LlamaCpp, Wire::Chat] {
+    let mut all: Vec<CompletionResponse> = Vec::new();
+    for wire in [Endpoint::OpenAi, Endpoint::LlamaCpp, Endpoint::Chat] {
         let client = client(&url, wire);
         let prompt = match wire {
-            Wire::Chat => {
+            Endpoint::Chat => {
                 CompletionRequest::messages([Message::user("Name three primary colors in English.")])
             }
             _ => CompletionRequest::ids(PROMPT),
@@ -100,10 +100,10 @@ fn each_endpoint_gives_the_same_ids_streamed_and_whole() {
 fn ids_that_a_stream_loses_are_in_the_whole_answer() {
     let Some(url) = live_url("ids inside characters") else { return };
     const TEXT: &str = "你好，世界！🤖 ok";
-    for wire in [Wire::OpenAi, Wire::LlamaCpp, Wire::Chat] {
+    for wire in [Endpoint::OpenAi, Endpoint::LlamaCpp, Endpoint::Chat] {
         let client = client(&url, wire);
         let prompt = match wire {
-            Wire::Chat => CompletionRequest::messages([Message::user("Hello")]),
+            Endpoint::Chat => CompletionRequest::messages([Message::user("Hello")]),
             _ => CompletionRequest::ids(PROMPT),
         };
         let request = greedy(prompt, 40).structured_output(json!({"grammar": format!("root ::= {TEXT:?}")}));
@@ -125,11 +125,11 @@ fn ids_that_a_stream_loses_are_in_the_whole_answer() {
 fn the_server_tells_what_it_is_and_lists_its_model() {
     let Some(url) = live_url("models") else { return };
     let client = ApiClient::builder(&url).build().unwrap();
-    assert_eq!(client.server().unwrap(), Some(Server::LlamaCpp));
+    assert_eq!(client.server().unwrap(), Some(ServerKind::LlamaCpp));
     let models = client.models().unwrap();
     let [model] = &models[..] else { panic!("{models:?}") };
     assert_eq!(model.owned_by.as_deref(), Some("llamacpp"));
-    assert!(model.context_tokens_max.is_some_and(|context| context >= 512), "{model:?}");
+    assert!(model.max_context_tokens.is_some_and(|context| context >= 512), "{model:?}");
 }
 
 #[cfg(feature = "tokenizer")]
@@ -196,18 +196,18 @@ fn what_the_server_refuses_is_the_same_error_streamed_and_whole() {
     let Some(url) = live_url("refusals") else { return };
     let long = vec![PROMPT[0]; 70_000];
     for (name, wire, request, part) in [
-        ("an id out of range", Wire::OpenAi, CompletionRequest::ids([99_999_999]), "invalid tokens"),
-        ("too long", Wire::OpenAi, CompletionRequest::ids(long.clone()), "context size"),
-        ("too long, native", Wire::LlamaCpp, CompletionRequest::ids(long), "context size"),
+        ("an id out of range", Endpoint::OpenAi, CompletionRequest::ids([99_999_999]), "invalid tokens"),
+        ("too long", Endpoint::OpenAi, CompletionRequest::ids(long.clone()), "context size"),
+        ("too long, native", Endpoint::LlamaCpp, CompletionRequest::ids(long), "context size"),
         (
             "a bad grammar",
-            Wire::OpenAi,
+            Endpoint::OpenAi,
             CompletionRequest::ids(PROMPT).extra("grammar", "root ::= ("),
             "grammar",
         ),
         (
             "a bad role",
-            Wire::Chat,
+            Endpoint::Chat,
             CompletionRequest::text("").extra("messages", json!([{"role": 7, "content": "x"}])),
             "messages",
         ),
@@ -275,7 +275,7 @@ impl Drop for ToolServer {
 fn a_chat_with_a_tool_gives_the_call_streamed_and_whole() {
     let Some(url) = live_url("a chat with a tool") else { return };
     let Some(server) = ToolServer::start(&url) else { return };
-    let client = client(&server.url, Wire::Auto);
+    let client = client(&server.url, Endpoint::Auto);
     let schema = json!({"type": "function", "function": {"name": "get_weather", "description": "Weather of a city",
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}});
     // A model this small calls a tool when it has seen it done.

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use log::{Level, LevelFilter};
-use tokenwire::testing::{Cut, Script, Server};
+use tokenwire::testing::{Cut, MockServer, Script};
 use tokenwire::{ApiClient, CompletionRequest, StreamToken};
 
 static LINES: Mutex<Vec<(Level, String, String)>> = Mutex::new(Vec::new());
@@ -74,7 +74,7 @@ fn each_level_prints_what_is_promised_and_no_more() {
         ),
     ];
     for (name, script, head, end, is_odd) in cases {
-        let server = Server::scripted([script]).unwrap();
+        let server = MockServer::scripted([script]).unwrap();
         let client = ApiClient::builder(server.url()).retries(0).api_key("sk-secret-1").build().unwrap();
         let (receiver, guard) = client.stream(CompletionRequest::text("prompttext")).unwrap();
         while receiver
@@ -112,7 +112,7 @@ fn each_level_prints_what_is_promised_and_no_more() {
 
     // What a server says of a failure that is tried again is in no line: it may be the prompt, or the key.
     let busy = r#"{"error":{"message":"prompttext of sk-secret-1","code":503}}"#;
-    let server = Server::scripted([Script::events([busy]), good()]).unwrap();
+    let server = MockServer::scripted([Script::events([busy]), good()]).unwrap();
     let client = ApiClient::builder(server.url()).retries(1).api_key("sk-secret-1").build().unwrap();
     let (receiver, guard) = client.stream(CompletionRequest::text("prompttext")).unwrap();
     assert_eq!(guard.join().retries, 1);

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokenwire::testing::{Script, Server};
+use tokenwire::testing::{MockServer, Script};
 use tokenwire::{ApiClient, HttpClient, RoutePolicy, SamplingParams};
 
 const KEY: &str = "sk-canary-0123456789-0123456789";
@@ -47,7 +47,7 @@ fn no_credential_is_in_any_log_line_and_all_reach_the_server() {
     log::set_logger(&Sink).unwrap();
     log::set_max_level(log::LevelFilter::Trace);
     let script = Script::tokens([(1, "a")]);
-    let server = Server::scripted([script.clone(), Script::new(), script]).unwrap();
+    let server = MockServer::scripted([script.clone(), Script::new(), script]).unwrap();
     let client =
         ApiClient::builder(server.url()).api_key(KEY).header("x-api-key", HEADER).header("x-empty", "");
     let client = client.build().unwrap();
@@ -79,7 +79,7 @@ fn no_credential_is_in_any_log_line_and_all_reach_the_server() {
     let echo = Script::events([format!("not JSON, {KEY}")])
         .header("X-Request-Id", KEY)
         .header("X-RateLimit-For", KEY);
-    let echoing = Server::scripted([echo]).unwrap();
+    let echoing = MockServer::scripted([echo]).unwrap();
     let client_of_echo = ApiClient::builder(echoing.url()).api_key(KEY).build().unwrap();
     let (tokens, guard) = client_of_echo.stream_completion(&[1], SamplingParams::default(), None).unwrap();
     let shown = format!("{:?} {:?}", guard.join(), tokens.iter().collect::<Vec<_>>());
@@ -88,7 +88,7 @@ fn no_credential_is_in_any_log_line_and_all_reach_the_server() {
     // A proxy's password, as it is and as it is sent.
     LINES.lock().unwrap().clear();
     for status in [200, 407] {
-        let proxy = Server::scripted([Script::status(status)]).unwrap();
+        let proxy = MockServer::scripted([Script::status(status)]).unwrap();
         let url = format!("http://me:{KEY}@{}", proxy.addr());
         let client = ApiClient::builder("http://model.test/v1").retries(0).proxy(url).build().unwrap();
         let (tokens, guard) = client.stream_completion(&[1], SamplingParams::default(), None).unwrap();
@@ -113,21 +113,21 @@ fn no_credential_is_in_any_log_line_and_all_reach_the_server() {
     let (done, report) = std::sync::mpsc::channel();
     std::thread::spawn(move || drop(done.send(guard.join())));
     let report = report.recv_timeout(Duration::from_secs(30)).expect("the join hangs");
-    assert_eq!((report.ending, tokens.iter().count()), (tokenwire::Ending::Complete, 2));
+    assert_eq!((report.ending, tokens.iter().count()), (tokenwire::Outcome::Complete, 2));
 
     // Nor does it cost the server that was probed when it panicked its next probe.
     let (dead, good) =
-        (Server::scripted([Script::status(503)]), Server::scripted([Script::tokens([(1, "a")])]));
+        (MockServer::scripted([Script::status(503)]), MockServer::scripted([Script::tokens([(1, "a")])]));
     let (dead, good) = (dead.unwrap(), good.unwrap());
     let mut routes = RoutePolicy::default();
-    (routes.failures_max, routes.open_min, routes.open_max) =
+    (routes.breaker_failures, routes.breaker_min_open, routes.breaker_max_open) =
         (1, Duration::from_millis(1), Duration::from_millis(1));
     let client = ApiClient::builder(dead.url()).base_url(good.url()).routes(routes).build().unwrap();
     let probes = || dead.requests().iter().filter(|request| request.path == "/health").count();
     let began = Instant::now();
     while probes() < 3 {
         let (_tokens, guard) = client.stream_completion(&[1], SamplingParams::default(), None).unwrap();
-        assert_eq!(guard.join().ending, tokenwire::Ending::Complete);
+        assert_eq!(guard.join().ending, tokenwire::Outcome::Complete);
         assert!(began.elapsed() < Duration::from_secs(30), "{} probes were made, and no more", probes());
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -4,9 +4,9 @@
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
-use tokenwire::testing::{Script, Server};
+use tokenwire::testing::{MockServer, Script};
 use tokenwire::{
-    ApiClient, Branch, CompletionRequest, Dialect, IdsExact, Inexact, LeafKind, Message, Response,
+    ApiClient, Branch, CompletionRequest, Dialect, IdsExact, Inexact, LeafKind, Message, ParsedResponse,
     ResponseParser, Role, StreamReport, Tool, ToolResult, Tools,
 };
 
@@ -25,7 +25,7 @@ fn round(
     client: &ApiClient,
     messages: &[Message],
     tools: &Tools,
-) -> (Response, Vec<ToolResult>, StreamReport) {
+) -> (ParsedResponse, Vec<ToolResult>, StreamReport) {
     let request = CompletionRequest::messages(messages.to_vec()).tools(tools.schemas());
     let (tokens, guard) = client.stream(request).unwrap();
     let tree = Arc::new(Mutex::new(Branch::new(Role::Assistant)));
@@ -52,7 +52,7 @@ fn a_chat_with_tools_needs_no_tokenizer_and_its_tree_says_that_it_has_no_ids() {
         delta(json!({}), Some("stop")),
         "[DONE]".to_owned(),
     ]);
-    let server = Server::scripted([first, second]).unwrap();
+    let server = MockServer::scripted([first, second]).unwrap();
     let client = ApiClient::builder(format!("{}/v1", server.url())).model("test").retries(0).build().unwrap();
     let weather = |call: &tokenwire::PendingToolCall| {
         Ok(if call.arguments["city"] == "Bonn" { "rain" } else { "sun" }.to_owned())
@@ -66,7 +66,7 @@ fn a_chat_with_tools_needs_no_tokenizer_and_its_tree_says_that_it_has_no_ids() {
     let (response, results, report) = round(&client, &messages, &tools);
     assert_eq!(report.ids_exact, IdsExact::No(Inexact::NoIds));
     let branch = &response.branch;
-    assert_eq!((branch.content().as_str(), branch.thinking().as_str()), ("Let me see.", "Two cities."));
+    assert_eq!((branch.content().as_str(), branch.reasoning().as_str()), ("Let me see.", "Two cities."));
     assert_eq!((branch.ids().count(), branch.ids_missing()), (0, 5), "{branch}");
     for leaf in &branch.leaves {
         assert!(leaf.ids_missing > 0 || leaf.kind == LeafKind::Marker, "{leaf}");

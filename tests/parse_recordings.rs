@@ -1,4 +1,4 @@
-//! Chat exchanges recorded from vLLM with hermes calls and thinking: their ids, parsed by us, give the reasoning,
+//! Chat exchanges recorded from vLLM with hermes calls and reasoning: their ids, parsed by us, give the reasoning,
 //! content and calls that the server itself made of them. `tests/data/qwen3-pieces.json` has the text of each id that
 //! occurs, or its bytes where it is a part of a character.
 
@@ -45,7 +45,7 @@ impl Pieces {
 
 /// What vLLM's own parsers sent in the deltas.
 #[derive(Debug, Default, PartialEq)]
-struct Server {
+struct ServerKind {
     ids: Vec<TokenId>,
     reasoning: String,
     content: String,
@@ -53,7 +53,7 @@ struct Server {
     finish: String,
 }
 
-impl Server {
+impl ServerKind {
     fn read(name: &str) -> Self {
         let body = Response::read(&data(&format!("vllm/{name}.response.http"))).body;
         let mut server = Self::default();
@@ -89,7 +89,7 @@ fn recorded_ids_parse_into_what_the_server_parsed() {
         ("chat-tool-call", 1, true),
         ("interval3-chat-tool-call", 2, true),
     ] {
-        let server = Server::read(name);
+        let server = ServerKind::read(name);
         let tokens = pieces.tokens(&server.ids);
         // With the marker ids known, and by text alone.
         for markers in [pieces.markers(), HashMap::new()] {
@@ -101,7 +101,7 @@ fn recorded_ids_parse_into_what_the_server_parsed() {
             let (branch, more) = parser.finish(Some(&FinishReason::from_wire(&server.finish)));
             assert!(more.is_empty(), "{name}: calls come with their end marker");
             assert_eq!(branch.ids().collect::<Vec<_>>(), server.ids, "{name}");
-            assert_eq!(branch.thinking(), server.reasoning.trim(), "{name}");
+            assert_eq!(branch.reasoning(), server.reasoning.trim(), "{name}");
             assert_eq!(branch.content(), server.content.trim(), "{name}");
             let expected: Vec<Value> = server
                 .calls

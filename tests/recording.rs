@@ -6,7 +6,7 @@ mod common;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tokenwire::recording::{BodyState, End, Recording};
+use tokenwire::recording::{BodyEnd, BodyState, Recording};
 
 /// Name and recording of every fixture of one server.
 fn load_all(server: &str, suffix: &str) -> Vec<(String, Recording)> {
@@ -107,14 +107,14 @@ fn ends_and_times_are_those_of_the_files() {
     let all: HashMap<_, _> = vllm().into_iter().chain(llama()).collect();
     let ms = |millis: f64| Some(Duration::from_micros((millis * 1000.0).round() as u64));
     let cases = [
-        ("completion-usage", End::Closed, ms(66.28), 3, ms(16.13)),
-        ("break-server-terminated", End::Silent, ms(60996.18), 12, None),
-        ("break-server-terminated-keepalive", End::ClientClosed, ms(11441.87), 18, None),
-        ("completion-length", End::Complete, None, 1, Some(Duration::ZERO)),
-        ("killed-in-stream", End::Closed, ms(77.3), 6, ms(3.88)),
-        ("client-cut", End::ClientClosed, ms(64.2), 7, ms(1.059)),
-        ("completions-max-tokens-1", End::Complete, ms(10.7), 3, ms(0.646)),
-        ("loading-503", End::Complete, None, 1, Some(Duration::ZERO)),
+        ("completion-usage", BodyEnd::Closed, ms(66.28), 3, ms(16.13)),
+        ("break-server-terminated", BodyEnd::Silent, ms(60996.18), 12, None),
+        ("break-server-terminated-keepalive", BodyEnd::ClientClosed, ms(11441.87), 18, None),
+        ("completion-length", BodyEnd::Complete, None, 1, Some(Duration::ZERO)),
+        ("killed-in-stream", BodyEnd::Closed, ms(77.3), 6, ms(3.88)),
+        ("client-cut", BodyEnd::ClientClosed, ms(64.2), 7, ms(1.059)),
+        ("completions-max-tokens-1", BodyEnd::Complete, ms(10.7), 3, ms(0.646)),
+        ("loading-503", BodyEnd::Complete, None, 1, Some(Duration::ZERO)),
     ];
     for (name, end, ended_at, pieces, first) in cases {
         let recording = &all[name];
@@ -162,10 +162,10 @@ fn replayed_over_a_socket_every_raw_response_is_byte_equal() {
     use std::io::{ErrorKind, Read as _, Write as _};
     use std::net::TcpStream;
 
-    use tokenwire::testing::{Script, Server};
+    use tokenwire::testing::{MockServer, Script};
 
     for (name, recording) in vllm().into_iter().chain(llama()) {
-        let server = Server::scripted([Script::replay(&recording, 0.0)]).unwrap();
+        let server = MockServer::scripted([Script::replay(&recording, 0.0)]).unwrap();
         let mut stream = TcpStream::connect(server.addr()).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
@@ -177,8 +177,8 @@ fn replayed_over_a_socket_every_raw_response_is_byte_equal() {
             header.eq_ignore_ascii_case("connection") && value.eq_ignore_ascii_case("close")
         });
         let ends = match recording.end() {
-            End::Closed => true,
-            End::Complete => closes,
+            BodyEnd::Closed => true,
+            BodyEnd::Complete => closes,
             _ => false,
         };
         if !ends {

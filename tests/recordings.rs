@@ -10,12 +10,12 @@ use common::data;
 use common::wire::{Decoded, Response, decode};
 use serde_json::Value;
 use tokenwire::{
-    Branch, ChunkDecoder, Dialect, ErrorKind, IdsExact, Inexact, LeafKind, ResponseParser, Role, Server,
-    SseParser, TokenId, Wire,
+    Branch, ChunkDecoder, Dialect, Endpoint, ErrorKind, IdsExact, Inexact, LeafKind, ResponseParser, Role,
+    ServerKind, SseParser, TokenId,
 };
 
-fn decoder(wire: Wire) -> ChunkDecoder {
-    ChunkDecoder::new(wire).choices_max(4)
+fn decoder(wire: Endpoint) -> ChunkDecoder {
+    ChunkDecoder::new(wire).max_choices(4)
 }
 
 /// What the parser makes of these reads.
@@ -46,14 +46,14 @@ fn events_are_the_same_at_every_cut(name: &str, body: &[u8]) {
 }
 
 /// The body whole, in single bytes, and, as far as its events go, cut once at every offset: always the same.
-fn decode_at_every_cut(name: &str, body: &[u8], wire: Wire) -> Decoded {
+fn decode_at_every_cut(name: &str, body: &[u8], wire: Endpoint) -> Decoded {
     let whole = decode(body, &[], decoder(wire));
     let check = |cuts: &[usize]| {
         let cut = decode(body, cuts, decoder(wire));
         assert_eq!(cut.summary(), whole.summary(), "{name} cut at {cuts:?}");
     };
     check(&(1..body.len()).collect::<Vec<_>>());
-    if wire != Wire::Auto {
+    if wire != Endpoint::Auto {
         events_are_the_same_at_every_cut(name, body);
     }
     whole
@@ -100,17 +100,17 @@ fn every_vllm_recording_decodes_to_what_its_table_says() {
         }
         streams += 1;
         let told = match row["request"].split(' ').nth(1).unwrap() {
-            "/v1/completions" => Wire::OpenAi,
-            "/v1/chat/completions" => Wire::Chat,
-            "/inference/v1/generate" => Wire::VllmGenerate,
+            "/v1/completions" => Endpoint::OpenAi,
+            "/v1/chat/completions" => Endpoint::Chat,
+            "/inference/v1/generate" => Endpoint::VllmGenerate,
             other => panic!("{name}: {other}"),
         };
-        for wire in [told, Wire::Auto] {
+        for wire in [told, Endpoint::Auto] {
             let decoded = decode_at_every_cut(name, &response.body, wire);
             check_vllm(name, row, &decoded, &response.body);
             if !name.starts_with("error-200") && !name.starts_with("generate-error") {
-                assert_eq!(decoded.decoder.wire(), told, "{name}");
-                assert_eq!(decoded.decoder.server(), Some(Server::Vllm), "{name}");
+                assert_eq!(decoded.decoder.endpoint(), told, "{name}");
+                assert_eq!(decoded.decoder.server(), Some(ServerKind::Vllm), "{name}");
                 let id = decoded.decoder.request_id().unwrap();
                 assert!(
                     id.starts_with("cmpl-") || id.starts_with("chatcmpl-") || id.starts_with("generate-")
@@ -171,7 +171,7 @@ fn check_vllm(name: &str, row: &BTreeMap<String, String>, decoded: &Decoded, bod
 fn usage_comes_with_its_details() {
     let usage_of = |server: &str, name: &str| {
         let response = Response::read(&data(server).join(name));
-        decode(&response.body, &[], decoder(Wire::Auto)).end.unwrap().usage.unwrap()
+        decode(&response.body, &[], decoder(Endpoint::Auto)).end.unwrap().usage.unwrap()
     };
     for (server, name, prompt, completion, cached, reasoning) in [
         ("vllm", "interval3-usage-cached.response.http", 300, 2, Some(256), None),
@@ -278,13 +278,13 @@ fn every_llama_cpp_recording_decodes_to_what_its_raw_file_says() {
         let chat = row["request"].contains("/chat/");
         let native = row["request"].ends_with(" /completion");
         let told = if native {
-            Wire::LlamaCpp
+            Endpoint::LlamaCpp
         } else if chat {
-            Wire::Chat
+            Endpoint::Chat
         } else {
-            Wire::OpenAi
+            Endpoint::OpenAi
         };
-        for wire in [told, Wire::Auto] {
+        for wire in [told, Endpoint::Auto] {
             let decoded = decode_at_every_cut(name, &response.body, wire);
             if name == "completion-long-100" {
                 assert_eq!(decoded.ids().len(), 100);
@@ -294,8 +294,8 @@ fn every_llama_cpp_recording_decodes_to_what_its_raw_file_says() {
                 check_llama_cpp(name, &decoded, (ids, finish, exact));
             }
             assert_eq!(
-                (decoded.decoder.wire(), decoded.decoder.server()),
-                (told, Some(Server::LlamaCpp)),
+                (decoded.decoder.endpoint(), decoded.decoder.server()),
+                (told, Some(ServerKind::LlamaCpp)),
                 "{name}"
             );
         }
@@ -382,7 +382,7 @@ fn chats_come_as_their_deltas_say_and_make_that_tree() {
             }
             streams += 1;
             let said = said_by_eye(&response.body);
-            let decoded = decode(&response.body, &[], decoder(Wire::Chat));
+            let decoded = decode(&response.body, &[], decoder(Endpoint::Chat));
             let (sender, tokens) = crossbeam_channel::unbounded();
             let items = decoded.items.into_iter().filter(|(choice, _)| *choice == 0);
             items.for_each(|(_, item)| sender.send(item).unwrap());
@@ -405,7 +405,7 @@ fn chats_come_as_their_deltas_say_and_make_that_tree() {
                 branch.tool_calls().map(|call| (call.name.clone(), call.arguments.clone())).collect();
             assert_eq!(calls, in_tree, "{name}");
             let ids = branch.ids().collect();
-            assert_eq!((text(&LeafKind::Thinking), text(&LeafKind::Content), calls, ids), said, "{name}");
+            assert_eq!((text(&LeafKind::Reasoning), text(&LeafKind::Content), calls, ids), said, "{name}");
             if !said.3.is_empty() && !name.contains("logprobs") {
                 assert_eq!(branch.ids_missing(), 0, "{name}");
                 // The opener of a second call comes before that call is known to begin.
@@ -435,6 +435,6 @@ fn text_is_what_the_model_wrote() {
         ("llama.cpp", "completions-two-prompts.raw", " the \" primaryE colorsthan of\""),
     ] {
         let response = Response::read(&data(server).join(name));
-        assert_eq!(decode(&response.body, &[], decoder(Wire::Auto)).text(), text, "{name}");
+        assert_eq!(decode(&response.body, &[], decoder(Endpoint::Auto)).text(), text, "{name}");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokenwire::testing::{Cut, Gate, Script, Server};
+use tokenwire::testing::{Cut, Gate, MockServer, Script};
 use tokenwire::{
     ApiClient, Branch, Dialect, ErrorKind, FinishReason, LeafKind, Limit, Limits, Malformed, OnDrop,
     ResponseParser, Role, SamplingParams, StreamToken,
@@ -18,7 +18,7 @@ const SOON: Duration = Duration::from_secs(20);
 const FIRST_CALL: &str = "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>";
 const SECOND_CALL: &str = "<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 1}}\n</tool_call>";
 
-fn client(server: &Server) -> ApiClient {
+fn client(server: &MockServer) -> ApiClient {
     ApiClient::builder(format!("{}/v1", server.url())).model("test").retries(0).build().unwrap()
 }
 
@@ -43,7 +43,7 @@ fn the_first_of_two_calls_is_run_before_the_last_token_is_sent() {
         .event(&event(SECOND_CALL, 3, None))
         .event(&event("", 4, Some("stop")))
         .event("[DONE]");
-    let server = Server::scripted([script]).unwrap();
+    let server = MockServer::scripted([script]).unwrap();
     let (tokens, guard) = client(&server).stream_completion(&[1], SamplingParams::default(), None).unwrap();
     let tree = tree();
     let (calls, handle) = parser().run(tokens, tree.clone());
@@ -85,7 +85,7 @@ fn a_turn_that_breaks_off_says_why_and_keeps_what_came() {
         ("a reset", whole("").cut_at(whole("").wire().len() - 8, Cut::Reset), ErrorKind::Incomplete),
         ("the end of the connection", whole("").close(), ErrorKind::Incomplete),
     ] {
-        let server = Server::scripted([script]).unwrap();
+        let server = MockServer::scripted([script]).unwrap();
         let (tokens, _guard) =
             client(&server).stream_completion(&[1], SamplingParams::default(), None).unwrap();
         let tree = tree();
@@ -102,7 +102,7 @@ fn a_turn_that_breaks_off_says_why_and_keeps_what_came() {
 #[test]
 fn a_cancelled_stream_ends_its_turn() {
     let script = Script::events([event("Hi", 1, None)]).hang(SOON);
-    let server = Server::scripted([script]).unwrap();
+    let server = MockServer::scripted([script]).unwrap();
     let (tokens, guard) = client(&server).stream_completion(&[1], SamplingParams::default(), None).unwrap();
     let tree = tree();
     let (calls, handle) = parser().run(tokens, tree.clone());
@@ -144,7 +144,7 @@ fn a_turn_over_its_limit_is_an_error_that_names_it() {
         sender.send(StreamToken::Token { text: text.into(), id: None }).unwrap();
     }
     let mut limits = Limits::default();
-    limits.turn_bytes_max = 8;
+    limits.max_turn_bytes = 8;
     let tree = tree();
     let (_calls, handle) = parser().limits(&limits).run(tokens, tree.clone());
     assert_eq!(handle.join().unwrap_err().kind(), ErrorKind::Limit(Limit::TurnBytes));

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use tokenwire::recording::Request;
-use tokenwire::testing::{Cut, Model, Script, Server};
+use tokenwire::testing::{Cut, FakeModel, MockServer, Script};
 use tokenwire::{
-    ApiClient, ApiClientBuilder, Branch, CompletionRequest, Dialect, Ending, FinishReason, IdsExact,
-    ResponseParser, RetryPolicy, SamplingParams, StreamReport, StreamToken, Timeouts, TokenId, Usage, Wire,
+    ApiClient, ApiClientBuilder, Branch, CompletionRequest, Dialect, Endpoint, FinishReason, IdsExact,
+    Outcome, ResponseParser, RetryPolicy, SamplingParams, StreamReport, StreamToken, Timeouts, TokenId,
+    Usage,
 };
 
 /// Generous: nothing here waits for it unless something is broken.
@@ -60,9 +61,9 @@ fn read(client: &ApiClient, request: CompletionRequest) -> (Whole, StreamReport)
     (Whole { ids, text, finish, usage, tree, calls: format!("{calls:?}") }, guard.join())
 }
 
-fn client(server: &Server) -> ApiClientBuilder {
+fn client(server: &MockServer) -> ApiClientBuilder {
     let mut retry = RetryPolicy::default();
-    (retry.retries_max, retry.wait_min, retry.budget) = (50, Duration::ZERO, 1_000_000);
+    (retry.max_retries, retry.min_wait, retry.budget) = (50, Duration::ZERO, 1_000_000);
     ApiClient::builder(server.url()).retry(retry).resumes(50)
 }
 
@@ -91,7 +92,7 @@ enum Way {
 const ERROR: &str = r#"{"error":{"message":"the engine died","type":"InternalServerError","code":500}}"#;
 
 /// The answer to a request, whole or cut at a place that its number and the attempt's decide.
-fn answer(model: Model, request: &Request, cuts: u64, ways: &[Way], done: &Mutex<Vec<Way>>) -> Script {
+fn answer(model: FakeModel, request: &Request, cuts: u64, ways: &[Way], done: &Mutex<Vec<Way>>) -> Script {
     let (stream, attempt) = stream_and_attempt(request);
     let at = |salt: u64, below: usize| (draw(&[stream, attempt, salt]) % below as u64) as usize;
     let script = match draw(&[stream, 1]) % 3 {
@@ -134,7 +135,7 @@ fn stream_and_attempt(request: &Request) -> (u64, u64) {
 /// What was asked for.
 #[derive(Debug, Clone, Copy)]
 struct Ask {
-    wire: Wire,
+    wire: Endpoint,
     prompt: u64,
     max_tokens: u32,
     min_tokens: u32,
@@ -143,7 +144,8 @@ struct Ask {
 
 impl Ask {
     fn of(number: u64) -> Self {
-        let wires = [Wire::Auto, Wire::OpenAi, Wire::LlamaCpp, Wire::VllmGenerate, Wire::SgLang];
+        let wires =
+            [Endpoint::Auto, Endpoint::OpenAi, Endpoint::LlamaCpp, Endpoint::VllmGenerate, Endpoint::SgLang];
         let wire = wires[(number % 5) as usize];
         let pick = |salt, from: &[u32]| from[(draw(&[number, salt]) % from.len() as u64) as usize];
         Self {
@@ -151,7 +153,7 @@ impl Ask {
             prompt: draw(&[number, 5]) % 7,
             max_tokens: pick(6, &[1, 17, 60, 120]),
             // llama.cpp has no such thing.
-            min_tokens: if wire == Wire::LlamaCpp { 0 } else { pick(7, &[0, 0, 9, 40]) },
+            min_tokens: if wire == Endpoint::LlamaCpp { 0 } else { pick(7, &[0, 0, 9, 40]) },
             interval: pick(8, &[1, 1, 1, 3]),
         }
     }
@@ -159,7 +161,7 @@ impl Ask {
     fn request(self, number: u64) -> CompletionRequest {
         let ids: Vec<TokenId> = (0..3 + self.prompt as u32).map(|i| 20 + i * 3).collect();
         let mut sampling = greedy(self.max_tokens);
-        if self.wire != Wire::LlamaCpp {
+        if self.wire != Endpoint::LlamaCpp {
             sampling = sampling.min_tokens(self.min_tokens).stop_token_ids(vec![0]);
         }
         CompletionRequest::ids(ids)
@@ -186,21 +188,27 @@ struct Counts {
 
 /// So many streams, four at a time, each cut up to `cuts` times in one of these `ways`.
 fn run(name: &str, streams: u64, cuts: u64, ways: &'static [Way], timeouts: Timeouts) -> Vec<Way> {
-    let model = Model::new(11);
+    let model = FakeModel::new(11);
     let done = Arc::new(Mutex::new(Vec::new()));
     let of_server = done.clone();
-    let server = Server::start(move |request| answer(model, request, cuts, ways, &of_server)).unwrap();
-    let whole = Server::start(move |request| model.answer(request)).unwrap();
+    let server = MockServer::start(move |request| answer(model, request, cuts, ways, &of_server)).unwrap();
+    let whole = MockServer::start(move |request| model.answer(request)).unwrap();
     let next = AtomicUsize::new(0);
     let counts = Mutex::new(Counts::default());
     let began = Instant::now();
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                let wires = [Wire::Auto, Wire::OpenAi, Wire::LlamaCpp, Wire::VllmGenerate, Wire::SgLang];
+                let wires = [
+                    Endpoint::Auto,
+                    Endpoint::OpenAi,
+                    Endpoint::LlamaCpp,
+                    Endpoint::VllmGenerate,
+                    Endpoint::SgLang,
+                ];
                 // A client for each: what it learns of its server is another thing on each.
                 let clients = |server, timeouts| {
-                    wires.map(|wire| client(server).wire(wire).timeouts(timeouts).build().unwrap())
+                    wires.map(|wire| client(server).endpoint(wire).timeouts(timeouts).build().unwrap())
                 };
                 let (cut, unbroken) = (clients(&server, timeouts), clients(&whole, Timeouts::default()));
                 loop {
@@ -213,7 +221,7 @@ fn run(name: &str, streams: u64, cuts: u64, ways: &'static [Way], timeouts: Time
                     let (expected, report) = read(&unbroken[wire], ask.request(number));
                     assert_eq!(
                         (report.ending, report.ids_exact),
-                        (Ending::Complete, IdsExact::Yes),
+                        (Outcome::Complete, IdsExact::Yes),
                         "{report:?}"
                     );
                     let (found, report) = read(&cut[wire], ask.request(number));
@@ -254,7 +262,7 @@ fn compare(
 ) {
     let mut counts = counts.lock().unwrap();
     counts.streams += 1;
-    counts.complete += usize::from(report.ending == Ending::Complete);
+    counts.complete += usize::from(report.ending == Outcome::Complete);
     counts.ids += found.ids.len();
     counts.resumes += report.resumes.len();
     counts.ids_again += report.resumes.iter().map(|resume| resume.ids_again).sum::<u64>();
@@ -301,7 +309,7 @@ fn a_stream_cut_anywhere_in_any_way_equals_the_unbroken_one() {
 #[test]
 fn a_stream_that_falls_silent_goes_on_too() {
     let mut timeouts = Timeouts::default();
-    (timeouts.first_token, timeouts.chunk, timeouts.tail) = (Some(SHORT), Some(SHORT), Some(SHORT));
+    (timeouts.first_token, timeouts.chunk, timeouts.after_finish) = (Some(SHORT), Some(SHORT), Some(SHORT));
     let cuts = run("stalls", 60, 2, &[Way::Stall], timeouts);
     assert!(cuts.len() >= 100, "{}", cuts.len());
 }

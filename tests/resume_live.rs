@@ -13,8 +13,8 @@ use common::streams::{Token, collect};
 use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
 use tokenwire::{
-    ApiClient, CompletionRequest, Ending, IdsExact, RetryPolicy, SamplingParams, StreamGuard, StreamReport,
-    StreamToken, TokenId, Wire,
+    ApiClient, CompletionRequest, Endpoint, IdsExact, Outcome, RetryPolicy, SamplingParams, StreamGuard,
+    StreamReport, StreamToken, TokenId,
 };
 
 const LONG: Duration = Duration::from_secs(120);
@@ -120,14 +120,14 @@ fn a_server_killed_and_started_again_in_mid_stream_loses_and_doubles_nothing() {
     let server = LiveServer::start(&script, ARGS);
     let whole = server.plain_ids(&PROMPT, IDS);
     let mut waits = RetryPolicy::default();
-    (waits.wait_min, waits.wait_max, waits.budget) =
+    (waits.min_wait, waits.max_wait, waits.budget) =
         (Duration::from_millis(200), Duration::from_secs(1), 100_000);
-    let builder = ApiClient::builder(&server.url).wire(Wire::LlamaCpp).retry(waits).resumes(1000);
+    let builder = ApiClient::builder(&server.url).endpoint(Endpoint::LlamaCpp).retry(waits).resumes(1000);
     let client = builder.build().unwrap();
     let (mut resumed, mut equal) = (0, 0);
     for round in 0..KILLS {
         let (ids, text, report) = stream(&server, &client, 1 + round * 2);
-        assert_eq!((report.ending, report.ids_exact), (Ending::Complete, IdsExact::Yes), "{report:?}");
+        assert_eq!((report.ending, report.ids_exact), (Outcome::Complete, IdsExact::Yes), "{report:?}");
         assert!(text.is_ascii(), "{text:?}");
         let usage = report.usage.unwrap();
         assert_eq!((usage.prompt_tokens as usize, usage.completion_tokens), (PROMPT.len(), IDS));
@@ -183,7 +183,7 @@ fn of_two_servers_one_killed_under_16_streams_loses_and_doubles_nothing() {
     // All break at once.
     let mut retry = RetryPolicy::default();
     retry.budget = STREAMS as u32 * 2;
-    let builder = ApiClient::builder(&first.url).base_url(&second.url).wire(Wire::LlamaCpp);
+    let builder = ApiClient::builder(&first.url).base_url(&second.url).endpoint(Endpoint::LlamaCpp);
     let client = builder.retry(retry).resumes(3).build().unwrap();
     let prompts: Vec<_> = (0..STREAMS).map(|n| client.tokenize(&counting(n), false).unwrap()).collect();
     let from_the_start: Vec<_> = prompts.iter().map(|prompt| (prompt.clone(), IDS_OF_MANY)).collect();
@@ -196,7 +196,7 @@ fn of_two_servers_one_killed_under_16_streams_loses_and_doubles_nothing() {
     for (((receiver, guard), mut tokens), prompt) in streams.into_iter().zip(begun).zip(&prompts) {
         tokens.extend(collect(&receiver).0);
         let report = guard.join();
-        assert_eq!((report.ending, report.ids_exact), (Ending::Complete, IdsExact::Yes), "{report:?}");
+        assert_eq!((report.ending, report.ids_exact), (Outcome::Complete, IdsExact::Yes), "{report:?}");
         assert!(tokens.iter().all(|(text, _)| text.is_ascii()), "{tokens:?}");
         let ids: Vec<_> = tokens.iter().filter_map(|(_, id)| *id).collect();
         assert_eq!(
@@ -239,7 +239,7 @@ fn wait_for_streams_at_the_first(client: &ApiClient) {
     loop {
         let (_tokens, guard) = greedy(client, &PROMPT, 2);
         let report = guard.join();
-        assert_eq!(report.ending, Ending::Complete, "{report:?}");
+        assert_eq!(report.ending, Outcome::Complete, "{report:?}");
         if report.route == 0 {
             break;
         }

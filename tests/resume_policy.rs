@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
 use tokenwire::recording::Request;
-use tokenwire::testing::{Cut, Framing, Gate, Script, Server};
+use tokenwire::testing::{Cut, Framing, Gate, MockServer, Script};
 use tokenwire::{
-    ApiClient, ApiClientBuilder, CompletionRequest, Ending, ErrorKind, FinishReason, IdsExact, Inexact,
-    NotResumable, RESUMES_MAX, ResumePolicy, RetryPolicy, SamplingParams, SavedRequest, StreamGuard,
-    StreamReport, StreamToken, Timeouts, Timer, TokenId, Wire,
+    ApiClient, ApiClientBuilder, CompletionRequest, Endpoint, ErrorKind, FinishReason, IdsExact, Inexact,
+    MAX_RESUMES, NotResumable, Outcome, ResumePolicy, RetryPolicy, SamplingParams, SavedRequest, StreamGuard,
+    StreamReport, StreamToken, Timeouts, Timer, TokenId,
 };
 
 /// Generous: nothing here waits for it unless something is broken.
@@ -40,11 +40,11 @@ fn rest() -> Script {
 /// Waits for nothing, gives nothing up.
 fn retry() -> RetryPolicy {
     let mut retry = RetryPolicy::default();
-    (retry.retries_max, retry.wait_min, retry.budget) = (5, Duration::ZERO, 1000);
+    (retry.max_retries, retry.min_wait, retry.budget) = (5, Duration::ZERO, 1000);
     retry
 }
 
-fn client(server: &Server) -> ApiClientBuilder {
+fn client(server: &MockServer) -> ApiClientBuilder {
     ApiClient::builder(server.url()).retry(retry()).resumes(3)
 }
 
@@ -81,7 +81,7 @@ fn stream(client: ApiClientBuilder, request: CompletionRequest) -> (Vec<TokenId>
 
 #[test]
 fn prompt_and_ids_are_sent_with_limits_less_by_as_many_and_nothing_else_is_changed() {
-    let server = Server::scripted([broken(), broken(), rest()]).unwrap();
+    let server = MockServer::scripted([broken(), broken(), rest()]).unwrap();
     let asked = request()
         .sampling(greedy().min_tokens(3).top_p(0.5).seed(4).logit_bias(vec![(5, 1.0)]))
         .request_id("mine")
@@ -90,7 +90,7 @@ fn prompt_and_ids_are_sent_with_limits_less_by_as_many_and_nothing_else_is_chang
         .extra("own", json!({"a": 1}));
     let (ids, text, report) = stream(client(&server), asked);
     assert_eq!((ids, text.as_str()), (vec![7, 8, 7, 8, 9, 10], " a b a b c d"));
-    assert_eq!((report.ending, report.ids_exact), (Ending::Complete, IdsExact::Yes));
+    assert_eq!((report.ending, report.ids_exact), (Outcome::Complete, IdsExact::Yes));
     assert_eq!(report.finish, Some(FinishReason::Stop));
     let requests = server.requests();
     let sent: Vec<Value> = requests.iter().map(Request::json).collect();
@@ -110,7 +110,7 @@ fn prompt_and_ids_are_sent_with_limits_less_by_as_many_and_nothing_else_is_chang
     assert_eq!((usage.prompt_tokens, usage.completion_tokens), (0, 6));
     assert_eq!((report.tokens, report.retries, report.not_resumed), (6, 0, None));
     let bytes = [broken(), broken(), rest()].map(|script| {
-        let server = Server::scripted([script]).unwrap();
+        let server = MockServer::scripted([script]).unwrap();
         stream(client(&server).resumes(0), request()).2.bytes
     });
     assert_eq!((report.events, report.bytes), (8, bytes.iter().sum()));
@@ -119,9 +119,9 @@ fn prompt_and_ids_are_sent_with_limits_less_by_as_many_and_nothing_else_is_chang
 
 #[test]
 fn a_client_that_was_told_nothing_takes_nothing_up() {
-    let server = Server::scripted([broken(), rest()]).unwrap();
+    let server = MockServer::scripted([broken(), rest()]).unwrap();
     let (ids, _, report) = stream(ApiClient::builder(server.url()).retry(retry()), request());
-    assert_eq!((ids, report.ending), (vec![7, 8], Ending::Failed));
+    assert_eq!((ids, report.ending), (vec![7, 8], Outcome::Failed));
     assert_eq!((report.resumes.len(), report.not_resumed, server.requests().len()), (0, None, 1));
     assert!(report.error.unwrap().is_resumable());
 }
@@ -131,12 +131,12 @@ fn a_client_that_was_told_nothing_takes_nothing_up() {
 struct Row {
     why: NotResumable,
     request: CompletionRequest,
-    wire: Wire,
+    wire: Endpoint,
     script: Script,
 }
 
 fn rows() -> Vec<Row> {
-    let row = |why, request| Row { why, request, wire: Wire::Auto, script: broken() };
+    let row = |why, request| Row { why, request, wire: Endpoint::Auto, script: broken() };
     let sampled = |sampling| request().sampling(sampling);
     let with = |key: &str, value: Value| request().extra(key, value);
     let text = json!({"choices": [{"index": 0, "text": " a"}]}).to_string();
@@ -148,7 +148,7 @@ fn rows() -> Vec<Row> {
     let mut rows = vec![
         row(NotResumable::TextPrompt, CompletionRequest::text("Hi").sampling(greedy())),
         Row {
-            wire: Wire::Chat,
+            wire: Endpoint::Chat,
             script: Script::events([chat]).close(),
             ..row(NotResumable::Endpoint, CompletionRequest::text("Hi").sampling(greedy()))
         },
@@ -161,12 +161,12 @@ fn rows() -> Vec<Row> {
             ..row(NotResumable::InexactIds(Inexact::TextWithoutId), request())
         },
         Row {
-            wire: Wire::LlamaCpp,
+            wire: Endpoint::LlamaCpp,
             script: Script::events([native("é", 7, 2)]).close(),
             ..row(NotResumable::InexactIds(lost), request())
         },
         Row {
-            wire: Wire::LlamaCpp,
+            wire: Endpoint::LlamaCpp,
             script: Script::events([native("a", 7, 1), native("", 8, 2)]).close(),
             ..row(NotResumable::MayHaveEnded, sampled(greedy().temperature(1.0)))
         },
@@ -200,10 +200,10 @@ fn rows() -> Vec<Row> {
 #[test]
 fn what_would_not_be_exact_ends_as_before_and_says_why() {
     for Row { why, request, wire, script } in rows() {
-        let server = Server::scripted([script.clone()]).unwrap();
-        let (ids, text, report) = stream(client(&server).wire(wire), request.clone());
+        let server = MockServer::scripted([script.clone()]).unwrap();
+        let (ids, text, report) = stream(client(&server).endpoint(wire), request.clone());
         let sent = if why == NotResumable::UsedUp { 4 } else { 1 };
-        assert_eq!((report.not_resumed, report.ending), (Some(why), Ending::Failed), "{why}: {report:?}");
+        assert_eq!((report.not_resumed, report.ending), (Some(why), Outcome::Failed), "{why}: {report:?}");
         assert_eq!((server.requests().len(), report.resumes.len()), (sent, sent - 1), "{why}");
         let error = report.error.unwrap();
         assert_eq!(error.kind(), ErrorKind::Incomplete, "{why}");
@@ -211,8 +211,8 @@ fn what_would_not_be_exact_ends_as_before_and_says_why() {
         assert!(!ids.is_empty() || !text.is_empty(), "{why}");
 
         // Whoever accepts the difference gets the ids, and has to be asked about no more than the difference.
-        let server = Server::scripted([script, rest()]).unwrap();
-        let (ids, _, report) = stream(client(&server).wire(wire), request.resume_anyway());
+        let server = MockServer::scripted([script, rest()]).unwrap();
+        let (ids, _, report) = stream(client(&server).endpoint(wire), request.allow_inexact_resume());
         let is_own = matches!(why, NotResumable::Field("max_tokens" | "prompt"));
         let accepted = match why {
             NotResumable::StructuredOutput | NotResumable::Penalty | NotResumable::StopStrings => true,
@@ -220,7 +220,7 @@ fn what_would_not_be_exact_ends_as_before_and_says_why() {
             NotResumable::UsedUp => true,
             _ => false,
         };
-        assert_eq!(report.ending == Ending::Complete, accepted, "{why}: {report:?}");
+        assert_eq!(report.ending == Outcome::Complete, accepted, "{why}: {report:?}");
         assert_eq!(server.requests().len(), if accepted { 2 } else { 1 }, "{why}");
         assert!(!accepted || ids == [7, 8, 9, 10], "{why}: {ids:?}");
         // Of stop strings in an extra field nothing is known.
@@ -232,7 +232,7 @@ fn what_would_not_be_exact_ends_as_before_and_says_why() {
 #[test]
 fn a_saved_request_that_was_sent_again_is_not_taken_up() {
     let folder = std::env::temp_dir().join(format!("tokenwire-resume-{}", std::process::id()));
-    let server = Server::scripted([broken()]).unwrap();
+    let server = MockServer::scripted([broken()]).unwrap();
     let saving = client(&server).resumes(2).save_failed(&folder).build().unwrap();
     let (.., report) = read(saving.stream(request().request_id("mine")).unwrap());
     // Saved once, when all had failed, and as it was asked for.
@@ -268,7 +268,7 @@ fn ends_that_are_not_the_connection_s_or_the_server_s_fault_are_none_of_its_busi
         (Script::events([event(" a", &[7], Some("stop")), error(500)]), None, ErrorKind::Server),
     ];
     for (script, deadline, kind) in rows {
-        let server = Server::scripted([script]).unwrap();
+        let server = MockServer::scripted([script]).unwrap();
         let (.., report) = stream(client(&server).timeouts(timeouts(deadline)), request());
         assert_eq!(report.error.map(|error| error.kind()), Some(kind));
         assert_eq!(
@@ -299,7 +299,7 @@ fn each_way_to_break_off_is_taken_up() {
         (started().event(&event("", &[], Some("error"))), ErrorKind::Server),
     ];
     for (script, kind) in rows {
-        let server = Server::scripted([script, rest()]).unwrap();
+        let server = MockServer::scripted([script, rest()]).unwrap();
         let (ids, text, report) = stream(client(&server).timeouts(timeouts), request());
         assert_eq!((ids, text.as_str()), (vec![7, 8, 9, 10], " a b c d"), "{kind:?}: {report:?}");
         assert_eq!(report.resumes[0].after, kind);
@@ -315,26 +315,26 @@ fn a_resume_that_fails_before_its_first_token_is_one_of_several_and_the_original
     timeouts.first_token = Some(Duration::from_secs(1));
     // The answers, how it ends, how many requests for the break.
     let rows = [
-        (vec![broken(), busy(), rest()], Ending::Complete, 2),
+        (vec![broken(), busy(), rest()], Outcome::Complete, 2),
         // Its own first token has its own timer.
-        (vec![broken(), Script::new().hang(LONG), rest()], Ending::Complete, 2),
-        (vec![broken(), first_event(), busy(), rest()], Ending::Complete, 3),
-        (vec![broken(), Script::new(), rest()], Ending::Complete, 2),
-        (vec![broken(), busy()], Ending::Failed, 3),
+        (vec![broken(), Script::new().hang(LONG), rest()], Outcome::Complete, 2),
+        (vec![broken(), first_event(), busy(), rest()], Outcome::Complete, 3),
+        (vec![broken(), Script::new(), rest()], Outcome::Complete, 2),
+        (vec![broken(), busy()], Outcome::Failed, 3),
         // The request's own fault: a longer prompt is too long, say.
-        (vec![broken(), Script::status(400).json(r#"{"error":"too long"}"#)], Ending::Failed, 1),
+        (vec![broken(), Script::status(400).json(r#"{"error":"too long"}"#)], Outcome::Failed, 1),
     ];
     for (scripts, ending, requests) in rows {
-        let server = Server::scripted(scripts).unwrap();
+        let server = MockServer::scripted(scripts).unwrap();
         let (ids, _, report) = stream(client(&server).timeouts(timeouts), request());
         assert_eq!(report.ending, ending, "{report:?}");
         assert_eq!((report.resumes.len(), report.resumes[0].requests), (1, requests), "{report:?}");
-        assert_eq!(report.resumes[0].took.is_some(), ending == Ending::Complete);
-        assert_eq!(ids.len(), if ending == Ending::Complete { 4 } else { 2 });
+        assert_eq!(report.resumes[0].took.is_some(), ending == Outcome::Complete);
+        assert_eq!(ids.len(), if ending == Outcome::Complete { 4 } else { 2 });
         let sent = server.requests();
         assert_eq!(sent.len(), 1 + requests as usize);
         assert!(sent[1..].iter().all(|request| request.json()["prompt"] == json!([1, 2, 7, 8])));
-        assert!(ending == Ending::Complete || report.error.unwrap().progress().unwrap().tokens == 2);
+        assert!(ending == Outcome::Complete || report.error.unwrap().progress().unwrap().tokens == 2);
     }
 }
 
@@ -345,9 +345,9 @@ fn a_stream_whose_ids_are_all_there_is_complete_and_nothing_is_sent() {
         (greedy().stop_token_ids(vec![8]), FinishReason::Stop),
     ];
     for (sampling, finish) in rows {
-        let server = Server::scripted([broken()]).unwrap();
+        let server = MockServer::scripted([broken()]).unwrap();
         let (ids, _, report) = stream(client(&server), request().sampling(sampling));
-        assert_eq!((ids, report.ending), (vec![7, 8], Ending::Complete), "{report:?}");
+        assert_eq!((ids, report.ending), (vec![7, 8], Outcome::Complete), "{report:?}");
         assert_eq!((report.finish, report.usage, report.error.is_none()), (Some(finish), None, true));
         // The server has not said how many there are.
         assert_eq!(report.ids_exact, IdsExact::Unknown);
@@ -367,7 +367,7 @@ fn a_server_that_does_not_repeat_its_ids_is_asked_to_go_on_behind_them() {
         Script::events([event("", &[], Some("stop"))]),
     ];
     for other in others {
-        let server = Server::scripted([cut(), other, whole()]).unwrap();
+        let server = MockServer::scripted([cut(), other, whole()]).unwrap();
         let (ids, text, report) = stream(client(&server), request());
         assert_eq!((ids, text.as_str()), (vec![7, 8, 9, 10], " a\u{fffd} d"), "{report:?}");
         let prompts: Vec<_> =
@@ -375,7 +375,7 @@ fn a_server_that_does_not_repeat_its_ids_is_asked_to_go_on_behind_them() {
         assert_eq!(prompts, [json!([1, 2]), json!([1, 2, 7]), json!([1, 2, 7, 8])]);
         let resume = &report.resumes[0];
         assert_eq!((resume.requests, resume.ids_again, resume.text_exact), (2, 0, false));
-        assert_eq!((report.finish, report.ending), (Some(FinishReason::Stop), Ending::Complete));
+        assert_eq!((report.finish, report.ending), (Some(FinishReason::Stop), Outcome::Complete));
     }
 }
 
@@ -387,11 +387,11 @@ fn a_stop_string_over_the_break_ends_the_stream_and_the_server_is_left() {
     };
     let cut = Script::events([event("a", &[7]), event("a#", &[7, 8])]).close();
     let next = Script::events([event("## b", &[9]), event("## b c", &[9, 10])]).hang(LONG);
-    let server = Server::scripted([cut, next]).unwrap();
+    let server = MockServer::scripted([cut, next]).unwrap();
     let asked = request().sampling(greedy().stop(vec!["###".to_owned()]));
-    let (ids, text, report) = stream(client(&server).wire(Wire::SgLang), asked);
+    let (ids, text, report) = stream(client(&server).endpoint(Endpoint::SgLang), asked);
     assert_eq!((ids, text.as_str()), (vec![7, 8, 9], "a#"));
-    assert_eq!((report.ending, report.finish), (Ending::Complete, Some(FinishReason::Stop)));
+    assert_eq!((report.ending, report.finish), (Outcome::Complete, Some(FinishReason::Stop)));
     assert_eq!(report.usage.map(|usage| (usage.prompt_tokens, usage.completion_tokens)), Some((2, 3)));
     assert_eq!(report.ids_exact, IdsExact::Unknown);
     assert!(server.wait_for_disconnects(1, LONG));
@@ -403,7 +403,7 @@ fn a_stop_string_over_the_break_ends_the_stream_and_the_server_is_left() {
 fn nothing_is_sent_after_a_cancel_wherever_the_stream_stands() {
     let mut slow = retry();
     // Drawn from zero on: of so long a wait something is left.
-    (slow.wait_min, slow.wait_max) = (LONG * 100_000, LONG * 100_000);
+    (slow.min_wait, slow.max_wait) = (LONG * 100_000, LONG * 100_000);
     let rows = [
         // In the pause before the resume, in the resume before its head, and behind its first token.
         (vec![broken()], slow, 1),
@@ -411,7 +411,7 @@ fn nothing_is_sent_after_a_cancel_wherever_the_stream_stands() {
         (vec![broken(), Script::events([event(" c", &[9], None)]).hang(LONG)], retry(), 2),
     ];
     for (scripts, policy, requests) in rows {
-        let server = Server::scripted(scripts).unwrap();
+        let server = MockServer::scripted(scripts).unwrap();
         let client = client(&server).retry(policy).build().unwrap();
         let (tokens, guard) = client.stream(request()).unwrap();
         let expected = 2 + usize::from(requests == 2);
@@ -424,7 +424,7 @@ fn nothing_is_sent_after_a_cancel_wherever_the_stream_stands() {
         guard.cancel();
         assert!(tokens.recv_timeout(LONG).is_err_and(|error| error.is_disconnected()));
         let report = guard.join();
-        assert_eq!((report.ending, report.not_resumed), (Ending::Cancelled, None));
+        assert_eq!((report.ending, report.not_resumed), (Outcome::Cancelled, None));
         assert!(report.tokens >= 2 && report.tokens as usize <= expected, "{report:?}");
         assert!(began.elapsed() < LONG / 2, "the pause was waited for");
         thread::sleep(Duration::from_millis(50));
@@ -437,14 +437,15 @@ fn the_deadline_runs_on_over_all_attempts() {
     let mut timeouts = Timeouts::default();
     timeouts.deadline = Some(LONG);
     let late = Script::status(503).header("Retry-After", "3600");
-    let server = Server::scripted([broken(), late]).unwrap();
+    let server = MockServer::scripted([broken(), late]).unwrap();
     let mut retry = retry();
-    retry.server_wait_max = Duration::from_secs(7200);
+    retry.max_server_wait = Duration::from_secs(7200);
     let (.., report) = stream(client(&server).retry(retry).timeouts(timeouts), request());
     assert_eq!((report.not_resumed, server.requests().len()), (Some(NotResumable::Deadline), 2));
 
     timeouts.deadline = Some(Duration::from_secs(2));
-    let server = Server::scripted([broken(), Script::events([event(" c", &[9], None)]).hang(LONG)]).unwrap();
+    let server =
+        MockServer::scripted([broken(), Script::events([event(" c", &[9], None)]).hang(LONG)]).unwrap();
     let (ids, _, report) = stream(client(&server).timeouts(timeouts), request());
     assert_eq!(report.error.map(|error| error.kind()), Some(ErrorKind::Timeout(Timer::Deadline)));
     assert_eq!(ids, [7, 8, 9]);
@@ -458,15 +459,15 @@ fn in_an_outage_all_streams_together_send_a_fifth_more_at_most() {
     let (down, asked) = (Gate::new(), AtomicUsize::new(0));
     let server = {
         let down = down.clone();
-        Server::start(move |_| match asked.fetch_add(1, Ordering::Relaxed) {
+        MockServer::start(move |_| match asked.fetch_add(1, Ordering::Relaxed) {
             ..STREAMS => broken_at(&down),
             _ => Script::status(503),
         })
         .unwrap()
     };
     let mut policy = RetryPolicy::default();
-    policy.wait_min = Duration::ZERO;
-    let client = client(&server).retry(policy).resumes(RESUMES_MAX).build().unwrap();
+    policy.min_wait = Duration::ZERO;
+    let client = client(&server).retry(policy).resumes(MAX_RESUMES).build().unwrap();
     let (sender, ended) = mpsc::channel();
     let streams: Vec<_> = (0..STREAMS).map(|_| client.stream(request()).unwrap()).collect();
     for (tokens, _) in &streams {
@@ -498,29 +499,29 @@ fn broken_at(gate: &Gate) -> Script {
 fn new_tokens_make_the_next_wait_the_first_again() {
     // A wait doubles with each failure: after five of them in a row it would be 32 times the first.
     let mut policy = retry();
-    (policy.wait_min, policy.wait_max) = (Duration::from_millis(20), LONG);
+    (policy.min_wait, policy.max_wait) = (Duration::from_millis(20), LONG);
     let scripts = vec![broken(); 12].into_iter().chain([rest()]);
-    let server = Server::scripted(scripts).unwrap();
+    let server = MockServer::scripted(scripts).unwrap();
     let began = Instant::now();
     let (.., report) = stream(client(&server).retry(policy).resumes(20), request());
-    assert_eq!((report.ending, report.resumes.len()), (Ending::Complete, 12));
+    assert_eq!((report.ending, report.resumes.len()), (Outcome::Complete, 12));
     assert!(began.elapsed() < LONG, "{:?}", began.elapsed());
 }
 
 #[test]
 fn the_number_of_resumes_has_a_bound_of_its_own() {
     let mut policy = ResumePolicy::default();
-    assert_eq!((policy.resumes_max, policy.ids_again_max), (3, 16));
-    policy.resumes_max = u32::MAX;
+    assert_eq!((policy.max_resumes, policy.max_ids_again), (3, 16));
+    policy.max_resumes = u32::MAX;
     let answers = Script::events([event(" a", &[7], None)]).framing(Framing::CloseDelimited);
-    let server = Server::start(move |_| answers.clone().cut_at(usize::MAX, Cut::Fin)).unwrap();
+    let server = MockServer::start(move |_| answers.clone().cut_at(usize::MAX, Cut::Fin)).unwrap();
     let mut budget = retry();
     budget.budget = 100_000;
     let asked = request().sampling(greedy().max_tokens(100_000));
     let (ids, _, report) = stream(client(&server).retry(budget).resume(policy), asked);
     assert_eq!(
         (report.not_resumed, report.resumes.len()),
-        (Some(NotResumable::UsedUp), RESUMES_MAX as usize)
+        (Some(NotResumable::UsedUp), MAX_RESUMES as usize)
     );
-    assert_eq!(ids.len(), RESUMES_MAX as usize + 1);
+    assert_eq!(ids.len(), MAX_RESUMES as usize + 1);
 }

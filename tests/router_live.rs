@@ -15,10 +15,10 @@ use common::streams::{LONG, Last, Token, collect};
 use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
 use tokenwire::recording::{BodyState, Recording};
-use tokenwire::testing::{Framing, Gate, Model, Script, Server};
+use tokenwire::testing::{FakeModel, Framing, Gate, MockServer, Script};
 use tokenwire::{
-    ApiClient, ApiClientBuilder, CompletionRequest, Ending, ErrorKind, IdsExact, RetryPolicy, SamplingParams,
-    StreamGuard, StreamReport, StreamToken, Timeouts, TokenId, Wire,
+    ApiClient, ApiClientBuilder, CompletionRequest, Endpoint, ErrorKind, IdsExact, Outcome, RetryPolicy,
+    SamplingParams, StreamGuard, StreamReport, StreamToken, Timeouts, TokenId,
 };
 
 const HELLO: [(TokenId, &str); 4] = [(9707, "Hello"), (1879, " wörld"), (0, ""), (13, ".")];
@@ -76,7 +76,7 @@ fn ids_usage_comments_and_headers_pass_both_ways() {
     let (tokens, last, report) = run(&client, request.request_id("mine").header("x-call", "of the call"));
     assert_eq!(tokens, hello());
     assert!(matches!(last, Last::Done), "{last:?}");
-    assert_eq!((report.ending, report.ids_exact), (Ending::Complete, IdsExact::Yes));
+    assert_eq!((report.ending, report.ids_exact), (Outcome::Complete, IdsExact::Yes));
     assert_eq!((report.usage.unwrap().completion_tokens, report.comments), (4, 6));
     assert_eq!(report.request_id.as_deref(), Some("mine"));
 
@@ -123,16 +123,16 @@ fn every_field_of_a_request_arrives_as_it_was_sent() {
         .logit_bias(vec![(7, -99.5)]);
     let request = |prompt: CompletionRequest| {
         let request = prompt.sampling(sampling.clone()).priority(-3).cache_salt("salt");
-        let request = request.structured_output(json!({"regex": "a+"})).send_anyway();
+        let request = request.structured_output(json!({"regex": "a+"})).allow_ignored_fields();
         request.extra("vllm_xargs", json!({"force_ids": [1, 2]})).extra("known_to_nobody", 0.1).record()
     };
     for (wire, prompt) in [
-        (Wire::OpenAi, ids(&[1, 2, 151_645])),
-        (Wire::OpenAi, CompletionRequest::text("Hello")),
-        (Wire::Chat, CompletionRequest::text("Hello")),
-        (Wire::VllmGenerate, ids(&[1, 2, 151_645])),
+        (Endpoint::OpenAi, ids(&[1, 2, 151_645])),
+        (Endpoint::OpenAi, CompletionRequest::text("Hello")),
+        (Endpoint::Chat, CompletionRequest::text("Hello")),
+        (Endpoint::VllmGenerate, ids(&[1, 2, 151_645])),
     ] {
-        let client = client(&router.url).wire(wire).build().unwrap();
+        let client = client(&router.url).endpoint(wire).build().unwrap();
         let (_, _, report) = run(&client, request(prompt));
         let recording = report.recording.unwrap();
         let sent: Value = serde_json::from_slice(recording.request_body()).unwrap();
@@ -209,9 +209,9 @@ fn what_comes_through_the_router_is_what_comes_without_it() {
     for name in &files {
         let recording = recording(name);
         let (wire, request) = match recording.request().path.as_str() {
-            "/v1/completions" => (Wire::OpenAi, ids(&[1])),
-            "/v1/chat/completions" => (Wire::Chat, CompletionRequest::text("Hello")),
-            "/inference/v1/generate" => (Wire::VllmGenerate, ids(&[1])),
+            "/v1/completions" => (Endpoint::OpenAi, ids(&[1])),
+            "/v1/chat/completions" => (Endpoint::Chat, CompletionRequest::text("Hello")),
+            "/inference/v1/generate" => (Endpoint::VllmGenerate, ids(&[1])),
             _ => continue,
         };
         // Of a body that breaks off at once the router passes on what it likes: see the faults.
@@ -220,7 +220,7 @@ fn what_comes_through_the_router_is_what_comes_without_it() {
         }
         let request = request.header("x-recording", name);
         let [with, without] = [&router.url, &worker.url()]
-            .map(|url| told(&client(url).wire(wire).build().unwrap(), request.clone()));
+            .map(|url| told(&client(url).endpoint(wire).build().unwrap(), request.clone()));
         // Whatever a stream was asked for comes as one, the router says.
         let without =
             without.replace("no event stream but application/json", "no event stream but text/event-stream");
@@ -239,7 +239,7 @@ fn case(n: usize) -> CompletionRequest {
 }
 
 /// A worker that answers each [`case`] with the script of that number.
-fn worker_of(scripts: Vec<Script>) -> Server {
+fn worker_of(scripts: Vec<Script>) -> MockServer {
     worker(move |request| scripts[request.header("x-case").unwrap().parse::<usize>().unwrap()].clone())
 }
 
@@ -435,7 +435,7 @@ fn the_load_of_an_outage_stays_bounded_where_both_retry() {
         let mut sent = 0;
         for (_tokens, guard) in streams {
             let report = guard.join();
-            assert_eq!(report.ending, Ending::Failed);
+            assert_eq!(report.ending, Outcome::Failed);
             sent += 1 + report.retries as usize;
         }
         let there: usize = workers.iter().map(|worker| completions(worker).len()).sum();
@@ -461,8 +461,8 @@ fn question(n: usize) -> CompletionRequest {
     ids(&[11, 12, 20 + n as TokenId]).sampling(greedy)
 }
 
-fn model() -> Model {
-    Model::new(11).ends_one_of(0)
+fn model() -> FakeModel {
+    FakeModel::new(11).ends_one_of(0)
 }
 
 /// Ids alone: where text had to be held back at a cut, it may come in other pieces.
@@ -482,7 +482,7 @@ fn unbroken(questions: usize) -> Vec<Vec<TokenId>> {
 
 /// A worker whose streams stand still after some ids until the gate is open. Then they go on; or, if it `dies`, they are reset, and
 /// so is whatever else is asked of it.
-fn mortal(gate: &Gate, dies: bool) -> Server {
+fn mortal(gate: &Gate, dies: bool) -> MockServer {
     let gate = gate.clone();
     worker(move |request| {
         if dies && gate.wait(Duration::ZERO) {
@@ -499,8 +499,8 @@ fn mortal(gate: &Gate, dies: bool) -> Server {
 }
 
 /// Opens the gate, on which all streams of the dying workers are reset, and closes their ports.
-fn kill(gate: &Gate, dying: Vec<Server>) {
-    let streams = |worker: &Server| completions(worker).len();
+fn kill(gate: &Gate, dying: Vec<MockServer>) {
+    let streams = |worker: &MockServer| completions(worker).len();
     let left: Vec<_> =
         dying.iter().map(|worker| worker.open_connections().saturating_sub(streams(worker))).collect();
     gate.open();
@@ -553,7 +553,7 @@ fn when_a_worker_dies_under_64_streams_all_are_whole_and_exact() {
     let (mut resumed, mut requests) = (0, 0);
     for (n, stream) in streams.into_iter().enumerate() {
         let (ids, report) = rest(stream);
-        assert_eq!((ids.len(), report.ending), (ANSWER as usize, Ending::Complete), "{n}: {report:?}");
+        assert_eq!((ids.len(), report.ending), (ANSWER as usize, Outcome::Complete), "{n}: {report:?}");
         assert_eq!((ids, report.ids_exact), (expected[n].clone(), IdsExact::Yes), "{n}: {report:?}");
         assert_eq!(report.usage.unwrap().completion_tokens, ANSWER, "{n}: {report:?}");
         resumed += usize::from(!report.resumes.is_empty());
@@ -590,7 +590,7 @@ fn in_a_total_outage_the_client_sends_at_most_a_fifth_more_than_it_has_streams()
     kill(&gate, workers.into());
     let broken: Vec<_> = streams.into_iter().map(rest).collect();
     for (n, (ids, report)) in broken.iter().enumerate() {
-        assert_eq!(report.ending, Ending::Failed, "{report:?}");
+        assert_eq!(report.ending, Outcome::Failed, "{report:?}");
         // What came before stands, and is right.
         assert!(!ids.is_empty() && expected[n].starts_with(ids), "{n}: {ids:?}");
     }
@@ -600,7 +600,7 @@ fn in_a_total_outage_the_client_sends_at_most_a_fifth_more_than_it_has_streams()
     let second = client();
     let streams: Vec<_> = (0..STREAMS).map(|n| second.stream(question(n)).unwrap()).collect();
     let reports: Vec<_> = streams.into_iter().map(|(_, guard)| guard.join()).collect();
-    assert!(reports.iter().all(|report| report.ending == Ending::Failed));
+    assert!(reports.iter().all(|report| report.ending == Outcome::Failed));
     told("no worker from the start", &reports);
 }
 

@@ -10,10 +10,10 @@ use std::{fs, process, thread};
 
 use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
-use tokenwire::testing::{Cut, OnAccept, Script, Server, TlsIdentity};
+use tokenwire::testing::{Cut, MockServer, OnAccept, Script, TlsIdentity};
 use tokenwire::{
-    ApiClient, ApiClientBuilder, CompletionRequest, Ending, Error, ErrorKind, Limits, SavedRequest,
-    StreamGuard, StreamReport, StreamToken, Timeouts, Wire,
+    ApiClient, ApiClientBuilder, CompletionRequest, Endpoint, Error, ErrorKind, Limits, Outcome,
+    SavedRequest, StreamGuard, StreamReport, StreamToken, Timeouts,
 };
 
 /// "Does not hang": nothing here takes a hundredth of it.
@@ -151,7 +151,7 @@ fn failures() -> Vec<Case> {
             "protocol",
             1,
         ),
-        Case { limits: |l| l.event_bytes_max = 64, ..case("limit", one_token(), "limit", 0) },
+        Case { limits: |l| l.max_event_bytes = 64, ..case("limit", one_token(), "limit", 0) },
     ]
 }
 
@@ -159,7 +159,7 @@ fn failures() -> Vec<Case> {
 fn every_failure_is_saved_and_resent_it_is_the_same_request() {
     for Case { name, script, timeouts: set_timeouts, limits: set_limits, kind, tokens } in failures() {
         let folder = Folder::new(&name.replace(' ', "-"));
-        let server = Server::scripted([script, Script::tokens(TOKENS)]).unwrap();
+        let server = MockServer::scripted([script, Script::tokens(TOKENS)]).unwrap();
         let (mut timeouts, mut limits) = (Timeouts::default(), Limits::default());
         set_timeouts(&mut timeouts);
         set_limits(&mut limits);
@@ -190,7 +190,7 @@ fn every_failure_is_saved_and_resent_it_is_the_same_request() {
         // The same client has the limits that made it fail.
         let again = self::client(saved.base_url(), &folder.0, Timeouts::default(), Limits::default());
         let (received, report) = finish(again.resend(&saved));
-        assert_eq!((received, report.ending), (2, Ending::Complete), "{name}: {:?}", report.error);
+        assert_eq!((received, report.ending), (2, Outcome::Complete), "{name}: {:?}", report.error);
         let requests = server.requests();
         let [first, .., last] = &*requests else { panic!("{name}: {requests:?}") };
         assert_eq!((&first.body, &*first.path), (&last.body, &*last.path), "{name}");
@@ -205,12 +205,12 @@ fn every_failure_is_saved_and_resent_it_is_the_same_request() {
 #[test]
 fn connections_that_fail_are_saved_too() {
     let folder = Folder::new("connect");
-    let refusing = Server::scripted([Script::new()]).unwrap().url();
+    let refusing = MockServer::scripted([Script::new()]).unwrap().url();
     // An authority that nobody trusts.
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let identity = TlsIdentity::from_pem(&made.cert.pem(), &made.signing_key.serialize_pem()).unwrap();
-    let untrusted = Server::start_tls(|_| Script::new(), identity).unwrap();
-    let silent = Server::builder().on_accept(|_| OnAccept::Close).scripted([Script::new()]).unwrap();
+    let untrusted = MockServer::start_tls(|_| Script::new(), identity).unwrap();
+    let silent = MockServer::builder().on_accept(|_| OnAccept::Close).scripted([Script::new()]).unwrap();
     for (url, kind) in [
         (&*refusing, ErrorKind::Refused),
         (&*untrusted.url(), ErrorKind::Connect),
@@ -231,26 +231,26 @@ fn what_did_not_fail_is_not_saved() {
     let endless = || {
         one_token().repeat("data: {\"choices\":[{\"text\":\"a\"}]}\n\n", u64::MAX, Duration::from_millis(1))
     };
-    let server = Server::scripted([Script::tokens(TOKENS), endless(), endless(), endless()]).unwrap();
+    let server = MockServer::scripted([Script::tokens(TOKENS), endless(), endless(), endless()]).unwrap();
     let client = client(&server.url(), &folder.0, Timeouts::default(), Limits::default());
     let (_, report) = finish(client.stream(request()));
-    assert_eq!(report.ending, Ending::Complete);
+    assert_eq!(report.ending, Outcome::Complete);
 
     let (receiver, guard) = client.stream(request()).unwrap();
     receiver.recv_timeout(LONG).unwrap();
     guard.cancel();
-    assert_eq!(guard.join().ending, Ending::Cancelled);
+    assert_eq!(guard.join().ending, Outcome::Cancelled);
 
     let (receiver, guard) = client.stream(request()).unwrap();
     receiver.recv_timeout(LONG).unwrap();
     drop(receiver);
-    assert_eq!(guard.join().ending, Ending::ConsumerGone);
+    assert_eq!(guard.join().ending, Outcome::ConsumerGone);
 
     // Refused before there was a stream.
     client.stream(CompletionRequest::ids([])).unwrap_err();
     assert!(!folder.0.exists(), "{:?}", folder.files());
 
-    let off = builder(&Server::scripted([Script::new()]).unwrap().url()).build().unwrap();
+    let off = builder(&MockServer::scripted([Script::new()]).unwrap().url()).build().unwrap();
     assert_eq!(finish(off.stream(request())).1.error.unwrap().saved_path(), None);
 }
 
@@ -259,20 +259,20 @@ fn what_did_not_fail_is_not_saved() {
 #[test]
 fn the_wire_is_saved_and_the_request_goes_to_the_same_endpoint() {
     for (wire, other, base, script) in [
-        (Wire::LlamaCpp, Wire::OpenAi, "", Script::llama_tokens(TOKENS)),
-        (Wire::OpenAi, Wire::LlamaCpp, "/gate/v1", Script::tokens(TOKENS)),
+        (Endpoint::LlamaCpp, Endpoint::OpenAi, "", Script::llama_tokens(TOKENS)),
+        (Endpoint::OpenAi, Endpoint::LlamaCpp, "/gate/v1", Script::tokens(TOKENS)),
     ] {
         let folder = Folder::new(wire.as_str());
-        let server = Server::scripted([Script::status(503), script]).unwrap();
+        let server = MockServer::scripted([Script::status(503), script]).unwrap();
         let url = format!("{}{base}", server.url());
-        let client = builder(&url).wire(wire).save_failed(&folder.0).build().unwrap();
+        let client = builder(&url).endpoint(wire).save_failed(&folder.0).build().unwrap();
         let error = finish(client.stream(CompletionRequest::ids([1]))).1.error.unwrap();
         let saved = SavedRequest::load(error.saved_path().unwrap()).unwrap();
-        assert_eq!(saved.wire(), wire);
+        assert_eq!(saved.endpoint(), wire);
         // A client that was set to something else.
-        let again = builder(saved.base_url()).wire(other).build().unwrap();
+        let again = builder(saved.base_url()).endpoint(other).build().unwrap();
         let (received, report) = finish(again.resend(&saved));
-        assert_eq!((received, report.ending), (2, Ending::Complete), "{wire}: {:?}", report.error);
+        assert_eq!((received, report.ending), (2, Outcome::Complete), "{wire}: {:?}", report.error);
         let requests = server.requests();
         assert_eq!((&requests[0].path, &requests[0].body), (&requests[1].path, &requests[1].body), "{wire}");
     }
@@ -281,7 +281,7 @@ fn the_wire_is_saved_and_the_request_goes_to_the_same_endpoint() {
 #[test]
 fn a_key_inside_the_prompt_is_taken_out_and_such_a_request_is_not_resent() {
     let folder = Folder::new("key-in-prompt");
-    let server = Server::scripted([Script::status(503)]).unwrap();
+    let server = MockServer::scripted([Script::status(503)]).unwrap();
     let client = client(&server.url(), &folder.0, Timeouts::default(), Limits::default());
     let prompt = format!("curl -H 'Authorization: Bearer {KEY}'");
     let error = finish(client.stream(CompletionRequest::text(prompt))).1.error.unwrap();
@@ -297,7 +297,7 @@ fn a_key_inside_the_prompt_is_taken_out_and_such_a_request_is_not_resent() {
 #[test]
 fn a_resend_that_fails_is_saved_anew() {
     let folder = Folder::new("anew");
-    let server = Server::scripted([Script::status(503)]).unwrap();
+    let server = MockServer::scripted([Script::status(503)]).unwrap();
     let client = client(&server.url(), &folder.0, Timeouts::default(), Limits::default());
     let first = finish(client.stream(request())).1.error.and_then(path_of).unwrap();
     let saved = SavedRequest::load(&first).unwrap();
@@ -312,7 +312,7 @@ fn a_resend_that_fails_is_saved_anew() {
 fn a_folder_that_cannot_be_used_changes_nothing_but_the_path() {
     let folder = Folder::new("a-file");
     fs::write(&folder.0, "in the way").unwrap();
-    let server = Server::scripted([Script::status(503).json(r#"{"error":"busy"}"#)]).unwrap();
+    let server = MockServer::scripted([Script::status(503).json(r#"{"error":"busy"}"#)]).unwrap();
     for _ in 0..2 {
         let client = client(&server.url(), &folder.0, Timeouts::default(), Limits::default());
         let error = finish(client.stream(request())).1.error.unwrap();
@@ -325,9 +325,9 @@ fn a_folder_that_cannot_be_used_changes_nothing_but_the_path() {
 #[test]
 fn many_streams_that_fail_at_once_keep_to_the_limit() {
     let folder = Folder::new("many");
-    let server = Server::start(|_| Script::status(503)).unwrap();
+    let server = MockServer::start(|_| Script::status(503)).unwrap();
     let mut limits = Limits::default();
-    limits.saved_files_max = 40;
+    limits.max_saved_files = 40;
     let client = client(&server.url(), &folder.0, Timeouts::default(), limits);
     let paths = Mutex::new(Vec::new());
     thread::scope(|scope| {

@@ -12,8 +12,8 @@ use common::data;
 use common::streams::LONG;
 use serde_json::{Value, json};
 use tokenwire::recording::Recording;
-use tokenwire::testing::{Framing, Script, Server as Scripted};
-use tokenwire::{ApiClient, ApiClientBuilder, ErrorKind, Limit, Limits, Server, Timeouts, Timer};
+use tokenwire::testing::{Framing, MockServer as Scripted, Script};
+use tokenwire::{ApiClient, ApiClientBuilder, ErrorKind, Limit, Limits, ServerKind, Timeouts, Timer};
 
 /// A server that has these paths and no others.
 fn serving(paths: Vec<(&'static str, Script)>) -> Scripted {
@@ -51,7 +51,7 @@ fn recorded(name: &str) -> Script {
 }
 
 /// What it is about, the paths that the server has, what it is, what was asked.
-type Case = (&'static str, Vec<(&'static str, Script)>, Option<Server>, Vec<&'static str>);
+type Case = (&'static str, Vec<(&'static str, Script)>, Option<ServerKind>, Vec<&'static str>);
 
 /// Each is told by as few requests as it takes, which are listed; what came of it is remembered.
 #[test]
@@ -78,56 +78,56 @@ fn each_server_is_told_by_what_it_lists_or_by_a_path_of_its_own() {
         (
             "vLLM",
             vec![("/v1/models", recorded("vllm/models.response.http"))],
-            Some(Server::Vllm),
+            Some(ServerKind::Vllm),
             vec!["/v1/models"],
         ),
         (
             "llama.cpp",
             vec![("/v1/models", recorded("llama.cpp/get-models.raw"))],
-            Some(Server::LlamaCpp),
+            Some(ServerKind::LlamaCpp),
             vec!["/v1/models"],
         ),
         (
             "SGLang",
             vec![("/v1/models", models(&[("m", "sglang")]))],
-            Some(Server::SgLang),
+            Some(ServerKind::SgLang),
             vec!["/v1/models"],
         ),
         (
             "TensorRT-LLM",
             vec![("/v1/models", models(&[("m", "tensorrt_llm")]))],
-            Some(Server::TensorRtLlm),
+            Some(ServerKind::TensorRtLlm),
             vec!["/v1/models"],
         ),
         (
             "Ollama",
             vec![("/v1/models", models(&[("me/m:1b", "me"), ("llama3:1b", "library")]))],
-            Some(Server::Ollama),
+            Some(ServerKind::Ollama),
             vec!["/v1/models"],
         ),
         (
             "LM Studio",
             vec![("/v1/models", models(&[("m", "organization_owner")]))],
-            Some(Server::LmStudio),
+            Some(ServerKind::LmStudio),
             vec!["/v1/models"],
         ),
         (
             "TGI",
             vec![("/v1/models", models(&[("org/m", "org/m")])), ("/info", tgi())],
-            Some(Server::Tgi),
+            Some(ServerKind::Tgi),
             vec!["/v1/models", "/info"],
         ),
         ("no TGI", vec![("/v1/models", models(&[("org/m", "org/m")]))], None, vec!["/v1/models", "/info"]),
         (
             "Ollama, all of others",
             vec![("/v1/models", models(&[("me/m:1b", "me")])), ("/api/version", version())],
-            Some(Server::Ollama),
+            Some(ServerKind::Ollama),
             vec!["/v1/models", "/api/version"],
         ),
         (
             "Ollama, empty",
             vec![("/v1/models", empty), ("/api/version", version())],
-            Some(Server::Ollama),
+            Some(ServerKind::Ollama),
             vec!["/v1/models", "/api/version"],
         ),
         (
@@ -146,40 +146,50 @@ fn each_server_is_told_by_what_it_lists_or_by_a_path_of_its_own() {
         (
             "a page",
             vec![("/v1/models", Script::status(200).body("text/html", "<html>")), ("/info", tgi())],
-            Some(Server::Tgi),
+            Some(ServerKind::Tgi),
             vec!["/v1/models", "/info"],
         ),
-        ("TGI without the list", vec![("/info", old_tgi)], Some(Server::Tgi), vec!["/v1/models", "/info"]),
+        (
+            "TGI without the list",
+            vec![("/info", old_tgi)],
+            Some(ServerKind::Tgi),
+            vec!["/v1/models", "/info"],
+        ),
         ("a server of embeddings", vec![("/info", tei)], None, all.clone()),
         (
             "SGLang without the list",
             vec![("/get_model_info", sglang)],
-            Some(Server::SgLang),
+            Some(ServerKind::SgLang),
             all[..3].to_vec(),
         ),
         (
             "Ollama without the list",
             vec![("/api/version", version())],
-            Some(Server::Ollama),
+            Some(ServerKind::Ollama),
             all[..4].to_vec(),
         ),
         (
             "LM Studio without the list",
             vec![("/api/v0/models", studio)],
-            Some(Server::LmStudio),
+            Some(ServerKind::LmStudio),
             all[..5].to_vec(),
         ),
         (
             "llama.cpp behind a proxy that hides the list",
             vec![("/props", props)],
-            Some(Server::LlamaCpp),
+            Some(ServerKind::LlamaCpp),
             all.clone(),
         ),
-        ("llama.cpp by its name", vec![("/v1/models", named)], Some(Server::LlamaCpp), vec!["/v1/models"]),
+        (
+            "llama.cpp by its name",
+            vec![("/v1/models", named)],
+            Some(ServerKind::LlamaCpp),
+            vec!["/v1/models"],
+        ),
         (
             "llama.cpp by its name, with a wrong key",
             vec![("/v1/models", locked)],
-            Some(Server::LlamaCpp),
+            Some(ServerKind::LlamaCpp),
             vec!["/v1/models"],
         ),
         ("nothing", vec![], None, all.clone()),
@@ -197,8 +207,8 @@ fn each_server_is_told_by_what_it_lists_or_by_a_path_of_its_own() {
 #[test]
 fn what_the_caller_says_is_not_asked_for() {
     let server = serving(vec![]);
-    let client = client(&server).server(Server::Tgi).build().unwrap();
-    assert_eq!(client.server().unwrap(), Some(Server::Tgi));
+    let client = client(&server).server(ServerKind::Tgi).build().unwrap();
+    assert_eq!(client.server().unwrap(), Some(ServerKind::Tgi));
     assert_eq!(asked(&server), [""; 0]);
 }
 
@@ -261,7 +271,7 @@ fn models_are_listed_with_owner_and_context() {
             .models()
             .unwrap()
             .into_iter()
-            .map(|model| (model.id, model.owned_by, model.context_tokens_max));
+            .map(|model| (model.id, model.owned_by, model.max_context_tokens));
         assert_eq!(found.collect::<Vec<_>>(), expected);
         assert_eq!(server.requests()[0].header("authorization"), Some("Bearer sk-canary-0123456789"));
     }
@@ -281,22 +291,28 @@ fn text_and_ids_go_through_the_servers_tokenizer_in_its_words() {
     // Plain lists, as without `with_pieces`, come as those of vLLM do.
     let llama = recorded("llama.cpp/tokenize.raw");
     for (kind, script, add_special, ids, body) in [
-        (Server::Vllm, vllm(), true, two, json!({"prompt": text, "add_special_tokens": true, "model": "m"})),
         (
-            Server::SgLang,
+            ServerKind::Vllm,
+            vllm(),
+            true,
+            two,
+            json!({"prompt": text, "add_special_tokens": true, "model": "m"}),
+        ),
+        (
+            ServerKind::SgLang,
             vllm(),
             false,
             two,
             json!({"prompt": text, "add_special_tokens": false, "model": "m"}),
         ),
         (
-            Server::LlamaCpp,
+            ServerKind::LlamaCpp,
             llama,
             false,
             llama_ids,
             json!({"content": text, "add_special": false, "parse_special": true}),
         ),
-        (Server::Tgi, tgi, true, two, json!({"inputs": text})),
+        (ServerKind::Tgi, tgi, true, two, json!({"inputs": text})),
     ] {
         let server = serving(vec![("/tokenize", script)]);
         let client = client(&server).server(kind).model("m").build().unwrap();
@@ -310,14 +326,14 @@ fn text_and_ids_go_through_the_servers_tokenizer_in_its_words() {
     }
     let llama = recorded("llama.cpp/detokenize.raw");
     for (kind, script, text, body) in [
-        (Server::Vllm, ok(&json!({"prompt": "ab"})), "ab", json!({"tokens": [504, 1296], "model": "m"})),
+        (ServerKind::Vllm, ok(&json!({"prompt": "ab"})), "ab", json!({"tokens": [504, 1296], "model": "m"})),
         (
-            Server::SgLang,
+            ServerKind::SgLang,
             ok(&json!({"text": "ab"})),
             "ab",
             json!({"tokens": [504, 1296], "skip_special_tokens": false, "model": "m"}),
         ),
-        (Server::LlamaCpp, llama, "The three primary colors are", json!({"tokens": [504, 1296]})),
+        (ServerKind::LlamaCpp, llama, "The three primary colors are", json!({"tokens": [504, 1296]})),
     ] {
         let server = serving(vec![("/detokenize", script)]);
         let client = client(&server).server(kind).model("m").build().unwrap();
@@ -342,14 +358,14 @@ fn a_server_that_is_not_known_is_asked_what_it_is_before_its_tokenizer() {
 #[test]
 fn servers_without_a_tokenizer_endpoint_are_refused_and_nothing_is_sent() {
     let server = serving(vec![]);
-    for kind in [Server::Ollama, Server::LmStudio, Server::TensorRtLlm] {
+    for kind in [ServerKind::Ollama, ServerKind::LmStudio, ServerKind::TensorRtLlm] {
         let client = client(&server).server(kind).build().unwrap();
         for error in [client.tokenize("x", true).unwrap_err(), client.detokenize(&[1]).unwrap_err()] {
             assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
             assert!(error.message().contains(kind.name()), "{error}");
         }
     }
-    let client = client(&server).server(Server::Tgi).build().unwrap();
+    let client = client(&server).server(ServerKind::Tgi).build().unwrap();
     assert_eq!(client.tokenize("x", false).unwrap_err().kind(), ErrorKind::Unsupported);
     assert_eq!(client.detokenize(&[1]).unwrap_err().kind(), ErrorKind::Unsupported);
     assert_eq!(asked(&server), [""; 0]);
@@ -380,9 +396,9 @@ fn answers_that_are_none_are_typed() {
         let all = ["/v1/models", "/tokenize", "/detokenize"];
         let server = serving(all.map(|path| (path, script.clone())).to_vec());
         let (mut limits, mut timeouts) = (Limits::default(), Timeouts::default());
-        limits.body_bytes_max = 100;
+        limits.max_body_bytes = 100;
         timeouts.first_token = Some(Duration::from_millis(300));
-        let client = client(&server).server(Server::Vllm).api_key(KEY).limits(limits).timeouts(timeouts);
+        let client = client(&server).server(ServerKind::Vllm).api_key(KEY).limits(limits).timeouts(timeouts);
         let client = client.build().unwrap();
         let results = [
             client.models().map(|models| models.len()),
@@ -407,7 +423,7 @@ fn a_client_can_be_asked_from_many_threads() {
     let client = client(&server).build().unwrap();
     thread::scope(|scope| {
         for _ in 0..8 {
-            scope.spawn(|| assert_eq!(client.server().unwrap(), Some(Server::Vllm)));
+            scope.spawn(|| assert_eq!(client.server().unwrap(), Some(ServerKind::Vllm)));
         }
     });
 }

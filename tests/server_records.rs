@@ -9,7 +9,7 @@ use common::{records, wire};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokenwire::{
-    CompletionRequest, ErrorKind, Message, SERVER_RECORD_BYTES_MAX, SamplingParams, Server, Wire,
+    CompletionRequest, Endpoint, ErrorKind, MAX_SERVER_RECORD_BYTES, Message, SamplingParams, ServerKind,
 };
 
 /// What the tests read of a record.
@@ -42,17 +42,17 @@ fn openai() -> String {
 }
 
 /// All records there are, each with its server.
-fn all() -> Vec<(Record, Server)> {
+fn all() -> Vec<(Record, ServerKind)> {
     let built_in = records("servers").into_iter().map(|(name, text)| {
-        let server = Server::by_name(&name).unwrap();
+        let server = ServerKind::by_name(&name).unwrap();
         (name, text, server)
     });
     // What is put into `servers/` is read by the same code.
     let invented = records("tests/data/servers").into_iter().map(|(name, text)| {
-        let server = Server::from_json(&text).unwrap();
+        let server = ServerKind::from_json(&text).unwrap();
         (name, text, server)
     });
-    let read = |(name, text, server): (String, String, Server)| {
+    let read = |(name, text, server): (String, String, ServerKind)| {
         let record: Record = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(record.name, name, "the name of {name}.json");
         (record, server)
@@ -101,7 +101,7 @@ fn request(fields: &Map<String, Value>) -> CompletionRequest {
             "cache_prompt" => request = request.cache_prompt(value.as_bool().unwrap()),
             "structured_output" => request = request.structured_output(value.clone()),
             "tool_choice" => request = request.tool_choice(value.clone()),
-            "send_anyway" => request = request.send_anyway(),
+            "send_anyway" => request = request.allow_ignored_fields(),
             "extra" => {
                 for (key, value) in value.as_object().unwrap() {
                     request = request.extra(key.as_str(), value.clone());
@@ -120,7 +120,7 @@ fn each_case_of_each_record_holds() {
         assert!(record.cases.len() >= 3, "{name}: {} cases", record.cases.len());
         let mut refused: HashSet<&str> = HashSet::new();
         for (n, case) in record.cases.iter().enumerate() {
-            let wire: Wire = case.wire.parse().unwrap();
+            let wire: Endpoint = case.wire.parse().unwrap();
             let request = request(&case.request);
             let written = match case.whole {
                 true => request.to_call_json(None, wire, Some(server)),
@@ -222,10 +222,10 @@ const WRONG: &[(&str, &str, &str)] = &[
 
 #[test]
 fn what_is_no_record_says_where_it_is_wrong() {
-    Server::from_json(RECORD).unwrap();
+    ServerKind::from_json(RECORD).unwrap();
     for (part, other, said) in WRONG {
         assert!(RECORD.contains(part), "{part}");
-        let error = Server::from_json(&RECORD.replacen(part, other, 1)).unwrap_err();
+        let error = ServerKind::from_json(&RECORD.replacen(part, other, 1)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         let message = error.to_string();
         assert!(message.contains("not a server's record: ") && message.contains(said), "{part}: {message}");
@@ -234,17 +234,17 @@ fn what_is_no_record_says_where_it_is_wrong() {
 
 #[test]
 fn a_record_is_read_once_and_has_a_longest() {
-    let odd = Server::from_json(RECORD).unwrap();
+    let odd = ServerKind::from_json(RECORD).unwrap();
     assert_eq!(odd.name(), "odd");
-    let error = Server::by_name("odd").unwrap_err();
+    let error = ServerKind::by_name("odd").unwrap_err();
     assert!(error.to_string().contains("there are vllm, ") && error.to_string().contains("sglang_router"));
 
-    let too_long = format!("{RECORD}{}", " ".repeat(SERVER_RECORD_BYTES_MAX));
-    let error = Server::from_json(&too_long).unwrap_err();
+    let too_long = format!("{RECORD}{}", " ".repeat(MAX_SERVER_RECORD_BYTES));
+    let error = ServerKind::from_json(&too_long).unwrap_err();
     assert!(error.to_string().contains("more than 262144"), "{error}");
 
-    assert_eq!(Server::from_json(RECORD).unwrap(), odd, "the same text is the same server");
-    assert_ne!(Server::from_json(&RECORD.replace("Invented.", "Another.")).unwrap(), odd);
+    assert_eq!(ServerKind::from_json(RECORD).unwrap(), odd, "the same text is the same server");
+    assert_ne!(ServerKind::from_json(&RECORD.replace("Invented.", "Another.")).unwrap(), odd);
 }
 
 /// Of the known server that it is like, it has the words, and what that one would ignore is refused too.
@@ -252,7 +252,7 @@ fn a_record_is_read_once_and_has_a_longest() {
 fn a_server_has_the_words_of_the_one_that_it_is_like() {
     let like = |name: &str| {
         let text = format!(r#"{{"name": "mine", "about": "", "like": "{name}"}}"#);
-        (Server::from_json(&text).unwrap(), Server::by_name(name).unwrap())
+        (ServerKind::from_json(&text).unwrap(), ServerKind::by_name(name).unwrap())
     };
     let requests = [
         r#"{"prompt": [1, 2], "max_tokens": 3, "repetition_penalty": 1.5}"#,
@@ -265,7 +265,7 @@ fn a_server_has_the_words_of_the_one_that_it_is_like() {
         assert_ne!(mine, known);
         for text in requests {
             let request = request(&serde_json::from_str(text).unwrap());
-            for wire in [Wire::Auto, Wire::Chat, Wire::LlamaCpp, Wire::SgLang] {
+            for wire in [Endpoint::Auto, Endpoint::Chat, Endpoint::LlamaCpp, Endpoint::SgLang] {
                 let written = |server| {
                     let written = request.to_json(None, wire, Some(server));
                     written.map(|json| String::from_utf8(json).unwrap()).map_err(|error| {
@@ -286,7 +286,7 @@ fn a_server_has_the_words_of_the_one_that_it_is_like() {
 #[test]
 fn a_client_speaks_to_a_server_as_its_record_says() {
     use common::streams::collect;
-    use tokenwire::testing::{Script, Server as Scripted};
+    use tokenwire::testing::{MockServer as Scripted, Script};
     use tokenwire::{ApiClient, IdsExact, Inexact};
 
     let (_, server) = all().into_iter().find(|(record, _)| record.name == "invented").unwrap();

@@ -26,9 +26,9 @@ use std::{env, fs, thread};
 use common::certificates::certificates;
 use common::streams::{LONG, Last, Token, collect};
 use crossbeam_channel::Receiver;
-use tokenwire::testing::{Cut, Framing, Gate, Request, Script, Server, TlsIdentity};
+use tokenwire::testing::{Cut, Framing, Gate, MockServer, Request, Script, TlsIdentity};
 use tokenwire::{
-    ApiClient, ApiClientBuilder, CompletionRequest, Ending, ErrorKind, Limit, Limits, RetryPolicy,
+    ApiClient, ApiClientBuilder, CompletionRequest, ErrorKind, Limit, Limits, Outcome, RetryPolicy,
     SamplingParams, StreamGuard, StreamReport, StreamToken, Timeouts, TokenId,
 };
 
@@ -36,7 +36,7 @@ const MIB: u64 = 1 << 20;
 /// Rounds of all streams, of which one has to end within the bound of memory. A round is judged by what it adds to the one
 /// before: what is lost with each stream is lost in every round, 105 bytes a stream are over the bound. What the bound cannot
 /// see is less than that, and what grows once: the allocator takes such steps when the machine is busy.
-const ROUNDS_MAX: usize = 3;
+const MAX_ROUNDS: usize = 3;
 /// Set in a process that runs the body of a test.
 const INSIDE: &str = "TOKENWIRE_SOAK_INSIDE";
 
@@ -109,8 +109,8 @@ fn serve() {
         return;
     }
     let (authority, identity) = certificates();
-    let plain = Server::start(answer).unwrap();
-    let tls = Server::start_tls(answer, identity).unwrap();
+    let plain = MockServer::start(answer).unwrap();
+    let tls = MockServer::start_tls(answer, identity).unwrap();
     println!("\nhere:\n{}\n{}\n{}\n", plain.url(), tls.url(), authority.trim());
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }
@@ -331,11 +331,11 @@ struct Clients([[ApiClient; 2]; 2]);
 impl Clients {
     fn new(servers: &Elsewhere) -> Self {
         let mut retry = RetryPolicy::default();
-        (retry.retries_max, retry.wait_min) = (1, Duration::from_millis(1));
+        (retry.max_retries, retry.min_wait) = (1, Duration::from_millis(1));
         let mut hasty = Timeouts::default();
         (hasty.first_token, hasty.chunk) = (Some(Duration::from_millis(60)), Some(Duration::from_millis(60)));
         let mut limits = Limits::default();
-        limits.streams_max = READERS;
+        limits.max_streams = READERS;
         let build = |tls, timeouts| {
             servers.client(tls).retry(retry).limits(limits).timeouts(timeouts).build().unwrap()
         };
@@ -358,7 +358,7 @@ impl Clients {
         }
     }
 
-    fn run(&self, plan: Plan) -> Ending {
+    fn run(&self, plan: Plan) -> Outcome {
         let hasty = plan.kind == Kind::Stall && plan.cancel == Moment::Never;
         let client = &self.0[usize::from(plan.tls)][usize::from(hasty)];
         let (receiver, guard) = start(client, &prompt(plan.kind, plan.number, plan.place));
@@ -386,19 +386,19 @@ impl Clients {
 }
 
 /// Whether a stream may end so.
-fn judge(plan: Plan, received: &[Token], last: &Last, report: &StreamReport) -> Ending {
+fn judge(plan: Plan, received: &[Token], last: &Last, report: &StreamReport) -> Outcome {
     let shown = format!("{plan:?}: {last:?} after {} tokens, {:?}", received.len(), report.ending);
     let expected = expected(plan.number);
     assert!(expected.starts_with(received), "{shown}: {received:?}");
     assert!(report.tokens >= received.len() as u64, "{shown}");
     match last {
         Last::Done => {
-            assert_eq!((report.ending, received), (Ending::Complete, &*expected), "{shown}");
+            assert_eq!((report.ending, received), (Outcome::Complete, &*expected), "{shown}");
             // A cut after the finish reason costs no token.
             assert!(matches!(plan.kind, Kind::Good | Kind::Fin | Kind::Reset), "{shown}");
         }
         Last::Error(error) => {
-            assert_eq!(report.ending, Ending::Failed, "{shown}");
+            assert_eq!(report.ending, Outcome::Failed, "{shown}");
             let fits = match plan.kind {
                 Kind::Fin | Kind::Reset => error.kind() == ErrorKind::Incomplete,
                 Kind::Garbage => !error.is_timeout(),
@@ -409,7 +409,7 @@ fn judge(plan: Plan, received: &[Token], last: &Last, report: &StreamReport) -> 
             assert!(fits, "{shown}: {error}");
         }
         Last::Nothing => {
-            assert_eq!(report.ending, Ending::Cancelled, "{shown}");
+            assert_eq!(report.ending, Outcome::Cancelled, "{shown}");
             assert!(plan.cancel != Moment::Never, "{shown}");
         }
     }
@@ -429,8 +429,8 @@ fn load(clients: &Clients, numbers: std::ops::Range<u32>) -> [usize; 3] {
                         break;
                     }
                     let place = match clients.run(plan(number)) {
-                        Ending::Complete => 0,
-                        Ending::Failed => 1,
+                        Outcome::Complete => 0,
+                        Outcome::Failed => 1,
                         _ => 2,
                     };
                     endings[place].fetch_add(1, Ordering::Relaxed);
@@ -462,7 +462,7 @@ fn ten_thousand_streams_leave_nothing_behind() {
             assert!(endings.iter().all(|count| *count > STREAMS as usize / 10), "{endings:?}");
             grown.push(resident().saturating_sub(warm));
             println!("resident: {} KiB and {} KiB more", kib(warm), kib(grown[grown.len() - 1]));
-            if grown.len() == ROUNDS_MAX || grown[grown.len() - 1] < MIB {
+            if grown.len() == MAX_ROUNDS || grown[grown.len() - 1] < MIB {
                 break held;
             }
         };
@@ -506,21 +506,21 @@ fn warm_up(client: &ApiClient, kind: Kind) {
 #[test]
 fn a_slow_consumer_costs_the_channels_bound_and_no_more() {
     in_own_process("a_slow_consumer_costs_the_channels_bound_and_no_more", || {
-        const BYTES_MAX: usize = 2 << 20;
+        const MAX_BYTES: usize = 2 << 20;
         let servers = Elsewhere::start();
-        for (name, kind, bytes_max, tokens_max, full, tls) in [
-            ("tokens of 64 KiB, plain", Kind::BigTokens, BYTES_MAX, 1024, BYTES_MAX / BIG_BYTES, false),
-            ("tokens of 64 KiB, TLS", Kind::BigTokens, BYTES_MAX, 1024, BYTES_MAX / BIG_BYTES, true),
+        for (name, kind, max_bytes, max_tokens, full, tls) in [
+            ("tokens of 64 KiB, plain", Kind::BigTokens, MAX_BYTES, 1024, MAX_BYTES / BIG_BYTES, false),
+            ("tokens of 64 KiB, TLS", Kind::BigTokens, MAX_BYTES, 1024, MAX_BYTES / BIG_BYTES, true),
             ("tokens of 2 bytes, plain", Kind::SmallTokens, 1024 * 2, 1024, 1024, false),
         ] {
             let mut limits = Limits::default();
-            assert_eq!(limits.channel_tokens_max, tokens_max, "the default is what is tested");
+            assert_eq!(limits.max_channel_tokens, max_tokens, "the default is what is tested");
             // Of small tokens the default of the bytes is never reached: so the bound below is tighter than it.
             if kind == Kind::BigTokens {
-                limits.channel_bytes_max = bytes_max;
+                limits.max_channel_bytes = max_bytes;
             }
             let mut warm = limits;
-            warm.channel_tokens_max = 1;
+            warm.max_channel_tokens = 1;
             warm_up(&servers.client(tls).limits(warm).build().unwrap(), kind);
             let client = servers.client(tls).limits(limits).build().unwrap();
             let mut waited = Duration::ZERO;
@@ -546,9 +546,9 @@ fn a_slow_consumer_costs_the_channels_bound_and_no_more() {
             println!(
                 "{name}: {full} in the channel, {} KiB more, of {} KiB and 1 MiB allowed; {waited:.1?} of 5 s waited",
                 kib(grown),
-                bytes_max >> 10
+                max_bytes >> 10
             );
-            assert!(grown <= bytes_max as u64 + MIB, "{name}: {} KiB", kib(grown));
+            assert!(grown <= max_bytes as u64 + MIB, "{name}: {} KiB", kib(grown));
         }
     });
 }
@@ -556,13 +556,13 @@ fn a_slow_consumer_costs_the_channels_bound_and_no_more() {
 #[test]
 fn what_never_ends_is_capped() {
     in_own_process("what_never_ends_is_capped", || {
-        const BYTES_MAX: usize = 4 << 20;
+        const MAX_BYTES: usize = 4 << 20;
         let servers = Elsewhere::start();
         for kind in [Kind::EndlessLine, Kind::EndlessComment, Kind::EndlessEvent] {
             let mut limits = Limits::default();
-            limits.event_bytes_max = 64 << 10;
+            limits.max_event_bytes = 64 << 10;
             warm_up(&servers.client(false).limits(limits).build().unwrap(), kind);
-            limits.event_bytes_max = BYTES_MAX;
+            limits.max_event_bytes = MAX_BYTES;
             let client = servers.client(false).limits(limits).build().unwrap();
             let mut bytes = 0;
             let grown = growth_during(|| {
@@ -577,10 +577,10 @@ fn what_never_ends_is_capped() {
                 "{kind:?}: {} KiB read, {} KiB more, of {} KiB allowed",
                 kib(bytes),
                 kib(grown),
-                BYTES_MAX >> 10
+                MAX_BYTES >> 10
             );
-            assert!(grown <= BYTES_MAX as u64 + MIB, "{kind:?}: {} KiB", kib(grown));
-            assert!(bytes <= BYTES_MAX as u64 + MIB, "{kind:?}: {} KiB read", kib(bytes));
+            assert!(grown <= MAX_BYTES as u64 + MIB, "{kind:?}: {} KiB", kib(grown));
+            assert!(bytes <= MAX_BYTES as u64 + MIB, "{kind:?}: {} KiB read", kib(bytes));
         }
     });
 }
@@ -610,14 +610,14 @@ struct Seen {
 }
 
 /// More than a client sends in a TLS handshake, and less than the big request of these tests.
-const HANDSHAKE_BYTES_MAX: u64 = 8 << 10;
+const MAX_HANDSHAKE_BYTES: u64 = 8 << 10;
 
 /// What answers behind a [`Peer`].
 enum Answers {
     /// The bytes of an answer to each request.
-    Wire(Vec<u8>),
+    Endpoint(Vec<u8>),
     /// A server with TLS.
-    Tls(Server),
+    Tls(MockServer),
 }
 
 impl Peer {
@@ -634,7 +634,7 @@ impl Peer {
                     }
                     of_thread.connections.fetch_add(1, Ordering::AcqRel);
                     scope.spawn(|| match &answers {
-                        Answers::Wire(answer) => of_thread.serve(stream.unwrap(), answer),
+                        Answers::Endpoint(answer) => of_thread.serve(stream.unwrap(), answer),
                         Answers::Tls(server) => of_thread.relay(stream.unwrap(), server),
                     });
                 }
@@ -664,7 +664,7 @@ impl Seen {
         self.ended.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn relay(&self, mut client: TcpStream, server: &Server) {
+    fn relay(&self, mut client: TcpStream, server: &MockServer) {
         let mut behind = TcpStream::connect(server.addr()).unwrap();
         thread::scope(|scope| {
             let (mut from_server, mut to_client) = (behind.try_clone().unwrap(), client.try_clone().unwrap());
@@ -680,7 +680,7 @@ impl Seen {
             });
             let mut buffer = vec![0; 4 << 10];
             loop {
-                while self.sent().1 > HANDSHAKE_BYTES_MAX && !self.reads.load(Ordering::Acquire) {
+                while self.sent().1 > MAX_HANDSHAKE_BYTES && !self.reads.load(Ordering::Acquire) {
                     thread::sleep(Duration::from_millis(1));
                 }
                 let Ok(length @ 1..) = client.read(&mut buffer) else { break };
@@ -767,12 +767,12 @@ fn phases(identity: &TlsIdentity) -> Vec<Phase> {
         name,
         scheme: "http",
         reads: true,
-        answers: Answers::Wire(answer),
+        answers: Answers::Endpoint(answer),
         prompt_bytes: 1,
         reached,
     };
     let tls = |name, script: Script, reached| {
-        let server = Server::builder().tls(identity.clone()).scripted([script]).unwrap();
+        let server = MockServer::builder().tls(identity.clone()).scripted([script]).unwrap();
         Phase { name, scheme: "https", reads: true, answers: Answers::Tls(server), prompt_bytes: 1, reached }
     };
     let busy_tls = Script::status(503).header("Retry-After", "25").json("{}");
@@ -793,7 +793,7 @@ fn phases(identity: &TlsIdentity) -> Vec<Phase> {
         Phase {
             reads: false,
             prompt_bytes: 64 << 20,
-            ..tls("upload of 64 MiB, TLS", Script::new(), |seen, _| seen.sent().1 > HANDSHAKE_BYTES_MAX)
+            ..tls("upload of 64 MiB, TLS", Script::new(), |seen, _| seen.sent().1 > MAX_HANDSHAKE_BYTES)
         },
         tls("headers, TLS", Script::new().hang(LONG), answered),
         tls("body, TLS", Script::events([one_token("a")]).hang(LONG), |_, receiver| receiver.len() == 1),
@@ -816,7 +816,7 @@ fn a_cancel_in_each_phase_ends_the_stream_at_once_and_nothing_is_sent() {
                 phases(&identity).swap_remove(phase);
             let peer = Peer::start(reads, answers);
             let mut limits = Limits::default();
-            limits.channel_tokens_max = 10;
+            limits.max_channel_tokens = 10;
             let client = impatient(format!("{scheme}://{}", peer.address)).ca_pem(authority.clone());
             let client = client.limits(limits).build().unwrap();
             let request = CompletionRequest::text("p".repeat(prompt_bytes));
@@ -926,7 +926,7 @@ fn thousands_of_cancels_hurt_no_stream_beside_them() {
     in_own_process("thousands_of_cancels_hurt_no_stream_beside_them", || {
         let (authority, identity) = certificates();
         for (tls, rounds) in [(false, 600), (true, 150)] {
-            let mut builder = Server::builder();
+            let mut builder = MockServer::builder();
             if tls {
                 builder = builder.tls(identity.clone());
             }
@@ -948,7 +948,7 @@ fn thousands_of_cancels_hurt_no_stream_beside_them() {
                             // Every other innocent one begins before the cancelled one's thread is back.
                             if round % 2 == 0 {
                                 cancelled.fetch_add(
-                                    usize::from(guard.join().ending == Ending::Cancelled),
+                                    usize::from(guard.join().ending == Outcome::Cancelled),
                                     Ordering::Relaxed,
                                 );
                             } else {
@@ -1000,7 +1000,7 @@ fn a_late_cancel_spares_the_stream_that_has_the_connection_now() {
         let of_server = gates.clone();
         let begun = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
         let rest = r#"{"choices":[{"index":0,"text":"b","token_ids":[2],"finish_reason":"stop"}]}"#;
-        let mut builder = Server::builder();
+        let mut builder = MockServer::builder();
         if tls {
             builder = builder.tls(identity.clone());
         }

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use tokenwire::SseParser;
 
 /// Longest bodies that are tried at every single cut, and at every pair of cuts.
-const ONE_CUT_BYTES_MAX: usize = 4 << 10;
-const TWO_CUTS_BYTES_MAX: usize = 64;
+const MAX_ONE_CUT_BYTES: usize = 4 << 10;
+const MAX_TWO_CUTS_BYTES: usize = 64;
 
 #[test]
 fn every_case_gives_the_same_at_every_cut() {
@@ -33,12 +33,12 @@ fn check(case: &Value) {
 
     same(&[&body]);
     same(&body.chunks(1).collect::<Vec<_>>());
-    if body.len() <= ONE_CUT_BYTES_MAX {
+    if body.len() <= MAX_ONE_CUT_BYTES {
         for (i, _) in body.iter().enumerate() {
             same(&[&body[..i], &body[i..]]);
         }
     }
-    if body.len() <= TWO_CUTS_BYTES_MAX {
+    if body.len() <= MAX_TWO_CUTS_BYTES {
         for i in 0..=body.len() {
             for j in i..=body.len() {
                 same(&[&body[..i], &body[i..j], &body[j..]]);

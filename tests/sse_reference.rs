@@ -26,11 +26,11 @@ fn equals_the_reference_on_generated_bodies_at_random_cuts() {
         for _ in 0..random.below(40) {
             body.extend_from_slice(properties::FRAGMENTS[random.below(properties::FRAGMENTS.len())]);
         }
-        let event_bytes_max = if random.below(3) == 0 { random.below(120) } else { 1 << 20 };
+        let max_event_bytes = if random.below(3) == 0 { random.below(120) } else { 1 << 20 };
         let seed = random.below(1 << 16) as u16;
-        properties::sse_is_right_at_any_cut(&body, seed, event_bytes_max);
+        properties::sse_is_right_at_any_cut(&body, seed, max_event_bytes);
 
-        let outcome = properties::reference_sse::parse(&body, event_bytes_max);
+        let outcome = properties::reference_sse::parse(&body, max_event_bytes);
         events += outcome.events.len();
         over += usize::from(outcome.over);
     }
@@ -43,7 +43,7 @@ fn equals_the_reference_on_generated_bodies_at_random_cuts() {
 fn a_line_that_is_kept_for_its_error_is_cut_between_characters() {
     for before in 0..4 {
         for (field, end) in [("{", "\n\n"), ("error: ", "\n"), ("<", "")] {
-            let text = "€".repeat(tokenwire::SSE_STRAY_BYTES_MAX / 3 + 2);
+            let text = "€".repeat(tokenwire::MAX_SSE_STRAY_BYTES / 3 + 2);
             let body = format!("{field}{}{text}{end}", "a".repeat(before));
             properties::sse_is_right_at_any_cut(body.as_bytes(), 96, 1 << 20);
         }

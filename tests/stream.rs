@@ -12,12 +12,12 @@ use common::certificates::certificates;
 use common::streams::{LONG, Last, Token, collect};
 use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
-use tokenwire::recording::End;
-use tokenwire::testing::{Cut, Framing, Gate, OnAccept, Script, Server};
+use tokenwire::recording::BodyEnd;
+use tokenwire::testing::{Cut, Framing, Gate, MockServer, OnAccept, Script};
 use tokenwire::{
-    ApiClient, ApiClientBuilder, CompletionRequest, Ending, ErrorKind, IdsExact, Inexact, Limit, Limits,
-    OnDrop, RetryPolicy, SamplingParams, StreamGuard, StreamReport, StreamToken, Timeouts, Timer, TokenId,
-    WhenFull, Wire,
+    ApiClient, ApiClientBuilder, CompletionRequest, Endpoint, ErrorKind, IdsExact, Inexact, Limit, Limits,
+    OnDrop, Outcome, RetryPolicy, SamplingParams, StreamGuard, StreamReport, StreamToken, Timeouts, Timer,
+    TokenId, WhenFull,
 };
 
 const HELLO: [(TokenId, &str); 4] = [(9707, "Hello"), (1879, " wörld"), (0, ""), (13, ".")];
@@ -29,7 +29,7 @@ fn hello() -> Vec<Token> {
 }
 
 /// Without retries: what a test is about shows at once.
-fn client(server: &Server) -> ApiClientBuilder {
+fn client(server: &MockServer) -> ApiClientBuilder {
     ApiClient::builder(server.url()).retries(0)
 }
 
@@ -76,22 +76,22 @@ fn typed(content_type: &str) -> Script {
 #[test]
 fn tokens_arrive_with_the_servers_ids_and_the_report_tells_the_rest() {
     let cases = [
-        ("vLLM", Wire::Auto, Script::tokens(HELLO)),
-        ("llama.cpp, native", Wire::LlamaCpp, Script::llama_tokens(HELLO)),
-        ("close-delimited", Wire::OpenAi, Script::tokens(HELLO).framing(Framing::CloseDelimited)),
-        ("with a length", Wire::OpenAi, Script::tokens(HELLO).framing(Framing::ContentLength)),
-        ("a terminator without its blank line", Wire::OpenAi, unended()),
-        ("a type with a parameter", Wire::Auto, typed("Text/Event-Stream; charset=utf-8")),
-        ("no type", Wire::Auto, typed("")),
-        ("a byte at a time", Wire::OpenAi, Script::tokens(HELLO).slowly(1, Duration::ZERO)),
+        ("vLLM", Endpoint::Auto, Script::tokens(HELLO)),
+        ("llama.cpp, native", Endpoint::LlamaCpp, Script::llama_tokens(HELLO)),
+        ("close-delimited", Endpoint::OpenAi, Script::tokens(HELLO).framing(Framing::CloseDelimited)),
+        ("with a length", Endpoint::OpenAi, Script::tokens(HELLO).framing(Framing::ContentLength)),
+        ("a terminator without its blank line", Endpoint::OpenAi, unended()),
+        ("a type with a parameter", Endpoint::Auto, typed("Text/Event-Stream; charset=utf-8")),
+        ("no type", Endpoint::Auto, typed("")),
+        ("a byte at a time", Endpoint::OpenAi, Script::tokens(HELLO).slowly(1, Duration::ZERO)),
     ];
     for (name, wire, script) in cases {
-        let server = Server::scripted([script]).unwrap();
-        let client = client(&server).wire(wire).build().unwrap();
+        let server = MockServer::scripted([script]).unwrap();
+        let client = client(&server).endpoint(wire).build().unwrap();
         let (tokens, last, report) = run(&client);
         assert_eq!(tokens, hello(), "{name}");
         assert!(matches!(last, Last::Done), "{name}: {last:?}");
-        assert_eq!((report.ending, report.ids_exact), (Ending::Complete, IdsExact::Yes), "{name}");
+        assert_eq!((report.ending, report.ids_exact), (Outcome::Complete, IdsExact::Yes), "{name}");
         assert_eq!((report.tokens, report.usage.unwrap().completion_tokens), (4, 4), "{name}");
         assert!(report.inter_token.is_some() && report.events >= 5, "{name}: {} events", report.events);
         let unended = name.contains("terminator");
@@ -111,7 +111,7 @@ fn the_longest_timers_are_no_limit_and_no_overflow() {
         (t.connect, t.first_token, t.chunk, t.content) = (forever, forever, forever, forever);
         (t.deadline, t.write, t.drain) = (forever, forever, Duration::MAX);
     });
-    let server = Server::scripted([Script::tokens(HELLO)]).unwrap();
+    let server = MockServer::scripted([Script::tokens(HELLO)]).unwrap();
     let (tokens, last, _) = run(&client(&server).timeouts(timeouts).build().unwrap());
     assert!(matches!(last, Last::Done), "{last:?}");
     assert_eq!(tokens, hello());
@@ -132,7 +132,7 @@ fn a_timer_of_zero_passes_at_once_and_the_longest_never() {
     let begun = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
     for (timer, set) in timers {
         let script = || Script::events([begun]).pause(ms(50)).event("[DONE]");
-        let server = Server::scripted([script()]).unwrap();
+        let server = MockServer::scripted([script()]).unwrap();
         let with = |limit| client(&server).timeouts(timeouts(|t| set(t, limit))).build().unwrap();
         let (tokens, last, _) = run(&with(Duration::ZERO));
         let Last::Error(error) = &last else { panic!("{timer:?}: {last:?}") };
@@ -144,14 +144,14 @@ fn a_timer_of_zero_passes_at_once_and_the_longest_never() {
         }
     }
     // The wait for the framing's end is no error: without it the connection is not used again.
-    let server = Server::scripted([Script::events([begun, "[DONE]"])]).unwrap();
+    let server = MockServer::scripted([Script::events([begun, "[DONE]"])]).unwrap();
     let client = client(&server).timeouts(timeouts(|t| t.drain = Duration::ZERO)).build().unwrap();
     assert!((0..3).all(|_| matches!(run(&client).1, Last::Done)));
 }
 
 #[test]
 fn the_short_form_sends_what_the_original_sent() {
-    let server = Server::scripted([Script::tokens(HELLO)]).unwrap();
+    let server = MockServer::scripted([Script::tokens(HELLO)]).unwrap();
     let client = client(&server).model("m").api_key("sk-1").header("x-session", "s").build().unwrap();
     let params = SamplingParams::default().temperature(0.6).top_p(0.95).top_k(20).stop_token_ids(vec![2]);
     let (receiver, _guard) = client.stream_completion(&[7, 8], params, Some(-3)).unwrap();
@@ -178,7 +178,7 @@ fn the_short_form_sends_what_the_original_sent() {
 
 #[test]
 fn the_first_answer_tells_what_the_server_is_and_the_next_request_fits_it() {
-    let server = Server::scripted([Script::tokens(HELLO)]).unwrap();
+    let server = MockServer::scripted([Script::tokens(HELLO)]).unwrap();
     let client = client(&server).build().unwrap();
     run(&client);
     run(&client);
@@ -189,17 +189,17 @@ fn the_first_answer_tells_what_the_server_is_and_the_next_request_fits_it() {
         .map(|body| (body.get("return_token_ids").is_some(), body.get("verbose").is_some()))
         .collect();
     assert_eq!(asked, [(true, true), (true, false)]);
-    assert_eq!(client.server().unwrap(), Some(tokenwire::Server::Vllm));
+    assert_eq!(client.server().unwrap(), Some(tokenwire::ServerKind::Vllm));
     assert_eq!(server.requests().len(), 2, "it was known, so nothing was asked");
 }
 
 #[test]
 fn the_probe_is_sent_once() {
     let server =
-        Server::scripted([Script::status(200).json(r#"{"data":[{"owned_by":"llamacpp"}]}"#)]).unwrap();
+        MockServer::scripted([Script::status(200).json(r#"{"data":[{"owned_by":"llamacpp"}]}"#)]).unwrap();
     let client = client(&server).api_key("k").build().unwrap();
     for _ in 0..2 {
-        assert_eq!(client.server().unwrap(), Some(tokenwire::Server::LlamaCpp));
+        assert_eq!(client.server().unwrap(), Some(tokenwire::ServerKind::LlamaCpp));
     }
     let requests = server.requests();
     assert_eq!(requests.len(), 1);
@@ -209,7 +209,7 @@ fn the_probe_is_sent_once() {
 
 #[test]
 fn the_connection_is_used_again_even_if_the_guard_goes_with_the_last_token() {
-    let server = Server::scripted([Script::tokens(HELLO)]).unwrap();
+    let server = MockServer::scripted([Script::tokens(HELLO)]).unwrap();
     let client = client(&server).build().unwrap();
     for n in 0..10 {
         let (receiver, guard) = start(&client);
@@ -225,7 +225,7 @@ fn the_connection_is_used_again_even_if_the_guard_goes_with_the_last_token() {
 #[test]
 fn a_pooled_connection_that_the_server_has_closed_costs_nothing() {
     // The connection dies when the second request is read: no FIN was there for the pool to see.
-    let server = Server::scripted([Script::tokens(HELLO), Script::new(), Script::tokens(HELLO)]).unwrap();
+    let server = MockServer::scripted([Script::tokens(HELLO), Script::new(), Script::tokens(HELLO)]).unwrap();
     let client = client(&server).build().unwrap();
     run(&client);
     thread::sleep(ms(60));
@@ -238,9 +238,9 @@ fn a_pooled_connection_that_the_server_has_closed_costs_nothing() {
 
 #[test]
 fn a_request_is_sent_once_at_most_if_the_policy_says_so() {
-    let server = Server::scripted([Script::tokens(HELLO), Script::new(), Script::tokens(HELLO)]).unwrap();
+    let server = MockServer::scripted([Script::tokens(HELLO), Script::new(), Script::tokens(HELLO)]).unwrap();
     let mut policy = RetryPolicy::default();
-    (policy.retries_max, policy.stale_retries_max) = (0, 0);
+    (policy.max_retries, policy.max_stale_retries) = (0, 0);
     let client = client(&server).retry(policy).build().unwrap();
     run(&client);
     thread::sleep(ms(60));
@@ -254,11 +254,11 @@ fn a_request_is_sent_once_at_most_if_the_policy_says_so() {
 fn a_recorded_exchange_has_no_credential_and_replays_to_the_same_tokens() {
     let cut = 700;
     for (name, script, end, tokens) in [
-        ("whole", Script::tokens(HELLO).framing(Framing::CloseDelimited), End::Unknown, 4),
-        ("broken", Script::tokens(HELLO).cut_at(cut, Cut::Fin), End::Closed, 2),
-        ("refused", Script::status(503).json(r#"{"error":"busy"}"#), End::Complete, 0),
+        ("whole", Script::tokens(HELLO).framing(Framing::CloseDelimited), BodyEnd::Unknown, 4),
+        ("broken", Script::tokens(HELLO).cut_at(cut, Cut::Fin), BodyEnd::Closed, 2),
+        ("refused", Script::status(503).json(r#"{"error":"busy"}"#), BodyEnd::Complete, 0),
     ] {
-        let server = Server::scripted([script]).unwrap();
+        let server = MockServer::scripted([script]).unwrap();
         let client = client(&server).api_key("canary-1").header("x-any", "canary-2").build().unwrap();
         // The key in the prompt too, and in a header that is kept.
         let request =
@@ -277,9 +277,9 @@ fn a_recorded_exchange_has_no_credential_and_replays_to_the_same_tokens() {
         assert_eq!(matches!(last, Last::Done), name == "whole", "{name}: {last:?}");
     }
 
-    let server = Server::scripted([Script::tokens(HELLO)]).unwrap();
+    let server = MockServer::scripted([Script::tokens(HELLO)]).unwrap();
     let mut limits = Limits::default();
-    limits.recording_bytes_max = 10;
+    limits.max_recording_bytes = 10;
     let client = client(&server).limits(limits).build().unwrap();
     let (receiver, guard) = client.stream(CompletionRequest::ids([7]).record()).unwrap();
     assert_eq!(collect(&receiver).0, hello(), "the limit of the record is none of the stream's");
@@ -288,7 +288,7 @@ fn a_recorded_exchange_has_no_credential_and_replays_to_the_same_tokens() {
 
 #[test]
 fn streams_side_by_side_do_not_mix() {
-    let server = Server::start(|request| {
+    let server = MockServer::start(|request| {
         let first = request.json()["prompt"][0].as_u64().unwrap() as TokenId;
         Script::tokens((0..50).map(|n| (first + n, "x")))
     })
@@ -445,14 +445,14 @@ fn faults() -> Vec<Fault> {
             Script::events([a, &"x".repeat(2000)]),
             1,
             ErrorKind::Limit(Limit::EventBytes),
-            "event_bytes_max",
+            "max_event_bytes",
         ),
         fault(
             "a huge head",
             Script::raw(format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(40_000))),
             0,
             ErrorKind::Limit(Limit::ResponseHeadBytes),
-            "response_head_bytes_max",
+            "max_response_head_bytes",
         ),
         fault("no HTTP", Script::raw("SSH-2.0-x\r\n\r\n"), 0, ErrorKind::Protocol, "HTTP"),
         fault(
@@ -524,9 +524,9 @@ fn faults() -> Vec<Fault> {
 #[test]
 fn every_fault_is_one_typed_error_after_the_tokens_that_came() {
     for fault in faults() {
-        let server = Server::scripted([fault.script]).unwrap();
+        let server = MockServer::scripted([fault.script]).unwrap();
         let mut limits = Limits::default();
-        limits.event_bytes_max = 1000;
+        limits.max_event_bytes = 1000;
         let timeouts = timeouts(|t| {
             t.first_token = Some(ms(300));
             t.chunk = Some(ms(300));
@@ -543,7 +543,7 @@ fn every_fault_is_one_typed_error_after_the_tokens_that_came() {
             assert_eq!(tokens.len(), fault.tokens, "{name}");
         }
         assert!(tokens.iter().all(|token| *token == ("a".to_owned(), Some(1))), "{name}");
-        assert_eq!(report.ending, Ending::Failed, "{name}");
+        assert_eq!(report.ending, Outcome::Failed, "{name}");
         assert_eq!(error.progress().unwrap().tokens, tokens.len() as u64, "{name}");
         assert_eq!(report.error.unwrap().kind(), error.kind(), "{name}");
         assert_eq!(server.requests().len(), 1, "{name}: sent again");
@@ -581,7 +581,7 @@ fn unanswered() -> (socket2::Socket, Vec<std::net::TcpStream>, std::net::SocketA
 #[test]
 fn the_timer_that_passes_is_named_while_there_is_no_connection_too() {
     let (_listener, _queued, address) = unanswered();
-    let silent = Server::builder().on_accept(|_| OnAccept::Hang).scripted([Script::new()]).unwrap();
+    let silent = MockServer::builder().on_accept(|_| OnAccept::Hang).scripted([Script::new()]).unwrap();
     for (place, url) in
         [("connect", format!("http://{address}")), ("handshake", silent.url().replace("http:", "https:"))]
     {
@@ -617,7 +617,7 @@ fn cancel_in_a_connect(begun: Duration) -> bool {
     guard.cancel();
     // Long before the connect's own timer, which is the default of 30 s.
     assert!(receiver.recv_timeout(ms(10_000)).is_err_and(|error| error.is_disconnected()));
-    assert_eq!(guard.join().ending, Ending::Cancelled);
+    assert_eq!(guard.join().ending, Outcome::Cancelled);
     // Let the connect go through after all.
     for _ in 0..queued.len() {
         drop(listener.accept());
@@ -653,7 +653,7 @@ fn no_timer_is_outlived_by_a_body_that_is_no_stream() {
         for set in
             [|t: &mut Timeouts| t.deadline = Some(ms(300)), |t: &mut Timeouts| t.first_token = Some(ms(300))]
         {
-            let server = Server::scripted([script.clone()]).unwrap();
+            let server = MockServer::scripted([script.clone()]).unwrap();
             let client = client(&server).timeouts(timeouts(set)).build().unwrap();
             let (_, last, report) = run(&client);
             let Last::Error(error) = last else { panic!("{name}: {last:?}") };
@@ -668,7 +668,7 @@ fn no_timer_is_outlived_by_a_body_that_is_no_stream() {
 #[test]
 fn the_probe_takes_no_longer_than_it_says() {
     let head = Script::status(200).header("Content-Type", "application/json");
-    let server = Server::scripted([head.repeat(" ", 1000, ms(100))]).unwrap();
+    let server = MockServer::scripted([head.repeat(" ", 1000, ms(100))]).unwrap();
     let client = client(&server).build().unwrap();
     let (done, answer) = mpsc::channel();
     thread::spawn(move || done.send(client.server()));
@@ -701,7 +701,7 @@ fn a_stream_cut_at_any_byte_gives_a_prefix_and_is_complete_only_with_its_finish(
         let script = Script::tokens(HELLO).framing(framing);
         let len = script.wire().len();
         for cut in [Cut::Fin, Cut::Reset] {
-            let server = Server::scripted((0..len).map(|n| script.clone().cut_at(n, cut))).unwrap();
+            let server = MockServer::scripted((0..len).map(|n| script.clone().cut_at(n, cut))).unwrap();
             let client = client(&server).build().unwrap();
             let mut complete = 0;
             for n in 0..len {
@@ -739,7 +739,7 @@ fn bad_framing_costs_nothing_that_came_before_it_however_it_was_cut() {
         for bad in ["zz\r\n", "-1\r\n", "5\r\nab", "fffffffffffffffffffff\r\n"] {
             for piece in [usize::MAX, 1, 7] {
                 let script = Script::raw([bytes, bad.as_bytes()].concat()).slowly(piece, Duration::ZERO);
-                let server = Server::scripted([script]).unwrap();
+                let server = MockServer::scripted([script]).unwrap();
                 let (received, last, _) = run(&client(&server).build().unwrap());
                 let place = format!("{name}, {bad:?}, pieces of {piece}: {last:?}");
                 assert_eq!(received, hello()[..tokens], "{place}");
@@ -769,12 +769,12 @@ fn ids_that_are_not_all_there_are_said_to_be_so() {
         ),
         ("not counted", Script::events([with_id, "[DONE]".into()]), IdsExact::Unknown),
     ] {
-        let server = Server::scripted([script]).unwrap();
+        let server = MockServer::scripted([script]).unwrap();
         let (_, last, report) = run(&client(&server).build().unwrap());
         assert!(matches!(last, Last::Done), "{name}: {last:?}");
         assert_eq!(report.ids_exact, exact, "{name}");
     }
-    let server = Server::scripted([no_ids()]).unwrap();
+    let server = MockServer::scripted([no_ids()]).unwrap();
     let (tokens, ..) = run(&client(&server).build().unwrap());
     assert_eq!(tokens, [("a".to_owned(), None), ("b".to_owned(), None)]);
 }
@@ -783,12 +783,12 @@ fn ids_that_are_not_all_there_are_said_to_be_so() {
 fn a_key_that_the_server_echoes_is_in_no_error() {
     let echo = r#"{"error":{"message":"Incorrect API key provided: sk-canary-1","code":"sk-canary-1"}}"#;
     let finish = r#"{"id":"sk-canary-1","choices":[{"index":0,"text":"a","finish_reason":"sk-canary-1"}]}"#;
-    let server = Server::scripted([Script::events([finish])]).unwrap();
+    let server = MockServer::scripted([Script::events([finish])]).unwrap();
     let (_, _, report) = run(&client(&server).api_key("sk-canary-1").build().unwrap());
-    assert!(!format!("{report:?}").contains("canary") && report.ending == Ending::Complete, "{report:?}");
+    assert!(!format!("{report:?}").contains("canary") && report.ending == Outcome::Complete, "{report:?}");
     for script in [Script::status(401).json(echo), Script::status(200).json(echo), Script::events([echo])] {
         let script = script.header("x-request-id", "sk-canary-1");
-        let server = Server::scripted([script]).unwrap();
+        let server = MockServer::scripted([script]).unwrap();
         let (_, last, report) = run(&client(&server).api_key("sk-canary-1").build().unwrap());
         let Last::Error(error) = last else { panic!("{last:?}") };
         assert!(error.to_string().contains("Incorrect API key provided: [redacted]"), "{error}");
@@ -798,7 +798,7 @@ fn a_key_that_the_server_echoes_is_in_no_error() {
 
 #[test]
 fn a_request_that_cannot_be_sent_is_refused_before_anything_is() {
-    let server = Server::scripted([Script::tokens(HELLO)]).unwrap();
+    let server = MockServer::scripted([Script::tokens(HELLO)]).unwrap();
     let client = client(&server).build().unwrap();
     let requests = [
         CompletionRequest::ids([]),
@@ -818,13 +818,13 @@ fn a_request_that_cannot_be_sent_is_refused_before_anything_is() {
 // ---- retries ----
 
 /// A client whose own waits are short.
-fn patient(server: &Server) -> ApiClient {
+fn patient(server: &MockServer) -> ApiClient {
     retrying(server, ms(300))
 }
 
-fn retrying(server: &Server, first_token: Duration) -> ApiClient {
+fn retrying(server: &MockServer, first_token: Duration) -> ApiClient {
     let mut policy = RetryPolicy::default();
-    policy.wait_min = ms(5);
+    policy.min_wait = ms(5);
     let timeouts = timeouts(|t| t.first_token = Some(first_token));
     ApiClient::builder(server.url()).retry(policy).timeouts(timeouts).build().unwrap()
 }
@@ -841,9 +841,9 @@ fn the_first_piece_of_a_call_stops_the_first_tokens_timer() {
         .pause_until(ms(2000))
         .event(&piece(json!({"tool_calls":[rest]}), Some("tool_calls")))
         .event("[DONE]");
-    let server = Server::scripted([script]).unwrap();
+    let server = MockServer::scripted([script]).unwrap();
     let timeouts = timeouts(|t| t.first_token = Some(ms(1000)));
-    let client = client(&server).wire(Wire::Chat).timeouts(timeouts).build().unwrap();
+    let client = client(&server).endpoint(Endpoint::Chat).timeouts(timeouts).build().unwrap();
     let (receiver, guard) = client.stream(CompletionRequest::text("Hi")).unwrap();
     let items: Vec<_> = receiver.iter().collect();
     assert!(matches!(&items[..], [StreamToken::ToolCall(_), StreamToken::Done { .. }]), "{items:?}");
@@ -874,7 +874,7 @@ fn what_fails_before_the_first_token_is_sent_again_and_what_fails_after_it_is_no
         ("server's error after a token", Script::events([a, busy]), 1),
     ];
     for (name, script, requests) in cases {
-        let server = Server::scripted([script, Script::tokens(HELLO)]).unwrap();
+        let server = MockServer::scripted([script, Script::tokens(HELLO)]).unwrap();
         let (tokens, last, report) = run(&patient(&server));
         assert_eq!(server.requests().len(), requests, "{name}: {last:?} {report:?}");
         assert_eq!(report.retries as usize, requests - 1, "{name}");
@@ -892,12 +892,12 @@ fn what_fails_before_the_first_token_is_sent_again_and_what_fails_after_it_is_no
 #[test]
 fn the_servers_wait_is_kept_and_the_deadline_does_not_let_it_begin() {
     let wait = |ms: &str| Script::status(503).header("retry-after-ms", ms);
-    let server = Server::scripted([wait("150"), Script::tokens(HELLO)]).unwrap();
+    let server = MockServer::scripted([wait("150"), Script::tokens(HELLO)]).unwrap();
     let (_, last, report) = run(&patient(&server));
     assert!(matches!(last, Last::Done), "{last:?}");
     assert!(report.elapsed >= ms(150), "{:?}", report.elapsed);
 
-    let server = Server::scripted([wait("20000"), Script::tokens(HELLO)]).unwrap();
+    let server = MockServer::scripted([wait("20000"), Script::tokens(HELLO)]).unwrap();
     let timeouts = timeouts(|t| t.deadline = Some(ms(10_000)));
     let client = ApiClient::builder(server.url()).timeouts(timeouts).build().unwrap();
     let (_, last, report) = run(&client);
@@ -908,21 +908,21 @@ fn the_servers_wait_is_kept_and_the_deadline_does_not_let_it_begin() {
 
 #[test]
 fn a_cancel_ends_the_wait_before_a_retry_and_nothing_is_sent() {
-    let server = Server::scripted([Script::status(503).header("Retry-After", "25")]).unwrap();
+    let server = MockServer::scripted([Script::status(503).header("Retry-After", "25")]).unwrap();
     let (receiver, guard) = start(&retrying(&server, LONG));
     assert!(server.wait_for_requests(1, LONG));
     thread::sleep(ms(50));
     let began = Instant::now();
     guard.cancel();
     assert!(matches!(collect(&receiver), (_, Last::Nothing)));
-    assert_eq!(guard.join().ending, Ending::Cancelled);
+    assert_eq!(guard.join().ending, Outcome::Cancelled);
     assert!(began.elapsed() < ms(10_000), "it waited for the server's wait");
     assert_eq!(server.requests().len(), 1);
 }
 
 #[test]
 fn a_total_outage_gets_at_most_a_fifth_more_requests() {
-    let server = Server::scripted([Script::status(503)]).unwrap();
+    let server = MockServer::scripted([Script::status(503)]).unwrap();
     let client = retrying(&server, LONG);
     let streams: Vec<_> = (0..100).map(|_| start(&client)).collect();
     for (receiver, _guard) in &streams {
@@ -935,9 +935,11 @@ fn a_total_outage_gets_at_most_a_fifth_more_requests() {
 // ---- guard ----
 
 /// A server that sends one token and then waits.
-fn stalled() -> Server {
-    Server::scripted([Script::events([r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#]).hang(LONG)])
-        .unwrap()
+fn stalled() -> MockServer {
+    MockServer::scripted([
+        Script::events([r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#]).hang(LONG)
+    ])
+    .unwrap()
 }
 
 #[test]
@@ -972,7 +974,7 @@ fn cancel_ends_the_stream_without_a_word_and_reaches_the_server() {
         assert!(server.wait_for_disconnects(1, LONG), "{how}: the server saw nothing");
         if let Some(guard) = guard {
             let report = guard.join();
-            assert_eq!((report.ending, report.tokens), (Ending::Cancelled, 1), "{how}");
+            assert_eq!((report.ending, report.tokens), (Outcome::Cancelled, 1), "{how}");
             assert!(report.error.is_none(), "{how}");
         }
     }
@@ -981,7 +983,7 @@ fn cancel_ends_the_stream_without_a_word_and_reaches_the_server() {
 #[test]
 fn cancel_works_while_nothing_has_come_back_yet() {
     for phase in ["connection accepted, then silence", "request read, then silence", "TLS handshake"] {
-        let builder = Server::builder();
+        let builder = MockServer::builder();
         let server = match phase {
             "request read, then silence" => builder.scripted([Script::new().hang(LONG)]),
             _ => builder.on_accept(|_| OnAccept::Hang).scripted([Script::new()]),
@@ -1000,7 +1002,7 @@ fn cancel_works_while_nothing_has_come_back_yet() {
         let before = Instant::now();
         guard.cancel();
         assert!(matches!(collect(&receiver), (tokens, Last::Nothing) if tokens.is_empty()), "{phase}");
-        assert_eq!(guard.join().ending, Ending::Cancelled, "{phase}");
+        assert_eq!(guard.join().ending, Outcome::Cancelled, "{phase}");
         assert!(before.elapsed() < ms(5000), "{phase}: it waited for a timer");
     }
 }
@@ -1008,12 +1010,12 @@ fn cancel_works_while_nothing_has_come_back_yet() {
 #[test]
 fn a_joining_guard_waits_and_loses_nothing_though_nobody_reads() {
     let many = 5_000;
-    let server = Server::scripted([Script::tokens((0..many).map(|n| (n, "some text")))]).unwrap();
+    let server = MockServer::scripted([Script::tokens((0..many).map(|n| (n, "some text")))]).unwrap();
     let client = client(&server).build().unwrap();
     // Both ways of joining, with a channel that holds a fifth of it.
     let (receiver, guard) = start(&client);
     let report = guard.join();
-    assert_eq!((report.ending, report.tokens), (Ending::Complete, u64::from(many)));
+    assert_eq!((report.ending, report.tokens), (Outcome::Complete, u64::from(many)));
     let (tokens, last) = collect(&receiver);
     assert!(matches!(last, Last::Done));
     assert!(tokens.iter().enumerate().all(|(n, (_, id))| *id == Some(n as TokenId)));
@@ -1028,9 +1030,9 @@ fn a_joining_guard_waits_and_loses_nothing_though_nobody_reads() {
 fn a_slow_consumer_stops_the_socket_and_no_timer_but_the_deadline_runs() {
     let events = |n: usize| vec![r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#; n];
     let gate = Gate::new();
-    let server = Server::scripted([Script::events(events(50)).wait_for(&gate).event("[DONE]")]).unwrap();
+    let server = MockServer::scripted([Script::events(events(50)).wait_for(&gate).event("[DONE]")]).unwrap();
     let mut limits = Limits::default();
-    limits.channel_tokens_max = 10;
+    limits.max_channel_tokens = 10;
     let timeouts = timeouts(|t| {
         t.chunk = Some(ms(200));
         t.content = Some(ms(200));
@@ -1046,7 +1048,7 @@ fn a_slow_consumer_stops_the_socket_and_no_timer_but_the_deadline_runs() {
     assert!(guard.join().waited_for_consumer >= ms(300));
 
     // The deadline runs all the same, and what was received is delivered.
-    let server = Server::scripted([Script::events(events(50)).hang(LONG)]).unwrap();
+    let server = MockServer::scripted([Script::events(events(50)).hang(LONG)]).unwrap();
     let timeouts = self::timeouts(|t| t.deadline = Some(ms(300)));
     let client = self::client(&server).limits(limits).timeouts(timeouts).build().unwrap();
     let (receiver, guard) = start(&client);
@@ -1069,7 +1071,7 @@ fn a_slow_consumer_stops_the_socket_and_no_timer_but_the_deadline_runs() {
 
 #[test]
 fn a_cancel_beside_the_end_gives_one_ending_and_the_report_the_same() {
-    let server = Server::scripted([Script::tokens(HELLO)]).unwrap();
+    let server = MockServer::scripted([Script::tokens(HELLO)]).unwrap();
     let client = client(&server).build().unwrap();
     let mut endings = [0, 0];
     for n in 0..400 {
@@ -1083,11 +1085,11 @@ fn a_cancel_beside_the_end_gives_one_ending_and_the_report_the_same() {
         let report = guard.join();
         assert!(hello().starts_with(&tokens));
         match last {
-            Last::Done => assert_eq!((report.ending, tokens.len()), (Ending::Complete, HELLO.len())),
-            Last::Nothing => assert_eq!(report.ending, Ending::Cancelled),
+            Last::Done => assert_eq!((report.ending, tokens.len()), (Outcome::Complete, HELLO.len())),
+            Last::Nothing => assert_eq!(report.ending, Outcome::Cancelled),
             Last::Error(error) => panic!("{error}"),
         }
-        endings[usize::from(report.ending == Ending::Complete)] += 1;
+        endings[usize::from(report.ending == Outcome::Complete)] += 1;
     }
     println!("cancelled, complete: {endings:?}");
 }
@@ -1096,14 +1098,14 @@ fn a_cancel_beside_the_end_gives_one_ending_and_the_report_the_same() {
 fn a_cancel_after_the_end_spares_the_connection() {
     // The framing's end comes a moment after the content's.
     let gate = Gate::new();
-    let server = Server::scripted([Script::tokens(HELLO).wait_for(&gate)]).unwrap();
+    let server = MockServer::scripted([Script::tokens(HELLO).wait_for(&gate)]).unwrap();
     let client = client(&server).timeouts(timeouts(|t| t.drain = LONG)).build().unwrap();
     for n in 0..2 {
         let (receiver, guard) = start(&client);
         assert!(matches!(collect(&receiver), (_, Last::Done)));
         guard.cancel();
         let report = guard.join();
-        assert_eq!((report.ending, report.connection_reused), (Ending::Complete, n > 0));
+        assert_eq!((report.ending, report.connection_reused), (Outcome::Complete, n > 0));
         gate.open();
         thread::sleep(ms(100));
     }
@@ -1123,10 +1125,10 @@ fn the_drain_of_a_connection_is_bounded_in_time_and_in_bytes() {
         ("nothing, and no time for it", good().pause(ms(20)), Duration::ZERO, false),
     ];
     for (name, script, limit, reused) in cases {
-        let server = Server::scripted([script, Script::tokens(HELLO)]).unwrap();
+        let server = MockServer::scripted([script, Script::tokens(HELLO)]).unwrap();
         let mut limits = Limits::default();
         // With one thread the second stream begins after the first one's drain.
-        limits.streams_max = 1;
+        limits.max_streams = 1;
         let set = timeouts(|t| t.drain = limit);
         let client = client(&server).limits(limits).timeouts(set).build().unwrap();
         let began = Instant::now();
@@ -1143,9 +1145,10 @@ fn the_drain_of_a_connection_is_bounded_in_time_and_in_bytes() {
 fn so_many_idle_connections_are_kept() {
     for (kept, streams) in [(0, 1), (2, 6), (6, 6)] {
         let gate = Gate::new();
-        let server = Server::scripted([Script::events::<&str>([]).wait_for(&gate).event("[DONE]")]).unwrap();
+        let server =
+            MockServer::scripted([Script::events::<&str>([]).wait_for(&gate).event("[DONE]")]).unwrap();
         let mut limits = Limits::default();
-        limits.idle_connections_max = kept;
+        limits.max_idle_connections = kept;
         // Idle ones are closed for their number, not for a drain that was too short.
         let set = timeouts(|t| t.drain = LONG);
         let client = client(&server).limits(limits).timeouts(set).build().unwrap();
@@ -1177,7 +1180,7 @@ fn the_servers_name_for_the_request_is_told_and_its_header_goes_first() {
         (Script::events([error]).header("X-Request-Id", "head"), "head"),
         (Script::status(500).header("X-Request-Id", "head").json(error), "head"),
     ] {
-        let server = Server::scripted([script]).unwrap();
+        let server = MockServer::scripted([script]).unwrap();
         let (_, last, report) = run(&client(&server).build().unwrap());
         assert_eq!(report.request_id.as_deref(), Some(id));
         if let Last::Error(error) = last {
@@ -1188,12 +1191,13 @@ fn the_servers_name_for_the_request_is_told_and_its_header_goes_first() {
 
 #[test]
 fn what_the_caller_says_wins_over_what_is_learned_and_a_requests_header_over_the_clients() {
-    let server = Server::scripted([Script::tokens(HELLO), Script::status(404).json("{}")]).unwrap();
-    let told = client(&server).server(tokenwire::Server::LlamaCpp).header("x-a", "client's").build().unwrap();
+    let server = MockServer::scripted([Script::tokens(HELLO), Script::status(404).json("{}")]).unwrap();
+    let told =
+        client(&server).server(tokenwire::ServerKind::LlamaCpp).header("x-a", "client's").build().unwrap();
     let request = CompletionRequest::ids([1]).header("x-a", "own");
     let (receiver, _guard) = told.stream(request).unwrap();
     assert!(matches!(collect(&receiver), (_, Last::Done)));
-    assert_eq!(told.server().unwrap(), Some(tokenwire::Server::LlamaCpp));
+    assert_eq!(told.server().unwrap(), Some(tokenwire::ServerKind::LlamaCpp));
     let sent = server.requests().remove(0).headers;
     let values: Vec<_> =
         sent.iter().filter(|(name, _)| name == "x-a").map(|(_, value)| value.as_str()).collect();
@@ -1203,7 +1207,7 @@ fn what_the_caller_says_wins_over_what_is_learned_and_a_requests_header_over_the
 #[test]
 fn a_reused_connection_that_breaks_in_its_answer_sends_nothing_again() {
     let broken = Script::raw("HTTP/1.1 200 OK\r\ncontent-ty");
-    let server = Server::scripted([Script::tokens(HELLO), broken, Script::tokens(HELLO)]).unwrap();
+    let server = MockServer::scripted([Script::tokens(HELLO), broken, Script::tokens(HELLO)]).unwrap();
     let client = client(&server).build().unwrap();
     assert!(matches!(run(&client).1, Last::Done));
     thread::sleep(ms(60));
@@ -1214,7 +1218,7 @@ fn a_reused_connection_that_breaks_in_its_answer_sends_nothing_again() {
 
 #[test]
 fn a_timer_on_a_reused_connection_sends_nothing_again() {
-    let server = Server::scripted([Script::tokens(HELLO), Script::new().hang(LONG)]).unwrap();
+    let server = MockServer::scripted([Script::tokens(HELLO), Script::new().hang(LONG)]).unwrap();
     let client = client(&server).timeouts(timeouts(|t| t.first_token = Some(ms(300)))).build().unwrap();
     assert!(matches!(run(&client).1, Last::Done));
     thread::sleep(ms(60));
@@ -1227,9 +1231,9 @@ fn a_timer_on_a_reused_connection_sends_nothing_again() {
 fn over_the_bound_a_stream_waits_its_turn_or_fails_and_can_be_cancelled_unsent() {
     let gate = Gate::new();
     let waiting = Script::events::<&str>([]).wait_for(&gate).event("[DONE]");
-    let server = Server::scripted([waiting]).unwrap();
+    let server = MockServer::scripted([waiting]).unwrap();
     let mut limits = Limits::default();
-    limits.streams_max = 1;
+    limits.max_streams = 1;
     let client = client(&server).limits(limits).build().unwrap();
     let (first, _first_guard) = start(&client);
     let (second, second_guard) = start(&client);
@@ -1237,7 +1241,7 @@ fn over_the_bound_a_stream_waits_its_turn_or_fails_and_can_be_cancelled_unsent()
     assert!(server.wait_for_requests(1, LONG));
     second_guard.cancel();
     assert!(matches!(collect(&second), (_, Last::Nothing)));
-    assert_eq!(second_guard.join().ending, Ending::Cancelled);
+    assert_eq!(second_guard.join().ending, Outcome::Cancelled);
     gate.open();
     assert!(matches!(collect(&first), (_, Last::Done)));
     assert!(matches!(collect(&third), (_, Last::Done)));
@@ -1250,7 +1254,7 @@ fn over_the_bound_a_stream_waits_its_turn_or_fails_and_can_be_cancelled_unsent()
     assert_eq!(error.kind(), ErrorKind::Limit(Limit::Streams));
 
     // A stream whose end was seen does not count, though its thread still drains the connection or is on its way back.
-    let server = Server::scripted([Script::tokens(HELLO).pause(ms(30))]).unwrap();
+    let server = MockServer::scripted([Script::tokens(HELLO).pause(ms(30))]).unwrap();
     let client = self::client(&server).limits(limits).when_full(WhenFull::Fail).build().unwrap();
     for n in 0..20 {
         let (receiver, guard) = start(&client);
@@ -1273,9 +1277,9 @@ fn a_stream_that_waits_for_its_turn_ends_with_its_timers() {
         ("both, the other way round", Some(LONG), Some(short), Timer::FirstToken),
     ] {
         // The one thread stays with its connection's last bytes, which never come.
-        let server = Server::scripted([Script::tokens(HELLO).hang(LONG)]).unwrap();
+        let server = MockServer::scripted([Script::tokens(HELLO).hang(LONG)]).unwrap();
         let mut limits = Limits::default();
-        limits.streams_max = 1;
+        limits.max_streams = 1;
         let set = timeouts(|t| (t.deadline, t.first_token, t.drain) = (deadline, first_token, LONG));
         let client = client(&server).limits(limits).timeouts(set).build().unwrap();
         assert!(matches!(run(&client).1, Last::Done), "{name}");
@@ -1285,7 +1289,7 @@ fn a_stream_that_waits_for_its_turn_ends_with_its_timers() {
             let Last::Error(error) = last else { panic!("{name}: {last:?}") };
             assert_eq!((error.kind(), tokens.len()), (ErrorKind::Timeout(ends), 0), "{name}");
             let report = guard.join();
-            assert_eq!(report.ending, Ending::Failed, "{name}");
+            assert_eq!(report.ending, Outcome::Failed, "{name}");
             assert!(report.elapsed >= short, "{name}: {:?}", report.elapsed);
         }
         assert_eq!(server.requests().len(), 1, "{name}: they had their turn");
@@ -1296,13 +1300,10 @@ fn a_stream_that_waits_for_its_turn_ends_with_its_timers() {
 fn many_streams_can_be_selected_over() {
     let gate = Gate::new();
     let slow = Script::events::<&str>([]).wait_for(&gate).event("[DONE]");
-    let server =
-        Server::start(
-            move |request| {
-                if request.json()["prompt"][0] == 1 { slow.clone() } else { Script::tokens(HELLO) }
-            },
-        )
-        .unwrap();
+    let server = MockServer::start(move |request| {
+        if request.json()["prompt"][0] == 1 { slow.clone() } else { Script::tokens(HELLO) }
+    })
+    .unwrap();
     let client = client(&server).build().unwrap();
     let open = |id| client.stream_completion(&[id], SamplingParams::default(), None).unwrap();
     let ((slow, _a), (quick, _b)) = (open(1), open(2));
@@ -1322,7 +1323,7 @@ fn many_streams_can_be_selected_over() {
 fn https_needs_a_trusted_authority_and_then_works_and_cancels_like_http() {
     let (authority, identity) = certificates();
     let hang = Script::tokens(HELLO[..1].iter().copied()).event("{}");
-    let server = Server::start_tls(
+    let server = MockServer::start_tls(
         move |request: &tokenwire::recording::Request| match request.json()["prompt"][0].as_u64() {
             Some(2) => {
                 let first = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
@@ -1350,7 +1351,7 @@ fn https_needs_a_trusted_authority_and_then_works_and_cancels_like_http() {
     guard.cancel();
     assert!(matches!(collect(&receiver), (_, Last::Nothing)));
     let report = guard.join();
-    assert_eq!(report.ending, Ending::Cancelled);
+    assert_eq!(report.ending, Outcome::Cancelled);
     assert!(report.connection_reused);
 
     let (receiver, _guard) = client.stream_completion(&[3], SamplingParams::default(), None).unwrap();
@@ -1361,7 +1362,7 @@ fn https_needs_a_trusted_authority_and_then_works_and_cancels_like_http() {
 
 #[test]
 fn the_http_client_gives_status_headers_text_and_pieces() {
-    let server = Server::scripted([
+    let server = MockServer::scripted([
         Script::status(418).header("X-Tea", "pot").json(r#"{"a":"ä"}"#),
         Script::events(["1", "{\"b\":2}", "[DONE]", "3"]),
         Script::events(["1", "{\"b\":2}"]).write("data: [DONE]"),
@@ -1394,7 +1395,8 @@ fn the_http_client_gives_status_headers_text_and_pieces() {
 
 #[test]
 fn the_sse_reader_skips_what_is_not_json_and_stops_at_silence() {
-    let server = Server::scripted([Script::events(["{\"a\":1}", "oops", "{\"b\":2}"]).hang(LONG)]).unwrap();
+    let server =
+        MockServer::scripted([Script::events(["{\"a\":1}", "oops", "{\"b\":2}"]).hang(LONG)]).unwrap();
     let http = tokenwire::HttpClient::new().unwrap();
     let mut response = http.get(&server.url(), &[]).unwrap();
     let mut events = tokenwire::SseReader::new(ms(200));
@@ -1408,27 +1410,27 @@ fn the_sse_reader_skips_what_is_not_json_and_stops_at_silence() {
 #[test]
 fn guards_and_receivers_can_cross_threads() {
     let (done, finished) = mpsc::channel();
-    let server = Server::scripted([Script::tokens(HELLO)]).unwrap();
+    let server = MockServer::scripted([Script::tokens(HELLO)]).unwrap();
     let client = client(&server).build().unwrap();
     let (receiver, guard) = start(&client);
     thread::spawn(move || {
         let tokens = collect(&receiver).0;
         done.send((tokens, guard.join().ending)).unwrap();
     });
-    assert_eq!(finished.recv_timeout(LONG).unwrap(), (hello(), Ending::Complete));
+    assert_eq!(finished.recv_timeout(LONG).unwrap(), (hello(), Outcome::Complete));
 }
 
 #[test]
 fn ids_that_a_proxy_drops_are_told_from_ids_that_no_server_gave() {
     let text = r#"{"choices":[{"index":0,"text":"Hi","finish_reason":"stop"}]}"#;
     for (server_is, extra, why) in [
-        (Some(tokenwire::Server::Vllm), None, Inexact::Dropped),
-        (Some(tokenwire::Server::Ollama), None, Inexact::NoIds),
+        (Some(tokenwire::ServerKind::Vllm), None, Inexact::Dropped),
+        (Some(tokenwire::ServerKind::Ollama), None, Inexact::NoIds),
         (None, None, Inexact::NoIds),
         // Switched off by the caller.
-        (Some(tokenwire::Server::Vllm), Some("return_token_ids"), Inexact::NoIds),
+        (Some(tokenwire::ServerKind::Vllm), Some("return_token_ids"), Inexact::NoIds),
     ] {
-        let server = Server::scripted([Script::events([text, "[DONE]"])]).unwrap();
+        let server = MockServer::scripted([Script::events([text, "[DONE]"])]).unwrap();
         let mut builder = client(&server);
         if let Some(server) = server_is {
             builder = builder.server(server);
@@ -1448,7 +1450,8 @@ fn ids_that_a_proxy_drops_are_told_from_ids_that_no_server_gave() {
 fn each_attempt_has_its_own_request_id_and_the_headers_that_routers_look_at() {
     let busy = || Script::status(503).header("retry-after-ms", "1");
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let server = Server::scripted([busy(), busy(), Script::tokens(HELLO), Script::tokens(HELLO)]).unwrap();
+    let server =
+        MockServer::scripted([busy(), busy(), Script::tokens(HELLO), Script::tokens(HELLO)]).unwrap();
     let client = client(&server)
         .retries(2)
         .session_headers(["x-session-affinity", "x-user-id"])
@@ -1457,9 +1460,9 @@ fn each_attempt_has_its_own_request_id_and_the_headers_that_routers_look_at() {
     let client = client.build().unwrap();
     let request = || CompletionRequest::ids([1]).session("s-1").traceparent(trace).priority(-3);
     let (_tokens, guard) = client.stream(request().request_id("mine")).unwrap();
-    assert_eq!(guard.join().ending, Ending::Complete);
+    assert_eq!(guard.join().ending, Outcome::Complete);
     let (_tokens, guard) = client.stream(request()).unwrap();
-    assert_eq!(guard.join().ending, Ending::Complete);
+    assert_eq!(guard.join().ending, Outcome::Complete);
     let seen = server.requests();
     let header = |n: usize, name: &str| seen[n].header(name).map(str::to_owned);
     let ids: Vec<_> = (0..4).map(|n| header(n, "x-request-id").unwrap()).collect();

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::sockets::{ASK, LONG, ask, connect, events, expect, read_to_end};
-use tokenwire::recording::{End, Recording, dechunk};
+use tokenwire::recording::{BodyEnd, Recording, dechunk};
 use tokenwire::testing::{
-    Cut, Framing, Gate, OnAccept, REQUEST_HEAD_BYTES_MAX, Request, Script, Server, TlsIdentity, replay,
+    Cut, Framing, Gate, MAX_REQUEST_HEAD_BYTES, MockServer, OnAccept, Request, Script, TlsIdentity, replay,
 };
 
-fn exchange(server: &Server) -> (String, Option<ErrorKind>) {
+fn exchange(server: &MockServer) -> (String, Option<ErrorKind>) {
     let (got, end) = read_to_end(&mut ask(server));
     (String::from_utf8(got).unwrap(), end)
 }
@@ -31,7 +31,7 @@ fn each_framing_is_on_the_wire_as_planned() {
     ];
     for framing in framings {
         let script = events().framing(framing);
-        let server = Server::scripted([script.clone().close(), script.clone()]).unwrap();
+        let server = MockServer::scripted([script.clone().close(), script.clone()]).unwrap();
         let mut wire = script.wire();
         if framing == Framing::Chunked {
             // `close` withholds the last chunk.
@@ -53,7 +53,7 @@ fn each_framing_is_on_the_wire_as_planned() {
 #[test]
 fn a_kept_connection_serves_requests_in_turn_pipelined_or_not() {
     let server =
-        Server::start(|request| Script::status(200).body("text/plain", request.path.clone())).unwrap();
+        MockServer::start(|request| Script::status(200).body("text/plain", request.path.clone())).unwrap();
     let mut stream = connect(&server);
     let chunked =
         "POST /chunked HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1;x\r\nd\r\n0\r\n\r\n";
@@ -78,7 +78,7 @@ fn a_kept_connection_serves_requests_in_turn_pipelined_or_not() {
 
 #[test]
 fn a_request_may_come_in_single_bytes() {
-    let server = Server::scripted([events().close()]).unwrap();
+    let server = MockServer::scripted([events().close()]).unwrap();
     let mut stream = connect(&server);
     for byte in ASK {
         stream.write_all(&[*byte]).unwrap();
@@ -91,10 +91,10 @@ fn a_request_may_come_in_single_bytes() {
 
 #[test]
 fn the_nth_request_gets_the_nth_script_and_the_last_repeats() {
-    let server = Server::scripted((500..503).map(|n| Script::status(n).close())).unwrap();
+    let server = MockServer::scripted((500..503).map(|n| Script::status(n).close())).unwrap();
     let statuses: Vec<_> = (0..5).map(|_| exchange(&server).0[9..12].to_owned()).collect();
     assert_eq!(statuses, ["500", "501", "502", "502", "502"]);
-    assert!(Server::scripted([]).is_err());
+    assert!(MockServer::scripted([]).is_err());
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn every_cut_ends_after_its_byte_with_fin_or_reset() {
     let whole = events();
     let wire = whole.wire();
     for (cut, end) in [(Cut::Fin, None), (Cut::Reset, Some(ErrorKind::ConnectionReset))] {
-        let server = Server::scripted((0..=wire.len()).map(|n| whole.clone().cut_at(n, cut))).unwrap();
+        let server = MockServer::scripted((0..=wire.len()).map(|n| whole.clone().cut_at(n, cut))).unwrap();
         for n in 0..=wire.len() {
             let (got, ended) = read_to_end(&mut ask(&server));
             assert_eq!((got.as_slice(), ended), (&wire[..n], end), "{cut:?} at {n}");
@@ -113,7 +113,7 @@ fn every_cut_ends_after_its_byte_with_fin_or_reset() {
 
 #[test]
 fn a_cut_that_hangs_is_silent_until_the_client_leaves() {
-    let server = Server::scripted([events().cut_at(20, Cut::Hang)]).unwrap();
+    let server = MockServer::scripted([events().cut_at(20, Cut::Hang)]).unwrap();
     let mut stream = ask(&server);
     expect(&mut stream, &events().wire()[..20]);
     stream.set_nonblocking(true).unwrap();
@@ -135,7 +135,7 @@ fn close_is_fin_and_reset_is_rst() {
         (Script::new().reset(), Some(ErrorKind::ConnectionReset)),
     ];
     for (script, end) in cases {
-        let server = Server::scripted([script.clone()]).unwrap();
+        let server = MockServer::scripted([script.clone()]).unwrap();
         assert_eq!(read_to_end(&mut ask(&server)), (script.wire(), end), "{script:?}");
     }
 }
@@ -156,7 +156,7 @@ fn slow_writes_take_their_pauses_and_arrive_whole() {
         (events().slowly(1, pause).cut_at(33, Cut::Fin), 32),
     ];
     for (script, pauses) in scripts {
-        let server = Server::scripted([script.clone()]).unwrap();
+        let server = MockServer::scripted([script.clone()]).unwrap();
         let begin = Instant::now();
         expect(&mut ask(&server), &script.wire());
         // The last pause comes after the last byte.
@@ -168,7 +168,8 @@ fn slow_writes_take_their_pauses_and_arrive_whole() {
 fn pauses_last_at_least_as_long_as_asked() {
     for millis in [0, 5, 60] {
         let time = Duration::from_millis(millis);
-        let server = Server::scripted([Script::new().pause(time).pause_until(time * 2).write("x")]).unwrap();
+        let server =
+            MockServer::scripted([Script::new().pause(time).pause_until(time * 2).write("x")]).unwrap();
         let begin = Instant::now();
         assert_eq!(exchange(&server), ("x".to_owned(), None));
         assert!(begin.elapsed() >= time * 2);
@@ -178,7 +179,7 @@ fn pauses_last_at_least_as_long_as_asked() {
 #[test]
 fn a_gate_holds_the_script_until_the_test_opens_it() {
     let gate = Gate::new();
-    let server = Server::scripted([Script::raw("before").wait_for(&gate).write("after")]).unwrap();
+    let server = MockServer::scripted([Script::raw("before").wait_for(&gate).write("after")]).unwrap();
     let mut stream = ask(&server);
     expect(&mut stream, b"before");
     assert!(!gate.wait(Duration::ZERO));
@@ -213,7 +214,7 @@ fn the_server_sees_the_disconnect_and_how_far_it_had_come() {
     ];
     for script in cases {
         for (i, leave) in leave.iter().enumerate() {
-            let server = Server::scripted([script.clone()]).unwrap();
+            let server = MockServer::scripted([script.clone()]).unwrap();
             let mut stream = ask(&server);
             let mut got = vec![0; sent];
             stream.read_exact(&mut got).unwrap();
@@ -230,7 +231,7 @@ fn the_server_sees_the_disconnect_and_how_far_it_had_come() {
 
 #[test]
 fn an_endless_script_ends_with_its_client() {
-    let server = Server::scripted([events().repeat(": ping\n\n", u64::MAX, Duration::ZERO)]).unwrap();
+    let server = MockServer::scripted([events().repeat(": ping\n\n", u64::MAX, Duration::ZERO)]).unwrap();
     let mut stream = ask(&server);
     stream.read_exact(&mut vec![0; 1 << 20]).unwrap();
     drop(stream);
@@ -241,7 +242,7 @@ fn an_endless_script_ends_with_its_client() {
 
 #[test]
 fn a_client_that_leaves_an_idle_connection_is_noted_without_a_request() {
-    let server = Server::scripted([Script::status(204)]).unwrap();
+    let server = MockServer::scripted([Script::status(204)]).unwrap();
     let mut stream = ask(&server);
     expect(&mut stream, &Script::status(204).wire());
     drop(stream);
@@ -252,8 +253,8 @@ fn a_client_that_leaves_an_idle_connection_is_noted_without_a_request() {
 
 #[test]
 fn what_is_no_request_or_too_large_is_refused() {
-    let server = Server::scripted([events()]).unwrap();
-    let long_head = format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "x".repeat(REQUEST_HEAD_BYTES_MAX));
+    let server = MockServer::scripted([events()]).unwrap();
+    let long_head = format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "x".repeat(MAX_REQUEST_HEAD_BYTES));
     let cases = [
         ("hello\r\n\r\n", "400"),
         ("GET / HTTP/1.1\r\nno header\r\n\r\n", "400"),
@@ -261,7 +262,7 @@ fn what_is_no_request_or_too_large_is_refused() {
         ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n\r\n", "400"),
         ("POST / HTTP/1.1\r\nContent-Length: 67108865\r\n\r\n", "413"),
         (&long_head, "431"),
-        (&long_head[..REQUEST_HEAD_BYTES_MAX + 9], "431"),
+        (&long_head[..MAX_REQUEST_HEAD_BYTES + 9], "431"),
     ];
     for (text, status) in cases {
         let mut stream = connect(&server);
@@ -281,7 +282,7 @@ fn what_is_no_request_or_too_large_is_refused() {
 
 #[test]
 fn a_client_that_waits_for_100_continue_gets_it() {
-    let server = Server::scripted([events().close()]).unwrap();
+    let server = MockServer::scripted([events().close()]).unwrap();
     let mut stream = connect(&server);
     stream.write_all(b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n").unwrap();
     expect(&mut stream, b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -293,8 +294,8 @@ fn a_client_that_waits_for_100_continue_gets_it() {
 #[test]
 fn a_connection_can_be_ended_or_ignored_on_accept() {
     let script = |n| [OnAccept::Close, OnAccept::Reset, OnAccept::Hang, OnAccept::Serve][n % 4];
-    let server = Server::builder().on_accept(script).scripted([events().close()]).unwrap();
-    let read = |server: &Server| read_to_end(&mut connect(server));
+    let server = MockServer::builder().on_accept(script).scripted([events().close()]).unwrap();
+    let read = |server: &MockServer| read_to_end(&mut connect(server));
     assert_eq!(read(&server), (vec![], None));
     assert_eq!(read(&server), (vec![], Some(ErrorKind::ConnectionReset)));
     let mut ignored = ask(&server);
@@ -308,7 +309,7 @@ fn a_connection_can_be_ended_or_ignored_on_accept() {
 
 #[test]
 fn a_handler_that_panics_ends_its_connection_only() {
-    let server = Server::start(|request| match request.path.as_str() {
+    let server = MockServer::start(|request| match request.path.as_str() {
         "/v1/completions" => panic!("on purpose"),
         _ => Script::status(200).close(),
     })
@@ -322,11 +323,11 @@ fn a_handler_that_panics_ends_its_connection_only() {
 
 #[test]
 fn it_can_listen_on_all_addresses_and_a_taken_one_is_an_error() {
-    let first = Server::builder().addr(([0, 0, 0, 0], 0)).scripted([events()]).unwrap();
+    let first = MockServer::builder().addr(([0, 0, 0, 0], 0)).scripted([events()]).unwrap();
     let port = first.addr().port();
     assert_eq!(first.url(), format!("http://127.0.0.1:{port}"));
     expect(&mut ask(&first), &events().wire());
-    let taken = Server::builder().addr(([0, 0, 0, 0], port)).scripted([events()]);
+    let taken = MockServer::builder().addr(([0, 0, 0, 0], port)).scripted([events()]);
     assert_eq!(taken.unwrap_err().to_string(), format!("cannot serve on 0.0.0.0:{port}"));
 }
 
@@ -334,7 +335,7 @@ fn it_can_listen_on_all_addresses_and_a_taken_one_is_an_error() {
 #[test]
 fn a_close_is_fin_also_when_the_client_has_sent_more() {
     let gate = Gate::new();
-    let server = Server::scripted([Script::new().wait_for(&gate).write("x")]).unwrap();
+    let server = MockServer::scripted([Script::new().wait_for(&gate).write("x")]).unwrap();
     let mut stream = ask(&server);
     assert!(server.wait_for_requests(1, LONG));
     stream.write_all(&[b'a'; 40_000]).unwrap();
@@ -368,7 +369,7 @@ fn ca() -> Ca {
 
 type TlsClient = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
 
-fn ask_tls(server: &Server, ca: &Ca) -> TlsClient {
+fn ask_tls(server: &MockServer, ca: &Ca) -> TlsClient {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -399,7 +400,7 @@ fn over_tls_the_same_scripts_and_endings() {
     ];
     for (script, end) in cases {
         let answer = script.clone();
-        let server = Server::start_tls(move |_: &Request| answer.clone(), ca.identity.clone()).unwrap();
+        let server = MockServer::start_tls(move |_: &Request| answer.clone(), ca.identity.clone()).unwrap();
         assert!(server.url().starts_with("https://127.0.0.1:"));
         assert_eq!(read_to_end(&mut ask_tls(&server, &ca)), (script.wire(), end), "{script:?}");
     }
@@ -408,8 +409,10 @@ fn over_tls_the_same_scripts_and_endings() {
 #[test]
 fn over_tls_connections_are_kept_and_disconnects_seen() {
     let ca = ca();
-    let server =
-        Server::builder().tls(ca.identity.clone()).scripted([events(), events().hang(LONG * 10)]).unwrap();
+    let server = MockServer::builder()
+        .tls(ca.identity.clone())
+        .scripted([events(), events().hang(LONG * 10)])
+        .unwrap();
     let mut stream = ask_tls(&server, &ca);
     expect(&mut stream, &events().wire());
     stream.write_all(ASK).unwrap();
@@ -429,7 +432,7 @@ fn a_dribbled_record_is_unreadable_until_its_last_byte() {
     let ca = ca();
     let pause = Duration::from_millis(50);
     let script = Script::new().dribble("abcdef", 8, pause).close();
-    let server = Server::builder().tls(ca.identity.clone()).scripted([script]).unwrap();
+    let server = MockServer::builder().tls(ca.identity.clone()).scripted([script]).unwrap();
     let begin = Instant::now();
     let (mut stream, mut got) = (ask_tls(&server, &ca), [0; 16]);
     let n = stream.read(&mut got).unwrap();
@@ -456,10 +459,10 @@ fn a_useless_identity_is_an_error_and_none_is_shown() {
 fn a_replayed_body_is_chunked_by_its_pieces_and_ends_as_recorded() {
     let headers = [("content-type", "text/event-stream"), ("Content-Length", "999"), ("connection", "close")];
     let ends = [
-        (End::Complete, Some(true)),
-        (End::Closed, Some(false)),
-        (End::Unknown, Some(false)),
-        (End::Reset, None),
+        (BodyEnd::Complete, Some(true)),
+        (BodyEnd::Closed, Some(false)),
+        (BodyEnd::Unknown, Some(false)),
+        (BodyEnd::Reset, None),
     ];
     for (end, fin) in ends {
         let mut recording = Recording::of_body(Request::new("POST", "/"), 201, headers);
@@ -490,7 +493,7 @@ fn a_replay_sends_no_piece_before_its_time() {
         recording.push(Duration::from_millis(millis), "x");
     }
     for (pace, script) in [1.0, 0.5, 0.0].map(|pace| (pace, Script::replay(&recording, pace))) {
-        let server = Server::scripted([script]).unwrap();
+        let server = MockServer::scripted([script]).unwrap();
         let begin = Instant::now();
         let mut stream = ask(&server);
         for millis in times {
@@ -503,11 +506,11 @@ fn a_replay_sends_no_piece_before_its_time() {
 
 #[test]
 fn a_replay_where_nothing_more_was_recorded_stays_silent() {
-    for end in [End::Silent, End::ClientClosed] {
+    for end in [BodyEnd::Silent, BodyEnd::ClientClosed] {
         let mut recording = Recording::of_wire(Request::new("POST", "/"));
         recording.push(Duration::from_secs(3600), "HTTP/1.1 200 OK\r\n");
         recording.finish(end, Some(Duration::from_secs(7200)));
-        let server = Server::scripted([Script::replay(&recording, 0.0)]).unwrap();
+        let server = MockServer::scripted([Script::replay(&recording, 0.0)]).unwrap();
         let mut stream = ask(&server);
         expect(&mut stream, b"HTTP/1.1 200 OK\r\n");
         stream.set_nonblocking(true).unwrap();

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::sockets::{ASK, LONG, ask, connect, events, expect, read_to_end};
-use tokenwire::testing::{Cut, Gate, Server};
+use tokenwire::testing::{Cut, Gate, MockServer};
 
 /// These tests run one after the other.
 fn alone() -> MutexGuard<'static, ()> {
@@ -38,7 +38,7 @@ fn expect_threads(count: usize) {
 }
 
 /// On a thread of its own, so that a drop that hangs fails the test and does not hang it.
-fn drop_within(server: Server, max: Duration) {
+fn drop_within(server: MockServer, max: Duration) {
     let (done, dropped) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         drop(server);
@@ -53,7 +53,7 @@ fn drop_of_an_idle_server_leaves_no_thread_and_frees_its_port() {
     // An address that nothing else here binds, so that nobody takes the port in between.
     let mut addr = SocketAddr::from(([127, 0, 0, 77], 0));
     for _ in 0..100 {
-        let server = Server::builder().addr(addr).scripted([events()]).expect("the port is free again");
+        let server = MockServer::builder().addr(addr).scripted([events()]).expect("the port is free again");
         addr = server.addr();
         // The server closes first, so that it is its side that stays in TIME_WAIT.
         let mut stream = ask(&server);
@@ -79,7 +79,7 @@ fn drop_ends_every_connection_and_leaves_no_thread() {
         endless,
     ];
     let count = scripts.len();
-    let server = Server::scripted(scripts).unwrap();
+    let server = MockServer::scripted(scripts).unwrap();
     let mut clients = Vec::new();
     for n in 1..=count {
         clients.push(ask(&server));
@@ -105,7 +105,7 @@ fn a_server_that_reads_slowly_reads_all_and_its_drop_waits_for_no_pause() {
     for (piece, pause, served) in
         [(1, Duration::ZERO, true), (0, Duration::ZERO, true), (1, LONG * 100, false)]
     {
-        let server = Server::builder().reads_slowly(piece, pause).scripted([events()]).unwrap();
+        let server = MockServer::builder().reads_slowly(piece, pause).scripted([events()]).unwrap();
         let mut client = ask(&server);
         if served {
             expect(&mut client, &events().wire());
@@ -121,7 +121,7 @@ fn a_server_that_reads_slowly_reads_all_and_its_drop_waits_for_no_pause() {
 #[test]
 fn a_thousand_connections_at_once_are_served_and_their_threads_end() {
     let _alone = alone();
-    let server = Server::scripted([events().hang(Duration::MAX)]).unwrap();
+    let server = MockServer::scripted([events().hang(Duration::MAX)]).unwrap();
     let mut clients: Vec<_> = (0..1000).map(|_| ask(&server)).collect();
     for client in &mut clients {
         expect(client, &events().wire()[..30]);

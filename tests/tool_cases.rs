@@ -17,8 +17,8 @@ use tokenwire::{
 const RANDOM_CUTS: u64 = 40;
 
 /// Up to so many characters, a text is cut at every two places, and at every three.
-const TWO_CUTS_CHARS_MAX: usize = 80;
-const THREE_CUTS_CHARS_MAX: usize = 40;
+const MAX_TWO_CUTS_CHARS: usize = 80;
+const MAX_THREE_CUTS_CHARS: usize = 40;
 
 /// One case, from the outside or of our own: see the README beside the outside ones.
 struct Case(Value);
@@ -75,7 +75,7 @@ impl Case {
                 found.push(format!("{what}: {got} instead of {expected}"));
             }
         };
-        check("reasoning", branch.thinking().into(), &expect["reasoning"]);
+        check("reasoning", branch.reasoning().into(), &expect["reasoning"]);
         check("content", branch.content().into(), &expect["content"]);
         let got: Vec<Value> = calls
             .iter()
@@ -94,7 +94,7 @@ impl Case {
         check("calls in the tree", json!(in_tree), &json!(handed_out));
         let order = branch.leaves.iter().filter_map(|leaf| match &leaf.kind {
             LeafKind::Content if !leaf.inner().is_empty() => Some("content"),
-            LeafKind::Thinking if !leaf.inner().is_empty() => Some("reasoning"),
+            LeafKind::Reasoning if !leaf.inner().is_empty() => Some("reasoning"),
             LeafKind::ToolCall(_) => Some("tool_call"),
             _ => None,
         });
@@ -125,7 +125,7 @@ fn cuttings(text: &str) -> impl Iterator<Item = Vec<usize>> {
     let whole_and_random = (0..RANDOM_CUTS).map(move |seed| random_cuts(chars, seed)).chain([Vec::new()]);
     let one = (1..chars).map(|a| vec![a]);
     let short = |max: usize| if chars <= max { chars } else { 0 };
-    let (two, three) = (short(TWO_CUTS_CHARS_MAX), short(THREE_CUTS_CHARS_MAX));
+    let (two, three) = (short(MAX_TWO_CUTS_CHARS), short(MAX_THREE_CUTS_CHARS));
     let two = (1..two).flat_map(move |a| (a + 1..two).map(move |b| vec![a, b]));
     let three = (1..three)
         .flat_map(move |a| (a + 1..three).flat_map(move |b| (b + 1..three).map(move |c| vec![a, b, c])));

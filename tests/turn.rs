@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokenwire::testing::{Gate, Script, Server};
+use tokenwire::testing::{Gate, MockServer, Script};
 use tokenwire::{
     ApiClient, ChatFormat, Context, Encode, Error, ErrorKind, Prefix, Role, SamplingParams, TokenId, Tool,
     Tools, Turn,
@@ -57,11 +57,11 @@ fn answer(texts: &[&str]) -> Script {
     Script::events(tokens.chain([event("", IM_END, Some("stop")), usage, "[DONE]".to_owned()]))
 }
 
-fn client(server: &Server) -> ApiClient {
+fn client(server: &MockServer) -> ApiClient {
     ApiClient::builder(format!("{}/v1", server.url())).model("test").retries(0).build().unwrap()
 }
 
-fn prompt(server: &Server, n: usize) -> Vec<TokenId> {
+fn prompt(server: &MockServer, n: usize) -> Vec<TokenId> {
     serde_json::from_value(server.requests()[n].json()["prompt"].clone()).unwrap()
 }
 
@@ -79,7 +79,7 @@ fn calls_run_while_the_model_writes_and_their_results_are_told_in_order() {
         .event(&event(&second, 3, None))
         .event(&event("", IM_END, Some("stop")))
         .event("[DONE]");
-    let server = Server::scripted([script, answer(&["Done."])]).unwrap();
+    let server = MockServer::scripted([script, answer(&["Done."])]).unwrap();
     // The first call ends after the second, and is told before it.
     let second_done = Gate::new();
     let tools = Tools::new()
@@ -113,7 +113,7 @@ fn calls_run_while_the_model_writes_and_their_results_are_told_in_order() {
 #[test]
 fn what_a_tool_does_wrong_is_told_to_the_model() {
     let calls = [call("fails", json!({})), call("panics", json!({})), call("nobody", json!({}))].concat();
-    let server = Server::scripted([answer(&[&calls]), answer(&["Sorry."])]).unwrap();
+    let server = MockServer::scripted([answer(&[&calls]), answer(&["Sorry."])]).unwrap();
     let tools = Tools::new()
         .with(tool("fails", |_| Err("out of paper".into())))
         .with(tool("panics", |_| panic!("boom")));
@@ -127,11 +127,11 @@ fn what_a_tool_does_wrong_is_told_to_the_model() {
 #[test]
 fn a_turn_ends_with_its_last_round_and_can_be_gone_on_with() {
     let again = call("again", json!({}));
-    let server = Server::scripted([answer(&[&again]), answer(&[&again]), answer(&["At last."])]).unwrap();
+    let server = MockServer::scripted([answer(&[&again]), answer(&[&again]), answer(&["At last."])]).unwrap();
     let context = context();
     let turn =
         Turn::new(&client(&server), context).tools(Tools::new().with(tool("again", |_| Ok("more".into()))));
-    let report = turn.clone().rounds_max(2).run().unwrap();
+    let report = turn.clone().max_rounds(2).run().unwrap();
     assert_eq!((report.rounds.len(), report.is_unfinished), (2, true));
     let report = turn.run().unwrap();
     assert_eq!((report.rounds.len(), report.content().as_str()), (1, "At last."));
@@ -144,7 +144,7 @@ fn a_stream_that_fails_keeps_what_came_and_the_turn_can_be_run_again() {
     let ping = call("ping", json!({}));
     let broken = Script::events([event("Half", 1, None), event(&ping, 2, None), error]);
     let refused = Script::status(500).json(r#"{"error":{"message":"busy"}}"#);
-    let server = Server::scripted([refused, broken, answer(&["Whole."])]).unwrap();
+    let server = MockServer::scripted([refused, broken, answer(&["Whole."])]).unwrap();
     let context = context();
     let turn = Turn::new(&client(&server), context.clone())
         .tools(Tools::new().with(tool("ping", |_| Ok("pong".into()))));
@@ -167,9 +167,9 @@ fn a_stream_that_fails_keeps_what_came_and_the_turn_can_be_run_again() {
 fn a_cancel_reaches_the_stream_and_the_calls_that_wait() {
     let calls = [call("slow", json!({})), call("never", json!({}))].concat();
     let script = Script::events([event(&calls, 1, None)]).hang(SOON);
-    let server = Server::scripted([script]).unwrap();
+    let server = MockServer::scripted([script]).unwrap();
     let (running, go_on) = (Gate::new(), Gate::new());
-    let tools = Tools::new().at_once_max(1).with(tool("slow", {
+    let tools = Tools::new().max_concurrency(1).with(tool("slow", {
         let (running, go_on) = (running.clone(), go_on.clone());
         move |_| {
             running.open();
@@ -193,7 +193,7 @@ fn a_cancel_reaches_the_stream_and_the_calls_that_wait() {
 
 #[test]
 fn a_turn_that_is_cancelled_before_it_runs_sends_nothing() {
-    let server = Server::scripted([answer(&["Hi"])]).unwrap();
+    let server = MockServer::scripted([answer(&["Hi"])]).unwrap();
     let turn = Turn::new(&client(&server), context());
     turn.canceller().cancel();
     assert!(turn.run().unwrap_err().is_cancelled());
@@ -202,7 +202,7 @@ fn a_turn_that_is_cancelled_before_it_runs_sends_nothing() {
 
 #[test]
 fn a_turn_samples_as_it_is_told_in_every_round() {
-    let server = Server::scripted([answer(&[&call("now", json!({}))]), answer(&["Ten."])]).unwrap();
+    let server = MockServer::scripted([answer(&[&call("now", json!({}))]), answer(&["Ten."])]).unwrap();
     let tools = Tools::new().with(tool("now", |_| Ok("ten".to_owned())));
     let sampling = SamplingParams::default().max_tokens(7).temperature(0.5);
     let report = Turn::new(&client(&server), context()).tools(tools).sampling(sampling).run().unwrap();

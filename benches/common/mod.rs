@@ -11,11 +11,11 @@ use std::fs::File;
 use std::io::{Seek, Write};
 use std::path::Path;
 
-use tokenwire::{BodyDecoder, Step, StreamToken, TokenId, Wire};
+use tokenwire::{BodyDecoder, Endpoint, Step, StreamToken, TokenId};
 
 /// A body in the middle of its stream: nothing in it ends it, so that it can be read again and again.
 pub(crate) struct Stream {
-    pub(crate) wire: Wire,
+    pub(crate) wire: Endpoint,
     /// One event each, with the blank line.
     pub(crate) events: Vec<String>,
 }
@@ -62,7 +62,7 @@ pub(crate) fn vllm() -> Stream {
                 format!("\"total_tokens\":{},\"completion_tokens\":{counted}", counted + 5)
             })
     };
-    Stream { wire: Wire::OpenAi, events: words().into_iter().enumerate().map(event).collect() }
+    Stream { wire: Endpoint::OpenAi, events: words().into_iter().enumerate().map(event).collect() }
 }
 
 /// `/v1/chat/completions` of vLLM with ids: about 230 bytes a token.
@@ -72,7 +72,7 @@ pub(crate) fn vllm_chat() -> Stream {
         replace(&shape, "\"content\":\" there\"", &format!("\"content\":{}", quoted(&text)))
             .replace("[1052]", &format!("[{id}]"))
     };
-    Stream { wire: Wire::Chat, events: words().into_iter().map(event).collect() }
+    Stream { wire: Endpoint::Chat, events: words().into_iter().map(event).collect() }
 }
 
 /// llama.cpp's `/completion` with ids: about 120 bytes a token.
@@ -80,13 +80,13 @@ pub(crate) fn llama_cpp() -> Stream {
     let mut events = recorded("llama.cpp/completion-long-100.raw");
     // The last one ends the answer.
     events.pop();
-    Stream { wire: Wire::LlamaCpp, events }
+    Stream { wire: Endpoint::LlamaCpp, events }
 }
 
 /// The tokens of the recording.
 pub(crate) fn words() -> Vec<(String, TokenId)> {
     let mut words = Vec::new();
-    let mut body = BodyDecoder::new(Wire::LlamaCpp);
+    let mut body = BodyDecoder::new(Endpoint::LlamaCpp);
     body.feed(&llama_cpp().body());
     let mut sink = |_, token| match token {
         StreamToken::Token { text, id: Some(id) } => words.push((text, id)),

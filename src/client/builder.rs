@@ -17,7 +17,7 @@ use super::threads::pool::ReaderPool;
 use super::{ApiClient, BaseUrl, Inner, RequestIds};
 use crate::config::{ApiKey, Limits, Timeouts, WhenFull};
 use crate::error::Error;
-use crate::protocol::chunk::wire::{Server, Wire};
+use crate::protocol::chunk::endpoint::{Endpoint, ServerKind};
 use crate::protocol::request::{CompletionRequest, OWNED_HEADERS, validate_header};
 
 /// Settings of an [`ApiClient`], see [`ApiClient::builder`].
@@ -28,8 +28,8 @@ pub struct ApiClientBuilder {
     routes: RoutePolicy,
     key: Option<Redacted>,
     model: Option<String>,
-    wire: Wire,
-    server: Option<Server>,
+    endpoint: Endpoint,
+    server: Option<ServerKind>,
     headers: Vec<(String, Redacted)>,
     session_headers: Vec<String>,
     priority_header: Option<String>,
@@ -60,7 +60,7 @@ impl ApiClientBuilder {
             routes: RoutePolicy::default(),
             key: None,
             model: None,
-            wire: Wire::Auto,
+            endpoint: Endpoint::Auto,
             server: None,
             headers: Vec::new(),
             session_headers: vec!["x-session-affinity".to_owned()],
@@ -93,18 +93,18 @@ impl ApiClientBuilder {
         self
     }
 
-    /// Which endpoint to use and how its chunks are written. Default [`Wire::Auto`]: `/v1/completions`, and the first
+    /// Which endpoint to use and how its chunks are written. Default [`Endpoint::Auto`]: `/v1/completions`, and the first
     /// chunk tells whose it is.
     #[must_use]
-    pub fn wire(mut self, wire: Wire) -> Self {
-        self.wire = wire;
+    pub fn endpoint(mut self, endpoint: Endpoint) -> Self {
+        self.endpoint = endpoint;
         self
     }
 
     /// What the server is. Default: not known until it has answered once; the first request then asks for ids
-    /// in every way known. [`Server::by_name`] and [`Server::from_json`] have those that a record describes.
+    /// in every way known. [`ServerKind::by_name`] and [`ServerKind::from_json`] have those that a record describes.
     #[must_use]
-    pub fn server(mut self, server: Server) -> Self {
+    pub fn server(mut self, server: ServerKind) -> Self {
         self.server = Some(server);
         self
     }
@@ -166,11 +166,11 @@ impl ApiClientBuilder {
         self
     }
 
-    /// How often a request that failed before its first token is sent again: [`RetryPolicy::retries_max`] alone.
-    /// Default 2; 0 for never. A kept connection that was closed is another matter: [`RetryPolicy::stale_retries_max`].
+    /// How often a request that failed before its first token is sent again: [`RetryPolicy::max_retries`] alone.
+    /// Default 2; 0 for never. A kept connection that was closed is another matter: [`RetryPolicy::max_stale_retries`].
     #[must_use]
-    pub fn retries(mut self, retries_max: u32) -> Self {
-        self.retry.retries_max = retries_max;
+    pub fn retries(mut self, max_retries: u32) -> Self {
+        self.retry.max_retries = max_retries;
         self
     }
 
@@ -182,14 +182,14 @@ impl ApiClientBuilder {
         self
     }
 
-    /// How many requests are sent to take one stream up again: [`ResumePolicy::resumes_max`] alone. Default 0, never.
+    /// How many requests are sent to take one stream up again: [`ResumePolicy::max_resumes`] alone. Default 0, never.
     #[must_use]
-    pub fn resumes(mut self, resumes_max: u32) -> Self {
-        self.resume.resumes_max = resumes_max;
+    pub fn resumes(mut self, max_resumes: u32) -> Self {
+        self.resume.max_resumes = max_resumes;
         self
     }
 
-    /// What happens to a stream over [`Limits::streams_max`]. Default [`WhenFull::Wait`].
+    /// What happens to a stream over [`Limits::max_streams`]. Default [`WhenFull::Wait`].
     #[must_use]
     pub fn when_full(mut self, policy: WhenFull) -> Self {
         self.when_full = policy;
@@ -205,8 +205,8 @@ impl ApiClientBuilder {
     /// `traceparent`, `user-agent` and `x-request-id`. Prompts are, so it is for its owner's eyes only (mode 0600).
     ///
     /// The folder is made when it is first needed, for its owner only (0700), and must not be a symbolic link; one that is
-    /// there keeps its mode. Several clients and processes may share it. [`Limits::saved_files_max`] and
-    /// [`Limits::saved_bytes_max`] bound what is kept; the oldest make room, other files are left alone. If saving fails, the
+    /// there keeps its mode. Several clients and processes may share it. [`Limits::max_saved_files`] and
+    /// [`Limits::max_saved_bytes`] bound what is kept; the oldest make room, other files are left alone. If saving fails, the
     /// log says so (the first time at warn) and the stream's error comes without a path.
     #[must_use]
     pub fn save_failed(mut self, folder: impl Into<PathBuf>) -> Self {
@@ -281,7 +281,7 @@ impl ApiClientBuilder {
             routes,
             key,
             model,
-            wire,
+            endpoint,
             server,
             headers,
             session_headers,
@@ -324,13 +324,13 @@ impl ApiClientBuilder {
             log::warn!("the API key goes over http, readable by everybody between here and the server");
         }
         let http = http.timeouts(timeouts).limits(limits).build()?;
-        let wait_max = timeouts.before_first_token().map(|(_, limit)| limit);
+        let max_wait = timeouts.before_first_token().map(|(_, limit)| limit);
         Ok(ApiClient(Arc::new(Inner {
             pool: ReaderPool::new(
-                limits.streams_max,
-                limits.waiting_streams_max,
+                limits.max_streams,
+                limits.max_waiting_streams,
                 when_full,
-                wait_max,
+                max_wait,
                 http.alarms(),
             ),
             http,
@@ -341,7 +341,7 @@ impl ApiClientBuilder {
             resume,
             key,
             failed: save_failed.map(|path| Folder::new(&path, &limits)),
-            wire,
+            endpoint,
             bases,
             routes,
             model,

@@ -23,20 +23,20 @@ pub use self::builder::ApiClientBuilder;
 use self::channel::fan_in::FanIn;
 use self::channel::sender::Sink;
 use self::http::{HttpClient, check_url, header};
-pub use self::models::Model;
+pub use self::models::ModelInfo;
 use self::policy::resume::ResumePolicy;
 use self::policy::retry::{Budget, RetryPolicy, random};
 use self::policy::route::Routes;
 use self::saved::SavedRequest;
 use self::saved::folder::Folder;
-use self::stream::call::Call;
+use self::stream::call::PendingCompletion;
 use self::stream::{StreamGuard, call};
 use self::threads::pool::ReaderPool;
 use self::threads::sync::channel::Receiver;
 use crate::config::{ApiKey, Limits, Timeouts};
 use crate::error::Error;
-use crate::protocol::chunk::answer::Answer;
-use crate::protocol::chunk::wire::{Server, Wire};
+use crate::protocol::chunk::answer::CompletionResponse;
+use crate::protocol::chunk::endpoint::{Endpoint, ServerKind};
 use crate::protocol::request::CompletionRequest;
 use crate::protocol::request::sampling::SamplingParams;
 use crate::types::ids::TokenId;
@@ -51,8 +51,8 @@ use crate::types::token::StreamToken;
 /// ```
 /// # #[cfg(feature = "testing")] {
 /// use tokenwire::{ApiClient, CompletionRequest, SamplingParams};
-/// # use tokenwire::testing::{Script, Server};
-/// # let server = Server::scripted([Script::tokens([(9707, "Hello")])])?;
+/// # use tokenwire::testing::{Script, ServerKind};
+/// # let server = MockServer::scripted([Script::tokens([(9707, "Hello")])])?;
 /// # let url = server.url(); /*
 /// let url = "http://127.0.0.1:8000/v1";
 /// # */
@@ -82,7 +82,7 @@ pub(crate) struct Inner {
     pub(crate) key: Option<ApiKey>,
     /// Where failed requests are saved.
     pub(crate) failed: Option<Folder>,
-    pub(crate) wire: Wire,
+    pub(crate) endpoint: Endpoint,
     bases: Vec<BaseUrl>,
     pub(crate) routes: Routes,
     model: Option<String>,
@@ -92,7 +92,7 @@ pub(crate) struct Inner {
     priority_header: Option<String>,
     request_ids: Option<RequestIds>,
     /// What the caller said the server is, or what its answers have shown.
-    server: Mutex<Option<Server>>,
+    server: Mutex<Option<ServerKind>>,
     /// The server was asked what it is.
     probed: AtomicBool,
 }
@@ -129,8 +129,8 @@ impl ApiClient {
     ///
     /// The receiver gives tokens, then one `Done` or `Error`, then it is disconnected. After a cancel it is disconnected
     /// without either. Tokens that are in it stay readable. It holds at most
-    /// [`channel_tokens_max`](Limits::channel_tokens_max) tokens and
-    /// [`channel_bytes_max`](Limits::channel_bytes_max) bytes; when it is full the stream stops reading from its socket.
+    /// [`max_channel_tokens`](Limits::max_channel_tokens) tokens and
+    /// [`max_channel_bytes`](Limits::max_channel_bytes) bytes; when it is full the stream stops reading from its socket.
     /// Dropping the receiver ends the stream with its next token; to end it now, drop or cancel the guard: a reader
     /// that is blocked on a silent server does not see that nobody listens.
     ///
@@ -147,8 +147,8 @@ impl ApiClient {
     /// place. What it sends is [`Tagged`](crate::Tagged) with `stream`, any number of the caller's, the end of the stream too: each
     /// ending is seen in the channel.
     ///
-    /// As [`stream`](Self::stream) otherwise; but [`channel_bytes_max`](Limits::channel_bytes_max) bounds what this stream has in the
-    /// channel, [`FanIn::tokens_max`](crate::FanIn::tokens_max) what all have.
+    /// As [`stream`](Self::stream) otherwise; but [`max_channel_bytes`](Limits::max_channel_bytes) bounds what this stream has in the
+    /// channel, [`FanIn::max_tokens`](crate::FanIn::max_tokens) what all have.
     ///
     /// # Errors
     ///
@@ -178,26 +178,26 @@ impl ApiClient {
     ///
     /// # Errors
     ///
-    /// As [`call`](Self::call) and [`Call::join`].
-    pub fn complete(&self, request: CompletionRequest) -> Result<Answer, Error> {
+    /// As [`call`](Self::call) and [`PendingCompletion::join`].
+    pub fn complete(&self, request: CompletionRequest) -> Result<CompletionResponse, Error> {
         self.call(request)?.join().0
     }
 
     /// Makes a request for one answer that comes whole. Returns at once; a reader thread makes the request, and
-    /// [`join`](Call::join) has the answer.
+    /// [`join`](PendingCompletion::join) has the answer.
     ///
     /// It counts as one of the client's streams, and is treated as one: retries under the same policy and budget, priority,
     /// session, ids and traces in the same places, a file if it fails ([`save_failed`](ApiClientBuilder::save_failed)), a
     /// recording if it is asked for. Of the [`Timeouts`], [`connect`](Timeouts::connect), [`write`](Timeouts::write) and
     /// [`deadline`](Timeouts::deadline) run as for streams; [`first_token`](Timeouts::first_token) bounds each attempt up to
     /// the last byte of its answer, for no token is there before. The others are not used. The body is at most
-    /// [`body_bytes_max`](Limits::body_bytes_max).
+    /// [`max_body_bytes`](Limits::max_body_bytes).
     ///
     /// # Errors
     ///
     /// As [`stream`](Self::stream); `Unsupported` also for an extra field `stream`. All that happens later comes from
-    /// [`join`](Call::join).
-    pub fn call(&self, request: CompletionRequest) -> Result<Call, Error> {
+    /// [`join`](PendingCompletion::join).
+    pub fn call(&self, request: CompletionRequest) -> Result<PendingCompletion, Error> {
         call::start(&self.0, request)
     }
 
@@ -207,13 +207,13 @@ impl ApiClient {
     ///
     /// As [`call`](Self::call); [`Unsupported`](crate::ErrorKind::Unsupported) if the request
     /// [`is_redacted`](SavedRequest::is_redacted) or is not a call's ([`is_call`](SavedRequest::is_call)).
-    pub fn resend_call(&self, saved: &SavedRequest) -> Result<Call, Error> {
+    pub fn resend_call(&self, saved: &SavedRequest) -> Result<PendingCompletion, Error> {
         call::resend(&self.0, saved)
     }
 
     /// Streams a failed request again: the body as it was saved, byte for byte, to this client's server, with this client's
     /// key and headers and those that were saved, which win. Which of the server's endpoints, and how its answer is
-    /// read, the saved [`wire`](SavedRequest::wire) says. A client for where it went before starts from
+    /// read, the saved [`endpoint`](SavedRequest::endpoint) says. A client for where it went before starts from
     /// [`SavedRequest::base_url`].
     ///
     /// From there on it is a stream as any other; if it fails too, it is saved anew.
@@ -239,7 +239,7 @@ impl fmt::Debug for ApiClient {
             resume,
             key,
             failed,
-            wire,
+            endpoint,
             bases,
             routes,
             model,
@@ -254,7 +254,7 @@ impl fmt::Debug for ApiClient {
             .field("bases", bases)
             .field("routes", routes)
             .field("model", model)
-            .field("wire", wire)
+            .field("wire", endpoint)
             .field("server", server)
             .field("key", key)
             .field("session_headers", session_headers)
@@ -270,12 +270,12 @@ impl fmt::Debug for ApiClient {
 }
 
 impl Inner {
-    pub(crate) fn server(&self) -> Option<Server> {
+    pub(crate) fn server(&self) -> Option<ServerKind> {
         *self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers what an answer has shown the server to be. What is known already stays: the caller may have said it.
-    pub(crate) fn learn(&self, server: Server) {
+    pub(crate) fn learn(&self, server: ServerKind) {
         self.server.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(server);
     }
 
@@ -302,16 +302,20 @@ impl Inner {
     }
 
     /// The body of `request`, for what is known of the server.
-    pub(crate) fn body(&self, request: &CompletionRequest, server: Option<Server>) -> Result<Vec<u8>, Error> {
-        request.to_json(self.model.as_deref(), self.wire, server)
+    pub(crate) fn body(
+        &self,
+        request: &CompletionRequest,
+        server: Option<ServerKind>,
+    ) -> Result<Vec<u8>, Error> {
+        request.to_json(self.model.as_deref(), self.endpoint, server)
     }
 
     pub(crate) fn call_body(
         &self,
         request: &CompletionRequest,
-        server: Option<Server>,
+        server: Option<ServerKind>,
     ) -> Result<Vec<u8>, Error> {
-        request.to_call_json(self.model.as_deref(), self.wire, server)
+        request.to_call_json(self.model.as_deref(), self.endpoint, server)
     }
 
     /// The client's headers with the request's own, which win.
@@ -428,9 +432,11 @@ mod tests {
         ];
         for (base, api, root) in cases {
             let base = BaseUrl::new(base).unwrap();
-            for (wire, url) in [(Wire::Auto, api), (Wire::OpenAi, api), (Wire::LlamaCpp, root)] {
-                let (path, at_root) = wire.path();
-                assert_eq!(base.join(path, at_root).unwrap(), url, "{wire}");
+            for (endpoint, url) in
+                [(Endpoint::Auto, api), (Endpoint::OpenAi, api), (Endpoint::LlamaCpp, root)]
+            {
+                let (path, at_root) = endpoint.path();
+                assert_eq!(base.join(path, at_root).unwrap(), url, "{endpoint}");
             }
         }
         assert!(BaseUrl::new("http://h.test/v1?key=1").is_err());

@@ -12,26 +12,26 @@ use crate::protocol::chunk::server_error::server_error_from_body;
 /// A model that a server has, see [`ApiClient::models`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Model {
+pub struct ModelInfo {
     /// The name to ask for it by. As it came: escape it before printing.
     pub id: String,
     /// The server's word for whose it is; many put their own name there. As it came.
     pub owned_by: Option<String>,
     /// The most tokens of prompt and answer together, where the server says so: vLLM's and SGLang's `max_model_len`, llama.cpp's
     /// `n_ctx` (of one slot), OpenRouter's `context_length`.
-    pub context_tokens_max: Option<u32>,
+    pub max_context_tokens: Option<u32>,
 }
 
 impl ApiClient {
     /// The models that the server lists, by `GET /v1/models`, in its order. Blocks for one exchange, as long as
     /// [`first_token`](crate::Timeouts::first_token) and [`deadline`](crate::Timeouts::deadline) allow; it is not retried. The body is at most
-    /// [`body_bytes_max`](crate::Limits::body_bytes_max).
+    /// [`max_body_bytes`](crate::Limits::max_body_bytes).
     ///
     /// # Errors
     ///
-    /// `Connect`, `Refused`, `Timeout`, `Incomplete`, `Limit`; `Server` for a status other than 2xx; `Protocol` for an answer that is
+    /// `Connect`, `Refused`, `Timeout`, `Incomplete`, `Limit`; `ServerKind` for a status other than 2xx; `Protocol` for an answer that is
     /// no list of models.
-    pub fn models(&self) -> Result<Vec<Model>, Error> {
+    pub fn models(&self) -> Result<Vec<ModelInfo>, Error> {
         let wait = self.0.wait_for_answer();
         let response = self.0.ask(ureq::http::Method::GET, ("/models", false), &[], wait)?;
         let list = self.0.json_answer(response, wait)?;
@@ -44,17 +44,17 @@ impl ApiClient {
     }
 }
 
-fn model(entry: &Value) -> Option<Model> {
+fn model(entry: &Value) -> Option<ModelInfo> {
     let places = [
         &entry["max_model_len"],
         &entry["meta"]["n_ctx"],
         &entry["max_context_length"],
         &entry["context_length"],
     ];
-    Some(Model {
+    Some(ModelInfo {
         id: entry["id"].as_str()?.to_owned(),
         owned_by: entry["owned_by"].as_str().map(str::to_owned),
-        context_tokens_max: places.iter().find_map(|count| count.as_u64()?.try_into().ok()),
+        max_context_tokens: places.iter().find_map(|count| count.as_u64()?.try_into().ok()),
     })
 }
 

@@ -7,7 +7,7 @@
 //!                 └─ no such list ───────────────────────▶ each of the paths that one server alone has
 //! ```
 //!
-//! llama.cpp names itself in the header `Server` of whatever it answers.
+//! llama.cpp names itself in the header `ServerKind` of whatever it answers.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -18,36 +18,36 @@ use ureq::http::Method;
 use super::http::Outgoing;
 use super::http::response::HttpResponse;
 use super::http::slot::{CancelSlot, Wait};
-use super::policy::retry::STALE_RETRIES_MAX;
+use super::policy::retry::MAX_STALE_RETRIES;
 use super::{ApiClient, Inner};
 use crate::error::secrets::Secrets;
 use crate::error::{Error, Timer};
-use crate::protocol::chunk::wire::Server;
+use crate::protocol::chunk::endpoint::ServerKind;
 
 /// How long [`ApiClient::server`] waits for all the answers it asks for.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Something to ask for by GET, under the server's root, and what an answer shows.
-type Question = (&'static str, fn(&Value) -> Option<Server>);
+type Question = (&'static str, fn(&Value) -> Option<ServerKind>);
 
 const TGI: Question = ("/info", |info| {
     let is_router =
         info["router"].as_str().is_some_and(|router| router.starts_with("text-generation-router"));
     // Versions before 2.0 did not name it; this setting is in all of them.
-    (is_router || info.get("max_best_of").is_some()).then_some(Server::Tgi)
+    (is_router || info.get("max_best_of").is_some()).then_some(ServerKind::Tgi)
 });
 const OLLAMA: Question = ("/api/version", |answer| {
     let fields = answer.as_object()?;
     // Open WebUI has the path too, and says more.
-    (fields.len() == 1 && fields["version"].is_string()).then_some(Server::Ollama)
+    (fields.len() == 1 && fields["version"].is_string()).then_some(ServerKind::Ollama)
 });
 const SGLANG: Question = ("/get_model_info", |info| {
-    (info["model_path"].is_string() && info["is_generation"].is_boolean()).then_some(Server::SgLang)
+    (info["model_path"].is_string() && info["is_generation"].is_boolean()).then_some(ServerKind::SgLang)
 });
 const LLAMA_CPP: Question =
-    ("/props", |props| props.get("default_generation_settings").map(|_| Server::LlamaCpp));
+    ("/props", |props| props.get("default_generation_settings").map(|_| ServerKind::LlamaCpp));
 const LM_STUDIO: Question =
-    ("/api/v0/models", |models| models["data"][0].get("compatibility_type").map(|_| Server::LmStudio));
+    ("/api/v0/models", |models| models["data"][0].get("compatibility_type").map(|_| ServerKind::LmStudio));
 
 impl ApiClient {
     /// What the server is: what the builder was told, else what its answers have shown, else what it says when it is asked:
@@ -60,7 +60,7 @@ impl ApiClient {
     ///
     /// To the first question: no connection, no answer in time, or a status other than 2xx that does not mean that there is
     /// no such list (404, 405, 501). Failures after that mean that nothing was told.
-    pub fn server(&self) -> Result<Option<Server>, Error> {
+    pub fn server(&self) -> Result<Option<ServerKind>, Error> {
         let inner = &self.0;
         if inner.server().is_none() && !inner.probed.load(Ordering::Acquire) {
             if let Some(found) = inner.probe()? {
@@ -73,11 +73,11 @@ impl ApiClient {
 }
 
 impl Inner {
-    fn probe(&self) -> Result<Option<Server>, Error> {
+    fn probe(&self) -> Result<Option<ServerKind>, Error> {
         let wait = Some(Wait::since(Instant::now(), PROBE_TIMEOUT, Timer::Response));
         let mut response = self.ask(Method::GET, ("/models", false), &[], wait)?;
         let questions: &[Question] = match response.status() {
-            _ if is_llama_cpp(&response) => return Ok(Some(Server::LlamaCpp)),
+            _ if is_llama_cpp(&response) => return Ok(Some(ServerKind::LlamaCpp)),
             404 | 405 | 501 => &[TGI, SGLANG, OLLAMA, LM_STUDIO, LLAMA_CPP],
             200..=299 => {
                 let list = json(&mut response, wait)?;
@@ -97,7 +97,7 @@ impl Inner {
         let told = questions.iter().map_while(|(path, tells)| {
             let mut response = self.ask(Method::GET, (path, true), &[], wait).ok()?;
             Some(match response.status() {
-                _ if is_llama_cpp(&response) => Some(Server::LlamaCpp),
+                _ if is_llama_cpp(&response) => Some(ServerKind::LlamaCpp),
                 200..=299 => json(&mut response, wait).ok().and_then(|answer| tells(&answer)),
                 _ => None,
             })
@@ -116,8 +116,8 @@ impl Inner {
         let url = self.url(path)?;
         log::debug!("{method} {}: {} bytes", url.path(), body.len());
         let headers = self.headers.clone();
-        let stale_retries_max = self.retry.stale_retries_max.min(STALE_RETRIES_MAX);
-        let outgoing = Outgoing { method, url: &url, headers, body, stale_retries_max };
+        let max_stale_retries = self.retry.max_stale_retries.min(MAX_STALE_RETRIES);
+        let outgoing = Outgoing { method, url: &url, headers, body, max_stale_retries };
         self.http.send(outgoing, &CancelSlot::new(), wait)
     }
 }
@@ -133,15 +133,15 @@ fn json(response: &mut HttpResponse, wait: Option<Wait>) -> Result<Value, Error>
 
 /// These say in `owned_by` what they are. Ollama has the namespace of the model's name there, which is `library` for the
 /// models of its own library; LM Studio the same word for all. Others have a record that tells their word.
-fn owner(model: &Value) -> Option<Server> {
+fn owner(model: &Value) -> Option<ServerKind> {
     match model["owned_by"].as_str()? {
-        "vllm" => Some(Server::Vllm),
-        "llamacpp" => Some(Server::LlamaCpp),
-        "sglang" => Some(Server::SgLang),
-        "tensorrt_llm" => Some(Server::TensorRtLlm),
-        "library" => Some(Server::Ollama),
-        "organization_owner" => Some(Server::LmStudio),
-        other => Server::told_by_owner(other),
+        "vllm" => Some(ServerKind::Vllm),
+        "llamacpp" => Some(ServerKind::LlamaCpp),
+        "sglang" => Some(ServerKind::SgLang),
+        "tensorrt_llm" => Some(ServerKind::TensorRtLlm),
+        "library" => Some(ServerKind::Ollama),
+        "organization_owner" => Some(ServerKind::LmStudio),
+        other => ServerKind::told_by_owner(other),
     }
 }
 

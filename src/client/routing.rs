@@ -14,7 +14,7 @@ use super::policy::route::Choice;
 use crate::error::{Error, Timer};
 
 impl Inner {
-    /// Where a request for this path goes, see [`Wire::path`](crate::Wire::path), at each server.
+    /// Where a request for this path goes, see [`Endpoint::path`](crate::Endpoint::path), at each server.
     pub(crate) fn urls(&self, (path, at_root): (&str, bool)) -> Result<Vec<Uri>, Error> {
         self.bases.iter().map(|base| base.join(path, at_root)).collect()
     }
@@ -42,7 +42,7 @@ impl Inner {
         let url = self.bases.get(route).and_then(|base| base.join("/health", true).ok());
         let Some(url) = &url else { return false };
         let headers = self.headers.clone();
-        let outgoing = Outgoing { method: Method::GET, url, headers, body: &[], stale_retries_max: 1 };
+        let outgoing = Outgoing { method: Method::GET, url, headers, body: &[], max_stale_retries: 1 };
         let wait = Wait::since(Instant::now(), self.routes.policy().probe_timeout, Timer::Response);
         let answer = self.http.send(outgoing, &CancelSlot::new(), Some(wait));
         match &answer {

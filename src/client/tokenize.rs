@@ -5,7 +5,7 @@ use ureq::http::Method;
 
 use super::{ApiClient, Inner};
 use crate::error::{Error, ErrorKind};
-use crate::protocol::chunk::wire::Server;
+use crate::protocol::chunk::endpoint::ServerKind;
 use crate::types::ids::TokenId;
 
 impl ApiClient {
@@ -24,20 +24,22 @@ impl ApiClient {
     /// without ids.
     pub fn tokenize(&self, text: &str, add_special: bool) -> Result<Vec<TokenId>, Error> {
         let (server, model) = (self.server()?, &self.0.model);
-        let words = server.map(Server::words);
+        let words = server.map(ServerKind::words);
         let mut body = match words {
-            Some(Server::Vllm | Server::SgLang) => json!({"prompt": text, "add_special_tokens": add_special}),
-            Some(Server::LlamaCpp) => {
+            Some(ServerKind::Vllm | ServerKind::SgLang) => {
+                json!({"prompt": text, "add_special_tokens": add_special})
+            }
+            Some(ServerKind::LlamaCpp) => {
                 json!({"content": text, "add_special": add_special, "parse_special": true})
             }
-            Some(Server::Tgi) if add_special => json!({"inputs": text}),
-            Some(Server::Tgi) => {
+            Some(ServerKind::Tgi) if add_special => json!({"inputs": text}),
+            Some(ServerKind::Tgi) => {
                 let why = "TGI's tokenizer endpoint cannot leave the special tokens out";
                 return Err(Error::new(ErrorKind::Unsupported, why));
             }
             _ => return Err(has_none(server)),
         };
-        if let (Some(Server::Vllm | Server::SgLang), Some(model)) = (words, model) {
+        if let (Some(ServerKind::Vllm | ServerKind::SgLang), Some(model)) = (words, model) {
             body["model"] = model.as_str().into();
         }
         let answer = self.0.post_json("/tokenize", &body)?;
@@ -57,18 +59,18 @@ impl ApiClient {
     /// As [`tokenize`](Self::tokenize).
     pub fn detokenize(&self, ids: &[TokenId]) -> Result<String, Error> {
         let (server, model) = (self.server()?, &self.0.model);
-        let words = server.map(Server::words);
+        let words = server.map(ServerKind::words);
         let mut body = json!({"tokens": ids});
         let key = match words {
-            Some(Server::Vllm) => "prompt",
-            Some(Server::LlamaCpp) => "content",
-            Some(Server::SgLang) => {
+            Some(ServerKind::Vllm) => "prompt",
+            Some(ServerKind::LlamaCpp) => "content",
+            Some(ServerKind::SgLang) => {
                 body["skip_special_tokens"] = false.into();
                 "text"
             }
             _ => return Err(has_none(server)),
         };
-        if let (Some(Server::Vllm | Server::SgLang), Some(model)) = (words, model) {
+        if let (Some(ServerKind::Vllm | ServerKind::SgLang), Some(model)) = (words, model) {
             body["model"] = model.as_str().into();
         }
         let mut answer = self.0.post_json("/detokenize", &body)?;
@@ -92,7 +94,7 @@ fn token_id(token: &Value) -> Option<TokenId> {
     token.as_u64().or_else(|| token["id"].as_u64())?.try_into().ok()
 }
 
-fn has_none(server: Option<Server>) -> Error {
+fn has_none(server: Option<ServerKind>) -> Error {
     let message = match server {
         Some(server) => format!("{} has no endpoint for its tokenizer", server.name()),
         None => "the server is none whose tokenizer endpoint is known".to_owned(),

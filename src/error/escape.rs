@@ -1,11 +1,11 @@
 //! Text from outside, escaped so that it can be printed.
 
 /// Text from outside as it may stand in a log line or a message: control characters (C0, C1, DEL) and
-/// the Unicode marks that turn the writing direction become escapes, and at most `chars_max` characters come of it, save
+/// the Unicode marks that turn the writing direction become escapes, and at most `max_chars` characters come of it, save
 /// for a last `…` where it was cut.
-pub(crate) fn printable(text: &str, chars_max: usize) -> String {
-    let mut out = String::with_capacity(text.len().min(chars_max));
-    let mut left = chars_max;
+pub(crate) fn printable(text: &str, max_chars: usize) -> String {
+    let mut out = String::with_capacity(text.len().min(max_chars));
+    let mut left = max_chars;
     for c in text.chars() {
         let turns_direction = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         let escape = (c.is_control() || turns_direction).then(|| c.escape_default());

@@ -11,7 +11,7 @@ use std::time::Duration;
 pub(crate) use self::escape::printable;
 
 /// The longest server message kept in an error, in characters.
-pub const SERVER_MESSAGE_CHARS_MAX: usize = 2_000;
+pub const MAX_SERVER_MESSAGE_CHARS: usize = 2_000;
 
 type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
@@ -123,7 +123,7 @@ pub enum Timer {
     /// No event; comments that keep the connection alive do not count.
     Content,
     /// What belongs to the answer after its finish reason. No error has it: the stream is complete then.
-    Tail,
+    AfterFinish,
     /// The whole request.
     Deadline,
     /// The server does not take the request's bytes.
@@ -140,7 +140,7 @@ impl Timer {
             Self::FirstToken => "first_token",
             Self::Chunk => "chunk",
             Self::Content => "content",
-            Self::Tail => "tail",
+            Self::AfterFinish => "tail",
             Self::Deadline => "deadline",
             Self::Write => "write",
         }
@@ -165,37 +165,37 @@ pub enum Limit {
     WaitingStreams,
     /// The text of one turn that a thread parses.
     TurnBytes,
-    /// Lists and objects inside of each other in one event, [`NESTING_MAX`](crate::NESTING_MAX).
+    /// Lists and objects inside of each other in one event, [`MAX_NESTING`](crate::MAX_NESTING).
     Nesting,
-    /// Choices in one chunk, [`CHOICES_MAX`](crate::CHOICES_MAX).
+    /// Choices in one chunk, [`MAX_CHOICES`](crate::MAX_CHOICES).
     Choices,
-    /// Token ids in one chunk, [`TOKEN_IDS_MAX`](crate::TOKEN_IDS_MAX).
+    /// Token ids in one chunk, [`MAX_TOKEN_IDS`](crate::MAX_TOKEN_IDS).
     TokenIds,
     /// A prompt, in tokens.
     ContextTokens,
-    /// Pieces of tool calls in one chunk, [`TOOL_CALLS_MAX`](crate::TOOL_CALLS_MAX).
+    /// Pieces of tool calls in one chunk, [`MAX_TOOL_CALLS`](crate::MAX_TOOL_CALLS).
     ToolCalls,
 }
 
 impl Limit {
-    /// The stable name: `event_bytes_max`, `response_head_bytes_max`, `response_headers_max`,
-    /// `body_bytes_max`, `streams_max`, `waiting_streams_max`, `turn_bytes_max`, `nesting_max`, `choices_max`, `token_ids_max`,
-    /// `tool_calls_max`, `context_tokens_max`.
+    /// The stable name: `max_event_bytes`, `max_response_head_bytes`, `max_response_headers`,
+    /// `max_body_bytes`, `max_streams`, `max_waiting_streams`, `max_turn_bytes`, `max_nesting`, `max_choices`, `max_token_ids`,
+    /// `max_tool_calls`, `max_context_tokens`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::EventBytes => "event_bytes_max",
-            Self::ResponseHeadBytes => "response_head_bytes_max",
-            Self::ResponseHeaders => "response_headers_max",
-            Self::BodyBytes => "body_bytes_max",
-            Self::Streams => "streams_max",
-            Self::WaitingStreams => "waiting_streams_max",
-            Self::TurnBytes => "turn_bytes_max",
-            Self::Nesting => "nesting_max",
-            Self::Choices => "choices_max",
-            Self::TokenIds => "token_ids_max",
-            Self::ContextTokens => "context_tokens_max",
-            Self::ToolCalls => "tool_calls_max",
+            Self::EventBytes => "max_event_bytes",
+            Self::ResponseHeadBytes => "max_response_head_bytes",
+            Self::ResponseHeaders => "max_response_headers",
+            Self::BodyBytes => "max_body_bytes",
+            Self::Streams => "max_streams",
+            Self::WaitingStreams => "max_waiting_streams",
+            Self::TurnBytes => "max_turn_bytes",
+            Self::Nesting => "max_nesting",
+            Self::Choices => "max_choices",
+            Self::TokenIds => "max_token_ids",
+            Self::ContextTokens => "max_context_tokens",
+            Self::ToolCalls => "max_tool_calls",
         }
     }
 }
@@ -229,7 +229,7 @@ impl fmt::Display for Limit {
 pub struct ServerError {
     /// The HTTP status, or the numeric `code` of an error that came inside a stream.
     pub status: Option<u16>,
-    /// The message: control characters escaped, at most [`SERVER_MESSAGE_CHARS_MAX`] characters.
+    /// The message: control characters escaped, at most [`MAX_SERVER_MESSAGE_CHARS`] characters.
     pub message: String,
     /// The server's own name for the kind of error (`type` in most bodies), as it came.
     pub kind: Option<String>,
@@ -285,7 +285,7 @@ impl Error {
             Timer::FirstToken => "no first token",
             Timer::Chunk => "no bytes from the server",
             Timer::Content => "no event from the server",
-            Timer::Tail => "no end after the finish reason",
+            Timer::AfterFinish => "no end after the finish reason",
             Timer::Deadline => "not finished",
             Timer::Write => "the server took no bytes of the request",
         };

@@ -12,15 +12,15 @@ use super::Error;
 use super::escape::printable;
 
 /// The longest request id or header of the server's that is kept or logged, in characters.
-const WORD_CHARS_MAX: usize = 256;
+const MAX_WORD_CHARS: usize = 256;
 /// What stands in place of a credential.
 pub(crate) const REDACTED: &str = "[redacted]";
 /// So much of a credential's beginning may show where a text was cut: `sk-`, which is in every key.
-const SHOWN_MAX: usize = 3;
+const MAX_SHOWN: usize = 3;
 /// What is shorter is not looked for: the `x` or `EMPTY` that is given to a server which wants no key, or a header's `1`,
 /// would be found in places where it means something else, in the tokens' ids first of all. Nobody takes so short a word
 /// for a secret. [`ApiClientBuilder::api_key`](crate::ApiClientBuilder::api_key) says so.
-const CHARS_MIN: usize = 8;
+const MIN_CHARS: usize = 8;
 
 /// The credentials that a request is sent with.
 #[derive(Clone, Default)]
@@ -41,7 +41,7 @@ impl Secrets {
         let values = headers.filter(|(_, value)| value.is_sensitive()).filter_map(|(name, value)| {
             let value = value.to_str().ok()?;
             let key = value.strip_prefix("Bearer ").filter(|_| name == AUTHORIZATION);
-            Some(key.unwrap_or(value)).filter(|value| value.len() >= CHARS_MIN)
+            Some(key.unwrap_or(value)).filter(|value| value.len() >= MIN_CHARS)
         });
         Self(values.map(Into::into).collect())
     }
@@ -56,7 +56,7 @@ impl Secrets {
 
     /// A word of the server's, to be kept or logged: printable, not long, and without any of them.
     pub(crate) fn word(&self, word: &str) -> String {
-        printable(&self.redact(word), WORD_CHARS_MAX)
+        printable(&self.redact(word), MAX_WORD_CHARS)
     }
 
     /// Overwrites them in bytes that came in several pieces, each byte with a `*`: lengths and cuts stay.
@@ -123,7 +123,7 @@ fn length_at(secret: &[u8], text: &[u8], read: fn(&[u8]) -> Read) -> Option<usiz
     for (n, byte) in secret.iter().enumerate() {
         match read(&text[at..]) {
             Read::Byte(read, len) if read == *byte => at += len,
-            Read::Cut if n > SHOWN_MAX => return Some(text.len()),
+            Read::Cut if n > MAX_SHOWN => return Some(text.len()),
             _ => return None,
         }
     }

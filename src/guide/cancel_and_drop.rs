@@ -2,10 +2,10 @@
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {
-//! use tokenwire::{ApiClient, Ending, SamplingParams, StreamToken};
-//! # use tokenwire::testing::{Script, Server};
+//! use tokenwire::{ApiClient, Outcome, SamplingParams, StreamToken};
+//! # use tokenwire::testing::{Script, ServerKind};
 //! # let first = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
-//! # let server = Server::scripted([Script::events([first]).hang(std::time::Duration::from_secs(60))])?;
+//! # let server = MockServer::scripted([Script::events([first]).hang(std::time::Duration::from_secs(60))])?;
 //! # let url = server.url();
 //!
 //! let client = ApiClient::builder(url).build()?;
@@ -17,7 +17,7 @@
 //! std::thread::spawn(move || canceller.cancel());
 //!
 //! assert!(tokens.recv().is_err(), "disconnected, with neither `Done` nor `Error`");
-//! assert_eq!(guard.join().ending, Ending::Cancelled);
+//! assert_eq!(guard.join().ending, Outcome::Cancelled);
 //! # }
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
@@ -29,9 +29,9 @@
 //! | what you drop | what happens |
 //! | --- | --- |
 //! | [`StreamGuard`](crate::StreamGuard) | cancels, now, waiting for nothing; after [`on_drop(OnDrop::Join)`](crate::StreamGuard::on_drop) it waits for the end |
-//! | the receiver | the stream ends with its next token ([`Ending::ConsumerGone`](crate::Ending::ConsumerGone)): a reader that is blocked on a silent server does not see it before its timer. Drop the guard to end it now |
+//! | the receiver | the stream ends with its next token ([`Outcome::ConsumerGone`](crate::Outcome::ConsumerGone)): a reader that is blocked on a silent server does not see it before its timer. Drop the guard to end it now |
 //! | [`Canceller`](crate::Canceller) | nothing |
-//! | [`Call`](crate::Call) | cancels |
+//! | [`PendingCompletion`](crate::PendingCompletion) | cancels |
 //! | [`ParserHandle`](crate::ParserHandle) | the parser's thread stops, what was parsed stays in the tree |
 //! | [`ApiClient`](crate::ApiClient), the last clone | running streams go on, idle threads and connections end |
 //!

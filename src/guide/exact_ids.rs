@@ -8,8 +8,8 @@
 //! ```
 //! # #[cfg(feature = "testing")] {
 //! use tokenwire::{ApiClient, IdsExact, Inexact, SamplingParams};
-//! # use tokenwire::testing::{Script, Server};
-//! # let server = Server::scripted([Script::tokens([(9707, "Hello"), (13, ".")])])?;
+//! # use tokenwire::testing::{Script, ServerKind};
+//! # let server = MockServer::scripted([Script::tokens([(9707, "Hello"), (13, ".")])])?;
 //! # let url = server.url();
 //!
 //! let client = ApiClient::builder(url).build()?;

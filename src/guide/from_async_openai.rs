@@ -36,8 +36,8 @@
 //! # #[cfg(feature = "testing")] {
 //! use tokenwire::crossbeam_channel::Select;
 //! use tokenwire::{ApiClient, CompletionRequest, StreamToken};
-//! # use tokenwire::testing::{Script, Server};
-//! # let server = Server::start(|_| Script::tokens([(9707, "Hello"), (13, ".")]))?;
+//! # use tokenwire::testing::{Script, ServerKind};
+//! # let server = MockServer::start(|_| Script::tokens([(9707, "Hello"), (13, ".")]))?;
 //! # let url = server.url();
 //!
 //! let client = ApiClient::builder(url).build()?;

@@ -26,9 +26,9 @@
 //! ```
 //! # #[cfg(feature = "testing")] {
 //! use tokenwire::{ApiClient, CompletionRequest, Message, SamplingParams, StreamToken};
-//! # use tokenwire::testing::{Script, Server};
+//! # use tokenwire::testing::{Script, ServerKind};
 //! # let chunk = r#"{"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"Hi!"},"finish_reason":"stop"}]}"#;
-//! # let server = Server::scripted([Script::events([chunk, "[DONE]"])])?;
+//! # let server = MockServer::scripted([Script::events([chunk, "[DONE]"])])?;
 //! # let url = server.url();
 //!
 //! let client = ApiClient::builder(url).model("my-model").build()?;
@@ -50,7 +50,7 @@
 //!
 //! - A stream that breaks off is an error in the channel. There, `for chunk in stream` may just end.
 //! - What a server would ignore without a word is refused before it is sent, if the server is known;
-//!   [`send_anyway`](crate::CompletionRequest::send_anyway) sends it.
+//!   [`allow_ignored_fields`](crate::CompletionRequest::allow_ignored_fields) sends it.
 //! - An answer has 16,384 tokens at most unless [`max_tokens`](crate::SamplingParams::max_tokens) says otherwise; a server whose
 //!   context is smaller may refuse the request for it.
 //! - Keys and proxies are not taken from the environment.

@@ -13,8 +13,8 @@
 //! ```
 //! # #[cfg(feature = "testing")] {
 //! use tokenwire::{ApiClient, CompletionRequest};
-//! # use tokenwire::testing::{Script, Server};
-//! # let server = Server::scripted([Script::tokens([(9707, "Hello")])])?;
+//! # use tokenwire::testing::{Script, ServerKind};
+//! # let server = MockServer::scripted([Script::tokens([(9707, "Hello")])])?;
 //! # let url = server.url();
 //!
 //! let client = ApiClient::builder(url).request_ids("rollout").build()?;

@@ -28,6 +28,6 @@
 //! | --- | --- |
 //! | holds events back until its buffer is full (nginx: `proxy_buffering`) | tokens come in bursts; switch it off there. No compression is asked for, because compressing proxies do the same |
 //! | closes a connection that is silent for 60 s | [`Incomplete`](crate::ErrorKind::Incomplete) before the first token, which is sent again; set its read timeout as long as the queue |
-//! | closes idle connections early | a request that meets a closed one is sent anew at once, see [`stale_retries_max`](crate::RetryPolicy::stale_retries_max) |
+//! | closes idle connections early | a request that meets a closed one is sent anew at once, see [`max_stale_retries`](crate::RetryPolicy::max_stale_retries) |
 //! | answers with a page | [`NotEventStream`](crate::ErrorKind::NotEventStream), with its beginning |
 //! | drops fields it does not know | [`Inexact::Dropped`](crate::Inexact::Dropped) |

@@ -6,10 +6,10 @@
 //! ```
 //! # #[cfg(feature = "testing")] {
 //! use tokenwire::{ApiClient, SamplingParams};
-//! # use tokenwire::testing::{Cut, Model, Server};
+//! # use tokenwire::testing::{Cut, Model, ServerKind};
 //! # let model = Model::new(2).ends_one_of(0);
-//! # let first = Server::start(move |request| model.answer(request).cut_at(1500, Cut::Reset))?;
-//! # let second = Server::start(move |request| model.answer(request))?;
+//! # let first = MockServer::start(move |request| model.answer(request).cut_at(1500, Cut::Reset))?;
+//! # let second = MockServer::start(move |request| model.answer(request))?;
 //! # let (first, second) = (first.url(), second.url());
 //!
 //! let client = ApiClient::builder(first).base_url(second).resumes(3).build()?;
@@ -28,7 +28,7 @@
 //! request itself ended. And only what stays exact; the rest ends as before, and
 //! [`StreamReport::not_resumed`](crate::StreamReport::not_resumed) has the reason ([`NotResumable`](crate::NotResumable)):
 //! a prompt of text or messages, ids that are not all known, several choices, a grammar or a schema, penalties. Some of these
-//! can be accepted ([`resume_anyway`](crate::CompletionRequest::resume_anyway)).
+//! can be accepted ([`allow_inexact_resume`](crate::CompletionRequest::allow_inexact_resume)).
 //!
 //! With temperature 0 the resumed ids equal those of an unbroken stream as far as the server computes the same for a token in its prompt
 //! and for one of its own: a real model differs now and then in the last bits. With sampling they are a valid continuation, not
@@ -52,9 +52,9 @@
 //! # #[cfg(feature = "testing")] {
 //! use std::time::Duration;
 //! use tokenwire::{ApiClient, RoutePolicy, SamplingParams};
-//! # use tokenwire::testing::{Script, Server};
-//! # let first = Server::scripted([Script::new().hang(Duration::from_secs(60))])?;
-//! # let second = Server::scripted([Script::tokens([(9707, "Hello")])])?;
+//! # use tokenwire::testing::{Script, ServerKind};
+//! # let first = MockServer::scripted([Script::new().hang(Duration::from_secs(60))])?;
+//! # let second = MockServer::scripted([Script::tokens([(9707, "Hello")])])?;
 //! # let (first, second) = (first.url(), second.url());
 //!
 //! let mut routes = RoutePolicy::default();

@@ -3,7 +3,7 @@
 //! # In one program
 //!
 //! Each running stream has a thread and its buffers, which is what blocking reads cost. A client runs 256 at a time
-//! ([`streams_max`](crate::Limits::streams_max)); more wait for their turn, or fail, as you say ([`WhenFull`](crate::WhenFull)). One
+//! ([`max_streams`](crate::Limits::max_streams)); more wait for their turn, or fail, as you say ([`WhenFull`](crate::WhenFull)). One
 //! client for all: its clones share threads, connections and the budget of retries.
 //!
 //! One consumer for all of them, by [`fan_in`](crate::fan_in()):
@@ -11,12 +11,12 @@
 //! ```
 //! # #[cfg(feature = "testing")] {
 //! use tokenwire::{ApiClient, CompletionRequest, Limits, fan_in};
-//! # use tokenwire::testing::{Script, Server};
-//! # let server = Server::start(|_| Script::tokens([(9707, "Hello"), (13, ".")]))?;
+//! # use tokenwire::testing::{Script, ServerKind};
+//! # let server = MockServer::start(|_| Script::tokens([(9707, "Hello"), (13, ".")]))?;
 //! # let url = server.url();
 //!
 //! let mut limits = Limits::default();
-//! limits.streams_max = 1000;
+//! limits.max_streams = 1000;
 //! let client = ApiClient::builder(url).limits(limits).build()?;
 //! let (channel, tokens) = fan_in();
 //! let guards = (0..20).map(|n| client.stream_into(CompletionRequest::ids([1, 2, 3]), &channel, n));

@@ -22,9 +22,9 @@
 //! # #[cfg(feature = "testing")] {
 //! use std::time::Duration;
 //! use tokenwire::{ApiClient, ErrorKind, SamplingParams, Timeouts, Timer};
-//! # use tokenwire::testing::{Script, Server};
+//! # use tokenwire::testing::{Script, ServerKind};
 //! # let first = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
-//! # let server = Server::scripted([Script::events([first]).hang(Duration::from_secs(60))])?;
+//! # let server = MockServer::scripted([Script::events([first]).hang(Duration::from_secs(60))])?;
 //! # let url = server.url(); // A server that sends a token and goes silent.
 //!
 //! let mut timeouts = Timeouts::default();
@@ -53,8 +53,8 @@
 //! | you want | say |
 //! | --- | --- |
 //! | no retries | `.retries(0)` |
-//! | each request sent once at most, whatever happens | `retries_max` and `stale_retries_max` 0 |
-//! | more patience with a busy server | `retries_max` 5, `server_wait_max` as long as you would wait |
+//! | each request sent once at most, whatever happens | `max_retries` and `max_stale_retries` 0 |
+//! | more patience with a busy server | `max_retries` 5, `max_server_wait` as long as you would wait |
 //! | many streams that all survive a restart of the server | `budget` as large as they are many |
 //!
 //! What still fails is one [`Error`](crate::Error) at the end of the channel. Branch on its

@@ -6,7 +6,7 @@
 //!
 //! # Dialects
 //!
-//! Each family of models writes calls and thinking in its own way; a [`Dialect`](crate::Dialect) is one such way.
+//! Each family of models writes calls and reasoning in its own way; a [`Dialect`](crate::Dialect) is one such way.
 //! [`Dialect::by_name`](crate::Dialect::by_name) takes a name, [`Dialect::guess`](crate::Dialect::guess) looks at the
 //! tokenizer's added tokens, `tokenwire parse --help` lists them.
 //!
@@ -36,9 +36,9 @@
 //! # #[cfg(feature = "testing")] {
 //! use std::sync::{Arc, Mutex};
 //! use tokenwire::{ApiClient, Branch, Dialect, ResponseParser, Role, SamplingParams, Tool, Tools};
-//! # use tokenwire::testing::{Script, Server};
+//! # use tokenwire::testing::{Script, ServerKind};
 //! # let text = "<tool_call>{\"name\": \"now\", \"arguments\": {}}</tool_call>";
-//! # let server = Server::scripted([Script::tokens([(1, text), (2, " One moment.")])])?;
+//! # let server = MockServer::scripted([Script::tokens([(1, text), (2, " One moment.")])])?;
 //! # let url = server.url();
 //!
 //! let client = ApiClient::builder(url).build()?;
@@ -60,5 +60,5 @@
 //! # The loop
 //!
 //! [`Turn`](crate::Turn) is all of it: prompt, stream, parse, run, results into the [`Context`](crate::Context), and again until the model
-//! calls no more, or [`rounds_max`](crate::Turn::rounds_max). The system turn has to tell the model of the tools, or it will not call any:
+//! calls no more, or [`max_rounds`](crate::Turn::max_rounds). The system turn has to tell the model of the tools, or it will not call any:
 //! [`Tools::described`](crate::Tools::described) is such a text, in the words of Qwen and Hermes; on chat endpoints [`CompletionRequest::tools`](crate::CompletionRequest::tools) does.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::http::{BodyState, Head};
-use super::{End, Recording, Request, http};
+use super::{BodyEnd, Recording, Request, http};
 use crate::error::Error;
 
 /// `NAME.req`, `NAME.raw`, `NAME.times`. A line of the times is milliseconds, offset, length; the last
@@ -34,20 +34,20 @@ pub(super) fn from_llama(
 }
 
 /// The words that the recording program writes; `77.3 closed by the server` and the like.
-fn llama_end(words: &str) -> End {
+fn llama_end(words: &str) -> BodyEnd {
     // A server that leaves the connection open and is then found to have closed it, did close it.
     if words.contains("closed by the server") || words.contains("closed at once") {
-        End::Closed
+        BodyEnd::Closed
     } else if words.contains("closed by the client") {
-        End::ClientClosed
+        BodyEnd::ClientClosed
     } else if words.contains("complete") {
-        End::Complete
+        BodyEnd::Complete
     } else if words.contains("reset") {
-        End::Reset
+        BodyEnd::Reset
     } else if words.contains("gave up") {
-        End::Silent
+        BodyEnd::Silent
     } else {
-        End::Unknown
+        BodyEnd::Unknown
     }
 }
 
@@ -70,10 +70,10 @@ pub(super) fn from_vllm(
         let (at, what) = line.split_once('\t').ok_or_else(|| mismatch(line))?;
         let at = millis(at).ok_or_else(|| mismatch(line))?;
         match what {
-            "eof" => recording.finish(End::Closed, Some(at)),
-            "timeout" => recording.finish(End::Silent, Some(at)),
-            "reset" => recording.finish(End::Reset, Some(at)),
-            "closed by client" => recording.finish(End::ClientClosed, Some(at)),
+            "eof" => recording.finish(BodyEnd::Closed, Some(at)),
+            "timeout" => recording.finish(BodyEnd::Silent, Some(at)),
+            "reset" => recording.finish(BodyEnd::Reset, Some(at)),
+            "closed by client" => recording.finish(BodyEnd::ClientClosed, Some(at)),
             length => recording.push(at, pieces.take(Some(length)).ok_or_else(|| mismatch(line))?),
         }
     }
@@ -84,7 +84,7 @@ pub(super) fn from_vllm(
 fn all_at_once(mut recording: Recording, raw: &[u8]) -> Recording {
     recording.push(Duration::ZERO, raw);
     if http::response_body(raw, false).state == BodyState::Complete {
-        recording.finish(End::Complete, None);
+        recording.finish(BodyEnd::Complete, None);
     }
     recording
 }
@@ -174,21 +174,21 @@ mod tests {
     #[test]
     fn the_words_for_the_end_are_understood() {
         let cases = [
-            ("10.7 complete, connection left open by the server so far", End::Complete, 10_700),
+            ("10.7 complete, connection left open by the server so far", BodyEnd::Complete, 10_700),
             (
                 "10.7 complete, connection left open by the server so far; used again: HTTP/1.1 200 OK",
-                End::Complete,
+                BodyEnd::Complete,
                 10_700,
             ),
             (
                 "134.6 complete, connection left open by the server so far; used again: closed at once",
-                End::Closed,
+                BodyEnd::Closed,
                 134_600,
             ),
-            ("77.3 closed by the server", End::Closed, 77_300),
-            ("64.2 closed by the client after 1740 bytes", End::ClientClosed, 64_200),
-            ("3.1 reset: Connection reset by peer", End::Reset, 3_100),
-            ("gave up after 2000.5 ms", End::Silent, 2_000_500),
+            ("77.3 closed by the server", BodyEnd::Closed, 77_300),
+            ("64.2 closed by the client after 1740 bytes", BodyEnd::ClientClosed, 64_200),
+            ("3.1 reset: Connection reset by peer", BodyEnd::Reset, 3_100),
+            ("gave up after 2000.5 ms", BodyEnd::Silent, 2_000_500),
         ];
         for (words, end, micros) in cases {
             let times = format!("0.25 0 {}\nend: {words}\n", RAW.len());
@@ -197,9 +197,11 @@ mod tests {
             assert_eq!(recording.ended_at(), Some(Duration::from_micros(micros)), "{words}");
             assert_eq!(recording.pieces()[0].at, Duration::from_micros(250));
         }
-        for (word, end) in
-            [("eof", End::Closed), ("timeout", End::Silent), ("closed by client", End::ClientClosed)]
-        {
+        for (word, end) in [
+            ("eof", BodyEnd::Closed),
+            ("timeout", BodyEnd::Silent),
+            ("closed by client", BodyEnd::ClientClosed),
+        ] {
             let timing = format!("title\n0.25\t{}\n9.5\t{word}\n", RAW.len());
             let recording = from_vllm(None, RAW, Some(timing.as_bytes())).unwrap();
             assert_eq!((recording.end(), recording.ended_at()), (end, Some(Duration::from_micros(9_500))));
@@ -208,7 +210,7 @@ mod tests {
 
     #[test]
     fn with_no_times_the_framing_tells_the_end() {
-        assert_eq!(from_llama(None, RAW, None).unwrap().end(), End::Complete);
-        assert_eq!(from_vllm(None, &RAW[..RAW.len() - 1], None).unwrap().end(), End::Unknown);
+        assert_eq!(from_llama(None, RAW, None).unwrap().end(), BodyEnd::Complete);
+        assert_eq!(from_vllm(None, &RAW[..RAW.len() - 1], None).unwrap().end(), BodyEnd::Unknown);
     }
 }

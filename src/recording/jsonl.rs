@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{End, Piece, Recording, Request, base64};
+use super::{BodyEnd, Piece, Recording, Request, base64};
 use crate::error::Error;
 
 /// The format's number in its head line. Another number is refused, not guessed at.
@@ -124,7 +124,7 @@ fn add_line(recording: &mut Recording, line: Line) -> Result<bool, &'static str>
     let Line { t_us, text, base64, end } = line;
     let at = t_us.map(Duration::from_micros);
     if let Some(name) = end {
-        recording.finish(End::from_name(&name).ok_or("has an end of an unknown name")?, at);
+        recording.finish(BodyEnd::from_name(&name).ok_or("has an end of an unknown name")?, at);
         return Ok(true);
     }
     if text.is_none() && base64.is_none() {
@@ -161,10 +161,10 @@ mod tests {
         body.push(Duration::from_nanos(1_234_567), "data: \"\u{1f600}\u{2028}\\\"\n\n");
         body.push(Duration::from_micros(1235), &b"\xf0\x9f"[..]);
         body.push(Duration::from_micros(u64::MAX), &b"\x98\x80"[..]);
-        body.finish(End::Complete, Some(Duration::from_secs(1)));
+        body.finish(BodyEnd::Complete, Some(Duration::from_secs(1)));
         let mut wire = Recording::of_wire(request.with_body(&b"\xff\x00"[..]));
         wire.push(Duration::ZERO, "HTTP/1.1 200 OK\r\n\r\nabc");
-        wire.finish(End::Silent, None);
+        wire.finish(BodyEnd::Silent, None);
         [body, wire, Recording::of_wire(Request::new("GET", "/"))]
     }
 
@@ -196,7 +196,11 @@ mod tests {
                     (whole_lines - 1).min(recording.pieces.len()),
                     "cut at {cut}"
                 );
-                assert_eq!(loaded.end, if complete { recording.end } else { End::Unknown }, "cut at {cut}");
+                assert_eq!(
+                    loaded.end,
+                    if complete { recording.end } else { BodyEnd::Unknown },
+                    "cut at {cut}"
+                );
             }
         }
     }

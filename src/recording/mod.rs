@@ -15,19 +15,19 @@
 //! sent. Bytes that are UTF-8 stand as `text`, others as `base64`. A head line without `response` says
 //! that the pieces are the raw bytes of the wire: status line, headers and framing are in them. With
 //! `response` they are the body alone, its framing already taken off. A file that breaks off loads up
-//! to there, and its end is then [`End::Unknown`].
+//! to there, and its end is then [`BodyEnd::Unknown`].
 //!
 //! Credentials are never stored: see [`CREDENTIAL_HEADERS`]. Prompts and replies are, they are the
 //! point of it.
 //!
 //! ```
 //! use std::time::Duration;
-//! use tokenwire::recording::{End, Recording, Request};
+//! use tokenwire::recording::{BodyEnd, Recording, Request};
 //!
 //! let request = Request::new("POST", "/v1/completions").with_header("authorization", "Bearer sk-1");
 //! let mut recording = Recording::of_body(request, 200, [("content-type", "text/event-stream")]);
 //! recording.push(Duration::from_millis(12), "data: [DONE]\n\n");
-//! recording.finish(End::Complete, Some(Duration::from_millis(13)));
+//! recording.finish(BodyEnd::Complete, Some(Duration::from_millis(13)));
 //!
 //! let loaded = Recording::from_jsonl(recording.to_jsonl().as_bytes())?;
 //! assert_eq!(loaded, recording);
@@ -53,7 +53,7 @@ mod jsonl;
 pub use self::http::{Body, BodyState, Dechunked, dechunk};
 
 /// The largest file that [`Recording::load`] reads, 256 MiB. A larger one is an error, not a prefix.
-pub const RECORDING_BYTES_MAX: u64 = 256 << 20;
+pub const MAX_RECORDING_BYTES: u64 = 256 << 20;
 
 /// The headers, in lower case, that no recording holds, whichever way it was made. Raw response bytes are
 /// kept as they are: a `set-cookie` in them stays. In the recording of a stream of this crate's own, keys that stand in the
@@ -154,7 +154,7 @@ impl fmt::Debug for Piece {
 /// How an exchange ended, as far as the record tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum End {
+pub enum BodyEnd {
     /// The response came to the end that its framing announced; the connection was left open.
     Complete,
     /// The server closed the connection (FIN): before or after the end of the response, see
@@ -170,7 +170,7 @@ pub enum End {
     Unknown,
 }
 
-impl End {
+impl BodyEnd {
     const ALL: [Self; 6] =
         [Self::Complete, Self::Closed, Self::Reset, Self::Silent, Self::ClientClosed, Self::Unknown];
 
@@ -192,7 +192,7 @@ impl End {
     }
 }
 
-impl fmt::Display for End {
+impl fmt::Display for BodyEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -212,7 +212,7 @@ pub struct Recording {
     /// `None`: the head is in the pieces, which are raw.
     head: Option<ResponseHead>,
     pieces: Vec<Piece>,
-    end: End,
+    end: BodyEnd,
     ended_at: Option<Duration>,
 }
 
@@ -253,7 +253,7 @@ impl Recording {
 
     fn new(mut request: Request, head: Option<ResponseHead>) -> Self {
         request.headers.retain(|(name, _)| !is_credential(name));
-        Self { request, head, pieces: Vec::new(), end: End::Unknown, ended_at: None }
+        Self { request, head, pieces: Vec::new(), end: BodyEnd::Unknown, ended_at: None }
     }
 
     /// Adds bytes that came `at` this long after the request had been sent. Less than a microsecond is
@@ -265,8 +265,8 @@ impl Recording {
         }
     }
 
-    /// Says how it ended, and when if that is known. Until then the end is [`End::Unknown`].
-    pub fn finish(&mut self, end: End, at: Option<Duration>) {
+    /// Says how it ended, and when if that is known. Until then the end is [`BodyEnd::Unknown`].
+    pub fn finish(&mut self, end: BodyEnd, at: Option<Duration>) {
         self.end = end;
         self.ended_at = at.map(whole_micros);
     }
@@ -280,7 +280,7 @@ impl Recording {
     /// # Errors
     ///
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if a file cannot be read, is larger than
-    /// [`RECORDING_BYTES_MAX`], or does not hold what its name says.
+    /// [`MAX_RECORDING_BYTES`], or does not hold what its name says.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let name = path.to_string_lossy();
@@ -384,18 +384,18 @@ impl Recording {
     #[must_use]
     pub fn response_body(&self) -> Body {
         let bytes = self.response_bytes();
-        let ended_well = matches!(self.end, End::Complete | End::Closed);
+        let ended_well = matches!(self.end, BodyEnd::Complete | BodyEnd::Closed);
         if self.is_wire() {
             return http::response_body(&bytes, ended_well);
         }
         // The client that took the framing off says `Complete` only where the framing said so.
-        let state = if self.end == End::Complete { BodyState::Complete } else { BodyState::Cut };
+        let state = if self.end == BodyEnd::Complete { BodyState::Complete } else { BodyState::Cut };
         Body { bytes, state }
     }
 
     /// How it ended.
     #[must_use]
-    pub fn end(&self) -> End {
+    pub fn end(&self) -> BodyEnd {
         self.end
     }
 
@@ -414,10 +414,10 @@ fn whole_micros(at: Duration) -> Duration {
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     fs::File::open(path)
-        .and_then(|file| file.take(RECORDING_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .and_then(|file| file.take(MAX_RECORDING_BYTES + 1).read_to_end(&mut bytes))
         .map_err(|error| file_error("cannot read", path, error))?;
-    if bytes.len() as u64 > RECORDING_BYTES_MAX {
-        return Err(Error::invalid(format!("a recording of over {RECORDING_BYTES_MAX} bytes")));
+    if bytes.len() as u64 > MAX_RECORDING_BYTES {
+        return Err(Error::invalid(format!("a recording of over {MAX_RECORDING_BYTES} bytes")));
     }
     Ok(bytes)
 }

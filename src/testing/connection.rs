@@ -19,25 +19,25 @@ use crate::recording::Request;
 use crate::recording::http::{BodyState, Head, dechunk};
 
 /// The longest head of a request, 64 KiB; a longer one is answered with 431.
-pub const REQUEST_HEAD_BYTES_MAX: usize = 64 << 10;
+pub const MAX_REQUEST_HEAD_BYTES: usize = 64 << 10;
 
 /// The longest body of a request, 64 MiB; a longer one is answered with 413.
-pub const REQUEST_BODY_BYTES_MAX: usize = 64 << 20;
+pub const MAX_REQUEST_BODY_BYTES: usize = 64 << 20;
 
 /// What a client may send ahead while a script runs; more ends the connection.
-const INPUT_BYTES_MAX: usize = REQUEST_HEAD_BYTES_MAX + REQUEST_BODY_BYTES_MAX;
+const MAX_INPUT_BYTES: usize = MAX_REQUEST_HEAD_BYTES + MAX_REQUEST_BODY_BYTES;
 
 const READ_BYTES: usize = 16 << 10;
 
 /// A socket's own timeout comes up to an eighth late (measured on Linux), so the last part of a wait is
 /// slept. It is also the longest that a sleep can hold up the server's drop.
-const SLEEP_MAX: Duration = Duration::from_millis(20);
+const MAX_SLEEP: Duration = Duration::from_millis(20);
 
 /// How often a script that waits for a gate looks for its client.
 const GATE_LOOK: Duration = Duration::from_millis(10);
 
 /// What is read away before a FIN at most: a close with unread bytes would become an RST.
-const UNREAD_BYTES_MAX: usize = 1 << 20;
+const MAX_UNREAD_BYTES: usize = 1 << 20;
 
 /// Why nothing more is sent on this connection.
 enum Ended {
@@ -137,7 +137,7 @@ impl Connection {
     /// A close with unread bytes in the socket sends an RST; this makes it a FIN.
     fn discard_unread(&mut self) {
         let mut buffer = [0; READ_BYTES];
-        let mut left = UNREAD_BYTES_MAX;
+        let mut left = MAX_UNREAD_BYTES;
         if self.socket.set_nonblocking(true).is_err() {
             return;
         }
@@ -167,12 +167,12 @@ impl Connection {
     fn read_request(&mut self) -> Result<Incoming, Ended> {
         let (head, head_bytes) = loop {
             match Head::parse(&self.input) {
-                Some(Ok((_, length))) if length > REQUEST_HEAD_BYTES_MAX => {
+                Some(Ok((_, length))) if length > MAX_REQUEST_HEAD_BYTES => {
                     return Ok(Incoming::Refused(431));
                 }
                 Some(Ok(parsed)) => break parsed,
                 Some(Err(())) => return Ok(Incoming::Refused(400)),
-                None if self.input.len() > REQUEST_HEAD_BYTES_MAX => return Ok(Incoming::Refused(431)),
+                None if self.input.len() > MAX_REQUEST_HEAD_BYTES => return Ok(Incoming::Refused(431)),
                 None => self.fill()?,
             }
         };
@@ -202,7 +202,7 @@ impl Connection {
         let length = match head.content_length() {
             None if head.header("content-length").is_some() => return Ok(Err(400)),
             None => 0,
-            Some(length) if length > REQUEST_BODY_BYTES_MAX => return Ok(Err(413)),
+            Some(length) if length > MAX_REQUEST_BODY_BYTES => return Ok(Err(413)),
             Some(length) => length,
         };
         while self.input.len() < length {
@@ -227,7 +227,7 @@ impl Connection {
                     BodyState::Cut => {}
                 }
             }
-            if self.input.len() > REQUEST_BODY_BYTES_MAX {
+            if self.input.len() > MAX_REQUEST_BODY_BYTES {
                 return Ok(Err(413));
             }
             self.fill()?;
@@ -248,7 +248,7 @@ impl Connection {
         let mut buffer = [0; READ_BYTES];
         match self.stream.read(&mut buffer[..most]) {
             Ok(0) => Err(Ended::ClientGone),
-            Ok(n) if self.input.len() + n > INPUT_BYTES_MAX => Err(Ended::Killed),
+            Ok(n) if self.input.len() + n > MAX_INPUT_BYTES => Err(Ended::Killed),
             Ok(n) => {
                 // A read is no longer than its buffer.
                 self.input.extend_from_slice(&buffer[..n]);
@@ -348,7 +348,7 @@ impl Connection {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             match left {
                 Some(Duration::ZERO) => return Ok(()),
-                Some(left) if left <= SLEEP_MAX => {
+                Some(left) if left <= MAX_SLEEP => {
                     thread::sleep(left);
                     self.look()?;
                 }

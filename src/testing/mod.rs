@@ -1,14 +1,14 @@
 //! A scripted HTTP/1.1 server on this machine, to test programs against: feature `testing`.
 //!
 //! A [`Script`] says what one request gets, byte by byte if need be: writes, pauses, waits, hang-ups,
-//! right and wrong framings. A [`Server`] listens on 127.0.0.1, on a port of its own unless told
+//! right and wrong framings. A [`MockServer`] listens on 127.0.0.1, on a port of its own unless told
 //! otherwise, gives each request its script, and notes what it received and when its clients left. It
 //! does no more than it is told: a fault in a script reaches the client as it stands there.
 //!
 //! ```
-//! use tokenwire::testing::{Script, Server};
+//! use tokenwire::testing::{Script, MockServer};
 //!
-//! let server = Server::scripted([
+//! let server = MockServer::scripted([
 //!     Script::status(429).header("Retry-After", "1").json(r#"{"error":{"message":"busy"}}"#),
 //!     Script::tokens([(9707, "Hello"), (1879, " world")]),
 //! ])?;
@@ -30,18 +30,18 @@
 //! A fault is a word more. A stream that breaks off after every byte, in turn, with a reset:
 //!
 //! ```
-//! use tokenwire::testing::{Cut, Script, Server};
+//! use tokenwire::testing::{Cut, Script, MockServer};
 //!
 //! let whole = Script::tokens([(9707, "Hello"), (1879, " world")]);
 //! let cuts = (0..whole.wire().len()).map(|n| whole.clone().cut_at(n, Cut::Reset));
-//! let server = Server::scripted(cuts)?;
+//! let server = MockServer::scripted(cuts)?;
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
-//! What a resumed stream must come to, a [`Model`] knows: it answers any ids, always the same way.
+//! What a resumed stream must come to, a [`FakeModel`] knows: it answers any ids, always the same way.
 //!
 //! A recorded exchange is served with its own timing by [`replay()`], or by [`Script::replay`] at
-//! another pace. Over TLS it is the same with [`Server::start_tls`]; what only makes sense for a whole
+//! another pace. Over TLS it is the same with [`MockServer::start_tls`]; what only makes sense for a whole
 //! server (address, what happens on accept) is in [`ServerBuilder`].
 //!
 //! Without sockets and waits, a silence passing its timer at once, it is [`InMemory`].
@@ -49,8 +49,8 @@
 //! # What goes wrong, and limits
 //!
 //! A connection that breaks, or that sends what is no HTTP, ends by itself and touches no other. A
-//! request with a head over [`REQUEST_HEAD_BYTES_MAX`] gets 431, with a body over
-//! [`REQUEST_BODY_BYTES_MAX`] 413, what is no request 400. Each connection has a thread. Dropping the
+//! request with a head over [`MAX_REQUEST_HEAD_BYTES`] gets 431, with a body over
+//! [`MAX_REQUEST_BODY_BYTES`] 413, what is no request 400. Each connection has a thread. Dropping the
 //! server closes every connection and joins every thread; it waits for nothing but a handler of yours
 //! that is still running.
 
@@ -63,14 +63,14 @@ pub(crate) mod script;
 pub(crate) mod server;
 mod tls;
 
-pub use self::connection::{REQUEST_BODY_BYTES_MAX, REQUEST_HEAD_BYTES_MAX};
+pub use self::connection::{MAX_REQUEST_BODY_BYTES, MAX_REQUEST_HEAD_BYTES};
 pub use self::gate::Gate;
-pub use self::model::Model;
-pub use self::plan::WIRE_BYTES_MAX;
+pub use self::model::FakeModel;
+pub use self::plan::MAX_WIRE_BYTES;
 pub use self::replay::replay;
 pub use self::script::{Cut, Framing, Script};
 pub use self::server::{
-    BACKLOG, Disconnect, OnAccept, RECORDS_MAX, REQUEST_BYTES_KEPT_MAX, Server, ServerBuilder,
+    BACKLOG, Disconnect, MAX_RECORDS, MAX_REQUEST_BYTES_KEPT, MockServer, OnAccept, ServerBuilder,
 };
 pub use self::tls::TlsIdentity;
 pub use crate::client::http::memory::{InMemory, Sent};

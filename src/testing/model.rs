@@ -32,18 +32,18 @@ const DIGITS: u32 = 120;
 /// text with that of the whole prompt, SGLang leaves the character out.
 ///
 /// ```
-/// use tokenwire::testing::{Model, Server};
+/// use tokenwire::testing::{FakeModel, MockServer};
 /// use tokenwire::{ApiClient, SamplingParams};
 ///
-/// let model = Model::new(7);
-/// let server = Server::start(move |request| model.answer(request))?;
+/// let model = FakeModel::new(7);
+/// let server = MockServer::start(move |request| model.answer(request))?;
 /// let client = ApiClient::builder(server.url()).build()?;
 /// let (tokens, guard) = client.stream_completion(&[1, 2, 3], SamplingParams::default().max_tokens(20), None)?;
 /// assert_eq!(guard.join().usage.map(|usage| usage.prompt_tokens), Some(3));
 /// # Ok::<(), tokenwire::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy)]
-pub struct Model {
+pub struct FakeModel {
     seed: u64,
     one_of: u64,
 }
@@ -57,7 +57,7 @@ enum Style {
     SgLang,
 }
 
-impl Model {
+impl FakeModel {
     /// A model; each seed is another one. An answer has some 80 ids, if its limit allows.
     #[must_use]
     pub fn new(seed: u64) -> Self {
@@ -258,7 +258,7 @@ mod tests {
     /// Every event's data but the terminator.
     fn events(path: &str, body: Value) -> Vec<Value> {
         let request = Request::new("POST", path).with_body(body.to_string().into_bytes());
-        let events = Model::new(3).events(&request).unwrap();
+        let events = FakeModel::new(3).events(&request).unwrap();
         events.iter().filter_map(|data| serde_json::from_str(data).ok()).collect()
     }
 

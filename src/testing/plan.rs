@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::script::{Cut, Framing, How, Script, Step, Wait};
 
 /// What [`Script::wire`] returns at most, 64 MiB: a script can be endless.
-pub const WIRE_BYTES_MAX: usize = 64 << 20;
+pub const MAX_WIRE_BYTES: usize = 64 << 20;
 
 /// A script as the server carries it out: framing is done.
 #[derive(Debug)]
@@ -30,11 +30,11 @@ pub(super) enum Action {
 
 impl Script {
     /// All bytes that the script sends, head and framing too, if no client leaves; at most
-    /// [`WIRE_BYTES_MAX`].
+    /// [`MAX_WIRE_BYTES`].
     #[must_use]
     pub fn wire(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let max = self.cut.map_or(WIRE_BYTES_MAX, |(n, _)| n.min(WIRE_BYTES_MAX));
+        let max = self.cut.map_or(MAX_WIRE_BYTES, |(n, _)| n.min(MAX_WIRE_BYTES));
         for action in self.plan().actions {
             let Action::Send { bytes, how, .. } = action else { continue };
             let times = if let How::Repeated { times, .. } = how { times } else { 1 };
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn an_endless_script_has_bounded_wire_bytes() {
         let endless = Script::raw("x").repeat("yz", u64::MAX, Duration::ZERO);
-        assert_eq!(endless.wire().len(), WIRE_BYTES_MAX);
+        assert_eq!(endless.wire().len(), MAX_WIRE_BYTES);
     }
 
     /// The shapes are those of the recorded servers: the same keys as in a recorded event.

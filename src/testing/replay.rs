@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 use super::script::{Framing, Script};
-use super::server::Server;
+use super::server::MockServer;
 use crate::error::Error;
 use crate::recording::http::BodyState;
-use crate::recording::{End, Recording, http};
+use crate::recording::{BodyEnd, Recording, http};
 
 /// A server that answers every request with this recording, at its own pace. For another pace, another
-/// address or TLS, give [`Script::replay`] to a [`Server`].
+/// address or TLS, give [`Script::replay`] to a [`MockServer`].
 ///
 /// # Errors
 ///
-/// As [`Server::start`].
-pub fn replay(recording: &Recording) -> Result<Server, Error> {
-    Server::scripted([Script::replay(recording, 1.0)])
+/// As [`MockServer::start`].
+pub fn replay(recording: &Recording) -> Result<MockServer, Error> {
+    MockServer::scripted([Script::replay(recording, 1.0)])
 }
 
 impl Script {
@@ -50,13 +50,13 @@ impl Script {
             script = script.pause_until(at(time));
         }
         match recording.end() {
-            End::Complete => script.end_complete(recording),
-            End::Unknown if recording.response_body().state == BodyState::Complete => {
+            BodyEnd::Complete => script.end_complete(recording),
+            BodyEnd::Unknown if recording.response_body().state == BodyState::Complete => {
                 script.end_complete(recording)
             }
-            End::Closed | End::Unknown => script.close(),
-            End::Reset => script.reset(),
-            End::Silent | End::ClientClosed => script.hang(Duration::MAX),
+            BodyEnd::Closed | BodyEnd::Unknown => script.close(),
+            BodyEnd::Reset => script.reset(),
+            BodyEnd::Silent | BodyEnd::ClientClosed => script.hang(Duration::MAX),
         }
     }
 

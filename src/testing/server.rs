@@ -22,11 +22,11 @@ use crate::recording::Request;
 pub const BACKLOG: i32 = 4096;
 
 /// How many requests and how many disconnects are kept; later ones are only counted.
-pub const RECORDS_MAX: usize = 65_536;
+pub const MAX_RECORDS: usize = 65_536;
 
 /// How many bytes of request bodies are kept together, 256 MiB; later requests are kept with an empty
 /// body.
-pub const REQUEST_BYTES_KEPT_MAX: usize = 256 << 20;
+pub const MAX_REQUEST_BYTES_KEPT: usize = 256 << 20;
 
 /// The threads run a TLS handshake and your handler; a debug build with JSON in it needs half of this.
 const STACK_BYTES: usize = 512 << 10;
@@ -68,14 +68,14 @@ type Handler = dyn Fn(&Request, usize) -> Script + Send + Sync;
 
 /// A running server. Dropping it closes all connections and joins all threads: see the
 /// [module](super).
-pub struct Server {
+pub struct MockServer {
     shared: Arc<Shared>,
     listener: Arc<TcpListener>,
     addr: SocketAddr,
     acceptor: Option<JoinHandle<()>>,
 }
 
-impl Server {
+impl MockServer {
     /// Starts a server on a free port of 127.0.0.1. `handler` is called for each request, when it has
     /// been read whole, on its connection's thread; several may run at once.
     ///
@@ -135,7 +135,7 @@ impl Server {
         addr
     }
 
-    /// The requests read so far, with their credentials, oldest first; at most [`RECORDS_MAX`]. Copies
+    /// The requests read so far, with their credentials, oldest first; at most [`MAX_RECORDS`]. Copies
     /// them.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
@@ -154,7 +154,7 @@ impl Server {
         self.shared.lock().open.len()
     }
 
-    /// The clients that left so far, in the order in which it was seen; at most [`RECORDS_MAX`].
+    /// The clients that left so far, in the order in which it was seen; at most [`MAX_RECORDS`].
     #[must_use]
     pub fn disconnects(&self) -> Vec<Disconnect> {
         self.shared.lock().disconnects.clone()
@@ -179,7 +179,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for MockServer {
     fn drop(&mut self) {
         self.shared.stop();
         // The first wakes a blocked accept on Linux, the second elsewhere. On Linux it finds nobody
@@ -204,13 +204,13 @@ impl Drop for Server {
     }
 }
 
-impl fmt::Debug for Server {
+impl fmt::Debug for MockServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("url", &self.url()).finish_non_exhaustive()
     }
 }
 
-/// What a [`Server`] is started with: [`Server::builder`].
+/// What a [`MockServer`] is started with: [`MockServer::builder`].
 #[must_use]
 pub struct ServerBuilder {
     addr: SocketAddr,
@@ -252,12 +252,12 @@ impl ServerBuilder {
         self
     }
 
-    /// As [`Server::scripted`].
+    /// As [`MockServer::scripted`].
     ///
     /// # Errors
     ///
-    /// As [`Server::scripted`].
-    pub fn scripted(self, scripts: impl IntoIterator<Item = Script>) -> Result<Server, Error> {
+    /// As [`MockServer::scripted`].
+    pub fn scripted(self, scripts: impl IntoIterator<Item = Script>) -> Result<MockServer, Error> {
         let scripts: Vec<Script> = scripts.into_iter().collect();
         let Some(last) = scripts.last().cloned() else {
             return Err(Error::invalid("a scripted server needs a script"));
@@ -265,19 +265,19 @@ impl ServerBuilder {
         self.launch(Box::new(move |_, n| scripts.get(n).unwrap_or(&last).clone()))
     }
 
-    /// As [`Server::start`].
+    /// As [`MockServer::start`].
     ///
     /// # Errors
     ///
-    /// As [`Server::start`].
+    /// As [`MockServer::start`].
     pub fn start(
         self,
         handler: impl Fn(&Request) -> Script + Send + Sync + 'static,
-    ) -> Result<Server, Error> {
+    ) -> Result<MockServer, Error> {
         self.launch(Box::new(move |request, _| handler(request)))
     }
 
-    fn launch(self, handler: Box<Handler>) -> Result<Server, Error> {
+    fn launch(self, handler: Box<Handler>) -> Result<MockServer, Error> {
         let Self { addr, tls, on_accept, reads } = self;
         let failed = |error: io::Error| Error::invalid(format!("cannot serve on {addr}")).with_source(error);
         let listener = Arc::new(listen(addr).map_err(failed)?);
@@ -298,7 +298,7 @@ impl ServerBuilder {
             .stack_size(STACK_BYTES)
             .spawn(move || for_thread.accept_all(&listener_of_thread))
             .map_err(failed)?;
-        Ok(Server { shared, listener, addr, acceptor: Some(acceptor) })
+        Ok(MockServer { shared, listener, addr, acceptor: Some(acceptor) })
     }
 }
 
@@ -446,9 +446,9 @@ impl Shared {
         let mut state = self.lock();
         let number = state.request_count;
         state.request_count += 1;
-        if state.requests.len() < RECORDS_MAX {
+        if state.requests.len() < MAX_RECORDS {
             let mut kept = request.clone();
-            if state.request_bytes_kept + kept.body.len() > REQUEST_BYTES_KEPT_MAX {
+            if state.request_bytes_kept + kept.body.len() > MAX_REQUEST_BYTES_KEPT {
                 kept.body = Vec::new();
             }
             state.request_bytes_kept += kept.body.len();
@@ -462,7 +462,7 @@ impl Shared {
     pub(super) fn add_disconnect(&self, disconnect: Disconnect) {
         let mut state = self.lock();
         state.disconnect_count += 1;
-        if state.disconnects.len() < RECORDS_MAX {
+        if state.disconnects.len() < MAX_RECORDS {
             state.disconnects.push(disconnect);
         }
         drop(state);

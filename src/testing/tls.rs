@@ -11,7 +11,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::error::Error;
 
-/// A certificate and its key, for [`Server::start_tls`](super::server::Server::start_tls). Its `Debug` shows
+/// A certificate and its key, for [`MockServer::start_tls`](super::server::MockServer::start_tls). Its `Debug` shows
 /// neither.
 #[derive(Clone)]
 pub struct TlsIdentity(Arc<ServerConfig>);

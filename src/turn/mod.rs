@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use self::parse::ResponseParser;
 use self::prompt::{Context, Prefix, Prompt};
-use self::respond::{Response, lock};
+use self::respond::{ParsedResponse, lock};
 use self::tools::{ToolResult, Tools};
 use crate::client::ApiClient;
 use crate::client::stream::Canceller;
@@ -26,7 +26,7 @@ use crate::protocol::request::sampling::SamplingParams;
 use crate::types::ids::TokenId;
 
 /// Rounds of one turn, by default.
-const ROUNDS_MAX: usize = 16;
+const MAX_ROUNDS: usize = 16;
 
 type MakeRequest = dyn Fn(Vec<TokenId>) -> CompletionRequest + Send + Sync;
 type OnToken = dyn Fn(&str, Option<TokenId>) + Send + Sync;
@@ -54,7 +54,7 @@ pub struct Turn {
     client: ApiClient,
     context: Arc<Mutex<Context>>,
     tools: Tools,
-    rounds_max: usize,
+    max_rounds: usize,
     limits: Limits,
     markers: HashMap<String, TokenId>,
     request: Arc<MakeRequest>,
@@ -80,7 +80,7 @@ pub struct TurnReport {
     /// Each round, in order. There is at least one.
     pub rounds: Vec<Round>,
     /// The model's last answer has calls, and their results are in the context, but
-    /// [`rounds_max`](Turn::rounds_max) was reached: run again to go on.
+    /// [`max_rounds`](Turn::max_rounds) was reached: run again to go on.
     pub is_unfinished: bool,
 }
 
@@ -91,7 +91,7 @@ pub struct Round {
     /// The ids of the prompt.
     pub prompt: Prompt,
     /// The answer.
-    pub response: Response,
+    pub response: ParsedResponse,
     /// What its calls gave, in the order of the calls.
     pub results: Vec<ToolResult>,
     /// How its stream went.
@@ -118,7 +118,7 @@ impl Turn {
             client: client.clone(),
             context,
             tools: Tools::new(),
-            rounds_max: ROUNDS_MAX,
+            max_rounds: MAX_ROUNDS,
             limits: Limits::default(),
             markers: HashMap::new(),
             request: Arc::new(CompletionRequest::ids),
@@ -137,8 +137,8 @@ impl Turn {
 
     /// Prompts that are sent at most, at least 1. Default 16.
     #[must_use]
-    pub fn rounds_max(mut self, rounds_max: usize) -> Self {
-        self.rounds_max = rounds_max;
+    pub fn max_rounds(mut self, max_rounds: usize) -> Self {
+        self.max_rounds = max_rounds;
         self
     }
 
@@ -186,7 +186,7 @@ impl Turn {
     }
 
     /// Runs the turn. Blocks until the model has given an answer without calls, or until
-    /// [`rounds_max`](Self::rounds_max); the stream's timers and the tools bound the wait. Results are told in the order of
+    /// [`max_rounds`](Self::max_rounds); the stream's timers and the tools bound the wait. Results are told in the order of
     /// the calls.
     ///
     /// # Errors
@@ -200,7 +200,7 @@ impl Turn {
                 Err(error) => return Err(TurnError { error, rounds }),
             }
             let called = rounds.last().is_some_and(|round| !round.results.is_empty());
-            if !called || rounds.len() >= self.rounds_max.max(1) {
+            if !called || rounds.len() >= self.max_rounds.max(1) {
                 return Ok(TurnReport { rounds, is_unfinished: called });
             }
         }
@@ -313,7 +313,7 @@ impl fmt::Debug for Turn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Turn")
             .field("tools", &self.tools)
-            .field("rounds_max", &self.rounds_max)
+            .field("max_rounds", &self.max_rounds)
             .finish_non_exhaustive()
     }
 }

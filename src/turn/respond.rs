@@ -37,7 +37,7 @@ impl Tree for Context {
 /// A turn that has come to its end.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub struct Response {
+pub struct ParsedResponse {
     /// The model's turn, as it stands in the tree.
     pub branch: Branch,
     /// Why the model stopped; `None` if only the stream's terminator came.
@@ -54,7 +54,7 @@ pub struct Response {
 #[must_use = "dropping the handle ends the parsing"]
 pub struct ParserHandle {
     /// `None` once it is joined, or if it could not be started.
-    thread: Option<JoinHandle<Result<Response, Error>>>,
+    thread: Option<JoinHandle<Result<ParsedResponse, Error>>>,
     /// Dropped to say that nobody waits.
     stop: Option<Sender<()>>,
     failed: Option<Error>,
@@ -71,7 +71,7 @@ impl ResponseParser {
     ///
     /// The lock is held for each token while it is parsed, and never while the thread waits, so that a user
     /// interface can draw the tree as it grows. The calls need no bound of their own: they are part of the turn's text,
-    /// which is bounded by [`Limits::turn_bytes_max`](crate::Limits::turn_bytes_max).
+    /// which is bounded by [`Limits::max_turn_bytes`](crate::Limits::max_turn_bytes).
     ///
     /// A context's turn stays open: when the stream's report is there, say with
     /// [`end_response`](Context::end_response) whether its ids are all there.
@@ -93,7 +93,7 @@ impl ResponseParser {
     ) -> (Receiver<PendingToolCall>, ParserHandle) {
         let (calls, pending) = unbounded();
         let (stop, stopped) = bounded(0);
-        let run = Run { core: self.core, tokens, stopped, tree, calls, turn_bytes_max: self.turn_bytes_max };
+        let run = Run { core: self.core, tokens, stopped, tree, calls, max_turn_bytes: self.max_turn_bytes };
         let thread = thread::Builder::new().name("tokenwire-parser".into()).spawn(move || run.run(on_token));
         let (thread, failed) = match thread {
             Ok(thread) => (Some(thread), None),
@@ -112,7 +112,7 @@ impl ParserHandle {
     /// an end, as a cancel does; [`Limit::TurnBytes`]; [`InvalidInput`](crate::ErrorKind::InvalidInput) if no turn was open in
     /// the tree. What was received before stands in the tree, closed as
     /// a turn that was cut off.
-    pub fn join(mut self) -> Result<Response, Error> {
+    pub fn join(mut self) -> Result<ParsedResponse, Error> {
         let result = self.wait();
         result.unwrap_or_else(|| Err(self.failed.take().unwrap_or_else(Error::cancelled)))
     }
@@ -123,7 +123,7 @@ impl ParserHandle {
         self
     }
 
-    fn wait(&mut self) -> Option<Result<Response, Error>> {
+    fn wait(&mut self) -> Option<Result<ParsedResponse, Error>> {
         let thread = self.thread.take()?;
         let bug = |_| Err(Error::protocol("the parser's thread panicked: a bug in tokenwire"));
         Some(thread.join().unwrap_or_else(bug))
@@ -154,19 +154,19 @@ struct Run<T> {
     stopped: Receiver<()>,
     tree: Arc<Mutex<T>>,
     calls: Sender<PendingToolCall>,
-    turn_bytes_max: usize,
+    max_turn_bytes: usize,
 }
 
 impl<T: Tree> Run<T> {
-    fn run(mut self, mut on_token: impl FnMut(&str, Option<TokenId>)) -> Result<Response, Error> {
+    fn run(mut self, mut on_token: impl FnMut(&str, Option<TokenId>)) -> Result<ParsedResponse, Error> {
         let end = loop {
             let item = select! {
                 recv(self.tokens) -> item => item.ok(),
                 recv(self.stopped) -> _ => None,
             };
             let size = item.as_ref().map_or(0, StreamToken::text_bytes);
-            if self.core.bytes().saturating_add(size) > self.turn_bytes_max {
-                break Err(Error::limit(Limit::TurnBytes, self.turn_bytes_max as u64));
+            if self.core.bytes().saturating_add(size) > self.max_turn_bytes {
+                break Err(Error::limit(Limit::TurnBytes, self.max_turn_bytes as u64));
             }
             match item {
                 Some(StreamToken::Done { usage, finish }) => break Ok((usage, finish)),
@@ -192,7 +192,7 @@ impl<T: Tree> Run<T> {
             (calls, branch.clone())
         };
         self.hand_out(calls);
-        end.map(|(usage, finish)| Response { branch, finish, usage })
+        end.map(|(usage, finish)| ParsedResponse { branch, finish, usage })
     }
 
     /// A caller that dropped the channel wants the tree only.

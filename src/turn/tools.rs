@@ -28,8 +28,8 @@ pub struct Tool {
 #[derive(Debug, Clone)]
 pub struct Tools {
     tools: Vec<Tool>,
-    at_once_max: usize,
-    result_bytes_max: usize,
+    max_concurrency: usize,
+    max_result_bytes: usize,
 }
 
 /// What became of a call.
@@ -90,7 +90,7 @@ impl FromIterator<Tool> for Tools {
 
 impl Default for Tools {
     fn default() -> Self {
-        Self { tools: Vec::new(), at_once_max: 8, result_bytes_max: 1 << 20 }
+        Self { tools: Vec::new(), max_concurrency: 8, max_result_bytes: 1 << 20 }
     }
 }
 
@@ -110,16 +110,16 @@ impl Tools {
 
     /// Calls that run at the same time; the others wait in order. At least 1. Default 8.
     #[must_use]
-    pub fn at_once_max(mut self, at_once_max: usize) -> Self {
-        self.at_once_max = at_once_max;
+    pub fn max_concurrency(mut self, max_concurrency: usize) -> Self {
+        self.max_concurrency = max_concurrency;
         self
     }
 
     /// The most of a tool's answer that the model is told, in bytes; the rest is left out, and the model is
     /// told so. Default 1 MiB.
     #[must_use]
-    pub fn result_bytes_max(mut self, result_bytes_max: usize) -> Self {
-        self.result_bytes_max = result_bytes_max;
+    pub fn max_result_bytes(mut self, max_result_bytes: usize) -> Self {
+        self.max_result_bytes = max_result_bytes;
         self
     }
 
@@ -182,7 +182,7 @@ impl Tools {
             let mut threads = 0;
             for (n, call) in calls.iter().enumerate() {
                 let _ = queue.send((n, call));
-                if threads < self.at_once_max.max(1)
+                if threads < self.max_concurrency.max(1)
                     && thread::Builder::new().name("tokenwire-tool".into()).spawn_scoped(scope, work).is_ok()
                 {
                     threads += 1;
@@ -219,8 +219,8 @@ impl Tools {
     }
 
     fn shortened(&self, mut text: String) -> String {
-        if text.len() > self.result_bytes_max {
-            let mut kept = self.result_bytes_max;
+        if text.len() > self.max_result_bytes {
+            let mut kept = self.max_result_bytes;
             while !text.is_char_boundary(kept) {
                 kept -= 1;
             }
@@ -281,7 +281,7 @@ mod tests {
         .into_iter()
         .collect();
         let names = ["double", "fails", "panics", "long", "none", "double"];
-        let tools = tools.result_bytes_max(5);
+        let tools = tools.max_result_bytes(5);
         let results = run(&tools, &names);
         let told: Vec<(&str, bool)> =
             results.iter().map(|result| (result.text.as_str(), result.failed)).collect();
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(told[3], ("äö\n[2 bytes left out]", false));
         assert_eq!(told[5], ("10", false));
         assert!(told[1].1 && told[2].1 && told[4].1);
-        let whole = tools.result_bytes_max(1000);
+        let whole = tools.max_result_bytes(1000);
         let told: Vec<String> = run(&whole, &names).into_iter().map(|result| result.text).collect();
         assert_eq!(told[1], "error: out of paper");
         assert_eq!(told[2], "error: the tool panicked: boom 1");
@@ -304,7 +304,7 @@ mod tests {
             both.wait();
             Ok(call.id.clone())
         };
-        let tools = Tools::new().with(Tool::new("meet", "", json!({}), meet)).at_once_max(2);
+        let tools = Tools::new().with(Tool::new("meet", "", json!({}), meet)).max_concurrency(2);
         let ids: Vec<String> = run(&tools, &["meet"; 6]).into_iter().map(|result| result.text).collect();
         assert_eq!(ids, ["call_0", "call_1", "call_2", "call_3", "call_4", "call_5"]);
     }

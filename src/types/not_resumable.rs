@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::ids::Inexact;
 
-/// Why a broken stream was not taken up again. [`CompletionRequest::resume_anyway`](crate::CompletionRequest::resume_anyway)
+/// Why a broken stream was not taken up again. [`CompletionRequest::allow_inexact_resume`](crate::CompletionRequest::allow_inexact_resume)
 /// accepts some of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -38,7 +38,7 @@ pub enum NotResumable {
     /// An extra field of this name, which sets anew what a resume has to change, or counts the output apart from the
     /// prompt. May be accepted, where it does the second.
     Field(&'static str),
-    /// As often as [`ResumePolicy::resumes_max`] says it was.
+    /// As often as [`ResumePolicy::max_resumes`] says it was.
     UsedUp,
     /// The client's [`budget`](crate::RetryPolicy::budget) is empty.
     Budget,

@@ -31,7 +31,7 @@ pub enum StreamToken {
     ToolCall(Box<PendingToolCall>),
     /// What began as a tool call of a chat endpoint and is none that can be run: its arguments are no JSON object, the
     /// answer was cut off inside it, it has no name, or it is larger than
-    /// [`Limits::arguments_bytes_max`](crate::Limits::arguments_bytes_max). Of one that is too large, more may follow.
+    /// [`Limits::max_arguments_bytes`](crate::Limits::max_arguments_bytes). Of one that is too large, more may follow.
     MalformedCall {
         /// The name, if there is one, and the arguments as they were written.
         text: String,

@@ -86,7 +86,7 @@ pub enum LeafKind {
     /// Text for the reader.
     Content,
     /// Reasoning.
-    Thinking,
+    Reasoning,
     /// A complete call.
     ToolCall(ToolCall),
     /// What began as a call and is none that can be run.
@@ -112,7 +112,7 @@ impl LeafKind {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Content => "content",
-            Self::Thinking => "thinking",
+            Self::Reasoning => "reasoning",
             Self::ToolCall(_) => "tool_call",
             Self::Malformed { .. } => "malformed",
             Self::ToolResult { .. } => "tool_result",
@@ -164,9 +164,9 @@ pub enum Malformed {
     Syntax,
     /// It has no name.
     NoName,
-    /// It is nested deeper than [`Limits::nesting_max`](crate::Limits::nesting_max).
+    /// It is nested deeper than [`Limits::max_nesting`](crate::Limits::max_nesting).
     TooDeep,
-    /// Its arguments are larger than [`Limits::arguments_bytes_max`](crate::Limits::arguments_bytes_max).
+    /// Its arguments are larger than [`Limits::max_arguments_bytes`](crate::Limits::max_arguments_bytes).
     TooLarge,
 }
 
@@ -260,8 +260,8 @@ impl Branch {
 
     /// The reasoning, joined in the same way.
     #[must_use]
-    pub fn thinking(&self) -> String {
-        self.folded(|kind| matches!(kind, LeafKind::Thinking))
+    pub fn reasoning(&self) -> String {
+        self.folded(|kind| matches!(kind, LeafKind::Reasoning))
     }
 
     fn folded(&self, wanted: impl Fn(&LeafKind) -> bool) -> String {
@@ -284,7 +284,7 @@ impl Branch {
 // For people
 
 /// The most of a leaf's text that a line of the tree shows, in characters.
-const LINE_CHARS_MAX: usize = 100;
+const MAX_LINE_CHARS: usize = 100;
 
 /// A tree, a line a leaf: kind, number of ids, the text without markers. Control characters are escaped.
 impl fmt::Display for Branch {
@@ -307,19 +307,19 @@ impl fmt::Display for Leaf {
         match &self.kind {
             LeafKind::ToolCall(call) => {
                 let line = format!("{} {}({})", call.id, call.name, call.arguments);
-                f.write_str(&crate::error::escape::printable(&line, LINE_CHARS_MAX))
+                f.write_str(&crate::error::escape::printable(&line, MAX_LINE_CHARS))
             }
             LeafKind::Malformed { reason } => {
-                let text = crate::error::escape::printable(self.inner(), LINE_CHARS_MAX);
+                let text = crate::error::escape::printable(self.inner(), MAX_LINE_CHARS);
                 write!(f, "({reason}) {text}")
             }
             LeafKind::ToolResult { call_id, name } => {
                 let line = format!("{call_id} {name} = {}", self.inner());
-                f.write_str(&crate::error::escape::printable(&line, LINE_CHARS_MAX))
+                f.write_str(&crate::error::escape::printable(&line, MAX_LINE_CHARS))
             }
-            LeafKind::Marker => f.write_str(&crate::error::escape::printable(&self.text, LINE_CHARS_MAX)),
-            LeafKind::Content | LeafKind::Thinking => {
-                f.write_str(&crate::error::escape::printable(self.inner(), LINE_CHARS_MAX))
+            LeafKind::Marker => f.write_str(&crate::error::escape::printable(&self.text, MAX_LINE_CHARS)),
+            LeafKind::Content | LeafKind::Reasoning => {
+                f.write_str(&crate::error::escape::printable(self.inner(), MAX_LINE_CHARS))
             }
         }
     }

@@ -6,10 +6,19 @@ use std::collections::HashMap;
 
 use serde::de::IgnoredAny;
 use serde_json::Value;
-use tokenwire::{Answer, BodyDecoder, ChunkDecoder, ErrorKind, Flow, Step, StreamToken, TokenId, Wire};
+use tokenwire::{
+    BodyDecoder, ChunkDecoder, CompletionResponse, Endpoint, ErrorKind, Flow, Step, StreamToken, TokenId,
+};
 
-const WIRES: [Wire; 7] =
-    [Wire::OpenAi, Wire::Chat, Wire::LlamaCpp, Wire::VllmGenerate, Wire::SgLang, Wire::Tgi, Wire::Auto];
+const WIRES: [Endpoint; 7] = [
+    Endpoint::OpenAi,
+    Endpoint::Chat,
+    Endpoint::LlamaCpp,
+    Endpoint::VllmGenerate,
+    Endpoint::SgLang,
+    Endpoint::Tgi,
+    Endpoint::Auto,
+];
 
 /// The first byte chooses the wire, and what the rest is: below 128 lines, which are the data of events; below 224
 /// changes to chunks that were recorded; from there on the choices of [`generated`], a byte each, objects of the keys there are.
@@ -37,8 +46,8 @@ pub(crate) fn chunk(bytes: &[u8]) {
     }
 }
 
-fn is_read_right(wire: Wire, text: &str) {
-    let mut decoder = ChunkDecoder::new(wire).choices_max(3);
+fn is_read_right(wire: Endpoint, text: &str) {
+    let mut decoder = ChunkDecoder::new(wire).max_choices(3);
     let mut total = 0;
     // SGLang: what each choice had so far.
     let mut so_far: HashMap<u32, Vec<TokenId>> = HashMap::new();
@@ -54,11 +63,15 @@ fn is_read_right(wire: Wire, text: &str) {
             assert!(choice < 3);
             let (text, id) = match item {
                 StreamToken::Token { text, id } => (text, id),
-                StreamToken::Reasoning { text, id } if matches!(wire, Wire::Chat | Wire::Auto) => (text, id),
-                StreamToken::ToolCall(call) if matches!(wire, Wire::Chat | Wire::Auto) => {
+                StreamToken::Reasoning { text, id } if matches!(wire, Endpoint::Chat | Endpoint::Auto) => {
+                    (text, id)
+                }
+                StreamToken::ToolCall(call) if matches!(wire, Endpoint::Chat | Endpoint::Auto) => {
                     return assert!(call.arguments.is_object() && !call.name.is_empty());
                 }
-                StreamToken::MalformedCall { .. } if matches!(wire, Wire::Chat | Wire::Auto) => return,
+                StreamToken::MalformedCall { .. } if matches!(wire, Endpoint::Chat | Endpoint::Auto) => {
+                    return;
+                }
                 other => panic!("{wire} {other:?}"),
             };
             assert!(id.is_some() || !text.is_empty(), "a token has text or id");
@@ -75,11 +88,11 @@ fn is_read_right(wire: Wire, text: &str) {
                     let skipped = decoder.skipped() > before;
                     assert_eq!(skipped, not_json, "{data}");
                     // On `Auto`, places depend on what the chunks before said.
-                    if wire == Wire::SgLang {
+                    if wire == Endpoint::SgLang {
                         let had = so_far.entry(index_of(&value)).or_default();
                         assert_eq!(ids, new_ids_in(&value, had), "{data}");
                         had.extend(&ids);
-                    } else if wire != Wire::Auto {
+                    } else if wire != Endpoint::Auto {
                         assert_eq!(ids, ids_in(&value, wire), "{wire} {data}");
                         assert_eq!(said, text_in(&value, wire), "{wire} {data}");
                     }
@@ -118,8 +131,8 @@ fn is_read_right(wire: Wire, text: &str) {
 }
 
 /// The same of a whole answer: its ids are those in the JSON, and exact means that they are as many as the server counted.
-fn whole(wire: Wire, data: &str) {
-    let Ok(answer) = Answer::from_json(wire, data.as_bytes()) else { return };
+fn whole(wire: Endpoint, data: &str) {
+    let Ok(answer) = CompletionResponse::from_json(wire, data.as_bytes()) else { return };
     // Half a surrogate is no JSON to a reader of everything.
     let Ok(mut value) = serde_json::from_str::<Value>(data) else {
         return assert!(serde_json::from_str::<IgnoredAny>(data).is_ok(), "{data}");
@@ -134,9 +147,9 @@ fn whole(wire: Wire, data: &str) {
     };
     let expected = match wire {
         // Places depend on what the answer looks like.
-        Wire::Auto => answer.ids.clone(),
-        Wire::SgLang => numbers(&value["output_ids"]),
-        Wire::Tgi => {
+        Endpoint::Auto => answer.ids.clone(),
+        Endpoint::SgLang => numbers(&value["output_ids"]),
+        Endpoint::Tgi => {
             let tokens = value["details"]["tokens"].as_array().into_iter().flatten();
             tokens.map(|token| token["id"].as_f64().unwrap() as TokenId).collect()
         }
@@ -172,11 +185,14 @@ pub(crate) fn data_lines(body: &str) -> impl Iterator<Item = &str> {
 }
 
 /// A decoder that learns and one that does not say the same of any events, also where they are read as parts of a body.
-pub(crate) fn learning_makes_no_difference<'a>(wire: Wire, events: impl Iterator<Item = &'a str> + Clone) {
-    for choices_max in [1, 3] {
-        let decoder = |learning| ChunkDecoder::new(wire).choices_max(choices_max).learning(learning);
+pub(crate) fn learning_makes_no_difference<'a>(
+    wire: Endpoint,
+    events: impl Iterator<Item = &'a str> + Clone,
+) {
+    for max_choices in [1, 3] {
+        let decoder = |learning| ChunkDecoder::new(wire).max_choices(max_choices).learning(learning);
         let (mut learning, mut plain) = (decoder(true), decoder(false));
-        let mut body = BodyDecoder::new(wire).choices_max(choices_max);
+        let mut body = BodyDecoder::new(wire).max_choices(max_choices);
         let mut in_body = true;
         for data in events.clone() {
             let say = |decoder: &mut ChunkDecoder| {
@@ -215,7 +231,7 @@ pub(crate) fn learning_makes_no_difference<'a>(wire: Wire, events: impl Iterator
 fn state(decoder: &ChunkDecoder) -> String {
     let finish: Vec<_> = (0..3).map(|choice| decoder.finish_reason(choice)).collect();
     let counts = (decoder.tokens(), decoder.ids(), decoder.skipped(), decoder.usage(), decoder.ids_exact());
-    let told = (decoder.wire(), decoder.server(), decoder.request_id(), decoder.first_skipped());
+    let told = (decoder.endpoint(), decoder.server(), decoder.request_id(), decoder.first_skipped());
     format!("{finish:?} {counts:?} {told:?}")
 }
 
@@ -290,10 +306,10 @@ const CHANGES: [&str; 64] = [
 /// A stream of `bases` in their order, over and over. Of `bytes`, each three change one chunk: the place in it, with what,
 /// and whether it is replaced or stands before; a first byte of 200 or more leaves as many chunks as they are.
 pub(crate) fn changed(bases: &[&str], bytes: &[u8]) -> Vec<String> {
-    const CHUNKS_MAX: usize = 400;
+    const MAX_CHUNKS: usize = 400;
     let mut bases = bases.iter().cycle();
     let mut out = Vec::new();
-    for change in bytes.chunks_exact(3).take(CHUNKS_MAX) {
+    for change in bytes.chunks_exact(3).take(MAX_CHUNKS) {
         let [place, what, how] = [change[0], change[1], change[2]].map(usize::from);
         let same = if place >= 200 { (place - 199) % 7 } else { 0 };
         out.extend(bases.by_ref().take(same).map(|base| (*base).to_owned()));
@@ -333,22 +349,22 @@ pub(crate) fn random_bytes(seed: u64, len: usize) -> Vec<u8> {
 }
 
 /// The ids of one chunk, read the slow way. Only for chunks that decode without an error.
-fn ids_in(chunk: &Value, wire: Wire) -> Vec<TokenId> {
+fn ids_in(chunk: &Value, wire: Endpoint) -> Vec<TokenId> {
     let numbers = |list: &Value| -> Option<Vec<TokenId>> {
         Some(list.as_array()?.iter().map(|id| id.as_f64().unwrap() as TokenId).collect())
     };
     let is_progress =
         |value: &Value| value.get("prompt_progress").is_some_and(|progress| !progress.is_null());
-    if wire == Wire::Tgi {
+    if wire == Endpoint::Tgi {
         return chunk["token"]["id"].as_f64().map(|id| id as TokenId).into_iter().collect();
     }
-    if wire == Wire::LlamaCpp {
+    if wire == Endpoint::LlamaCpp {
         return if is_progress(chunk) { Vec::new() } else { numbers(&chunk["tokens"]).unwrap_or_default() };
     }
     let mut ids = Vec::new();
     for (i, choice) in chunk["choices"].as_array().into_iter().flatten().enumerate() {
         let verbose = &chunk["__verbose"];
-        let has_verbose = i == 0 && wire != Wire::VllmGenerate;
+        let has_verbose = i == 0 && wire != Endpoint::VllmGenerate;
         let in_logprobs = || {
             let entries = choice["logprobs"]["content"].as_array()?;
             let all = entries.iter().all(|entry| !entry["id"].is_null());
@@ -368,17 +384,17 @@ fn ids_in(chunk: &Value, wire: Wire) -> Vec<TokenId> {
 }
 
 /// The text of one chunk, read the slow way; escapes are serde_json's.
-fn text_in(chunk: &Value, wire: Wire) -> String {
+fn text_in(chunk: &Value, wire: Endpoint) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let choices = || chunk["choices"].as_array().into_iter().flatten();
     match wire {
-        Wire::LlamaCpp => text(&chunk["content"]),
-        Wire::Tgi => {
+        Endpoint::LlamaCpp => text(&chunk["content"]),
+        Endpoint::Tgi => {
             let is_end =
                 chunk["details"]["finish_reason"] == "eos_token" && chunk["token"]["special"] == true;
             if is_end { String::new() } else { text(&chunk["token"]["text"]) }
         }
-        Wire::Chat => choices()
+        Endpoint::Chat => choices()
             .map(|choice| {
                 let delta = &choice["delta"];
                 let reasoning = [&delta["reasoning"], &delta["reasoning_content"]].map(text);

@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokenwire::testing::{OnAccept, Server, TlsIdentity};
+use tokenwire::testing::{MockServer, OnAccept, TlsIdentity};
 use tokenwire::{
     ApiClient, ApiClientBuilder, CompletionRequest, Error, Limits, StreamReport, StreamToken, Timeouts,
     Timer, TokenId,
@@ -16,7 +16,7 @@ use tokenwire::{
 #[path = "certificates.rs"]
 mod certificates;
 
-use super::faults::{Does, ERROR_BODY_BYTES_MAX, EVENT_BYTES_MAX, Fault, Over, SHORT, TOKENS, Tokens, good};
+use super::faults::{Does, Fault, MAX_ERROR_BODY_BYTES, MAX_EVENT_BYTES, Over, SHORT, TOKENS, Tokens, good};
 
 /// "Does not hang": every row is done long before.
 pub const LONG: Duration = Duration::from_secs(60);
@@ -67,7 +67,7 @@ pub fn timeouts(short: Option<Timer>) -> Timeouts {
     timeouts.first_token = at(Timer::FirstToken);
     timeouts.chunk = at(Timer::Chunk);
     timeouts.content = at(Timer::Content);
-    timeouts.tail = at(Timer::Tail);
+    timeouts.after_finish = at(Timer::AfterFinish);
     timeouts.deadline = at(Timer::Deadline);
     timeouts.write = at(Timer::Write);
     timeouts
@@ -76,8 +76,8 @@ pub fn timeouts(short: Option<Timer>) -> Timeouts {
 /// The client of every row: the one place that says how it is set up.
 pub fn client(url: &str, timeouts: Timeouts, keys: Keys) -> ApiClientBuilder {
     let mut limits = Limits::default();
-    limits.event_bytes_max = EVENT_BYTES_MAX;
-    limits.error_body_bytes_max = ERROR_BODY_BYTES_MAX;
+    limits.max_event_bytes = MAX_EVENT_BYTES;
+    limits.max_error_body_bytes = MAX_ERROR_BODY_BYTES;
     let authority = certificates().0.clone();
     let client = ApiClient::builder(url).retries(0).api_key(keys.api).header("x-api-key", keys.header);
     client.ca_pem(authority).limits(limits).timeouts(timeouts)
@@ -133,7 +133,7 @@ pub fn stream(client: &ApiClient, prompt_bytes: usize, keys: Keys) -> Outcome {
 
 /// Runs a row, over TLS or plain.
 pub fn run(fault: &Fault, tls: bool, keys: Keys) -> Outcome {
-    let mut builder = Server::builder();
+    let mut builder = MockServer::builder();
     if tls != matches!(fault.server, Does::OtherScheme) {
         builder = builder.tls(certificates().1.clone());
     }

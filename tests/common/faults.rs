@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokenwire::testing::{Cut, Framing, OnAccept, Script};
-use tokenwire::{ErrorKind, Limit, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX, Timer, TokenId};
+use tokenwire::{ErrorKind, Limit, MAX_RESPONSE_HEAD_BYTES, MAX_RESPONSE_HEADERS, Timer, TokenId};
 
 /// What the model says: a character of two bytes and an id without text are in it.
 pub const TOKENS: [(TokenId, &str); 4] = [(9707, "Hello"), (1879, " wörld"), (0, ""), (13, ".")];
@@ -18,10 +18,10 @@ pub const REQUEST_ID: &str = "req-7";
 /// The timer that ends a row.
 pub const SHORT: Duration = Duration::from_millis(600);
 /// The limit on one event, small so that passing it is quick.
-pub const EVENT_BYTES_MAX: usize = 64 << 10;
+pub const MAX_EVENT_BYTES: usize = 64 << 10;
 
 /// The limit on the body of an error, small so that it can cut a key.
-pub const ERROR_BODY_BYTES_MAX: usize = 1000;
+pub const MAX_ERROR_BODY_BYTES: usize = 1000;
 
 /// Longer than any timer.
 const LONG: Duration = Duration::from_secs(30);
@@ -298,11 +298,11 @@ fn heads() -> Vec<Fault> {
         answer("silence inside a header", good().cut_at(in_a_header, Cut::Hang))
             .headless()
             .times_out(Timer::FirstToken),
-        answer("head of 15 KiB", head_bytes(RESPONSE_HEAD_BYTES_MAX)).tokens(1),
-        over("head of 15 KiB and a byte", head_bytes(RESPONSE_HEAD_BYTES_MAX + 1), Limit::ResponseHeadBytes),
+        answer("head of 15 KiB", head_bytes(MAX_RESPONSE_HEAD_BYTES)).tokens(1),
+        over("head of 15 KiB and a byte", head_bytes(MAX_RESPONSE_HEAD_BYTES + 1), Limit::ResponseHeadBytes),
         over("head of 40 KB", head_bytes(40_000), Limit::ResponseHeadBytes),
-        answer("128 headers", headers(RESPONSE_HEADERS_MAX)).tokens(1),
-        over("129 headers", headers(RESPONSE_HEADERS_MAX + 1), Limit::ResponseHeaders),
+        answer("128 headers", headers(MAX_RESPONSE_HEADERS)).tokens(1),
+        over("129 headers", headers(MAX_RESPONSE_HEADERS + 1), Limit::ResponseHeaders),
         over("300 headers", headers(300), Limit::ResponseHeaders),
         no_http("no HTTP at all", "SSH-2.0-OpenSSH_9.6\r\n\r\n"),
         no_http("a status that is no number", "HTTP/1.1 OK 200\r\n\r\n"),
@@ -639,7 +639,7 @@ fn endings() -> Vec<Fault> {
     // Complete all the same: the timer only ends the wait.
     let withheld = |name: &str, script: Script| {
         let mut row = answer(name, script).tokens(4);
-        row.timer = Some(Timer::Tail);
+        row.timer = Some(Timer::AfterFinish);
         row
     };
     let ping = ": ping\n\n";
@@ -708,14 +708,14 @@ fn limits() -> Vec<Fault> {
         answer(name, script).tokens(1).ends(ErrorKind::Limit(limit)).says("limit passed")
     };
     let over = |name: &str, script| {
-        answer(name, script).tokens(1).ends(ErrorKind::Limit(Limit::EventBytes)).says("event_bytes_max")
+        answer(name, script).tokens(1).ends(ErrorKind::Limit(Limit::EventBytes)).says("max_event_bytes")
     };
     let x = vec![b'x'; 1000];
     let endless = |begin: &str, bytes: Vec<u8>| begun(1).write(begin).repeat(bytes, u64::MAX, Duration::ZERO);
     vec![
-        over("line over the limit", begun(1).event(&"x".repeat(EVENT_BYTES_MAX + 10)).event("[DONE]")),
+        over("line over the limit", begun(1).event(&"x".repeat(MAX_EVENT_BYTES + 10)).event("[DONE]")),
         over("event of many lines over the limit", {
-            begun(1).event(&"y\n".repeat(EVENT_BYTES_MAX / 2 + 10)).event("[DONE]")
+            begun(1).event(&"y\n".repeat(MAX_EVENT_BYTES / 2 + 10)).event("[DONE]")
         }),
         over("line without end", endless("data: ", x.clone())),
         over("event without end", endless("", b"data: x\n".repeat(100))),
@@ -761,11 +761,11 @@ pub fn echoes(key: &str) -> Vec<Fault> {
         ("JSON without a message, cut", json_400(format!(r#"{{"ok":"{}{key}"}}"#, x(175)))),
         (
             "JSON, cut by the body's limit",
-            json_400(format!(r#"{{"ok":1,"error":"{}{key}"}}"#, x(ERROR_BODY_BYTES_MAX - 40))),
+            json_400(format!(r#"{{"ok":1,"error":"{}{key}"}}"#, x(MAX_ERROR_BODY_BYTES - 40))),
         ),
         (
             "plain text, cut by the body's limit",
-            status(400).body("text/plain", x(ERROR_BODY_BYTES_MAX - 15) + key),
+            status(400).body("text/plain", x(MAX_ERROR_BODY_BYTES - 15) + key),
         ),
         ("no text", status(400).body("application/octet-stream", [b"\xff", key.as_bytes()].concat())),
         ("HTML", status(403).body("text/html", format!("<title>Key {key} is bad</title>"))),

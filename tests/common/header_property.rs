@@ -105,7 +105,7 @@ fn arrives(given: &Given) {
 
     let server = InMemory::new([vec![Sent::bytes(ANSWER)]]);
     let mut retry = RetryPolicy::default();
-    (retry.retries_max, retry.stale_retries_max) = (0, 0);
+    (retry.max_retries, retry.max_stale_retries) = (0, 0);
     // Without timers on the write no thread watches it, which would last longer than this client.
     let mut timeouts = Timeouts::default();
     (timeouts.first_token, timeouts.write) = (None, None);

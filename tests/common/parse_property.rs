@@ -214,8 +214,8 @@ impl Turn {
         }
         let mut limits = Limits::default();
         if mode & 2 == 2 {
-            limits.nesting_max = 3;
-            limits.arguments_bytes_max = usize::from(mode >> 4) * 12;
+            limits.max_nesting = 3;
+            limits.max_arguments_bytes = usize::from(mode >> 4) * 12;
         }
         let mut parts: Vec<Part> = Vec::new();
         let mut bytes = rest.iter().map(|byte| usize::from(*byte));

@@ -15,10 +15,10 @@ use super::parse_property::PIECES;
 #[derive(Debug, Arbitrary)]
 struct Talk {
     format: u8,
-    thinking: bool,
-    keep_thinking: bool,
+    reasoning: bool,
+    keep_reasoning: bool,
     when_inexact: u8,
-    context_tokens_max: Option<u16>,
+    max_context_tokens: Option<u16>,
     /// Which of the family's tokens the vocabulary has.
     vocabulary: u32,
     steps: Vec<Step>,
@@ -99,11 +99,11 @@ pub(crate) fn prompt(input: &[u8]) {
     let format = formats[usize::from(talk.format) % formats.len()];
     let when_inexact = [WhenInexact::Reencode, WhenInexact::Refuse, WhenInexact::Take];
     let mut context = Context::new(format, Toy { vocabulary: talk.vocabulary, names: Mutex::default() })
-        .thinking(talk.thinking)
-        .keep_thinking(talk.keep_thinking)
+        .reasoning(talk.reasoning)
+        .keep_reasoning(talk.keep_reasoning)
         .when_inexact(when_inexact[usize::from(talk.when_inexact) % 3]);
-    if let Some(max) = talk.context_tokens_max {
-        context = context.context_tokens_max(max.into());
+    if let Some(max) = talk.max_context_tokens {
+        context = context.max_context_tokens(max.into());
     }
     let mut state = State {
         talk: &talk,
@@ -186,7 +186,7 @@ impl State<'_> {
                     ErrorKind::Unsupported => {}
                     ErrorKind::InexactIds => assert_eq!(talk.when_inexact % 3, 1),
                     ErrorKind::Limit(Limit::ContextTokens) => {
-                        assert!(len.unwrap() > usize::from(talk.context_tokens_max.unwrap()), "{talk:?}");
+                        assert!(len.unwrap() > usize::from(talk.max_context_tokens.unwrap()), "{talk:?}");
                     }
                     _ => panic!("{error}: {talk:?}"),
                 }
@@ -196,12 +196,12 @@ impl State<'_> {
         assert_eq!(self.open, None, "{talk:?}");
         assert_eq!(prompt.ids, ids(context.turns()), "{talk:?}");
         assert_eq!(prompt.ids.len(), len.unwrap(), "{talk:?}");
-        assert!(talk.context_tokens_max.is_none_or(|max| prompt.ids.len() <= max.into()), "{talk:?}");
+        assert!(talk.max_context_tokens.is_none_or(|max| prompt.ids.len() <= max.into()), "{talk:?}");
         let kept = match prompt.prefix {
             Prefix::Kept => self.sent.len(),
-            Prefix::ThinkingDropped { turn } => {
-                assert!(!talk.keep_thinking, "{talk:?}");
-                assert!(before[turn].leaves.iter().any(|leaf| leaf.kind == LeafKind::Thinking), "{talk:?}");
+            Prefix::ReasoningDropped { turn } => {
+                assert!(!talk.keep_reasoning, "{talk:?}");
+                assert!(before[turn].leaves.iter().any(|leaf| leaf.kind == LeafKind::Reasoning), "{talk:?}");
                 ids(&before[..turn]).len()
             }
             Prefix::Reencoded { turn } => {

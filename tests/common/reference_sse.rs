@@ -1,7 +1,7 @@
 //! A slow parser of `text/event-stream` that is right at a glance: it has the whole body, splits it into
 //! lines, and does with each what the standard says (WHATWG HTML 9.2.6). `SseParser` must agree with it.
 
-use tokenwire::SSE_STRAY_BYTES_MAX;
+use tokenwire::MAX_SSE_STRAY_BYTES;
 
 /// Everything that a body comes to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(crate) struct Outcome {
 }
 
 /// Parses a whole body.
-pub(crate) fn parse(body: &[u8], event_bytes_max: usize) -> Outcome {
+pub(crate) fn parse(body: &[u8], max_event_bytes: usize) -> Outcome {
     let bom = "\u{feff}".as_bytes();
     // As long as only a part of a byte order mark came, there is no line yet, so no limit holds for it.
     let part_of_bom = body.len() < bom.len() && bom.starts_with(body);
@@ -33,7 +33,7 @@ pub(crate) fn parse(body: &[u8], event_bytes_max: usize) -> Outcome {
     let (mut event_type, mut last_event_id) = (String::new(), String::new());
     let (mut bytes, mut open) = (0, false);
     for line in lines {
-        if bytes + line.len() > event_bytes_max {
+        if bytes + line.len() > max_event_bytes {
             return passed(out);
         }
         let text = String::from_utf8_lossy(line);
@@ -66,7 +66,7 @@ pub(crate) fn parse(body: &[u8], event_bytes_max: usize) -> Outcome {
         open |= matches!(name, "event" | "data" | "id" | "retry");
     }
 
-    if bytes + unended.len() > event_bytes_max && !part_of_bom {
+    if bytes + unended.len() > max_event_bytes && !part_of_bom {
         return passed(out);
     }
     out.incomplete = open || !unended.is_empty();
@@ -78,7 +78,7 @@ pub(crate) fn parse(body: &[u8], event_bytes_max: usize) -> Outcome {
     }
     out.unended_data = data
         .strip_suffix(b"\n")
-        .filter(|data| data.len() <= SSE_STRAY_BYTES_MAX)
+        .filter(|data| data.len() <= MAX_SSE_STRAY_BYTES)
         .map(|data| String::from_utf8_lossy(data).into_owned());
     out
 }
@@ -121,6 +121,6 @@ fn note_stray(out: &mut Outcome, line: &[u8]) {
 /// As much as is kept of it, no character cut.
 fn start_of(text: &[u8]) -> String {
     let at_boundary = |len: &usize| *len == text.len() || text[*len] & 0xC0 != 0x80;
-    let len = (0..=text.len().min(SSE_STRAY_BYTES_MAX)).rev().find(at_boundary).unwrap_or(0);
+    let len = (0..=text.len().min(MAX_SSE_STRAY_BYTES)).rev().find(at_boundary).unwrap_or(0);
     String::from_utf8_lossy(&text[..len]).into_owned()
 }

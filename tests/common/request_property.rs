@@ -10,18 +10,25 @@ use arbitrary::{Arbitrary, Result, Unstructured};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value, json};
-use tokenwire::{CompletionRequest, ErrorKind, Message, SamplingParams, Server, TokenId, Wire};
+use tokenwire::{CompletionRequest, Endpoint, ErrorKind, Message, SamplingParams, ServerKind, TokenId};
 
-const WIRES: [Wire; 7] =
-    [Wire::Auto, Wire::OpenAi, Wire::Chat, Wire::LlamaCpp, Wire::VllmGenerate, Wire::SgLang, Wire::Tgi];
-const SERVERS: [Server; 7] = [
-    Server::Vllm,
-    Server::LlamaCpp,
-    Server::SgLang,
-    Server::Tgi,
-    Server::TensorRtLlm,
-    Server::Ollama,
-    Server::LmStudio,
+const WIRES: [Endpoint; 7] = [
+    Endpoint::Auto,
+    Endpoint::OpenAi,
+    Endpoint::Chat,
+    Endpoint::LlamaCpp,
+    Endpoint::VllmGenerate,
+    Endpoint::SgLang,
+    Endpoint::Tgi,
+];
+const SERVERS: [ServerKind; 7] = [
+    ServerKind::Vllm,
+    ServerKind::LlamaCpp,
+    ServerKind::SgLang,
+    ServerKind::Tgi,
+    ServerKind::TensorRtLlm,
+    ServerKind::Ollama,
+    ServerKind::LmStudio,
 ];
 
 /// Everything that a request may be asked for.
@@ -54,7 +61,7 @@ struct Asked {
     tools: Vec<Json>,
     tool_choice: Option<Json>,
     extras: Vec<(Key, Json)>,
-    send_anyway: bool,
+    allow_ignored_fields: bool,
 }
 
 #[derive(Debug, Arbitrary)]
@@ -194,12 +201,12 @@ pub(crate) fn request(input: &[u8]) {
     assert_eq!(json, request.to_json(asked.clients_model.as_deref(), wire, server).unwrap());
 }
 
-fn server_of(wire: Wire) -> Option<Server> {
+fn server_of(wire: Endpoint) -> Option<ServerKind> {
     match wire {
-        Wire::LlamaCpp => Some(Server::LlamaCpp),
-        Wire::VllmGenerate => Some(Server::Vllm),
-        Wire::SgLang => Some(Server::SgLang),
-        Wire::Tgi => Some(Server::Tgi),
+        Endpoint::LlamaCpp => Some(ServerKind::LlamaCpp),
+        Endpoint::VllmGenerate => Some(ServerKind::Vllm),
+        Endpoint::SgLang => Some(ServerKind::SgLang),
+        Endpoint::Tgi => Some(ServerKind::Tgi),
         _ => None,
     }
 }
@@ -208,9 +215,9 @@ fn server_of(wire: Wire) -> Option<Server> {
 
 impl Asked {
     /// Messages have a wire of their own.
-    fn wire(&self, wire: Wire) -> Wire {
+    fn wire(&self, wire: Endpoint) -> Endpoint {
         match self.prompt {
-            Prompt::Messages(_) if wire == Wire::Auto => Wire::Chat,
+            Prompt::Messages(_) if wire == Endpoint::Auto => Endpoint::Chat,
             _ => wire,
         }
     }
@@ -251,7 +258,7 @@ impl Asked {
         request =
             self.tool_choice.iter().fold(request, |request, choice| request.tool_choice(choice.0.clone()));
         request = structured.iter().fold(request, |request, kind| request.structured_output(kind.json()));
-        if self.send_anyway { request.send_anyway() } else { request }
+        if self.allow_ignored_fields { request.allow_ignored_fields() } else { request }
     }
 
     /// What no server can be asked; the library may refuse more than this.
@@ -275,16 +282,16 @@ impl Asked {
     }
 
     /// Whether an endpoint or a server may have no words for it.
-    fn may_be_refused(&self, wire: Wire, server: Option<Server>) -> bool {
+    fn may_be_refused(&self, wire: Endpoint, server: Option<ServerKind>) -> bool {
         let has_tools = !self.tools.is_empty() || self.tool_choice.is_some();
         match &self.prompt {
-            Prompt::Messages(_) if wire != Wire::Chat => return true,
-            Prompt::Ids(_) if matches!(wire, Wire::Chat | Wire::Tgi) => return true,
-            Prompt::Text(_) if wire == Wire::VllmGenerate => return true,
-            _ if has_tools && wire != Wire::Chat => return true,
+            Prompt::Messages(_) if wire != Endpoint::Chat => return true,
+            Prompt::Ids(_) if matches!(wire, Endpoint::Chat | Endpoint::Tgi) => return true,
+            Prompt::Text(_) if wire == Endpoint::VllmGenerate => return true,
+            _ if has_tools && wire != Endpoint::Chat => return true,
             _ => {}
         }
-        server.is_some() && (!self.send_anyway || self.structured.is_some())
+        server.is_some() && (!self.allow_ignored_fields || self.structured.is_some())
     }
 }
 
@@ -299,7 +306,7 @@ impl Structured {
     }
 
     /// The server's own field. What has none is refused, or, where the server is not known, left out.
-    fn field(&self, server: Server) -> Option<(&'static str, Value)> {
+    fn field(&self, server: ServerKind) -> Option<(&'static str, Value)> {
         let schema = matches!(self, Self::Schema(Json(Value::Object(_))));
         let (kind, text) = match self {
             Self::Schema(Json(value)) => ("json", value.clone()),
@@ -309,17 +316,21 @@ impl Structured {
         };
         let is_known = schema || matches!(kind, "regex" | "grammar");
         Some(match (server, kind) {
-            (Server::Vllm, _) => ("structured_outputs", self.json()),
+            (ServerKind::Vllm, _) => ("structured_outputs", self.json()),
             _ if !is_known => return None,
-            (Server::LlamaCpp, "json") => ("json_schema", text),
-            (Server::LlamaCpp, "grammar") => ("grammar", text),
-            (Server::SgLang, "json") => ("json_schema", json!(text.to_string())),
-            (Server::SgLang, "regex") => ("regex", text),
-            (Server::SgLang, "grammar") => ("ebnf", text),
-            (Server::Tgi, "json" | "regex") => ("grammar", json!({"type": kind, "value": text})),
-            (Server::TensorRtLlm, "json") => ("response_format", json!({"type": "json", "schema": text})),
-            (Server::TensorRtLlm, "regex") => ("response_format", json!({"type": "regex", "regex": text})),
-            (Server::TensorRtLlm, "grammar") => ("response_format", json!({"type": "ebnf", "ebnf": text})),
+            (ServerKind::LlamaCpp, "json") => ("json_schema", text),
+            (ServerKind::LlamaCpp, "grammar") => ("grammar", text),
+            (ServerKind::SgLang, "json") => ("json_schema", json!(text.to_string())),
+            (ServerKind::SgLang, "regex") => ("regex", text),
+            (ServerKind::SgLang, "grammar") => ("ebnf", text),
+            (ServerKind::Tgi, "json" | "regex") => ("grammar", json!({"type": kind, "value": text})),
+            (ServerKind::TensorRtLlm, "json") => ("response_format", json!({"type": "json", "schema": text})),
+            (ServerKind::TensorRtLlm, "regex") => {
+                ("response_format", json!({"type": "regex", "regex": text}))
+            }
+            (ServerKind::TensorRtLlm, "grammar") => {
+                ("response_format", json!({"type": "ebnf", "ebnf": text}))
+            }
             _ => return None,
         })
     }
@@ -410,12 +421,12 @@ const WORDS: &[(&str, [&str; 5])] = &[
 
 impl Asked {
     /// The whole body.
-    fn expected(&self, wire: Wire, server: Option<Server>) -> Map<String, Value> {
+    fn expected(&self, wire: Endpoint, server: Option<ServerKind>) -> Map<String, Value> {
         let column = match wire {
-            Wire::LlamaCpp => 1,
-            Wire::VllmGenerate => 2,
-            Wire::SgLang => 3,
-            Wire::Tgi => 4,
+            Endpoint::LlamaCpp => 1,
+            Endpoint::VllmGenerate => 2,
+            Endpoint::SgLang => 3,
+            Endpoint::Tgi => 4,
             _ => 0,
         };
         let mut own: Vec<(String, Value)> = Vec::new();
@@ -470,10 +481,10 @@ impl Asked {
     }
 
     /// What was asked for, by name, as a value; what was not asked for is not in it.
-    fn values(&self, wire: Wire, server: Option<Server>) -> Vec<(&'static str, Value)> {
-        let is_tgi = wire == Wire::Tgi;
+    fn values(&self, wire: Endpoint, server: Option<ServerKind>) -> Vec<(&'static str, Value)> {
+        let is_tgi = wire == Endpoint::Tgi;
         let list = |list: Value| Some(list).filter(|list| !list.as_array().unwrap().is_empty());
-        let bias = if wire == Wire::LlamaCpp {
+        let bias = if wire == Endpoint::LlamaCpp {
             json!(self.logit_bias)
         } else {
             self.logit_bias
@@ -482,13 +493,13 @@ impl Asked {
                 .collect::<Map<_, _>>()
                 .into()
         };
-        let plain = [Server::Tgi, Server::Ollama, Server::LmStudio];
+        let plain = [ServerKind::Tgi, ServerKind::Ollama, ServerKind::LmStudio];
         let is_plain = server.is_some_and(|server| plain.contains(&server));
         let model = self.model.as_ref().or(self.clients_model.as_ref());
         let number = |number: Option<f64>| number.map(|number| json!(number));
         let (ids, text) = match &self.prompt {
             Prompt::Ids(ids) => (Some(json!(ids)), None),
-            Prompt::Text(text) if wire != Wire::Chat => (None, Some(json!(text))),
+            Prompt::Text(text) if wire != Endpoint::Chat => (None, Some(json!(text))),
             _ => (None, None),
         };
         let all = [
@@ -531,55 +542,57 @@ impl Asked {
     }
 
     /// What the client says by itself: that it wants a stream, usage and ids; and what depends on more than one value.
-    fn said_by_the_client(&self, wire: Wire, server: Option<Server>) -> Vec<(&'static str, Value)> {
-        let may_be = |one: Server| server.is_none_or(|known| known == one);
+    fn said_by_the_client(&self, wire: Endpoint, server: Option<ServerKind>) -> Vec<(&'static str, Value)> {
+        let may_be = |one: ServerKind| server.is_none_or(|known| known == one);
         let yes = || json!(true);
         let mut said = Vec::new();
         match wire {
-            Wire::LlamaCpp => said.extend([("stream", yes()), ("return_tokens", yes())]),
-            Wire::VllmGenerate => said.extend([("stream", yes()), ("stream_options/include_usage", yes())]),
-            Wire::SgLang => said.push(("stream", yes())),
-            Wire::Tgi => {
+            Endpoint::LlamaCpp => said.extend([("stream", yes()), ("return_tokens", yes())]),
+            Endpoint::VllmGenerate => {
+                said.extend([("stream", yes()), ("stream_options/include_usage", yes())])
+            }
+            Endpoint::SgLang => said.push(("stream", yes())),
+            Endpoint::Tgi => {
                 said.push(("parameters/details", yes()));
                 said.extend(self.temperature.map(|t| ("parameters/do_sample", json!(t != 0.0))));
             }
             _ => {
                 said.extend([("stream", yes()), ("stream_options/include_usage", yes())]);
-                if may_be(Server::Vllm) || server == Some(Server::SgLang) {
+                if may_be(ServerKind::Vllm) || server == Some(ServerKind::SgLang) {
                     said.push(("return_token_ids", yes()));
                 }
                 match (wire, server) {
                     // In a stream it refuses them beside tools.
-                    (Wire::Chat, Some(Server::LlamaCpp)) if !self.has_tools() => {
+                    (Endpoint::Chat, Some(ServerKind::LlamaCpp)) if !self.has_tools() => {
                         said.extend([("logprobs", yes()), ("top_logprobs", json!(1))]);
                     }
-                    (Wire::Chat, _) => {}
-                    _ if may_be(Server::LlamaCpp) => said.push(("verbose", yes())),
+                    (Endpoint::Chat, _) => {}
+                    _ if may_be(ServerKind::LlamaCpp) => said.push(("verbose", yes())),
                     _ => {}
                 }
-                if may_be(Server::LlamaCpp) || server == Some(Server::LmStudio) {
+                if may_be(ServerKind::LlamaCpp) || server == Some(ServerKind::LmStudio) {
                     said.extend(self.repetition_penalty.map(|penalty| ("repeat_penalty", json!(penalty))));
                 }
                 match &self.prompt {
                     Prompt::Messages(all) => {
                         said.push(("messages", all.iter().map(Said::expected).collect()))
                     }
-                    Prompt::Text(text) if wire == Wire::Chat => {
+                    Prompt::Text(text) if wire == Endpoint::Chat => {
                         said.push(("messages", json!([{"role": "user", "content": text}])));
                     }
                     _ => {}
                 }
             }
         }
-        let both = [Server::Vllm, Server::LlamaCpp];
+        let both = [ServerKind::Vllm, ServerKind::LlamaCpp];
         let servers = server.as_ref().map_or(&both[..], std::slice::from_ref);
         for (key, value) in servers.iter().filter_map(|server| self.structured.as_ref()?.field(*server)) {
             let nested = match (wire, key) {
-                (Wire::VllmGenerate, _) => "sampling_params/structured_outputs",
-                (Wire::SgLang, "json_schema") => "sampling_params/json_schema",
-                (Wire::SgLang, "regex") => "sampling_params/regex",
-                (Wire::SgLang, _) => "sampling_params/ebnf",
-                (Wire::Tgi, _) => "parameters/grammar",
+                (Endpoint::VllmGenerate, _) => "sampling_params/structured_outputs",
+                (Endpoint::SgLang, "json_schema") => "sampling_params/json_schema",
+                (Endpoint::SgLang, "regex") => "sampling_params/regex",
+                (Endpoint::SgLang, _) => "sampling_params/ebnf",
+                (Endpoint::Tgi, _) => "parameters/grammar",
                 _ => key,
             };
             said.push((nested, value));

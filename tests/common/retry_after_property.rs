@@ -32,7 +32,7 @@ pub(crate) fn retry_after(input: &[u8]) {
     let now = UNIX_EPOCH + Duration::from_secs(now.into());
     let cap = Duration::from_secs(cap.into());
     let mut policy = RetryPolicy::default();
-    (policy.wait_min, policy.wait_max, policy.server_wait_max) = (OWN, OWN, cap);
+    (policy.min_wait, policy.max_wait, policy.max_server_wait) = (OWN, OWN, cap);
     let wait = |name: &str, value: &str| {
         let wait = testing::wait_of_an_overloaded_server(&policy, &[(name, value)], now);
         assert!(wait <= cap.max(OWN), "{value:?}: {wait:?} of {cap:?}");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use serde_json::json;
-use tokenwire::testing::{Request, Script, Server};
+use tokenwire::testing::{MockServer, Request, Script};
 
 /// Runs the router until its own standard input ends, which it does however the test's process ends. A key that interrupts
 /// the whole group must not end this shell before it has done so.
@@ -17,7 +17,7 @@ const LAUNCH: &str =
     r#"trap '' INT TERM; "$@" </dev/null & router=$!; cat >/dev/null; kill -9 $router; wait"#;
 
 /// It is up in a second; a busy machine may take longer.
-const START_MAX: Duration = Duration::from_secs(60);
+const MAX_START: Duration = Duration::from_secs(60);
 
 /// A router of the test's own. Dropping it ends its process, and so does the end of the test's.
 pub struct Router {
@@ -28,7 +28,7 @@ pub struct Router {
 impl Router {
     /// `None`, and a word about it, if no router is here. Blocks until it serves these workers, which must be up; `args` are
     /// further ones of its command line.
-    pub fn start(test: &str, workers: &[&Server], args: &[&str]) -> Option<Self> {
+    pub fn start(test: &str, workers: &[&MockServer], args: &[&str]) -> Option<Self> {
         let Ok(program) = env::var("TOKENWIRE_ROUTER") else {
             eprintln!("{test}: skipped, TOKENWIRE_ROUTER is not set");
             return None;
@@ -53,7 +53,7 @@ impl Router {
         // Its list of workers tells it from any other server that might have taken the port.
         while !urls.iter().all(|url| router.get("/list_workers").contains(url)) {
             let log = || fs::read_to_string(&name).unwrap_or_default();
-            assert!(began.elapsed() < START_MAX, "{program} does not come up: {}", log());
+            assert!(began.elapsed() < MAX_START, "{program} does not come up: {}", log());
             thread::sleep(Duration::from_millis(20));
         }
         Some(router)
@@ -85,9 +85,9 @@ const COMPLETIONS: [&str; 3] = ["/v1/completions", "/v1/chat/completions", "/inf
 
 /// A worker: healthy, serves the model `m` as vLLM does, and answers each completion with what `script` says. What else the
 /// router asks for (a chat as ids, so as to know its prefix) it does not have.
-pub fn worker(script: impl Fn(&Request) -> Script + Send + Sync + 'static) -> Server {
+pub fn worker(script: impl Fn(&Request) -> Script + Send + Sync + 'static) -> MockServer {
     let models = json!({"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "vllm"}]});
-    let start = Server::start(move |request| match request.path.as_str() {
+    let start = MockServer::start(move |request| match request.path.as_str() {
         path if COMPLETIONS.contains(&path) => script(request),
         "/v1/models" => Script::status(200).json(&models),
         "/health" => Script::status(200),
@@ -97,7 +97,7 @@ pub fn worker(script: impl Fn(&Request) -> Script + Send + Sync + 'static) -> Se
 }
 
 /// The completions that a worker was asked for.
-pub fn completions(worker: &Server) -> Vec<Request> {
+pub fn completions(worker: &MockServer) -> Vec<Request> {
     let requests = worker.requests().into_iter();
     requests.filter(|request| COMPLETIONS.contains(&request.path.as_str())).collect()
 }

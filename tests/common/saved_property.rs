@@ -176,7 +176,7 @@ impl File {
     fn is_in(&self, loaded: &SavedRequest) {
         let Self { method, headers, redacted, kind, detail, message, causes, status, request_id, .. } = self;
         assert_eq!((loaded.body(), loaded.method()), (self.body().as_bytes(), &**method));
-        assert_eq!((loaded.url(), loaded.wire().as_str()), (&*self.url(), self.wire().0));
+        assert_eq!((loaded.url(), loaded.endpoint().as_str()), (&*self.url(), self.wire().0));
         assert_eq!((loaded.is_redacted(), loaded.is_call()), (*redacted, self.call()));
         let failure = loaded.failure();
         assert_eq!((&failure.kind, &failure.detail, &failure.message), (kind, detail, message));

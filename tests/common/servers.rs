@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 use tokenwire::recording::Recording;
 use tokenwire::{
-    ChunkDecoder, CompletionRequest, ErrorKind, IdsExact, Inexact, Message, Server, StreamToken, Wire,
+    ChunkDecoder, CompletionRequest, Endpoint, ErrorKind, IdsExact, Inexact, Message, ServerKind, StreamToken,
 };
 
 use super::vectors::{self, Case};
@@ -20,8 +20,8 @@ pub const TABLE_BEGIN: &str = "| server |";
 pub struct Row {
     pub server: &'static str,
     /// What the crate takes it for, once it is known.
-    pub known: Option<Server>,
-    pub wire: Wire,
+    pub known: Option<ServerKind>,
+    pub wire: Endpoint,
     /// The folder of its recordings, and how the names of those begin that belong here; none: all that no other row names.
     pub recorded: Option<(&'static str, &'static [&'static str])>,
     /// The file of its vectors.
@@ -33,19 +33,19 @@ pub struct Row {
 impl Row {
     fn path(&self) -> String {
         match self.wire {
-            Wire::Auto | Wire::OpenAi => "/v1/completions",
-            Wire::Chat => "/v1/chat/completions",
-            Wire::LlamaCpp => "/completion",
-            Wire::VllmGenerate => "/inference/v1/generate",
-            Wire::SgLang => "/generate",
-            Wire::Tgi => "/generate_stream",
+            Endpoint::Auto | Endpoint::OpenAi => "/v1/completions",
+            Endpoint::Chat => "/v1/chat/completions",
+            Endpoint::LlamaCpp => "/completion",
+            Endpoint::VllmGenerate => "/inference/v1/generate",
+            Endpoint::SgLang => "/generate",
+            Endpoint::Tgi => "/generate_stream",
             other => panic!("{other}"),
         }
         .to_owned()
     }
 }
 
-const fn row(server: &'static str, known: Option<Server>, wire: Wire) -> Row {
+const fn row(server: &'static str, known: Option<ServerKind>, wire: Endpoint) -> Row {
     Row { server, known, wire, recorded: None, vectors: None, live: &[] }
 }
 
@@ -57,9 +57,9 @@ const VLLM: Option<(&str, &[&str])> = Some(("vllm", &[]));
 const LLAMA_CPP: Option<(&str, &[&str])> = Some(("llama.cpp", &[]));
 
 pub const ROWS: &[Row] = &[
-    Row { recorded: VLLM, ..row("vLLM", Some(Server::Vllm), Wire::OpenAi) },
-    Row { recorded: VLLM, ..row("vLLM", Some(Server::Vllm), Wire::Chat) },
-    Row { recorded: VLLM, ..row("vLLM", Some(Server::Vllm), Wire::VllmGenerate) },
+    Row { recorded: VLLM, ..row("vLLM", Some(ServerKind::Vllm), Endpoint::OpenAi) },
+    Row { recorded: VLLM, ..row("vLLM", Some(ServerKind::Vllm), Endpoint::Chat) },
+    Row { recorded: VLLM, ..row("vLLM", Some(ServerKind::Vllm), Endpoint::VllmGenerate) },
     Row {
         recorded: LLAMA_CPP,
         live: &[
@@ -67,7 +67,7 @@ pub const ROWS: &[Row] = &[
             ("live", "ids_equal_those_of_the_same_request_without_this_crate"),
             ("live_servers", "each_endpoint_gives_the_same_ids_streamed_and_whole"),
         ],
-        ..row("llama.cpp", Some(Server::LlamaCpp), Wire::OpenAi)
+        ..row("llama.cpp", Some(ServerKind::LlamaCpp), Endpoint::OpenAi)
     },
     Row {
         recorded: LLAMA_CPP,
@@ -75,7 +75,7 @@ pub const ROWS: &[Row] = &[
             ("live_servers", "each_endpoint_gives_the_same_ids_streamed_and_whole"),
             ("live_servers", "a_chat_with_a_tool_gives_the_call_streamed_and_whole"),
         ],
-        ..row("llama.cpp", Some(Server::LlamaCpp), Wire::Chat)
+        ..row("llama.cpp", Some(ServerKind::LlamaCpp), Endpoint::Chat)
     },
     Row {
         recorded: LLAMA_CPP,
@@ -85,31 +85,34 @@ pub const ROWS: &[Row] = &[
             ("live_servers", "each_endpoint_gives_the_same_ids_streamed_and_whole"),
             ("talk_live", "each_prompt_begins_with_the_one_before_and_the_server_finds_it"),
         ],
-        ..row("llama.cpp", Some(Server::LlamaCpp), Wire::LlamaCpp)
+        ..row("llama.cpp", Some(ServerKind::LlamaCpp), Endpoint::LlamaCpp)
     },
-    of("sglang", row("SGLang", Some(Server::SgLang), Wire::OpenAi)),
-    of("sglang", row("SGLang", Some(Server::SgLang), Wire::Chat)),
-    of("sglang", row("SGLang", Some(Server::SgLang), Wire::SgLang)),
-    of("tensorrt_llm", row("TensorRT-LLM", Some(Server::TensorRtLlm), Wire::OpenAi)),
-    of("tgi", row("TGI", Some(Server::Tgi), Wire::Tgi)),
-    of("tgi", row("TGI", Some(Server::Tgi), Wire::Chat)),
-    of("ollama", row("Ollama", Some(Server::Ollama), Wire::OpenAi)),
-    of("ollama", row("Ollama", Some(Server::Ollama), Wire::Chat)),
-    of("lm_studio", row("LM Studio", Some(Server::LmStudio), Wire::OpenAi)),
-    of("lm_studio", row("LM Studio", Some(Server::LmStudio), Wire::Chat)),
-    of("openai", row("OpenAI", None, Wire::Chat)),
-    of("azure", row("Azure OpenAI", None, Wire::Chat)),
-    of("openrouter", row("OpenRouter", None, Wire::OpenAi)),
-    of("openrouter", row("OpenRouter", None, Wire::Chat)),
-    of("together", row("Together", None, Wire::OpenAi)),
-    of("together", row("Together", None, Wire::Chat)),
-    of("fireworks", row("Fireworks", None, Wire::OpenAi)),
-    of("fireworks", row("Fireworks", None, Wire::Chat)),
-    Row { recorded: Some(("vllm", &["router-"])), ..row("vllm-router", Some(Server::Vllm), Wire::OpenAi) },
-    Row { recorded: Some(("vllm", &["sglrouter-"])), ..row("sglang-router", None, Wire::OpenAi) },
-    Row { recorded: Some(("vllm", &["sglrouter-"])), ..row("sglang-router", None, Wire::Chat) },
-    of("litellm", row("LiteLLM proxy", None, Wire::OpenAi)),
-    of("litellm", row("LiteLLM proxy", None, Wire::Chat)),
+    of("sglang", row("SGLang", Some(ServerKind::SgLang), Endpoint::OpenAi)),
+    of("sglang", row("SGLang", Some(ServerKind::SgLang), Endpoint::Chat)),
+    of("sglang", row("SGLang", Some(ServerKind::SgLang), Endpoint::SgLang)),
+    of("tensorrt_llm", row("TensorRT-LLM", Some(ServerKind::TensorRtLlm), Endpoint::OpenAi)),
+    of("tgi", row("TGI", Some(ServerKind::Tgi), Endpoint::Tgi)),
+    of("tgi", row("TGI", Some(ServerKind::Tgi), Endpoint::Chat)),
+    of("ollama", row("Ollama", Some(ServerKind::Ollama), Endpoint::OpenAi)),
+    of("ollama", row("Ollama", Some(ServerKind::Ollama), Endpoint::Chat)),
+    of("lm_studio", row("LM Studio", Some(ServerKind::LmStudio), Endpoint::OpenAi)),
+    of("lm_studio", row("LM Studio", Some(ServerKind::LmStudio), Endpoint::Chat)),
+    of("openai", row("OpenAI", None, Endpoint::Chat)),
+    of("azure", row("Azure OpenAI", None, Endpoint::Chat)),
+    of("openrouter", row("OpenRouter", None, Endpoint::OpenAi)),
+    of("openrouter", row("OpenRouter", None, Endpoint::Chat)),
+    of("together", row("Together", None, Endpoint::OpenAi)),
+    of("together", row("Together", None, Endpoint::Chat)),
+    of("fireworks", row("Fireworks", None, Endpoint::OpenAi)),
+    of("fireworks", row("Fireworks", None, Endpoint::Chat)),
+    Row {
+        recorded: Some(("vllm", &["router-"])),
+        ..row("vllm-router", Some(ServerKind::Vllm), Endpoint::OpenAi)
+    },
+    Row { recorded: Some(("vllm", &["sglrouter-"])), ..row("sglang-router", None, Endpoint::OpenAi) },
+    Row { recorded: Some(("vllm", &["sglrouter-"])), ..row("sglang-router", None, Endpoint::Chat) },
+    of("litellm", row("LiteLLM proxy", None, Endpoint::OpenAi)),
+    of("litellm", row("LiteLLM proxy", None, Endpoint::Chat)),
 ];
 
 /// How often something was seen, in recordings and in vectors.
@@ -218,8 +221,8 @@ const ASKS: [&str; 4] = ["return_token_ids", "return_tokens", "verbose", "logpro
 fn asks_for_ids(row: &Row, body: &Value) -> bool {
     let heeded: &[&str] = match row.wire {
         // They always come.
-        Wire::LlamaCpp | Wire::VllmGenerate => return true,
-        _ if row.known == Some(Server::LlamaCpp) => &["verbose", "logprobs"],
+        Endpoint::LlamaCpp | Endpoint::VllmGenerate => return true,
+        _ if row.known == Some(ServerKind::LlamaCpp) => &["verbose", "logprobs"],
         _ => &["return_token_ids"],
     };
     heeded.iter().any(|key| is_set(body, key))
@@ -289,7 +292,7 @@ fn gather_recording(folder: &str, path: &Path, all: &mut [Gathered]) -> Result<(
         }
     }
     if response.is_event_stream() {
-        let decoded = decode(&response.body, &[], ChunkDecoder::new(row.wire).choices_max(4));
+        let decoded = decode(&response.body, &[], ChunkDecoder::new(row.wire).max_choices(4));
         gathered.stream(&decoded, asks_for_ids(row, &body), true);
     } else if response.status / 100 != 2 {
         gathered.ends.errors = true;
@@ -305,10 +308,10 @@ fn gather_vector(file: &str, case: &Case, all: &mut [Gathered]) -> Result<(), St
         return Ok(());
     }
     let (decoded, _) = vectors::decode(case);
-    let wire = decoded.decoder.wire();
+    let wire = decoded.decoder.endpoint();
     let row = rows.iter().find(|n| ROWS[**n].wire == wire);
     // An error as the first event does not tell the wire.
-    let row = row.or_else(|| rows.first().filter(|_| wire == Wire::Auto));
+    let row = row.or_else(|| rows.first().filter(|_| wire == Endpoint::Auto));
     let gathered = &mut all[*row.ok_or_else(|| format!("{file}: {} is {wire}", case.id))?];
     gathered.written += 1;
     gathered.stream(&decoded, true, false);

@@ -4,21 +4,21 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use tokenwire::testing::{Script, Server};
+use tokenwire::testing::{MockServer, Script};
 
 /// No test waits longer for what must come. It decides nothing but that a test does not hang.
 pub const LONG: Duration = Duration::from_secs(30);
 
 pub const ASK: &[u8] = b"POST /v1/completions HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\n{}";
 
-pub fn connect(server: &Server) -> TcpStream {
+pub fn connect(server: &MockServer) -> TcpStream {
     let stream = TcpStream::connect(server.addr()).unwrap();
     stream.set_read_timeout(Some(LONG)).unwrap();
     stream.set_nodelay(true).unwrap();
     stream
 }
 
-pub fn ask(server: &Server) -> TcpStream {
+pub fn ask(server: &MockServer) -> TcpStream {
     let mut stream = connect(server);
     stream.write_all(ASK).unwrap();
     stream

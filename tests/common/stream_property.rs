@@ -9,16 +9,23 @@ use arbitrary::{Arbitrary, Unstructured};
 use crossbeam_channel::RecvTimeoutError;
 use tokenwire::testing::{InMemory, Sent};
 use tokenwire::{
-    ApiClient, BodyDecoder, ChunkDecoder, CompletionRequest, Ending, ErrorKind, Flow, Message, RetryPolicy,
-    Server, Step, StreamReport, StreamToken, Timer, Wire,
+    ApiClient, BodyDecoder, ChunkDecoder, CompletionRequest, Endpoint, ErrorKind, Flow, Message, Outcome,
+    RetryPolicy, ServerKind, Step, StreamReport, StreamToken, Timer,
 };
 
 use super::reference_sse;
 
 /// "Does not hang": nothing here waits for anything.
 const LONG: Duration = Duration::from_secs(20);
-const WIRES: [Wire; 7] =
-    [Wire::Auto, Wire::OpenAi, Wire::Chat, Wire::LlamaCpp, Wire::VllmGenerate, Wire::SgLang, Wire::Tgi];
+const WIRES: [Endpoint; 7] = [
+    Endpoint::Auto,
+    Endpoint::OpenAi,
+    Endpoint::Chat,
+    Endpoint::LlamaCpp,
+    Endpoint::VllmGenerate,
+    Endpoint::SgLang,
+    Endpoint::Tgi,
+];
 
 /// What bodies are made of.
 const PIECES: &[&str] = &[
@@ -194,7 +201,7 @@ impl Answer<'_> {
         let type_ok = self.content_type % 5 < 3;
         if begin > wire.len() || !status_ok || !type_ok {
             // The head did not come whole, or says that no tokens come.
-            assert!(heard.items.is_empty() && report.ending == Ending::Failed, "{report:?} of {self:?}");
+            assert!(heard.items.is_empty() && report.ending == Outcome::Failed, "{report:?} of {self:?}");
             let reason = report.error.as_ref().unwrap().kind();
             if begin <= wire.len() && !status_ok {
                 assert_eq!(reason, ErrorKind::Server, "{self:?}");
@@ -218,8 +225,8 @@ impl Answer<'_> {
             ["[DONE]", "finish_reason\":\"", "stop\":true", "stop_type\":\"", "generated_text\":\""];
         let is_said = SAID.iter().any(|word| String::from_utf8_lossy(came).contains(word));
         // Raw bodies may spell it with escapes.
-        assert!(report.ending != Ending::Complete || is_said || self.raw_body, "{report:?} of {self:?}");
-        let is_complete = report.ending == Ending::Complete;
+        assert!(report.ending != Outcome::Complete || is_said || self.raw_body, "{report:?} of {self:?}");
+        let is_complete = report.ending == Outcome::Complete;
         let may_be_cut = expected.terminator_is_unended && !is_complete;
         assert!(is_complete == expected.is_complete || may_be_cut, "{report:?} of {self:?}");
         let reached_the_end =
@@ -265,7 +272,7 @@ struct Heard {
 
 /// What a client hears of a server that sends this; `leaves`: it goes after so many items, by the guard or by dropping the
 /// receiver.
-fn hear(wire: Wire, sent: Vec<Sent>, leaves: Option<(u8, bool)>) -> Heard {
+fn hear(wire: Endpoint, sent: Vec<Sent>, leaves: Option<(u8, bool)>) -> Heard {
     // One client a wire: each has threads that last a while. Its server is known, so that it learns nothing from one answer
     // to the next.
     static CLIENTS: OnceLock<(InMemory, Vec<ApiClient>)> = OnceLock::new();
@@ -275,17 +282,17 @@ fn hear(wire: Wire, sent: Vec<Sent>, leaves: Option<(u8, bool)>) -> Heard {
     let (server, clients) = CLIENTS.get_or_init(|| {
         let server = InMemory::default();
         let mut retry = RetryPolicy::default();
-        (retry.retries_max, retry.stale_retries_max, retry.budget) = (0, 0, 0);
+        (retry.max_retries, retry.max_stale_retries, retry.budget) = (0, 0, 0);
         let builder = ApiClient::builder("http://127.0.0.1").in_memory(&server).retry(retry);
-        let client = |wire| builder.clone().wire(wire).server(Server::Vllm).build().unwrap();
+        let client = |wire| builder.clone().endpoint(wire).server(ServerKind::Vllm).build().unwrap();
         let clients = WIRES.into_iter().map(client).collect();
         (server, clients)
     });
     server.restart([sent]);
     let client = &clients[WIRES.iter().position(|known| *known == wire).unwrap()];
     let request = match wire {
-        Wire::Chat => CompletionRequest::messages([Message::user("Hi")]),
-        Wire::Tgi => CompletionRequest::text("Hi"),
+        Endpoint::Chat => CompletionRequest::messages([Message::user("Hi")]),
+        Endpoint::Tgi => CompletionRequest::text("Hi"),
         _ => CompletionRequest::ids([1, 2]),
     };
     let (tokens, guard) = client.stream(request).unwrap();
@@ -328,14 +335,17 @@ impl Heard {
         let Self { items, last, report } = self;
         let told = || format!("{report:?} after {items:?} and {last:?} of {}", sent.escape_ascii());
         assert!(report.bytes <= sent.len() as u64, "{}", told());
-        assert!(report.tokens >= items.len() as u64 || report.ending != Ending::Complete, "{}", told());
+        assert!(report.tokens >= items.len() as u64 || report.ending != Outcome::Complete, "{}", told());
         match last {
             Some(StreamToken::Done { usage, finish, .. }) => {
-                assert_eq!((report.ending, &report.usage, &report.finish), (Ending::Complete, usage, finish));
+                assert_eq!(
+                    (report.ending, &report.usage, &report.finish),
+                    (Outcome::Complete, usage, finish)
+                );
                 assert!(report.error.is_none() && report.tokens == items.len() as u64, "{}", told());
             }
             Some(StreamToken::Error(error)) => {
-                assert_eq!(report.ending, Ending::Failed, "{}", told());
+                assert_eq!(report.ending, Outcome::Failed, "{}", told());
                 assert_eq!(report.error.as_ref().map(|error| error.kind()), Some(error.kind()), "{}", told());
                 assert_eq!(report.tokens, items.len() as u64, "{}", told());
                 let progress = error.progress().unwrap_or_else(|| panic!("no progress: {}", told()));
@@ -349,7 +359,7 @@ impl Heard {
             // The consumer has gone, or the guard has ended it.
             None => {}
         }
-        if report.ids_exact.is_exact() && report.ending == Ending::Complete && last.is_some() {
+        if report.ids_exact.is_exact() && report.ending == Outcome::Complete && last.is_some() {
             let without = |item: &StreamToken| {
                 matches!(item, StreamToken::Token { id: None, .. } | StreamToken::Reasoning { id: None, .. })
             };
@@ -376,7 +386,7 @@ struct Decoded {
 }
 
 /// What is in these bytes of a body: the items by way of the slow parser, the verdict by way of the whole body at once.
-fn decoded(wire: Wire, body: &[u8]) -> Decoded {
+fn decoded(wire: Endpoint, body: &[u8]) -> Decoded {
     let mut whole = BodyDecoder::new(wire);
     whole.feed(body);
     let result = loop {

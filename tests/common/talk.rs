@@ -4,8 +4,8 @@
 use std::sync::{Arc, Mutex};
 
 use tokenwire::{
-    ApiClient, ChatFormat, CompletionRequest, Context, Error, IdsExact, Prefix, ResponseParser,
-    SamplingParams, Special, TokenId, Tokenizer, Wire,
+    ApiClient, ChatFormat, CompletionRequest, Context, Endpoint, Error, IdsExact, Prefix, ResponseParser,
+    SamplingParams, Special, TokenId, Tokenizer,
 };
 
 /// What the user says, turn by turn.
@@ -23,7 +23,7 @@ const SAYS: [&str; 10] = [
 ];
 
 /// The most that the model writes in a turn, in tokens.
-const TURN_TOKENS_MAX: u32 = 120;
+const MAX_TURN_TOKENS: u32 = 120;
 
 /// One turn of a talk.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +58,7 @@ pub enum Way {
 /// If the ids' way breaks its promise: a prompt does not begin with the one before and the ids received, though these were
 /// exact, and says that it does.
 pub fn talk(url: &str, tokenizer: &Tokenizer, seed: i64, way: Way) -> Result<Vec<Row>, Error> {
-    let client = ApiClient::builder(url).wire(Wire::LlamaCpp).build()?;
+    let client = ApiClient::builder(url).endpoint(Endpoint::LlamaCpp).build()?;
     let format = ChatFormat::by_name("smollm2")?;
     let context = Arc::new(Mutex::new(Context::new(format, tokenizer.clone())));
     let mut text = String::new();
@@ -92,7 +92,7 @@ pub fn talk(url: &str, tokenizer: &Tokenizer, seed: i64, way: Way) -> Result<Vec
             }
         };
         let sampling =
-            SamplingParams::default().temperature(1.0).seed(seed + n as i64).max_tokens(TURN_TOKENS_MAX);
+            SamplingParams::default().temperature(1.0).seed(seed + n as i64).max_tokens(MAX_TURN_TOKENS);
         let request =
             CompletionRequest::ids(ids.clone()).sampling(sampling).cache_prompt(true).extra("id_slot", slot);
         let (tokens, guard) = client.stream(request)?;

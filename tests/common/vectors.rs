@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokenwire::{ChunkDecoder, Flow, IdsExact, Inexact, Server, StreamToken};
+use tokenwire::{ChunkDecoder, Flow, IdsExact, Inexact, ServerKind, StreamToken};
 
 use super::wire::Decoded;
 
@@ -16,8 +16,8 @@ pub struct Case {
     #[serde(default = "auto")]
     pub wire: String,
     #[serde(default = "one")]
-    pub choices_max: u32,
-    /// Ids were asked for: of the server that `Server::by_name` has under this name, or of one that was not known, ``.
+    pub max_choices: u32,
+    /// Ids were asked for: of the server that `ServerKind::by_name` has under this name, or of one that was not known, ``.
     pub asked: Option<String>,
     /// The data of events: text as it is, anything else as JSON; `{"event","data"}` names the type too.
     pub events: Vec<Value>,
@@ -55,17 +55,17 @@ pub fn vectors() -> Vec<(String, Case)> {
 }
 
 /// Whether ids were asked for, and of whom.
-pub type Asked = Option<Option<Server>>;
+pub type Asked = Option<Option<ServerKind>>;
 
 impl Case {
     pub fn asked_of(&self) -> Asked {
         let asked = self.asked.as_deref()?;
-        Some((!asked.is_empty()).then(|| Server::by_name(asked).unwrap()))
+        Some((!asked.is_empty()).then(|| ServerKind::by_name(asked).unwrap()))
     }
 
     /// A decoder as a stream of this case has it.
     pub fn decoder(&self, asked: Asked) -> ChunkDecoder {
-        let decoder = ChunkDecoder::new(self.wire.parse().unwrap()).choices_max(self.choices_max);
+        let decoder = ChunkDecoder::new(self.wire.parse().unwrap()).max_choices(self.max_choices);
         match asked {
             Some(server) => decoder.ids_asked(server),
             None => decoder,
@@ -115,7 +115,7 @@ fn run(case: &Case, asked: Asked) -> (Vec<Value>, Value) {
             "first_skipped": decoder.first_skipped(),
             "server": decoder.server().map(|server| format!("{server:?}")),
             "request_id": decoder.request_id(),
-            "wire": decoder.wire().as_str(),
+            "wire": decoder.endpoint().as_str(),
         }),
         Err(error) => {
             let server = error.server_error();
@@ -133,7 +133,7 @@ fn run(case: &Case, asked: Asked) -> (Vec<Value>, Value) {
         .items
         .iter()
         .map(|(choice, item)| match item {
-            StreamToken::Token { text, id } if case.choices_max == 1 => json!([text, id]),
+            StreamToken::Token { text, id } if case.max_choices == 1 => json!([text, id]),
             StreamToken::Token { text, id } => json!([choice, text, id]),
             StreamToken::Reasoning { text, id } => json!({"reasoning": [text, id]}),
             StreamToken::ToolCall(call) => json!({"call": [call.id, call.name, call.raw, call.at_token]}),

@@ -12,7 +12,7 @@ use eventsource_stream::Eventsource;
 use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokenwire::{ApiClient, CompletionRequest, StreamToken, Wire};
+use tokenwire::{ApiClient, CompletionRequest, StreamToken, Endpoint};
 
 use crate::Result;
 
@@ -90,7 +90,7 @@ fn hop(client: Client, base: &str, on_token: OnToken<'_>) -> Result<()> {
 }
 
 fn tokenwire(base: &str, on_token: OnToken<'_>) -> Result<()> {
-    let client = ApiClient::builder(base).wire(Wire::Chat).model("m").build()?;
+    let client = ApiClient::builder(base).endpoint(Endpoint::Chat).model("m").build()?;
     let (tokens, guard) = client.stream(CompletionRequest::text("Hi"))?;
     for token in &tokens {
         match token {

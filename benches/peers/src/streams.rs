@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use futures_util::StreamExt;
-use tokenwire::{ApiClient, CompletionRequest, Limits, StreamToken, Wire};
+use tokenwire::{ApiClient, CompletionRequest, Limits, StreamToken, Endpoint};
 
 use crate::clients::{OnToken, async_openai_client, async_openai_request, raw};
 use crate::crowd::{self, Crowd};
@@ -38,8 +38,8 @@ fn raw_hop(base: &str, on_token: OnToken<'_>) -> Result<()> {
 
 fn tokenwire(base: &str, on_token: OnToken<'_>) -> Result<()> {
     let mut limits = Limits::default();
-    limits.streams_max = CROWD.streams;
-    let client = ApiClient::builder(base).wire(Wire::Chat).model("m").limits(limits).build()?;
+    limits.max_streams = CROWD.streams;
+    let client = ApiClient::builder(base).endpoint(Endpoint::Chat).model("m").limits(limits).build()?;
     let (channel, tokens) = tokenwire::fan_in();
     let begin = |n| client.stream_into(CompletionRequest::text("Hi"), &channel, n);
     let guards = (0..CROWD.streams as u64).map(begin).collect::<std::result::Result<Vec<_>, _>>()?;

@@ -8,13 +8,13 @@ use tokenwire::{ApiClient, Error, TokenId};
 use crate::options::ClientFlags;
 use crate::output::{json_line, note_error, with_causes};
 use crate::terminal::harmless;
-use crate::{Exit, Failure, Outcome};
+use crate::{CommandResult, Exit, Failure};
 
 /// The most that is read from standard input.
-const INPUT_BYTES_MAX: u64 = 64 << 20;
+const MAX_INPUT_BYTES: u64 = 64 << 20;
 
 #[derive(clap::Args)]
-struct Server {
+struct ServerKind {
     /// The server, as OpenAI's clients take it: http://127.0.0.1:8000/v1. Without a path, /v1 is added.
     #[arg(long, value_name = "URL")]
     base_url: String,
@@ -25,7 +25,7 @@ struct Server {
     client: ClientFlags,
 }
 
-impl Server {
+impl ServerKind {
     fn client(&self, model: Option<&String>) -> Result<ApiClient, Failure> {
         let builder = self.client.builder(&self.base_url)?;
         Ok(model.into_iter().fold(builder, |builder, model| builder.model(model)).build()?)
@@ -39,7 +39,7 @@ impl Server {
 #[command(after_help = "Example:\n  tokenwire models --base-url http://127.0.0.1:8000/v1")]
 pub(crate) struct ModelsArgs {
     #[command(flatten)]
-    server: Server,
+    server: ServerKind,
 }
 
 /// Turn text to token ids, with the server's tokenizer.
@@ -58,7 +58,7 @@ pub(crate) struct TokenizeArgs {
     #[arg(long)]
     model: Option<String>,
     #[command(flatten)]
-    server: Server,
+    server: ServerKind,
 }
 
 /// Turn token ids to text, with the server's tokenizer.
@@ -74,15 +74,15 @@ pub(crate) struct DetokenizeArgs {
     #[arg(long)]
     model: Option<String>,
     #[command(flatten)]
-    server: Server,
+    server: ServerKind,
 }
 
-pub(crate) fn models(args: &ModelsArgs) -> Outcome {
+pub(crate) fn models(args: &ModelsArgs) -> CommandResult {
     #[derive(Serialize)]
     struct Line<'a> {
         id: &'a str,
         owned_by: Option<&'a str>,
-        context_tokens_max: Option<u32>,
+        max_context_tokens: Option<u32>,
     }
     let ModelsArgs { server } = args;
     let models = match server.client(None)?.models() {
@@ -94,20 +94,20 @@ pub(crate) fn models(args: &ModelsArgs) -> Outcome {
         let line = Line {
             id: &model.id,
             owned_by: model.owned_by.as_deref(),
-            context_tokens_max: model.context_tokens_max,
+            max_context_tokens: model.max_context_tokens,
         };
         if server.json {
             json_line(&mut out, &line)?;
         } else {
             let owner = line.owned_by.map(|owner| format!("  {}", harmless(owner))).unwrap_or_default();
-            let context = line.context_tokens_max.map(|max| format!("  {max} tokens")).unwrap_or_default();
+            let context = line.max_context_tokens.map(|max| format!("  {max} tokens")).unwrap_or_default();
             writeln!(out, "{}{owner}{context}", harmless(line.id))?;
         }
     }
     Ok(Exit::Complete)
 }
 
-pub(crate) fn tokenize(args: &TokenizeArgs) -> Outcome {
+pub(crate) fn tokenize(args: &TokenizeArgs) -> CommandResult {
     #[derive(Serialize)]
     struct Line {
         ids: Vec<TokenId>,
@@ -132,7 +132,7 @@ pub(crate) fn tokenize(args: &TokenizeArgs) -> Outcome {
     Ok(Exit::Complete)
 }
 
-pub(crate) fn detokenize(args: &DetokenizeArgs) -> Outcome {
+pub(crate) fn detokenize(args: &DetokenizeArgs) -> CommandResult {
     #[derive(Serialize)]
     struct Line {
         text: String,
@@ -153,15 +153,15 @@ pub(crate) fn detokenize(args: &DetokenizeArgs) -> Outcome {
 
 fn input() -> Result<String, Failure> {
     let mut text = String::new();
-    let read = io::stdin().lock().take(INPUT_BYTES_MAX + 1).read_to_string(&mut text);
+    let read = io::stdin().lock().take(MAX_INPUT_BYTES + 1).read_to_string(&mut text);
     read.map_err(|error| Failure::Machine(format!("cannot read standard input as text: {error}")))?;
-    if text.len() as u64 > INPUT_BYTES_MAX {
-        return Err(Failure::Usage(format!("standard input has over {INPUT_BYTES_MAX} bytes")));
+    if text.len() as u64 > MAX_INPUT_BYTES {
+        return Err(Failure::Usage(format!("standard input has over {MAX_INPUT_BYTES} bytes")));
     }
     Ok(text)
 }
 
-fn failed(error: &Error) -> Outcome {
+fn failed(error: &Error) -> CommandResult {
     note_error(&with_causes(error));
     Ok(Exit::Failed)
 }

@@ -25,7 +25,7 @@ use crate::options::StreamFlags;
 use crate::output::{counted, note, note_dim};
 use crate::plot::{self, Target};
 use crate::trace::Traces;
-use crate::{Exit, Failure, Outcome, bench, terminal};
+use crate::{CommandResult, Exit, Failure, bench, terminal};
 
 const STREAMS: i64 = 8;
 
@@ -77,7 +77,7 @@ pub(crate) struct Args {
     #[arg(long, requires = "output")]
     redo_failed: bool,
     /// How many streams run at a time.
-    #[arg(short = 'c', long, value_name = "STREAMS", default_value_t = STREAMS, value_parser = clap::value_parser!(i64).range(1..=bench::STREAMS_MAX))]
+    #[arg(short = 'c', long, value_name = "STREAMS", default_value_t = STREAMS, value_parser = clap::value_parser!(i64).range(1..=bench::MAX_STREAMS))]
     streams: i64,
     /// Encode prompts that are text here, with this tokenizer.json, and send ids.
     #[arg(long, value_name = "FILE")]
@@ -93,7 +93,7 @@ pub(crate) struct Args {
     flags: StreamFlags,
 }
 
-pub(crate) fn run(args: Args) -> Outcome {
+pub(crate) fn run(args: Args) -> CommandResult {
     let Args { input, base_urls, output, redo_failed, streams, tokenizer, whole, timeline, mut flags } = args;
     let streams = usize::try_from(streams).unwrap_or(1);
     let request_id = flags.request_id.take();

@@ -15,7 +15,7 @@ pub(crate) use load::limits;
 use load::{Load, Progress};
 use serde::Serialize;
 use tokenwire::recording::Recording;
-use tokenwire::testing::{self, Server};
+use tokenwire::testing::{self, MockServer};
 use tokenwire::{ApiClient, CompletionRequest, TokenId};
 
 use crate::interrupt::Interrupt;
@@ -23,10 +23,10 @@ use crate::options::StreamFlags;
 use crate::output::{counted, json_line, note};
 use crate::plot::{self, Target};
 use crate::trace::Traces;
-use crate::{Exit, Failure, Outcome, chat, terminal};
+use crate::{CommandResult, Exit, Failure, chat, terminal};
 
 /// Each stream takes two threads and a connection.
-pub(crate) const STREAMS_MAX: i64 = 4096;
+pub(crate) const MAX_STREAMS: i64 = 4096;
 const STREAMS: usize = 8;
 const REQUESTS_PER_STREAM: u64 = 8;
 const MAX_TOKENS: u32 = 64;
@@ -60,7 +60,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
     /// How many streams run at a time.
-    #[arg(short = 'c', long, value_name = "STREAMS", default_value_t = STREAMS as i64, value_parser = clap::value_parser!(i64).range(1..=STREAMS_MAX))]
+    #[arg(short = 'c', long, value_name = "STREAMS", default_value_t = STREAMS as i64, value_parser = clap::value_parser!(i64).range(1..=MAX_STREAMS))]
     streams: i64,
     /// How many requests there are in all [default: 8 for each stream].
     #[arg(short = 'n', long, value_name = "REQUESTS", value_parser = clap::value_parser!(u64).range(1..))]
@@ -85,7 +85,7 @@ pub(crate) struct Args {
     flags: StreamFlags,
 }
 
-pub(crate) fn run(args: Args) -> Outcome {
+pub(crate) fn run(args: Args) -> CommandResult {
     let Args { base_url, streams, requests, prompt, prompt_ids, plot, timeline, no_self_check, mut flags } =
         args;
     let streams = usize::try_from(streams).unwrap_or(STREAMS);
@@ -93,7 +93,7 @@ pub(crate) fn run(args: Args) -> Outcome {
     flags.max_tokens.get_or_insert(MAX_TOKENS);
     let request_id = flags.request_id.take();
     let inside = if base_url.is_none() { Some(recorded()?) } else { None };
-    let url = base_url.or(inside.as_ref().map(Server::url)).unwrap_or_default();
+    let url = base_url.or(inside.as_ref().map(MockServer::url)).unwrap_or_default();
     let client = flags.builder(&url)?.limits(limits(streams)).build()?;
     let request = flags.apply_to(match prompt_ids {
         Some(ids) => CompletionRequest::ids(ids),
@@ -136,7 +136,7 @@ pub(crate) fn run(args: Args) -> Outcome {
 }
 
 /// The server in this program.
-fn recorded() -> Result<Server, Failure> {
+fn recorded() -> Result<MockServer, Failure> {
     note("No --base-url: this is an answer recorded from a real vLLM, served from inside this program.");
     note("For a real server: tokenwire bench --base-url http://127.0.0.1:8000/v1 -c 16 -n 200");
     Ok(testing::replay(&Recording::from_jsonl(chat::RECORDING)?)?)

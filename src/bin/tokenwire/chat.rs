@@ -10,7 +10,7 @@ use crate::options::StreamFlags;
 use crate::output::note;
 use crate::talk::TalkFlags;
 use crate::turn::Aside;
-use crate::{Exit, Failure, Outcome, turn};
+use crate::{CommandResult, Exit, Failure, turn};
 
 /// vLLM 0.32 answering a prompt of five ids, recorded from its socket: `completion-slow` of the fixtures.
 pub(crate) const RECORDING: &[u8] = include_bytes!("data/vllm-completion.jsonl");
@@ -31,7 +31,7 @@ const EXAMPLES: &str = "Examples:
 /// calculator, and files in --folder. Without them, TEXT is sent to the completions endpoint as it is, and nothing is
 /// remembered.
 ///
-/// At the end of each turn its tree is shown: thinking, content, calls and results, with the number of ids of each. With
+/// At the end of each turn its tree is shown: reasoning, content, calls and results, with the number of ids of each. With
 /// --json it is a line {"turns":[{"role","leaves":[{"kind","text","ids"}]}]}.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -48,7 +48,7 @@ pub(crate) struct Args {
     flags: StreamFlags,
 }
 
-pub(crate) fn run(args: Args) -> Outcome {
+pub(crate) fn run(args: Args) -> CommandResult {
     let Args { base_url, text, talk, flags } = args;
     let Some(url) = base_url else { return recorded(text.is_some(), &flags) };
     let client = flags.client(&url)?;
@@ -69,7 +69,7 @@ pub(crate) fn run(args: Args) -> Outcome {
 }
 
 /// A turn with the recording in this program.
-fn recorded(text_is_given: bool, flags: &StreamFlags) -> Outcome {
+fn recorded(text_is_given: bool, flags: &StreamFlags) -> CommandResult {
     let recording = Recording::from_jsonl(RECORDING)?;
     let server = testing::replay(&recording)?;
     note("No --base-url: this is an answer recorded from a real vLLM, served from inside this program.");
@@ -89,7 +89,7 @@ fn recorded(text_is_given: bool, flags: &StreamFlags) -> Outcome {
 
 /// A turn for each line of standard input, until it ends. A turn that fails does not end the others, but
 /// tells in the exit code.
-fn lines(say: impl Fn(&str) -> Outcome, json: bool) -> Outcome {
+fn lines(say: impl Fn(&str) -> CommandResult, json: bool) -> CommandResult {
     let mut input = io::stdin().lock();
     let is_terminal = input.is_terminal();
     let mut exit = None;

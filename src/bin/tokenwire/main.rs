@@ -118,7 +118,7 @@ impl From<tokenwire::Error> for Failure {
     }
 }
 
-type Outcome = Result<Exit, Failure>;
+type CommandResult = Result<Exit, Failure>;
 
 fn main() -> ExitCode {
     let cli = program().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));

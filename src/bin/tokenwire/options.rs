@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use tokenwire::{ApiClient, ApiClientBuilder, CompletionRequest, SamplingParams, Timeouts, TokenId, Wire};
+use tokenwire::{
+    ApiClient, ApiClientBuilder, CompletionRequest, Endpoint, SamplingParams, Timeouts, TokenId,
+};
 
 use crate::Failure;
 
 /// The longest time that a timer can be set to, in seconds: thirty years.
-const SECONDS_MAX: f64 = 1e9;
+const MAX_SECONDS: f64 = 1e9;
 
 const FAILURE: &str = "After a failure";
 const TIMERS: &str = "Timers, in seconds (fractions allowed)";
@@ -25,7 +27,7 @@ pub(crate) struct StreamFlags {
     /// sglang, tgi. auto asks /v1/completions and tells by the first chunk. chat sends --prompt as the user's message,
     /// or the "messages" of --extra.
     #[arg(long, value_name = "WIRE", default_value_t)]
-    wire: Wire,
+    wire: Endpoint,
     /// The model to ask for. Without it the server takes the one it has.
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
@@ -72,7 +74,7 @@ pub(crate) struct StreamFlags {
     traceparent: Option<String>,
     /// Send the request also to a server that is known to ignore a part of it.
     #[arg(long, help_heading = "Request")]
-    send_anyway: bool,
+    allow_ignored_fields: bool,
     /// Fields merged into the request's body; they win over ours: '{"min_p":0.1}'.
     #[arg(long, value_name = "JSON", help_heading = "Request")]
     extra: Option<String>,
@@ -127,10 +129,10 @@ pub(crate) struct ClientFlags {
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    if seconds > 0.0 && seconds <= SECONDS_MAX {
+    if seconds > 0.0 && seconds <= MAX_SECONDS {
         Ok(Duration::from_secs_f64(seconds))
     } else {
-        Err(format!("must be over 0 and at most {SECONDS_MAX} seconds"))
+        Err(format!("must be over 0 and at most {MAX_SECONDS} seconds"))
     }
 }
 
@@ -142,7 +144,7 @@ impl ClientFlags {
         timeouts.first_token = self.first_token_timeout.or(timeouts.first_token);
         timeouts.chunk = self.chunk_timeout.or(timeouts.chunk);
         timeouts.content = self.content_timeout.or(timeouts.content);
-        timeouts.tail = self.tail_timeout.or(timeouts.tail);
+        timeouts.after_finish = self.tail_timeout.or(timeouts.after_finish);
         timeouts.deadline = self.deadline.or(timeouts.deadline);
 
         let mut builder = ApiClient::builder(base_url).timeouts(timeouts);
@@ -175,7 +177,7 @@ impl StreamFlags {
 
     /// The same, not built yet.
     pub(crate) fn builder(&self, base_url: &str) -> Result<ApiClientBuilder, Failure> {
-        let mut builder = self.client.builder(base_url)?.wire(self.wire);
+        let mut builder = self.client.builder(base_url)?.endpoint(self.wire);
         if let Some(model) = &self.model {
             builder = builder.model(model);
         }
@@ -216,8 +218,8 @@ impl StreamFlags {
         if let Some(traceparent) = &self.traceparent {
             request = request.traceparent(traceparent);
         }
-        if self.send_anyway {
-            request = request.send_anyway();
+        if self.allow_ignored_fields {
+            request = request.allow_ignored_fields();
         }
         if let Some(extra) = &self.extra {
             let fields: Map<String, Value> = serde_json::from_str(extra)

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::ser::SerializeMap as _;
 use serde_json::Value;
 use tokenwire::{
-    Branch, Ending, Error, ErrorKind, FinishReason, IdsExact, Percentiles, Resume, Server, StreamReport,
+    Branch, Error, ErrorKind, FinishReason, IdsExact, Outcome, Percentiles, Resume, ServerKind, StreamReport,
     StreamToken, TokenId, Usage,
 };
 
@@ -322,7 +322,7 @@ impl<'a> ReportJson<'a> {
             done: DoneJson::new(report.finish.as_ref(), report.usage, report.ids_exact),
             error: match &report.error {
                 Some(error) => Some(ReportedError::Error(ErrorJson::new(error))),
-                None => (report.ending != Ending::Complete).then(cancelled),
+                None => (report.ending != Outcome::Complete).then(cancelled),
             },
             ending: report.ending.as_str(),
             request_id: report.request_id.as_deref(),
@@ -350,11 +350,11 @@ impl<'a> ReportJson<'a> {
     }
 }
 
-fn server_name(server: Server) -> &'static str {
+fn server_name(server: ServerKind) -> &'static str {
     match server {
-        Server::Vllm => "vllm",
-        Server::LlamaCpp => "llamacpp",
-        Server::Other(quirks) => quirks.name(),
+        ServerKind::Vllm => "vllm",
+        ServerKind::LlamaCpp => "llamacpp",
+        ServerKind::Other(quirks) => quirks.name(),
         _ => "other",
     }
 }
@@ -385,8 +385,8 @@ pub(crate) fn summary(report: &StreamReport) -> String {
         let _ = write!(line, ", not taken up: {why}");
     }
     match report.ending {
-        Ending::Complete => {}
-        Ending::Failed => line.push_str(", failed"),
+        Outcome::Complete => {}
+        Outcome::Failed => line.push_str(", failed"),
         _ => line.push_str(", cancelled"),
     }
     line

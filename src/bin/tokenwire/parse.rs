@@ -12,16 +12,16 @@ use tokenwire::{Branch, Dialect, FinishReason, LeafKind, PendingToolCall, Respon
 use crate::interrupt::exit_on_interrupt;
 use crate::output::json_line;
 use crate::terminal::harmless;
-use crate::{Exit, Failure, Outcome};
+use crate::{CommandResult, Exit, Failure};
 
 /// The largest input, and the largest line of it, in bytes.
-const INPUT_BYTES_MAX: u64 = 256 << 20;
+const MAX_INPUT_BYTES: u64 = 256 << 20;
 
 const EXAMPLE: &str = r#"Example:
   printf '<think>hm</think>Hi!<tool_call>{"name": "now"}</tool_call>' \
     | tokenwire parse --dialect hermes --text"#;
 
-/// Parse a turn of a model from standard input to thinking, content and tool calls.
+/// Parse a turn of a model from standard input to reasoning, content and tool calls.
 ///
 /// The input is JSON Lines of tokens {"text","id"}, as `tokens --json` and `stream --json` write them, or plain text
 /// with --text. With --json the result is one object
@@ -30,7 +30,7 @@ const EXAMPLE: &str = r#"Example:
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub(crate) struct Args {
-    /// How the model writes thinking and calls, by name; a wrong name lists them. Or a dialect of your own, in a file NAME.json.
+    /// How the model writes reasoning and calls, by name; a wrong name lists them. Or a dialect of your own, in a file NAME.json.
     #[arg(long, value_name = "NAME", required_unless_present = "batch")]
     dialect: Option<String>,
     /// With --text: feed the parser this many characters at a time; 0 = whole. The result is the same.
@@ -106,7 +106,7 @@ struct LeafJson<'a> {
     reason: Option<&'static str>,
 }
 
-pub(crate) fn run(args: &Args) -> Outcome {
+pub(crate) fn run(args: &Args) -> CommandResult {
     exit_on_interrupt()?;
     let flags = Case {
         dialect: args.dialect.clone(),
@@ -117,7 +117,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         tokens: Vec::new(),
     };
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut input = io::stdin().lock().take(INPUT_BYTES_MAX);
+    let mut input = io::stdin().lock().take(MAX_INPUT_BYTES);
     if args.batch {
         return batch(&flags, input, &mut out);
     }
@@ -147,7 +147,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 }
 
 /// A case a line. One that cannot be read has a line that says so, and the next goes on.
-fn batch(flags: &Case, input: impl BufRead, out: &mut impl Write) -> Outcome {
+fn batch(flags: &Case, input: impl BufRead, out: &mut impl Write) -> CommandResult {
     let mut exit = Exit::Complete;
     for line in input.lines() {
         let line = line.map_err(|error| bad_input(&error))?;
@@ -225,7 +225,7 @@ impl<'a> Parsed<'a> {
             },
         });
         Self {
-            reasoning: branch.thinking(),
+            reasoning: branch.reasoning(),
             content: branch.content(),
             tool_calls: calls.iter().map(call).collect(),
             ids: branch.ids().collect(),

@@ -24,7 +24,7 @@ const FONT: &str = "sans-serif";
 const SHORTEST: Duration = Duration::from_micros(1);
 /// Steps of an axis of times within a factor of ten, and how many of all there may be before only the tens are left.
 const STEPS: [u64; 3] = [1, 2, 5];
-const STEPS_MAX: usize = 13;
+const MAX_STEPS: usize = 13;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
@@ -72,7 +72,7 @@ fn axis(shortest: Duration, longest: Duration) -> Times {
     let below = all.iter().rposition(|step| *step <= place(shortest)).unwrap_or(0);
     let above = all.iter().position(|step| *step > place(longest)).unwrap_or(all.len() - 1);
     let mut steps = all[below..=above].to_vec();
-    if steps.len() > STEPS_MAX {
+    if steps.len() > MAX_STEPS {
         steps.retain(|step| (step - step.round()).abs() < 1e-6);
     }
     if let [low, high] = steps[..] {

@@ -5,10 +5,10 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use tokenwire::recording::Recording;
-use tokenwire::testing::{Script, Server};
+use tokenwire::testing::{MockServer, Script};
 
 use crate::output::note;
-use crate::{Exit, Failure, Outcome};
+use crate::{CommandResult, Exit, Failure};
 
 /// Serve a recorded exchange with its own timing.
 ///
@@ -35,10 +35,10 @@ fn speed(text: &str) -> Result<f64, String> {
     if speed > 0.0 && speed.is_finite() { Ok(speed) } else { Err("must be a number over 0".to_owned()) }
 }
 
-pub(crate) fn run(args: &Args) -> Outcome {
+pub(crate) fn run(args: &Args) -> CommandResult {
     let recording = Recording::load(&args.file)?;
     let script = Script::replay(&recording, args.speed.recip());
-    let server = Server::builder().addr((Ipv4Addr::LOCALHOST, args.port)).scripted([script])?;
+    let server = MockServer::builder().addr((Ipv4Addr::LOCALHOST, args.port)).scripted([script])?;
     let (interrupt, interrupted) = crossbeam_channel::bounded(1);
     ctrlc::set_handler(move || {
         // Full: told already.

@@ -6,7 +6,7 @@ use tokenwire::SavedRequest;
 
 use crate::interrupt::Interrupt;
 use crate::options::{ClientFlags, name_and_value};
-use crate::{Outcome, turn};
+use crate::{CommandResult, turn};
 
 const EXAMPLE: &str = "Example:
   tokenwire stream --base-url http://127.0.0.1:8000/v1 --prompt Hi --save-failed failed
@@ -35,7 +35,7 @@ pub(crate) struct Args {
     client: ClientFlags,
 }
 
-pub(crate) fn run(args: &Args) -> Outcome {
+pub(crate) fn run(args: &Args) -> CommandResult {
     let Args { file, base_url, json, headers, client } = args;
     let saved = SavedRequest::load(file)?;
     let mut builder = client.builder(base_url.as_deref().unwrap_or(saved.base_url()))?;

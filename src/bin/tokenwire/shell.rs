@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use clap_complete::Shell;
 use clap_mangen::{Man, roff};
 
-use crate::{Exit, Failure, Outcome};
+use crate::{CommandResult, Exit, Failure};
 
 /// At the foot of the page.
 const VERSION: &str = concat!("tokenwire ", env!("CARGO_PKG_VERSION"));
@@ -40,14 +40,14 @@ const MAN: &str = "Examples:
   tokenwire man > ~/.local/share/man/man1/tokenwire.1
   tokenwire man batch | man -l -";
 
-pub(crate) fn completions(args: &CompletionsArgs, mut program: clap::Command) -> Outcome {
+pub(crate) fn completions(args: &CompletionsArgs, mut program: clap::Command) -> CommandResult {
     let shell: Shell = args.shell.parse().map_err(Failure::Usage)?;
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut program, "tokenwire", &mut script);
     print(&script)
 }
 
-pub(crate) fn man(args: &ManArgs, mut program: clap::Command) -> Outcome {
+pub(crate) fn man(args: &ManArgs, mut program: clap::Command) -> CommandResult {
     // Only then the commands know their names in full.
     program.build();
     let mut page = Vec::new();
@@ -114,7 +114,7 @@ fn literal(heading: &str, text: &str, page: &mut Vec<u8>) -> io::Result<()> {
 }
 
 /// Whole or not at all: a part of a script is none.
-fn print(bytes: &[u8]) -> Outcome {
+fn print(bytes: &[u8]) -> CommandResult {
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
     out.flush()?;

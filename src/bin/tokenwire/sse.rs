@@ -9,7 +9,7 @@ use tokenwire::{Error, SseParser};
 use crate::interrupt::exit_on_interrupt;
 use crate::output::{ErrorJson, counted, json_line, note_error};
 use crate::terminal::harmless;
-use crate::{Exit, Failure, Outcome};
+use crate::{CommandResult, Exit, Failure};
 
 /// How much is read at once where no cut is asked for.
 const READ_BYTES: usize = 64 << 10;
@@ -55,7 +55,7 @@ pub(crate) struct ErrorLine<'a> {
     pub(crate) error: ErrorJson<'a>,
 }
 
-pub(crate) fn run(args: &Args) -> Outcome {
+pub(crate) fn run(args: &Args) -> CommandResult {
     exit_on_interrupt()?;
     let mut out = BufWriter::new(io::stdout().lock());
     let mut parser = SseParser::new();

@@ -8,7 +8,7 @@ use crate::interrupt::Interrupt;
 use crate::options::StreamFlags;
 use crate::plot::Target;
 use crate::turn::Aside;
-use crate::{Outcome, turn};
+use crate::{CommandResult, turn};
 
 const EXAMPLE: &str = "Example:
   tokenwire stream --base-url http://127.0.0.1:8000/v1 --max-tokens 8 --temperature 0 --json \\
@@ -56,7 +56,7 @@ struct Prompt {
     text: Option<String>,
 }
 
-pub(crate) fn run(args: Args) -> Outcome {
+pub(crate) fn run(args: Args) -> CommandResult {
     let Args { base_urls, prompt, tokenizer, record, trace, whole, flags } = args;
     let mut urls = base_urls.iter();
     // There is one: clap asks for it.

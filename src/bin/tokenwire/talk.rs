@@ -16,7 +16,7 @@ use crate::output::{
 };
 use crate::status::Status;
 use crate::terminal::harmless;
-use crate::{Exit, Failure, Outcome, tools};
+use crate::{CommandResult, Exit, Failure, tools};
 
 #[derive(clap::Args)]
 pub(crate) struct TalkFlags {
@@ -80,7 +80,7 @@ impl TalkFlags {
         let of_tokens = status.clone();
         let turn = Turn::new(client, context.clone())
             .tools(tools)
-            .rounds_max(self.rounds)
+            .max_rounds(self.rounds)
             .markers(markers)
             .request(move |ids| request.clone().prompt_ids(ids))
             .on_token(move |text, _| {
@@ -104,7 +104,7 @@ impl TalkFlags {
 
 impl Talk {
     /// A turn of the user and the model's answer, printed as it comes; then the turns as a tree.
-    pub(crate) fn say(&self, text: &str) -> Outcome {
+    pub(crate) fn say(&self, text: &str) -> CommandResult {
         let lock = || self.context.lock().unwrap_or_else(PoisonError::into_inner);
         lock().user(text);
         let before = lock().turns().len();

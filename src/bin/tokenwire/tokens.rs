@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Write};
 
 use serde::Serialize;
-use tokenwire::{BodyDecoder, CHOICES_MAX, Step, Wire};
+use tokenwire::{BodyDecoder, Endpoint, MAX_CHOICES, Step};
 
 use crate::interrupt::exit_on_interrupt;
 use crate::output::{
@@ -11,7 +11,7 @@ use crate::output::{
 };
 use crate::sse::{ErrorLine, for_each_piece};
 use crate::terminal::harmless;
-use crate::{Exit, Outcome};
+use crate::{CommandResult, Exit};
 
 const EXAMPLE: &str = r#"Example:
   curl -sN http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' \
@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// How the chunks are written: auto, openai, chat, llamacpp, vllm-generate,
     /// sglang, tgi.
     #[arg(long, value_name = "WIRE", default_value_t)]
-    wire: Wire,
+    wire: Endpoint,
     /// Feed the parser this many bytes at a time; 0 = whole, as it is read. The tokens are the same.
     #[arg(long, value_name = "N", default_value_t = 0)]
     cut: usize,
@@ -38,14 +38,14 @@ pub(crate) struct Args {
     json: bool,
 }
 
-pub(crate) fn run(args: &Args) -> Outcome {
+pub(crate) fn run(args: &Args) -> CommandResult {
     #[derive(Serialize)]
     struct DoneLine {
         done: DoneJson,
     }
     exit_on_interrupt()?;
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut body = BodyDecoder::new(args.wire).choices_max(CHOICES_MAX);
+    let mut body = BodyDecoder::new(args.wire).max_choices(MAX_CHOICES);
     let mut result = Ok(Step::More);
     for_each_piece(&mut io::stdin().lock(), args.cut, |bytes| {
         let mut tokens = Vec::new();

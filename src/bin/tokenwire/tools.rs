@@ -11,10 +11,10 @@ use tokenwire::{Tool, Tools};
 type Answer = Result<String, Box<dyn std::error::Error + Send + Sync>>;
 
 /// The most of a file that is read, in bytes.
-const FILE_BYTES_MAX: u64 = 64 << 10;
+const MAX_FILE_BYTES: u64 = 64 << 10;
 
 /// How deep an expression may be nested.
-const NESTING_MAX: usize = 100;
+const MAX_NESTING: usize = 100;
 
 /// The tools; `read_file` only with a folder.
 pub(crate) fn tools(folder: Option<&Path>) -> Result<Tools, std::io::Error> {
@@ -50,7 +50,7 @@ fn read_file(folder: &Path, path: &str) -> Answer {
         return Err(unfit().into());
     }
     let mut bytes = Vec::new();
-    File::open(path)?.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    File::open(path)?.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -100,8 +100,8 @@ impl Expression<'_> {
 
     fn factor(&mut self) -> Result<f64, String> {
         self.nesting += 1;
-        if self.nesting > NESTING_MAX {
-            return Err(format!("nested deeper than {NESTING_MAX}"));
+        if self.nesting > MAX_NESTING {
+            return Err(format!("nested deeper than {MAX_NESTING}"));
         }
         let value = match self.peek() {
             Some(b'-') => {

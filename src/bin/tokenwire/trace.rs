@@ -3,14 +3,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokenwire::{Ending, Error, StreamReport, StreamToken};
+use tokenwire::{Error, Outcome, StreamReport, StreamToken};
 
 /// Streams in one picture: the first ones. More would be lanes too thin to see.
-pub(crate) const LANES_MAX: usize = 200;
+pub(crate) const MAX_LANES: usize = 200;
 /// Tokens of a stream that are drawn, 256 KiB: the first ones.
-const TOKENS_MAX: usize = 16_384;
+const MAX_TOKENS: usize = 16_384;
 /// Calls of a stream that are drawn.
-const CALLS_MAX: usize = 1024;
+const MAX_CALLS: usize = 1024;
 
 /// One stream. All times are counted from the start of the run.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,7 +26,7 @@ pub(crate) struct Lane {
     /// From the break to the first token of the request that went on.
     pub(crate) breaks: Vec<(Duration, Duration)>,
     pub(crate) end: Duration,
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: LaneOutcome,
     /// How often it was sent again before its first token.
     pub(crate) retries: u32,
 }
@@ -47,7 +47,7 @@ impl Tick {
 
 /// How it ended.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Outcome {
+pub(crate) enum LaneOutcome {
     /// With its finish reason, if the server said one.
     Complete(Option<String>),
     /// With the kind of the error.
@@ -87,10 +87,10 @@ impl Traces {
             calls: Vec::new(),
             breaks: Vec::new(),
             end: Duration::ZERO,
-            outcome: Outcome::Cancelled,
+            outcome: LaneOutcome::Cancelled,
             retries: 0,
         };
-        let lane = (number < LANES_MAX as u64).then(lane);
+        let lane = (number < MAX_LANES as u64).then(lane);
         Trace { start: self.start, ids: 0, lane, lanes: self.lanes.clone() }
     }
 
@@ -116,7 +116,7 @@ impl Trace {
             StreamToken::Token { id, .. } | StreamToken::Reasoning { id, .. } => {
                 self.ids += u32::from(id.is_some());
                 lane.count += 1;
-                if lane.tokens.len() < TOKENS_MAX {
+                if lane.tokens.len() < MAX_TOKENS {
                     let micros = u64::try_from(at.as_micros()).unwrap_or(u64::MAX);
                     lane.tokens.push(Tick { micros, ids: self.ids });
                 }
@@ -135,7 +135,7 @@ impl Trace {
 
     fn calls(&mut self, at: Duration, count: usize) {
         if let Some(lane) = &mut self.lane {
-            let room = CALLS_MAX.saturating_sub(lane.calls.len());
+            let room = MAX_CALLS.saturating_sub(lane.calls.len());
             lane.calls.extend(std::iter::repeat_n(at, count.min(room)));
         }
     }
@@ -143,9 +143,9 @@ impl Trace {
     pub(crate) fn ended(self, report: &StreamReport) {
         let finish = report.finish.as_ref().map(ToString::to_string);
         let outcome = match (report.ending, &report.error) {
-            (Ending::Complete, _) => Outcome::Complete(finish),
-            (_, Some(error)) => Outcome::Failed(error.kind().as_str()),
-            _ => Outcome::Cancelled,
+            (Outcome::Complete, _) => LaneOutcome::Complete(finish),
+            (_, Some(error)) => LaneOutcome::Failed(error.kind().as_str()),
+            _ => LaneOutcome::Cancelled,
         };
         let taken_up: Vec<_> = report.resumes.iter().map(|resume| (resume.at_id, resume.took)).collect();
         self.close(outcome, report.retries, &taken_up);
@@ -153,10 +153,10 @@ impl Trace {
 
     /// There was no stream.
     pub(crate) fn refused(self, error: &Error) {
-        self.close(Outcome::Failed(error.kind().as_str()), 0, &[]);
+        self.close(LaneOutcome::Failed(error.kind().as_str()), 0, &[]);
     }
 
-    fn close(self, outcome: Outcome, retries: u32, taken_up: &[(u64, Option<Duration>)]) {
+    fn close(self, outcome: LaneOutcome, retries: u32, taken_up: &[(u64, Option<Duration>)]) {
         let Some(mut lane) = self.lane else { return };
         lane.end = self.start.elapsed();
         lane.outcome = outcome;
@@ -190,7 +190,7 @@ pub(crate) mod tests {
     }
 
     /// Asked for at 10 ms, with tokens at these times, each with an id.
-    pub(crate) fn lane(number: u64, tokens: &[u64], end: u64, outcome: Outcome) -> Lane {
+    pub(crate) fn lane(number: u64, tokens: &[u64], end: u64, outcome: LaneOutcome) -> Lane {
         let ticks = (1..).zip(tokens).map(|(ids, at)| Tick { micros: at * 1000, ids });
         Lane {
             number,
@@ -208,7 +208,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_break_lies_between_the_tokens_around_it() {
-        let lane = lane(0, &[20, 30, 90, 100], 110, Outcome::Complete(None));
+        let lane = lane(0, &[20, 30, 90, 100], 110, LaneOutcome::Complete(None));
         let cases = [
             (2, Some(ms(40)), (ms(50), ms(90))),
             (2, None, (ms(30), ms(90))),
@@ -226,17 +226,17 @@ pub(crate) mod tests {
     fn only_so_many_streams_and_tokens_are_kept() {
         let traces = Traces::new();
         let token = StreamToken::Token { text: "a".to_owned(), id: Some(1) };
-        for number in (0..LANES_MAX as u64 + 5).rev() {
+        for number in (0..MAX_LANES as u64 + 5).rev() {
             let mut trace = traces.begin(number, number);
-            let tokens = if number == 3 { TOKENS_MAX + 10 } else { 1 };
+            let tokens = if number == 3 { MAX_TOKENS + 10 } else { 1 };
             (0..tokens).for_each(|_| trace.item(Instant::now(), &token));
-            trace.parsed_calls(2 * CALLS_MAX);
-            trace.close(Outcome::Cancelled, 0, &[]);
+            trace.parsed_calls(2 * MAX_CALLS);
+            trace.close(LaneOutcome::Cancelled, 0, &[]);
         }
         let lanes = traces.finish();
         let numbers: Vec<u64> = lanes.iter().map(|lane| lane.number).collect();
-        assert_eq!(numbers, (0..LANES_MAX as u64).collect::<Vec<_>>());
-        assert_eq!((lanes[3].tokens.len(), lanes[3].count), (TOKENS_MAX, TOKENS_MAX as u64 + 10));
-        assert_eq!(lanes[3].calls.len(), CALLS_MAX);
+        assert_eq!(numbers, (0..MAX_LANES as u64).collect::<Vec<_>>());
+        assert_eq!((lanes[3].tokens.len(), lanes[3].count), (MAX_TOKENS, MAX_TOKENS as u64 + 10));
+        assert_eq!(lanes[3].calls.len(), MAX_CALLS);
     }
 }

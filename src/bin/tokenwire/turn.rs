@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tokenwire::{
-    Answer, ApiClient, Call, CompletionRequest, Ending, Error, ResponseParser, SavedRequest, StreamGuard,
-    StreamReport, StreamToken,
+    ApiClient, CompletionRequest, CompletionResponse, Error, Outcome, PendingCompletion, ResponseParser,
+    SavedRequest, StreamGuard, StreamReport, StreamToken,
 };
 
 use crate::interrupt::Interrupt;
@@ -19,7 +19,7 @@ use crate::plot::{self, Target};
 use crate::status::Status;
 use crate::terminal::harmless;
 use crate::trace::{Trace, Traces};
-use crate::{Exit, Failure, Outcome};
+use crate::{CommandResult, Exit, Failure};
 
 /// What is made of a stream beside its text.
 #[derive(Default)]
@@ -39,22 +39,27 @@ pub(crate) fn run(
     interrupt: &Interrupt,
     json: bool,
     aside: Aside<'_>,
-) -> Outcome {
+) -> CommandResult {
     follow(Instant::now(), || client.stream(request), interrupt, json, aside)
 }
 
 /// Streams a saved request again, likewise.
-pub(crate) fn resend(client: &ApiClient, saved: &SavedRequest, interrupt: &Interrupt, json: bool) -> Outcome {
+pub(crate) fn resend(
+    client: &ApiClient,
+    saved: &SavedRequest,
+    interrupt: &Interrupt,
+    json: bool,
+) -> CommandResult {
     follow(Instant::now(), || client.resend(saved), interrupt, json, Aside::default())
 }
 
 /// Waits for an answer that comes whole and prints it as a stream that has it in one piece.
 pub(crate) fn whole(
-    call: Result<Call, Error>,
+    call: Result<PendingCompletion, Error>,
     interrupt: &Interrupt,
     json: bool,
     record: Option<&Path>,
-) -> Outcome {
+) -> CommandResult {
     let call = match call {
         Ok(call) => call,
         Err(error) if error.kind() == tokenwire::ErrorKind::InvalidInput => return Err(error.into()),
@@ -91,7 +96,7 @@ pub(crate) fn whole(
 }
 
 /// What a stream would have brought, the text in one piece with the first id.
-pub(crate) fn items(answer: Answer) -> Vec<StreamToken> {
+pub(crate) fn items(answer: CompletionResponse) -> Vec<StreamToken> {
     let mut ids = answer.ids.into_iter();
     let mut items = Vec::new();
     if !answer.reasoning.is_empty() {
@@ -113,7 +118,7 @@ fn follow(
     interrupt: &Interrupt,
     json: bool,
     aside: Aside<'_>,
-) -> Outcome {
+) -> CommandResult {
     let Aside { record, trace: target, mut parser } = aside;
     let traces = Traces::new();
     let mut trace = if target.is_some() { traces.begin(0, "") } else { Trace::none() };
@@ -144,7 +149,7 @@ fn follow(
     };
     let newline_missing = printed?;
     let branch = parser.map(|parser| match report.ending {
-        Ending::Complete => parser.finish(report.finish.as_ref()).0,
+        Outcome::Complete => parser.finish(report.finish.as_ref()).0,
         _ => parser.cut_off().0,
     });
     if json {
@@ -224,7 +229,7 @@ fn tell(report: &StreamReport, interrupted: bool, json: bool) -> Exit {
         note_dim(&summary(report));
     }
     match report.ending {
-        Ending::Complete => Exit::Complete,
+        Outcome::Complete => Exit::Complete,
         _ if interrupted => Exit::Cancelled,
         _ => Exit::Failed,
     }

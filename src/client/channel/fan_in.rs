@@ -5,8 +5,8 @@ use std::fmt;
 use crate::client::threads::sync::channel::{Receiver, Sender, unbounded};
 use crate::types::token::StreamToken;
 
-/// Default of [`FanIn::tokens_max`].
-pub const FAN_IN_TOKENS_MAX: usize = 65_536;
+/// Default of [`FanIn::max_tokens`].
+pub const MAX_FAN_IN_TOKENS: usize = 65_536;
 
 /// A channel for the tokens of many streams: what [`stream_into`](crate::ApiClient::stream_into) puts them into, and the receiver
 /// of all of them.
@@ -17,8 +17,8 @@ pub const FAN_IN_TOKENS_MAX: usize = 65_536;
 /// ```
 /// # #[cfg(feature = "testing")] {
 /// use tokenwire::{ApiClient, CompletionRequest, StreamToken, fan_in};
-/// # use tokenwire::testing::{Script, Server};
-/// # let server = Server::start(|_| Script::tokens([(9707, "Hello"), (13, ".")]))?;
+/// # use tokenwire::testing::{Script, ServerKind};
+/// # let server = MockServer::start(|_| Script::tokens([(9707, "Hello"), (13, ".")]))?;
 /// # let url = server.url();
 ///
 /// let client = ApiClient::builder(url).build()?;
@@ -41,7 +41,7 @@ pub const FAN_IN_TOKENS_MAX: usize = 65_536;
 #[must_use]
 pub fn fan_in() -> (FanIn, Receiver<Tagged>) {
     let (sender, receiver) = unbounded();
-    (FanIn { sender, tokens_max: FAN_IN_TOKENS_MAX }, receiver)
+    (FanIn { sender, max_tokens: MAX_FAN_IN_TOKENS }, receiver)
 }
 
 /// What one of many streams has sent.
@@ -59,28 +59,28 @@ pub struct Tagged {
 #[derive(Clone)]
 pub struct FanIn {
     sender: Sender<Tagged>,
-    tokens_max: usize,
+    max_tokens: usize,
 }
 
 impl FanIn {
     /// How many tokens the channel holds, of all streams together: those that are begun from here on stop reading from their sockets
     /// while there are more in it. Up to 16 of each stream may be on their way beside it. Default
-    /// [`FAN_IN_TOKENS_MAX`].
+    /// [`MAX_FAN_IN_TOKENS`].
     #[must_use]
-    pub fn tokens_max(mut self, tokens_max: usize) -> Self {
-        self.tokens_max = tokens_max;
+    pub fn max_tokens(mut self, max_tokens: usize) -> Self {
+        self.max_tokens = max_tokens;
         self
     }
 
     /// For a stream that is about to begin.
     pub(crate) fn share(&self, stream: u64) -> Share {
-        Share { sender: self.sender.clone(), stream, tokens_max: self.tokens_max, began: false }
+        Share { sender: self.sender.clone(), stream, max_tokens: self.max_tokens, began: false }
     }
 }
 
 impl fmt::Debug for FanIn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FanIn").field("tokens_max", &self.tokens_max).finish_non_exhaustive()
+        f.debug_struct("FanIn").field("max_tokens", &self.max_tokens).finish_non_exhaustive()
     }
 }
 
@@ -88,13 +88,13 @@ impl fmt::Debug for FanIn {
 pub(crate) struct Share {
     sender: Sender<Tagged>,
     stream: u64,
-    tokens_max: usize,
+    max_tokens: usize,
     began: bool,
 }
 
 impl Share {
-    pub(crate) fn tokens_max(&self) -> usize {
-        self.tokens_max
+    pub(crate) fn max_tokens(&self) -> usize {
+        self.max_tokens
     }
 
     /// Whether the consumer is told of the stream's end.

@@ -27,9 +27,9 @@ use ureq::{Agent, Proxy, Timeout};
 
 pub use self::response::HttpResponse;
 use self::slot::{CancelSlot, Wait};
-use super::policy::retry::STALE_RETRIES_MAX;
+use super::policy::retry::MAX_STALE_RETRIES;
 use super::threads::alarm::Alarms;
-use crate::config::{Limits, RESPONSE_HEAD_BYTES_MAX, RESPONSE_HEADERS_MAX, Timeouts};
+use crate::config::{Limits, MAX_RESPONSE_HEAD_BYTES, MAX_RESPONSE_HEADERS, Timeouts};
 use crate::error::secrets::REDACTED;
 use crate::error::{Error, ErrorKind, Limit, Timer};
 
@@ -40,7 +40,7 @@ const BUFFER_BYTES: usize = 16 << 10;
 /// Headers that ureq acts upon, so that it must see them; no credentials.
 const READ_BY_UREQ: [&str; 5] = ["connection", "content-length", "expect", "host", "transfer-encoding"];
 /// How old an idle connection may be. uvicorn, under vLLM, closes idle ones after 5 s.
-const IDLE_AGE_MAX: Duration = Duration::from_secs(4);
+const MAX_IDLE_AGE: Duration = Duration::from_secs(4);
 
 /// A small blocking HTTP/1.1 client: JSON out, a response in pieces back. It is what
 /// [`ApiClient`](crate::ApiClient) sends with, usable by itself.
@@ -53,7 +53,7 @@ const IDLE_AGE_MAX: Duration = Duration::from_secs(4);
 /// ```
 /// # #[cfg(feature = "testing")] {
 /// # let script = tokenwire::testing::Script::status(200).json(r#"{"version": "0.1"}"#);
-/// # let server = tokenwire::testing::Server::scripted([script])?;
+/// # let server = tokenwire::testing::MockServer::scripted([script])?;
 /// # let url = server.url();
 /// let client = tokenwire::HttpClient::new()?;
 /// let response = client.get(&format!("{url}/version"), &[("accept", "application/json")])?;
@@ -165,10 +165,10 @@ impl HttpClientBuilder {
             .max_redirects_will_error(false)
             .input_buffer_size(BUFFER_BYTES)
             .output_buffer_size(BUFFER_BYTES)
-            .max_response_header_size(RESPONSE_HEAD_BYTES_MAX)
-            .max_idle_connections(limits.idle_connections_max)
-            .max_idle_connections_per_host(limits.idle_connections_max)
-            .max_idle_age(IDLE_AGE_MAX)
+            .max_response_header_size(MAX_RESPONSE_HEAD_BYTES)
+            .max_idle_connections(limits.max_idle_connections)
+            .max_idle_connections_per_host(limits.max_idle_connections)
+            .max_idle_age(MAX_IDLE_AGE)
             .timeout_resolve(timeouts.connect)
             .timeout_connect(timeouts.connect)
             .timeout_per_write(timeouts.write)
@@ -221,7 +221,7 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) headers: HeaderMap,
     pub(crate) body: &'a [u8],
     /// How often it may be sent anew because its connection had been closed.
-    pub(crate) stale_retries_max: u32,
+    pub(crate) max_stale_retries: u32,
 }
 
 impl HttpClient {
@@ -296,7 +296,7 @@ impl HttpClient {
         }
         let wait = Wait::since(Instant::now(), self.timeout, Timer::Response);
         let outgoing =
-            Outgoing { method, url: &url, headers: map, body, stale_retries_max: STALE_RETRIES_MAX };
+            Outgoing { method, url: &url, headers: map, body, max_stale_retries: MAX_STALE_RETRIES };
         self.send(outgoing, &CancelSlot::new(), Some(wait))
     }
 
@@ -339,7 +339,7 @@ impl HttpClient {
                 }
             };
             let again = error.kind() == ErrorKind::Incomplete && slot.was_stale();
-            if !again || stale_retries >= outgoing.stale_retries_max {
+            if !again || stale_retries >= outgoing.max_stale_retries {
                 return Err(error);
             }
             stale_retries += 1;
@@ -434,7 +434,7 @@ fn fault(error: ureq::Error, slot: &CancelSlot, timeouts: &Timeouts, server: &st
         ureq::Error::Io(cause) => io_fault(cause, sent, server),
         ureq::Error::LargeResponseHeader(_, max) => Error::limit(Limit::ResponseHeadBytes, max as u64),
         ureq::Error::Protocol(cause) if is_named(&cause, "TooManyHeaders") => {
-            Error::limit(Limit::ResponseHeaders, RESPONSE_HEADERS_MAX as u64).with_source(cause)
+            Error::limit(Limit::ResponseHeaders, MAX_RESPONSE_HEADERS as u64).with_source(cause)
         }
         // One name for both, in ureq; the second is legal, if the line has a chunk extension.
         ureq::Error::Protocol(cause) if is_named(&cause, "ChunkExpectedCrLf") => {

@@ -3,7 +3,7 @@
 //! ureq asks its resolver before each request, pooled connection or not, and its own keeps no cache. Here
 //! literals cost nothing, names are kept for [`TTL`], and a lookup runs on a detached thread: `getaddrinfo`
 //! cannot be interrupted, the stream that waits for it can. Streams that want the same name share one lookup; over
-//! [`LOOKUPS_MAX`] names at once wait for one another.
+//! [`MAX_LOOKUPS`] names at once wait for one another.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -25,11 +25,11 @@ use super::tap::{cancelled, current_slot, cut};
 /// How long a name's addresses are believed. Short: a cluster's name may move between two requests.
 const TTL: Duration = Duration::from_secs(10);
 /// How many addresses of a name are kept; ureq has room for 16.
-const ADDRESSES_MAX: usize = 16;
+const MAX_ADDRESSES: usize = 16;
 /// How many names are kept. A client talks to a handful.
-const NAMES_MAX: usize = 64;
+const MAX_NAMES: usize = 64;
 /// Lookups at the same time, each on a thread of its own: a resolver that hangs must not cost more.
-const LOOKUPS_MAX: usize = 8;
+const MAX_LOOKUPS: usize = 8;
 /// A lookup thread calls `getaddrinfo` and nothing else; glibc's wants some room.
 const STACK_BYTES: usize = 256 << 10;
 
@@ -86,7 +86,7 @@ impl Resolver for CachingResolver {
             Err(_) => self.look_up(host, port, cut(timeout, slot.as_deref())?, slot.as_deref())?,
         };
         let mut out = self.empty();
-        for address in config.ip_family().keep_wanted(addresses.into_iter()).take(ADDRESSES_MAX) {
+        for address in config.ip_family().keep_wanted(addresses.into_iter()).take(MAX_ADDRESSES) {
             out.push(address);
         }
         if out.is_empty() { Err(Error::HostNotFound) } else { Ok(out) }
@@ -153,10 +153,10 @@ impl Names {
 
     /// Has a thread ask for `key`, or the next one that is free.
     fn ask(self: &Arc<Self>, state: &mut State, key: &Key, sender: Sender<Answer>) -> io::Result<()> {
-        if state.names.len() >= NAMES_MAX {
+        if state.names.len() >= MAX_NAMES {
             state.names.retain(|_, entry| matches!(entry, Entry::Asked(_)));
         }
-        if state.threads < LOOKUPS_MAX {
+        if state.threads < MAX_LOOKUPS {
             let names = self.clone();
             let builder = thread::Builder::new().name("tokenwire-lookup".to_owned()).stack_size(STACK_BYTES);
             builder.spawn(move || names.work())?;
@@ -175,7 +175,7 @@ impl Names {
             let found = catch_unwind(AssertUnwindSafe(|| (self.look_up)(&key.0, key.1)));
             let answer: Answer = match found {
                 Ok(Ok(mut addresses)) => {
-                    addresses.truncate(ADDRESSES_MAX);
+                    addresses.truncate(MAX_ADDRESSES);
                     Ok(addresses)
                 }
                 Ok(Err(error)) => Err(error.to_string()),
@@ -381,11 +381,11 @@ mod tests {
     #[test]
     fn so_many_names_are_looked_up_at_once_and_no_more() {
         let gated = gated(TTL);
-        let names = LOOKUPS_MAX * 3;
+        let names = MAX_LOOKUPS * 3;
         let ask = |n| gated.ask(&format!("name-{n}.test"), within(None), None);
         let found: Vec<_> = (0..names).map(ask).collect();
         gated.until("all wait", |gated| gated.waiting() == names);
-        for _ in 0..LOOKUPS_MAX {
+        for _ in 0..MAX_LOOKUPS {
             gated.begun.recv_timeout(LONG).unwrap();
         }
         assert!(gated.begun.recv_timeout(Duration::from_millis(20)).is_err(), "one more lookup");
@@ -393,7 +393,7 @@ mod tests {
         let left = gated.ask("left.test", within(Some(Duration::from_millis(1))), None);
         assert!(left.recv_timeout(LONG).unwrap().is_err());
         assert_eq!(gated.resolver.0.lock().names.len(), names);
-        assert_eq!(gated.resolver.0.lock().threads, LOOKUPS_MAX);
+        assert_eq!(gated.resolver.0.lock().threads, MAX_LOOKUPS);
         for _ in 0..names {
             gated.let_go.send(Ok(())).unwrap();
         }

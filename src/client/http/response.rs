@@ -12,14 +12,14 @@ use super::slot::{CancelSlot, Wait};
 use super::{check_encoding, fault};
 use crate::config::{Limits, Timeouts};
 use crate::error::{Error, ErrorKind, Limit, Timer};
-use crate::recording::{End, Recording, Request};
+use crate::recording::{BodyEnd, Recording, Request};
 
 /// The most that one [`HttpResponse::chunk`] returns.
-const PIECE_BYTES_MAX: usize = 16 << 10;
+const MAX_PIECE_BYTES: usize = 16 << 10;
 /// How long the body of an error may take to come. What has come by then is used.
-const ERROR_BODY_WAIT_MAX: Duration = Duration::from_secs(5);
+const MAX_ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
 /// How much may still come after the end of a stream before its connection is given up.
-const DRAIN_BYTES_MAX: usize = 4 << 10;
+const MAX_DRAIN_BYTES: usize = 4 << 10;
 
 /// The head of a response, and its body in pieces as they come.
 ///
@@ -57,7 +57,7 @@ impl Tape {
         }
     }
 
-    fn end(&mut self, end: End) {
+    fn end(&mut self, end: BodyEnd) {
         if self.left > 0 {
             self.recording.finish(end, Some(self.since.elapsed()));
         }
@@ -65,12 +65,12 @@ impl Tape {
 }
 
 /// What a failed read says of the connection.
-fn end_of(error: &Error) -> End {
+fn end_of(error: &Error) -> BodyEnd {
     match error.kind() {
-        ErrorKind::Timeout(_) => End::Silent,
-        ErrorKind::Cancelled => End::ClientClosed,
-        ErrorKind::Incomplete => End::Closed,
-        _ => End::Unknown,
+        ErrorKind::Timeout(_) => BodyEnd::Silent,
+        ErrorKind::Cancelled => BodyEnd::ClientClosed,
+        ErrorKind::Incomplete => BodyEnd::Closed,
+        _ => BodyEnd::Unknown,
     }
 }
 
@@ -146,7 +146,7 @@ impl HttpResponse {
     }
 
     pub(crate) fn chunk_within(&mut self, wait: Option<Wait>) -> Result<Option<&[u8]>, Error> {
-        match self.fill(PIECE_BYTES_MAX, wait)? {
+        match self.fill(MAX_PIECE_BYTES, wait)? {
             0 => Ok(None),
             len => Ok(Some(&self.piece[..len])),
         }
@@ -169,7 +169,7 @@ impl HttpResponse {
 
     /// The whole body, up to the limit.
     pub(crate) fn whole_within(&mut self, wait: Option<Wait>) -> Result<Vec<u8>, Error> {
-        let max = self.limits.body_bytes_max;
+        let max = self.limits.max_body_bytes;
         let mut whole = Vec::new();
         while let Some(piece) = self.chunk_within(wait)? {
             if piece.len() > max - whole.len() {
@@ -183,11 +183,11 @@ impl HttpResponse {
     /// Reads at most `most` bytes to the front of `piece`.
     fn fill(&mut self, most: usize, wait: Option<Wait>) -> Result<usize, Error> {
         let mut piece = std::mem::take(&mut self.piece);
-        piece.resize(PIECE_BYTES_MAX, 0);
+        piece.resize(MAX_PIECE_BYTES, 0);
         piece[..self.dirty].fill(0);
         let read = self.read(&mut piece[..most], wait);
         self.piece = piece;
-        self.dirty = *read.as_ref().unwrap_or(&PIECE_BYTES_MAX);
+        self.dirty = *read.as_ref().unwrap_or(&MAX_PIECE_BYTES);
         read
     }
 
@@ -197,7 +197,7 @@ impl HttpResponse {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        let most = into.len().min(PIECE_BYTES_MAX);
+        let most = into.len().min(MAX_PIECE_BYTES);
         let into = &mut into[..most];
         self.slot.set_wait(wait);
         let result = self.body.read(into);
@@ -207,7 +207,7 @@ impl HttpResponse {
             Ok(len) => {
                 self.count(&into[..len]);
                 if let (0, Some(tape)) = (len, &mut self.tape) {
-                    tape.end(End::Complete);
+                    tape.end(BodyEnd::Complete);
                 }
                 return Ok(len);
             }
@@ -233,13 +233,13 @@ impl HttpResponse {
         }
     }
 
-    /// Keeps what is read from now on, up to `bytes_max`; `since` is when `request` was made.
-    pub(crate) fn record(&mut self, request: Request, since: Instant, bytes_max: usize) {
+    /// Keeps what is read from now on, up to `max_bytes`; `since` is when `request` was made.
+    pub(crate) fn record(&mut self, request: Request, since: Instant, max_bytes: usize) {
         let headers =
             self.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
         let recording = Recording::of_body(request, self.status, headers);
         // One more than may be kept: zero left means that the limit was passed.
-        self.tape = Some(Tape { recording, since, left: bytes_max.saturating_add(1) });
+        self.tape = Some(Tape { recording, since, left: max_bytes.saturating_add(1) });
     }
 
     /// What was recorded, if anything was to be.
@@ -254,9 +254,9 @@ impl HttpResponse {
             return Vec::new();
         }
         let now = Instant::now();
-        let own = Wait::since(now, self.timeout.min(ERROR_BODY_WAIT_MAX), Timer::Response);
+        let own = Wait::since(now, self.timeout.min(MAX_ERROR_BODY_WAIT), Timer::Response);
         let wait = self.slot.wait().filter(|wait| wait.left(now) < own.left(now)).unwrap_or(own);
-        let max = self.limits.error_body_bytes_max;
+        let max = self.limits.max_error_body_bytes;
         let mut body = Vec::new();
         while let Ok(Some(piece)) = self.chunk_within(Some(wait)) {
             body.extend_from_slice(&piece[..piece.len().min(max - body.len())]);
@@ -272,7 +272,7 @@ impl HttpResponse {
     pub(crate) fn drain(mut self, limit: Duration) -> bool {
         let wait = Wait::since(Instant::now(), limit, Timer::Chunk);
         let mut taken = 0;
-        while taken <= DRAIN_BYTES_MAX {
+        while taken <= MAX_DRAIN_BYTES {
             match self.read(&mut [0; 512], Some(wait)) {
                 Ok(0) => return true,
                 Ok(len) => taken += len,

@@ -12,7 +12,7 @@ use crate::protocol::sse::SseParser;
 
 const TERMINATOR: &str = "[DONE]";
 /// How much of a line that is not JSON is shown in the log, in characters.
-const PREVIEW_CHARS_MAX: usize = 120;
+const MAX_PREVIEW_CHARS: usize = 120;
 /// Room that is offered to each read of the socket.
 const READ_BYTES: usize = 16 << 10;
 
@@ -86,7 +86,7 @@ impl SseReader {
                                 event.data.len()
                             );
                             // Reply text stands at trace only.
-                            log::trace!("it begins: {}", printable(event.data, PREVIEW_CHARS_MAX));
+                            log::trace!("it begins: {}", printable(event.data, MAX_PREVIEW_CHARS));
                         }
                     }
                 }

@@ -10,8 +10,8 @@ use crate::error::ErrorKind;
 use crate::types::ids::Inexact;
 pub use crate::types::not_resumable::NotResumable;
 
-/// The most resumes that one stream can have, whatever [`ResumePolicy::resumes_max`] asks for: each stands in the report.
-pub const RESUMES_MAX: u32 = 1000;
+/// The most resumes that one stream can have, whatever [`ResumePolicy::max_resumes`] asks for: each stands in the report.
+pub const MAX_RESUMES: u32 = 1000;
 
 /// Whether a stream that broke off after tokens is taken up again: [`ApiClientBuilder::resume`](crate::ApiClientBuilder::resume).
 ///
@@ -51,23 +51,23 @@ pub const RESUMES_MAX: u32 = 1000;
 pub struct ResumePolicy {
     /// How many requests are sent to take one stream up again, over all its breaks. 0 for never. Default 3: enough for a
     /// server that goes down and one that comes up slowly; a stream that breaks more often than that has a server that
-    /// kills it, and each resume costs its prompt. At most [`RESUMES_MAX`] count.
-    pub resumes_max: u32,
+    /// kills it, and each resume costs its prompt. At most [`MAX_RESUMES`] count.
+    pub max_resumes: u32,
     /// The most ids at a break that are taken once more for their text; with more, text is lost. Default 16: a character has
     /// four at most, a stop string's beginning some more.
-    pub ids_again_max: usize,
+    pub max_ids_again: usize,
 }
 
 impl Default for ResumePolicy {
     fn default() -> Self {
-        Self { resumes_max: 3, ids_again_max: 16 }
+        Self { max_resumes: 3, max_ids_again: 16 }
     }
 }
 
 impl ResumePolicy {
     /// What a client does that was told nothing.
     pub(crate) fn never() -> Self {
-        Self { resumes_max: 0, ..Self::default() }
+        Self { max_resumes: 0, ..Self::default() }
     }
 }
 

@@ -13,7 +13,7 @@ const REFUND: u32 = 1;
 /// What a retry takes.
 const COST: u32 = 5;
 /// How often one request is sent anew because the pooled connection it got turned out to be closed.
-pub(crate) const STALE_RETRIES_MAX: u32 = 2;
+pub(crate) const MAX_STALE_RETRIES: u32 = 2;
 /// Parts of the names that servers give to faults of their own: `server_error`, `InternalServerError`,
 /// `unavailable_error`; TGI's `overloaded` and `generation`.
 const SERVERS_OWN: [&str; 7] =
@@ -28,11 +28,11 @@ const SERVERS_OWN: [&str; 7] =
 /// before the first token. `x-should-retry: false` in an answer overrules that, and `true` where the server refused or
 /// answered with no event stream. A request may have been worked
 /// on, even to its end, without the client knowing: a completion is safe to repeat, it is only paid twice.
-/// Who wants each request to be sent once at most sets [`retries_max`](Self::retries_max) and
-/// [`stale_retries_max`](Self::stale_retries_max) to 0.
+/// Who wants each request to be sent once at most sets [`max_retries`](Self::max_retries) and
+/// [`max_stale_retries`](Self::max_stale_retries) to 0.
 ///
-/// The wait is `Retry-After` or `retry-after-ms` where the server says so, at most [`server_wait_max`](Self::server_wait_max),
-/// otherwise random between zero and `wait_min`, doubled with each retry, at most `wait_max` ("full jitter"). A cancel
+/// The wait is `Retry-After` or `retry-after-ms` where the server says so, at most [`max_server_wait`](Self::max_server_wait),
+/// otherwise random between zero and `min_wait`, doubled with each retry, at most `max_wait` ("full jitter"). A cancel
 /// ends it at once; the deadline runs on.
 ///
 /// All streams of a client share one budget of [`budget`](Self::budget) retries, resumes among them. A retry takes one, a stream
@@ -41,8 +41,8 @@ const SERVERS_OWN: [&str; 7] =
 ///
 /// ```
 /// let mut retry = tokenwire::RetryPolicy::default();
-/// retry.retries_max = 5;
-/// retry.wait_max = std::time::Duration::from_secs(30);
+/// retry.max_retries = 5;
+/// retry.max_wait = std::time::Duration::from_secs(30);
 /// let client = tokenwire::ApiClient::builder("http://127.0.0.1:8000/v1").retry(retry).build()?;
 /// # Ok::<(), tokenwire::Error>(())
 /// ```
@@ -50,31 +50,31 @@ const SERVERS_OWN: [&str; 7] =
 #[non_exhaustive]
 pub struct RetryPolicy {
     /// How often one request is sent again. Default 2; 0 for never.
-    pub retries_max: u32,
+    pub max_retries: u32,
     /// The longest first wait. Default 500 ms.
-    pub wait_min: Duration,
+    pub min_wait: Duration,
     /// The longest wait of all that this client chooses. Default 8 s.
-    pub wait_max: Duration,
+    pub max_wait: Duration,
     /// The longest wait that a server can ask for; more is cut to this. Default 60 s.
-    pub server_wait_max: Duration,
+    pub max_server_wait: Duration,
     /// Retries that all streams of the client have together. Default 10.
     pub budget: u32,
     /// How often one request is sent anew, at once, because the kept connection that it went out on turned out to be closed:
     /// it had served an earlier request, and no byte of an answer came. Mostly the server had closed it before; one that read
     /// the request and then died cannot be told from that. No other retry, nor the budget, is touched, for there are no
     /// more of these than kept connections. Default 2; 0 for never.
-    pub stale_retries_max: u32,
+    pub max_stale_retries: u32,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
-            retries_max: 2,
-            wait_min: Duration::from_millis(500),
-            wait_max: Duration::from_secs(8),
-            server_wait_max: Duration::from_secs(60),
+            max_retries: 2,
+            min_wait: Duration::from_millis(500),
+            max_wait: Duration::from_secs(8),
+            max_server_wait: Duration::from_secs(60),
             budget: 10,
-            stale_retries_max: STALE_RETRIES_MAX,
+            max_stale_retries: MAX_STALE_RETRIES,
         }
     }
 }
@@ -122,7 +122,7 @@ impl RetryPolicy {
     /// How long to wait before sending again after `error`, which came before the first token; `None`: do not.
     /// `retries` is how often that was done already, `random` a number from 0 to 1.
     pub(crate) fn wait(&self, error: &Error, advice: Advice, retries: u32, random: f64) -> Option<Duration> {
-        (retries < self.retries_max && self.wants(error, advice)).then(|| self.pause(advice, retries, random))
+        (retries < self.max_retries && self.wants(error, advice)).then(|| self.pause(advice, retries, random))
     }
 
     /// Whether a request may be sent again after `error`, which came before its first token.
@@ -138,9 +138,9 @@ impl RetryPolicy {
     /// The wait after `failures` failures that were followed by another attempt already.
     pub(crate) fn pause(&self, advice: Advice, failures: u32, random: f64) -> Duration {
         match advice.after {
-            Some(after) => after.min(self.server_wait_max),
+            Some(after) => after.min(self.max_server_wait),
             None => {
-                let longest = self.wait_min.saturating_mul(2_u32.saturating_pow(failures)).min(self.wait_max);
+                let longest = self.min_wait.saturating_mul(2_u32.saturating_pow(failures)).min(self.max_wait);
                 longest.mul_f64(random.clamp(0.0, 1.0))
             }
         }
@@ -311,7 +311,7 @@ mod tests {
             assert_eq!(found, wait, "{error:?} {advice:?} after {retries} with {random}");
         }
         let mut many = policy;
-        many.retries_max = u32::MAX;
+        many.max_retries = u32::MAX;
         assert_eq!(many.wait(&status(503), none, 4_000_000, 1.0), Some(ms(8000)), "the longest wait");
     }
 
@@ -328,7 +328,7 @@ mod tests {
             (timer(Timer::FirstToken), false),
             (timer(Timer::Chunk), true),
             (timer(Timer::Content), true),
-            (timer(Timer::Tail), false),
+            (timer(Timer::AfterFinish), false),
             (timer(Timer::Deadline), false),
             (timer(Timer::Write), false),
             (of(ErrorKind::Incomplete), true),

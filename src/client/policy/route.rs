@@ -31,11 +31,11 @@ pub struct RoutePolicy {
     /// How streams are shared out. Default [`Balance::InOrder`].
     pub balance: Balance,
     /// Failures in a row after which a server is left out. Default 3, at least 1.
-    pub failures_max: u32,
+    pub breaker_failures: u32,
     /// How long it is left out the first time; each failed probe doubles it. Default 1 s.
-    pub open_min: Duration,
+    pub breaker_min_open: Duration,
     /// The longest that it is left out. Default 60 s.
-    pub open_max: Duration,
+    pub breaker_max_open: Duration,
     /// The longest that a probe waits for an answer. Default 2 s.
     pub probe_timeout: Duration,
     /// Hedging: a stream that has no token after this long is asked for a second time, at another server if there is one that
@@ -49,9 +49,9 @@ impl Default for RoutePolicy {
     fn default() -> Self {
         Self {
             balance: Balance::default(),
-            failures_max: 3,
-            open_min: Duration::from_secs(1),
-            open_max: Duration::from_secs(60),
+            breaker_failures: 3,
+            breaker_min_open: Duration::from_secs(1),
+            breaker_max_open: Duration::from_secs(60),
             probe_timeout: Duration::from_secs(2),
             hedge_after: None,
         }
@@ -172,8 +172,8 @@ impl Routes {
         }
         let Some(route) = routes.get_mut(route) else { return };
         route.failures = route.failures.saturating_add(1);
-        if route.open.is_none() && route.failures >= self.policy.failures_max.max(1) {
-            let time = self.policy.open_min;
+        if route.open.is_none() && route.failures >= self.policy.breaker_failures.max(1) {
+            let time = self.policy.breaker_min_open;
             route.open = now.checked_add(time).map(|until| (until, time));
         }
     }
@@ -187,7 +187,8 @@ impl Routes {
             route.failures = 0;
             route.open = None;
         } else if let Some((_, time)) = route.open {
-            let time = time.saturating_mul(2).clamp(self.policy.open_min, self.policy.open_max);
+            let time =
+                time.saturating_mul(2).clamp(self.policy.breaker_min_open, self.policy.breaker_max_open);
             route.open = now.checked_add(time).map(|until| (until, time));
         }
     }

@@ -18,21 +18,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{SAVED_REQUEST_BYTES_MAX, SavedRequest};
+use super::{MAX_SAVED_REQUEST_BYTES, SavedRequest};
 use crate::config::Limits;
 
 const PREFIX: &str = "tokenwire-failed-";
 /// After so long a temporary file is taken for that of a program which was killed, and removed.
-const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(600);
+const MAX_TEMPORARY_AGE: Duration = Duration::from_secs(600);
 /// Names that are tried: only another process with the same id (in another container) can have taken one.
-const NAMES_TRIED_MAX: usize = 16;
+const MAX_NAMES_TRIED: usize = 16;
 
 /// Where failed requests go, and how many.
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
-    files_max: usize,
-    bytes_max: u64,
+    max_files: usize,
+    max_bytes: u64,
     warned: AtomicBool,
 }
 
@@ -42,8 +42,8 @@ impl Folder {
         Self {
             // Without a slash at its end, behind which a symbolic link would not be seen as one.
             path: path.components().collect(),
-            files_max: limits.saved_files_max,
-            bytes_max: (limits.saved_bytes_max as u64).min(SAVED_REQUEST_BYTES_MAX),
+            max_files: limits.max_saved_files,
+            max_bytes: (limits.max_saved_bytes as u64).min(MAX_SAVED_REQUEST_BYTES),
             warned: AtomicBool::new(false),
         }
     }
@@ -70,16 +70,16 @@ impl Folder {
 
         let json = request.to_json();
         let bytes = json.len() as u64;
-        if self.files_max == 0 || bytes > self.bytes_max {
+        if self.max_files == 0 || bytes > self.max_bytes {
             return Err(io::Error::other("it alone is over saved_files_max or saved_bytes_max"));
         }
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         self.open()?;
-        self.make_room(request.at_ms, self.files_max - 1, self.bytes_max - bytes, None)?;
-        let names = (0..NAMES_TRIED_MAX).map(|_| Name::next(request.at_ms));
+        self.make_room(request.at_ms, self.max_files - 1, self.max_bytes - bytes, None)?;
+        let names = (0..MAX_NAMES_TRIED).map(|_| Name::next(request.at_ms));
         let path = self.write(names, json.as_bytes())?;
         // Other processes may have saved at the same moment.
-        let _ = self.make_room(request.at_ms, self.files_max, self.bytes_max, Some(&path));
+        let _ = self.make_room(request.at_ms, self.max_files, self.max_bytes, Some(&path));
         Ok(path)
     }
 
@@ -114,7 +114,7 @@ impl Folder {
             }
             if !name.temporary {
                 found.push((name, metadata.len(), entry.path()));
-            } else if now_ms.saturating_sub(name.at_ms) > TEMPORARY_AGE_MAX.as_millis() as u64 {
+            } else if now_ms.saturating_sub(name.at_ms) > MAX_TEMPORARY_AGE.as_millis() as u64 {
                 remove(&entry.path())?;
             }
         }
@@ -244,9 +244,9 @@ mod tests {
             Self(path)
         }
 
-        fn folder(&self, files_max: usize, bytes_max: usize) -> Folder {
+        fn folder(&self, max_files: usize, max_bytes: usize) -> Folder {
             let limits =
-                Limits { saved_files_max: files_max, saved_bytes_max: bytes_max, ..Limits::default() };
+                Limits { max_saved_files: max_files, max_saved_bytes: max_bytes, ..Limits::default() };
             Folder::new(&self.0.join("failed"), &limits)
         }
     }
@@ -340,11 +340,11 @@ mod tests {
     fn the_oldest_of_our_own_files_make_room() {
         let one = request(1_000_000_000_000, 1000).to_json().len();
         // Files at most, bytes at most, files that are left of ten.
-        for (files_max, bytes_max, left) in
+        for (max_files, max_bytes, left) in
             [(3, 1 << 20, 3), (1, 1 << 20, 1), (99, 4 * one, 4), (99, 4 * one - 1, 3), (99, one, 1)]
         {
             let scratch = Scratch::new("bounds");
-            let folder = scratch.folder(files_max, bytes_max);
+            let folder = scratch.folder(max_files, max_bytes);
             folder.open().unwrap();
             let foreign =
                 ["a.json", "tokenwire-failed-1-2-3.json", "tokenwire-failed-0000000000001-1-x.json"];
@@ -361,7 +361,7 @@ mod tests {
                 .collect();
             let there: Vec<bool> = saved.iter().map(|path| path.exists()).collect();
             let expected: Vec<bool> = (0..10).map(|n| n >= 10 - left).collect();
-            assert_eq!(there, expected, "{files_max} files, {bytes_max} bytes");
+            assert_eq!(there, expected, "{max_files} files, {max_bytes} bytes");
             assert_eq!(names(&folder).len(), left + 4, "others' files stay");
         }
     }
@@ -409,11 +409,11 @@ mod tests {
     #[test]
     fn many_at_once_each_get_a_file_and_the_bounds_hold() {
         let one = request(7, 10).to_json().len();
-        for (files_max, bytes_max, left) in [(200, 1 << 20, 160), (8, 1 << 20, 8), (200, 9 * one - 1, 8)] {
-            let scratch = Arc::new(Scratch::new(&format!("many-{files_max}-{bytes_max}")));
+        for (max_files, max_bytes, left) in [(200, 1 << 20, 160), (8, 1 << 20, 8), (200, 9 * one - 1, 8)] {
+            let scratch = Arc::new(Scratch::new(&format!("many-{max_files}-{max_bytes}")));
             // Each thread has a folder value of its own, as clients have.
             let save = move |scratch: Arc<Scratch>| {
-                let folder = scratch.folder(files_max, bytes_max);
+                let folder = scratch.folder(max_files, max_bytes);
                 (0..10).map(|_| folder.save(&request(7, 10)).unwrap()).collect::<Vec<_>>()
             };
             let threads: Vec<_> = (0..16)
@@ -423,11 +423,11 @@ mod tests {
                 })
                 .collect();
             // Room is made before a file is there, so that nobody ever sees too many.
-            let folder = scratch.folder(files_max, bytes_max);
+            let folder = scratch.folder(max_files, max_bytes);
             while threads.iter().any(|thread| !thread.is_finished()) {
                 if folder.path.exists() {
                     let seen = names(&folder).iter().filter(|name| name.ends_with(".json")).count();
-                    assert!(seen <= files_max && seen * one <= bytes_max, "{seen} files");
+                    assert!(seen <= max_files && seen * one <= max_bytes, "{seen} files");
                 }
             }
             let mut paths: Vec<PathBuf> = threads.into_iter().flat_map(|t| t.join().unwrap()).collect();

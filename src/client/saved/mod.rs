@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! {"tokenwire_failed_request":1,"at_ms":1763836458123,"method":"POST",
-//!  "url":"http://127.0.0.1:8000/v1/completions","wire":"auto","headers":[["accept","text/event-stream"]],
+//!  "url":"http://127.0.0.1:8000/v1/completions","endpoint":"auto","headers":[["accept","text/event-stream"]],
 //!  "call":false,"redacted":false,
 //!  "failure":{"kind":"timeout","detail":"chunk","message":"...","causes":[],"status":null,
 //!   "request_id":"cmpl-7","tokens":2,"events":3,"bytes":412,"elapsed_us":120016225},
@@ -30,20 +30,20 @@ use super::http::{check_url, is_open_header, open_headers};
 use crate::error::escape::printable;
 use crate::error::secrets::Secrets;
 use crate::error::{Error, ErrorKind, Progress};
-use crate::protocol::chunk::wire::Wire;
+use crate::protocol::chunk::endpoint::Endpoint;
 
 pub(crate) mod folder;
 
 pub(crate) use self::folder::Folder;
 
 /// The largest file that [`SavedRequest::load`] reads, 256 MiB. A larger one is an error.
-pub const SAVED_REQUEST_BYTES_MAX: u64 = 256 << 20;
+pub const MAX_SAVED_REQUEST_BYTES: u64 = 256 << 20;
 
 /// The number in the file's first field.
 const VERSION: u32 = 1;
 /// Causes behind an error that are kept, and the length of each in characters.
-const CAUSES_MAX: usize = 8;
-const CAUSE_CHARS_MAX: usize = 1_000;
+const MAX_CAUSES: usize = 8;
+const MAX_CAUSE_CHARS: usize = 1_000;
 
 // ---- the value ----
 
@@ -56,7 +56,7 @@ pub struct SavedRequest {
     at_ms: u64,
     method: String,
     url: String,
-    wire: Wire,
+    endpoint: Endpoint,
     headers: Vec<(String, String)>,
     body: String,
     call: bool,
@@ -90,17 +90,17 @@ impl SavedRequest {
     /// # Errors
     ///
     /// [`InvalidInput`](ErrorKind::InvalidInput): the file cannot be read, is larger than
-    /// [`SAVED_REQUEST_BYTES_MAX`], or is no whole saved request.
+    /// [`MAX_SAVED_REQUEST_BYTES`], or is no whole saved request.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let problem =
             |what: &str| Error::invalid(format!("{what} the saved request {:?}", path.display().to_string()));
         let mut bytes = Vec::new();
         File::open(path)
-            .and_then(|file| file.take(SAVED_REQUEST_BYTES_MAX + 1).read_to_end(&mut bytes))
+            .and_then(|file| file.take(MAX_SAVED_REQUEST_BYTES + 1).read_to_end(&mut bytes))
             .map_err(|error| problem("cannot read").with_source(error))?;
-        if bytes.len() as u64 > SAVED_REQUEST_BYTES_MAX {
-            return Err(problem(&format!("over {SAVED_REQUEST_BYTES_MAX} bytes in")));
+        if bytes.len() as u64 > MAX_SAVED_REQUEST_BYTES {
+            return Err(problem(&format!("over {MAX_SAVED_REQUEST_BYTES} bytes in")));
         }
         Self::from_json(&bytes)
     }
@@ -147,11 +147,11 @@ impl SavedRequest {
     /// The base URL for a client that is to send it there again: the URL without the endpoint's path.
     #[must_use]
     pub fn base_url(&self) -> &str {
-        let (path, _) = if self.is_call() { self.wire.call_path() } else { self.wire.path() };
+        let (path, _) = if self.is_call() { self.endpoint.call_path() } else { self.endpoint.path() };
         self.url.strip_suffix(path).unwrap_or(&self.url)
     }
 
-    /// It is the request of a [`Call`](crate::Call), whose answer comes whole.
+    /// It is the request of a [`PendingCompletion`](crate::PendingCompletion), whose answer comes whole.
     #[must_use]
     pub fn is_call(&self) -> bool {
         self.call
@@ -159,8 +159,8 @@ impl SavedRequest {
 
     /// The endpoint, and how its answer is to be read: what the client had been set to.
     #[must_use]
-    pub fn wire(&self) -> Wire {
-        self.wire
+    pub fn endpoint(&self) -> Endpoint {
+        self.endpoint
     }
 
     /// Names and values of the headers that could not be credentials, as the caller and the client set them;
@@ -191,12 +191,12 @@ impl SavedRequest {
 
 impl fmt::Debug for SavedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { at_ms, method, url, wire, headers, body, call, redacted, failure } = self;
+        let Self { at_ms, method, url, endpoint, headers, body, call, redacted, failure } = self;
         f.debug_struct("SavedRequest")
             .field("at_ms", at_ms)
             .field("method", method)
             .field("url", url)
-            .field("wire", wire)
+            .field("wire", endpoint)
             .field("headers", &headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .field("body_bytes", &body.len())
             .field("call", call)
@@ -211,7 +211,7 @@ impl fmt::Debug for SavedRequest {
 /// What a stream had sent.
 pub(crate) struct Sent<'a> {
     pub(crate) url: &'a Uri,
-    pub(crate) wire: Wire,
+    pub(crate) endpoint: Endpoint,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) body: Vec<u8>,
     /// It is a call's.
@@ -220,7 +220,7 @@ pub(crate) struct Sent<'a> {
 
 impl SavedRequest {
     pub(crate) fn new(sent: Sent<'_>, error: &Error) -> Self {
-        let Sent { url, wire, headers, body, call } = sent;
+        let Sent { url, endpoint, headers, body, call } = sent;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let body = String::from_utf8(body)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
@@ -230,7 +230,7 @@ impl SavedRequest {
             method: "POST".to_owned(),
             // `check_url` lets no user name in.
             url: url.to_string(),
-            wire,
+            endpoint,
             headers: open.collect(),
             body,
             call,
@@ -267,9 +267,9 @@ impl SavedFailure {
             detail,
             message: clean(error.message()),
             causes: causes
-                .take(CAUSES_MAX)
+                .take(MAX_CAUSES)
                 // Clean first: escapes and cuts would hide what is looked for.
-                .map(|cause| printable(&clean(&cause.to_string()), CAUSE_CHARS_MAX))
+                .map(|cause| printable(&clean(&cause.to_string()), MAX_CAUSE_CHARS))
                 .collect(),
             status: error.status(),
             request_id: error.request_id().map(clean),
@@ -298,7 +298,7 @@ struct Form<'a> {
     #[serde(borrow)]
     url: Cow<'a, str>,
     #[serde(borrow)]
-    wire: Cow<'a, str>,
+    endpoint: Cow<'a, str>,
     headers: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     #[serde(default)]
     call: bool,
@@ -329,7 +329,7 @@ struct FailureForm<'a> {
 
 impl<'a> Form<'a> {
     fn new(request: &'a SavedRequest) -> Self {
-        let SavedRequest { at_ms, method, url, wire, headers, body, call, redacted, failure } = request;
+        let SavedRequest { at_ms, method, url, endpoint, headers, body, call, redacted, failure } = request;
         let SavedFailure { kind, detail, message, causes, status, request_id, progress } = failure;
         let Progress { bytes, events, tokens, elapsed } = *progress;
         // JSON with blanks around it would lose them, and null would be no body.
@@ -340,7 +340,7 @@ impl<'a> Form<'a> {
             at_ms: *at_ms,
             method: method.into(),
             url: url.into(),
-            wire: wire.as_str().into(),
+            endpoint: endpoint.as_str().into(),
             headers: headers.iter().map(|(name, value)| (name.into(), value.into())).collect(),
             call: *call,
             redacted: *redacted,
@@ -362,13 +362,14 @@ impl<'a> Form<'a> {
     }
 
     fn into_request(self) -> Result<SavedRequest, Error> {
-        let Form { tokenwire_failed_request, at_ms, method, url, wire, headers, call, redacted, .. } = self;
+        let Form { tokenwire_failed_request, at_ms, method, url, endpoint, headers, call, redacted, .. } =
+            self;
         if tokenwire_failed_request != VERSION {
             return Err(Error::invalid("a saved request of a version that is not known here"));
         }
-        let wire: Wire = wire.parse()?;
+        let endpoint: Endpoint = endpoint.parse()?;
         check_url(&url)?;
-        if ![wire.path(), wire.call_path()].iter().any(|(path, _)| url.ends_with(path)) {
+        if ![endpoint.path(), endpoint.call_path()].iter().any(|(path, _)| url.ends_with(path)) {
             return Err(Error::invalid("the saved URL is none of the saved wire"));
         }
         let body = match (self.body, self.body_text) {
@@ -383,7 +384,7 @@ impl<'a> Form<'a> {
             at_ms,
             method: method.into_owned(),
             url: url.into_owned(),
-            wire,
+            endpoint,
             headers: headers
                 .into_iter()
                 .filter(|(name, _)| is_open_header(name))
@@ -429,7 +430,10 @@ mod tests {
         headers.insert(name, value);
         let url = check_url("http://h.test:8000/v1/completions").unwrap();
         let body = body.as_bytes().to_vec();
-        SavedRequest::new(Sent { url: &url, wire: Wire::Auto, headers: &headers, body, call: false }, error)
+        SavedRequest::new(
+            Sent { url: &url, endpoint: Endpoint::Auto, headers: &headers, body, call: false },
+            error,
+        )
     }
 
     fn errors() -> [Error; 4] {
@@ -535,12 +539,12 @@ mod tests {
 
     #[test]
     fn the_base_url_is_the_one_that_leads_there_again() {
-        for (wire, url, base) in [
-            (Wire::Auto, "http://h.test/v1/completions", "http://h.test/v1"),
-            (Wire::LlamaCpp, "http://h.test/completion", "http://h.test"),
-            (Wire::VllmGenerate, "https://h.test/p/inference/v1/generate", "https://h.test/p"),
+        for (endpoint, url, base) in [
+            (Endpoint::Auto, "http://h.test/v1/completions", "http://h.test/v1"),
+            (Endpoint::LlamaCpp, "http://h.test/completion", "http://h.test"),
+            (Endpoint::VllmGenerate, "https://h.test/p/inference/v1/generate", "https://h.test/p"),
         ] {
-            let request = SavedRequest { wire, url: url.to_owned(), ..saved("{}", &errors()[0]) };
+            let request = SavedRequest { endpoint, url: url.to_owned(), ..saved("{}", &errors()[0]) };
             assert_eq!(request.base_url(), base);
         }
     }

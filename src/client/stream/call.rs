@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::exchange::{Exchange, Till};
 use super::received::Received;
-use super::report::{Ending, StreamReport};
+use super::report::{Outcome, StreamReport};
 use super::run::Broken;
 use super::tally::Tally;
 use super::{Asked, Canceller, Common, Shared, StreamGuard, check_saved};
@@ -18,8 +18,8 @@ use crate::client::saved::SavedRequest;
 use crate::client::threads::sync::Mutex;
 use crate::client::threads::sync::channel::{Receiver, unbounded};
 use crate::error::Error;
-use crate::protocol::chunk::answer::Answer;
-use crate::protocol::chunk::wire::Wire;
+use crate::protocol::chunk::answer::CompletionResponse;
+use crate::protocol::chunk::endpoint::Endpoint;
 use crate::protocol::chunk::{ChunkDecoder, Completion};
 use crate::protocol::request::CompletionRequest;
 use crate::types::ids::FinishReason;
@@ -30,29 +30,29 @@ use crate::types::token::StreamToken;
 ///
 /// Dropping it cancels it, now, without waiting for anything.
 #[must_use = "dropping the call cancels it"]
-pub struct Call {
+pub struct PendingCompletion {
     guard: StreamGuard,
-    answer: Arc<Mutex<Option<Answer>>>,
+    answer: Arc<Mutex<Option<CompletionResponse>>>,
     /// Gets nothing but the end; a consumer that is gone would be an end of its own.
     _end: Receiver<StreamToken>,
 }
 
-impl Call {
+impl PendingCompletion {
     /// Blocks until the call has ended: its answer, or why there is none, and the report, as of a stream. What bounds the wait are
     /// the call's own timers.
     ///
     /// # Errors
     ///
-    /// What a stream can fail with before its first token, with the same kinds: `Server`, `Timeout`
+    /// What a stream can fail with before its first token, with the same kinds: `ServerKind`, `Timeout`
     /// ([`FirstToken`](crate::Timer::FirstToken): the answer was not there in time), `Connect` and so on; `Incomplete` for a body
     /// that was cut off; `Protocol` for a good status with a body that is no answer;
     /// [`Limit::BodyBytes`](crate::Limit::BodyBytes); `Cancelled`.
-    pub fn join(self) -> (Result<Answer, Error>, StreamReport) {
+    pub fn join(self) -> (Result<CompletionResponse, Error>, StreamReport) {
         let Self { guard, answer, _end } = self;
         let report = guard.join();
         let answer = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
         let result = match (report.ending, answer, &report.error) {
-            (Ending::Complete, Some(answer), _) => Ok(answer),
+            (Outcome::Complete, Some(answer), _) => Ok(answer),
             (_, _, Some(error)) => Err(error.clone()),
             _ => Err(Error::cancelled()),
         };
@@ -71,7 +71,7 @@ impl Call {
     }
 }
 
-impl fmt::Debug for Call {
+impl fmt::Debug for PendingCompletion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call").field("guard", &self.guard).finish_non_exhaustive()
     }
@@ -80,21 +80,21 @@ impl fmt::Debug for Call {
 /// What a call's answer is asked for as.
 const ACCEPT_CALL: &str = "application/json";
 
-pub(crate) fn start(client: &Arc<Inner>, request: CompletionRequest) -> Result<Call, Error> {
+pub(crate) fn start(client: &Arc<Inner>, request: CompletionRequest) -> Result<PendingCompletion, Error> {
     request.validate()?;
     let (request, headers) = client.address(request);
     let server = client.server();
     let asked = Asked::of(&request, server, true);
     let body = client.call_body(&request, server)?;
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    launch(client, request.wire(client.wire), headers, body, asked)
+    launch(client, request.endpoint(client.endpoint), headers, body, asked)
 }
 
-pub(crate) fn resend(client: &Arc<Inner>, saved: &SavedRequest) -> Result<Call, Error> {
+pub(crate) fn resend(client: &Arc<Inner>, saved: &SavedRequest) -> Result<PendingCompletion, Error> {
     check_saved(saved, false)?;
     launch(
         client,
-        saved.wire(),
+        saved.endpoint(),
         saved.headers(),
         saved.body().to_vec(),
         Asked { call: true, ..Asked::default() },
@@ -103,44 +103,45 @@ pub(crate) fn resend(client: &Arc<Inner>, saved: &SavedRequest) -> Result<Call, 
 
 fn launch<'a>(
     client: &Arc<Inner>,
-    wire: Wire,
+    endpoint: Endpoint,
     own_headers: impl Iterator<Item = (&'a str, &'a str)>,
     body: Vec<u8>,
     asked: Asked,
-) -> Result<Call, Error> {
+) -> Result<PendingCompletion, Error> {
     let (sender, end) = unbounded();
-    let path = (wire.call_path(), ACCEPT_CALL);
+    let path = (endpoint.call_path(), ACCEPT_CALL);
     let shared = Shared::new(client, Sink::Own(sender), Common::default());
-    let exchange = Exchange::new(shared, wire, path, own_headers, body, asked)?;
+    let exchange = Exchange::new(shared, endpoint, path, own_headers, body, asked)?;
     let answer = Arc::new(Mutex::new(None));
     let place = answer.clone();
     // Nothing of it comes before the whole.
-    let received = Received::new(Err(NotResumable::Endpoint), wire, ResumePolicy::never());
+    let received = Received::new(Err(NotResumable::Endpoint), endpoint, ResumePolicy::never());
     let guard = exchange.start(received, move |exchange, tally, _sender| {
         exchange.exchange(tally, |response, tally| {
             let answer = exchange.whole(response, tally)?;
-            let Answer { usage, finish, ids_exact, .. } = &answer;
+            let CompletionResponse { usage, finish, ids_exact, .. } = &answer;
             let completion = Completion { usage: *usage, finish: finish.clone(), ids_exact: *ids_exact };
             *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
             Ok((completion, Till::End))
         })
     })?;
-    Ok(Call { guard, answer, _end: end })
+    Ok(PendingCompletion { guard, answer, _end: end })
 }
 
 impl Exchange {
     /// The answer from its head on, whole.
-    fn whole(&self, response: &mut HttpResponse, tally: &mut Tally) -> Result<Answer, Broken> {
+    fn whole(&self, response: &mut HttpResponse, tally: &mut Tally) -> Result<CompletionResponse, Broken> {
         let client = &self.shared.client;
         if response.status() / 100 != 2 {
             return Err(client.status_error(response, &tally.secrets).into());
         }
         let body = response.whole_within(self.wait(tally, Instant::now()))?;
-        let mut decoder = ChunkDecoder::new(self.wire).arguments_bytes_max(client.limits.arguments_bytes_max);
+        let mut decoder =
+            ChunkDecoder::new(self.endpoint).max_arguments_bytes(client.limits.max_arguments_bytes);
         if self.asked.ids {
             decoder = decoder.ids_asked(self.asked.server);
         }
-        let mut answer = Answer::decode(decoder, response.header("content-type"), &body)?;
+        let mut answer = CompletionResponse::decode(decoder, response.header("content-type"), &body)?;
         answer.request_id = answer.request_id.map(|id| tally.secrets.word(&id));
         answer.finish = answer.finish.map(|word| FinishReason::from_wire(&tally.secrets.word(word.as_str())));
         if let Some(server) = answer.server {

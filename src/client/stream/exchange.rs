@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use ureq::http::header::HeaderValue;
 use ureq::http::{HeaderMap, Method, Uri};
 
-use super::report::Ending;
+use super::report::Outcome;
 use super::run::{Attempt, Broken};
 use super::tally::Tally;
 use super::{Asked, Shared};
@@ -21,7 +21,7 @@ use crate::client::saved::{SavedRequest, Sent};
 use crate::error::secrets::Secrets;
 use crate::error::{Error, Timer};
 use crate::protocol::chunk::body::{BodyDecoder, Step};
-use crate::protocol::chunk::wire::Wire;
+use crate::protocol::chunk::endpoint::Endpoint;
 use crate::protocol::chunk::{ChunkDecoder, Completion};
 use crate::recording::Request;
 use crate::types::ids::{FinishReason, IdsExact};
@@ -29,16 +29,16 @@ use crate::types::token::StreamToken;
 
 /// Room that is offered to the first read of a body. A server sends a token by itself, and a thousand streams each keep
 /// what one of them was given.
-const READ_BYTES_MIN: usize = 2 << 10;
+const MIN_READ_BYTES: usize = 2 << 10;
 /// The most that is offered; doubled up to this while reads fill what they were offered.
-const READ_BYTES_MAX: usize = 16 << 10;
+const MAX_READ_BYTES: usize = 16 << 10;
 const REQUEST_ID: &str = "x-request-id";
 
 pub(super) struct Exchange {
     pub(super) shared: Arc<Shared>,
     /// At each of the client's servers.
     pub(super) urls: Vec<Uri>,
-    pub(super) wire: Wire,
+    pub(super) endpoint: Endpoint,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
     pub(super) asked: Asked,
@@ -62,9 +62,9 @@ impl Exchange {
         let next = self.next(tally)?;
         let (url, body) = (next.url, &*next.body);
         log::debug!("POST {}: {} bytes", url.path(), body.len());
-        let stale_retries_max = client.retry.stale_retries_max;
+        let max_stale_retries = client.retry.max_stale_retries;
         let outgoing =
-            Outgoing { method: Method::POST, url, headers: next.headers.clone(), body, stale_retries_max };
+            Outgoing { method: Method::POST, url, headers: next.headers.clone(), body, max_stale_retries };
         let answer = client.http.send(outgoing, slot, self.wait(tally, Instant::now()));
         tally.sent(slot);
         let mut response = answer?;
@@ -72,7 +72,7 @@ impl Exchange {
         tally.advice = Advice::of(|name| response.header(name), SystemTime::now());
         log_head(&response, shared.started.elapsed(), &tally.secrets);
         if asked.record {
-            response.record(next.recorded(), shared.started, client.limits.recording_bytes_max);
+            response.record(next.recorded(), shared.started, client.limits.max_recording_bytes);
         }
         let result = read(&mut response, tally);
         tally.bytes(response.bytes());
@@ -85,18 +85,18 @@ impl Exchange {
 
     /// The same once more, beside it, at another server if there is one.
     pub(super) fn again(&self, shared: Arc<Shared>) -> Result<Self, Error> {
-        let Self { urls, wire, headers, body, asked, .. } = self;
+        let Self { urls, endpoint, headers, body, asked, .. } = self;
         let (mut headers, mut asked) = (headers.clone(), asked.clone());
         if let Some(id) = headers.get(REQUEST_ID).cloned() {
             headers.insert(REQUEST_ID, with_suffix(&id, "hedge")?);
         }
         asked.avoid = Some(self.shared.route.load(Ordering::Relaxed));
-        Ok(Self { shared, urls: urls.clone(), wire: *wire, headers, body: body.clone(), asked })
+        Ok(Self { shared, urls: urls.clone(), endpoint: *endpoint, headers, body: body.clone(), asked })
     }
 
     /// What the next attempt sends, and where to: the one place that decides it.
     fn next(&self, tally: &mut Tally) -> Result<Next<'_>, Error> {
-        let Self { shared, urls, wire: _, headers, body, asked } = self;
+        let Self { shared, urls, endpoint: _, headers, body, asked } = self;
         let tried = if tally.failed_at.is_empty() { asked.avoid.as_slice() } else { &tally.failed_at };
         tally.goes_to(shared.client.route(asked.session.as_deref(), tried));
         shared.route.store(tally.report.route, Ordering::Relaxed);
@@ -124,10 +124,10 @@ impl Exchange {
         let client = &shared.client;
         client.check_head(response, &tally.secrets)?;
         // None: cancelled in a connect that went through all the same.
-        let taken = shared.take_sender().ok_or(Broken::Left(Ending::Cancelled))?;
+        let taken = shared.take_sender().ok_or(Broken::Left(Outcome::Cancelled))?;
         let sender = sender.insert(taken);
 
-        let mut body = BodyDecoder::new(self.wire).limits(&client.limits);
+        let mut body = BodyDecoder::new(self.endpoint).limits(&client.limits);
         if self.asked.ids {
             body = body.ids_asked(self.asked.server);
         }
@@ -161,9 +161,9 @@ impl Exchange {
 
     /// Saves the request that ended with `error`, if the client has a folder for that.
     pub(super) fn save(&self, route: usize, error: Error) -> Error {
-        let Self { shared, urls, wire, headers, body, asked } = self;
+        let Self { shared, urls, endpoint, headers, body, asked } = self;
         let (Some(folder), Some(url)) = (&shared.client.failed, urls.get(route)) else { return error };
-        let sent = Sent { url, wire: *wire, headers, body: body.clone(), call: asked.call };
+        let sent = Sent { url, endpoint: *endpoint, headers, body: body.clone(), call: asked.call };
         let path = folder.save(&SavedRequest::new(sent, &error));
         error.with_saved_path(path)
     }
@@ -178,7 +178,7 @@ impl Exchange {
     ) -> Result<Till, Broken> {
         let mut batch = Vec::new();
         let mut now = Instant::now();
-        let mut room = READ_BYTES_MIN;
+        let mut room = MIN_READ_BYTES;
         loop {
             let space = body.zeroed_space(room);
             let offered = space.len();
@@ -193,7 +193,7 @@ impl Exchange {
             }
             body.filled(len);
             if len == offered {
-                room = READ_BYTES_MAX.min(room * 2);
+                room = MAX_READ_BYTES.min(room * 2);
             }
             if body.is_other() {
                 body.feed(&response.error_body());
@@ -280,8 +280,8 @@ impl Exchange {
                 timeouts.content.map(|limit| Wait::since(tally.content_since, limit, Timer::Content)),
             )
         };
-        let tail = tally.finished.zip(timeouts.tail);
-        let tail = tail.map(|(finished, limit)| Wait::since(finished, limit, Timer::Tail));
+        let tail = tally.finished.zip(timeouts.after_finish);
+        let tail = tail.map(|(finished, limit)| Wait::since(finished, limit, Timer::AfterFinish));
         nearer(nearer(nearer(first, second, now), tail, now), deadline, now)
     }
 }
@@ -340,8 +340,8 @@ fn stopped_short(chunks: &ChunkDecoder) -> Completion {
 
 pub(super) fn stopped_error(stopped: Stopped, deadline: Option<Duration>) -> Broken {
     match stopped {
-        Stopped::ConsumerGone => Broken::Left(Ending::ConsumerGone),
-        Stopped::Cancelled => Broken::Left(Ending::Cancelled),
+        Stopped::ConsumerGone => Broken::Left(Outcome::ConsumerGone),
+        Stopped::Cancelled => Broken::Left(Outcome::Cancelled),
         Stopped::Deadline => Broken::Error(Error::timeout(Timer::Deadline, deadline.unwrap_or_default())),
     }
 }

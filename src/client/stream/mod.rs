@@ -30,7 +30,7 @@ use ureq::http::header::{ACCEPT, HeaderValue};
 use self::exchange::Exchange;
 use self::race::Race;
 use self::received::Received;
-use self::report::{Ending, StreamReport};
+use self::report::{Outcome, StreamReport};
 use self::run::Attempt;
 use self::tally::Tally;
 use super::Inner;
@@ -42,7 +42,7 @@ use super::threads::sync::channel::{Receiver, unbounded};
 use super::threads::sync::{AtomicBool, Condvar, Mutex, MutexGuard};
 use crate::error::secrets::Secrets;
 use crate::error::{Error, ErrorKind};
-use crate::protocol::chunk::wire::{Server, Wire};
+use crate::protocol::chunk::endpoint::{Endpoint, ServerKind};
 use crate::protocol::request::CompletionRequest;
 use crate::types::not_resumable::NotResumable;
 use crate::types::token::StreamToken;
@@ -56,17 +56,17 @@ use crate::types::token::StreamToken;
 ///
 /// ```
 /// # #[cfg(feature = "testing")] {
-/// use tokenwire::{ApiClient, CompletionRequest, Ending, StreamToken};
-/// # use tokenwire::testing::{Script, Server};
+/// use tokenwire::{ApiClient, CompletionRequest, Outcome, StreamToken};
+/// # use tokenwire::testing::{Script, ServerKind};
 /// # let first = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
-/// # let server = Server::scripted([Script::events([first]).hang(std::time::Duration::from_secs(60))])?;
+/// # let server = MockServer::scripted([Script::events([first]).hang(std::time::Duration::from_secs(60))])?;
 /// # let client = ApiClient::builder(server.url()).build()?;
 /// let (tokens, guard) = client.stream(CompletionRequest::text("Count."))?;
 /// if let Ok(StreamToken::Token { .. }) = tokens.recv() {
 ///     // One token was enough.
 ///     guard.cancel();
 /// }
-/// assert_eq!(guard.join().ending, Ending::Cancelled);
+/// assert_eq!(guard.join().ending, Outcome::Cancelled);
 /// # }
 /// # Ok::<(), tokenwire::Error>(())
 /// ```
@@ -257,8 +257,8 @@ impl Life for Shared {
             // Under the one lock: a thread that is just back from its connect would take the sender away, and the report
             // would be there before the channel's end.
             state.sender = None;
-            let mut report = state.so_far.take().unwrap_or_else(|| StreamReport::new(Ending::Cancelled));
-            report.ending = Ending::Cancelled;
+            let mut report = state.so_far.take().unwrap_or_else(|| StreamReport::new(Outcome::Cancelled));
+            report.ending = Outcome::Cancelled;
             report.elapsed = self.started.elapsed();
             state.report = Some(report);
             self.ended.notify_all();
@@ -302,12 +302,13 @@ pub(crate) fn start_into(
     let body = client.body(&request, server)?;
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let asked = Asked::of(&request, server, false);
-    let wire = request.wire(client.wire);
-    let make = |shared| Exchange::new(shared, wire, (wire.path(), ACCEPT_STREAM), headers, body, asked);
+    let endpoint = request.endpoint(client.endpoint);
+    let make =
+        |shared| Exchange::new(shared, endpoint, (endpoint.path(), ACCEPT_STREAM), headers, body, asked);
     if let Some(after) = client.routes.policy().hedge_after {
         return Race::start(client, request, sink, after, make);
     }
-    let received = Received::new(Ok(request), wire, client.resume);
+    let received = Received::new(Ok(request), endpoint, client.resume);
     make(Shared::new(client, sink, Common::default()))?.start(received, Exchange::attempt)
 }
 
@@ -316,11 +317,11 @@ pub(crate) fn resend(
     saved: &SavedRequest,
 ) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
     check_saved(saved, true)?;
-    let received = Received::new(Err(NotResumable::Resent), saved.wire(), client.resume);
+    let received = Received::new(Err(NotResumable::Resent), saved.endpoint(), client.resume);
     let (sender, receiver) = unbounded();
     let shared = Shared::new(client, Sink::Own(sender), Common::default());
-    let (path, body) = ((saved.wire().path(), ACCEPT_STREAM), saved.body().to_vec());
-    let exchange = Exchange::new(shared, saved.wire(), path, saved.headers(), body, Asked::default())?;
+    let (path, body) = ((saved.endpoint().path(), ACCEPT_STREAM), saved.body().to_vec());
+    let exchange = Exchange::new(shared, saved.endpoint(), path, saved.headers(), body, Asked::default())?;
     Ok((receiver, exchange.start(received, Exchange::attempt)?))
 }
 
@@ -342,7 +343,7 @@ fn check_saved(saved: &SavedRequest, stream: bool) -> Result<(), Error> {
 #[derive(Clone, Default)]
 struct Asked {
     /// What was known of the server when it was asked.
-    server: Option<Server>,
+    server: Option<ServerKind>,
     ids: bool,
     /// It is a call's, and not a stream.
     call: bool,
@@ -355,7 +356,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(request: &CompletionRequest, server: Option<Server>, call: bool) -> Self {
+    fn of(request: &CompletionRequest, server: Option<ServerKind>, call: bool) -> Self {
         Self {
             server,
             ids: request.asks_for_ids(server, !call),
@@ -374,7 +375,7 @@ impl Exchange {
     /// An exchange that is not under way. `accept` is sent unless the caller has one.
     fn new<'a>(
         shared: Arc<Shared>,
-        wire: Wire,
+        endpoint: Endpoint,
         (path, accept): ((&str, bool), &'static str),
         own_headers: impl Iterator<Item = (&'a str, &'a str)>,
         body: Vec<u8>,
@@ -383,7 +384,7 @@ impl Exchange {
         let urls = shared.client.urls(path)?;
         let mut headers = shared.client.headers(own_headers)?;
         headers.entry(ACCEPT).or_insert(HeaderValue::from_static(accept));
-        Ok(Self { shared, urls, wire, headers, body, asked })
+        Ok(Self { shared, urls, endpoint, headers, body, asked })
     }
 
     /// Has it made on a thread, as often as the policy allows. If there is no thread to be had it has not begun.
@@ -431,7 +432,7 @@ impl Shared {
     fn new(client: &Arc<Inner>, sink: Sink, Common { started, lifted }: Common) -> Arc<Self> {
         let limits = &client.limits;
         let sender =
-            TokenSender::new(sink, limits.channel_tokens_max, limits.channel_bytes_max, lifted.clone());
+            TokenSender::new(sink, limits.max_channel_tokens, limits.max_channel_bytes, lifted.clone());
         let state = State { sender: Some(sender), so_far: None, settled: false, report: None };
         let shared = Self {
             client: client.clone(),

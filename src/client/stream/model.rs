@@ -90,7 +90,7 @@ impl Played {
             script.late.store(cancelled || script.was_cancelled(), SeqCst);
             result
         };
-        let received = Received::new(Ok(CompletionRequest::ids([1])), Wire::Auto, client.0.resume);
+        let received = Received::new(Ok(CompletionRequest::ids([1])), Endpoint::Auto, client.0.resume);
         shared.clone().start(Secrets::default(), received, attempt, |_, error| error).unwrap();
         (played, receiver, StreamGuard::new(shared))
     }
@@ -106,7 +106,7 @@ impl Played {
     /// What `Exchange::attempt` does, without a server.
     fn attempt(&self, way: Way, tally: &mut Tally, sender: &mut Option<TokenSender>) -> Attempt {
         let (shared, slot) = (&self.shared, &self.shared.slot);
-        let cancelled = || Broken::Left(Ending::Cancelled);
+        let cancelled = || Broken::Left(Outcome::Cancelled);
         slot.begin(None);
         if !slot.begin_connect() {
             return Err(cancelled());
@@ -172,16 +172,16 @@ impl Played {
         let last = shared.lock().report.clone().unwrap();
         assert_eq!((last.ending, last.elapsed), (joined.ending, joined.elapsed), "two reports");
         assert!(
-            joined.ending != Ending::Cancelled || shared.slot.is_cancelled(),
+            joined.ending != Outcome::Cancelled || shared.slot.is_cancelled(),
             "cancelled, but for the slot"
         );
-        assert_eq!(last.error.is_some(), joined.ending == Ending::Failed);
-        assert!(!self.late.load(SeqCst) || joined.ending == Ending::Cancelled, "a cancel was first");
-        assert!(self.was_cancelled() || joined.ending != Ending::Cancelled, "who cancelled it?");
+        assert_eq!(last.error.is_some(), joined.ending == Outcome::Failed);
+        assert!(!self.late.load(SeqCst) || joined.ending == Outcome::Cancelled, "a cancel was first");
+        assert!(self.was_cancelled() || joined.ending != Outcome::Cancelled, "who cancelled it?");
         let Some(items) = items else {
             return;
         };
-        assert_ne!(joined.ending, Ending::ConsumerGone);
+        assert_ne!(joined.ending, Outcome::ConsumerGone);
         let mut tokens = 0;
         let mut ending = None;
         for item in items {
@@ -191,17 +191,17 @@ impl Played {
                     assert_eq!(text, tokens.to_string(), "out of order");
                     tokens += 1;
                 }
-                StreamToken::Done { .. } => ending = Some(Ending::Complete),
-                StreamToken::Error(_) => ending = Some(Ending::Failed),
+                StreamToken::Done { .. } => ending = Some(Outcome::Complete),
+                StreamToken::Error(_) => ending = Some(Outcome::Failed),
                 other => panic!("{other:?} was never sent"),
             }
         }
-        assert_eq!(ending.unwrap_or(Ending::Cancelled), joined.ending, "the last item is not the ending");
-        assert!(joined.ending != Ending::Complete || tokens == TOKENS, "complete, with {tokens} tokens");
+        assert_eq!(ending.unwrap_or(Outcome::Cancelled), joined.ending, "the last item is not the ending");
+        assert!(joined.ending != Outcome::Complete || tokens == TOKENS, "complete, with {tokens} tokens");
         // A cancel in a connect ends the stream before the thread can report.
         let reported = joined.tokens as usize;
         assert!(
-            reported == tokens || joined.ending == Ending::Cancelled && reported == 0,
+            reported == tokens || joined.ending == Outcome::Cancelled && reported == 0,
             "{reported} of {tokens}"
         );
     }
@@ -214,7 +214,7 @@ fn client() -> ApiClient {
 
 fn client_with(timeouts: Timeouts) -> ApiClient {
     let mut limits = ClientLimits::default();
-    (limits.streams_max, limits.channel_tokens_max) = (1, 1 + any(2));
+    (limits.max_streams, limits.max_channel_tokens) = (1, 1 + any(2));
     ApiClient::builder("http://model.test").limits(limits).timeouts(timeouts).resumes(2).build().unwrap()
 }
 
@@ -314,7 +314,7 @@ fn a_waiting_stream() {
         second.cancel(&guard.canceller());
     }
     let report = guard.join();
-    assert_eq!(report.ending, Ending::Cancelled);
+    assert_eq!(report.ending, Outcome::Cancelled);
     let items = rest_now(&receiver);
     assert!(items.is_empty());
     cancelling.join().unwrap();
@@ -339,7 +339,7 @@ fn a_waiting_stream_whose_time_is_over() {
     });
     let report = guard.join();
     let is_late = report.error.as_ref().is_some_and(|e| e.kind() == ErrorKind::Timeout(Timer::FirstToken));
-    assert!(is_late || cancelling.is_some() && report.ending == Ending::Cancelled, "{report:?}");
+    assert!(is_late || cancelling.is_some() && report.ending == Outcome::Cancelled, "{report:?}");
     let items = rest_now(&receiver);
     assert_eq!(items.len(), usize::from(is_late));
     if let Some(thread) = cancelling {
@@ -364,7 +364,7 @@ fn a_pause_before_a_retry() {
     });
     let items = rest(&receiver);
     let report = guard.join();
-    assert_eq!(report.ending, Ending::Cancelled);
+    assert_eq!(report.ending, Outcome::Cancelled);
     cancelling.join().unwrap();
     played.check(&report, Some(items));
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::exchange::Exchange;
 use super::received::Received;
-use super::report::{Ending, StreamReport};
+use super::report::{Outcome, StreamReport};
 use super::{Common, Life, Shared, StreamGuard};
 use crate::client::Inner;
 use crate::client::channel::sender::{IsError, Sink};
@@ -126,7 +126,7 @@ impl Race {
     }
 
     fn received(&self, request: &CompletionRequest) -> Received {
-        Received::new(Ok(request.clone()), request.wire(self.client.wire), self.client.resume)
+        Received::new(Ok(request.clone()), request.endpoint(self.client.endpoint), self.client.resume)
     }
 
     fn begin_second(self: &Arc<Self>) {
@@ -146,7 +146,7 @@ impl Race {
             .and_then(|exchange| Arc::new(exchange).run(self.received(&request), Exchange::attempt));
         if let Err(error) = begun {
             // As if it had run and failed: the first may have done so meanwhile, and left the end to this one.
-            let ending = if shared.settle() { Ending::Failed } else { Ending::Cancelled };
+            let ending = if shared.settle() { Outcome::Failed } else { Outcome::Cancelled };
             let report = StreamReport { error: Some(error.clone()), ..StreamReport::new(ending) };
             if let Some(sender) = shared.take_sender() {
                 sender.send_last(StreamToken::Error(error));

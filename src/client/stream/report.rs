@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::client::policy::resume::Resume;
 use crate::error::Error;
-use crate::protocol::chunk::wire::Server;
+use crate::protocol::chunk::endpoint::ServerKind;
 use crate::recording::Recording;
 use crate::types::ids::{FinishReason, IdsExact, Usage};
 use crate::types::not_resumable::NotResumable;
@@ -14,7 +14,7 @@ use crate::types::not_resumable::NotResumable;
 /// How a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Ending {
+pub enum Outcome {
     /// A finish reason or the terminator was seen.
     Complete,
     /// Its guard ended it.
@@ -26,7 +26,7 @@ pub enum Ending {
     Failed,
 }
 
-impl Ending {
+impl Outcome {
     /// The stable name, as the command line prints it: `complete`, `cancelled`, `consumer_gone`, `failed`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -39,7 +39,7 @@ impl Ending {
     }
 }
 
-impl fmt::Display for Ending {
+impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -51,8 +51,8 @@ impl fmt::Display for Ending {
 #[non_exhaustive]
 pub struct StreamReport {
     /// How it ended.
-    pub ending: Ending,
-    /// The failure, the same that stood in the channel; for [`Ending::Failed`] only.
+    pub ending: Outcome,
+    /// The failure, the same that stood in the channel; for [`Outcome::Failed`] only.
     pub error: Option<Error>,
     /// Why the model stopped, if the server said so.
     pub finish: Option<FinishReason>,
@@ -71,7 +71,7 @@ pub struct StreamReport {
     /// ([`RoutePolicy::hedge_after`](crate::RoutePolicy::hedge_after)). What stands here is of the one that had its token first.
     pub hedged: bool,
     /// What the server was found to be.
-    pub server: Option<Server>,
+    pub server: Option<ServerKind>,
     /// Items handed to the consumer, text and ids or one of them: those that were put into the channel, read or not. What
     /// was decoded when a cancel came and did not get there is not counted, here or in the times.
     pub tokens: u64,
@@ -86,14 +86,14 @@ pub struct StreamReport {
     /// How often the request was sent again before its first token; what stands here is of the last attempt, times apart.
     pub retries: u32,
     /// The breaks after tokens from which the stream was taken up again, or was tried to be; at most
-    /// [`RESUMES_MAX`](crate::RESUMES_MAX). Then what stands here is of all attempts together: counts, times, and the
+    /// [`MAX_RESUMES`](crate::MAX_RESUMES). Then what stands here is of all attempts together: counts, times, and the
     /// usage, which is that of the one request that was asked for. The ids of server and request are of the last one.
     pub resumes: Vec<Resume>,
     /// Why the stream was not taken up again where it ended: only of ends that could be
     /// ([`Error::is_resumable`]), and of clients that would ([`ResumePolicy`](crate::ResumePolicy)).
     pub not_resumed: Option<NotResumable>,
     /// How often the request was sent anew because its kept connection had been closed
-    /// ([`RetryPolicy::stale_retries_max`](crate::RetryPolicy::stale_retries_max)), over all attempts.
+    /// ([`RetryPolicy::max_stale_retries`](crate::RetryPolicy::max_stale_retries)), over all attempts.
     pub stale_retries: u32,
     /// The request, of several the last, went out on a connection that an earlier one had used.
     pub connection_reused: bool,
@@ -116,7 +116,7 @@ pub struct StreamReport {
 }
 
 impl StreamReport {
-    pub(crate) fn new(ending: Ending) -> Self {
+    pub(crate) fn new(ending: Outcome) -> Self {
         Self {
             ending,
             error: None,

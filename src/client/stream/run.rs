@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::received::Received;
-use super::report::{Ending, StreamReport};
+use super::report::{Outcome, StreamReport};
 use super::tally::Tally;
 use crate::client::channel::sender::TokenSender;
 use crate::client::http::response::HttpResponse;
-use crate::client::policy::resume::RESUMES_MAX;
+use crate::client::policy::resume::MAX_RESUMES;
 use crate::client::policy::retry;
 use crate::client::threads::pool::Seat;
 use crate::client::threads::sync::channel::RecvTimeoutError;
@@ -27,12 +27,12 @@ pub(super) type Attempt = Result<(Completion, Option<HttpResponse>), Broken>;
 pub(super) enum Broken {
     Error(Error),
     /// The guard, or the consumer, wants no more.
-    Left(Ending),
+    Left(Outcome),
 }
 
 impl From<Error> for Broken {
     fn from(error: Error) -> Self {
-        if error.is_cancelled() { Self::Left(Ending::Cancelled) } else { Self::Error(error) }
+        if error.is_cancelled() { Self::Left(Outcome::Cancelled) } else { Self::Error(error) }
     }
 }
 
@@ -79,10 +79,10 @@ impl Shared {
             tally.report.waited_for_consumer = sender.waited();
         }
         let (ending, last, rest) = match result {
-            _ if !settled => (Ending::Cancelled, None, None),
+            _ if !settled => (Outcome::Cancelled, None, None),
             Ok((_, rest)) => {
                 let (usage, finish) = (tally.report.usage, tally.report.finish.clone());
-                (Ending::Complete, Some(StreamToken::Done { usage, finish }), rest)
+                (Outcome::Complete, Some(StreamToken::Done { usage, finish }), rest)
             }
             Err(Broken::Left(ending)) => (ending, None, None),
             Err(Broken::Error(error)) => {
@@ -93,7 +93,7 @@ impl Shared {
                 let save = || if is_told { failed(tally.report.route, error.clone()) } else { error.clone() };
                 let error = catch_unwind(AssertUnwindSafe(save)).unwrap_or(error);
                 tally.report.error = Some(error.clone());
-                (Ending::Failed, Some(StreamToken::Error(error)), None)
+                (Outcome::Failed, Some(StreamToken::Error(error)), None)
             }
         };
         let report = tally.into_report(ending);
@@ -139,7 +139,7 @@ impl Shared {
             log::debug!("{what} in {wait:.3?} at id {at}, after: {}{status}", error.kind().as_str());
             self.give_back(sender.take(), tally.so_far());
             if self.slot.woken().recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
-                return Err(Broken::Left(Ending::Cancelled));
+                return Err(Broken::Left(Outcome::Cancelled));
             }
             if began { tally.next_resume(&error) } else { tally.next_attempt() }
         }
@@ -173,7 +173,7 @@ impl Shared {
             Ok(()) if tally.is_litellm => Some(NotResumable::LiteLlm),
             Ok(()) => match tally.received.complete(server) {
                 Some(finish) => return Next::Whole(tally.complete(finish)),
-                None if tally.resumes >= tally.received.policy().resumes_max.min(RESUMES_MAX) => {
+                None if tally.resumes >= tally.received.policy().max_resumes.min(MAX_RESUMES) => {
                     Some(NotResumable::UsedUp)
                 }
                 None => {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::received::Received;
-use super::report::{Ending, Histogram, StreamReport};
+use super::report::{Histogram, Outcome, StreamReport};
 use crate::client::http::response::HttpResponse;
 use crate::client::http::slot::CancelSlot;
 use crate::client::policy::resume::Resume;
@@ -11,7 +11,7 @@ use crate::client::policy::retry::Advice;
 use crate::error::secrets::Secrets;
 use crate::error::{Error, Progress};
 use crate::protocol::chunk::Completion;
-use crate::protocol::chunk::answer::Answer;
+use crate::protocol::chunk::answer::CompletionResponse;
 use crate::protocol::chunk::body::BodyDecoder;
 use crate::types::ids::{FinishReason, IdsExact, Usage};
 
@@ -64,7 +64,7 @@ impl Tally {
             is_litellm: false,
             attempt_began: began,
             advice: Advice::default(),
-            report: StreamReport::new(Ending::Failed),
+            report: StreamReport::new(Outcome::Failed),
             histogram: Histogram::new(),
             last_token: None,
             begun: false,
@@ -78,7 +78,7 @@ impl Tally {
     pub(super) fn next_attempt(&mut self) {
         let StreamReport { retries, route, failovers, .. } = self.report;
         self.report =
-            StreamReport { retries: retries + 1, route, failovers, ..StreamReport::new(Ending::Failed) };
+            StreamReport { retries: retries + 1, route, failovers, ..StreamReport::new(Outcome::Failed) };
         self.begin();
     }
 
@@ -225,7 +225,7 @@ impl Tally {
     }
 
     /// The answer came whole.
-    pub(super) fn answered(&mut self, answer: &Answer) {
+    pub(super) fn answered(&mut self, answer: &CompletionResponse) {
         self.tokens(Instant::now(), answer.ids.len().max(1));
         self.report.server = answer.server;
         self.report.finish.clone_from(&answer.finish);
@@ -249,7 +249,7 @@ impl Tally {
         error.with_progress(at).with_request_id(request_id.as_deref())
     }
 
-    pub(super) fn into_report(mut self, ending: Ending) -> StreamReport {
+    pub(super) fn into_report(mut self, ending: Outcome) -> StreamReport {
         let mut report = self.so_far();
         report.ending = ending;
         report

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::sync::{Condvar, Mutex, MutexGuard, thread};
 
 /// How long the thread sleeps at most, and so stays without an alarm.
-const SLEEP_MAX: Duration = Duration::from_secs(10);
+const MAX_SLEEP: Duration = Duration::from_secs(10);
 /// As a reader thread's: what an alarm runs may be the end of a stream.
 const STACK_BYTES: usize = 512 << 10;
 
@@ -131,7 +131,7 @@ impl Inner {
             if first.is_none() && state.closed {
                 break;
             }
-            let latest = now + SLEEP_MAX;
+            let latest = now + MAX_SLEEP;
             let until = first.map_or(latest, |at| at.min(latest));
             state.sleeps = Some(until);
             let slept = self.changed.wait_timeout(state, until - now);
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_thread_ends_with_the_handle_or_after_the_last_alarm() {
-        let soon = SLEEP_MAX / 2;
+        let soon = MAX_SLEEP / 2;
         let alarms = Alarms::new();
         let inner = alarms.0.clone();
         assert!(inner.lock().sleeps.is_none(), "a thread for nothing");

@@ -6,9 +6,9 @@
 use serde_json::error::Category;
 
 use super::ChunkDecoder;
+use super::endpoint::{Endpoint, ServerKind};
 use super::json::{Chunk, Id, Ids, List, Prompted, Scalar, Shape, fill};
 use super::server_error::server_error_from_body;
-use super::wire::{Server, Wire};
 use crate::error::{Error, ErrorKind};
 use crate::types::ids::{FinishReason, IdsExact, TokenId, Usage};
 use crate::types::token::StreamToken;
@@ -17,7 +17,7 @@ use crate::types::tree::{Malformed, PendingToolCall};
 /// A completion that came whole, see [`ApiClient::complete`](crate::ApiClient::complete).
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub struct Answer {
+pub struct CompletionResponse {
     /// The text, without reasoning and calls that the server told apart. Empty where a server gives ids alone (vLLM's generate
     /// endpoint).
     pub text: String,
@@ -41,10 +41,10 @@ pub struct Answer {
     /// The id under which the server knows the request. As it came: escape it before printing.
     pub request_id: Option<String>,
     /// What the server showed itself to be, as [`ChunkDecoder::server`] says.
-    pub server: Option<Server>,
+    pub server: Option<ServerKind>,
 }
 
-/// A tool call of an [`Answer`] that cannot be run; see [`StreamToken::MalformedCall`].
+/// A tool call of an [`CompletionResponse`] that cannot be run; see [`StreamToken::MalformedCall`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MalformedCall {
@@ -54,14 +54,14 @@ pub struct MalformedCall {
     pub reason: Malformed,
 }
 
-impl Answer {
+impl CompletionResponse {
     /// Decodes the body of an answer with one choice that came with a good status. Takes time in proportion to its length.
     ///
     /// ```
-    /// use tokenwire::{Answer, Wire};
+    /// use tokenwire::{CompletionResponse, Endpoint};
     ///
     /// let body = r#"{"content":" Paris.","tokens":[12095,13],"stop":true,"stop_type":"eos","tokens_predicted":2}"#;
-    /// let answer = Answer::from_json(Wire::LlamaCpp, body.as_bytes())?;
+    /// let answer = CompletionResponse::from_json(Endpoint::LlamaCpp, body.as_bytes())?;
     /// assert_eq!((answer.text.as_str(), &answer.ids[..]), (" Paris.", &[12095, 13][..]));
     /// assert!(answer.ids_exact.is_exact());
     /// # Ok::<(), tokenwire::Error>(())
@@ -69,11 +69,11 @@ impl Answer {
     ///
     /// # Errors
     ///
-    /// [`Server`](ErrorKind::Server) for an error in any of its shapes, [`Incomplete`](ErrorKind::Incomplete) for JSON that ends
+    /// [`ServerKind`](ErrorKind::Server) for an error in any of its shapes, [`Incomplete`](ErrorKind::Incomplete) for JSON that ends
     /// too early, [`Protocol`](ErrorKind::Protocol) for what is no JSON object or has no choice, and what
     /// [`ChunkDecoder::decode`] says of ids, indexes and limits.
-    pub fn from_json(wire: Wire, body: &[u8]) -> Result<Self, Error> {
-        Self::decode(ChunkDecoder::new(wire), None, body)
+    pub fn from_json(endpoint: Endpoint, body: &[u8]) -> Result<Self, Error> {
+        Self::decode(ChunkDecoder::new(endpoint), None, body)
     }
 
     pub(crate) fn decode(
@@ -117,7 +117,7 @@ impl Answer {
             finish: completion.finish,
             usage: completion.usage,
             request_id: decoder.request_id().map(str::to_owned),
-            server: decoder.server().or(decoder.wire().server()),
+            server: decoder.server().or(decoder.endpoint().server()),
         })
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Pure: bytes in, tokens out, however they are cut. A stream feeds it from its socket, the command line from a file.
 
+use super::endpoint::{Endpoint, ServerKind};
 use super::server_error::server_error_from_body;
-use super::wire::{Server, Wire};
 use super::{ChunkDecoder, Completion, Flow, is_error};
 use crate::config::Limits;
 use crate::error::escape::printable;
@@ -16,7 +16,7 @@ use crate::types::token::StreamToken;
 /// see alone.
 ///
 /// - A body whose first byte that is no white space is `{` or `<` is no event stream, whatever its content type says. It
-///   is kept, up to [`error_body_bytes_max`](Limits::error_body_bytes_max), for the message in it.
+///   is kept, up to [`max_error_body_bytes`](Limits::max_error_body_bytes), for the message in it.
 /// - Two servers are known to put errors into lines that the event-stream standard ignores: a field `error:`
 ///   (llama.cpp before autumn 2025), a line of bare JSON (Lemonade). They are errors here, at their place in the body.
 /// - A last `data: [DONE]` without its blank line is the terminator: some servers forget it.
@@ -26,7 +26,7 @@ use crate::types::token::StreamToken;
 /// ```
 /// use tokenwire::StreamToken;
 ///
-/// let mut body = tokenwire::BodyDecoder::new(tokenwire::Wire::Auto);
+/// let mut body = tokenwire::BodyDecoder::new(tokenwire::Endpoint::Auto);
 /// let mut text = String::new();
 /// let mut sink = |_choice, token| match token {
 ///     StreamToken::Token { text: piece, .. } => text += &piece,
@@ -45,7 +45,7 @@ pub struct BodyDecoder {
     parser: SseParser,
     decoder: ChunkDecoder,
     kind: Kind,
-    error_body_bytes_max: usize,
+    max_error_body_bytes: usize,
     /// Comments of the whole body, once the parser is finished and has forgotten them.
     comments: u64,
 }
@@ -74,20 +74,20 @@ pub enum Step {
 impl BodyDecoder {
     /// A decoder for one answer with one choice, with the default limits.
     #[must_use]
-    pub fn new(wire: Wire) -> Self {
+    pub fn new(endpoint: Endpoint) -> Self {
         Self {
             parser: SseParser::new(),
-            decoder: ChunkDecoder::new(wire),
+            decoder: ChunkDecoder::new(endpoint),
             kind: Kind::Unknown,
-            error_body_bytes_max: Limits::default().error_body_bytes_max,
+            max_error_body_bytes: Limits::default().max_error_body_bytes,
             comments: 0,
         }
     }
 
-    /// As [`ChunkDecoder::choices_max`].
+    /// As [`ChunkDecoder::max_choices`].
     #[must_use]
-    pub fn choices_max(mut self, n: u32) -> Self {
-        self.decoder = self.decoder.choices_max(n);
+    pub fn max_choices(mut self, n: u32) -> Self {
+        self.decoder = self.decoder.max_choices(n);
         self
     }
 
@@ -100,18 +100,18 @@ impl BodyDecoder {
 
     /// As [`ChunkDecoder::ids_asked`].
     #[must_use]
-    pub fn ids_asked(mut self, server: Option<Server>) -> Self {
+    pub fn ids_asked(mut self, server: Option<ServerKind>) -> Self {
         self.decoder = self.decoder.ids_asked(server);
         self
     }
 
-    /// Sets [`event_bytes_max`](Limits::event_bytes_max), [`error_body_bytes_max`](Limits::error_body_bytes_max) and
-    /// [`arguments_bytes_max`](Limits::arguments_bytes_max).
+    /// Sets [`max_event_bytes`](Limits::max_event_bytes), [`max_error_body_bytes`](Limits::max_error_body_bytes) and
+    /// [`max_arguments_bytes`](Limits::max_arguments_bytes).
     #[must_use]
     pub fn limits(mut self, limits: &Limits) -> Self {
-        self.parser = SseParser::with_event_bytes_max(limits.event_bytes_max);
-        self.error_body_bytes_max = limits.error_body_bytes_max;
-        self.decoder = self.decoder.arguments_bytes_max(limits.arguments_bytes_max);
+        self.parser = SseParser::with_max_event_bytes(limits.max_event_bytes);
+        self.max_error_body_bytes = limits.max_error_body_bytes;
+        self.decoder = self.decoder.max_arguments_bytes(limits.max_arguments_bytes);
         self
     }
 
@@ -147,7 +147,7 @@ impl BodyDecoder {
                 }
             }
             if let Kind::Other(body) = &mut self.kind {
-                body.extend_from_slice(&piece[..piece.len().min(self.error_body_bytes_max - body.len())]);
+                body.extend_from_slice(&piece[..piece.len().min(self.max_error_body_bytes - body.len())]);
                 return;
             }
         }
@@ -163,7 +163,7 @@ impl BodyDecoder {
     /// was handed out stays valid, nothing more is handed out, and every later call is an error too.
     pub fn decode_event(&mut self, sink: &mut impl FnMut(u32, StreamToken)) -> Result<Step, Error> {
         if let Kind::Other(body) = &self.kind {
-            let full = body.len() == self.error_body_bytes_max;
+            let full = body.len() == self.max_error_body_bytes;
             return if full { Err(self.not_an_event_stream(None)) } else { Ok(Step::More) };
         }
         self.decoder.check_not_failed()?;
@@ -282,14 +282,14 @@ mod tests {
     /// Tokens, the end in a word, and what it says.
     fn run<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (String, String) {
         let mut limits = Limits::default();
-        (limits.event_bytes_max, limits.error_body_bytes_max) = (300, 60);
-        let mut body = BodyDecoder::new(Wire::Auto).limits(&limits);
+        (limits.max_event_bytes, limits.max_error_body_bytes) = (300, 60);
+        let mut body = BodyDecoder::new(Endpoint::Auto).limits(&limits);
         let mut text = String::new();
         let mut result = Ok(Step::More);
         for piece in pieces {
             body.feed(piece);
             if let Kind::Other(kept) = &body.kind {
-                assert!(kept.len() <= limits.error_body_bytes_max);
+                assert!(kept.len() <= limits.max_error_body_bytes);
             }
             while let Ok(Step::Event) = {
                 result = body.decode_event(&mut |_, token| {
@@ -346,7 +346,7 @@ mod tests {
             ),
             (format!("{}<title>far</title>", " \n".repeat(28)), "", "not_event_stream", "far"),
             ("\n<html><title>502</title></html>".to_owned(), "", "not_event_stream", "502"),
-            (format!("{a}\n\ndata: {}\n\n", "x".repeat(400)), "a", "limit", "event_bytes_max"),
+            (format!("{a}\n\ndata: {}\n\n", "x".repeat(400)), "a", "limit", "max_event_bytes"),
             (format!("{a}\n\n: {}", "x".repeat(400)), "a", "limit", "event_bytes_max is 300"),
             (format!("{a}\n\ndata: {}\n\n", nested(129)), "a", "limit", "nesting_max is 128"),
             (format!("{a}\n\ndata: {}\n\n{stop}\n\n", nested(128)), "az", "complete Some(Stop)", ""),

@@ -41,7 +41,7 @@ impl Calls {
     }
 
     /// Takes a piece of the open call, or the first of one, if none is open. Hands on what is too large to be kept.
-    pub(super) fn add(&mut self, piece: CallDelta<'_>, bytes_max: usize) -> Option<StreamToken> {
+    pub(super) fn add(&mut self, piece: CallDelta<'_>, max_bytes: usize) -> Option<StreamToken> {
         let draft = self.open.get_or_insert_default();
         draft.index = draft.index.or(piece.index.count());
         // Some servers repeat both in each piece.
@@ -52,7 +52,7 @@ impl Calls {
         }
         draft.arguments.push_str(&piece.function.arguments.0);
         let size = draft.id.len() + draft.name.len() + draft.arguments.len();
-        draft.too_large |= size > bytes_max;
+        draft.too_large |= size > max_bytes;
         (draft.too_large && size > 0).then(|| malformed(draft.take_text(), Malformed::TooLarge))
     }
 

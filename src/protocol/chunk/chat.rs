@@ -24,7 +24,7 @@ pub(super) fn read<'a>(choice: &mut Choice<'a>, verbose: Verbose<'a>) -> Result<
     let calls = take(&mut choice.delta.tool_calls);
     match calls.shape {
         Shape::Odd => return Err(Error::protocol("the tool calls of a chunk are no list")),
-        Shape::Long => return Err(Error::limit(Limit::ToolCalls, super::TOOL_CALLS_MAX as u64)),
+        Shape::Long => return Err(Error::limit(Limit::ToolCalls, super::MAX_TOOL_CALLS as u64)),
         Shape::Missing | Shape::Null | Shape::Given => {}
     }
     Ok(Piece {

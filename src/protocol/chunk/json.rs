@@ -15,7 +15,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-use super::{CHOICES_MAX, TOKEN_IDS_MAX, TOOL_CALLS_MAX};
+use super::{MAX_CHOICES, MAX_TOKEN_IDS, MAX_TOOL_CALLS};
 use crate::types::ids::{TokenId, Usage};
 
 /// Makes a struct of the fields in the table and reads it in its place: unknown keys are skipped, the last of equal keys
@@ -156,7 +156,7 @@ object! {
         fingerprint: Scalar<'a> = "system_fingerprint",
         error: Scalar<'a> = "error",
         usage: UsageFields<'a> = "usage",
-        choices: List<Choice<'a>, { CHOICES_MAX as usize }> = "choices",
+        choices: List<Choice<'a>, { MAX_CHOICES as usize }> = "choices",
         // llama.cpp: beside the OpenAI fields
         verbose: Verbose<'a> = "__verbose",
         timings: Timings<'a> = "timings",
@@ -210,7 +210,7 @@ object! {
         content: Scalar<'a> = "content",
         reasoning: Scalar<'a> = "reasoning",
         reasoning_content: Scalar<'a> = "reasoning_content",
-        tool_calls: List<CallDelta<'a>, TOOL_CALLS_MAX> = "tool_calls",
+        tool_calls: List<CallDelta<'a>, MAX_TOOL_CALLS> = "tool_calls",
         // Together, in chat and beside the text of completions
         token_id: Id = "token_id",
     }
@@ -257,7 +257,7 @@ object! {
 object! {
     /// In TGI's last event, if the request asked for details; the list is in whole answers only.
     TgiDetails {
-        tokens: List<TgiToken<'a>, TOKEN_IDS_MAX> = "tokens",
+        tokens: List<TgiToken<'a>, MAX_TOKEN_IDS> = "tokens",
         finish_reason: Scalar<'a> = "finish_reason",
         generated_tokens: Scalar<'a> = "generated_tokens",
         input_length: Scalar<'a> = "input_length",
@@ -266,7 +266,7 @@ object! {
 
 object! {
     /// llama.cpp's `logprobs`: also on its completions endpoint in the shape of chat.
-    Logprobs { content: List<LogprobId, TOKEN_IDS_MAX> = "content", }
+    Logprobs { content: List<LogprobId, MAX_TOKEN_IDS> = "content", }
 }
 
 object! { Logprob { id: Id = "id", } }
@@ -284,7 +284,7 @@ object! {
     /// A whole answer, looked at for the ids of its prompt: vLLM has them in the choice, in chat at the top.
     Prompted {
         ids: Ids = "prompt_token_ids",
-        choices: List<PromptedChoice<'a>, { CHOICES_MAX as usize }> = "choices",
+        choices: List<PromptedChoice<'a>, { MAX_CHOICES as usize }> = "choices",
         details: PromptedDetails<'a> = "details",
     }
 }
@@ -293,7 +293,7 @@ object! { PromptedChoice { ids: Ids = "prompt_token_ids", } }
 
 object! {
     /// TGI, if the request asked for `decoder_input_details`.
-    PromptedDetails { prefill: List<LogprobId, TOKEN_IDS_MAX> = "prefill", }
+    PromptedDetails { prefill: List<LogprobId, MAX_TOKEN_IDS> = "prefill", }
 }
 
 object! { Timings { cache_n: Scalar<'a> = "cache_n", } }
@@ -511,7 +511,7 @@ pub(super) struct List<T, const MAX: usize> {
 pub(super) type Mark = List<Id, 1>;
 
 /// Token ids.
-pub(super) type Ids = List<Id, TOKEN_IDS_MAX>;
+pub(super) type Ids = List<Id, MAX_TOKEN_IDS>;
 
 impl<T, const MAX: usize> Default for List<T, MAX> {
     fn default() -> Self {

@@ -14,20 +14,20 @@ use std::borrow::Cow;
 
 use simdutf8::basic::from_utf8;
 
-use super::TOKEN_IDS_MAX;
+use super::MAX_TOKEN_IDS;
+use super::endpoint::Endpoint;
 use super::outline::{
     COUNTS, Count, Kind, Leaf, Text, list_len, number_len, numbers_len, outline, plain_count, string_len,
 };
-use super::wire::Wire;
 use crate::types::ids::TokenId;
 
 /// Templates kept: chunks of some streams come in turns of two kinds, with text and without.
-const TEMPLATES_MAX: usize = 3;
+const MAX_TEMPLATES: usize = 3;
 /// The longest chunk that is learned.
-const TEMPLATE_BYTES_MAX: usize = 16 << 10;
+const MAX_TEMPLATE_BYTES: usize = 16 << 10;
 /// To learn costs as much as to read a chunk in the slow way, so it must pay: each time takes [`LESSON`] of the credit that
 /// each chunk read by what was learned gives back.
-const CREDIT_MAX: u32 = 64;
+const MAX_CREDIT: u32 = 64;
 const LESSON: u32 = 8;
 
 /// What was learned of a stream.
@@ -76,7 +76,7 @@ impl Said<'_> {
 
 impl Default for Learned {
     fn default() -> Self {
-        Self { templates: Vec::new(), last: 0, ids: Vec::new(), credit: CREDIT_MAX, is_on: true }
+        Self { templates: Vec::new(), last: 0, ids: Vec::new(), credit: MAX_CREDIT, is_on: true }
     }
 }
 
@@ -94,7 +94,7 @@ impl Learned {
             Some(last) => last,
             None => self.read_as_another(data, ends)?,
         };
-        if self.credit < CREDIT_MAX {
+        if self.credit < MAX_CREDIT {
             self.credit += 1;
         }
         Some((said, data.len() - rest.len()))
@@ -115,8 +115,8 @@ impl Learned {
     }
 
     /// Learns from a chunk that was read in the slow way, and in which the decoder found nothing but text, ids and counts.
-    pub(super) fn learn(&mut self, json: &str, wire: Wire) {
-        if !self.is_on || self.credit < LESSON || json.len() > TEMPLATE_BYTES_MAX {
+    pub(super) fn learn(&mut self, json: &str, endpoint: Endpoint) {
+        if !self.is_on || self.credit < LESSON || json.len() > MAX_TEMPLATE_BYTES {
             return;
         }
         self.credit -= LESSON;
@@ -124,7 +124,7 @@ impl Learned {
         if json.bytes().any(|byte| byte < 0x20) {
             return;
         }
-        let Some(leaves) = outline(json, wire) else { return };
+        let Some(leaves) = outline(json, endpoint) else { return };
         let mut new = Template { json: json.into(), leaves, ..Template::default() };
         for leaf in &new.leaves {
             if let Kind::Count(count) = leaf.kind {
@@ -155,7 +155,7 @@ impl Learned {
                 n
             }
             None => {
-                if self.templates.len() == TEMPLATES_MAX {
+                if self.templates.len() == MAX_TEMPLATES {
                     self.templates.remove(0);
                 }
                 self.templates.push(new);
@@ -227,7 +227,7 @@ impl Template {
                 Kind::Ids => list_len(rest, |item| {
                     let (id, len) = plain_count(item)?;
                     ids.push(id);
-                    (ids.len() <= TOKEN_IDS_MAX).then_some(len)
+                    (ids.len() <= MAX_TOKEN_IDS).then_some(len)
                 })?,
                 Kind::Id => {
                     let (id, len) = plain_count(rest)?;
@@ -329,12 +329,12 @@ mod tests {
         for (from, to, at_once, learned_from) in cases {
             let mut learned = Learned::default();
             assert!(text_of(&mut learned, FIRST).is_none());
-            learned.learn(FIRST, Wire::OpenAi);
+            learned.learn(FIRST, Endpoint::OpenAi);
             assert_eq!(text_of(&mut learned, FIRST), Some(("a".to_owned(), vec![1])));
             let other = FIRST.replacen(from, to, 1);
             assert_ne!(other, FIRST);
             assert_eq!(text_of(&mut learned, &other).is_some(), at_once, "{other}");
-            learned.learn(&other, Wire::OpenAi);
+            learned.learn(&other, Endpoint::OpenAi);
             assert_eq!(
                 text_of(&mut learned, &other).is_some(),
                 learned_from,
@@ -348,7 +348,7 @@ mod tests {
     fn what_has_a_line_end_in_it_is_not_learned() {
         let mut learned = Learned::default();
         let json = FIRST.replace(",\"choices\"", ",\n\"choices\"");
-        learned.learn(&json, Wire::OpenAi);
+        learned.learn(&json, Endpoint::OpenAi);
         assert!(text_of(&mut learned, &json).is_none());
     }
 
@@ -358,8 +358,8 @@ mod tests {
         for n in 0..1000 {
             let json = FIRST.replace("\"x\"", &format!("\"x{n}\""));
             assert!(text_of(&mut learned, &json).is_none());
-            learned.learn(&json, Wire::OpenAi);
+            learned.learn(&json, Endpoint::OpenAi);
         }
-        assert!(learned.credit < LESSON && learned.templates.len() == TEMPLATES_MAX);
+        assert!(learned.credit < LESSON && learned.templates.len() == MAX_TEMPLATES);
     }
 }

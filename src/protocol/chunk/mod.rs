@@ -11,13 +11,14 @@
 //! Most chunks do not come that way: they are compared with one before them, and only what differs is read (learned.rs).
 //!
 //! A wire's file says where in a chunk its text, ids and finish reason stand, and nothing else. To add one:
-//! a variant of [`Wire`], a file with `read`, a line in `read_chunk` and one in `told_by`; what is learned of it is for
+//! a variant of [`Endpoint`], a file with `read`, a line in `read_chunk` and one in `told_by`; what is learned of it is for
 //! `outline` to say, and may be nothing.
 
 pub(crate) mod answer;
 pub(crate) mod body;
 mod calls;
 mod chat;
+pub(crate) mod endpoint;
 mod json;
 mod learned;
 mod llamacpp;
@@ -28,19 +29,18 @@ mod sglang;
 mod tally;
 mod tgi;
 mod vllm_generate;
-pub(crate) mod wire;
 
 use std::borrow::Cow;
 
-pub use self::answer::{Answer, MalformedCall};
+pub use self::answer::{CompletionResponse, MalformedCall};
 use self::calls::Calls;
+pub use self::endpoint::{Endpoint, ServerKind};
+use self::endpoint::{bare_wire, is_native, server_of, told_by};
 use self::json::{CallDelta, Choice, Chunk, Id, Ids, List, Scalar, Shape, Verbose, fill};
 use self::learned::{Learned, Said};
 use self::outline::Count;
 pub(crate) use self::server_error::server_error_from_body;
 use self::tally::{ChoiceTally, Total};
-pub use self::wire::{Server, Wire};
-use self::wire::{bare_wire, is_native, server_of, told_by};
 use crate::config::Limits;
 use crate::error::escape::printable;
 use crate::error::{Error, ErrorKind, Limit, ServerError};
@@ -48,24 +48,24 @@ use crate::types::ids::{FinishReason, IdsExact, Inexact, Usage, is_clean};
 use crate::types::token::StreamToken;
 
 /// The most choices that one stream can be decoded for, whatever
-/// [`choices_max`](ChunkDecoder::choices_max) asks for: state is kept for each.
-pub const CHOICES_MAX: u32 = 128;
+/// [`max_choices`](ChunkDecoder::max_choices) asks for: state is kept for each.
+pub const MAX_CHOICES: u32 = 128;
 
 /// How deep lists and objects may stand inside of each other in one event; deeper is
 /// [`Limit::Nesting`]. Chunks of real servers have up to eight levels.
-pub const NESTING_MAX: usize = 128;
+pub const MAX_NESTING: usize = 128;
 
 /// The most token ids in one list of a chunk; more are [`Limit::TokenIds`]. Servers send a few;
 /// one that holds ids back sends its whole answer at once.
-pub const TOKEN_IDS_MAX: usize = 1 << 20;
+pub const MAX_TOKEN_IDS: usize = 1 << 20;
 
 /// The most pieces of tool calls in one chunk; more are [`Limit::ToolCalls`]. Servers send one.
-pub const TOOL_CALLS_MAX: usize = 128;
+pub const MAX_TOOL_CALLS: usize = 128;
 
 /// The longest request id of a server that is kept, in bytes; a longer one is not kept at all.
-const REQUEST_ID_BYTES_MAX: usize = 256;
+const MAX_REQUEST_ID_BYTES: usize = 256;
 /// How much of the first line that was not JSON is shown.
-const PREVIEW_CHARS_MAX: usize = 80;
+const MAX_PREVIEW_CHARS: usize = 80;
 
 /// Whether to go on reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +96,7 @@ pub struct Completion {
 /// Feed it each event's type and data; when it says [`Flow::Ended`], or when the bytes have ended, ask
 /// [`finish`](Self::finish) whether the answer is complete. A chunk costs time in proportion to its length. It holds
 /// counters, so that memory does not grow with the length of the answer, with two exceptions: the tool call of a chat
-/// stream that is being put together, up to [`arguments_bytes_max`](Self::arguments_bytes_max), and, for SGLang's native
+/// stream that is being put together, up to [`max_arguments_bytes`](Self::max_arguments_bytes), and, for SGLang's native
 /// endpoint, text and ids up to here, which each of its events repeats.
 ///
 /// Ids and text do not go in step. Where a chunk has several ids and one text, the text goes with the first
@@ -104,10 +104,10 @@ pub struct Completion {
 /// stream.
 ///
 /// ```
-/// use tokenwire::{ChunkDecoder, Flow, StreamToken, Wire};
+/// use tokenwire::{ChunkDecoder, Flow, StreamToken, Endpoint};
 ///
 /// let mut tokens = Vec::new();
-/// let mut decoder = ChunkDecoder::new(Wire::Auto);
+/// let mut decoder = ChunkDecoder::new(Endpoint::Auto);
 /// let mut sink = |_choice, token| match token {
 ///     StreamToken::Token { text, id } => tokens.push((text, id)),
 ///     other => unreachable!("only chat has {other:?}"),
@@ -124,20 +124,20 @@ pub struct Completion {
 #[derive(Debug)]
 pub struct ChunkDecoder {
     /// As told; `Auto` until `told` knows better.
-    wire: Wire,
-    /// What the chunks turned out to be, while `wire` is `Auto`.
-    told: Option<Wire>,
-    server: Option<Server>,
+    endpoint: Endpoint,
+    /// What the chunks turned out to be, while `endpoint` is `Auto`.
+    told: Option<Endpoint>,
+    server: Option<ServerKind>,
     request_id: Option<Box<str>>,
-    choices_max: u32,
+    max_choices: u32,
     /// It is the whole answer in one body that is decoded, as if it were one event (answer.rs).
     whole: bool,
     /// Ids were asked for.
     ids_asked: bool,
     /// Of this server, if it was known then.
-    asked_server: Option<Server>,
-    arguments_bytes_max: usize,
-    /// By index; grown to the highest index seen, which is under `choices_max`.
+    asked_server: Option<ServerKind>,
+    max_arguments_bytes: usize,
+    /// By index; grown to the highest index seen, which is under `max_choices`.
     choices: Vec<ChoiceTally>,
     /// The usage of the whole request.
     usage: Option<Usage>,
@@ -162,7 +162,7 @@ struct Piece<'a> {
     index: Scalar<'a>,
     reasoning: Cow<'a, str>,
     text: Cow<'a, str>,
-    calls: List<CallDelta<'a>, TOOL_CALLS_MAX>,
+    calls: List<CallDelta<'a>, MAX_TOOL_CALLS>,
     /// Checked; `None` where the chunk has no place for ids.
     ids: Option<Ids>,
     finish: Scalar<'a>,
@@ -173,17 +173,17 @@ struct Piece<'a> {
 impl ChunkDecoder {
     /// A decoder for one answer with one choice.
     #[must_use]
-    pub fn new(wire: Wire) -> Self {
+    pub fn new(endpoint: Endpoint) -> Self {
         Self {
-            wire,
+            endpoint,
             told: None,
             server: None,
             request_id: None,
-            choices_max: 1,
+            max_choices: 1,
             whole: false,
             ids_asked: false,
             asked_server: None,
-            arguments_bytes_max: Limits::default().arguments_bytes_max,
+            max_arguments_bytes: Limits::default().max_arguments_bytes,
             choices: Vec::new(),
             usage: None,
             skipped: 0,
@@ -194,10 +194,10 @@ impl ChunkDecoder {
     }
 
     /// How many choices there may be: a chunk with an index from `n` on ends the stream. Default 1, at most
-    /// [`CHOICES_MAX`], at least 1.
+    /// [`MAX_CHOICES`], at least 1.
     #[must_use]
-    pub fn choices_max(mut self, n: u32) -> Self {
-        self.choices_max = n.clamp(1, CHOICES_MAX);
+    pub fn max_choices(mut self, n: u32) -> Self {
+        self.max_choices = n.clamp(1, MAX_CHOICES);
         self
     }
 
@@ -205,16 +205,16 @@ impl ChunkDecoder {
     /// this server. Then a stream without any, of a server that gives them, has lost them on the way
     /// ([`Inexact::Dropped`]). Default: nothing is known of the request.
     #[must_use]
-    pub fn ids_asked(mut self, server: Option<Server>) -> Self {
+    pub fn ids_asked(mut self, server: Option<ServerKind>) -> Self {
         (self.ids_asked, self.asked_server) = (true, server);
         self
     }
 
     /// The largest tool call of a chat stream that is put together, in bytes; a larger one is malformed. Default
-    /// [`Limits::arguments_bytes_max`]'s.
+    /// [`Limits::max_arguments_bytes`]'s.
     #[must_use]
-    pub fn arguments_bytes_max(mut self, n: usize) -> Self {
-        self.arguments_bytes_max = n;
+    pub fn max_arguments_bytes(mut self, n: usize) -> Self {
+        self.max_arguments_bytes = n;
         self
     }
 
@@ -237,12 +237,12 @@ impl ChunkDecoder {
     ///
     /// # Errors
     ///
-    /// The stream is over; what was handed out stays valid. [`Server`](ErrorKind::Server) for an error in the
+    /// The stream is over; what was handed out stays valid. [`ServerKind`](ErrorKind::Server) for an error in the
     /// stream, in any of its shapes, with the numeric code as status: it decides, whatever else came or
     /// follows. [`Protocol`](ErrorKind::Protocol) for an id or index out of range, a field of a type that
     /// cannot hold tokens, or a chunk of another wire than the one this decoder was made for.
-    /// [`Limit`](ErrorKind::Limit) for JSON of more than [`NESTING_MAX`] levels, more than [`CHOICES_MAX`] choices or more
-    /// than [`TOKEN_IDS_MAX`] ids or [`TOOL_CALLS_MAX`] pieces of tool calls in one chunk.
+    /// [`Limit`](ErrorKind::Limit) for JSON of more than [`MAX_NESTING`] levels, more than [`MAX_CHOICES`] choices or more
+    /// than [`MAX_TOKEN_IDS`] ids or [`MAX_TOOL_CALLS`] pieces of tool calls in one chunk.
     pub fn decode(
         &mut self,
         event: &str,
@@ -312,7 +312,7 @@ impl ChunkDecoder {
             return None;
         }
         let (said, len) = self.learned.read(data, ends)?;
-        if said.count(Count::Index).is_some_and(|index| index >= self.choices_max) {
+        if said.count(Count::Index).is_some_and(|index| index >= self.max_choices) {
             return None;
         }
         self.say(said, sink);
@@ -375,7 +375,7 @@ impl ChunkDecoder {
     #[must_use]
     pub fn ids_exact(&self) -> IdsExact {
         let counted = self.usage.map(|usage| usage.completion_tokens.into());
-        let llama_cpp = self.server == Some(Server::LlamaCpp);
+        let llama_cpp = self.server == Some(ServerKind::LlamaCpp);
         match Total::of(&self.choices).ids_exact(counted, self.is_complete(), llama_cpp) {
             IdsExact::No(Inexact::NoIds) if self.ids_were_due() => IdsExact::No(Inexact::Dropped),
             exact => exact,
@@ -384,13 +384,13 @@ impl ChunkDecoder {
 
     /// Ids were asked for in a way that this server answers.
     fn ids_were_due(&self) -> bool {
-        let wire = self.wire();
+        let endpoint = self.endpoint();
         self.ids_asked
             && match (self.asked_server, self.server) {
-                (Some(server), _) => server.gives_ids(wire),
+                (Some(server), _) => server.gives_ids(endpoint),
                 // A chat of llama.cpp is asked by log-probabilities, which are asked for only if it is known to be one.
-                (None, Some(Server::LlamaCpp)) => wire != Wire::Chat || self.whole,
-                (None, Some(server)) => server.gives_ids(wire),
+                (None, Some(ServerKind::LlamaCpp)) => endpoint != Endpoint::Chat || self.whole,
+                (None, Some(server)) => server.gives_ids(endpoint),
                 (None, None) => false,
             }
     }
@@ -409,9 +409,9 @@ impl ChunkDecoder {
 
     /// The wire: as told, or as learned from the chunks; `Auto` while it is not known.
     #[must_use]
-    pub fn wire(&self) -> Wire {
-        match self.wire {
-            Wire::Auto => self.told.unwrap_or(Wire::Auto),
+    pub fn endpoint(&self) -> Endpoint {
+        match self.endpoint {
+            Endpoint::Auto => self.told.unwrap_or(Endpoint::Auto),
             told => told,
         }
     }
@@ -420,7 +420,7 @@ impl ChunkDecoder {
     /// llama.cpp by `__verbose`, `timings`, its native events or its fingerprint, SGLang by `matched_stop` or its native
     /// events, TensorRT-LLM by `avg_decoded_tokens_per_iter`, TGI by its events.
     #[must_use]
-    pub fn server(&self) -> Option<Server> {
+    pub fn server(&self) -> Option<ServerKind> {
         self.server
     }
 
@@ -466,7 +466,7 @@ impl ChunkDecoder {
             return Err(Error::server(server_error_from_body(None, None, data.as_bytes())));
         }
         if data.trim() == "[DONE]" {
-            for index in 0..self.choices_max.min(self.choices.len() as u32) {
+            for index in 0..self.max_choices.min(self.choices.len() as u32) {
                 self.close_call(index, sink);
             }
             return Ok(Flow::Ended);
@@ -481,7 +481,7 @@ impl ChunkDecoder {
         }
         let is_error = chunk.is_error();
         if nests_too_deep(data) && !is_error {
-            return Err(Error::limit(Limit::Nesting, NESTING_MAX as u64));
+            return Err(Error::limit(Limit::Nesting, MAX_NESTING as u64));
         }
         if chunk.shape == Shape::Odd {
             self.skip(data);
@@ -493,10 +493,12 @@ impl ChunkDecoder {
         if is_error {
             return Err(Error::server(server_error_from_body(None, None, data.as_bytes())));
         }
-        if let (Ok(Flow::More), Wire::OpenAi | Wire::Chat | Wire::LlamaCpp | Wire::VllmGenerate) =
-            (&read, self.wire())
+        if let (
+            Ok(Flow::More),
+            Endpoint::OpenAi | Endpoint::Chat | Endpoint::LlamaCpp | Endpoint::VllmGenerate,
+        ) = (&read, self.endpoint())
         {
-            self.learned.learn(data, self.wire());
+            self.learned.learn(data, self.endpoint());
         }
         read
     }
@@ -506,7 +508,7 @@ impl ChunkDecoder {
     fn say(&mut self, said: Said<'_>, sink: &mut impl FnMut(u32, StreamToken)) {
         let index = said.count(Count::Index).unwrap_or(0);
         let cached_tokens = said.count(Count::Cached);
-        let is_native = self.wire() == Wire::LlamaCpp;
+        let is_native = self.endpoint() == Endpoint::LlamaCpp;
         if let (false, Some(completion_tokens)) = (is_native, said.count(Count::Completion)) {
             let prompt_tokens = said.count(Count::Prompt).unwrap_or(0);
             let reasoning_tokens = said.count(Count::Reasoning);
@@ -540,7 +542,7 @@ impl ChunkDecoder {
     fn skip(&mut self, data: &str) {
         self.skipped += 1;
         if self.first_skipped.is_none() {
-            self.first_skipped = Some(printable(data, PREVIEW_CHARS_MAX).into());
+            self.first_skipped = Some(printable(data, MAX_PREVIEW_CHARS).into());
         }
     }
 
@@ -549,7 +551,7 @@ impl ChunkDecoder {
             self.request_id = [&chunk.id, &chunk.request_id, &chunk.meta.id]
                 .into_iter()
                 .filter_map(Scalar::text)
-                .find(|id| !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX)
+                .find(|id| !id.is_empty() && id.len() <= MAX_REQUEST_ID_BYTES)
                 .map(Into::into);
         }
         if self.told.is_none() {
@@ -565,20 +567,20 @@ impl ChunkDecoder {
         chunk: &mut Chunk<'_>,
         sink: &mut impl FnMut(u32, StreamToken),
     ) -> Result<Flow, Error> {
-        let wire = self.wire();
-        if let Some(came) = bare_wire(chunk).filter(|came| *came != wire) {
+        let endpoint = self.endpoint();
+        if let Some(came) = bare_wire(chunk).filter(|came| *came != endpoint) {
             // Other servers' metadata may have these keys, with nothing in them.
             let says = chunk.content.text().is_some_and(|text| !text.is_empty());
-            if came != Wire::LlamaCpp || says || chunk.tokens.first().is_some() {
-                return Err(mismatch(wire.as_str(), came.as_str()));
+            if came != Endpoint::LlamaCpp || says || chunk.tokens.first().is_some() {
+                return Err(mismatch(endpoint.as_str(), came.as_str()));
             }
         }
-        match wire {
-            Wire::LlamaCpp | Wire::SgLang | Wire::Tgi if chunk.choices.first().is_some() => {
-                Err(mismatch(wire.as_str(), "openai"))
+        match endpoint {
+            Endpoint::LlamaCpp | Endpoint::SgLang | Endpoint::Tgi if chunk.choices.first().is_some() => {
+                Err(mismatch(endpoint.as_str(), "openai"))
             }
-            Wire::LlamaCpp => self.read_llama_cpp(chunk, sink),
-            Wire::SgLang => {
+            Endpoint::LlamaCpp => self.read_llama_cpp(chunk, sink),
+            Endpoint::SgLang => {
                 // Something that has none of its fields (an error, null) does not begin a choice.
                 if sglang::is_native(chunk) {
                     let usage = sglang::usage(chunk);
@@ -589,7 +591,7 @@ impl ChunkDecoder {
                 }
                 Ok(Flow::More)
             }
-            Wire::Tgi if self.whole => {
+            Endpoint::Tgi if self.whole => {
                 let usage = tgi::usage(chunk);
                 if chunk.generated_text.is_given() {
                     let piece = tgi::read_whole(chunk)?;
@@ -597,7 +599,7 @@ impl ChunkDecoder {
                 }
                 Ok(Flow::More)
             }
-            Wire::Tgi => {
+            Endpoint::Tgi => {
                 let usage = tgi::usage(chunk);
                 let (piece, ended) = tgi::read(chunk)?;
                 if ended || piece.ids.is_some() || !piece.text.is_empty() {
@@ -607,7 +609,7 @@ impl ChunkDecoder {
                 }
                 Ok(if ended { Flow::Ended } else { Flow::More })
             }
-            _ => self.read_choices(wire, chunk, sink),
+            _ => self.read_choices(endpoint, chunk, sink),
         }
     }
 
@@ -629,18 +631,18 @@ impl ChunkDecoder {
             choice.stopped |= ended;
         }
         // With several choices, each has its own last event, and the bytes' end is the end.
-        Ok(if ended && self.choices_max == 1 { Flow::Ended } else { Flow::More })
+        Ok(if ended && self.max_choices == 1 { Flow::Ended } else { Flow::More })
     }
 
     fn read_choices(
         &mut self,
-        wire: Wire,
+        endpoint: Endpoint,
         chunk: &mut Chunk<'_>,
         sink: &mut impl FnMut(u32, StreamToken),
     ) -> Result<Flow, Error> {
         match chunk.choices.shape {
             Shape::Odd => return Err(Error::protocol("a chunk's choices are no list")),
-            Shape::Long => return Err(Error::limit(Limit::Choices, CHOICES_MAX.into())),
+            Shape::Long => return Err(Error::limit(Limit::Choices, MAX_CHOICES.into())),
             Shape::Missing | Shape::Null | Shape::Given => {}
         }
         if let Some(usage) = chunk.usage.usage() {
@@ -657,9 +659,9 @@ impl ChunkDecoder {
             }
             // llama.cpp sends one choice a chunk; `__verbose` belongs to that one.
             let verbose = std::mem::take(&mut verbose);
-            let piece = match wire {
-                Wire::Chat => chat::read(choice, verbose)?,
-                Wire::VllmGenerate => vllm_generate::read(choice)?,
+            let piece = match endpoint {
+                Endpoint::Chat => chat::read(choice, verbose)?,
+                Endpoint::VllmGenerate => vllm_generate::read(choice)?,
                 // Nothing told the wire yet: a finish reason and ids stand in the same place on all.
                 _ => openai::read(choice, verbose)?,
             };
@@ -673,7 +675,7 @@ impl ChunkDecoder {
     /// one.
     fn count_usage(&mut self, usage: Usage, choice: Option<u32>) {
         match choice {
-            Some(index) if self.choices_max > 1 => {
+            Some(index) if self.max_choices > 1 => {
                 self.begin_choice(index);
                 self.choices[index as usize].count(Some(usage));
             }
@@ -705,7 +707,7 @@ impl ChunkDecoder {
                 self.close_call(index, sink);
             }
             let calls = &mut self.choices[index as usize].calls;
-            if let Some(token) = calls.add(piece, self.arguments_bytes_max) {
+            if let Some(token) = calls.add(piece, self.max_arguments_bytes) {
                 sink(index, token);
             }
         }
@@ -736,8 +738,8 @@ impl ChunkDecoder {
     /// No index is 0.
     fn index_of(&self, index: &Scalar<'_>) -> Result<u32, Error> {
         let index = if index.is_given() { index.count() } else { Some(0) };
-        index.filter(|index| *index < self.choices_max).ok_or_else(|| {
-            let max = self.choices_max;
+        index.filter(|index| *index < self.max_choices).ok_or_else(|| {
+            let max = self.max_choices;
             Error::protocol(format!("the index of a choice is out of range: choices_max is {max}"))
         })
     }
@@ -748,7 +750,7 @@ impl ChunkDecoder {
         Ok(index)
     }
 
-    /// `index` is under `choices_max`.
+    /// `index` is under `max_choices`.
     #[inline]
     fn begin_choice(&mut self, index: u32) {
         let at = index as usize;
@@ -801,7 +803,7 @@ fn good_ids(ids: Ids) -> Result<Option<Ids>, Error> {
     match ids.shape {
         Shape::Missing | Shape::Null => Ok(None),
         Shape::Odd => Err(Error::protocol("the token ids of a chunk are no list")),
-        Shape::Long => Err(Error::limit(Limit::TokenIds, TOKEN_IDS_MAX as u64)),
+        Shape::Long => Err(Error::limit(Limit::TokenIds, MAX_TOKEN_IDS as u64)),
         Shape::Given if ids.iter().all(|id| matches!(id, Id::Good(_))) => Ok(Some(ids)),
         Shape::Given => Err(Error::protocol("a token id is no whole number from 0 to 4294967295")),
     }
@@ -819,10 +821,10 @@ fn failed_before() -> Error {
     Error::protocol("the stream has failed before; nothing after that is read")
 }
 
-/// Whether valid JSON has more levels than [`NESTING_MAX`].
+/// Whether valid JSON has more levels than [`MAX_NESTING`].
 fn nests_too_deep(json: &str) -> bool {
     // Each level has two brackets.
-    if json.len() <= 2 * NESTING_MAX {
+    if json.len() <= 2 * MAX_NESTING {
         return false;
     }
     // Almost no event has so many of them, wherever they stand. Counted in sixteen sums, which the compiler makes SIMD of.
@@ -832,7 +834,7 @@ fn nests_too_deep(json: &str) -> bool {
     for part in parts {
         opens.iter_mut().zip(part).for_each(|(n, byte)| *n = n.saturating_add(u8::from(byte | 0x20 == b'{')));
     }
-    if opens.iter().map(|n| usize::from(*n)).sum::<usize>() + unseen <= NESTING_MAX {
+    if opens.iter().map(|n| usize::from(*n)).sum::<usize>() + unseen <= MAX_NESTING {
         return false;
     }
     let (mut depth, mut in_string, mut bytes) = (0_usize, false, json.bytes());
@@ -845,7 +847,7 @@ fn nests_too_deep(json: &str) -> bool {
             b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
             _ => {}
         }
-        if depth > NESTING_MAX {
+        if depth > MAX_NESTING {
             return true;
         }
     }

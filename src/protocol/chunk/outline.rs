@@ -4,8 +4,8 @@
 //! the JSON is good, but what may be different in the next chunk. In doubt the answer is `None`, which costs time and
 //! nothing else. The keys are those of `json`; the places that are not named here, but known there, must stay as they are.
 
+use super::endpoint::Endpoint;
 use super::json::{Choice, Chunk, Delta, Logprob, Logprobs, Timings, UsageDetails, UsageFields, Verbose};
-use super::wire::Wire;
 
 /// A value that may be another in the next chunk, or must not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +56,8 @@ pub(super) enum Count {
 pub(super) const COUNTS: usize = Count::Evaluated as usize + 1;
 
 /// The most keys in one object of a chunk that is learned, and the most values in it.
-const KEYS_MAX: usize = 64;
-const LEAVES_MAX: usize = 256;
+const MAX_KEYS: usize = 64;
+const MAX_LEAVES: usize = 256;
 
 /// What is expected at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,11 +100,11 @@ impl Place {
 
 /// All values of the chunk in the order of the text. `None`: it is not one to learn from, as it says more than text, ids
 /// and counts, or says them in a way that is not foreseen.
-pub(super) fn outline(json: &str, wire: Wire) -> Option<Vec<Leaf>> {
-    let mut walk = Walk { json: json.as_bytes(), at: 0, wire, leaves: Vec::new(), ids: 0, choices: 0 };
+pub(super) fn outline(json: &str, endpoint: Endpoint) -> Option<Vec<Leaf>> {
+    let mut walk = Walk { json: json.as_bytes(), at: 0, endpoint, leaves: Vec::new(), ids: 0, choices: 0 };
     walk.value(Place::Root)?;
-    let is_whole = match wire {
-        Wire::LlamaCpp => walk.leaves.iter().any(|leaf| leaf.kind == Kind::Text(Text::Said)),
+    let is_whole = match endpoint {
+        Endpoint::LlamaCpp => walk.leaves.iter().any(|leaf| leaf.kind == Kind::Text(Text::Said)),
         _ => walk.choices == 1,
     };
     // Where the ids stand in two places, it is one of them that counts.
@@ -114,7 +114,7 @@ pub(super) fn outline(json: &str, wire: Wire) -> Option<Vec<Leaf>> {
 struct Walk<'a> {
     json: &'a [u8],
     at: usize,
-    wire: Wire,
+    endpoint: Endpoint,
     leaves: Vec<Leaf>,
     /// Places with ids.
     ids: usize,
@@ -124,13 +124,13 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     /// What stands under a key.
     fn under(&self, place: Place, key: &[u8]) -> Place {
-        let native = self.wire == Wire::LlamaCpp;
+        let native = self.endpoint == Endpoint::LlamaCpp;
         let is_known = |keys: &[&str]| keys.iter().any(|known| known.as_bytes() == key);
         let known = match place {
             Place::Root => match key {
                 b"choices" if !native => return Place::Choices,
                 b"usage" if !native => return Place::Usage,
-                b"__verbose" if !native && self.wire != Wire::VllmGenerate => return Place::Verbose,
+                b"__verbose" if !native && self.endpoint != Endpoint::VllmGenerate => return Place::Verbose,
                 b"prompt_progress" | b"error" => return Place::Null,
                 b"choices" => return Place::Never,
                 b"index" if native => return Place::Count(Count::Index),
@@ -147,8 +147,8 @@ impl<'a> Walk<'a> {
             },
             Place::Choice => match key {
                 b"index" => return Place::Count(Count::Index),
-                b"text" if self.wire != Wire::Chat => return Place::Text(Text::Said),
-                b"delta" if self.wire == Wire::Chat => return Place::Delta,
+                b"text" if self.endpoint != Endpoint::Chat => return Place::Text(Text::Said),
+                b"delta" if self.endpoint == Endpoint::Chat => return Place::Delta,
                 b"token_ids" => return Place::Ids,
                 b"logprobs" => return Place::Logprobs,
                 b"finish_reason" => return Place::Null,
@@ -240,7 +240,7 @@ impl<'a> Walk<'a> {
             self.at += string_len(&self.json[from..])?;
             let key = &self.json[from + 1..self.at - 1];
             // The last of equal keys counts, and a key can be written in many ways.
-            if key.contains(&b'\\') || keys.contains(&key) || keys.len() == KEYS_MAX {
+            if key.contains(&b'\\') || keys.contains(&key) || keys.len() == MAX_KEYS {
                 return None;
             }
             keys.push(key);
@@ -294,7 +294,7 @@ impl<'a> Walk<'a> {
 
     fn leaf(&mut self, from: usize, kind: Kind) -> Option<()> {
         self.leaves.push(Leaf { from, to: self.at, kind });
-        (self.leaves.len() <= LEAVES_MAX).then_some(())
+        (self.leaves.len() <= MAX_LEAVES).then_some(())
     }
 
     fn peek(&self) -> Option<u8> {

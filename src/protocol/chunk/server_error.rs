@@ -5,12 +5,12 @@
 use serde_json::Value;
 
 use crate::error::escape::printable;
-use crate::error::{SERVER_MESSAGE_CHARS_MAX, ServerError};
+use crate::error::{MAX_SERVER_MESSAGE_CHARS, ServerError};
 
 /// How much is shown of a body that has no message.
-const PREVIEW_CHARS_MAX: usize = 200;
+const MAX_PREVIEW_CHARS: usize = 200;
 /// The longest of the short fields (kind, code, param) that is kept.
-const WORD_CHARS_MAX: usize = 200;
+const MAX_WORD_CHARS: usize = 200;
 
 /// The message in the body of a response. Always finds something to say: where the body has no message, what
 /// came instead. `status` is the response's; without one, a numeric code in the body takes its place.
@@ -28,7 +28,7 @@ pub(crate) fn server_error_from_body(
         return error;
     }
     let kind = content_type.unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    let preview = || printable(text, PREVIEW_CHARS_MAX);
+    let preview = || printable(text, MAX_PREVIEW_CHARS);
     let message = if text.is_empty() {
         "the body is empty".to_owned()
     } else if text.starts_with('<') || (kind.contains("html") && text.contains('<')) {
@@ -41,7 +41,7 @@ pub(crate) fn server_error_from_body(
     } else {
         text.to_owned()
     };
-    ServerError { status, message: printable(&message, SERVER_MESSAGE_CHARS_MAX), ..Default::default() }
+    ServerError { status, message: printable(&message, MAX_SERVER_MESSAGE_CHARS), ..Default::default() }
 }
 
 /// The error in a JSON value, if it is one: `error` that is not null (an object or a string), `object` that
@@ -62,7 +62,7 @@ pub(super) fn server_error_from_json(status: Option<u16>, value: &Value) -> Opti
     }?;
     // TGI and some routers put kind and code beside a string `error`.
     let fields = inner.filter(|error| error.is_object()).unwrap_or(value);
-    let word = |key: &str| fields.get(key).and_then(Value::as_str).map(|w| printable(w, WORD_CHARS_MAX));
+    let word = |key: &str| fields.get(key).and_then(Value::as_str).map(|w| printable(w, MAX_WORD_CHARS));
     let code = fields.get("code").filter(|code| !code.is_null());
     let number = code.and_then(Value::as_u64).and_then(|c| u16::try_from(c).ok());
     // LiteLLM writes it as text; of a text, only the status of an error is taken for one.
@@ -70,16 +70,16 @@ pub(super) fn server_error_from_json(status: Option<u16>, value: &Value) -> Opti
     let as_text = as_text.and_then(|text| text.parse().ok()).filter(|c: &u16| *c >= 400);
     let status_in_code = number.or(as_text).filter(|c| (100..=599).contains(c));
     let code_word = match code {
-        Some(Value::String(code)) => Some(printable(code, WORD_CHARS_MAX)),
+        Some(Value::String(code)) => Some(printable(code, MAX_WORD_CHARS)),
         // What the status says already is not said again.
         Some(other) if status_in_code.is_none() || status_in_code != status.or(status_in_code) => {
-            Some(printable(&other.to_string(), WORD_CHARS_MAX))
+            Some(printable(&other.to_string(), MAX_WORD_CHARS))
         }
         _ => None,
     };
     Some(ServerError {
         status: status.or(status_in_code),
-        message: printable(&message, SERVER_MESSAGE_CHARS_MAX),
+        message: printable(&message, MAX_SERVER_MESSAGE_CHARS),
         kind: word("type").or_else(|| word("error_type")),
         code: code_word,
         param: word("param"),
@@ -293,10 +293,10 @@ mod tests {
                 for body in bodies.iter().map(|body| body.clone().into_bytes()).chain(cut) {
                     for kind in ["", "text/html", "a\u{1b}b/json"] {
                         let error = server_error_from_body(None, Some(kind), &body);
-                        assert!(error.message.chars().count() <= SERVER_MESSAGE_CHARS_MAX + 1);
+                        assert!(error.message.chars().count() <= MAX_SERVER_MESSAGE_CHARS + 1);
                         let words =
                             [&error.kind, &error.code, &error.param].map(|w| w.as_deref().unwrap_or(""));
-                        assert!(words.iter().all(|word| word.chars().count() <= WORD_CHARS_MAX + 1));
+                        assert!(words.iter().all(|word| word.chars().count() <= MAX_WORD_CHARS + 1));
                         let shown = crate::error::Error::server(error.clone()).to_string();
                         for text in words.into_iter().chain([error.message.as_str(), &shown]) {
                             let bad =
@@ -319,18 +319,19 @@ mod tests {
         ] {
             let message = server_error_from_body(Some(500), None, &body).message;
             let preview = message.strip_prefix(before).unwrap_or_else(|| panic!("{message}"));
-            assert_eq!(preview.chars().count(), PREVIEW_CHARS_MAX + 1, "with its …");
+            assert_eq!(preview.chars().count(), MAX_PREVIEW_CHARS + 1, "with its …");
         }
-        let mut decoder = crate::protocol::chunk::ChunkDecoder::new(crate::protocol::chunk::wire::Wire::Auto);
+        let mut decoder =
+            crate::protocol::chunk::ChunkDecoder::new(crate::protocol::chunk::endpoint::Endpoint::Auto);
         let _ = decoder.decode("message", &long, &mut |_, _| {}).unwrap();
         assert_eq!(decoder.first_skipped().unwrap().chars().count(), 81);
     }
 
     #[test]
     fn a_long_message_is_cut_and_no_body_panics() {
-        let long = "ä".repeat(SERVER_MESSAGE_CHARS_MAX + 9);
+        let long = "ä".repeat(MAX_SERVER_MESSAGE_CHARS + 9);
         let error = server_error_from_body(Some(500), None, long.as_bytes());
-        assert_eq!(error.message.chars().count(), SERVER_MESSAGE_CHARS_MAX + 1);
+        assert_eq!(error.message.chars().count(), MAX_SERVER_MESSAGE_CHARS + 1);
         // Every prefix of every case: cut JSON, cut tags, cut characters.
         for (_, content_type, body, _) in CASES {
             for end in 0..body.len() {
@@ -378,7 +379,7 @@ mod tests {
                     .ok()
                     .and_then(|v| v.pointer("/error/message").cloned())
                 {
-                    assert_eq!(error.message, printable(&said, SERVER_MESSAGE_CHARS_MAX), "{name}");
+                    assert_eq!(error.message, printable(&said, MAX_SERVER_MESSAGE_CHARS), "{name}");
                     // A code in the body never overrules the response.
                     assert_eq!(server_error_from_body(None, kind, body).status, Some(status), "{name}");
                 }

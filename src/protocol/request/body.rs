@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::message::Message;
 use super::sampling::SamplingParams;
 use super::{CompletionRequest, Prompt};
-use crate::protocol::chunk::wire::{Server, Wire};
+use crate::protocol::chunk::endpoint::{Endpoint, ServerKind};
 use crate::protocol::server::quirks::Quirks;
 use crate::types::ids::TokenId;
 
@@ -56,9 +56,9 @@ pub(crate) const FLAGS: &[&str] =
 pub(super) struct Body<'a> {
     pub(super) request: &'a CompletionRequest,
     pub(super) model: Option<&'a str>,
-    pub(super) wire: Wire,
+    pub(super) endpoint: Endpoint,
     /// The known server whose words are to be used.
-    pub(super) server: Option<Server>,
+    pub(super) server: Option<ServerKind>,
     /// How the one that is meant differs from it.
     pub(super) quirks: Option<Quirks>,
     /// Whether the answer is to come in events, or whole.
@@ -70,12 +70,12 @@ impl Serialize for Body<'_> {
         let extras = self.extras();
         let mut out = Fields::new(serializer.serialize_map(None)?, &extras);
         out.quirks = self.quirks;
-        match self.wire {
-            Wire::LlamaCpp => self.native_llama_cpp(&mut out)?,
-            Wire::VllmGenerate => self.vllm_generate(&mut out)?,
-            Wire::SgLang => self.native_sglang(&mut out)?,
-            Wire::Tgi => self.native_tgi(&mut out)?,
-            Wire::Auto | Wire::OpenAi | Wire::Chat => self.openai(&mut out)?,
+        match self.endpoint {
+            Endpoint::LlamaCpp => self.native_llama_cpp(&mut out)?,
+            Endpoint::VllmGenerate => self.vllm_generate(&mut out)?,
+            Endpoint::SgLang => self.native_sglang(&mut out)?,
+            Endpoint::Tgi => self.native_tgi(&mut out)?,
+            Endpoint::Auto | Endpoint::OpenAi | Endpoint::Chat => self.openai(&mut out)?,
         }
         out.end()
     }
@@ -94,7 +94,7 @@ impl Body<'_> {
     }
 
     /// Whether it is, or may be, this server.
-    fn may_be(&self, server: Server) -> bool {
+    fn may_be(&self, server: ServerKind) -> bool {
         self.server.is_none_or(|known| known == server)
     }
 
@@ -104,7 +104,11 @@ impl Body<'_> {
         if self.stream { out.merge("stream_options", IncludeUsage) } else { Ok(()) }
     }
 
-    fn structured<M: SerializeMap>(&self, server: Server, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+    fn structured<M: SerializeMap>(
+        &self,
+        server: ServerKind,
+        out: &mut Fields<'_, M>,
+    ) -> Result<(), M::Error> {
         match self.request.structured_for(server) {
             Some((key, value)) => out.put(key, &*value),
             None => Ok(()),
@@ -113,7 +117,7 @@ impl Body<'_> {
 
     fn prompt<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
         match &self.request.prompt {
-            Prompt::Text(text) if self.wire == Wire::Chat => {
+            Prompt::Text(text) if self.endpoint == Endpoint::Chat => {
                 out.put("messages", &[Message::user(text.as_str())])
             }
             Prompt::Messages(messages) => out.put("messages", messages),
@@ -132,8 +136,12 @@ impl Body<'_> {
         out.some("tool_choice", request.tool_choice.as_ref())?;
         request.sampling.openai(out)?;
         // Servers of plain OpenAI fields have no such thing; for the others it is a default to be told otherwise.
-        let is_plain =
-            |server| matches!(server, Server::Tgi | Server::Ollama | Server::LmStudio | Server::Other(_));
+        let is_plain = |server| {
+            matches!(
+                server,
+                ServerKind::Tgi | ServerKind::Ollama | ServerKind::LmStudio | ServerKind::Other(_)
+            )
+        };
         if request.sampling.skip_special_tokens || !self.server.is_some_and(is_plain) {
             out.put("skip_special_tokens", &request.sampling.skip_special_tokens)?;
         }
@@ -142,33 +150,33 @@ impl Body<'_> {
         out.some("cache_salt", request.cache_salt.as_ref())?;
         out.some("cache_prompt", request.cache_prompt)?;
         // TensorRT-LLM refuses fields that it does not know: nothing is asked of a server that has no word for it.
-        if self.may_be(Server::Vllm) || self.server == Some(Server::SgLang) {
+        if self.may_be(ServerKind::Vllm) || self.server == Some(ServerKind::SgLang) {
             out.put("return_token_ids", &true)?;
         }
-        if self.may_be(Server::LlamaCpp) {
-            match self.wire {
+        if self.may_be(ServerKind::LlamaCpp) {
+            match self.endpoint {
                 // In whole answers all ids stand there, in chat too.
                 _ if !self.stream => {
                     out.put("verbose", &true)?;
                     out.put("return_tokens", &true)?;
                 }
                 // In chat, its log-probabilities alone have ids, and they are 2 KB an event without the second field.
-                Wire::Chat if self.server.is_some() && !request.has_tools() => {
+                Endpoint::Chat if self.server.is_some() && !request.has_tools() => {
                     out.put("logprobs", &true)?;
                     out.put("top_logprobs", &1)?;
                 }
-                Wire::Chat => {}
+                Endpoint::Chat => {}
                 _ => out.put("verbose", &true)?,
             }
         }
-        if self.may_be(Server::LlamaCpp) || self.server == Some(Server::LmStudio) {
+        if self.may_be(ServerKind::LlamaCpp) || self.server == Some(ServerKind::LmStudio) {
             out.some("repeat_penalty", request.sampling.repetition_penalty)?;
         }
         match self.server {
             Some(server) => self.structured(server, out),
             None => {
-                self.structured(Server::Vllm, out)?;
-                self.structured(Server::LlamaCpp, out)
+                self.structured(ServerKind::Vllm, out)?;
+                self.structured(ServerKind::LlamaCpp, out)
             }
         }
     }
@@ -187,7 +195,7 @@ impl Body<'_> {
         out.put("stream", &self.stream)?;
         out.put("return_tokens", &true)?;
         out.some("cache_prompt", request.cache_prompt)?;
-        self.structured(Server::LlamaCpp, out)
+        self.structured(ServerKind::LlamaCpp, out)
     }
 
     fn vllm_generate<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
@@ -379,7 +387,7 @@ impl OwnFields for SgLangSampling<'_> {
         }
         sampling.bias_by_id(out)?;
         out.put("skip_special_tokens", &sampling.skip_special_tokens)?;
-        self.0.structured(Server::SgLang, out)
+        self.0.structured(ServerKind::SgLang, out)
     }
 }
 
@@ -408,7 +416,7 @@ impl OwnFields for TgiParameters<'_> {
         }
         // Finish reason and counts come only with these.
         out.put("details", &true)?;
-        self.0.structured(Server::Tgi, out)
+        self.0.structured(ServerKind::Tgi, out)
     }
 }
 
@@ -450,12 +458,12 @@ mod tests {
             .cache_salt("s")
             .cache_prompt(false)
             .request_id("mine-9")
-            .send_anyway()
+            .allow_ignored_fields()
             .extra("custom", json!({"a": [1, null]}))
     }
 
-    fn body(request: &CompletionRequest, wire: Wire, server: Option<Server>) -> Value {
-        let json = request.to_json(Some("m"), wire, server).unwrap();
+    fn body(request: &CompletionRequest, endpoint: Endpoint, server: Option<ServerKind>) -> Value {
+        let json = request.to_json(Some("m"), endpoint, server).unwrap();
         serde_json::from_slice(&json).unwrap()
     }
 
@@ -463,23 +471,24 @@ mod tests {
     #[test]
     fn each_field_that_is_written_is_listed_and_each_listed_one_is_written() {
         let names = ["vllm", "llamacpp", "sglang", "tgi", "tensorrt_llm", "ollama", "lmstudio"];
-        let servers = names.map(|name| Some(Server::by_name(name).unwrap()));
+        let servers = names.map(|name| Some(ServerKind::by_name(name).unwrap()));
         let kinds = [json!({"json": {}}), json!({"regex": "a+"}), json!({"grammar": "g"})];
         let mut written = std::collections::BTreeSet::new();
         for (server, kind) in
             servers.into_iter().chain([None]).flat_map(|s| kinds.iter().map(move |k| (s, k)))
         {
-            for wire in [Wire::OpenAi, Wire::Chat] {
+            for endpoint in [Endpoint::OpenAi, Endpoint::Chat] {
                 let mut request = full().structured_output(kind.clone());
-                if wire == Wire::Chat {
+                if endpoint == Endpoint::Chat {
                     request.prompt = Prompt::Messages(vec![Message::user("Hi")]);
                     request = request.tool_choice("auto");
                     // With tools, llama.cpp is asked for no log-probabilities.
                     request.tools = if server.is_none() { vec![json!({})] } else { Vec::new() };
                 }
-                for body in
-                    [request.to_json(Some("m"), wire, server), request.to_call_json(None, wire, server)]
-                {
+                for body in [
+                    request.to_json(Some("m"), endpoint, server),
+                    request.to_call_json(None, endpoint, server),
+                ] {
                     // A kind of output that the server does not know.
                     let Ok(body) = body else { continue };
                     let body: Map<String, Value> = serde_json::from_slice(&body).unwrap();
@@ -497,20 +506,20 @@ mod tests {
     fn the_short_form_is_what_the_original_sends() {
         let sampling =
             SamplingParams::default().temperature(0.0).top_p(1.0).top_k(-1).stop_token_ids(vec![2]);
-        let request = CompletionRequest::ids([1, 2]).sampling(sampling).priority(0).send_anyway();
+        let request = CompletionRequest::ids([1, 2]).sampling(sampling).priority(0).allow_ignored_fields();
         let sent = json!({
             "model": "m", "prompt": [1, 2], "max_tokens": 16384, "temperature": 0.0, "top_p": 1.0,
             "top_k": -1, "stop_token_ids": [2], "skip_special_tokens": false, "stream": true,
             "stream_options": {"include_usage": true}, "priority": 0, "return_token_ids": true,
         });
-        assert_eq!(body(&request, Wire::OpenAi, Some(Server::Vllm)), sent);
+        assert_eq!(body(&request, Endpoint::OpenAi, Some(ServerKind::Vllm)), sent);
         // Not known which server it is: ids are asked for in both ways.
         let mut both = sent;
         both["verbose"] = true.into();
-        assert_eq!(body(&request, Wire::Auto, None), both);
-        assert_eq!(body(&request, Wire::OpenAi, None), both);
+        assert_eq!(body(&request, Endpoint::Auto, None), both);
+        assert_eq!(body(&request, Endpoint::OpenAi, None), both);
         both.as_object_mut().unwrap().remove("return_token_ids");
-        assert_eq!(body(&request, Wire::OpenAi, Some(Server::LlamaCpp)), both);
+        assert_eq!(body(&request, Endpoint::OpenAi, Some(ServerKind::LlamaCpp)), both);
     }
 
     #[test]
@@ -530,13 +539,16 @@ mod tests {
             "priority": -3, "cache_salt": "s", "cache_prompt": false, "return_token_ids": true,
             "custom": {"a": [1, null]},
         });
-        assert_eq!(body(&full(), Wire::OpenAi, Some(Server::Vllm)), with(vllm, vllm_sampling.clone()));
+        assert_eq!(
+            body(&full(), Endpoint::OpenAi, Some(ServerKind::Vllm)),
+            with(vllm, vllm_sampling.clone())
+        );
         let generate = json!({
             "model": "m", "token_ids": [504, 1296], "stream": true, "stream_options": {"include_usage": true},
             "priority": -3, "cache_salt": "s", "request_id": "mine-9", "sampling_params": vllm_sampling,
             "custom": {"a": [1, null]},
         });
-        assert_eq!(body(&full(), Wire::VllmGenerate, None), generate);
+        assert_eq!(body(&full(), Endpoint::VllmGenerate, None), generate);
         let native = json!({
             "model": "m", "prompt": [504, 1296], "n_predict": 9, "temperature": 0.7, "top_p": 0.9,
             "top_k": -1, "min_p": 0.05, "presence_penalty": 0.1, "frequency_penalty": -0.1,
@@ -545,7 +557,7 @@ mod tests {
             "stream": true, "return_tokens": true, "cache_prompt": false, "json_schema": {"type": "object"},
             "custom": {"a": [1, null]},
         });
-        assert_eq!(body(&full(), Wire::LlamaCpp, None), native);
+        assert_eq!(body(&full(), Endpoint::LlamaCpp, None), native);
         let sglang = json!({
             "input_ids": [504, 1296], "stream": true, "rid": "mine-9", "priority": -3, "cache_salt": "s",
             "sampling_params": {
@@ -557,7 +569,7 @@ mod tests {
             },
             "custom": {"a": [1, null]},
         });
-        assert_eq!(body(&full(), Wire::SgLang, None), sglang);
+        assert_eq!(body(&full(), Endpoint::SgLang, None), sglang);
         let text = CompletionRequest { prompt: Prompt::Text("Hi".to_owned()), ..full() };
         let tgi = json!({
             "inputs": "Hi",
@@ -568,12 +580,12 @@ mod tests {
             },
             "custom": {"a": [1, null]},
         });
-        assert_eq!(body(&text, Wire::Tgi, None), tgi);
+        assert_eq!(body(&text, Endpoint::Tgi, None), tgi);
         let greedy = SamplingParams::default().temperature(0.0).top_p(1.0);
-        let greedy = body(&CompletionRequest::text("Hi").sampling(greedy), Wire::Tgi, None);
+        let greedy = body(&CompletionRequest::text("Hi").sampling(greedy), Endpoint::Tgi, None);
         let parameters = json!({"max_new_tokens": 16384, "do_sample": false, "details": true});
         assert_eq!(greedy["parameters"], parameters);
-        let unknown = body(&full(), Wire::OpenAi, None);
+        let unknown = body(&full(), Endpoint::OpenAi, None);
         for (key, value) in [
             ("structured_outputs", json!({"json": {"type": "object"}})),
             ("json_schema", json!({"type": "object"})),
@@ -591,41 +603,47 @@ mod tests {
         // Server, whether it is a chat, what is sent beside the prompt.
         let cases = [
             (None, true, json!({"skip_special_tokens": false, "return_token_ids": true})),
-            (Some(Server::Vllm), true, json!({"skip_special_tokens": false, "return_token_ids": true})),
+            (Some(ServerKind::Vllm), true, json!({"skip_special_tokens": false, "return_token_ids": true})),
             (
-                Some(Server::LlamaCpp),
+                Some(ServerKind::LlamaCpp),
                 true,
                 json!({"skip_special_tokens": false, "logprobs": true, "top_logprobs": 1}),
             ),
-            (Some(Server::SgLang), false, json!({"skip_special_tokens": false, "return_token_ids": true})),
-            (Some(Server::TensorRtLlm), false, json!({"skip_special_tokens": false})),
-            (Some(Server::Ollama), false, json!({})),
-            (Some(Server::Ollama), true, json!({})),
-            (Some(Server::LmStudio), true, json!({})),
-            (Some(Server::Tgi), true, json!({})),
+            (
+                Some(ServerKind::SgLang),
+                false,
+                json!({"skip_special_tokens": false, "return_token_ids": true}),
+            ),
+            (Some(ServerKind::TensorRtLlm), false, json!({"skip_special_tokens": false})),
+            (Some(ServerKind::Ollama), false, json!({})),
+            (Some(ServerKind::Ollama), true, json!({})),
+            (Some(ServerKind::LmStudio), true, json!({})),
+            (Some(ServerKind::Tgi), true, json!({})),
         ];
         for (server, chat, more) in cases {
-            let (wire, prompt) = match chat {
-                true => (Wire::Chat, json!({"messages": [{"role": "user", "content": "Hi"}]})),
-                false => (Wire::OpenAi, json!({"prompt": "Hi"})),
+            let (endpoint, prompt) = match chat {
+                true => (Endpoint::Chat, json!({"messages": [{"role": "user", "content": "Hi"}]})),
+                false => (Endpoint::OpenAi, json!({"prompt": "Hi"})),
             };
             let mut expected = base.clone();
             for part in [json!({"model": "m"}), prompt, more] {
                 expected.as_object_mut().unwrap().extend(part.as_object().unwrap().clone());
             }
-            assert_eq!(body(&request, wire, server), expected, "{server:?} {wire}");
+            assert_eq!(body(&request, endpoint, server), expected, "{server:?} {endpoint}");
         }
         let messages = json!([{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]);
         let extra = request.extra("messages", messages.clone());
-        assert_eq!(body(&extra, Wire::Chat, None)["messages"], messages);
+        assert_eq!(body(&extra, Endpoint::Chat, None)["messages"], messages);
         let tools = [json!({"type": "function", "function": {"name": "now"}})];
         let asked = CompletionRequest::messages([Message::system("s"), Message::user("u")])
             .tools(tools.clone())
             .tool_choice("required");
-        for (wire, server) in
-            [(Wire::Chat, None), (Wire::Auto, Some(Server::Vllm)), (Wire::Auto, Some(Server::LlamaCpp))]
-        {
-            let body = body(&asked, wire, server);
+        for (endpoint, server) in [
+            (Endpoint::Chat, None),
+            (Endpoint::Auto, Some(ServerKind::Vllm)),
+            (Endpoint::Auto, Some(ServerKind::LlamaCpp)),
+        ] {
+            let body = body(&asked, endpoint, server);
             assert_eq!((&body["messages"], &body["tool_choice"]), (&messages, &json!("required")));
             assert_eq!(body["tools"], json!(tools));
             let asks_as_chat = body.get("verbose").is_none();
@@ -634,17 +652,17 @@ mod tests {
             assert!(body.get("logprobs").is_none(), "{body}");
         }
         for (server, kind, field) in [
-            (Server::SgLang, json!({"regex": "a+"}), json!({"regex": "a+"})),
-            (Server::SgLang, json!({"grammar": "g"}), json!({"ebnf": "g"})),
-            (Server::LlamaCpp, json!({"grammar": "g"}), json!({"grammar": "g"})),
+            (ServerKind::SgLang, json!({"regex": "a+"}), json!({"regex": "a+"})),
+            (ServerKind::SgLang, json!({"grammar": "g"}), json!({"ebnf": "g"})),
+            (ServerKind::LlamaCpp, json!({"grammar": "g"}), json!({"grammar": "g"})),
             (
-                Server::TensorRtLlm,
+                ServerKind::TensorRtLlm,
                 json!({"regex": "a+"}),
                 json!({"response_format": {"type": "regex", "regex": "a+"}}),
             ),
         ] {
             let request = CompletionRequest::text("Hi").structured_output(kind);
-            let body = body(&request, Wire::OpenAi, Some(server));
+            let body = body(&request, Endpoint::OpenAi, Some(server));
             let (key, value) = field.as_object().unwrap().iter().next().unwrap();
             assert_eq!(body[key], *value, "{server:?}");
         }
@@ -656,32 +674,32 @@ mod tests {
         let text = CompletionRequest::text("Hi");
         let ids = CompletionRequest::ids([1]);
         let llama = json!({"verbose": true, "return_tokens": true});
-        for (wire, server, request, gone, new) in [
-            (Wire::Auto, None, &ids, &[][..], json!({"return_tokens": true})),
-            (Wire::OpenAi, Some(Server::Vllm), &ids, &[], json!({})),
-            (Wire::OpenAi, Some(Server::LlamaCpp), &ids, &[], json!({"return_tokens": true})),
-            (Wire::Chat, None, &text, &[], llama.clone()),
-            (Wire::Chat, Some(Server::LlamaCpp), &text, &["logprobs", "top_logprobs"], llama),
-            (Wire::Chat, Some(Server::Ollama), &text, &[], json!({})),
-            (Wire::LlamaCpp, None, &ids, &[], json!({})),
-            (Wire::VllmGenerate, None, &ids, &[], json!({})),
-            (Wire::SgLang, None, &ids, &[], json!({})),
-            (Wire::Tgi, None, &text, &[], json!({})),
+        for (endpoint, server, request, gone, new) in [
+            (Endpoint::Auto, None, &ids, &[][..], json!({"return_tokens": true})),
+            (Endpoint::OpenAi, Some(ServerKind::Vllm), &ids, &[], json!({})),
+            (Endpoint::OpenAi, Some(ServerKind::LlamaCpp), &ids, &[], json!({"return_tokens": true})),
+            (Endpoint::Chat, None, &text, &[], llama.clone()),
+            (Endpoint::Chat, Some(ServerKind::LlamaCpp), &text, &["logprobs", "top_logprobs"], llama),
+            (Endpoint::Chat, Some(ServerKind::Ollama), &text, &[], json!({})),
+            (Endpoint::LlamaCpp, None, &ids, &[], json!({})),
+            (Endpoint::VllmGenerate, None, &ids, &[], json!({})),
+            (Endpoint::SgLang, None, &ids, &[], json!({})),
+            (Endpoint::Tgi, None, &text, &[], json!({})),
         ] {
-            let mut expected = body(request, wire, server);
+            let mut expected = body(request, endpoint, server);
             let fields = expected.as_object_mut().unwrap();
             for key in gone.iter().chain(&["stream_options"]) {
                 fields.remove(*key);
             }
-            if wire != Wire::Tgi {
+            if endpoint != Endpoint::Tgi {
                 fields.insert("stream".to_owned(), json!(false));
             }
             fields.extend(new.as_object().unwrap().clone());
-            let json = request.to_call_json(Some("m"), wire, server).unwrap();
+            let json = request.to_call_json(Some("m"), endpoint, server).unwrap();
             let found: Value = serde_json::from_slice(&json).unwrap();
-            assert_eq!(found, expected, "{wire} {server:?}");
+            assert_eq!(found, expected, "{endpoint} {server:?}");
         }
-        let error = ids.extra("stream", false).to_call_json(None, Wire::Auto, None).unwrap_err();
+        let error = ids.extra("stream", false).to_call_json(None, Endpoint::Auto, None).unwrap_err();
         assert_eq!(error.kind(), crate::error::ErrorKind::Unsupported);
     }
 
@@ -695,21 +713,21 @@ mod tests {
             .extra("n", 1)
             .extra("stream_options", options.clone())
             .extra("sampling_params", json!({"seed": 4, "allowed_token_ids": [1]}));
-        for (wire, server) in [
-            (Wire::OpenAi, None),
-            (Wire::OpenAi, Some(Server::Vllm)),
-            (Wire::OpenAi, Some(Server::LlamaCpp)),
-            (Wire::LlamaCpp, None),
-            (Wire::VllmGenerate, None),
-            (Wire::SgLang, None),
+        for (endpoint, server) in [
+            (Endpoint::OpenAi, None),
+            (Endpoint::OpenAi, Some(ServerKind::Vllm)),
+            (Endpoint::OpenAi, Some(ServerKind::LlamaCpp)),
+            (Endpoint::LlamaCpp, None),
+            (Endpoint::VllmGenerate, None),
+            (Endpoint::SgLang, None),
         ] {
-            let json = request.to_json(Some("m"), wire, server).unwrap();
+            let json = request.to_json(Some("m"), endpoint, server).unwrap();
             // A tree written again would be shorter if a key had come twice.
             let value: Value = serde_json::from_slice(&json).unwrap();
             assert_eq!(value.to_string().len(), json.len(), "{}", String::from_utf8_lossy(&json));
             assert_eq!((&value["max_tokens"], &value["model"]), (&json!(3), &json!("other")));
             assert_eq!(value["stream_options"], options);
-            if wire.path().0.ends_with("/generate") {
+            if endpoint.path().0.ends_with("/generate") {
                 let nested = &value["sampling_params"];
                 let three = (&nested["seed"], &nested["allowed_token_ids"], &nested["top_p"]);
                 assert_eq!(three, (&json!(4), &json!([1]), &json!(0.9)));
@@ -720,17 +738,17 @@ mod tests {
     #[test]
     fn a_long_prompt_of_ids_comes_back_as_it_was() {
         let ids: Vec<TokenId> = (0..100_000).map(|i| u32::MAX / 100_000 * i).chain([0, u32::MAX]).collect();
-        for (wire, key) in [
-            (Wire::OpenAi, "prompt"),
-            (Wire::LlamaCpp, "prompt"),
-            (Wire::VllmGenerate, "token_ids"),
-            (Wire::SgLang, "input_ids"),
+        for (endpoint, key) in [
+            (Endpoint::OpenAi, "prompt"),
+            (Endpoint::LlamaCpp, "prompt"),
+            (Endpoint::VllmGenerate, "token_ids"),
+            (Endpoint::SgLang, "input_ids"),
         ] {
-            let mut value = body(&CompletionRequest::ids(ids.clone()), wire, None);
+            let mut value = body(&CompletionRequest::ids(ids.clone()), endpoint, None);
             let back: Vec<TokenId> = serde_json::from_value(value[key].take()).unwrap();
             assert_eq!(back, ids);
         }
         let text = "a \"quoted\"\u{0}\u{2028} 🦀";
-        assert_eq!(body(&CompletionRequest::text(text), Wire::OpenAi, None)["prompt"], text);
+        assert_eq!(body(&CompletionRequest::text(text), Endpoint::OpenAi, None)["prompt"], text);
     }
 }

@@ -138,7 +138,7 @@ impl Message {
 }
 
 /// The message that stands for a turn: content as it came, without markers, and calls. Thinking is left out, as most templates want
-/// it; where it is wanted back, [`extra`](Message::extra) takes [`Branch::thinking`]. A turn of tool results, which is one
+/// it; where it is wanted back, [`extra`](Message::extra) takes [`Branch::reasoning`]. A turn of tool results, which is one
 /// message for each, is made of [`ToolResult`]s.
 impl From<&Branch> for Message {
     fn from(branch: &Branch) -> Self {

@@ -18,7 +18,7 @@ pub use self::message::Message;
 pub(crate) use self::refuse::is_ask;
 use self::refuse::unsupported;
 pub use self::sampling::SamplingParams;
-use super::chunk::wire::{Server, Wire};
+use super::chunk::endpoint::{Endpoint, ServerKind};
 use crate::error::Error;
 use crate::error::escape::printable;
 use crate::types::ids::TokenId;
@@ -41,13 +41,13 @@ pub(crate) enum Prompt {
 /// values: a header or a proxy's extra field can be a credential.
 ///
 /// ```
-/// use tokenwire::{CompletionRequest, SamplingParams, Wire};
+/// use tokenwire::{CompletionRequest, SamplingParams, Endpoint};
 ///
 /// let request = CompletionRequest::ids([785, 6722, 315])
 ///     .sampling(SamplingParams::default().max_tokens(8).stop_token_ids(vec![151645]))
 ///     .priority(-1)
 ///     .extra("guided_backend", "auto");
-/// let body = request.to_json(Some("my-model"), Wire::OpenAi, None)?;
+/// let body = request.to_json(Some("my-model"), Endpoint::OpenAi, None)?;
 /// assert!(body.starts_with(br#"{"model":"my-model","prompt":[785,6722,315],"max_tokens":8,"#));
 /// # Ok::<(), tokenwire::Error>(())
 /// ```
@@ -62,8 +62,8 @@ pub struct CompletionRequest {
     structured_output: Option<Value>,
     cache_salt: Option<String>,
     cache_prompt: Option<bool>,
-    send_anyway: bool,
-    resume_anyway: bool,
+    allow_ignored_fields: bool,
+    allow_inexact_resume: bool,
     extras: Map<String, Value>,
     headers: Vec<(String, String)>,
     pub(crate) request_id: Option<String>,
@@ -86,13 +86,13 @@ impl CompletionRequest {
     }
 
     /// From the messages of a chat, which the server puts together with its model's template: for programs without a
-    /// tokenizer. It goes to [`Wire::Chat`], by [`Wire::Auto`] too. Thinking and calls come as the server tells them apart
+    /// tokenizer. It goes to [`Endpoint::Chat`], by [`Endpoint::Auto`] too. Thinking and calls come as the server tells them apart
     /// ([`StreamToken::Reasoning`](crate::StreamToken::Reasoning), [`ToolCall`](crate::StreamToken::ToolCall)). The prompt's ids are
     /// not known, so such a request cannot be resumed; ids of the answer come where the server gives them, and where it
     /// does not, [`IdsExact`](crate::IdsExact) and [`Branch::ids_missing`](crate::Branch::ids_missing) say so.
     ///
     /// ```
-    /// use tokenwire::{CompletionRequest, Message, Wire};
+    /// use tokenwire::{CompletionRequest, Message, Endpoint};
     ///
     /// let tools = [serde_json::json!({"type": "function", "function": {"name": "now", "parameters": {"type": "object"}}})];
     /// let request = CompletionRequest::messages([
@@ -102,7 +102,7 @@ impl CompletionRequest {
     ///     Message::tool("c1", "12:30"),
     /// ])
     /// .tools(tools);
-    /// assert!(request.to_json(None, Wire::Auto, None)?.starts_with(br#"{"messages":[{"role":"system""#));
+    /// assert!(request.to_json(None, Endpoint::Auto, None)?.starts_with(br#"{"messages":[{"role":"system""#));
     /// # Ok::<(), tokenwire::Error>(())
     /// ```
     #[must_use]
@@ -144,8 +144,8 @@ impl CompletionRequest {
             structured_output: None,
             cache_salt: None,
             cache_prompt: None,
-            send_anyway: false,
-            resume_anyway: false,
+            allow_ignored_fields: false,
+            allow_inexact_resume: false,
             record: false,
             extras: Map::new(),
             headers: Vec::new(),
@@ -204,8 +204,8 @@ impl CompletionRequest {
     /// Sends the request also to a server that is known to ignore a part of it. Default: such a request is refused, see
     /// [`to_json`](Self::to_json).
     #[must_use]
-    pub fn send_anyway(mut self) -> Self {
-        self.send_anyway = true;
+    pub fn allow_ignored_fields(mut self) -> Self {
+        self.allow_ignored_fields = true;
         self
     }
 
@@ -214,14 +214,14 @@ impl CompletionRequest {
     /// which this is true). The ids stay those of the server. Default: such a stream ends where it breaks. Whether streams are
     /// taken up at all, the client's [`ResumePolicy`](crate::ResumePolicy) says.
     #[must_use]
-    pub fn resume_anyway(mut self) -> Self {
-        self.resume_anyway = true;
+    pub fn allow_inexact_resume(mut self) -> Self {
+        self.allow_inexact_resume = true;
         self
     }
 
     /// Keeps the exchange, of several attempts the last, request and response bytes with their arrival times, in
     /// [`StreamReport::recording`](crate::StreamReport::recording): without credentials, and at most
-    /// [`recording_bytes_max`](crate::Limits::recording_bytes_max). Default off.
+    /// [`max_recording_bytes`](crate::Limits::max_recording_bytes). Default off.
     #[must_use]
     pub fn record(mut self) -> Self {
         self.record = true;
@@ -287,10 +287,11 @@ impl CompletionRequest {
     }
 
     /// Whether the body asks this server for ids, as far as its extra fields leave that to us.
-    pub(crate) fn asks_for_ids(&self, server: Option<Server>, stream: bool) -> bool {
+    pub(crate) fn asks_for_ids(&self, server: Option<ServerKind>, stream: bool) -> bool {
         let own = ["return_token_ids", "verbose", "logprobs", "include_reasoning", "return_tokens"];
         let left_to_us = own.iter().all(|key| !self.extras.contains_key(*key));
-        left_to_us && !(stream && self.has_tools() && server.map(Server::words) == Some(Server::LlamaCpp))
+        left_to_us
+            && !(stream && self.has_tools() && server.map(ServerKind::words) == Some(ServerKind::LlamaCpp))
     }
 
     /// Tools are named, by whichever field. llama.cpp then refuses the log-probabilities in a chat's stream, and with them
@@ -350,8 +351,8 @@ impl CompletionRequest {
     }
 
     /// The body, which asks for a stream, for usage, and for ids in the server's own way. `model` is the
-    /// client's, for requests that name none. On [`Wire::Chat`] a prompt of text becomes one message of the user, unless an
-    /// extra field brings `messages`. `server` is what is known of it; unknown on [`Wire::OpenAi`],
+    /// client's, for requests that name none. On [`Endpoint::Chat`] a prompt of text becomes one message of the user, unless an
+    /// extra field brings `messages`. `server` is what is known of it; unknown on [`Endpoint::OpenAi`],
     /// ids are asked for in the ways of all (each ignores the others' fields) and the first chunk tells
     /// ([`ChunkDecoder::server`](crate::ChunkDecoder::server)).
     ///
@@ -361,15 +362,20 @@ impl CompletionRequest {
     ///
     /// As [`validate`](Self::validate); [`Unsupported`] also
     ///
-    /// - where the endpoint has no words for it: ids on [`Wire::Chat`] and [`Wire::Tgi`], text on [`Wire::VllmGenerate`],
-    ///   messages and tools on any but [`Wire::Chat`], a kind of structured output that the server does not know;
+    /// - where the endpoint has no words for it: ids on [`Endpoint::Chat`] and [`Endpoint::Tgi`], text on [`Endpoint::VllmGenerate`],
+    ///   messages and tools on any but [`Endpoint::Chat`], a kind of structured output that the server does not know;
     /// - for what the server, if it is known, would ignore without a word: ids on Ollama and LM Studio, stop ids,
     ///   `min_tokens`, a priority on llama.cpp, TGI, Ollama and LM Studio, and others, or what its record refuses. After
-    ///   [`send_anyway`](Self::send_anyway) that is sent all the same. Extra fields are not looked at.
+    ///   [`allow_ignored_fields`](Self::allow_ignored_fields) that is sent all the same. Extra fields are not looked at.
     ///
     /// [`Unsupported`]: crate::ErrorKind::Unsupported
-    pub fn to_json(&self, model: Option<&str>, wire: Wire, server: Option<Server>) -> Result<Vec<u8>, Error> {
-        self.write_json(model, wire, server, true)
+    pub fn to_json(
+        &self,
+        model: Option<&str>,
+        endpoint: Endpoint,
+        server: Option<ServerKind>,
+    ) -> Result<Vec<u8>, Error> {
+        self.write_json(model, endpoint, server, true)
     }
 
     /// The body of a [`call`](crate::ApiClient::call), which asks for the whole answer at once; otherwise as
@@ -382,71 +388,71 @@ impl CompletionRequest {
     pub fn to_call_json(
         &self,
         model: Option<&str>,
-        wire: Wire,
-        server: Option<Server>,
+        endpoint: Endpoint,
+        server: Option<ServerKind>,
     ) -> Result<Vec<u8>, Error> {
         if self.extras.contains_key("stream") {
             return Err(unsupported("a call is not streamed: it takes no extra field \"stream\""));
         }
-        self.write_json(model, wire, server, false)
+        self.write_json(model, endpoint, server, false)
     }
 
     fn write_json(
         &self,
         model: Option<&str>,
-        wire: Wire,
-        server: Option<Server>,
+        endpoint: Endpoint,
+        server: Option<ServerKind>,
         stream: bool,
     ) -> Result<Vec<u8>, Error> {
         self.validate()?;
-        let wire = self.wire(wire);
-        let server = wire.server().or(server);
-        self.check_for(wire, server)?;
+        let endpoint = self.endpoint(endpoint);
+        let server = endpoint.server().or(server);
+        self.check_for(endpoint, server)?;
         let capacity = match &self.prompt {
             Prompt::Ids(ids) => ids.len() * 7,
             Prompt::Text(text) => text.len(),
             Prompt::Messages(messages) => messages.iter().map(Message::len).sum(),
         };
         let mut json = Vec::with_capacity(capacity + 1024);
-        let quirks = server.and_then(Server::quirks);
-        let server = server.map(Server::words);
+        let quirks = server.and_then(ServerKind::quirks);
+        let server = server.map(ServerKind::words);
         let model = self.model.as_deref().or(model);
-        let body = Body { request: self, model, wire, server, quirks, stream };
+        let body = Body { request: self, model, endpoint, server, quirks, stream };
         serde_json::to_writer(&mut json, &body)
             .map_err(|error| Error::invalid("the request cannot be written as JSON").with_source(error))?;
         Ok(json)
     }
 
-    /// The wire on which a client for `wire` sends this: messages have one of their own.
-    pub(crate) fn wire(&self, wire: Wire) -> Wire {
-        match (&self.prompt, wire) {
-            (Prompt::Messages(_), Wire::Auto) => Wire::Chat,
-            _ => wire,
+    /// The wire on which a client for `endpoint` sends this: messages have one of their own.
+    pub(crate) fn endpoint(&self, endpoint: Endpoint) -> Endpoint {
+        match (&self.prompt, endpoint) {
+            (Prompt::Messages(_), Endpoint::Auto) => Endpoint::Chat,
+            _ => endpoint,
         }
     }
 
     /// The server's field for the structured output, if it has one.
-    fn structured_for(&self, server: Server) -> Option<(&'static str, Cow<'_, Value>)> {
+    fn structured_for(&self, server: ServerKind) -> Option<(&'static str, Cow<'_, Value>)> {
         let asked = self.structured_output.as_ref()?;
         let schema = asked.get("json").filter(|schema| schema.is_object());
         let text = |key: &str| asked.get(key).filter(|value| value.is_string());
         let own = |key, value: Value| Some((key, Cow::Owned(value)));
         match (server.words(), schema, text("regex"), text("grammar")) {
-            (Server::Vllm, ..) => Some(("structured_outputs", Cow::Borrowed(asked))),
-            (Server::LlamaCpp, Some(schema), ..) => Some(("json_schema", Cow::Borrowed(schema))),
-            (Server::LlamaCpp, .., Some(grammar)) => Some(("grammar", Cow::Borrowed(grammar))),
-            (Server::SgLang, Some(schema), ..) => own("json_schema", schema.to_string().into()),
-            (Server::SgLang, _, Some(regex), _) => Some(("regex", Cow::Borrowed(regex))),
-            (Server::SgLang, .., Some(grammar)) => Some(("ebnf", Cow::Borrowed(grammar))),
-            (Server::Tgi, Some(schema), ..) => own("grammar", json!({"type": "json", "value": schema})),
-            (Server::Tgi, _, Some(regex), _) => own("grammar", json!({"type": "regex", "value": regex})),
-            (Server::TensorRtLlm, Some(schema), ..) => {
+            (ServerKind::Vllm, ..) => Some(("structured_outputs", Cow::Borrowed(asked))),
+            (ServerKind::LlamaCpp, Some(schema), ..) => Some(("json_schema", Cow::Borrowed(schema))),
+            (ServerKind::LlamaCpp, .., Some(grammar)) => Some(("grammar", Cow::Borrowed(grammar))),
+            (ServerKind::SgLang, Some(schema), ..) => own("json_schema", schema.to_string().into()),
+            (ServerKind::SgLang, _, Some(regex), _) => Some(("regex", Cow::Borrowed(regex))),
+            (ServerKind::SgLang, .., Some(grammar)) => Some(("ebnf", Cow::Borrowed(grammar))),
+            (ServerKind::Tgi, Some(schema), ..) => own("grammar", json!({"type": "json", "value": schema})),
+            (ServerKind::Tgi, _, Some(regex), _) => own("grammar", json!({"type": "regex", "value": regex})),
+            (ServerKind::TensorRtLlm, Some(schema), ..) => {
                 own("response_format", json!({"type": "json", "schema": schema}))
             }
-            (Server::TensorRtLlm, _, Some(regex), _) => {
+            (ServerKind::TensorRtLlm, _, Some(regex), _) => {
                 own("response_format", json!({"type": "regex", "regex": regex}))
             }
-            (Server::TensorRtLlm, .., Some(grammar)) => {
+            (ServerKind::TensorRtLlm, .., Some(grammar)) => {
                 own("response_format", json!({"type": "ebnf", "ebnf": grammar}))
             }
             _ => None,
@@ -467,8 +473,8 @@ impl fmt::Debug for CompletionRequest {
             structured_output,
             cache_salt,
             cache_prompt,
-            send_anyway,
-            resume_anyway,
+            allow_ignored_fields,
+            allow_inexact_resume,
             extras,
             headers,
             request_id,
@@ -492,8 +498,8 @@ impl fmt::Debug for CompletionRequest {
             // The salt keeps tenants apart: knowing it opens their cache's timing.
             .field("cache_salt", &cache_salt.is_some())
             .field("cache_prompt", cache_prompt)
-            .field("send_anyway", send_anyway)
-            .field("resume_anyway", resume_anyway)
+            .field("send_anyway", allow_ignored_fields)
+            .field("resume_anyway", allow_inexact_resume)
             .field("extras", &extras.keys().collect::<Vec<_>>())
             .field("headers", &headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .field("request_id", request_id)
@@ -590,26 +596,26 @@ mod tests {
             ids().traceparent(format!("{TRACE}-01")),
         ];
         for request in invalid {
-            let error = request.to_json(None, Wire::OpenAi, None).unwrap_err();
+            let error = request.to_json(None, Endpoint::OpenAi, None).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{request:?}: {error}");
         }
         let unsupported = [
-            (ids().extra("stream", false), Wire::OpenAi),
-            (ids().extra("stream", "yes"), Wire::OpenAi),
-            (ids().extra("n", 2), Wire::OpenAi),
-            (ids().extra("best_of", 2), Wire::LlamaCpp),
-            (ids().extra("n", 1.5), Wire::OpenAi),
-            (ids().extra("sampling_params", json!({"n": 2})), Wire::VllmGenerate),
-            (ids(), Wire::Chat),
-            (CompletionRequest::messages([Message::user("a")]), Wire::OpenAi),
-            (CompletionRequest::messages([Message::user("a")]), Wire::LlamaCpp),
-            (ids().tools([json!({})]), Wire::OpenAi),
-            (CompletionRequest::text("a").tool_choice("none"), Wire::Auto),
-            (CompletionRequest::text("a"), Wire::VllmGenerate),
-            (ids().structured_output(json!({"regex": "a+"})), Wire::LlamaCpp),
+            (ids().extra("stream", false), Endpoint::OpenAi),
+            (ids().extra("stream", "yes"), Endpoint::OpenAi),
+            (ids().extra("n", 2), Endpoint::OpenAi),
+            (ids().extra("best_of", 2), Endpoint::LlamaCpp),
+            (ids().extra("n", 1.5), Endpoint::OpenAi),
+            (ids().extra("sampling_params", json!({"n": 2})), Endpoint::VllmGenerate),
+            (ids(), Endpoint::Chat),
+            (CompletionRequest::messages([Message::user("a")]), Endpoint::OpenAi),
+            (CompletionRequest::messages([Message::user("a")]), Endpoint::LlamaCpp),
+            (ids().tools([json!({})]), Endpoint::OpenAi),
+            (CompletionRequest::text("a").tool_choice("none"), Endpoint::Auto),
+            (CompletionRequest::text("a"), Endpoint::VllmGenerate),
+            (ids().structured_output(json!({"regex": "a+"})), Endpoint::LlamaCpp),
         ];
-        for (request, wire) in unsupported {
-            let error = request.to_json(None, wire, None).unwrap_err();
+        for (request, endpoint) in unsupported {
+            let error = request.to_json(None, endpoint, None).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unsupported, "{request:?}: {error}");
         }
         for fine in [

@@ -2,7 +2,7 @@
 
 use super::{CompletionRequest, Prompt};
 use crate::error::{Error, ErrorKind};
-use crate::protocol::chunk::wire::{Server, Wire};
+use crate::protocol::chunk::endpoint::{Endpoint, ServerKind};
 use crate::protocol::server::quirks::Quirks;
 
 /// Something that a request may ask for: its name, and whether it does. What is as if it were not asked for does not count.
@@ -66,16 +66,16 @@ pub(crate) fn is_ask(name: &str) -> bool {
 
 /// By server: what it takes without a word and does not do. A server that refuses unknown fields itself (TensorRT-LLM)
 /// needs no row.
-const IGNORED: &[(Server, &[Ask])] = &[
-    (Server::Vllm, &[CACHE_PROMPT]),
+const IGNORED: &[(ServerKind, &[Ask])] = &[
+    (ServerKind::Vllm, &[CACHE_PROMPT]),
     (
-        Server::LlamaCpp,
+        ServerKind::LlamaCpp,
         // It makes one token for a limit of none.
         &[NO_TOKENS, MIN_TOKENS, STOP_TOKEN_IDS, SKIP_SPECIAL_TOKENS, PRIORITY, CACHE_SALT],
     ),
-    (Server::SgLang, &[CACHE_PROMPT]),
+    (ServerKind::SgLang, &[CACHE_PROMPT]),
     (
-        Server::Tgi,
+        ServerKind::Tgi,
         &[
             PROMPT_IDS,
             MIN_TOKENS,
@@ -91,7 +91,7 @@ const IGNORED: &[(Server, &[Ask])] = &[
         ],
     ),
     (
-        Server::Ollama,
+        ServerKind::Ollama,
         &[
             PROMPT_IDS,
             MIN_TOKENS,
@@ -109,7 +109,7 @@ const IGNORED: &[(Server, &[Ask])] = &[
         ],
     ),
     (
-        Server::LmStudio,
+        ServerKind::LmStudio,
         &[
             PROMPT_IDS,
             MIN_TOKENS,
@@ -126,10 +126,11 @@ const IGNORED: &[(Server, &[Ask])] = &[
 
 impl CompletionRequest {
     /// An error if the endpoint has no words for this request, or if the server would ignore a part of it.
-    pub(super) fn check_for(&self, wire: Wire, server: Option<Server>) -> Result<(), Error> {
+    pub(super) fn check_for(&self, endpoint: Endpoint, server: Option<ServerKind>) -> Result<(), Error> {
         let has_ids = matches!(self.prompt, Prompt::Ids(_));
-        let (is_chat, has_tools) = (wire == Wire::Chat, !self.tools.is_empty() || self.tool_choice.is_some());
-        match wire {
+        let (is_chat, has_tools) =
+            (endpoint == Endpoint::Chat, !self.tools.is_empty() || self.tool_choice.is_some());
+        match endpoint {
             _ if !is_chat && matches!(self.prompt, Prompt::Messages(_)) => {
                 return Err(unsupported("only the chat endpoint takes messages"));
             }
@@ -138,11 +139,11 @@ impl CompletionRequest {
                     "only the chat endpoint takes tools: with ids or text the prompt describes them",
                 ));
             }
-            Wire::Chat if has_ids => {
+            Endpoint::Chat if has_ids => {
                 return Err(unsupported("the chat endpoint takes messages, not a prompt of ids"));
             }
-            Wire::Tgi if has_ids => return Err(unsupported("TGI takes text, not a prompt of ids")),
-            Wire::VllmGenerate if !has_ids => {
+            Endpoint::Tgi if has_ids => return Err(unsupported("TGI takes text, not a prompt of ids")),
+            Endpoint::VllmGenerate if !has_ids => {
                 return Err(unsupported("vLLM's generate endpoint takes ids, not text"));
             }
             _ => {}
@@ -153,7 +154,7 @@ impl CompletionRequest {
             return Err(unsupported(format!("{name} does not know this kind of structured output")));
         }
         match self.unheeded_by(server) {
-            Some((field, reason)) if !self.send_anyway => Err(unsupported(format!(
+            Some((field, reason)) if !self.allow_ignored_fields => Err(unsupported(format!(
                 "{} would not heed this request's {field}{reason} (send_anyway sends it all the same)",
                 server.name()
             ))),
@@ -162,7 +163,7 @@ impl CompletionRequest {
     }
 
     /// What this server would ignore or get wrong, and what its record says of that.
-    fn unheeded_by(&self, server: Server) -> Option<(&'static str, String)> {
+    fn unheeded_by(&self, server: ServerKind) -> Option<(&'static str, String)> {
         let asks = |name| ASKS.iter().any(|(known, asked)| *known == name && asked(self));
         let mut refused = server.quirks().into_iter().flat_map(Quirks::refuses);
         if let Some((field, reason)) = refused.find(|(field, _)| asks(*field)) {
@@ -226,18 +227,18 @@ mod tests {
         for (server, ignored) in IGNORED {
             for field in &fields {
                 let request = asking(field);
-                let wire = if *field == "tool_choice" { Wire::Chat } else { Wire::OpenAi };
-                let result = request.to_json(None, wire, Some(*server)).map(|_| ());
+                let endpoint = if *field == "tool_choice" { Endpoint::Chat } else { Endpoint::OpenAi };
+                let result = request.to_json(None, endpoint, Some(*server)).map(|_| ());
                 if ignored.iter().any(|ask| ask.0 == *field) {
                     let error = result.unwrap_err();
                     assert_eq!(error.kind(), ErrorKind::Unsupported, "{server:?} {field}");
                     assert!(error.message().contains(field), "{error}");
-                    request.send_anyway().to_json(None, wire, Some(*server)).unwrap();
+                    request.allow_ignored_fields().to_json(None, endpoint, Some(*server)).unwrap();
                 } else {
                     result.unwrap_or_else(|error| panic!("{server:?} {field}: {error}"));
                 }
                 // Of a server that is not known, nothing is known.
-                asking(field).to_json(None, wire, None).unwrap();
+                asking(field).to_json(None, endpoint, None).unwrap();
             }
         }
         // What is not asked for, in words.
@@ -245,7 +246,7 @@ mod tests {
         let nothing = nothing.presence_penalty(0.0).ignore_eos(false);
         let request = CompletionRequest::text("Hi").sampling(nothing).priority(0).cache_prompt(true);
         for (server, _) in IGNORED {
-            request.to_json(None, Wire::OpenAi, Some(*server)).unwrap();
+            request.to_json(None, Endpoint::OpenAi, Some(*server)).unwrap();
         }
     }
 
@@ -254,11 +255,11 @@ mod tests {
         for (refused, _) in ASKS {
             let record =
                 json!({"name": "mine", "about": "", "like": "sglang", "refuses": {refused: "so it is"}});
-            let server = Server::from_json(&record.to_string()).unwrap();
+            let server = ServerKind::from_json(&record.to_string()).unwrap();
             for (field, _) in ASKS {
-                let wire = if field.starts_with("tool") { Wire::Chat } else { Wire::OpenAi };
+                let endpoint = if field.starts_with("tool") { Endpoint::Chat } else { Endpoint::OpenAi };
                 let asked = asking(field);
-                match asked.to_json(None, wire, Some(server)) {
+                match asked.to_json(None, endpoint, Some(server)) {
                     Err(error) if field == refused => {
                         assert_eq!(error.kind(), ErrorKind::Unsupported);
                         let said = format!("mine would not heed this request's {field}: so it is");
@@ -266,33 +267,33 @@ mod tests {
                     }
                     // As the server that it is like has it.
                     written => {
-                        let known = asked.to_json(None, wire, Some(Server::SgLang));
+                        let known = asked.to_json(None, endpoint, Some(ServerKind::SgLang));
                         assert_eq!(written.is_ok(), known.is_ok() && field != refused, "{refused} {field}");
                     }
                 }
-                asked.send_anyway().to_json(None, wire, Some(server)).unwrap();
+                asked.allow_ignored_fields().to_json(None, endpoint, Some(server)).unwrap();
             }
         }
     }
 
     #[test]
     fn what_an_endpoint_has_no_words_for_is_refused_whatever_is_said() {
-        let ids = || CompletionRequest::ids([1]).send_anyway();
-        let text = || CompletionRequest::text("Hi").send_anyway();
-        for (wire, request) in [
-            (Wire::Chat, ids()),
-            (Wire::Tgi, ids()),
-            (Wire::VllmGenerate, text()),
-            (Wire::LlamaCpp, ids().structured_output(json!({"regex": "a+"}))),
-            (Wire::Tgi, text().structured_output(json!({"grammar": "root ::= x"}))),
-            (Wire::SgLang, text().structured_output(json!({"choice": ["a"]}))),
+        let ids = || CompletionRequest::ids([1]).allow_ignored_fields();
+        let text = || CompletionRequest::text("Hi").allow_ignored_fields();
+        for (endpoint, request) in [
+            (Endpoint::Chat, ids()),
+            (Endpoint::Tgi, ids()),
+            (Endpoint::VllmGenerate, text()),
+            (Endpoint::LlamaCpp, ids().structured_output(json!({"regex": "a+"}))),
+            (Endpoint::Tgi, text().structured_output(json!({"grammar": "root ::= x"}))),
+            (Endpoint::SgLang, text().structured_output(json!({"choice": ["a"]}))),
         ] {
-            let error = request.to_json(None, wire, None).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Unsupported, "{wire}: {error}");
+            let error = request.to_json(None, endpoint, None).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{endpoint}: {error}");
         }
         // The wire tells the server.
         let request = CompletionRequest::ids([1]).priority(3);
-        let error = request.to_json(None, Wire::LlamaCpp, None).unwrap_err();
+        let error = request.to_json(None, Endpoint::LlamaCpp, None).unwrap_err();
         assert!(error.message().contains("llama.cpp") && error.message().contains("priority"), "{error}");
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::sampling::SamplingParams;
 use super::{CompletionRequest, Prompt};
-use crate::protocol::chunk::wire::Wire;
+use crate::protocol::chunk::endpoint::Endpoint;
 use crate::types::ids::TokenId;
 use crate::types::not_resumable::NotResumable;
 
@@ -77,9 +77,9 @@ const OWN: &[&str] = &[
 ];
 
 impl CompletionRequest {
-    /// Why this request cannot be taken up again on `wire`, as far as the request alone can say.
-    pub(crate) fn check_resumable(&self, wire: Wire) -> Result<(), NotResumable> {
-        if matches!(wire, Wire::Chat | Wire::Tgi) {
+    /// Why this request cannot be taken up again on `endpoint`, as far as the request alone can say.
+    pub(crate) fn check_resumable(&self, endpoint: Endpoint) -> Result<(), NotResumable> {
+        if matches!(endpoint, Endpoint::Chat | Endpoint::Tgi) {
             return Err(NotResumable::Endpoint);
         }
         if !matches!(self.prompt, Prompt::Ids(_)) {
@@ -97,7 +97,7 @@ impl CompletionRequest {
         ];
         let own = own.into_iter().filter(|(asked, _)| *asked).map(|(_, why)| why);
         let whys = own.chain(maps.into_iter().flat_map(asked_for));
-        whys.into_iter().find(|why| !(self.resume_anyway && why.is_acceptable())).map_or(Ok(()), Err)
+        whys.into_iter().find(|why| !(self.allow_inexact_resume && why.is_acceptable())).map_or(Ok(()), Err)
     }
 
     /// The request that goes on behind `received`.
@@ -122,7 +122,7 @@ impl CompletionRequest {
     }
 
     pub(crate) fn resumes_anyway(&self) -> bool {
-        self.resume_anyway
+        self.allow_inexact_resume
     }
 
     /// It has stop strings among its extra fields, where nobody looks for them.

@@ -9,14 +9,14 @@ use crate::error::Error;
 pub(crate) struct Kept<T: 'static> {
     /// As which errors speak of one and of several.
     names: (&'static str, &'static str),
-    bytes_max: usize,
-    count_max: usize,
+    max_bytes: usize,
+    max_count: usize,
     read: Mutex<Vec<(Box<str>, &'static T)>>,
 }
 
 impl<T> Kept<T> {
-    pub(crate) const fn new(names: (&'static str, &'static str), bytes_max: usize, count_max: usize) -> Self {
-        Self { names, bytes_max, count_max, read: Mutex::new(Vec::new()) }
+    pub(crate) const fn new(names: (&'static str, &'static str), max_bytes: usize, max_count: usize) -> Self {
+        Self { names, max_bytes, max_count, read: Mutex::new(Vec::new()) }
     }
 
     /// Reads `text`, unless it was read before; `keep` is called only for what is kept.
@@ -27,8 +27,8 @@ impl<T> Kept<T> {
         keep: impl FnOnce(R) -> &'static T,
     ) -> Result<&'static T, Error> {
         let (one, several) = self.names;
-        if text.len() > self.bytes_max {
-            let (n, max) = (text.len(), self.bytes_max);
+        if text.len() > self.max_bytes {
+            let (n, max) = (text.len(), self.max_bytes);
             return Err(Error::invalid(format!("not a {one}: {n} bytes are more than {max}")));
         }
         let mut known = self.read.lock().unwrap_or_else(PoisonError::into_inner);
@@ -36,8 +36,8 @@ impl<T> Kept<T> {
             return Ok(kept);
         }
         let record = read(text).map_err(|why| Error::invalid(format!("not a {one}: {why}")))?;
-        if known.len() >= self.count_max {
-            let max = self.count_max;
+        if known.len() >= self.max_count {
+            let max = self.max_count;
             return Err(Error::invalid(format!("more than {max} different {several} were read")));
         }
         let kept = keep(record);

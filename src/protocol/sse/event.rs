@@ -1,8 +1,8 @@
 //! What comes out of the parser.
 
 /// The most that is kept of a stray line ([`Stray`]) or of the data of an unended event
-/// ([`End::unended_data`]), in bytes.
-pub const SSE_STRAY_BYTES_MAX: usize = 64 << 10;
+/// ([`SseEnd::unended_data`]), in bytes.
+pub const MAX_SSE_STRAY_BYTES: usize = 64 << 10;
 
 /// One event, borrowed from its parser: read it or copy it before the next call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Event<'a> {
 /// How a stream stood at its end, see [`SseParser::finish`](super::SseParser::finish).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct End {
+pub struct SseEnd {
     /// The last event id, see [`Event::id`]. An `id` in a block that no blank line ended is not in it.
     pub last_event_id: String,
     /// The reconnection time in milliseconds, see [`Event::retry`].
@@ -34,7 +34,7 @@ pub struct End {
     /// blank line ended, events that were not taken, or everything after an error.
     pub incomplete: bool,
     /// The data of the block that no blank line ended, an unended line included; `None` if it had none or if
-    /// it is over [`SSE_STRAY_BYTES_MAX`]. The standard drops it, and it is no event. It is here because
+    /// it is over [`MAX_SSE_STRAY_BYTES`]. The standard drops it, and it is no event. It is here because
     /// there are servers that forget the blank line after their last `data: [DONE]`.
     pub unended_data: Option<String>,
 }

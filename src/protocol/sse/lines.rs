@@ -3,7 +3,7 @@
 use memchr::memchr2;
 use simdutf8::basic::from_utf8;
 
-use super::event::{SSE_STRAY_BYTES_MAX, Stray};
+use super::event::{MAX_SSE_STRAY_BYTES, Stray};
 
 /// What is searched together.
 const BLOCK_BYTES: usize = 128;
@@ -129,9 +129,9 @@ pub(super) fn stray(line: &[u8]) -> Option<Stray> {
     matches!(line, [b'{' | b'<', ..]).then(|| Stray::Line(stray_text(line)))
 }
 
-/// At most [`SSE_STRAY_BYTES_MAX`] bytes, cut before a character that would be cut.
+/// At most [`MAX_SSE_STRAY_BYTES`] bytes, cut before a character that would be cut.
 fn stray_text(bytes: &[u8]) -> String {
-    let mut len = bytes.len().min(SSE_STRAY_BYTES_MAX);
+    let mut len = bytes.len().min(MAX_SSE_STRAY_BYTES);
     while len < bytes.len() && len > 0 && bytes[len] & 0xC0 == 0x80 {
         len -= 1;
     }

@@ -31,7 +31,7 @@ use std::mem;
 
 use simdutf8::basic::from_utf8;
 
-pub use self::event::{End, Event, SSE_STRAY_BYTES_MAX, Stray};
+pub use self::event::{Event, MAX_SSE_STRAY_BYTES, SseEnd, Stray};
 use self::lines::{control, field, line_end, milliseconds, replace, stray, text_in_blocks};
 use crate::config::Limits;
 use crate::error::{Error, Limit};
@@ -42,7 +42,7 @@ use crate::error::{Error, Limit};
 pub const SSE_BUFFER_KEPT_BYTES: usize = 256 << 10;
 
 /// The buffer's size to begin with. Five reads of the size of an Ethernet packet.
-const BUFFER_BYTES_MIN: usize = 8 << 10;
+const MIN_BUFFER_BYTES: usize = 8 << 10;
 
 /// Up to so many new bytes, a loop over them is faster than a call of `memchr2`.
 const FEW_BYTES: usize = 8;
@@ -88,9 +88,9 @@ pub struct SseParser {
     end: usize,
     /// From here on there are zeros.
     dirty: usize,
-    event_bytes_max: usize,
+    max_event_bytes: usize,
     /// An event of one line that has no more is within the limit, and makes no buffer oversized.
-    short_event_bytes_max: usize,
+    short_max_event_bytes: usize,
     at: At,
     /// A buffer may be larger than is kept, see `make_room`.
     oversized: bool,
@@ -125,7 +125,7 @@ enum At {
 /// What the lines since the last blank one have said.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Block {
-    /// Bytes of its lines, without comments. At most `event_bytes_max`.
+    /// Bytes of its lines, without comments. At most `max_event_bytes`.
     bytes: usize,
     data: Data,
     has_kind: bool,
@@ -184,20 +184,20 @@ impl SseParser {
     /// A parser with the limit of [`Limits::default`], 32 MiB an event. Allocates nothing yet.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_event_bytes_max(Limits::default().event_bytes_max)
+        Self::with_max_event_bytes(Limits::default().max_event_bytes)
     }
 
     /// A parser with a limit of one's own, in bytes an event; see the type for what counts.
     #[must_use]
-    pub fn with_event_bytes_max(event_bytes_max: usize) -> Self {
+    pub fn with_max_event_bytes(max_event_bytes: usize) -> Self {
         Self {
             buf: Vec::new(),
             start: 0,
             seen: 0,
             end: 0,
             dirty: 0,
-            event_bytes_max,
-            short_event_bytes_max: event_bytes_max.min(SSE_BUFFER_KEPT_BYTES / 4),
+            max_event_bytes,
+            short_max_event_bytes: max_event_bytes.min(SSE_BUFFER_KEPT_BYTES / 4),
             at: At::Begin,
             oversized: false,
             block: Block::default(),
@@ -292,11 +292,11 @@ impl SseParser {
         let mut wanted = self.end.saturating_mul(2);
         // A line never needs more room than the limit and what shows that it is passed. Events that
         // nobody has taken yet may: the doubling goes on for them.
-        let line_max = self.event_bytes_max.saturating_add(BUFFER_BYTES_MIN);
-        if self.end <= line_max {
-            wanted = wanted.min(line_max);
+        let max_line = self.max_event_bytes.saturating_add(MIN_BUFFER_BYTES);
+        if self.end <= max_line {
+            wanted = wanted.min(max_line);
         }
-        let wanted = wanted.saturating_add(at_least).max(BUFFER_BYTES_MIN);
+        let wanted = wanted.saturating_add(at_least).max(MIN_BUFFER_BYTES);
         if self.buf.len() < wanted {
             // Whole pages, so that the sizes settle after a few events. Exact: `wanted` doubles already.
             let wanted = wanted.checked_next_multiple_of(4096).unwrap_or(wanted);
@@ -310,7 +310,7 @@ impl SseParser {
     #[cold]
     fn shrink(&mut self) {
         let in_use =
-            matches!(self.block.data, Data::InBuffer(..)) || self.end - self.start > BUFFER_BYTES_MIN;
+            matches!(self.block.data, Data::InBuffer(..)) || self.end - self.start > MIN_BUFFER_BYTES;
         if !in_use && self.buf.len() > SSE_BUFFER_KEPT_BYTES {
             self.move_to_front();
             self.buf.truncate(SSE_BUFFER_KEPT_BYTES);
@@ -364,7 +364,7 @@ impl SseParser {
         let fresh = &self.buf[self.seen..self.end];
         if self.at != At::Line
             || fresh.iter().any(|byte| matches!(byte, b'\n' | b'\r'))
-            || self.end - self.start > self.event_bytes_max - self.block.bytes
+            || self.end - self.start > self.max_event_bytes - self.block.bytes
         {
             return false;
         }
@@ -416,7 +416,7 @@ impl SseParser {
     }
 
     fn over(&self) -> Error {
-        Error::limit(Limit::EventBytes, self.event_bytes_max as u64)
+        Error::limit(Limit::EventBytes, self.max_event_bytes as u64)
     }
 
     /// Reads lines up to the end of an event, or of a stray line.
@@ -437,7 +437,7 @@ impl SseParser {
             let line_end = self.line_end();
             let line_bytes = line_end.unwrap_or(self.end) - self.start;
             // A block's bytes are never over the limit.
-            if line_bytes > self.event_bytes_max - self.block.bytes {
+            if line_bytes > self.max_event_bytes - self.block.bytes {
                 self.drop_all();
                 return Step::Over;
             }
@@ -478,7 +478,7 @@ impl SseParser {
         let line_end = self.seen + looked_at;
         let line_bytes = line_end - self.start;
         let ends = looked_at + 2 <= fresh && rest[looked_at..].starts_with(b"\n\n");
-        if !ends || line_bytes > self.short_event_bytes_max {
+        if !ends || line_bytes > self.short_max_event_bytes {
             let looked_at = looked_at.min(fresh);
             self.counters.examined += looked_at as u64;
             self.seen += looked_at;
@@ -495,7 +495,7 @@ impl SseParser {
     /// each line: of one that comes in pieces, the rest is searched as ever, or it would be looked at with each piece.
     #[inline]
     pub(crate) fn before_event(&self) -> Option<&[u8]> {
-        let end = self.end.min(self.start.saturating_add(self.event_bytes_max).saturating_add(2));
+        let end = self.end.min(self.start.saturating_add(self.max_event_bytes).saturating_add(2));
         let is_first = self.at == At::Line && self.block.bytes == 0 && self.seen == self.start;
         is_first.then(|| &self.buf[self.start..end])
     }
@@ -686,20 +686,20 @@ impl SseParser {
     /// The parser is then as new, for another body; it keeps its limit, its memory (within
     /// [`SSE_BUFFER_KEPT_BYTES`]) and a stray line that was not taken. The counters start again from zero:
     /// read them before.
-    pub fn finish(&mut self) -> End {
+    pub fn finish(&mut self) -> SseEnd {
         let untaken = !matches!(self.next_event(), Ok(None));
         let unended = if untaken { &[] } else { &self.buf[self.start..self.end] };
         if self.stray.is_none() {
             self.stray = stray(unended);
         }
-        let end = End {
+        let end = SseEnd {
             last_event_id: mem::take(&mut self.id),
             retry: self.retry,
             comments: self.counters.comments,
             incomplete: untaken || !unended.is_empty() || self.block.open,
             unended_data: self.unended_data(unended),
         };
-        let new = Self::with_event_bytes_max(self.event_bytes_max);
+        let new = Self::with_max_event_bytes(self.max_event_bytes);
         let Self { buf, joined, kind, id_next, mended, stray, dirty, .. } = mem::replace(self, new);
         *self = Self { buf, joined, kind, id_next, mended, stray, dirty, ..mem::take(self) };
         self.shrink();
@@ -721,7 +721,7 @@ impl SseParser {
                 None => data = Some(value.to_vec()),
             }
         }
-        data.filter(|data| data.len() <= SSE_STRAY_BYTES_MAX)
+        data.filter(|data| data.len() <= MAX_SSE_STRAY_BYTES)
             .map(|data| String::from_utf8_lossy(&data).into_owned())
     }
 

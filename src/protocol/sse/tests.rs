@@ -4,8 +4,8 @@ use super::*;
 use crate::error::ErrorKind;
 
 /// The events' data, and whether the limit was passed, of a body in given reads.
-fn run(reads: &[&[u8]], event_bytes_max: usize) -> (Vec<String>, bool) {
-    let mut parser = SseParser::with_event_bytes_max(event_bytes_max);
+fn run(reads: &[&[u8]], max_event_bytes: usize) -> (Vec<String>, bool) {
+    let mut parser = SseParser::with_max_event_bytes(max_event_bytes);
     let mut data = Vec::new();
     for read in reads {
         parser.feed(read);
@@ -63,17 +63,17 @@ fn the_limit_does_not_depend_on_cuts() {
         ("\n\n\n", 0, &[], false),
         ("d", 0, &[], true),
     ];
-    for (body, event_bytes_max, data, over) in cases {
+    for (body, max_event_bytes, data, over) in cases {
         for_every_cut(body.as_bytes(), |reads| {
             let expected = (data.iter().map(ToString::to_string).collect(), *over);
-            assert_eq!(run(reads, *event_bytes_max), expected, "{body:?} {event_bytes_max}");
+            assert_eq!(run(reads, *max_event_bytes), expected, "{body:?} {max_event_bytes}");
         });
     }
 }
 
 #[test]
 fn an_error_stays_and_holds_nothing() {
-    let mut parser = SseParser::with_event_bytes_max(100);
+    let mut parser = SseParser::with_max_event_bytes(100);
     parser.feed(&[b'x'; 1 << 20]);
     for _ in 0..3 {
         assert!(parser.next_event().is_err());
@@ -129,7 +129,7 @@ fn a_stray_line_is_cut_before_a_character() {
     parser.feed(b"\n{2}\n");
     assert_eq!(parser.next_event().unwrap(), None);
     let Some(Stray::Line(text)) = parser.take_stray() else { panic!("no line") };
-    assert_eq!(text.len(), 1 + 3 * ((SSE_STRAY_BYTES_MAX - 1) / 3));
+    assert_eq!(text.len(), 1 + 3 * ((MAX_SSE_STRAY_BYTES - 1) / 3));
     assert!(text.ends_with('\u{20ac}'));
     // The next one is kept only after the first was taken.
     parser.feed(b"{3}\n");
@@ -227,7 +227,7 @@ fn the_end_says_what_was_left() {
     let mut parser = SseParser::new();
     parser.feed(b"data: not taken\n\n");
     assert!(parser.finish().incomplete);
-    parser.feed(&[b"data: ", &[b'x'; SSE_STRAY_BYTES_MAX + 1][..]].concat());
+    parser.feed(&[b"data: ", &[b'x'; MAX_SSE_STRAY_BYTES + 1][..]].concat());
     assert_eq!(parser.next_event().unwrap(), None);
     assert_eq!(parser.finish().unended_data, None);
 }

@@ -5,7 +5,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 
 use super::json::{JsonForm, Scan, Scanned};
 use super::machine::{Machine, Outcome, Seek, Step};
-use super::view::{End, Here, View};
+use super::view::{Here, RegionEnd, View};
 
 /// Reads objects that `;` stands between. One that is no call is ordinary text, unless a marker said that a
 /// call follows.
@@ -37,7 +37,7 @@ impl BareJson {
         let at = view.skip_blank(self.body);
         match view.bytes().get(at) {
             Some(b'{') => self.state = State::Object(Scan::new(at)),
-            None if view.end.is_none() || (self.opened && view.end == Some(End::Cut)) => {
+            None if view.end.is_none() || (self.opened && view.end == Some(RegionEnd::Cut)) => {
                 return Some(Step::Wait);
             }
             _ => return Some(self.content()),

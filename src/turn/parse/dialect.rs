@@ -1,4 +1,4 @@
-//! The dialects: what each family of models writes around thinking and calls. A dialect is a table. Most are made of a
+//! The dialects: what each family of models writes around reasoning and calls. A dialect is a table. Most are made of a
 //! record, a file in `dialects/`; where a family writes as no other does, the table stands in the file of the machine that
 //! reads it.
 
@@ -13,12 +13,12 @@ use crate::error::Error;
 use crate::protocol::server::records::Kept;
 
 /// The longest record that [`Dialect::from_json`] reads, in bytes.
-pub const DIALECT_BYTES_MAX: usize = 256 << 10;
+pub const MAX_DIALECT_BYTES: usize = 256 << 10;
 
 /// How many different records [`Dialect::from_json`] reads in one program.
-pub const DIALECTS_MAX: usize = 256;
+pub const MAX_DIALECTS: usize = 256;
 
-/// How a family of models writes thinking and tool calls.
+/// How a family of models writes reasoning and tool calls.
 ///
 /// Chosen by name ([`Dialect::by_name`]), or from the model's added tokens ([`Dialect::guess`]); or one of your own
 /// ([`Dialect::from_json`]). Two are equal if they were made of the same record.
@@ -68,14 +68,14 @@ impl Table {
     }
 }
 
-/// The markers of thinking.
+/// The markers of reasoning.
 #[derive(Debug)]
 pub(super) struct Think {
     pub(super) open: &'static str,
     pub(super) close: &'static str,
     /// A word after the opener that is no thought.
     pub(super) label: &'static str,
-    /// The frames that an answer begins with: thinking that is never closed ends there.
+    /// The frames that an answer begins with: reasoning that is never closed ends there.
     pub(super) answer: &'static [&'static str],
 }
 
@@ -101,9 +101,9 @@ static BUILT_IN: LazyLock<Vec<(&'static str, Result<&'static Table, String>)>> =
 });
 
 /// The records read by [`Dialect::from_json`], and what they are.
-static READ: Kept<Table> = Kept::new(("dialect", "dialects"), DIALECT_BYTES_MAX, DIALECTS_MAX);
+static READ: Kept<Table> = Kept::new(("dialect", "dialects"), MAX_DIALECT_BYTES, MAX_DIALECTS);
 
-/// Any model without thinking and calls.
+/// Any model without reasoning and calls.
 static PLAIN: Table = Table {
     name: "plain",
     think: None,
@@ -130,12 +130,12 @@ static CHAT: Table = Table {
 };
 
 impl Dialect {
-    /// For the streams of chat endpoints, whose servers have told thinking, content and calls apart already: no marker
+    /// For the streams of chat endpoints, whose servers have told reasoning, content and calls apart already: no marker
     /// is looked for, all text is what it came as. It belongs to a stream and not to a model, so that
     /// [`by_name`](Self::by_name) and [`all`](Self::all) leave it out.
     pub const CHAT: Self = Self(&CHAT);
 
-    /// No thinking, no calls: all text is content.
+    /// No reasoning, no calls: all text is content.
     pub const PLAIN: Self = Self(&PLAIN);
 
     /// The dialect of this name, out of those that the crate brings.
@@ -182,7 +182,7 @@ impl Dialect {
     /// # Errors
     ///
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput), with line and column or the key, for what is no such record; for
-    /// more than [`DIALECT_BYTES_MAX`] bytes, and for more than [`DIALECTS_MAX`] different ones.
+    /// more than [`MAX_DIALECT_BYTES`] bytes, and for more than [`MAX_DIALECTS`] different ones.
     pub fn from_json(text: &str) -> Result<Self, Error> {
         READ.get(text, record::read, |record| record.keep()).map(Self)
     }

@@ -84,7 +84,7 @@ impl Elements {
             if tag.is_empty() || tag.contains(char::is_whitespace) {
                 return Some(Err((at, Malformed::Syntax)));
             }
-            if self.open.len() >= view.nesting_max {
+            if self.open.len() >= view.max_nesting {
                 return Some(Err((at, Malformed::TooDeep)));
             }
             let name = tag.to_owned();

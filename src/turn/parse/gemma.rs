@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::dialect::{Call, Table, Think};
 use super::literal::{Expect, Literal, number};
 use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail};
-use super::view::{End, Found, Here, View};
+use super::view::{Found, Here, RegionEnd, View};
 use crate::types::tree::Malformed;
 
 const CALL: &str = "call:";
@@ -61,7 +61,7 @@ impl GemmaCall {
         let at = view.skip_blank(self.body);
         self.state = match (view.here(at, CALL), view.bytes().get(at)) {
             // What ends with the bare word for an opener is prose.
-            (_, None) if view.end == Some(End::Clean) => {
+            (_, None) if view.end == Some(RegionEnd::Clean) => {
                 return Some(Step::leave(self.body, Outcome::Content));
             }
             (_, None) | (Here::NotYet, _) => return Some(Step::Wait),
@@ -91,7 +91,7 @@ impl GemmaCall {
             (b'{', true) if name.is_empty() => State::Seek(Seek::broken(self.body, Malformed::NoName)),
             (b'{', _) if !name.is_empty() => {
                 self.name = name.to_owned();
-                State::Arguments(Arguments::new(at, view.nesting_max))
+                State::Arguments(Arguments::new(at, view.max_nesting))
             }
             (_, true) => State::Seek(Seek::broken(self.body, Malformed::Syntax)),
             (_, false) => State::Seek(Seek::suspect(self.body)),
@@ -110,7 +110,7 @@ impl Machine for GemmaCall {
                     self.name(view, from, at, sure)
                 }
                 State::Arguments(arguments) => match arguments.advance(view) {
-                    Ok(None) if view.end == Some(End::Clean) => {
+                    Ok(None) if view.end == Some(RegionEnd::Clean) => {
                         self.state = State::Seek(Seek::broken(self.body, Malformed::Unfinished));
                         None
                     }
@@ -159,8 +159,8 @@ enum Lexeme {
 }
 
 impl Arguments {
-    fn new(start: usize, nesting_max: usize) -> Self {
-        Self { start, at: start, literal: Literal::new(nesting_max), lexeme: Lexeme::None }
+    fn new(start: usize, max_nesting: usize) -> Self {
+        Self { start, at: start, literal: Literal::new(max_nesting), lexeme: Lexeme::None }
     }
 
     /// The arguments; `at` is behind them, then. `None`: more text is needed.

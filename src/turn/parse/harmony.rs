@@ -4,7 +4,7 @@
 //! <|start|>assistant to=functions.NAME<|channel|>commentary <|constrain|>json<|message|>{..}<|call|>
 //! ```
 //!
-//! The prompt ends within a header, so a turn begins there. The channel `analysis` is thinking, a recipient makes
+//! The prompt ends within a header, so a turn begins there. The channel `analysis` is reasoning, a recipient makes
 //! a call on any channel, all else is content.
 
 use std::ops::Range;
@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::dialect::{Call, Table, Think};
 use super::json::{Scan, Scanned};
 use super::machine::{Machine, Outcome, RawCall, Step, Then};
-use super::view::{End, Found, Here, View};
+use super::view::{Found, Here, RegionEnd, View};
 use crate::types::tree::Malformed;
 
 const START: &str = "<|start|>";
@@ -55,7 +55,7 @@ struct Message {
     part: Part,
     /// A role or a channel has been read that models write.
     known: bool,
-    thinking: bool,
+    reasoning: bool,
     recipient: Option<Range<usize>>,
     /// A word that belongs to no part of a header. It is the content type, or `<|message|>` was forgotten and
     /// the text begins with it.
@@ -72,7 +72,7 @@ enum State {
     Text(usize),
     Object(Scan),
     /// After the object, or in what is none.
-    End {
+    RegionEnd {
         from: usize,
         at: usize,
         body: Body,
@@ -106,7 +106,7 @@ impl Message {
             state: State::Head(body),
             part,
             known: false,
-            thinking: false,
+            reasoning: false,
             recipient: None,
             extra: None,
         }
@@ -161,7 +161,7 @@ impl Message {
             Part::Role => self.known = word == "assistant",
             Part::Channel => {
                 self.known = matches!(word, "analysis" | "commentary" | "final");
-                self.thinking = word == "analysis";
+                self.reasoning = word == "analysis";
             }
             Part::Type => {}
             Part::Rest if self.extra.is_none() => self.extra = Some(start),
@@ -188,8 +188,8 @@ impl Message {
             Some(_) if self.tool(view).is_some() && self.part != Part::Bare => Step::Wait,
             Some(_) if self.part == Part::Bare => Step::leave(self.body, Outcome::Content),
             Some(_) if self.known => Step::leave(self.extra.unwrap_or(at), Outcome::Marker),
-            Some(End::Cut) => Step::leave(at, Outcome::Marker),
-            Some(End::Clean) => Step::leave(self.body, Outcome::Content),
+            Some(RegionEnd::Cut) => Step::leave(at, Outcome::Marker),
+            Some(RegionEnd::Clean) => Step::leave(self.body, Outcome::Content),
         }
     }
 
@@ -205,7 +205,7 @@ impl Message {
             self.state = State::Text(at);
             return None;
         }
-        let then = if self.thinking { Then::Thinking(&ANALYSIS) } else { Then::Content };
+        let then = if self.reasoning { Then::Reasoning(&ANALYSIS) } else { Then::Content };
         Some(Step::Leave { until: at, leaf: Outcome::Marker, then })
     }
 
@@ -214,17 +214,17 @@ impl Message {
         self.state = State::Text(at);
         let functions = self.tool(view).is_some_and(|tool| tool.starts_with("functions."));
         // A real end marker ends the text that can be seen.
-        let closed = at == view.text.len() && view.end == Some(End::Clean) && view.is_real(at);
+        let closed = at == view.text.len() && view.end == Some(RegionEnd::Clean) && view.is_real(at);
         self.state = match (view.bytes().get(at), marker_here(view, at)) {
             (None, _) | (_, None) if !closed => return Some(Step::Wait),
             (Some(b'{'), _) => State::Object(Scan::new(at)),
             // No arguments.
             (None, _) | (_, Some(CALL | END | RETURN)) => {
                 let body = self.call(view, "{}", Value::Object(Map::new()));
-                State::End { from: at, at, body }
+                State::RegionEnd { from: at, at, body }
             }
-            _ if functions => State::End { from: at, at, body: Body::Broken(Malformed::Syntax) },
-            _ => State::End { from: at, at, body: Body::Raw },
+            _ if functions => State::RegionEnd { from: at, at, body: Body::Broken(Malformed::Syntax) },
+            _ => State::RegionEnd { from: at, at, body: Body::Raw },
         };
         None
     }
@@ -238,7 +238,7 @@ impl Message {
     }
 
     fn end(&mut self, view: &View<'_>) -> Option<Step> {
-        let State::End { from, at, body } = &mut self.state else { return None };
+        let State::RegionEnd { from, at, body } = &mut self.state else { return None };
         let from = *from;
         let (until, text, closed) = match view.find(ENDERS, *at) {
             Found::At(at, START | CHANNEL) => (at, from..at, true),
@@ -248,7 +248,7 @@ impl Message {
                 if view.end.is_none() {
                     return Some(Step::Wait);
                 }
-                (until, from..until, view.end == Some(End::Clean))
+                (until, from..until, view.end == Some(RegionEnd::Clean))
             }
         };
         // "A partial closing marker at the end of an open segment belongs to that segment" (rule R10).
@@ -300,9 +300,9 @@ impl Machine for Message {
                 }
                 State::Object(scan) => match scan.advance(view) {
                     // A string without an end must not swallow the messages that follow.
-                    Scanned::More if view.end == Some(End::Clean) => {
+                    Scanned::More if view.end == Some(RegionEnd::Clean) => {
                         let (from, body) = (scan.start, Body::Broken(Malformed::Unfinished));
-                        self.state = State::End { from, at: from, body };
+                        self.state = State::RegionEnd { from, at: from, body };
                         None
                     }
                     Scanned::More => Some(Step::Wait),
@@ -312,16 +312,16 @@ impl Machine for Message {
                             Ok(arguments) => self.call(view, raw, arguments),
                             Err(_) => Body::Broken(Malformed::Syntax),
                         };
-                        self.state = State::End { from: end, at: end, body };
+                        self.state = State::RegionEnd { from: end, at: end, body };
                         None
                     }
                     Scanned::Bad(reason) => {
                         let from = scan.start;
-                        self.state = State::End { from, at: from, body: Body::Broken(reason) };
+                        self.state = State::RegionEnd { from, at: from, body: Body::Broken(reason) };
                         None
                     }
                 },
-                State::End { .. } => self.end(view),
+                State::RegionEnd { .. } => self.end(view),
             };
             if let Some(step) = step {
                 return step;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::json::{Broken, JsonCalls, JsonForm, Scan, Scanned};
 use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail};
-use super::view::{End, Here, View};
+use super::view::{Here, RegionEnd, View};
 use crate::types::tree::Malformed;
 
 /// How a family of models writes them: a header of words, each alone or behind a mark, then a JSON object.
@@ -61,7 +61,7 @@ impl Header {
 }
 
 /// The words of a header at most; the last may be empty.
-const WORDS_MAX: usize = 4;
+const MAX_WORDS: usize = 4;
 
 /// Reads one call.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl HeadedCall {
         let mark = self.mark(view, at);
         self.state = match (mark, view.bytes().get(at), self.form.json) {
             // What ends with the bare word for an opener is prose.
-            (_, None, _) if view.end == Some(End::Clean) => {
+            (_, None, _) if view.end == Some(RegionEnd::Clean) => {
                 return Some(Step::leave(self.body, Outcome::Content));
             }
             (_, None, _) | (Mark::NotYet, ..) => return Some(Step::Wait),
@@ -139,7 +139,7 @@ impl HeadedCall {
                 self.state = State::Head(at);
                 return Some(self.wait(view));
             }
-            (Mark::Of(mark), _) if self.words.len() < WORDS_MAX => {
+            (Mark::Of(mark), _) if self.words.len() < MAX_WORDS => {
                 let at = at + mark.len();
                 self.words.push((mark, at..at));
                 State::Head(at)
@@ -185,7 +185,7 @@ impl HeadedCall {
     /// More of the header is needed. At a clean end, a lone word behind a blank is prose.
     fn wait(&self, view: &View<'_>) -> Step {
         let apart = matches!(&self.words[..], [(_, word)] if word.start > self.body);
-        if apart && view.end == Some(End::Clean) {
+        if apart && view.end == Some(RegionEnd::Clean) {
             Step::leave(self.body, Outcome::Content)
         } else {
             Step::Wait
@@ -276,7 +276,7 @@ impl Machine for HeadedCall {
                 }
                 State::Object(scan) => match scan.advance(view) {
                     // A string without an end must not swallow the end marker and all that follows.
-                    Scanned::More if view.end == Some(End::Clean) => {
+                    Scanned::More if view.end == Some(RegionEnd::Clean) => {
                         self.state = State::Seek(Seek::broken(scan.start, Malformed::Unfinished));
                         None
                     }
@@ -330,7 +330,7 @@ impl Machine for Section {
             _ if view.is_real(self.open) => Outcome::Marker,
             _ if self.followed_by.iter().any(|marker| here(marker) == Here::Yes) => Outcome::Marker,
             _ if self.followed_by.iter().any(|marker| here(marker) == Here::NotYet) => return Step::Wait,
-            Some(End::Cut) if self.at == view.text.len() => return Step::Wait,
+            Some(RegionEnd::Cut) if self.at == view.text.len() => return Step::Wait,
             _ => Outcome::Content,
         };
         Step::leave(self.body, leaf)

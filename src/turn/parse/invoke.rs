@@ -15,7 +15,7 @@ use super::json::{Scan, Scanned};
 use super::machine::{Bounds, Machine, Markers, Outcome, RawCall, Seek, Step, Tail};
 use super::raw::{RawEnd, RawForm, RawScan, TagEnd, TagScan};
 use super::schema::is_a;
-use super::view::{End, Found, Here, View};
+use super::view::{Found, Here, RegionEnd, View};
 use crate::types::tree::Malformed;
 
 /// How a family writes them.
@@ -38,7 +38,7 @@ pub(super) struct InvokeForm {
     pub(super) json: Tag,
     /// What may come after a call: the openers and ends of calls, of the region and of the turn.
     pub(super) stops: &'static [&'static str],
-    /// The markers of thinking.
+    /// The markers of reasoning.
     pub(super) think: &'static [&'static str],
 }
 
@@ -246,7 +246,7 @@ impl InvokeCalls {
         }
         match self.seen {
             _ if at == view.text.len()
-                && view.end == Some(End::Clean)
+                && view.end == Some(RegionEnd::Clean)
                 && (self.doubtful || self.seen == Seen::Opener) =>
             {
                 (State::Between(from), Some(Step::leave(self.body, Outcome::Content)))

@@ -7,7 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail, leave_at_marker, may_end};
-use super::view::{End, View};
+use super::view::{RegionEnd, View};
 use crate::types::tree::Malformed;
 
 /// How a family of models writes such calls.
@@ -61,7 +61,9 @@ impl JsonCalls {
         self.state = State::Open(at);
         self.state = match view.bytes().get(at) {
             // What ends with the bare word for an opener is prose.
-            None if view.end == Some(End::Clean) => return Some(Step::leave(self.body, Outcome::Content)),
+            None if view.end == Some(RegionEnd::Clean) => {
+                return Some(Step::leave(self.body, Outcome::Content));
+            }
             None => return Some(Step::Wait),
             Some(b'{') => State::Object(Scan::new(at)),
             Some(b'[') => State::List(at + 1, at + 1),
@@ -128,7 +130,7 @@ impl Machine for JsonCalls {
                 }
                 State::Object(scan) => match scan.advance(view) {
                     // A string without an end must not swallow the end marker and all that follows.
-                    Scanned::More if view.end == Some(End::Clean) => {
+                    Scanned::More if view.end == Some(RegionEnd::Clean) => {
                         self.state = State::Seek(Seek::broken(self.body, Malformed::Unfinished));
                         None
                     }
@@ -151,7 +153,7 @@ impl Machine for JsonCalls {
                     self.list(view, from, at)
                 }
                 State::Element(scan) => match scan.advance(view) {
-                    Scanned::More if view.end == Some(End::Clean) => {
+                    Scanned::More if view.end == Some(RegionEnd::Clean) => {
                         self.state = State::Seek(Seek::broken(scan.start, Malformed::Unfinished));
                         None
                     }
@@ -267,7 +269,7 @@ impl Scan {
         let end = real.unwrap_or(view.text.len());
         while self.at < end {
             let byte = view.bytes()[self.at];
-            match self.byte(byte, view.nesting_max) {
+            match self.byte(byte, view.max_nesting) {
                 Ok(false) => {}
                 Ok(true) => return Scanned::Value(self.at),
                 Err(reason) => return Scanned::Bad(reason),
@@ -277,7 +279,7 @@ impl Scan {
     }
 
     /// Takes one byte; true if it has ended the value.
-    fn byte(&mut self, byte: u8, nesting_max: usize) -> Result<bool, Malformed> {
+    fn byte(&mut self, byte: u8, max_nesting: usize) -> Result<bool, Malformed> {
         self.at += 1;
         let bad = Err(Malformed::Syntax);
         self.expect = match (self.expect, byte) {
@@ -299,7 +301,7 @@ impl Scan {
             (Expect::Value | Expect::ValueOrEnd, b'"') => Expect::String { key: false },
             (Expect::Colon, b':') => Expect::Value,
             (Expect::Value | Expect::ValueOrEnd, b'{' | b'[') => {
-                if self.open.len() >= nesting_max {
+                if self.open.len() >= max_nesting {
                     return Err(Malformed::TooDeep);
                 }
                 self.open.push(byte);

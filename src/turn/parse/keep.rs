@@ -26,11 +26,11 @@ impl Record {
             label: text_or_none(think.label.as_ref()),
             answer: list(&think.answer),
         });
-        let thinking = think.as_ref().map_or(Vec::new(), |think| vec![think.open, think.close]);
+        let reasoning = think.as_ref().map_or(Vec::new(), |think| vec![think.open, think.close]);
         let mut regions = Regions {
             default_stops: self.default_stops(),
             stops: None,
-            think: thinking,
+            think: reasoning,
             calls: Vec::new(),
             alone: Vec::new(),
             inner: Vec::new(),
@@ -61,7 +61,7 @@ struct Regions {
     /// Where a region does not say its own; and the same, kept once one needs it. What nothing points to would be a leak.
     default_stops: List,
     stops: Option<&'static [&'static str]>,
-    /// The markers of thinking.
+    /// The markers of reasoning.
     think: Vec<&'static str>,
     calls: Vec<Call>,
     /// Those that lack their region's opener.
@@ -105,8 +105,8 @@ impl Regions {
             }
             Inside::Invoke(invoke) => self.invoke(open, invoke),
             Inside::Pairs(pairs) => self.pairs(pairs),
-            Inside::Thinking(thinking) => {
-                let think = keep(Think { open, close: text(&thinking.close), label: "", answer: &[] });
+            Inside::Reasoning(reasoning) => {
+                let think = keep(Think { open, close: text(&reasoning.close), label: "", answer: &[] });
                 body(move |_, body| Box::new(Thoughts { body, think }))
             }
         }
@@ -197,7 +197,7 @@ impl Regions {
     }
 }
 
-/// An opener of thinking that is not the dialect's own.
+/// An opener of reasoning that is not the dialect's own.
 #[derive(Debug)]
 struct Thoughts {
     body: usize,
@@ -206,7 +206,7 @@ struct Thoughts {
 
 impl Machine for Thoughts {
     fn step(&mut self, _: &View<'_>) -> Step {
-        Step::Leave { until: self.body, leaf: Outcome::Marker, then: Then::Thinking(self.think) }
+        Step::Leave { until: self.body, leaf: Outcome::Marker, then: Then::Reasoning(self.think) }
     }
 }
 

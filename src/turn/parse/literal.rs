@@ -9,7 +9,7 @@ use crate::types::tree::Malformed;
 /// and not by the stack.
 #[derive(Debug)]
 pub(super) struct Literal {
-    nesting_max: usize,
+    max_nesting: usize,
     open: Vec<Open>,
 }
 
@@ -37,8 +37,8 @@ pub(super) enum Expect {
 }
 
 impl Literal {
-    pub(super) fn new(nesting_max: usize) -> Self {
-        Self { nesting_max, open: Vec::new() }
+    pub(super) fn new(max_nesting: usize) -> Self {
+        Self { max_nesting, open: Vec::new() }
     }
 
     pub(super) fn expect(&self) -> Expect {
@@ -58,7 +58,7 @@ impl Literal {
             Expect::ItemOrEnd if !is_key => {}
             _ => return Err(Malformed::Syntax),
         }
-        if self.open.len() >= self.nesting_max {
+        if self.open.len() >= self.max_nesting {
             return Err(Malformed::TooDeep);
         }
         let (key, fields, items) = (String::new(), Map::new(), Vec::new());

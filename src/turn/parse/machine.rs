@@ -8,7 +8,7 @@
 use serde_json::Value;
 
 use super::dialect::Think;
-use super::view::{End, Found, Here, View};
+use super::view::{Found, Here, RegionEnd, View};
 use crate::types::tree::Malformed;
 
 /// Reads one region: all from its opener on, up to where ordinary text goes on.
@@ -35,7 +35,7 @@ pub(super) enum Step {
 pub(super) enum Then {
     Content,
     /// Reasoning, whose opener was the region.
-    Thinking(&'static Think),
+    Reasoning(&'static Think),
 }
 
 /// What became of a part of a region.
@@ -184,14 +184,14 @@ impl Tail {
                 self.at = at;
                 match view.end {
                     None => Ended::NotYet,
-                    Some(End::Clean) => {
+                    Some(RegionEnd::Clean) => {
                         // "A partial closing marker at the end of an open segment belongs to that segment"
                         // (rule R10).
                         let rest = view.skip_blank(self.body_end);
                         let is_cut = view.is_cut_at(rest, bounds.close);
                         Ended::Unclosed(if is_cut { view.text.len() } else { self.body_end })
                     }
-                    Some(End::Cut) => Ended::Cut(view.text.len()),
+                    Some(RegionEnd::Cut) => Ended::Cut(view.text.len()),
                 }
             }
         }
@@ -253,16 +253,16 @@ fn find_bound(view: &View<'_>, bounds: Bounds, from: usize) -> Bound {
 /// Markers from several lists, to look for all of them at once.
 #[derive(Debug)]
 pub(super) struct Markers {
-    list: [&'static str; MARKERS_MAX],
+    list: [&'static str; MAX_MARKERS],
     len: usize,
 }
 
-const MARKERS_MAX: usize = 24;
+const MAX_MARKERS: usize = 24;
 
 impl Markers {
-    /// Without the empty ones, which stand for what a format does not have; at most [`MARKERS_MAX`].
+    /// Without the empty ones, which stand for what a format does not have; at most [`MAX_MARKERS`].
     pub(super) fn new(lists: &[&[&'static str]]) -> Self {
-        let mut new = Self { list: [""; MARKERS_MAX], len: 0 };
+        let mut new = Self { list: [""; MAX_MARKERS], len: 0 };
         let markers = lists.iter().flat_map(|list| list.iter()).filter(|marker| !marker.is_empty());
         for (slot, marker) in new.list.iter_mut().zip(markers) {
             *slot = marker;

@@ -1,4 +1,4 @@
-//! Tokens to a tree: thinking, content and tool calls, told apart while the model writes. Pure.
+//! Tokens to a tree: reasoning, content and tool calls, told apart while the model writes. Pure.
 //!
 //! A letter to whoever changes this next. The whole turn is kept as one text; everything else is a place in it.
 //! `committed` is how far the text is in leaves. Behind it stands what is not decided yet: a few bytes
@@ -9,7 +9,7 @@
 //! ```text
 //!            ┌────────── close ──────────┐       ┌── Leave ──┐
 //!            ▼                           │       ▼           │
-//!   start ─▶ content ── think opener ─▶ thinking content ─ call opener ─▶ region (a machine)
+//!   start ─▶ content ── think opener ─▶ reasoning content ─ call opener ─▶ region (a machine)
 //!            └─ frame, end of turn: a marker leaf, and content goes on
 //! ```
 //!
@@ -17,7 +17,7 @@
 //! text, the byte before it), in order, and a leaf takes those that lie in it when its text is committed. So
 //! joined leaf ids are the ids received, whatever the machines decide.
 //!
-//! One decision is taken back, and only at the end of the turn: thinking that was never closed and in which
+//! One decision is taken back, and only at the end of the turn: reasoning that was never closed and in which
 //! a call was drafted (rule R2). To add a dialect, add a file to `dialects/`; to read calls in a
 //! new way, write a [`machine::Machine`], and a variant of [`record::Inside`] for it.
 
@@ -44,11 +44,11 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-pub use self::dialect::{DIALECT_BYTES_MAX, DIALECTS_MAX, Dialect};
+pub use self::dialect::{Dialect, MAX_DIALECT_BYTES, MAX_DIALECTS};
 use self::dialect::{Table, Think};
 use self::machine::{Machine, Outcome, RawCall, Step, Then};
 use self::schema::Schemas;
-use self::view::{End, Firsts, Found, Here, Marks, View, is_blank};
+use self::view::{Firsts, Found, Here, Marks, RegionEnd, View, is_blank};
 use crate::config::Limits;
 pub(crate) use crate::types::ids::is_clean;
 use crate::types::ids::{FinishReason, TokenId};
@@ -63,7 +63,7 @@ pub enum Start {
     /// Nothing.
     #[default]
     Content,
-    /// Reasoning: the prompt ends with the opener of thinking.
+    /// Reasoning: the prompt ends with the opener of reasoning.
     Reasoning,
 }
 
@@ -93,7 +93,7 @@ pub enum Start {
 pub struct ResponseParser {
     pub(crate) core: Core,
     /// For a turn that is run on a thread.
-    pub(crate) turn_bytes_max: usize,
+    pub(crate) max_turn_bytes: usize,
     branch: Branch,
 }
 
@@ -101,8 +101,8 @@ impl ResponseParser {
     /// A parser for one turn in this dialect: no tools known, markers told by their text, starting in content.
     #[must_use]
     pub fn new(dialect: Dialect) -> Self {
-        let turn_bytes_max = Limits::default().turn_bytes_max;
-        Self { core: Core::new(dialect), turn_bytes_max, branch: Branch::new(Role::Assistant) }
+        let max_turn_bytes = Limits::default().max_turn_bytes;
+        Self { core: Core::new(dialect), max_turn_bytes, branch: Branch::new(Role::Assistant) }
     }
 
     /// The tools' schemas, each `{"name", "parameters"}` or that under `function` as chat endpoints take them.
@@ -130,14 +130,14 @@ impl ResponseParser {
         self
     }
 
-    /// Of the limits, [`nesting_max`](Limits::nesting_max) and
-    /// [`arguments_bytes_max`](Limits::arguments_bytes_max) are used: a call that passes one is malformed. So is
-    /// [`turn_bytes_max`](Limits::turn_bytes_max), by [`run`](Self::run) alone.
+    /// Of the limits, [`max_nesting`](Limits::max_nesting) and
+    /// [`max_arguments_bytes`](Limits::max_arguments_bytes) are used: a call that passes one is malformed. So is
+    /// [`max_turn_bytes`](Limits::max_turn_bytes), by [`run`](Self::run) alone.
     #[must_use]
     pub fn limits(mut self, limits: &Limits) -> Self {
-        self.core.nesting_max = limits.nesting_max;
-        self.core.arguments_bytes_max = limits.arguments_bytes_max;
-        self.turn_bytes_max = limits.turn_bytes_max;
+        self.core.max_nesting = limits.max_nesting;
+        self.core.max_arguments_bytes = limits.max_arguments_bytes;
+        self.max_turn_bytes = limits.max_turn_bytes;
         self
     }
 
@@ -182,9 +182,9 @@ pub(crate) struct Core {
     dialect: Dialect,
     tools: Schemas,
     marks: Marks,
-    nesting_max: usize,
-    arguments_bytes_max: usize,
-    /// What content is searched for, and what open thinking is.
+    max_nesting: usize,
+    max_arguments_bytes: usize,
+    /// What content is searched for, and what open reasoning is.
     content_markers: Vec<&'static str>,
     content_firsts: Firsts,
     draft_markers: Vec<&'static str>,
@@ -253,7 +253,7 @@ enum State {
         /// Up to here there is no marker.
         at: usize,
     },
-    Thinking {
+    Reasoning {
         think: &'static Think,
         /// Still at its beginning, where openers are repeated and the label stands.
         opening: bool,
@@ -273,8 +273,8 @@ enum State {
 
 impl State {
     /// Thinking whose opener ends at `at`.
-    fn thinking(think: &'static Think, at: usize) -> Self {
-        Self::Thinking { think, opening: true, at, draft: None }
+    fn reasoning(think: &'static Think, at: usize) -> Self {
+        Self::Reasoning { think, opening: true, at, draft: None }
     }
 }
 
@@ -282,15 +282,15 @@ impl Core {
     fn new(dialect: Dialect) -> Self {
         let Table { think, calls, frames, ends, .. } = dialect.table();
         let openers = || calls.iter().map(|call| call.open).chain(frames.iter().copied());
-        let thinking = think.iter().flat_map(|think| [think.open, think.close]);
+        let reasoning = think.iter().flat_map(|think| [think.open, think.close]);
         let limits = Limits::default();
-        let content_markers: Vec<_> = thinking.chain(openers()).chain(ends.iter().copied()).collect();
+        let content_markers: Vec<_> = reasoning.chain(openers()).chain(ends.iter().copied()).collect();
         let mut new = Self {
             dialect,
             tools: Schemas::default(),
             marks: Marks::default(),
-            nesting_max: limits.nesting_max,
-            arguments_bytes_max: limits.arguments_bytes_max,
+            max_nesting: limits.max_nesting,
+            max_arguments_bytes: limits.max_arguments_bytes,
             content_firsts: Firsts::of(content_markers.iter().copied()),
             content_markers,
             draft_markers: Vec::new(),
@@ -313,7 +313,7 @@ impl Core {
     fn begin(&mut self, start: Start) {
         let table = self.dialect.table();
         self.state = match (start, &table.think, table.bare) {
-            (Start::Reasoning, Some(think), _) => State::thinking(think, 0),
+            (Start::Reasoning, Some(think), _) => State::reasoning(think, 0),
             (_, _, Some(body)) => State::Region { open: 0, body: 0, machine: body(0, 0), no_end_before: 0 },
             (_, _, None) => State::Content { at: 0 },
         };
@@ -387,7 +387,7 @@ impl Core {
     /// Decides about all the text there is: what follows came as something of its own.
     fn settle(&mut self, branch: &mut Branch) {
         self.flush_group();
-        self.advance(branch, Some(End::Cut));
+        self.advance(branch, Some(RegionEnd::Cut));
     }
 
     /// All the text goes to the last leaf.
@@ -399,7 +399,7 @@ impl Core {
 
     pub(crate) fn finish(&mut self, branch: &mut Branch, clean: bool) -> Vec<PendingToolCall> {
         self.flush_group();
-        let end = if clean { End::Clean } else { End::Cut };
+        let end = if clean { RegionEnd::Clean } else { RegionEnd::Cut };
         self.advance(branch, Some(end));
         self.end_thinking(branch, end);
         // Tokens without text, where no text came after which they could stand.
@@ -509,15 +509,15 @@ impl Core {
     // Text to leaves
 
     /// Decides all that can be decided.
-    fn advance(&mut self, branch: &mut Branch, end: Option<End>) {
+    fn advance(&mut self, branch: &mut Branch, end: Option<RegionEnd>) {
         loop {
             let went_on = match &self.state {
                 State::Content { at } => self.content(branch, *at, end),
-                State::Thinking { think, opening: true, at, .. } => {
+                State::Reasoning { think, opening: true, at, .. } => {
                     self.thinking_opens(branch, think, *at, end)
                 }
-                State::Thinking { think, opening: false, at, draft } => {
-                    self.thinking(branch, think, *at, *draft, end)
+                State::Reasoning { think, opening: false, at, draft } => {
+                    self.reasoning(branch, think, *at, *draft, end)
                 }
                 State::Region { .. } => self.region(branch, end),
             };
@@ -527,19 +527,19 @@ impl Core {
         }
     }
 
-    fn view(&self, end: Option<End>) -> View<'_> {
+    fn view(&self, end: Option<RegionEnd>) -> View<'_> {
         View {
             text: &self.text,
             blank_from: self.blank_from,
             marks: &self.marks,
             tools: &self.tools,
             ends: self.dialect.table().ends,
-            nesting_max: self.nesting_max,
+            max_nesting: self.max_nesting,
             end,
         }
     }
 
-    fn content(&mut self, branch: &mut Branch, at: usize, end: Option<End>) -> bool {
+    fn content(&mut self, branch: &mut Branch, at: usize, end: Option<RegionEnd>) -> bool {
         let may_be = self.content_firsts.any_in(&self.text.as_bytes()[at..]);
         let found = if may_be {
             self.view(end).find(&self.content_markers, at)
@@ -558,9 +558,9 @@ impl Core {
         let table = self.dialect.table();
         let body = at + marker.len();
         if let Some(think) = table.think.as_ref().filter(|think| think.open == marker) {
-            self.begin_leaf(branch, LeafKind::Thinking);
+            self.begin_leaf(branch, LeafKind::Reasoning);
             self.extend_outside(branch, body);
-            self.state = State::thinking(think, body);
+            self.state = State::reasoning(think, body);
         } else if let Some(call) = table.calls.iter().find(|call| call.open == marker) {
             let machine = (call.body)(at, body);
             self.state = State::Region { open: at, body, machine, no_end_before: body };
@@ -577,7 +577,7 @@ impl Core {
         branch: &mut Branch,
         think: &'static Think,
         from: usize,
-        end: Option<End>,
+        end: Option<RegionEnd>,
     ) -> bool {
         let view = self.view(end);
         let at = view.skip_blank(from);
@@ -590,13 +590,13 @@ impl Core {
                         self.ensure_thinking(branch);
                         self.extend_outside(branch, inside);
                         // What is repeated may have a label too.
-                        self.state = State::thinking(think, inside);
+                        self.state = State::reasoning(think, inside);
                         return true;
                     }
                     let Table { calls, frames, .. } = self.dialect.table();
                     let openers = calls.iter().map(|call| call.open).chain(frames.iter().copied());
                     self.draft_markers = std::iter::once(think.close).chain(openers).collect();
-                    self.state = State::Thinking { think, opening: false, at: inside, draft: None };
+                    self.state = State::Reasoning { think, opening: false, at: inside, draft: None };
                     return true;
                 }
                 None => return false,
@@ -604,17 +604,17 @@ impl Core {
         };
         self.ensure_thinking(branch);
         self.extend_outside(branch, inside);
-        self.state = State::thinking(think, inside);
+        self.state = State::reasoning(think, inside);
         true
     }
 
-    fn thinking(
+    fn reasoning(
         &mut self,
         branch: &mut Branch,
         think: &'static Think,
         at: usize,
         draft: Option<usize>,
-        end: Option<End>,
+        end: Option<RegionEnd>,
     ) -> bool {
         let view = self.view(end);
         // Once a call is drafted, no other is looked for.
@@ -632,7 +632,7 @@ impl Core {
             }
             Found::At(draft, marker) => {
                 let at = draft + marker.len();
-                self.state = State::Thinking { think, opening: false, at, draft: Some(draft) };
+                self.state = State::Reasoning { think, opening: false, at, draft: Some(draft) };
                 true
             }
             Found::Until(at) => {
@@ -640,16 +640,16 @@ impl Core {
                     self.ensure_thinking(branch);
                     self.extend_inside(branch, at);
                 }
-                self.state = State::Thinking { think, opening: false, at, draft };
+                self.state = State::Reasoning { think, opening: false, at, draft };
                 false
             }
         }
     }
 
-    /// At the end of the turn: in thinking that was never closed, the first call ends it, or the frame of an
+    /// At the end of the turn: in reasoning that was never closed, the first call ends it, or the frame of an
     /// answer; if there is none, an end of the turn is still no thought.
-    fn end_thinking(&mut self, branch: &mut Branch, end: End) {
-        let State::Thinking { draft, .. } = &self.state else { return };
+    fn end_thinking(&mut self, branch: &mut Branch, end: RegionEnd) {
+        let State::Reasoning { draft, .. } = &self.state else { return };
         let Table { ends, think, .. } = self.dialect.table();
         let trimmed = self.text.trim_end();
         let view = self.view(Some(end));
@@ -659,7 +659,7 @@ impl Core {
         });
         // Some are written in two parts.
         let turn_end = turn_end.map(|(at, _)| at).min();
-        if let (Some(draft), End::Clean) = (*draft, end) {
+        if let (Some(draft), RegionEnd::Clean) = (*draft, end) {
             let kept = (branch.clone(), self.committed, self.owned, self.leaf_start);
             let before = branch.leaves.len().saturating_sub(1);
             let mut answer = think.iter().flat_map(|think| think.answer);
@@ -680,13 +680,13 @@ impl Core {
         }
     }
 
-    /// Takes the text from `at` on out of the last leaf, which is open thinking: content begins there.
+    /// Takes the text from `at` on out of the last leaf, which is open reasoning: content begins there.
     fn rewind(&mut self, branch: &mut Branch, at: usize) {
         let Some((start, first_token)) = self.leaf_start else { return };
         let inner = branch.leaves.pop().map_or(0, |leaf| leaf.inner.start);
         (self.committed, self.owned) = (start, first_token);
         if at > start {
-            self.begin_leaf(branch, LeafKind::Thinking);
+            self.begin_leaf(branch, LeafKind::Reasoning);
             self.extend_inside(branch, at);
             if let Some(leaf) = branch.leaves.last_mut() {
                 leaf.inner.start = inner.min(leaf.text.len());
@@ -696,7 +696,7 @@ impl Core {
     }
 
     /// Lets the machine of the region go one step.
-    fn region(&mut self, branch: &mut Branch, end: Option<End>) -> bool {
+    fn region(&mut self, branch: &mut Branch, end: Option<RegionEnd>) -> bool {
         let State::Region { open, body, mut machine, no_end_before } =
             std::mem::replace(&mut self.state, State::Content { at: self.committed })
         else {
@@ -707,7 +707,7 @@ impl Core {
         let (limit, turn_end) = self.region_limit(open, body, no_end_before);
         if limit < view.text.len() {
             view.text = &view.text[..limit];
-            view.end = turn_end.then_some(End::Clean);
+            view.end = turn_end.then_some(RegionEnd::Clean);
         }
         let (ended, seen) = (view.end.is_some(), view.text.len());
         let (until, leaf, then) = match machine.step(&view) {
@@ -731,7 +731,7 @@ impl Core {
                 State::Region { open: until, body: until, machine, no_end_before }
             }
             Some(Then::Content) => State::Content { at: until },
-            Some(Then::Thinking(think)) => State::thinking(think, until),
+            Some(Then::Reasoning(think)) => State::reasoning(think, until),
         };
         true
     }
@@ -739,7 +739,7 @@ impl Core {
     /// How much of the text a region may see, whose opener stands at `open..body`, and whether the turn ends
     /// there.
     fn region_limit(&self, open: usize, body: usize, from: usize) -> (usize, bool) {
-        let mut limit = open.saturating_add(self.arguments_bytes_max).max(body).min(self.text.len());
+        let mut limit = open.saturating_add(self.max_arguments_bytes).max(body).min(self.text.len());
         while !self.text.is_char_boundary(limit) {
             limit -= 1;
         }
@@ -786,8 +786,8 @@ impl Core {
 
     fn ensure_thinking(&mut self, branch: &mut Branch) {
         // An open one is the last leaf; one that the prompt has opened is not there yet.
-        if !self.is_in(branch, &LeafKind::Thinking) {
-            self.begin_leaf(branch, LeafKind::Thinking);
+        if !self.is_in(branch, &LeafKind::Reasoning) {
+            self.begin_leaf(branch, LeafKind::Reasoning);
         }
     }
 

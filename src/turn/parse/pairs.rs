@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::invoke::Tag;
 use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail};
 use super::raw::{RawEnd, RawForm, RawScan, TagEnd, TagScan};
-use super::view::{End, Here, View};
+use super::view::{Here, RegionEnd, View};
 use crate::types::tree::Malformed;
 
 /// How a family writes them.
@@ -82,7 +82,7 @@ impl PairCalls {
         let at = view.skip_blank(self.body);
         match (view.bytes().get(at), view.end) {
             // What ends with the bare word for an opener is prose.
-            (None, Some(End::Clean)) => (State::Open, Some(Step::leave(self.body, Outcome::Content))),
+            (None, Some(RegionEnd::Clean)) => (State::Open, Some(Step::leave(self.body, Outcome::Content))),
             (None, _) => (State::Open, Some(Step::Wait)),
             (Some(_), _) => (State::Name(at, at), None),
         }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::json::{JsonCalls, JsonForm};
 use super::literal::{Expect, Literal, number};
 use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, leave_at_marker, may_end};
-use super::view::{End, Here, View};
+use super::view::{Here, RegionEnd, View};
 use crate::types::tree::Malformed;
 
 /// How a family writes them.
@@ -59,7 +59,7 @@ impl PythonCalls {
         let at = view.skip_blank(self.body);
         self.state = match (view.bytes().get(at), self.form.json) {
             // What ends with the bare word for an opener is prose.
-            (None, _) if view.end == Some(End::Clean) => return Some(self.content()),
+            (None, _) if view.end == Some(RegionEnd::Clean) => return Some(self.content()),
             (None, _) => return Some(Step::Wait),
             (Some(b'['), _) => State::List(at + 1),
             (Some(b'{'), Some(json)) => State::Json(JsonCalls::new(json, self.body)),
@@ -103,7 +103,7 @@ impl PythonCalls {
         let name = &view.text[from..at];
         self.state = if view.bytes()[at] == b'(' && name.starts_with(|c: char| c.is_alphabetic() || c == '_')
         {
-            State::Arguments(name.to_owned(), Arguments::new(at, view.nesting_max))
+            State::Arguments(name.to_owned(), Arguments::new(at, view.max_nesting))
         } else if self.form.json.is_none() {
             return Some(self.content());
         } else if self.sure {
@@ -142,7 +142,7 @@ impl Machine for PythonCalls {
                     self.name(view, from, at)
                 }
                 State::Arguments(name, arguments) => match arguments.advance(view) {
-                    Ok(None) if view.end == Some(End::Clean) && self.form.json.is_some() => {
+                    Ok(None) if view.end == Some(RegionEnd::Clean) && self.form.json.is_some() => {
                         self.state = State::Seek(Seek::broken(self.body, Malformed::Unfinished));
                         None
                     }
@@ -256,8 +256,8 @@ enum Lexeme {
 }
 
 impl Arguments {
-    fn new(start: usize, nesting_max: usize) -> Self {
-        Self { start, at: start, literal: Literal::new(nesting_max), lexeme: Lexeme::None }
+    fn new(start: usize, max_nesting: usize) -> Self {
+        Self { start, at: start, literal: Literal::new(max_nesting), lexeme: Lexeme::None }
     }
 
     /// The arguments; `at` is behind them, then. `None`: more text is needed.

@@ -9,10 +9,10 @@ use super::invoke::Values;
 
 /// The most markers in one list. Several are looked for together, and [`Markers`](super::machine::Markers) has room for so
 /// many and some more.
-const LIST_MAX: usize = 16;
+const MAX_LIST: usize = 16;
 
 /// The fewest characters of a marker that may stand anywhere.
-const MARKER_CHARS_MIN: usize = 3;
+const MIN_MARKER_CHARS: usize = 3;
 
 /// What something begins or ends with.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -48,9 +48,9 @@ impl TryFrom<Vec<Marker>> for List {
 
     fn try_from(list: Vec<Marker>) -> Result<Self, String> {
         match list.first() {
-            Some(Marker(first)) if list.len() > LIST_MAX => {
+            Some(Marker(first)) if list.len() > MAX_LIST => {
                 let n = list.len();
-                Err(format!("{n} markers in one list, which begins with {first:?}, are more than {LIST_MAX}"))
+                Err(format!("{n} markers in one list, which begins with {first:?}, are more than {MAX_LIST}"))
             }
             _ => Ok(Self(list)),
         }
@@ -116,7 +116,7 @@ pub(super) enum Inside {
     Python(Python),
     Invoke(Box<Invoke>),
     Pairs(Pairs),
-    Thinking(Thinking),
+    Reasoning(Reasoning),
 }
 
 #[derive(Debug, Deserialize)]
@@ -242,7 +242,7 @@ pub(super) struct Pairs {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Thinking {
+pub(super) struct Reasoning {
     pub(super) close: Marker,
 }
 
@@ -260,8 +260,8 @@ impl Record {
         for (n, (key, marker)) in markers.iter().enumerate() {
             let text = marker.as_str();
             // JSON and Python are full of shorter ones. The list of a call in Python begins with a bracket.
-            if text.chars().count() < MARKER_CHARS_MIN && !(text == "[" && key.ends_with("open")) {
-                return Err(format!("{key}: {text:?} has less than {MARKER_CHARS_MIN} characters"));
+            if text.chars().count() < MIN_MARKER_CHARS && !(text == "[" && key.ends_with("open")) {
+                return Err(format!("{key}: {text:?} has less than {MIN_MARKER_CHARS} characters"));
             }
             // Which of two it is must be told when the first of them ends, save between ends.
             let begins = |(other_key, other): &&(String, &Marker)| {
@@ -309,7 +309,7 @@ impl Record {
 
     /// What shows that a region is over though its end has not come, where the record does not say it.
     pub(super) fn default_stops(&self) -> List {
-        let regions = self.calls.iter().filter(|call| !matches!(call.inside, Inside::Thinking(_)));
+        let regions = self.calls.iter().filter(|call| !matches!(call.inside, Inside::Reasoning(_)));
         List(regions.map(|call| &call.open).chain(self.ends.iter()).cloned().collect())
     }
 }
@@ -323,7 +323,7 @@ impl Inside {
             Self::Python(python) => python.close.as_ref(),
             Self::Tagged(Tagged { close, .. })
             | Self::Pairs(Pairs { close, .. })
-            | Self::Thinking(Thinking { close }) => Some(close),
+            | Self::Reasoning(Reasoning { close }) => Some(close),
             Self::Invoke(invoke) => Some(&invoke.close),
             Self::BareJson(_) | Self::Section(_) => None,
         }

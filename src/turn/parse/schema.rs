@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 /// Local references that are followed, one after the other, in one schema.
-const REFS_MAX: usize = 16;
+const MAX_REFS: usize = 16;
 
 /// What is known of the tools: a JSON schema for each name.
 #[derive(Debug, Clone, Default)]
@@ -70,7 +70,7 @@ fn element_value(root: &Value, schema: Option<&Value>, element: &Element) -> Val
         }
         Element::Inner(inner, text) => (inner, text),
     };
-    let branch = |name| schema.and_then(|schema| branch(root, schema, name, REFS_MAX));
+    let branch = |name| schema.and_then(|schema| branch(root, schema, name, MAX_REFS));
     let (list, object) = (branch("array"), branch("object"));
     let items = inner.iter().all(|(name, _)| name == "item") && text.trim().is_empty();
     if (items && (list.is_some() || object.is_none())) || (list.is_some() && object.is_none()) {
@@ -112,7 +112,7 @@ fn branch<'a>(root: &'a Value, schema: &'a Value, name: &str, refs_left: usize) 
 fn raw_value(root: &Value, schema: &Value, raw: &str) -> Option<Value> {
     // Cheaper than the schema, and most texts are no JSON.
     let value: Value = serde_json::from_str(raw).ok()?;
-    (!value.is_string() && allows(root, schema, &value, REFS_MAX)).then_some(value)
+    (!value.is_string() && allows(root, schema, &value, MAX_REFS)).then_some(value)
 }
 
 /// Whether a value of this type may stand where `schema` is asked for. Of unions, one branch is enough.

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::json::{JsonCalls, JsonForm};
 use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail, leave_at_marker};
-use super::view::{End, Found, Here, View};
+use super::view::{Found, Here, RegionEnd, View};
 use crate::types::tree::Malformed;
 
 pub(super) const FUNCTION: &str = "<function=";
@@ -83,7 +83,7 @@ impl TaggedCalls {
         self.state = match (view.here(at, FUNCTION), view.bytes().get(at), self.form.json) {
             (Here::Yes, ..) => State::Name(at + FUNCTION.len()),
             (Here::NotYet, ..) => return Some(Step::Wait),
-            (Here::No, None, _) if view.end == Some(End::Clean) => {
+            (Here::No, None, _) if view.end == Some(RegionEnd::Clean) => {
                 return Some(Step::leave(self.body, Outcome::Content));
             }
             (Here::No, ..) if view.is_cut_short(at, &[FUNCTION]) => return Some(Step::Wait),

@@ -189,7 +189,7 @@ impl Marks {
 
 /// How the turn ended, once it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum RegionEnd {
     /// The model stopped by itself.
     Clean,
     /// It was cut off: by the token limit, an error, a cancel.
@@ -206,9 +206,9 @@ pub(super) struct View<'a> {
     pub(super) tools: &'a Schemas,
     /// The dialect's ends of the turn.
     pub(super) ends: &'static [&'static str],
-    pub(super) nesting_max: usize,
+    pub(super) max_nesting: usize,
     /// `None`: more may come.
-    pub(super) end: Option<End>,
+    pub(super) end: Option<RegionEnd>,
 }
 
 /// Whether something stands at a place.

@@ -14,7 +14,7 @@ use crate::turn::parse::dialect::Dialect;
 /// What a model family's chat template puts around the turns of a conversation.
 ///
 /// Chosen by name ([`ChatFormat::by_name`]): `qwen3_xml`, `qwen3_coder`, `glm_4_7`, `deepseek_v4` and so on. How the model
-/// writes thinking and calls inside its own turn is the [`Dialect`] that belongs to it.
+/// writes reasoning and calls inside its own turn is the [`Dialect`] that belongs to it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ChatFormat(&'static Table);
 
@@ -32,21 +32,21 @@ pub(super) struct Table {
     pub(super) system: Option<Frame>,
     /// Around a second system text, where the format has another role for it.
     pub(super) developer: Option<Frame>,
-    /// At the beginning of the system turn, when thinking is on. A prompt without system turn gets an empty one.
+    /// At the beginning of the system turn, when reasoning is on. A prompt without system turn gets an empty one.
     pub(super) system_think: &'static str,
     /// What the template takes for the system text if none is given.
     pub(super) default_system: Option<&'static str>,
     /// Around a user's text.
     pub(super) user: Frame,
-    /// Behind a user's text, when thinking is off.
+    /// Behind a user's text, when reasoning is off.
     pub(super) user_off: &'static str,
     pub(super) results: Option<Results>,
     /// What lets the model speak after a user's turn, and after results.
     pub(super) next: Opening,
     pub(super) next_after_results: Opening,
-    /// The markers of thinking: what the prompt may end with, and what closes it.
+    /// The markers of reasoning: what the prompt may end with, and what closes it.
     pub(super) think: Option<Frame>,
-    /// What stands in place of thinking that was dropped. `None`: the family keeps it, or it is not known.
+    /// What stands in place of reasoning that was dropped. `None`: the family keeps it, or it is not known.
     pub(super) dropped: Option<&'static str>,
     /// The end of the model's turn: the token that it samples and what the template puts behind it.
     pub(super) close: &'static str,
@@ -91,7 +91,7 @@ pub(super) enum ResultText {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Opening {
     pub(super) head: &'static str,
-    /// Behind the head, with thinking on and off. `None`: this family cannot, or it is not known how.
+    /// Behind the head, with reasoning on and off. `None`: this family cannot, or it is not known how.
     pub(super) on: &'static str,
     pub(super) off: Option<&'static str>,
 }
@@ -128,7 +128,7 @@ impl ChatFormat {
         self.0.name
     }
 
-    /// How the models of this family write thinking and calls.
+    /// How the models of this family write reasoning and calls.
     ///
     /// # Errors
     ///
@@ -207,10 +207,10 @@ static FORMATS: &[&Table] = &[
 
 const EMPTY: Frame = Frame { open: "", close: "" };
 
-/// What most models write around thinking.
+/// What most models write around reasoning.
 const THINK: Frame = Frame { open: "<think>", close: "</think>" };
 
-/// A generation prompt that says nothing of thinking.
+/// A generation prompt that says nothing of reasoning.
 const fn head(head: &'static str) -> Opening {
     Opening { head, on: "", off: Some("") }
 }
@@ -234,7 +234,7 @@ const CHATML_TOKENS: &[&str] = &[
 
 const CHATML_HEAD: &str = "<|im_start|>assistant\n";
 
-/// ChatML as Qwen2.5 has it: results share a user's turn, no thinking.
+/// ChatML as Qwen2.5 has it: results share a user's turn, no reasoning.
 const CHATML: Table = Table {
     name: "",
     dialect: "hermes",
@@ -301,7 +301,7 @@ static NEMOTRON3: Table = Table {
 
 const QWEN3_NEXT: Opening = Opening { head: CHATML_HEAD, on: "", off: Some("<think>\n\n</think>\n\n") };
 
-/// The model opens thinking itself.
+/// The model opens reasoning itself.
 static QWEN3: Table = Table { name: "qwen3", next: QWEN3_NEXT, next_after_results: QWEN3_NEXT, ..CHATML };
 
 const QWEN3_THINKING_NEXT: Opening = Opening { head: CHATML_HEAD, on: "<think>\n", off: None };
@@ -424,7 +424,7 @@ static GEMMA4: Table = Table {
 
 const KIMI_HEAD: &str = "<|im_assistant|>assistant<|im_middle|>";
 
-/// K2 and K2-Thinking, which opens thinking itself.
+/// K2 and K2-Thinking, which opens reasoning itself.
 const KIMI_K2: Table = Table {
     name: "kimi_k2",
     dialect: "kimi_k2",
@@ -820,7 +820,7 @@ static PHI4: Table = Table {
 
 const SEED_NEXT: Opening = Opening { head: "<seed:bos>assistant\n", on: "", off: None };
 
-/// The model opens thinking itself; its template keeps it.
+/// The model opens reasoning itself; its template keeps it.
 static SEED_OSS: Table = Table {
     name: "seed_oss",
     dialect: "seed_oss",

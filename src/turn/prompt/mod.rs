@@ -13,7 +13,7 @@
 //!                                          turns added since, opener ─┘
 //! ```
 //!
-//! Two things change ids that were there already, and [`Prefix`] says so: old thinking that is dropped, and
+//! Two things change ids that were there already, and [`Prefix`] says so: old reasoning that is dropped, and
 //! a turn whose ids did not all come. To add a family, add a table in `family`.
 
 pub(crate) mod family;
@@ -66,7 +66,7 @@ pub trait Encode: Send + Sync {
 /// }
 ///
 /// let format = ChatFormat::by_name("qwen2_5")?;
-/// let mut context = Context::new(format, Chars).context_tokens_max(4_096);
+/// let mut context = Context::new(format, Chars).max_context_tokens(4_096);
 /// context.user("Hi!");
 /// let prompt = context.begin_response()?; // Send prompt.ids, and parse what comes from prompt.start on.
 ///
@@ -90,10 +90,10 @@ pub trait Encode: Send + Sync {
 pub struct Context {
     format: ChatFormat,
     encoder: Arc<dyn Encode>,
-    thinking: bool,
-    keep_thinking: bool,
+    reasoning: bool,
+    keep_reasoning: bool,
     when_inexact: WhenInexact,
-    context_tokens_max: Option<usize>,
+    max_context_tokens: Option<usize>,
     turns: Vec<Branch>,
     /// So many turns have ids; those after them wait to be rendered.
     rendered: usize,
@@ -106,7 +106,7 @@ pub struct Context {
 /// How a turn of the model began and ended.
 #[derive(Debug, Clone, Copy)]
 struct Response {
-    /// What lets the model speak, without what is said about thinking.
+    /// What lets the model speak, without what is said about reasoning.
     head: &'static str,
     start: Start,
     /// The branch begins with a leaf that the model did not write.
@@ -146,8 +146,8 @@ pub struct Prompt {
 pub enum Prefix {
     /// It does.
     Kept,
-    /// Not from this turn on, counted from 0: its thinking was dropped.
-    ThinkingDropped {
+    /// Not from this turn on, counted from 0: its reasoning was dropped.
+    ReasoningDropped {
         /// The turn.
         turn: usize,
     },
@@ -159,16 +159,16 @@ pub enum Prefix {
 }
 
 impl Context {
-    /// An empty conversation. Thinking is on, old thinking is kept, there is no limit of tokens.
+    /// An empty conversation. Thinking is on, old reasoning is kept, there is no limit of tokens.
     #[must_use]
     pub fn new(format: ChatFormat, encoder: impl Encode + 'static) -> Self {
         Self {
             format,
             encoder: Arc::new(encoder),
-            thinking: true,
-            keep_thinking: true,
+            reasoning: true,
+            keep_reasoning: true,
             when_inexact: WhenInexact::default(),
-            context_tokens_max: None,
+            max_context_tokens: None,
             turns: Vec::new(),
             rendered: 0,
             is_open: false,
@@ -180,16 +180,16 @@ impl Context {
     /// [`Unsupported`](ErrorKind::Unsupported) at [`begin_response`](Self::begin_response) for families that
     /// always think. Set it before the first turn is rendered: some families say it in the system turn.
     #[must_use]
-    pub fn thinking(mut self, on: bool) -> Self {
-        self.thinking = on;
+    pub fn reasoning(mut self, on: bool) -> Self {
+        self.reasoning = on;
         self
     }
 
-    /// Whether thinking stays in the prompt after the next user's turn. Default true. If false, it is dropped as
+    /// Whether reasoning stays in the prompt after the next user's turn. Default true. If false, it is dropped as
     /// the family's template does it, from the tree too, and the prefix is not kept then.
     #[must_use]
-    pub fn keep_thinking(mut self, keep: bool) -> Self {
-        self.keep_thinking = keep;
+    pub fn keep_reasoning(mut self, keep: bool) -> Self {
+        self.keep_reasoning = keep;
         self
     }
 
@@ -202,8 +202,8 @@ impl Context {
 
     /// The longest prompt, in tokens; what the model writes is not counted in. Default: no limit.
     #[must_use]
-    pub fn context_tokens_max(mut self, tokens: usize) -> Self {
-        self.context_tokens_max = Some(tokens);
+    pub fn max_context_tokens(mut self, tokens: usize) -> Self {
+        self.max_context_tokens = Some(tokens);
         self
     }
 
@@ -237,7 +237,7 @@ impl Context {
         let after = self.turns.iter().rposition(|turn| turn.role == Role::Assistant);
         let at = after.map_or(0, |response| response + 1);
         let calls: Vec<&ToolCall> = after.iter().flat_map(|n| self.turns[*n].tool_calls()).collect();
-        let unfit = |why: &str| Error::invalid(format!("{why} {:?}", printable(call_id, ID_CHARS_MAX)));
+        let unfit = |why: &str| Error::invalid(format!("{why} {:?}", printable(call_id, MAX_ID_CHARS)));
         if !calls.iter().any(|call| call.id == call_id) {
             return Err(unfit("the last response has no call"));
         }
@@ -282,7 +282,7 @@ impl Context {
     pub fn begin_response(&mut self) -> Result<Prompt, Error> {
         let plan = self.plan()?;
         let len = self.len_with(&plan);
-        if let Some(max) = self.context_tokens_max.filter(|max| len > *max) {
+        if let Some(max) = self.max_context_tokens.filter(|max| len > *max) {
             let limit = Limit::ContextTokens;
             let message = format!("the prompt has {len} tokens: {} is {max}", limit.as_str());
             return Err(Error::new(ErrorKind::Limit(limit), message));
@@ -380,7 +380,7 @@ impl Context {
 }
 
 /// The longest id of a call that a message shows, in characters.
-const ID_CHARS_MAX: usize = 100;
+const MAX_ID_CHARS: usize = 100;
 
 /// A tree, turn by turn.
 impl fmt::Display for Context {
@@ -395,14 +395,14 @@ impl fmt::Display for Context {
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { format, encoder: _, thinking, keep_thinking, when_inexact, .. } = self;
-        let Self { context_tokens_max, turns, rendered, is_open, responses, .. } = self;
+        let Self { format, encoder: _, reasoning, keep_reasoning, when_inexact, .. } = self;
+        let Self { max_context_tokens, turns, rendered, is_open, responses, .. } = self;
         f.debug_struct("Context")
             .field("format", format)
-            .field("thinking", thinking)
-            .field("keep_thinking", keep_thinking)
+            .field("thinking", reasoning)
+            .field("keep_thinking", keep_reasoning)
             .field("when_inexact", when_inexact)
-            .field("context_tokens_max", context_tokens_max)
+            .field("max_context_tokens", max_context_tokens)
             .field("turns", turns)
             .field("rendered", rendered)
             .field("is_open", is_open)

@@ -47,11 +47,11 @@ impl Context {
             };
             turns.insert(n, self.reencoded(n, Some(instead))?);
             let first = match prefix {
-                Prefix::ThinkingDropped { turn } | Prefix::Reencoded { turn } => turn,
+                Prefix::ReasoningDropped { turn } | Prefix::Reencoded { turn } => turn,
                 Prefix::Kept => n,
             };
             if n <= first {
-                prefix = Prefix::ThinkingDropped { turn: n };
+                prefix = Prefix::ReasoningDropped { turn: n };
             }
         }
         let response = self.render(unclosed, &mut turns)?;
@@ -83,15 +83,15 @@ impl Context {
         Error::new(ErrorKind::InexactIds, format!("the ids of turn {turn} are not all there: {why}"))
     }
 
-    /// The model's turns before the last user's turn in which there is thinking, if it is to be dropped.
+    /// The model's turns before the last user's turn in which there is reasoning, if it is to be dropped.
     fn thoughts_to_drop(&self) -> Vec<usize> {
         let user = self.turns.iter().rposition(|turn| turn.role == Role::User);
-        let before = user.filter(|_| !self.keep_thinking).unwrap_or(0);
-        let thinks = |turn: &Branch| turn.leaves.iter().any(|leaf| leaf.kind == LeafKind::Thinking);
+        let before = user.filter(|_| !self.keep_reasoning).unwrap_or(0);
+        let thinks = |turn: &Branch| turn.leaves.iter().any(|leaf| leaf.kind == LeafKind::Reasoning);
         self.responses.range(..before).map(|(n, _)| *n).filter(|n| thinks(&self.turns[*n])).collect()
     }
 
-    /// A turn of the model, its ids made from its text; with `instead` in the place of its thinking. What the parser
+    /// A turn of the model, its ids made from its text; with `instead` in the place of its reasoning. What the parser
     /// took for text stays text, whatever it spells.
     fn reencoded(&self, turn: usize, instead: Option<&str>) -> Result<Branch, Error> {
         let branch = &self.turns[turn];
@@ -113,10 +113,10 @@ impl Context {
             // The prompt that the model has answered stays as it was.
             None => leaves.extend_from_slice(head),
         }
-        // Templates that put nothing in the place of thinking leave out the blanks behind it.
+        // Templates that put nothing in the place of reasoning leave out the blanks behind it.
         let mut trims = instead.is_some_and(str::is_empty);
         for leaf in said {
-            if instead.is_some() && leaf.kind == LeafKind::Thinking {
+            if instead.is_some() && leaf.kind == LeafKind::Reasoning {
                 continue;
             }
             sheet.begin(leaf.kind.clone());
@@ -126,7 +126,7 @@ impl Context {
             match &leaf.kind {
                 LeafKind::Marker => sheet.structured(text, true)?,
                 LeafKind::ToolCall(_) | LeafKind::Malformed { .. } => sheet.structured(text, false)?,
-                LeafKind::Thinking => {
+                LeafKind::Reasoning => {
                     let [open, inner, close] = sheet::parts(leaf);
                     sheet.structured(open, true)?;
                     sheet.plain(inner);
@@ -198,10 +198,10 @@ impl Context {
         let sampled = turn.ids().last();
         let is = |names: &[&str]| sampled.is_some() && names.iter().any(|name| sheet.id(name) == sampled);
         let (ended, stopped) = (is(table.ends), is(table.stops));
-        let thinking = self.has_open_thinking(n, turn);
+        let reasoning = self.has_open_thinking(n, turn);
         let skip = if ended { sheet.first_id(close).or(sampled) } else { sampled };
         sheet.skip(skip);
-        if let (Some(think), true, false) = (table.think, thinking, ended || stopped) {
+        if let (Some(think), true, false) = (table.think, reasoning, ended || stopped) {
             sheet.template(think.close)?;
         }
         sheet.template(close)
@@ -212,14 +212,14 @@ impl Context {
         match turn.leaves.get(usize::from(response.has_head)..).and_then(<[Leaf]>::last) {
             None => response.start == Start::Reasoning,
             // A closer that came as an id without text is not in the leaf's: it is not put twice all the same.
-            Some(leaf) => leaf.kind == LeafKind::Thinking && leaf.inner.end == leaf.text.len(),
+            Some(leaf) => leaf.kind == LeafKind::Reasoning && leaf.inner.end == leaf.text.len(),
         }
     }
 
     /// A turn that the caller has added.
     fn turn(&self, sheet: &mut Sheet<'_>, n: usize) -> Result<(), Error> {
         let (table, turn) = (self.table(), &self.turns[n]);
-        let think = if self.thinking { table.system_think } else { "" };
+        let think = if self.reasoning { table.system_think } else { "" };
         if n == 0 {
             sheet.template(table.begin)?;
             if let (false, Role::User, Some(system)) = (think.is_empty(), turn.role, table.system) {
@@ -254,7 +254,7 @@ impl Context {
                 sheet.template(table.user.open)?;
                 sheet.begin(LeafKind::Content);
                 sheet.plain(&text);
-                if !self.thinking && !text.ends_with(table.user_off) {
+                if !self.reasoning && !text.ends_with(table.user_off) {
                     sheet.template(table.user_off)?;
                 }
                 sheet.template(table.user.close)?;
@@ -293,7 +293,7 @@ impl Context {
         let after_results = self.turns.last().is_some_and(|turn| turn.role == Role::Tool);
         let next = if after_results { table.next_after_results } else { table.next };
         let opener = match next.off {
-            _ if self.thinking => next.on,
+            _ if self.reasoning => next.on,
             Some(off) => off,
             None => return Err(self.unsupported("does not say how thinking is turned off")),
         };

@@ -419,17 +419,17 @@ fn a_turn_that_was_cut_is_closed() {
     let unfinished = LeafKind::Malformed { reason: Malformed::Unfinished };
     for (name, leaves, expected) in [
         ("qwen3_xml", vec![(LeafKind::Content, "A")], QWEN),
-        ("qwen3_xml", vec![(LeafKind::Thinking, "hm")], &format!("</think>{QWEN}")),
+        ("qwen3_xml", vec![(LeafKind::Reasoning, "hm")], &format!("</think>{QWEN}")),
         ("qwen3_xml", vec![], &format!("</think>{QWEN}")),
         (
             "qwen3_xml",
-            vec![(LeafKind::Thinking, "hm"), (LeafKind::Marker, "<|im_end|>")],
+            vec![(LeafKind::Reasoning, "hm"), (LeafKind::Marker, "<|im_end|>")],
             &QWEN["<|im_end|>".len()..],
         ),
         ("qwen3_xml", vec![(unfinished, "<tool_call>\n<fun")], QWEN),
         ("qwen3_xml", vec![(LeafKind::Content, "A"), (LeafKind::Marker, "<|endoftext|>")], QWEN),
         ("qwen2_5", vec![], "<|im_end|>\n<|im_start|>user\nV<|im_end|>\n<|im_start|>assistant\n"),
-        ("glm_4_7", vec![(LeafKind::Thinking, "hm")], "</think><|user|>V<|assistant|><think>"),
+        ("glm_4_7", vec![(LeafKind::Reasoning, "hm")], "</think><|user|>V<|assistant|><think>"),
         (
             "glm_4_7",
             vec![(LeafKind::Content, "A"), (LeafKind::Marker, "<|observation|>")],
@@ -456,13 +456,13 @@ fn a_turn_that_was_cut_is_closed() {
         context.user("V");
         assert_eq!(added(&chars, &before, context.begin_response()), expected, "{name} {leaves:?}");
     }
-    // A closer, or the end of the turn inside thinking, that came with its id only.
+    // A closer, or the end of the turn inside reasoning, that came with its id only.
     for (last, expected) in [("</think>", QWEN), ("<|im_end|>", &QWEN["<|im_end|>".len()..])] {
         let (mut context, chars) = context("qwen3_xml");
         context.user("U");
         let before = context.begin_response().unwrap().ids;
         let sampled = vec![104, chars.token(last).unwrap()];
-        let turn = said(vec![Leaf::new(LeafKind::Thinking, "h", sampled.clone())]);
+        let turn = said(vec![Leaf::new(LeafKind::Reasoning, "h", sampled.clone())]);
         context.add_response(turn, IdsExact::Unknown).unwrap();
         context.user("V");
         assert_eq!(added(&chars, &[before, sampled].concat(), context.begin_response()), expected, "{last}");
@@ -471,7 +471,7 @@ fn a_turn_that_was_cut_is_closed() {
     let (mut context, chars) = context("qwen3_xml");
     context.user("U");
     let before = context.begin_response().unwrap().ids;
-    let mut thought = Leaf::new(LeafKind::Thinking, "hm</think>", vec![500, 501]);
+    let mut thought = Leaf::new(LeafKind::Reasoning, "hm</think>", vec![500, 501]);
     thought.inner = 0..2;
     context.add_response(said(vec![thought]), IdsExact::Unknown).unwrap();
     context.user("V");
@@ -531,7 +531,7 @@ fn thinking_can_be_off_where_the_family_has_a_switch() {
         let opens = on.ids.last().is_some_and(|id| chars.text(&[*id]) == "<think>")
             || chars.text(&on.ids).ends_with("<think>\n");
         assert_eq!(on.start == Start::Reasoning, opens, "{name}");
-        let mut off = context.thinking(false);
+        let mut off = context.reasoning(false);
         off.user("U");
         let off = off.begin_response();
         assert!(off.as_ref().map_or(true, |prompt| prompt.start == Start::Content), "{name}");
@@ -540,7 +540,7 @@ fn thinking_can_be_off_where_the_family_has_a_switch() {
     }
 }
 
-/// A turn with thinking, then a user's: what stands for the turn in the prompt after that, from the opener on.
+/// A turn with reasoning, then a user's: what stands for the turn in the prompt after that, from the opener on.
 #[test]
 fn thinking_is_dropped_as_the_templates_do() {
     for (name, closed, expected) in [
@@ -552,10 +552,10 @@ fn thinking_is_dropped_as_the_templates_do() {
         ("kimi_k2", "</think>", NONE),
     ] {
         let (context, chars) = context(name);
-        let mut context = context.keep_thinking(false);
+        let mut context = context.keep_reasoning(false);
         context.user("U");
         context.begin_response().unwrap();
-        let think = chars.leaf(LeafKind::Thinking, "hm</think>");
+        let think = chars.leaf(LeafKind::Reasoning, "hm</think>");
         let blank = closed.strip_prefix("</think>").unwrap();
         let content = chars.leaf(LeafKind::Content, &format!("{blank}A"));
         context.add_response(said(vec![think, content]), IdsExact::Yes).unwrap();
@@ -565,7 +565,7 @@ fn thinking_is_dropped_as_the_templates_do() {
             Ok(prompt) => {
                 let text = chars.text(&prompt.ids);
                 assert!(text.contains(expected), "{name}: {text:?}");
-                assert_eq!(prompt.prefix, Prefix::ThinkingDropped { turn: 1 }, "{name}");
+                assert_eq!(prompt.prefix, Prefix::ReasoningDropped { turn: 1 }, "{name}");
                 assert_eq!(prompt.ids, chars.ids(&text), "{name}");
                 // Once dropped, the rest is kept.
                 context.add_response(said(vec![chars.leaf(LeafKind::Content, "B")]), IdsExact::Yes).unwrap();
@@ -620,7 +620,7 @@ fn a_turn_with_missing_ids_is_encoded_again_or_refused_or_taken() {
 #[test]
 fn a_prompt_over_the_limit_is_an_error_that_names_both_numbers_and_changes_nothing() {
     let (context, _) = context("plain");
-    let mut context = context.context_tokens_max(9);
+    let mut context = context.max_context_tokens(9);
     context.user("123456789");
     assert_eq!(context.begin_response().unwrap().ids.len(), 9);
     context.discard_response();

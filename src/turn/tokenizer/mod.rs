@@ -22,13 +22,13 @@ use crate::error::{Error, ErrorKind};
 use crate::types::ids::TokenId;
 
 /// The largest `tokenizer.json` that is read, in bytes: 256 MiB. The largest known ones have 35 MB.
-pub const TOKENIZER_FILE_BYTES_MAX: u64 = 256 << 20;
+pub const MAX_TOKENIZER_FILE_BYTES: u64 = 256 << 20;
 
 /// The longest name or path that a message shows, in characters.
-const SHOWN_CHARS_MAX: usize = 300;
+const MAX_SHOWN_CHARS: usize = 300;
 
 /// The longest stretch of text without a place to split it, in bytes; see [`Inner::check_split`].
-const PIECE_BYTES_MAX: usize = 1_000_000;
+const MAX_PIECE_BYTES: usize = 1_000_000;
 
 type ForeignError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -129,10 +129,10 @@ impl Tokenizer {
     /// [`from_bytes`](Self::from_bytes). The message has the path, `source()` the cause.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let shown = || printable(&path.to_string_lossy(), SHOWN_CHARS_MAX);
+        let shown = || printable(&path.to_string_lossy(), MAX_SHOWN_CHARS);
         let mut json = Vec::new();
         File::open(path)
-            .and_then(|file| file.take(TOKENIZER_FILE_BYTES_MAX + 1).read_to_end(&mut json))
+            .and_then(|file| file.take(MAX_TOKENIZER_FILE_BYTES + 1).read_to_end(&mut json))
             .map_err(|e| Error::invalid(format!("cannot read the tokenizer {}", shown())).with_source(e))?;
         Self::from_bytes(&json)
             .map_err(|e| Error::invalid(format!("cannot load the tokenizer {}", shown())).with_source(e))
@@ -143,13 +143,13 @@ impl Tokenizer {
     /// # Errors
     ///
     /// [`InvalidInput`](ErrorKind::InvalidInput) if the bytes are no tokenizer or more than
-    /// [`TOKENIZER_FILE_BYTES_MAX`], or if an added token would get another id than the file states (the
+    /// [`MAX_TOKENIZER_FILE_BYTES`], or if an added token would get another id than the file states (the
     /// `tokenizers` crate counts on from the end of the vocabulary and only logs the difference; wrong ids
     /// are worse than none). Some contradictions in a file make that crate panic, here or while encoding;
     /// that is caught and is this error too, after the panic hook has printed its message.
     pub fn from_bytes(json: &[u8]) -> Result<Self, Error> {
-        if json.len() as u64 > TOKENIZER_FILE_BYTES_MAX {
-            return Err(Error::invalid(format!("more than {TOKENIZER_FILE_BYTES_MAX} bytes")));
+        if json.len() as u64 > MAX_TOKENIZER_FILE_BYTES {
+            return Err(Error::invalid(format!("more than {MAX_TOKENIZER_FILE_BYTES} bytes")));
         }
         let not_one = |e: ForeignError| Error::invalid("not a tokenizer.json").with_source(e);
         let facts: Facts = serde_json::from_slice(json).map_err(|e| not_one(e.into()))?;
@@ -205,7 +205,7 @@ impl Tokenizer {
     /// [`InvalidInput`](ErrorKind::InvalidInput) if there is none; the message has the name.
     pub fn special_id(&self, name: &str) -> Result<TokenId, Error> {
         self.0.added.iter().find(|token| token.text == name).map(|token| token.id).ok_or_else(|| {
-            let name = printable(name, SHOWN_CHARS_MAX);
+            let name = printable(name, MAX_SHOWN_CHARS);
             Error::invalid(format!("the tokenizer has no added token {name:?}"))
         })
     }
@@ -281,7 +281,7 @@ impl Inner {
             let loaded = tokenizer.token_to_id(content);
             // The crate ignores a token without text.
             if loaded != Some(*id) && !content.is_empty() {
-                let content = printable(content, SHOWN_CHARS_MAX);
+                let content = printable(content, MAX_SHOWN_CHARS);
                 return Err(Error::invalid(format!(
                     "the added token {content:?} has id {id} in the file and would get {loaded:?}"
                 )));
@@ -346,16 +346,16 @@ impl Inner {
     /// nothing; the ids of the rest are then wrong. `fancy-regex` gives up after 1,000,000 steps back, so a
     /// piece that long is left. (Seen with Qwen3 and SmolLM2: 1,000,010 spaces and a word.)
     fn check_split(&self, text: &str, pieces: &PreTokenizedString) -> Result<(), Error> {
-        if text.len() < PIECE_BYTES_MAX || self.decoding != Decoding::ByteLevel {
+        if text.len() < MAX_PIECE_BYTES || self.decoding != Decoding::ByteLevel {
             return Ok(());
         }
         // Here one character stands for one byte.
         let pieces = pieces.get_splits(OffsetReferential::Normalized, OffsetType::None);
-        if pieces.iter().all(|(piece, _, _)| piece.chars().take(PIECE_BYTES_MAX).count() < PIECE_BYTES_MAX) {
+        if pieces.iter().all(|(piece, _, _)| piece.chars().take(MAX_PIECE_BYTES).count() < MAX_PIECE_BYTES) {
             return Ok(());
         }
         let message =
-            format!("the text has {PIECE_BYTES_MAX} bytes or more that the tokenizer does not split");
+            format!("the text has {MAX_PIECE_BYTES} bytes or more that the tokenizer does not split");
         Err(Error::invalid(message))
     }
 
@@ -367,7 +367,7 @@ impl Inner {
         match ids.iter().find_map(marker) {
             None => Ok(()),
             Some(token) => {
-                let name = printable(&token.text, SHOWN_CHARS_MAX);
+                let name = printable(&token.text, MAX_SHOWN_CHARS);
                 let message = format!("this tokenizer cannot take {name:?} as plain text");
                 Err(Error::new(ErrorKind::Unsupported, message))
             }

@@ -2,13 +2,13 @@
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokenwire::{Ending, Error, ErrorKind, IdsExact, StreamReport, StreamToken, TokenId};
+use tokenwire::{Error, ErrorKind, IdsExact, Outcome, StreamReport, StreamToken, TokenId};
 
 use crate::Failure;
 use crate::output::{DoneJson, ErrorJson, json_text};
 
 /// The most text of one answer that is kept, in bytes: a server that does not stop must not fill the memory.
-pub(crate) const TEXT_BYTES_MAX: usize = 64 << 20;
+pub(crate) const MAX_TEXT_BYTES: usize = 64 << 20;
 
 /// What came of one prompt.
 #[derive(Default)]
@@ -85,7 +85,7 @@ impl Answer {
             // The report has all of it.
             _ => {}
         }
-        self.bytes <= TEXT_BYTES_MAX
+        self.bytes <= MAX_TEXT_BYTES
     }
 
     /// The result line of the prompt called `id`. A stream that was cancelled was so for being too long: what Ctrl-C
@@ -94,7 +94,7 @@ impl Answer {
         let why_unusable = match end {
             End::Unusable { line, why } => format!("line {line}: {why}"),
             End::Report(_) | End::Refused(_) => {
-                format!("the answer has over {TEXT_BYTES_MAX} bytes; --max-tokens bounds it")
+                format!("the answer has over {MAX_TEXT_BYTES} bytes; --max-tokens bounds it")
             }
         };
         let failed = |error| Failed::Stream { error: ErrorJson::new(error), retryable: error.is_retryable() };
@@ -103,7 +103,7 @@ impl Answer {
         let (done, error) = match end {
             End::Report(report) => {
                 let error = match (report.ending, &report.error) {
-                    (Ending::Complete, _) => None,
+                    (Outcome::Complete, _) => None,
                     (_, Some(error)) => Some(failed(error)),
                     (_, None) => Some(own("limit")),
                 };
@@ -121,13 +121,13 @@ impl Answer {
 impl End {
     /// It was ended from here.
     pub(crate) fn is_cancelled(&self) -> bool {
-        matches!(self, Self::Report(report) if report.ending == Ending::Cancelled)
+        matches!(self, Self::Report(report) if report.ending == Outcome::Cancelled)
     }
 
     /// What failed, in words; `None` if nothing did.
     pub(crate) fn failure(&self) -> Option<(&'static str, String)> {
         match self {
-            Self::Report(report) if report.ending == Ending::Complete => None,
+            Self::Report(report) if report.ending == Outcome::Complete => None,
             Self::Report(report) => Some(match &report.error {
                 Some(error) => (error.kind().as_str(), error.message().to_owned()),
                 None => ("limit", "the answer is too long".to_owned()),

@@ -12,7 +12,7 @@ use crate::Failure;
 use crate::options::StreamFlags;
 
 /// The longest line, in bytes: a prompt of ten million ids fits.
-const LINE_BYTES_MAX: usize = 64 << 20;
+const MAX_LINE_BYTES: usize = 64 << 20;
 
 /// One prompt of the input, or what is none.
 #[derive(Debug)]
@@ -75,19 +75,19 @@ impl Items {
     pub(crate) fn next(&mut self) -> io::Result<Option<Item>> {
         loop {
             let mut bytes = Vec::new();
-            let limit = LINE_BYTES_MAX as u64 + 1;
+            let limit = MAX_LINE_BYTES as u64 + 1;
             if (&mut self.input).take(limit).read_until(b'\n', &mut bytes)? == 0 {
                 return Ok(None);
             }
             self.line += 1;
-            let is_too_long = bytes.len() > LINE_BYTES_MAX && bytes.last() != Some(&b'\n');
+            let is_too_long = bytes.len() > MAX_LINE_BYTES && bytes.last() != Some(&b'\n');
             if is_too_long {
                 self.input.skip_until(b'\n')?;
             } else if bytes.trim_ascii().is_empty() {
                 continue;
             }
             let asked = match is_too_long {
-                true => Err(format!("it has over {LINE_BYTES_MAX} bytes")),
+                true => Err(format!("it has over {MAX_LINE_BYTES} bytes")),
                 false => Asked::from_json(&bytes),
             };
             let id = asked.as_ref().ok().and_then(|asked| asked.id.clone());

@@ -18,7 +18,7 @@ use crate::Failure;
 
 /// The file of waiting results is written anew when it has this many bytes of results that wait no more, and more
 /// than of those that do.
-const STALE_BYTES_MAX: u64 = 1 << 20;
+const MAX_STALE_BYTES: u64 = 1 << 20;
 
 /// Where results go, each in its turn.
 pub(crate) struct Results {
@@ -175,7 +175,7 @@ impl Results {
             return journal.remove();
         }
         let live = self.waiting_bytes as u64;
-        if journal.bytes > STALE_BYTES_MAX + 2 * live { journal.rewrite(&self.waiting) } else { Ok(()) }
+        if journal.bytes > MAX_STALE_BYTES + 2 * live { journal.rewrite(&self.waiting) } else { Ok(()) }
     }
 }
 
@@ -343,7 +343,7 @@ mod tests {
             most = most.max(file.len());
             assert_eq!(results.waiting(), 1);
         }
-        assert!(most < 2 * STALE_BYTES_MAX, "{most}");
+        assert!(most < 2 * MAX_STALE_BYTES, "{most}");
         assert_eq!(results.finish(true).unwrap().map(|(count, _)| count), Some(1));
     }
 

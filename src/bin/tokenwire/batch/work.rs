@@ -22,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A stream may be so many prompts ahead of the first one that has no result yet.
 const AHEAD_PER_STREAM: u64 = 16;
 /// While the results that wait for their turn are larger than this, in bytes, no stream begins but the one they wait for.
-const WAITING_BYTES_MAX: usize = 256 << 20;
+const MAX_WAITING_BYTES: usize = 256 << 20;
 
 /// What makes a request of a prompt.
 pub(crate) type MakeRequest<'a> = &'a (dyn Fn(Item) -> Result<CompletionRequest, String> + Sync);
@@ -354,9 +354,9 @@ fn read(mut items: Items, mut before: Before, prompts: &Sender<Next>) {
 }
 
 /// Whether the prompt at `at` has to wait. The one whose turn it is never does: the others wait for it.
-fn is_full(at: u64, turn: u64, ahead_max: u64, waiting_bytes: usize) -> bool {
+fn is_full(at: u64, turn: u64, max_ahead: u64, waiting_bytes: usize) -> bool {
     let ahead = at.saturating_sub(turn);
-    ahead > 0 && (ahead >= ahead_max || waiting_bytes > WAITING_BYTES_MAX)
+    ahead > 0 && (ahead >= max_ahead || waiting_bytes > MAX_WAITING_BYTES)
 }
 
 fn no_thread(error: &io::Error) -> Failure {
@@ -380,8 +380,8 @@ mod tests {
             (15, 0, 0, false),
             (16, 0, 0, true),
             (21, 5, 0, true),
-            (6, 5, WAITING_BYTES_MAX, false),
-            (6, 5, WAITING_BYTES_MAX + 1, true),
+            (6, 5, MAX_WAITING_BYTES, false),
+            (6, 5, MAX_WAITING_BYTES + 1, true),
         ];
         for (at, turn, bytes, expected) in cases {
             assert_eq!(is_full(at, turn, 16, bytes), expected, "{at} at {turn} with {bytes}");

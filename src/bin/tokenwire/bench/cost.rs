@@ -5,9 +5,9 @@ use std::time::Duration;
 use std::{fs, thread};
 
 use serde::Serialize;
-use tokenwire::recording::{End, Recording, Request};
-use tokenwire::testing::{Script, Server};
-use tokenwire::{ApiClient, CompletionRequest, Wire};
+use tokenwire::recording::{BodyEnd, Recording, Request};
+use tokenwire::testing::{MockServer, Script};
+use tokenwire::{ApiClient, CompletionRequest, Endpoint};
 
 use super::figures::{Figures, human, percentiles};
 use super::histogram::Histogram;
@@ -24,11 +24,11 @@ const INTERVALS: [Duration; 2] = [Duration::from_millis(2), Duration::from_milli
 /// Tokens, of all streams together, that it sends as fast as they are taken.
 const FLAT_OUT_TOKENS: usize = 20_000;
 /// Above this share of the machine's CPU time, or of what the known server reaches, this program may be what is slow.
-const SHARE_MAX: f64 = 0.5;
+const MAX_SHARE: f64 = 0.5;
 /// A shorter load is not judged: its CPU time is a few ticks, and most of it the start of the program.
-const JUDGED_MIN: Duration = Duration::from_millis(500);
+const MIN_JUDGED: Duration = Duration::from_millis(500);
 /// Streams that stood still for longer than this share of the time, because their tokens were not taken.
-const WAITED_MAX: f64 = 0.01;
+const MAX_WAITED: f64 = 0.01;
 
 /// This process's CPU time so far, to a hundredth of a second; `None` where the system does not tell it in a file.
 pub(crate) fn cpu_time() -> Option<Duration> {
@@ -79,8 +79,9 @@ impl SelfCheck {
 
 /// A load of `streams` requests at once, each with this answer.
 fn ask(streams: usize, answer: Recording, begin: &mut impl FnMut(Arc<Load>)) -> Result<Figures, Failure> {
-    let server = Server::scripted([Script::replay(&answer, 1.0)])?;
-    let client = ApiClient::builder(server.url()).wire(Wire::OpenAi).limits(load::limits(streams)).retries(0);
+    let server = MockServer::scripted([Script::replay(&answer, 1.0)])?;
+    let client =
+        ApiClient::builder(server.url()).endpoint(Endpoint::OpenAi).limits(load::limits(streams)).retries(0);
     let load = Load::new(streams, streams as u64, None);
     begin(Arc::clone(&load));
     load.run(&client.build()?, &|_| CompletionRequest::ids([1]), |_| {})
@@ -103,7 +104,7 @@ fn answer(times: impl Iterator<Item = Duration>) -> Recording {
         last = at;
     }
     recording.push(last, event("\"length\"", 0) + "data: [DONE]\n\n");
-    recording.finish(End::Complete, None);
+    recording.finish(BodyEnd::Complete, None);
     recording
 }
 
@@ -127,11 +128,11 @@ impl Cost {
     /// Why the figures may be this program's and not the server's.
     pub(crate) fn warnings(&self, figures: &Figures, streams: usize) -> Vec<String> {
         let mut warnings = Vec::new();
-        if figures.elapsed < JUDGED_MIN {
+        if figures.elapsed < MIN_JUDGED {
             return warnings;
         }
         let percent = |share: f64| (share * 100.0).round();
-        if let Some(share) = self.cpu_share(figures).filter(|share| *share > SHARE_MAX && !self.with_server) {
+        if let Some(share) = self.cpu_share(figures).filter(|share| *share > MAX_SHARE && !self.with_server) {
             let share = percent(share);
             warnings.push(format!(
                 "this program used {share} % of the CPU time of this machine's cores: it may be what is slow, not the server"
@@ -139,14 +140,14 @@ impl Cost {
         }
         let waited = figures.waited_for_consumer.as_secs_f64()
             / (figures.elapsed.as_secs_f64() * streams as f64).max(1e-9);
-        if waited > WAITED_MAX {
+        if waited > MAX_WAITED {
             let share = percent(waited);
             warnings.push(format!(
                 "streams stood still for {share} % of the time because this program did not take their tokens"
             ));
         }
         let flat_out = self.check.as_ref().map(|check| check.flat_out);
-        if let Some(flat_out) = flat_out.filter(|most| figures.tokens_per_second() > most * SHARE_MAX) {
+        if let Some(flat_out) = flat_out.filter(|most| figures.tokens_per_second() > most * MAX_SHARE) {
             let reached = figures.tokens_per_second();
             warnings.push(format!(
                 "the load reached {reached:.0} tokens/s, and this program takes {flat_out:.0} tokens/s from a server inside it: \

@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokenwire::{Ending, Error, IdsExact, StreamReport, StreamToken};
+use tokenwire::{Error, IdsExact, Outcome, StreamReport, StreamToken};
 
 use super::histogram::{Histogram, Timeline};
 use crate::output::{PercentilesJson, micros};
 
 /// Times between tokens that a stream keeps before they go into the sum: 96 KiB.
-const GAPS_MAX: usize = 4096;
+const MAX_GAPS: usize = 4096;
 
 /// What one stream came to.
 pub(crate) struct Sample {
@@ -44,7 +44,7 @@ impl Sample {
 
     /// Its times are to go into the sum now.
     pub(crate) fn is_full(&self) -> bool {
-        self.gaps.len() >= GAPS_MAX
+        self.gaps.len() >= MAX_GAPS
     }
 
     pub(crate) fn ended(mut self, report: StreamReport) -> Self {
@@ -139,7 +139,7 @@ impl Figures {
         self.retries += u64::from(report.retries);
         self.waited_for_consumer += report.waited_for_consumer;
         match (report.ending, &report.error) {
-            (Ending::Complete, _) => {
+            (Outcome::Complete, _) => {
                 self.complete += 1;
                 self.answer.add(answer);
                 self.exact.add(report.ids_exact);
@@ -364,16 +364,16 @@ mod tests {
     fn a_long_stream_is_summed_as_it_runs() {
         let started = Instant::now();
         let (mut figures, mut sample) = (Figures::default(), Sample::new(started));
-        for ms in 0..3 * GAPS_MAX as u64 {
+        for ms in 0..3 * MAX_GAPS as u64 {
             let item = StreamToken::Token { text: "a".to_owned(), id: Some(7) };
             sample.token(started + Duration::from_millis(ms), &item);
             if sample.is_full() {
                 figures.take_gaps(&mut sample, started);
             }
-            assert!(sample.gaps.len() < GAPS_MAX);
+            assert!(sample.gaps.len() < MAX_GAPS);
         }
         figures.add(sample, started);
-        let tokens = 3 * GAPS_MAX as u64;
+        let tokens = 3 * MAX_GAPS as u64;
         assert_eq!((figures.tokens, figures.ids, figures.inter_token.total()), (tokens, tokens, tokens - 1));
         assert_eq!(figures.inter_token.max(), Duration::from_millis(1));
         assert!((figures.stream_rate(50.0).unwrap() - 1e3).abs() < 10.0);

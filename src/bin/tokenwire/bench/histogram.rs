@@ -9,7 +9,7 @@ const BUCKETS: usize = 64 * PER_DOUBLING as usize;
 /// Parts that the time of a run is cut into.
 const SLOTS: usize = 96;
 /// The first width of such a part; it doubles whenever the run has become too long for it.
-const SLOT_WIDTH_MIN: Duration = Duration::from_millis(10);
+const MIN_SLOT_WIDTH: Duration = Duration::from_millis(10);
 
 /// A distribution of times. A figure taken from it is at most 0.55 % above the true one; `max` is exact.
 #[derive(Clone)]
@@ -88,7 +88,7 @@ pub(crate) struct Timeline {
 
 impl Default for Timeline {
     fn default() -> Self {
-        Self { slots: Vec::new(), width: SLOT_WIDTH_MIN }
+        Self { slots: Vec::new(), width: MIN_SLOT_WIDTH }
     }
 }
 

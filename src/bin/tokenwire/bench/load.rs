@@ -50,8 +50,8 @@ pub(crate) struct Progress {
 /// The limits of a client that is to have so many streams.
 pub(crate) fn limits(streams: usize) -> Limits {
     let mut limits = Limits::default();
-    limits.streams_max = limits.streams_max.max(streams);
-    limits.idle_connections_max = limits.idle_connections_max.max(streams);
+    limits.max_streams = limits.max_streams.max(streams);
+    limits.max_idle_connections = limits.max_idle_connections.max(streams);
     limits
 }
 

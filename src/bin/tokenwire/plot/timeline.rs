@@ -9,7 +9,7 @@ use super::{Area, FONT, axis, failed, place};
 use crate::Failure;
 use crate::bench::figures::human;
 use crate::output::counted;
-use crate::trace::{Lane, Outcome};
+use crate::trace::{Lane, LaneOutcome};
 
 const WIDTH: u32 = 1080;
 /// Left and right of the lanes, for their names and ends.
@@ -204,9 +204,9 @@ impl Row {
             diamond(area, (x(*call), self.top + self.height / 2), (self.height / 3).clamp(3, 7))?;
         }
         let sign = match lane.outcome {
-            Outcome::Complete(_) => Sign::Complete,
-            Outcome::Failed(_) => Sign::Failed,
-            Outcome::Cancelled => Sign::Cancelled,
+            LaneOutcome::Complete(_) => Sign::Complete,
+            LaneOutcome::Failed(_) => Sign::Failed,
+            LaneOutcome::Cancelled => Sign::Cancelled,
         };
         end_sign(area, (x(lane.end), self.top + self.height / 2), (self.height * 3 / 10).clamp(2, 7), sign)
     }
@@ -222,9 +222,9 @@ impl Row {
 
     fn end(&self, area: &Area<'_>, lane: &Lane, x: i32) -> Result<(), Failure> {
         let (mut text, colour) = match &lane.outcome {
-            Outcome::Complete(finish) => (finish.clone().unwrap_or_else(|| "complete".to_owned()), TEXT),
-            Outcome::Failed(kind) => ((*kind).to_owned(), FAULT),
-            Outcome::Cancelled => ("cancelled".to_owned(), CANCELLED),
+            LaneOutcome::Complete(finish) => (finish.clone().unwrap_or_else(|| "complete".to_owned()), TEXT),
+            LaneOutcome::Failed(kind) => ((*kind).to_owned(), FAULT),
+            LaneOutcome::Cancelled => ("cancelled".to_owned(), CANCELLED),
         };
         text = text.chars().take(16).collect();
         for (count, what) in [(u64::from(lane.retries), "retry"), (lane.breaks.len() as u64, "break")] {
@@ -348,17 +348,17 @@ mod tests {
 
     #[test]
     fn every_stream_has_a_lane_with_its_name_and_end() {
-        let complete = || Outcome::Complete(Some("stop".to_owned()));
+        let complete = || LaneOutcome::Complete(Some("stop".to_owned()));
         let mut broken = lane(1, &[20, 21, 22, 90], 110, complete());
         broken.breaks = vec![(Duration::from_millis(30), Duration::from_millis(90))];
         broken.calls = vec![Duration::from_millis(90)];
         broken.retries = 2;
         broken.name = "<&\">".to_owned();
         let lanes = [
-            lane(0, &[], 40, Outcome::Failed("timeout")),
+            lane(0, &[], 40, LaneOutcome::Failed("timeout")),
             broken,
-            lane(2, &[25], 50, Outcome::Cancelled),
-            lane(3, &[12, 13], 80, Outcome::Complete(None)),
+            lane(2, &[25], 50, LaneOutcome::Cancelled),
+            lane(3, &[12, 13], 80, LaneOutcome::Complete(None)),
         ];
         let text = svg(&lanes, 9).unwrap();
         for word in [
@@ -382,14 +382,14 @@ mod tests {
     #[test]
     fn tokens_closer_than_points_are_one_block() {
         let tokens: Vec<u64> = (20..10_020).map(|n| n / 10).collect();
-        let text = svg(&[lane(0, &tokens, 1100, Outcome::Cancelled)], 1).unwrap();
+        let text = svg(&[lane(0, &tokens, 1100, LaneOutcome::Cancelled)], 1).unwrap();
         assert!(text.len() < 20_000, "{}", text.len());
     }
 
     #[test]
     fn one_stream_has_the_times_between_its_tokens_below() {
         for (tokens, has_chart) in [(&[][..], false), (&[20], false), (&[20, 30, 60], true)] {
-            let text = one(&lane(0, tokens, 70, Outcome::Cancelled)).unwrap();
+            let text = one(&lane(0, tokens, 70, LaneOutcome::Cancelled)).unwrap();
             assert_eq!(text.contains("p50 10.0 ms"), has_chart, "{tokens:?}");
         }
     }

@@ -17,11 +17,11 @@ use crate::client::threads::sync::AtomicBool;
 use crate::client::threads::sync::channel::{Receiver, RecvTimeoutError, Sender};
 use crate::types::token::StreamToken;
 
-/// The first pause when the channel is full. Doubles up to [`PAUSE_MAX`] while nothing is taken.
-const PAUSE_MIN: Duration = Duration::from_micros(100);
+/// The first pause when the channel is full. Doubles up to [`MAX_PAUSE`] while nothing is taken.
+const MIN_PAUSE: Duration = Duration::from_micros(100);
 /// The longest pause. A full channel holds a thousand tokens, so that no consumer runs dry in it, and a consumer that
 /// hangs up is noticed after it at the latest.
-const PAUSE_MAX: Duration = Duration::from_millis(10);
+const MAX_PAUSE: Duration = Duration::from_millis(10);
 /// The pause when a channel of many streams is full, which all of them then wait for. It holds tens of thousands of tokens, and what
 /// the consumer takes says nothing about one stream's.
 const PAUSE_SHARED: Duration = Duration::from_millis(20);
@@ -97,8 +97,8 @@ pub(crate) struct TokenSender {
     bytes: usize,
     /// Tokens that may be sent before the next look.
     room: usize,
-    tokens_max: usize,
-    bytes_max: usize,
+    max_tokens: usize,
+    max_bytes: usize,
     /// Set by a guard that joins: nobody may be reading, so nothing may wait for a reader.
     lifted: Arc<AtomicBool>,
     /// Time spent waiting for the consumer.
@@ -106,8 +106,8 @@ pub(crate) struct TokenSender {
 }
 
 impl TokenSender {
-    /// For a stream that begins now. `tokens_max` is for a channel of its own, one that is shared has its own bound.
-    pub(crate) fn new(mut sink: Sink, tokens_max: usize, bytes_max: usize, lifted: Arc<AtomicBool>) -> Self {
+    /// For a stream that begins now. `max_tokens` is for a channel of its own, one that is shared has its own bound.
+    pub(crate) fn new(mut sink: Sink, max_tokens: usize, max_bytes: usize, lifted: Arc<AtomicBool>) -> Self {
         sink.begins();
         let mut sender = Self {
             sink: Sink::Lost,
@@ -115,8 +115,8 @@ impl TokenSender {
             bytes: 0,
             room: 0,
             // Of zero tokens none could ever be sent.
-            tokens_max: tokens_max.max(1),
-            bytes_max,
+            max_tokens: max_tokens.max(1),
+            max_bytes,
             lifted,
             waited: Duration::ZERO,
         };
@@ -126,9 +126,9 @@ impl TokenSender {
 
     fn take(&mut self, sink: Sink) {
         match &sink {
-            Sink::Own(_) => self.room = self.tokens_max,
+            Sink::Own(_) => self.room = self.max_tokens,
             // Others may have filled it.
-            Sink::Shared(share) => (self.room, self.tokens_max) = (0, share.tokens_max().max(1)),
+            Sink::Shared(share) => (self.room, self.max_tokens) = (0, share.max_tokens().max(1)),
             Sink::Pending(_) | Sink::Lost => self.room = 0,
         }
         self.sink = sink;
@@ -166,7 +166,7 @@ impl TokenSender {
         if self.room == 0 && !self.claim(false) {
             return Err(Stopped::ConsumerGone);
         }
-        if self.room == 0 || size > self.bytes_max - self.bytes.min(self.bytes_max) {
+        if self.room == 0 || size > self.max_bytes - self.bytes.min(self.max_bytes) {
             room = self.make_room(size, woken, deadline);
             if matches!(room, Err(Stopped::Cancelled | Stopped::ConsumerGone)) {
                 return room;
@@ -197,21 +197,21 @@ impl TokenSender {
         woken: &Receiver<()>,
         deadline: Option<Instant>,
     ) -> Result<(), Stopped> {
-        let mut pause = PAUSE_MIN;
+        let mut pause = MIN_PAUSE;
         let mut before = usize::MAX;
         let began = Instant::now();
         let result = loop {
             let queued = self.look();
             // A token larger than the whole bound may be alone in the channel.
-            let fits = queued == 0 || (self.room > 0 && self.bytes + size <= self.bytes_max);
+            let fits = queued == 0 || (self.room > 0 && self.bytes + size <= self.max_bytes);
             if fits || self.lifted.load(Ordering::Acquire) {
                 self.room = self.room.max(1);
                 break Ok(());
             }
             pause = match self.sink {
                 Sink::Shared(_) => PAUSE_SHARED,
-                _ if queued < before => PAUSE_MIN,
-                _ => PAUSE_MAX.min(pause * 2),
+                _ if queued < before => MIN_PAUSE,
+                _ => MAX_PAUSE.min(pause * 2),
             };
             before = queued;
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -234,7 +234,7 @@ impl TokenSender {
         while self.sizes.len() > queued {
             self.bytes -= self.sizes.pop_front().unwrap_or_default();
         }
-        self.room = self.tokens_max.saturating_sub(queued);
+        self.room = self.max_tokens.saturating_sub(queued);
         if let Sink::Shared(_) = self.sink {
             self.room = self.room.min(ROOM_SHARED);
         }
@@ -257,10 +257,10 @@ mod tests {
         StreamToken::Token { text: text.to_owned(), id: None }
     }
 
-    fn open(tokens_max: usize, bytes_max: usize) -> (TokenSender, Receiver<StreamToken>, Arc<AtomicBool>) {
+    fn open(max_tokens: usize, max_bytes: usize) -> (TokenSender, Receiver<StreamToken>, Arc<AtomicBool>) {
         let (sender, receiver) = unbounded();
         let lifted = Arc::new(AtomicBool::new(false));
-        (TokenSender::new(Sink::Own(sender), tokens_max, bytes_max, lifted.clone()), receiver, lifted)
+        (TokenSender::new(Sink::Own(sender), max_tokens, max_bytes, lifted.clone()), receiver, lifted)
     }
 
     /// Sends until the sender would have to wait, with a deadline that has passed.
@@ -294,9 +294,9 @@ mod tests {
             (0, 1000, "a", 1), // zero is taken for one
             (5, 5, "", 5),
         ];
-        for (tokens_max, bytes_max, text, fit) in cases {
-            let (mut sender, receiver, _) = open(tokens_max, bytes_max);
-            assert_eq!(fill(&mut sender, text), fit, "{tokens_max} tokens, {bytes_max} bytes, {text:?}");
+        for (max_tokens, max_bytes, text, fit) in cases {
+            let (mut sender, receiver, _) = open(max_tokens, max_bytes);
+            assert_eq!(fill(&mut sender, text), fit, "{max_tokens} tokens, {max_bytes} bytes, {text:?}");
             assert_eq!(receiver.len(), fit + 1);
             // Taking the one over the bound and one more makes room for one.
             receiver.recv().unwrap();

@@ -5,8 +5,8 @@ use crate::client::threads::sync::channel::{bounded, unbounded};
 use crate::client::threads::sync::model::{Limits, any, check};
 use crate::client::threads::sync::thread;
 
-const TOKENS_MAX: usize = 2;
-const BYTES_MAX: usize = 4;
+const MAX_TOKENS: usize = 2;
+const MAX_BYTES: usize = 4;
 /// Three that only the bound of tokens holds back, one larger than the whole bound of bytes, two over it together.
 const SIZES: [usize; 7] = [1, 1, 1, 5, 2, 3, 0];
 
@@ -36,8 +36,8 @@ impl Consumer {
     fn look(&self) {
         let sizes = SIZES.iter().skip(self.next).take(self.receiver.len());
         let (tokens, bytes) = (sizes.len(), sizes.sum::<usize>());
-        assert!(tokens <= TOKENS_MAX, "{tokens} tokens in the channel");
-        assert!(bytes <= BYTES_MAX || tokens == 1, "{bytes} bytes in {tokens} tokens");
+        assert!(tokens <= MAX_TOKENS, "{tokens} tokens in the channel");
+        assert!(bytes <= MAX_BYTES || tokens == 1, "{bytes} bytes in {tokens} tokens");
     }
 
     fn read(&mut self) -> bool {
@@ -54,7 +54,7 @@ impl Consumer {
 fn a_bounded_channel() {
     let (sender, receiver) = unbounded();
     let lifted = Arc::new(AtomicBool::new(false));
-    let mut sender = TokenSender::new(Sink::Own(sender), TOKENS_MAX, BYTES_MAX, lifted.clone());
+    let mut sender = TokenSender::new(Sink::Own(sender), MAX_TOKENS, MAX_BYTES, lifted.clone());
     let (waker, woken) = bounded(0);
     let sending = thread::spawn(move || {
         for (number, size) in SIZES.into_iter().enumerate() {

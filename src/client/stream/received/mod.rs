@@ -11,27 +11,27 @@
 
 use crate::client::policy::resume::ResumePolicy;
 use crate::error::{Error, ErrorKind};
-use crate::protocol::chunk::wire::{Server, Wire};
+use crate::protocol::chunk::endpoint::{Endpoint, ServerKind};
 use crate::protocol::request::CompletionRequest;
 use crate::types::ids::{FinishReason, IdsExact, Inexact, TokenId, Usage};
 use crate::types::not_resumable::NotResumable;
 use crate::types::token::StreamToken;
 
 /// How much of the last text is kept to be known again.
-const TAIL_BYTES_MIN: usize = 64;
+const MIN_TAIL_BYTES: usize = 64;
 
 pub(super) struct Received {
     /// Why nothing is kept here: `None`, because the client takes nothing up.
     request: Result<Box<CompletionRequest>, Option<NotResumable>>,
     policy: ResumePolicy,
-    wire: Wire,
+    endpoint: Endpoint,
     /// Handed out, all of them.
     ids: Vec<TokenId>,
     /// So many of them, at the end, came in events that had no text.
     without_text: usize,
     /// Any text came.
     has_text: bool,
-    /// The last text handed out: all of it that a stop string could begin in, and [`TAIL_BYTES_MIN`].
+    /// The last text handed out: all of it that a stop string could begin in, and [`MIN_TAIL_BYTES`].
     tail: String,
     /// How much was handed out.
     text_bytes: usize,
@@ -72,18 +72,18 @@ impl Received {
     /// Nothing yet. Ids are kept only if the request may be taken up.
     pub(super) fn new(
         request: Result<CompletionRequest, NotResumable>,
-        wire: Wire,
+        endpoint: Endpoint,
         policy: ResumePolicy,
     ) -> Self {
         let request = match request {
-            _ if policy.resumes_max == 0 => Err(None),
+            _ if policy.max_resumes == 0 => Err(None),
             Err(why) => Err(Some(why)),
-            Ok(request) => request.check_resumable(wire).map(|()| Box::new(request)).map_err(Some),
+            Ok(request) => request.check_resumable(endpoint).map(|()| Box::new(request)).map_err(Some),
         };
         Self {
             request,
             policy,
-            wire,
+            endpoint,
             ids: Vec::new(),
             without_text: 0,
             has_text: false,
@@ -112,7 +112,11 @@ impl Received {
     // ---- at a break ----
 
     /// Whether the stream can go on from here, as far as ids and request are concerned. The inner `None`: nobody wants it to.
-    pub(super) fn check(&self, exact: IdsExact, server: Option<Server>) -> Result<(), Option<NotResumable>> {
+    pub(super) fn check(
+        &self,
+        exact: IdsExact,
+        server: Option<ServerKind>,
+    ) -> Result<(), Option<NotResumable>> {
         let request = self.request.as_ref().map_err(|why| *why)?;
         let refused = |why| Err(Some(why));
         if let IdsExact::No(why) = exact {
@@ -125,17 +129,17 @@ impl Received {
             return refused(NotResumable::StopStrings);
         }
         let server = self.server(server);
-        if server == Some(Server::LlamaCpp) && self.without_text > 0 && !self.can_go_back() {
+        if server == Some(ServerKind::LlamaCpp) && self.without_text > 0 && !self.can_go_back() {
             return refused(NotResumable::MayHaveEnded);
         }
         Ok(())
     }
 
     /// The ids received are the whole answer: why it ended.
-    pub(super) fn complete(&self, server: Option<Server>) -> Option<FinishReason> {
+    pub(super) fn complete(&self, server: Option<ServerKind>) -> Option<FinishReason> {
         let sampling = &self.request.as_ref().ok()?.sampling;
         let is_stop =
-            |id| sampling.stop_token_ids.contains(id) && self.server(server) != Some(Server::LlamaCpp);
+            |id| sampling.stop_token_ids.contains(id) && self.server(server) != Some(ServerKind::LlamaCpp);
         if self.ids.last().is_some_and(is_stop) {
             return Some(FinishReason::Stop);
         }
@@ -144,7 +148,7 @@ impl Received {
     }
 
     /// The next attempt goes on.
-    pub(super) fn go_on(&mut self, server: Option<Server>) -> Start {
+    pub(super) fn go_on(&mut self, server: Option<ServerKind>) -> Start {
         let again = if self.can_go_back() { self.without_text } else { 0 };
         let due = self.ids.len();
         let text_is_lost = again < self.without_text && self.tells_text();
@@ -168,26 +172,26 @@ impl Received {
     }
 
     /// Nothing of the text is held back for stop strings at a break, or it comes with ids that are asked for once more.
-    fn sees_stops(&self, request: &CompletionRequest, server: Option<Server>) -> bool {
-        let shows_all = matches!(self.server(server), Some(Server::LlamaCpp | Server::SgLang));
+    fn sees_stops(&self, request: &CompletionRequest, server: Option<ServerKind>) -> bool {
+        let shows_all = matches!(self.server(server), Some(ServerKind::LlamaCpp | ServerKind::SgLang));
         !request.has_own_stops()
             && (request.sampling.stop.is_empty() || shows_all || request.keeps_stop_strings())
     }
 
-    fn server(&self, seen: Option<Server>) -> Option<Server> {
-        self.wire.server().or(seen).map(Server::words)
+    fn server(&self, seen: Option<ServerKind>) -> Option<ServerKind> {
+        self.endpoint.server().or(seen).map(ServerKind::words)
     }
 
     /// vLLM's generate endpoint sends text only if it is asked to.
     fn tells_text(&self) -> bool {
-        self.has_text || self.wire != Wire::VllmGenerate
+        self.has_text || self.endpoint != Endpoint::VllmGenerate
     }
 
     fn can_go_back(&self) -> bool {
         self.request.as_ref().is_ok_and(|request| request.is_greedy())
             && self.tells_text()
             && !self.diverged
-            && self.without_text <= self.policy.ids_again_max
+            && self.without_text <= self.policy.max_ids_again
     }
 
     // ---- as it comes ----
@@ -269,7 +273,7 @@ impl Received {
     /// Where the new begins in a text that vLLM has begun with that of the whole prompt, in which all that was handed out
     /// stands: at the first text of an attempt, if that is longer than all before it together.
     fn end_of_prompt(&self, text: &str) -> Option<usize> {
-        let is_whole = self.text_bytes >= TAIL_BYTES_MIN && text.len() > self.text_bytes;
+        let is_whole = self.text_bytes >= MIN_TAIL_BYTES && text.len() > self.text_bytes;
         let at = if is_whole { text.rfind(&self.tail)? } else { return None };
         Some(at + self.tail.len())
     }
@@ -287,7 +291,7 @@ impl Received {
         self.without_text = if has_text { 0 } else { self.without_text + self.ids.len() - before };
         self.has_text |= has_text;
         let longest = self.request.as_ref().map_or(0, |request| longest(&request.sampling.stop));
-        let kept = longest.max(TAIL_BYTES_MIN);
+        let kept = longest.max(MIN_TAIL_BYTES);
         // Cut now and then, and not with each token.
         if self.tail.len() > 8 * kept {
             let cut = self.tail.len() - kept;

@@ -12,8 +12,8 @@ fn greedy() -> SamplingParams {
     SamplingParams::default().temperature(0.0).max_tokens(100)
 }
 
-fn received(request: CompletionRequest, wire: Wire) -> Received {
-    Received::new(Ok(request), wire, ResumePolicy::default())
+fn received(request: CompletionRequest, endpoint: Endpoint) -> Received {
+    Received::new(Ok(request), endpoint, ResumePolicy::default())
 }
 
 /// The tokens of an event, as the decoder hands them out: the text goes with the first id.
@@ -53,27 +53,28 @@ fn ids_whose_text_had_not_come_are_taken_once_more_and_handed_out_once() {
     const EARLY: &[Event<'static>] = &[(&[7], "é"), (&[8], ""), (&[9], ""), (&[10], "x")];
     let again: Vec<Event<'_>> = [(&[7][..], "")].into_iter().chain(NEXT.iter().copied()).collect();
     // Before the break; greedy; the wire; what follows; ids again, text exact; what is handed out of it.
-    type Row<'a> = (&'a [Event<'a>], bool, Wire, &'a [Event<'a>], (usize, bool), &'a [(TokenId, &'a str)]);
+    type Row<'a> =
+        (&'a [Event<'a>], bool, Endpoint, &'a [Event<'a>], (usize, bool), &'a [(TokenId, &'a str)]);
     let x = (10, "x");
     let rows: &[Row<'_>] = &[
-        (&[(&[6], "a")], true, Wire::Auto, &[(&[10], "x")], (0, true), &[x]),
-        (&[(&[6], "a"), (&[7], "")], true, Wire::Auto, &again, (1, true), &[(8, ""), (9, "é"), x]),
-        (&[(&[6], "a"), (&[7], ""), (&[8], "")], true, Wire::Auto, &again, (2, true), &[(9, "é"), x]),
-        (&[(&[6], "a"), (&[7], ""), (&[8], "")], true, Wire::Auto, MERGED, (2, true), &[(9, "é"), x]),
+        (&[(&[6], "a")], true, Endpoint::Auto, &[(&[10], "x")], (0, true), &[x]),
+        (&[(&[6], "a"), (&[7], "")], true, Endpoint::Auto, &again, (1, true), &[(8, ""), (9, "é"), x]),
+        (&[(&[6], "a"), (&[7], ""), (&[8], "")], true, Endpoint::Auto, &again, (2, true), &[(9, "é"), x]),
+        (&[(&[6], "a"), (&[7], ""), (&[8], "")], true, Endpoint::Auto, MERGED, (2, true), &[(9, "é"), x]),
         // A server that shows the text sooner than before: with the first new id, all the same.
-        (&[(&[6], "a"), (&[7], ""), (&[8], "")], true, Wire::Auto, EARLY, (2, true), &[(9, "é"), x]),
+        (&[(&[6], "a"), (&[7], ""), (&[8], "")], true, Endpoint::Auto, EARLY, (2, true), &[(9, "é"), x]),
         // An event with several ids and a text is taken to be in step.
-        (&[(&[6, 7], "a")], true, Wire::Auto, NEXT, (0, true), &[(8, ""), (9, "é"), x]),
+        (&[(&[6, 7], "a")], true, Endpoint::Auto, NEXT, (0, true), &[(8, ""), (9, "é"), x]),
         // The whole answer so far.
-        (&[(&[7], "")], true, Wire::Auto, &again, (1, true), &[(8, ""), (9, "é"), x]),
+        (&[(&[7], "")], true, Endpoint::Auto, &again, (1, true), &[(8, ""), (9, "é"), x]),
         // Not greedy: other ids may come, and of their first text nothing is known.
-        (&[(&[6], "a"), (&[7], "")], false, Wire::Auto, NEXT, (0, false), &[(8, ""), (9, "\u{fffd}"), x]),
+        (&[(&[6], "a"), (&[7], "")], false, Endpoint::Auto, NEXT, (0, false), &[(8, ""), (9, "\u{fffd}"), x]),
         // Ids alone.
-        (&[(&[6], ""), (&[7], "")], true, Wire::VllmGenerate, &[(&[8], "")], (0, true), &[(8, "")]),
+        (&[(&[6], ""), (&[7], "")], true, Endpoint::VllmGenerate, &[(&[8], "")], (0, true), &[(8, "")]),
     ];
-    for (before, is_greedy, wire, after, start, handed) in rows {
+    for (before, is_greedy, endpoint, after, start, handed) in rows {
         let sampling = if *is_greedy { greedy() } else { greedy().temperature(0.7) };
-        let mut received = received(request(sampling), *wire);
+        let mut received = received(request(sampling), *endpoint);
         let first = feed(&mut received, before);
         assert_eq!(first.0.len(), received.ids());
         let found = received.go_on(None);
@@ -92,14 +93,14 @@ fn ids_whose_text_had_not_come_are_taken_once_more_and_handed_out_once() {
 
 #[test]
 fn ids_that_do_not_come_again_end_the_attempt_and_are_not_asked_for_any_more() {
-    let mut received = received(request(greedy()), Wire::Auto);
+    let mut received = received(request(greedy()), Endpoint::Auto);
     feed(&mut received, &[(&[6], "a"), (&[7], ""), (&[8], "")]);
     assert_eq!(received.go_on(None).ids_again, 2);
     assert_eq!(feed(&mut received, &[(&[7], ""), (&[5], "b")]), (vec![], "diverged"));
     assert_eq!(received.ids(), 3);
     assert_eq!(received.check(IdsExact::Unknown, None), Ok(()));
     // There the last id may be the end, which only a repetition could have told.
-    let refused = received.check(IdsExact::Unknown, Some(Server::LlamaCpp));
+    let refused = received.check(IdsExact::Unknown, Some(ServerKind::LlamaCpp));
     assert_eq!(refused, Err(Some(NotResumable::MayHaveEnded)));
     assert_eq!(received.go_on(None), Start { ids_again: 0, text_exact: false });
     let (out, _) = feed(&mut received, &[(&[9], "all of the prompt é"), (&[10], "x")]);
@@ -128,23 +129,23 @@ fn a_prompt_that_comes_again_in_front_of_the_first_text_is_taken_off() {
     ];
     for (before, first, expected) in rows {
         // Two ids of one event, of which the second may be half a character.
-        let mut received = received(request(greedy()), Wire::Auto);
+        let mut received = received(request(greedy()), Endpoint::Auto);
         feed(&mut received, &[(&[5], &before[..2]), (&[6, 7], &before[2..])]);
-        received.go_on(Some(Server::Vllm));
+        received.go_on(Some(ServerKind::Vllm));
         let (out, _) = feed(&mut received, &[(&[8], first), (&[9], first)]);
         let texts: Vec<_> = out.iter().map(|(_, text)| text.as_str()).collect();
         assert_eq!(texts, [expected, first]);
     }
-    let mut received = received(request(greedy().temperature(1.0)), Wire::Auto);
+    let mut received = received(request(greedy().temperature(1.0)), Endpoint::Auto);
     feed(&mut received, &[(&[6], sentence), (&[7], "")]);
-    received.go_on(Some(Server::Vllm));
+    received.go_on(Some(ServerKind::Vllm));
     assert_eq!(feed(&mut received, &[(&[8], &whole)]).0, [(8, "é x".to_owned())]);
 }
 
 #[test]
 fn too_many_ids_without_text_are_not_taken_once_more() {
     for (count, again) in [(16, 16), (17, 0)] {
-        let mut received = received(request(greedy()), Wire::Auto);
+        let mut received = received(request(greedy()), Endpoint::Auto);
         feed(&mut received, &[(&[6], "a")]);
         (0..count).for_each(|id| drop(feed(&mut received, &[(&[id], "")])));
         assert_eq!(received.go_on(None), Start { ids_again: again, text_exact: again > 0 }, "{count}");
@@ -153,7 +154,7 @@ fn too_many_ids_without_text_are_not_taken_once_more() {
 
 #[test]
 fn text_that_came_with_ids_received_before_is_not_lost_at_the_end() {
-    let mut received = received(request(greedy()), Wire::LlamaCpp);
+    let mut received = received(request(greedy()), Endpoint::LlamaCpp);
     feed(&mut received, &[(&[6], "a"), (&[7], "")]);
     received.go_on(None);
     assert_eq!(feed(&mut received, &[(&[7], "held")]), (vec![], ""));
@@ -172,10 +173,10 @@ fn what_was_received_may_be_all_there_is() {
         (&[6, 9], None, Some(FinishReason::Stop)),
         (&[9, 6], None, None),
         // It goes on behind such an id.
-        (&[6, 9], Some(Server::LlamaCpp), None),
+        (&[6, 9], Some(ServerKind::LlamaCpp), None),
     ];
     for (ids, server, expected) in rows {
-        let mut received = received(request(sampling()), Wire::Auto);
+        let mut received = received(request(sampling()), Endpoint::Auto);
         feed(&mut received, &[(ids, "text")]);
         assert_eq!(received.complete(*server), *expected, "{ids:?} {server:?}");
     }
@@ -183,7 +184,7 @@ fn what_was_received_may_be_all_there_is() {
 
 #[test]
 fn counts_of_the_last_request_are_told_as_those_of_the_whole() {
-    let mut received = received(request(greedy()), Wire::Auto);
+    let mut received = received(request(greedy()), Endpoint::Auto);
     feed(&mut received, &[(&[6], "a"), (&[7], "b"), (&[8], "")]);
     let usage = |prompt_tokens, completion_tokens, cached_tokens| Usage {
         prompt_tokens,
@@ -244,7 +245,7 @@ fn a_stop_string_is_found_wherever_the_break_is() {
         let expected = serve(&pieces, 0, stop);
         for seam in 1..expected.0.len() {
             let sampling = greedy().stop(vec!["zz".to_owned(), stop.to_owned()]);
-            let mut received = received(request(sampling), Wire::SgLang);
+            let mut received = received(request(sampling), Endpoint::SgLang);
             let mut all = String::new();
             for (id, piece) in pieces[..seam].iter().enumerate() {
                 all += &feed(&mut received, &[(&[id as u32], piece)]).0[0].1;
@@ -285,7 +286,7 @@ fn a_stop_string_over_the_seam_counts_only_where_the_server_would_heed_it() {
         (request(greedy().stop(vec!["bx".to_owned()])), ["c", "dx"], ""),
     ];
     for (request, texts, end) in rows {
-        let mut received = received(request, Wire::SgLang);
+        let mut received = received(request, Endpoint::SgLang);
         feed(&mut received, &[(&[6], "xab")]);
         received.go_on(None);
         let found = feed(&mut received, &[(&[7], "c"), (&[8], "dx")]);
@@ -293,7 +294,7 @@ fn a_stop_string_over_the_seam_counts_only_where_the_server_would_heed_it() {
         assert_eq!(found, (expected, end));
     }
     // What comes before the least number of tokens is text all the same.
-    let mut received = received(request(stop().min_tokens(2)), Wire::SgLang);
+    let mut received = received(request(stop().min_tokens(2)), Endpoint::SgLang);
     feed(&mut received, &[(&[6], "xab")]);
     received.go_on(None);
     assert_eq!(feed(&mut received, &[(&[7], "x"), (&[8], "cd")]).1, "");
@@ -304,24 +305,31 @@ fn stop_strings_of_a_server_that_holds_text_back_are_refused_unless_accepted() {
     let request = || request(greedy().stop(vec!["###".to_owned()]));
     let held = Err(Some(NotResumable::StopStrings));
     let rows = [
-        (request(), Wire::Auto, None, held),
-        (request(), Wire::OpenAi, Some(Server::Vllm), held),
-        (request(), Wire::VllmGenerate, None, held),
-        (request(), Wire::OpenAi, Some(Server::LlamaCpp), Ok(())),
-        (request(), Wire::LlamaCpp, None, Ok(())),
-        (request(), Wire::SgLang, None, Ok(())),
-        (request().extra("include_stop_str_in_output", true), Wire::OpenAi, Some(Server::Vllm), Ok(())),
-        (request().resume_anyway(), Wire::OpenAi, Some(Server::Vllm), Ok(())),
+        (request(), Endpoint::Auto, None, held),
+        (request(), Endpoint::OpenAi, Some(ServerKind::Vllm), held),
+        (request(), Endpoint::VllmGenerate, None, held),
+        (request(), Endpoint::OpenAi, Some(ServerKind::LlamaCpp), Ok(())),
+        (request(), Endpoint::LlamaCpp, None, Ok(())),
+        (request(), Endpoint::SgLang, None, Ok(())),
+        (
+            request().extra("include_stop_str_in_output", true),
+            Endpoint::OpenAi,
+            Some(ServerKind::Vllm),
+            Ok(()),
+        ),
+        (request().allow_inexact_resume(), Endpoint::OpenAi, Some(ServerKind::Vllm), Ok(())),
     ];
     // What is known to be held back is told of.
-    for (wire, text_exact) in [(Wire::OpenAi, false), (Wire::SgLang, true), (Wire::LlamaCpp, true)] {
-        let mut received = received(request().resume_anyway(), wire);
+    for (endpoint, text_exact) in
+        [(Endpoint::OpenAi, false), (Endpoint::SgLang, true), (Endpoint::LlamaCpp, true)]
+    {
+        let mut received = received(request().allow_inexact_resume(), endpoint);
         feed(&mut received, &[(&[6], "a")]);
-        assert_eq!(received.go_on(None).text_exact, text_exact, "{wire}");
+        assert_eq!(received.go_on(None).text_exact, text_exact, "{endpoint}");
     }
-    for (request, wire, server, expected) in rows {
-        let mut received = received(request, wire);
+    for (request, endpoint, server, expected) in rows {
+        let mut received = received(request, endpoint);
         feed(&mut received, &[(&[6], "a")]);
-        assert_eq!(received.check(IdsExact::Unknown, server), expected, "{wire} {server:?}");
+        assert_eq!(received.check(IdsExact::Unknown, server), expected, "{endpoint} {server:?}");
     }
 }

@@ -16,7 +16,7 @@ use crate::config::WhenFull;
 use crate::error::{Error, ErrorKind, Limit};
 
 /// How long an idle reader thread waits for another stream before it ends.
-const IDLE_MAX: Duration = Duration::from_secs(10);
+const MAX_IDLE: Duration = Duration::from_secs(10);
 /// Address space, not memory. A TLS handshake and JSON nested 127 deep took 48 KiB in a release build
 /// and 256 KiB in a debug build; the rest is for RSA chains, a panic's backtrace and the program's log sink.
 const STACK_BYTES: usize = 512 << 10;
@@ -56,11 +56,11 @@ pub(crate) struct ReaderPool(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     changed: Condvar,
-    threads_max: usize,
-    waiting_max: usize,
+    max_threads: usize,
+    max_waiting: usize,
     when_full: WhenFull,
     /// How long a job waits for its turn.
-    wait_max: Option<Duration>,
+    max_wait: Option<Duration>,
     alarms: Arc<Alarms>,
 }
 
@@ -87,18 +87,18 @@ struct State {
 }
 
 impl ReaderPool {
-    /// `waiting_max`: how many jobs wait for their turn; `wait_max`: how long one does, before it is run
+    /// `max_waiting`: how many jobs wait for their turn; `max_wait`: how long one does, before it is run
     /// [late](Seat::is_late).
     pub(crate) fn new(
-        threads_max: usize,
-        waiting_max: usize,
+        max_threads: usize,
+        max_waiting: usize,
         when_full: WhenFull,
-        wait_max: Option<Duration>,
+        max_wait: Option<Duration>,
         alarms: Arc<Alarms>,
     ) -> Self {
-        let threads_max = threads_max.max(1);
+        let max_threads = max_threads.max(1);
         let (state, changed) = (Mutex::default(), Condvar::new());
-        Self(Arc::new(Inner { state, changed, threads_max, waiting_max, when_full, wait_max, alarms }))
+        Self(Arc::new(Inner { state, changed, max_threads, max_waiting, when_full, max_wait, alarms }))
     }
 
     /// Hands `job` to a thread, an idle one if there is one; or has it wait for its turn, or refuses it, when as
@@ -109,7 +109,7 @@ impl ReaderPool {
         state.next_ticket += 1;
         let mut alarm = None;
         if state.idle <= state.waiting.len() {
-            if state.threads < self.0.threads_max {
+            if state.threads < self.0.max_threads {
                 if let Err(error) = self.0.start_thread(state.next_ticket) {
                     return Err(Error::new(ErrorKind::Limit(Limit::Streams), "no thread for the stream")
                         .with_source(error));
@@ -117,9 +117,9 @@ impl ReaderPool {
                 state.threads += 1;
                 state.starting += 1;
             } else if self.0.when_full == WhenFull::Fail && state.idle + state.ending <= state.waiting.len() {
-                return Err(Error::limit(Limit::Streams, self.0.threads_max as u64));
-            } else if state.waiting.len() >= self.0.waiting_max.saturating_add(state.idle + state.starting) {
-                return Err(Error::limit(Limit::WaitingStreams, self.0.waiting_max as u64));
+                return Err(Error::limit(Limit::Streams, self.0.max_threads as u64));
+            } else if state.waiting.len() >= self.0.max_waiting.saturating_add(state.idle + state.starting) {
+                return Err(Error::limit(Limit::WaitingStreams, self.0.max_waiting as u64));
             } else {
                 alarm = self.0.set_alarm(ticket);
             }
@@ -163,7 +163,7 @@ impl Inner {
 
     /// Has the job run late if it still waits when its time is over.
     fn set_alarm(self: &Arc<Self>, ticket: Ticket) -> Option<Alarm> {
-        let until = Instant::now().checked_add(self.wait_max?)?;
+        let until = Instant::now().checked_add(self.max_wait?)?;
         let pool = Arc::downgrade(self);
         self.alarms.set(until, move || {
             let Some(pool) = pool.upgrade() else { return };
@@ -193,7 +193,7 @@ impl Inner {
             }
             state.idle += 1;
             let (woken, wait) =
-                self.changed.wait_timeout(state, IDLE_MAX).unwrap_or_else(PoisonError::into_inner);
+                self.changed.wait_timeout(state, MAX_IDLE).unwrap_or_else(PoisonError::into_inner);
             state = woken;
             state.idle -= 1;
             if wait.timed_out() && state.waiting.is_empty() {
@@ -216,8 +216,8 @@ impl fmt::Debug for ReaderPool {
 }
 
 #[cfg(test)]
-fn new_pool(threads_max: usize, when_full: WhenFull) -> ReaderPool {
-    ReaderPool::new(threads_max, usize::MAX, when_full, None, Alarms::new())
+fn new_pool(max_threads: usize, when_full: WhenFull) -> ReaderPool {
+    ReaderPool::new(max_threads, usize::MAX, when_full, None, Alarms::new())
 }
 
 #[cfg(all(test, shuttle))]
@@ -269,7 +269,7 @@ mod tests {
         let inner = pool.0.clone();
         drop(pool);
         // Not by their idle time, which is longer.
-        assert!(SOON < IDLE_MAX);
+        assert!(SOON < MAX_IDLE);
         until("the end of all threads", SOON, || inner.lock().threads == 0);
     }
 
@@ -293,20 +293,20 @@ mod tests {
 
     #[test]
     fn so_many_jobs_wait_and_the_next_is_refused() {
-        for waiting_max in [0, 1, 3] {
+        for max_waiting in [0, 1, 3] {
             let ((started, starts), (go, gate)) = (unbounded(), bounded::<()>(0));
-            let pool = ReaderPool::new(2, waiting_max, WhenFull::Wait, None, Alarms::new());
+            let pool = ReaderPool::new(2, max_waiting, WhenFull::Wait, None, Alarms::new());
             // Whether their threads have come to them yet or not, the first two do not count.
             let tickets: Vec<_> =
-                (0..2 + waiting_max).map(|_| pool.run(job(0, &started, &gate)).unwrap()).collect();
+                (0..2 + max_waiting).map(|_| pool.run(job(0, &started, &gate)).unwrap()).collect();
             let error = pool.run(job(1, &started, &gate)).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Limit(Limit::WaitingStreams), "{waiting_max}: {error}");
-            if waiting_max > 0 {
-                assert!(pool.withdraw(tickets[1 + waiting_max]));
+            assert_eq!(error.kind(), ErrorKind::Limit(Limit::WaitingStreams), "{max_waiting}: {error}");
+            if max_waiting > 0 {
+                assert!(pool.withdraw(tickets[1 + max_waiting]));
                 pool.run(job(1, &started, &gate)).unwrap();
             }
             drop((go, pool, started));
-            assert_eq!(starts.into_iter().count(), 2 + waiting_max);
+            assert_eq!(starts.into_iter().count(), 2 + max_waiting);
         }
     }
 

@@ -39,8 +39,8 @@ impl Seen {
 
 /// Four jobs on one or two threads, some withdrawn, while time passes.
 fn jobs_withdrawals_and_the_end() {
-    let (threads_max, jobs) = (1 + any(2), 4);
-    let pool = Arc::new(new_pool(threads_max, WhenFull::Wait));
+    let (max_threads, jobs) = (1 + any(2), 4);
+    let pool = Arc::new(new_pool(max_threads, WhenFull::Wait));
     let inner = pool.0.clone();
     let time = thread::spawn({
         let inner = inner.clone();
@@ -76,9 +76,9 @@ fn jobs_withdrawals_and_the_end() {
     // Two threads take them in order; which of the two is first to write it down is open.
     for (place, name) in began.iter().enumerate() {
         let overtaken = began[place..].iter().filter(|later| *later < name).count();
-        assert!(overtaken < threads_max, "out of order: {began:?}");
+        assert!(overtaken < max_threads, "out of order: {began:?}");
     }
-    assert!(seen.most.load(SeqCst) <= threads_max, "too many at once");
+    assert!(seen.most.load(SeqCst) <= max_threads, "too many at once");
     let state = inner.lock();
     assert_eq!((state.idle, state.ending, state.waiting.len()), (0, 0, 0));
 }

@@ -17,7 +17,7 @@ const SCHEDULES_PCT: usize = 2_500;
 /// How many changes of thread PCT places.
 const CHANGES: usize = 4;
 /// Steps after which a run is taken for one without end.
-const STEPS_MAX: usize = 20_000;
+const MAX_STEPS: usize = 20_000;
 /// Of each thread. Making a client takes more than shuttle's 32 KiB in a debug build.
 const STACK_BYTES: usize = 256 << 10;
 
@@ -39,7 +39,7 @@ pub(crate) fn check(limits: Limits, model: impl Fn() + Send + Sync + Clone + 'st
     TIMED.set(limits == Limits::Pass);
     let mut config = Config::new();
     config.stack_size = STACK_BYTES;
-    config.max_steps = MaxSteps::FailAfter(STEPS_MAX);
+    config.max_steps = MaxSteps::FailAfter(MAX_STEPS);
     config.silence_warnings = true;
     Runner::new(RandomScheduler::new(SCHEDULES), config.clone()).run(model.clone());
     Runner::new(PctScheduler::new(CHANGES, SCHEDULES_PCT), config).run(model);

@@ -14,28 +14,28 @@ use serde_json::{Map, Value};
 use self::record::Record;
 use super::records::Kept;
 use crate::error::Error;
-use crate::protocol::chunk::wire::Server;
+use crate::protocol::chunk::endpoint::ServerKind;
 
-/// The longest record that [`Server::from_json`] reads, in bytes.
-pub const SERVER_RECORD_BYTES_MAX: usize = 256 << 10;
+/// The longest record that [`ServerKind::from_json`] reads, in bytes.
+pub const MAX_SERVER_RECORD_BYTES: usize = 256 << 10;
 
-/// How many different records [`Server::from_json`] reads in one program.
-pub const SERVER_RECORDS_MAX: usize = 256;
+/// How many different records [`ServerKind::from_json`] reads in one program.
+pub const MAX_SERVER_RECORDS: usize = 256;
 
-/// How a server differs from one that is known: what [`Server::Other`] holds. Two are equal if they were made of the same
+/// How a server differs from one that is known: what [`ServerKind::Other`] holds. Two are equal if they were made of the same
 /// record.
 #[derive(Clone, Copy)]
 pub struct Quirks(&'static Record);
 
-/// The servers that are known without a record, under the names that records and [`Server::by_name`] have for them.
-const KNOWN: [(&str, Server); 7] = [
-    ("vllm", Server::Vllm),
-    ("llamacpp", Server::LlamaCpp),
-    ("sglang", Server::SgLang),
-    ("tgi", Server::Tgi),
-    ("tensorrt_llm", Server::TensorRtLlm),
-    ("ollama", Server::Ollama),
-    ("lmstudio", Server::LmStudio),
+/// The servers that are known without a record, under the names that records and [`ServerKind::by_name`] have for them.
+const KNOWN: [(&str, ServerKind); 7] = [
+    ("vllm", ServerKind::Vllm),
+    ("llamacpp", ServerKind::LlamaCpp),
+    ("sglang", ServerKind::SgLang),
+    ("tgi", ServerKind::Tgi),
+    ("tensorrt_llm", ServerKind::TensorRtLlm),
+    ("ollama", ServerKind::Ollama),
+    ("lmstudio", ServerKind::LmStudio),
 ];
 
 /// The files of `servers/`, each its name and its text.
@@ -46,11 +46,11 @@ static BUILT_IN: LazyLock<Vec<(&'static str, Result<Quirks, String>)>> = LazyLoc
     FILES.iter().map(|(name, text)| (*name, record::read(text).map(|record| Quirks(keep(record))))).collect()
 });
 
-/// The records read by [`Server::from_json`], and what they are.
+/// The records read by [`ServerKind::from_json`], and what they are.
 static READ: Kept<Record> =
-    Kept::new(("server's record", "servers' records"), SERVER_RECORD_BYTES_MAX, SERVER_RECORDS_MAX);
+    Kept::new(("server's record", "servers' records"), MAX_SERVER_RECORD_BYTES, MAX_SERVER_RECORDS);
 
-impl Server {
+impl ServerKind {
     /// The server of this name: `vllm`, `llamacpp`, `sglang`, `tgi`, `tensorrt_llm`, `ollama`, `lmstudio`, or that of a file
     /// in the repository's `servers/`, which is then [`Other`](Self::Other).
     ///
@@ -80,9 +80,9 @@ impl Server {
     /// What is read is kept as long as the program, and the same text read again is the same server.
     ///
     /// ```
-    /// use tokenwire::{CompletionRequest, SamplingParams, Server, Wire};
+    /// use tokenwire::{CompletionRequest, SamplingParams, ServerKind, Endpoint};
     ///
-    /// let server = Server::from_json(
+    /// let server = ServerKind::from_json(
     ///     r#"{
     ///         "name": "mine",
     ///         "about": "A server of my own.",
@@ -92,11 +92,11 @@ impl Server {
     ///     }"#,
     /// )?;
     /// let limited = CompletionRequest::text("Hi").sampling(SamplingParams::default().max_tokens(5));
-    /// let body = String::from_utf8(limited.to_json(None, Wire::OpenAi, Some(server))?)?;
+    /// let body = String::from_utf8(limited.to_json(None, Endpoint::OpenAi, Some(server))?)?;
     /// assert!(body.contains(r#""max_new_tokens":5"#) && body.contains(r#""with_ids":true"#));
     ///
     /// let sampled = CompletionRequest::text("Hi").sampling(SamplingParams::default().min_p(0.1));
-    /// let error = sampled.to_json(None, Wire::OpenAi, Some(server)).unwrap_err();
+    /// let error = sampled.to_json(None, Endpoint::OpenAi, Some(server)).unwrap_err();
     /// assert!(error.to_string().contains("it takes the field and samples without it"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -104,7 +104,7 @@ impl Server {
     /// # Errors
     ///
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput), with line and column or the key, for what is no such record; for
-    /// more than [`SERVER_RECORD_BYTES_MAX`] bytes, and for more than [`SERVER_RECORDS_MAX`] different ones.
+    /// more than [`MAX_SERVER_RECORD_BYTES`] bytes, and for more than [`MAX_SERVER_RECORDS`] different ones.
     pub fn from_json(text: &str) -> Result<Self, Error> {
         READ.get(text, record::read, keep).map(|record| Self::Other(Quirks(record)))
     }
@@ -132,11 +132,11 @@ fn told_by_owner(mut among: impl Iterator<Item = Quirks>, owner: &str) -> Option
     among.find(|quirks| quirks.0.owned_by() == Some(owner))
 }
 
-fn known(name: &str) -> Option<Server> {
+fn known(name: &str) -> Option<ServerKind> {
     KNOWN.iter().find(|(known, _)| *known == name).map(|(_, server)| *server)
 }
 
-/// As long as the program: there are [`SERVER_RECORDS_MAX`] at most, and those of the crate.
+/// As long as the program: there are [`MAX_SERVER_RECORDS`] at most, and those of the crate.
 fn keep(record: Record) -> &'static Record {
     Box::leak(Box::new(record))
 }
@@ -153,7 +153,7 @@ impl Quirks {
         self.0.title.as_deref().unwrap_or(self.name())
     }
 
-    pub(crate) fn gives_ids(self, like: impl FnOnce(Server) -> bool) -> bool {
+    pub(crate) fn gives_ids(self, like: impl FnOnce(ServerKind) -> bool) -> bool {
         self.0.gives_ids.unwrap_or_else(|| self.0.like.is_some_and(|known| like(known.0)))
     }
 
@@ -202,11 +202,11 @@ impl fmt::Debug for Quirks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::chunk::wire::Wire;
+    use crate::protocol::chunk::endpoint::Endpoint;
 
     #[test]
     fn a_list_of_models_tells_the_server_whose_record_names_their_owner() {
-        let read = |text: &str| Server::from_json(text).unwrap().quirks().unwrap();
+        let read = |text: &str| ServerKind::from_json(text).unwrap().quirks().unwrap();
         let silent = read(r#"{"name": "silent", "about": ""}"#);
         let told = read(r#"{"name": "told", "about": "", "told_by": {"owned_by": "me"}}"#);
         let among = || [silent, told].into_iter();
@@ -226,8 +226,12 @@ mod tests {
             (r#", "like": "ollama""#, [false, false]),
         ] {
             let record = format!(r#"{{"name": "mine", "about": ""{rest}}}"#);
-            let server = Server::from_json(&record).unwrap();
-            assert_eq!([Wire::OpenAi, Wire::SgLang].map(|wire| server.gives_ids(wire)), due, "{rest}");
+            let server = ServerKind::from_json(&record).unwrap();
+            assert_eq!(
+                [Endpoint::OpenAi, Endpoint::SgLang].map(|endpoint| server.gives_ids(endpoint)),
+                due,
+                "{rest}"
+            );
         }
     }
 }

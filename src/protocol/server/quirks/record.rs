@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::known;
-use crate::protocol::chunk::wire::Server;
+use crate::protocol::chunk::endpoint::ServerKind;
 use crate::protocol::request::body::{FIELDS, FLAGS};
 use crate::protocol::request::refuse::is_ask;
 use crate::protocol::request::validate_extras;
@@ -64,7 +64,7 @@ impl TryFrom<String> for Name {
 /// A known server.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) struct Like(pub(super) Server);
+pub(super) struct Like(pub(super) ServerKind);
 
 impl TryFrom<String> for Like {
     type Error = String;

@@ -11,7 +11,7 @@ use crate::protocol::server::quirks::Quirks;
 /// The dialects in which servers stream, which are also the endpoints they stream from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Wire {
+pub enum Endpoint {
     /// Requests as [`OpenAi`](Self::OpenAi); answers are told apart by the first chunk that says something.
     #[default]
     Auto,
@@ -29,7 +29,7 @@ pub enum Wire {
     Tgi,
 }
 
-impl Wire {
+impl Endpoint {
     const ALL: [Self; 7] =
         [Self::Auto, Self::OpenAi, Self::Chat, Self::LlamaCpp, Self::VllmGenerate, Self::SgLang, Self::Tgi];
 
@@ -48,13 +48,13 @@ impl Wire {
     }
 
     /// The server that alone has this endpoint.
-    pub(crate) fn server(self) -> Option<Server> {
+    pub(crate) fn server(self) -> Option<ServerKind> {
         match self {
             Self::Auto | Self::OpenAi | Self::Chat => None,
-            Self::LlamaCpp => Some(Server::LlamaCpp),
-            Self::VllmGenerate => Some(Server::Vllm),
-            Self::SgLang => Some(Server::SgLang),
-            Self::Tgi => Some(Server::Tgi),
+            Self::LlamaCpp => Some(ServerKind::LlamaCpp),
+            Self::VllmGenerate => Some(ServerKind::Vllm),
+            Self::SgLang => Some(ServerKind::SgLang),
+            Self::Tgi => Some(ServerKind::Tgi),
         }
     }
 
@@ -77,13 +77,13 @@ impl Wire {
     }
 }
 
-impl fmt::Display for Wire {
+impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl FromStr for Wire {
+impl FromStr for Endpoint {
     type Err = Error;
 
     /// # Errors
@@ -93,7 +93,7 @@ impl FromStr for Wire {
     fn from_str(name: &str) -> Result<Self, Error> {
         Self::ALL
             .into_iter()
-            .find(|wire| wire.as_str() == name)
+            .find(|endpoint| endpoint.as_str() == name)
             .ok_or_else(|| Error::invalid(format!("no wire is called {:?}", printable(name, 40))))
     }
 }
@@ -103,7 +103,7 @@ impl FromStr for Wire {
 /// [`by_name`](Self::by_name) has all that are known; one of your own is a record in JSON ([`from_json`](Self::from_json)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Server {
+pub enum ServerKind {
     /// vLLM.
     Vllm,
     /// llama.cpp's `llama-server`.
@@ -122,16 +122,16 @@ pub enum Server {
     Other(Quirks),
 }
 
-impl Server {
+impl ServerKind {
     /// Whether each of its streams on this wire has ids, if they are asked for.
-    pub(crate) fn gives_ids(self, wire: Wire) -> bool {
+    pub(crate) fn gives_ids(self, endpoint: Endpoint) -> bool {
         match self {
             Self::Vllm | Self::LlamaCpp => true,
-            Self::Tgi => wire == Wire::Tgi,
+            Self::Tgi => endpoint == Endpoint::Tgi,
             // On its OpenAI endpoint only newer versions do.
-            Self::SgLang => wire == Wire::SgLang,
+            Self::SgLang => endpoint == Endpoint::SgLang,
             Self::TensorRtLlm | Self::Ollama | Self::LmStudio => false,
-            Self::Other(quirks) => quirks.gives_ids(|known| known.gives_ids(wire)),
+            Self::Other(quirks) => quirks.gives_ids(|known| known.gives_ids(endpoint)),
         }
     }
 
@@ -151,7 +151,7 @@ impl Server {
     }
 }
 
-impl fmt::Display for Server {
+impl fmt::Display for ServerKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -160,35 +160,35 @@ impl fmt::Display for Server {
 // --- what a chunk gives away ---
 
 /// The wire of a chunk that says enough.
-pub(super) fn told_by(chunk: &Chunk<'_>) -> Option<Wire> {
+pub(super) fn told_by(chunk: &Chunk<'_>) -> Option<Endpoint> {
     let Some(choice) = chunk.choices.first() else {
         return bare_wire(chunk);
     };
     if choice.delta.shape == Shape::Given {
-        Some(Wire::Chat)
+        Some(Endpoint::Chat)
     } else if chunk.output_mode.is_given() || (chunk.request_id.is_given() && !chunk.id.is_given()) {
-        Some(Wire::VllmGenerate)
+        Some(Endpoint::VllmGenerate)
     } else if choice.text.is_given() || choice.token_ids.shape == Shape::Given {
-        Some(Wire::OpenAi)
+        Some(Endpoint::OpenAi)
     } else {
         match chunk.object.text() {
-            Some("chat.completion.chunk") => Some(Wire::Chat),
-            Some("text_completion") => Some(Wire::OpenAi),
+            Some("chat.completion.chunk") => Some(Endpoint::Chat),
+            Some("text_completion") => Some(Endpoint::OpenAi),
             _ => None,
         }
     }
 }
 
 /// The wire of an event without choices, if it is one that has none.
-pub(super) fn bare_wire(chunk: &Chunk<'_>) -> Option<Wire> {
+pub(super) fn bare_wire(chunk: &Chunk<'_>) -> Option<Endpoint> {
     if chunk.choices.shape != Shape::Missing {
         None
     } else if chunk.meta.shape == Shape::Given || chunk.output_ids.shape == Shape::Given {
-        Some(Wire::SgLang)
+        Some(Endpoint::SgLang)
     } else if chunk.token.shape == Shape::Given {
-        Some(Wire::Tgi)
+        Some(Endpoint::Tgi)
     } else {
-        is_native(chunk).then_some(Wire::LlamaCpp)
+        is_native(chunk).then_some(Endpoint::LlamaCpp)
     }
 }
 
@@ -200,27 +200,27 @@ pub(super) fn is_native(chunk: &Chunk<'_>) -> bool {
             || matches!(chunk.stop, Scalar::Bool(_)))
 }
 
-pub(super) fn server_of(chunk: &Chunk<'_>) -> Option<Server> {
+pub(super) fn server_of(chunk: &Chunk<'_>) -> Option<ServerKind> {
     let fingerprint = chunk.fingerprint.text().unwrap_or("").as_bytes();
     let has_ids_key = |choice: &Choice<'_>| choice.token_ids.shape != Shape::Missing;
     let has = |mark: &Mark| mark.shape != Shape::Missing;
     let bare = bare_wire(chunk);
-    if bare == Some(Wire::SgLang) || chunk.choices.iter().any(|choice| has(&choice.matched_stop)) {
-        Some(Server::SgLang)
-    } else if bare == Some(Wire::Tgi) {
-        Some(Server::Tgi)
+    if bare == Some(Endpoint::SgLang) || chunk.choices.iter().any(|choice| has(&choice.matched_stop)) {
+        Some(ServerKind::SgLang)
+    } else if bare == Some(Endpoint::Tgi) {
+        Some(ServerKind::Tgi)
     } else if chunk.choices.iter().any(|choice| has(&choice.avg_decoded)) {
-        Some(Server::TensorRtLlm)
+        Some(ServerKind::TensorRtLlm)
     } else if chunk.choices.iter().any(has_ids_key) || fingerprint.starts_with(b"vllm") {
-        Some(Server::Vllm)
+        Some(ServerKind::Vllm)
     } else if chunk.verbose.shape == Shape::Given
         || chunk.timings.shape == Shape::Given
         || is_native(chunk)
         || matches!(fingerprint, [b'b', digit, ..] if digit.is_ascii_digit())
     {
-        Some(Server::LlamaCpp)
+        Some(ServerKind::LlamaCpp)
     } else if fingerprint == b"fp_ollama" {
-        Some(Server::Ollama)
+        Some(ServerKind::Ollama)
     } else {
         None
     }
