@@ -21,3 +21,18 @@ pub(crate) fn printable(text: &str, max_chars: usize) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_is_escaped_and_cut() {
+        assert_eq!(printable("a\u{1b}[31mb\u{9b}c\u{202e}d", 100), "a\\u{1b}[31mb\\u{9b}c\\u{202e}d");
+        assert_eq!(printable("äöü", 2), "äö…");
+        // An escape counts as what it is, and is never cut.
+        assert_eq!(printable("\u{1b}\u{1b}", 12), "\\u{1b}\\u{1b}");
+        assert_eq!(printable("\u{1b}\u{1b}", 11), "\\u{1b}…");
+        assert_eq!(printable("\n\n", 1), "…");
+    }
+}

@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use self::escape::printable;
-
 /// The longest server message kept in an error, in characters.
 pub const MAX_SERVER_MESSAGE_CHARS: usize = 2_000;
 
@@ -482,15 +480,5 @@ mod tests {
         assert!(error.is_timeout() && !error.is_connect());
         let error = error.with_saved_path(Some("/tmp/a b".into()));
         assert!(error.to_string().ends_with(r#", request r\n1, saved as "/tmp/a b")"#), "{error}");
-    }
-
-    #[test]
-    fn foreign_text_is_escaped_and_cut() {
-        assert_eq!(printable("a\u{1b}[31mb\u{9b}c\u{202e}d", 100), "a\\u{1b}[31mb\\u{9b}c\\u{202e}d");
-        assert_eq!(printable("äöü", 2), "äö…");
-        // An escape counts as what it is, and is never cut.
-        assert_eq!(printable("\u{1b}\u{1b}", 12), "\\u{1b}\\u{1b}");
-        assert_eq!(printable("\u{1b}\u{1b}", 11), "\\u{1b}…");
-        assert_eq!(printable("\n\n", 1), "…");
     }
 }

@@ -13,7 +13,7 @@ use socket2::SockRef;
 use super::gate::Gate;
 use super::plan::{Action, Plan};
 use super::script::{Cut, How, Script, Wait};
-use super::server::{Disconnect, Shared};
+use super::state::{Disconnect, Shared};
 use super::tls::{Socket, Stream};
 use crate::recording::Request;
 use crate::recording::http::{BodyState, Head, dechunk};

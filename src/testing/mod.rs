@@ -55,23 +55,23 @@
 //! that is still running.
 
 mod connection;
+pub(crate) mod fake_model;
 pub(crate) mod gate;
-pub(crate) mod model;
+pub(crate) mod mock_server;
 mod plan;
 pub(crate) mod replay;
 pub(crate) mod script;
-pub(crate) mod server;
+mod state;
 mod tls;
 
 pub use self::connection::{MAX_REQUEST_BODY_BYTES, MAX_REQUEST_HEAD_BYTES};
+pub use self::fake_model::FakeModel;
 pub use self::gate::Gate;
-pub use self::model::FakeModel;
+pub use self::mock_server::{BACKLOG, MockServer, ServerBuilder};
 pub use self::plan::MAX_WIRE_BYTES;
 pub use self::replay::replay;
 pub use self::script::{Cut, Framing, Script};
-pub use self::server::{
-    BACKLOG, Disconnect, MAX_RECORDS, MAX_REQUEST_BYTES_KEPT, MockServer, OnAccept, ServerBuilder,
-};
+pub use self::state::{Disconnect, MAX_RECORDS, MAX_REQUEST_BYTES_KEPT, OnAccept};
 pub use self::tls::TlsIdentity;
 pub use crate::client::http::memory::{InMemory, Sent};
 pub use crate::recording::Request;

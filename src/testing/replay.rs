@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::mock_server::MockServer;
 use super::script::{Framing, Script};
-use super::server::MockServer;
 use crate::error::Error;
 use crate::recording::http::BodyState;
 use crate::recording::{BodyEnd, Recording, http};

@@ -11,7 +11,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::error::Error;
 
-/// A certificate and its key, for [`MockServer::start_tls`](super::server::MockServer::start_tls). Its `Debug` shows
+/// A certificate and its key, for [`MockServer::start_tls`](super::mock_server::MockServer::start_tls). Its `Debug` shows
 /// neither.
 #[derive(Clone)]
 pub struct TlsIdentity(Arc<ServerConfig>);

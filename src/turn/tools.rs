@@ -10,6 +10,7 @@ use std::{fmt, thread};
 use crossbeam_channel::{Receiver, unbounded};
 use serde_json::{Value, json};
 
+use crate::protocol::request::message::Message;
 use crate::types::tree::PendingToolCall;
 
 type Function =
@@ -44,6 +45,12 @@ pub struct ToolResult {
     pub failed: bool,
     /// How long the tool ran.
     pub elapsed: Duration,
+}
+
+impl From<&ToolResult> for Message {
+    fn from(result: &ToolResult) -> Self {
+        Self::tool(&result.call.id, &result.text)
+    }
 }
 
 impl Tool {

@@ -5,7 +5,6 @@ use std::fmt;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 
-use crate::turn::tools::ToolResult;
 use crate::types::tree::{Branch, LeafKind, Role};
 
 /// One message of a chat: who speaks, text, images and other parts, the calls of a model, the result of one.
@@ -160,12 +159,6 @@ impl From<&Branch> for Message {
             message.parts.push(Part::Text(content));
         }
         message
-    }
-}
-
-impl From<&ToolResult> for Message {
-    fn from(result: &ToolResult) -> Self {
-        Self::tool(&result.call.id, &result.text)
     }
 }
 

@@ -1,18 +1,18 @@
 //! The scripted server: listens, gives each connection a thread, keeps what tests ask about, and ends
 //! all of it.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fmt, io};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::connection::Connection;
 use super::script::Script;
+use super::state::{Disconnect, Handler, OnAccept, Shared};
 use super::tls::TlsIdentity;
 use crate::error::Error;
 use crate::recording::Request;
@@ -21,50 +21,8 @@ use crate::recording::Request;
 /// then finds some reset. The system may have a lower bound of its own.
 pub const BACKLOG: i32 = 4096;
 
-/// How many requests and how many disconnects are kept; later ones are only counted.
-pub const MAX_RECORDS: usize = 65_536;
-
-/// How many bytes of request bodies are kept together, 256 MiB; later requests are kept with an empty
-/// body.
-pub const MAX_REQUEST_BYTES_KEPT: usize = 256 << 20;
-
 /// The threads run a TLS handshake and your handler; a debug build with JSON in it needs half of this.
 const STACK_BYTES: usize = 512 << 10;
-
-/// A client left before its connection was closed from here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Disconnect {
-    /// The connection's number, from 0 in the order of accepting.
-    pub connection: usize,
-    /// The number of the request being answered, from 0; `None` if the connection was idle or its request
-    /// was not read whole, which is how clients end a connection that they kept.
-    pub request: Option<usize>,
-    /// Bytes of that response written until then, head and framing counted. The client's system took
-    /// them; whether the client read them is not known here.
-    pub sent_bytes: u64,
-    /// Bytes of its body, without framing, of the writes that were done.
-    pub body_bytes: u64,
-    /// When it was seen: at once while the script waits (within 20 ms in short pauses), else with a
-    /// later write.
-    pub at: Instant,
-}
-
-/// What a connection gets before anything is read from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OnAccept {
-    /// Its requests are read and served.
-    Serve,
-    /// Nothing is ever read or written, until the server is dropped. That the client leaves is not seen.
-    Hang,
-    /// FIN.
-    Close,
-    /// RST.
-    Reset,
-}
-
-type Handler = dyn Fn(&Request, usize) -> Script + Send + Sync;
 
 /// A running server. Dropping it closes all connections and joins all threads: see the
 /// [module](super).
@@ -206,7 +164,7 @@ impl Drop for MockServer {
 
 impl fmt::Debug for MockServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("url", &self.url()).finish_non_exhaustive()
+        f.debug_struct("MockServer").field("url", &self.url()).finish_non_exhaustive()
     }
 }
 
@@ -296,7 +254,7 @@ impl ServerBuilder {
         let acceptor = thread::Builder::new()
             .name(format!("tw-{}", addr.port()))
             .stack_size(STACK_BYTES)
-            .spawn(move || for_thread.accept_all(&listener_of_thread))
+            .spawn(move || accept_all(&for_thread, &listener_of_thread))
             .map_err(failed)?;
         Ok(MockServer { shared, listener, addr, acceptor: Some(acceptor) })
     }
@@ -324,159 +282,51 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// What the server and its threads have in common.
-pub(super) struct Shared {
-    pub(super) handler: Box<Handler>,
-    on_accept: Box<dyn Fn(usize) -> OnAccept + Send + Sync>,
-    pub(super) tls: Option<TlsIdentity>,
-    /// How many bytes of a request are read at a time, and the pause after them.
-    pub(super) reads: Option<(usize, Duration)>,
-    port: u16,
-    stopping: AtomicBool,
-    state: Mutex<State>,
-    /// Told after every change of the state that a test can wait for.
-    changed: Condvar,
+fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) {
+    loop {
+        let accepted = listener.accept();
+        if shared.is_stopping() {
+            return;
+        }
+        match accepted {
+            Ok((stream, _)) => take(shared, stream),
+            // Out of descriptors, or the client left the queue. Either way the next one may do
+            // better.
+            Err(_) => thread::sleep(Duration::from_millis(5)),
+        }
+    }
 }
 
-#[derive(Default)]
-struct State {
-    requests: Vec<Request>,
-    request_count: usize,
-    request_bytes_kept: usize,
-    disconnects: Vec<Disconnect>,
-    disconnect_count: usize,
-    connections: usize,
-    open: HashMap<usize, Arc<TcpStream>>,
-    threads: HashMap<usize, JoinHandle<()>>,
-    /// Connections whose thread has only to be joined, which keeps its stack until then.
-    ended: Vec<usize>,
+fn take(shared: &Arc<Shared>, stream: TcpStream) {
+    let number = {
+        let mut state = shared.lock();
+        state.connections += 1;
+        state.connections - 1
+    };
+    match (shared.on_accept)(number) {
+        OnAccept::Serve => serve(shared, number, Arc::new(stream)),
+        OnAccept::Hang => drop(shared.lock().open.insert(number, Arc::new(stream))),
+        OnAccept::Close => drop(stream),
+        OnAccept::Reset => {
+            // With linger 0 the close sends an RST.
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+    shared.changed.notify_all();
+    shared.join_ended();
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // No code that can panic runs under the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait(&self, max: Duration, done: impl Fn(&State) -> bool) -> bool {
-        let waited = self.changed.wait_timeout_while(self.lock(), max, |state| !done(state));
-        done(&waited.unwrap_or_else(PoisonError::into_inner).0)
-    }
-
-    fn stop(&self) {
-        let state = self.lock();
-        self.stopping.store(true, Ordering::SeqCst);
-        drop(state);
-        self.changed.notify_all();
-    }
-
-    /// Blocks for this long, or until the server is dropped.
-    pub(super) fn pause(&self, time: Duration) {
-        self.wait(time, |_| self.is_stopping());
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
-    }
-
-    fn accept_all(self: &Arc<Self>, listener: &TcpListener) {
-        loop {
-            let accepted = listener.accept();
-            if self.is_stopping() {
-                return;
-            }
-            match accepted {
-                Ok((stream, _)) => self.take(stream),
-                // Out of descriptors, or the client left the queue. Either way the next one may do
-                // better.
-                Err(_) => thread::sleep(Duration::from_millis(5)),
-            }
-        }
-    }
-
-    fn take(self: &Arc<Self>, stream: TcpStream) {
-        let number = {
-            let mut state = self.lock();
-            state.connections += 1;
-            state.connections - 1
-        };
-        match (self.on_accept)(number) {
-            OnAccept::Serve => self.serve(number, Arc::new(stream)),
-            OnAccept::Hang => drop(self.lock().open.insert(number, Arc::new(stream))),
-            OnAccept::Close => drop(stream),
-            OnAccept::Reset => {
-                // With linger 0 the close sends an RST.
-                let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-            }
-        }
-        self.changed.notify_all();
-        self.join_ended();
-    }
-
-    fn serve(self: &Arc<Self>, number: usize, socket: Arc<TcpStream>) {
-        // A piece of a stream is to leave when it is written, not with the next one.
-        let _ = socket.set_nodelay(true);
-        let Some(connection) = Connection::new(Arc::clone(self), number, Arc::clone(&socket)) else { return };
-        self.lock().open.insert(number, socket);
-        // A thread's name has 15 bytes on Linux.
-        let thread =
-            thread::Builder::new().name(format!("tw-{}-{number}", self.port)).stack_size(STACK_BYTES);
-        // If there is no thread to be had, the connection is dropped, which notes its end. A thread may
-        // end before its handle is noted here: handles are looked for on this thread only, or after it
-        // was joined.
-        if let Ok(thread) = thread.spawn(move || connection.serve()) {
-            self.lock().threads.insert(number, thread);
-        }
-    }
-
-    /// Threads that have ended are joined as new ones come, so that their stacks do not pile up.
-    fn join_ended(&self) {
-        let threads: Vec<_> = {
-            let mut state = self.lock();
-            let ended = std::mem::take(&mut state.ended);
-            ended.iter().filter_map(|number| state.threads.remove(number)).collect()
-        };
-        for thread in threads {
-            let _ = thread.join();
-        }
-    }
-
-    /// Keeps the request; its number, from 0.
-    pub(super) fn add_request(&self, request: &Request) -> usize {
-        let mut state = self.lock();
-        let number = state.request_count;
-        state.request_count += 1;
-        if state.requests.len() < MAX_RECORDS {
-            let mut kept = request.clone();
-            if state.request_bytes_kept + kept.body.len() > MAX_REQUEST_BYTES_KEPT {
-                kept.body = Vec::new();
-            }
-            state.request_bytes_kept += kept.body.len();
-            state.requests.push(kept);
-        }
-        drop(state);
-        self.changed.notify_all();
-        number
-    }
-
-    pub(super) fn add_disconnect(&self, disconnect: Disconnect) {
-        let mut state = self.lock();
-        state.disconnect_count += 1;
-        if state.disconnects.len() < MAX_RECORDS {
-            state.disconnects.push(disconnect);
-        }
-        drop(state);
-        self.changed.notify_all();
-    }
-
-    /// The connection's thread ends.
-    pub(super) fn forget(&self, number: usize) {
-        let mut state = self.lock();
-        let socket = state.open.remove(&number);
-        state.ended.push(number);
-        drop(state);
-        // Closed outside the lock, like everything else that asks the system for something.
-        drop(socket);
-        self.changed.notify_all();
+fn serve(shared: &Arc<Shared>, number: usize, socket: Arc<TcpStream>) {
+    // A piece of a stream is to leave when it is written, not with the next one.
+    let _ = socket.set_nodelay(true);
+    let Some(connection) = Connection::new(Arc::clone(shared), number, Arc::clone(&socket)) else { return };
+    shared.lock().open.insert(number, socket);
+    // A thread's name has 15 bytes on Linux.
+    let thread = thread::Builder::new().name(format!("tw-{}-{number}", shared.port)).stack_size(STACK_BYTES);
+    // If there is no thread to be had, the connection is dropped, which notes its end. A thread may
+    // end before its handle is noted here: handles are looked for on this thread only, or after it
+    // was joined.
+    if let Ok(thread) = thread.spawn(move || connection.serve()) {
+        shared.lock().threads.insert(number, thread);
     }
 }
