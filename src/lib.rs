@@ -217,7 +217,7 @@ pub use client::policy::retry::RetryPolicy;
 pub use client::policy::route::{Balance, RoutePolicy};
 pub use client::saved::{MAX_SAVED_REQUEST_BYTES, SavedFailure, SavedRequest};
 pub use client::stream::call::PendingCompletion;
-pub use client::stream::report::{Outcome, Percentiles, StreamReport};
+pub use client::stream::report::{Histogram, Outcome, Percentiles, StreamReport};
 pub use client::stream::{Canceller, OnDrop, StreamGuard};
 pub use config::{ApiKey, Limits, MAX_RESPONSE_HEAD_BYTES, MAX_RESPONSE_HEADERS, Timeouts, WhenFull};
 /// The channels' crate, for `select!` over many streams: of the version whose `Receiver` this crate hands out.

@@ -65,7 +65,7 @@ impl Tally {
             attempt_began: began,
             advice: Advice::default(),
             report: StreamReport::new(Outcome::Failed),
-            histogram: Histogram::new(),
+            histogram: Histogram::default(),
             last_token: None,
             begun: false,
             together: 0,

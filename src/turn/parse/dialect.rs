@@ -46,7 +46,7 @@ pub(super) struct Table {
     pub(super) ends: &'static [&'static str],
     /// Markers within the bodies of calls, so that their tokens are known.
     pub(super) inner: &'static [&'static str],
-    /// What a turn may begin with that has no opener (rule R8).
+    /// What a turn may begin with that has no opener (rule R8 of docs/parsing-rules.md).
     pub(super) bare: Option<Body>,
     /// Added tokens that tell this dialect: all of them must be there. Empty: no tokens tell it.
     pub(super) signs: &'static [&'static str],

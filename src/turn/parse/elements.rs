@@ -42,7 +42,7 @@ impl Elements {
                     return None;
                 }
             };
-            // Any other real marker is structure too, and has no place here (rule R10).
+            // Any other real marker is structure too, and has no place here (rule R10 of docs/parsing-rules.md).
             if let Some(real) = view.next_real(self.at).filter(|real| real.start < at) {
                 return Some(Err((real.start, Malformed::Syntax)));
             }

@@ -170,7 +170,7 @@ impl Arguments {
                 Lexeme::String(from) => {
                     let found = view.find(&[QUOTE], self.at);
                     let (Found::At(end, _) | Found::Until(end)) = found;
-                    // A real marker is structure even in a string (rule R10).
+                    // A real marker is structure even in a string (rule R10 of docs/parsing-rules.md).
                     if view.next_real(self.at).is_some_and(|real| real.start < end) {
                         return Err(Malformed::Syntax);
                     }

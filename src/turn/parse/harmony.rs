@@ -251,7 +251,8 @@ impl Message {
                 (until, from..until, view.end == Some(RegionEnd::Clean))
             }
         };
-        // "A partial closing marker at the end of an open segment belongs to that segment" (rule R10).
+        // The beginning of a closing marker at the end of an open segment belongs to that segment (rule R10 of
+        // docs/parsing-rules.md).
         let rest = view.skip_blank(from);
         let is_cut = ENDERS.iter().any(|ender| view.is_cut_at(rest, ender));
         let text_end = text.end;

@@ -201,7 +201,7 @@ impl HeadedCall {
         }
     }
 
-    /// "Inside explicit call markers a missing `arguments` means `{}`" (rule R10).
+    /// Between explicit call markers, missing arguments mean `{}` (rule R10 of docs/parsing-rules.md).
     fn no_arguments(&mut self, view: &View<'_>, at: usize) -> Option<Step> {
         self.state = match (view.here(at, self.form.bounds.close), self.call(view, at..at)) {
             (Here::Yes, Ok(call)) => State::Tail(Tail::new(at), Some(call)),

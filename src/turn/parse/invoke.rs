@@ -388,8 +388,8 @@ impl InvokeCalls {
         }
     }
 
-    /// "Formats that mark types themselves use their own marks" (rule R4); what does not keep its mark's promise is a
-    /// string (rule R10).
+    /// A format that marks types itself uses its own marks, and a value that is not what its mark promises is a string
+    /// (rules R4 and R10 of docs/parsing-rules.md).
     fn typed(&self, view: &View<'_>, key: &Key, raw: &str) -> Value {
         let json = |allowed: &dyn Fn(&Value) -> bool| {
             let value = serde_json::from_str::<Value>(raw).ok().filter(|value| allowed(value));

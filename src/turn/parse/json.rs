@@ -18,7 +18,8 @@ pub(super) struct JsonForm {
     pub(super) name: &'static [&'static str],
     pub(super) arguments: &'static [&'static str],
     pub(super) id: &'static [&'static str],
-    /// Without arguments it is no call. So it is where no marker says that one follows (rule R8).
+    /// Without arguments it is no call. So it is where no marker says that one follows (rule R8 of
+    /// docs/parsing-rules.md).
     pub(super) needs_arguments: bool,
 }
 
@@ -264,7 +265,7 @@ impl Scan {
     }
 
     pub(super) fn advance(&mut self, view: &View<'_>) -> Scanned {
-        // A real marker is structure even in a string (rule R10).
+        // A real marker is structure even in a string (rule R10 of docs/parsing-rules.md).
         let real = view.next_real(self.at).map(|real| real.start);
         let end = real.unwrap_or(view.text.len());
         while self.at < end {

@@ -186,7 +186,7 @@ impl Tail {
                     None => Ended::NotYet,
                     Some(RegionEnd::Clean) => {
                         // "A partial closing marker at the end of an open segment belongs to that segment"
-                        // (rule R10).
+                        // (rule R10 of docs/parsing-rules.md).
                         let rest = view.skip_blank(self.body_end);
                         let is_cut = view.is_cut_at(rest, bounds.close);
                         Ended::Unclosed(if is_cut { view.text.len() } else { self.body_end })
@@ -198,7 +198,7 @@ impl Tail {
     }
 
     /// The same as the step of a machine that has nothing more to read: the call counts if its end was seen, or
-    /// if the turn ended cleanly (rules R3 and R10).
+    /// if the turn ended cleanly (rules R3 and R10 of docs/parsing-rules.md).
     pub(super) fn leave(&mut self, view: &View<'_>, bounds: Bounds, call: &mut Option<RawCall>) -> Step {
         let (until, reason) = match self.step(view, bounds) {
             Ended::NotYet => return Step::Wait,

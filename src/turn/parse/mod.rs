@@ -18,8 +18,8 @@
 //! joined leaf ids are the ids received, whatever the machines decide.
 //!
 //! One decision is taken back, and only at the end of the turn: reasoning that was never closed and in which
-//! a call was drafted (rule R2). To add a dialect, add a file to `dialects/`; to read calls in a
-//! new way, write a [`machine::Machine`], and a variant of [`record::Inside`] for it.
+//! a call was drafted (rule R2 of docs/parsing-rules.md). To add a dialect, add a file to `dialects/`; to read
+//! calls in a new way, write a [`machine::Machine`], and a variant of [`record::Inside`] for it.
 
 mod bare_json;
 pub(crate) mod dialect;
@@ -571,7 +571,7 @@ impl Core {
         true
     }
 
-    /// "A repeated opener right at the start of reasoning is absorbed" (rule R2), and so is the label.
+    /// A second opener at the start of reasoning is markup, and so is the label (rule R2 of docs/parsing-rules.md).
     fn thinking_opens(
         &mut self,
         branch: &mut Branch,

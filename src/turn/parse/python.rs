@@ -14,7 +14,7 @@ use crate::types::tree::Malformed;
 pub(super) struct PythonForm {
     pub(super) bounds: Bounds,
     /// What stands between the markers besides: some models fall back to JSON. `None`: there are no markers, and
-    /// what is no list of calls is ordinary text (rule R8).
+    /// what is no list of calls is ordinary text (rule R8 of docs/parsing-rules.md).
     pub(super) json: Option<&'static JsonForm>,
 }
 
@@ -184,8 +184,8 @@ impl Machine for PythonCalls {
     }
 }
 
-/// Passes over a call that does not parse, so that the others of its list still count (rule R7): to its closing
-/// parenthesis, or to a comma or bracket of the list.
+/// Passes over a call that does not parse, so that the others of its list still count (rule R7 of
+/// docs/parsing-rules.md): to its closing parenthesis, or to a comma or bracket of the list.
 #[derive(Debug)]
 struct Skip {
     at: usize,
@@ -262,7 +262,7 @@ impl Arguments {
 
     /// The arguments; `at` is behind them, then. `None`: more text is needed.
     fn advance(&mut self, view: &View<'_>) -> Result<Option<Value>, Malformed> {
-        // A real marker is structure even in a string (rule R10).
+        // A real marker is structure even in a string (rule R10 of docs/parsing-rules.md).
         let real = view.next_real(self.at).map(|real| real.start);
         let value = self.read(&view.text[..real.unwrap_or(view.text.len())])?;
         if value.is_none() && real.is_some() { Err(Malformed::Syntax) } else { Ok(value) }

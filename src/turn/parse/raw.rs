@@ -20,8 +20,8 @@ pub(super) struct RawForm {
 /// Looks for the end of a raw value: its first closing tag.
 ///
 /// A missing one must not make it swallow the calls behind, and yet a value may well speak of the end of a call. So
-/// that end bounds the search (rule R10) if it is a real marker, if what comes next is what may follow it, or if an
-/// opener or the end of the turn comes before any closing tag.
+/// that end bounds the search (rule R10 of docs/parsing-rules.md) if it is a real marker, if what comes next is what may
+/// follow it, or if an opener or the end of the turn comes before any closing tag.
 #[derive(Debug)]
 pub(super) struct RawScan {
     start: usize,
@@ -49,7 +49,7 @@ impl RawScan {
         loop {
             match view.find(look.as_slice(), self.at) {
                 Found::At(at, marker) if marker == form.end => {
-                    // A real marker is structure even in a value (rule R10).
+                    // A real marker is structure even in a value (rule R10 of docs/parsing-rules.md).
                     let real = view.next_real(self.start).filter(|real| real.start < at);
                     return match real {
                         Some(real) => RawEnd::Missing(real.start),

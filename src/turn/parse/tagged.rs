@@ -21,7 +21,7 @@ pub(super) struct TaggedForm {
     /// The region's opener; where a value holds one after an end marker, the value has ended before.
     pub(super) open: &'static str,
     /// One newline after the opening and one before the closing tag of a value are not part of it, and the
-    /// closing tag counts only at the start of a line (rule R4).
+    /// closing tag counts only at the start of a line (rule R4 of docs/parsing-rules.md).
     pub(super) framed: bool,
     /// What a body may be besides: some models fall back to JSON.
     pub(super) json: Option<&'static JsonForm>,
@@ -75,7 +75,7 @@ impl TaggedCalls {
     }
 
     fn open(&mut self, view: &View<'_>) -> Option<Step> {
-        // Where ids are known and the opener is only spelled, so is the call (rule R9).
+        // Where ids are known and the opener is only spelled, so is the call (rule R9 of docs/parsing-rules.md).
         if !self.opened && view.text[..self.body].trim_end().ends_with(self.form.open) {
             return Some(Step::leave(self.body, Outcome::Content));
         }
@@ -289,7 +289,7 @@ impl ValueScan {
         loop {
             let found = view.find(&[PARAMETER_END, FUNCTION_END, close, open], self.at);
             let (Found::At(until, _) | Found::Until(until)) = found;
-            // A real marker is structure even in a value (rule R10).
+            // A real marker is structure even in a value (rule R10 of docs/parsing-rules.md).
             if view.next_real(self.at).is_some_and(|real| real.start < until) {
                 return Some(None);
             }

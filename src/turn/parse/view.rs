@@ -1,7 +1,7 @@
 //! The turn as the parser sees it: text in which real markers are told from text that only looks like one.
 //!
-//! Where a marker is one added token and ids come with the text, only that id is structure (rule R9 of the
-//! outside cases): a model that explains its own format spells the marker with other tokens. So the place of
+//! Where a marker is one added token and ids come with the text, only that id is structure (rule R9 of
+//! docs/parsing-rules.md): a model that explains its own format spells the marker with other tokens. So the place of
 //! each such token is kept, and the same characters elsewhere do not match. A marker token that the server
 //! left out of the text (vLLM does so with the end of a turn) stands in the parser's text all the same, and is
 //! left out again when a leaf gets its text.
