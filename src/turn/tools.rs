@@ -10,6 +10,7 @@ use std::{fmt, thread};
 use crossbeam_channel::{Receiver, unbounded};
 use serde_json::{Value, json};
 
+use crate::protocol::request::message::Message;
 use crate::types::tree::PendingToolCall;
 
 type Function =
@@ -240,6 +241,12 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> Cow<'static, str> {
         text.clone().into()
     } else {
         "without a text".into()
+    }
+}
+
+impl From<&ToolResult> for Message {
+    fn from(result: &ToolResult) -> Self {
+        Self::tool(&result.call.id, &result.text)
     }
 }
 
