@@ -2,6 +2,9 @@
 //!
 //! With `--write` the table in `docs/servers.md` is replaced by it.
 
+#[path = "../tests/common/fixture.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod fixture;
 #[path = "../tests/common/servers.rs"]
 #[allow(dead_code, unreachable_pub)] // The tests use more of it.
 mod servers;

@@ -225,14 +225,13 @@ pub use crossbeam_channel;
 pub use error::{Error, ErrorKind, Limit, MAX_SERVER_MESSAGE_CHARS, Progress, ServerError, Timer};
 pub use protocol::chunk::answer::{CompletionResponse, MalformedCall};
 pub use protocol::chunk::body::{BodyDecoder, Step};
-pub use protocol::chunk::endpoint::{Endpoint, ServerKind};
-pub use protocol::chunk::{
-    ChunkDecoder, Completion, Flow, MAX_CHOICES, MAX_NESTING, MAX_TOKEN_IDS, MAX_TOOL_CALLS,
-};
-pub use protocol::request::CompletionRequest;
+pub use protocol::chunk::decoder::{ChunkDecoder, Completion, Flow};
+pub use protocol::chunk::limits::{MAX_CHOICES, MAX_NESTING, MAX_TOKEN_IDS, MAX_TOOL_CALLS};
+pub use protocol::request::completion::CompletionRequest;
 pub use protocol::request::message::Message;
 pub use protocol::request::sampling::SamplingParams;
-pub use protocol::server::quirks::{MAX_SERVER_RECORD_BYTES, MAX_SERVER_RECORDS, Quirks};
+pub use protocol::server::endpoint::Endpoint;
+pub use protocol::server::{MAX_SERVER_RECORD_BYTES, Quirks, ServerKind};
 pub use protocol::sse::event::{Event, MAX_SSE_STRAY_BYTES, SseEnd, Stray};
 pub use protocol::sse::{SSE_BUFFER_KEPT_BYTES, SseParser};
 pub use turn::parse::dialect::{Dialect, MAX_DIALECT_BYTES, MAX_DIALECTS};

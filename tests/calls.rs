@@ -7,10 +7,9 @@ mod common;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::data;
 use common::streams::LONG;
+use common::{data, fixture};
 use serde_json::{Value, json};
-use tokenwire::recording::Recording;
 use tokenwire::testing::{Framing, MockServer, Script};
 use tokenwire::{
     ApiClient, ApiClientBuilder, CompletionRequest, Endpoint, ErrorKind, IdsExact, Limit, Limits, Outcome,
@@ -47,7 +46,7 @@ fn quick(retries: u32) -> RetryPolicy {
 /// The body of a recording, served as the real server did.
 fn recorded(name: &str) -> Script {
     Script::status(200)
-        .json(String::from_utf8(Recording::load(data(name)).unwrap().response_body().bytes).unwrap())
+        .json(String::from_utf8(fixture::load(data(name)).unwrap().response_body().bytes).unwrap())
 }
 
 #[test]

@@ -17,8 +17,10 @@ use super::threads::pool::ReaderPool;
 use super::{ApiClient, BaseUrl, Inner, RequestIds};
 use crate::config::{ApiKey, Limits, Timeouts, WhenFull};
 use crate::error::Error;
-use crate::protocol::chunk::endpoint::{Endpoint, ServerKind};
-use crate::protocol::request::{CompletionRequest, OWNED_HEADERS, validate_header};
+use crate::protocol::request::completion::CompletionRequest;
+use crate::protocol::request::headers::{OWNED_HEADERS, validate_header};
+use crate::protocol::server::ServerKind;
+use crate::protocol::server::endpoint::Endpoint;
 
 /// Settings of an [`ApiClient`], see [`ApiClient::builder`].
 #[derive(Debug, Clone)]

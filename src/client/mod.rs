@@ -36,9 +36,10 @@ use self::threads::sync::channel::Receiver;
 use crate::config::{ApiKey, Limits, Timeouts};
 use crate::error::Error;
 use crate::protocol::chunk::answer::CompletionResponse;
-use crate::protocol::chunk::endpoint::{Endpoint, ServerKind};
-use crate::protocol::request::CompletionRequest;
+use crate::protocol::request::completion::CompletionRequest;
 use crate::protocol::request::sampling::SamplingParams;
+use crate::protocol::server::ServerKind;
+use crate::protocol::server::endpoint::Endpoint;
 use crate::types::ids::TokenId;
 use crate::types::token::StreamToken;
 
@@ -271,7 +272,7 @@ impl fmt::Debug for ApiClient {
 
 impl Inner {
     pub(crate) fn server(&self) -> Option<ServerKind> {
-        *self.server.lock().unwrap_or_else(PoisonError::into_inner)
+        self.server.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Remembers what an answer has shown the server to be. What is known already stays: the caller may have said it.
@@ -305,7 +306,7 @@ impl Inner {
     pub(crate) fn body(
         &self,
         request: &CompletionRequest,
-        server: Option<ServerKind>,
+        server: Option<&ServerKind>,
     ) -> Result<Vec<u8>, Error> {
         request.to_json(self.model.as_deref(), self.endpoint, server)
     }
@@ -313,7 +314,7 @@ impl Inner {
     pub(crate) fn call_body(
         &self,
         request: &CompletionRequest,
-        server: Option<ServerKind>,
+        server: Option<&ServerKind>,
     ) -> Result<Vec<u8>, Error> {
         request.to_call_json(self.model.as_deref(), self.endpoint, server)
     }

@@ -22,7 +22,7 @@ use super::policy::retry::MAX_STALE_RETRIES;
 use super::{ApiClient, Inner};
 use crate::error::secrets::Secrets;
 use crate::error::{Error, Timer};
-use crate::protocol::chunk::endpoint::ServerKind;
+use crate::protocol::server::ServerKind;
 
 /// How long [`ApiClient::server`] waits for all the answers it asks for.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -131,18 +131,9 @@ fn json(response: &mut HttpResponse, wait: Option<Wait>) -> Result<Value, Error>
     Ok(serde_json::from_slice(&response.whole_within(wait)?).unwrap_or_default())
 }
 
-/// These say in `owned_by` what they are. Ollama has the namespace of the model's name there, which is `library` for the
-/// models of its own library; LM Studio the same word for all. Others have a record that tells their word.
+/// Some servers name themselves in `owned_by`.
 fn owner(model: &Value) -> Option<ServerKind> {
-    match model["owned_by"].as_str()? {
-        "vllm" => Some(ServerKind::Vllm),
-        "llamacpp" => Some(ServerKind::LlamaCpp),
-        "sglang" => Some(ServerKind::SgLang),
-        "tensorrt_llm" => Some(ServerKind::TensorRtLlm),
-        "library" => Some(ServerKind::Ollama),
-        "organization_owner" => Some(ServerKind::LmStudio),
-        other => ServerKind::told_by_owner(other),
-    }
+    ServerKind::by_owner(model["owned_by"].as_str()?)
 }
 
 /// As TGI has it.

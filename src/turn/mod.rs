@@ -21,7 +21,7 @@ use crate::client::stream::Canceller;
 use crate::client::stream::report::StreamReport;
 use crate::config::Limits;
 use crate::error::{Error, ErrorKind};
-use crate::protocol::request::CompletionRequest;
+use crate::protocol::request::completion::CompletionRequest;
 use crate::protocol::request::sampling::SamplingParams;
 use crate::types::ids::TokenId;
 

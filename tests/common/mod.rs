@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 #[cfg(feature = "testing")]
 pub mod certificates;
 pub mod chunk_property;
+pub mod fixture;
 pub mod live;
 #[cfg(feature = "cli")]
 pub mod program;

@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::Value;
-use tokenwire::recording::Recording;
 use tokenwire::{
     ChunkDecoder, CompletionRequest, Endpoint, ErrorKind, IdsExact, Inexact, Message, ServerKind, StreamToken,
 };
 
+use super::fixture;
 use super::vectors::{self, Case};
 use super::wire::{Decoded, Response, decode};
 
@@ -20,7 +20,7 @@ pub const TABLE_BEGIN: &str = "| server |";
 pub struct Row {
     pub server: &'static str,
     /// What the crate takes it for, once it is known.
-    pub known: Option<ServerKind>,
+    pub known: Option<&'static ServerKind>,
     pub wire: Endpoint,
     /// The folder of its recordings, and how the names of those begin that belong here; none: all that no other row names.
     pub recorded: Option<(&'static str, &'static [&'static str])>,
@@ -45,7 +45,7 @@ impl Row {
     }
 }
 
-const fn row(server: &'static str, known: Option<ServerKind>, wire: Endpoint) -> Row {
+const fn row(server: &'static str, known: Option<&'static ServerKind>, wire: Endpoint) -> Row {
     Row { server, known, wire, recorded: None, vectors: None, live: &[] }
 }
 
@@ -57,9 +57,9 @@ const VLLM: Option<(&str, &[&str])> = Some(("vllm", &[]));
 const LLAMA_CPP: Option<(&str, &[&str])> = Some(("llama.cpp", &[]));
 
 pub const ROWS: &[Row] = &[
-    Row { recorded: VLLM, ..row("vLLM", Some(ServerKind::Vllm), Endpoint::OpenAi) },
-    Row { recorded: VLLM, ..row("vLLM", Some(ServerKind::Vllm), Endpoint::Chat) },
-    Row { recorded: VLLM, ..row("vLLM", Some(ServerKind::Vllm), Endpoint::VllmGenerate) },
+    Row { recorded: VLLM, ..row("vLLM", Some(&ServerKind::Vllm), Endpoint::OpenAi) },
+    Row { recorded: VLLM, ..row("vLLM", Some(&ServerKind::Vllm), Endpoint::Chat) },
+    Row { recorded: VLLM, ..row("vLLM", Some(&ServerKind::Vllm), Endpoint::VllmGenerate) },
     Row {
         recorded: LLAMA_CPP,
         live: &[
@@ -67,7 +67,7 @@ pub const ROWS: &[Row] = &[
             ("live", "ids_equal_those_of_the_same_request_without_this_crate"),
             ("live_servers", "each_endpoint_gives_the_same_ids_streamed_and_whole"),
         ],
-        ..row("llama.cpp", Some(ServerKind::LlamaCpp), Endpoint::OpenAi)
+        ..row("llama.cpp", Some(&ServerKind::LlamaCpp), Endpoint::OpenAi)
     },
     Row {
         recorded: LLAMA_CPP,
@@ -75,7 +75,7 @@ pub const ROWS: &[Row] = &[
             ("live_servers", "each_endpoint_gives_the_same_ids_streamed_and_whole"),
             ("live_servers", "a_chat_with_a_tool_gives_the_call_streamed_and_whole"),
         ],
-        ..row("llama.cpp", Some(ServerKind::LlamaCpp), Endpoint::Chat)
+        ..row("llama.cpp", Some(&ServerKind::LlamaCpp), Endpoint::Chat)
     },
     Row {
         recorded: LLAMA_CPP,
@@ -85,18 +85,18 @@ pub const ROWS: &[Row] = &[
             ("live_servers", "each_endpoint_gives_the_same_ids_streamed_and_whole"),
             ("talk_live", "each_prompt_begins_with_the_one_before_and_the_server_finds_it"),
         ],
-        ..row("llama.cpp", Some(ServerKind::LlamaCpp), Endpoint::LlamaCpp)
+        ..row("llama.cpp", Some(&ServerKind::LlamaCpp), Endpoint::LlamaCpp)
     },
-    of("sglang", row("SGLang", Some(ServerKind::SgLang), Endpoint::OpenAi)),
-    of("sglang", row("SGLang", Some(ServerKind::SgLang), Endpoint::Chat)),
-    of("sglang", row("SGLang", Some(ServerKind::SgLang), Endpoint::SgLang)),
-    of("tensorrt_llm", row("TensorRT-LLM", Some(ServerKind::TensorRtLlm), Endpoint::OpenAi)),
-    of("tgi", row("TGI", Some(ServerKind::Tgi), Endpoint::Tgi)),
-    of("tgi", row("TGI", Some(ServerKind::Tgi), Endpoint::Chat)),
-    of("ollama", row("Ollama", Some(ServerKind::Ollama), Endpoint::OpenAi)),
-    of("ollama", row("Ollama", Some(ServerKind::Ollama), Endpoint::Chat)),
-    of("lm_studio", row("LM Studio", Some(ServerKind::LmStudio), Endpoint::OpenAi)),
-    of("lm_studio", row("LM Studio", Some(ServerKind::LmStudio), Endpoint::Chat)),
+    of("sglang", row("SGLang", Some(&ServerKind::SgLang), Endpoint::OpenAi)),
+    of("sglang", row("SGLang", Some(&ServerKind::SgLang), Endpoint::Chat)),
+    of("sglang", row("SGLang", Some(&ServerKind::SgLang), Endpoint::SgLang)),
+    of("tensorrt_llm", row("TensorRT-LLM", Some(&ServerKind::TensorRtLlm), Endpoint::OpenAi)),
+    of("tgi", row("TGI", Some(&ServerKind::Tgi), Endpoint::Tgi)),
+    of("tgi", row("TGI", Some(&ServerKind::Tgi), Endpoint::Chat)),
+    of("ollama", row("Ollama", Some(&ServerKind::Ollama), Endpoint::OpenAi)),
+    of("ollama", row("Ollama", Some(&ServerKind::Ollama), Endpoint::Chat)),
+    of("lm_studio", row("LM Studio", Some(&ServerKind::LmStudio), Endpoint::OpenAi)),
+    of("lm_studio", row("LM Studio", Some(&ServerKind::LmStudio), Endpoint::Chat)),
     of("openai", row("OpenAI", None, Endpoint::Chat)),
     of("azure", row("Azure OpenAI", None, Endpoint::Chat)),
     of("openrouter", row("OpenRouter", None, Endpoint::OpenAi)),
@@ -107,7 +107,7 @@ pub const ROWS: &[Row] = &[
     of("fireworks", row("Fireworks", None, Endpoint::Chat)),
     Row {
         recorded: Some(("vllm", &["router-"])),
-        ..row("vllm-router", Some(ServerKind::Vllm), Endpoint::OpenAi)
+        ..row("vllm-router", Some(&ServerKind::Vllm), Endpoint::OpenAi)
     },
     Row { recorded: Some(("vllm", &["sglrouter-"])), ..row("sglang-router", None, Endpoint::OpenAi) },
     Row { recorded: Some(("vllm", &["sglrouter-"])), ..row("sglang-router", None, Endpoint::Chat) },
@@ -222,7 +222,7 @@ fn asks_for_ids(row: &Row, body: &Value) -> bool {
     let heeded: &[&str] = match row.wire {
         // They always come.
         Endpoint::LlamaCpp | Endpoint::VllmGenerate => return true,
-        _ if row.known == Some(ServerKind::LlamaCpp) => &["verbose", "logprobs"],
+        _ if row.known == Some(&ServerKind::LlamaCpp) => &["verbose", "logprobs"],
         _ => &["return_token_ids"],
     };
     heeded.iter().any(|key| is_set(body, key))
@@ -264,7 +264,7 @@ fn gather_recording(folder: &str, path: &Path, all: &mut [Gathered]) -> Result<(
     if !name.ends_with(".response.http") && !name.ends_with(".raw") {
         return Ok(());
     }
-    let recording = Recording::load(path).map_err(|error| format!("{name}: {error}"))?;
+    let recording = fixture::load(path).map_err(|error| format!("{name}: {error}"))?;
     let endpoint = recording.request().path.split('?').next().unwrap_or_default().to_owned();
     let mine = |row: &&(usize, &Row)| {
         let named = row.1.recorded.is_some_and(|(of, names)| {

@@ -30,7 +30,7 @@ use super::http::{check_url, is_open_header, open_headers};
 use crate::error::escape::printable;
 use crate::error::secrets::Secrets;
 use crate::error::{Error, ErrorKind, Progress};
-use crate::protocol::chunk::endpoint::Endpoint;
+use crate::protocol::server::endpoint::Endpoint;
 
 pub(crate) mod folder;
 

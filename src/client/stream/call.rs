@@ -19,9 +19,9 @@ use crate::client::threads::sync::Mutex;
 use crate::client::threads::sync::channel::{Receiver, unbounded};
 use crate::error::Error;
 use crate::protocol::chunk::answer::CompletionResponse;
-use crate::protocol::chunk::endpoint::Endpoint;
-use crate::protocol::chunk::{ChunkDecoder, Completion};
-use crate::protocol::request::CompletionRequest;
+use crate::protocol::chunk::decoder::{ChunkDecoder, Completion};
+use crate::protocol::request::completion::CompletionRequest;
+use crate::protocol::server::endpoint::Endpoint;
 use crate::types::ids::FinishReason;
 use crate::types::not_resumable::NotResumable;
 use crate::types::token::StreamToken;
@@ -84,8 +84,8 @@ pub(crate) fn start(client: &Arc<Inner>, request: CompletionRequest) -> Result<P
     request.validate()?;
     let (request, headers) = client.address(request);
     let server = client.server();
+    let body = client.call_body(&request, server.as_ref())?;
     let asked = Asked::of(&request, server, true);
-    let body = client.call_body(&request, server)?;
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     launch(client, request.endpoint(client.endpoint), headers, body, asked)
 }
@@ -139,12 +139,12 @@ impl Exchange {
         let mut decoder =
             ChunkDecoder::new(self.endpoint).max_arguments_bytes(client.limits.max_arguments_bytes);
         if self.asked.ids {
-            decoder = decoder.ids_asked(self.asked.server);
+            decoder = decoder.ids_asked(self.asked.server.clone());
         }
         let mut answer = CompletionResponse::decode(decoder, response.header("content-type"), &body)?;
         answer.request_id = answer.request_id.map(|id| tally.secrets.word(&id));
         answer.finish = answer.finish.map(|word| FinishReason::from_wire(&tally.secrets.word(word.as_str())));
-        if let Some(server) = answer.server {
+        if let Some(server) = answer.server.clone() {
             client.learn(server);
         }
         client.retry_budget.refund();

@@ -21,8 +21,8 @@ use crate::client::saved::{SavedRequest, Sent};
 use crate::error::secrets::Secrets;
 use crate::error::{Error, Timer};
 use crate::protocol::chunk::body::{BodyDecoder, Step};
-use crate::protocol::chunk::endpoint::Endpoint;
-use crate::protocol::chunk::{ChunkDecoder, Completion};
+use crate::protocol::chunk::decoder::{ChunkDecoder, Completion};
+use crate::protocol::server::endpoint::Endpoint;
 use crate::recording::Request;
 use crate::types::ids::{FinishReason, IdsExact};
 use crate::types::token::StreamToken;
@@ -108,7 +108,7 @@ impl Exchange {
         let body = match tally.received.next_request() {
             None => Cow::Borrowed(&**body),
             // In the words of the first, whatever was learned of the server since.
-            Some(request) => Cow::Owned(shared.client.body(&request, asked.server)?),
+            Some(request) => Cow::Owned(shared.client.body(&request, asked.server.as_ref())?),
         };
         Ok(Next { url, headers, body })
     }
@@ -129,7 +129,7 @@ impl Exchange {
 
         let mut body = BodyDecoder::new(self.endpoint).limits(&client.limits);
         if self.asked.ids {
-            body = body.ids_asked(self.asked.server);
+            body = body.ids_asked(self.asked.server.clone());
         }
         let result = self.read(response, &mut body, tally, sender).and_then(|till| {
             if till == Till::StopString {

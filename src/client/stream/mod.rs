@@ -42,8 +42,9 @@ use super::threads::sync::channel::{Receiver, unbounded};
 use super::threads::sync::{AtomicBool, Condvar, Mutex, MutexGuard};
 use crate::error::secrets::Secrets;
 use crate::error::{Error, ErrorKind};
-use crate::protocol::chunk::endpoint::{Endpoint, ServerKind};
-use crate::protocol::request::CompletionRequest;
+use crate::protocol::request::completion::CompletionRequest;
+use crate::protocol::server::ServerKind;
+use crate::protocol::server::endpoint::Endpoint;
 use crate::types::not_resumable::NotResumable;
 use crate::types::token::StreamToken;
 
@@ -299,7 +300,7 @@ pub(crate) fn start_into(
     request.validate()?;
     let (request, headers) = client.address(request);
     let server = client.server();
-    let body = client.body(&request, server)?;
+    let body = client.body(&request, server.as_ref())?;
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let asked = Asked::of(&request, server, false);
     let endpoint = request.endpoint(client.endpoint);
@@ -358,8 +359,8 @@ struct Asked {
 impl Asked {
     fn of(request: &CompletionRequest, server: Option<ServerKind>, call: bool) -> Self {
         Self {
+            ids: request.asks_for_ids(server.as_ref(), !call),
             server,
-            ids: request.asks_for_ids(server, !call),
             call,
             record: request.is_recorded(),
             session: request.session_key().map(str::to_owned),

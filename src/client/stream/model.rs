@@ -18,7 +18,7 @@ use crate::client::threads::sync::model::{Limits, any, check, until};
 use crate::client::threads::sync::thread;
 use crate::config::{Limits as ClientLimits, Timeouts};
 use crate::error::{ErrorKind, Timer};
-use crate::protocol::chunk::Completion;
+use crate::protocol::chunk::decoder::Completion;
 use crate::types::ids::IdsExact;
 
 /// One attempt's way.

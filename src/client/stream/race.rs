@@ -17,7 +17,7 @@ use crate::client::channel::sender::{IsError, Sink};
 use crate::client::threads::alarm::Alarm;
 use crate::client::threads::sync::{Condvar, Mutex, MutexGuard};
 use crate::error::Error;
-use crate::protocol::request::CompletionRequest;
+use crate::protocol::request::completion::CompletionRequest;
 use crate::types::token::StreamToken;
 
 pub(super) struct Race {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::client::policy::resume::Resume;
 use crate::error::Error;
-use crate::protocol::chunk::endpoint::ServerKind;
+use crate::protocol::server::ServerKind;
 use crate::recording::Recording;
 use crate::types::ids::{FinishReason, IdsExact, Usage};
 use crate::types::not_resumable::NotResumable;

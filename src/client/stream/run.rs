@@ -16,7 +16,8 @@ use crate::client::threads::pool::Seat;
 use crate::client::threads::sync::channel::RecvTimeoutError;
 use crate::error::Error;
 use crate::error::secrets::Secrets;
-use crate::protocol::chunk::Completion;
+use crate::protocol::chunk::decoder::Completion;
+use crate::protocol::server::ServerKind;
 use crate::types::not_resumable::NotResumable;
 use crate::types::token::StreamToken;
 
@@ -167,7 +168,7 @@ impl Shared {
             return Next::Never;
         }
         tally.broke();
-        let server = tally.report.server;
+        let server = tally.report.server.as_ref().and_then(ServerKind::family);
         let refused = match tally.received.check(tally.report.ids_exact, server) {
             Err(why) => why,
             Ok(()) if tally.is_litellm => Some(NotResumable::LiteLlm),

@@ -10,9 +10,10 @@ use crate::client::policy::resume::Resume;
 use crate::client::policy::retry::Advice;
 use crate::error::secrets::Secrets;
 use crate::error::{Error, Progress};
-use crate::protocol::chunk::Completion;
 use crate::protocol::chunk::answer::CompletionResponse;
 use crate::protocol::chunk::body::BodyDecoder;
+use crate::protocol::chunk::decoder::Completion;
+use crate::protocol::server::ServerKind;
 use crate::types::ids::{FinishReason, IdsExact, Usage};
 
 /// The report as it grows, and the clocks.
@@ -107,7 +108,7 @@ impl Tally {
         if self.resumes == 0 {
             self.first_usage = self.report.usage;
         }
-        let start = self.received.go_on(self.report.server);
+        let start = self.received.go_on(self.report.server.as_ref().and_then(ServerKind::family));
         self.before = [self.report.bytes, self.report.comments, self.report.lines_skipped];
         self.resumes += 1;
         match self.report.resumes.last_mut().filter(|_| self.resumes_in_vain > 0) {
@@ -198,7 +199,7 @@ impl Tally {
         let chunks = body.chunks();
         self.report.comments = self.before[1] + body.comments();
         self.report.lines_skipped = self.before[2] + chunks.skipped();
-        self.report.server = chunks.server().or(self.report.server);
+        self.report.server = chunks.server().or(self.report.server.take());
         // Another answer's end and counts are not this one's.
         if self.received.is_missed() {
             return;
@@ -227,7 +228,7 @@ impl Tally {
     /// The answer came whole.
     pub(super) fn answered(&mut self, answer: &CompletionResponse) {
         self.tokens(Instant::now(), answer.ids.len().max(1));
-        self.report.server = answer.server;
+        self.report.server.clone_from(&answer.server);
         self.report.finish.clone_from(&answer.finish);
         if self.report.request_id.is_none() {
             self.report.request_id.clone_from(&answer.request_id);

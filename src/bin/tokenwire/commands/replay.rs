@@ -15,8 +15,7 @@ use crate::output::text::note;
 /// Every request gets the recorded answer, byte by byte when it came, ended as it ended. The base URL is
 /// printed on standard output; Ctrl-C ends it.
 ///
-/// FILE is a recording of this program (JSON Lines), NAME.raw with NAME.times beside it, or
-/// NAME.response.http with NAME.timing.tsv beside it. Without times all comes at once.
+/// FILE is a recording of this program (JSON Lines), as `stream --record FILE` writes it.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  tokenwire replay answer.jsonl --port 8000 --speed 0.5")]
 pub(crate) struct Args {

@@ -227,7 +227,7 @@ struct ReportJson<'a> {
     error: Option<ReportedError<'a>>,
     ending: &'static str,
     request_id: Option<&'a str>,
-    server: Option<&'static str>,
+    server: Option<String>,
     tokens: u64,
     events: u64,
     comments: u64,
@@ -315,7 +315,7 @@ impl<'a> ReportJson<'a> {
             },
             ending: report.ending.as_str(),
             request_id: report.request_id.as_deref(),
-            server: report.server.map(server_name),
+            server: report.server.as_ref().map(|server| server_name(server).to_owned()),
             tokens: report.tokens,
             events: report.events,
             comments: report.comments,
@@ -339,7 +339,7 @@ impl<'a> ReportJson<'a> {
     }
 }
 
-fn server_name(server: ServerKind) -> &'static str {
+fn server_name(server: &ServerKind) -> &str {
     match server {
         ServerKind::Vllm => "vllm",
         ServerKind::LlamaCpp => "llamacpp",

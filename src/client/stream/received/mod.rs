@@ -11,8 +11,9 @@
 
 use crate::client::policy::resume::ResumePolicy;
 use crate::error::{Error, ErrorKind};
-use crate::protocol::chunk::endpoint::{Endpoint, ServerKind};
-use crate::protocol::request::CompletionRequest;
+use crate::protocol::request::completion::CompletionRequest;
+use crate::protocol::server::endpoint::Endpoint;
+use crate::protocol::server::family::Family;
 use crate::types::ids::{FinishReason, IdsExact, Inexact, TokenId, Usage};
 use crate::types::not_resumable::NotResumable;
 use crate::types::token::StreamToken;
@@ -112,11 +113,7 @@ impl Received {
     // ---- at a break ----
 
     /// Whether the stream can go on from here, as far as ids and request are concerned. The inner `None`: nobody wants it to.
-    pub(super) fn check(
-        &self,
-        exact: IdsExact,
-        server: Option<ServerKind>,
-    ) -> Result<(), Option<NotResumable>> {
+    pub(super) fn check(&self, exact: IdsExact, server: Option<Family>) -> Result<(), Option<NotResumable>> {
         let request = self.request.as_ref().map_err(|why| *why)?;
         let refused = |why| Err(Some(why));
         if let IdsExact::No(why) = exact {
@@ -129,17 +126,17 @@ impl Received {
             return refused(NotResumable::StopStrings);
         }
         let server = self.server(server);
-        if server == Some(ServerKind::LlamaCpp) && self.without_text > 0 && !self.can_go_back() {
+        if server == Some(Family::LlamaCpp) && self.without_text > 0 && !self.can_go_back() {
             return refused(NotResumable::MayHaveEnded);
         }
         Ok(())
     }
 
     /// The ids received are the whole answer: why it ended.
-    pub(super) fn complete(&self, server: Option<ServerKind>) -> Option<FinishReason> {
+    pub(super) fn complete(&self, server: Option<Family>) -> Option<FinishReason> {
         let sampling = &self.request.as_ref().ok()?.sampling;
         let is_stop =
-            |id| sampling.stop_token_ids.contains(id) && self.server(server) != Some(ServerKind::LlamaCpp);
+            |id| sampling.stop_token_ids.contains(id) && self.server(server) != Some(Family::LlamaCpp);
         if self.ids.last().is_some_and(is_stop) {
             return Some(FinishReason::Stop);
         }
@@ -148,7 +145,7 @@ impl Received {
     }
 
     /// The next attempt goes on.
-    pub(super) fn go_on(&mut self, server: Option<ServerKind>) -> Start {
+    pub(super) fn go_on(&mut self, server: Option<Family>) -> Start {
         let again = if self.can_go_back() { self.without_text } else { 0 };
         let due = self.ids.len();
         let text_is_lost = again < self.without_text && self.tells_text();
@@ -172,14 +169,14 @@ impl Received {
     }
 
     /// Nothing of the text is held back for stop strings at a break, or it comes with ids that are asked for once more.
-    fn sees_stops(&self, request: &CompletionRequest, server: Option<ServerKind>) -> bool {
-        let shows_all = matches!(self.server(server), Some(ServerKind::LlamaCpp | ServerKind::SgLang));
+    fn sees_stops(&self, request: &CompletionRequest, server: Option<Family>) -> bool {
+        let shows_all = matches!(self.server(server), Some(Family::LlamaCpp | Family::SgLang));
         !request.has_own_stops()
             && (request.sampling.stop.is_empty() || shows_all || request.keeps_stop_strings())
     }
 
-    fn server(&self, seen: Option<ServerKind>) -> Option<ServerKind> {
-        self.endpoint.server().or(seen).map(ServerKind::words)
+    fn server(&self, seen: Option<Family>) -> Option<Family> {
+        self.endpoint.family().or(seen)
     }
 
     /// vLLM's generate endpoint sends text only if it is asked to.

@@ -82,7 +82,7 @@ fn ids_whose_text_had_not_come_are_taken_once_more_and_handed_out_once() {
         let next = received.next_request().unwrap();
         let prompt = [1, 2].into_iter().chain(first.0.iter().map(|token| token.0));
         let prompt: Vec<_> = prompt.take(2 + received.ids() - start.0).collect();
-        assert!(next.prompt == crate::protocol::request::Prompt::Ids(prompt), "{before:?}");
+        assert!(next.prompt == crate::protocol::request::completion::Prompt::Ids(prompt), "{before:?}");
         assert_eq!(next.sampling.max_tokens, Some(100 - (received.ids() - start.0) as u32));
         let (out, end) = feed(&mut received, after);
         let out: Vec<_> = out.iter().map(|(id, text)| (*id, text.as_str())).collect();
@@ -100,7 +100,7 @@ fn ids_that_do_not_come_again_end_the_attempt_and_are_not_asked_for_any_more() {
     assert_eq!(received.ids(), 3);
     assert_eq!(received.check(IdsExact::Unknown, None), Ok(()));
     // There the last id may be the end, which only a repetition could have told.
-    let refused = received.check(IdsExact::Unknown, Some(ServerKind::LlamaCpp));
+    let refused = received.check(IdsExact::Unknown, Some(Family::LlamaCpp));
     assert_eq!(refused, Err(Some(NotResumable::MayHaveEnded)));
     assert_eq!(received.go_on(None), Start { ids_again: 0, text_exact: false });
     let (out, _) = feed(&mut received, &[(&[9], "all of the prompt é"), (&[10], "x")]);
@@ -131,14 +131,14 @@ fn a_prompt_that_comes_again_in_front_of_the_first_text_is_taken_off() {
         // Two ids of one event, of which the second may be half a character.
         let mut received = received(request(greedy()), Endpoint::Auto);
         feed(&mut received, &[(&[5], &before[..2]), (&[6, 7], &before[2..])]);
-        received.go_on(Some(ServerKind::Vllm));
+        received.go_on(Some(Family::Vllm));
         let (out, _) = feed(&mut received, &[(&[8], first), (&[9], first)]);
         let texts: Vec<_> = out.iter().map(|(_, text)| text.as_str()).collect();
         assert_eq!(texts, [expected, first]);
     }
     let mut received = received(request(greedy().temperature(1.0)), Endpoint::Auto);
     feed(&mut received, &[(&[6], sentence), (&[7], "")]);
-    received.go_on(Some(ServerKind::Vllm));
+    received.go_on(Some(Family::Vllm));
     assert_eq!(feed(&mut received, &[(&[8], &whole)]).0, [(8, "é x".to_owned())]);
 }
 
@@ -173,7 +173,7 @@ fn what_was_received_may_be_all_there_is() {
         (&[6, 9], None, Some(FinishReason::Stop)),
         (&[9, 6], None, None),
         // It goes on behind such an id.
-        (&[6, 9], Some(ServerKind::LlamaCpp), None),
+        (&[6, 9], Some(Family::LlamaCpp), None),
     ];
     for (ids, server, expected) in rows {
         let mut received = received(request(sampling()), Endpoint::Auto);
@@ -306,18 +306,13 @@ fn stop_strings_of_a_server_that_holds_text_back_are_refused_unless_accepted() {
     let held = Err(Some(NotResumable::StopStrings));
     let rows = [
         (request(), Endpoint::Auto, None, held),
-        (request(), Endpoint::OpenAi, Some(ServerKind::Vllm), held),
+        (request(), Endpoint::OpenAi, Some(Family::Vllm), held),
         (request(), Endpoint::VllmGenerate, None, held),
-        (request(), Endpoint::OpenAi, Some(ServerKind::LlamaCpp), Ok(())),
+        (request(), Endpoint::OpenAi, Some(Family::LlamaCpp), Ok(())),
         (request(), Endpoint::LlamaCpp, None, Ok(())),
         (request(), Endpoint::SgLang, None, Ok(())),
-        (
-            request().extra("include_stop_str_in_output", true),
-            Endpoint::OpenAi,
-            Some(ServerKind::Vllm),
-            Ok(()),
-        ),
-        (request().allow_inexact_resume(), Endpoint::OpenAi, Some(ServerKind::Vllm), Ok(())),
+        (request().extra("include_stop_str_in_output", true), Endpoint::OpenAi, Some(Family::Vllm), Ok(())),
+        (request().allow_inexact_resume(), Endpoint::OpenAi, Some(Family::Vllm), Ok(())),
     ];
     // What is known to be held back is told of.
     for (endpoint, text_exact) in

@@ -1,4 +1,4 @@
-//! Decoding that learns the stream: the chunks of one stream differ in a few places only.
+//! Decoding by templates: the chunks of one stream differ in a few places only.
 //!
 //! A letter to whoever changes this next. A [`Template`] is a chunk that was read in the slow way, with its values' places
 //! (`outline`). The next chunk is compared with it, bytes with bytes, and only at the places where values may differ is it
@@ -14,11 +14,11 @@ use std::borrow::Cow;
 
 use simdutf8::basic::from_utf8;
 
-use super::MAX_TOKEN_IDS;
-use super::endpoint::Endpoint;
+use super::limits::MAX_TOKEN_IDS;
 use super::outline::{
     COUNTS, Count, Kind, Leaf, Text, list_len, number_len, numbers_len, outline, plain_count, string_len,
 };
+use crate::protocol::server::endpoint::Endpoint;
 use crate::types::ids::TokenId;
 
 /// Templates kept: chunks of some streams come in turns of two kinds, with text and without.
@@ -30,9 +30,9 @@ const MAX_TEMPLATE_BYTES: usize = 16 << 10;
 const MAX_CREDIT: u32 = 64;
 const LESSON: u32 = 8;
 
-/// What was learned of a stream.
+/// The templates of a stream.
 #[derive(Debug)]
-pub(super) struct Learned {
+pub(super) struct Templates {
     templates: Vec<Template>,
     /// The one that fitted last.
     last: usize,
@@ -56,9 +56,9 @@ struct Template {
     counts: Counts,
 }
 
-/// What a chunk says that fits a template; its ids are in [`Learned::ids`].
+/// The values of a chunk that fits a template. Its ids are in [`Templates::ids`].
 #[derive(Debug)]
-pub(super) struct Said<'a> {
+pub(super) struct ParsedChunk<'a> {
     /// Empty where the chunk has no such place.
     pub(super) text: Cow<'a, str>,
     pub(super) reasoning: Cow<'a, str>,
@@ -67,44 +67,80 @@ pub(super) struct Said<'a> {
 
 type Counts = [Option<u32>; COUNTS];
 
-impl Said<'_> {
+impl<'a> ParsedChunk<'a> {
     #[inline]
     pub(super) fn count(&self, count: Count) -> Option<u32> {
         self.counts[count as usize]
     }
+
+    /// Reads the value at the beginning of `rest`, and returns its length.
+    #[inline(always)]
+    fn read_hole(&mut self, kind: Kind, rest: &'a [u8], ids: &mut Vec<TokenId>) -> Option<usize> {
+        match kind {
+            Kind::Text(text) => {
+                let (value, len) = string(rest)?;
+                match text {
+                    Text::Content => self.text = value,
+                    Text::Reasoning if !value.is_empty() => self.reasoning = value,
+                    Text::ReasoningContent if self.reasoning.is_empty() => self.reasoning = value,
+                    Text::Reasoning | Text::ReasoningContent => {}
+                }
+                Some(len)
+            }
+            Kind::Count(count) => {
+                let (value, len) = plain_count(rest)?;
+                self.counts[count as usize] = Some(value);
+                Some(len)
+            }
+            Kind::Ids => list_len(rest, |item| {
+                let (id, len) = plain_count(item)?;
+                ids.push(id);
+                (ids.len() <= MAX_TOKEN_IDS).then_some(len)
+            }),
+            Kind::Id => {
+                let (id, len) = plain_count(rest)?;
+                ids.push(id);
+                Some(len)
+            }
+            Kind::OtherText => string(rest).map(|(_, len)| len),
+            Kind::OtherNumber => number_len(rest),
+            Kind::OtherNumbers => numbers_len(rest),
+            Kind::Fixed => None,
+        }
+    }
 }
 
-impl Default for Learned {
+impl Default for Templates {
     fn default() -> Self {
         Self { templates: Vec::new(), last: 0, ids: Vec::new(), credit: MAX_CREDIT, is_on: true }
     }
 }
 
-impl Learned {
-    /// What the chunk says that `data` begins with, if it is like one that was learned, and how long it is; what follows has
-    /// to be as `ends` says.
+impl Templates {
+    /// Reads the chunk at the beginning of `data`, if it fits a template, and returns its length too. `ends` checks the bytes
+    /// after it.
     #[inline]
     pub(super) fn read<'a>(
         &mut self,
         data: &'a [u8],
         ends: impl Fn(&[u8]) -> bool,
-    ) -> Option<(Said<'a>, usize)> {
+    ) -> Option<(ParsedChunk<'a>, usize)> {
         let last = self.templates.get(self.last)?.read(data, &mut self.ids);
-        let (said, rest) = match last.filter(|(_, rest)| ends(rest)) {
+        let (parsed, rest) = match last.filter(|(_, rest)| ends(rest)) {
             Some(last) => last,
             None => self.read_as_another(data, ends)?,
         };
         if self.credit < MAX_CREDIT {
             self.credit += 1;
         }
-        Some((said, data.len() - rest.len()))
+        Some((parsed, data.len() - rest.len()))
     }
 
     fn read_as_another<'a>(
         &mut self,
         data: &'a [u8],
         ends: impl Fn(&[u8]) -> bool,
-    ) -> Option<(Said<'a>, &'a [u8])> {
+    ) -> Option<(ParsedChunk<'a>, &'a [u8])> {
         let mut others = self.templates.iter().enumerate().filter(|(n, _)| *n != self.last);
         let (n, found) = others.find_map(|(n, other)| {
             let found = other.read(data, &mut self.ids).filter(|(_, rest)| ends(rest))?;
@@ -114,47 +150,29 @@ impl Learned {
         Some(found)
     }
 
-    /// Learns from a chunk that was read in the slow way, and in which the decoder found nothing but text, ids and counts.
+    /// Makes a template of a chunk that was parsed, and in which the decoder found nothing but text, ids and counts.
     pub(super) fn learn(&mut self, json: &str, endpoint: Endpoint) {
         if !self.is_on || self.credit < LESSON || json.len() > MAX_TEMPLATE_BYTES {
             return;
         }
         self.credit -= LESSON;
-        // A line end could not be told from that of an event's line.
+        // A line end in the chunk looks like that of the event's line.
         if json.bytes().any(|byte| byte < 0x20) {
             return;
         }
         let Some(leaves) = outline(json, endpoint) else { return };
-        let mut new = Template { json: json.into(), leaves, ..Template::default() };
-        for leaf in &new.leaves {
-            if let Kind::Count(count) = leaf.kind {
-                new.counts[count as usize] = plain_count(&new.json[leaf.from..]).map(|(value, _)| value);
-            }
-        }
-        // One that differs in more than was known takes the place of what it is like.
-        let same = self.templates.iter().enumerate().find_map(|(n, old)| Some((n, new.holes_beside(old)?)));
-        let n = match same {
+        let mut new = Template::new(json, leaves);
+        let like = self.templates.iter().enumerate().find_map(|(n, old)| Some((n, new.holes_beside(old)?)));
+        self.last = match like {
+            // The chunk differs from this template in a new place: it takes the template's place.
             Some((n, holes)) => {
-                new.holes = holes;
-                Some(n)
-            }
-            None => {
-                new.holes = new.leaves.iter().filter(|leaf| leaf.kind.differs()).copied().collect();
-                None
-            }
-        };
-        let mut from = 0;
-        for hole in &new.holes {
-            new.between.push(new.json[from..hole.from].into());
-            from = hole.to;
-        }
-        new.end = new.json[from..].into();
-        self.last = match n {
-            Some(n) => {
+                new.set_holes(holes);
                 self.templates[n] = new;
                 n
             }
             None => {
+                let holes = new.leaves.iter().filter(|leaf| leaf.kind.differs()).copied().collect();
+                new.set_holes(holes);
                 if self.templates.len() == MAX_TEMPLATES {
                     self.templates.remove(0);
                 }
@@ -177,6 +195,27 @@ impl Kind {
 }
 
 impl Template {
+    /// A template without holes.
+    fn new(json: &str, leaves: Vec<Leaf>) -> Self {
+        let mut counts = Counts::default();
+        for leaf in &leaves {
+            if let Kind::Count(count) = leaf.kind {
+                counts[count as usize] = plain_count(&json.as_bytes()[leaf.from..]).map(|(value, _)| value);
+            }
+        }
+        Self { json: json.into(), leaves, counts, ..Self::default() }
+    }
+
+    fn set_holes(&mut self, holes: Vec<Leaf>) {
+        let mut from = 0;
+        for hole in &holes {
+            self.between.push(self.json[from..hole.from].into());
+            from = hole.to;
+        }
+        self.end = self.json[from..].into();
+        self.holes = holes;
+    }
+
     /// The places that may differ, if this is a chunk like the other but for values that may.
     fn holes_beside(&self, other: &Self) -> Option<Vec<Leaf>> {
         if self.leaves.len() != other.leaves.len() {
@@ -202,46 +241,16 @@ impl Template {
     }
 
     #[inline]
-    fn read<'a>(&self, data: &'a [u8], ids: &mut Vec<TokenId>) -> Option<(Said<'a>, &'a [u8])> {
-        let mut said = Said { text: Cow::Borrowed(""), reasoning: Cow::Borrowed(""), counts: self.counts };
+    fn read<'a>(&self, data: &'a [u8], ids: &mut Vec<TokenId>) -> Option<(ParsedChunk<'a>, &'a [u8])> {
+        let mut parsed =
+            ParsedChunk { text: Cow::Borrowed(""), reasoning: Cow::Borrowed(""), counts: self.counts };
         ids.clear();
         let mut rest = data;
         for (hole, before) in self.holes.iter().zip(&self.between) {
             rest = rest.strip_prefix(&**before)?;
-            let len = match hole.kind {
-                Kind::Text(text) => {
-                    let (value, len) = string(rest)?;
-                    match text {
-                        Text::Said => said.text = value,
-                        Text::Reasoning if !value.is_empty() => said.reasoning = value,
-                        Text::ReasoningContent if said.reasoning.is_empty() => said.reasoning = value,
-                        Text::Reasoning | Text::ReasoningContent => {}
-                    }
-                    len
-                }
-                Kind::Count(count) => {
-                    let (value, len) = plain_count(rest)?;
-                    said.counts[count as usize] = Some(value);
-                    len
-                }
-                Kind::Ids => list_len(rest, |item| {
-                    let (id, len) = plain_count(item)?;
-                    ids.push(id);
-                    (ids.len() <= MAX_TOKEN_IDS).then_some(len)
-                })?,
-                Kind::Id => {
-                    let (id, len) = plain_count(rest)?;
-                    ids.push(id);
-                    len
-                }
-                Kind::OtherText => string(rest)?.1,
-                Kind::OtherNumber => number_len(rest)?,
-                Kind::OtherNumbers => numbers_len(rest)?,
-                Kind::Fixed => return None,
-            };
-            rest = &rest[len..];
+            rest = &rest[parsed.read_hole(hole.kind, rest, ids)?..];
         }
-        Some((said, rest.strip_prefix(&*self.end)?))
+        Some((parsed, rest.strip_prefix(&*self.end)?))
     }
 }
 
@@ -296,10 +305,10 @@ mod tests {
     const FIRST: &str =
         r#"{"created":7,"choices":[{"index":0,"text":"a","finish_reason":null,"token_ids":[1],"x":[1.5]}]}"#;
 
-    fn text_of(learned: &mut Learned, json: &str) -> Option<(String, Vec<TokenId>)> {
-        let (said, len) = learned.read(json.as_bytes(), <[u8]>::is_empty)?;
+    fn text_of(templates: &mut Templates, json: &str) -> Option<(String, Vec<TokenId>)> {
+        let (parsed, len) = templates.read(json.as_bytes(), <[u8]>::is_empty)?;
         assert_eq!(len, json.len());
-        Some((said.text.into_owned(), learned.ids.clone()))
+        Some((parsed.text.into_owned(), templates.ids.clone()))
     }
 
     #[test]
@@ -327,39 +336,39 @@ mod tests {
             ("\"index\"", "\"\\u0069ndex\"", false, false),
         ];
         for (from, to, at_once, learned_from) in cases {
-            let mut learned = Learned::default();
-            assert!(text_of(&mut learned, FIRST).is_none());
-            learned.learn(FIRST, Endpoint::OpenAi);
-            assert_eq!(text_of(&mut learned, FIRST), Some(("a".to_owned(), vec![1])));
+            let mut templates = Templates::default();
+            assert!(text_of(&mut templates, FIRST).is_none());
+            templates.learn(FIRST, Endpoint::OpenAi);
+            assert_eq!(text_of(&mut templates, FIRST), Some(("a".to_owned(), vec![1])));
             let other = FIRST.replacen(from, to, 1);
             assert_ne!(other, FIRST);
-            assert_eq!(text_of(&mut learned, &other).is_some(), at_once, "{other}");
-            learned.learn(&other, Endpoint::OpenAi);
+            assert_eq!(text_of(&mut templates, &other).is_some(), at_once, "{other}");
+            templates.learn(&other, Endpoint::OpenAi);
             assert_eq!(
-                text_of(&mut learned, &other).is_some(),
+                text_of(&mut templates, &other).is_some(),
                 learned_from,
                 "{other}, after it was learned"
             );
-            assert!(text_of(&mut learned, FIRST).is_some(), "{FIRST}, after {other}");
+            assert!(text_of(&mut templates, FIRST).is_some(), "{FIRST}, after {other}");
         }
     }
 
     #[test]
     fn what_has_a_line_end_in_it_is_not_learned() {
-        let mut learned = Learned::default();
+        let mut templates = Templates::default();
         let json = FIRST.replace(",\"choices\"", ",\n\"choices\"");
-        learned.learn(&json, Endpoint::OpenAi);
-        assert!(text_of(&mut learned, &json).is_none());
+        templates.learn(&json, Endpoint::OpenAi);
+        assert!(text_of(&mut templates, &json).is_none());
     }
 
     #[test]
     fn a_stream_that_never_repeats_itself_costs_a_few_lessons() {
-        let mut learned = Learned::default();
+        let mut templates = Templates::default();
         for n in 0..1000 {
             let json = FIRST.replace("\"x\"", &format!("\"x{n}\""));
-            assert!(text_of(&mut learned, &json).is_none());
-            learned.learn(&json, Endpoint::OpenAi);
+            assert!(text_of(&mut templates, &json).is_none());
+            templates.learn(&json, Endpoint::OpenAi);
         }
-        assert!(learned.credit < LESSON && learned.templates.len() == MAX_TEMPLATES);
+        assert!(templates.credit < LESSON && templates.templates.len() == MAX_TEMPLATES);
     }
 }

@@ -1,4 +1,4 @@
-//! A server's record as it is written down, in JSON. `servers/README.md` says what each key means.
+//! A server's record as it is written down, in JSON. `records/README.md` says what each key means.
 
 use std::collections::BTreeMap;
 
@@ -6,24 +6,18 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use super::known;
-use crate::protocol::chunk::endpoint::ServerKind;
-use crate::protocol::request::body::{FIELDS, FLAGS};
-use crate::protocol::request::refuse::is_ask;
-use crate::protocol::request::validate_extras;
+use super::family::Family;
+use super::fields::{FIELDS, FLAGS, Feature, validate_extras};
 
-/// `owned_by` of servers that are told without a record.
-const OWNERS: [&str; 6] = ["vllm", "llamacpp", "sglang", "tensorrt_llm", "library", "organization_owner"];
-
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Record {
-    pub(super) name: Name,
+    name: Name,
     pub(super) title: Option<String>,
     /// What is odd about it, for people.
     #[serde(rename = "about")]
     _about: String,
-    pub(super) like: Option<Like>,
+    like: Option<Like>,
     told_by: Option<ToldBy>,
     /// By the field's name here: the name there, or none if it is to be left out.
     #[serde(default)]
@@ -43,9 +37,9 @@ pub(super) struct Record {
 }
 
 /// A word that no known server has.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) struct Name(pub(super) String);
+struct Name(String);
 
 impl TryFrom<String> for Name {
     type Error = String;
@@ -53,7 +47,7 @@ impl TryFrom<String> for Name {
     fn try_from(name: String) -> Result<Self, String> {
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b)) {
             Err(format!("{name:?} is no name: letters, digits, `_`, `-` and `.`"))
-        } else if known(&name).is_some() {
+        } else if Family::by_name(&name).is_some() {
             Err(format!("{name:?} is known without a record"))
         } else {
             Ok(Self(name))
@@ -62,22 +56,22 @@ impl TryFrom<String> for Name {
 }
 
 /// A known server.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) struct Like(pub(super) ServerKind);
+struct Like(Family);
 
 impl TryFrom<String> for Like {
     type Error = String;
 
     fn try_from(name: String) -> Result<Self, String> {
-        known(&name).map(Self).ok_or_else(|| {
-            let names: Vec<&str> = super::KNOWN.iter().map(|(name, _)| *name).collect();
+        Family::by_name(&name).map(Self).ok_or_else(|| {
+            let names: Vec<&str> = Family::NAMED.iter().map(|(name, _)| *name).collect();
             format!("no known server is called {name:?}; there are {}", names.join(", "))
         })
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ToldBy {
     owned_by: String,
@@ -91,6 +85,14 @@ pub(super) fn read(text: &str) -> Result<Record, String> {
 }
 
 impl Record {
+    pub(super) fn name(&self) -> &str {
+        &self.name.0
+    }
+
+    pub(super) fn family(&self) -> Option<Family> {
+        self.like.as_ref().map(|like| like.0)
+    }
+
     pub(super) fn owned_by(&self) -> Option<&str> {
         self.told_by.as_ref().map(|told| told.owned_by.as_str())
     }
@@ -103,7 +105,7 @@ impl Record {
                 return Err(format!("{key}: it is empty or has control characters"));
             }
         }
-        if let Some(owner) = self.owned_by().filter(|owner| OWNERS.contains(owner)) {
+        if let Some(owner) = self.owned_by().filter(|owner| Family::by_owner(owner).is_some()) {
             return Err(format!("told_by.owned_by: {owner:?} tells a server that is known without a record"));
         }
         for (field, name) in &self.renames {
@@ -117,7 +119,7 @@ impl Record {
         }
         validate_extras(&self.sets).map_err(|error| format!("sets: {}", error.message()))?;
         for (field, reason) in &self.refuses {
-            if !is_ask(field) {
+            if Feature::by_name(field).is_none() {
                 return Err(format!("refuses.{field}: a request cannot ask for such a thing"));
             }
             if reason.trim().is_empty() || reason.chars().any(char::is_control) {
