@@ -67,7 +67,7 @@ pub(crate) fn whole(
     };
     let canceller = call.canceller();
     interrupt.running(move || canceller.cancel());
-    let (answer, report) = call.join();
+    let (answer, report) = (call.join(), call.join_report());
     let interrupted = interrupt.ended();
     let saved = match (record, &report.recording) {
         (Some(file), Some(recording)) => recording.save(file),

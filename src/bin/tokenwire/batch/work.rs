@@ -289,12 +289,11 @@ impl Work {
     ) -> Result<StreamReport, Error> {
         let call = client.call(request)?;
         self.runs(place, call.canceller());
-        let (whole, report) = call.join();
-        for item in whole.into_iter().flat_map(turn::items) {
+        for item in call.join().into_iter().flat_map(turn::items) {
             self.tokens.fetch_add(1, Ordering::Relaxed);
             answer.take(item);
         }
-        Ok(report)
+        Ok(call.join_report())
     }
 
     /// Whoever stops the work has seen either the flag unset and then this stream, or this thread sees the flag.
