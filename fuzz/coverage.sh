@@ -37,7 +37,7 @@ for name in sorted(lines):
     if not name.startswith("src/") or re.search(r"/(tests|model)\.rs$", name):
         continue
     source = pathlib.Path(name).read_text().splitlines()
-    tests = [n for n, line in enumerate(source) if re.match(r"#\[cfg\((all\()?test", line) and source[n + 1].startswith(("mod tests {", "mod model"))]
+    tests = [n for n, line in enumerate(source) if re.match(r"#\[cfg\((all\()?test", line) and source[n + 1].startswith(("mod tests {", "mod shuttle"))]
     end = min(tests, default=len(source))
     counted = {n: hits for n, hits in lines[name].items() if n <= end}
     missed = sorted(n for n, hits in counted.items() if not hits)

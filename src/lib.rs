@@ -37,7 +37,7 @@
 //! - [`ApiClient`] is made once for a server and cloned; [`CompletionRequest`] and [`SamplingParams`] say what to ask.
 //! - A stream is a crossbeam receiver of [`StreamToken`]s, so that `select!` over many works, and a [`StreamGuard`]:
 //!   dropping it cancels the stream, [`join`](StreamGuard::join) waits for its end, a [`Canceller`] cancels from elsewhere.
-//!   [`fan_in()`] is one receiver for many streams, [`recv_many`] takes many tokens at a time.
+//!   [`fan_in()`] is one receiver for many streams, [`recv_many()`] takes many tokens at a time.
 //! - [`complete`](ApiClient::complete) has the server send the whole answer at once ([`CompletionResponse`]), which is the only way to all ids
 //!   of llama.cpp; a [`PendingCompletion`] is the same with a handle.
 //! - [`server`](ApiClient::server) tells what the server is, [`models`](ApiClient::models) what it has;
@@ -185,10 +185,11 @@
 
 mod client;
 mod config;
-mod error;
-pub mod guide;
 mod protocol;
 mod types;
+
+mod error;
+pub mod guide;
 /// Every fault that was tried, and how its stream ends. This module holds nothing but this page.
 ///
 #[doc = include_str!("../docs/faults.md")]
@@ -208,17 +209,18 @@ pub use client::ApiClient;
 pub use client::builder::ApiClientBuilder;
 pub use client::channel::fan_in::{FanIn, MAX_FAN_IN_TOKENS, Tagged, fan_in};
 pub use client::channel::recv_many::recv_many;
+pub use client::http::client::{HttpClient, HttpClientBuilder};
 pub use client::http::response::HttpResponse;
 pub use client::http::sse_reader::SseReader;
-pub use client::http::{HttpClient, HttpClientBuilder};
 pub use client::models::ModelInfo;
 pub use client::policy::resume::{MAX_RESUMES, Resume, ResumePolicy};
 pub use client::policy::retry::RetryPolicy;
 pub use client::policy::route::{Balance, RoutePolicy};
-pub use client::saved::{MAX_SAVED_REQUEST_BYTES, SavedFailure, SavedRequest};
+pub use client::saved::form::MAX_SAVED_REQUEST_BYTES;
+pub use client::saved::request::{SavedFailure, SavedRequest};
 pub use client::stream::call::PendingCompletion;
+pub use client::stream::guard::{Canceller, OnDrop, StreamGuard};
 pub use client::stream::report::{Histogram, Outcome, Percentiles, StreamReport};
-pub use client::stream::{Canceller, OnDrop, StreamGuard};
 pub use config::{ApiKey, Limits, MAX_RESPONSE_HEAD_BYTES, MAX_RESPONSE_HEADERS, Timeouts, WhenFull};
 /// The channels' crate, for `select!` over many streams: of the version whose `Receiver` this crate hands out.
 pub use crossbeam_channel;

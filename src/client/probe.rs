@@ -13,13 +13,15 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use ureq::http::Method;
 
-use super::http::Outgoing;
+use super::ApiClient;
+use super::backend::head::status_error;
+use super::http::Method;
+use super::http::client::Outgoing;
+use super::http::headers::sensitive_headers;
 use super::http::response::HttpResponse;
 use super::http::slot::{CancelSlot, Wait};
-use super::policy::retry::MAX_STALE_RETRIES;
-use super::{ApiClient, Inner};
+use crate::config::MAX_STALE_RETRIES;
 use crate::error::secrets::Secrets;
 use crate::error::{Error, Timer};
 use crate::protocol::server::ServerKind;
@@ -61,18 +63,16 @@ impl ApiClient {
     /// To the first question: no connection, no answer in time, or a status other than 2xx that does not mean that there is
     /// no such list (404, 405, 501). Failures after that mean that nothing was told.
     pub fn server(&self) -> Result<Option<ServerKind>, Error> {
-        let inner = &self.0;
-        if inner.server().is_none() && !inner.probed.load(Ordering::Acquire) {
-            if let Some(found) = inner.probe()? {
-                inner.learn(found);
+        let backend = &self.0;
+        if backend.server().is_none() && !backend.probed.load(Ordering::Acquire) {
+            if let Some(found) = self.probe()? {
+                backend.learn(found);
             }
-            inner.probed.store(true, Ordering::Release);
+            backend.probed.store(true, Ordering::Release);
         }
-        Ok(inner.server())
+        Ok(backend.server())
     }
-}
 
-impl Inner {
     fn probe(&self) -> Result<Option<ServerKind>, Error> {
         let wait = Some(Wait::since(Instant::now(), PROBE_TIMEOUT, Timer::Response));
         let mut response = self.ask(Method::GET, ("/models", false), &[], wait)?;
@@ -92,9 +92,9 @@ impl Inner {
                     None => &[TGI, SGLANG, OLLAMA, LM_STUDIO, LLAMA_CPP],
                 }
             }
-            _ => return Err(self.status_error(&mut response, &Secrets::of(&self.headers))),
+            _ => return Err(status_error(&mut response, &Secrets::of(sensitive_headers(&self.0.headers)))),
         };
-        let told = questions.iter().map_while(|(path, tells)| {
+        let answers = questions.iter().map_while(|(path, tells)| {
             let mut response = self.ask(Method::GET, (path, true), &[], wait).ok()?;
             Some(match response.status() {
                 _ if is_llama_cpp(&response) => Some(ServerKind::LlamaCpp),
@@ -102,7 +102,7 @@ impl Inner {
                 _ => None,
             })
         });
-        Ok(told.flatten().next())
+        Ok(answers.flatten().next())
     }
 
     /// One request with the client's headers, and the head of its answer.
@@ -113,12 +113,12 @@ impl Inner {
         body: &[u8],
         wait: Option<Wait>,
     ) -> Result<HttpResponse, Error> {
-        let url = self.url(path)?;
+        let url = self.0.url(path)?;
         log::debug!("{method} {}: {} bytes", url.path(), body.len());
-        let headers = self.headers.clone();
-        let max_stale_retries = self.retry.max_stale_retries.min(MAX_STALE_RETRIES);
+        let headers = self.0.headers.clone();
+        let max_stale_retries = self.0.retry.max_stale_retries.min(MAX_STALE_RETRIES);
         let outgoing = Outgoing { method, url: &url, headers, body, max_stale_retries };
-        self.http.send(outgoing, &CancelSlot::new(), wait)
+        self.0.http.send(outgoing, &CancelSlot::new(), wait)
     }
 }
 

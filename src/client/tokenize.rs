@@ -1,9 +1,9 @@
 //! The server's own tokenizer: text to ids and back, in each server's words.
 
 use serde_json::{Value, json};
-use ureq::http::Method;
 
-use super::{ApiClient, Inner};
+use super::ApiClient;
+use super::http::Method;
 use crate::error::{Error, ErrorKind};
 use crate::protocol::server::ServerKind;
 use crate::protocol::server::family::Family;
@@ -41,7 +41,7 @@ impl ApiClient {
         if let (Some(Family::Vllm | Family::SgLang), Some(model)) = (family, model) {
             body["model"] = model.as_str().into();
         }
-        let answer = self.0.post_json("/tokenize", &body)?;
+        let answer = self.post_json("/tokenize", &body)?;
         // TGI's answer is the list itself.
         let list = answer.as_array().or_else(|| answer["tokens"].as_array());
         let ids = list.and_then(|list| list.iter().map(token_id).collect());
@@ -72,7 +72,7 @@ impl ApiClient {
         if let (Some(Family::Vllm | Family::SgLang), Some(model)) = (family, model) {
             body["model"] = model.as_str().into();
         }
-        let mut answer = self.0.post_json("/detokenize", &body)?;
+        let mut answer = self.post_json("/detokenize", &body)?;
         match answer.get_mut(key).map(Value::take) {
             Some(Value::String(text)) => Ok(text),
             _ => Err(Error::protocol("the answer of the server's tokenizer has no text")),
@@ -80,7 +80,7 @@ impl ApiClient {
     }
 }
 
-impl Inner {
+impl ApiClient {
     fn post_json(&self, path: &str, body: &Value) -> Result<Value, Error> {
         let wait = self.wait_for_answer();
         let response = self.ask(Method::POST, (path, true), body.to_string().as_bytes(), wait)?;

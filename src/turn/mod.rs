@@ -17,7 +17,7 @@ use self::prompt::{Context, Prefix, Prompt};
 use self::respond::{ParsedResponse, lock};
 use self::tools::{ToolResult, Tools};
 use crate::client::ApiClient;
-use crate::client::stream::Canceller;
+use crate::client::stream::guard::Canceller;
 use crate::client::stream::report::StreamReport;
 use crate::config::Limits;
 use crate::error::{Error, ErrorKind};

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 
 use super::parse::{Core, ResponseParser};
 use super::prompt::Context;
-use crate::client::stream::OnDrop;
+use crate::client::stream::guard::OnDrop;
 use crate::error::{Error, Limit};
 use crate::types::ids::{FinishReason, TokenId, Usage, is_clean};
 use crate::types::token::StreamToken;

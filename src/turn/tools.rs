@@ -250,12 +250,6 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> Cow<'static, str> {
     }
 }
 
-impl From<&ToolResult> for Message {
-    fn from(result: &ToolResult) -> Self {
-        Self::tool(&result.call.id, &result.text)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;

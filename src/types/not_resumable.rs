@@ -1,4 +1,4 @@
-//! Why a broken stream was not resumed.
+//! The reasons for which a broken stream is not resumed.
 
 use std::fmt;
 
@@ -38,7 +38,7 @@ pub enum NotResumable {
     /// An extra field of this name, which sets anew what a resume has to change, or counts the output apart from the
     /// prompt. May be accepted, where it does the second.
     Field(&'static str),
-    /// As often as [`ResumePolicy::max_resumes`] says it was.
+    /// As often as [`ResumePolicy::max_resumes`](crate::ResumePolicy::max_resumes) says it was.
     UsedUp,
     /// The client's [`budget`](crate::RetryPolicy::budget) is empty.
     Budget,

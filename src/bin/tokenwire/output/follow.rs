@@ -67,7 +67,7 @@ pub(crate) fn whole(
     };
     let canceller = call.canceller();
     interrupt.running(move || canceller.cancel());
-    let (answer, report) = call.join();
+    let (answer, report) = (call.join(), call.join_report());
     let interrupted = interrupt.ended();
     let saved = save_recording(record, &report);
     let mut out = io::stdout().lock();

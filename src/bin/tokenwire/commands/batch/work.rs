@@ -262,12 +262,11 @@ impl Work {
     ) -> Result<StreamReport, Error> {
         let call = client.call(request)?;
         self.workers.begin(worker, call.canceller());
-        let (whole, report) = call.join();
-        for item in whole.into_iter().flat_map(follow::items) {
+        for item in call.join().into_iter().flat_map(follow::items) {
             worker.received();
             answer.take(item);
         }
-        Ok(report)
+        Ok(call.join_report())
     }
 
     fn count(&self, end: &End) {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex as StdMutex};
 
 use super::*;
 use crate::client::threads::sync::channel::unbounded;
-use crate::client::threads::sync::model::{Limits, any, check, until};
+use crate::client::threads::sync::shuttle::{Limits, any, check, until};
 
 /// What the jobs of a run have done.
 #[derive(Default)]
@@ -18,15 +18,15 @@ struct Seen {
 }
 
 impl Seen {
-    fn job(self: &Arc<Self>, name: usize) -> impl FnOnce(&Seat<'_>) + Send + use<> {
+    fn job(self: &Arc<Self>, name: usize) -> impl FnOnce(&ThreadSlot<'_>) + Send + use<> {
         let seen = self.clone();
-        move |seat| {
+        move |slot| {
             seen.began.lock().unwrap().push(name);
             seen.most.fetch_max(seen.running.fetch_add(1, SeqCst) + 1, SeqCst);
             thread::yield_now();
             if any(2) == 0 {
-                seat.ending();
-                seat.ending();
+                slot.ending();
+                slot.ending();
                 thread::yield_now();
             }
             seen.running.fetch_sub(1, SeqCst);
@@ -49,10 +49,10 @@ fn jobs_withdrawals_and_the_end() {
     let seen = Arc::new(Seen::default());
     let mut withdrawing = Vec::new();
     for name in 0..jobs {
-        let ticket = pool.run(seen.job(name)).unwrap();
+        let entry = pool.run(seen.job(name)).unwrap();
         if any(2) == 0 {
             let pool = pool.clone();
-            withdrawing.push((name, thread::spawn(move || (pool.withdraw(ticket), pool.withdraw(ticket)))));
+            withdrawing.push((name, thread::spawn(move || (pool.withdraw(entry), pool.withdraw(entry)))));
         }
     }
     let mut withdrawn = Vec::new();
@@ -91,10 +91,10 @@ fn a_place_whose_end_was_seen_is_free() {
     for name in 0..3 {
         let (ended, end) = unbounded();
         let mut job = Some(seen.job(name));
-        let ran = pool.run(move |seat| {
-            seat.ending();
+        let ran = pool.run(move |slot| {
+            slot.ending();
             ended.send(()).unwrap();
-            job.take().unwrap()(seat);
+            job.take().unwrap()(slot);
         });
         assert!(ran.is_ok(), "job {name} refused");
         end.recv().unwrap();
@@ -122,10 +122,10 @@ fn jobs_that_wait_for_too_long() {
     let mut withdrawing = Vec::new();
     for name in 0..3 {
         let late = late.clone();
-        let ticket = pool.run(move |seat| late.lock().unwrap().push((name, seat.is_late()))).unwrap();
+        let entry = pool.run(move |slot| late.lock().unwrap().push((name, slot.is_late()))).unwrap();
         if any(2) == 0 {
             let pool = pool.clone();
-            withdrawing.push((name, thread::spawn(move || pool.withdraw(ticket))));
+            withdrawing.push((name, thread::spawn(move || pool.withdraw(entry))));
         }
     }
     let mut all: Vec<_> = withdrawing

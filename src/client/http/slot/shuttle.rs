@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::*;
-use crate::client::threads::sync::model::{Limits, any, check};
+use crate::client::threads::sync::shuttle::{Limits, any, check};
 use crate::client::threads::sync::{Condvar, thread};
 
 /// A socket whose reads block until it is shut down or has something.

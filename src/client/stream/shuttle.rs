@@ -2,24 +2,31 @@
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Mutex as StdMutex, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex as StdMutex, Weak};
+use std::time::{Duration, Instant};
 
-use ureq::unversioned::transport::ShutdownHandle;
-
-use super::exchange::stopped_error;
-use super::run::{Attempt, Broken};
+use super::guard::{Canceller, OnDrop, StreamControl as _, StreamGuard};
+use super::read::unfinished;
+use super::report::{Outcome, StreamReport};
+use super::resume_state::ResumeState;
+use super::run::{Attempt, Unfinished};
+use super::shared::{Shared, StreamContext};
 use super::tally::Tally;
-use super::*;
 use crate::client::ApiClient;
-use crate::client::http::slot::model::{Network, Socket};
-use crate::client::threads::sync::channel::TryRecvError;
-use crate::client::threads::sync::model::{Limits, any, check, until};
+use crate::client::channel::sender::{Sink, TokenSender};
+use crate::client::http::slot::shuttle::{Network, Socket};
+use crate::client::http::unversioned::transport::ShutdownHandle;
+use crate::client::threads::sync::channel::{Receiver, TryRecvError, unbounded};
+use crate::client::threads::sync::shuttle::{Limits, any, check, until};
 use crate::client::threads::sync::thread;
 use crate::config::{Limits as ClientLimits, Timeouts};
-use crate::error::{ErrorKind, Timer};
+use crate::error::secrets::Secrets;
+use crate::error::{Error, ErrorKind, Timer};
 use crate::protocol::chunk::decoder::Completion;
+use crate::protocol::request::completion::CompletionRequest;
+use crate::protocol::server::endpoint::Endpoint;
 use crate::types::ids::IdsExact;
+use crate::types::token::StreamToken;
 
 /// One attempt's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +78,7 @@ struct Played {
 impl Played {
     fn start(client: &ApiClient, ways: &[Way]) -> (Arc<Self>, Receiver<StreamToken>, StreamGuard) {
         let (sender, receiver) = unbounded();
-        let shared = Shared::new(&client.0, Sink::Own(sender), Common::default());
+        let shared = Shared::new(&client.0, Sink::Own(sender), StreamContext::default());
         let played = Arc::new(Self {
             shared: shared.clone(),
             network: Network::default(),
@@ -90,8 +97,8 @@ impl Played {
             script.late.store(cancelled || script.was_cancelled(), SeqCst);
             result
         };
-        let received = Received::new(Ok(CompletionRequest::ids([1])), Endpoint::Auto, client.0.resume);
-        shared.clone().start(Secrets::default(), received, attempt, |_, error| error).unwrap();
+        let resume_state = ResumeState::new(Ok(CompletionRequest::ids([1])), Endpoint::Auto, client.0.resume);
+        shared.clone().start(Secrets::default(), resume_state, attempt, |_, error| error).unwrap();
         (played, receiver, StreamGuard::new(shared))
     }
 
@@ -106,7 +113,7 @@ impl Played {
     /// What `Exchange::attempt` does, without a server.
     fn attempt(&self, way: Way, tally: &mut Tally, sender: &mut Option<TokenSender>) -> Attempt {
         let (shared, slot) = (&self.shared, &self.shared.slot);
-        let cancelled = || Broken::Left(Outcome::Cancelled);
+        let cancelled = || Unfinished::Stopped(Outcome::Cancelled);
         slot.begin(None);
         if !slot.begin_connect() {
             return Err(cancelled());
@@ -140,13 +147,13 @@ impl Played {
             Way::Whole => (TOKENS, true),
             Way::Cut(count) => (count, false),
         };
-        let from = tally.received.ids();
+        let from = tally.resume_state.ids();
         for number in from..TOKENS.min(from + count) {
             let mut event = vec![StreamToken::Token { text: number.to_string(), id: Some(number as u32) }];
             tally.begun = true;
-            tally.received.event(&mut event)?;
+            tally.resume_state.event(&mut event)?;
             let token = event.remove(0);
-            sender.send(token, 1, slot.woken(), None).map_err(|stopped| stopped_error(stopped, None))?;
+            sender.send(token, 1, slot.woken(), None).map_err(|why| unfinished(why, None))?;
             tally.tokens(Instant::now(), 1);
         }
         slot.detach();

@@ -4,23 +4,22 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use ureq::http::{Method, Uri};
-
-use super::Inner;
-use super::http::Outgoing;
-use super::http::slot::{CancelSlot, Wait};
-use super::policy::retry::random;
-use super::policy::route::Choice;
+use super::Backend;
+use crate::client::http::client::Outgoing;
+use crate::client::http::slot::{CancelSlot, Wait};
+use crate::client::http::{Method, Uri};
+use crate::client::policy::retry::random;
+use crate::client::policy::route::Choice;
 use crate::error::{Error, Timer};
 
-impl Inner {
+impl Backend {
     /// Where a request for this path goes, see [`Endpoint::path`](crate::Endpoint::path), at each server.
     pub(crate) fn urls(&self, (path, at_root): (&str, bool)) -> Result<Vec<Uri>, Error> {
         self.bases.iter().map(|base| base.join(path, at_root)).collect()
     }
 
     /// Where it goes at the first server that works.
-    pub(super) fn url(&self, (path, at_root): (&str, bool)) -> Result<Uri, Error> {
+    pub(crate) fn url(&self, (path, at_root): (&str, bool)) -> Result<Uri, Error> {
         let base = self.bases.get(self.routes.first());
         base.ok_or_else(|| Error::invalid("the client has no server"))?.join(path, at_root)
     }
@@ -30,7 +29,7 @@ impl Inner {
     pub(crate) fn route(self: &Arc<Self>, session: Option<&str>, tried: &[usize]) -> usize {
         let Choice { route, probe } = self.routes.choose(session, tried, random(), Instant::now());
         if let Some(route) = probe {
-            let probe = Probe { client: self.clone(), route, is_alive: false };
+            let probe = Probe { backend: self.clone(), route, is_alive: false };
             // Where no thread is to be had the probe is dropped here.
             let _ = thread::Builder::new().name("tokenwire-probe".into()).spawn(move || probe.make());
         }
@@ -55,19 +54,19 @@ impl Inner {
 
 /// A probe under way. However it ends, also by a log sink that panics, the next one can be made: it failed if nothing else is known.
 struct Probe {
-    client: Arc<Inner>,
+    backend: Arc<Backend>,
     route: usize,
     is_alive: bool,
 }
 
 impl Probe {
     fn make(mut self) {
-        self.is_alive = self.client.is_alive(self.route);
+        self.is_alive = self.backend.is_alive(self.route);
     }
 }
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        self.client.routes.probed(self.route, self.is_alive, Instant::now());
+        self.backend.routes.probed(self.route, self.is_alive, Instant::now());
     }
 }

@@ -12,8 +12,8 @@ fn greedy() -> SamplingParams {
     SamplingParams::default().temperature(0.0).max_tokens(100)
 }
 
-fn received(request: CompletionRequest, endpoint: Endpoint) -> Received {
-    Received::new(Ok(request), endpoint, ResumePolicy::default())
+fn received(request: CompletionRequest, endpoint: Endpoint) -> ResumeState {
+    ResumeState::new(Ok(request), endpoint, ResumePolicy::default())
 }
 
 /// The tokens of an event, as the decoder hands them out: the text goes with the first id.
@@ -26,7 +26,7 @@ fn tokens((ids, text): Event<'_>) -> Vec<StreamToken> {
 }
 
 /// What is handed out of these events, and how that ended.
-fn feed(received: &mut Received, events: &[Event<'_>]) -> (Vec<(TokenId, String)>, &'static str) {
+fn feed(received: &mut ResumeState, events: &[Event<'_>]) -> (Vec<(TokenId, String)>, &'static str) {
     let mut out = Vec::new();
     for event in events {
         let mut tokens = tokens(*event);
@@ -77,7 +77,7 @@ fn ids_whose_text_had_not_come_are_taken_once_more_and_handed_out_once() {
         let mut received = received(request(sampling), *endpoint);
         let first = feed(&mut received, before);
         assert_eq!(first.0.len(), received.ids());
-        let found = received.go_on(None);
+        let found = received.start_resume(None);
         assert_eq!((found.ids_again, found.text_exact), *start, "{before:?}");
         let next = received.next_request().unwrap();
         let prompt = [1, 2].into_iter().chain(first.0.iter().map(|token| token.0));
@@ -95,18 +95,18 @@ fn ids_whose_text_had_not_come_are_taken_once_more_and_handed_out_once() {
 fn ids_that_do_not_come_again_end_the_attempt_and_are_not_asked_for_any_more() {
     let mut received = received(request(greedy()), Endpoint::Auto);
     feed(&mut received, &[(&[6], "a"), (&[7], ""), (&[8], "")]);
-    assert_eq!(received.go_on(None).ids_again, 2);
+    assert_eq!(received.start_resume(None).ids_again, 2);
     assert_eq!(feed(&mut received, &[(&[7], ""), (&[5], "b")]), (vec![], "diverged"));
     assert_eq!(received.ids(), 3);
     assert_eq!(received.check(IdsExact::Unknown, None), Ok(()));
     // There the last id may be the end, which only a repetition could have told.
     let refused = received.check(IdsExact::Unknown, Some(Family::LlamaCpp));
     assert_eq!(refused, Err(Some(NotResumable::MayHaveEnded)));
-    assert_eq!(received.go_on(None), Start { ids_again: 0, text_exact: false });
+    assert_eq!(received.start_resume(None), ResumeStart { ids_again: 0, text_exact: false });
     let (out, _) = feed(&mut received, &[(&[9], "all of the prompt é"), (&[10], "x")]);
     assert_eq!(out, [(9, "\u{fffd}".to_owned()), (10, "x".to_owned())]);
     // The break is behind text again.
-    assert_eq!(received.go_on(None), Start { ids_again: 0, text_exact: true });
+    assert_eq!(received.start_resume(None), ResumeStart { ids_again: 0, text_exact: true });
 }
 
 #[test]
@@ -131,14 +131,14 @@ fn a_prompt_that_comes_again_in_front_of_the_first_text_is_taken_off() {
         // Two ids of one event, of which the second may be half a character.
         let mut received = received(request(greedy()), Endpoint::Auto);
         feed(&mut received, &[(&[5], &before[..2]), (&[6, 7], &before[2..])]);
-        received.go_on(Some(Family::Vllm));
+        received.start_resume(Some(Family::Vllm));
         let (out, _) = feed(&mut received, &[(&[8], first), (&[9], first)]);
         let texts: Vec<_> = out.iter().map(|(_, text)| text.as_str()).collect();
         assert_eq!(texts, [expected, first]);
     }
     let mut received = received(request(greedy().temperature(1.0)), Endpoint::Auto);
     feed(&mut received, &[(&[6], sentence), (&[7], "")]);
-    received.go_on(Some(Family::Vllm));
+    received.start_resume(Some(Family::Vllm));
     assert_eq!(feed(&mut received, &[(&[8], &whole)]).0, [(8, "é x".to_owned())]);
 }
 
@@ -148,7 +148,11 @@ fn too_many_ids_without_text_are_not_taken_once_more() {
         let mut received = received(request(greedy()), Endpoint::Auto);
         feed(&mut received, &[(&[6], "a")]);
         (0..count).for_each(|id| drop(feed(&mut received, &[(&[id], "")])));
-        assert_eq!(received.go_on(None), Start { ids_again: again, text_exact: again > 0 }, "{count}");
+        assert_eq!(
+            received.start_resume(None),
+            ResumeStart { ids_again: again, text_exact: again > 0 },
+            "{count}"
+        );
     }
 }
 
@@ -156,7 +160,7 @@ fn too_many_ids_without_text_are_not_taken_once_more() {
 fn text_that_came_with_ids_received_before_is_not_lost_at_the_end() {
     let mut received = received(request(greedy()), Endpoint::LlamaCpp);
     feed(&mut received, &[(&[6], "a"), (&[7], "")]);
-    received.go_on(None);
+    received.start_resume(None);
     assert_eq!(feed(&mut received, &[(&[7], "held")]), (vec![], ""));
     let rest = received.rest().unwrap();
     assert!(matches!(rest, Some(StreamToken::Token { text, id: None }) if text == "held"));
@@ -192,11 +196,11 @@ fn counts_of_the_last_request_are_told_as_those_of_the_whole() {
         cached_tokens,
         reasoning_tokens: None,
     };
-    assert_eq!(received.whole(usage(2, 3, Some(1)), None), usage(2, 3, Some(1)));
+    assert_eq!(received.whole_usage(usage(2, 3, Some(1)), None), usage(2, 3, Some(1)));
     // One id is taken once more: two stand in the prompt.
-    received.go_on(None);
-    assert_eq!(received.whole(usage(4, 5, Some(4)), None), usage(2, 7, None));
-    assert_eq!(received.whole(usage(4, 5, Some(4)), Some(usage(2, 3, Some(1)))), usage(2, 7, Some(1)));
+    received.start_resume(None);
+    assert_eq!(received.whole_usage(usage(4, 5, Some(4)), None), usage(2, 7, None));
+    assert_eq!(received.whole_usage(usage(4, 5, Some(4)), Some(usage(2, 3, Some(1)))), usage(2, 7, Some(1)));
     let no = |received, counted| IdsExact::No(Inexact::CountDiffers { received, counted });
     assert_eq!(received.whole_exact(no(3, 4)), no(5, 6));
     assert_eq!(received.whole_exact(IdsExact::Yes), IdsExact::Yes);
@@ -243,18 +247,18 @@ fn a_stop_string_is_found_wherever_the_break_is() {
         }
         let stop = stops[draw(4) as usize];
         let expected = serve(&pieces, 0, stop);
-        for seam in 1..expected.0.len() {
+        for splice in 1..expected.0.len() {
             let sampling = greedy().stop(vec!["zz".to_owned(), stop.to_owned()]);
             let mut received = received(request(sampling), Endpoint::SgLang);
             let mut all = String::new();
-            for (id, piece) in pieces[..seam].iter().enumerate() {
+            for (id, piece) in pieces[..splice].iter().enumerate() {
                 all += &feed(&mut received, &[(&[id as u32], piece)]).0[0].1;
             }
             assert_eq!(received.check(IdsExact::Unknown, None), Ok(()));
-            assert!(received.go_on(None).text_exact);
-            let (sent, mut stopped) = serve(&pieces, seam, stop);
+            assert!(received.start_resume(None).text_exact);
+            let (sent, mut stopped) = serve(&pieces, splice, stop);
             for (id, piece) in sent.iter().enumerate() {
-                let (out, end) = feed(&mut received, &[(&[(seam + id) as u32], piece)]);
+                let (out, end) = feed(&mut received, &[(&[(splice + id) as u32], piece)]);
                 all += &out[0].1;
                 if end == "stopped" {
                     crossed += 1;
@@ -266,7 +270,7 @@ fn a_stop_string_is_found_wherever_the_break_is() {
             assert_eq!(
                 found,
                 (expected.0.concat(), expected.1, expected.0.len()),
-                "{pieces:?} {stop} {seam}"
+                "{pieces:?} {stop} {splice}"
             );
         }
     }
@@ -288,7 +292,7 @@ fn a_stop_string_over_the_seam_counts_only_where_the_server_would_heed_it() {
     for (request, texts, end) in rows {
         let mut received = received(request, Endpoint::SgLang);
         feed(&mut received, &[(&[6], "xab")]);
-        received.go_on(None);
+        received.start_resume(None);
         let found = feed(&mut received, &[(&[7], "c"), (&[8], "dx")]);
         let expected = vec![(7, texts[0].to_owned()), (8, texts[1].to_owned())];
         assert_eq!(found, (expected, end));
@@ -296,7 +300,7 @@ fn a_stop_string_over_the_seam_counts_only_where_the_server_would_heed_it() {
     // What comes before the least number of tokens is text all the same.
     let mut received = received(request(stop().min_tokens(2)), Endpoint::SgLang);
     feed(&mut received, &[(&[6], "xab")]);
-    received.go_on(None);
+    received.start_resume(None);
     assert_eq!(feed(&mut received, &[(&[7], "x"), (&[8], "cd")]).1, "");
 }
 
@@ -320,7 +324,7 @@ fn stop_strings_of_a_server_that_holds_text_back_are_refused_unless_accepted() {
     {
         let mut received = received(request().allow_inexact_resume(), endpoint);
         feed(&mut received, &[(&[6], "a")]);
-        assert_eq!(received.go_on(None).text_exact, text_exact, "{endpoint}");
+        assert_eq!(received.start_resume(None).text_exact, text_exact, "{endpoint}");
     }
     for (request, endpoint, server, expected) in rows {
         let mut received = received(request, endpoint);

@@ -1,4 +1,4 @@
-//! What a stream has received that a later request goes on from, and the seam where that begins. Pure.
+//! What a stream has received that a later request goes on from, and the splice where that begins. Pure.
 //!
 //! ```text
 //! ids        p p p p | a b c d e f        "d" had its text; "e" and "f" came without: inside a character, or held back
@@ -21,7 +21,7 @@ use crate::types::token::StreamToken;
 /// How much of the last text is kept to be known again.
 const MIN_TAIL_BYTES: usize = 64;
 
-pub(super) struct Received {
+pub(super) struct ResumeState {
     /// Why nothing is kept here: `None`, because the client takes nothing up.
     request: Result<Box<CompletionRequest>, Option<NotResumable>>,
     policy: ResumePolicy,
@@ -40,11 +40,11 @@ pub(super) struct Received {
     diverged: bool,
     /// So many of the ids stand in the prompt of the running attempt.
     in_prompt: usize,
-    seam: Option<Seam>,
+    splice: Option<Splice>,
 }
 
 /// The beginning of an attempt that goes on.
-struct Seam {
+struct Splice {
     /// The ids from here to `due` must come again.
     next: usize,
     due: usize,
@@ -56,20 +56,20 @@ struct Seam {
     text_is_lost: bool,
     /// The ids did not come again: what comes is of another answer.
     is_missed: bool,
-    /// The text before the seam, from which a stop string could reach over it, and behind it what was handed out since.
+    /// The text before the splice, from which a stop string could reach over it, and behind it what was handed out since.
     around: String,
-    /// Where the seam is in that.
+    /// Where the splice is in that.
     at: usize,
 }
 
 /// How a stream can go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Start {
+pub(super) struct ResumeStart {
     pub(super) ids_again: usize,
     pub(super) text_exact: bool,
 }
 
-impl Received {
+impl ResumeState {
     /// Nothing yet. Ids are kept only if the request may be taken up.
     pub(super) fn new(
         request: Result<CompletionRequest, NotResumable>,
@@ -92,7 +92,7 @@ impl Received {
             text_bytes: 0,
             diverged: false,
             in_prompt: 0,
-            seam: None,
+            splice: None,
         }
     }
 
@@ -106,7 +106,7 @@ impl Received {
 
     /// The request of the running attempt, if it is not the one that was asked for.
     pub(super) fn next_request(&self) -> Option<CompletionRequest> {
-        self.seam.as_ref()?;
+        self.splice.as_ref()?;
         Some(self.request.as_ref().ok()?.behind(&self.ids[..self.in_prompt]))
     }
 
@@ -145,7 +145,7 @@ impl Received {
     }
 
     /// The next attempt goes on.
-    pub(super) fn go_on(&mut self, server: Option<Family>) -> Start {
+    pub(super) fn start_resume(&mut self, server: Option<Family>) -> ResumeStart {
         let again = if self.can_go_back() { self.without_text } else { 0 };
         let due = self.ids.len();
         let text_is_lost = again < self.without_text && self.tells_text();
@@ -154,7 +154,7 @@ impl Received {
         let min = self.request.as_ref().map_or(0, |request| request.sampling.min_tokens.unwrap_or(0));
         let around = if due < min as usize { String::new() } else { self.tail.clone() };
         let at = around.len();
-        self.seam = Some(Seam {
+        self.splice = Some(Splice {
             next: self.in_prompt,
             due,
             text: String::new(),
@@ -165,7 +165,7 @@ impl Received {
             at,
         });
         let watches = self.request.as_ref().is_ok_and(|request| self.sees_stops(request, server));
-        Start { ids_again: again, text_exact: !text_is_lost && watches }
+        ResumeStart { ids_again: again, text_exact: !text_is_lost && watches }
     }
 
     /// Nothing of the text is held back for stop strings at a break, or it comes with ids that are asked for once more.
@@ -194,17 +194,17 @@ impl Received {
     // ---- as it comes ----
 
     /// Takes what one event brought before it is handed out: out of it go the ids that were received before. True: a stop
-    /// string ends here that began before the seam; what came behind it is gone.
+    /// string ends here that began before the splice; what came behind it is gone.
     pub(super) fn event(&mut self, tokens: &mut Vec<StreamToken>) -> Result<bool, Error> {
         if self.request.is_err() || tokens.is_empty() {
             return Ok(false);
         }
-        let ended = match self.seam.take() {
+        let ended = match self.splice.take() {
             None => false,
-            Some(mut seam) => {
-                let crossed = self.cross(&mut seam, tokens);
+            Some(mut splice) => {
+                let crossed = self.cross_splice(&mut splice, tokens);
                 // Kept also after an error: it says that this was no first attempt.
-                self.seam = Some(seam);
+                self.splice = Some(splice);
                 crossed?
             }
         };
@@ -214,32 +214,32 @@ impl Received {
 
     /// What is left at the end of an attempt that is complete: text that came with ids received before, and no new one after.
     pub(super) fn rest(&mut self) -> Result<Option<StreamToken>, Error> {
-        let Some(seam) = &mut self.seam else { return Ok(None) };
-        if seam.next < seam.due {
+        let Some(splice) = &mut self.splice else { return Ok(None) };
+        if splice.next < splice.due {
             self.diverged = true;
-            return Err(seam.miss());
+            return Err(splice.miss());
         }
-        let text = std::mem::take(&mut seam.text);
+        let text = std::mem::take(&mut splice.text);
         Ok((!text.is_empty()).then_some(StreamToken::Token { text, id: None }))
     }
 
     /// What came in this attempt is not of this answer.
     pub(super) fn is_missed(&self) -> bool {
-        self.seam.as_ref().is_some_and(|seam| seam.is_missed)
+        self.splice.as_ref().is_some_and(|splice| splice.is_missed)
     }
 
-    fn cross(&mut self, seam: &mut Seam, tokens: &mut Vec<StreamToken>) -> Result<bool, Error> {
-        if seam.next < seam.due {
+    fn cross_splice(&mut self, splice: &mut Splice, tokens: &mut Vec<StreamToken>) -> Result<bool, Error> {
+        if splice.next < splice.due {
             let mut new = Vec::new();
             for token in tokens.drain(..) {
                 match token {
-                    StreamToken::Token { text, id: Some(id) } if seam.next < seam.due => {
-                        if self.ids[seam.next] != id {
+                    StreamToken::Token { text, id: Some(id) } if splice.next < splice.due => {
+                        if self.ids[splice.next] != id {
                             self.diverged = true;
-                            return Err(seam.miss());
+                            return Err(splice.miss());
                         }
-                        seam.next += 1;
-                        seam.text += &text;
+                        splice.next += 1;
+                        splice.text += &text;
                     }
                     token => new.push(token),
                 }
@@ -248,13 +248,13 @@ impl Received {
         }
         for token in tokens.iter_mut() {
             let StreamToken::Token { text, .. } = token else { continue };
-            if !seam.text.is_empty() {
-                text.insert_str(0, &std::mem::take(&mut seam.text));
+            if !splice.text.is_empty() {
+                text.insert_str(0, &std::mem::take(&mut splice.text));
             }
-            if !text.is_empty() && std::mem::replace(&mut seam.is_first, false) {
+            if !text.is_empty() && std::mem::replace(&mut splice.is_first, false) {
                 if let Some(at) = self.end_of_prompt(text) {
                     text.drain(..at);
-                } else if seam.text_is_lost {
+                } else if splice.text_is_lost {
                     *text = "\u{fffd}".to_owned();
                 }
             }
@@ -264,7 +264,7 @@ impl Received {
         if sampling.stop.is_empty() {
             return Ok(false);
         }
-        Ok(seam.stop(&sampling.stop, request.keeps_stop_strings(), tokens))
+        Ok(splice.stop(&sampling.stop, request.keeps_stop_strings(), tokens))
     }
 
     /// Where the new begins in a text that vLLM has begun with that of the whole prompt, in which all that was handed out
@@ -298,9 +298,9 @@ impl Received {
     }
 
     /// The counts of the running attempt as those of the one request that was asked for. `first`: what the first said.
-    pub(super) fn whole(&self, usage: Usage, first: Option<Usage>) -> Usage {
+    pub(super) fn whole_usage(&self, usage: Usage, first: Option<Usage>) -> Usage {
         let before = u32::try_from(self.in_prompt).unwrap_or(u32::MAX);
-        if self.seam.is_none() {
+        if self.splice.is_none() {
             return usage;
         }
         let prompt_tokens = usage.prompt_tokens.saturating_sub(before);
@@ -338,13 +338,13 @@ fn longest(stop: &[String]) -> usize {
     stop.iter().map(String::len).max().unwrap_or(0)
 }
 
-impl Seam {
+impl Splice {
     fn miss(&mut self) -> Error {
         self.is_missed = true;
         Error::new(ErrorKind::Incomplete, "the server did not repeat the ids before the break")
     }
 
-    /// Looks for a stop string that begins before the seam and ends in `tokens`, and takes out of them what an unbroken
+    /// Looks for a stop string that begins before the splice and ends in `tokens`, and takes out of them what an unbroken
     /// server would not have sent.
     fn stop(&mut self, stop: &[String], keeps: bool, tokens: &mut Vec<StreamToken>) -> bool {
         let mut found = false;
@@ -354,13 +354,13 @@ impl Seam {
                 text.clear();
                 continue;
             }
-            // Nothing behind this place can be the end of one that began before the seam.
+            // Nothing behind this place can be the end of one that began before the splice.
             if self.around.len() - self.at >= longest(stop) {
                 break;
             }
             let before = self.around.len();
             self.around += text;
-            let over = stop.iter().flat_map(|stop| self.over(stop, before));
+            let over = stop.iter().flat_map(|stop| self.stop_end_after(stop, before));
             if let Some(end) = over.min() {
                 found = true;
                 text.truncate(if keeps { end - before } else { 0 });
@@ -372,8 +372,8 @@ impl Seam {
         found
     }
 
-    /// Where a stop string ends, behind `before`, that begins before the seam.
-    fn over(&self, stop: &str, before: usize) -> Option<usize> {
+    /// Where a stop string ends, behind `before`, that begins before the splice.
+    fn stop_end_after(&self, stop: &str, before: usize) -> Option<usize> {
         let begins = |start: &usize| self.around.get(*start..).is_some_and(|text| text.starts_with(stop));
         (0..self.at).filter(begins).map(|start| start + stop.len()).find(|end| *end > before)
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::client::threads::sync::channel::{bounded, unbounded};
-use crate::client::threads::sync::model::{Limits, any, check};
+use crate::client::threads::sync::shuttle::{Limits, any, check};
 use crate::client::threads::sync::thread;
 
 const MAX_TOKENS: usize = 2;
@@ -53,8 +53,8 @@ impl Consumer {
 
 fn a_bounded_channel() {
     let (sender, receiver) = unbounded();
-    let lifted = Arc::new(AtomicBool::new(false));
-    let mut sender = TokenSender::new(Sink::Own(sender), MAX_TOKENS, MAX_BYTES, lifted.clone());
+    let bound_lifted = Arc::new(AtomicBool::new(false));
+    let mut sender = TokenSender::new(Sink::Own(sender), MAX_TOKENS, MAX_BYTES, bound_lifted.clone());
     let (waker, woken) = bounded(0);
     let sending = thread::spawn(move || {
         for (number, size) in SIZES.into_iter().enumerate() {
@@ -76,7 +76,7 @@ fn a_bounded_channel() {
     match then {
         Then::ReadOn => {}
         Then::HangUp => consumer = None,
-        Then::Join => lifted.store(true, Ordering::Release),
+        Then::Join => bound_lifted.store(true, Ordering::Release),
         Then::Cancel => waker = None,
     }
     if let (Then::ReadOn, Some(consumer)) = (then, &mut consumer) {
@@ -100,9 +100,9 @@ fn a_bounded_channel() {
     }
     match result {
         Ok(()) => {}
-        Err((_, Stopped::ConsumerGone)) => assert_eq!(then, Then::HangUp),
-        Err((_, Stopped::Cancelled)) => assert_eq!(then, Then::Cancel),
-        Err((_, Stopped::Deadline)) => panic!("there is none"),
+        Err((_, CannotSend::ConsumerGone)) => assert_eq!(then, Then::HangUp),
+        Err((_, CannotSend::Cancelled)) => assert_eq!(then, Then::Cancel),
+        Err((_, CannotSend::Deadline)) => panic!("there is none"),
     }
 }
 
