@@ -58,7 +58,7 @@ pub(crate) fn run(args: Args) -> CommandResult {
         Some(talk) => talk.say(text),
         None => {
             let request = flags.apply_to(CompletionRequest::text(text))?;
-            let parser = Some(ResponseParser::new(Dialect::PLAIN));
+            let parser = Some(ResponseParser::new(Dialect::plain()));
             turn::run(&client, request, &interrupt, flags.json, Aside { parser, ..Aside::default() })
         }
     };

@@ -1,6 +1,5 @@
 //! Turns with tools: prompts of ids, in the model's own chat format, and calls that run while the model writes.
 
-use std::collections::HashMap;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -59,11 +58,9 @@ impl TalkFlags {
         let (Some(file), Some(name)) = (&self.tokenizer, &self.chat_format) else { return Ok(None) };
         let format = ChatFormat::by_name(name)?;
         let tokenizer = Tokenizer::from_file(file)?;
-        let markers: HashMap<_, _> =
-            tokenizer.added_tokens().iter().map(|token| (token.text.clone(), token.id)).collect();
         let tools = tools::tools(self.folder.as_deref())
             .map_err(|error| Failure::Usage(format!("cannot use the folder: {error}")))?;
-        let mut context = Context::new(format, tokenizer);
+        let mut context = Context::new(format, tokenizer.clone());
         // Of what has no calls the tools are nobody's business.
         let has_calls = !matches!(format.dialect()?.name(), "plain");
         let described = if has_calls { tools.described() } else { String::new() };
@@ -81,7 +78,7 @@ impl TalkFlags {
         let turn = Turn::new(client, context.clone())
             .tools(tools)
             .max_rounds(self.rounds)
-            .markers(markers)
+            .markers(tokenizer.added_tokens())
             .request(move |ids| request.clone().prompt_ids(ids))
             .on_token(move |text, _| {
                 let mut status = of_tokens.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
 //! Which server is spoken to, and what it accepts.
 
 pub(crate) mod quirks;
-pub(crate) mod records;
+mod records;
