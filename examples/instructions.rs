@@ -10,7 +10,6 @@
 #[path = "../benches/common/mod.rs"]
 mod common;
 
-use std::collections::HashMap;
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -196,11 +195,10 @@ fn decode(stream: &Stream, learning: bool, passes: usize) {
 fn parse_response(dialect: &str, before: &str, tokens: usize) {
     let added =
         [("<tool_call>", 151_657), ("</tool_call>", 151_658), ("<think>", 151_667), ("</think>", 151_668)];
-    let added: HashMap<_, _> = added.map(|(text, id)| (text.to_owned(), id)).into();
     let mut limits = Limits::default();
     limits.max_arguments_bytes = 64 << 20;
     let dialect = Dialect::by_name(dialect).expect("a known name");
-    let mut parser = ResponseParser::new(dialect).markers(&added).limits(&limits);
+    let mut parser = ResponseParser::new(dialect).markers(added).limits(&limits);
     match before.strip_prefix("<tool_call>") {
         Some(rest) => {
             parser.push("<tool_call>", Some(151_657));

@@ -29,7 +29,7 @@ fn round(
     let request = CompletionRequest::messages(messages.to_vec()).tools(tools.schemas());
     let (tokens, guard) = client.stream(request).unwrap();
     let tree = Arc::new(Mutex::new(Branch::new(Role::Assistant)));
-    let (calls, handle) = ResponseParser::new(Dialect::CHAT).run(tokens, tree);
+    let (calls, handle) = ResponseParser::new(Dialect::chat()).run(tokens, tree);
     let results = tools.run(&calls);
     (handle.join().unwrap(), results, guard.join())
 }

@@ -25,7 +25,7 @@
 //! [added tokens](crate::ResponseParser::markers) where you can: then `<tool_call>` spelled out by other tokens is text, and not a call.
 //!
 //! A family that the crate does not know is a record in JSON, [`Dialect::from_json`](crate::Dialect::from_json), or
-//! `tokenwire parse --dialect FILE.json`; put into the repository's `dialects/`, it is known by its name.
+//! `tokenwire parse --dialect FILE.json`; put into the repository's `src/turn/parse/dialects/`, it is known by its name.
 //!
 //! # While the model still writes
 //!

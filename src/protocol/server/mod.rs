@@ -8,7 +8,6 @@ pub(crate) mod endpoint;
 pub(crate) mod family;
 pub(crate) mod fields;
 mod record;
-pub(crate) mod records;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 pub use self::family::ChatFormat;
 use self::render::Plan;
-use super::parse::Start;
+use super::parse::engine::Start;
 use crate::error::escape::printable;
 use crate::error::{Error, ErrorKind, Limit};
 use crate::types::ids::{IdsExact, TokenId};

@@ -78,6 +78,13 @@ pub struct AddedToken {
     pub special: bool,
 }
 
+/// As [`ResponseParser::markers`](crate::ResponseParser::markers) takes it.
+impl<'a> From<&'a AddedToken> for (&'a str, TokenId) {
+    fn from(token: &'a AddedToken) -> Self {
+        (&token.text, token.id)
+    }
+}
+
 impl AddedToken {
     /// Whether the token can be a marker. The others are runs of white space, which some vocabularies keep
     /// among the added tokens (GPT-NeoX; Gemma, where `▁` stands for a space); ordinary text needs them and

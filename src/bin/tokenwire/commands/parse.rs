@@ -178,7 +178,7 @@ fn parse(case: &Case, flags: &Case) -> Result<(Branch, Vec<PendingToolCall>), Fa
         parser = parser.tools(tools);
     }
     if let Some(markers) = case.markers.as_ref().or(flags.markers.as_ref()) {
-        parser = parser.markers(markers);
+        parser = parser.markers(markers.iter().map(|(text, id)| (text.as_str(), *id)));
     }
     let start = case.start.as_deref().or(flags.start.as_deref()).unwrap_or("content");
     let mut parser = parser.start(match start {

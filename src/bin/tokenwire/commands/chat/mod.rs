@@ -62,7 +62,7 @@ pub(crate) fn run(args: Args) -> ExitResult {
         Some(talk) => talk.say(text),
         None => {
             let request = flags.apply_to(CompletionRequest::text(text))?;
-            let parser = Some(ResponseParser::new(Dialect::PLAIN));
+            let parser = Some(ResponseParser::new(Dialect::plain()));
             follow::stream(&client, request, &interrupt, flags.json, Aside { parser, ..Aside::default() })
         }
     };

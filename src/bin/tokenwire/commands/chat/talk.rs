@@ -1,6 +1,5 @@
 //! Turns with tools: prompts of ids, in the model's own chat format, and calls that run while the model writes.
 
-use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -61,11 +60,9 @@ impl TalkFlags {
         let (Some(file), Some(name)) = (&self.tokenizer, &self.chat_format) else { return Ok(None) };
         let format = ChatFormat::by_name(name)?;
         let tokenizer = Tokenizer::from_file(file)?;
-        let markers: HashMap<_, _> =
-            tokenizer.added_tokens().iter().map(|token| (token.text.clone(), token.id)).collect();
         let tools = tools::tools(self.folder.as_deref())
             .map_err(|error| Failure::Usage(format!("cannot use the folder: {error}")))?;
-        let mut context = Context::new(format, tokenizer);
+        let mut context = Context::new(format, tokenizer.clone());
         let system = self.system_turn(format, &tools)?;
         if !system.is_empty() {
             context.system(&system);
@@ -79,7 +76,7 @@ impl TalkFlags {
         let turn = Turn::new(client, context.clone())
             .tools(tools)
             .max_rounds(self.rounds)
-            .markers(markers)
+            .markers(tokenizer.added_tokens())
             .request(move |ids| request.clone().prompt_ids(ids))
             .on_token(move |text, _| print_token(text, &of_tokens, json));
         Ok(Some(Talk { turn, context, interrupt: interrupt.clone(), json, status }))

@@ -1,17 +1,21 @@
 //! Calls written as JSON objects without an end marker, and mostly without an opener: Llama 3.
 
+use std::sync::Arc;
+
 use serde::Deserializer as _;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 
-use super::json::{JsonForm, Scan, Scanned};
-use super::machine::{Machine, Outcome, Seek, Step};
-use super::view::{Here, RegionEnd, View};
+use super::json::JsonForm;
+use crate::turn::parse::json_scan::{JsonScan, Scanned};
+use crate::turn::parse::machine::{Machine, RawLeaf, Recovery, Step};
+use crate::turn::parse::marker::List;
+use crate::turn::parse::view::{Match, RegionEnd, View};
 
 /// Reads objects that `;` stands between. One that is no call is ordinary text, unless a marker said that a
 /// call follows.
 #[derive(Debug)]
-pub(super) struct BareJson {
-    form: &'static JsonForm,
+pub(crate) struct BareJson {
+    form: Arc<JsonForm>,
     /// After the opener, or the end of the last call.
     body: usize,
     /// The opener was there.
@@ -22,21 +26,21 @@ pub(super) struct BareJson {
 #[derive(Debug)]
 enum State {
     Open,
-    Object(Scan),
+    Object(JsonScan),
     /// After a call: here is its end.
     After(usize),
-    Seek(Seek),
+    Recovery(Recovery),
 }
 
 impl BareJson {
-    pub(super) fn new(form: &'static JsonForm, body: usize, opened: bool) -> Self {
+    pub(crate) fn new(form: Arc<JsonForm>, body: usize, opened: bool) -> Self {
         Self { form, body, opened, state: State::Open }
     }
 
     fn open(&mut self, view: &View<'_>) -> Option<Step> {
         let at = view.skip_blank(self.body);
         match view.bytes().get(at) {
-            Some(b'{') => self.state = State::Object(Scan::new(at)),
+            Some(b'{') => self.state = State::Object(JsonScan::new(at)),
             None if view.end.is_none() || (self.opened && view.end == Some(RegionEnd::Cut)) => {
                 return Some(Step::Wait);
             }
@@ -55,14 +59,14 @@ impl BareJson {
             (Scanned::Value(end), opened) => match (self.form.call(&view.text[scan.start..end]), opened) {
                 (Ok(call), _) => {
                     (self.body, self.opened, self.state) = (end, false, State::After(end));
-                    Some(Step::Leaf { until: end, leaf: Outcome::Call(call) })
+                    Some(Step::Leaf { until: end, leaf: RawLeaf::Call(call) })
                 }
-                (Err(reason), true) => Some(Step::leave(end, Outcome::Malformed(reason))),
+                (Err(reason), true) => Some(Step::leave(end, RawLeaf::Malformed(reason))),
                 (Err(_), false) => Some(self.content()),
             },
             (Scanned::Bad(_), false) => Some(self.content()),
             (Scanned::Bad(reason), true) => {
-                self.state = State::Seek(Seek::broken(self.body, reason));
+                self.state = State::Recovery(Recovery::broken(self.body, reason));
                 None
             }
         }
@@ -74,46 +78,38 @@ impl BareJson {
         match view.bytes().get(at) {
             Some(b';') => {}
             None if view.end.is_none() => return Some(Step::Wait),
-            _ => return Some(Step::leave(end, Outcome::Marker)),
+            _ => return Some(Step::leave(end, RawLeaf::Marker)),
         }
         let at = view.skip_blank(at + 1);
         match view.bytes().get(at) {
             Some(b'{') => {
-                self.state = State::Object(Scan::new(at));
+                self.state = State::Object(JsonScan::new(at));
                 return None;
             }
             None if view.end.is_none() => return Some(Step::Wait),
-            None => return Some(Step::leave(at, Outcome::Marker)),
+            None => return Some(Step::leave(at, RawLeaf::Marker)),
             Some(_) => {}
         }
-        let mut here = self.form.bounds.stops.iter().map(|stop| view.here(at, stop));
-        Some(match here.find(|here| *here != Here::No) {
-            Some(Here::Yes) => Step::leave(at, Outcome::Marker),
+        let mut stops = self.form.bounds.stops.iter().map(|stop| view.here(at, stop));
+        Some(match stops.find(|stop| *stop != Match::No) {
+            Some(Match::Yes) => Step::leave(at, RawLeaf::Marker),
             Some(_) => Step::Wait,
             None => self.content(),
         })
     }
 
     fn content(&self) -> Step {
-        Step::leave(self.body, Outcome::Content)
+        Step::leave(self.body, RawLeaf::Content)
     }
 }
 
 impl Machine for BareJson {
-    fn step(&mut self, view: &View<'_>) -> Step {
-        loop {
-            let step = match &mut self.state {
-                State::Open => self.open(view),
-                State::Object(_) => self.object(view),
-                State::After(end) => {
-                    let end = *end;
-                    self.after(view, end)
-                }
-                State::Seek(seek) => Some(seek.step(view, self.form.bounds)),
-            };
-            if let Some(step) = step {
-                return step;
-            }
+    fn advance(&mut self, view: &View<'_>) -> Option<Step> {
+        match self.state {
+            State::Open => self.open(view),
+            State::Object(_) => self.object(view),
+            State::After(end) => self.after(view, end),
+            State::Recovery(ref mut recovery) => Some(recovery.step(view, &self.form.bounds)),
         }
     }
 }
@@ -124,11 +120,11 @@ impl JsonForm {
         let mut keys = Keys::default();
         // It fails at the end of the text, and has seen the keys before.
         let _ = serde_json::Deserializer::from_str(object).deserialize_map(&mut keys);
+        let contains = |keys: &List, key: &str| keys.iter().any(|known| **known == *key);
         let is_of_call = |key: &String| {
-            let known = [self.name, self.arguments, self.id, &["type"]];
-            known.iter().any(|keys| keys.contains(&key.as_str()))
+            key == "type" || [&self.name, &self.arguments, &self.id].iter().any(|keys| contains(keys, key))
         };
-        keys.0.iter().any(|key| self.name.contains(&key.as_str())) && keys.0.iter().all(is_of_call)
+        keys.0.iter().any(|key| contains(&self.name, key)) && keys.0.iter().all(is_of_call)
     }
 }
 

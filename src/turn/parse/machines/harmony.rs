@@ -8,13 +8,15 @@
 //! a call on any channel, all else is content.
 
 use std::ops::Range;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::{Map, Value};
 
-use super::dialect::{Call, Table, Think};
-use super::json::{Scan, Scanned};
-use super::machine::{Machine, Outcome, RawCall, Step, Then};
-use super::view::{Found, Here, RegionEnd, View};
+use crate::turn::parse::json_scan::{JsonScan, Scanned};
+use crate::turn::parse::machine::{Machine, RawCall, RawLeaf, Step, Then};
+use crate::turn::parse::marker::{List, Reasoning};
+use crate::turn::parse::table::{Region, Table};
+use crate::turn::parse::view::{Found, Match, RegionEnd, View};
 use crate::types::tree::Malformed;
 
 const START: &str = "<|start|>";
@@ -26,23 +28,33 @@ const CALL: &str = "<|call|>";
 const RETURN: &str = "<|return|>";
 
 /// A header with blanks or more in it is read by [`Message`].
-const ANALYSIS: Think = Think { open: "<|channel|>analysis<|message|>", close: END, label: "", answer: &[] };
+static ANALYSIS: LazyLock<Arc<Reasoning>> = LazyLock::new(|| {
+    Arc::new(Reasoning {
+        open: "<|channel|>analysis<|message|>".into(),
+        close: END.into(),
+        label: "".into(),
+        answer: List::default(),
+    })
+});
 
 /// gpt-oss.
-pub(super) static HARMONY: Table = Table {
-    name: "harmony",
-    think: Some(ANALYSIS),
-    calls: &[
-        Call { open: START, body: &|_, body| Box::new(Message::new(body, Part::Role)) },
-        Call { open: CHANNEL, body: &|_, body| Box::new(Message::new(body, Part::Channel)) },
-    ],
-    frames: &[END],
-    ends: &[CALL, RETURN],
-    inner: &[CONSTRAIN, MESSAGE],
-    in_template: "",
-    bare: Some(&|_, body| Box::new(Message::new(body, Part::Bare))),
-    signs: &[CHANNEL, CONSTRAIN, MESSAGE],
-};
+pub(crate) fn table() -> Table {
+    let region = |open: &str, part| Region {
+        open: open.into(),
+        body: Arc::new(move |_, body| Box::new(Message::new(body, part))),
+    };
+    Table {
+        name: "harmony".into(),
+        reasoning: Some(ANALYSIS.clone()),
+        calls: vec![region(START, Part::Role), region(CHANNEL, Part::Channel)],
+        frames: [END].into_iter().collect(),
+        ends: [CALL, RETURN].into_iter().collect(),
+        inner: [CONSTRAIN, MESSAGE].into_iter().collect(),
+        bare: Some(Arc::new(|_, body| Box::new(Message::new(body, Part::Bare)))),
+        signs: [CHANNEL, CONSTRAIN, MESSAGE].into_iter().collect(),
+        ..Table::default()
+    }
+}
 
 /// What ends the text of a call. The next message shows that it has ended.
 const ENDERS: &[&str] = &[CALL, END, RETURN, START, CHANNEL];
@@ -70,7 +82,7 @@ enum State {
     Word(Range<usize>),
     /// Before the text of a call.
     Text(usize),
-    Object(Scan),
+    Object(JsonScan),
     /// After the object, or in what is none.
     RegionEnd {
         from: usize,
@@ -157,7 +169,7 @@ impl Message {
             return None;
         }
         match self.part {
-            Part::Bare => return Some(Step::leave(self.body, Outcome::Content)),
+            Part::Bare => return Some(Step::leave(self.body, RawLeaf::Content)),
             Part::Role => self.known = word == "assistant",
             Part::Channel => {
                 self.known = matches!(word, "analysis" | "commentary" | "final");
@@ -175,7 +187,7 @@ impl Message {
     /// was no header at all.
     fn no_message(&mut self, view: &View<'_>, at: usize) -> Option<Step> {
         match self.extra {
-            _ if !self.known => Some(Step::leave(self.body, Outcome::Content)),
+            _ if !self.known => Some(Step::leave(self.body, RawLeaf::Content)),
             Some(extra) => self.text(view, extra),
             None => self.text(view, at),
         }
@@ -186,10 +198,10 @@ impl Message {
         match view.end {
             None => Step::Wait,
             Some(_) if self.tool(view).is_some() && self.part != Part::Bare => Step::Wait,
-            Some(_) if self.part == Part::Bare => Step::leave(self.body, Outcome::Content),
-            Some(_) if self.known => Step::leave(self.extra.unwrap_or(at), Outcome::Marker),
-            Some(RegionEnd::Cut) => Step::leave(at, Outcome::Marker),
-            Some(RegionEnd::Clean) => Step::leave(self.body, Outcome::Content),
+            Some(_) if self.part == Part::Bare => Step::leave(self.body, RawLeaf::Content),
+            Some(_) if self.known => Step::leave(self.extra.unwrap_or(at), RawLeaf::Marker),
+            Some(RegionEnd::Cut) => Step::leave(at, RawLeaf::Marker),
+            Some(RegionEnd::Clean) => Step::leave(self.body, RawLeaf::Content),
         }
     }
 
@@ -205,8 +217,8 @@ impl Message {
             self.state = State::Text(at);
             return None;
         }
-        let then = if self.reasoning { Then::Reasoning(&ANALYSIS) } else { Then::Content };
-        Some(Step::Leave { until: at, leaf: Outcome::Marker, then })
+        let then = if self.reasoning { Then::Reasoning(ANALYSIS.clone()) } else { Then::Content };
+        Some(Step::Leave { until: at, leaf: RawLeaf::Marker, then })
     }
 
     fn call_text(&mut self, view: &View<'_>, from: usize) -> Option<Step> {
@@ -217,7 +229,7 @@ impl Message {
         let closed = at == view.text.len() && view.end == Some(RegionEnd::Clean) && view.is_real(at);
         self.state = match (view.bytes().get(at), marker_here(view, at)) {
             (None, _) | (_, None) if !closed => return Some(Step::Wait),
-            (Some(b'{'), _) => State::Object(Scan::new(at)),
+            (Some(b'{'), _) => State::Object(JsonScan::new(at)),
             // No arguments.
             (None, _) | (_, Some(CALL | END | RETURN)) => {
                 let body = self.call(view, "{}", Value::Object(Map::new()));
@@ -226,6 +238,24 @@ impl Message {
             _ if functions => State::RegionEnd { from: at, at, body: Body::Broken(Malformed::Syntax) },
             _ => State::RegionEnd { from: at, at, body: Body::Raw },
         };
+        None
+    }
+
+    fn object(&mut self, view: &View<'_>, start: usize, scanned: Scanned) -> Option<Step> {
+        let (from, body) = match scanned {
+            // A string without an end must not swallow the messages that follow.
+            Scanned::More if view.end == Some(RegionEnd::Clean) => {
+                (start, Body::Broken(Malformed::Unfinished))
+            }
+            Scanned::More => return Some(Step::Wait),
+            Scanned::Value(end) => {
+                let raw = &view.text[start..end];
+                let call = |arguments| self.call(view, raw, arguments);
+                (end, serde_json::from_str(raw).map_or(Body::Broken(Malformed::Syntax), call))
+            }
+            Scanned::Bad(reason) => (start, Body::Broken(reason)),
+        };
+        self.state = State::RegionEnd { from, at: from, body };
         None
     }
 
@@ -258,15 +288,15 @@ impl Message {
         let text_end = text.end;
         let text = &view.text[text];
         let leaf = match std::mem::replace(body, Body::Raw) {
-            _ if !closed => Outcome::Malformed(Malformed::Unfinished),
+            _ if !closed => RawLeaf::Malformed(Malformed::Unfinished),
             // What has its end marker is not unfinished.
-            Body::Broken(Malformed::Unfinished) if until > text_end => Outcome::Malformed(Malformed::Syntax),
-            Body::Broken(reason) => Outcome::Malformed(reason),
-            Body::Call(_) if !text.trim().is_empty() && !is_cut => Outcome::Malformed(Malformed::Syntax),
-            Body::Call(call) => Outcome::Call(call),
+            Body::Broken(Malformed::Unfinished) if until > text_end => RawLeaf::Malformed(Malformed::Syntax),
+            Body::Broken(reason) => RawLeaf::Malformed(reason),
+            Body::Call(_) if !text.trim().is_empty() && !is_cut => RawLeaf::Malformed(Malformed::Syntax),
+            Body::Call(call) => RawLeaf::Call(call),
             Body::Raw => match self.call(view, text, Value::String(text.to_owned())) {
-                Body::Call(call) => Outcome::Call(call),
-                _ => Outcome::Malformed(Malformed::NoName),
+                Body::Call(call) => RawLeaf::Call(call),
+                _ => RawLeaf::Malformed(Malformed::NoName),
             },
         };
         Some(Step::leave(until, leaf))
@@ -276,57 +306,24 @@ impl Message {
 /// The marker that stands here; "" if none does, `None` if that cannot be said yet.
 fn marker_here(view: &View<'_>, at: usize) -> Option<&'static str> {
     let markers = [MESSAGE, CHANNEL, CONSTRAIN, START, END, CALL, RETURN];
-    if let Some(marker) = markers.into_iter().find(|marker| view.here(at, marker) == Here::Yes) {
+    if let Some(marker) = markers.into_iter().find(|marker| view.here(at, marker) == Match::Yes) {
         return Some(marker);
     }
-    let wait = markers.into_iter().any(|marker| view.here(at, marker) == Here::NotYet);
+    let wait = markers.into_iter().any(|marker| view.here(at, marker) == Match::Partial);
     (!wait).then_some("")
 }
 
 impl Machine for Message {
-    fn step(&mut self, view: &View<'_>) -> Step {
-        loop {
-            let step = match &mut self.state {
-                State::Head(from) => {
-                    let from = *from;
-                    self.head(view, from)
-                }
-                State::Word(word) => {
-                    let Range { start, end } = word.clone();
-                    self.word(view, start, end)
-                }
-                State::Text(from) => {
-                    let from = *from;
-                    self.call_text(view, from)
-                }
-                State::Object(scan) => match scan.advance(view) {
-                    // A string without an end must not swallow the messages that follow.
-                    Scanned::More if view.end == Some(RegionEnd::Clean) => {
-                        let (from, body) = (scan.start, Body::Broken(Malformed::Unfinished));
-                        self.state = State::RegionEnd { from, at: from, body };
-                        None
-                    }
-                    Scanned::More => Some(Step::Wait),
-                    Scanned::Value(end) => {
-                        let raw = &view.text[scan.start..end];
-                        let body = match serde_json::from_str(raw) {
-                            Ok(arguments) => self.call(view, raw, arguments),
-                            Err(_) => Body::Broken(Malformed::Syntax),
-                        };
-                        self.state = State::RegionEnd { from: end, at: end, body };
-                        None
-                    }
-                    Scanned::Bad(reason) => {
-                        let from = scan.start;
-                        self.state = State::RegionEnd { from, at: from, body: Body::Broken(reason) };
-                        None
-                    }
-                },
-                State::RegionEnd { .. } => self.end(view),
-            };
-            if let Some(step) = step {
-                return step;
+    fn advance(&mut self, view: &View<'_>) -> Option<Step> {
+        match self.state {
+            State::Head(from) => self.head(view, from),
+            State::Word(Range { start, end }) => self.word(view, start, end),
+            State::Text(from) => self.call_text(view, from),
+            State::Object(ref mut scan) => {
+                let (start, scanned) = (scan.start, scan.advance(view));
+                self.object(view, start, scanned)
             }
+            State::RegionEnd { .. } => self.end(view),
         }
     }
 }

@@ -7,59 +7,58 @@
 //!               call.close tail )* region.close
 //! ```
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::elements::Elements;
-use super::json::{Scan, Scanned};
-use super::machine::{Bounds, Machine, Markers, Outcome, RawCall, Seek, Step, Tail};
-use super::raw::{RawEnd, RawForm, RawScan, TagEnd, TagScan};
-use super::schema::is_a;
-use super::view::{Found, Here, RegionEnd, View};
+use crate::turn::parse::elements::Elements;
+use crate::turn::parse::json_scan::{JsonScan, Scanned};
+use crate::turn::parse::machine::{Bounds, CallEnd, Machine, RawCall, RawLeaf, Recovery, Step};
+use crate::turn::parse::marker::{List, Marker, Tag};
+use crate::turn::parse::raw::{RawEnd, RawForm, RawScan, TagEnd, TagScan};
+use crate::turn::parse::schema::is_a;
+use crate::turn::parse::view::{Found, Match, RegionEnd, View};
 use crate::types::tree::Malformed;
 
 /// How a family writes them.
 #[derive(Debug)]
-pub(super) struct InvokeForm {
-    pub(super) region: Tag,
+pub(crate) struct InvokeForm {
+    pub(crate) region: Tag,
     /// What may stand before a call: the first of these opens it, the others mean nothing.
-    pub(super) lead: &'static [&'static str],
-    pub(super) call: Tag,
-    /// The call's end where `call.close` is not it; else empty.
-    pub(super) tail: &'static str,
-    pub(super) parameter: Tag,
+    pub(crate) lead: List,
+    pub(crate) call: Tag,
+    /// Whether the call has another end than `call.close`, which is then that of `bounds`.
+    pub(crate) has_tail: bool,
+    /// Where a call ends that cannot be read or has been.
+    pub(crate) bounds: Bounds,
+    pub(crate) parameter: Tag,
     /// What ends an opening tag.
-    pub(super) sharp: &'static str,
+    pub(crate) sharp: Marker,
     /// The attributes that hold the call's and the parameter's names.
-    pub(super) name: &'static str,
-    pub(super) key: &'static str,
-    pub(super) values: Values,
+    pub(crate) name: Marker,
+    pub(crate) key: Marker,
+    pub(crate) values: Values,
+    pub(crate) raw: RawForm,
     /// All arguments as one JSON object in place of the parameters; else empty.
-    pub(super) json: Tag,
-    /// What may come after a call: the openers and ends of calls, of the region and of the turn.
-    pub(super) stops: &'static [&'static str],
-    /// The markers of reasoning.
-    pub(super) think: &'static [&'static str],
+    pub(crate) json: Tag,
+    /// What ends text where a call should be: before the first call, and after one.
+    pub(crate) before_call: List,
+    pub(crate) after_call: List,
 }
 
 impl InvokeForm {
     /// What stands before each tag of a value.
-    fn namespace(&self) -> &'static str {
-        self.parameter.open.strip_suffix('<').unwrap_or(self.parameter.open)
+    fn namespace(&self) -> Marker {
+        let open = &*self.parameter.open;
+        open.strip_suffix('<').unwrap_or(open).into()
     }
-}
-
-/// The opening tag, without what ends it if it has attributes, and the closing tag.
-#[derive(Debug)]
-pub(super) struct Tag {
-    pub(super) open: &'static str,
-    pub(super) close: &'static str,
 }
 
 /// What a parameter's value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Values {
+pub(crate) enum Values {
     /// Text, whose type the tool's schema tells.
     BySchema,
     /// Text or JSON, as the attribute `string` says.
@@ -72,8 +71,8 @@ pub(super) enum Values {
 
 /// Reads the calls of one region. A call is handed out at its own end; what the region's end adds is a marker.
 #[derive(Debug)]
-pub(super) struct InvokeCalls {
-    form: &'static InvokeForm,
+pub(crate) struct InvokeCalls {
+    form: Arc<InvokeForm>,
     /// After the opener.
     body: usize,
     /// The region's opener was there.
@@ -115,10 +114,10 @@ enum State {
     Elements(Elements),
     /// In the opening tag of the JSON object, in it, and behind it.
     JsonTag(TagScan),
-    Json(Scan),
+    Json(JsonScan),
     JsonEnd(usize),
-    Tail(Tail, Option<RawCall>),
-    Broken(Seek),
+    CallEnd(CallEnd, Option<RawCall>),
+    Broken(Recovery),
 }
 
 /// A parameter's opening tag.
@@ -129,12 +128,15 @@ struct Key {
     mark: Option<String>,
 }
 
+/// More text is needed, because a marker may begin at the end of what there is.
+struct Partial;
+
 /// The next state, and the step if there is one to be taken first.
 type Next = (State, Option<Step>);
 
 impl InvokeCalls {
     /// `body` is the place after the region's opener, or that of the first call's if there is none.
-    pub(super) fn new(form: &'static InvokeForm, body: usize, opened: bool) -> Self {
+    pub(crate) fn new(form: Arc<InvokeForm>, body: usize, opened: bool) -> Self {
         Self {
             form,
             body,
@@ -160,21 +162,15 @@ impl InvokeCalls {
             State::JsonTag(tag) => self.json_tag(view, tag),
             State::Json(scan) => self.json(view, scan),
             State::JsonEnd(end) => self.json_end(view, end),
-            State::Tail(mut tail, mut call) => {
-                let step = tail.leave(view, self.bounds(), &mut call);
-                self.leaf(State::Tail(tail, call), step)
+            State::CallEnd(mut end, mut call) => {
+                let step = end.leave(view, &self.form.bounds, &mut call);
+                self.leaf(State::CallEnd(end, call), step)
             }
-            State::Broken(mut seek) => {
-                let step = seek.step(view, self.bounds());
-                self.leaf(State::Broken(seek), step)
+            State::Broken(mut recovery) => {
+                let step = recovery.step(view, &self.form.bounds);
+                self.leaf(State::Broken(recovery), step)
             }
         }
-    }
-
-    /// Where a call ends that cannot be read or has been.
-    fn bounds(&self) -> Bounds {
-        let InvokeForm { call, tail, stops, .. } = self.form;
-        Bounds { close: if tail.is_empty() { call.close } else { tail }, stops }
     }
 
     /// What leaves a call stays in the region.
@@ -190,116 +186,126 @@ impl InvokeCalls {
 
     /// What stands at `at` has no place in a call: it is broken, or no call at all.
     fn broken(&self, at: usize, reason: Malformed) -> Next {
-        let step = self.doubtful.then(|| Step::leave(self.body, Outcome::Content));
-        (State::Broken(Seek::broken(at, reason)), step)
+        let step = self.doubtful.then(|| Step::leave(self.body, RawLeaf::Content));
+        (State::Broken(Recovery::broken(at, reason)), step)
     }
 
+    /// Between calls come the region's end, a call, what may stand before a call, or other text.
     fn between(&mut self, view: &View<'_>, from: usize) -> Next {
-        let InvokeForm { region, lead, call, sharp, .. } = self.form;
         let at = view.skip_blank(from);
-        let wait = (State::Between(from), Some(Step::Wait));
-        match view.here(at, region.close) {
-            Here::Yes if self.seen == Seen::Lead => return self.broken(at, Malformed::Syntax),
-            Here::Yes => {
-                let step = Step::leave(at + region.close.len(), Outcome::Marker);
-                return (State::Between(from), Some(step));
+        match self.region_end(view, from, at) {
+            Err(Partial) => (State::Between(from), Some(Step::Wait)),
+            Ok(Some(next)) => next,
+            Ok(None) => match self.call_or_lead(view, at) {
+                Err(Partial) => (State::Between(from), Some(Step::Wait)),
+                Ok(Some(next)) => next,
+                Ok(None) => self.other(view, from, at),
+            },
+        }
+    }
+
+    fn region_end(&self, view: &View<'_>, from: usize, at: usize) -> Result<Option<Next>, Partial> {
+        let close = &self.form.region.close;
+        let leave = |until| (State::Between(from), Some(Step::leave(until, RawLeaf::Marker)));
+        Ok(match view.here(at, close) {
+            Match::Partial => return Err(Partial),
+            Match::Yes if self.seen == Seen::Lead => Some(self.broken(at, Malformed::Syntax)),
+            Match::Yes => Some(leave(at + close.len())),
+            Match::No if self.seen == Seen::Leaf && view.is_cut_short(at, &[&**close]) => {
+                Some(leave(view.text.len()))
             }
-            Here::NotYet => return wait,
-            Here::No => {}
-        }
-        if self.seen == Seen::Leaf && view.is_cut_short(at, &[region.close]) {
-            return (State::Between(from), Some(Step::leave(view.text.len(), Outcome::Marker)));
-        }
-        match view.here(at, call.open) {
-            Here::Yes => {
+            Match::No => None,
+        })
+    }
+
+    /// A call's opening tag, or what may stand before it.
+    fn call_or_lead(&mut self, view: &View<'_>, at: usize) -> Result<Option<Next>, Partial> {
+        let InvokeForm { call, sharp, .. } = &*self.form;
+        match view.here(at, &call.open) {
+            Match::Partial => return Err(Partial),
+            Match::Yes => {
                 let tag = at + call.open.len();
-                let is_tag = match view.bytes().get(tag) {
-                    None => return wait,
-                    Some(next) => next.is_ascii_whitespace() || sharp.as_bytes().first() == Some(next),
-                };
+                let next = view.bytes().get(tag).ok_or(Partial)?;
                 self.seen = Seen::Lead;
-                if !is_tag {
-                    return self.broken(tag, Malformed::NoName);
-                }
-                return (State::Name(TagScan::new(tag)), None);
+                let is_tag = next.is_ascii_whitespace() || sharp.as_bytes().first() == Some(next);
+                return Ok(Some(if is_tag {
+                    (State::Name(TagScan::new(tag)), None)
+                } else {
+                    self.broken(tag, Malformed::NoName)
+                }));
             }
-            Here::NotYet => return wait,
-            Here::No => {}
+            Match::No => {}
         }
-        // A bare word means nothing only behind what opens a call.
-        let leads = || {
-            let after_first = self.seen == Seen::Lead;
-            lead.iter().filter(move |lead| after_first || lead.starts_with('<')).copied()
-        };
-        let mut cut_short = view.is_cut_short(at, &[call.open]);
-        for marker in leads() {
-            match view.here(at, marker) {
-                Here::Yes => {
-                    if lead.first() == Some(&marker) {
-                        self.seen = Seen::Lead;
-                    }
-                    return (State::Between(at + marker.len()), None);
+        let mut leads = self.leads().map(|(n, lead)| (n, lead.len(), view.here(at, lead)));
+        let lead = leads.find(|(.., here)| *here != Match::No);
+        drop(leads);
+        match lead {
+            None => Ok(None),
+            Some((.., Match::Partial)) => Err(Partial),
+            Some((n, len, _)) => {
+                if n == 0 {
+                    self.seen = Seen::Lead;
                 }
-                Here::NotYet => return wait,
-                Here::No => cut_short |= view.is_cut_short(at, &[marker]),
+                Ok(Some((State::Between(at + len), None)))
             }
         }
+    }
+
+    /// What may stand before a call here. A bare word means nothing only after what opens a call.
+    fn leads(&self) -> impl Iterator<Item = (usize, &Marker)> {
+        let after_first = self.seen == Seen::Lead;
+        self.form.lead.iter().enumerate().filter(move |(_, lead)| after_first || lead.starts_with('<'))
+    }
+
+    /// Neither a call nor the region's end begins at `at`.
+    fn other(&self, view: &View<'_>, from: usize, at: usize) -> Next {
+        let ended = at == view.text.len() && view.end == Some(RegionEnd::Clean);
+        let cut_short = view.is_cut_short(at, &[&*self.form.call.open])
+            || self.leads().any(|(_, lead)| view.is_cut_short(at, &[&**lead]));
         match self.seen {
-            _ if at == view.text.len()
-                && view.end == Some(RegionEnd::Clean)
-                && (self.doubtful || self.seen == Seen::Opener) =>
-            {
-                (State::Between(from), Some(Step::leave(self.body, Outcome::Content)))
+            _ if ended && (self.doubtful || self.seen == Seen::Opener) => {
+                (State::Between(from), Some(Step::leave(self.body, RawLeaf::Content)))
             }
-            _ if cut_short => wait,
+            _ if cut_short => (State::Between(from), Some(Step::Wait)),
             Seen::Opener => (State::Text(self.body, at), None),
             Seen::Lead => self.broken(at, Malformed::Syntax),
             Seen::Leaf if self.opened => (State::Text(from, at), None),
-            Seen::Leaf => (State::Between(from), Some(Step::leave(from, Outcome::Marker))),
+            Seen::Leaf => (State::Between(from), Some(Step::leave(from, RawLeaf::Marker))),
         }
     }
 
     /// Text where a call should be. After the opener it says that this is no region, until a call comes or the
     /// end; after a call it is ordinary text.
     fn text(&mut self, view: &View<'_>, from: usize, at: usize) -> Next {
-        let InvokeForm { region, call, stops, think, .. } = self.form;
+        let InvokeForm { region, call, lead, before_call, after_call, .. } = &*self.form;
         let suspect = self.seen == Seen::Opener;
-        let look = Markers::new(&[stops, &[call.open], if suspect { &[] } else { think }]);
-        match view.find(look.as_slice(), at) {
-            Found::At(at, marker) if marker == region.close && suspect => {
-                let step = Step::leave(at + marker.len(), Outcome::Malformed(Malformed::Syntax));
-                (State::Between(at), Some(step))
+        let leave = |until, leaf| (State::Between(from), Some(Step::leave(until, leaf)));
+        match view.find(if suspect { before_call } else { after_call }, at) {
+            Found::At(at, marker) if *marker == *region.close && suspect => {
+                leave(at + marker.len(), RawLeaf::Malformed(Malformed::Syntax))
             }
             Found::At(at, marker)
-                if marker == region.close
-                    || marker == call.open
-                    || self.form.lead.first() == Some(&marker) =>
+                if [&region.close, &call.open].into_iter().chain(lead.first()).any(|m| **m == *marker) =>
             {
                 self.seen = Seen::Leaf;
-                (State::Between(at), Some(Step::Leaf { until: at, leaf: Outcome::Content }))
+                (State::Between(at), Some(Step::Leaf { until: at, leaf: RawLeaf::Content }))
             }
-            Found::At(..) if suspect => {
-                (State::Between(from), Some(Step::leave(self.body, Outcome::Content)))
-            }
-            Found::At(at, _) => (State::Between(from), Some(Step::leave(at, Outcome::Content))),
-            Found::Until(_) if suspect && view.end.is_some() => {
-                (State::Between(from), Some(Step::leave(self.body, Outcome::Content)))
-            }
+            Found::At(..) if suspect => leave(self.body, RawLeaf::Content),
+            Found::At(at, _) => leave(at, RawLeaf::Content),
+            Found::Until(_) if suspect && view.end.is_some() => leave(self.body, RawLeaf::Content),
             Found::Until(at) if !suspect && at > from => {
-                (State::Text(at, at), Some(Step::Leaf { until: at, leaf: Outcome::Content }))
+                (State::Text(at, at), Some(Step::Leaf { until: at, leaf: RawLeaf::Content }))
             }
-            Found::Until(at) if view.end.is_some() => {
-                (State::Between(from), Some(Step::leave(at, Outcome::Content)))
-            }
+            Found::Until(at) if view.end.is_some() => leave(at, RawLeaf::Content),
             Found::Until(at) => (State::Text(from, at), Some(Step::Wait)),
         }
     }
 
     fn name(&mut self, view: &View<'_>, mut tag: TagScan) -> Next {
-        match tag.step(view, self.form.sharp) {
+        match tag.step(view, &self.form.sharp) {
             TagEnd::More => (State::Name(tag), Some(Step::Wait)),
             TagEnd::Missing(at) => self.broken(at, Malformed::Syntax),
-            TagEnd::Text(text, after) => match attribute(text, self.form.name) {
+            TagEnd::Text(text, after) => match attribute(text, &self.form.name) {
                 Some(name) if !name.trim().is_empty() => {
                     self.doubtful = false;
                     self.name = name.trim().to_owned();
@@ -313,23 +319,25 @@ impl InvokeCalls {
     }
 
     fn parameters(&mut self, view: &View<'_>, from: usize) -> Next {
-        let InvokeForm { call, parameter, json, .. } = self.form;
+        let InvokeForm { call, parameter, json, values, .. } = &*self.form;
         let at = view.skip_blank(from);
-        match view.here(at, call.close) {
-            Here::Yes => return self.call_end(view, at, at + call.close.len()),
-            Here::NotYet => return (State::Parameters(from), Some(Step::Wait)),
-            Here::No => {}
+        match view.here(at, &call.close) {
+            Match::Yes => return self.call_end(view, at, at + call.close.len()),
+            Match::Partial => return (State::Parameters(from), Some(Step::Wait)),
+            Match::No => {}
         }
-        let json_here = if json.open.is_empty() { Here::No } else { view.here(at, json.open) };
-        match (view.here(at, parameter.open), json_here) {
-            (Here::Yes, _) if self.form.values == Values::Elements => {
+        let json_here = if json.open.is_empty() { Match::No } else { view.here(at, &json.open) };
+        match (view.here(at, &parameter.open), json_here) {
+            (Match::Yes, _) if *values == Values::Elements => {
                 (State::Elements(Elements::new(self.form.namespace(), at)), None)
             }
-            (Here::Yes, _) => (State::Key(TagScan::new(at + parameter.open.len())), None),
-            (_, Here::Yes) if self.arguments.is_empty() => {
+            (Match::Yes, _) => (State::Key(TagScan::new(at + parameter.open.len())), None),
+            (_, Match::Yes) if self.arguments.is_empty() => {
                 (State::JsonTag(TagScan::new(at + json.open.len())), None)
             }
-            (Here::No, Here::No | Here::Yes) if !view.is_cut_short(at, &[call.close, parameter.open]) => {
+            (Match::No, Match::No | Match::Yes)
+                if !view.is_cut_short(at, &[&*call.close, &*parameter.open]) =>
+            {
                 self.broken(at, Malformed::Syntax)
             }
             _ => (State::Parameters(from), Some(Step::Wait)),
@@ -347,16 +355,16 @@ impl InvokeCalls {
             arguments: Value::Object(arguments),
             raw: view.text[self.raw..raw_end].to_owned(),
         };
-        if self.form.tail.is_empty() {
-            self.seen = Seen::Leaf;
-            (State::Between(end), Some(Step::Leaf { until: end, leaf: Outcome::Call(call) }))
+        if self.form.has_tail {
+            (State::CallEnd(CallEnd::new(end), Some(call)), None)
         } else {
-            (State::Tail(Tail::new(end), Some(call)), None)
+            self.seen = Seen::Leaf;
+            (State::Between(end), Some(Step::Leaf { until: end, leaf: RawLeaf::Call(call) }))
         }
     }
 
     fn key(&mut self, view: &View<'_>, mut tag: TagScan) -> Next {
-        let InvokeForm { sharp, key, values, .. } = self.form;
+        let InvokeForm { sharp, key, values, .. } = &*self.form;
         match tag.step(view, sharp) {
             TagEnd::More => (State::Key(tag), Some(Step::Wait)),
             TagEnd::Missing(at) => self.broken(at, Malformed::Syntax),
@@ -375,9 +383,7 @@ impl InvokeCalls {
     }
 
     fn value(&mut self, view: &View<'_>, key: Key, mut scan: RawScan) -> Next {
-        let InvokeForm { call, parameter, stops, .. } = self.form;
-        let form = RawForm { end: parameter.close, call_end: call.close, tail: self.form.tail, stops };
-        match scan.step(view, &form) {
+        match scan.step(view, &self.form.raw) {
             RawEnd::More => (State::Value(key, scan), Some(Step::Wait)),
             RawEnd::Missing(at) => self.broken(at, Malformed::Syntax),
             RawEnd::Value(range, after) => {
@@ -416,13 +422,13 @@ impl InvokeCalls {
     }
 
     fn json_tag(&mut self, view: &View<'_>, mut tag: TagScan) -> Next {
-        match tag.step(view, self.form.sharp) {
+        match tag.step(view, &self.form.sharp) {
             TagEnd::More => (State::JsonTag(tag), Some(Step::Wait)),
             TagEnd::Missing(at) => self.broken(at, Malformed::Syntax),
             TagEnd::Text(_, after) => {
                 let at = view.skip_blank(after);
                 match view.bytes().get(at) {
-                    Some(b'{') => (State::Json(Scan::new(at)), None),
+                    Some(b'{') => (State::Json(JsonScan::new(at)), None),
                     Some(_) => self.broken(at, Malformed::Syntax),
                     None => (State::JsonTag(tag), Some(Step::Wait)),
                 }
@@ -430,7 +436,7 @@ impl InvokeCalls {
         }
     }
 
-    fn json(&mut self, view: &View<'_>, mut scan: Scan) -> Next {
+    fn json(&mut self, view: &View<'_>, mut scan: JsonScan) -> Next {
         match scan.advance(view) {
             Scanned::More => (State::Json(scan), Some(Step::Wait)),
             Scanned::Bad(reason) => self.broken(scan.start, reason),
@@ -445,26 +451,22 @@ impl InvokeCalls {
     }
 
     fn json_end(&mut self, view: &View<'_>, end: usize) -> Next {
-        let close = self.form.json.close;
+        let close = &self.form.json.close;
         let at = view.skip_blank(end);
         match view.here(at, close) {
-            Here::Yes => (State::Parameters(at + close.len()), None),
-            Here::No if !view.is_cut_short(at, &[close]) => self.broken(at, Malformed::Syntax),
-            Here::NotYet | Here::No => (State::JsonEnd(end), Some(Step::Wait)),
+            Match::Yes => (State::Parameters(at + close.len()), None),
+            Match::No if !view.is_cut_short(at, &[&**close]) => self.broken(at, Malformed::Syntax),
+            Match::Partial | Match::No => (State::JsonEnd(end), Some(Step::Wait)),
         }
     }
 }
 
 impl Machine for InvokeCalls {
-    fn step(&mut self, view: &View<'_>) -> Step {
-        loop {
-            let state = std::mem::replace(&mut self.state, State::Between(self.body));
-            let (state, step) = self.next(view, state);
-            self.state = state;
-            if let Some(step) = step {
-                return step;
-            }
-        }
+    fn advance(&mut self, view: &View<'_>) -> Option<Step> {
+        let state = std::mem::replace(&mut self.state, State::Between(self.body));
+        let (state, step) = self.next(view, state);
+        self.state = state;
+        step
     }
 }
 

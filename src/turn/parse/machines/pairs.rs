@@ -1,27 +1,29 @@
 //! Calls written as a bare name with pairs of `<arg_key>` and `<arg_value>` behind it: GLM.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
-use super::invoke::Tag;
-use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail};
-use super::raw::{RawEnd, RawForm, RawScan, TagEnd, TagScan};
-use super::view::{Here, RegionEnd, View};
+use crate::turn::parse::machine::{Bounds, CallEnd, Machine, RawCall, RawLeaf, Recovery, Step};
+use crate::turn::parse::marker::{Marker, Tag};
+use crate::turn::parse::raw::{RawEnd, RawForm, RawScan, TagEnd, TagScan};
+use crate::turn::parse::view::{Match, RegionEnd, View};
 use crate::types::tree::Malformed;
 
 /// How a family writes them.
 #[derive(Debug)]
-pub(super) struct PairForm {
-    pub(super) bounds: Bounds,
-    pub(super) key: Tag,
+pub(crate) struct PairForm {
+    pub(crate) bounds: Bounds,
+    pub(crate) key: Tag,
     /// What opens a value; its closing tag is in `values`.
-    pub(super) value: &'static str,
-    pub(super) values: RawForm,
+    pub(crate) value: Marker,
+    pub(crate) values: RawForm,
 }
 
 /// Reads one call and its end marker.
 #[derive(Debug)]
-pub(super) struct PairCalls {
-    form: &'static PairForm,
+pub(crate) struct PairCalls {
+    form: Arc<PairForm>,
     /// After the opener.
     body: usize,
     state: State,
@@ -43,15 +45,15 @@ enum State {
     /// Between a key and its value.
     Middle(String, usize),
     Value(String, RawScan),
-    Tail(Tail, Option<RawCall>),
-    Seek(Seek),
+    CallEnd(CallEnd, Option<RawCall>),
+    Recovery(Recovery),
 }
 
 /// The next state, and the step if there is one to be taken first.
 type Next = (State, Option<Step>);
 
 impl PairCalls {
-    pub(super) fn new(form: &'static PairForm, body: usize) -> Self {
+    pub(crate) fn new(form: Arc<PairForm>, body: usize) -> Self {
         Self { form, body, state: State::Open, name: String::new(), arguments: Map::new(), raw: body }
     }
 
@@ -63,26 +65,26 @@ impl PairCalls {
             State::Key(tag) => self.key(view, tag),
             State::Middle(key, from) => self.middle(view, key, from),
             State::Value(key, scan) => self.value(view, key, scan),
-            State::Tail(mut tail, mut call) => {
-                let step = tail.leave(view, self.form.bounds, &mut call);
-                (State::Tail(tail, call), Some(step))
+            State::CallEnd(mut end, mut call) => {
+                let step = end.leave(view, &self.form.bounds, &mut call);
+                (State::CallEnd(end, call), Some(step))
             }
-            State::Seek(mut seek) => {
-                let step = seek.step(view, self.form.bounds);
-                (State::Seek(seek), Some(step))
+            State::Recovery(mut recovery) => {
+                let step = recovery.step(view, &self.form.bounds);
+                (State::Recovery(recovery), Some(step))
             }
         }
     }
 
     fn broken(at: usize) -> Next {
-        (State::Seek(Seek::broken(at, Malformed::Syntax)), None)
+        (State::Recovery(Recovery::broken(at, Malformed::Syntax)), None)
     }
 
     fn open(&mut self, view: &View<'_>) -> Next {
         let at = view.skip_blank(self.body);
         match (view.bytes().get(at), view.end) {
             // What ends with the bare word for an opener is prose.
-            (None, Some(RegionEnd::Clean)) => (State::Open, Some(Step::leave(self.body, Outcome::Content))),
+            (None, Some(RegionEnd::Clean)) => (State::Open, Some(Step::leave(self.body, RawLeaf::Content))),
             (None, _) => (State::Open, Some(Step::Wait)),
             (Some(_), _) => (State::Name(at, at), None),
         }
@@ -98,9 +100,9 @@ impl PairCalls {
                 self.raw = at;
                 (State::Pairs(at), None)
             }
-            Some(_) => (State::Seek(Seek::suspect(self.body)), None),
+            Some(_) => (State::Recovery(Recovery::suspect(self.body)), None),
             None if view.end.is_some() && self.is_spaced(view) => {
-                (State::Open, Some(Step::leave(self.body, Outcome::Content)))
+                (State::Open, Some(Step::leave(self.body, RawLeaf::Content)))
             }
             None => (State::Name(start, at), Some(Step::Wait)),
         }
@@ -114,28 +116,22 @@ impl PairCalls {
     fn pairs(&mut self, view: &View<'_>, from: usize) -> Next {
         let at = view.skip_blank(from);
         let without = self.arguments.is_empty();
-        match (
-            view.here(at, self.form.key.open),
-            view.here(at, self.form.bounds.close),
-            view.any_here(at, self.form.bounds.stops),
-        ) {
-            (Here::Yes, ..) => (State::Key(TagScan::new(at + self.form.key.open.len())), None),
+        let PairForm { bounds, key, .. } = &*self.form;
+        let wait = (State::Pairs(from), Some(Step::Wait));
+        match (view.here(at, &key.open), view.here(at, &bounds.close), view.any_here(at, &bounds.stops)) {
+            (Match::Yes, ..) => (State::Key(TagScan::new(at + key.open.len())), None),
             // "Between <tool_call> and </tool_call>".
-            (_, Here::Yes, _) if without && self.is_spaced(view) => {
-                (State::Seek(Seek::suspect(self.body)), None)
+            (_, Match::Yes, _) if without && self.is_spaced(view) => {
+                (State::Recovery(Recovery::suspect(self.body)), None)
             }
-            (_, Here::Yes, _) => self.end(view, from, at),
-            (Here::NotYet, ..) | (_, Here::NotYet, _) | (.., Here::NotYet) => {
-                (State::Pairs(from), Some(Step::Wait))
+            (_, Match::Yes, _) => self.end(view, from, at),
+            (Match::Partial, ..) | (_, Match::Partial, _) | (.., Match::Partial) => wait,
+            (.., Match::Yes) if without => {
+                (State::Pairs(from), Some(Step::leave(at, RawLeaf::Malformed(Malformed::Unfinished))))
             }
-            (.., Here::Yes) if without => {
-                (State::Pairs(from), Some(Step::leave(at, Outcome::Malformed(Malformed::Unfinished))))
-            }
-            _ if view.is_cut_short(at, &[self.form.bounds.close]) && !without => self.end(view, from, at),
-            _ if view.is_cut_short(at, &[self.form.bounds.close, self.form.key.open]) => {
-                (State::Pairs(from), Some(Step::Wait))
-            }
-            _ if without => (State::Seek(Seek::suspect(self.body)), None),
+            _ if view.is_cut_short(at, &[&*bounds.close]) && !without => self.end(view, from, at),
+            _ if view.is_cut_short(at, &[&*bounds.close, &*key.open]) => wait,
+            _ if without => (State::Recovery(Recovery::suspect(self.body)), None),
             // The end marker is missing, or there is other text before it.
             _ => self.end(view, from, from),
         }
@@ -148,11 +144,11 @@ impl PairCalls {
             arguments: Value::Object(std::mem::take(&mut self.arguments)),
             raw: view.text[self.raw..raw_end].to_owned(),
         };
-        (State::Tail(Tail::new(body_end), Some(call)), None)
+        (State::CallEnd(CallEnd::new(body_end), Some(call)), None)
     }
 
     fn key(&self, view: &View<'_>, mut tag: TagScan) -> Next {
-        match tag.step(view, self.form.key.close) {
+        match tag.step(view, &self.form.key.close) {
             TagEnd::More => (State::Key(tag), Some(Step::Wait)),
             TagEnd::Missing(at) => Self::broken(at),
             TagEnd::Text(key, after) => (State::Middle(key.trim().to_owned(), after), None),
@@ -161,10 +157,11 @@ impl PairCalls {
 
     fn middle(&mut self, view: &View<'_>, key: String, from: usize) -> Next {
         let at = view.skip_blank(from);
-        match view.here(at, self.form.value) {
-            Here::Yes => (State::Value(key, RawScan::new(at + self.form.value.len())), None),
-            Here::No if !view.is_cut_short(at, &[self.form.value]) => Self::broken(at),
-            Here::NotYet | Here::No => (State::Middle(key, from), Some(Step::Wait)),
+        let value = &self.form.value;
+        match view.here(at, value) {
+            Match::Yes => (State::Value(key, RawScan::new(at + value.len())), None),
+            Match::No if !view.is_cut_short(at, &[&**value]) => Self::broken(at),
+            Match::Partial | Match::No => (State::Middle(key, from), Some(Step::Wait)),
         }
     }
 
@@ -187,14 +184,10 @@ fn is_of_name(byte: u8) -> bool {
 }
 
 impl Machine for PairCalls {
-    fn step(&mut self, view: &View<'_>) -> Step {
-        loop {
-            let state = std::mem::replace(&mut self.state, State::Open);
-            let (state, step) = self.next(view, state);
-            self.state = state;
-            if let Some(step) = step {
-                return step;
-            }
-        }
+    fn advance(&mut self, view: &View<'_>) -> Option<Step> {
+        let state = std::mem::replace(&mut self.state, State::Open);
+        let (state, step) = self.next(view, state);
+        self.state = state;
+        step
     }
 }

@@ -2,41 +2,44 @@
 //! Mistral since its v11.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::json::{Broken, JsonCalls, JsonForm, Scan, Scanned};
-use super::machine::{Bounds, Machine, Outcome, RawCall, Seek, Step, Tail};
-use super::view::{Here, RegionEnd, View};
+use super::json::{Broken, JsonCalls, JsonForm};
+use crate::turn::parse::json_scan::{JsonScan, Scanned};
+use crate::turn::parse::machine::{Bounds, CallEnd, Machine, RawCall, RawLeaf, Recovery, Step};
+use crate::turn::parse::marker::{List, Marker};
+use crate::turn::parse::view::{Match, RegionEnd, View};
 use crate::types::tree::Malformed;
 
 /// How a family of models writes them: a header of words, each alone or behind a mark, then a JSON object.
 #[derive(Debug)]
-pub(super) struct HeadedForm {
-    pub(super) bounds: Bounds,
+pub(crate) struct HeadedForm {
+    pub(crate) bounds: Bounds,
     /// What may stand before a word of the header and before the object.
-    pub(super) marks: &'static [&'static str],
+    pub(crate) marks: List,
     /// What may stand between the object and the end marker.
-    pub(super) fence: &'static str,
-    pub(super) header: Header,
+    pub(crate) fence: Marker,
+    pub(crate) header: Header,
     /// What a body may be instead.
-    pub(super) json: Option<&'static JsonForm>,
+    pub(crate) json: Option<Arc<JsonForm>>,
 }
 
 /// What the words of a header say.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Header {
+#[derive(Debug)]
+pub(crate) enum Header {
     /// The first word is the id, `functions.NAME:INDEX`, of which the name alone is sure to be there.
     Id,
     /// The last word is the name.
     Last,
     /// The first word is the name, and the one behind this mark is the id.
-    First { id_mark: &'static str },
+    First { id_mark: Marker },
 }
 
 impl Header {
     /// The id, if there is one, and the name, out of the words and the mark before each.
-    fn read(self, words: &[(&str, &str)]) -> (Option<String>, String) {
+    fn read(&self, words: &[(&str, &str)]) -> (Option<String>, String) {
         let after = |mark: &str| words.iter().find(|(before, word)| *before == mark && !word.is_empty());
         match self {
             Self::Id => {
@@ -65,11 +68,11 @@ const MAX_WORDS: usize = 4;
 
 /// Reads one call.
 #[derive(Debug)]
-pub(super) struct HeadedCall {
-    form: &'static HeadedForm,
+pub(crate) struct HeadedCall {
+    form: Arc<HeadedForm>,
     body: usize,
     /// The header's words, and the mark before each.
-    words: Vec<(&'static str, Range<usize>)>,
+    words: Vec<(Marker, Range<usize>)>,
     state: State,
 }
 
@@ -81,53 +84,52 @@ enum State {
     Head(usize),
     /// In a word of it, up to here.
     Word(usize),
-    Object(Scan),
+    Object(JsonScan),
     Broken(Broken),
     /// After the object, which ends at the first place: the fence may stand at the second.
     Fence(usize, usize, RawCall),
-    Tail(Tail, Option<RawCall>),
-    Seek(Seek),
+    CallEnd(CallEnd, Option<RawCall>),
+    Recovery(Recovery),
     Json(JsonCalls),
 }
 
 impl HeadedCall {
     /// `body` is the place after the opener.
-    pub(super) fn new(form: &'static HeadedForm, body: usize) -> Self {
-        Self { form, body, words: vec![("", body..body)], state: State::Open(body) }
+    pub(crate) fn new(form: Arc<HeadedForm>, body: usize) -> Self {
+        Self { form, body, words: vec![(Marker::default(), body..body)], state: State::Open(body) }
     }
 
     fn open(&mut self, view: &View<'_>, from: usize) -> Option<Step> {
         let at = view.skip_blank(from);
         self.state = State::Open(at);
         let mark = self.mark(view, at);
-        self.state = match (mark, view.bytes().get(at), self.form.json) {
+        self.state = match (mark, view.bytes().get(at), &self.form.json) {
             // What ends with the bare word for an opener is prose.
             (_, None, _) if view.end == Some(RegionEnd::Clean) => {
-                return Some(Step::leave(self.body, Outcome::Content));
+                return Some(Step::leave(self.body, RawLeaf::Content));
             }
-            (_, None, _) | (Mark::NotYet, ..) => return Some(Step::Wait),
-            (Mark::No, Some(b'{' | b'['), Some(json)) => State::Json(JsonCalls::new(json, self.body)),
+            (_, None, _) | (Mark::Partial, ..) => return Some(Step::Wait),
+            (Mark::No, Some(b'{' | b'['), Some(json)) => State::Json(JsonCalls::new(json.clone(), self.body)),
             _ => State::Head(at),
         };
         None
     }
 
     /// Something that ends a word: one of the header's marks, or the end of the call.
-    fn mark(&self, view: &View<'_>, at: usize) -> Mark {
-        let Bounds { close, stops } = self.form.bounds;
-        let bounds = stops.iter().chain([&close]).filter(|marker| !marker.is_empty());
+    fn mark(&self, view: &View<'_>, at: usize) -> Mark<'_> {
         let mut wait = false;
-        for (marker, of_head) in
-            self.form.marks.iter().map(|mark| (mark, true)).chain(bounds.map(|m| (m, false)))
-        {
+        for marker in &*self.form.marks {
             match view.here(at, marker) {
-                Here::Yes if of_head && !wait => return Mark::Of(marker),
-                Here::Yes if !of_head => return Mark::Bound,
-                Here::NotYet => wait = true,
-                Here::Yes | Here::No => {}
+                Match::Yes if !wait => return Mark::Of(marker),
+                Match::Partial => wait = true,
+                Match::Yes | Match::No => {}
             }
         }
-        if wait { Mark::NotYet } else { Mark::No }
+        match self.form.bounds.here(view, at) {
+            Match::Yes => Mark::Bound,
+            Match::No if !wait => Mark::No,
+            Match::Partial | Match::No => Mark::Partial,
+        }
     }
 
     /// Between the words of a header.
@@ -135,26 +137,27 @@ impl HeadedCall {
         let at = view.skip_blank(from);
         let has_word = self.words.last().is_some_and(|(_, word)| !word.is_empty());
         self.state = match (self.mark(view, at), view.bytes().get(at)) {
-            (Mark::NotYet, _) | (_, None) => {
+            (Mark::Partial, _) | (_, None) => {
                 self.state = State::Head(at);
                 return Some(self.wait(view));
             }
             (Mark::Of(mark), _) if self.words.len() < MAX_WORDS => {
                 let at = at + mark.len();
+                let mark = mark.clone();
                 self.words.push((mark, at..at));
                 State::Head(at)
             }
             (Mark::Bound, _) if self.words.len() > 1 && !self.form.bounds.close.is_empty() => {
                 return self.no_arguments(view, at);
             }
-            (Mark::No, Some(b'{')) => State::Object(Scan::new(at)),
+            (Mark::No, Some(b'{')) => State::Object(JsonScan::new(at)),
             (Mark::No, Some(_)) if !has_word && !view.is_real(at) && begins_word(&view.text[at..]) => {
                 if let Some((_, word)) = self.words.last_mut() {
                     *word = at..at;
                 }
                 State::Word(at)
             }
-            _ => State::Seek(self.no_head()),
+            _ => State::Recovery(self.no_head()),
         };
         None
     }
@@ -167,7 +170,7 @@ impl HeadedCall {
             }
             match self.mark(view, at) {
                 Mark::No => at += 1,
-                Mark::NotYet => {
+                Mark::Partial => {
                     self.state = State::Word(at);
                     return Some(self.wait(view));
                 }
@@ -182,38 +185,54 @@ impl HeadedCall {
         if ended { None } else { Some(self.wait(view)) }
     }
 
+    fn object(&mut self, view: &View<'_>, start: usize, scanned: Scanned) -> Option<Step> {
+        self.state = match scanned {
+            // A string without an end must not swallow the end marker and all that follows.
+            Scanned::More if view.end == Some(RegionEnd::Clean) => {
+                State::Recovery(Recovery::broken(start, Malformed::Unfinished))
+            }
+            Scanned::More => return Some(Step::Wait),
+            Scanned::Value(end) => match self.call(view, start..end) {
+                Ok(call) => State::Fence(end, end, call),
+                Err(reason) => State::Broken(Broken::new(start, reason)),
+            },
+            Scanned::Bad(reason) => State::Broken(Broken::new(start, reason)),
+        };
+        None
+    }
+
     /// More of the header is needed. At a clean end, a lone word behind a blank is prose.
     fn wait(&self, view: &View<'_>) -> Step {
         let apart = matches!(&self.words[..], [(_, word)] if word.start > self.body);
         if apart && view.end == Some(RegionEnd::Clean) {
-            Step::leave(self.body, Outcome::Content)
+            Step::leave(self.body, RawLeaf::Content)
         } else {
             Step::Wait
         }
     }
 
     /// What stands there is no header: prose, if no mark of one was seen.
-    fn no_head(&self) -> Seek {
+    fn no_head(&self) -> Recovery {
         if self.words.len() > 1 {
-            Seek::broken(self.body, Malformed::Syntax)
+            Recovery::broken(self.body, Malformed::Syntax)
         } else {
-            Seek::suspect(self.body)
+            Recovery::suspect(self.body)
         }
     }
 
     /// Between explicit call markers, missing arguments mean `{}` (rule R10 of docs/parsing-rules.md).
     fn no_arguments(&mut self, view: &View<'_>, at: usize) -> Option<Step> {
-        self.state = match (view.here(at, self.form.bounds.close), self.call(view, at..at)) {
-            (Here::Yes, Ok(call)) => State::Tail(Tail::new(at), Some(call)),
-            (Here::Yes, Err(reason)) => State::Seek(Seek::broken(self.body, reason)),
-            _ => State::Seek(Seek::broken(self.body, Malformed::Syntax)),
+        self.state = match (view.here(at, &self.form.bounds.close), self.call(view, at..at)) {
+            (Match::Yes, Ok(call)) => State::CallEnd(CallEnd::new(at), Some(call)),
+            (Match::Yes, Err(reason)) => State::Recovery(Recovery::broken(self.body, reason)),
+            _ => State::Recovery(Recovery::broken(self.body, Malformed::Syntax)),
         };
         None
     }
 
     fn call(&self, view: &View<'_>, object: Range<usize>) -> Result<RawCall, Malformed> {
         let words: Vec<(&str, &str)> =
-            self.words.iter().map(|(mark, word)| (*mark, &view.text[word.clone()])).collect();
+            self.words.iter().map(|(mark, word)| (&**mark, &view.text[word.clone()])).collect();
         let (id, name) = self.form.header.read(&words);
         if name.is_empty() {
             return Err(Malformed::NoName);
@@ -228,18 +247,18 @@ impl HeadedCall {
 
     fn fence(&mut self, view: &View<'_>) -> Option<Step> {
         let State::Fence(end, at, _) = &mut self.state else { return None };
-        let (fence, mut body_end) = (self.form.fence, *end);
+        let (fence, mut body_end) = (&self.form.fence, *end);
         if !fence.is_empty() {
             *at = view.skip_blank(*at);
             match view.here(*at, fence) {
-                Here::Yes => body_end = *at + fence.len(),
-                Here::No if view.is_cut_at(*at, fence) => body_end = view.text.len(),
-                Here::No => {}
-                Here::NotYet => return Some(Step::Wait),
+                Match::Yes => body_end = *at + fence.len(),
+                Match::No if view.is_cut_at(*at, fence) => body_end = view.text.len(),
+                Match::No => {}
+                Match::Partial => return Some(Step::Wait),
             }
         }
         if let State::Fence(.., call) = std::mem::replace(&mut self.state, State::Head(body_end)) {
-            self.state = State::Tail(Tail::new(body_end), Some(call));
+            self.state = State::CallEnd(CallEnd::new(body_end), Some(call));
         }
         None
     }
@@ -250,89 +269,60 @@ fn begins_word(text: &str) -> bool {
     text.starts_with(|c: char| c.is_alphanumeric() || c == '_')
 }
 
-enum Mark {
-    Of(&'static str),
+enum Mark<'a> {
+    Of(&'a Marker),
     /// The end of the call, or what shows that it will not come.
     Bound,
     No,
-    NotYet,
+    Partial,
 }
 
 impl Machine for HeadedCall {
-    fn step(&mut self, view: &View<'_>) -> Step {
-        loop {
-            let step = match &mut self.state {
-                State::Open(from) => {
-                    let from = *from;
-                    self.open(view, from)
-                }
-                State::Head(from) => {
-                    let from = *from;
-                    self.head(view, from)
-                }
-                State::Word(from) => {
-                    let from = *from;
-                    self.word(view, from)
-                }
-                State::Object(scan) => match scan.advance(view) {
-                    // A string without an end must not swallow the end marker and all that follows.
-                    Scanned::More if view.end == Some(RegionEnd::Clean) => {
-                        self.state = State::Seek(Seek::broken(scan.start, Malformed::Unfinished));
-                        None
-                    }
-                    Scanned::More => Some(Step::Wait),
-                    Scanned::Value(end) => {
-                        let start = scan.start;
-                        self.state = match self.call(view, start..end) {
-                            Ok(call) => State::Fence(end, end, call),
-                            Err(reason) => State::Broken(Broken::new(start, reason)),
-                        };
-                        None
-                    }
-                    Scanned::Bad(reason) => {
-                        self.state = State::Broken(Broken::new(scan.start, reason));
-                        None
-                    }
-                },
-                State::Broken(broken) => Some(broken.leave(view, self.form.bounds)),
-                State::Fence(..) => self.fence(view),
-                State::Tail(tail, call) => Some(tail.leave(view, self.form.bounds, call)),
-                State::Seek(seek) => Some(seek.step(view, self.form.bounds)),
-                State::Json(json) => Some(json.step(view)),
-            };
-            if let Some(step) = step {
-                return step;
+    fn advance(&mut self, view: &View<'_>) -> Option<Step> {
+        match self.state {
+            State::Open(from) => self.open(view, from),
+            State::Head(from) => self.head(view, from),
+            State::Word(from) => self.word(view, from),
+            State::Object(ref mut scan) => {
+                let (start, scanned) = (scan.start, scan.advance(view));
+                self.object(view, start, scanned)
             }
+            State::Broken(ref mut broken) => Some(broken.leave(view, &self.form.bounds)),
+            State::Fence(..) => self.fence(view),
+            State::CallEnd(ref mut end, ref mut call) => Some(end.leave(view, &self.form.bounds, call)),
+            State::Recovery(ref mut recovery) => Some(recovery.step(view, &self.form.bounds)),
+            State::Json(ref mut json) => Some(json.step(view)),
         }
     }
 }
 
 /// What opens a list of calls. Where none follows, the text only speaks of it.
 #[derive(Debug)]
-pub(super) struct Section {
+pub(crate) struct Section {
     open: usize,
     body: usize,
     at: usize,
-    followed_by: &'static [&'static str],
+    followed_by: List,
 }
 
 impl Section {
-    pub(super) fn new(open: usize, body: usize, followed_by: &'static [&'static str]) -> Self {
+    pub(crate) fn new(open: usize, body: usize, followed_by: List) -> Self {
         Self { open, body, at: body, followed_by }
     }
 }
 
 impl Machine for Section {
-    fn step(&mut self, view: &View<'_>) -> Step {
+    fn advance(&mut self, view: &View<'_>) -> Option<Step> {
         self.at = view.skip_blank(self.at);
-        let here = |marker: &&'static str| view.here(self.at, marker);
-        let leaf = match view.end {
-            _ if view.is_real(self.open) => Outcome::Marker,
-            _ if self.followed_by.iter().any(|marker| here(marker) == Here::Yes) => Outcome::Marker,
-            _ if self.followed_by.iter().any(|marker| here(marker) == Here::NotYet) => return Step::Wait,
-            Some(RegionEnd::Cut) if self.at == view.text.len() => return Step::Wait,
-            _ => Outcome::Content,
+        let leaf = match view.any_here(self.at, &self.followed_by) {
+            _ if view.is_real(self.open) => RawLeaf::Marker,
+            Match::Yes => RawLeaf::Marker,
+            Match::Partial => return Some(Step::Wait),
+            Match::No if view.end == Some(RegionEnd::Cut) && self.at == view.text.len() => {
+                return Some(Step::Wait);
+            }
+            Match::No => RawLeaf::Content,
         };
-        Step::leave(self.body, leaf)
+        Some(Step::leave(self.body, leaf))
     }
 }
