@@ -16,14 +16,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use self::backend::Backend;
-pub use self::builder::ApiClientBuilder;
+use self::builder::ApiClientBuilder;
 use self::channel::fan_in::FanIn;
 use self::channel::sender::Sink;
-pub use self::models::ModelInfo;
 use self::saved::request::SavedRequest;
-use self::stream::call;
 use self::stream::call::PendingCompletion;
 use self::stream::guard::StreamGuard;
+use self::stream::{call, start};
 use self::threads::sync::channel::Receiver;
 use crate::error::Error;
 use crate::protocol::chunk::answer::CompletionResponse;
@@ -104,7 +103,7 @@ impl ApiClient {
     /// sent as it is, or of which the server would ignore a part ([`CompletionRequest::to_json`]; a server that is not known
     /// yet, see [`server`](Self::server), is sent everything), `Limit` when no reader thread is to be had. All that happens later comes through the channel.
     pub fn stream(&self, request: CompletionRequest) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
-        stream::start(&self.0, request)
+        start::start(&self.0, request)
     }
 
     /// Streams a completion into a channel that many streams share ([`fan_in`](crate::fan_in())), so that one consumer waits for all of them at one
@@ -123,7 +122,7 @@ impl ApiClient {
         channel: &FanIn,
         stream: u64,
     ) -> Result<StreamGuard, Error> {
-        stream::start_into(&self.0, request, Sink::Shared(channel.share(stream)))
+        start::start_into(&self.0, request, Sink::Shared(channel.share(stream)))
     }
 
     /// Completes a prompt with one answer that comes whole: a [`call`](Self::call) that is waited for. Blocks until the answer
@@ -187,7 +186,7 @@ impl ApiClient {
     /// As [`stream`](Self::stream); [`Unsupported`](crate::ErrorKind::Unsupported) if the request
     /// [`is_redacted`](SavedRequest::is_redacted) or is a call's ([`is_call`](SavedRequest::is_call)).
     pub fn resend(&self, saved: &SavedRequest) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
-        stream::resend(&self.0, saved)
+        start::resend(&self.0, saved)
     }
 }
 

@@ -9,9 +9,8 @@ mod routing;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
-pub(crate) use self::base_url::BaseUrl;
-pub(crate) use self::head::{check_head, status_error};
-pub(crate) use self::request_ids::RequestIds;
+use self::base_url::BaseUrl;
+use self::request_ids::RequestIds;
 use super::http::HeaderMap;
 use super::http::client::HttpClient;
 use super::http::headers::header;

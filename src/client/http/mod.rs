@@ -22,8 +22,3 @@ pub(crate) use ureq::http::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue,
 };
 pub(crate) use ureq::http::{HeaderMap, Method, Uri};
-
-pub(crate) use self::client::Outgoing;
-pub use self::client::{HttpClient, HttpClientBuilder};
-pub(crate) use self::headers::{check_url, header, is_open_header, open_headers, sensitive_headers};
-pub use self::response::HttpResponse;

@@ -19,19 +19,13 @@ pub(crate) mod folder;
 pub(crate) mod form;
 pub(crate) mod request;
 
-pub(crate) use self::folder::Folder;
-pub use self::form::MAX_SAVED_REQUEST_BYTES;
-pub(crate) use self::request::Sent;
-pub use self::request::{SavedFailure, SavedRequest};
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::*;
     use crate::client::http::HeaderMap;
     use crate::client::http::headers::{check_url, header};
-    use crate::client::saved::request::Sent;
+    use crate::client::saved::request::{SavedRequest, Sent};
     use crate::error::{Error, ErrorKind, Limit, Progress, ServerError, Timer};
     use crate::protocol::server::endpoint::Endpoint;
 

@@ -28,8 +28,5 @@ mod run;
 mod shared;
 #[cfg(all(test, shuttle))]
 mod shuttle;
-mod start;
+pub(crate) mod start;
 mod tally;
-
-pub use self::guard::{Canceller, OnDrop, StreamGuard};
-pub(crate) use self::start::{resend, start, start_into};

@@ -49,9 +49,3 @@ mod template;
 mod tgi;
 mod value;
 mod vllm_generate;
-
-pub use self::answer::{CompletionResponse, MalformedCall};
-pub use self::decoder::{ChunkDecoder, Completion, Flow};
-pub(crate) use self::json::is_error;
-pub use self::limits::{MAX_CHOICES, MAX_NESTING, MAX_TOKEN_IDS, MAX_TOOL_CALLS};
-pub(crate) use self::server_error::server_error_from_body;

@@ -13,10 +13,3 @@ pub(crate) mod sampling;
 mod structured;
 #[cfg(test)]
 mod tests;
-
-pub use self::completion::CompletionRequest;
-#[cfg(test)]
-pub(crate) use self::completion::Prompt;
-pub(crate) use self::headers::{OWNED_HEADERS, validate_header};
-pub use self::message::Message;
-pub use self::sampling::SamplingParams;

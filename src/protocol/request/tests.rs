@@ -1,6 +1,8 @@
 use serde_json::{Value, json};
 
-use super::*;
+use super::completion::CompletionRequest;
+use super::message::Message;
+use super::sampling::SamplingParams;
 use crate::error::ErrorKind;
 use crate::protocol::server::endpoint::Endpoint;
 

@@ -14,12 +14,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
 use serde_json::{Map, Value};
-#[cfg(test)]
-pub(crate) use {self::fields::FIELDS, self::fields::FLAGS};
 
-pub use self::endpoint::Endpoint;
-pub(crate) use self::family::Family;
-pub(crate) use self::fields::{Feature, validate_extras};
+use self::endpoint::Endpoint;
+use self::family::Family;
+use self::fields::Feature;
 use self::record::Record;
 use crate::error::Error;
 

@@ -32,7 +32,7 @@ use std::mem;
 
 use simdutf8::basic::from_utf8;
 
-pub use self::event::{Event, MAX_SSE_STRAY_BYTES, SseEnd, Stray};
+use self::event::{Event, MAX_SSE_STRAY_BYTES, SseEnd, Stray};
 use self::lines::{control, field, line_end, milliseconds, replace, stray, text_in_blocks};
 use crate::config::Limits;
 use crate::error::{Error, Limit};

@@ -31,9 +31,8 @@ mod view;
 
 use serde_json::Value;
 
-pub use self::dialect::{Dialect, MAX_DIALECT_BYTES};
-pub(crate) use self::engine::Engine;
-pub use self::engine::Start;
+use self::dialect::Dialect;
+use self::engine::{Engine, Start};
 use self::schema::Schemas;
 use crate::config::Limits;
 pub(crate) use crate::types::ids::is_clean;

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-pub use self::family::ChatFormat;
+use self::family::ChatFormat;
 use self::render::Plan;
 use super::parse::engine::Start;
 use crate::error::escape::printable;

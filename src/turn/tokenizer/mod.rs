@@ -14,8 +14,7 @@ use tokenizers::{
     AddedVocabulary, Encoding, Model, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
 };
 
-use self::decode::Decoding;
-pub use self::decode::TokenDecoder;
+use self::decode::{Decoding, TokenDecoder};
 use super::prompt::Encode;
 use crate::error::escape::printable;
 use crate::error::{Error, ErrorKind};
