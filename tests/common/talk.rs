@@ -126,7 +126,7 @@ fn prompt_head(branch: &tokenwire::Branch) -> usize {
 /// The table of a talk, and its sums.
 pub fn table(seed: i64, ids: &[Row], text: &[Row]) -> String {
     let mut out = format!("Seed {seed}:\n\n");
-    out.push_str("| turn | ids: prompt | received | exact | prefix | cached | evaluated | text: prompt | received | prefix | cached | evaluated | of these anew |\n");
+    out.push_str("| turn | ids: prompt | received | exact | prefix | cached | evaluated | text: prompt | received | prefix | cached | evaluated | evaluated again |\n");
     out.push_str(&format!("|{}\n", " --- |".repeat(13)));
     let word = |yes: bool| if yes { "kept" } else { "broken" };
     for (n, (i, t)) in ids.iter().zip(text).enumerate() {
@@ -150,8 +150,8 @@ pub fn table(seed: i64, ids: &[Row], text: &[Row]) -> String {
     let sum = |rows: &[Row], of: fn(&Row) -> usize| rows.iter().map(of).sum::<usize>();
     let broken = |rows: &[Row]| rows.iter().filter(|row| !row.kept).count();
     out.push_str(&format!(
-        "\nBy ids: {} of {} prefixes broken, {} tokens evaluated, {} of them anew. By text: {} of {} broken, {} evaluated, {} \
-         anew.\n",
+        "\nBy ids: {} of {} prefixes broken, {} tokens evaluated, {} of them again. By text: {} of {} broken, {} evaluated, {} \
+         again.\n",
         broken(ids),
         ids.len(),
         sum(ids, |row| row.evaluated),

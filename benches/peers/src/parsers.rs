@@ -118,7 +118,8 @@ pub fn run(parser: usize, read: usize, rounds: usize) {
 }
 
 pub const INTRO: &str = "\
-For an event of about 300 bytes in vLLM's shape. The goals: 350 instructions in reads of 1460 bytes, 300 in reads of 65536.
+The event has about 300 bytes and vLLM's shape. The goals are 350 instructions in reads of 1460
+bytes and 300 in reads of 65536 bytes.
 ";
 
 pub fn table(out: &mut String, effort: Effort) -> Result<()> {
