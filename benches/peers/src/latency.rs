@@ -11,9 +11,8 @@ pub const INTRO: &str = "\
 The table shows the time from the server's write to the consumer at 1,000 tokens a second, as the
 median of each run. The clients take turns, because other work on the machine causes most of the
 difference between two runs. The second row is the lower bound for a client that reads on its own
-thread. Its additional cost is a second
-wake-up. This cost depends on the core that the consumer runs on. The goal is 10 us over the raw
-socket.
+thread. Its additional cost is a second wake-up. This cost depends on the core that the consumer
+runs on. The goal is 10 us over the raw socket.
 ";
 
 const PACE: Pace = Pace::Every(Duration::from_millis(1), 1_000);

@@ -52,11 +52,11 @@ impl Contender {
 }
 
 pub const INTRO: &str = "\
-Instructions are counted by callgrind. CPU time is the client's own: the lowest of several runs,
-without the cost of starting, which the difference of two stream lengths removes. *First token*
-counts from the start of the process. A row that begins with *limit* is not a client: it searches
-for one key and works only with this server. The goals are 4,000 instructions, an eighth of
-async-openai's CPU time, and 2.5 ms.
+Instructions are counted by callgrind. CPU time is the client's own, and the lowest of several runs.
+The difference of two stream lengths removes the cost of starting. *First token* counts from the
+start of the process. A row that begins with *limit* is not a client: it searches for one key and
+works only with this server. The goals are 4,000 instructions, an eighth of async-openai's CPU time,
+and 2.5 ms.
 ";
 
 struct Row {
