@@ -26,5 +26,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         row.outcomes().filter_map(move |(over, run)| Some((&row.fault.name, over, row.verdict(run).err()?)))
     });
     let wrong: Vec<_> = wrong.collect();
-    if wrong.is_empty() { Ok(()) } else { Err(format!("rows with another ending than the matrix requires: {wrong:#?}").into()) }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("rows with another ending than the matrix requires: {wrong:#?}").into())
+    }
 }

@@ -30,7 +30,7 @@ const TABLE_BEGIN: &str = "<!-- table -->\n";
 /// One measured stage.
 struct Row {
     name: String,
-    /// The counted unit, as the table names it.
+    /// The unit in the table: an event or a token.
     unit: &'static str,
     goal: Option<u64>,
     /// The work of the first and of the second run, in units of `run`.

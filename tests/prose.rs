@@ -1,7 +1,7 @@
 //! Prose wraps at 100 columns: Markdown files, and the comments of Rust files.
 //!
 //! A line may be longer if it cannot wrap: a row of a table, a line of a code block, a heading, or a
-//! line whose only long part is one word, such as a link or a code span.
+//! line without a space outside of links and code spans.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -97,7 +97,10 @@ fn comments(text: &str) -> Vec<(usize, usize)> {
 
 fn long_lines(text: &str, mut is_long: impl FnMut(&str) -> bool) -> Vec<(usize, usize)> {
     let widths = text.lines().enumerate().map(|(n, line)| (n + 1, line.chars().count(), is_long(line)));
-    widths.filter(|(_, width, is_long)| *is_long && *width > MAX_COLUMNS).map(|(n, width, _)| (n, width)).collect()
+    widths
+        .filter(|(_, width, is_long)| *is_long && *width > MAX_COLUMNS)
+        .map(|(n, width, _)| (n, width))
+        .collect()
 }
 
 /// Whether a line is prose: not a table, a heading, an HTML comment or a code block.
@@ -137,7 +140,8 @@ fn without_strings(text: &str) -> String {
     let mut rest = text;
     while !rest.is_empty() {
         let is_word = out.ends_with(|c: char| c.is_alphanumeric() || c == '_');
-        let literal = raw_string(rest).filter(|_| !is_word).or_else(|| string(rest)).or_else(|| character(rest));
+        let literal =
+            raw_string(rest).filter(|_| !is_word).or_else(|| string(rest)).or_else(|| character(rest));
         let len = match literal {
             Some(len) => len,
             None if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),

@@ -270,9 +270,12 @@ fn connections() -> Vec<Fault> {
             .headless()
             .times_out(Timer::FirstToken),
         answer("reads the request and closes the connection", Script::new()).headless().ends(Incomplete),
-        answer("reads the request and resets the connection", Script::new().reset()).headless().ends(Incomplete),
+        answer("reads the request and resets the connection", Script::new().reset())
+            .headless()
+            .ends(Incomplete),
         fault("kept connection that the server has closed", Does::SecondAnswer(Script::new())).tokens(4),
-        fault("kept connection that the server has reset", Does::SecondAnswer(Script::new().reset())).tokens(4),
+        fault("kept connection that the server has reset", Does::SecondAnswer(Script::new().reset()))
+            .tokens(4),
     ]
 }
 
@@ -299,7 +302,11 @@ fn heads() -> Vec<Fault> {
             .headless()
             .times_out(Timer::FirstToken),
         answer("head of 15 KiB", head_bytes(MAX_RESPONSE_HEAD_BYTES)).tokens(1),
-        over("head of 15 KiB and one byte", head_bytes(MAX_RESPONSE_HEAD_BYTES + 1), Limit::ResponseHeadBytes),
+        over(
+            "head of 15 KiB and one byte",
+            head_bytes(MAX_RESPONSE_HEAD_BYTES + 1),
+            Limit::ResponseHeadBytes,
+        ),
         over("head of 40 KB", head_bytes(40_000), Limit::ResponseHeadBytes),
         answer("128 headers", headers(MAX_RESPONSE_HEADERS)).tokens(1),
         over("129 headers", headers(MAX_RESPONSE_HEADERS + 1), Limit::ResponseHeaders),
@@ -401,8 +408,12 @@ fn not_streams() -> Vec<Fault> {
         not("200 with an error in JSON", "application/json", r#"{"error":{"message":"no"}}"#).says(": no"),
         not("200 with an error in JSON, type text/event-stream", "text/event-stream", r#"{"error":"no"}"#)
             .says(": no"),
-        not("200 in HTML with the type text/event-stream", "text/event-stream", "\n<html><title>Login</title>")
-            .says("Login"),
+        not(
+            "200 in HTML with the type text/event-stream",
+            "text/event-stream",
+            "\n<html><title>Login</title>",
+        )
+        .says("Login"),
         not("events with the type text/plain", "text/plain", &stream).says("text/plain"),
         answer("events without a content type", {
             with_id(Script::new().head(200, &[], Framing::Chunked)).write(stream.clone()).event("[DONE]")
@@ -476,7 +487,8 @@ fn silences() -> Vec<Fault> {
     let slow_event = |script: Script| script.write_slowly(long_event(), 1, TICK);
     vec![
         answer("silence after the head", begun(0).hang(LONG)).times_out(Timer::FirstToken),
-        answer("only keep-alive comments", begun(0).repeat(ping, u64::MAX, TICK)).times_out(Timer::FirstToken),
+        answer("only keep-alive comments", begun(0).repeat(ping, u64::MAX, TICK))
+            .times_out(Timer::FirstToken),
         answer("silence after a token", begun(1).hang(LONG)).tokens(1).times_out(Timer::Chunk),
         answer("keep-alive comments after two tokens", begun(2).repeat(ping, u64::MAX, TICK))
             .tokens(2)
@@ -609,9 +621,11 @@ fn error_frames() -> Vec<Fault> {
     ];
     let mut rows = Vec::new();
     for (name, frame, status) in in_json.chain(others) {
-        for (place, tokens, after) in
-            [("as the first event", 0, "[DONE]"), ("after two tokens", 2, "[DONE]"), ("after one token, without `[DONE]`", 1, "")]
-        {
+        for (place, tokens, after) in [
+            ("as the first event", 0, "[DONE]"),
+            ("after two tokens", 2, "[DONE]"),
+            ("after one token, without `[DONE]`", 1, ""),
+        ] {
             let mut script = begun(tokens).write(frame.clone());
             if !after.is_empty() {
                 // It changes nothing.
@@ -653,7 +667,9 @@ fn endings() -> Vec<Fault> {
             .tokens(3)
             .ends(ErrorKind::Incomplete)
             .says(no_end),
-        answer("chunk with the finish reason never arrives", begun(3).hang(LONG)).tokens(3).times_out(Timer::Chunk),
+        answer("chunk with the finish reason never arrives", begun(3).hang(LONG))
+            .tokens(3)
+            .times_out(Timer::Chunk),
         answer("`[DONE]` as the first event", begun(0).event("[DONE]")),
         answer("`[DONE]` after two tokens", begun(2).event("[DONE]")).tokens(2),
         answer("`[DONE]` without its empty line", begun(2).write("data: [DONE]")).tokens(2),
@@ -767,7 +783,10 @@ pub fn echoes(key: &str) -> Vec<Fault> {
             "plain text, cut by the limit on the body",
             status(400).body("text/plain", x(MAX_ERROR_BODY_BYTES - 15) + key),
         ),
-        ("a body that is not text", status(400).body("application/octet-stream", [b"\xff", key.as_bytes()].concat())),
+        (
+            "a body that is not text",
+            status(400).body("application/octet-stream", [b"\xff", key.as_bytes()].concat()),
+        ),
         ("HTML", status(403).body("text/html", format!("<title>Key {key} is bad</title>"))),
         ("200, HTML", status(200).body("text/html", format!("<b>Key {key} is bad</b>"))),
         (

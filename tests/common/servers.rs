@@ -135,7 +135,7 @@ impl Seen {
 }
 
 impl Seen {
-    /// Returns the code for how it is known that this server accepts `what`.
+    /// Returns the code that shows how tokenwire knows that this server accepts `what`.
     fn known(&self, what: &str, row: &Row) -> String {
         match (self.0.get(what), row.known) {
             (Some((r, _)), _) => format!("{r}r"),
@@ -455,9 +455,10 @@ fn counted(count: usize, noun: &str) -> String {
 }
 
 fn details(all: &[Gathered]) -> String {
-    let mut table = "| server | endpoint | prompt | request for ids | ids in streams | usage | tool calls | finish | \
-                     errors | live |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
-        .to_owned();
+    let mut table = String::from(
+        "| server | endpoint | prompt | request for ids | ids in streams | usage | tool calls | finish | errors \
+         | live |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+    );
     for (row, seen) in ROWS.iter().zip(all) {
         let known = [("r", seen.recorded), ("s", seen.written)];
         let known = known.iter().filter(|(_, n)| *n > 0).map(|(letter, n)| format!("{n}{letter}"));
