@@ -1,7 +1,7 @@
 //! Prose wraps at 100 columns: Markdown files, and the comments of Rust files.
 //!
-//! A line may be longer if it cannot wrap: a row of a table, a line of a code block, a heading, or a
-//! line without a space outside of links and code spans.
+//! A line may be longer if it cannot wrap. Rows of tables, lines of code blocks and headings cannot,
+//! and neither can a line without a space outside of links and code spans.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -88,7 +88,7 @@ fn comments(text: &str) -> Vec<(usize, usize)> {
             in_code = false;
             return false;
         };
-        // A comment after code stands beside it, so its own words decide.
+        // Only the words of the comment decide, because code before it does not wrap.
         let words = line[start..].trim_start_matches(['/', '!']);
         is_prose(words, &mut in_code) && can_wrap(words)
     };
@@ -103,7 +103,7 @@ fn long_lines(text: &str, mut is_long: impl FnMut(&str) -> bool) -> Vec<(usize, 
         .collect()
 }
 
-/// Whether a line is prose: not a table, a heading, an HTML comment or a code block.
+/// Returns whether a line is prose: not a table, a heading, an HTML comment or a code block.
 fn is_prose(line: &str, in_code: &mut bool) -> bool {
     let line = line.trim_start();
     if line.starts_with("```") {
@@ -113,7 +113,7 @@ fn is_prose(line: &str, in_code: &mut bool) -> bool {
     !*in_code && !line.starts_with(['|', '#']) && !line.starts_with("<!--")
 }
 
-/// Whether a line has a place to break. Links and code spans do not break.
+/// Returns whether a line has a place to break. Links and code spans do not break.
 fn can_wrap(line: &str) -> bool {
     let line = line.trim().trim_start_matches(|c: char| "-*> .".contains(c) || c.is_ascii_digit());
     let is_link_target = line.starts_with('[') && line.contains("]: ");

@@ -17,7 +17,7 @@ use super::wire::{Decoded, Response, decode};
 /// The start of the first table in docs/servers.md. Everything from here on is generated.
 pub const TABLE_BEGIN: &str = "| server |";
 
-/// A row of the tables: one endpoint of a server, and the sources of what is known about it.
+/// A row of the tables: one endpoint of a server, and the sources of its facts.
 pub struct Row {
     pub server: &'static str,
     /// The server that tokenwire detects. `None`: it does not detect this server.
@@ -135,7 +135,7 @@ impl Seen {
 }
 
 impl Seen {
-    /// Returns the code that shows how tokenwire knows that this server accepts `what`.
+    /// Returns the code for the source of the fact that this server accepts `what`.
     fn known(&self, what: &str, row: &Row) -> String {
         match (self.0.get(what), row.known) {
             (Some((r, _)), _) => format!("{r}r"),
@@ -362,9 +362,9 @@ recorded requests with this prompt that succeeded. Any other kind is a typed err
 server would reject or misread it |
 | request for ids | the fields with which tokenwire requests ids. `12r` counts recorded requests \
 with this field that succeeded |
-| ids in streams | for streams whose request asked for ids: *exact* (all ids arrived, and the count \
-of the server agrees), *not counted* (ids arrived, and the stream has no count to compare with), or \
-what was missing, as [`IdsExact`](crate::IdsExact) reports it |
+| ids in streams | the streams whose request asked for ids. *exact*: all ids arrived, and the count \
+of the server agrees. *not counted*: ids arrived, and the stream has no count to compare with. The \
+other words name the missing ids, as [`IdsExact`](crate::IdsExact) reports them |
 | usage, tool calls | the streams that contained them |
 | finish | the finish reasons |
 | errors | HTTP statuses, and the errors that ended streams |
@@ -433,7 +433,7 @@ impl IdStreams {
     }
 }
 
-/// Whether a broken stream can be resumed: it needs a prompt of ids and all ids received.
+/// Returns whether a broken stream can be resumed. It needs a prompt of ids and all received ids.
 fn resume(row: &Row, ids: &IdStreams) -> &'static str {
     let takes_ids = CompletionRequest::ids([1]).to_json(None, row.wire, row.known).is_ok();
     match (takes_ids && ids.complete > 0, row.known) {
