@@ -146,7 +146,7 @@ fn rows() -> Vec<Row> {
     rows
 }
 
-/// Parses the events of `stream`. The file is read directly into the parser's buffer, like a socket.
+/// Parses the events of `stream`. A file is read directly into the parser's buffer, like a socket.
 /// Single bytes are fed from memory, because system calls would dominate the count.
 fn parse_events(stream: &Stream, read_bytes: usize, passes: usize) {
     let mut parser = SseParser::new();

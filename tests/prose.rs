@@ -1,7 +1,7 @@
 //! Prose wraps at 100 columns: Markdown files, and the comments of Rust files.
 //!
-//! A line may be longer if it cannot wrap. Rows of tables, lines of code blocks and headings cannot,
-//! and neither can a line without a space outside of links and code spans.
+//! A line may be longer if it cannot wrap: rows of tables, lines of code blocks and headings, and
+//! lines without a space outside of links and code spans.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! One talk with a real llama.cpp server in two ways: the next prompt from the tree's ids, and from text that is
-//! encoded again, as clients do that keep no ids.
+//! Holds one conversation with a real llama.cpp server in two ways. The next prompt is built from
+//! the ids of the tree, or from text that is encoded again, as in clients that keep no ids.
 
 use std::sync::{Arc, Mutex};
 
@@ -55,8 +55,8 @@ pub enum Way {
 ///
 /// # Panics
 ///
-/// If the ids' way breaks its promise: a prompt does not begin with the one before and the ids received, though these were
-/// exact, and says that it does.
+/// Panics if `Prompt::prefix` is wrong: it reports that the prompt begins with the previous prompt
+/// and the ids received, and the prompt does not.
 pub fn talk(url: &str, tokenizer: &Tokenizer, seed: i64, way: Way) -> Result<Vec<Row>, Error> {
     let client = ApiClient::builder(url).endpoint(Endpoint::LlamaCpp).build()?;
     let format = ChatFormat::by_name("smollm2")?;

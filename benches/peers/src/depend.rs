@@ -1,7 +1,8 @@
-//! What it costs to depend on a client: the crates in its tree; a build from nothing, and the smallest program.
+//! Measures the cost of depending on a client: the crates in its tree, a build from scratch, and
+//! the size of the smallest program.
 //!
-//! Each client gets a package of its own under the target folder, so that it has no features but those it asks for. Its
-//! versions are those of a lock file that is committed.
+//! Each client gets its own package under the target folder, so that it has only the features that
+//! it requests. A committed lock file sets its versions.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -1,4 +1,5 @@
-//! The event parsers: each counts the events and the bytes of their data in a body that comes in reads of one size.
+//! The event parsers. Each counts the events, and the bytes of their data, in a body that arrives
+//! in reads of one size.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
