@@ -31,5 +31,4 @@
 //!
 //! An error is an [`ErrorKind::Limit`](crate::ErrorKind::Limit) with the name of the limit.
 //!
-//! A stream that stops reading slows the server down through TCP. Its timers do not run meanwhile,
-//! except `deadline`.
+//! While a stream waits for a slow consumer, none of its timers runs except `deadline`.

@@ -31,8 +31,9 @@
 //! A request is retried twice by default. Your program sees none of this in the channel;
 //! [`StreamReport::retries`](crate::StreamReport::retries) holds the number of retries.
 //!
-//! The wait before a retry is the value of `Retry-After` or `retry-after-ms`. Without such a header, the
-//! wait is random, and its maximum doubles with each retry.
+//! The wait before a retry is the value of `Retry-After` or `retry-after-ms`, at most 60 s
+//! (`max_server_wait`). Without such a header, the wait is random: up to 500 ms before the first retry, and
+//! twice as long before each further retry, up to 8 s (`min_wait`, `max_wait`).
 //!
 //! After the first token, a request is never sent again unchanged, because the server would produce a
 //! different answer. See [`resume`](super::resume) for broken streams.
