@@ -26,8 +26,7 @@
 //! [`StreamGuard::cancel`](crate::StreamGuard::cancel) ends the stream at once and does not wait:
 //!
 //! - It shuts the socket down, even while a read or a write is blocked on the socket.
-//! - The server notices that the connection is closed. This is how vLLM and llama.cpp learn that they
-//!   can stop generating.
+//! - The server notices that the connection is closed. vLLM and llama.cpp then stop generating.
 //! - Nothing is sent afterwards: no retry and no resume.
 //! - The channel ends without `Done` and without `Error`. You can still read the tokens that are
 //!   already in the channel.
@@ -45,16 +44,16 @@
 //! | [`ParserHandle`](crate::ParserHandle) | The parser thread stops. The tree keeps everything that was parsed. |
 //! | the last clone of an [`ApiClient`](crate::ApiClient) | Running streams continue. Idle threads and connections end. |
 //!
-//! Give the guard a name. `let (tokens, _) = client.stream(..)?` drops the guard at once and so cancels
-//! the stream before it begins. `let (tokens, _guard) = ..` keeps the guard.
+//! Give the guard a name. `let (tokens, _) = client.stream(..)?` drops the guard at once and so
+//! cancels the stream before it begins. `let (tokens, _guard) = ..` keeps the guard.
 //!
 //! # Joining
 //!
 //! [`StreamGuard::join`](crate::StreamGuard::join) waits for the end of the stream. You may call it
-//! without reading the tokens: `join` removes the size limit of the channel, so the stream never waits
-//! for a reader.
+//! without reading the tokens: `join` removes the size limit of the channel, so the stream never
+//! waits for a reader.
 //!
 //! # During a connect
 //!
-//! A thread cannot be interrupted while the operating system connects. The channel still ends at once.
-//! The thread itself ends when its connect timer expires, and it sends nothing.
+//! A thread cannot be interrupted while the operating system connects. The channel still ends at
+//! once. The thread itself ends when its connect timer expires, and it sends nothing.

@@ -37,8 +37,8 @@
 //! | `StreamToken::Error` | The stream failed. All tokens that arrived are in the channel before the error. |
 //! | neither | The stream was cancelled. |
 //!
-//! The page [`faults`](crate::faults) lists every fault that was tested, over plain HTTP and over TLS,
-//! and how its stream ends.
+//! The page [`faults`](crate::faults) lists every fault that was tested, over plain HTTP and over
+//! TLS, and how its stream ends.
 //!
 //! # Contents of an error
 //!
@@ -55,12 +55,12 @@
 //!
 //! # Errors before the stream
 //!
-//! [`ApiClient::stream`](crate::ApiClient::stream) itself returns an error for a request that cannot be
-//! sent: an empty prompt, or a field that a known server would ignore. Later failures arrive in the
-//! channel.
+//! [`ApiClient::stream`](crate::ApiClient::stream) itself returns an error for a request that
+//! cannot be sent, for example with an empty prompt, or with a field that the known server would
+//! ignore. Later failures arrive in the channel.
 //!
 //! # Failed requests on disk
 //!
-//! [`save_failed(folder)`](crate::ApiClientBuilder::save_failed) keeps every failed request as a file,
-//! without credentials. [`ApiClient::resend`](crate::ApiClient::resend) sends such a request again. The
-//! files contain prompts.
+//! [`save_failed(folder)`](crate::ApiClientBuilder::save_failed) keeps every failed request as a
+//! file, without credentials. [`ApiClient::resend`](crate::ApiClient::resend) sends such a request
+//! again. The files contain prompts.

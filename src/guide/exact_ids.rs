@@ -27,12 +27,13 @@
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
-//! You need the ids to continue an answer, to train on the sampled tokens, and to use the server's prefix
-//! cache. Encoding the text again produces different ids; the page `docs/drift.md` shows how soon.
+//! You need the ids to continue an answer, to train on the sampled tokens, and to use the server's
+//! prefix cache. Encoding the text again produces different ids; the page `docs/drift.md` shows how
+//! soon.
 //!
-//! Every id in this crate comes from the server. tokenwire never guesses an id: a token whose id is not
-//! known has `id: None`. At the end, tokenwire compares the number of ids with the server's own count.
-//! [`StreamReport::ids_exact`](crate::StreamReport::ids_exact) holds the result.
+//! Every id in this crate comes from the server. tokenwire never guesses an id: a token whose id is
+//! not known has `id: None`. At the end, tokenwire compares the number of ids with the server's own
+//! count. [`StreamReport::ids_exact`](crate::StreamReport::ids_exact) holds the result.
 //!
 //! | value | meaning |
 //! | --- | --- |
@@ -40,25 +41,26 @@
 //! | `No(reason)` | Ids are missing; [`Inexact`](crate::Inexact) has the reasons. |
 //! | `Unknown` | The server sent no count, or the stream broke. |
 //!
-//! [`servers_with_ids`](super::servers_with_ids) lists the servers that send ids. A router or a proxy can
-//! drop the ids, or the field that requests them. The reason is then
+//! [`servers_with_ids`](super::servers_with_ids) lists the servers that send ids. A router or a
+//! proxy can drop the ids, or the field that requests them. The reason is then
 //! [`Inexact::Dropped`](crate::Inexact::Dropped).
 //!
 //! # Text and ids
 //!
 //! Do not pair each id with the text of the same item:
 //!
-//! - Several tokens can form one character. The first ones carry only their ids, and the last one carries
-//!   the text.
+//! - Several tokens can form one character. The first ones carry only their ids, and the last one
+//!   carries the text.
 //! - A stop token has an id and no text.
 //!
-//! Collect ids and text separately, or use [`ResponseParser`](crate::ResponseParser): each leaf of its
-//! tree holds the ids of its text.
+//! Collect ids and text separately, or use [`ResponseParser`](crate::ResponseParser): each leaf of
+//! its tree holds the ids of its text.
 //!
 //! # The next prompt
 //!
-//! [`Context`](crate::Context) builds the next prompt from ids: the previous prompt, the ids of the answer,
-//! and the encoded new turns.
+//! [`Context`](crate::Context) builds the next prompt from ids: the previous prompt, the ids of the
+//! answer, and the encoded new turns.
 //!
 //! - [`WhenInexact`](crate::WhenInexact) sets what happens to a turn with missing ids.
-//! - [`Prefix`](crate::Prefix) reports, for each prompt, whether it begins with the previous prompt.
+//! - [`Prefix`](crate::Prefix) reports, for each prompt, whether it begins with the previous
+//!   prompt.

@@ -23,8 +23,9 @@
 //!
 //! # Failover
 //!
-//! Call [`base_url`](crate::ApiClientBuilder::base_url) once for each additional server. All servers must
-//! serve the same model. A stream that fails at one server moves to another server at once:
+//! Call [`base_url`](crate::ApiClientBuilder::base_url) once for each additional server. All
+//! servers must serve the same model. A stream that fails at one server moves to another server at
+//! once:
 //!
 //! - before its first token, as a retry
 //! - after its first token, as a [resume](super::resume), if you allow resumes
@@ -36,7 +37,7 @@
 //! | [`Balance`](crate::Balance) | a new stream goes to |
 //! | --- | --- |
 //! | `InOrder`, the default | the first server that works |
-//! | `Weighted` | a server chosen by weight; all requests of one [`session`](crate::CompletionRequest::session) go to the same server, which has their prefix in its cache |
+//! | `Weighted` | a server chosen by weight; all requests of one [`session`](crate::CompletionRequest::session) go to the same server while it works, because it has their prefix in its cache |
 //!
 //! A server that fails three times in a row gets no streams until a probe succeeds. See
 //! [`RoutePolicy`](crate::RoutePolicy) for the settings.
@@ -45,9 +46,9 @@
 //!
 //! # Hedging
 //!
-//! [`RoutePolicy::hedge_after`](crate::RoutePolicy::hedge_after) shortens the slowest first tokens. When a
-//! stream has no token after this time, tokenwire sends the request a second time, to another server if
-//! there is one. The first of the two requests to produce a token wins, and the other is cancelled.
-//! [`StreamReport::hedged`](crate::StreamReport::hedged) reports this.
+//! [`RoutePolicy::hedge_after`](crate::RoutePolicy::hedge_after) shortens the slowest first tokens.
+//! When a stream has no token after this time, tokenwire sends the request a second time, to
+//! another server if there is one. The first of the two requests to produce a token wins, and the
+//! other is cancelled. [`StreamReport::hedged`](crate::StreamReport::hedged) reports this.
 //!
 //! Each hedge costs one more computation of the prompt. Choose a time that few requests exceed.

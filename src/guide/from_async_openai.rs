@@ -1,21 +1,23 @@
 //! Port a program from async-openai.
 //!
 //! ```text
-//! async-openai                                        tokenwire
+//! async-openai                                    tokenwire
 //!
-//! #[tokio::main]                                      fn main() -> Result<(), tokenwire::Error> {
+//! #[tokio::main]                                  fn main() -> Result<(), tokenwire::Error> {
 //! async fn main() -> Result<..> {
-//!   let config = OpenAIConfig::new()                    let client = ApiClient::builder(url)
-//!     .with_api_base(url).with_api_key(key);               .api_key(key).build()?;
+//!   let config = OpenAIConfig::new()                let client = ApiClient::builder(url)
+//!     .with_api_base(url).with_api_key(key);           .api_key(key).build()?;
 //!   let client = Client::with_config(config);
-//!   let request = CreateChatCompletionRequestArgs       let request = CompletionRequest::messages([
-//!     ::default().model(..).messages([..])                 Message::user("Say hello."),
-//!     .build()?;                                         ]).model("my-model");
-//!   let mut stream = client.chat()                      let (tokens, guard) = client.stream(request)?;
-//!     .create_stream(request).await?;
-//!   while let Some(result) = stream.next().await {      for token in &tokens { .. }
-//!     let delta = &result?.choices[0].delta;
-//!   }
+//!   let request =                                   let request =
+//!     CreateChatCompletionRequestArgs                 CompletionRequest::messages([
+//!     ::default().model(..).messages([..])              Message::user("Say hello."),
+//!     .build()?;                                      ]).model("my-model");
+//!   let mut stream = client.chat()                  let (tokens, guard) =
+//!     .create_stream(request).await?;                 client.stream(request)?;
+//!   while let Some(result) =                        for token in &tokens {
+//!     stream.next().await {
+//!     let delta = &result?.choices[0].delta;          ..
+//!   }                                               }
 //! ```
 //!
 //! | async-openai | tokenwire |
@@ -64,5 +66,5 @@
 //!
 //! # Programs that stay async
 //!
-//! Read the receiver in a blocking task (`spawn_blocking`), and send the tokens from there to your async
-//! code.
+//! Read the receiver in a blocking task (`spawn_blocking`), and send the tokens from there to your
+//! async code.

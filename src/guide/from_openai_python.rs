@@ -37,7 +37,7 @@
 //! | `delta.tool_calls[i]`, joined by index | `StreamToken::ToolCall(call)`, complete |
 //! | `chunk.choices[0].finish_reason` | `StreamToken::Done { finish, .. }` |
 //! | `stream_options={"include_usage": True}` | always sent; read `usage` of `Done` |
-//! | `extra_body={"return_token_ids": True}` | always sent to servers that support it; read `id` of each token |
+//! | `extra_body={"return_token_ids": True}` | always requested; read `id` of each token |
 //! | `extra_body={..}`, `extra_headers={..}` | `.extra(key, value)`, `.header(name, value)` |
 //! | `stream.close()` | `guard.cancel()`, or drop the guard |
 //! | `timeout=httpx.Timeout(..)` | [`Timeouts`](crate::Timeouts), one timer for each kind of wait |
@@ -48,12 +48,15 @@
 //!
 //! # Differences
 //!
-//! - A stream that breaks ends with an error in the channel. In openai-python, `for chunk in stream` may
-//!   end without an error.
+//! - A stream that breaks ends with an error in the channel. In openai-python, `for chunk in
+//!   stream` may end without an error.
 //! - tokenwire refuses a request if the server is known to ignore one of its fields.
-//!   [`allow_ignored_fields`](crate::CompletionRequest::allow_ignored_fields) sends the request anyway.
-//! - [`max_tokens`](crate::SamplingParams::max_tokens) defaults to 16,384. A server with a smaller context
-//!   may reject the request; set `max_tokens` then.
+//!   [`allow_ignored_fields`](crate::CompletionRequest::allow_ignored_fields) sends the request
+//!   anyway.
+//! - [`max_tokens`](crate::SamplingParams::max_tokens) defaults to 16,384. A server with a smaller
+//!   context may reject the request; set `max_tokens` then.
 //! - tokenwire does not read keys or proxies from the environment.
-//! - A stream has one choice. For `n` and `best_of`, use [`ChunkDecoder`](crate::ChunkDecoder) directly.
-//! - OpenAI itself and some other hosted APIs need a server record: see [`hosted_apis`](super::hosted_apis).
+//! - A stream has one choice. For `n` and `best_of`, use [`ChunkDecoder`](crate::ChunkDecoder)
+//!   directly.
+//! - OpenAI itself and some other hosted APIs need a server record: see
+//!   [`hosted_apis`](super::hosted_apis).

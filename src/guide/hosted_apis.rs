@@ -4,7 +4,7 @@
 //! # #[cfg(feature = "testing")] {
 //! use tokenwire::{ApiClient, CompletionRequest, Message, SamplingParams, ServerKind};
 //! # use tokenwire::testing::{MockServer, Script};
-//! # let chunk = r#"{"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"Hi!"}}]}"#;
+//! # let chunk = r#"{"choices":[{"index":0,"delta":{"content":"Hi!"}}]}"#;
 //! # let server = MockServer::scripted([Script::events([chunk, "[DONE]"])])?;
 //! # let (url, key) = (server.url(), "sk-0123456789");
 //!
@@ -37,7 +37,8 @@
 //!
 //! # Why you need a server record
 //!
-//! tokenwire does not recognise hosted APIs yet. It adds these fields to a request for an unknown server:
+//! tokenwire does not recognise hosted APIs yet. It adds these fields to a request for an unknown
+//! server:
 //!
 //! | field | sent when the server is unknown | purpose |
 //! | --- | --- | --- |
@@ -47,25 +48,31 @@
 //! | `verbose` | on `/v1/completions`, and for [`complete`](crate::ApiClient::complete) | llama.cpp: token ids |
 //! | `return_tokens` | for `complete` | llama.cpp: token ids |
 //!
-//! OpenAI, Azure, Groq, Cerebras, Mistral and Gemini refuse unknown fields, with status 400 or 422. Most
-//! models at Fireworks and NVIDIA do the same. A server record, as in the example, describes the server
-//! to tokenwire. Without the key `like`, a record sends only plain OpenAI fields:
+//! OpenAI, Azure, Groq, Cerebras, Mistral and Gemini refuse unknown fields, with status 400 or 422.
+//! Fireworks refuses most of them. At NVIDIA, this depends on the model.
+//!
+//! A server record, as in the example, describes the server. With a record that has no key `like`,
+//! a request contains only plain OpenAI fields:
 //!
 //! - `model`, and `messages` or `prompt`
 //! - `stream` and `stream_options`
 //! - `max_tokens`, with the default 16,384
 //! - the fields that you set
 //!
-//! A record can also leave `stream_options` out (`"renames": {"stream_options": null}`), rename fields, and
-//! set fields in every request (`"sets"`). `.extra("skip_special_tokens", null)` does not help: it sends
-//! `null`, and strict servers refuse that too.
+//! | key of a record | effect | example |
+//! | --- | --- | --- |
+//! | `renames` | renames a field, or leaves out a field that tokenwire adds | `"renames": {"stream_options": null}` |
+//! | `sets` | adds a field to every request | `"sets": {"return_token_ids": true}` |
+//!
+//! A null extra field (`.extra("skip_special_tokens", null)`) does not help. It sends `null`, which
+//! strict servers refuse too.
 //!
 //! The command line cannot read a record yet. Use the library for APIs that refuse unknown fields.
 //!
 //! # Settings for each API
 //!
-//! These facts come from SDKs, documentation and public issues of November 2026. tokenwire has not been
-//! tested with any of these APIs.
+//! These facts come from SDKs, documentation and public issues of November 2026. tokenwire has not
+//! been tested with any of these APIs.
 //!
 //! | API | base URL | keys of the record, besides `name` and `about` |
 //! | --- | --- | --- |
@@ -80,17 +87,18 @@
 //! | NVIDIA | `https://integrate.api.nvidia.com/v1` | none; the accepted fields depend on the model |
 //! | Together | `https://api.together.ai/v1` | none; it is not known whether it refuses unknown fields |
 //!
-//! Azure's older URLs need the query `?api-version=`. tokenwire refuses a base URL with a query, so use
-//! the `/openai/v1` URL. tokenwire adds `/v1` to a base URL without a path; Perplexity documents a URL
-//! without `/v1`.
+//! Azure's older URLs need the query `?api-version=`. tokenwire refuses a base URL with a query, so
+//! use the `/openai/v1` URL. tokenwire adds `/v1` to a base URL without a path; Perplexity
+//! documents a URL without `/v1`.
 //!
 //! # Requests
 //!
-//! - Use messages. [`CompletionRequest::text`](crate::CompletionRequest::text) uses `/v1/completions`, which
-//!   many hosted APIs do not have. With [`Endpoint::Chat`](crate::Endpoint::Chat), text becomes one user
-//!   message.
+//! - Use messages. [`CompletionRequest::text`](crate::CompletionRequest::text) uses
+//!   `/v1/completions`, which many hosted APIs do not have. With
+//!   [`Endpoint::Chat`](crate::Endpoint::Chat), text becomes one user message.
 //! - Set `max_tokens`. A model with a smaller limit may refuse the default of 16,384.
-//! - Set only the sampling parameters that the API defines. tokenwire sends every parameter that you set.
+//! - Set only the sampling parameters that the API defines. tokenwire sends every parameter that
+//!   you set.
 //! - Pass other fields with [`extra`](crate::CompletionRequest::extra), for example
 //!   `.extra("reasoning_effort", "low")`.
 //! - Pass a schema with `.extra("response_format", ..)`. A record without `like` refuses

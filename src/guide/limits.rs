@@ -13,7 +13,8 @@
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
-//! Every buffer and every queue has a limit in [`Limits`](crate::Limits). The most important limits:
+//! Every buffer and every queue has a limit in [`Limits`](crate::Limits). The most important
+//! limits:
 //!
 //! | what | default | when the limit is reached |
 //! | --- | --- | --- |

@@ -18,9 +18,10 @@
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
-//! With [`request_ids`](crate::ApiClientBuilder::request_ids), each request has an `x-request-id` header
-//! that begins with your prefix, so you can find the request in the server's log. A retry or a resume uses
-//! the same id with the suffix `-1`, `-2` and so on. `traceparent` connects the request to your trace.
+//! With [`request_ids`](crate::ApiClientBuilder::request_ids), each request has an `x-request-id`
+//! header that begins with your prefix, so you can find the request in the server's log. A retry or
+//! a resume uses the same id with the suffix `-1`, `-2` and so on. `traceparent` connects the
+//! request to your trace.
 //!
 //! # One stream
 //!
@@ -33,8 +34,8 @@
 //! - the server's request id
 //!
 //! An [`Error`](crate::Error) also has the request id, and how many tokens arrived.
-//! [`save_failed`](crate::ApiClientBuilder::save_failed) keeps failed requests as files. These files contain
-//! prompts but no credentials.
+//! [`save_failed`](crate::ApiClientBuilder::save_failed) keeps failed requests as files. These
+//! files contain prompts but no credentials.
 //!
 //! # The log
 //!
@@ -46,9 +47,9 @@
 //! | debug | sizes, statuses, times and outcomes |
 //! | trace | the beginning of the first event that is not JSON |
 //!
-//! The [front page](crate#logging) has the details. Prompts are not logged at any level. Text of answers is
-//! logged only at trace, as in the table. API keys are never logged.
+//! The [front page](crate#logging) has the details. Prompts are not logged at any level. Text of
+//! answers is logged only at trace, as in the table. API keys are never logged.
 //!
-//! ureq and rustls have their own log lines. At trace, ureq prints all bytes of the traffic, and a server
-//! may send your key back in them. Filter the target `ureq`, for example with
+//! ureq and rustls have their own log lines. At trace, ureq prints all bytes of the traffic, and a
+//! server may send your key back in them. Filter the target `ureq`, for example with
 //! `RUST_LOG=trace,ureq=warn`.

@@ -25,19 +25,20 @@
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
-//! Use one client for the whole program. Its clones share threads, connections and the budget of retries.
+//! Use one client for the whole program. Its clones share threads, connections and the budget of
+//! retries.
 //!
 //! | setting | default | effect |
 //! | --- | --- | --- |
 //! | [`Limits::max_streams`](crate::Limits::max_streams) | 256 | the number of streams that run at once |
 //! | [`WhenFull`](crate::WhenFull) | `Wait` | further streams wait for their turn, or fail at once |
 //!
-//! Each running stream has a thread and its buffers, because its reads block. `docs/peers.md` shows the
-//! cost of a thousand streams.
+//! Each running stream has a thread and its buffers, because its reads block. `docs/peers.md` shows
+//! the cost of a thousand streams.
 //!
 //! You can wait for many streams in three ways:
 //!
 //! - [`fan_in`](crate::fan_in()): one channel for all streams, as above.
-//! - `select!` or `Select` from [`crossbeam_channel`](crate::crossbeam_channel): one receiver for each
-//!   stream.
+//! - `select!` or `Select` from [`crossbeam_channel`](crate::crossbeam_channel): one receiver for
+//!   each stream.
 //! - A thread of your program for each stream.

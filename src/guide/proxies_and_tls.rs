@@ -24,24 +24,26 @@
 //!
 //! # Proxies
 //!
-//! [`proxy`](crate::ApiClientBuilder::proxy) accepts `http`, `https`, `socks4`, `socks4a`, `socks5` and
-//! `socks5h` URLs.
+//! [`proxy`](crate::ApiClientBuilder::proxy) accepts `http`, `https`, `socks4`, `socks4a`, `socks5`
+//! and `socks5h` URLs.
 //!
-//! tokenwire does not read proxy settings from the environment, because a variable must not change the
-//! traffic of a program that contains this library. To follow `HTTPS_PROXY`, read it in your program.
+//! tokenwire does not read proxy settings from the environment, because a variable must not change
+//! the traffic of a program that contains this library. To follow `HTTPS_PROXY`, read it in your
+//! program.
 //!
 //! # TLS
 //!
 //! - tokenwire uses rustls with ring, and trusts Mozilla's list of authorities, which is built in.
 //! - [`ca_pem`](crate::ApiClientBuilder::ca_pem) replaces this list with your authorities.
 //! - You cannot turn certificate checks off. Client certificates are not supported.
-//! - A failed handshake is an [`ErrorKind::Connect`](crate::ErrorKind::Connect). Its `source()` is the
-//!   reason from rustls.
+//! - A failed handshake is an [`ErrorKind::Connect`](crate::ErrorKind::Connect). Its `source()` is
+//!   the reason from rustls.
 //!
 //! # Keys
 //!
-//! The API key is sent only in the `Authorization` header. tokenwire logs one warning if the key goes to
-//! another machine over plain http. It does not follow redirects, because the key would be sent along.
+//! The API key is sent only in the `Authorization` header. tokenwire logs one warning if the key
+//! goes to another machine over plain http. It does not follow redirects, because the key would be
+//! sent along.
 //!
 //! # Reverse proxies
 //!

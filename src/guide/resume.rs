@@ -21,11 +21,11 @@
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
-//! A stream is resumed only if you allow it with
-//! [`resumes`](crate::ApiClientBuilder::resumes) or [`resume`](crate::ApiClientBuilder::resume). tokenwire
-//! then sends the prompt plus the ids received so far, lowers `max_tokens` by the number received, and
-//! delivers the rest through the same channel. No id is lost and none arrives twice. The response parser
-//! does not notice the break.
+//! A stream is resumed only if you allow it with [`resumes`](crate::ApiClientBuilder::resumes) or
+//! [`resume`](crate::ApiClientBuilder::resume). tokenwire then sends the prompt plus the ids
+//! received so far, lowers `max_tokens` by the number received, and delivers the rest through the
+//! same channel. No id is lost and none arrives twice. The response parser does not notice the
+//! break.
 //!
 //! The example `cargo run --example resume --features testing` shows a resume.
 //!
@@ -45,16 +45,16 @@
 //! - a grammar or a schema
 //! - penalties
 //!
-//! [`NotResumable`](crate::NotResumable) has the full list. A stream that cannot be resumed ends with its
-//! error, and [`StreamReport::not_resumed`](crate::StreamReport::not_resumed) holds the reason. You can
-//! accept some of these cases with
+//! [`NotResumable`](crate::NotResumable) has the full list. A stream that cannot be resumed ends
+//! with its error, and [`StreamReport::not_resumed`](crate::StreamReport::not_resumed) holds the
+//! reason. You can accept some of these cases with
 //! [`allow_inexact_resume`](crate::CompletionRequest::allow_inexact_resume).
 //!
 //! # Is the answer the same?
 //!
-//! With temperature 0, the ids equal those of an unbroken stream if the server itself is deterministic.
-//! The server must compute the same result for a token in the prompt as for a token that it generated. A
-//! real model sometimes differs in the last bits.
+//! With temperature 0, the ids equal the ids of an unbroken stream if the server itself is
+//! deterministic. The server must compute the same result for a token in the prompt as for a token
+//! that it generated. A real model sometimes differs in the last bits.
 //!
 //! With sampling, the resumed ids are a valid continuation, but not the same random draw.
 //!
@@ -66,6 +66,6 @@
 //!
 //! # The budget
 //!
-//! Retries and resumes of all streams share one budget, ten by default. A server that stops breaks all
-//! its streams at once. Set [`RetryPolicy::budget`](crate::RetryPolicy::budget) to the number of streams
-//! if all of them must resume.
+//! Retries and resumes of all streams share one budget, ten by default. A server that stops breaks
+//! all its streams at once. Set [`RetryPolicy::budget`](crate::RetryPolicy::budget) to the number
+//! of streams if all of them must resume.

@@ -32,22 +32,24 @@
 //! [`StreamReport::retries`](crate::StreamReport::retries) holds the number of retries.
 //!
 //! The wait before a retry is the value of `Retry-After` or `retry-after-ms`, at most 60 s
-//! (`max_server_wait`). Without such a header, the wait is random: up to 500 ms before the first retry, and
-//! twice as long before each further retry, up to 8 s (`min_wait`, `max_wait`).
+//! (`max_server_wait`). Without such a header, the wait is random: up to 500 ms before the first
+//! retry, and twice as long before each further retry, up to 8 s (`min_wait`, `max_wait`).
 //!
-//! After the first token, a request is never sent again unchanged, because the server would produce a
-//! different answer. See [`resume`](super::resume) for broken streams.
+//! After the first token, a request is never sent again unchanged, because the server would produce
+//! a different answer. See [`resume`](super::resume) for broken streams.
 //!
 //! # The budget
 //!
-//! All streams of a client share one budget of ten retries. Five successful requests give one retry back.
-//! When a server is down, a client with a thousand streams sends ten extra requests, not two thousand.
+//! All streams of a client share one budget of ten retries. Five successful requests give one retry
+//! back. When a server is down, a client with a thousand streams sends ten extra requests, not two
+//! thousand.
 //!
 //! # Stale connections
 //!
-//! A server may close a kept connection at the moment when tokenwire sends a request on it. tokenwire
-//! then sends the request again at once, even with `retries(0)`. Such a retry does not use the budget.
-//! [`max_stale_retries`](crate::RetryPolicy::max_stale_retries) limits it; the default is 2.
+//! A server may close a kept connection at the moment when tokenwire sends a request on it.
+//! tokenwire then sends the request again at once, even with `retries(0)`. Such a retry does not
+//! use the budget. [`max_stale_retries`](crate::RetryPolicy::max_stale_retries) limits it; the
+//! default is 2.
 //!
 //! # Settings
 //!

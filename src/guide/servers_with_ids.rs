@@ -1,6 +1,6 @@
 //! Which server gives token ids.
 //!
-//! Ask your server. The report names the server and says whether all ids arrived:
+//! Try it with your server. The report names the server and shows whether all ids arrived:
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {
@@ -19,7 +19,7 @@
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
-//! tokenwire requests ids from every server that can send them. Streams of these servers contain:
+//! tokenwire requests ids from every server that can send them. The streams contain:
 //!
 //! | server | endpoint | ids | source |
 //! | --- | --- | --- | --- |
@@ -33,7 +33,7 @@
 //! | SGLang | `/v1/chat/completions` | none | documented |
 //! | TGI | `/generate_stream` | all | documented |
 //! | TGI | `/v1/chat/completions` | none | documented |
-//! | TensorRT-LLM | `/v1/completions` | none, unless you set `detokenize` to false; the text is then empty | documented |
+//! | TensorRT-LLM | `/v1/completions` | none; with `.extra("detokenize", false)` all, but no text | documented |
 //! | Together | `/v1/completions`, `/v1/chat/completions` | one for each chunk | documented |
 //! | Fireworks | `/v1/completions`, `/v1/chat/completions` | all, with `return_token_ids` | documented |
 //! | OpenAI, Azure, OpenRouter, Ollama, LM Studio | all | none | documented |
@@ -41,18 +41,23 @@
 //!
 //! The column *source*:
 //!
-//! - *live*: the tests in `.ci/run` use the real program. vllm-router runs in front of scripted workers.
+//! - *live*: the tests in `.ci/run` use the real program. vllm-router runs in front of scripted
+//!   workers.
 //! - *recorded*: the tests use exchanges that were recorded from the real program.
-//! - *documented*: the tests use streams that were written from the documentation or the source code of
-//!   the server. tokenwire was never run against the real server.
+//! - *documented*: the tests use streams that were written from the documentation or the source
+//!   code of the server. tokenwire was never run against the real server.
 //!
 //! The page [`servers`](crate::servers) counts the recordings and tests behind each entry.
 //!
 //! # All ids from llama.cpp
 //!
-//! llama.cpp leaves out ids in streams, but it sends all ids in an answer that arrives in one piece.
-//! [`ApiClient::complete`](crate::ApiClient::complete) requests such an answer, on all three endpoints.
-//! You get no token before the answer is complete.
+//! llama.cpp leaves out ids in streams, but it sends all ids in an answer that arrives in one
+//! piece. [`ApiClient::complete`](crate::ApiClient::complete) requests such an answer, on all three
+//! endpoints. You get no token before the answer is complete.
+//!
+//! In a chat stream, tokenwire requests ids in llama.cpp's own way, and only if the server is known
+//! to be llama.cpp. Set [`ApiClientBuilder::server`](crate::ApiClientBuilder::server), or call
+//! [`ApiClient::server`](crate::ApiClient::server) once; otherwise the first chat has no ids.
 //!
 //! # Ids that you did not get
 //!

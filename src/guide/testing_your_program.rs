@@ -20,7 +20,8 @@
 //!
 //! // The server is busy at first. The second request succeeds.
 //! let whole = Script::tokens([(9707, "Hello"), (13, ".")]);
-//! let busy = Script::status(429).header("Retry-After", "0").json(r#"{"error":{"message":"busy"}}"#);
+//! let busy = r#"{"error":{"message":"busy"}}"#;
+//! let busy = Script::status(429).header("Retry-After", "0").json(busy);
 //! let server = MockServer::scripted([busy, whole.clone()])?;
 //! assert_eq!(greet(&server.url())?, "Hello.");
 //! assert_eq!(server.requests().len(), 2);
@@ -41,8 +42,8 @@
 //! ```
 //!
 //! A [`Script`](crate::testing::Script) is one answer, faults included. A
-//! [`MockServer`](crate::testing::MockServer) sends the scripts over a real socket and keeps the requests
-//! that it received.
+//! [`MockServer`](crate::testing::MockServer) sends the scripts over a real socket and keeps the
+//! requests that it received.
 //!
 //! | you want | use |
 //! | --- | --- |

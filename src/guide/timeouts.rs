@@ -8,7 +8,7 @@
 //! # let first = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
 //! # let silence = Duration::from_secs(60);
 //! # let server = MockServer::scripted([Script::events([first]).hang(silence)])?;
-//! # let url = server.url(); // A server that sends one token and then nothing.
+//! # let url = server.url();
 //!
 //! let mut timeouts = Timeouts::default();
 //! timeouts.chunk = Some(Duration::from_millis(50));
@@ -23,8 +23,8 @@
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
-//! Every wait has a named timer in [`Timeouts`](crate::Timeouts), and every timer except `deadline` has
-//! a default:
+//! Every wait has a named timer in [`Timeouts`](crate::Timeouts), and every timer except `deadline`
+//! has a default:
 //!
 //! | timer | limits | default |
 //! | --- | --- | --- |
@@ -37,10 +37,10 @@
 //! | `deadline` | the whole request, with its retries and resumes | none |
 //! | `drain` | the wait for the last bytes of the HTTP framing after the end, so that the connection can be reused; your program does not wait | 50 ms |
 //!
-//! `first_token` and `chunk` are separate timers because a server may queue a request for minutes, and
-//! then sends many tokens per second.
+//! `first_token` and `chunk` are separate timers because a server may queue a request for minutes,
+//! and then sends many tokens per second.
 //!
 //! No timer except `deadline` runs while the stream waits for a slow consumer.
 //!
-//! A timer that expires is an [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) with the name of the
-//! timer. [`Error::is_timeout`](crate::Error::is_timeout) covers all of them.
+//! A timer that expires is an [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) with the name of
+//! the timer. [`Error::is_timeout`](crate::Error::is_timeout) covers all of them.

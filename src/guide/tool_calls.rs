@@ -23,13 +23,13 @@
 //! # fn main() {}
 //! ```
 //!
-//! [`Turn`](crate::Turn) runs the whole loop. It sends the prompt, parses the answer, runs the calls, and
-//! adds the results to the [`Context`](crate::Context). It repeats this until an answer has no calls, or
-//! until [`max_rounds`](crate::Turn::max_rounds) is reached.
+//! [`Turn`](crate::Turn) runs the whole loop. It sends the prompt, parses the answer, runs the
+//! calls, and adds the results to the [`Context`](crate::Context). It repeats this until an answer
+//! has no calls, or until [`max_rounds`](crate::Turn::max_rounds) is reached.
 //!
 //! The system turn must describe the tools; otherwise the model does not call them.
-//! [`Tools::described`](crate::Tools::described) returns such a description, in the words of Qwen and
-//! Hermes.
+//! [`Tools::described`](crate::Tools::described) returns such a description, in the words of Qwen
+//! and Hermes.
 //!
 //! # By ids or by messages
 //!
@@ -46,9 +46,9 @@
 //!
 //! # While the model still writes
 //!
-//! [`ResponseParser::run`](crate::ResponseParser::run) parses on a thread and sends each call as soon as the
-//! call is complete. [`Tools::run`](crate::Tools::run) runs each call on its own thread and returns the
-//! results in the order of the calls:
+//! [`ResponseParser::run`](crate::ResponseParser::run) parses on a thread and sends each call as
+//! soon as the call is complete. [`Tools::run`](crate::Tools::run) runs each call on its own thread
+//! and returns the results in the order of the calls:
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {
@@ -74,20 +74,21 @@
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
-//! - A tool that returns an error or panics does not end the turn. The model gets the error as the result
-//!   of the call.
+//! - A tool that returns an error or panics does not end the turn. The model gets the error as the
+//!   result of the call.
 //! - A tool is never interrupted. Limit the waits inside your tools yourself.
 //!
 //! # Dialects
 //!
-//! Each model family writes calls and reasoning in its own markup. A [`Dialect`](crate::Dialect) describes
-//! one such markup:
+//! Each model family writes calls and reasoning in its own markup. A [`Dialect`](crate::Dialect)
+//! describes one such markup:
 //!
 //! ```
 //! use tokenwire::{Dialect, ResponseParser};
 //!
 //! let mut parser = ResponseParser::new(Dialect::by_name("qwen3_xml")?);
-//! let text = "<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>";
+//! let parameter = "<parameter=a>\n1\n</parameter>";
+//! let text = format!("<tool_call>\n<function=add>\n{parameter}\n</function>\n</tool_call>");
 //! let calls: Vec<_> = text.chars().flat_map(|c| parser.push(&c.to_string(), None)).collect();
 //! assert_eq!((calls[0].name.as_str(), &calls[0].arguments["a"]), ("add", &"1".into()));
 //! # Ok::<(), tokenwire::Error>(())
@@ -99,11 +100,13 @@
 //! | the tokenizer's added tokens | [`Dialect::guess`](crate::Dialect::guess) |
 //! | a family that this crate does not support | a JSON record: [`Dialect::from_json`](crate::Dialect::from_json) or `tokenwire parse --dialect FILE.json` |
 //!
-//! A record becomes available by name when you add its file to the repository; see `CONTRIBUTING.md`.
+//! A record becomes available by name when you add its file to the repository; see
+//! `CONTRIBUTING.md`.
 //!
-//! The result does not depend on how the text is split into tokens. Text that looks like a call but is not
-//! valid becomes a [malformed leaf](crate::LeafKind) with the reason and its ids, never an error.
+//! The result does not depend on how the text is split into tokens. Text that looks like a call but
+//! is not valid becomes a [malformed leaf](crate::LeafKind) with the reason and its ids, never an
+//! error.
 //!
-//! Pass the model's added tokens to [`ResponseParser::markers`](crate::ResponseParser::markers) if you have
-//! them. The parser then treats `<tool_call>` as a marker only when it is that single token, and as text
-//! when other tokens spell it.
+//! Pass the model's added tokens to [`ResponseParser::markers`](crate::ResponseParser::markers) if
+//! you have them. The parser then treats `<tool_call>` as a marker only when it is that single
+//! token, and as text when other tokens spell it.
