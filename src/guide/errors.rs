@@ -46,10 +46,10 @@
 //! | --- | --- |
 //! | [`kind`](crate::Error::kind) | the kind of failure, for example `refused`, `connect`, `timeout`, `incomplete`, `server`, `not_event_stream`, `protocol` or `limit` |
 //! | [`progress`](crate::Error::progress) | how many bytes, events and tokens arrived before the failure, and the elapsed time |
-//! | [`request_id`](crate::Error::request_id) | the server's id of the request, for its log |
+//! | [`request_id`](crate::Error::request_id) | the server's id of the request, to find it in the server's log |
 //! | [`status`](crate::Error::status) | the HTTP status, or the status of an error inside the stream |
 //! | [`server_error`](crate::Error::server_error) | the server's own message, type, code and parameter; all known formats are read |
-//! | [`is_timeout`](crate::Error::is_timeout), [`is_connect`](crate::Error::is_connect), [`is_retryable`](crate::Error::is_retryable) | answers to the usual questions |
+//! | [`is_timeout`](crate::Error::is_timeout), [`is_connect`](crate::Error::is_connect), [`is_retryable`](crate::Error::is_retryable) | whether a timer expired, whether nothing was sent, whether a retry may help |
 //!
 //! API keys never appear in errors, `Debug` output or logs.
 //!

@@ -46,9 +46,9 @@
 //!
 //! # Hedging
 //!
-//! [`RoutePolicy::hedge_after`](crate::RoutePolicy::hedge_after) shortens the slowest first tokens.
-//! When a stream has no token after this time, tokenwire sends the request a second time, to
-//! another server if there is one. The first of the two requests to produce a token wins, and the
-//! other is cancelled. [`StreamReport::hedged`](crate::StreamReport::hedged) reports this.
+//! [`RoutePolicy::hedge_after`](crate::RoutePolicy::hedge_after) shortens the longest waits for a
+//! first token. When a stream has no token after this time, tokenwire sends the request a second
+//! time, to another server if there is one. The first of the two requests to produce a token wins,
+//! and the other is cancelled. [`StreamReport::hedged`](crate::StreamReport::hedged) reports this.
 //!
 //! Each hedge costs one more computation of the prompt. Choose a time that few requests exceed.

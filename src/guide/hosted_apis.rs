@@ -35,6 +35,21 @@
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
+//! OpenRouter accepts all fields, so you do not need a record there:
+//!
+//! ```no_run
+//! use tokenwire::ApiClient;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let key = std::env::var("OPENROUTER_API_KEY")?;
+//! let client = ApiClient::builder("https://openrouter.ai/api/v1")
+//!     .api_key(key)
+//!     .model("MODEL")
+//!     .build()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Why you need a server record
 //!
 //! tokenwire does not recognise hosted APIs yet. It adds these fields to a request for an unknown
@@ -64,8 +79,8 @@
 //! | `renames` | renames a field, or leaves out a field that tokenwire adds | `"renames": {"stream_options": null}` |
 //! | `sets` | adds a field to every request | `"sets": {"return_token_ids": true}` |
 //!
-//! A null extra field (`.extra("skip_special_tokens", null)`) does not help. It sends `null`, which
-//! strict servers refuse too.
+//! An extra field with the value null does not remove a field. tokenwire sends it as `null`, and
+//! servers that check their fields refuse that too.
 //!
 //! The command line cannot read a record yet. Use the library for APIs that refuse unknown fields.
 //!
@@ -78,7 +93,7 @@
 //! | --- | --- | --- |
 //! | OpenAI | `https://api.openai.com/v1` | reasoning and GPT-5 models: `"renames": {"max_tokens": "max_completion_tokens"}` |
 //! | Azure OpenAI | `https://RESOURCE.openai.azure.com/openai/v1` | the same as OpenAI; some older deployments need `max_tokens`. The model is the name of the deployment. |
-//! | OpenRouter | `https://openrouter.ai/api/v1` | no record needed: OpenRouter accepts unknown fields |
+//! | OpenRouter | `https://openrouter.ai/api/v1` | no record needed |
 //! | Groq | `https://api.groq.com/openai/v1` | none; Groq has no `/completions` |
 //! | Cerebras | `https://api.cerebras.ai/v1` | none |
 //! | Gemini | `https://generativelanguage.googleapis.com/v1beta/openai` | none; it is not known whether it accepts `stream_options` |

@@ -55,9 +55,10 @@
 //! piece. [`ApiClient::complete`](crate::ApiClient::complete) requests such an answer, on all three
 //! endpoints. You get no token before the answer is complete.
 //!
-//! In a chat stream, tokenwire requests ids in llama.cpp's own way, and only if the server is known
-//! to be llama.cpp. Set [`ApiClientBuilder::server`](crate::ApiClientBuilder::server), or call
-//! [`ApiClient::server`](crate::ApiClient::server) once; otherwise the first chat has no ids.
+//! In a chat stream, only llama.cpp's `logprobs` contain ids. tokenwire requests them once the
+//! server is set or detected. Set [`ApiClientBuilder::server`](crate::ApiClientBuilder::server), or
+//! call [`ApiClient::server`](crate::ApiClient::server) first. Otherwise the first chat of a client
+//! has no ids.
 //!
 //! # Ids that you did not get
 //!
