@@ -256,7 +256,7 @@ pub use {
 };
 
 /// The programs of the README compile.
-#[cfg(all(doctest, feature = "tokenizer"))]
+#[cfg(all(doctest, feature = "tokenizer", feature = "testing"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
 

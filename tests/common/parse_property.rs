@@ -94,7 +94,7 @@ const ODD: &[&str] = &[
     r#"{"name": "o1", "about": "", "think": {"open": "<<a", "close": "a<<"}, "ends": ["a<a"],
         "calls": [{"open": "<|<", "inside": {"json": {"close": "<<|"}}}, {"open": "[", "inside": {"python": {"close": "]<]"}}}]}"#,
     r#"{"name": "o2", "about": "", "think": {"open": "ééé", "close": "ff ", "label": "f"}, "ends": ["\": ", "}}}"],
-        "calls": [{"open": "{{{", "inside": {"json": {}}}, {"open": "é😀a", "inside": {"thinking": {"close": "f f"}}}]}"#,
+        "calls": [{"open": "{{{", "inside": {"json": {}}}, {"open": "é😀a", "inside": {"reasoning": {"close": "f f"}}}]}"#,
     r#"{"name": "o3", "about": "", "ends": ["aaaa"], "frames": ["aab"], "bare": {"json": {"close": "aaa"}},
         "calls": [{"open": "f:f", "inside": {"headed": {"marks": ["f", ":", "fu"], "header": "id", "fence": ":", "json": {}}}},
         {"open": "function", "inside": {"section": {"followed_by": ["f", "a"]}}}]}"#,
