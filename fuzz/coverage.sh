@@ -2,7 +2,7 @@
 # The share of lines that the tests reach, file by file, tests themselves not counted:
 #
 #   bash fuzz/coverage.sh                        # runs the whole suite first
-#   bash fuzz/coverage.sh --missing src/sse.rs   # of the last run, the lines that were not reached
+#   bash fuzz/coverage.sh --missing src/protocol/sse/mod.rs   # of the last run, the lines that were not reached
 #
 # Wants cargo-llvm-cov and llvm-tools. Tests that need the folder `shared` beside the checkout count only where it is.
 set -euo pipefail

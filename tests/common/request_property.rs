@@ -2,7 +2,7 @@
 //! which says neither more nor less than was put in, each value where the endpoint's words have it. What it refuses is
 //! what no server could be asked. A fuzz target is this function.
 //!
-//! The endpoints' words are written down here a second time, as a table of paths; src/request/body.rs is code.
+//! The endpoints' words are written down here a second time, as a table of paths; src/protocol/request/body.rs is code.
 
 use std::fmt;
 
