@@ -23,7 +23,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         fs::write(path, format!("{text}{table}"))?;
     }
     let wrong = rows.iter().flat_map(|row| {
-        row.outcomes().filter_map(move |(over, run)| Some((&row.fault.name, over, row.verdict(run).err()?)))
+        row.outcomes()
+            .filter_map(move |(over, run)| Some((&row.fault.name, over, row.fault.verdict(run).err()?)))
     });
     let wrong: Vec<_> = wrong.collect();
     if wrong.is_empty() {

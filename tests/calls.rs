@@ -7,6 +7,7 @@ mod common;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::checks::each_row;
 use common::streams::LONG;
 use common::{data, fixture};
 use serde_json::{Value, json};
@@ -141,7 +142,7 @@ fn each_wire_asks_for_a_whole_answer_in_the_servers_words_and_reads_it() {
         ),
         (Endpoint::Tgi, None, Script::status(200).json(tgi), text(), "/generate", 1, json!({"inputs": "Hi"})),
     ];
-    for (wire, known, script, request, path, count, has) in cases {
+    each_row(cases, |(wire, known, script, request, path, count, has)| {
         let server = MockServer::scripted([script]).unwrap();
         let mut builder = client(&server).endpoint(wire);
         if let Some(known) = known {
@@ -162,7 +163,7 @@ fn each_wire_asks_for_a_whole_answer_in_the_servers_words_and_reads_it() {
         }
         // What was learned of the server is kept.
         assert_eq!(client.server().unwrap(), answer.server, "{wire}");
-    }
+    });
 }
 
 #[test]
@@ -253,7 +254,7 @@ fn what_fails_is_retried_saved_and_typed_as_a_stream_is() {
         ),
         ("a stream", Script::tokens([(1, "a")]), ErrorKind::Protocol, None, 1),
     ];
-    for (name, script, kind, code, times) in cases {
+    each_row(cases, |(name, script, kind, code, times)| {
         let server = MockServer::scripted([script]).unwrap();
         let folder = std::env::temp_dir().join(format!(
             "tokenwire-calls-{}-{times}-{}",
@@ -285,7 +286,7 @@ fn what_fails_is_retried_saved_and_typed_as_a_stream_is() {
         assert_eq!(client.resend(&saved).unwrap_err().kind(), ErrorKind::Unsupported, "{name}");
         assert_eq!(client.resend_call(&saved).unwrap().join().unwrap().ids, [9707, 13], "{name}");
         assert_eq!(better.requests()[0].body, saved.body(), "{name}");
-    }
+    });
 }
 
 #[test]
@@ -338,7 +339,7 @@ fn a_request_that_llama_cpp_cannot_read_is_not_sent_again_whatever_its_status() 
         ("its own fault", Script::status(500).json(own_fault), 500),
         ("messages", Script::status(500).json(messages), 500),
     ];
-    for (name, script, status) in older.into_iter().chain(others) {
+    each_row(older.into_iter().chain(others), |(name, script, status)| {
         let server = MockServer::scripted([script]).unwrap();
         let client = client(&server).retry(quick(1)).build().unwrap();
         let times = if name == "its own fault" { 2 } else { 1 };
@@ -348,22 +349,25 @@ fn a_request_that_llama_cpp_cannot_read_is_not_sent_again_whatever_its_status() 
             assert_eq!(error.is_retryable(), times == 2, "{name}: {error}");
         }
         assert_eq!(server.requests().len(), 2 * times, "{name}");
-    }
+    });
 }
 
 #[test]
 fn what_cannot_be_sent_as_a_call_is_refused_before_anything_is_sent() {
     let server = MockServer::scripted([answer()]).unwrap();
     let client = client(&server).server(tokenwire::ServerKind::LlamaCpp).build().unwrap();
-    for (request, kind) in [
-        (CompletionRequest::ids([]), ErrorKind::InvalidInput),
-        (ids().extra("stream", true), ErrorKind::Unsupported),
-        (ids().extra("stream", false), ErrorKind::Unsupported),
-        (ids().extra("n", 2), ErrorKind::Unsupported),
-        (ids().priority(3), ErrorKind::Unsupported),
-    ] {
-        assert_eq!(client.complete(request).unwrap_err().kind(), kind);
-    }
+    each_row(
+        [
+            (CompletionRequest::ids([]), ErrorKind::InvalidInput),
+            (ids().extra("stream", true), ErrorKind::Unsupported),
+            (ids().extra("stream", false), ErrorKind::Unsupported),
+            (ids().extra("n", 2), ErrorKind::Unsupported),
+            (ids().priority(3), ErrorKind::Unsupported),
+        ],
+        |(request, kind)| {
+            assert_eq!(client.complete(request).unwrap_err().kind(), kind);
+        },
+    );
     assert_eq!(server.requests().len(), 0);
 }
 
@@ -374,7 +378,7 @@ fn timers_and_the_limit_of_the_body_end_a_call() {
     let headed =
         Script::new().head(200, &[], Framing::GivenLength(900)).write("{").wait_for_client_gone(LONG);
     let dripping = Script::new().head(200, &[], Framing::GivenLength(900)).repeat(" ", 900, ms(100));
-    for (name, script) in [("silent", silent), ("after the head", headed), ("dripping", dripping)] {
+    each_row([("silent", silent), ("after the head", headed), ("dripping", dripping)], |(name, script)| {
         for (timer, limits) in [
             (Timer::FirstToken, timeouts(|t| t.first_token = Some(ms(200)))),
             (Timer::Deadline, timeouts(|t| t.deadline = Some(ms(200)))),
@@ -384,7 +388,7 @@ fn timers_and_the_limit_of_the_body_end_a_call() {
             assert_eq!(error.kind(), ErrorKind::Timeout(timer), "{name}: {error}");
             assert!(server.wait_for_disconnects(1, LONG), "{name}");
         }
-    }
+    });
     let mut limits = Limits::default();
     for (max, good) in [(ANSWER.len(), true), (ANSWER.len() - 1, false)] {
         limits.max_body_bytes = max;

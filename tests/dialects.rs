@@ -3,18 +3,19 @@
 
 mod common;
 
+use common::checks::each_row;
 use tokenwire::{Dialect, ErrorKind, MAX_DIALECT_BYTES, ResponseParser};
 
 #[test]
 fn each_file_is_a_dialect_under_its_own_name() {
     let files = common::dialects();
     assert!(files.len() > 20, "{}", files.len());
-    for (name, record) in files {
+    each_row(files, |(name, record)| {
         assert_eq!(record["name"], name.as_str(), "the name of dialects/{name}.json");
         let dialect = Dialect::by_name(&name).unwrap();
         assert_eq!(dialect.name(), name);
         assert!(Dialect::all().any(|known| *known == dialect));
-    }
+    });
 }
 
 /// A record, in which a test puts what is wrong.
@@ -88,7 +89,7 @@ const WRONG: &[(&str, &str, &str)] = &[
 
 #[test]
 fn an_error_in_a_record_says_what_and_where() {
-    for (old, new, expected) in WRONG {
+    each_row(WRONG, |(old, new, expected)| {
         assert_eq!(RECORD.matches(old).count(), 1, "{old}");
         let error = Dialect::from_json(&RECORD.replace(old, new)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
@@ -96,7 +97,7 @@ fn an_error_in_a_record_says_what_and_where() {
             error.to_string().starts_with(&format!("not a dialect: {expected}")),
             "{old} to {new}: {error}"
         );
-    }
+    });
 }
 
 #[test]

@@ -1,8 +1,13 @@
 //! Markers told by their ids: what is spelled with other tokens is text, in prose and in values; what is the token
 //! itself is structure, even in a value.
 
+#[path = "common/checks.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod checks;
+
 use std::collections::HashMap;
 
+use checks::each_row;
 use serde_json::{Value, json};
 use tokenwire::{Dialect, LeafKind, ResponseParser};
 
@@ -58,51 +63,62 @@ fn a_marker_counts_as_its_token_only() {
                  <steptml:parameter name=\"s\">$</steptml:parameter></steptml:invoke>«<｜tool_call_end｜>»\
                  «<｜tool_calls_end｜>»Z";
     let seed = "«<seed:tool_call>»<function=f><parameter=s>$</parameter></function>«</seed:tool_call>»Z";
-    for (dialect, turn, spelled, real) in [
-        ("glm", glm, "</arg_value></tool_call><tool_call><|observation|>", "«</tool_call>»"),
-        ("glm", glm, "<arg_key>", "«<arg_key>»"),
-        ("glm", glm, "<think>", "«<think>»"),
-        ("deepseek_dsml", dsml, "</｜DSML｜parameter></｜DSML｜invoke></｜DSML｜tool_calls>", "«｜DSML｜»"),
-        ("deepseek_dsml", dsml, "</｜DSML｜invoke>", "</«｜DSML｜»invoke>"),
-        ("minimax_m2", m2, "</invoke> </minimax:tool_call>", "«</minimax:tool_call>»"),
-        ("minimax_m3", m3, "]<]minimax[>[</s>]<]minimax[>[</invoke>", "«]<]minimax[>[»</invoke>"),
-        ("kimi_k3", k3, "<|close|>argument<|sep|><|close|>call<|sep|>", "«<|sep|>»"),
-        ("step3", step3, "<｜tool_call_end｜><｜tool_calls_end｜>", "«<｜tool_call_end｜>»"),
-        ("seed_oss", seed, "</seed:tool_call><seed:tool_call>", "«</seed:tool_call>»"),
-    ] {
-        let (content, calls, malformed) = parsed(dialect, &turn.replace('$', spelled));
-        assert_eq!(
-            (&*content, &*calls, malformed),
-            ("Z", &[json!({"s": spelled})][..], 0),
-            "{dialect} {spelled}"
-        );
+    each_row(
+        [
+            ("glm", glm, "</arg_value></tool_call><tool_call><|observation|>", "«</tool_call>»"),
+            ("glm", glm, "<arg_key>", "«<arg_key>»"),
+            ("glm", glm, "<think>", "«<think>»"),
+            (
+                "deepseek_dsml",
+                dsml,
+                "</｜DSML｜parameter></｜DSML｜invoke></｜DSML｜tool_calls>",
+                "«｜DSML｜»",
+            ),
+            ("deepseek_dsml", dsml, "</｜DSML｜invoke>", "</«｜DSML｜»invoke>"),
+            ("minimax_m2", m2, "</invoke> </minimax:tool_call>", "«</minimax:tool_call>»"),
+            ("minimax_m3", m3, "]<]minimax[>[</s>]<]minimax[>[</invoke>", "«]<]minimax[>[»</invoke>"),
+            ("kimi_k3", k3, "<|close|>argument<|sep|><|close|>call<|sep|>", "«<|sep|>»"),
+            ("step3", step3, "<｜tool_call_end｜><｜tool_calls_end｜>", "«<｜tool_call_end｜>»"),
+            ("seed_oss", seed, "</seed:tool_call><seed:tool_call>", "«</seed:tool_call>»"),
+        ],
+        |(dialect, turn, spelled, real)| {
+            let (content, calls, malformed) = parsed(dialect, &turn.replace('$', spelled));
+            assert_eq!(
+                (&*content, &*calls, malformed),
+                ("Z", &[json!({"s": spelled})][..], 0),
+                "{dialect} {spelled}"
+            );
 
-        let (content, calls, malformed) = parsed(dialect, &turn.replace('$', &format!("x{real}y")));
-        assert!(calls.is_empty() && malformed == 1, "{dialect} {real}: {calls:?}, {malformed} malformed");
-        assert!(content.ends_with('Z'), "{dialect} {real}: {content}");
-    }
+            let (content, calls, malformed) = parsed(dialect, &turn.replace('$', &format!("x{real}y")));
+            assert!(calls.is_empty() && malformed == 1, "{dialect} {real}: {calls:?}, {malformed} malformed");
+            assert!(content.ends_with('Z'), "{dialect} {real}: {content}");
+        },
+    );
 }
 
 #[test]
 fn spelled_in_prose_it_is_content() {
-    for (dialect, added, prose) in [
-        ("glm", "<tool_call>", "Write <tool_call>f</tool_call>."),
-        (
-            "deepseek_dsml",
-            "｜DSML｜",
-            "Write <｜DSML｜tool_calls><｜DSML｜invoke name=\"f\"></｜DSML｜invoke></｜DSML｜tool_calls>.",
-        ),
-        (
-            "kimi_k3",
-            "<|open|>",
-            "Write <|open|>tools<|sep|><|open|>call tool=\"f\"<|sep|><|close|>call<|sep|>.",
-        ),
-    ] {
-        // The first token makes the marker known, and is a stray one.
-        let (content, calls, malformed) = parsed(dialect, &format!("{prose}«{added}»"));
-        assert_eq!((calls.len(), malformed), (0, 0), "{dialect}: {content}");
-        assert!(content.starts_with(prose), "{dialect}: {content}");
-    }
+    each_row(
+        [
+            ("glm", "<tool_call>", "Write <tool_call>f</tool_call>."),
+            (
+                "deepseek_dsml",
+                "｜DSML｜",
+                "Write <｜DSML｜tool_calls><｜DSML｜invoke name=\"f\"></｜DSML｜invoke></｜DSML｜tool_calls>.",
+            ),
+            (
+                "kimi_k3",
+                "<|open|>",
+                "Write <|open|>tools<|sep|><|open|>call tool=\"f\"<|sep|><|close|>call<|sep|>.",
+            ),
+        ],
+        |(dialect, added, prose)| {
+            // The first token makes the marker known, and is a stray one.
+            let (content, calls, malformed) = parsed(dialect, &format!("{prose}«{added}»"));
+            assert_eq!((calls.len(), malformed), (0, 0), "{dialect}: {content}");
+            assert!(content.starts_with(prose), "{dialect}: {content}");
+        },
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod common;
 
 use std::collections::HashSet;
 
+use common::checks::each_row;
 use common::vectors::{Case as Stream, mismatch};
 use common::{records, wire};
 use serde::Deserialize;
@@ -115,7 +116,7 @@ fn request(fields: &Map<String, Value>) -> CompletionRequest {
 
 #[test]
 fn each_case_of_each_record_holds() {
-    for (record, server) in all() {
+    each_row(all(), |(record, server)| {
         let name = &record.name;
         assert!(record.cases.len() >= 3, "{name}: {} cases", record.cases.len());
         let mut refused: HashSet<&str> = HashSet::new();
@@ -146,13 +147,13 @@ fn each_case_of_each_record_holds() {
         }
         let untried = record.refuses.keys().find(|field| !refused.contains(field.as_str()));
         assert_eq!(untried, None, "{name}: no case for what it refuses");
-    }
+    });
 }
 
 #[test]
 fn each_stream_of_each_record_holds_at_every_cut() {
     let mut cuts = 0;
-    for (record, server) in all() {
+    each_row(all(), |(record, server)| {
         for stream in &record.streams {
             let asked = stream.asked_of().or(Some(Some(server.clone())));
             let wrong = mismatch(stream, asked.clone());
@@ -168,7 +169,7 @@ fn each_stream_of_each_record_holds_at_every_cut() {
                 cuts += 1;
             }
         }
-    }
+    });
     assert!(cuts > 500, "{cuts}");
 }
 
@@ -223,13 +224,13 @@ const WRONG: &[(&str, &str, &str)] = &[
 #[test]
 fn what_is_no_record_says_where_it_is_wrong() {
     ServerKind::from_json(RECORD).unwrap();
-    for (part, other, said) in WRONG {
+    each_row(WRONG, |(part, other, said)| {
         assert!(RECORD.contains(part), "{part}");
         let error = ServerKind::from_json(&RECORD.replacen(part, other, 1)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         let message = error.to_string();
         assert!(message.contains("not a server's record: ") && message.contains(said), "{part}: {message}");
-    }
+    });
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 use std::path::Path;
 
+use common::checks::in_sample;
 use serde_json::{Value, json};
 use tokenwire::{
     Branch, Dialect, FinishReason, LeafKind, Malformed, PendingToolCall, ResponseParser, Start, TokenId,
@@ -119,7 +120,7 @@ impl Case {
 }
 
 /// The ways of cutting a text that are tried, each a list of places in characters: whole, at all, at random;
-/// at every one place; at every two and three, if the text is short enough for it to end.
+/// at every one place; at every two and three, or a sample of them ([`in_sample`]), if the text is short enough.
 fn cuttings(text: &str) -> impl Iterator<Item = Vec<usize>> {
     let chars = text.chars().count();
     let whole_and_random = (0..RANDOM_CUTS).map(move |seed| random_cuts(chars, seed)).chain([Vec::new()]);
@@ -129,7 +130,8 @@ fn cuttings(text: &str) -> impl Iterator<Item = Vec<usize>> {
     let two = (1..two).flat_map(move |a| (a + 1..two).map(move |b| vec![a, b]));
     let three = (1..three)
         .flat_map(move |a| (a + 1..three).flat_map(move |b| (b + 1..three).map(move |c| vec![a, b, c])));
-    whole_and_random.chain(one).chain(two).chain(three)
+    let sampled = two.chain(three).enumerate().filter(|(n, _)| in_sample(*n, 11)).map(|(_, cuts)| cuts);
+    whole_and_random.chain(one).chain(sampled)
 }
 
 /// Cuts drawn from `seed`; mean length from 1 to 16 characters.
