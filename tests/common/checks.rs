@@ -23,11 +23,11 @@ fn message(panic: &dyn Any) -> &str {
 }
 
 /// Runs a check that needs a short timer. On a busy machine such a timer can expire before the event that the check is
-/// about, so a check that fails runs again with a timer 8 and then 64 times as long. The last failure counts.
+/// about, so a check that fails runs again with a timer 5 and then 25 times as long. The last failure counts.
 pub fn with_timer(short: Duration, check: impl Fn(Duration)) {
     let passes = |times: u32| catch_unwind(AssertUnwindSafe(|| check(short * times))).is_ok();
-    if !passes(1) && !passes(8) {
-        check(short * 64);
+    if !passes(1) && !passes(5) {
+        check(short * 25);
     }
 }
 

@@ -346,35 +346,33 @@ fn over_the_bound_a_stream_waits_its_turn_or_fails_and_can_be_cancelled_unsent()
 
 #[test]
 fn a_stream_that_waits_for_its_turn_ends_with_its_timers() {
-    with_timer(ms(250), a_waiting_stream_ends_with_its_timers);
-}
-
-fn a_waiting_stream_ends_with_its_timers(short: Duration) {
+    // The timers are multiples of a short one.
     each_row(
         [
-            ("deadline", Some(short), None, Timer::Deadline),
-            ("first token", None, Some(short), Timer::FirstToken),
-            ("both", Some(short), Some(short * 2), Timer::Deadline),
-            ("both, the other way round", Some(LONG), Some(short), Timer::FirstToken),
+            ("deadline", Some(1), None, Timer::Deadline),
+            ("first token", None, Some(1), Timer::FirstToken),
+            ("both", Some(1), Some(2), Timer::Deadline),
+            ("both, the other way round", Some(100), Some(1), Timer::FirstToken),
         ],
         |(name, deadline, first_token, ends)| {
-            // The one thread stays with its connection's last bytes, which never come.
-            let server = MockServer::scripted([Script::tokens(HELLO).hang(LONG)]).unwrap();
-            let mut limits = Limits::default();
-            limits.max_streams = 1;
-            let set = timeouts(|t| (t.deadline, t.first_token, t.drain) = (deadline, first_token, LONG));
-            let client = client(&server).limits(limits).timeouts(set).build().unwrap();
-            assert!(matches!(run(&client).1, Last::Done), "{name}");
-            let waiting: Vec<_> = (0..3).map(|_| start(&client)).collect();
-            for (receiver, guard) in waiting {
-                let (tokens, last) = collect(&receiver);
-                let Last::Error(error) = last else { panic!("{name}: {last:?}") };
-                assert_eq!((error.kind(), tokens.len()), (ErrorKind::Timeout(ends), 0), "{name}");
-                let report = guard.join();
-                assert_eq!(report.ending, Outcome::Failed, "{name}");
-                assert!(report.elapsed >= short, "{name}: {:?}", report.elapsed);
-            }
-            assert_eq!(server.requests().len(), 1, "{name}: they had their turn");
+            with_timer(ms(250), |short| {
+                let limit = |times: Option<u32>| times.map(|times| short * times);
+                // The one thread stays with its connection's last bytes, which never come.
+                let server = MockServer::scripted([Script::tokens(HELLO).hang(LONG)]).unwrap();
+                let set = timeouts(|t| (t.deadline, t.first_token) = (limit(deadline), limit(first_token)));
+                let client = one_at_a_time(client(&server), set).build().unwrap();
+                assert!(matches!(run(&client).1, Last::Done), "{name}");
+                let waiting: Vec<_> = (0..3).map(|_| start(&client)).collect();
+                for (receiver, guard) in waiting {
+                    let (tokens, last) = collect(&receiver);
+                    let Last::Error(error) = last else { panic!("{name}: {last:?}") };
+                    assert_eq!((error.kind(), tokens.len()), (ErrorKind::Timeout(ends), 0), "{name}");
+                    let report = guard.join();
+                    assert_eq!(report.ending, Outcome::Failed, "{name}");
+                    assert!(report.elapsed >= short, "{name}: {:?}", report.elapsed);
+                }
+                assert_eq!(server.requests().len(), 1, "{name}: they had their turn");
+            });
         },
     );
 }
