@@ -75,7 +75,7 @@
 //!
 //! | ending | decided by | the channel's last item |
 //! | --- | --- | --- |
-//! | complete | finish reason, or terminator (`[DONE]`, `"stop": true`); what follows the finish reason is waited for as long as [`tail`](Timeouts::after_finish) | `Done` |
+//! | complete | finish reason, or terminator (`[DONE]`, `"stop": true`); what follows the finish reason is waited for as long as [`after_finish`](Timeouts::after_finish) | `Done` |
 //! | cancelled | the guard; it comes before whatever a read returned | none: disconnected |
 //! | server error | a status other than 2xx, or an error inside the stream | `Error`, [`ServerKind`](ErrorKind::Server) |
 //! | no first token | [`first_token`](Timeouts::first_token) | `Error`, [`Timeout`](ErrorKind::Timeout) |
@@ -98,7 +98,7 @@
 //! ```
 //! # #[cfg(feature = "testing")] {
 //! # use tokenwire::RetryPolicy;
-//! # use tokenwire::testing::{Cut, ModelInfo, ServerKind};
+//! # use tokenwire::testing::{Cut, FakeModel, MockServer};
 //! use tokenwire::{ApiClient, SamplingParams, StreamToken};
 //! # let model = FakeModel::new(2).ends_one_of(0);
 //! # let server = MockServer::start(move |request| model.answer(request).cut_at(1500, Cut::Reset))?;
@@ -130,7 +130,7 @@
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {
-//! # use tokenwire::testing::{Cut, ModelInfo, ServerKind};
+//! # use tokenwire::testing::{Cut, FakeModel, MockServer};
 //! use tokenwire::{ApiClient, SamplingParams};
 //! # let model = FakeModel::new(2).ends_one_of(0);
 //! # let first = MockServer::start(move |request| model.answer(request).cut_at(1500, Cut::Reset))?;

@@ -17,7 +17,7 @@ use tokenwire::{
 #[derive(Deserialize)]
 struct Record {
     name: String,
-    told_by: Option<Value>,
+    identified_by: Option<Value>,
     #[serde(default)]
     refuses: Map<String, Value>,
     cases: Vec<Case>,
@@ -175,10 +175,10 @@ fn each_stream_of_each_record_holds_at_every_cut() {
 
 /// What tells one tells no other.
 #[test]
-fn no_two_records_are_told_by_the_same() {
+fn no_two_records_are_identified_by_the_same() {
     let mut seen = Vec::new();
     for (record, _) in all() {
-        if let Some(told) = record.told_by {
+        if let Some(told) = record.identified_by {
             assert!(!seen.contains(&told), "{}: {told}", record.name);
             seen.push(told);
         }
@@ -190,7 +190,7 @@ const RECORD: &str = r#"{
   "name": "odd",
   "about": "Invented.",
   "like": "vllm",
-  "told_by": {"owned_by": "me"},
+  "identified_by": {"owned_by": "me"},
   "renames": {"max_tokens": "limit", "stream_options": null},
   "sets": {"fast": true},
   "refuses": {"min_p": "it has none"}
@@ -205,8 +205,8 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("\"vllm\"", "\"vlm\"", "no known server is called \"vlm\"; there are vllm, llamacpp, sglang, tgi, "),
     ("\"vllm\"", "\"sglang_router\"", "no known server is called \"sglang_router\""),
     ("\"owned_by\"", "\"owner\"", "unknown field `owner`, expected `owned_by` at line 5"),
-    ("\"me\"", "\"\"", "told_by.owned_by: it is empty"),
-    ("\"me\"", "\"library\"", "told_by.owned_by: \"library\" tells a server that is known without a record"),
+    ("\"me\"", "\"\"", "identified_by.owned_by: it is empty"),
+    ("\"me\"", "\"library\"", "identified_by.owned_by: \"library\" tells a server that is known without a record"),
     ("\"limit\"", "5", "invalid type: integer `5`, expected a string at line 6 column"),
     ("\"limit\"", "\"\"", "renames.max_tokens: the new name is empty"),
     ("\"limit\"", "null", "renames.max_tokens: what a caller asks for is not left out without a word"),

@@ -40,7 +40,7 @@ use crate::types::token::StreamToken;
 /// ```
 /// # #[cfg(feature = "testing")] {
 /// use tokenwire::{ApiClient, CompletionRequest, SamplingParams};
-/// # use tokenwire::testing::{Script, ServerKind};
+/// # use tokenwire::testing::{Script, MockServer};
 /// # let server = MockServer::scripted([Script::tokens([(9707, "Hello")])])?;
 /// # let url = server.url(); /*
 /// let url = "http://127.0.0.1:8000/v1";
@@ -217,7 +217,7 @@ impl fmt::Debug for ApiClient {
             .field("bases", bases)
             .field("routes", routes)
             .field("model", model)
-            .field("wire", endpoint)
+            .field("endpoint", endpoint)
             .field("server", server)
             .field("key", key)
             .field("session_headers", session_headers)

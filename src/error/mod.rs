@@ -129,7 +129,7 @@ pub enum Timer {
 }
 
 impl Timer {
-    /// The stable name: `connect`, `response`, `first_token`, `chunk`, `content`, `tail`, `deadline`, `write`.
+    /// The stable name: `connect`, `response`, `first_token`, `chunk`, `content`, `after_finish`, `deadline`, `write`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -138,7 +138,7 @@ impl Timer {
             Self::FirstToken => "first_token",
             Self::Chunk => "chunk",
             Self::Content => "content",
-            Self::AfterFinish => "tail",
+            Self::AfterFinish => "after_finish",
             Self::Deadline => "deadline",
             Self::Write => "write",
         }

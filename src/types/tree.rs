@@ -86,6 +86,7 @@ pub enum LeafKind {
     /// Text for the reader.
     Content,
     /// Reasoning.
+    #[serde(alias = "thinking")]
     Reasoning,
     /// A complete call.
     ToolCall(ToolCall),

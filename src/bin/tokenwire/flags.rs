@@ -29,8 +29,8 @@ pub(crate) struct StreamFlags {
     /// Which endpoint, and how its chunks are written: auto, openai, chat, llamacpp, vllm-generate,
     /// sglang, tgi. auto asks /v1/completions and tells by the first chunk. chat sends --prompt as the user's message,
     /// or the "messages" of --extra.
-    #[arg(long, value_name = "WIRE", default_value_t)]
-    wire: Endpoint,
+    #[arg(long, alias = "wire", value_name = "ENDPOINT", default_value_t)]
+    endpoint: Endpoint,
     /// The model to ask for. Without it the server takes the one it has.
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
@@ -76,7 +76,7 @@ pub(crate) struct StreamFlags {
     #[arg(long, value_name = "VALUE", help_heading = "Request")]
     traceparent: Option<String>,
     /// Send the request also to a server that is known to ignore a part of it.
-    #[arg(long, help_heading = "Request")]
+    #[arg(long, alias = "send-anyway", help_heading = "Request")]
     allow_ignored_fields: bool,
     /// Fields merged into the request's body; they win over ours: '{"min_p":0.1}'.
     #[arg(long, value_name = "JSON", help_heading = "Request")]
@@ -112,8 +112,8 @@ pub(crate) struct ClientFlags {
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = TIMERS)]
     content_timeout: Option<Duration>,
     /// After the finish reason: for the usage and the end, which the answer is complete without [default: 5].
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = TIMERS)]
-    tail_timeout: Option<Duration>,
+    #[arg(long, alias = "tail-timeout", value_name = "SECONDS", value_parser = seconds, help_heading = TIMERS)]
+    after_finish_timeout: Option<Duration>,
     /// The whole request [default: none].
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = TIMERS)]
     deadline: Option<Duration>,
@@ -175,7 +175,7 @@ impl ClientFlags {
         timeouts.first_token = self.first_token_timeout.or(timeouts.first_token);
         timeouts.chunk = self.chunk_timeout.or(timeouts.chunk);
         timeouts.content = self.content_timeout.or(timeouts.content);
-        timeouts.after_finish = self.tail_timeout.or(timeouts.after_finish);
+        timeouts.after_finish = self.after_finish_timeout.or(timeouts.after_finish);
         timeouts.deadline = self.deadline.or(timeouts.deadline);
 
         let mut builder = ApiClient::builder(base_url).timeouts(timeouts);
@@ -215,7 +215,7 @@ impl StreamFlags {
 
     /// The same, not built yet.
     pub(crate) fn builder(&self, base_url: &str) -> Result<ApiClientBuilder, Failure> {
-        let mut builder = self.client.builder(base_url)?.endpoint(self.wire);
+        let mut builder = self.client.builder(base_url)?.endpoint(self.endpoint);
         if let Some(model) = &self.model {
             builder = builder.model(model);
         }

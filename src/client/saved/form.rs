@@ -72,6 +72,8 @@ struct Form<'a> {
     #[serde(borrow)]
     url: Cow<'a, str>,
     #[serde(borrow)]
+    // The name of an earlier version.
+    #[serde(alias = "wire")]
     endpoint: Cow<'a, str>,
     headers: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     #[serde(default)]

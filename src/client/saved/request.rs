@@ -123,7 +123,7 @@ impl fmt::Debug for SavedRequest {
             .field("at_ms", at_ms)
             .field("method", method)
             .field("url", url)
-            .field("wire", endpoint)
+            .field("endpoint", endpoint)
             .field("headers", &headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .field("body_bytes", &body.len())
             .field("call", call)

@@ -48,7 +48,7 @@ impl PendingCompletion {
     /// ```
     /// # #[cfg(feature = "testing")] {
     /// use tokenwire::{ApiClient, CompletionRequest};
-    /// # use tokenwire::testing::{Script, ServerKind};
+    /// # use tokenwire::testing::{Script, MockServer};
     /// # let server = MockServer::scripted([Script::status(200).json(r#"{"choices":[{"index":0,"text":"Hi","finish_reason":"stop"}]}"#)])?;
     /// # let url = server.url();
     /// let client = ApiClient::builder(url).build()?;

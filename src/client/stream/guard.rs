@@ -13,7 +13,7 @@ use super::report::StreamReport;
 /// ```
 /// # #[cfg(feature = "testing")] {
 /// use tokenwire::{ApiClient, CompletionRequest, Outcome, StreamToken};
-/// # use tokenwire::testing::{Script, ServerKind};
+/// # use tokenwire::testing::{Script, MockServer};
 /// # let first = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
 /// # let server = MockServer::scripted([Script::events([first]).hang(std::time::Duration::from_secs(60))])?;
 /// # let client = ApiClient::builder(server.url()).build()?;

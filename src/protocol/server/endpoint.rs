@@ -93,7 +93,10 @@ impl FromStr for Endpoint {
         Self::ALL
             .into_iter()
             .find(|endpoint| endpoint.as_str() == name)
-            .ok_or_else(|| Error::invalid(format!("no wire is called {:?}", printable(name, 40))))
+            .ok_or_else(|| {
+                let known = Self::ALL.map(Self::as_str).join(", ");
+                Error::invalid(format!("unknown endpoint {:?}, expected one of {known}", printable(name, 40)))
+            })
     }
 }
 

@@ -240,7 +240,7 @@ mod tests {
     fn a_list_of_models_tells_the_server_whose_record_names_their_owner() {
         let read = |text: &str| ServerKind::from_json(text).unwrap().quirks().unwrap().clone();
         let silent = read(r#"{"name": "silent", "about": ""}"#);
-        let told = read(r#"{"name": "told", "about": "", "told_by": {"owned_by": "me"}}"#);
+        let told = read(r#"{"name": "told", "about": "", "identified_by": {"owned_by": "me"}}"#);
         let both = [silent, told.clone()];
         let found = |owner| by_owner(both.iter(), owner);
         assert_eq!(found("me"), Some(told));

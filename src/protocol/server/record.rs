@@ -18,7 +18,7 @@ pub(super) struct Record {
     #[serde(rename = "about")]
     _about: String,
     like: Option<Like>,
-    told_by: Option<ToldBy>,
+    identified_by: Option<ToldBy>,
     /// By the field's name here: the name there, or none if it is to be left out.
     #[serde(default)]
     pub(super) renames: BTreeMap<String, Option<String>>,
@@ -94,19 +94,19 @@ impl Record {
     }
 
     pub(super) fn owned_by(&self) -> Option<&str> {
-        self.told_by.as_ref().map(|told| told.owned_by.as_str())
+        self.identified_by.as_ref().map(|told| told.owned_by.as_str())
     }
 
     /// What no single value tells.
     fn check(&self) -> Result<(), String> {
-        let texts = [("title", self.title.as_deref()), ("told_by.owned_by", self.owned_by())];
+        let texts = [("title", self.title.as_deref()), ("identified_by.owned_by", self.owned_by())];
         for (key, text) in texts {
             if text.is_some_and(|text| text.is_empty() || text.chars().any(char::is_control)) {
                 return Err(format!("{key}: it is empty or has control characters"));
             }
         }
         if let Some(owner) = self.owned_by().filter(|owner| Family::by_owner(owner).is_some()) {
-            return Err(format!("told_by.owned_by: {owner:?} tells a server that is known without a record"));
+            return Err(format!("identified_by.owned_by: {owner:?} tells a server that is known without a record"));
         }
         for (field, name) in &self.renames {
             self.check_rename(field, name.as_deref()).map_err(|why| format!("renames.{field}: {why}"))?;

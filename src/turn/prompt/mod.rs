@@ -399,8 +399,8 @@ impl fmt::Debug for Context {
         let Self { max_context_tokens, turns, rendered, is_open, responses, .. } = self;
         f.debug_struct("Context")
             .field("format", format)
-            .field("thinking", reasoning)
-            .field("keep_thinking", keep_reasoning)
+            .field("reasoning", reasoning)
+            .field("keep_reasoning", keep_reasoning)
             .field("when_inexact", when_inexact)
             .field("max_context_tokens", max_context_tokens)
             .field("turns", turns)

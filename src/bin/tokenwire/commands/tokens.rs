@@ -27,8 +27,8 @@ const EXAMPLE: &str = r#"Example:
 pub(crate) struct Args {
     /// How the chunks are written: auto, openai, chat, llamacpp, vllm-generate,
     /// sglang, tgi.
-    #[arg(long, value_name = "WIRE", default_value_t)]
-    wire: Endpoint,
+    #[arg(long, alias = "wire", value_name = "ENDPOINT", default_value_t)]
+    endpoint: Endpoint,
     /// Feed the parser this many bytes at a time; 0 = whole, as it is read. The tokens are the same.
     #[arg(long, value_name = "N", default_value_t = 0)]
     cut: usize,
@@ -40,7 +40,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> ExitResult {
     exit_on_interrupt()?;
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut body = BodyDecoder::new(args.wire).max_choices(MAX_CHOICES);
+    let mut body = BodyDecoder::new(args.endpoint).max_choices(MAX_CHOICES);
     let mut result = Ok(Step::More);
     for_each_piece(&mut io::stdin().lock(), args.cut, |bytes| {
         body.feed(bytes);
