@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Two things change ids that were there already, and [`Prefix`] says so: old reasoning that is dropped, and
-//! a turn whose ids did not all come. To add a family, add a table in `family`.
+//! a turn whose ids did not all come. To add a family, add a file to `families/`: its README says how.
 
 pub(crate) mod family;
 mod render;
