@@ -1,7 +1,7 @@
 //! The one public error: what kind of failure, where it happened, what the server said.
 
 pub(crate) mod escape;
-pub(crate) mod names;
+pub(crate) mod macros;
 pub(crate) mod secrets;
 
 use std::borrow::Cow;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::names::names;
+use self::macros::names;
 
 /// The longest server message kept in an error, in characters.
 pub const MAX_SERVER_MESSAGE_CHARS: usize = 2_000;

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::ids::TokenId;
 use crate::error::escape::printable;
-use crate::error::names::names;
+use crate::error::macros::names;
 
 names! {
     /// Who speaks in a branch.

@@ -28,6 +28,7 @@ pub use self::family::ChatFormat;
 use self::render::Plan;
 use super::parse::Start;
 use crate::error::escape::printable;
+use crate::error::macros::setters;
 use crate::error::{Error, ErrorKind, Limit};
 use crate::types::ids::{IdsExact, TokenId};
 use crate::types::tree::{Branch, Leaf, LeafKind, Role, ToolCall};
@@ -176,35 +177,18 @@ impl Context {
         }
     }
 
-    /// Whether the prompt lets the model think, where the family has a switch. Default true; false is
-    /// [`Unsupported`](ErrorKind::Unsupported) at [`begin_response`](Self::begin_response) for families that
-    /// always think. Set it before the first turn is rendered: some families say it in the system turn.
-    #[must_use]
-    pub fn reasoning(mut self, on: bool) -> Self {
-        self.reasoning = on;
-        self
-    }
-
-    /// Whether reasoning stays in the prompt after the next user's turn. Default true. If false, it is dropped as
-    /// the family's template does it, from the tree too, and the prefix is not kept then.
-    #[must_use]
-    pub fn keep_reasoning(mut self, keep: bool) -> Self {
-        self.keep_reasoning = keep;
-        self
-    }
-
-    /// What to do about turns whose ids did not all come. Default: [`WhenInexact::Reencode`].
-    #[must_use]
-    pub fn when_inexact(mut self, policy: WhenInexact) -> Self {
-        self.when_inexact = policy;
-        self
-    }
-
-    /// The longest prompt, in tokens; what the model writes is not counted in. Default: no limit.
-    #[must_use]
-    pub fn max_context_tokens(mut self, tokens: usize) -> Self {
-        self.max_context_tokens = Some(tokens);
-        self
+    setters! {
+        /// Whether the prompt lets the model think, where the family has a switch. Default true; false is
+        /// [`Unsupported`](ErrorKind::Unsupported) at [`begin_response`](Self::begin_response) for families that
+        /// always think. Set it before the first turn is rendered: some families say it in the system turn.
+        reasoning: bool,
+        /// Whether reasoning stays in the prompt after the next user's turn. Default true. If false, it is dropped as
+        /// the family's template does it, from the tree too, and the prefix is not kept then.
+        keep_reasoning: bool,
+        /// What to do about turns whose ids did not all come. Default: [`WhenInexact::Reencode`].
+        when_inexact: WhenInexact,
+        /// The longest prompt, in tokens; what the model writes is not counted in. Default: no limit.
+        max_context_tokens: usize,
     }
 
     // Turns in

@@ -1,4 +1,4 @@
-//! Enums whose variants have names.
+//! Macros for the plain parts of types: names of variants, setters of fields.
 
 /// Defines an enum with a name for each variant: `as_str` and `Display` give the name, and the variant's documentation
 /// shows it.
@@ -27,4 +27,20 @@ macro_rules! names {
     };
 }
 
+/// Defines builder methods that set the field of the same name. A method takes the field's type, or a type that converts
+/// into it: a plain `usize` for an `Option<usize>`.
+macro_rules! setters {
+    ($($(#[$meaning:meta])* $field:ident: $type:ty,)*) => {
+        $(
+            $(#[$meaning])*
+            #[must_use]
+            pub fn $field(mut self, $field: $type) -> Self {
+                self.$field = $field.into();
+                self
+            }
+        )*
+    };
+}
+
 pub(crate) use names;
+pub(crate) use setters;
