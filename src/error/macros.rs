@@ -1,12 +1,13 @@
 //! Macros for the plain parts of types: names of variants, setters of fields.
 
-/// Defines an enum with a name for each variant: `as_str` and `Display` give the name, and the variant's documentation
-/// shows it.
+/// Defines an enum with a name for each variant. `as_str` returns the name, and the variant's documentation shows it.
 macro_rules! names {
-    ($(#[$about:meta])* pub enum $type:ident { $($(#[$meaning:meta])* $variant:ident = $name:literal,)* }) => {
+    ($(#[$about:meta])* pub enum $type:ident {
+        $($(#[$meaning:meta])* $variant:ident $(($value:ty))? = $name:literal,)*
+    }) => {
         $(#[$about])*
         pub enum $type {
-            $($(#[$meaning])* #[doc = concat!("\n\nName: `", $name, "`.")] $variant,)*
+            $($(#[$meaning])* #[doc = concat!("\n\nName: `", $name, "`.")] $variant $(($value))?,)*
         }
 
         impl $type {
@@ -14,16 +15,23 @@ macro_rules! names {
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self {
-                    $(Self::$variant => $name,)*
+                    $(Self::$variant { .. } => $name,)*
                 }
             }
         }
+    };
+}
 
-        impl std::fmt::Display for $type {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.as_str())
+/// Implements `Display` by `as_str`.
+macro_rules! display_as_str {
+    ($($type:ty),*) => {
+        $(
+            impl std::fmt::Display for $type {
+                fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.write_str(self.as_str())
+                }
             }
-        }
+        )*
     };
 }
 
@@ -42,5 +50,6 @@ macro_rules! setters {
     };
 }
 
+pub(crate) use display_as_str;
 pub(crate) use names;
 pub(crate) use setters;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::macros::names;
+use self::macros::{display_as_str, names};
 
 /// The longest server message kept in an error, in characters.
 pub const MAX_SERVER_MESSAGE_CHARS: usize = 2_000;
@@ -55,56 +55,37 @@ struct Inner {
     cause: Option<Cause>,
 }
 
-/// The kinds of failure, a closed list as far as their names go ([`as_str`](Self::as_str)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// What the caller gave cannot be used: a bad URL, a key with a line break, a file that is no
-    /// tokenizer. Nothing was sent.
-    InvalidInput,
-    /// No connection: name not found, host unreachable, TLS handshake failed. Nothing was sent.
-    Connect,
-    /// The host answered that nobody listens there. Nothing was sent.
-    Refused,
-    /// A named timer passed.
-    Timeout(Timer),
-    /// The connection ended before a finish reason or a terminator was seen.
-    Incomplete,
-    /// The server said no: an HTTP status other than 2xx, or an error inside the stream.
-    Server,
-    /// The answer has a good status but is no event stream.
-    NotEventStream,
-    /// The bytes break a rule that they must keep: HTTP framing, an id out of range.
-    Protocol,
-    /// A named limit was passed.
-    Limit(Limit),
-    /// Ended on purpose, by its guard.
-    Cancelled,
-    /// Something this server or this version cannot do.
-    Unsupported,
-    /// A turn's ids are not all there, and the caller wants no others
-    /// ([`WhenInexact::Refuse`](crate::WhenInexact::Refuse)). Nothing was sent.
-    InexactIds,
-}
-
-impl ErrorKind {
-    /// The stable name, as the command line prints it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidInput => "invalid_input",
-            Self::Connect => "connect",
-            Self::Refused => "refused",
-            Self::Timeout(_) => "timeout",
-            Self::Incomplete => "incomplete",
-            Self::Server => "server",
-            Self::NotEventStream => "not_event_stream",
-            Self::Protocol => "protocol",
-            Self::Limit(_) => "limit",
-            Self::Cancelled => "cancelled",
-            Self::Unsupported => "unsupported",
-            Self::InexactIds => "inexact_ids",
-        }
+names! {
+    /// The kinds of failure, a closed list as far as their names go ([`as_str`](Self::as_str)).
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum ErrorKind {
+        /// What the caller gave cannot be used: a bad URL, a key with a line break, a file that is no
+        /// tokenizer. Nothing was sent.
+        InvalidInput = "invalid_input",
+        /// No connection: name not found, host unreachable, TLS handshake failed. Nothing was sent.
+        Connect = "connect",
+        /// The host answered that nobody listens there. Nothing was sent.
+        Refused = "refused",
+        /// A named timer passed.
+        Timeout(Timer) = "timeout",
+        /// The connection ended before a finish reason or a terminator was seen.
+        Incomplete = "incomplete",
+        /// The server said no: an HTTP status other than 2xx, or an error inside the stream.
+        Server = "server",
+        /// The answer has a good status but is no event stream.
+        NotEventStream = "not_event_stream",
+        /// The bytes break a rule that they must keep: HTTP framing, an id out of range.
+        Protocol = "protocol",
+        /// A named limit was passed.
+        Limit(Limit) = "limit",
+        /// Ended on purpose, by its guard.
+        Cancelled = "cancelled",
+        /// Something this server or this version cannot do.
+        Unsupported = "unsupported",
+        /// A turn's ids are not all there, and the caller wants no others
+        /// ([`WhenInexact::Refuse`](crate::WhenInexact::Refuse)). Nothing was sent.
+        InexactIds = "inexact_ids",
     }
 }
 
@@ -163,6 +144,8 @@ names! {
         ToolCalls = "max_tool_calls",
     }
 }
+
+display_as_str!(Timer, Limit);
 
 impl fmt::Display for ErrorKind {
     /// The name; of a timeout and a limit with that of the timer or limit behind it: `timeout (chunk)`.

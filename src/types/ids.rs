@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::escape::printable;
+use crate::error::macros::display_as_str;
 
 /// A token's number in the model's vocabulary, as the server counts.
 pub type TokenId = u32;
@@ -79,11 +80,7 @@ impl FinishReason {
     }
 }
 
-impl fmt::Display for FinishReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+display_as_str!(FinishReason);
 
 /// Whether the ids received are all the ids the server generated, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

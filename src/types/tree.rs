@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::ids::TokenId;
 use crate::error::escape::printable;
-use crate::error::macros::names;
+use crate::error::macros::{display_as_str, names};
 
 names! {
     /// Who speaks in a branch.
@@ -170,11 +170,7 @@ impl Malformed {
     }
 }
 
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+display_as_str!(Role, Malformed);
 
 impl Leaf {
     /// A leaf of text and ids, without markers.
