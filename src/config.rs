@@ -177,6 +177,9 @@ pub struct Limits {
     pub max_idle_connections: usize,
 }
 
+/// How often one request is sent anew because the pooled connection it got turned out to be closed.
+pub(crate) const MAX_STALE_RETRIES: u32 = 2;
+
 /// Status line and headers of a response together, in bytes; more is
 /// [`Limit::ResponseHeadBytes`](crate::Limit::ResponseHeadBytes). Not settable: it stays a little under the size of
 /// the connection's input buffer, which ureq does not grow.

@@ -33,7 +33,7 @@ fn shown(answer: &CompletionResponse) -> Value {
         "finish": answer.finish.as_ref().map(|word| word.as_str()),
         "usage": answer.usage.map(|usage| json!([usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens])),
         "request_id": answer.request_id,
-        "server": answer.server.map(ServerKind::name),
+        "server": answer.server.as_ref().map(ServerKind::name),
     })
 }
 

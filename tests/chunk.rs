@@ -125,3 +125,10 @@ fn each_limit_of_a_chunk_is_named() {
         }
     }
 }
+
+#[test]
+fn the_first_event_that_is_not_json_is_shown_by_its_beginning() {
+    let mut decoder = ChunkDecoder::new(Endpoint::Auto);
+    let _ = decoder.decode("message", &"y".repeat(5000), &mut |_, _| {}).unwrap();
+    assert_eq!(decoder.first_skipped().unwrap().chars().count(), 81, "80 characters, and the mark of a cut");
+}

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use common::data;
 use common::program::{HANGS, KEY, Ran, ended, has, interrupt, program, run, wait};
+use common::{data, fixture};
 use serde_json::{Value, json};
 use tokenwire::SavedRequest;
 use tokenwire::recording::Recording;
@@ -147,7 +147,7 @@ fn tokens_of_recordings_are_the_same_for_every_cut() {
         ("llama.cpp/completions-utf8-verbose.raw", "auto", 11, json!({"done": {"ids_exact": false}})),
     ];
     for (name, wire, ids, last) in cases {
-        let body = Recording::load(data(name)).unwrap().response_body().bytes;
+        let body = fixture::load(data(name)).unwrap().response_body().bytes;
         let mut whole: Option<String> = None;
         for cut in ["0", "1", "7"] {
             let ran = run(&["tokens", "--json", "--wire", wire, "--cut", cut], &body);
@@ -738,7 +738,7 @@ fn chat_with_no_server_streams_a_recorded_answer_and_says_so() {
         ran.err
     );
 
-    let original = Recording::load(data("vllm/completion-slow.response.http")).unwrap();
+    let original = fixture::load(data("vllm/completion-slow.response.http")).unwrap();
     let tokens = run(&["tokens", "--json"], &original.response_body().bytes).tokens();
     let ran = run(&["chat", "--json", "Hi"], b"");
     assert_eq!(ran.tokens(), tokens, "it is the recording that it says it is");
@@ -844,16 +844,15 @@ fn parse_gives_the_tree_of_a_kept_turn() {
 
 #[test]
 fn a_replayed_recording_streams_as_it_was() {
-    let own = std::env::temp_dir().join(format!("tokenwire-replay-{}.jsonl", std::process::id()));
-    let vllm = data("vllm/interval3-completion.response.http");
-    Recording::load(&vllm).unwrap().save(&own).unwrap();
+    let file = std::env::temp_dir().join(format!("tokenwire-replay-{}.jsonl", std::process::id()));
     let cases = [
-        (vllm, "auto", "10"),
-        (own.clone(), "auto", "0.5"),
-        (data("llama.cpp/completion-eos.raw"), "llamacpp", "1"),
+        ("vllm/interval3-completion.response.http", "auto", "10"),
+        ("vllm/interval3-completion.response.http", "auto", "0.5"),
+        ("llama.cpp/completion-eos.raw", "llamacpp", "1"),
     ];
-    for (file, wire, speed) in cases {
-        let recording = Recording::load(&file).unwrap();
+    for (name, wire, speed) in cases {
+        let recording = fixture::load(data(name)).unwrap();
+        recording.save(&file).unwrap();
         let expected = run(&["tokens", "--json", "--wire", wire], &recording.response_body().bytes).tokens();
         assert!(!expected.is_empty());
 
@@ -875,7 +874,7 @@ fn a_replayed_recording_streams_as_it_was() {
         interrupt(&replay);
         assert_eq!(wait(&mut replay), Some(130));
     }
-    std::fs::remove_file(&own).unwrap();
+    std::fs::remove_file(&file).unwrap();
 }
 
 #[test]
@@ -1045,8 +1044,7 @@ fn what_the_server_cannot_do_is_reported() {
 
 #[test]
 fn stream_whole_prints_the_answer_with_all_its_ids_and_a_failed_one_is_sent_again() {
-    let body =
-        Recording::load(data("llama.cpp/completion-utf8-nonstream.raw")).unwrap().response_body().bytes;
+    let body = fixture::load(data("llama.cpp/completion-utf8-nonstream.raw")).unwrap().response_body().bytes;
     let folder = std::env::temp_dir().join(format!("tokenwire-whole-{}", std::process::id()));
     let dir = folder.to_string_lossy().into_owned();
     let whole = Script::status(200).json(String::from_utf8(body).unwrap());

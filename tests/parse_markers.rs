@@ -29,7 +29,8 @@ fn parsed(dialect: &str, turn: &str) -> (String, Vec<Value>, usize) {
         tokens.push((if c == '«' { marker } else { "" }, id));
         rest = after_marker;
     }
-    let mut parser = ResponseParser::new(Dialect::by_name(dialect).unwrap()).markers(&added);
+    let mut parser = ResponseParser::new(Dialect::by_name(dialect).unwrap())
+        .markers(added.iter().map(|(text, id)| (text.as_str(), *id)));
     let mut calls = Vec::new();
     for (text, id) in &tokens {
         calls.extend(parser.push(text, Some(*id)));
@@ -109,4 +110,20 @@ fn the_end_of_the_turn_may_have_no_text() {
     let (content, calls, malformed) =
         parsed("glm", "A«<tool_call>»f«<arg_key>»a«</arg_key>»«<arg_value>»1«</arg_value>»‹<|observation|>›");
     assert_eq!((&*content, calls.len(), malformed), ("A", 1, 0));
+}
+
+#[cfg(feature = "tokenizer")]
+#[test]
+fn the_added_tokens_of_a_tokenizer_are_markers() {
+    let tokenizer = json!({"version": "1.0", "added_tokens": [{"id": 2, "content": "<tool_call>", "special": false,
+        "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}],
+        "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"}});
+    let tokenizer = tokenwire::Tokenizer::from_bytes(tokenizer.to_string().as_bytes()).unwrap();
+    let parser = ResponseParser::new(Dialect::by_name("hermes").unwrap());
+    let mut parser = parser.markers(tokenizer.added_tokens());
+    for (text, id) in [("<tool_call>", 1), ("<tool_call>", 2), ("{\"name\":\"f\"}", 0)] {
+        assert!(parser.push(text, Some(id)).is_empty());
+    }
+    let (branch, calls) = parser.finish(None);
+    assert_eq!((branch.content().as_str(), calls.len()), ("<tool_call>", 1));
 }

@@ -93,7 +93,8 @@ fn recorded_ids_parse_into_what_the_server_parsed() {
         let tokens = pieces.tokens(&server.ids);
         // With the marker ids known, and by text alone.
         for markers in [pieces.markers(), HashMap::new()] {
-            let mut parser = ResponseParser::new(Dialect::by_name("hermes").unwrap()).markers(&markers);
+            let mut parser = ResponseParser::new(Dialect::by_name("hermes").unwrap())
+                .markers(markers.iter().map(|(text, id)| (text.as_str(), *id)));
             let mut pending = Vec::new();
             for (text, id) in &tokens {
                 pending.extend(parser.push(text, Some(*id)));

@@ -388,7 +388,7 @@ fn chats_come_as_their_deltas_say_and_make_that_tree() {
             items.for_each(|(_, item)| sender.send(item).unwrap());
             drop(sender);
             let tree = Arc::new(Mutex::new(Branch::new(Role::Assistant)));
-            let (calls, handle) = ResponseParser::new(Dialect::CHAT).run(tokens, tree.clone());
+            let (calls, handle) = ResponseParser::new(Dialect::chat()).run(tokens, tree.clone());
             // The channel ends without its `Done`, which a decoder does not make.
             assert!(handle.join().unwrap_err().is_cancelled());
             let branch = tree.lock().unwrap();

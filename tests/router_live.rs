@@ -9,12 +9,12 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use common::data;
 use common::router::{Router, completions, worker};
 use common::streams::{LONG, Last, Token, collect};
+use common::{data, fixture};
 use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
-use tokenwire::recording::{BodyState, Recording};
+use tokenwire::recording::BodyState;
 use tokenwire::testing::{FakeModel, Framing, Gate, MockServer, Script};
 use tokenwire::{
     ApiClient, ApiClientBuilder, CompletionRequest, Endpoint, ErrorKind, IdsExact, Outcome, RetryPolicy,
@@ -189,7 +189,7 @@ fn told(client: &ApiClient, request: CompletionRequest) -> String {
 #[test]
 fn what_comes_through_the_router_is_what_comes_without_it() {
     let folder = data("vllm");
-    let recording = move |name: &str| Recording::load(folder.join(format!("{name}.response.http"))).unwrap();
+    let recording = move |name: &str| fixture::load(folder.join(format!("{name}.response.http"))).unwrap();
     let script = {
         let recording = recording.clone();
         move |name: &str| Script::replay(&recording(name), 0.0)

@@ -8,10 +8,9 @@ mod common;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::data;
 use common::streams::LONG;
+use common::{data, fixture};
 use serde_json::{Value, json};
-use tokenwire::recording::Recording;
 use tokenwire::testing::{Framing, MockServer as Scripted, Script};
 use tokenwire::{ApiClient, ApiClientBuilder, ErrorKind, Limit, Limits, ServerKind, Timeouts, Timer};
 
@@ -47,7 +46,7 @@ fn models(owners: &[(&str, &str)]) -> Script {
 
 fn recorded(name: &str) -> Script {
     Script::status(200)
-        .json(String::from_utf8(Recording::load(data(name)).unwrap().response_body().bytes).unwrap())
+        .json(String::from_utf8(fixture::load(data(name)).unwrap().response_body().bytes).unwrap())
 }
 
 /// What it is about, the paths that the server has, what it is, what was asked.
@@ -315,7 +314,7 @@ fn text_and_ids_go_through_the_servers_tokenizer_in_its_words() {
         (ServerKind::Tgi, tgi, true, two, json!({"inputs": text})),
     ] {
         let server = serving(vec![("/tokenize", script)]);
-        let client = client(&server).server(kind).model("m").build().unwrap();
+        let client = client(&server).server(kind.clone()).model("m").build().unwrap();
         assert_eq!(client.tokenize(text, add_special).unwrap(), ids, "{kind:?}");
         let sent = &server.requests()[0];
         assert_eq!(
@@ -336,7 +335,7 @@ fn text_and_ids_go_through_the_servers_tokenizer_in_its_words() {
         (ServerKind::LlamaCpp, llama, "The three primary colors are", json!({"tokens": [504, 1296]})),
     ] {
         let server = serving(vec![("/detokenize", script)]);
-        let client = client(&server).server(kind).model("m").build().unwrap();
+        let client = client(&server).server(kind.clone()).model("m").build().unwrap();
         assert_eq!(client.detokenize(&[504, 1296]).unwrap(), text, "{kind:?}");
         assert_eq!(serde_json::from_slice::<Value>(&server.requests()[0].body).unwrap(), body, "{kind:?}");
     }
@@ -359,7 +358,7 @@ fn a_server_that_is_not_known_is_asked_what_it_is_before_its_tokenizer() {
 fn servers_without_a_tokenizer_endpoint_are_refused_and_nothing_is_sent() {
     let server = serving(vec![]);
     for kind in [ServerKind::Ollama, ServerKind::LmStudio, ServerKind::TensorRtLlm] {
-        let client = client(&server).server(kind).build().unwrap();
+        let client = client(&server).server(kind.clone()).build().unwrap();
         for error in [client.tokenize("x", true).unwrap_err(), client.detokenize(&[1]).unwrap_err()] {
             assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
             assert!(error.message().contains(kind.name()), "{error}");

@@ -1432,7 +1432,7 @@ fn ids_that_a_proxy_drops_are_told_from_ids_that_no_server_gave() {
     ] {
         let server = MockServer::scripted([Script::events([text, "[DONE]"])]).unwrap();
         let mut builder = client(&server);
-        if let Some(server) = server_is {
+        if let Some(server) = server_is.clone() {
             builder = builder.server(server);
         }
         let mut request = CompletionRequest::text("Hello");

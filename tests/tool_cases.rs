@@ -160,7 +160,8 @@ fn judge(case: &Case) -> Vec<String> {
         end += leaf.text.len();
         leaf_ends.extend(leaf.tool_call().map(|_| end));
     }
-    let markers = Dialect::by_name(case.0["format"].as_str().unwrap()).unwrap().markers();
+    let dialect = Dialect::by_name(case.0["format"].as_str().unwrap()).unwrap();
+    let markers = dialect.markers();
     for (at, end) in at_bytes.iter().zip(leaf_ends) {
         if *at != usize::MAX && *at != end && !markers.contains(&text[end..*at].trim()) {
             wrong.push(format!("a call is handed out at {at} and ends at {end}"));
@@ -257,7 +258,7 @@ fn our_own_cases_hold_at_any_cut() {
     let mut cases = cases_in(&common::data("tool-calls"));
     cases.extend(cases_of_dialects());
     let counts = judge_all(&cases);
-    for dialect in Dialect::all().filter(|dialect| *dialect != Dialect::PLAIN) {
+    for dialect in Dialect::all().filter(|dialect| **dialect != Dialect::plain()) {
         let all = counts.get(dialect.name()).copied().unwrap_or(0);
         assert!(all >= 6, "{} has {all} cases", dialect.name());
     }
@@ -275,7 +276,7 @@ fn an_id_says_what_is_a_marker() {
                 serde_json::from_value(case.0["markers"].clone()).unwrap();
             let tokens: Vec<(String, Option<TokenId>)> =
                 serde_json::from_value(case.0["tokens"].clone()).unwrap();
-            let mut parser = case.parser().markers(&markers);
+            let mut parser = case.parser().markers(markers.iter().map(|(text, id)| (text.as_str(), *id)));
             let mut calls = Vec::new();
             for (text, id) in &tokens {
                 calls.extend(parser.push(text, *id));

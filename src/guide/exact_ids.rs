@@ -1,47 +1,66 @@
-//! When the ids are all there, and what to do when they are not.
-//!
-//! A server generates ids and sends text. To ask it to go on, to train on what it sampled, or to keep its prefix cache warm, the ids are
-//! needed, and encoding the text again gives others: the page `docs/drift.md` shows how soon. So every id here is
-//! the server's own. None is guessed, and at the end [`StreamReport::ids_exact`](crate::StreamReport::ids_exact) says whether
-//! they are all there, by comparing their number with the server's count:
+//! Keep exact token ids.
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {
-//! use tokenwire::{ApiClient, IdsExact, Inexact, SamplingParams};
-//! # use tokenwire::testing::{Script, ServerKind};
+//! use tokenwire::{ApiClient, IdsExact, Inexact, SamplingParams, StreamToken};
+//! # use tokenwire::testing::{MockServer, Script};
 //! # let server = MockServer::scripted([Script::tokens([(9707, "Hello"), (13, ".")])])?;
 //! # let url = server.url();
 //!
 //! let client = ApiClient::builder(url).build()?;
 //! let (tokens, guard) = client.stream_completion(&[1, 2, 3], SamplingParams::default(), None)?;
-//! match guard.join().ids_exact {
-//!     IdsExact::Yes => {}
-//!     IdsExact::No(Inexact::NoIds) => panic!("this server gives none"),
-//!     IdsExact::No(why) => panic!("{why}"),
-//!     // `Unknown`: no count came, or the stream broke off.
-//!     _ => panic!("nobody can tell"),
+//! let mut ids = Vec::new();
+//! for token in &tokens {
+//!     if let StreamToken::Token { id: Some(id), .. } = token {
+//!         ids.push(id);
+//!     }
 //! }
+//! match guard.join().ids_exact {
+//!     IdsExact::Yes => println!("these are all ids: {ids:?}"),
+//!     IdsExact::No(Inexact::NoIds) => println!("this server sends no ids"),
+//!     IdsExact::No(reason) => println!("ids are missing: {reason}"),
+//!     // `Unknown`: the server sent no count, or the stream broke.
+//!     _ => println!("not known"),
+//! }
+//! # assert_eq!(ids, [9707, 13]);
 //! # }
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
-//! | server | ids |
+//! You need the ids to continue an answer, to train on the sampled tokens, and to use the server's
+//! prefix cache. Encoding the text again produces different ids; the page `docs/drift.md` shows how
+//! soon.
+//!
+//! Every id in this crate comes from the server. tokenwire never guesses an id: a token whose id is
+//! not known has `id: None`. At the end, tokenwire compares the number of ids with the server's own
+//! count. [`StreamReport::ids_exact`](crate::StreamReport::ids_exact) holds the result.
+//!
+//! | value | meaning |
 //! | --- | --- |
-//! | vLLM, all endpoints | all, the end token too (`return_token_ids`) |
-//! | SGLang `/generate` | all |
-//! | llama.cpp `/completion` | all but those inside characters of several tokens: [`LostInCharacter`](crate::Inexact::LostInCharacter) says how many. [`complete`](crate::ApiClient::complete), the answer that comes whole, has all |
-//! | llama.cpp `/v1/completions`, `/v1/chat/completions` | as above; in chats the end token's is missing too |
-//! | OpenAI, Azure, Ollama, LM Studio | none |
+//! | `Yes` | All ids arrived. |
+//! | `No(reason)` | Ids are missing; [`Inexact`](crate::Inexact) has the reasons. |
+//! | `Unknown` | The server sent no count, or the stream broke. |
 //!
-//! The page [`servers`](crate::servers) has every server and endpoint, and how each cell is known. A router or proxy may drop ids,
-//! or the field that asks for them: [`Dropped`](crate::Inexact::Dropped).
+//! [`servers_with_ids`](super::servers_with_ids) lists the servers that send ids. A router or a
+//! proxy can drop the ids, or the field that requests them. The reason is then
+//! [`Inexact::Dropped`](crate::Inexact::Dropped).
 //!
-//! Text and id do not go in step. The tokens of one character carry their ids first and the text with the last; a stop token has an id
-//! and no text. So collect ids and text apart, or have [`ResponseParser`](crate::ResponseParser) do it: each leaf of its tree has the ids it
-//! came from.
+//! # Text and ids
+//!
+//! Do not pair each id with the text of the same item:
+//!
+//! - Several tokens can form one character. The first ones carry only their ids, and the last one
+//!   carries the text.
+//! - A stop token has an id and no text.
+//!
+//! Collect ids and text separately, or use [`ResponseParser`](crate::ResponseParser): each leaf of
+//! its tree holds the ids of its text.
 //!
 //! # The next prompt
 //!
-//! [`Context`](crate::Context) makes it of the ids received: the prompt before, the answer's ids, and what was added, encoded. What it does
-//! with a turn whose ids did not all come is yours to say ([`WhenInexact`](crate::WhenInexact)), and each prompt says whether it
-//! begins with the one before ([`Prefix`](crate::Prefix)).
+//! [`Context`](crate::Context) builds the next prompt from ids: the previous prompt, the ids of the
+//! answer, and the encoded new turns.
+//!
+//! - [`WhenInexact`](crate::WhenInexact) sets what happens to a turn with missing ids.
+//! - [`Prefix`](crate::Prefix) reports, for each prompt, whether it begins with the previous
+//!   prompt.

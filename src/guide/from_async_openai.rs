@@ -1,48 +1,49 @@
-//! What to write in place of async-openai, in a program that has no runtime.
+//! Port a program from async-openai.
 //!
 //! ```text
-//! async-openai                                        tokenwire
+//! async-openai                                    tokenwire
 //!
-//! #[tokio::main]                                      fn main() -> Result<(), tokenwire::Error> {
+//! #[tokio::main]                                  fn main() -> Result<(), tokenwire::Error> {
 //! async fn main() -> Result<..> {
-//!   let config = OpenAIConfig::new()                    let client = ApiClient::builder(url)
-//!     .with_api_base(url).with_api_key(key);               .api_key(key).build()?;
+//!   let config = OpenAIConfig::new()                let client = ApiClient::builder(url)
+//!     .with_api_base(url).with_api_key(key);           .api_key(key).build()?;
 //!   let client = Client::with_config(config);
-//!   let request = CreateChatCompletionRequestArgs       let request = CompletionRequest::messages([
-//!     ::default().model(..).messages([..])                 Message::user("Say hello."),
-//!     .build()?;                                         ]).model("my-model");
-//!   let mut stream = client.chat()                      let (tokens, guard) = client.stream(request)?;
-//!     .create_stream(request).await?;
-//!   while let Some(result) = stream.next().await {      for token in &tokens { .. }
-//!     let delta = &result?.choices[0].delta;
-//!   }
+//!   let request =                                   let request =
+//!     CreateChatCompletionRequestArgs                 CompletionRequest::messages([
+//!     ::default().model(..).messages([..])              Message::user("Say hello."),
+//!     .build()?;                                      ]).model("my-model");
+//!   let mut stream = client.chat()                  let (tokens, guard) =
+//!     .create_stream(request).await?;                 client.stream(request)?;
+//!   while let Some(result) =                        for token in &tokens {
+//!     stream.next().await {
+//!     let delta = &result?.choices[0].delta;          ..
+//!   }                                               }
 //! ```
 //!
-//! | async-openai | here |
+//! | async-openai | tokenwire |
 //! | --- | --- |
-//! | a task per stream | a thread per stream, from a bounded pool |
+//! | a task for each stream | a thread for each stream, from a bounded pool |
 //! | `tokio::select!` over streams | crossbeam's `select!` over receivers, or [`fan_in`](crate::fan_in()) |
-//! | dropping the stream | dropping the guard: the socket is shut down, now |
-//! | `tokio::time::timeout(..)` around `next()` | [`Timeouts`](crate::Timeouts), by what is waited for |
+//! | dropping the stream | dropping the guard, which shuts the socket down at once |
+//! | `tokio::time::timeout(..)` around `next()` | [`Timeouts`](crate::Timeouts), one timer for each kind of wait |
 //! | `backoff` inside the client | [`RetryPolicy`](crate::RetryPolicy), with one budget for all streams |
-//! | fields of a server that the types do not know: `create_stream_byot` | ids, reasoning and usage of all known servers are read; `.extra(key, value)` for the request |
-//! | `OpenAIError::StreamError` | [`Error`](crate::Error) with a kind, progress and request id |
+//! | `create_stream_byot` for fields that the types do not have | `.extra(key, value)` in the request; ids, reasoning and usage of all known servers are read |
+//! | `OpenAIError::StreamError` | [`Error`](crate::Error) with its kind, its progress and the request id |
 //!
-//! From async code that has to stay async: run the loop over the receiver in a blocking task (`spawn_blocking`), and send on from there.
-//!
-//! The same with several streams at once:
+//! # Several streams
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {
 //! use tokenwire::crossbeam_channel::Select;
 //! use tokenwire::{ApiClient, CompletionRequest, StreamToken};
-//! # use tokenwire::testing::{Script, ServerKind};
+//! # use tokenwire::testing::{MockServer, Script};
 //! # let server = MockServer::start(|_| Script::tokens([(9707, "Hello"), (13, ".")]))?;
 //! # let url = server.url();
 //!
 //! let client = ApiClient::builder(url).build()?;
 //! let streams = (0..3).map(|_| client.stream(CompletionRequest::text("Say hello.")));
-//! let (receivers, guards): (Vec<_>, Vec<_>) = streams.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+//! let streams = streams.collect::<Result<Vec<_>, _>>()?;
+//! let (receivers, guards): (Vec<_>, Vec<_>) = streams.into_iter().unzip();
 //! let mut select = Select::new();
 //! receivers.iter().for_each(|receiver| drop(select.recv(receiver)));
 //! let mut done = 0;
@@ -62,3 +63,8 @@
 //! # }
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
+//!
+//! # Programs that stay async
+//!
+//! Read the receiver in a blocking task (`spawn_blocking`), and send the tokens from there to your
+//! async code.

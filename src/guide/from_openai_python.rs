@@ -1,39 +1,18 @@
-//! What to write in place of openai-python.
-//!
-//! | openai-python | here |
-//! | --- | --- |
-//! | `client = OpenAI(base_url=url, api_key=key)` | `ApiClient::builder(url).api_key(key).build()?` |
-//! | `client.chat.completions.create(messages=.., stream=True)` | `client.stream(CompletionRequest::messages(..))?` |
-//! | `client.completions.create(prompt=ids, stream=True)` | `client.stream(CompletionRequest::ids(ids))?` |
-//! | `stream=False` | `client.complete(request)?` |
-//! | `for chunk in stream:` | `for token in &tokens` |
-//! | `chunk.choices[0].delta.content or ""` | `StreamToken::Token { text, .. }` |
-//! | `delta.reasoning_content` | `StreamToken::Reasoning { text, .. }` |
-//! | `delta.tool_calls[i]`, put together by index | `StreamToken::ToolCall(call)`, whole |
-//! | `chunk.choices[0].finish_reason` | `StreamToken::Done { finish, .. }` |
-//! | `stream_options={"include_usage": True}` | always asked for; `Done`'s `usage` |
-//! | `extra_body={"return_token_ids": True}` | always asked for; `id` of each token |
-//! | `extra_body={..}`, `extra_headers={..}` | `.extra(key, value)`, `.header(name, value)` |
-//! | `stream.close()` | `guard.cancel()`, or dropping the guard |
-//! | `timeout=httpx.Timeout(..)` | [`Timeouts`](crate::Timeouts), by what is waited for |
-//! | `max_retries=2` | `.retries(2)`, with a budget for the whole client |
-//! | `except openai.RateLimitError` | `error.status() == Some(429)` |
-//! | `except openai.APITimeoutError`, `APIConnectionError` | `error.is_timeout()`, `error.is_connect()` |
-//! | `client.models.list()` | `client.models()?` |
-//!
-//! A chat, streamed:
+//! Port a program from openai-python.
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {
 //! use tokenwire::{ApiClient, CompletionRequest, Message, SamplingParams, StreamToken};
-//! # use tokenwire::testing::{Script, ServerKind};
-//! # let chunk = r#"{"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"Hi!"},"finish_reason":"stop"}]}"#;
-//! # let server = MockServer::scripted([Script::events([chunk, "[DONE]"])])?;
+//! # use tokenwire::testing::{MockServer, Script};
+//! # let choice = r#"{"index":0,"delta":{"content":"Hi!"},"finish_reason":"stop"}"#;
+//! # let chunk = format!(r#"{{"object":"chat.completion.chunk","choices":[{choice}]}}"#);
+//! # let server = MockServer::scripted([Script::events([chunk.as_str(), "[DONE]"])])?;
 //! # let url = server.url();
 //!
 //! let client = ApiClient::builder(url).model("my-model").build()?;
 //! let messages = [Message::system("Be brief."), Message::user("Say hello.")];
-//! let request = CompletionRequest::messages(messages).sampling(SamplingParams::default().temperature(0.2));
+//! let sampling = SamplingParams::default().temperature(0.2);
+//! let request = CompletionRequest::messages(messages).sampling(sampling);
 //! let (tokens, _guard) = client.stream(request)?;
 //! for token in &tokens {
 //!     match token {
@@ -46,12 +25,38 @@
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
-//! What is different:
+//! | openai-python | tokenwire |
+//! | --- | --- |
+//! | `client = OpenAI(base_url=url, api_key=key)` | `ApiClient::builder(url).api_key(key).build()?` |
+//! | `client.chat.completions.create(messages=.., stream=True)` | `client.stream(CompletionRequest::messages(..))?` |
+//! | `client.completions.create(prompt=ids, stream=True)` | `client.stream(CompletionRequest::ids(ids))?` |
+//! | `stream=False` | `client.complete(request)?` |
+//! | `for chunk in stream:` | `for token in &tokens` |
+//! | `chunk.choices[0].delta.content or ""` | `StreamToken::Token { text, .. }` |
+//! | `delta.reasoning_content` | `StreamToken::Reasoning { text, .. }` |
+//! | `delta.tool_calls[i]`, joined by index | `StreamToken::ToolCall(call)`, complete |
+//! | `chunk.choices[0].finish_reason` | `StreamToken::Done { finish, .. }` |
+//! | `stream_options={"include_usage": True}` | always sent; read `usage` of `Done` |
+//! | `extra_body={"return_token_ids": True}` | always requested; read `id` of each token |
+//! | `extra_body={..}`, `extra_headers={..}` | `.extra(key, value)`, `.header(name, value)` |
+//! | `stream.close()` | `guard.cancel()`, or drop the guard |
+//! | `timeout=httpx.Timeout(..)` | [`Timeouts`](crate::Timeouts), one timer for each kind of wait |
+//! | `max_retries=2` | `.retries(2)`, with one budget for the whole client |
+//! | `except openai.RateLimitError` | `error.status() == Some(429)` |
+//! | `except openai.APITimeoutError`, `APIConnectionError` | `error.is_timeout()`, `error.is_connect()` |
+//! | `client.models.list()` | `client.models()?` |
 //!
-//! - A stream that breaks off is an error in the channel. There, `for chunk in stream` may just end.
-//! - What a server would ignore without a word is refused before it is sent, if the server is known;
-//!   [`allow_ignored_fields`](crate::CompletionRequest::allow_ignored_fields) sends it.
-//! - An answer has 16,384 tokens at most unless [`max_tokens`](crate::SamplingParams::max_tokens) says otherwise; a server whose
-//!   context is smaller may refuse the request for it.
-//! - Keys and proxies are not taken from the environment.
-//! - One choice per stream is what tokens belong to; `n` and `best_of` are for [`ChunkDecoder`](crate::ChunkDecoder) by hand.
+//! # Differences
+//!
+//! - A stream that breaks ends with an error in the channel. In openai-python, `for chunk in
+//!   stream` may end without an error.
+//! - tokenwire refuses a request if the server is known to ignore one of its fields.
+//!   [`allow_ignored_fields`](crate::CompletionRequest::allow_ignored_fields) sends the request
+//!   anyway.
+//! - [`max_tokens`](crate::SamplingParams::max_tokens) defaults to 16,384. A server with a smaller
+//!   context may reject the request; set `max_tokens` then.
+//! - tokenwire does not read keys or proxies from the environment.
+//! - A stream has one choice. For `n` and `best_of`, use [`ChunkDecoder`](crate::ChunkDecoder)
+//!   directly.
+//! - OpenAI itself and some other hosted APIs need a server record: see
+//!   [`hosted_apis`](super::hosted_apis).

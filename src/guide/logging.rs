@@ -1,19 +1,9 @@
-//! What is logged, and what is not.
-//!
-//! Through the crate `log`, under targets that begin with `tokenwire`: at warn what an operator has to know, at debug sizes, statuses,
-//! times and endings, at trace the beginning of the first event that is not JSON. The table is
-//! [on the front page](crate#logging). No prompt is logged at any level; replies only at trace, as above; keys never.
-//!
-//! What happened to one stream is better asked of its [`StreamReport`](crate::StreamReport), which needs no log: ending, times to head, first
-//! and last token, percentiles between tokens, retries and resumes, the server's request id. An
-//! [`Error`](crate::Error) carries the request id too, and how far the stream had come.
-//!
-//! To find a request in the server's log, and in a trace:
+//! Log and trace requests.
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {
 //! use tokenwire::{ApiClient, CompletionRequest};
-//! # use tokenwire::testing::{Script, ServerKind};
+//! # use tokenwire::testing::{MockServer, Script};
 //! # let server = MockServer::scripted([Script::tokens([(9707, "Hello")])])?;
 //! # let url = server.url();
 //!
@@ -21,16 +11,45 @@
 //! let request = CompletionRequest::ids([1, 2, 3])
 //!     .traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
 //! let (_tokens, guard) = client.stream(request)?;
-//! guard.join();
-//! assert!(server.requests()[0].header("x-request-id").unwrap().starts_with("rollout-"));
+//! let report = guard.join();
+//! println!("first token after {:?}, {} retries", report.first_token, report.retries);
+//! # assert!(server.requests()[0].header("x-request-id").unwrap().starts_with("rollout-"));
 //! # }
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
-//! A retry or resume of it has the same id with `-1`, `-2` and so on behind it.
+//! With [`request_ids`](crate::ApiClientBuilder::request_ids), each request has an `x-request-id`
+//! header that begins with your prefix, so you can find the request in the server's log. A retry or
+//! a resume uses the same id with the suffix `-1`, `-2` and so on. `traceparent` connects the
+//! request to your trace.
 //!
-//! ureq and rustls log too. ureq prints the bytes of the traffic at trace, in which a server may echo a key: filter the target `ureq`, as
-//! in `RUST_LOG=trace,ureq=warn`.
+//! # One stream
 //!
-//! Failed requests can be kept for a look: [`save_failed`](crate::ApiClientBuilder::save_failed). They have prompts in them and no
-//! credentials.
+//! You do not need a log to examine one stream. Its [`StreamReport`](crate::StreamReport) contains:
+//!
+//! - the outcome
+//! - the times to the head of the response, to the first token and to the last token
+//! - percentiles of the time between tokens
+//! - retries and resumes
+//! - the server's request id
+//!
+//! An [`Error`](crate::Error) also has the request id, and how many tokens arrived.
+//! [`save_failed`](crate::ApiClientBuilder::save_failed) keeps failed requests as files. These
+//! files contain prompts but no credentials.
+//!
+//! # The log
+//!
+//! tokenwire uses the crate `log`. All its targets begin with `tokenwire`.
+//!
+//! | level | content |
+//! | --- | --- |
+//! | warn | what an operator must know |
+//! | debug | sizes, statuses, times and outcomes |
+//! | trace | the beginning of the first event that is not JSON |
+//!
+//! The [front page](crate#logging) has the details. Prompts are not logged at any level. Text of
+//! answers is logged only at trace, as in the table. API keys are never logged.
+//!
+//! ureq and rustls have their own log lines. At trace, ureq prints all bytes of the traffic, and a
+//! server may send your key back in them. Filter the target `ureq`, for example with
+//! `RUST_LOG=trace,ureq=warn`.

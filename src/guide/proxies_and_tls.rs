@@ -1,9 +1,8 @@
-//! Out of a company's network, and into a server with a certificate of its own.
+//! Use a proxy or a private certificate authority.
 //!
 //! ```
 //! use tokenwire::ApiClient;
 //!
-//! # let pem = ""; let _ = pem;
 //! let client = ApiClient::builder("https://models.example/v1")
 //!     .api_key("sk-0123456789")
 //!     .proxy("http://user:password@proxy.example:3128")
@@ -11,23 +10,49 @@
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
-//! **Proxies.** None is taken from the environment: a program that embeds this library must not change its traffic because of a
-//! variable. [`proxy`](crate::ApiClientBuilder::proxy) takes `http`, `https`, `socks4`, `socks4a`, `socks5` and `socks5h` URLs. To have
-//! `HTTPS_PROXY` obeyed, read it in your program.
+//! For a private certificate authority, pass its certificate:
 //!
-//! **TLS** is rustls with ring, its roots are Mozilla's list, built in. [`ca_pem`](crate::ApiClientBuilder::ca_pem) replaces that list by an
-//! authority of your own. There is no switch to accept any certificate; client certificates are not supported. A handshake that fails is
-//! [`ErrorKind::Connect`](crate::ErrorKind::Connect), with rustls's reason behind it.
+//! ```no_run
+//! use tokenwire::ApiClient;
 //!
-//! **Keys** go into the `Authorization` header and nowhere else. Over plain http to another machine the log warns, once. No redirect is
-//! followed: the key would go along.
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let pem = std::fs::read("company-ca.pem")?;
+//! let client = ApiClient::builder("https://models.example/v1").ca_pem(pem).build()?;
+//! # Ok(())
+//! # }
+//! ```
 //!
-//! **Reverse proxies** between you and the model have their own mind about streams:
+//! # Proxies
 //!
-//! | it | then |
+//! [`proxy`](crate::ApiClientBuilder::proxy) accepts `http`, `https`, `socks4`, `socks4a`, `socks5`
+//! and `socks5h` URLs.
+//!
+//! tokenwire does not read proxy settings from the environment, because a variable must not change
+//! the traffic of a program that contains this library. To follow `HTTPS_PROXY`, read it in your
+//! program.
+//!
+//! # TLS
+//!
+//! - tokenwire uses rustls with ring, and trusts Mozilla's list of authorities, which is built in.
+//! - [`ca_pem`](crate::ApiClientBuilder::ca_pem) replaces this list with your authorities.
+//! - You cannot turn certificate checks off. Client certificates are not supported.
+//! - A failed handshake is an [`ErrorKind::Connect`](crate::ErrorKind::Connect). Its `source()` is
+//!   the reason from rustls.
+//!
+//! # Keys
+//!
+//! The API key is sent only in the `Authorization` header. tokenwire logs one warning if the key
+//! goes to another machine over plain http. It does not follow redirects, because the key would be
+//! sent along.
+//!
+//! # Reverse proxies
+//!
+//! A reverse proxy between you and the model can disturb streams:
+//!
+//! | the proxy | effect and remedy |
 //! | --- | --- |
-//! | holds events back until its buffer is full (nginx: `proxy_buffering`) | tokens come in bursts; switch it off there. No compression is asked for, because compressing proxies do the same |
-//! | closes a connection that is silent for 60 s | [`Incomplete`](crate::ErrorKind::Incomplete) before the first token, which is sent again; set its read timeout as long as the queue |
-//! | closes idle connections early | a request that meets a closed one is sent anew at once, see [`max_stale_retries`](crate::RetryPolicy::max_stale_retries) |
-//! | answers with a page | [`NotEventStream`](crate::ErrorKind::NotEventStream), with its beginning |
-//! | drops fields it does not know | [`Inexact::Dropped`](crate::Inexact::Dropped) |
+//! | holds events back until its buffer is full (nginx: `proxy_buffering`) | Tokens arrive in bursts. Turn the buffering off in the proxy. Proxies that compress do the same, so tokenwire does not request compression. |
+//! | closes a connection that is silent for 60 s | The attempt ends as [`Incomplete`](crate::ErrorKind::Incomplete) before the first token and is retried. Set the proxy's read timeout to the longest queue time. |
+//! | closes idle connections early | tokenwire sends the request again at once; see [`max_stale_retries`](crate::RetryPolicy::max_stale_retries). |
+//! | answers with an HTML page | The stream ends as [`NotEventStream`](crate::ErrorKind::NotEventStream), with the beginning of the page. |
+//! | drops fields that it does not define | The ids are missing: [`Inexact::Dropped`](crate::Inexact::Dropped). |

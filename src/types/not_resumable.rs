@@ -1,4 +1,4 @@
-//! Why a broken stream was not resumed.
+//! The reasons for which a broken stream is not resumed.
 
 use super::ids::Inexact;
 
@@ -48,7 +48,7 @@ pub enum NotResumable {
     /// prompt. May be accepted, where it does the second.
     #[error("the extra field {0} would have to change, or counts the output")]
     Field(&'static str),
-    /// As often as [`ResumePolicy::max_resumes`] says it was.
+    /// As often as [`ResumePolicy::max_resumes`](crate::ResumePolicy::max_resumes) says it was.
     #[error("it was resumed as often as the policy allows")]
     UsedUp,
     /// The client's [`budget`](crate::RetryPolicy::budget) is empty.

@@ -294,7 +294,7 @@ pub fn table(rows: &[Ran]) -> String {
         };
         let tokens = match row.fault.tokens {
             Tokens::Exactly(n) => n.to_string(),
-            Tokens::Many => "all that came".to_owned(),
+            Tokens::Many => "all that arrived".to_owned(),
         };
         let timer = row.fault.timer.map_or_else(String::new, |timer| format!("`{}`", timer.as_str()));
         let after = |run: &Option<Outcome>| {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 #[cfg(feature = "testing")]
 pub mod certificates;
 pub mod chunk_property;
+pub mod fixture;
 pub mod live;
 #[cfg(feature = "cli")]
 pub mod program;
@@ -24,13 +25,13 @@ pub fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
-/// The files of `dialects/`: each its name and what it holds.
+/// The files of `src/turn/parse/dialects/`: each its name and what it holds.
 pub fn dialects() -> Vec<(String, serde_json::Value)> {
     let read = |(name, text): (String, String)| {
         let record = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}.json: {error}"));
         (name, record)
     };
-    records("dialects").into_iter().map(read).collect()
+    records("src/turn/parse/dialects").into_iter().map(read).collect()
 }
 
 /// The JSON files of this folder of the crate: each its name and its text.

@@ -147,7 +147,7 @@ impl ChatFormat {
     /// # Errors
     ///
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if this version has no such dialect: then
-    /// [`Dialect::PLAIN`] reads the answer as content.
+    /// [`Dialect::plain`] reads the answer as content.
     pub fn dialect(self) -> Result<Dialect, Error> {
         Dialect::by_name(&self.0.dialect)
     }

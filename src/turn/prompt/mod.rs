@@ -24,9 +24,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-pub use self::family::ChatFormat;
+use self::family::ChatFormat;
 use self::render::Plan;
-use super::parse::Start;
+use super::parse::engine::Start;
 use crate::error::escape::printable;
 use crate::error::macros::setters;
 use crate::error::{Error, ErrorKind, Limit};

@@ -6,7 +6,7 @@ use super::family::{Family, ResultText, Results};
 use super::sheet::Sheet;
 use super::{Context, Prefix, Response, WhenInexact, sheet};
 use crate::error::{Error, ErrorKind};
-use crate::turn::parse::Start;
+use crate::turn::parse::engine::Start;
 use crate::types::ids::IdsExact;
 use crate::types::tree::{Branch, Leaf, LeafKind, Role};
 
