@@ -39,15 +39,15 @@
 //! | OpenAI, Azure, OpenRouter, Ollama, LM Studio | all | none | documented |
 //! | LiteLLM proxy | all | none; the proxy drops them | documented |
 //!
-//! The column *source*:
+//! The words in the column *source*:
 //!
-//! - *live*: the tests in `.ci/run` use the real program. vllm-router runs in front of scripted
-//!   workers.
-//! - *recorded*: the tests use exchanges that were recorded from the real program.
-//! - *documented*: the tests use streams that were written from the documentation or the source
-//!   code of the server. tokenwire was never run against the real server.
+//! | word | meaning |
+//! | --- | --- |
+//! | live | The tests in `.ci/run` use the real program. vllm-router runs in front of scripted workers. |
+//! | recorded | The tests use exchanges that were recorded from the real program. |
+//! | documented | The tests use streams that were written from the server's documentation or source code. The real server was never used. |
 //!
-//! The page [`servers`](crate::servers) counts the recordings and tests behind each entry.
+//! The page [`servers`](crate::servers) gives the number of recordings and tests for each entry.
 //!
 //! # All ids from llama.cpp
 //!
