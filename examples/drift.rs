@@ -1,8 +1,14 @@
-//! Talks with a llama.cpp server at temperature 1, once with prompts made of the ids received and once with prompts made
-//! of their text, and prints what the server had to evaluate again: `cargo run --release --example drift -- URL
-//! TOKENIZER.json`. The model is SmolLM2, whose tokenizer the file has to be.
+//! Holds a conversation with a llama.cpp server at temperature 1, once with prompts built from the
+//! ids received and once with prompts built from their text. Prints how many tokens the server had
+//! to evaluate again:
 //!
-//! With `--write` the tables in `docs/drift.md` are replaced.
+//! ```text
+//! cargo run --release --example drift -- URL TOKENIZER.json
+//! ```
+//!
+//! The model must be SmolLM2, and the file must be its tokenizer.
+//!
+//! With `--write`, it replaces the tables in `docs/drift.md`.
 
 #[path = "../tests/common/talk.rs"]
 #[allow(unreachable_pub)]
@@ -13,7 +19,7 @@ use std::{env, fs};
 use talk::{Way, table, talk};
 use tokenwire::Tokenizer;
 
-/// Where the tables begin.
+/// The line before the tables.
 const TABLES_BEGIN: &str = "<!-- tables -->\n";
 
 const SEEDS: [i64; 3] = [100, 200, 300];

@@ -1,10 +1,10 @@
-//! Prints the fault matrix with the times of this machine: `cargo run --release --features testing --example
-//! faults`.
+//! Runs every row of the fault matrix and prints the table with the times of this machine:
+//! `cargo run --release --features testing --example faults`.
 //!
-//! With `--write` the table in `docs/faults.md` is replaced by it.
+//! With `--write`, it replaces the table in `docs/faults.md`.
 
 #[path = "../tests/common/fault_run.rs"]
-#[allow(dead_code, unreachable_pub)] // The tests use more of it.
+#[allow(dead_code, unreachable_pub)] // Only the tests use all of it.
 mod fault_run;
 #[path = "../tests/common/faults.rs"]
 #[allow(dead_code, unreachable_pub)]
@@ -23,8 +23,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         fs::write(path, format!("{text}{table}"))?;
     }
     let wrong = rows.iter().flat_map(|row| {
-        row.outcomes().filter_map(move |(over, run)| Some((&row.fault.name, over, row.verdict(run).err()?)))
+        row.outcomes()
+            .filter_map(move |(over, run)| Some((&row.fault.name, over, row.fault.verdict(run).err()?)))
     });
     let wrong: Vec<_> = wrong.collect();
-    if wrong.is_empty() { Ok(()) } else { Err(format!("not as written: {wrong:#?}").into()) }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("rows with another ending than the matrix requires: {wrong:#?}").into())
+    }
 }

@@ -1,16 +1,17 @@
-//! Prints how many instructions each stage takes for an event or a token, counted by callgrind:
-//! `cargo run --release --no-default-features --example instructions`. Wants `valgrind`.
+//! Prints how many instructions each stage needs for an event or a token, counted by callgrind:
+//! `cargo run --release --no-default-features --example instructions`. It needs `valgrind`.
 //!
-//! Each row is run twice in a process of its own under callgrind, the second time with more work; the difference, divided
-//! by the work that was more, is the cost without start and setup. A count does not depend on what else the machine
-//! does; it depends on the compiler and a little on the processor, which decides what the C library and `memchr` use.
+//! Each row runs twice in its own process under callgrind, the second time with more work. The
+//! difference, divided by the additional work, is the cost without startup and setup. Other work on
+//! the machine does not change a count. The compiler does, and so does the processor a little,
+//! because the C library and `memchr` choose their code by its features.
 //!
-//! With `--write` the table in `docs/speed.md` is replaced. Words that are no options choose rows by their names.
+//! With `--write`, it replaces the table in `docs/speed.md`. Arguments that are not options select
+//! rows by name.
 
 #[path = "../benches/common/mod.rs"]
 mod common;
 
-use std::collections::HashMap;
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -22,25 +23,25 @@ use tokenwire::{
     ApiClient, BodyDecoder, CompletionRequest, Dialect, Limits, ResponseParser, SseParser, Step, StreamToken,
 };
 
-/// Where the table begins.
+/// The line before the table.
 const TABLE_BEGIN: &str = "<!-- table -->\n";
 
 /// One measured stage.
 struct Row {
     name: String,
-    /// What is counted, in the words of the table.
+    /// The unit in the table: an event or a token.
     unit: &'static str,
     goal: Option<u64>,
-    /// How much is done in the first run and in the second, in units of `run`.
+    /// The work of the first and of the second run, in units of `run`.
     work: (usize, usize),
-    /// Events or tokens in such a unit.
+    /// Events or tokens in one unit of `run`.
     each: usize,
     run: Run,
 }
 
 enum Run {
     Here(Box<dyn Fn(usize)>),
-    /// With a server in a process of its own, at this port.
+    /// Uses a server in another process, at this port.
     WithServer(fn(u16, usize)),
 }
 
@@ -80,7 +81,7 @@ fn rows() -> Vec<Row> {
     for (read_bytes, goal) in [(1, 25_000), (1460, 350), (65_536, 300)] {
         let stream = common::vllm();
         rows.push(Row {
-            name: format!("event parser, reads of {read_bytes} bytes"),
+            name: format!("event parser, reads of {read_bytes} B"),
             unit: "event",
             goal: Some(goal),
             work: if read_bytes == 1 { (2, 4) } else { (20, 60) },
@@ -90,15 +91,15 @@ fn rows() -> Vec<Row> {
     }
     for (name, stream, goal) in [
         ("vLLM completions", common::vllm(), 1500),
-        ("vLLM completions, nothing learned", common::vllm(), 7500),
+        ("vLLM completions, learning off", common::vllm(), 7500),
         ("vLLM chat", common::vllm_chat(), 1500),
-        ("vLLM chat, nothing learned", common::vllm_chat(), 7500),
+        ("vLLM chat, learning off", common::vllm_chat(), 7500),
         ("llama.cpp native", common::llama_cpp(), 1500),
-        ("llama.cpp native, nothing learned", common::llama_cpp(), 7500),
+        ("llama.cpp native, learning off", common::llama_cpp(), 7500),
     ] {
         let learning = goal == 1500;
         rows.push(Row {
-            name: format!("event, JSON, token: {name}"),
+            name: format!("event to token: {name}"),
             unit: "token",
             goal: Some(goal),
             work: (20, 40),
@@ -134,7 +135,7 @@ fn rows() -> Vec<Row> {
         });
     }
     rows.push(Row {
-        name: "whole client, an HTTP chunk per event".to_owned(),
+        name: "whole client, one HTTP chunk per event".to_owned(),
         unit: "token",
         goal: Some(4000),
         work: (10_000, 30_000),
@@ -144,8 +145,8 @@ fn rows() -> Vec<Row> {
     rows
 }
 
-/// Read from a file straight into the parser's buffer, as from a socket; single bytes are fed, so that the calls of the
-/// system are not what is counted.
+/// Parses the events of `stream`. A file is read directly into the parser's buffer, like a socket.
+/// Single bytes are fed from memory, because system calls would dominate the count.
 fn parse_events(stream: &Stream, read_bytes: usize, passes: usize) {
     let mut parser = SseParser::new();
     let mut data_bytes = 0;
@@ -176,7 +177,7 @@ fn parse_events(stream: &Stream, read_bytes: usize, passes: usize) {
     assert_eq!(data_bytes, passes * (stream.body().len() - stream.events.len() * "data: \n\n".len()));
 }
 
-/// At reads of 1,460 bytes.
+/// Decodes the body of `stream` in reads of 1,460 bytes.
 fn decode(stream: &Stream, learning: bool, passes: usize) {
     let mut decoder = BodyDecoder::new(stream.wire).learning(learning);
     let mut tokens = 0;
@@ -196,11 +197,10 @@ fn decode(stream: &Stream, learning: bool, passes: usize) {
 fn parse_response(dialect: &str, before: &str, tokens: usize) {
     let added =
         [("<tool_call>", 151_657), ("</tool_call>", 151_658), ("<think>", 151_667), ("</think>", 151_668)];
-    let added: HashMap<_, _> = added.map(|(text, id)| (text.to_owned(), id)).into();
     let mut limits = Limits::default();
     limits.max_arguments_bytes = 64 << 20;
     let dialect = Dialect::by_name(dialect).expect("a known name");
-    let mut parser = ResponseParser::new(dialect).markers(&added).limits(&limits);
+    let mut parser = ResponseParser::new(dialect).markers(added).limits(&limits);
     match before.strip_prefix("<tool_call>") {
         Some(rest) => {
             parser.push("<tool_call>", Some(151_657));
@@ -212,11 +212,12 @@ fn parse_response(dialect: &str, before: &str, tokens: usize) {
     for (text, id) in words.iter().cycle().take(tokens) {
         assert!(parser.push(text, Some(*id)).is_empty());
     }
-    // Whatever is still open: the end is not measured.
+    // The end of the response is not measured.
     std::mem::forget(parser);
 }
 
-/// On one thread, so that nobody waits. Making and dropping the tokens is counted too.
+/// Sends and receives on one thread, so that neither end waits. The count includes creating and
+/// dropping the tokens.
 fn send(batch: usize, passes: usize) {
     let words = common::words();
     let token = |n: usize| {
@@ -268,7 +269,7 @@ impl Row {
         Ok((more as f64 - less as f64) / ((self.work.1 - self.work.0) * self.each) as f64)
     }
 
-    /// The instructions of a run.
+    /// Counts the instructions of one run.
     fn count(&self, work: usize) -> Result<u64, Box<dyn Error>> {
         let mut server = None;
         let mut port = 0;
@@ -303,7 +304,8 @@ impl Row {
 
 // The server
 
-/// Answers one request with so many tokens, each event in an HTTP chunk of its own, as fast as they are taken.
+/// Answers one request with this number of tokens, as fast as the client reads them. Each event is
+/// in its own HTTP chunk.
 fn serve(tokens: usize) -> Result<(), Box<dyn Error>> {
     let stream = common::vllm_chat();
     let mut body =

@@ -1,9 +1,13 @@
-//! Prints what each server and endpoint does, from the recordings and vectors of the tests: `cargo run --example servers`.
+//! Prints what each server and endpoint does, from the recordings and vectors of the tests:
+//! `cargo run --example servers`.
 //!
-//! With `--write` the table in `docs/servers.md` is replaced by it.
+//! With `--write`, it replaces the tables in `docs/servers.md`.
 
+#[path = "../tests/common/fixture.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod fixture;
 #[path = "../tests/common/servers.rs"]
-#[allow(dead_code, unreachable_pub)] // The tests use more of it.
+#[allow(dead_code, unreachable_pub)] // Only the tests use all of it.
 mod servers;
 #[path = "../tests/common/vectors.rs"]
 #[allow(dead_code, unreachable_pub)]

@@ -2,7 +2,7 @@
 # The share of lines that the tests reach, file by file, tests themselves not counted:
 #
 #   bash fuzz/coverage.sh                        # runs the whole suite first
-#   bash fuzz/coverage.sh --missing src/sse.rs   # of the last run, the lines that were not reached
+#   bash fuzz/coverage.sh --missing src/protocol/sse/mod.rs   # of the last run, the lines that were not reached
 #
 # Wants cargo-llvm-cov and llvm-tools. Tests that need the folder `shared` beside the checkout count only where it is.
 set -euo pipefail
@@ -37,7 +37,7 @@ for name in sorted(lines):
     if not name.startswith("src/") or re.search(r"/(tests|model)\.rs$", name):
         continue
     source = pathlib.Path(name).read_text().splitlines()
-    tests = [n for n, line in enumerate(source) if re.match(r"#\[cfg\((all\()?test", line) and source[n + 1].startswith(("mod tests {", "mod model"))]
+    tests = [n for n, line in enumerate(source) if re.match(r"#\[cfg\((all\()?test", line) and source[n + 1].startswith(("mod tests {", "mod shuttle"))]
     end = min(tests, default=len(source))
     counted = {n: hits for n, hits in lines[name].items() if n <= end}
     missed = sorted(n for n, hits in counted.items() if not hits)

@@ -37,7 +37,7 @@
 //! - [`ApiClient`] is made once for a server and cloned; [`CompletionRequest`] and [`SamplingParams`] say what to ask.
 //! - A stream is a crossbeam receiver of [`StreamToken`]s, so that `select!` over many works, and a [`StreamGuard`]:
 //!   dropping it cancels the stream, [`join`](StreamGuard::join) waits for its end, a [`Canceller`] cancels from elsewhere.
-//!   [`fan_in()`] is one receiver for many streams, [`recv_many`] takes many tokens at a time.
+//!   [`fan_in()`] is one receiver for many streams, [`recv_many()`] takes many tokens at a time.
 //! - [`complete`](ApiClient::complete) has the server send the whole answer at once ([`CompletionResponse`]), which is the only way to all ids
 //!   of llama.cpp; a [`PendingCompletion`] is the same with a handle.
 //! - [`server`](ApiClient::server) tells what the server is, [`models`](ApiClient::models) what it has;
@@ -75,7 +75,7 @@
 //!
 //! | ending | decided by | the channel's last item |
 //! | --- | --- | --- |
-//! | complete | finish reason, or terminator (`[DONE]`, `"stop": true`); what follows the finish reason is waited for as long as [`tail`](Timeouts::after_finish) | `Done` |
+//! | complete | finish reason, or terminator (`[DONE]`, `"stop": true`); what follows the finish reason is waited for as long as [`after_finish`](Timeouts::after_finish) | `Done` |
 //! | cancelled | the guard; it comes before whatever a read returned | none: disconnected |
 //! | server error | a status other than 2xx, or an error inside the stream | `Error`, [`ServerKind`](ErrorKind::Server) |
 //! | no first token | [`first_token`](Timeouts::first_token) | `Error`, [`Timeout`](ErrorKind::Timeout) |
@@ -98,7 +98,7 @@
 //! ```
 //! # #[cfg(feature = "testing")] {
 //! # use tokenwire::RetryPolicy;
-//! # use tokenwire::testing::{Cut, ModelInfo, ServerKind};
+//! # use tokenwire::testing::{Cut, FakeModel, MockServer};
 //! use tokenwire::{ApiClient, SamplingParams, StreamToken};
 //! # let model = FakeModel::new(2).ends_one_of(0);
 //! # let server = MockServer::start(move |request| model.answer(request).cut_at(1500, Cut::Reset))?;
@@ -130,7 +130,7 @@
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {
-//! # use tokenwire::testing::{Cut, ModelInfo, ServerKind};
+//! # use tokenwire::testing::{Cut, FakeModel, MockServer};
 //! use tokenwire::{ApiClient, SamplingParams};
 //! # let model = FakeModel::new(2).ends_one_of(0);
 //! # let first = MockServer::start(move |request| model.answer(request).cut_at(1500, Cut::Reset))?;
@@ -185,10 +185,11 @@
 
 mod client;
 mod config;
-mod error;
-pub mod guide;
 mod protocol;
 mod types;
+
+mod error;
+pub mod guide;
 /// Every fault that was tried, and how its stream ends. This module holds nothing but this page.
 ///
 #[doc = include_str!("../docs/faults.md")]
@@ -208,35 +209,36 @@ pub use client::ApiClient;
 pub use client::builder::ApiClientBuilder;
 pub use client::channel::fan_in::{FanIn, MAX_FAN_IN_TOKENS, Tagged, fan_in};
 pub use client::channel::recv_many::recv_many;
+pub use client::http::client::{HttpClient, HttpClientBuilder};
 pub use client::http::response::HttpResponse;
 pub use client::http::sse_reader::SseReader;
-pub use client::http::{HttpClient, HttpClientBuilder};
 pub use client::models::ModelInfo;
 pub use client::policy::resume::{MAX_RESUMES, Resume, ResumePolicy};
 pub use client::policy::retry::RetryPolicy;
 pub use client::policy::route::{Balance, RoutePolicy};
-pub use client::saved::{MAX_SAVED_REQUEST_BYTES, SavedFailure, SavedRequest};
+pub use client::saved::form::MAX_SAVED_REQUEST_BYTES;
+pub use client::saved::request::{SavedFailure, SavedRequest};
 pub use client::stream::call::PendingCompletion;
-pub use client::stream::report::{Outcome, Percentiles, StreamReport};
-pub use client::stream::{Canceller, OnDrop, StreamGuard};
+pub use client::stream::guard::{Canceller, OnDrop, StreamGuard};
+pub use client::stream::report::{Histogram, Outcome, Percentiles, StreamReport};
 pub use config::{ApiKey, Limits, MAX_RESPONSE_HEAD_BYTES, MAX_RESPONSE_HEADERS, Timeouts, WhenFull};
 /// The channels' crate, for `select!` over many streams: of the version whose `Receiver` this crate hands out.
 pub use crossbeam_channel;
 pub use error::{Error, ErrorKind, Limit, MAX_SERVER_MESSAGE_CHARS, Progress, ServerError, Timer};
 pub use protocol::chunk::answer::{CompletionResponse, MalformedCall};
 pub use protocol::chunk::body::{BodyDecoder, Step};
-pub use protocol::chunk::endpoint::{Endpoint, ServerKind};
-pub use protocol::chunk::{
-    ChunkDecoder, Completion, Flow, MAX_CHOICES, MAX_NESTING, MAX_TOKEN_IDS, MAX_TOOL_CALLS,
-};
-pub use protocol::request::CompletionRequest;
+pub use protocol::chunk::decoder::{ChunkDecoder, Completion, Flow};
+pub use protocol::chunk::limits::{MAX_CHOICES, MAX_NESTING, MAX_TOKEN_IDS, MAX_TOOL_CALLS};
+pub use protocol::request::completion::CompletionRequest;
 pub use protocol::request::message::Message;
 pub use protocol::request::sampling::SamplingParams;
-pub use protocol::server::quirks::{MAX_SERVER_RECORD_BYTES, MAX_SERVER_RECORDS, Quirks};
+pub use protocol::server::endpoint::Endpoint;
+pub use protocol::server::{MAX_SERVER_RECORD_BYTES, Quirks, ServerKind};
 pub use protocol::sse::event::{Event, MAX_SSE_STRAY_BYTES, SseEnd, Stray};
 pub use protocol::sse::{SSE_BUFFER_KEPT_BYTES, SseParser};
-pub use turn::parse::dialect::{Dialect, MAX_DIALECT_BYTES, MAX_DIALECTS};
-pub use turn::parse::{ResponseParser, Start};
+pub use turn::parse::ResponseParser;
+pub use turn::parse::dialect::{Dialect, MAX_DIALECT_BYTES};
+pub use turn::parse::engine::Start;
 pub use turn::prompt::family::ChatFormat;
 pub use turn::prompt::{Context, Encode, Prefix, Prompt, WhenInexact};
 pub use turn::respond::{ParsedResponse, ParserHandle, Tree};

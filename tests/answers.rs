@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::checks::each_row;
 use common::data;
 use common::wire::{Response, decode};
 use serde_json::{Value, json};
@@ -33,7 +34,7 @@ fn shown(answer: &CompletionResponse) -> Value {
         "finish": answer.finish.as_ref().map(|word| word.as_str()),
         "usage": answer.usage.map(|usage| json!([usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens])),
         "request_id": answer.request_id,
-        "server": answer.server.map(ServerKind::name),
+        "server": answer.server.as_ref().map(ServerKind::name),
     })
 }
 
@@ -133,13 +134,13 @@ fn every_recorded_answer_decodes_to_what_its_file_says() {
             }),
         ),
     ];
-    for (name, wire, wanted) in cases {
+    each_row(cases, |(name, wire, wanted)| {
         for wire in [wire, Endpoint::Auto] {
             let answer = CompletionResponse::from_json(wire, &body(name))
                 .unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(shown(&answer), expected(&wanted), "{name} as {wire}");
         }
-    }
+    });
 }
 
 /// One generation, recorded both ways: a stream has the last id of a character of several tokens, the whole
@@ -165,7 +166,7 @@ fn llama_cpp_gives_the_ids_inside_characters_only_in_whole_answers() {
 fn answers_of_servers_without_recordings_decode_as_their_sources_have_them() {
     let vectors = std::fs::read_to_string(data("answers.jsonl")).unwrap();
     let mut count = 0;
-    for line in vectors.lines() {
+    each_row(vectors.lines(), |line| {
         let case: Value = serde_json::from_str(line).unwrap();
         let id = &case["id"];
         let wire: Endpoint = case["wire"].as_str().unwrap().parse().unwrap();
@@ -180,22 +181,25 @@ fn answers_of_servers_without_recordings_decode_as_their_sources_have_them() {
             (_, found) => panic!("{id}: {found:?}"),
         }
         count += 1;
-    }
+    });
     assert!(count >= 30, "{count}");
 }
 
 #[test]
 fn an_answer_that_is_cut_off_anywhere_is_incomplete() {
-    for (name, wire) in [
-        ("vllm/completion-not-streamed.response.http", Endpoint::OpenAi),
-        ("llama.cpp/chat-tools-call-nonstream.raw", Endpoint::Chat),
-    ] {
-        let body = body(name);
-        for cut in 1..body.len() {
-            let error = CompletionResponse::from_json(wire, &body[..cut]).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Incomplete, "{name} cut at {cut}: {error}");
-        }
-    }
+    each_row(
+        [
+            ("vllm/completion-not-streamed.response.http", Endpoint::OpenAi),
+            ("llama.cpp/chat-tools-call-nonstream.raw", Endpoint::Chat),
+        ],
+        |(name, wire)| {
+            let body = body(name);
+            for cut in 1..body.len() {
+                let error = CompletionResponse::from_json(wire, &body[..cut]).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Incomplete, "{name} cut at {cut}: {error}");
+            }
+        },
+    );
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn what_has_a_stable_name_is_shown_by_it() {
     same(Role::Assistant, "assistant");
     same(recording::BodyEnd::ClientClosed, "client_closed");
     for dialect in Dialect::all() {
-        assert_eq!(dialect.to_string().parse::<Dialect>().unwrap(), dialect);
+        assert_eq!(dialect.to_string().parse::<Dialect>().unwrap(), *dialect);
     }
     for format in ChatFormat::all() {
         assert_eq!(format.to_string().parse::<ChatFormat>().unwrap(), format);

@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::checks::each_row;
 use common::streams::{Last, collect};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -38,7 +39,7 @@ fn cases() -> Vec<Case> {
 #[test]
 fn every_answer_comes_to_its_end_through_the_client() {
     let cases = cases();
-    for Case { id, purpose, chat, status, content_type, body, tokens, end, .. } in &cases {
+    each_row(&cases, |Case { id, purpose, chat, status, content_type, body, tokens, end, .. }| {
         let script = Script::status(*status).body(content_type, body.as_bytes());
         let server = MockServer::scripted([script]).unwrap();
         let client = ApiClient::builder(server.url()).retries(0).build().unwrap();
@@ -65,7 +66,7 @@ fn every_answer_comes_to_its_end_through_the_client() {
         for (key, value) in end {
             assert_eq!(found.get(key), Some(value), "{id} ({purpose}): {key} of {found}");
         }
-    }
+    });
     let of = |server: &str| cases.iter().filter(|case| case.server == server).count();
     assert!(of("Lemonade") >= 6 && of("sglang-router, smg") >= 6 && of("proxies") >= 6);
 }
@@ -90,11 +91,11 @@ fn decoded(body: &[u8], cut: usize, wire: Endpoint) -> String {
 
 #[test]
 fn cuts_make_no_difference_to_a_body() {
-    for case in cases().iter().filter(|case| case.status == 200) {
+    each_row(cases().iter().filter(|case| case.status == 200), |case| {
         let (body, wire) = (case.body.as_bytes(), if case.chat { Endpoint::Chat } else { Endpoint::Auto });
         let whole = decoded(body, 0, wire);
         for cut in 1..body.len() {
             assert_eq!(decoded(body, cut, wire), whole, "{} cut at {cut}", case.id);
         }
-    }
+    });
 }

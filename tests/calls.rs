@@ -7,10 +7,10 @@ mod common;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::data;
+use common::checks::each_row;
 use common::streams::LONG;
+use common::{data, fixture};
 use serde_json::{Value, json};
-use tokenwire::recording::Recording;
 use tokenwire::testing::{Framing, MockServer, Script};
 use tokenwire::{
     ApiClient, ApiClientBuilder, CompletionRequest, Endpoint, ErrorKind, IdsExact, Limit, Limits, Outcome,
@@ -47,7 +47,7 @@ fn quick(retries: u32) -> RetryPolicy {
 /// The body of a recording, served as the real server did.
 fn recorded(name: &str) -> Script {
     Script::status(200)
-        .json(String::from_utf8(Recording::load(data(name)).unwrap().response_body().bytes).unwrap())
+        .json(String::from_utf8(fixture::load(data(name)).unwrap().response_body().bytes).unwrap())
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn each_wire_asks_for_a_whole_answer_in_the_servers_words_and_reads_it() {
         ),
         (Endpoint::Tgi, None, Script::status(200).json(tgi), text(), "/generate", 1, json!({"inputs": "Hi"})),
     ];
-    for (wire, known, script, request, path, count, has) in cases {
+    each_row(cases, |(wire, known, script, request, path, count, has)| {
         let server = MockServer::scripted([script]).unwrap();
         let mut builder = client(&server).endpoint(wire);
         if let Some(known) = known {
@@ -163,7 +163,7 @@ fn each_wire_asks_for_a_whole_answer_in_the_servers_words_and_reads_it() {
         }
         // What was learned of the server is kept.
         assert_eq!(client.server().unwrap(), answer.server, "{wire}");
-    }
+    });
 }
 
 #[test]
@@ -184,8 +184,8 @@ fn a_call_carries_what_a_stream_carries() {
     let client =
         client(&server).api_key("sk-canary-0123456789").session_headers(["x-affinity"]).build().unwrap();
     let request = ids().priority(-2).session("s-1").request_id("mine").header("x-own", "v").record();
-    let (answer, report) = client.call(request).unwrap().join();
-    let answer = answer.unwrap();
+    let call = client.call(request).unwrap();
+    let (answer, report) = (call.join().unwrap(), call.join_report());
     let sent = &server.requests()[0];
     for (name, value) in [
         ("authorization", "Bearer sk-canary-0123456789"),
@@ -254,7 +254,7 @@ fn what_fails_is_retried_saved_and_typed_as_a_stream_is() {
         ),
         ("a stream", Script::tokens([(1, "a")]), ErrorKind::Protocol, None, 1),
     ];
-    for (name, script, kind, code, times) in cases {
+    each_row(cases, |(name, script, kind, code, times)| {
         let server = MockServer::scripted([script]).unwrap();
         let folder = std::env::temp_dir().join(format!(
             "tokenwire-calls-{}-{times}-{}",
@@ -262,8 +262,13 @@ fn what_fails_is_retried_saved_and_typed_as_a_stream_is() {
             name.replace(' ', "-")
         ));
         let client = client(&server).retry(quick(2)).save_failed(&folder).build().unwrap();
-        let (result, report) = client.call(ids().request_id("mine")).unwrap().join();
-        let error = result.unwrap_err();
+        let call = client.call(ids().request_id("mine")).unwrap();
+        let (error, report) = (call.join().unwrap_err(), call.join_report());
+        assert_eq!(
+            report.error.as_ref().map(tokenwire::Error::kind),
+            Some(kind),
+            "{name}: the report of a failed call"
+        );
         assert_eq!((error.kind(), error.status()), (kind, code), "{name}: {error}");
         assert_eq!((report.ending, report.retries), (Outcome::Failed, times - 1), "{name}: {error}");
         let sent: Vec<_> =
@@ -279,9 +284,9 @@ fn what_fails_is_retried_saved_and_typed_as_a_stream_is() {
         let better = MockServer::scripted([answer()]).unwrap();
         let client = self::client(&better).build().unwrap();
         assert_eq!(client.resend(&saved).unwrap_err().kind(), ErrorKind::Unsupported, "{name}");
-        assert_eq!(client.resend_call(&saved).unwrap().join().0.unwrap().ids, [9707, 13], "{name}");
+        assert_eq!(client.resend_call(&saved).unwrap().join().unwrap().ids, [9707, 13], "{name}");
         assert_eq!(better.requests()[0].body, saved.body(), "{name}");
-    }
+    });
 }
 
 #[test]
@@ -313,8 +318,9 @@ fn a_saved_stream_is_not_sent_again_as_a_call() {
 fn an_attempt_that_succeeds_after_others_gives_its_answer() {
     let server = MockServer::scripted([Script::status(503), Script::status(502), answer()]).unwrap();
     let client = client(&server).retry(quick(2)).build().unwrap();
-    let (answer, report) = client.call(ids()).unwrap().join();
-    assert_eq!((answer.unwrap().ids.len(), report.retries), (2, 2));
+    let call = client.call(ids()).unwrap();
+    assert_eq!((call.join().unwrap().ids.len(), call.join_report().retries), (2, 2));
+    assert_eq!(call.join().unwrap().ids, [9707, 13], "joined again");
 }
 
 /// llama.cpp's build 10434 blames itself for a request that it cannot read, 11549 the request: sent again, neither
@@ -333,7 +339,7 @@ fn a_request_that_llama_cpp_cannot_read_is_not_sent_again_whatever_its_status() 
         ("its own fault", Script::status(500).json(own_fault), 500),
         ("messages", Script::status(500).json(messages), 500),
     ];
-    for (name, script, status) in older.into_iter().chain(others) {
+    each_row(older.into_iter().chain(others), |(name, script, status)| {
         let server = MockServer::scripted([script]).unwrap();
         let client = client(&server).retry(quick(1)).build().unwrap();
         let times = if name == "its own fault" { 2 } else { 1 };
@@ -343,22 +349,25 @@ fn a_request_that_llama_cpp_cannot_read_is_not_sent_again_whatever_its_status() 
             assert_eq!(error.is_retryable(), times == 2, "{name}: {error}");
         }
         assert_eq!(server.requests().len(), 2 * times, "{name}");
-    }
+    });
 }
 
 #[test]
 fn what_cannot_be_sent_as_a_call_is_refused_before_anything_is_sent() {
     let server = MockServer::scripted([answer()]).unwrap();
     let client = client(&server).server(tokenwire::ServerKind::LlamaCpp).build().unwrap();
-    for (request, kind) in [
-        (CompletionRequest::ids([]), ErrorKind::InvalidInput),
-        (ids().extra("stream", true), ErrorKind::Unsupported),
-        (ids().extra("stream", false), ErrorKind::Unsupported),
-        (ids().extra("n", 2), ErrorKind::Unsupported),
-        (ids().priority(3), ErrorKind::Unsupported),
-    ] {
-        assert_eq!(client.complete(request).unwrap_err().kind(), kind);
-    }
+    each_row(
+        [
+            (CompletionRequest::ids([]), ErrorKind::InvalidInput),
+            (ids().extra("stream", true), ErrorKind::Unsupported),
+            (ids().extra("stream", false), ErrorKind::Unsupported),
+            (ids().extra("n", 2), ErrorKind::Unsupported),
+            (ids().priority(3), ErrorKind::Unsupported),
+        ],
+        |(request, kind)| {
+            assert_eq!(client.complete(request).unwrap_err().kind(), kind);
+        },
+    );
     assert_eq!(server.requests().len(), 0);
 }
 
@@ -369,7 +378,7 @@ fn timers_and_the_limit_of_the_body_end_a_call() {
     let headed =
         Script::new().head(200, &[], Framing::GivenLength(900)).write("{").wait_for_client_gone(LONG);
     let dripping = Script::new().head(200, &[], Framing::GivenLength(900)).repeat(" ", 900, ms(100));
-    for (name, script) in [("silent", silent), ("after the head", headed), ("dripping", dripping)] {
+    each_row([("silent", silent), ("after the head", headed), ("dripping", dripping)], |(name, script)| {
         for (timer, limits) in [
             (Timer::FirstToken, timeouts(|t| t.first_token = Some(ms(200)))),
             (Timer::Deadline, timeouts(|t| t.deadline = Some(ms(200)))),
@@ -379,7 +388,7 @@ fn timers_and_the_limit_of_the_body_end_a_call() {
             assert_eq!(error.kind(), ErrorKind::Timeout(timer), "{name}: {error}");
             assert!(server.wait_for_disconnects(1, LONG), "{name}");
         }
-    }
+    });
     let mut limits = Limits::default();
     for (max, good) in [(ANSWER.len(), true), (ANSWER.len() - 1, false)] {
         limits.max_body_bytes = max;
@@ -399,8 +408,8 @@ fn a_kept_canceller_keeps_no_connection_open() {
     let server = MockServer::scripted([answer()]).unwrap();
     let call = client(&server).build().unwrap().call(ids()).unwrap();
     let canceller = call.canceller();
-    let (result, _) = call.join();
-    result.unwrap();
+    call.join().unwrap();
+    drop(call);
     assert!(server.wait_for_open_connections(0, LONG));
     canceller.cancel();
 }
@@ -414,7 +423,7 @@ fn a_cancel_from_another_thread_reaches_the_socket() {
         let server = MockServer::scripted([script]).unwrap();
         let call = client(&server).retries(1).build().unwrap().call(ids()).unwrap();
         let canceller = call.canceller();
-        let joined = thread::spawn(move || call.join());
+        let joined = thread::spawn(move || (call.join(), call.join_report()));
         assert!(server.wait_for_requests(1, LONG));
         let began = Instant::now();
         canceller.cancel();
@@ -449,7 +458,11 @@ fn a_key_that_the_server_sends_back_is_taken_out() {
     ])
     .unwrap();
     let client = client(&server).api_key(KEY).build().unwrap();
-    let shown = (0..4).map(|_| format!("{:?}", client.call(ids()).unwrap().join())).collect::<Vec<_>>();
+    let shown = (0..4).map(|_| {
+        let call = client.call(ids()).unwrap();
+        format!("{:?}{:?}", call.join(), call.join_report())
+    });
+    let shown = shown.collect::<Vec<_>>();
     assert!(
         shown.iter().all(|shown| !shown.contains("canary") && shown.contains("[redacted]")),
         "{shown:#?}"

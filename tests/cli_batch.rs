@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use common::checks::each_row;
 use common::program::{HANGS, Ran, ended, has, interrupt, program, run};
 use serde_json::{Value, json};
 use tokenwire::testing::{Cut, FakeModel, Gate, MockServer, Request, Script};
@@ -139,11 +140,11 @@ fn a_line_says_what_is_asked_and_wins_over_the_flags() {
     let ran = batch(&server, &flags, &input);
     assert_eq!((ran.code, ran.lines().len()), (Some(0), cases.len()), "{} {}", ran.out, ran.err);
     let (lines, requests) = (ran.lines(), server.requests());
-    for (n, (line, sent, result)) in cases.iter().enumerate() {
+    each_row(cases.iter().enumerate(), |(n, (line, sent, result))| {
         assert!(has(&requests[n].json(), sent), "{line}: {}", requests[n].text());
         assert!(has(&lines[n], result), "{line}: {}", lines[n]);
         assert_eq!(requests[n].header("x-request-id"), Some(&*format!("mine-{n}")));
-    }
+    });
 }
 
 #[test]
@@ -360,14 +361,14 @@ fn an_output_of_another_input_is_refused_and_left_alone() {
         (prompts(2), "{\"prompt\":\"a\"}\n".to_owned(), "line 1"),
         (prompts(2), "notes".to_owned(), "line 1"),
     ];
-    for (n, (input, output, word)) in cases.iter().enumerate() {
+    each_row(cases.iter().enumerate(), |(n, (input, output, word))| {
         let folder = Folder::new(&format!("foreign-{n}"), input);
         fs::write(folder.path("out.jsonl"), output).unwrap();
         let ran = run(&as_strs(&folder.args(&server, "2")), b"");
         assert_eq!(ran.code, Some(2), "{}", ran.err);
         assert!(ran.err.contains(word), "{word}: {}", ran.err);
         assert_eq!(&folder.read("out.jsonl"), output);
-    }
+    });
     let folder = Folder::new("same", &prompts(1));
     let path = folder.path("in.jsonl");
     let ran = batch(&server, &[&path, "-o", &path], "");

@@ -1,20 +1,21 @@
-//! Dialects as records: the files in `dialects/`, and those that a program reads itself. What the files' cases say is
+//! Dialects as records: the files in `src/turn/parse/dialects/`, and those that a program reads itself. What the files' cases say is
 //! for `tool_cases.rs`.
 
 mod common;
 
-use tokenwire::{Dialect, ErrorKind, MAX_DIALECT_BYTES, MAX_DIALECTS, ResponseParser};
+use common::checks::each_row;
+use tokenwire::{Dialect, ErrorKind, MAX_DIALECT_BYTES, ResponseParser};
 
 #[test]
 fn each_file_is_a_dialect_under_its_own_name() {
     let files = common::dialects();
     assert!(files.len() > 20, "{}", files.len());
-    for (name, record) in files {
+    each_row(files, |(name, record)| {
         assert_eq!(record["name"], name.as_str(), "the name of dialects/{name}.json");
         let dialect = Dialect::by_name(&name).unwrap();
         assert_eq!(dialect.name(), name);
-        assert!(Dialect::all().any(|known| known == dialect));
-    }
+        assert!(Dialect::all().any(|known| *known == dialect));
+    });
 }
 
 /// A record, in which a test puts what is wrong.
@@ -88,7 +89,7 @@ const WRONG: &[(&str, &str, &str)] = &[
 
 #[test]
 fn an_error_in_a_record_says_what_and_where() {
-    for (old, new, expected) in WRONG {
+    each_row(WRONG, |(old, new, expected)| {
         assert_eq!(RECORD.matches(old).count(), 1, "{old}");
         let error = Dialect::from_json(&RECORD.replace(old, new)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
@@ -96,15 +97,14 @@ fn an_error_in_a_record_says_what_and_where() {
             error.to_string().starts_with(&format!("not a dialect: {expected}")),
             "{old} to {new}: {error}"
         );
-    }
+    });
 }
 
-/// One test, for it counts what the whole program has read.
 #[test]
-fn a_record_read_at_run_time_is_a_dialect_and_so_many_can_be_read() {
+fn a_record_read_at_run_time_is_a_dialect() {
     let turn = "<think>Hm</think>Now: <call>{\"name\": \"now\"}</call><eos>";
     let mine = Dialect::from_json(RECORD).unwrap();
-    let mut parser = ResponseParser::new(mine);
+    let mut parser = ResponseParser::new(mine.clone());
     let calls: Vec<_> = turn.chars().flat_map(|c| parser.push(&c.to_string(), None)).collect();
     let (branch, more) = parser.finish(None);
     assert_eq!((calls.len(), more.len(), calls[0].name.as_str()), (1, 0, "now"));
@@ -116,14 +116,8 @@ fn a_record_read_at_run_time_is_a_dialect_and_so_many_can_be_read() {
     let error = Dialect::from_json(&too_long).unwrap_err();
     assert!(error.to_string().contains("more than 262144"), "{error}");
 
-    let other = |n: usize| Dialect::from_json(&RECORD.replace("Invented.", &format!("The {n}th.")));
-    for n in 1..MAX_DIALECTS {
-        assert_ne!(other(n).unwrap(), mine);
-    }
-    let error = other(MAX_DIALECTS).unwrap_err();
-    assert!(error.to_string().contains("more than 256"), "{error}");
-    assert_eq!(other(1).unwrap(), other(1).unwrap(), "what was read before costs nothing");
-    assert_eq!(Dialect::from_json(RECORD).unwrap(), mine);
+    assert_eq!(Dialect::from_json(RECORD).unwrap(), mine, "the same record is the same dialect");
+    assert_ne!(Dialect::from_json(&RECORD.replace("Invented.", "Another.")).unwrap(), mine);
 }
 
 /// On the command line a dialect is a name, or a file.

@@ -2,9 +2,14 @@
 
 #![cfg(feature = "testing")]
 
+#[path = "common/checks.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod checks;
+
 use std::thread;
 use std::time::{Duration, Instant};
 
+use checks::each_row;
 use crossbeam_channel::Receiver;
 use tokenwire::testing::{MockServer, Script};
 use tokenwire::{
@@ -62,7 +67,7 @@ fn after_a_withheld_end_the_stream_is_complete_and_its_connection_is_closed() {
         ("nothing, and nothing is waited for", withheld(), Duration::ZERO, false),
         ("the usage", Script::events([TOKEN, FINISH, USAGE]).hang(LONG), Duration::from_millis(500), true),
     ];
-    for (comes, script, tail, usage) in cases {
+    each_row(cases, |(comes, script, tail, usage)| {
         let server = MockServer::scripted([script, Script::tokens([(1, "a")])]).unwrap();
         let client = client(&server, tail, 100);
         let (receiver, guard) = start(&client);
@@ -75,7 +80,7 @@ fn after_a_withheld_end_the_stream_is_complete_and_its_connection_is_closed() {
         let (receiver, guard) = start(&client);
         assert_eq!(collect(&receiver).len(), 2, "{comes}");
         assert!(!guard.join().connection_reused, "{comes}");
-    }
+    });
 }
 
 #[test]

@@ -2,11 +2,16 @@
 //! and comes back when a probe finds it well; sessions stay where they are.
 #![cfg(feature = "testing")]
 
+#[path = "common/checks.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod checks;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use checks::each_row;
 use tokenwire::recording::Request;
 use tokenwire::testing::{Cut, FakeModel, MockServer, Script};
 use tokenwire::{
@@ -91,7 +96,7 @@ fn a_stream_that_fails_goes_to_the_next_server_at_once_and_is_the_same() {
         (&[&breaks], 1, 0, 1),
         (&[&dead, &breaks], 2, 1, 1),
     ];
-    for (before, failovers, retries, resumes) in cases {
+    each_row(cases, |(before, failovers, retries, resumes)| {
         let servers: Vec<&MockServer> = before.iter().copied().chain([&good]).collect();
         let (ids, report) = read(&client(&servers).build().unwrap(), request(1));
         assert_eq!((ids, report.ending), (expected.clone(), Outcome::Complete), "{report:?}");
@@ -100,7 +105,7 @@ fn a_stream_that_fails_goes_to_the_next_server_at_once_and_is_the_same() {
             (*failovers, *retries, *resumes)
         );
         assert_eq!((report.route, report.ids_exact), (before.len(), IdsExact::Yes));
-    }
+    });
     let refused = ApiClient::builder(nobody()).base_url(good.url()).retry(retry()).build().unwrap();
     assert_eq!(read(&refused, request(1)).0, expected);
 }

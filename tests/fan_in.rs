@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::checks::each_row;
 use common::streams::{LONG, Last, Token, collect};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use tokenwire::testing::{Cut, MockServer, Script};
@@ -132,11 +133,11 @@ fn each_stream_has_in_it_what_its_own_channel_would() {
     }
     assert!(dealt.open.is_empty(), "no end of {:?}", dealt.open.keys());
     assert_eq!(dealt.streams.len(), alone.len());
-    for (n, name, own) in alone {
+    each_row(alone, |(n, name, own)| {
         let expected = told(&own);
         assert_eq!(told(&dealt.streams[&n]), expected, "{name}");
         assert_eq!(expected.1.is_none(), name.starts_with("cancelled"), "{name}: {expected:?}");
-    }
+    });
 }
 
 #[test]
@@ -238,7 +239,7 @@ fn many_tokens_are_taken_at_once_and_the_end_is_seen() {
         (3, 1, &[1, 1, 1]),
         (3, usize::MAX, &[3]),
     ];
-    for (count, max, sizes) in cases {
+    each_row(cases, |(count, max, sizes)| {
         let (sender, receiver) = unbounded();
         (0..count).for_each(|n| sender.send(n).unwrap());
         assert!(recv_many(&receiver, &mut Vec::new(), 0), "of none there is always enough");
@@ -251,5 +252,5 @@ fn many_tokens_are_taken_at_once_and_the_end_is_seen() {
         }
         assert_eq!(seen, sizes, "{count} by {max}");
         assert_eq!(all[1..], (0..count).collect::<Vec<_>>(), "behind what was there");
-    }
+    });
 }

@@ -24,11 +24,11 @@ fn every_fault_ends_its_stream_as_written_and_in_time() {
     let mut wrong = Vec::new();
     for row in &rows {
         for (over, run) in row.outcomes() {
-            if let Err(what) = row.verdict(run) {
+            if let Err(what) = row.fault.verdict(run) {
                 wrong.push(format!("{}, {over}: {what}", row.fault.name));
             }
-            // Machines stall: the bound that counts is in the table.
-            if row.over(run) > Duration::from_secs(5) {
+            // None of the other timers has ended it. How long it took is in the table.
+            if row.over(run) > LONG / 2 {
                 wrong.push(format!("{}, {over}: {:?} too late", row.fault.name, row.over(run)));
             }
         }

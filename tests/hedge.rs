@@ -7,6 +7,7 @@ mod common;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::checks::{each_row, with_timer};
 use common::streams::{LONG, Last, Token, collect};
 use tokenwire::testing::{Cut, Gate, MockServer, Script};
 use tokenwire::{
@@ -84,7 +85,7 @@ fn the_first_token_decides_and_a_failure_only_if_it_is_the_last() {
         ("fails before", error(400), good(), LONG, None, vec![400], false, 0..1),
         ("the second at once", hang(), good(), Duration::ZERO, None, vec![], true, 1..2),
     ];
-    for (what, first, second, after, gate, errors, hedged, routes) in cases {
+    each_row(cases, |(what, first, second, after, gate, errors, hedged, routes)| {
         let servers = [first, second].map(|script| MockServer::scripted([script]).unwrap());
         let client = client(&[&servers[0], &servers[1]], after).request_ids("r").build().unwrap();
         let (receiver, guard) = client.stream(request()).unwrap();
@@ -119,12 +120,12 @@ fn the_first_token_decides_and_a_failure_only_if_it_is_the_last() {
         for server in &servers {
             assert!(server.wait_for_open_connections(0, LONG), "{what}");
         }
-    }
+    });
 }
 
 #[test]
 fn a_cancel_reaches_both_requests() {
-    for how in ["cancel", "drop", "canceller"] {
+    each_row(["cancel", "drop", "canceller"], |how| {
         let servers = [(); 2].map(|()| MockServer::scripted([begun().hang(LONG)]).unwrap());
         let client = client(&[&servers[0], &servers[1]], ms(5)).build().unwrap();
         let (receiver, guard) = client.stream(request()).unwrap();
@@ -142,19 +143,22 @@ fn a_cancel_reaches_both_requests() {
             let report = guard.join();
             assert_eq!((report.ending, report.hedged), (Outcome::Cancelled, true));
         }
-    }
+    });
 }
 
 #[test]
 fn a_cancel_before_the_second_request_leaves_it_out() {
-    let server = MockServer::scripted([begun().hang(LONG)]).unwrap();
-    let client = client(&[&server], ms(1500)).build().unwrap();
-    let (_receiver, guard) = client.stream(request()).unwrap();
-    assert!(server.wait_for_requests(1, LONG));
-    guard.cancel();
-    assert_eq!(guard.join().ending, Outcome::Cancelled);
-    thread::sleep(ms(1800));
-    assert_eq!(server.requests().len(), 1);
+    // On a busy machine the cancel can come too late.
+    with_timer(ms(500), |after| {
+        let server = MockServer::scripted([begun().hang(LONG)]).unwrap();
+        let client = client(&[&server], after).build().unwrap();
+        let (_receiver, guard) = client.stream(request()).unwrap();
+        assert!(server.wait_for_requests(1, LONG));
+        guard.cancel();
+        assert_eq!(guard.join().ending, Outcome::Cancelled);
+        thread::sleep(after + ms(300));
+        assert_eq!(server.requests().len(), 1);
+    });
 }
 
 #[test]

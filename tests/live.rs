@@ -1,16 +1,16 @@
-//! Against a real llama.cpp server, when `TOKENWIRE_LIVE_URL` names one (`http://127.0.0.1:8080`). What has to start a server
-//! of its own also wants `TOKENWIRE_LIVE_SERVER`, the path of `llama-server.sh`. Without them the tests pass
-//! over it and say so; `.ci/run` sets both.
+//! Tests against a real llama.cpp server. They are ignored by default and run with `--include-ignored` when
+//! `TOKENWIRE_LIVE_URL` names a server (`http://127.0.0.1:8080`). Tests that start their own server also need
+//! `TOKENWIRE_LIVE_SERVER`, the path of `llama-server.sh`. `.ci/run` sets both.
 
 mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{env, thread};
 
-use common::live::{LONG, PROMPT, greedy, live_url};
+use common::live::{LONG, PROMPT, greedy, live_script, live_url};
 use serde_json::{Value, json};
 use tokenwire::{
     ApiClient, ApiClientBuilder, CompletionRequest, Endpoint, ErrorKind, IdsExact, Outcome, StreamToken,
@@ -68,8 +68,9 @@ fn plain_ids(url: &str, prompt: impl Into<Value>, max_tokens: u32) -> Vec<TokenI
 }
 
 #[test]
+#[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL"]
 fn ids_equal_those_of_the_same_request_without_this_crate() {
-    let Some(url) = live_url("ids") else { return };
+    let url = live_url();
     let expected = plain_ids(&url, PROMPT.to_vec(), 24);
     assert_eq!(expected.len(), 24);
     for wire in [Endpoint::Auto, Endpoint::OpenAi, Endpoint::LlamaCpp] {
@@ -86,8 +87,9 @@ fn ids_equal_those_of_the_same_request_without_this_crate() {
 
 #[cfg(feature = "tokenizer")]
 #[test]
+#[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL"]
 fn a_prompt_given_as_text_and_encoded_here_gives_the_same_ids() {
-    let Some(url) = live_url("tokenizer") else { return };
+    let url = live_url();
     let Some(file) = common::shared("tokenizers/smollm2/tokenizer.json") else { return };
     let tokenizer = tokenwire::Tokenizer::from_file(file).unwrap();
     let prompt = "<|im_start|>user\nWrite one English sentence about the sea. (naïve café, 颜色, 🎨)<|im_end|>\n<|im_start|>assistant\n";
@@ -103,8 +105,9 @@ fn a_prompt_given_as_text_and_encoded_here_gives_the_same_ids() {
 }
 
 #[test]
+#[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL"]
 fn sixteen_streams_at_once_are_all_complete_and_exact() {
-    let Some(url) = live_url("sixteen streams") else { return };
+    let url = live_url();
     let client = ApiClient::builder(&url).build().unwrap();
     let streams: Vec<_> = (0..16)
         .map(|n| client.stream(greedy(CompletionRequest::ids(PROMPT[..3 + n % 3].to_vec()), 32)).unwrap())
@@ -124,8 +127,9 @@ fn sixteen_streams_at_once_are_all_complete_and_exact() {
 }
 
 #[test]
+#[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL"]
 fn a_cancel_in_mid_stream_frees_the_servers_slot() {
-    let Some(url) = live_url("cancel") else { return };
+    let url = live_url();
     let client = ApiClient::builder(&url).build().unwrap();
     let busy = || {
         let metrics = plain_get(&url, "/metrics");
@@ -164,15 +168,12 @@ struct OwnServer {
 }
 
 impl OwnServer {
-    fn start(test: &str, args: &[&str]) -> Option<Self> {
-        let Ok(script) = env::var("TOKENWIRE_LIVE_SERVER") else {
-            eprintln!("{test}: skipped, TOKENWIRE_LIVE_SERVER is not set");
-            return None;
-        };
+    fn start(args: &[&str]) -> Self {
+        let script = live_script();
         let output = Command::new(&script).args(["start", "0"]).args(args).output().unwrap();
         let url = String::from_utf8(output.stdout).unwrap().trim().to_owned();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Some(Self { script, url })
+        Self { script, url }
     }
 
     fn client(&self) -> ApiClientBuilder {
@@ -192,11 +193,9 @@ impl Drop for OwnServer {
 }
 
 #[test]
+#[ignore = "needs llama-server.sh: TOKENWIRE_LIVE_SERVER"]
 fn a_wrong_key_is_a_typed_error_and_the_right_one_works() {
-    let Some(server) = OwnServer::start("wrong key", &["-np", "1", "-c", "512", "--api-key", "sesame"])
-    else {
-        return;
-    };
+    let server = OwnServer::start(&["-np", "1", "-c", "512", "--api-key", "sesame"]);
     for (key, status) in [(Some("wrong-canary"), Some(401)), (None, Some(401)), (Some("sesame"), None)] {
         let mut client = server.client();
         if let Some(key) = key {
@@ -214,8 +213,9 @@ fn a_wrong_key_is_a_typed_error_and_the_right_one_works() {
 }
 
 #[test]
+#[ignore = "needs llama-server.sh: TOKENWIRE_LIVE_SERVER"]
 fn a_server_killed_in_mid_stream_is_one_typed_error_after_the_tokens() {
-    let Some(server) = OwnServer::start("kill -9", &["-np", "1", "-c", "2048"]) else { return };
+    let server = OwnServer::start(&["-np", "1", "-c", "2048"]);
     let client = server.client().build().unwrap();
     let request = greedy(CompletionRequest::ids(PROMPT), 1500).extra("ignore_eos", true);
     let (receiver, guard) = client.stream(request).unwrap();

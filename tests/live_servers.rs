@@ -1,7 +1,7 @@
-//! Every endpoint of a real llama.cpp server, streamed and whole, when `TOKENWIRE_LIVE_URL` names one
-//! (`http://127.0.0.1:8080`). The chat with tools starts a server of its own, from a copy of the model with a template that
-//! knows tools; it wants `TOKENWIRE_LIVE_SERVER`, the path of `llama-server.sh`. Without them the tests pass over it and
-//! say so; `.ci/run` sets both.
+//! Every endpoint of a real llama.cpp server, streamed and whole. The tests that need a server are ignored by default and run
+//! with `--include-ignored` when `TOKENWIRE_LIVE_URL` names one (`http://127.0.0.1:8080`). The chat with tools starts its
+//! own server, from a copy of the model with a template for tools, and also needs `TOKENWIRE_LIVE_SERVER`, the path of
+//! `llama-server.sh`. `.ci/run` sets both.
 
 #![cfg(feature = "testing")]
 
@@ -13,7 +13,7 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
 
-use common::live::{LONG, PROMPT, greedy, live_url};
+use common::live::{LONG, PROMPT, greedy, live_script, live_url};
 use serde_json::{Value, json};
 use tokenwire::testing::{MockServer as Scripted, Script};
 use tokenwire::{
@@ -70,8 +70,9 @@ fn plain(url: &str, request: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+#[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL"]
 fn each_endpoint_gives_the_same_ids_streamed_and_whole() {
-    let Some(url) = live_url("each endpoint") else { return };
+    let url = live_url();
     let mut all: Vec<CompletionResponse> = Vec::new();
     for wire in [Endpoint::OpenAi, Endpoint::LlamaCpp, Endpoint::Chat] {
         let client = client(&url, wire);
@@ -97,8 +98,9 @@ fn each_endpoint_gives_the_same_ids_streamed_and_whole() {
 
 /// Only the whole answer has the ids inside characters of several tokens, on each endpoint, and a chat's end token.
 #[test]
+#[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL"]
 fn ids_that_a_stream_loses_are_in_the_whole_answer() {
-    let Some(url) = live_url("ids inside characters") else { return };
+    let url = live_url();
     const TEXT: &str = "你好，世界！🤖 ok";
     for wire in [Endpoint::OpenAi, Endpoint::LlamaCpp, Endpoint::Chat] {
         let client = client(&url, wire);
@@ -122,8 +124,9 @@ fn ids_that_a_stream_loses_are_in_the_whole_answer() {
 }
 
 #[test]
+#[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL"]
 fn the_server_tells_what_it_is_and_lists_its_model() {
-    let Some(url) = live_url("models") else { return };
+    let url = live_url();
     let client = ApiClient::builder(&url).build().unwrap();
     assert_eq!(client.server().unwrap(), Some(ServerKind::LlamaCpp));
     let models = client.models().unwrap();
@@ -134,8 +137,9 @@ fn the_server_tells_what_it_is_and_lists_its_model() {
 
 #[cfg(feature = "tokenizer")]
 #[test]
+#[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL"]
 fn text_goes_through_the_servers_tokenizer_and_back_as_through_our_own() {
-    let Some(url) = live_url("tokenize") else { return };
+    let url = live_url();
     let Some(file) = common::smollm2() else { return };
     let ours = tokenwire::Tokenizer::from_file(file).unwrap();
     let client = ApiClient::builder(&url).build().unwrap();
@@ -153,8 +157,9 @@ fn text_goes_through_the_servers_tokenizer_and_back_as_through_our_own() {
 /// Every refusal that was recorded of build 10434, asked for anew: whatever its status is in this build, it is the same kind
 /// of error, and no more or less a reason to send the request again.
 #[test]
+#[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL"]
 fn refusals_are_the_same_errors_in_both_builds() {
-    let Some(url) = live_url("refusals of both builds") else { return };
+    let url = live_url();
     let typed = |answer: Vec<u8>| {
         let server = Scripted::scripted([Script::raw(answer)]).unwrap();
         let client = ApiClient::builder(server.url()).retries(0).build().unwrap();
@@ -192,8 +197,9 @@ fn refusals_are_the_same_errors_in_both_builds() {
 }
 
 #[test]
+#[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL"]
 fn what_the_server_refuses_is_the_same_error_streamed_and_whole() {
-    let Some(url) = live_url("refusals") else { return };
+    let url = live_url();
     let long = vec![PROMPT[0]; 70_000];
     for (name, wire, request, part) in [
         ("an id out of range", Endpoint::OpenAi, CompletionRequest::ids([99_999_999]), "invalid tokens"),
@@ -236,11 +242,8 @@ const TOOL_TEMPLATE: &str = "{% if tools %}{{ tools | tojson }}\n{% endif %}{% f
     {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 impl ToolServer {
-    fn start(url: &str) -> Option<Self> {
-        let Ok(script) = env::var("TOKENWIRE_LIVE_SERVER") else {
-            eprintln!("a chat with tools: skipped, TOKENWIRE_LIVE_SERVER is not set");
-            return None;
-        };
+    fn start(url: &str) -> Self {
+        let script = live_script();
         let answer = ureq::get(format!("{url}/props")).call().unwrap().body_mut().read_to_string().unwrap();
         let props: Value = serde_json::from_str(&answer).unwrap();
         let (path, template) =
@@ -258,7 +261,7 @@ impl ToolServer {
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         server.url = String::from_utf8(output.stdout).unwrap().trim().to_owned();
-        Some(server)
+        server
     }
 }
 
@@ -272,9 +275,10 @@ impl Drop for ToolServer {
 }
 
 #[test]
+#[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL and TOKENWIRE_LIVE_SERVER"]
 fn a_chat_with_a_tool_gives_the_call_streamed_and_whole() {
-    let Some(url) = live_url("a chat with a tool") else { return };
-    let Some(server) = ToolServer::start(&url) else { return };
+    let url = live_url();
+    let server = ToolServer::start(&url);
     let client = client(&server.url, Endpoint::Auto);
     let schema = json!({"type": "function", "function": {"name": "get_weather", "description": "Weather of a city",
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}});

@@ -3,9 +3,14 @@
 
 #![cfg(feature = "testing")]
 
+#[path = "common/checks.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod checks;
+
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use checks::each_row;
 use log::{Level, LevelFilter};
 use tokenwire::testing::{Cut, MockServer, Script};
 use tokenwire::{ApiClient, CompletionRequest, StreamToken};
@@ -73,7 +78,7 @@ fn each_level_prints_what_is_promised_and_no_more() {
             true,
         ),
     ];
-    for (name, script, head, end, is_odd) in cases {
+    each_row(cases, |(name, script, head, end, is_odd)| {
         let server = MockServer::scripted([script]).unwrap();
         let client = ApiClient::builder(server.url()).retries(0).api_key("sk-secret-1").build().unwrap();
         let (receiver, guard) = client.stream(CompletionRequest::text("prompttext")).unwrap();
@@ -108,7 +113,7 @@ fn each_level_prints_what_is_promised_and_no_more() {
             assert!(*level == Level::Trace || !text, "{name}: {level} of {target}: {line}");
             assert!(!line.contains("secret"), "{name}: {level} of {target}: {line}");
         }
-    }
+    });
 
     // What a server says of a failure that is tried again is in no line: it may be the prompt, or the key.
     let busy = r#"{"error":{"message":"prompttext of sk-secret-1","code":503}}"#;
@@ -124,24 +129,31 @@ fn each_level_prints_what_is_promised_and_no_more() {
     assert!(!own.iter().any(text), "{own:?}");
 
     // The one warning: for each client once, when it is made.
-    for (url, key, warnings) in [
-        ("http://10.0.0.7/v1", Some("sk-secret-1"), 1),
-        ("http://10.0.0.7/v1", None, 0),
-        ("https://10.0.0.7/v1", Some("sk-secret-1"), 0),
-        ("http://127.0.0.1/v1", Some("sk-secret-1"), 0),
-    ] {
-        for as_header in [false, true] {
-            let builder = ApiClient::builder(url).retries(0);
-            let builder = match key {
-                Some(key) if as_header => builder.header("Authorization", format!("Bearer {key}")),
-                Some(key) => builder.api_key(key),
-                None => builder,
-            };
-            let client = builder.build().unwrap();
-            let lines = taken();
-            assert_eq!(lines.iter().filter(|line| line.0 == Level::Warn).count(), warnings, "{url} {key:?}");
-            assert_eq!(lines.len(), warnings, "{url} {key:?}: {lines:?}");
-            drop(client);
-        }
-    }
+    each_row(
+        [
+            ("http://10.0.0.7/v1", Some("sk-secret-1"), 1),
+            ("http://10.0.0.7/v1", None, 0),
+            ("https://10.0.0.7/v1", Some("sk-secret-1"), 0),
+            ("http://127.0.0.1/v1", Some("sk-secret-1"), 0),
+        ],
+        |(url, key, warnings)| {
+            for as_header in [false, true] {
+                let builder = ApiClient::builder(url).retries(0);
+                let builder = match key {
+                    Some(key) if as_header => builder.header("Authorization", format!("Bearer {key}")),
+                    Some(key) => builder.api_key(key),
+                    None => builder,
+                };
+                let client = builder.build().unwrap();
+                let lines = taken();
+                assert_eq!(
+                    lines.iter().filter(|line| line.0 == Level::Warn).count(),
+                    warnings,
+                    "{url} {key:?}"
+                );
+                assert_eq!(lines.len(), warnings, "{url} {key:?}: {lines:?}");
+                drop(client);
+            }
+        },
+    );
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokenwire::testing::{MockServer, Script};
-use tokenwire::{ApiClient, HttpClient, RoutePolicy, SamplingParams};
+use tokenwire::{ApiClient, HttpClient, Limits, RoutePolicy, SamplingParams, Timeouts};
 
 const KEY: &str = "sk-canary-0123456789-0123456789";
 const HEADER: &str = "canary-abcdefghijklmnopqrst";
@@ -50,13 +50,15 @@ fn no_credential_is_in_any_log_line_and_all_reach_the_server() {
     let server = MockServer::scripted([script.clone(), Script::new(), script]).unwrap();
     let client =
         ApiClient::builder(server.url()).api_key(KEY).header("x-api-key", HEADER).header("x-empty", "");
-    let client = client.build().unwrap();
+    // The second stream begins when the first one's connection is back.
+    let (mut limits, mut timeouts) = (Limits::default(), Timeouts::default());
+    (limits.max_streams, timeouts.drain) = (1, Duration::from_secs(60));
+    let client = client.limits(limits).timeouts(timeouts).build().unwrap();
     // The second is sent twice: its pooled connection is closed by the server.
     for _ in 0..2 {
         let (tokens, guard) = client.stream_completion(&[1], SamplingParams::default(), None).unwrap();
         assert!(guard.join().error.is_none());
         assert_eq!(tokens.iter().count(), 2);
-        std::thread::sleep(Duration::from_millis(60));
     }
     let http = HttpClient::new().unwrap();
     http.get(&server.url(), &[("x-api-key", HEADER), ("x-api-key", KEY), ("connection", "close")]).unwrap();

@@ -29,7 +29,7 @@ fn round(
     let request = CompletionRequest::messages(messages.to_vec()).tools(tools.schemas());
     let (tokens, guard) = client.stream(request).unwrap();
     let tree = Arc::new(Mutex::new(Branch::new(Role::Assistant)));
-    let (calls, handle) = ResponseParser::new(Dialect::CHAT).run(tokens, tree);
+    let (calls, handle) = ResponseParser::new(Dialect::chat()).run(tokens, tree);
     let results = tools.run(&calls);
     (handle.join().unwrap(), results, guard.join())
 }
@@ -101,4 +101,31 @@ fn a_chat_with_tools_needs_no_tokenizer_and_its_tree_says_that_it_has_no_ids() {
         assert_eq!(body["messages"], json!(messages));
         assert_eq!(body["tools"], json!(tools.schemas()));
     }
+}
+
+#[test]
+fn a_parsed_turn_becomes_the_message_that_stands_for_it() {
+    let parsed = |dialect: &str, text: &str| {
+        let mut parser = ResponseParser::new(Dialect::by_name(dialect).unwrap());
+        parser.push(text, Some(1));
+        parser.finish(None).0
+    };
+    let call = |arguments: &str| json!([{"id": "call_0", "type": "function", "function": {"name": "now", "arguments": arguments}}]);
+    let turn = parsed(
+        "hermes",
+        "<think>Hm.</think>It is\n<tool_call>\n{\"name\": \"now\", \"arguments\": {\"a\": 1}}\n</tool_call>",
+    );
+    let message = serde_json::to_value(Message::from(&turn)).unwrap();
+    assert_eq!(message["tool_calls"], call("{\"a\": 1}"));
+    assert_eq!(message["role"], "assistant");
+    assert!(message["content"].as_str().unwrap().starts_with("It is"), "{message}");
+    assert!(!message.to_string().contains("Hm."), "{message}");
+    let turn = parsed("hermes", "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>");
+    let message = serde_json::to_value(Message::from(&turn)).unwrap();
+    assert_eq!(message, json!({"role": "assistant", "content": null, "tool_calls": call("{}")}));
+    let empty = Branch::new(Role::Assistant);
+    assert_eq!(
+        serde_json::to_value(Message::from(&empty)).unwrap(),
+        json!({"role": "assistant", "content": ""})
+    );
 }

@@ -1,8 +1,13 @@
 //! Markers told by their ids: what is spelled with other tokens is text, in prose and in values; what is the token
 //! itself is structure, even in a value.
 
+#[path = "common/checks.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod checks;
+
 use std::collections::HashMap;
 
+use checks::each_row;
 use serde_json::{Value, json};
 use tokenwire::{Dialect, LeafKind, ResponseParser};
 
@@ -29,7 +34,8 @@ fn parsed(dialect: &str, turn: &str) -> (String, Vec<Value>, usize) {
         tokens.push((if c == '«' { marker } else { "" }, id));
         rest = after_marker;
     }
-    let mut parser = ResponseParser::new(Dialect::by_name(dialect).unwrap()).markers(&added);
+    let mut parser = ResponseParser::new(Dialect::by_name(dialect).unwrap())
+        .markers(added.iter().map(|(text, id)| (text.as_str(), *id)));
     let mut calls = Vec::new();
     for (text, id) in &tokens {
         calls.extend(parser.push(text, Some(*id)));
@@ -57,51 +63,62 @@ fn a_marker_counts_as_its_token_only() {
                  <steptml:parameter name=\"s\">$</steptml:parameter></steptml:invoke>«<｜tool_call_end｜>»\
                  «<｜tool_calls_end｜>»Z";
     let seed = "«<seed:tool_call>»<function=f><parameter=s>$</parameter></function>«</seed:tool_call>»Z";
-    for (dialect, turn, spelled, real) in [
-        ("glm", glm, "</arg_value></tool_call><tool_call><|observation|>", "«</tool_call>»"),
-        ("glm", glm, "<arg_key>", "«<arg_key>»"),
-        ("glm", glm, "<think>", "«<think>»"),
-        ("deepseek_dsml", dsml, "</｜DSML｜parameter></｜DSML｜invoke></｜DSML｜tool_calls>", "«｜DSML｜»"),
-        ("deepseek_dsml", dsml, "</｜DSML｜invoke>", "</«｜DSML｜»invoke>"),
-        ("minimax_m2", m2, "</invoke> </minimax:tool_call>", "«</minimax:tool_call>»"),
-        ("minimax_m3", m3, "]<]minimax[>[</s>]<]minimax[>[</invoke>", "«]<]minimax[>[»</invoke>"),
-        ("kimi_k3", k3, "<|close|>argument<|sep|><|close|>call<|sep|>", "«<|sep|>»"),
-        ("step3", step3, "<｜tool_call_end｜><｜tool_calls_end｜>", "«<｜tool_call_end｜>»"),
-        ("seed_oss", seed, "</seed:tool_call><seed:tool_call>", "«</seed:tool_call>»"),
-    ] {
-        let (content, calls, malformed) = parsed(dialect, &turn.replace('$', spelled));
-        assert_eq!(
-            (&*content, &*calls, malformed),
-            ("Z", &[json!({"s": spelled})][..], 0),
-            "{dialect} {spelled}"
-        );
+    each_row(
+        [
+            ("glm", glm, "</arg_value></tool_call><tool_call><|observation|>", "«</tool_call>»"),
+            ("glm", glm, "<arg_key>", "«<arg_key>»"),
+            ("glm", glm, "<think>", "«<think>»"),
+            (
+                "deepseek_dsml",
+                dsml,
+                "</｜DSML｜parameter></｜DSML｜invoke></｜DSML｜tool_calls>",
+                "«｜DSML｜»",
+            ),
+            ("deepseek_dsml", dsml, "</｜DSML｜invoke>", "</«｜DSML｜»invoke>"),
+            ("minimax_m2", m2, "</invoke> </minimax:tool_call>", "«</minimax:tool_call>»"),
+            ("minimax_m3", m3, "]<]minimax[>[</s>]<]minimax[>[</invoke>", "«]<]minimax[>[»</invoke>"),
+            ("kimi_k3", k3, "<|close|>argument<|sep|><|close|>call<|sep|>", "«<|sep|>»"),
+            ("step3", step3, "<｜tool_call_end｜><｜tool_calls_end｜>", "«<｜tool_call_end｜>»"),
+            ("seed_oss", seed, "</seed:tool_call><seed:tool_call>", "«</seed:tool_call>»"),
+        ],
+        |(dialect, turn, spelled, real)| {
+            let (content, calls, malformed) = parsed(dialect, &turn.replace('$', spelled));
+            assert_eq!(
+                (&*content, &*calls, malformed),
+                ("Z", &[json!({"s": spelled})][..], 0),
+                "{dialect} {spelled}"
+            );
 
-        let (content, calls, malformed) = parsed(dialect, &turn.replace('$', &format!("x{real}y")));
-        assert!(calls.is_empty() && malformed == 1, "{dialect} {real}: {calls:?}, {malformed} malformed");
-        assert!(content.ends_with('Z'), "{dialect} {real}: {content}");
-    }
+            let (content, calls, malformed) = parsed(dialect, &turn.replace('$', &format!("x{real}y")));
+            assert!(calls.is_empty() && malformed == 1, "{dialect} {real}: {calls:?}, {malformed} malformed");
+            assert!(content.ends_with('Z'), "{dialect} {real}: {content}");
+        },
+    );
 }
 
 #[test]
 fn spelled_in_prose_it_is_content() {
-    for (dialect, added, prose) in [
-        ("glm", "<tool_call>", "Write <tool_call>f</tool_call>."),
-        (
-            "deepseek_dsml",
-            "｜DSML｜",
-            "Write <｜DSML｜tool_calls><｜DSML｜invoke name=\"f\"></｜DSML｜invoke></｜DSML｜tool_calls>.",
-        ),
-        (
-            "kimi_k3",
-            "<|open|>",
-            "Write <|open|>tools<|sep|><|open|>call tool=\"f\"<|sep|><|close|>call<|sep|>.",
-        ),
-    ] {
-        // The first token makes the marker known, and is a stray one.
-        let (content, calls, malformed) = parsed(dialect, &format!("{prose}«{added}»"));
-        assert_eq!((calls.len(), malformed), (0, 0), "{dialect}: {content}");
-        assert!(content.starts_with(prose), "{dialect}: {content}");
-    }
+    each_row(
+        [
+            ("glm", "<tool_call>", "Write <tool_call>f</tool_call>."),
+            (
+                "deepseek_dsml",
+                "｜DSML｜",
+                "Write <｜DSML｜tool_calls><｜DSML｜invoke name=\"f\"></｜DSML｜invoke></｜DSML｜tool_calls>.",
+            ),
+            (
+                "kimi_k3",
+                "<|open|>",
+                "Write <|open|>tools<|sep|><|open|>call tool=\"f\"<|sep|><|close|>call<|sep|>.",
+            ),
+        ],
+        |(dialect, added, prose)| {
+            // The first token makes the marker known, and is a stray one.
+            let (content, calls, malformed) = parsed(dialect, &format!("{prose}«{added}»"));
+            assert_eq!((calls.len(), malformed), (0, 0), "{dialect}: {content}");
+            assert!(content.starts_with(prose), "{dialect}: {content}");
+        },
+    );
 }
 
 #[test]
@@ -109,4 +126,20 @@ fn the_end_of_the_turn_may_have_no_text() {
     let (content, calls, malformed) =
         parsed("glm", "A«<tool_call>»f«<arg_key>»a«</arg_key>»«<arg_value>»1«</arg_value>»‹<|observation|>›");
     assert_eq!((&*content, calls.len(), malformed), ("A", 1, 0));
+}
+
+#[cfg(feature = "tokenizer")]
+#[test]
+fn the_added_tokens_of_a_tokenizer_are_markers() {
+    let tokenizer = json!({"version": "1.0", "added_tokens": [{"id": 2, "content": "<tool_call>", "special": false,
+        "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}],
+        "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"}});
+    let tokenizer = tokenwire::Tokenizer::from_bytes(tokenizer.to_string().as_bytes()).unwrap();
+    let parser = ResponseParser::new(Dialect::by_name("hermes").unwrap());
+    let mut parser = parser.markers(tokenizer.added_tokens());
+    for (text, id) in [("<tool_call>", 1), ("<tool_call>", 2), ("{\"name\":\"f\"}", 0)] {
+        assert!(parser.push(text, Some(id)).is_empty());
+    }
+    let (branch, calls) = parser.finish(None);
+    assert_eq!((branch.content().as_str(), calls.len()), ("<tool_call>", 1));
 }

@@ -6,6 +6,7 @@ mod common;
 
 use std::collections::HashMap;
 
+use common::checks::each_row;
 use common::data;
 use common::wire::Response;
 use serde_json::{Value, json};
@@ -82,43 +83,51 @@ impl ServerKind {
 #[test]
 fn recorded_ids_parse_into_what_the_server_parsed() {
     let pieces = Pieces::load();
-    for (name, calls, thinks) in [
-        ("chat-basic", 0, false),
-        ("chat-reasoning", 0, true),
-        ("chat-reasoning-unclosed-length", 0, true),
-        ("chat-tool-call", 1, true),
-        ("interval3-chat-tool-call", 2, true),
-    ] {
-        let server = ServerKind::read(name);
-        let tokens = pieces.tokens(&server.ids);
-        // With the marker ids known, and by text alone.
-        for markers in [pieces.markers(), HashMap::new()] {
-            let mut parser = ResponseParser::new(Dialect::by_name("hermes").unwrap()).markers(&markers);
-            let mut pending = Vec::new();
-            for (text, id) in &tokens {
-                pending.extend(parser.push(text, Some(*id)));
+    each_row(
+        [
+            ("chat-basic", 0, false),
+            ("chat-reasoning", 0, true),
+            ("chat-reasoning-unclosed-length", 0, true),
+            ("chat-tool-call", 1, true),
+            ("interval3-chat-tool-call", 2, true),
+        ],
+        |(name, calls, thinks)| {
+            let server = ServerKind::read(name);
+            let tokens = pieces.tokens(&server.ids);
+            // With the marker ids known, and by text alone.
+            for markers in [pieces.markers(), HashMap::new()] {
+                let mut parser = ResponseParser::new(Dialect::by_name("hermes").unwrap())
+                    .markers(markers.iter().map(|(text, id)| (text.as_str(), *id)));
+                let mut pending = Vec::new();
+                for (text, id) in &tokens {
+                    pending.extend(parser.push(text, Some(*id)));
+                }
+                let (branch, more) = parser.finish(Some(&FinishReason::from_wire(&server.finish)));
+                assert!(more.is_empty(), "{name}: calls come with their end marker");
+                assert_eq!(branch.ids().collect::<Vec<_>>(), server.ids, "{name}");
+                assert_eq!(branch.reasoning(), server.reasoning.trim(), "{name}");
+                assert_eq!(branch.content(), server.content.trim(), "{name}");
+                let expected: Vec<Value> = server
+                    .calls
+                    .iter()
+                    .map(|(name, arguments)| json!([name, serde_json::from_str::<Value>(arguments).unwrap()]))
+                    .collect();
+                let got: Vec<Value> = pending.iter().map(|call| json!([call.name, call.arguments])).collect();
+                assert_eq!(got, expected, "{name}");
+                assert_eq!((pending.len(), !server.reasoning.is_empty()), (calls, thinks), "{name}");
+                for call in &pending {
+                    let leaf = branch.find_call(&call.id).unwrap();
+                    assert_eq!(
+                        leaf.ids.first(),
+                        Some(&151_657),
+                        "{name}: a call begins with its opener's id"
+                    );
+                    assert_eq!(
+                        server.ids[call.at_token as usize], 151_658,
+                        "{name}: and comes with its closer's"
+                    );
+                }
             }
-            let (branch, more) = parser.finish(Some(&FinishReason::from_wire(&server.finish)));
-            assert!(more.is_empty(), "{name}: calls come with their end marker");
-            assert_eq!(branch.ids().collect::<Vec<_>>(), server.ids, "{name}");
-            assert_eq!(branch.reasoning(), server.reasoning.trim(), "{name}");
-            assert_eq!(branch.content(), server.content.trim(), "{name}");
-            let expected: Vec<Value> = server
-                .calls
-                .iter()
-                .map(|(name, arguments)| json!([name, serde_json::from_str::<Value>(arguments).unwrap()]))
-                .collect();
-            let got: Vec<Value> = pending.iter().map(|call| json!([call.name, call.arguments])).collect();
-            assert_eq!(got, expected, "{name}");
-            assert_eq!((pending.len(), !server.reasoning.is_empty()), (calls, thinks), "{name}");
-            for call in &pending {
-                let leaf = branch.find_call(&call.id).unwrap();
-                assert_eq!(leaf.ids.first(), Some(&151_657), "{name}: a call begins with its opener's id");
-                assert_eq!(
-                    server.ids[call.at_token as usize], 151_658,
-                    "{name}: and comes with its closer's"
-                );
-            }
-        }
-    }
+        },
+    );
 }

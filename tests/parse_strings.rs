@@ -1,5 +1,10 @@
 //! What stands in a string of a call's arguments ends nothing: not the string, not the call, not its region.
 
+#[path = "common/checks.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod checks;
+
+use checks::each_row;
 use serde_json::json;
 use tokenwire::{Dialect, FinishReason, ResponseParser};
 
@@ -18,7 +23,7 @@ const STRINGS: &[&str] = &[
 
 #[test]
 fn what_stands_in_a_string_ends_no_call_at_any_cut() {
-    for (dialect, form) in CALLS {
+    each_row(CALLS, |(dialect, form)| {
         for string in STRINGS {
             let arguments = json!({"s": string, "t": [string, {"u": string}]});
             let text = form.replace("ARGUMENTS", &arguments.to_string());
@@ -33,7 +38,7 @@ fn what_stands_in_a_string_ends_no_call_at_any_cut() {
                 assert_eq!((branch.text(), branch.tool_calls().count()), (text.clone(), 1));
             }
         }
-    }
+    });
 }
 
 #[test]
@@ -55,7 +60,7 @@ fn a_value_may_speak_of_its_own_closing_tag() {
         ("see </parameter>\n</function>\n</tool_call>".to_owned(), "see "),
         ("see\n</function>\n</tool_call>".to_owned(), "see"),
     ];
-    for (rest, value) in &cases {
+    each_row(&cases, |(rest, value)| {
         let text = format!("{OPEN}{rest}");
         for cut in text.char_indices().map(|(at, _)| at) {
             let mut parser = ResponseParser::new(Dialect::by_name("qwen3_xml").unwrap());
@@ -67,5 +72,5 @@ fn a_value_may_speak_of_its_own_closing_tag() {
             assert_eq!(call.arguments, json!({"a": value}), "{text} at {cut}");
             assert_eq!(branch.text(), text);
         }
-    }
+    });
 }

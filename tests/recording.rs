@@ -6,6 +6,7 @@ mod common;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use common::fixture::{self, from_llama, from_vllm};
 use tokenwire::recording::{BodyEnd, BodyState, Recording};
 
 /// Name and recording of every fixture of one server.
@@ -17,7 +18,7 @@ fn load_all(server: &str, suffix: &str) -> Vec<(String, Recording)> {
     let mut bases: Vec<_> = names.filter_map(|name| name.strip_suffix(suffix).map(str::to_owned)).collect();
     bases.sort();
     let load = |base: String| {
-        let recording = Recording::load(folder.join(format!("{base}{suffix}")));
+        let recording = fixture::load(folder.join(format!("{base}{suffix}")));
         let recording = recording.unwrap_or_else(|error| panic!("{base}: {error}"));
         (base, recording)
     };
@@ -150,7 +151,7 @@ fn every_recording_is_equal_after_a_round_trip_and_holds_no_key() {
 #[test]
 fn a_missing_or_foreign_file_is_an_error() {
     let folder = common::data("vllm");
-    for name in ["nothing.raw", "nothing.response.http", "nothing", "README.md", "models.request.http"] {
+    for name in ["nothing", "README.md", "models.request.http", "models.response.http"] {
         let error = Recording::load(folder.join(name)).unwrap_err();
         assert_eq!(error.kind(), tokenwire::ErrorKind::InvalidInput, "{name}");
     }
@@ -192,4 +193,70 @@ fn replayed_over_a_socket_every_raw_response_is_byte_equal() {
             recording.end()
         );
     }
+}
+
+// ---- the fixtures' own formats ----
+
+const RAW: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
+
+#[test]
+fn times_that_do_not_fit_the_bytes_are_refused() {
+    let llama: &[&str] =
+        &["0.1 0 10\n", "0.1 0 99\n", "0.1 1 40\n", "-1 0 40\n", "NaN 0 40\n", "x\n", "0.1 0 40\n0.2 40 2\n"];
+    for times in llama {
+        assert!(from_llama(None, RAW, Some(times.as_bytes())).is_err(), "{times:?}");
+    }
+    let vllm: &[&str] = &[
+        "t\n0.1\t10\n",
+        "t\n0.1\t99\n",
+        "t\n0.1 40\n",
+        "t\nx\t40\n",
+        "t\n0.1\tbang\n",
+        "",
+        "t\n1\t18446744073709551615\n",
+    ];
+    for times in vllm {
+        assert!(from_vllm(None, RAW, Some(times.as_bytes())).is_err(), "{times:?}");
+    }
+}
+
+#[test]
+fn the_words_for_the_end_are_understood() {
+    let cases = [
+        ("10.7 complete, connection left open by the server so far", BodyEnd::Complete, 10_700),
+        (
+            "10.7 complete, connection left open by the server so far; used again: HTTP/1.1 200 OK",
+            BodyEnd::Complete,
+            10_700,
+        ),
+        (
+            "134.6 complete, connection left open by the server so far; used again: closed at once",
+            BodyEnd::Closed,
+            134_600,
+        ),
+        ("77.3 closed by the server", BodyEnd::Closed, 77_300),
+        ("64.2 closed by the client after 1740 bytes", BodyEnd::ClientClosed, 64_200),
+        ("3.1 reset: Connection reset by peer", BodyEnd::Reset, 3_100),
+        ("gave up after 2000.5 ms", BodyEnd::Silent, 2_000_500),
+    ];
+    for (words, end, micros) in cases {
+        let times = format!("0.25 0 {}\nend: {words}\n", RAW.len());
+        let recording = from_llama(None, RAW, Some(times.as_bytes())).unwrap();
+        assert_eq!(recording.end(), end, "{words}");
+        assert_eq!(recording.ended_at(), Some(Duration::from_micros(micros)), "{words}");
+        assert_eq!(recording.pieces()[0].at, Duration::from_micros(250));
+    }
+    for (word, end) in
+        [("eof", BodyEnd::Closed), ("timeout", BodyEnd::Silent), ("closed by client", BodyEnd::ClientClosed)]
+    {
+        let timing = format!("title\n0.25\t{}\n9.5\t{word}\n", RAW.len());
+        let recording = from_vllm(None, RAW, Some(timing.as_bytes())).unwrap();
+        assert_eq!((recording.end(), recording.ended_at()), (end, Some(Duration::from_micros(9_500))));
+    }
+}
+
+#[test]
+fn with_no_times_the_framing_tells_the_end() {
+    assert_eq!(from_llama(None, RAW, None).unwrap().end(), BodyEnd::Complete);
+    assert_eq!(from_vllm(None, &RAW[..RAW.len() - 1], None).unwrap().end(), BodyEnd::Unknown);
 }

@@ -1,11 +1,16 @@
 //! Which broken streams are taken up again and which are not, how often, and what that costs a server.
 #![cfg(feature = "testing")]
 
+#[path = "common/checks.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod checks;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use checks::each_row;
 use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
 use tokenwire::recording::Request;
@@ -199,7 +204,7 @@ fn rows() -> Vec<Row> {
 
 #[test]
 fn what_would_not_be_exact_ends_as_before_and_says_why() {
-    for Row { why, request, wire, script } in rows() {
+    each_row(rows(), |Row { why, request, wire, script }| {
         let server = MockServer::scripted([script.clone()]).unwrap();
         let (ids, text, report) = stream(client(&server).endpoint(wire), request.clone());
         let sent = if why == NotResumable::UsedUp { 4 } else { 1 };
@@ -226,7 +231,7 @@ fn what_would_not_be_exact_ends_as_before_and_says_why() {
         // Of stop strings in an extra field nothing is known.
         let holds_back = why == NotResumable::StopStrings && report.resumes.iter().any(|r| !r.text_exact);
         assert!(!holds_back || accepted);
-    }
+    });
 }
 
 #[test]
@@ -267,7 +272,7 @@ fn ends_that_are_not_the_connection_s_or_the_server_s_fault_are_none_of_its_busi
         // Behind the finish reason nothing is missing.
         (Script::events([event(" a", &[7], Some("stop")), error(500)]), None, ErrorKind::Server),
     ];
-    for (script, deadline, kind) in rows {
+    each_row(rows, |(script, deadline, kind)| {
         let server = MockServer::scripted([script]).unwrap();
         let (.., report) = stream(client(&server).timeouts(timeouts(deadline)), request());
         assert_eq!(report.error.map(|error| error.kind()), Some(kind));
@@ -276,7 +281,7 @@ fn ends_that_are_not_the_connection_s_or_the_server_s_fault_are_none_of_its_busi
             (None, 0, 1),
             "{kind:?}"
         );
-    }
+    });
 }
 
 // ---- how a stream goes on ----
@@ -298,13 +303,13 @@ fn each_way_to_break_off_is_taken_up() {
         (started().event(&json!({"error": "no name"}).to_string()), ErrorKind::Server),
         (started().event(&event("", &[], Some("error"))), ErrorKind::Server),
     ];
-    for (script, kind) in rows {
+    each_row(rows, |(script, kind)| {
         let server = MockServer::scripted([script, rest()]).unwrap();
         let (ids, text, report) = stream(client(&server).timeouts(timeouts), request());
         assert_eq!((ids, text.as_str()), (vec![7, 8, 9, 10], " a b c d"), "{kind:?}: {report:?}");
         assert_eq!(report.resumes[0].after, kind);
         assert_eq!(report.ids_exact, IdsExact::Yes);
-    }
+    });
 }
 
 #[test]
@@ -324,7 +329,7 @@ fn a_resume_that_fails_before_its_first_token_is_one_of_several_and_the_original
         // The request's own fault: a longer prompt is too long, say.
         (vec![broken(), Script::status(400).json(r#"{"error":"too long"}"#)], Outcome::Failed, 1),
     ];
-    for (scripts, ending, requests) in rows {
+    each_row(rows, |(scripts, ending, requests)| {
         let server = MockServer::scripted(scripts).unwrap();
         let (ids, _, report) = stream(client(&server).timeouts(timeouts), request());
         assert_eq!(report.ending, ending, "{report:?}");
@@ -335,7 +340,7 @@ fn a_resume_that_fails_before_its_first_token_is_one_of_several_and_the_original
         assert_eq!(sent.len(), 1 + requests as usize);
         assert!(sent[1..].iter().all(|request| request.json()["prompt"] == json!([1, 2, 7, 8])));
         assert!(ending == Outcome::Complete || report.error.unwrap().progress().unwrap().tokens == 2);
-    }
+    });
 }
 
 #[test]
@@ -344,7 +349,7 @@ fn a_stream_whose_ids_are_all_there_is_complete_and_nothing_is_sent() {
         (greedy().max_tokens(2), FinishReason::Length),
         (greedy().stop_token_ids(vec![8]), FinishReason::Stop),
     ];
-    for (sampling, finish) in rows {
+    each_row(rows, |(sampling, finish)| {
         let server = MockServer::scripted([broken()]).unwrap();
         let (ids, _, report) = stream(client(&server), request().sampling(sampling));
         assert_eq!((ids, report.ending), (vec![7, 8], Outcome::Complete), "{report:?}");
@@ -352,7 +357,7 @@ fn a_stream_whose_ids_are_all_there_is_complete_and_nothing_is_sent() {
         // The server has not said how many there are.
         assert_eq!(report.ids_exact, IdsExact::Unknown);
         assert_eq!(server.requests().len(), 1);
-    }
+    });
 }
 
 #[test]
@@ -410,7 +415,7 @@ fn nothing_is_sent_after_a_cancel_wherever_the_stream_stands() {
         (vec![broken(), Script::new().hang(LONG)], retry(), 2),
         (vec![broken(), Script::events([event(" c", &[9], None)]).hang(LONG)], retry(), 2),
     ];
-    for (scripts, policy, requests) in rows {
+    each_row(rows, |(scripts, policy, requests)| {
         let server = MockServer::scripted(scripts).unwrap();
         let client = client(&server).retry(policy).build().unwrap();
         let (tokens, guard) = client.stream(request()).unwrap();
@@ -429,7 +434,7 @@ fn nothing_is_sent_after_a_cancel_wherever_the_stream_stands() {
         assert!(began.elapsed() < LONG / 2, "the pause was waited for");
         thread::sleep(Duration::from_millis(50));
         assert_eq!(server.requests().len(), requests);
-    }
+    });
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Through a real vllm-router to scripted workers, when `TOKENWIRE_ROUTER` is the path of its program. Without it the tests pass
-//! over it and say so; `.ci/run` installs it and sets it.
+//! Tests through a real vllm-router to scripted workers. They are ignored by default and run with `--include-ignored` when
+//! `TOKENWIRE_ROUTER` is the path of its program. `.ci/run` installs it.
 
 #![cfg(feature = "testing")]
 
@@ -9,12 +9,12 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use common::data;
 use common::router::{Router, completions, worker};
 use common::streams::{LONG, Last, Token, collect};
+use common::{data, fixture};
 use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
-use tokenwire::recording::{BodyState, Recording};
+use tokenwire::recording::BodyState;
 use tokenwire::testing::{FakeModel, Framing, Gate, MockServer, Script};
 use tokenwire::{
     ApiClient, ApiClientBuilder, CompletionRequest, Endpoint, ErrorKind, IdsExact, Outcome, RetryPolicy,
@@ -58,13 +58,14 @@ fn with_comments(script: Script) -> Script {
 // ---- the good case ----
 
 #[test]
+#[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
 fn ids_usage_comments_and_headers_pass_both_ways() {
     let worker = worker(|request| {
         let head = with_comments(Script::tokens(HELLO));
         let id = request.header("x-request-id").unwrap_or_default();
         head.header("x-worker", "w1").header("x-worker-saw", id)
     });
-    let Some(router) = Router::start("the good case", &[&worker], &[]) else { return };
+    let router = Router::start(&[&worker], &[]);
     let client = client(&router.url)
         .api_key("sk-canary-of-the-router")
         .header("x-own", "of the client")
@@ -103,9 +104,10 @@ fn ids_usage_comments_and_headers_pass_both_ways() {
 
 /// The router reads the body and writes one of its own.
 #[test]
+#[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
 fn every_field_of_a_request_arrives_as_it_was_sent() {
     let worker = worker(|_| Script::tokens(HELLO));
-    let Some(router) = Router::start("fields", &[&worker], &[]) else { return };
+    let router = Router::start(&[&worker], &[]);
     let sampling = SamplingParams::default()
         .max_tokens(9)
         .min_tokens(1)
@@ -147,10 +149,11 @@ fn every_field_of_a_request_arrives_as_it_was_sent() {
 }
 
 #[test]
+#[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
 fn a_session_stays_on_one_worker() {
     let workers = [(); 2].map(|()| worker(|_| Script::tokens(HELLO)));
     let policy = ["--policy", "consistent_hash"];
-    let Some(router) = Router::start("sessions", &[&workers[0], &workers[1]], &policy) else { return };
+    let router = Router::start(&[&workers[0], &workers[1]], &policy);
     let client = client(&router.url).session_headers(["x-session-id"]).build().unwrap();
     let mut chosen = [0; 2];
     for session in 0..32 {
@@ -187,17 +190,16 @@ fn told(client: &ApiClient, request: CompletionRequest) -> String {
 }
 
 #[test]
+#[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
 fn what_comes_through_the_router_is_what_comes_without_it() {
     let folder = data("vllm");
-    let recording = move |name: &str| Recording::load(folder.join(format!("{name}.response.http"))).unwrap();
+    let recording = move |name: &str| fixture::load(folder.join(format!("{name}.response.http"))).unwrap();
     let script = {
         let recording = recording.clone();
         move |name: &str| Script::replay(&recording(name), 0.0)
     };
     let worker = worker(move |request| script(request.header("x-recording").unwrap()));
-    let Some(router) = Router::start("recordings", &[&worker], &["--disable-circuit-breaker"]) else {
-        return;
-    };
+    let router = Router::start(&[&worker], &["--disable-circuit-breaker"]);
     let mut files: Vec<String> = fs::read_dir(data("vllm"))
         .unwrap()
         .filter_map(|entry| {
@@ -252,6 +254,7 @@ fn beginning(events: usize) -> Script {
 }
 
 #[test]
+#[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
 fn a_worker_that_dies_in_mid_stream_is_a_typed_error_after_its_tokens() {
     let inside = |script: Script| script.write("data: {\"id\":\"cmpl-te");
     // The worker dies when the client has so many tokens. What it sent just before it died, the router may lose.
@@ -266,7 +269,7 @@ fn a_worker_that_dies_in_mid_stream_is_a_typed_error_after_its_tokens() {
         ("an end in good order, without a finish reason", 2, beginning(2).wait_for(&gates[6]), false),
     ];
     let worker = worker_of(cases.iter().map(|(_, _, script, _)| script.clone()).collect());
-    let Some(router) = Router::start("deaths", &[&worker], &["--disable-circuit-breaker"]) else { return };
+    let router = Router::start(&[&worker], &["--disable-circuit-breaker"]);
     // Retries are on: a stream that has begun must not be sent again.
     let client = client(&router.url).retries(2).build().unwrap();
     for (n, (name, tokens, _, complete)) in cases.iter().enumerate() {
@@ -299,9 +302,10 @@ fn a_worker_that_dies_in_mid_stream_is_a_typed_error_after_its_tokens() {
 }
 
 #[test]
+#[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
 fn a_client_that_leaves_is_seen_by_the_worker() {
     let worker = worker(|_| beginning(2).hang(Duration::MAX));
-    let Some(router) = Router::start("leaving", &[&worker], &[]) else { return };
+    let router = Router::start(&[&worker], &[]);
     let mut timeouts = Timeouts::default();
     timeouts.chunk = Some(Duration::from_millis(300));
     let patient = client(&router.url).build().unwrap();
@@ -343,6 +347,7 @@ fn refusal(status: u16, worker: Script, message: &'static str, attempts: usize) 
 }
 
 #[test]
+#[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
 fn the_routers_answers_for_a_worker_that_refuses_are_understood() {
     let error = |status: u16, message: &str, kind: &str| {
         let body = json!({"error": {"message": message, "type": kind, "param": null, "code": status}});
@@ -379,7 +384,7 @@ fn the_routers_answers_for_a_worker_that_refuses_are_understood() {
         },
     ];
     let worker = worker_of(cases.iter().map(|case| case.worker.clone()).collect());
-    let Some(router) = Router::start("refusals", &[&worker], &["--disable-circuit-breaker"]) else { return };
+    let router = Router::start(&[&worker], &["--disable-circuit-breaker"]);
     let client = client(&router.url).build().unwrap();
     for (n, expected) in cases.iter().enumerate() {
         let before = completions(&worker).len();
@@ -403,10 +408,11 @@ fn the_routers_answers_for_a_worker_that_refuses_are_understood() {
 }
 
 #[test]
+#[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
 fn a_router_without_workers_is_understood() {
     let workers = [(); 2].map(|()| worker(|_| Script::tokens(HELLO)));
     let args = ["--cb-failure-threshold", "1"];
-    let Some(router) = Router::start("no workers", &[&workers[0], &workers[1]], &args) else { return };
+    let router = Router::start(&[&workers[0], &workers[1]], &args);
     drop(workers);
     let client = client(&router.url).build().unwrap();
     // The first finds out.
@@ -423,12 +429,13 @@ fn a_router_without_workers_is_understood() {
 
 /// The router's attempts multiply the client's, so the client's own have to be few.
 #[test]
+#[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
 fn the_load_of_an_outage_stays_bounded_where_both_retry() {
     const REQUESTS: usize = 20;
     for (name, args) in [("default", &[][..]), ("no circuit breaker", &["--disable-circuit-breaker"])] {
         let busy = || worker(|_| Script::status(503).header("retry-after-ms", "1"));
         let workers = [busy(), busy()];
-        let Some(router) = Router::start("load", &[&workers[0], &workers[1]], args) else { return };
+        let router = Router::start(&[&workers[0], &workers[1]], args);
         let policy = RetryPolicy::default();
         let client = ApiClient::builder(&router.url).model("m").retry(policy).build().unwrap();
         let streams: Vec<_> = (0..REQUESTS).map(|_| client.stream(ids(&[1])).unwrap()).collect();
@@ -535,13 +542,14 @@ fn sent(report: &StreamReport) -> u32 {
 
 /// The router loses some of what a worker sent just before it died: the stream goes on behind what came, not what was sent.
 #[test]
+#[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
 fn when_a_worker_dies_under_64_streams_all_are_whole_and_exact() {
     const STREAMS: usize = 64;
     let gate = Gate::new();
     let (dies, lives) = (mortal(&gate, true), mortal(&gate, false));
     // So that each has half of them.
     let policy = ["--policy", "round_robin"];
-    let Some(router) = Router::start("a death", &[&dies, &lives], &policy) else { return };
+    let router = Router::start(&[&dies, &lives], &policy);
     let expected = unbroken(STREAMS);
     // Half of the streams break at once, which takes half as many resumes out of the budget.
     let mut retry = RetryPolicy::default();
@@ -569,13 +577,12 @@ fn when_a_worker_dies_under_64_streams_all_are_whole_and_exact() {
 /// The client's part, bounded by its budget. Behind it the router asks a worker up to [`ROUTER_ATTEMPTS`] times for each request, as
 /// long as its circuit breakers let it: `the_load_of_an_outage_stays_bounded_where_both_retry` counts what arrives there.
 #[test]
+#[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
 fn in_a_total_outage_the_client_sends_at_most_a_fifth_more_than_it_has_streams() {
     const STREAMS: usize = 120;
     let gate = Gate::new();
     let workers = [mortal(&gate, true), mortal(&gate, true)];
-    let Some(router) = Router::start("an outage", &workers.each_ref(), &["--policy", "round_robin"]) else {
-        return;
-    };
+    let router = Router::start(&workers.each_ref(), &["--policy", "round_robin"]);
     let client = || client(&router.url).retry(RetryPolicy::default()).resumes(8).build().unwrap();
     let expected = unbroken(STREAMS);
     let told = |what: &str, reports: &[StreamReport]| {
@@ -605,9 +612,10 @@ fn in_a_total_outage_the_client_sends_at_most_a_fifth_more_than_it_has_streams()
 }
 
 #[test]
+#[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
 fn the_router_ends_with_the_test() {
     let worker = worker(|_| Script::tokens(HELLO));
-    let Some(router) = Router::start("its end", &[&worker], &[]) else { return };
+    let router = Router::start(&[&worker], &[]);
     let host = router.url.trim_start_matches("http://").to_owned();
     assert!(TcpStream::connect(&host).is_ok());
     drop(router);

@@ -3,11 +3,16 @@
 
 #![cfg(feature = "testing")]
 
+#[path = "common/checks.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod checks;
+
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 use std::{fs, process, thread};
 
+use checks::each_row;
 use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
 use tokenwire::testing::{Cut, MockServer, OnAccept, Script, TlsIdentity};
@@ -157,49 +162,52 @@ fn failures() -> Vec<Case> {
 
 #[test]
 fn every_failure_is_saved_and_resent_it_is_the_same_request() {
-    for Case { name, script, timeouts: set_timeouts, limits: set_limits, kind, tokens } in failures() {
-        let folder = Folder::new(&name.replace(' ', "-"));
-        let server = MockServer::scripted([script, Script::tokens(TOKENS)]).unwrap();
-        let (mut timeouts, mut limits) = (Timeouts::default(), Limits::default());
-        set_timeouts(&mut timeouts);
-        set_limits(&mut limits);
-        let client = client(&server.url(), &folder.0, timeouts, limits);
-        let (received, report) = finish(client.stream(request()));
-        let error = report.error.clone().unwrap();
-        assert_eq!((error.kind().as_str(), received), (kind, tokens), "{name}: {error}");
-        let path = error.saved_path().unwrap_or_else(|| panic!("{name}: {error}"));
-        assert_eq!(folder.files(), [path], "{name}");
-        assert!(error.to_string().contains(&format!("saved as {path:?}")), "{name}: {error}");
+    each_row(
+        failures(),
+        |Case { name, script, timeouts: set_timeouts, limits: set_limits, kind, tokens }| {
+            let folder = Folder::new(&name.replace(' ', "-"));
+            let server = MockServer::scripted([script, Script::tokens(TOKENS)]).unwrap();
+            let (mut timeouts, mut limits) = (Timeouts::default(), Limits::default());
+            set_timeouts(&mut timeouts);
+            set_limits(&mut limits);
+            let client = client(&server.url(), &folder.0, timeouts, limits);
+            let (received, report) = finish(client.stream(request()));
+            let error = report.error.unwrap();
+            assert_eq!((error.kind().as_str(), received), (kind, tokens), "{name}: {error}");
+            let path = error.saved_path().unwrap_or_else(|| panic!("{name}: {error}"));
+            assert_eq!(folder.files(), [path], "{name}");
+            assert!(error.to_string().contains(&format!("saved as {path:?}")), "{name}: {error}");
 
-        let text = fs::read_to_string(path).unwrap();
-        no_canary(&text);
-        assert!(!text.contains("canary-of-the-answer"), "{name}: {text}");
-        let saved = SavedRequest::load(path).unwrap();
-        no_canary(&format!("{saved:?}"));
-        let failure = saved.failure();
-        assert_eq!((&*failure.kind, failure.status), (kind, error.status()), "{name}");
-        assert_eq!(failure.progress.tokens, tokens as u64, "{name}");
-        assert!(failure.message.starts_with(error.message().split(':').next().unwrap()), "{name}");
-        assert_eq!(saved.base_url(), format!("{}/v1", server.url()), "{name}");
-        assert_eq!(
-            saved.headers().collect::<Vec<_>>(),
-            [("x-request-id", "r-7"), ("accept", "text/event-stream")],
-            "{name}"
-        );
+            let text = fs::read_to_string(path).unwrap();
+            no_canary(&text);
+            assert!(!text.contains("canary-of-the-answer"), "{name}: {text}");
+            let saved = SavedRequest::load(path).unwrap();
+            no_canary(&format!("{saved:?}"));
+            let failure = saved.failure();
+            assert_eq!((&*failure.kind, failure.status), (kind, error.status()), "{name}");
+            assert_eq!(failure.progress.tokens, tokens as u64, "{name}");
+            assert!(failure.message.starts_with(error.message().split(':').next().unwrap()), "{name}");
+            assert_eq!(saved.base_url(), format!("{}/v1", server.url()), "{name}");
+            assert_eq!(
+                saved.headers().collect::<Vec<_>>(),
+                [("x-request-id", "r-7"), ("accept", "text/event-stream")],
+                "{name}"
+            );
 
-        // The same client has the limits that made it fail.
-        let again = self::client(saved.base_url(), &folder.0, Timeouts::default(), Limits::default());
-        let (received, report) = finish(again.resend(&saved));
-        assert_eq!((received, report.ending), (2, Outcome::Complete), "{name}: {:?}", report.error);
-        let requests = server.requests();
-        let [first, .., last] = &*requests else { panic!("{name}: {requests:?}") };
-        assert_eq!((&first.body, &*first.path), (&last.body, &*last.path), "{name}");
-        assert_eq!(first.body, saved.body(), "{name}");
-        for header in ["authorization", "x-gateway", "x-request-id", "accept", "content-type"] {
-            assert_eq!(first.header(header), last.header(header), "{name}: {header}");
-        }
-        assert_eq!(folder.files().len(), 1, "{name}: what succeeds is not saved");
-    }
+            // The same client has the limits that made it fail.
+            let again = self::client(saved.base_url(), &folder.0, Timeouts::default(), Limits::default());
+            let (received, report) = finish(again.resend(&saved));
+            assert_eq!((received, report.ending), (2, Outcome::Complete), "{name}: {:?}", report.error);
+            let requests = server.requests();
+            let [first, .., last] = &*requests else { panic!("{name}: {requests:?}") };
+            assert_eq!((&first.body, &*first.path), (&last.body, &*last.path), "{name}");
+            assert_eq!(first.body, saved.body(), "{name}");
+            for header in ["authorization", "x-gateway", "x-request-id", "accept", "content-type"] {
+                assert_eq!(first.header(header), last.header(header), "{name}: {header}");
+            }
+            assert_eq!(folder.files().len(), 1, "{name}: what succeeds is not saved");
+        },
+    );
 }
 
 #[test]
@@ -258,24 +266,31 @@ fn what_did_not_fail_is_not_saved() {
 
 #[test]
 fn the_wire_is_saved_and_the_request_goes_to_the_same_endpoint() {
-    for (wire, other, base, script) in [
-        (Endpoint::LlamaCpp, Endpoint::OpenAi, "", Script::llama_tokens(TOKENS)),
-        (Endpoint::OpenAi, Endpoint::LlamaCpp, "/gate/v1", Script::tokens(TOKENS)),
-    ] {
-        let folder = Folder::new(wire.as_str());
-        let server = MockServer::scripted([Script::status(503), script]).unwrap();
-        let url = format!("{}{base}", server.url());
-        let client = builder(&url).endpoint(wire).save_failed(&folder.0).build().unwrap();
-        let error = finish(client.stream(CompletionRequest::ids([1]))).1.error.unwrap();
-        let saved = SavedRequest::load(error.saved_path().unwrap()).unwrap();
-        assert_eq!(saved.endpoint(), wire);
-        // A client that was set to something else.
-        let again = builder(saved.base_url()).endpoint(other).build().unwrap();
-        let (received, report) = finish(again.resend(&saved));
-        assert_eq!((received, report.ending), (2, Outcome::Complete), "{wire}: {:?}", report.error);
-        let requests = server.requests();
-        assert_eq!((&requests[0].path, &requests[0].body), (&requests[1].path, &requests[1].body), "{wire}");
-    }
+    each_row(
+        [
+            (Endpoint::LlamaCpp, Endpoint::OpenAi, "", Script::llama_tokens(TOKENS)),
+            (Endpoint::OpenAi, Endpoint::LlamaCpp, "/gate/v1", Script::tokens(TOKENS)),
+        ],
+        |(wire, other, base, script)| {
+            let folder = Folder::new(wire.as_str());
+            let server = MockServer::scripted([Script::status(503), script]).unwrap();
+            let url = format!("{}{base}", server.url());
+            let client = builder(&url).endpoint(wire).save_failed(&folder.0).build().unwrap();
+            let error = finish(client.stream(CompletionRequest::ids([1]))).1.error.unwrap();
+            let saved = SavedRequest::load(error.saved_path().unwrap()).unwrap();
+            assert_eq!(saved.endpoint(), wire);
+            // A client that was set to something else.
+            let again = builder(saved.base_url()).endpoint(other).build().unwrap();
+            let (received, report) = finish(again.resend(&saved));
+            assert_eq!((received, report.ending), (2, Outcome::Complete), "{wire}: {:?}", report.error);
+            let requests = server.requests();
+            assert_eq!(
+                (&requests[0].path, &requests[0].body),
+                (&requests[1].path, &requests[1].body),
+                "{wire}"
+            );
+        },
+    );
 }
 
 #[test]

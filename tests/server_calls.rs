@@ -8,10 +8,10 @@ mod common;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::data;
+use common::checks::each_row;
 use common::streams::LONG;
+use common::{data, fixture};
 use serde_json::{Value, json};
-use tokenwire::recording::Recording;
 use tokenwire::testing::{Framing, MockServer as Scripted, Script};
 use tokenwire::{ApiClient, ApiClientBuilder, ErrorKind, Limit, Limits, ServerKind, Timeouts, Timer};
 
@@ -47,7 +47,7 @@ fn models(owners: &[(&str, &str)]) -> Script {
 
 fn recorded(name: &str) -> Script {
     Script::status(200)
-        .json(String::from_utf8(Recording::load(data(name)).unwrap().response_body().bytes).unwrap())
+        .json(String::from_utf8(fixture::load(data(name)).unwrap().response_body().bytes).unwrap())
 }
 
 /// What it is about, the paths that the server has, what it is, what was asked.
@@ -194,14 +194,14 @@ fn each_server_is_told_by_what_it_lists_or_by_a_path_of_its_own() {
         ),
         ("nothing", vec![], None, all.clone()),
     ];
-    for (name, paths, expected, requests) in cases {
+    each_row(cases, |(name, paths, expected, requests)| {
         let server = serving(paths);
         let client = client(&server).build().unwrap();
         for _ in 0..2 {
             assert_eq!(client.server().unwrap(), expected, "{name}");
         }
         assert_eq!(asked(&server), requests, "{name}");
-    }
+    });
 }
 
 #[test]
@@ -253,28 +253,31 @@ fn models_are_listed_with_owner_and_context() {
         {"id": "b", "owned_by": 7, "max_model_len": -1, "max_context_length": 4096},
         {"id": "c", "max_model_len": 5_000_000_000_u64},
     ]});
-    for (script, expected) in [
-        (recorded("vllm/models.response.http"), vec![entry("tiny-qwen3", Some("vllm"), Some(1024))]),
-        (
-            recorded("llama.cpp/get-models.raw"),
-            vec![entry("SmolLM2-135M-Instruct.Q4_1", Some("llamacpp"), Some(2048))],
-        ),
-        (
-            ok(&odd),
-            vec![entry("a", None, Some(131_072)), entry("b", None, Some(4096)), entry("c", None, None)],
-        ),
-        (ok(&json!({"object": "list", "data": null})), vec![]),
-    ] {
-        let server = serving(vec![("/v1/models", script)]);
-        let client = client(&server).api_key("sk-canary-0123456789").build().unwrap();
-        let found = client
-            .models()
-            .unwrap()
-            .into_iter()
-            .map(|model| (model.id, model.owned_by, model.max_context_tokens));
-        assert_eq!(found.collect::<Vec<_>>(), expected);
-        assert_eq!(server.requests()[0].header("authorization"), Some("Bearer sk-canary-0123456789"));
-    }
+    each_row(
+        [
+            (recorded("vllm/models.response.http"), vec![entry("tiny-qwen3", Some("vllm"), Some(1024))]),
+            (
+                recorded("llama.cpp/get-models.raw"),
+                vec![entry("SmolLM2-135M-Instruct.Q4_1", Some("llamacpp"), Some(2048))],
+            ),
+            (
+                ok(&odd),
+                vec![entry("a", None, Some(131_072)), entry("b", None, Some(4096)), entry("c", None, None)],
+            ),
+            (ok(&json!({"object": "list", "data": null})), vec![]),
+        ],
+        |(script, expected)| {
+            let server = serving(vec![("/v1/models", script)]);
+            let client = client(&server).api_key("sk-canary-0123456789").build().unwrap();
+            let found = client
+                .models()
+                .unwrap()
+                .into_iter()
+                .map(|model| (model.id, model.owned_by, model.max_context_tokens));
+            assert_eq!(found.collect::<Vec<_>>(), expected);
+            assert_eq!(server.requests()[0].header("authorization"), Some("Bearer sk-canary-0123456789"));
+        },
+    );
 }
 
 /// What the server has at `/tokenize` or `/detokenize`, and the body that it must be sent.
@@ -290,56 +293,71 @@ fn text_and_ids_go_through_the_servers_tokenizer_in_its_words() {
     let two: &[u32] = &[5, 6];
     // Plain lists, as without `with_pieces`, come as those of vLLM do.
     let llama = recorded("llama.cpp/tokenize.raw");
-    for (kind, script, add_special, ids, body) in [
-        (
-            ServerKind::Vllm,
-            vllm(),
-            true,
-            two,
-            json!({"prompt": text, "add_special_tokens": true, "model": "m"}),
-        ),
-        (
-            ServerKind::SgLang,
-            vllm(),
-            false,
-            two,
-            json!({"prompt": text, "add_special_tokens": false, "model": "m"}),
-        ),
-        (
-            ServerKind::LlamaCpp,
-            llama,
-            false,
-            llama_ids,
-            json!({"content": text, "add_special": false, "parse_special": true}),
-        ),
-        (ServerKind::Tgi, tgi, true, two, json!({"inputs": text})),
-    ] {
-        let server = serving(vec![("/tokenize", script)]);
-        let client = client(&server).server(kind).model("m").build().unwrap();
-        assert_eq!(client.tokenize(text, add_special).unwrap(), ids, "{kind:?}");
-        let sent = &server.requests()[0];
-        assert_eq!(
-            (sent.method.as_str(), serde_json::from_slice::<Value>(&sent.body).unwrap()),
-            ("POST", body),
-            "{kind:?}"
-        );
-    }
+    each_row(
+        [
+            (
+                ServerKind::Vllm,
+                vllm(),
+                true,
+                two,
+                json!({"prompt": text, "add_special_tokens": true, "model": "m"}),
+            ),
+            (
+                ServerKind::SgLang,
+                vllm(),
+                false,
+                two,
+                json!({"prompt": text, "add_special_tokens": false, "model": "m"}),
+            ),
+            (
+                ServerKind::LlamaCpp,
+                llama,
+                false,
+                llama_ids,
+                json!({"content": text, "add_special": false, "parse_special": true}),
+            ),
+            (ServerKind::Tgi, tgi, true, two, json!({"inputs": text})),
+        ],
+        |(kind, script, add_special, ids, body)| {
+            let server = serving(vec![("/tokenize", script)]);
+            let client = client(&server).server(kind.clone()).model("m").build().unwrap();
+            assert_eq!(client.tokenize(text, add_special).unwrap(), ids, "{kind:?}");
+            let sent = &server.requests()[0];
+            assert_eq!(
+                (sent.method.as_str(), serde_json::from_slice::<Value>(&sent.body).unwrap()),
+                ("POST", body),
+                "{kind:?}"
+            );
+        },
+    );
     let llama = recorded("llama.cpp/detokenize.raw");
-    for (kind, script, text, body) in [
-        (ServerKind::Vllm, ok(&json!({"prompt": "ab"})), "ab", json!({"tokens": [504, 1296], "model": "m"})),
-        (
-            ServerKind::SgLang,
-            ok(&json!({"text": "ab"})),
-            "ab",
-            json!({"tokens": [504, 1296], "skip_special_tokens": false, "model": "m"}),
-        ),
-        (ServerKind::LlamaCpp, llama, "The three primary colors are", json!({"tokens": [504, 1296]})),
-    ] {
-        let server = serving(vec![("/detokenize", script)]);
-        let client = client(&server).server(kind).model("m").build().unwrap();
-        assert_eq!(client.detokenize(&[504, 1296]).unwrap(), text, "{kind:?}");
-        assert_eq!(serde_json::from_slice::<Value>(&server.requests()[0].body).unwrap(), body, "{kind:?}");
-    }
+    each_row(
+        [
+            (
+                ServerKind::Vllm,
+                ok(&json!({"prompt": "ab"})),
+                "ab",
+                json!({"tokens": [504, 1296], "model": "m"}),
+            ),
+            (
+                ServerKind::SgLang,
+                ok(&json!({"text": "ab"})),
+                "ab",
+                json!({"tokens": [504, 1296], "skip_special_tokens": false, "model": "m"}),
+            ),
+            (ServerKind::LlamaCpp, llama, "The three primary colors are", json!({"tokens": [504, 1296]})),
+        ],
+        |(kind, script, text, body)| {
+            let server = serving(vec![("/detokenize", script)]);
+            let client = client(&server).server(kind.clone()).model("m").build().unwrap();
+            assert_eq!(client.detokenize(&[504, 1296]).unwrap(), text, "{kind:?}");
+            assert_eq!(
+                serde_json::from_slice::<Value>(&server.requests()[0].body).unwrap(),
+                body,
+                "{kind:?}"
+            );
+        },
+    );
 }
 
 #[test]
@@ -359,7 +377,7 @@ fn a_server_that_is_not_known_is_asked_what_it_is_before_its_tokenizer() {
 fn servers_without_a_tokenizer_endpoint_are_refused_and_nothing_is_sent() {
     let server = serving(vec![]);
     for kind in [ServerKind::Ollama, ServerKind::LmStudio, ServerKind::TensorRtLlm] {
-        let client = client(&server).server(kind).build().unwrap();
+        let client = client(&server).server(kind.clone()).build().unwrap();
         for error in [client.tokenize("x", true).unwrap_err(), client.detokenize(&[1]).unwrap_err()] {
             assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
             assert!(error.message().contains(kind.name()), "{error}");

@@ -1,9 +1,10 @@
-//! Servers as records: the files in `servers/`, one that is invented, and those that a program reads itself.
+//! Servers as records: the files in `src/protocol/server/records/`, one that is invented, and those that a program reads itself.
 
 mod common;
 
 use std::collections::HashSet;
 
+use common::checks::each_row;
 use common::vectors::{Case as Stream, mismatch};
 use common::{records, wire};
 use serde::Deserialize;
@@ -16,7 +17,7 @@ use tokenwire::{
 #[derive(Deserialize)]
 struct Record {
     name: String,
-    told_by: Option<Value>,
+    identified_by: Option<Value>,
     #[serde(default)]
     refuses: Map<String, Value>,
     cases: Vec<Case>,
@@ -43,11 +44,11 @@ fn openai() -> String {
 
 /// All records there are, each with its server.
 fn all() -> Vec<(Record, ServerKind)> {
-    let built_in = records("servers").into_iter().map(|(name, text)| {
+    let built_in = records("src/protocol/server/records").into_iter().map(|(name, text)| {
         let server = ServerKind::by_name(&name).unwrap();
         (name, text, server)
     });
-    // What is put into `servers/` is read by the same code.
+    // The files in `src/protocol/server/records/` are read by the same code.
     let invented = records("tests/data/servers").into_iter().map(|(name, text)| {
         let server = ServerKind::from_json(&text).unwrap();
         (name, text, server)
@@ -115,7 +116,7 @@ fn request(fields: &Map<String, Value>) -> CompletionRequest {
 
 #[test]
 fn each_case_of_each_record_holds() {
-    for (record, server) in all() {
+    each_row(all(), |(record, server)| {
         let name = &record.name;
         assert!(record.cases.len() >= 3, "{name}: {} cases", record.cases.len());
         let mut refused: HashSet<&str> = HashSet::new();
@@ -123,8 +124,8 @@ fn each_case_of_each_record_holds() {
             let wire: Endpoint = case.wire.parse().unwrap();
             let request = request(&case.request);
             let written = match case.whole {
-                true => request.to_call_json(None, wire, Some(server)),
-                false => request.to_json(None, wire, Some(server)),
+                true => request.to_call_json(None, wire, Some(&server)),
+                false => request.to_json(None, wire, Some(&server)),
             };
             match (written, &case.body, &case.refused) {
                 (Ok(written), Some(body), None) => {
@@ -146,38 +147,38 @@ fn each_case_of_each_record_holds() {
         }
         let untried = record.refuses.keys().find(|field| !refused.contains(field.as_str()));
         assert_eq!(untried, None, "{name}: no case for what it refuses");
-    }
+    });
 }
 
 #[test]
 fn each_stream_of_each_record_holds_at_every_cut() {
     let mut cuts = 0;
-    for (record, server) in all() {
+    each_row(all(), |(record, server)| {
         for stream in &record.streams {
-            let asked = stream.asked_of().or(Some(Some(server)));
-            let wrong = mismatch(stream, asked);
+            let asked = stream.asked_of().or(Some(Some(server.clone())));
+            let wrong = mismatch(stream, asked.clone());
             assert_eq!(wrong, None, "{}", record.name);
             let data = |event: &Value| event.as_str().map_or_else(|| event.to_string(), str::to_owned);
             let body: String =
                 stream.events.iter().map(|event| format!("data: {}\n\n", data(event))).collect();
             let decode =
-                |cuts: &[usize]| wire::decode(body.as_bytes(), cuts, stream.decoder(asked)).summary();
+                |cuts: &[usize]| wire::decode(body.as_bytes(), cuts, stream.decoder(asked.clone())).summary();
             let whole = decode(&[]);
             for cut in 1..body.len() {
                 assert_eq!(decode(&[cut]), whole, "{}: {}, cut at {cut}", record.name, stream.id);
                 cuts += 1;
             }
         }
-    }
+    });
     assert!(cuts > 500, "{cuts}");
 }
 
 /// What tells one tells no other.
 #[test]
-fn no_two_records_are_told_by_the_same() {
+fn no_two_records_are_identified_by_the_same() {
     let mut seen = Vec::new();
     for (record, _) in all() {
-        if let Some(told) = record.told_by {
+        if let Some(told) = record.identified_by {
             assert!(!seen.contains(&told), "{}: {told}", record.name);
             seen.push(told);
         }
@@ -189,7 +190,7 @@ const RECORD: &str = r#"{
   "name": "odd",
   "about": "Invented.",
   "like": "vllm",
-  "told_by": {"owned_by": "me"},
+  "identified_by": {"owned_by": "me"},
   "renames": {"max_tokens": "limit", "stream_options": null},
   "sets": {"fast": true},
   "refuses": {"min_p": "it has none"}
@@ -204,8 +205,8 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("\"vllm\"", "\"vlm\"", "no known server is called \"vlm\"; there are vllm, llamacpp, sglang, tgi, "),
     ("\"vllm\"", "\"sglang_router\"", "no known server is called \"sglang_router\""),
     ("\"owned_by\"", "\"owner\"", "unknown field `owner`, expected `owned_by` at line 5"),
-    ("\"me\"", "\"\"", "told_by.owned_by: it is empty"),
-    ("\"me\"", "\"library\"", "told_by.owned_by: \"library\" tells a server that is known without a record"),
+    ("\"me\"", "\"\"", "identified_by.owned_by: it is empty"),
+    ("\"me\"", "\"library\"", "identified_by.owned_by: \"library\" tells a server that is known without a record"),
     ("\"limit\"", "5", "invalid type: integer `5`, expected a string at line 6 column"),
     ("\"limit\"", "\"\"", "renames.max_tokens: the new name is empty"),
     ("\"limit\"", "null", "renames.max_tokens: what a caller asks for is not left out without a word"),
@@ -223,17 +224,17 @@ const WRONG: &[(&str, &str, &str)] = &[
 #[test]
 fn what_is_no_record_says_where_it_is_wrong() {
     ServerKind::from_json(RECORD).unwrap();
-    for (part, other, said) in WRONG {
+    each_row(WRONG, |(part, other, said)| {
         assert!(RECORD.contains(part), "{part}");
         let error = ServerKind::from_json(&RECORD.replacen(part, other, 1)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         let message = error.to_string();
         assert!(message.contains("not a server's record: ") && message.contains(said), "{part}: {message}");
-    }
+    });
 }
 
 #[test]
-fn a_record_is_read_once_and_has_a_longest() {
+fn a_record_has_a_name_and_a_longest_text() {
     let odd = ServerKind::from_json(RECORD).unwrap();
     assert_eq!(odd.name(), "odd");
     let error = ServerKind::by_name("odd").unwrap_err();
@@ -243,7 +244,7 @@ fn a_record_is_read_once_and_has_a_longest() {
     let error = ServerKind::from_json(&too_long).unwrap_err();
     assert!(error.to_string().contains("more than 262144"), "{error}");
 
-    assert_eq!(ServerKind::from_json(RECORD).unwrap(), odd, "the same text is the same server");
+    assert_eq!(ServerKind::from_json(RECORD).unwrap(), odd, "the same record is the same server");
     assert_ne!(ServerKind::from_json(&RECORD.replace("Invented.", "Another.")).unwrap(), odd);
 }
 
@@ -266,7 +267,7 @@ fn a_server_has_the_words_of_the_one_that_it_is_like() {
         for text in requests {
             let request = request(&serde_json::from_str(text).unwrap());
             for wire in [Endpoint::Auto, Endpoint::Chat, Endpoint::LlamaCpp, Endpoint::SgLang] {
-                let written = |server| {
+                let written = |server: &ServerKind| {
                     let written = request.to_json(None, wire, Some(server));
                     written.map(|json| String::from_utf8(json).unwrap()).map_err(|error| {
                         (
@@ -275,7 +276,7 @@ fn a_server_has_the_words_of_the_one_that_it_is_like() {
                         )
                     })
                 };
-                assert_eq!(written(mine), written(known), "{name} {wire} {text}");
+                assert_eq!(written(&mine), written(&known), "{name} {wire} {text}");
             }
         }
     }
@@ -293,7 +294,7 @@ fn a_client_speaks_to_a_server_as_its_record_says() {
     let without_ids = r#"{"choices": [{"index": 0, "text": "Hi", "finish_reason": "stop"}]}"#;
     let scripts = [Script::tokens([(7, "a"), (8, "b")]), Script::events([without_ids, "[DONE]"])];
     let scripted = Scripted::scripted(scripts).unwrap();
-    let client = ApiClient::builder(scripted.url()).server(server).build().unwrap();
+    let client = ApiClient::builder(scripted.url()).server(server.clone()).build().unwrap();
     let limited = |params: SamplingParams| CompletionRequest::ids([1, 2]).sampling(params.max_tokens(5));
 
     for (ids, exact) in [(vec![Some(7), Some(8)], None), (vec![None], Some(Inexact::Dropped))] {
@@ -302,7 +303,7 @@ fn a_client_speaks_to_a_server_as_its_record_says() {
         assert_eq!(tokens.iter().map(|(_, id)| *id).collect::<Vec<_>>(), ids);
         let found = guard.join().ids_exact;
         assert_eq!(matches!(found, IdsExact::No(_)).then_some(found), exact.map(IdsExact::No));
-        assert_eq!(client.server().unwrap(), Some(server));
+        assert_eq!(client.server().unwrap().as_ref(), Some(&server));
     }
     let error = client.stream(limited(SamplingParams::default().min_p(0.5))).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Unsupported);

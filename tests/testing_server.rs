@@ -8,6 +8,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::checks::each_row;
 use common::sockets::{ASK, LONG, ask, connect, events, expect, read_to_end};
 use tokenwire::recording::{BodyEnd, Recording, dechunk};
 use tokenwire::testing::{
@@ -63,12 +64,12 @@ fn a_kept_connection_serves_requests_in_turn_pipelined_or_not() {
         ("GET /one HTTP/1.1\r\n\r\nPOST /two HTTP/1.1\r\ncontent-length: 1\r\n\r\nx", vec!["/one", "/two"]),
         ("GET /last HTTP/1.1\r\nConnection: close\r\n\r\n", vec!["/last"]),
     ];
-    for (text, paths) in requests {
+    each_row(requests, |(text, paths)| {
         stream.write_all(text.as_bytes()).unwrap();
         for path in paths {
             expect(&mut stream, &Script::status(200).body("text/plain", path).wire());
         }
-    }
+    });
     assert_eq!(read_to_end(&mut stream), (vec![], None), "the client asked for a close");
     let seen: Vec<_> = server.requests().iter().map(|r| (r.path.clone(), r.text().into_owned())).collect();
     let expected = [("/plain", ""), ("/chunked", "abcd"), ("/one", ""), ("/two", "x"), ("/last", "")];
@@ -264,7 +265,7 @@ fn what_is_no_request_or_too_large_is_refused() {
         (&long_head, "431"),
         (&long_head[..MAX_REQUEST_HEAD_BYTES + 9], "431"),
     ];
-    for (text, status) in cases {
+    each_row(cases, |(text, status)| {
         let mut stream = connect(&server);
         stream.write_all(text.as_bytes()).unwrap();
         let (got, end) = read_to_end(&mut stream);
@@ -275,7 +276,7 @@ fn what_is_no_request_or_too_large_is_refused() {
             &text[..20.min(text.len())]
         );
         assert_eq!(end, None);
-    }
+    });
     assert_eq!(server.requests(), []);
     assert!(server.wait_for_open_connections(0, LONG));
 }

@@ -7,6 +7,7 @@ use std::error::Error as _;
 use std::path::Path;
 use std::sync::LazyLock;
 
+use common::checks::each_row;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokenwire::{Dialect, ErrorKind, Special, TokenId, Tokenizer};
@@ -40,10 +41,10 @@ fn pieces(tokenizer: &Tokenizer, ids: &[TokenId], skip_special: bool) -> Vec<Str
 #[test]
 fn names_have_the_ids_of_the_model() {
     let Some(tokenizer) = smollm2() else { return };
-    for (id, name) in [(0, "<|endoftext|>"), (1, "<|im_start|>"), (2, "<|im_end|>")] {
+    each_row([(0, "<|endoftext|>"), (1, "<|im_start|>"), (2, "<|im_end|>")], |(id, name)| {
         assert_eq!(tokenizer.special_id(name).unwrap(), id);
         assert_eq!(tokenizer.token_id(name), Some(id));
-    }
+    });
     assert_eq!(tokenizer.vocab_size(), 49_152);
     assert_eq!(tokenizer.token_id("Ġthe"), Some(260));
     assert_eq!(tokenizer.token_id(" the"), None);
@@ -56,12 +57,14 @@ fn names_have_the_ids_of_the_model() {
 #[test]
 fn a_missing_name_is_in_the_error() {
     let Some(tokenizer) = smollm2() else { return };
-    for (name, shown) in [("<|eot_id|>", "<|eot_id|>"), ("the", "the"), ("\u{1b}[31m", "u{1b}"), ("", "\"\"")]
-    {
-        let error = tokenizer.special_id(name).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert!(error.to_string().contains(shown), "{error}");
-    }
+    each_row(
+        [("<|eot_id|>", "<|eot_id|>"), ("the", "the"), ("\u{1b}[31m", "u{1b}"), ("", "\"\"")],
+        |(name, shown)| {
+            let error = tokenizer.special_id(name).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert!(error.to_string().contains(shown), "{error}");
+        },
+    );
 }
 
 /// The ids that llama-server gave with the same model; made by tokenizer_live.rs.
@@ -78,12 +81,12 @@ fn ids_equal_those_that_the_server_gave() {
     let Some(tokenizer) = smollm2() else { return };
     let expected: Vec<Ids> = read("tokenizer-ids.json");
     assert_eq!(expected.len(), 200);
-    for (string, Ids { template, text }) in strings().iter().zip(expected) {
+    each_row(strings().iter().zip(expected), |(string, Ids { template, text })| {
         assert_eq!(tokenizer.encode(string, Special::TEMPLATE).unwrap(), template, "{string:?}");
         assert_eq!(tokenizer.encode(string, Special::TEXT).unwrap(), text, "{string:?}");
         // This model adds nothing of its own.
         assert_eq!(tokenizer.encode(string, Special::PROMPT).unwrap(), template, "{string:?}");
-    }
+    });
 }
 
 #[test]
@@ -116,14 +119,17 @@ fn spelled_markers_are_plain_text_unless_asked_for() {
 #[test]
 fn text_comes_as_soon_as_its_character_is_whole() {
     let Some(tokenizer) = smollm2() else { return };
-    for (text, expected) in [
-        ("I ❤\u{fe0f}", &["I", " ", "", "❤", "\u{fe0f}", ""][..]),
-        ("𠮷x", &["", "", "", "𠮷", "x", ""]),
-        ("\u{fffd}a", &["\u{fffd}", "a", ""]),
-    ] {
-        let ids = tokenizer.encode(text, Special::TEXT).unwrap();
-        assert_eq!(pieces(&tokenizer, &ids, false), expected, "{text:?}");
-    }
+    each_row(
+        [
+            ("I ❤\u{fe0f}", &["I", " ", "", "❤", "\u{fe0f}", ""][..]),
+            ("𠮷x", &["", "", "", "𠮷", "x", ""]),
+            ("\u{fffd}a", &["\u{fffd}", "a", ""]),
+        ],
+        |(text, expected)| {
+            let ids = tokenizer.encode(text, Special::TEXT).unwrap();
+            assert_eq!(pieces(&tokenizer, &ids, false), expected, "{text:?}");
+        },
+    );
 }
 
 /// At every place where the ids can end: what came so far and the rest are what decoding those ids gives,
@@ -218,7 +224,7 @@ fn files_that_are_no_tokenizer_are_errors_with_path_and_cause() {
         ("other-json", b"{\"model\":\"smollm2\",\"version\":\"1.0\"}"),
         ("other-version", b"{\"version\":\"9\",\"model\":{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]}}"),
     ];
-    for (name, bytes) in cases {
+    each_row(cases, |(name, bytes)| {
         let path = folder.join(name);
         std::fs::write(&path, bytes).unwrap();
         let error = Tokenizer::from_file(&path).unwrap_err();
@@ -227,7 +233,7 @@ fn files_that_are_no_tokenizer_are_errors_with_path_and_cause() {
         let cause = error.source().and_then(|cause| cause.source()).unwrap();
         assert!(!error.to_string().contains(&cause.to_string()));
         assert_eq!(Tokenizer::from_bytes(bytes).unwrap_err().kind(), ErrorKind::InvalidInput);
-    }
+    });
     for path in [folder.as_path(), &folder.join("missing"), Path::new("")] {
         let error = Tokenizer::from_file(path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);

@@ -5,20 +5,26 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use ureq::http::HeaderMap;
-use ureq::http::header::{AUTHORIZATION, HeaderValue};
-
-use super::http::{HttpClient, HttpClientBuilder, header};
+use super::ApiClient;
+use super::backend::Backend;
+use super::backend::base_url::BaseUrl;
+use super::backend::request_ids::RequestIds;
+use super::http::client::{HttpClient, HttpClientBuilder};
+use super::http::headers::header;
+#[cfg(feature = "testing")]
+use super::http::memory::InMemory;
+use super::http::{AUTHORIZATION, HeaderMap, HeaderValue};
 use super::policy::resume::ResumePolicy;
 use super::policy::retry::{Budget, RetryPolicy};
 use super::policy::route::{RoutePolicy, Routes};
 use super::saved::folder::Folder;
 use super::threads::pool::ReaderPool;
-use super::{ApiClient, BaseUrl, Inner, RequestIds};
 use crate::config::{ApiKey, Limits, Timeouts, WhenFull};
 use crate::error::Error;
-use crate::protocol::chunk::endpoint::{Endpoint, ServerKind};
-use crate::protocol::request::{CompletionRequest, OWNED_HEADERS, validate_header};
+use crate::protocol::request::completion::CompletionRequest;
+use crate::protocol::request::headers::{OWNED_HEADERS, validate_header};
+use crate::protocol::server::ServerKind;
+use crate::protocol::server::endpoint::Endpoint;
 
 /// Settings of an [`ApiClient`], see [`ApiClient::builder`].
 #[derive(Debug, Clone)]
@@ -264,7 +270,7 @@ impl ApiClientBuilder {
     /// Connects to a server in memory, whatever the base URL says (its host an IP address, its scheme `http`).
     #[cfg(feature = "testing")]
     #[must_use]
-    pub fn in_memory(mut self, server: &super::http::memory::InMemory) -> Self {
+    pub fn in_memory(mut self, server: &InMemory) -> Self {
         self.http = self.http.memory(server.clone());
         self
     }
@@ -296,36 +302,19 @@ impl ApiClientBuilder {
             http,
         } = self;
         let timeouts = timeouts.bounded();
-        let bases = base_urls.iter().map(|(url, _)| BaseUrl::new(url)).collect::<Result<Vec<_>, _>>()?;
-        let weights = base_urls.iter().map(|(_, weight)| *weight);
-        let routes = Routes::new(routes, bases.iter().map(|base| base.api.clone()).zip(weights));
+        let (bases, routes) = servers(&base_urls, routes)?;
         let key = key.map(|key| ApiKey::new(&key.0)).transpose()?;
-        let mut map = HeaderMap::new();
-        for (name, Redacted(value)) in &headers {
-            // Another scheme than the key's is the caller's to give, for all requests.
-            let is_own = |owned: &&str| !owned.eq_ignore_ascii_case(AUTHORIZATION.as_str());
-            let owned: Vec<&str> = OWNED_HEADERS.into_iter().filter(is_own).collect();
-            validate_header(name, value.trim(), &owned)?;
-            let (name, value) = header(name, value)?;
-            map.append(name, value);
-        }
-        for name in session_headers.iter().chain(&priority_header) {
-            // Any value will do: it is the name that is looked at.
-            CompletionRequest::text("").header(name, "0").validate()?;
-        }
+        let headers = header_map(&headers, key.as_ref())?;
+        // Only the names are checked: any value will do.
+        let names = session_headers.iter().chain(&priority_header);
+        names.fold(CompletionRequest::text(""), |request, name| request.header(name, "0")).validate()?;
         let request_ids = request_ids.map(RequestIds::new).transpose()?;
-        if let Some(key) = &key {
-            let mut bearer = HeaderValue::from_str(&key.bearer())
-                .map_err(|_| Error::invalid("the API key cannot be sent in a header"))?;
-            bearer.set_sensitive(true);
-            map.insert(AUTHORIZATION, bearer);
-        }
-        if map.contains_key(AUTHORIZATION) && bases.iter().any(BaseUrl::is_plain_and_far) {
+        if headers.contains_key(AUTHORIZATION) && bases.iter().any(BaseUrl::is_plain_and_far) {
             log::warn!("the API key goes over http, readable by everybody between here and the server");
         }
         let http = http.timeouts(timeouts).limits(limits).build()?;
         let max_wait = timeouts.before_first_token().map(|(_, limit)| limit);
-        Ok(ApiClient(Arc::new(Inner {
+        Ok(ApiClient(Arc::new(Backend {
             pool: ReaderPool::new(
                 limits.max_streams,
                 limits.max_waiting_streams,
@@ -345,7 +334,7 @@ impl ApiClientBuilder {
             bases,
             routes,
             model,
-            headers: map,
+            headers,
             session_headers,
             priority_header,
             request_ids,
@@ -353,4 +342,32 @@ impl ApiClientBuilder {
             probed: AtomicBool::new(false),
         })))
     }
+}
+
+/// The servers, in two forms: where requests go, and which of them is chosen.
+fn servers(base_urls: &[(String, u32)], policy: RoutePolicy) -> Result<(Vec<BaseUrl>, Routes), Error> {
+    let bases = base_urls.iter().map(|(url, _)| BaseUrl::new(url)).collect::<Result<Vec<_>, _>>()?;
+    let weights = base_urls.iter().map(|(_, weight)| *weight);
+    let routes = Routes::new(policy, bases.iter().map(|base| base.api.clone()).zip(weights));
+    Ok((bases, routes))
+}
+
+/// The headers of every request: the caller's, and the key.
+fn header_map(headers: &[(String, Redacted)], key: Option<&ApiKey>) -> Result<HeaderMap, Error> {
+    // The caller can set `authorization`, for another scheme than the key's.
+    let can_set = |name: &&str| !name.eq_ignore_ascii_case(AUTHORIZATION.as_str());
+    let owned: Vec<&str> = OWNED_HEADERS.into_iter().filter(can_set).collect();
+    let mut map = HeaderMap::new();
+    for (name, Redacted(value)) in headers {
+        validate_header(name, value.trim(), &owned)?;
+        let (name, value) = header(name, value)?;
+        map.append(name, value);
+    }
+    if let Some(key) = key {
+        let mut bearer = HeaderValue::from_str(&key.bearer())
+            .map_err(|_| Error::invalid("the API key cannot be sent in a header"))?;
+        bearer.set_sensitive(true);
+        map.insert(AUTHORIZATION, bearer);
+    }
+    Ok(map)
 }

@@ -2,9 +2,12 @@
 
 use serde_json::Value;
 
+use super::ApiClient;
+use super::backend::head::status_error;
+use super::http::Method;
+use super::http::headers::sensitive_headers;
 use super::http::response::HttpResponse;
 use super::http::slot::Wait;
-use super::{ApiClient, Inner};
 use crate::error::Error;
 use crate::error::secrets::Secrets;
 use crate::protocol::chunk::server_error::server_error_from_body;
@@ -32,9 +35,9 @@ impl ApiClient {
     /// `Connect`, `Refused`, `Timeout`, `Incomplete`, `Limit`; `ServerKind` for a status other than 2xx; `Protocol` for an answer that is
     /// no list of models.
     pub fn models(&self) -> Result<Vec<ModelInfo>, Error> {
-        let wait = self.0.wait_for_answer();
-        let response = self.0.ask(ureq::http::Method::GET, ("/models", false), &[], wait)?;
-        let list = self.0.json_answer(response, wait)?;
+        let wait = self.wait_for_answer();
+        let response = self.ask(Method::GET, ("/models", false), &[], wait)?;
+        let list = self.json_answer(response, wait)?;
         match &list["data"] {
             Value::Array(models) => Ok(models.iter().filter_map(model).collect()),
             // An Ollama without models.
@@ -58,18 +61,18 @@ fn model(entry: &Value) -> Option<ModelInfo> {
     })
 }
 
-impl Inner {
+impl ApiClient {
     /// What bounds the wait for an answer that comes whole: the nearer of the timers that run up to a first token.
     pub(super) fn wait_for_answer(&self) -> Option<Wait> {
-        let (timer, limit) = self.timeouts.before_first_token()?;
+        let (timer, limit) = self.0.timeouts.before_first_token()?;
         Some(Wait::since(std::time::Instant::now(), limit, timer))
     }
 
     /// The JSON of an answer with a good status.
     pub(super) fn json_answer(&self, mut response: HttpResponse, wait: Option<Wait>) -> Result<Value, Error> {
-        let secrets = Secrets::of(&self.headers);
+        let secrets = Secrets::of(sensitive_headers(&self.0.headers));
         if response.status() / 100 != 2 {
-            return Err(self.status_error(&mut response, &secrets));
+            return Err(status_error(&mut response, &secrets));
         }
         let body = response.whole_within(wait)?;
         match serde_json::from_slice::<Value>(&body) {

@@ -13,16 +13,18 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use ureq::http::Method;
 
-use super::http::Outgoing;
+use super::ApiClient;
+use super::backend::head::status_error;
+use super::http::Method;
+use super::http::client::Outgoing;
+use super::http::headers::sensitive_headers;
 use super::http::response::HttpResponse;
 use super::http::slot::{CancelSlot, Wait};
-use super::policy::retry::MAX_STALE_RETRIES;
-use super::{ApiClient, Inner};
+use crate::config::MAX_STALE_RETRIES;
 use crate::error::secrets::Secrets;
 use crate::error::{Error, Timer};
-use crate::protocol::chunk::endpoint::ServerKind;
+use crate::protocol::server::ServerKind;
 
 /// How long [`ApiClient::server`] waits for all the answers it asks for.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,18 +63,16 @@ impl ApiClient {
     /// To the first question: no connection, no answer in time, or a status other than 2xx that does not mean that there is
     /// no such list (404, 405, 501). Failures after that mean that nothing was told.
     pub fn server(&self) -> Result<Option<ServerKind>, Error> {
-        let inner = &self.0;
-        if inner.server().is_none() && !inner.probed.load(Ordering::Acquire) {
-            if let Some(found) = inner.probe()? {
-                inner.learn(found);
+        let backend = &self.0;
+        if backend.server().is_none() && !backend.probed.load(Ordering::Acquire) {
+            if let Some(found) = self.probe()? {
+                backend.learn(found);
             }
-            inner.probed.store(true, Ordering::Release);
+            backend.probed.store(true, Ordering::Release);
         }
-        Ok(inner.server())
+        Ok(backend.server())
     }
-}
 
-impl Inner {
     fn probe(&self) -> Result<Option<ServerKind>, Error> {
         let wait = Some(Wait::since(Instant::now(), PROBE_TIMEOUT, Timer::Response));
         let mut response = self.ask(Method::GET, ("/models", false), &[], wait)?;
@@ -92,9 +92,9 @@ impl Inner {
                     None => &[TGI, SGLANG, OLLAMA, LM_STUDIO, LLAMA_CPP],
                 }
             }
-            _ => return Err(self.status_error(&mut response, &Secrets::of(&self.headers))),
+            _ => return Err(status_error(&mut response, &Secrets::of(sensitive_headers(&self.0.headers)))),
         };
-        let told = questions.iter().map_while(|(path, tells)| {
+        let answers = questions.iter().map_while(|(path, tells)| {
             let mut response = self.ask(Method::GET, (path, true), &[], wait).ok()?;
             Some(match response.status() {
                 _ if is_llama_cpp(&response) => Some(ServerKind::LlamaCpp),
@@ -102,7 +102,7 @@ impl Inner {
                 _ => None,
             })
         });
-        Ok(told.flatten().next())
+        Ok(answers.flatten().next())
     }
 
     /// One request with the client's headers, and the head of its answer.
@@ -113,12 +113,12 @@ impl Inner {
         body: &[u8],
         wait: Option<Wait>,
     ) -> Result<HttpResponse, Error> {
-        let url = self.url(path)?;
+        let url = self.0.url(path)?;
         log::debug!("{method} {}: {} bytes", url.path(), body.len());
-        let headers = self.headers.clone();
-        let max_stale_retries = self.retry.max_stale_retries.min(MAX_STALE_RETRIES);
+        let headers = self.0.headers.clone();
+        let max_stale_retries = self.0.retry.max_stale_retries.min(MAX_STALE_RETRIES);
         let outgoing = Outgoing { method, url: &url, headers, body, max_stale_retries };
-        self.http.send(outgoing, &CancelSlot::new(), wait)
+        self.0.http.send(outgoing, &CancelSlot::new(), wait)
     }
 }
 
@@ -131,18 +131,9 @@ fn json(response: &mut HttpResponse, wait: Option<Wait>) -> Result<Value, Error>
     Ok(serde_json::from_slice(&response.whole_within(wait)?).unwrap_or_default())
 }
 
-/// These say in `owned_by` what they are. Ollama has the namespace of the model's name there, which is `library` for the
-/// models of its own library; LM Studio the same word for all. Others have a record that tells their word.
+/// Some servers name themselves in `owned_by`.
 fn owner(model: &Value) -> Option<ServerKind> {
-    match model["owned_by"].as_str()? {
-        "vllm" => Some(ServerKind::Vllm),
-        "llamacpp" => Some(ServerKind::LlamaCpp),
-        "sglang" => Some(ServerKind::SgLang),
-        "tensorrt_llm" => Some(ServerKind::TensorRtLlm),
-        "library" => Some(ServerKind::Ollama),
-        "organization_owner" => Some(ServerKind::LmStudio),
-        other => ServerKind::told_by_owner(other),
-    }
+    ServerKind::by_owner(model["owned_by"].as_str()?)
 }
 
 /// As TGI has it.

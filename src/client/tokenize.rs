@@ -1,11 +1,12 @@
 //! The server's own tokenizer: text to ids and back, in each server's words.
 
 use serde_json::{Value, json};
-use ureq::http::Method;
 
-use super::{ApiClient, Inner};
+use super::ApiClient;
+use super::http::Method;
 use crate::error::{Error, ErrorKind};
-use crate::protocol::chunk::endpoint::ServerKind;
+use crate::protocol::server::ServerKind;
+use crate::protocol::server::family::Family;
 use crate::types::ids::TokenId;
 
 impl ApiClient {
@@ -24,25 +25,23 @@ impl ApiClient {
     /// without ids.
     pub fn tokenize(&self, text: &str, add_special: bool) -> Result<Vec<TokenId>, Error> {
         let (server, model) = (self.server()?, &self.0.model);
-        let words = server.map(ServerKind::words);
-        let mut body = match words {
-            Some(ServerKind::Vllm | ServerKind::SgLang) => {
-                json!({"prompt": text, "add_special_tokens": add_special})
-            }
-            Some(ServerKind::LlamaCpp) => {
+        let family = server.as_ref().and_then(ServerKind::family);
+        let mut body = match family {
+            Some(Family::Vllm | Family::SgLang) => json!({"prompt": text, "add_special_tokens": add_special}),
+            Some(Family::LlamaCpp) => {
                 json!({"content": text, "add_special": add_special, "parse_special": true})
             }
-            Some(ServerKind::Tgi) if add_special => json!({"inputs": text}),
-            Some(ServerKind::Tgi) => {
+            Some(Family::Tgi) if add_special => json!({"inputs": text}),
+            Some(Family::Tgi) => {
                 let why = "TGI's tokenizer endpoint cannot leave the special tokens out";
                 return Err(Error::new(ErrorKind::Unsupported, why));
             }
             _ => return Err(has_none(server)),
         };
-        if let (Some(ServerKind::Vllm | ServerKind::SgLang), Some(model)) = (words, model) {
+        if let (Some(Family::Vllm | Family::SgLang), Some(model)) = (family, model) {
             body["model"] = model.as_str().into();
         }
-        let answer = self.0.post_json("/tokenize", &body)?;
+        let answer = self.post_json("/tokenize", &body)?;
         // TGI's answer is the list itself.
         let list = answer.as_array().or_else(|| answer["tokens"].as_array());
         let ids = list.and_then(|list| list.iter().map(token_id).collect());
@@ -59,21 +58,21 @@ impl ApiClient {
     /// As [`tokenize`](Self::tokenize).
     pub fn detokenize(&self, ids: &[TokenId]) -> Result<String, Error> {
         let (server, model) = (self.server()?, &self.0.model);
-        let words = server.map(ServerKind::words);
+        let family = server.as_ref().and_then(ServerKind::family);
         let mut body = json!({"tokens": ids});
-        let key = match words {
-            Some(ServerKind::Vllm) => "prompt",
-            Some(ServerKind::LlamaCpp) => "content",
-            Some(ServerKind::SgLang) => {
+        let key = match family {
+            Some(Family::Vllm) => "prompt",
+            Some(Family::LlamaCpp) => "content",
+            Some(Family::SgLang) => {
                 body["skip_special_tokens"] = false.into();
                 "text"
             }
             _ => return Err(has_none(server)),
         };
-        if let (Some(ServerKind::Vllm | ServerKind::SgLang), Some(model)) = (words, model) {
+        if let (Some(Family::Vllm | Family::SgLang), Some(model)) = (family, model) {
             body["model"] = model.as_str().into();
         }
-        let mut answer = self.0.post_json("/detokenize", &body)?;
+        let mut answer = self.post_json("/detokenize", &body)?;
         match answer.get_mut(key).map(Value::take) {
             Some(Value::String(text)) => Ok(text),
             _ => Err(Error::protocol("the answer of the server's tokenizer has no text")),
@@ -81,7 +80,7 @@ impl ApiClient {
     }
 }
 
-impl Inner {
+impl ApiClient {
     fn post_json(&self, path: &str, body: &Value) -> Result<Value, Error> {
         let wait = self.wait_for_answer();
         let response = self.ask(Method::POST, (path, true), body.to_string().as_bytes(), wait)?;

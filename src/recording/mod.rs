@@ -1,7 +1,7 @@
 //! One HTTP exchange, kept: what was asked, what came back, when each piece of it came, and how it ended.
 //!
 //! A [`Recording`] is a value; only [`Recording::load`] and [`Recording::save`] touch files. It is read
-//! from three formats and written in one, JSON Lines:
+//! and written in one format, JSON Lines:
 //!
 //! ```text
 //! {"tokenwire_recording":1,"request":{"method":"POST","path":"/v1/completions",
@@ -46,7 +46,6 @@ use crate::error::Error;
 use crate::error::secrets::Secrets;
 
 mod base64;
-mod fixture;
 pub(crate) mod http;
 mod jsonl;
 
@@ -205,7 +204,7 @@ struct ResponseHead {
     headers: Vec<(String, String)>,
 }
 
-/// One HTTP exchange. See the [module](self) for the formats.
+/// One HTTP exchange. See the [module](self) for the format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recording {
     request: Request,
@@ -271,29 +270,22 @@ impl Recording {
         self.ended_at = at.map(whole_micros);
     }
 
-    /// Reads a file. The name tells the format: `NAME.raw` is a response's bytes with `NAME.req` (the
-    /// request) and `NAME.times` (per line: milliseconds, offset, length) beside it;
-    /// `NAME.response.http` has `NAME.request.http` and `NAME.timing.tsv` (milliseconds, length) beside
-    /// it; anything else is this crate's own format. Timing files may be missing, then all came at
-    /// once; of `.raw` the request may be missing too.
+    /// Reads a file in this crate's own format.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if a file cannot be read, is larger than
-    /// [`MAX_RECORDING_BYTES`], or does not hold what its name says.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the file cannot be read, is larger than
+    /// [`MAX_RECORDING_BYTES`], or is not a recording.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let name = path.to_string_lossy();
-        let beside = |base: &str, suffix: &str| read_if_there(Path::new(&format!("{base}{suffix}")));
-        if let Some(base) = name.strip_suffix(".raw") {
-            let (request, times) = (beside(base, ".req")?, beside(base, ".times")?);
-            fixture::from_llama(request.as_deref(), &read(path)?, times.as_deref())
-        } else if let Some(base) = name.strip_suffix(".response.http") {
-            let (request, times) = (beside(base, ".request.http")?, beside(base, ".timing.tsv")?);
-            fixture::from_vllm(request.as_deref(), &read(path)?, times.as_deref())
-        } else {
-            Self::from_jsonl(&read(path)?)
+        let mut bytes = Vec::new();
+        fs::File::open(path)
+            .and_then(|file| file.take(MAX_RECORDING_BYTES + 1).read_to_end(&mut bytes))
+            .map_err(|error| file_error("cannot read", path, error))?;
+        if bytes.len() as u64 > MAX_RECORDING_BYTES {
+            return Err(Error::invalid(format!("a recording of over {MAX_RECORDING_BYTES} bytes")));
         }
+        Self::from_jsonl(&bytes)
     }
 
     /// Writes this crate's own format. An existing file is replaced; a new one is readable by its owner
@@ -406,24 +398,9 @@ impl Recording {
     }
 }
 
-/// The formats keep microseconds; cut here, so that a recording equals what is loaded again.
+/// The format keeps microseconds; cut here, so that a recording equals what is loaded again.
 fn whole_micros(at: Duration) -> Duration {
     Duration::from_micros(u64::try_from(at.as_micros()).unwrap_or(u64::MAX))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(MAX_RECORDING_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| file_error("cannot read", path, error))?;
-    if bytes.len() as u64 > MAX_RECORDING_BYTES {
-        return Err(Error::invalid(format!("a recording of over {MAX_RECORDING_BYTES} bytes")));
-    }
-    Ok(bytes)
-}
-
-fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    if path.exists() { read(path).map(Some) } else { Ok(None) }
 }
 
 fn file_error(what: &str, path: &Path, error: std::io::Error) -> Error {

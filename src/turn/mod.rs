@@ -7,7 +7,6 @@ pub(crate) mod respond;
 pub(crate) mod tokenizer;
 pub(crate) mod tools;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,11 +16,11 @@ use self::prompt::{Context, Prefix, Prompt};
 use self::respond::{ParsedResponse, lock};
 use self::tools::{ToolResult, Tools};
 use crate::client::ApiClient;
-use crate::client::stream::Canceller;
+use crate::client::stream::guard::Canceller;
 use crate::client::stream::report::StreamReport;
 use crate::config::Limits;
 use crate::error::{Error, ErrorKind};
-use crate::protocol::request::CompletionRequest;
+use crate::protocol::request::completion::CompletionRequest;
 use crate::protocol::request::sampling::SamplingParams;
 use crate::types::ids::TokenId;
 
@@ -56,7 +55,7 @@ pub struct Turn {
     tools: Tools,
     max_rounds: usize,
     limits: Limits,
-    markers: HashMap<String, TokenId>,
+    markers: Vec<(String, TokenId)>,
     request: Arc<MakeRequest>,
     on_token: Arc<OnToken>,
     cancel: TurnCanceller,
@@ -120,7 +119,7 @@ impl Turn {
             tools: Tools::new(),
             max_rounds: MAX_ROUNDS,
             limits: Limits::default(),
-            markers: HashMap::new(),
+            markers: Vec::new(),
             request: Arc::new(CompletionRequest::ids),
             on_token: Arc::new(|_, _| {}),
             cancel: TurnCanceller::default(),
@@ -151,8 +150,12 @@ impl Turn {
 
     /// The model's added tokens, see [`ResponseParser::markers`]. Without them markers are told by their text.
     #[must_use]
-    pub fn markers(mut self, markers: HashMap<String, TokenId>) -> Self {
-        self.markers = markers;
+    pub fn markers<'a, T>(mut self, added: impl IntoIterator<Item = T>) -> Self
+    where
+        T: Into<(&'a str, TokenId)>,
+    {
+        let added = added.into_iter().map(Into::into);
+        self.markers = added.map(|(text, id)| (text.to_owned(), id)).collect();
         self
     }
 
@@ -228,7 +231,7 @@ impl Turn {
         let on_token = self.on_token.clone();
         let parser = ResponseParser::new(dialect)
             .tools(&self.tools.schemas())
-            .markers(&self.markers)
+            .markers(self.markers.iter().map(|(text, id)| (text.as_str(), *id)))
             .limits(&self.limits)
             .start(prompt.start);
         let (calls, parsing) =

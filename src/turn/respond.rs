@@ -7,9 +7,10 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 
-use super::parse::{Core, ResponseParser};
+use super::parse::ResponseParser;
+use super::parse::engine::Engine;
 use super::prompt::Context;
-use crate::client::stream::OnDrop;
+use crate::client::stream::guard::OnDrop;
 use crate::error::{Error, Limit};
 use crate::types::ids::{FinishReason, TokenId, Usage, is_clean};
 use crate::types::token::StreamToken;
@@ -67,7 +68,7 @@ impl ResponseParser {
     /// ended; read it until then and join.
     ///
     /// What a chat endpoint has told apart itself (reasoning, calls) becomes a leaf of its kind as it comes; give such a
-    /// stream [`Dialect::CHAT`](crate::Dialect::CHAT), so that no marker is looked for in its content.
+    /// stream [`Dialect::chat`](crate::Dialect::chat), so that no marker is looked for in its content.
     ///
     /// The lock is held for each token while it is parsed, and never while the thread waits, so that a user
     /// interface can draw the tree as it grows. The calls need no bound of their own: they are part of the turn's text,
@@ -93,7 +94,8 @@ impl ResponseParser {
     ) -> (Receiver<PendingToolCall>, ParserHandle) {
         let (calls, pending) = unbounded();
         let (stop, stopped) = bounded(0);
-        let run = Run { core: self.core, tokens, stopped, tree, calls, max_turn_bytes: self.max_turn_bytes };
+        let run =
+            Run { engine: self.engine, tokens, stopped, tree, calls, max_turn_bytes: self.max_turn_bytes };
         let thread = thread::Builder::new().name("tokenwire-parser".into()).spawn(move || run.run(on_token));
         let (thread, failed) = match thread {
             Ok(thread) => (Some(thread), None),
@@ -148,7 +150,7 @@ impl fmt::Debug for ParserHandle {
 // ---- the thread ----
 
 struct Run<T> {
-    core: Core,
+    engine: Engine,
     tokens: Receiver<StreamToken>,
     /// Disconnected when nobody waits for the turn any more.
     stopped: Receiver<()>,
@@ -165,7 +167,7 @@ impl<T: Tree> Run<T> {
                 recv(self.stopped) -> _ => None,
             };
             let size = item.as_ref().map_or(0, StreamToken::text_bytes);
-            if self.core.bytes().saturating_add(size) > self.max_turn_bytes {
+            if self.engine.bytes().saturating_add(size) > self.max_turn_bytes {
                 break Err(Error::limit(Limit::TurnBytes, self.max_turn_bytes as u64));
             }
             match item {
@@ -177,7 +179,7 @@ impl<T: Tree> Run<T> {
                         on_token(text, *id);
                     }
                     let calls = match lock(&self.tree).open_turn() {
-                        Some(branch) => self.core.push_item(branch, &item),
+                        Some(branch) => self.engine.push_item(branch, &item),
                         None => break Err(no_turn()),
                     };
                     self.hand_out(calls);
@@ -188,7 +190,7 @@ impl<T: Tree> Run<T> {
         let (calls, branch) = {
             let mut tree = lock(&self.tree);
             let branch = tree.open_turn().ok_or_else(no_turn)?;
-            let calls = self.core.finish(branch, clean);
+            let calls = self.engine.finish(branch, clean);
             (calls, branch.clone())
         };
         self.hand_out(calls);

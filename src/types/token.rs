@@ -1,6 +1,6 @@
 //! What comes out of a stream: tokens with ids, the end, and whether the ids are all there.
 
-pub use super::ids::{FinishReason, IdsExact, Inexact, TokenId, Usage};
+use super::ids::{FinishReason, TokenId, Usage};
 use super::tree::{Malformed, PendingToolCall};
 use crate::error::Error;
 

@@ -237,19 +237,19 @@ fn connections() -> Vec<Fault> {
     let trickles = || Does::Read(1, TICK);
     let reads = || Does::Read(4 << 10, TICK);
     vec![
-        fault("nobody listens", Does::Refuse).headless().ends(Refused),
-        fault("accepts, then silence", Does::Accept(OnAccept::Hang))
+        fault("no server listens", Does::Refuse).headless().ends(Refused),
+        fault("accepts the connection, then sends nothing", Does::Accept(OnAccept::Hang))
             .over(Over::Plain)
             .headless()
             .times_out(Timer::FirstToken),
-        fault("accepts, then silence: no TLS handshake", Does::Accept(OnAccept::Hang))
+        fault("accepts the connection, then sends no TLS handshake", Does::Accept(OnAccept::Hang))
             .over(Over::Tls)
             .headless()
             .times_out(Timer::Connect),
-        accept("accepts and closes", OnAccept::Close, Over::Plain, Incomplete),
-        accept("accepts and closes: no TLS handshake", OnAccept::Close, Over::Tls, Connect),
+        accept("accepts and closes the connection", OnAccept::Close, Over::Plain, Incomplete),
+        accept("closes the connection before the TLS handshake", OnAccept::Close, Over::Tls, Connect),
         // On a plain port an accept and reset is Connect or Incomplete: the system's connect may or may not be back.
-        accept("accepts and resets: no TLS handshake", OnAccept::Reset, Over::Tls, Connect),
+        accept("resets the connection before the TLS handshake", OnAccept::Reset, Over::Tls, Connect),
         fault("speaks TLS on a plain port", Does::OtherScheme).over(Over::Plain).headless().ends(Protocol),
         fault("speaks plain HTTP on a TLS port", Does::OtherScheme)
             .over(Over::Tls)
@@ -259,20 +259,23 @@ fn connections() -> Vec<Fault> {
             .over(Over::Tls)
             .headless()
             .ends(Connect),
-        big("takes nothing of a big request", Does::Accept(OnAccept::Hang), Timer::Write).over(Over::Plain),
-        big("reads the beginning of a big request, no more", hangs(), Timer::Write),
-        big("the same, a nearer first token", hangs(), Timer::FirstToken),
-        big("the same, a nearer deadline", hangs(), Timer::Deadline),
-        big("reads a big request, a byte every 50 ms", trickles(), Timer::Write),
-        big("reads a big request, 4 KiB every 50 ms", reads(), Timer::FirstToken),
-        big("the same until the deadline", reads(), Timer::Deadline),
-        answer("reads the request, then silence", Script::new().hang(LONG))
+        big("reads nothing of a large request", Does::Accept(OnAccept::Hang), Timer::Write).over(Over::Plain),
+        big("reads only the beginning of a large request", hangs(), Timer::Write),
+        big("the same, with a short first-token timer", hangs(), Timer::FirstToken),
+        big("the same, with a short deadline", hangs(), Timer::Deadline),
+        big("reads a large request, one byte every 50 ms", trickles(), Timer::Write),
+        big("reads a large request, 4 KiB every 50 ms", reads(), Timer::FirstToken),
+        big("the same, until the deadline", reads(), Timer::Deadline),
+        answer("reads the request, then sends nothing", Script::new().hang(LONG))
             .headless()
             .times_out(Timer::FirstToken),
-        answer("reads the request and closes", Script::new()).headless().ends(Incomplete),
-        answer("reads the request and resets", Script::new().reset()).headless().ends(Incomplete),
-        fault("kept connection was closed meanwhile", Does::SecondAnswer(Script::new())).tokens(4),
-        fault("kept connection was reset meanwhile", Does::SecondAnswer(Script::new().reset())).tokens(4),
+        answer("reads the request and closes the connection", Script::new()).headless().ends(Incomplete),
+        answer("reads the request and resets the connection", Script::new().reset())
+            .headless()
+            .ends(Incomplete),
+        fault("kept connection that the server has closed", Does::SecondAnswer(Script::new())).tokens(4),
+        fault("kept connection that the server has reset", Does::SecondAnswer(Script::new().reset()))
+            .tokens(4),
     ]
 }
 
@@ -292,22 +295,26 @@ fn heads() -> Vec<Fault> {
         answer(name, script).headless().ends(ErrorKind::Limit(limit)).says(limit.as_str())
     };
     vec![
-        answer("head, a byte every 50 ms", good().slowly(1, TICK)).headless().times_out(Timer::FirstToken),
+        answer("head, one byte every 50 ms", good().slowly(1, TICK)).headless().times_out(Timer::FirstToken),
         answer("close inside a header", good().cut_at(in_a_header, Cut::Fin)).headless().ends(Incomplete),
         answer("reset inside a header", good().cut_at(in_a_header, Cut::Reset)).headless().ends(Incomplete),
         answer("silence inside a header", good().cut_at(in_a_header, Cut::Hang))
             .headless()
             .times_out(Timer::FirstToken),
         answer("head of 15 KiB", head_bytes(MAX_RESPONSE_HEAD_BYTES)).tokens(1),
-        over("head of 15 KiB and a byte", head_bytes(MAX_RESPONSE_HEAD_BYTES + 1), Limit::ResponseHeadBytes),
+        over(
+            "head of 15 KiB and one byte",
+            head_bytes(MAX_RESPONSE_HEAD_BYTES + 1),
+            Limit::ResponseHeadBytes,
+        ),
         over("head of 40 KB", head_bytes(40_000), Limit::ResponseHeadBytes),
         answer("128 headers", headers(MAX_RESPONSE_HEADERS)).tokens(1),
         over("129 headers", headers(MAX_RESPONSE_HEADERS + 1), Limit::ResponseHeaders),
         over("300 headers", headers(300), Limit::ResponseHeaders),
-        no_http("no HTTP at all", "SSH-2.0-OpenSSH_9.6\r\n\r\n"),
-        no_http("a status that is no number", "HTTP/1.1 OK 200\r\n\r\n"),
+        no_http("response that is not HTTP", "SSH-2.0-OpenSSH_9.6\r\n\r\n"),
+        no_http("status that is not a number", "HTTP/1.1 OK 200\r\n\r\n"),
         answer(
-            "103 before the head",
+            "103 before the final head",
             Script::new()
                 .head(103, &[], Framing::Raw)
                 .head(
@@ -337,15 +344,15 @@ fn statuses() -> Vec<Fault> {
     };
     let mut rows = vec![
         answer("429", busy()).refused(Some(429), "slow down"),
-        busy_with("429, Retry-After in seconds", "Retry-After", "1"),
-        busy_with("429, Retry-After as a date", "Retry-After", "Wed, 21 Oct 2015 07:28:00 GMT"),
-        busy_with("429, Retry-After that is neither", "Retry-After", "soon"),
-        busy_with("429, Retry-After of ages", "Retry-After", "99999999999999999999"),
-        busy_with("429, retry-after-ms", "retry-after-ms", "10"),
-        busy_with("429, x-should-retry", "x-should-retry", "true"),
-        answer("400 with FastAPI's details", status(400).json(r#"{"detail":[{"loc":["n"],"msg":"bad"}]}"#))
+        busy_with("429 with Retry-After in seconds", "Retry-After", "1"),
+        busy_with("429 with Retry-After as a date", "Retry-After", "Wed, 21 Oct 2015 07:28:00 GMT"),
+        busy_with("429 with an invalid Retry-After", "Retry-After", "soon"),
+        busy_with("429 with a very long Retry-After", "Retry-After", "99999999999999999999"),
+        busy_with("429 with retry-after-ms", "retry-after-ms", "10"),
+        busy_with("429 with x-should-retry", "x-should-retry", "true"),
+        answer("400 with FastAPI details", status(400).json(r#"{"detail":[{"loc":["n"],"msg":"bad"}]}"#))
             .refused(Some(400), "n: bad"),
-        answer("401 with a word", status(401).json(r#"{"error":"Unauthorized"}"#))
+        answer("401 with the error as a string", status(401).json(r#"{"error":"Unauthorized"}"#))
             .refused(Some(401), "Unauthorized"),
         answer("422 in plain text", status(422).body("text/plain", "no ids, please"))
             .refused(Some(422), "no ids, please"),
@@ -353,18 +360,18 @@ fn statuses() -> Vec<Fault> {
         answer("502 in HTML", status(502).body("text/html", "<html><title>502 Bad Gateway</title></html>"))
             .refused(Some(502), "502 Bad Gateway"),
         answer(
-            "503 in JSON called an event stream",
+            "503 in JSON with the type text/event-stream",
             status(503).body("text/event-stream", r#"{"error":"no"}"#),
         )
         .refused(Some(503), "answered 503: no"),
-        answer("503, Retry-After", status(503).header("Retry-After", "1").body("text/plain", "loading"))
+        answer("503 with Retry-After", status(503).header("Retry-After", "1").body("text/plain", "loading"))
             .refused(Some(503), "loading"),
         answer("500 with an endless body", {
             let head = Script::new().head(500, &[("Content-Type", "text/plain")], Framing::Chunked);
             with_id(head).repeat(vec![b'x'; 1000], u64::MAX, Duration::ZERO)
         })
         .refused(Some(500), "xxx"),
-        answer("500, cut in its body", status(500).json(r#"{"error":{"message":"half a"#).reset())
+        answer("500, cut off in its body", status(500).json(r#"{"error":{"message":"half a"#).reset())
             .refused(Some(500), "half a"),
         answer("307 to another host", status(307).header("Location", "http://other.test/v1"))
             .refused(Some(307), "other.test"),
@@ -399,20 +406,24 @@ fn not_streams() -> Vec<Fault> {
     slow.timer = Some(Timer::Deadline);
     vec![
         not("200 with an error in JSON", "application/json", r#"{"error":{"message":"no"}}"#).says(": no"),
-        not("200 with an error in JSON, called an event stream", "text/event-stream", r#"{"error":"no"}"#)
+        not("200 with an error in JSON, type text/event-stream", "text/event-stream", r#"{"error":"no"}"#)
             .says(": no"),
-        not("200 in HTML, called an event stream", "text/event-stream", "\n<html><title>Login</title>")
-            .says("Login"),
-        not("events called text/plain", "text/plain", &stream).says("text/plain"),
+        not(
+            "200 in HTML with the type text/event-stream",
+            "text/event-stream",
+            "\n<html><title>Login</title>",
+        )
+        .says("Login"),
+        not("events with the type text/plain", "text/plain", &stream).says("text/plain"),
         answer("events without a content type", {
             with_id(Script::new().head(200, &[], Framing::Chunked)).write(stream.clone()).event("[DONE]")
         })
         .tokens(4),
         slow,
-        encoded("gzip", "gzip"),
-        encoded("deflate", "deflate"),
+        encoded("gzip encoding", "gzip"),
+        encoded("deflate encoding", "deflate"),
         answer("204", status(204)).ends(ErrorKind::Incomplete),
-        answer("200 and no body", begun(0)).ends(ErrorKind::Incomplete).says("before it began"),
+        answer("200 without a body", begun(0)).ends(ErrorKind::Incomplete).says("before it began"),
     ]
 }
 
@@ -427,34 +438,34 @@ fn framings() -> Vec<Fault> {
     };
     let good_of_length = |bytes| good().framing(Framing::GivenLength(bytes));
     vec![
-        answer("a byte at a time", good().slowly(1, Duration::ZERO)).tokens(4),
-        answer("chunk size that is no number", after_one("zz\r\n")).tokens(1).ends(Protocol),
+        answer("one byte at a time", good().slowly(1, Duration::ZERO)).tokens(4),
+        answer("chunk size that is not a number", after_one("zz\r\n")).tokens(1).ends(Protocol),
         answer("chunk size beyond 64 bits", after_one("fffffffffffffffff\r\nx")).tokens(1).ends(Protocol),
-        answer("chunk without its line end", after_one("3\r\n: hello\r\n"))
+        answer("chunk without a line end", after_one("3\r\n: hello\r\n"))
             .tokens(1)
             .ends(Protocol)
             .says("no line end"),
         answer("chunk with an extension", after_one("e;name=value\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"))
             .tokens(1),
         answer(
-            "chunk with an extension, size and it over 20 characters",
+            "chunk with an extension, size line over 20 characters",
             after_one("e;name=a-longer-value\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"),
         )
         .tokens(1)
         .ends(Protocol)
         .says("over 20 characters"),
         answer(
-            "chunk size, a digit every 50 ms",
+            "chunk size, one digit every 50 ms",
             raw(CHUNKED, &one).write_slowly("0".repeat(15), 1, TICK).hang(LONG),
         )
         .tokens(1)
         .times_out(Timer::Chunk),
-        answer("TLS record, a byte every 50 ms", begun(1).dribble(long_event(), 1, TICK))
+        answer("TLS record, one byte every 50 ms", begun(1).dribble(long_event(), 1, TICK))
             .over(Over::Tls)
             .tokens(1)
             .times_out(Timer::Chunk),
         answer("content-length too long", good_of_length(body_bytes(good()) + 10)).tokens(4),
-        answer("content-length too long, no finish", {
+        answer("content-length too long, no finish reason", {
             begun(2).framing(Framing::GivenLength(100_000)).close()
         })
         .tokens(2)
@@ -462,7 +473,7 @@ fn framings() -> Vec<Fault> {
         answer("content-length too short", good_of_length(body_bytes(begun(2)) + 20))
             .tokens(2)
             .ends(Incomplete),
-        answer("last chunk of the framing withheld", good().hang(LONG)).tokens(4),
+        answer("last chunk of the framing never arrives", good().hang(LONG)).tokens(4),
     ]
 }
 
@@ -476,25 +487,26 @@ fn silences() -> Vec<Fault> {
     let slow_event = |script: Script| script.write_slowly(long_event(), 1, TICK);
     vec![
         answer("silence after the head", begun(0).hang(LONG)).times_out(Timer::FirstToken),
-        answer("keep-alives only", begun(0).repeat(ping, u64::MAX, TICK)).times_out(Timer::FirstToken),
+        answer("only keep-alive comments", begun(0).repeat(ping, u64::MAX, TICK))
+            .times_out(Timer::FirstToken),
         answer("silence after a token", begun(1).hang(LONG)).tokens(1).times_out(Timer::Chunk),
-        answer("keep-alives after a token", begun(2).repeat(ping, u64::MAX, TICK))
+        answer("keep-alive comments after two tokens", begun(2).repeat(ping, u64::MAX, TICK))
             .tokens(2)
             .times_out(Timer::Content),
-        answer("event, a byte every 50 ms", slow_event(begun(1).framing(Framing::CloseDelimited)))
+        answer("event, one byte every 50 ms", slow_event(begun(1).framing(Framing::CloseDelimited)))
             .tokens(1)
             .times_out(Timer::Content),
-        answer("line, a byte every 50 ms, before the first token", slow_event(begun(0)))
+        answer("line, one byte every 50 ms, before the first token", slow_event(begun(0)))
             .times_out(Timer::FirstToken),
         answer("events without tokens", begun(0).repeat("data: {\"choices\":[]}\n\n", u64::MAX, TICK))
             .times_out(Timer::FirstToken),
         Fault {
             tokens: Tokens::Many,
-            ..answer("tokens without end, one every 50 ms", endless(TICK)).times_out(Timer::Deadline)
+            ..answer("endless tokens, four every 50 ms", endless(TICK)).times_out(Timer::Deadline)
         },
         Fault {
             tokens: Tokens::Many,
-            ..answer("tokens without end, as fast as can be", endless(Duration::ZERO))
+            ..answer("endless tokens, as fast as possible", endless(Duration::ZERO))
                 .times_out(Timer::Deadline)
         },
     ]
@@ -535,24 +547,24 @@ fn cuts() -> Vec<Fault> {
 /// Every JSON in which servers are known to say no, and the status that it stands for inside a stream.
 const SAID_NO: [(&str, &str, Option<u16>); 10] = [
     (
-        "vLLM's",
+        "vLLM error",
         r#"{"error":{"message":"said no","type":"BadRequestError","param":null,"code":400}}"#,
         Some(400),
     ),
-    ("engine death", r#"{"error":{"message":"said no","type":"Internal","code":500}}"#, Some(500)),
-    ("older vLLM's", r#"{"object":"error","message":"said no","type":"x","code":40301}"#, None),
-    ("a word", r#"{"error":"said no"}"#, None),
+    ("vLLM engine death", r#"{"error":{"message":"said no","type":"Internal","code":500}}"#, Some(500)),
+    ("older vLLM error", r#"{"object":"error","message":"said no","type":"x","code":40301}"#, None),
+    ("error as a string", r#"{"error":"said no"}"#, None),
     (
-        "llama.cpp's",
+        "llama.cpp error",
         r#"{"error":{"code":400,"message":"said no","type":"exceed_context_size_error","n_prompt_tokens":9,"n_ctx":8}}"#,
         Some(400),
     ),
-    ("SGLang's", r#"{"error":{"object":"error","message":"said no","code":"503"}}"#, None),
-    ("SGLang's native", r#"{"error":{"message":"said no"}}"#, None),
-    ("TGI's", r#"{"error":"said no","error_type":"overloaded"}"#, None),
-    ("LM Studio's", r#"{"error":{"message":"said no"},"message":"said no"}"#, None),
+    ("SGLang error", r#"{"error":{"object":"error","message":"said no","code":"503"}}"#, None),
+    ("native SGLang error", r#"{"error":{"message":"said no"}}"#, None),
+    ("TGI error", r#"{"error":"said no","error_type":"overloaded"}"#, None),
+    ("LM Studio error", r#"{"error":{"message":"said no"},"message":"said no"}"#, None),
     (
-        "OpenRouter's",
+        "OpenRouter error",
         r#"{"error":{"code":502,"message":"said no"},"choices":[{"delta":{},"finish_reason":"error"}]}"#,
         Some(502),
     ),
@@ -565,9 +577,9 @@ const BODY_TYPES: [&str; 5] =
 /// Every body in which servers and those before them are known to say no, as a status and at 200, in turn under each type.
 fn error_bodies() -> Vec<Fault> {
     let others = [
-        ("FastAPI's", r#"{"detail":"said no"}"#),
-        ("FastAPI's list", r#"{"detail":[{"loc":["body","n"],"msg":"said no"}]}"#),
-        ("an event", "data: {\"error\":{\"message\":\"said no\"}}\n\ndata: [DONE]\n\n"),
+        ("FastAPI error", r#"{"detail":"said no"}"#),
+        ("FastAPI list of errors", r#"{"detail":[{"loc":["body","n"],"msg":"said no"}]}"#),
+        ("error event", "data: {\"error\":{\"message\":\"said no\"}}\n\ndata: [DONE]\n\n"),
         ("HTML", "<!DOCTYPE html><html><head><title>said no</title></head></html>"),
         ("plain text", "said no\n"),
     ];
@@ -577,7 +589,7 @@ fn error_bodies() -> Vec<Fault> {
         // No number of bodies after which the same types come again.
         let kind = |n: usize| BODY_TYPES[(n + n / BODY_TYPES.len()) % BODY_TYPES.len()];
         let named =
-            |at: u16, kind: &str| format!("{at}, {name}, as {}", kind.split(';').next().unwrap_or(kind));
+            |at: u16, kind: &str| format!("{at}: {name}, type {}", kind.split(';').next().unwrap_or(kind));
         for (at, kind) in [(400, kind(n)), (503, kind(n + 2))] {
             rows.push(answer(named(at, kind), status(at).body(kind, body)).refused(Some(at), "said no"));
         }
@@ -585,7 +597,7 @@ fn error_bodies() -> Vec<Fault> {
         let mut row = answer(named(200, kind), status(200).body(kind, body)).says("said no");
         row.ends = Some(match (kind, name) {
             // The one thing that is in its place.
-            ("text/event-stream", "an event") => ErrorKind::Server,
+            ("text/event-stream", "error event") => ErrorKind::Server,
             // A field of no known name, in a stream that has nothing else.
             ("text/event-stream", "plain text") => ErrorKind::Incomplete,
             _ => ErrorKind::NotEventStream,
@@ -603,23 +615,25 @@ fn error_frames() -> Vec<Fault> {
     let data = |json: &str| format!("data: {json}\n\n");
     let in_json = SAID_NO.iter().map(|(name, json, status)| (*name, data(json), *status));
     let others = [
-        ("an event named error", format!("event: error\n{}", data(r#"{"message":"said no"}"#)), None),
-        ("a field named error", "error: {\"message\":\"said no\"}\n\n".to_owned(), None),
-        ("a line of bare JSON", "{\"error\":{\"message\":\"said no\"}}\n\n".to_owned(), None),
+        ("event named `error`", format!("event: error\n{}", data(r#"{"message":"said no"}"#)), None),
+        ("field named `error`", "error: {\"message\":\"said no\"}\n\n".to_owned(), None),
+        ("line of bare JSON", "{\"error\":{\"message\":\"said no\"}}\n\n".to_owned(), None),
     ];
     let mut rows = Vec::new();
     for (name, frame, status) in in_json.chain(others) {
-        for (place, tokens, after) in
-            [("first", 0, "[DONE]"), ("after two tokens", 2, "[DONE]"), ("after a token, no `[DONE]`", 1, "")]
-        {
+        for (place, tokens, after) in [
+            ("as the first event", 0, "[DONE]"),
+            ("after two tokens", 2, "[DONE]"),
+            ("after one token, without `[DONE]`", 1, ""),
+        ] {
             let mut script = begun(tokens).write(frame.clone());
             if !after.is_empty() {
                 // It changes nothing.
                 script = script.event(after);
             }
-            let mut row = answer(format!("error frame, {name}, {place}"), script);
+            let mut row = answer(format!("error in the stream: {name}, {place}"), script);
             row = row.tokens(tokens).refused(status, "said no");
-            if name == "a line of bare JSON" && tokens == 0 {
+            if name == "line of bare JSON" && tokens == 0 {
                 row.ends = Some(ErrorKind::NotEventStream);
             }
             rows.push(row);
@@ -627,7 +641,7 @@ fn error_frames() -> Vec<Fault> {
     }
     let by_reason = chunk(&json!({"index": 0, "text": "", "token_ids": [], "finish_reason": "error"}));
     rows.push(
-        answer("finish reason error, without a word", begun(2).event(&by_reason).event("[DONE]"))
+        answer("finish reason `error` without a message", begun(2).event(&by_reason).event("[DONE]"))
             .tokens(2)
             .ends(ErrorKind::Server),
     );
@@ -645,35 +659,37 @@ fn endings() -> Vec<Fault> {
     let ping = ": ping\n\n";
     let usage = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#;
     vec![
-        answer("closed in good order, no finish", begun(3))
+        answer("closed properly, no finish reason", begun(3))
             .tokens(3)
             .ends(ErrorKind::Incomplete)
             .says(no_end),
-        answer("the same without a length", begun(3).framing(Framing::CloseDelimited))
+        answer("the same, without a length", begun(3).framing(Framing::CloseDelimited))
             .tokens(3)
             .ends(ErrorKind::Incomplete)
             .says(no_end),
-        answer("chunk with the finish withheld", begun(3).hang(LONG)).tokens(3).times_out(Timer::Chunk),
-        answer("`[DONE]` at once", begun(0).event("[DONE]")),
-        answer("`[DONE]` early", begun(2).event("[DONE]")).tokens(2),
+        answer("chunk with the finish reason never arrives", begun(3).hang(LONG))
+            .tokens(3)
+            .times_out(Timer::Chunk),
+        answer("`[DONE]` as the first event", begun(0).event("[DONE]")),
+        answer("`[DONE]` after two tokens", begun(2).event("[DONE]")).tokens(2),
         answer("`[DONE]` without its empty line", begun(2).write("data: [DONE]")).tokens(2),
-        answer("finish, then closed", finished()).tokens(4),
-        answer("finish, then reset", finished().reset()).tokens(4),
-        withheld("usage, `[DONE]` and the end withheld after the finish", finished().hang(LONG)),
-        withheld("the same, and keep-alives for ever", finished().repeat(ping, u64::MAX, TICK)),
-        withheld("the same, as fast as can be", finished().repeat(ping, u64::MAX, Duration::ZERO)),
-        withheld("`[DONE]` and the end withheld after the usage", finished().event(usage).hang(LONG)),
-        withheld("`[DONE]` cut in its middle, then silence", finished().write("data: [DO").hang(LONG)),
+        answer("finish reason, then close", finished()).tokens(4),
+        answer("finish reason, then reset", finished().reset()).tokens(4),
+        withheld("finish reason, then silence", finished().hang(LONG)),
+        withheld("finish reason, then endless keep-alive comments", finished().repeat(ping, u64::MAX, TICK)),
+        withheld("the same, as fast as possible", finished().repeat(ping, u64::MAX, Duration::ZERO)),
+        withheld("usage, then silence", finished().event(usage).hang(LONG)),
+        withheld("half of `[DONE]`, then silence", finished().write("data: [DO").hang(LONG)),
         answer("garbage after `[DONE]`", good().write(vec![0xff; 300]).event("{\"error\":\"late\"}"))
             .tokens(4),
         answer("tokens after `[DONE]`", good().event(&token(0))).tokens(4),
         answer("endless garbage after `[DONE]`", good().repeat("x", u64::MAX, Duration::ZERO)).tokens(4),
         answer("reset after `[DONE]`", good().reset()).tokens(4),
-        answer("lines that are not JSON between", {
+        answer("events that are not JSON between tokens", {
             begun(1).event("oops").event("[1,").event(&token(1)).event(&token(2)).event(&last_token())
         })
         .tokens(4),
-        answer("JSON of 128 levels between", {
+        answer("JSON of 128 levels between tokens", {
             begun(2).event(&nested(128)).event(&token(2)).event(&last_token())
         })
         .tokens(4),
@@ -689,12 +705,12 @@ fn numbers() -> Vec<Fault> {
     };
     let mut rows = Vec::new();
     for index in ["1", "-1", "0.5", "4294967296", "1e99"] {
-        rows.push(odd(format!("index {index}"), "index", index).says("index"));
+        rows.push(odd(format!("choice index {index}"), "index", index).says("index"));
     }
     for id in ["-1", "4294967296", "99999999999999999999", "1.5", "1e99", "\"7\""] {
         rows.push(odd(format!("token id {id}"), "token_ids", &format!("[{id}]")).says("token id"));
     }
-    rows.push(odd("token ids that are no list".to_owned(), "token_ids", "7").says("token ids"));
+    rows.push(odd("token ids that are not a list".to_owned(), "token_ids", "7").says("token ids"));
     rows
 }
 
@@ -717,10 +733,10 @@ fn limits() -> Vec<Fault> {
         over("event of many lines over the limit", {
             begun(1).event(&"y\n".repeat(MAX_EVENT_BYTES / 2 + 10)).event("[DONE]")
         }),
-        over("line without end", endless("data: ", x.clone())),
-        over("event without end", endless("", b"data: x\n".repeat(100))),
-        over("comment without end", endless(": ", x.clone())),
-        over("field of no known name without end", endless("", x)),
+        over("endless line", endless("data: ", x.clone())),
+        over("endless event", endless("", b"data: x\n".repeat(100))),
+        over("endless comment", endless(": ", x.clone())),
+        over("endless field with an unknown name", endless("", x)),
         of_chunk("JSON of 129 levels", nested(129), Limit::Nesting),
         of_chunk(
             "JSON of 30,000 levels in a chunk",
@@ -728,7 +744,7 @@ fn limits() -> Vec<Fault> {
             Limit::Nesting,
         ),
         of_chunk("129 choices", format!("{{\"choices\":[{}{{}}]}}", "{},".repeat(128)), Limit::Choices),
-        answer("usage that no counter holds", {
+        answer("usage with numbers out of range", {
             let usage = r#"{"choices":[],"usage":{"prompt_tokens":-1,"completion_tokens":1e99}}"#;
             begun(3).event(&last_token()).event(usage).event("[DONE]")
         })
@@ -747,34 +763,37 @@ pub fn echoes(key: &str) -> Vec<Fault> {
         |kind: String| Script::new().head(200, &[("Content-Type", &kind)], Framing::Chunked).write("x");
     let rows: Vec<(&str, Script)> = vec![
         ("JSON, every field", status(401).json(error(&format!("bad key {key}!")))),
-        ("JSON, slowly", with_id(Script::status(401)).json(error(key)).slowly(7, Duration::ZERO)),
+        ("JSON, sent slowly", with_id(Script::status(401)).json(error(key)).slowly(7, Duration::ZERO)),
         ("JSON without a message", json_400(format!(r#"{{"ok":"{key}"}}"#))),
         ("JSON without a message, escaped", json_400(json!({"ok": key}).to_string())),
         (
-            "JSON without a message, escaped by numbers",
+            "JSON without a message, with numeric escapes",
             json_400(format!(
                 r#"{{"ok":"{}"}}"#,
                 key.bytes().map(|byte| format!("\\u{byte:04x}")).collect::<String>()
             )),
         ),
-        ("JSON without a message, cut in an escape", json_400(json!({"ok": x(180) + key}).to_string())),
+        ("JSON without a message, cut inside an escape", json_400(json!({"ok": x(180) + key}).to_string())),
         ("JSON without a message, cut", json_400(format!(r#"{{"ok":"{}{key}"}}"#, x(175)))),
         (
-            "JSON, cut by the body's limit",
+            "JSON, cut by the limit on the body",
             json_400(format!(r#"{{"ok":1,"error":"{}{key}"}}"#, x(MAX_ERROR_BODY_BYTES - 40))),
         ),
         (
-            "plain text, cut by the body's limit",
+            "plain text, cut by the limit on the body",
             status(400).body("text/plain", x(MAX_ERROR_BODY_BYTES - 15) + key),
         ),
-        ("no text", status(400).body("application/octet-stream", [b"\xff", key.as_bytes()].concat())),
+        (
+            "a body that is not text",
+            status(400).body("application/octet-stream", [b"\xff", key.as_bytes()].concat()),
+        ),
         ("HTML", status(403).body("text/html", format!("<title>Key {key} is bad</title>"))),
         ("200, HTML", status(200).body("text/html", format!("<b>Key {key} is bad</b>"))),
         (
-            "200, HTML called events",
+            "200, HTML with the type text/event-stream",
             status(200).body("text/event-stream", format!("<b>Key {key} is bad</b>")),
         ),
-        ("200, JSON called events, cut", {
+        ("200, JSON with the type text/event-stream, cut", {
             status(200).body("text/event-stream", format!(r#"{{"ok":"{}{key}"}}"#, x(180)))
         }),
         ("content type", kind(format!("text/{key}"))),
@@ -782,7 +801,7 @@ pub fn echoes(key: &str) -> Vec<Fault> {
         ("content encoding", head("Content-Encoding", key.to_owned())),
         ("content encoding, cut", head("Content-Encoding", x(49) + key)),
         ("request id", head("X-Request-ID", key.to_owned())),
-        ("request id, the only one", {
+        ("the only request id", {
             Script::events([token(0)]).header("x-request-id", &format!("id-{key}-{}", x(300)))
         }),
         ("rate limit", head("X-RateLimit-Key", key.to_owned())),
@@ -791,7 +810,7 @@ pub fn echoes(key: &str) -> Vec<Fault> {
         ("cookie and server", head("Set-Cookie", key.to_owned()).header("Server", key).header("X-Any", key)),
         ("reason phrase", Script::raw(format!("HTTP/1.1 401 {key}\r\n\r\n"))),
         ("header without a colon", Script::raw(format!("HTTP/1.1 200 OK\r\n{key}\r\n\r\n"))),
-        ("no HTTP", Script::raw(format!("{key}\r\n\r\n"))),
+        ("a response that is not HTTP", Script::raw(format!("{key}\r\n\r\n"))),
         ("chunk size", raw(CHUNKED, format!("{key}\r\n{key}"))),
         ("id of the chunks", Script::events([json!({"id": key, "choices": [{"text": "a"}]}).to_string()])),
         ("event that is not JSON", begun(1).event(&format!("oops {key}")).event(&format!("oops {key}"))),
@@ -800,12 +819,12 @@ pub fn echoes(key: &str) -> Vec<Fault> {
         ("error event", begun(1).event(&error(&format!("bad key {key}!")))),
         ("error event, cut", begun(1).event(&error(&(x(1985) + key)))),
         (
-            "error event, a byte at a time",
+            "error event, one byte at a time",
             begun(1).write_slowly(format!("data: {}\n\n", error(key)), 1, Duration::ZERO),
         ),
         ("error event of another shape", begun(1).event(&json!({"error": {"odd": key}}).to_string())),
-        ("event named error", begun(1).write(format!("event: error\ndata: bad key {key}\n\n"))),
-        ("field named error", begun(1).write(format!("error: bad key {key}\n\n"))),
+        ("event named `error`", begun(1).write(format!("event: error\ndata: bad key {key}\n\n"))),
+        ("field named `error`", begun(1).write(format!("error: bad key {key}\n\n"))),
         ("line of bare JSON", begun(1).write(format!("{}\n\n", error(key)))),
         ("index", begun(1).event(&json!({"choices": [{"index": key, "text": "a"}]}).to_string())),
         ("reply, in two reads", {

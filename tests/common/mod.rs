@@ -2,11 +2,14 @@
 #![allow(dead_code, unreachable_pub)] // Each of them uses a part, and is a crate of its own.
 
 use std::env;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 #[cfg(feature = "testing")]
 pub mod certificates;
+pub mod checks;
 pub mod chunk_property;
+pub mod fixture;
 pub mod live;
 #[cfg(feature = "cli")]
 pub mod program;
@@ -24,13 +27,13 @@ pub fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
-/// The files of `dialects/`: each its name and what it holds.
+/// The files of `src/turn/parse/dialects/`: each its name and what it holds.
 pub fn dialects() -> Vec<(String, serde_json::Value)> {
     let read = |(name, text): (String, String)| {
         let record = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}.json: {error}"));
         (name, record)
     };
-    records("dialects").into_iter().map(read).collect()
+    records("src/turn/parse/dialects").into_iter().map(read).collect()
 }
 
 /// The JSON files of this folder of the crate: each its name and its text.
@@ -50,9 +53,12 @@ pub fn smollm2() -> Option<PathBuf> {
     shared("tokenizers/smollm2/tokenizer.json")
 }
 
-/// Something in the folder that several projects share: `cases/sse`, `tokenizers/smollm2`. It lies beside the checkout, or where
-/// `TOKENWIRE_CASES` says that its folder `cases` is. Who sets that variable, as `.ci/run` does, insists: then what is
-/// missing fails the test. Otherwise the test passes over it, and says so.
+/// Something in the folder `shared` beside the checkout: `cases/sse`, `tokenizers/smollm2`. `TOKENWIRE_CASES` is the path of
+/// its folder `cases` if that is elsewhere.
+///
+/// A test that uses this runs wherever the folder exists, so it cannot be `#[ignore]`. Where `TOKENWIRE_CASES` is set, as in
+/// `.ci/run`, a missing path fails the test. Otherwise the test checks nothing, and a line that cargo does not capture
+/// reports it by name.
 pub fn shared(path: &str) -> Option<PathBuf> {
     let cases = env::var_os("TOKENWIRE_CASES").map(PathBuf::from);
     let insists = cases.is_some();
@@ -62,6 +68,9 @@ pub fn shared(path: &str) -> Option<PathBuf> {
         return Some(wanted);
     }
     assert!(!insists, "TOKENWIRE_CASES is set, but there is no {path} beside it");
-    eprintln!("skipped: no {path} in a folder `shared` beside the checkout");
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    // `eprintln!` would be hidden, because the test passes.
+    let _ =
+        writeln!(std::io::stderr(), "NOT RUN: {test} needs {path} in a folder `shared` beside the checkout");
     None
 }

@@ -94,7 +94,7 @@ const ODD: &[&str] = &[
     r#"{"name": "o1", "about": "", "think": {"open": "<<a", "close": "a<<"}, "ends": ["a<a"],
         "calls": [{"open": "<|<", "inside": {"json": {"close": "<<|"}}}, {"open": "[", "inside": {"python": {"close": "]<]"}}}]}"#,
     r#"{"name": "o2", "about": "", "think": {"open": "ééé", "close": "ff ", "label": "f"}, "ends": ["\": ", "}}}"],
-        "calls": [{"open": "{{{", "inside": {"json": {}}}, {"open": "é😀a", "inside": {"thinking": {"close": "f f"}}}]}"#,
+        "calls": [{"open": "{{{", "inside": {"json": {}}}, {"open": "é😀a", "inside": {"reasoning": {"close": "f f"}}}]}"#,
     r#"{"name": "o3", "about": "", "ends": ["aaaa"], "frames": ["aab"], "bare": {"json": {"close": "aaa"}},
         "calls": [{"open": "f:f", "inside": {"headed": {"marks": ["f", ":", "fu"], "header": "id", "fence": ":", "json": {}}}},
         {"open": "function", "inside": {"section": {"followed_by": ["f", "a"]}}}]}"#,
@@ -116,18 +116,18 @@ const ODD: &[&str] = &[
 
 /// How a part of the turn comes.
 #[derive(Debug, Clone, PartialEq)]
-enum Part {
+enum Part<'a> {
     /// Tokens with ids of their own, none of which is a marker's.
     Plain(String),
     /// Tokens without ids.
     WithoutIds(String),
     /// A marker's token; `shown`: with its text.
-    Marker { text: &'static str, id: TokenId, shown: bool },
+    Marker { text: &'a str, id: TokenId, shown: bool },
     /// A token without text that is no marker's.
     Silent,
 }
 
-impl Part {
+impl Part<'_> {
     fn is_hidden(&self) -> bool {
         matches!(self, Self::Marker { shown: false, .. })
     }
@@ -135,9 +135,9 @@ impl Part {
 
 /// A turn and what the parser is told about it.
 #[derive(Debug)]
-struct Turn {
-    dialect: Dialect,
-    parts: Vec<Part>,
+struct Turn<'a> {
+    dialect: &'a Dialect,
+    parts: Vec<Part<'a>>,
     markers: HashMap<String, TokenId>,
     start: Start,
     finish: FinishReason,
@@ -152,18 +152,18 @@ pub(crate) fn parse(bytes: &[u8]) {
     let seed = u64::from(u16::from_le_bytes(*seed));
     let dialects: Vec<Dialect> = match *dialect {
         254 => ODD.iter().map(|record| Dialect::from_json(record).unwrap()).collect(),
-        _ => Dialect::all().collect(),
+        _ => Dialect::all().cloned().collect(),
     };
     let chosen = match *dialect {
         254 | 255 => &dialects[..],
         n => std::slice::from_ref(&dialects[usize::from(n) % dialects.len()]),
     };
     for dialect in chosen {
-        holds_at_any_cut(&Turn::new(*dialect, *mode, seed, rest), seed);
+        holds_at_any_cut(&Turn::new(dialect, *mode, seed, rest), seed);
     }
 }
 
-fn holds_at_any_cut(turn: &Turn, seed: u64) {
+fn holds_at_any_cut(turn: &Turn<'_>, seed: u64) {
     let reference = turn.run(&turn.tokens(|| 1));
     // With ids, a text that reads like a marker waits for the ids that may follow.
     let moments_matter = turn.markers.is_empty();
@@ -200,8 +200,8 @@ struct Outcome {
     moments: Vec<usize>,
 }
 
-impl Turn {
-    fn new(dialect: Dialect, mode: u8, seed: u64, rest: &[u8]) -> Self {
+impl<'a> Turn<'a> {
+    fn new(dialect: &'a Dialect, mode: u8, seed: u64, rest: &[u8]) -> Self {
         let known = dialect.markers();
         let mut random = Random::new(seed ^ 0xA5A5);
         let with_ids = mode & 1 == 1;
@@ -217,7 +217,7 @@ impl Turn {
             limits.max_nesting = 3;
             limits.max_arguments_bytes = usize::from(mode >> 4) * 12;
         }
-        let mut parts: Vec<Part> = Vec::new();
+        let mut parts: Vec<Part<'_>> = Vec::new();
         let mut bytes = rest.iter().map(|byte| usize::from(*byte));
         while let Some(byte) = bytes.next() {
             let part = match byte {
@@ -255,7 +255,7 @@ impl Turn {
     }
 
     /// A marker as the token it is, with or without text; or spelled with other tokens.
-    fn marker(text: &'static str, markers: &HashMap<String, TokenId>, random: &mut Random) -> Part {
+    fn marker(text: &'a str, markers: &HashMap<String, TokenId>, random: &mut Random) -> Part<'a> {
         match (markers.get(text), random.below(6)) {
             (Some(id), 0) => Part::Marker { text, id: *id, shown: false },
             (Some(id), 1..5) => Part::Marker { text, id: *id, shown: true },
@@ -286,8 +286,8 @@ impl Turn {
     }
 
     fn run(&self, tokens: &[(impl AsRef<str>, Option<TokenId>)]) -> Outcome {
-        let mut parser = ResponseParser::new(self.dialect).tools(&self.tools).limits(&self.limits);
-        parser = parser.markers(&self.markers).start(self.start);
+        let mut parser = ResponseParser::new(self.dialect.clone()).tools(&self.tools).limits(&self.limits);
+        parser = parser.markers(self.markers.iter().map(|(text, id)| (text.as_str(), *id))).start(self.start);
         let (mut calls, mut moments, mut bytes): (Vec<PendingToolCall>, _, _) = (Vec::new(), Vec::new(), 0);
         for (n, (text, id)) in tokens.iter().enumerate() {
             let done = parser.push(text.as_ref(), *id);

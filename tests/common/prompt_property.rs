@@ -107,7 +107,7 @@ pub(crate) fn prompt(input: &[u8]) {
     }
     let mut state = State {
         talk: &talk,
-        dialect: format.dialect().unwrap_or(Dialect::PLAIN),
+        dialect: format.dialect().unwrap_or(Dialect::plain()),
         context,
         sent: Vec::new(),
         exact: Vec::new(),
@@ -227,7 +227,7 @@ impl State<'_> {
 
     fn respond(&mut self, tokens: &[Token], exact: bool) {
         let start = tokenwire::Start::Content;
-        let mut parser = ResponseParser::new(self.dialect).start(start);
+        let mut parser = ResponseParser::new(self.dialect.clone()).start(start);
         let mut received = Vec::new();
         for token in tokens {
             let id = match token.id {

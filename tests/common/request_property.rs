@@ -2,7 +2,7 @@
 //! which says neither more nor less than was put in, each value where the endpoint's words have it. What it refuses is
 //! what no server could be asked. A fuzz target is this function.
 //!
-//! The endpoints' words are written down here a second time, as a table of paths; src/request/body.rs is code.
+//! The endpoints' words are written down here a second time, as a table of paths; src/protocol/request/body/mod.rs is code.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ const WIRES: [Endpoint; 7] = [
     Endpoint::SgLang,
     Endpoint::Tgi,
 ];
-const SERVERS: [ServerKind; 7] = [
+static SERVERS: [ServerKind; 7] = [
     ServerKind::Vllm,
     ServerKind::LlamaCpp,
     ServerKind::SgLang,
@@ -173,7 +173,7 @@ pub(crate) fn request(input: &[u8]) {
     let mut u = Unstructured::new(input);
     let Ok(wire) = u.choose(&WIRES).copied() else { return };
     let Ok(server) = u.int_in_range(0..=SERVERS.len()) else { return };
-    let server = SERVERS.get(server).copied();
+    let server = SERVERS.get(server);
     let Ok(asked) = Asked::arbitrary_take_rest(u) else { return };
     let request = asked.request();
     let wire = asked.wire(wire);
@@ -201,12 +201,12 @@ pub(crate) fn request(input: &[u8]) {
     assert_eq!(json, request.to_json(asked.clients_model.as_deref(), wire, server).unwrap());
 }
 
-fn server_of(wire: Endpoint) -> Option<ServerKind> {
+fn server_of(wire: Endpoint) -> Option<&'static ServerKind> {
     match wire {
-        Endpoint::LlamaCpp => Some(ServerKind::LlamaCpp),
-        Endpoint::VllmGenerate => Some(ServerKind::Vllm),
-        Endpoint::SgLang => Some(ServerKind::SgLang),
-        Endpoint::Tgi => Some(ServerKind::Tgi),
+        Endpoint::LlamaCpp => Some(&ServerKind::LlamaCpp),
+        Endpoint::VllmGenerate => Some(&ServerKind::Vllm),
+        Endpoint::SgLang => Some(&ServerKind::SgLang),
+        Endpoint::Tgi => Some(&ServerKind::Tgi),
         _ => None,
     }
 }
@@ -282,7 +282,7 @@ impl Asked {
     }
 
     /// Whether an endpoint or a server may have no words for it.
-    fn may_be_refused(&self, wire: Endpoint, server: Option<ServerKind>) -> bool {
+    fn may_be_refused(&self, wire: Endpoint, server: Option<&ServerKind>) -> bool {
         let has_tools = !self.tools.is_empty() || self.tool_choice.is_some();
         match &self.prompt {
             Prompt::Messages(_) if wire != Endpoint::Chat => return true,
@@ -306,7 +306,7 @@ impl Structured {
     }
 
     /// The server's own field. What has none is refused, or, where the server is not known, left out.
-    fn field(&self, server: ServerKind) -> Option<(&'static str, Value)> {
+    fn field(&self, server: &ServerKind) -> Option<(&'static str, Value)> {
         let schema = matches!(self, Self::Schema(Json(Value::Object(_))));
         let (kind, text) = match self {
             Self::Schema(Json(value)) => ("json", value.clone()),
@@ -421,7 +421,7 @@ const WORDS: &[(&str, [&str; 5])] = &[
 
 impl Asked {
     /// The whole body.
-    fn expected(&self, wire: Endpoint, server: Option<ServerKind>) -> Map<String, Value> {
+    fn expected(&self, wire: Endpoint, server: Option<&ServerKind>) -> Map<String, Value> {
         let column = match wire {
             Endpoint::LlamaCpp => 1,
             Endpoint::VllmGenerate => 2,
@@ -481,7 +481,7 @@ impl Asked {
     }
 
     /// What was asked for, by name, as a value; what was not asked for is not in it.
-    fn values(&self, wire: Endpoint, server: Option<ServerKind>) -> Vec<(&'static str, Value)> {
+    fn values(&self, wire: Endpoint, server: Option<&ServerKind>) -> Vec<(&'static str, Value)> {
         let is_tgi = wire == Endpoint::Tgi;
         let list = |list: Value| Some(list).filter(|list| !list.as_array().unwrap().is_empty());
         let bias = if wire == Endpoint::LlamaCpp {
@@ -494,7 +494,7 @@ impl Asked {
                 .into()
         };
         let plain = [ServerKind::Tgi, ServerKind::Ollama, ServerKind::LmStudio];
-        let is_plain = server.is_some_and(|server| plain.contains(&server));
+        let is_plain = server.is_some_and(|server| plain.contains(server));
         let model = self.model.as_ref().or(self.clients_model.as_ref());
         let number = |number: Option<f64>| number.map(|number| json!(number));
         let (ids, text) = match &self.prompt {
@@ -542,8 +542,8 @@ impl Asked {
     }
 
     /// What the client says by itself: that it wants a stream, usage and ids; and what depends on more than one value.
-    fn said_by_the_client(&self, wire: Endpoint, server: Option<ServerKind>) -> Vec<(&'static str, Value)> {
-        let may_be = |one: ServerKind| server.is_none_or(|known| known == one);
+    fn said_by_the_client(&self, wire: Endpoint, server: Option<&ServerKind>) -> Vec<(&'static str, Value)> {
+        let may_be = |one: &ServerKind| server.is_none_or(|known| known == one);
         let yes = || json!(true);
         let mut said = Vec::new();
         match wire {
@@ -558,7 +558,7 @@ impl Asked {
             }
             _ => {
                 said.extend([("stream", yes()), ("stream_options/include_usage", yes())]);
-                if may_be(ServerKind::Vllm) || server == Some(ServerKind::SgLang) {
+                if may_be(&ServerKind::Vllm) || server == Some(&ServerKind::SgLang) {
                     said.push(("return_token_ids", yes()));
                 }
                 match (wire, server) {
@@ -567,10 +567,10 @@ impl Asked {
                         said.extend([("logprobs", yes()), ("top_logprobs", json!(1))]);
                     }
                     (Endpoint::Chat, _) => {}
-                    _ if may_be(ServerKind::LlamaCpp) => said.push(("verbose", yes())),
+                    _ if may_be(&ServerKind::LlamaCpp) => said.push(("verbose", yes())),
                     _ => {}
                 }
-                if may_be(ServerKind::LlamaCpp) || server == Some(ServerKind::LmStudio) {
+                if may_be(&ServerKind::LlamaCpp) || server == Some(&ServerKind::LmStudio) {
                     said.extend(self.repetition_penalty.map(|penalty| ("repeat_penalty", json!(penalty))));
                 }
                 match &self.prompt {
@@ -585,8 +585,8 @@ impl Asked {
             }
         }
         let both = [ServerKind::Vllm, ServerKind::LlamaCpp];
-        let servers = server.as_ref().map_or(&both[..], std::slice::from_ref);
-        for (key, value) in servers.iter().filter_map(|server| self.structured.as_ref()?.field(*server)) {
+        let servers = server.map_or(&both[..], std::slice::from_ref);
+        for (key, value) in servers.iter().filter_map(|server| self.structured.as_ref()?.field(server)) {
             let nested = match (wire, key) {
                 (Endpoint::VllmGenerate, _) => "sampling_params/structured_outputs",
                 (Endpoint::SgLang, "json_schema") => "sampling_params/json_schema",

@@ -1,32 +1,34 @@
-//! What each server and endpoint does, gathered from the recordings and vectors of the tests: the table in docs/servers.md.
+//! Collects what each server and endpoint does from the recordings and vectors of the tests, and
+//! writes the tables in docs/servers.md.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::Value;
-use tokenwire::recording::Recording;
 use tokenwire::{
     ChunkDecoder, CompletionRequest, Endpoint, ErrorKind, IdsExact, Inexact, Message, ServerKind, StreamToken,
 };
 
+use super::fixture;
 use super::vectors::{self, Case};
 use super::wire::{Decoded, Response, decode};
 
-/// Where the table begins in docs/servers.md.
+/// The start of the first table in docs/servers.md. Everything from here on is generated.
 pub const TABLE_BEGIN: &str = "| server |";
 
-/// A row of the table: one server's endpoint, and what is known of it from where.
+/// A row of the tables: one endpoint of a server, and the sources of its facts.
 pub struct Row {
     pub server: &'static str,
-    /// What the crate takes it for, once it is known.
-    pub known: Option<ServerKind>,
+    /// The server that tokenwire detects. `None`: it does not detect this server.
+    pub known: Option<&'static ServerKind>,
     pub wire: Endpoint,
-    /// The folder of its recordings, and how the names of those begin that belong here; none: all that no other row names.
+    /// The folder of the recordings, and the prefixes of their names. Without prefixes, the row has
+    /// all recordings that no other row names.
     pub recorded: Option<(&'static str, &'static [&'static str])>,
-    /// The file of its vectors.
+    /// The file of the vectors.
     pub vectors: Option<&'static str>,
-    /// Tests against the program itself: file and beginning of the test's name.
+    /// Tests against the real server: the file and the name of the test.
     pub live: &'static [(&'static str, &'static str)],
 }
 
@@ -45,7 +47,7 @@ impl Row {
     }
 }
 
-const fn row(server: &'static str, known: Option<ServerKind>, wire: Endpoint) -> Row {
+const fn row(server: &'static str, known: Option<&'static ServerKind>, wire: Endpoint) -> Row {
     Row { server, known, wire, recorded: None, vectors: None, live: &[] }
 }
 
@@ -57,9 +59,9 @@ const VLLM: Option<(&str, &[&str])> = Some(("vllm", &[]));
 const LLAMA_CPP: Option<(&str, &[&str])> = Some(("llama.cpp", &[]));
 
 pub const ROWS: &[Row] = &[
-    Row { recorded: VLLM, ..row("vLLM", Some(ServerKind::Vllm), Endpoint::OpenAi) },
-    Row { recorded: VLLM, ..row("vLLM", Some(ServerKind::Vllm), Endpoint::Chat) },
-    Row { recorded: VLLM, ..row("vLLM", Some(ServerKind::Vllm), Endpoint::VllmGenerate) },
+    Row { recorded: VLLM, ..row("vLLM", Some(&ServerKind::Vllm), Endpoint::OpenAi) },
+    Row { recorded: VLLM, ..row("vLLM", Some(&ServerKind::Vllm), Endpoint::Chat) },
+    Row { recorded: VLLM, ..row("vLLM", Some(&ServerKind::Vllm), Endpoint::VllmGenerate) },
     Row {
         recorded: LLAMA_CPP,
         live: &[
@@ -67,7 +69,7 @@ pub const ROWS: &[Row] = &[
             ("live", "ids_equal_those_of_the_same_request_without_this_crate"),
             ("live_servers", "each_endpoint_gives_the_same_ids_streamed_and_whole"),
         ],
-        ..row("llama.cpp", Some(ServerKind::LlamaCpp), Endpoint::OpenAi)
+        ..row("llama.cpp", Some(&ServerKind::LlamaCpp), Endpoint::OpenAi)
     },
     Row {
         recorded: LLAMA_CPP,
@@ -75,7 +77,7 @@ pub const ROWS: &[Row] = &[
             ("live_servers", "each_endpoint_gives_the_same_ids_streamed_and_whole"),
             ("live_servers", "a_chat_with_a_tool_gives_the_call_streamed_and_whole"),
         ],
-        ..row("llama.cpp", Some(ServerKind::LlamaCpp), Endpoint::Chat)
+        ..row("llama.cpp", Some(&ServerKind::LlamaCpp), Endpoint::Chat)
     },
     Row {
         recorded: LLAMA_CPP,
@@ -85,18 +87,18 @@ pub const ROWS: &[Row] = &[
             ("live_servers", "each_endpoint_gives_the_same_ids_streamed_and_whole"),
             ("talk_live", "each_prompt_begins_with_the_one_before_and_the_server_finds_it"),
         ],
-        ..row("llama.cpp", Some(ServerKind::LlamaCpp), Endpoint::LlamaCpp)
+        ..row("llama.cpp", Some(&ServerKind::LlamaCpp), Endpoint::LlamaCpp)
     },
-    of("sglang", row("SGLang", Some(ServerKind::SgLang), Endpoint::OpenAi)),
-    of("sglang", row("SGLang", Some(ServerKind::SgLang), Endpoint::Chat)),
-    of("sglang", row("SGLang", Some(ServerKind::SgLang), Endpoint::SgLang)),
-    of("tensorrt_llm", row("TensorRT-LLM", Some(ServerKind::TensorRtLlm), Endpoint::OpenAi)),
-    of("tgi", row("TGI", Some(ServerKind::Tgi), Endpoint::Tgi)),
-    of("tgi", row("TGI", Some(ServerKind::Tgi), Endpoint::Chat)),
-    of("ollama", row("Ollama", Some(ServerKind::Ollama), Endpoint::OpenAi)),
-    of("ollama", row("Ollama", Some(ServerKind::Ollama), Endpoint::Chat)),
-    of("lm_studio", row("LM Studio", Some(ServerKind::LmStudio), Endpoint::OpenAi)),
-    of("lm_studio", row("LM Studio", Some(ServerKind::LmStudio), Endpoint::Chat)),
+    of("sglang", row("SGLang", Some(&ServerKind::SgLang), Endpoint::OpenAi)),
+    of("sglang", row("SGLang", Some(&ServerKind::SgLang), Endpoint::Chat)),
+    of("sglang", row("SGLang", Some(&ServerKind::SgLang), Endpoint::SgLang)),
+    of("tensorrt_llm", row("TensorRT-LLM", Some(&ServerKind::TensorRtLlm), Endpoint::OpenAi)),
+    of("tgi", row("TGI", Some(&ServerKind::Tgi), Endpoint::Tgi)),
+    of("tgi", row("TGI", Some(&ServerKind::Tgi), Endpoint::Chat)),
+    of("ollama", row("Ollama", Some(&ServerKind::Ollama), Endpoint::OpenAi)),
+    of("ollama", row("Ollama", Some(&ServerKind::Ollama), Endpoint::Chat)),
+    of("lm_studio", row("LM Studio", Some(&ServerKind::LmStudio), Endpoint::OpenAi)),
+    of("lm_studio", row("LM Studio", Some(&ServerKind::LmStudio), Endpoint::Chat)),
     of("openai", row("OpenAI", None, Endpoint::Chat)),
     of("azure", row("Azure OpenAI", None, Endpoint::Chat)),
     of("openrouter", row("OpenRouter", None, Endpoint::OpenAi)),
@@ -107,7 +109,7 @@ pub const ROWS: &[Row] = &[
     of("fireworks", row("Fireworks", None, Endpoint::Chat)),
     Row {
         recorded: Some(("vllm", &["router-"])),
-        ..row("vllm-router", Some(ServerKind::Vllm), Endpoint::OpenAi)
+        ..row("vllm-router", Some(&ServerKind::Vllm), Endpoint::OpenAi)
     },
     Row { recorded: Some(("vllm", &["sglrouter-"])), ..row("sglang-router", None, Endpoint::OpenAi) },
     Row { recorded: Some(("vllm", &["sglrouter-"])), ..row("sglang-router", None, Endpoint::Chat) },
@@ -115,7 +117,7 @@ pub const ROWS: &[Row] = &[
     of("litellm", row("LiteLLM proxy", None, Endpoint::Chat)),
 ];
 
-/// How often something was seen, in recordings and in vectors.
+/// Counts what was seen, in recordings and in vectors.
 #[derive(Default)]
 struct Seen(BTreeMap<String, (usize, usize)>);
 
@@ -133,7 +135,7 @@ impl Seen {
 }
 
 impl Seen {
-    /// How it is known that this server takes it.
+    /// Returns the code for the source of the fact that this server accepts `what`.
     fn known(&self, what: &str, row: &Row) -> String {
         match (self.0.get(what), row.known) {
             (Some((r, _)), _) => format!("{r}r"),
@@ -143,13 +145,13 @@ impl Seen {
     }
 }
 
-/// All that was seen of one row.
+/// Everything that was seen of one row.
 #[derive(Default)]
 pub struct Gathered {
-    /// Recordings and vectors.
+    /// The number of recordings. `written` is the number of vectors.
     pub recorded: usize,
     pub written: usize,
-    /// What requests had in them that were answered with 2xx: prompts by their kind, keys that ask for ids.
+    /// The kinds of prompts and the keys that ask for ids, in requests with a 2xx status.
     taken: Seen,
     ids: Seen,
     usage: Seen,
@@ -161,9 +163,9 @@ pub struct Gathered {
 #[derive(Default)]
 pub struct Ends {
     seen: Seen,
-    /// One that broke off is among them.
+    /// A stream that broke off was seen.
     pub broken: bool,
-    /// A server's error is among them.
+    /// An error of the server was seen.
     pub errors: bool,
 }
 
@@ -185,12 +187,12 @@ impl Gathered {
         }
         match &decoded.end {
             Ok(completion) => {
-                let finish = completion.finish.as_ref().map_or("none", |finish| finish.as_str());
+                let finish = completion.finish.as_ref().map_or("no finish reason", |finish| finish.as_str());
                 self.ends.seen.add(finish, recorded);
             }
             Err(error) if error.kind() == ErrorKind::Server => {
                 self.ends.errors = true;
-                let status = error.status().map_or("no status".to_owned(), |status| status.to_string());
+                let status = error.status().map_or("without status".to_owned(), |status| status.to_string());
                 self.errors.add(format!("in the stream: {status}"), recorded);
             }
             Err(error) => {
@@ -208,21 +210,21 @@ fn exact(ids: IdsExact) -> &'static str {
         IdsExact::No(Inexact::NoIds) => "none",
         IdsExact::No(Inexact::Dropped) => "dropped",
         IdsExact::No(Inexact::TextWithoutId) => "some missing",
-        IdsExact::No(Inexact::LostInCharacter { .. }) => "lost in characters",
-        IdsExact::No(_) => "other count than the server's",
+        IdsExact::No(Inexact::LostInCharacter { .. }) => "lost inside characters",
+        IdsExact::No(_) => "different count",
         other => panic!("{other:?}"),
     }
 }
 
-/// With what ids are asked for, of one server or another.
+/// The keys with which requests ask for ids, over all servers.
 const ASKS: [&str; 4] = ["return_token_ids", "return_tokens", "verbose", "logprobs"];
 
-/// Whether this request asks this server for ids in a way that it heeds.
+/// Returns whether this request asks for ids with a key that this server reads.
 fn asks_for_ids(row: &Row, body: &Value) -> bool {
     let heeded: &[&str] = match row.wire {
-        // They always come.
+        // These endpoints always send ids.
         Endpoint::LlamaCpp | Endpoint::VllmGenerate => return true,
-        _ if row.known == Some(ServerKind::LlamaCpp) => &["verbose", "logprobs"],
+        _ if row.known == Some(&ServerKind::LlamaCpp) => &["verbose", "logprobs"],
         _ => &["return_token_ids"],
     };
     heeded.iter().any(|key| is_set(body, key))
@@ -232,7 +234,7 @@ fn is_set(body: &Value, key: &str) -> bool {
     !matches!(body[key], Value::Null | Value::Bool(false))
 }
 
-/// As which a request has its prompt.
+/// Returns the kind of the prompt in a request.
 fn prompt_kind(body: &Value) -> Option<&'static str> {
     let prompt = body.get("prompt").or_else(|| body.get("token_ids"));
     match prompt {
@@ -242,7 +244,7 @@ fn prompt_kind(body: &Value) -> Option<&'static str> {
     }
 }
 
-/// Everything, by row. What belongs to no row is an error.
+/// Collects everything by row. A stream that belongs to no row is an error.
 pub fn gather() -> Result<Vec<Gathered>, String> {
     let mut all: Vec<Gathered> = ROWS.iter().map(|_| Gathered::default()).collect();
     for folder in ["vllm", "llama.cpp"] {
@@ -264,7 +266,7 @@ fn gather_recording(folder: &str, path: &Path, all: &mut [Gathered]) -> Result<(
     if !name.ends_with(".response.http") && !name.ends_with(".raw") {
         return Ok(());
     }
-    let recording = Recording::load(path).map_err(|error| format!("{name}: {error}"))?;
+    let recording = fixture::load(path).map_err(|error| format!("{name}: {error}"))?;
     let endpoint = recording.request().path.split('?').next().unwrap_or_default().to_owned();
     let mine = |row: &&(usize, &Row)| {
         let named = row.1.recorded.is_some_and(|(of, names)| {
@@ -278,7 +280,7 @@ fn gather_recording(folder: &str, path: &Path, all: &mut [Gathered]) -> Result<(
     };
     let rows: Vec<_> = ROWS.iter().enumerate().collect();
     let Some((n, row)) = rows.iter().find(mine) else {
-        // Lists of models, health, tokens: not streams.
+        // Lists of models, health and tokens are not streams.
         let streams = ROWS.iter().any(|row| row.path() == endpoint);
         return if streams { Err(format!("{name} belongs to no row")) } else { Ok(()) };
     };
@@ -304,13 +306,13 @@ fn gather_recording(folder: &str, path: &Path, all: &mut [Gathered]) -> Result<(
 fn gather_vector(file: &str, case: &Case, all: &mut [Gathered]) -> Result<(), String> {
     let rows: Vec<usize> = (0..ROWS.len()).filter(|n| ROWS[*n].vectors == Some(file)).collect();
     if rows.is_empty() {
-        // Of no server in particular.
+        // The vectors of this file do not belong to one server.
         return Ok(());
     }
     let (decoded, _) = vectors::decode(case);
     let wire = decoded.decoder.endpoint();
     let row = rows.iter().find(|n| ROWS[**n].wire == wire);
-    // An error as the first event does not tell the wire.
+    // An error as the first event does not show the endpoint.
     let row = row.or_else(|| rows.first().filter(|_| wire == Endpoint::Auto));
     let gathered = &mut all[*row.ok_or_else(|| format!("{file}: {} is {wire}", case.id))?];
     gathered.written += 1;
@@ -318,7 +320,7 @@ fn gather_vector(file: &str, case: &Case, all: &mut [Gathered]) -> Result<(), St
     Ok(())
 }
 
-/// The prompts that a request to this row may have, as the crate sends or refuses them.
+/// Returns the kinds of prompts that tokenwire sends to this row and does not reject.
 fn prompts(row: &Row, taken: &Seen) -> String {
     let takes = [
         ("ids", CompletionRequest::ids([1])),
@@ -329,7 +331,7 @@ fn prompts(row: &Row, taken: &Seen) -> String {
     kept.map(|(name, _)| format!("{name} {}", taken.known(name, row))).collect::<Vec<_>>().join(", ")
 }
 
-/// With what the crate asks this row for ids.
+/// Returns the keys with which tokenwire asks this row for ids.
 fn asks(row: &Row, taken: &Seen) -> String {
     let prompt = |request: CompletionRequest| request.to_json(None, row.wire, row.known).ok();
     let body = prompt(CompletionRequest::text("Hi")).or_else(|| prompt(CompletionRequest::ids([1])));
@@ -338,11 +340,124 @@ fn asks(row: &Row, taken: &Seen) -> String {
     keys.map(|key| format!("`{key}` {}", taken.known(key, row))).collect::<Vec<_>>().join(", ")
 }
 
-/// The table, in Markdown.
+/// The text between the two tables, with the codes of the second one.
+const DETAILS: &str = "
+## Details
+
+Counts end with the code of their source:
+
+| code | meaning |
+| --- | --- |
+| `12r` | seen in 12 recordings of the real server |
+| `8s` | seen in 8 test cases written from the source or the documentation of the server |
+| `s` | known only from the source or the documentation of the server |
+| `u` | sent to every server that tokenwire cannot identify |
+
+The columns:
+
+| column | meaning |
+| --- | --- |
+| prompt | the kinds of prompts that tokenwire sends to this server once it is known. `12r` counts \
+recorded requests with this prompt that succeeded. Any other kind is a typed error, because the \
+server would reject or misread it |
+| request for ids | the fields with which tokenwire requests ids. `12r` counts recorded requests \
+with this field that succeeded |
+| ids in streams | the streams whose request asked for ids. *exact*: all ids arrived, and the count \
+of the server agrees. *not counted*: ids arrived, and the stream has no count to compare with. The \
+other words name the missing ids, as [`IdsExact`](crate::IdsExact) reports them |
+| usage, tool calls | the streams that contained them |
+| finish | the finish reasons |
+| errors | HTTP statuses, and the errors that ended streams |
+| live | the tests against a real server (llama.cpp's server, started by `.ci/run`) |
+
+";
+
+/// Returns the tables and the text between them, in Markdown.
 pub fn table(all: &[Gathered]) -> String {
+    summary(all) + DETAILS + &details(all)
+}
+
+fn summary(all: &[Gathered]) -> String {
     let mut table = format!(
-        "{TABLE_BEGIN} endpoint | prompt | ids asked by | ids in streams | usage | calls | finish | errors | live |\n\
-         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        "{TABLE_BEGIN} endpoint | token ids | usage | tool calls | resume | tested with |\n\
+         | --- | --- | --- | --- | --- | --- | --- |\n"
+    );
+    for (row, seen) in ROWS.iter().zip(all) {
+        let is_chat = row.wire == Endpoint::Chat;
+        let or_not_seen = |seen: &Seen| if seen.0.is_empty() { "not seen" } else { "yes" };
+        let ids = seen.id_streams();
+        writeln!(
+            table,
+            "| {} | `{}` | {} | {} | {} | {} | {} |",
+            row.server,
+            row.path(),
+            ids.summary(),
+            or_not_seen(&seen.usage),
+            if is_chat { or_not_seen(&seen.calls) } else { "-" },
+            resume(row, &ids),
+            sources(row, seen),
+        )
+        .unwrap();
+    }
+    table
+}
+
+/// The streams whose request asked for ids.
+struct IdStreams {
+    all: usize,
+    /// Streams with all ids.
+    complete: usize,
+    /// Streams without any id.
+    without: usize,
+}
+
+impl Gathered {
+    fn id_streams(&self) -> IdStreams {
+        let count = |kinds: &[&str]| {
+            let chosen = self.ids.0.iter().filter(|(kind, _)| kinds.contains(&kind.as_str()));
+            chosen.map(|(_, (r, s))| r + s).sum()
+        };
+        let all = self.ids.0.values().map(|(r, s)| r + s).sum();
+        IdStreams { all, complete: count(&["exact", "not counted"]), without: count(&["none", "dropped"]) }
+    }
+}
+
+impl IdStreams {
+    fn summary(&self) -> String {
+        match self {
+            Self { all: 0, .. } => "not seen".to_owned(),
+            Self { all, complete, .. } if complete == all => "all".to_owned(),
+            Self { all, without, .. } if without == all => "none".to_owned(),
+            Self { all, complete, .. } => format!("some: all in {complete} of {all} streams"),
+        }
+    }
+}
+
+/// Returns whether a broken stream can be resumed. It needs a prompt of ids and all received ids.
+fn resume(row: &Row, ids: &IdStreams) -> &'static str {
+    let takes_ids = CompletionRequest::ids([1]).to_json(None, row.wire, row.known).is_ok();
+    match (takes_ids && ids.complete > 0, row.known) {
+        (true, Some(_)) => "yes",
+        (true, None) => "not known",
+        (false, _) => "no",
+    }
+}
+
+fn sources(row: &Row, seen: &Gathered) -> String {
+    let live = (!row.live.is_empty()).then(|| "live server".to_owned());
+    let recorded = (seen.recorded > 0).then(|| counted(seen.recorded, "recording"));
+    let written = (seen.written > 0).then(|| counted(seen.written, "case") + " from documentation");
+    live.into_iter().chain(recorded).chain(written).collect::<Vec<_>>().join(", ")
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+fn details(all: &[Gathered]) -> String {
+    let mut table = String::from(
+        "| server | endpoint | prompt | request for ids | ids in streams | usage | tool calls | finish | errors \
+         | live |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for (row, seen) in ROWS.iter().zip(all) {
         let known = [("r", seen.recorded), ("s", seen.written)];

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use tokenwire::{Error, StreamToken, TokenId};
+use tokenwire::{ApiClientBuilder, Error, Limits, StreamToken, Timeouts, TokenId};
 
 /// "Does not hang": nothing takes a tenth of it.
 pub const LONG: Duration = Duration::from_secs(60);
@@ -17,6 +17,15 @@ pub enum Last {
     Error(Error),
     /// Disconnected with neither.
     Nothing,
+}
+
+/// Has each stream of the client begin after the one before has given its connection back: the only reader thread first reads
+/// the rest of the framing, however long that takes. Replaces the limits, and of `timeouts` the drain.
+pub fn one_at_a_time(client: ApiClientBuilder, mut timeouts: Timeouts) -> ApiClientBuilder {
+    let mut limits = Limits::default();
+    limits.max_streams = 1;
+    timeouts.drain = LONG;
+    client.limits(limits).timeouts(timeouts)
 }
 
 /// Everything that a receiver gives. A stream that does not end, or ends twice, fails the test.

@@ -1,5 +1,5 @@
-//! One talk with a real llama.cpp server in two ways: the next prompt from the tree's ids, and from text that is
-//! encoded again, as clients do that keep no ids.
+//! Holds one conversation with a real llama.cpp server in two ways. The next prompt is built from
+//! the ids of the tree, or from text that is encoded again, as in clients that keep no ids.
 
 use std::sync::{Arc, Mutex};
 
@@ -55,8 +55,8 @@ pub enum Way {
 ///
 /// # Panics
 ///
-/// If the ids' way breaks its promise: a prompt does not begin with the one before and the ids received, though these were
-/// exact, and says that it does.
+/// Panics if `Prompt::prefix` is wrong: it reports that the prompt begins with the previous prompt
+/// and the ids received, and the prompt does not.
 pub fn talk(url: &str, tokenizer: &Tokenizer, seed: i64, way: Way) -> Result<Vec<Row>, Error> {
     let client = ApiClient::builder(url).endpoint(Endpoint::LlamaCpp).build()?;
     let format = ChatFormat::by_name("smollm2")?;
@@ -126,7 +126,7 @@ fn prompt_head(branch: &tokenwire::Branch) -> usize {
 /// The table of a talk, and its sums.
 pub fn table(seed: i64, ids: &[Row], text: &[Row]) -> String {
     let mut out = format!("Seed {seed}:\n\n");
-    out.push_str("| turn | ids: prompt | received | exact | prefix | cached | evaluated | text: prompt | received | prefix | cached | evaluated | of these anew |\n");
+    out.push_str("| turn | ids: prompt | received | exact | prefix | cached | evaluated | text: prompt | received | prefix | cached | evaluated | evaluated again |\n");
     out.push_str(&format!("|{}\n", " --- |".repeat(13)));
     let word = |yes: bool| if yes { "kept" } else { "broken" };
     for (n, (i, t)) in ids.iter().zip(text).enumerate() {
@@ -150,8 +150,8 @@ pub fn table(seed: i64, ids: &[Row], text: &[Row]) -> String {
     let sum = |rows: &[Row], of: fn(&Row) -> usize| rows.iter().map(of).sum::<usize>();
     let broken = |rows: &[Row]| rows.iter().filter(|row| !row.kept).count();
     out.push_str(&format!(
-        "\nBy ids: {} of {} prefixes broken, {} tokens evaluated, {} of them anew. By text: {} of {} broken, {} evaluated, {} \
-         anew.\n",
+        "\nBy ids: {} of {} prefixes broken, {} tokens evaluated, {} of them again. By text: {} of {} broken, {} evaluated, {} \
+         again.\n",
         broken(ids),
         ids.len(),
         sum(ids, |row| row.evaluated),

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use tokenwire::recording::{BodyState, Recording};
+use tokenwire::recording::BodyState;
 use tokenwire::{ChunkDecoder, Completion, Error, Flow, SseParser, StreamToken, TokenId};
+
+use super::fixture;
 
 /// A recorded response, as far as the tests look at it.
 pub struct Response {
@@ -17,7 +19,7 @@ pub struct Response {
 
 impl Response {
     pub fn read(path: &Path) -> Self {
-        let recording = Recording::load(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let recording = fixture::load(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let headers = recording.response_headers();
         let kind = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
         let body = recording.response_body();

@@ -21,13 +21,13 @@ pub type Client = fn(&str, OnToken<'_>) -> Result<()>;
 
 /// Name on the command line, name in the tables, and the client.
 pub const CLIENTS: &[(&str, &str, Client)] = &[
-    ("raw", "limit: raw socket, search for the key", raw),
-    ("raw-hop", "limit: the same on a thread, a crossbeam channel", raw_hop),
+    ("raw", "limit: raw socket, searches for the key", raw),
+    ("raw-hop", "limit: the same on its own thread, with a crossbeam channel", raw_hop),
     ("tokenwire", "**tokenwire**", tokenwire),
     ("ureq-value", "ureq, lines, serde_json::Value", ureq_value),
-    ("ureq-hop", "the same on a thread, a crossbeam channel", ureq_hop),
+    ("ureq-hop", "the same on its own thread, with a crossbeam channel", ureq_hop),
     ("reqwest", "reqwest, eventsource-stream, serde, current_thread", reqwest),
-    ("async-openai", "async-openai, its default runtime", async_openai),
+    ("async-openai", "async-openai, default runtime", async_openai),
     ("async-openai-current", "async-openai, current_thread", async_openai_current),
 ];
 

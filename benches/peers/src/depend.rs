@@ -1,7 +1,8 @@
-//! What it costs to depend on a client: the crates in its tree; a build from nothing, and the smallest program.
+//! Measures the cost of depending on a client: the crates in its tree, a build from scratch, and
+//! the size of the smallest program.
 //!
-//! Each client gets a package of its own under the target folder, so that it has no features but those it asks for. Its
-//! versions are those of a lock file that is committed.
+//! Each client gets its own package under the target folder, so that it has only the features that
+//! it requests. A committed lock file sets its versions.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -52,7 +53,7 @@ tokio = { version = "1", features = ["rt", "net", "time"] }"#,
     },
     Package {
         name: "async-openai",
-        title: "async-openai, chat alone, rustls",
+        title: "async-openai, only chat, rustls",
         dependencies: r#"async-openai = { version = "0.43", default-features = false, features = ["chat-completion", "rustls"] }
 futures-util = "0.3"
 tokio = { version = "1", features = ["rt-multi-thread"] }"#,
@@ -118,11 +119,12 @@ fn cpu_of_children() -> Result<f64> {
 }
 
 pub const INTRO: &str = "\
-Of a package with one dependency, for a program that streams a chat, over TLS too. The goals: 40 crates, 95 with the tokenizer.
+The table counts the crates of a package with one dependency, for a program that streams a chat,
+also over TLS. The goals are 40 crates, and 95 with the tokenizer.
 ";
 
 pub fn table(out: &mut String, _: Effort) -> Result<()> {
-    writeln!(out, "| client | crates | with those of build scripts |")?;
+    writeln!(out, "| client | crates | with crates of build scripts |")?;
     writeln!(out, "| --- | --- | --- |")?;
     for package in PACKAGES {
         let folder = package.make()?;
@@ -133,7 +135,8 @@ pub fn table(out: &mut String, _: Effort) -> Result<()> {
 }
 
 pub const BUILD_INTRO: &str = "\
-A release build of the smallest such program, from nothing: CPU time of cargo and all that it starts.
+The table shows a release build of the smallest such program from scratch. CPU time is the time of
+cargo and of all processes that it starts.
 ";
 
 pub fn build_table(out: &mut String, _: Effort) -> Result<()> {

@@ -8,10 +8,11 @@ use crate::whole::Contender;
 use crate::{Effort, Result};
 
 pub const INTRO: &str = "\
-From the server's write to the consumer at 1,000 tokens a second, the median of each run. The clients take turns, run after run,
-since what else the machine does is most of the difference between two runs. The second row is the least
-that a client can have which reads on a thread of its own: its hop is a second wake-up, and which core that lands on decides what it
-costs. The goal: 10 us over the raw socket.
+The table shows the time from the server's write to the consumer at 1,000 tokens a second, as the
+median of each run. The clients take turns, because other work on the machine causes most of the
+difference between two runs. The second row is the lower bound for a client that reads on its own
+thread. Its additional cost is a second wake-up. This cost depends on the core that the consumer
+runs on. The goal is 10 us over the raw socket.
 ";
 
 const PACE: Pace = Pace::Every(Duration::from_millis(1), 1_000);
@@ -25,7 +26,7 @@ pub fn table(out: &mut String, effort: Effort) -> Result<()> {
             medians.push(client.run(PACE)?.latency(50)? / 1_000);
         }
     }
-    writeln!(out, "| client | us, the least of {runs} runs | us, the middle one |")?;
+    writeln!(out, "| client | us, lowest of {runs} runs | us, median run |")?;
     writeln!(out, "| --- | --- | --- |")?;
     for (client, mut medians) in clients.iter().zip(medians) {
         medians.sort_unstable();

@@ -1,11 +1,11 @@
-//! The page of tables: each a section, which can be made anew by itself.
+//! The page of tables. Each table is a section that can be measured by itself.
 
 use std::fs;
 
 use crate::{Effort, Result, depend, latency, parsers, streams, whole};
 
 struct Section {
-    /// On the command line.
+    /// The name on the command line.
     name: &'static str,
     title: &'static str,
     intro: &'static str,
@@ -23,7 +23,7 @@ const SECTIONS: [Section; 6] = [
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/peers.md");
 
-/// Prints the sections that are named, all if none is.
+/// Prints the named sections, or all sections if `args` names none.
 pub fn make(args: &[&str]) -> Result<()> {
     let (options, names): (Vec<&str>, Vec<&str>) = args.iter().partition(|arg| arg.starts_with("--"));
     if let Some(wrong) = names.iter().find(|name| SECTIONS.iter().all(|section| section.name != **name)) {
@@ -31,7 +31,7 @@ pub fn make(args: &[&str]) -> Result<()> {
     }
     let is_quick = options.contains(&"--quick");
     let effort = Effort { times: if is_quick { 1 } else { 5 } };
-    // Minutes, of which no other table has anything.
+    // The builds take minutes, and no other table uses them.
     let is_left_out = |section: &Section| is_quick && section.name == "build";
     let wanted = |section: &&Section| match names[..] {
         [] => !is_left_out(section),
@@ -48,7 +48,7 @@ pub fn make(args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The page with the section of this title in the place of the one that it had, or at its end.
+/// Replaces the section with this title, or appends it to the page.
 fn with_section(page: &str, title: &str, text: &str) -> String {
     let (before, from) = match page.split_once(&format!("## {title}\n")) {
         Some((before, from)) => (before, from),

@@ -1,4 +1,5 @@
-//! The event parsers: each counts the events and the bytes of their data in a body that comes in reads of one size.
+//! The event parsers. Each counts the events, and the bytes of their data, in a body that arrives
+//! in reads of one size.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -118,7 +119,8 @@ pub fn run(parser: usize, read: usize, rounds: usize) {
 }
 
 pub const INTRO: &str = "\
-For an event of about 300 bytes in vLLM's shape. The goals: 350 instructions in reads of 1460 bytes, 300 in reads of 65536.
+The event has about 300 bytes and vLLM's shape. The goals are 350 instructions in reads of 1460
+bytes and 300 in reads of 65536 bytes.
 ";
 
 pub fn table(out: &mut String, effort: Effort) -> Result<()> {

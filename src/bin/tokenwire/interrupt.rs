@@ -3,7 +3,7 @@
 use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::{Exit, Failure};
+use crate::exit::{Exit, Failure};
 
 /// What Ctrl-C does now.
 #[derive(Clone)]

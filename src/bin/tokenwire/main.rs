@@ -1,37 +1,22 @@
-//! `tokenwire`: the library at a command line. One file per command; the shared parts are `options.rs` (flags
-//! to a client and a request), `turn.rs` (one stream, printed), `output.rs` (what is printed, and how),
-//! `terminal.rs` (the filter for model text), `status.rs` (the live line), `interrupt.rs` (Ctrl-C), `trace.rs` (when what
-//! came of a stream) and `plot/` (pictures). `bench` has a folder: the load, its figures, and what measuring them costs; and so has
-//! `batch`: prompts, what an earlier run left, the streams, their results in order.
+//! `tokenwire`: the library at a command line. `commands` has a file or folder for each command, `flags` makes a client and
+//! a request of the flags they share, `output` has everything that is printed and drawn, and `exit` how a command ends.
 
-mod ask;
-mod batch;
-mod bench;
-mod chat;
+mod commands;
+mod exit;
+mod flags;
 mod interrupt;
-mod options;
 mod output;
-mod parse;
-mod plot;
-mod replay;
-mod resend;
-mod shell;
-mod sse;
-mod status;
-mod stream;
-mod talk;
-mod terminal;
-mod tokens;
-mod tools;
-mod trace;
-mod turn;
 
+use std::io;
 use std::process::ExitCode;
-use std::{fmt, io};
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::output::{note_error, with_causes};
+use crate::commands::{
+    batch, bench, chat, completions, man, models, parse, replay, resend, sse, stream, tokenize, tokens,
+};
+use crate::exit::{EXIT_CODES, Failure};
+use crate::output::text::note_error;
 
 /// Stream tokens, with the server's own token ids, from OpenAI-compatible model servers.
 ///
@@ -43,9 +28,9 @@ use crate::output::{note_error, with_causes};
     after_help = "Try it with no server at all:\n  tokenwire chat\n\nHelp of each command, with an example:\n  tokenwire stream --help"
 )]
 struct Cli {
-    /// Log to standard error: -v counts, timings and status, -vv also text of prompts and answers; never the
-    /// API key. RUST_LOG says it in full; the HTTP library's own lines, in which a server's answer stands as it
-    /// came, only if it names `ureq`.
+    /// Log to standard error: -v counts, timings and status, -vv also the beginning of the first event that is not JSON.
+    /// Prompts and the API key are never logged. RUST_LOG sets it in full; the HTTP library's own lines, in which a server's
+    /// answer stands as it came, only if it names `ureq`.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
     #[command(subcommand)]
@@ -62,63 +47,13 @@ enum Command {
     Batch(batch::Args),
     Replay(replay::Args),
     Resend(resend::Args),
-    Models(ask::ModelsArgs),
-    Tokenize(ask::TokenizeArgs),
-    Detokenize(ask::DetokenizeArgs),
+    Models(models::Args),
+    Tokenize(tokenize::TokenizeArgs),
+    Detokenize(tokenize::DetokenizeArgs),
     Bench(bench::Args),
-    Completions(shell::CompletionsArgs),
-    Man(shell::ManArgs),
+    Completions(completions::Args),
+    Man(man::Args),
 }
-
-/// In the help of every command, and in the man page.
-const EXIT_CODES: &str = "Exit codes: 0 complete, 1 failed, 2 usage, 130 cancelled (Ctrl-C).";
-
-/// How a command that has said everything ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Exit {
-    Complete = 0,
-    Failed = 1,
-    Cancelled = 130,
-}
-
-/// What stops a command short.
-#[derive(Debug)]
-enum Failure {
-    /// What the user gave cannot be used; nothing was sent.
-    Usage(String),
-    /// Standard input or output failed, or the machine did.
-    Machine(String),
-    /// Standard output failed.
-    Output(io::Error),
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Usage(message) | Self::Machine(message) => f.write_str(message),
-            Self::Output(error) => write!(f, "cannot write to standard output: {error}"),
-        }
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Output(error)
-    }
-}
-
-impl From<tokenwire::Error> for Failure {
-    fn from(error: tokenwire::Error) -> Self {
-        let message = with_causes(&error);
-        if error.kind() == tokenwire::ErrorKind::InvalidInput {
-            Self::Usage(message)
-        } else {
-            Self::Machine(message)
-        }
-    }
-}
-
-type CommandResult = Result<Exit, Failure>;
 
 fn main() -> ExitCode {
     let cli = program().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
@@ -140,12 +75,12 @@ fn main() -> ExitCode {
         Command::Batch(args) => batch::run(args),
         Command::Replay(args) => replay::run(&args),
         Command::Resend(args) => resend::run(&args),
-        Command::Models(args) => ask::models(&args),
-        Command::Tokenize(args) => ask::tokenize(&args),
-        Command::Detokenize(args) => ask::detokenize(&args),
+        Command::Models(args) => models::run(&args),
+        Command::Tokenize(args) => tokenize::tokenize(&args),
+        Command::Detokenize(args) => tokenize::detokenize(&args),
         Command::Bench(args) => bench::run(args),
-        Command::Completions(args) => shell::completions(&args, program()),
-        Command::Man(args) => shell::man(&args, program()),
+        Command::Completions(args) => completions::run(&args, program()),
+        Command::Man(args) => man::run(&args, program()),
     };
     match outcome {
         Ok(exit) => ExitCode::from(exit as u8),

@@ -17,7 +17,7 @@ pub const MAX_FAN_IN_TOKENS: usize = 65_536;
 /// ```
 /// # #[cfg(feature = "testing")] {
 /// use tokenwire::{ApiClient, CompletionRequest, StreamToken, fan_in};
-/// # use tokenwire::testing::{Script, ServerKind};
+/// # use tokenwire::testing::{Script, MockServer};
 /// # let server = MockServer::start(|_| Script::tokens([(9707, "Hello"), (13, ".")]))?;
 /// # let url = server.url();
 ///

@@ -15,12 +15,12 @@ use std::{fmt, io, thread};
 use crossbeam_channel::{Sender, after, bounded, never, select};
 use ureq::Error;
 use ureq::config::Config;
-use ureq::http::Uri;
-use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::NextTimeout;
 
+use super::Uri;
 use super::slot::CancelSlot;
 use super::tap::{cancelled, current_slot, cut};
+use super::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use super::unversioned::transport::NextTimeout;
 
 /// How long a name's addresses are believed. Short: a cluster's name may move between two requests.
 const TTL: Duration = Duration::from_secs(10);
@@ -282,7 +282,8 @@ mod tests {
     }
 
     fn within(limit: Option<Duration>) -> NextTimeout {
-        let after = limit.map_or(ureq::unversioned::transport::time::Duration::NotHappening, Into::into);
+        let after = limit
+            .map_or(crate::client::http::unversioned::transport::time::Duration::NotHappening, Into::into);
         NextTimeout { after, reason: Timeout::Resolve, ..NextTimeout::default() }
     }
 
@@ -356,8 +357,10 @@ mod tests {
             },
             TTL,
         );
-        let client =
-            crate::client::http::HttpClient::builder().connect_timeout(limit).build_with(resolver).unwrap();
+        let client = crate::client::http::client::HttpClient::builder()
+            .connect_timeout(limit)
+            .build_with(resolver)
+            .unwrap();
         let began = Instant::now();
         let error = client.get("https://name.test/", &[]).unwrap_err();
         assert_eq!(error.kind(), crate::error::ErrorKind::Timeout(Timer::Connect), "{error}");

@@ -5,11 +5,12 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ureq::http::HeaderMap;
 use ureq::{Body, BodyReader};
 
+use super::HeaderMap;
+use super::fault::fault;
+use super::headers::check_encoding;
 use super::slot::{CancelSlot, Wait};
-use super::{check_encoding, fault};
 use crate::config::{Limits, Timeouts};
 use crate::error::{Error, ErrorKind, Limit, Timer};
 use crate::recording::{BodyEnd, Recording, Request};

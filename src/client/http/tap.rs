@@ -11,22 +11,21 @@
 //!
 //! The slot travels in a thread-local, set for the length of the call: ureq runs resolver, connector and
 //! transport on the calling thread, and has no per-request extension point that reaches a pooled
-//! transport. This file, `memory` and `resolver` alone name `ureq::unversioned`, which is outside
-//! ureq's semver promise.
+//! transport. Connectors and transports are outside ureq's semver promise: this crate names them through
+//! `unversioned` only.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-use ureq::http::HeaderMap;
-use ureq::http::header::{HeaderName, HeaderValue};
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, ShutdownHandle, Transport,
-};
 use ureq::{Error, Timeout};
 
 use super::slot::CancelSlot;
+use super::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, ShutdownHandle, Transport,
+};
+use super::{HeaderMap, HeaderName, HeaderValue};
 use crate::client::threads::alarm::{Alarm, Alarms};
 
 /// Headers whose values ureq is not given: ureq-proto logs the whole head of a request at trace.
@@ -273,10 +272,10 @@ impl fmt::Debug for TapTransport {
 #[cfg(all(test, not(shuttle)))]
 mod tests {
     use crossbeam_channel::{Receiver, Sender, bounded};
-    use ureq::unversioned::transport::LazyBuffers;
 
     use super::*;
     use crate::client::http::slot::Wait;
+    use crate::client::http::unversioned::transport::LazyBuffers;
     use crate::error::Timer;
 
     const LONG: Duration = Duration::from_secs(20);

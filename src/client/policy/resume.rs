@@ -1,14 +1,11 @@
-//! Taking a broken stream up again: how often, and what is not taken up, with the reason.
+//! Taking a broken stream up again: how often, and what a report says about it.
 //!
 //! Pure. What a request allows, and how it goes on, is in request/resume.rs; what a stream has to remember for it, in
-//! stream/received.rs.
+//! stream/resume_state.
 
-use std::fmt;
 use std::time::Duration;
 
 use crate::error::ErrorKind;
-use crate::types::ids::Inexact;
-pub use crate::types::not_resumable::NotResumable;
 
 /// The most resumes that one stream can have, whatever [`ResumePolicy::max_resumes`] asks for: each stands in the report.
 pub const MAX_RESUMES: u32 = 1000;
@@ -22,7 +19,7 @@ pub const MAX_RESUMES: u32 = 1000;
 /// Taken up are the ends that [`Error::is_resumable`](crate::Error::is_resumable) names: the connection ended or went
 /// silent, or the server reported a fault of its own. Never what a cancel, the deadline, a limit or the request itself ended. What
 /// is not taken up ends as it would without this, and [`StreamReport::not_resumed`](crate::StreamReport::not_resumed) says
-/// why; [`NotResumable`] lists the reasons.
+/// why; [`NotResumable`](crate::NotResumable) lists the reasons.
 ///
 /// Before each resume comes a wait, as before a retry, from the same [`RetryPolicy`](crate::RetryPolicy) and out of the same
 /// [`budget`](crate::RetryPolicy::budget): the first is the shortest, and new tokens make the next one the first again. A resume that

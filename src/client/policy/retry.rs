@@ -6,14 +6,13 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
+use crate::config::MAX_STALE_RETRIES;
 use crate::error::{Error, ErrorKind, ServerError, Timer};
 
 /// What a success gives back to the budget, in fifths of a retry: in the long run at most one request in five is a retry.
 const REFUND: u32 = 1;
 /// What a retry takes.
 const COST: u32 = 5;
-/// How often one request is sent anew because the pooled connection it got turned out to be closed.
-pub(crate) const MAX_STALE_RETRIES: u32 = 2;
 /// Parts of the names that servers give to faults of their own: `server_error`, `InternalServerError`,
 /// `unavailable_error`; TGI's `overloaded` and `generation`.
 const SERVERS_OWN: [&str; 7] =

@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{MAX_SAVED_REQUEST_BYTES, SavedRequest};
+use super::form::MAX_SAVED_REQUEST_BYTES;
+use super::request::SavedRequest;
 use crate::config::Limits;
 
 const PREFIX: &str = "tokenwire-failed-";

@@ -4,24 +4,26 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use super::exchange::{Exchange, Till};
-use super::received::Received;
+use super::exchange::{Exchange, ReadUntil, RequestPlan, Requested};
+use super::guard::{Canceller, StreamGuard};
 use super::report::{Outcome, StreamReport};
-use super::run::Broken;
+use super::resume_state::ResumeState;
+use super::run::Unfinished;
+use super::shared::{Shared, StreamContext};
+use super::start::check_saved;
 use super::tally::Tally;
-use super::{Asked, Canceller, Common, Shared, StreamGuard, check_saved};
-use crate::client::Inner;
+use crate::client::backend::Backend;
+use crate::client::backend::head::status_error;
 use crate::client::channel::sender::Sink;
 use crate::client::http::response::HttpResponse;
 use crate::client::policy::resume::ResumePolicy;
-use crate::client::saved::SavedRequest;
+use crate::client::saved::request::SavedRequest;
 use crate::client::threads::sync::Mutex;
 use crate::client::threads::sync::channel::{Receiver, unbounded};
 use crate::error::Error;
 use crate::protocol::chunk::answer::CompletionResponse;
-use crate::protocol::chunk::endpoint::Endpoint;
-use crate::protocol::chunk::{ChunkDecoder, Completion};
-use crate::protocol::request::CompletionRequest;
+use crate::protocol::chunk::decoder::{ChunkDecoder, Completion};
+use crate::protocol::request::completion::CompletionRequest;
 use crate::types::ids::FinishReason;
 use crate::types::not_resumable::NotResumable;
 use crate::types::token::StreamToken;
@@ -38,25 +40,46 @@ pub struct PendingCompletion {
 }
 
 impl PendingCompletion {
-    /// Blocks until the call has ended: its answer, or why there is none, and the report, as of a stream. What bounds the wait are
-    /// the call's own timers.
+    /// Blocks until the call has ended. Returns its answer, or why there is none. The call's own timers bound the wait.
+    ///
+    /// [`join_report`](Self::join_report) returns the report, whether the call failed or not. Joining again returns the same
+    /// result.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// use tokenwire::{ApiClient, CompletionRequest};
+    /// # use tokenwire::testing::{Script, MockServer};
+    /// # let server = MockServer::scripted([Script::status(200).json(r#"{"choices":[{"index":0,"text":"Hi","finish_reason":"stop"}]}"#)])?;
+    /// # let url = server.url();
+    /// let client = ApiClient::builder(url).build()?;
+    /// let call = client.call(CompletionRequest::text("Say hi."))?;
+    /// let answer = call.join()?;
+    /// let report = call.join_report();
+    /// println!("{:?} after {:?}, {} retries", answer.text, report.elapsed, report.retries);
+    /// # }
+    /// # Ok::<(), tokenwire::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// What a stream can fail with before its first token, with the same kinds: `ServerKind`, `Timeout`
+    /// The errors of a stream before its first token, with the same kinds: `ServerKind`, `Timeout`
     /// ([`FirstToken`](crate::Timer::FirstToken): the answer was not there in time), `Connect` and so on; `Incomplete` for a body
     /// that was cut off; `Protocol` for a good status with a body that is no answer;
     /// [`Limit::BodyBytes`](crate::Limit::BodyBytes); `Cancelled`.
-    pub fn join(self) -> (Result<CompletionResponse, Error>, StreamReport) {
-        let Self { guard, answer, _end } = self;
-        let report = guard.join();
-        let answer = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let result = match (report.ending, answer, &report.error) {
+    pub fn join(&self) -> Result<CompletionResponse, Error> {
+        let report = self.join_report();
+        let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match (report.ending, answer, report.error) {
             (Outcome::Complete, Some(answer), _) => Ok(answer),
-            (_, _, Some(error)) => Err(error.clone()),
+            (_, _, Some(error)) => Err(error),
             _ => Err(Error::cancelled()),
-        };
-        (result, report)
+        }
+    }
+
+    /// Blocks until the call has ended. Returns its report, as [`StreamGuard::join`] does for a stream.
+    #[must_use]
+    pub fn join_report(&self) -> StreamReport {
+        self.guard.wait()
     }
 
     /// Ends the call now and does not wait, as [`StreamGuard::cancel`] does.
@@ -77,52 +100,34 @@ impl fmt::Debug for PendingCompletion {
     }
 }
 
-/// What a call's answer is asked for as.
-const ACCEPT_CALL: &str = "application/json";
-
-pub(crate) fn start(client: &Arc<Inner>, request: CompletionRequest) -> Result<PendingCompletion, Error> {
+pub(crate) fn start(backend: &Arc<Backend>, request: CompletionRequest) -> Result<PendingCompletion, Error> {
     request.validate()?;
-    let (request, headers) = client.address(request);
-    let server = client.server();
-    let asked = Asked::of(&request, server, true);
-    let body = client.call_body(&request, server)?;
-    let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    launch(client, request.endpoint(client.endpoint), headers, body, asked)
+    let (request, headers) = backend.address(request);
+    let server = backend.server();
+    let body = backend.call_body(&request, server.as_ref())?;
+    let requested = Requested::of(&request, server, true);
+    launch(backend, RequestPlan { endpoint: request.endpoint(backend.endpoint), headers, body, requested })
 }
 
-pub(crate) fn resend(client: &Arc<Inner>, saved: &SavedRequest) -> Result<PendingCompletion, Error> {
+pub(crate) fn resend(backend: &Arc<Backend>, saved: &SavedRequest) -> Result<PendingCompletion, Error> {
     check_saved(saved, false)?;
-    launch(
-        client,
-        saved.endpoint(),
-        saved.headers(),
-        saved.body().to_vec(),
-        Asked { call: true, ..Asked::default() },
-    )
+    launch(backend, RequestPlan::of_saved(saved))
 }
 
-fn launch<'a>(
-    client: &Arc<Inner>,
-    endpoint: Endpoint,
-    own_headers: impl Iterator<Item = (&'a str, &'a str)>,
-    body: Vec<u8>,
-    asked: Asked,
-) -> Result<PendingCompletion, Error> {
+fn launch(backend: &Arc<Backend>, plan: RequestPlan) -> Result<PendingCompletion, Error> {
     let (sender, end) = unbounded();
-    let path = (endpoint.call_path(), ACCEPT_CALL);
-    let shared = Shared::new(client, Sink::Own(sender), Common::default());
-    let exchange = Exchange::new(shared, endpoint, path, own_headers, body, asked)?;
+    // Nothing arrives before the whole answer, so there is nothing to resume from.
+    let resume_state = ResumeState::new(Err(NotResumable::Endpoint), plan.endpoint, ResumePolicy::never());
+    let exchange = Exchange::new(Shared::new(backend, Sink::Own(sender), StreamContext::default()), plan)?;
     let answer = Arc::new(Mutex::new(None));
     let place = answer.clone();
-    // Nothing of it comes before the whole.
-    let received = Received::new(Err(NotResumable::Endpoint), endpoint, ResumePolicy::never());
-    let guard = exchange.start(received, move |exchange, tally, _sender| {
+    let guard = exchange.start(resume_state, move |exchange, tally, _sender| {
         exchange.exchange(tally, |response, tally| {
-            let answer = exchange.whole(response, tally)?;
+            let answer = exchange.read_whole(response, tally)?;
             let CompletionResponse { usage, finish, ids_exact, .. } = &answer;
             let completion = Completion { usage: *usage, finish: finish.clone(), ids_exact: *ids_exact };
             *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
-            Ok((completion, Till::End))
+            Ok((completion, ReadUntil::End))
         })
     })?;
     Ok(PendingCompletion { guard, answer, _end: end })
@@ -130,25 +135,29 @@ fn launch<'a>(
 
 impl Exchange {
     /// The answer from its head on, whole.
-    fn whole(&self, response: &mut HttpResponse, tally: &mut Tally) -> Result<CompletionResponse, Broken> {
-        let client = &self.shared.client;
+    fn read_whole(
+        &self,
+        response: &mut HttpResponse,
+        tally: &mut Tally,
+    ) -> Result<CompletionResponse, Unfinished> {
+        let backend = &self.shared.backend;
         if response.status() / 100 != 2 {
-            return Err(client.status_error(response, &tally.secrets).into());
+            return Err(status_error(response, &tally.secrets).into());
         }
         let body = response.whole_within(self.wait(tally, Instant::now()))?;
         let mut decoder =
-            ChunkDecoder::new(self.endpoint).max_arguments_bytes(client.limits.max_arguments_bytes);
-        if self.asked.ids {
-            decoder = decoder.ids_asked(self.asked.server);
+            ChunkDecoder::new(self.endpoint).max_arguments_bytes(backend.limits.max_arguments_bytes);
+        if self.requested.ids {
+            decoder = decoder.ids_asked(self.requested.server.clone());
         }
         let mut answer = CompletionResponse::decode(decoder, response.header("content-type"), &body)?;
         answer.request_id = answer.request_id.map(|id| tally.secrets.word(&id));
         answer.finish = answer.finish.map(|word| FinishReason::from_wire(&tally.secrets.word(word.as_str())));
-        if let Some(server) = answer.server {
-            client.learn(server);
+        if let Some(server) = answer.server.clone() {
+            backend.learn(server);
         }
-        client.retry_budget.refund();
-        client.routes.worked(tally.report.route);
+        backend.retry_budget.refund();
+        backend.routes.worked(tally.report.route);
         tally.answered(&answer);
         answer.request_id.clone_from(&tally.report.request_id);
         Ok(answer)

@@ -1,28 +1,29 @@
-//! Two requests for one stream: the second goes out if the first has no token in time. Whichever has its first token first goes
-//! on, the other is cancelled.
+//! Two requests for one stream: the second is sent if the first has no token in time. The first of the two to produce a token
+//! wins, the other is cancelled.
 //!
-//! Each request is a life of its own ([`Shared`]), with thread, slot, retries and resumes. They meet here, where they ask for the
-//! consumer's channel with the first item that they have for it. A failed one does not get it while the other runs.
+//! Each request has its own [`Shared`], with thread, slot, retries and resumes. They meet here: each claims the consumer's
+//! channel when it has an item for it. A request that failed does not get the channel while the other runs.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::exchange::Exchange;
-use super::received::Received;
+use super::exchange::{Exchange, RequestPlan};
+use super::guard::{StreamControl, StreamGuard};
 use super::report::{Outcome, StreamReport};
-use super::{Common, Life, Shared, StreamGuard};
-use crate::client::Inner;
+use super::resume_state::ResumeState;
+use super::shared::{Shared, StreamContext};
+use crate::client::backend::Backend;
 use crate::client::channel::sender::{IsError, Sink};
 use crate::client::threads::alarm::Alarm;
 use crate::client::threads::sync::{Condvar, Mutex, MutexGuard};
 use crate::error::Error;
-use crate::protocol::request::CompletionRequest;
+use crate::protocol::request::completion::CompletionRequest;
 use crate::types::token::StreamToken;
 
 pub(super) struct Race {
-    client: Arc<Inner>,
-    common: Common,
+    backend: Arc<Backend>,
+    context: StreamContext,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -31,13 +32,13 @@ struct State {
     /// The consumer's channel, until a request has it.
     sink: Option<Sink>,
     requests: Vec<Arc<Shared>>,
-    /// So many of them have neither got it nor left.
+    /// How many requests have neither claimed the channel nor ended.
     running: usize,
     /// The request whose report is the stream's.
     decided: Option<usize>,
-    /// What the second is made of, until it is sent or none is wanted.
+    /// What the second request is made of, until it is sent or not needed any more.
     second: Option<Second>,
-    /// The guard wants no more.
+    /// The guard has cancelled the stream.
     cancelled: bool,
 }
 
@@ -51,34 +52,34 @@ impl State {
 struct Second {
     first: Arc<Exchange>,
     request: CompletionRequest,
-    /// `None` where no thread could be had for it: then there will be no second.
+    /// `None` if there was no thread for the alarm: then no second request is sent.
     alarm: Option<Alarm>,
 }
 
 impl Race {
-    fn new(client: &Arc<Inner>, sink: Sink) -> Arc<Self> {
+    fn new(backend: &Arc<Backend>, sink: Sink) -> Arc<Self> {
         let sink = Some(sink);
         let state =
             State { sink, requests: Vec::new(), running: 0, decided: None, second: None, cancelled: false };
         Arc::new(Self {
-            client: client.clone(),
-            common: Common::default(),
+            backend: backend.clone(),
+            context: StreamContext::default(),
             state: Mutex::new(state),
             changed: Condvar::new(),
         })
     }
 
     pub(super) fn start(
-        client: &Arc<Inner>,
+        backend: &Arc<Backend>,
         request: CompletionRequest,
         sink: Sink,
         after: Duration,
-        make: impl FnOnce(Arc<Shared>) -> Result<Exchange, Error>,
+        plan: RequestPlan,
     ) -> Result<StreamGuard, Error> {
-        let race = Self::new(client, sink);
+        let race = Self::new(backend, sink);
         let first = race.request(race.lock());
-        let exchange = make(first.clone()).map(Arc::new).and_then(|exchange| {
-            exchange.clone().run(race.received(&request), Exchange::attempt)?;
+        let exchange = Exchange::new(first.clone(), plan).map(Arc::new).and_then(|exchange| {
+            exchange.clone().run(race.resume_state(&request), Exchange::attempt)?;
             Ok(exchange)
         });
         let exchange = exchange.inspect_err(|_| first.never_began())?;
@@ -100,9 +101,9 @@ impl Race {
                 race.begin_second();
             }
         };
-        let at = self.common.started.checked_add(after);
-        let alarm = at.and_then(|at| self.client.http.alarms().set(at, ring));
-        // Where it is not wanted any more it is taken back, out of the lock.
+        let at = self.context.started.checked_add(after);
+        let alarm = at.and_then(|at| self.backend.http.alarms().set(at, ring));
+        // An alarm that is not needed any more is dropped after the lock.
         let unwanted = match &mut self.lock().second {
             Some(second) => std::mem::replace(&mut second.alarm, alarm),
             None => alarm,
@@ -115,37 +116,37 @@ impl Race {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more request takes part.
+    /// Adds a request to the race.
     fn request(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> Arc<Shared> {
         let runner = Runner { race: self.clone(), n: state.requests.len(), runs: true };
         let sink = Sink::Pending(Box::new(move |is_error| runner.claim(is_error)));
-        let shared = Shared::new(&self.client, sink, self.common.clone());
+        let shared = Shared::new(&self.backend, sink, self.context.clone());
         state.requests.push(shared.clone());
         state.running += 1;
         shared
     }
 
-    fn received(&self, request: &CompletionRequest) -> Received {
-        Received::new(Ok(request.clone()), request.endpoint(self.client.endpoint), self.client.resume)
+    fn resume_state(&self, request: &CompletionRequest) -> ResumeState {
+        ResumeState::new(Ok(request.clone()), request.endpoint(self.backend.endpoint), self.backend.resume)
     }
 
     fn begin_second(self: &Arc<Self>) {
         let Some(Second { first, request, alarm: _alarm }) = self.lock().second.take() else { return };
         let state = self.lock();
-        // It is load that nobody asked for, as a retry is.
-        if state.decided.is_some() || state.cancelled || !self.client.retry_budget.take() {
+        // Like a retry, this is extra load for the servers.
+        if state.decided.is_some() || state.cancelled || !self.backend.retry_budget.take() {
             return;
         }
         let shared = self.request(state);
         log::debug!(
             "no token after {:.3?}: the request is sent a second time",
-            self.common.started.elapsed()
+            self.context.started.elapsed()
         );
         let begun = first
             .again(shared.clone())
-            .and_then(|exchange| Arc::new(exchange).run(self.received(&request), Exchange::attempt));
+            .and_then(|exchange| Arc::new(exchange).run(self.resume_state(&request), Exchange::attempt));
         if let Err(error) = begun {
-            // As if it had run and failed: the first may have done so meanwhile, and left the end to this one.
+            // As if it had run and failed: the first may have failed in the meantime and left the end to this one.
             let ending = if shared.settle() { Outcome::Failed } else { Outcome::Cancelled };
             let report = StreamReport { error: Some(error.clone()), ..StreamReport::new(ending) };
             if let Some(sender) = shared.take_sender() {
@@ -155,7 +156,7 @@ impl Race {
         }
     }
 
-    /// The channel, if request `n` is the first to have something for it. Whatever comes of it, the request does not run for it any more.
+    /// Returns the channel if request `n` is the first to claim it. Either way the request does not count as running any more.
     fn claim(&self, n: usize, is_error: IsError) -> Option<Sink> {
         let mut state = self.lock();
         if state.decided.is_some() || is_error && state.running > 1 {
@@ -166,7 +167,7 @@ impl Race {
         state.decided = Some(n);
         let mut sink = state.sink.take();
         sink.iter_mut().for_each(Sink::begins);
-        // Out of the lock: both have locks of their own.
+        // Dropped and cancelled after the lock, because both take other locks.
         let _second = state.second.take();
         let others: Vec<_> = state
             .requests
@@ -189,7 +190,7 @@ impl Race {
         }
         state.running -= 1;
         if state.running == 0 {
-            // All were cancelled, or none began. With the sink goes the channel.
+            // All were cancelled, or none began. Dropping the sink ends the channel.
             state.decided = Some(n);
             let _gone = (state.sink.take(), state.second.take());
             drop(state);
@@ -198,7 +199,7 @@ impl Race {
     }
 }
 
-impl Life for Race {
+impl StreamControl for Race {
     fn cancel(&self) {
         let mut state = self.lock();
         state.cancelled = true;
@@ -209,7 +210,7 @@ impl Life for Race {
     }
 
     fn join(&self) -> StreamReport {
-        self.common.lifted.store(true, Ordering::Release);
+        self.context.bound_lifted.store(true, Ordering::Release);
         let mut state = self.lock();
         let (shared, hedged) = loop {
             if let Some(found) = state.winner() {

@@ -2,17 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use super::received::Received;
 use super::report::{Histogram, Outcome, StreamReport};
+use super::resume_state::ResumeState;
 use crate::client::http::response::HttpResponse;
 use crate::client::http::slot::CancelSlot;
 use crate::client::policy::resume::Resume;
 use crate::client::policy::retry::Advice;
 use crate::error::secrets::Secrets;
 use crate::error::{Error, Progress};
-use crate::protocol::chunk::Completion;
 use crate::protocol::chunk::answer::CompletionResponse;
 use crate::protocol::chunk::body::BodyDecoder;
+use crate::protocol::chunk::decoder::Completion;
+use crate::protocol::server::ServerKind;
 use crate::types::ids::{FinishReason, IdsExact, Usage};
 
 /// The report as it grows, and the clocks.
@@ -22,7 +23,7 @@ pub(super) struct Tally {
     /// What the last answer said about sending again.
     pub(super) advice: Advice,
     pub(super) report: StreamReport,
-    pub(super) received: Received,
+    pub(super) resume_state: ResumeState,
     /// The servers at which it failed, the last one last.
     pub(super) failed_at: Vec<usize>,
     /// Requests sent to take the stream up again, and how many of them, at the end, brought nothing new.
@@ -50,11 +51,15 @@ pub(super) struct Tally {
 
 impl Tally {
     /// `started`: when the stream was asked for; `began`: when this request of it.
-    pub(super) fn new((started, began): (Instant, Instant), secrets: Secrets, received: Received) -> Self {
+    pub(super) fn new(
+        (started, began): (Instant, Instant),
+        secrets: Secrets,
+        resume_state: ResumeState,
+    ) -> Self {
         Self {
             secrets,
             started,
-            received,
+            resume_state,
             failed_at: Vec::new(),
             resumes: 0,
             resumes_in_vain: 0,
@@ -65,7 +70,7 @@ impl Tally {
             attempt_began: began,
             advice: Advice::default(),
             report: StreamReport::new(Outcome::Failed),
-            histogram: Histogram::new(),
+            histogram: Histogram::default(),
             last_token: None,
             begun: false,
             together: 0,
@@ -107,7 +112,7 @@ impl Tally {
         if self.resumes == 0 {
             self.first_usage = self.report.usage;
         }
-        let start = self.received.go_on(self.report.server);
+        let start = self.resume_state.start_resume(self.report.server.as_ref().and_then(ServerKind::family));
         self.before = [self.report.bytes, self.report.comments, self.report.lines_skipped];
         self.resumes += 1;
         match self.report.resumes.last_mut().filter(|_| self.resumes_in_vain > 0) {
@@ -117,7 +122,7 @@ impl Tally {
                 (resume.ids_again, resume.text_exact) = (start.ids_again as u64, start.text_exact);
             }
             None => self.report.resumes.push(Resume {
-                at_id: self.received.ids() as u64,
+                at_id: self.resume_state.ids() as u64,
                 after: error.kind(),
                 requests: 1,
                 took: None,
@@ -198,14 +203,15 @@ impl Tally {
         let chunks = body.chunks();
         self.report.comments = self.before[1] + body.comments();
         self.report.lines_skipped = self.before[2] + chunks.skipped();
-        self.report.server = chunks.server().or(self.report.server);
+        self.report.server = chunks.server().or(self.report.server.take());
         // Another answer's end and counts are not this one's.
-        if self.received.is_missed() {
+        if self.resume_state.is_missed() {
             return;
         }
         if self.begun || chunks.usage().is_some() || self.resumes == 0 {
-            self.report.ids_exact = self.received.whole_exact(chunks.ids_exact());
-            self.report.usage = chunks.usage().map(|usage| self.received.whole(usage, self.first_usage));
+            self.report.ids_exact = self.resume_state.whole_exact(chunks.ids_exact());
+            self.report.usage =
+                chunks.usage().map(|usage| self.resume_state.whole_usage(usage, self.first_usage));
         }
         self.report.finish =
             chunks.finish_reason(0).map(|word| FinishReason::from_wire(&self.secrets.word(word.as_str())));
@@ -218,7 +224,7 @@ impl Tally {
     pub(super) fn complete(&mut self, finish: FinishReason) -> Completion {
         let usage = self.report.usage;
         let counted = usage.map(|usage| u64::from(usage.completion_tokens));
-        let is_exact = counted == Some(self.received.ids() as u64);
+        let is_exact = counted == Some(self.resume_state.ids() as u64);
         self.report.ids_exact = if is_exact { IdsExact::Yes } else { IdsExact::Unknown };
         self.report.finish = Some(finish.clone());
         Completion { usage, finish: Some(finish), ids_exact: self.report.ids_exact }
@@ -227,7 +233,7 @@ impl Tally {
     /// The answer came whole.
     pub(super) fn answered(&mut self, answer: &CompletionResponse) {
         self.tokens(Instant::now(), answer.ids.len().max(1));
-        self.report.server = answer.server;
+        self.report.server.clone_from(&answer.server);
         self.report.finish.clone_from(&answer.finish);
         if self.report.request_id.is_none() {
             self.report.request_id.clone_from(&answer.request_id);
@@ -236,8 +242,9 @@ impl Tally {
 
     pub(super) fn completed(&mut self, completion: &Completion) {
         self.went_on(Instant::now());
-        self.report.ids_exact = self.received.whole_exact(completion.ids_exact);
-        self.report.usage = completion.usage.map(|usage| self.received.whole(usage, self.first_usage));
+        self.report.ids_exact = self.resume_state.whole_exact(completion.ids_exact);
+        self.report.usage =
+            completion.usage.map(|usage| self.resume_state.whole_usage(usage, self.first_usage));
     }
 
     /// `error` with the place where it happened, and without the credentials, should the server have echoed them.

@@ -1,15 +1,17 @@
 //! A whole answer: what a request that is not streamed gets, one JSON body.
 //!
 //! Servers write it with the fields of their chunks, so it is decoded as the one event of a stream, by the same files. What
-//! stands elsewhere is moved to its place first ([`as_chunk`]).
+//! stands elsewhere is moved to its place first (`Chunk::message_to_delta`).
 
 use serde_json::error::Category;
 
-use super::ChunkDecoder;
-use super::endpoint::{Endpoint, ServerKind};
-use super::json::{Chunk, Id, Ids, List, Prompted, Scalar, Shape, fill};
+use super::decoder::ChunkDecoder;
+use super::json::PromptIds;
 use super::server_error::server_error_from_body;
+use super::value::{Id, Ids, List, Presence, fill};
 use crate::error::{Error, ErrorKind};
+use crate::protocol::server::ServerKind;
+use crate::protocol::server::endpoint::Endpoint;
 use crate::types::ids::{FinishReason, IdsExact, TokenId, Usage};
 use crate::types::token::StreamToken;
 use crate::types::tree::{Malformed, PendingToolCall};
@@ -82,9 +84,9 @@ impl CompletionResponse {
         body: &[u8],
     ) -> Result<Self, Error> {
         let json = String::from_utf8_lossy(body);
-        let mut prompted = Prompted::default();
+        let mut prompted = PromptIds::default();
         let prompt_ids = match fill(&mut prompted, &json) {
-            Ok(()) if prompted.shape == Shape::Given => prompt_ids(prompted),
+            Ok(()) if prompted.presence == Presence::Given => prompt_ids(prompted),
             Err(error) if is_cut_off(&json, &error) => {
                 let message = "the answer ends inside its JSON";
                 return Err(Error::new(ErrorKind::Incomplete, message).with_source(error));
@@ -95,11 +97,11 @@ impl CompletionResponse {
                 return Err(Error::protocol(message).with_server(said));
             }
         };
-        decoder.whole = true;
+        decoder.expect_whole();
         let mut parts = Parts::default();
         let mut sink = |_choice, token| parts.take(token);
         let _ = decoder.decode("message", &json, &mut sink)?;
-        if !decoder.choices.iter().any(|choice| choice.begun) {
+        if !decoder.has_choice() {
             return Err(Error::protocol("the answer has no choice"));
         }
         // The JSON was whole, and so is the answer, with a finish reason or without.
@@ -117,7 +119,7 @@ impl CompletionResponse {
             finish: completion.finish,
             usage: completion.usage,
             request_id: decoder.request_id().map(str::to_owned),
-            server: decoder.server().or(decoder.endpoint().server()),
+            server: decoder.server().or(decoder.endpoint().family().map(ServerKind::from)),
         })
     }
 }
@@ -159,32 +161,16 @@ impl Parts {
     }
 }
 
-/// The answer as the one chunk of a stream: a chat's message is its delta. Its calls are whole, so that each entry is one,
-/// also where two have the same id or none.
-pub(super) fn as_chunk(mut chunk: Chunk<'_>) -> Chunk<'_> {
-    chunk.choices = chunk.choices.map(|mut choice| {
-        if choice.message.shape != Shape::Missing {
-            choice.delta = choice.message;
-            choice.message = Default::default();
-            for (index, call) in (0..).zip(choice.delta.tool_calls.iter_mut()) {
-                call.index = Scalar::Uint(index);
-            }
-        }
-        choice
-    });
-    chunk
-}
-
 /// Something else than a list of ids (TensorRT-LLM has lists of lists) is as if it were not there.
-fn prompt_ids(prompted: Prompted<'_>) -> Option<Vec<TokenId>> {
+fn prompt_ids(prompted: PromptIds<'_>) -> Option<Vec<TokenId>> {
     let prefill: Ids = prompted.details.prefill.map(|token| token.0);
     let choice = prompted.choices.into_items().next().unwrap_or_default();
     [choice.ids, prompted.ids, prefill].into_iter().find_map(good_list).filter(|ids| !ids.is_empty())
 }
 
 fn good_list<const MAX: usize>(ids: List<Id, MAX>) -> Option<Vec<TokenId>> {
-    if ids.shape != Shape::Given {
+    if ids.presence != Presence::Given {
         return None;
     }
-    ids.into_items().map(|id| if let Id::Good(id) = id { Some(id) } else { None }).collect()
+    ids.into_items().map(|id| if let Id::Valid(id) = id { Some(id) } else { None }).collect()
 }

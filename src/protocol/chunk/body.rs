@@ -2,12 +2,14 @@
 //!
 //! Pure: bytes in, tokens out, however they are cut. A stream feeds it from its socket, the command line from a file.
 
-use super::endpoint::{Endpoint, ServerKind};
+use super::decoder::{ChunkDecoder, Completion, Flow};
+use super::json::is_error;
 use super::server_error::server_error_from_body;
-use super::{ChunkDecoder, Completion, Flow, is_error};
 use crate::config::Limits;
 use crate::error::escape::printable;
 use crate::error::{Error, ErrorKind};
+use crate::protocol::server::ServerKind;
+use crate::protocol::server::endpoint::Endpoint;
 use crate::protocol::sse::event::Stray;
 use crate::protocol::sse::{Item, SseParser};
 use crate::types::token::StreamToken;
@@ -188,7 +190,7 @@ impl BodyDecoder {
                 Item::Stray(stray) => check_stray(stray)?,
                 Item::Event(block) => {
                     let (name, data) = self.parser.raw_event(block);
-                    if self.decoder.decode_learned(name, data, sink) {
+                    if self.decoder.decode_by_template(name, data, sink) {
                         return Ok(Step::Event);
                     }
                     let event = self.parser.event(block);

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::json::CallDelta;
-use super::nests_too_deep;
+use super::limits::nests_too_deep;
 use crate::types::token::StreamToken;
 use crate::types::tree::{Malformed, PendingToolCall};
 

@@ -1,7 +1,8 @@
 //! llama.cpp's native `/completion`.
 
-use super::json::{Chunk, Scalar};
-use super::{Piece, good_ids, token_text};
+use super::delta::{ChoiceDelta, good_ids, token_text};
+use super::json::Chunk;
+use super::value::Scalar;
 use crate::error::Error;
 use crate::types::ids::Usage;
 
@@ -9,24 +10,24 @@ use crate::types::ids::Usage;
 /// `response_fields` can have that field cut off, so that `stop_type` tells it too.
 ///
 /// Of a character of several tokens only the last id is sent: `tokens_predicted` shows it.
-pub(super) fn read<'a>(chunk: &mut Chunk<'a>) -> Result<(Piece<'a>, bool), Error> {
+pub(super) fn read<'a>(chunk: &mut Chunk<'a>) -> Result<(ChoiceDelta<'a>, bool), Error> {
     let stop_type = chunk.stop_type.text().unwrap_or("none");
     let ended = matches!(chunk.stop, Scalar::Bool(true)) || stop_type != "none";
     let finish = match stop_type {
         "eos" | "word" => Scalar::Text("stop".into()),
         "limit" => Scalar::Text("length".into()),
-        _ => Scalar::Nothing,
+        _ => Scalar::Missing,
     };
     let tokens = std::mem::take(&mut chunk.tokens);
     // A progress event carries `"tokens": [0]`, which is no token.
     let ids = if chunk.progress.is_given() { None } else { good_ids(tokens)? };
-    let piece = Piece {
+    let piece = ChoiceDelta {
         text: token_text(std::mem::take(&mut chunk.content))?,
         ids,
         index: std::mem::take(&mut chunk.index),
         finish,
         counted: chunk.tokens_predicted.count(),
-        ..Piece::default()
+        ..ChoiceDelta::default()
     };
     Ok((piece, ended))
 }

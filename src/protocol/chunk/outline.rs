@@ -4,8 +4,8 @@
 //! the JSON is good, but what may be different in the next chunk. In doubt the answer is `None`, which costs time and
 //! nothing else. The keys are those of `json`; the places that are not named here, but known there, must stay as they are.
 
-use super::endpoint::Endpoint;
 use super::json::{Choice, Chunk, Delta, Logprob, Logprobs, Timings, UsageDetails, UsageFields, Verbose};
+use crate::protocol::server::endpoint::Endpoint;
 
 /// A value that may be another in the next chunk, or must not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(super) enum Kind {
 /// What a string is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Text {
-    Said,
+    Content,
     Reasoning,
     /// The other name of reasoning.
     ReasoningContent,
@@ -55,7 +55,7 @@ pub(super) enum Count {
 
 pub(super) const COUNTS: usize = Count::Evaluated as usize + 1;
 
-/// The most keys in one object of a chunk that is learned, and the most values in it.
+/// The most keys in one object of a template, and the most values in it.
 const MAX_KEYS: usize = 64;
 const MAX_LEAVES: usize = 256;
 
@@ -82,7 +82,7 @@ enum Place {
     Fixed,
     /// Of no meaning.
     Other,
-    // Where there is more in it than what is named here, the chunk is none to learn from.
+    // A chunk with any other value here cannot become a template.
     Null,
     NullOrEmpty,
     NullOrFalse,
@@ -98,13 +98,109 @@ impl Place {
     }
 }
 
-/// All values of the chunk in the order of the text. `None`: it is not one to learn from, as it says more than text, ids
-/// and counts, or says them in a way that is not foreseen.
+/// The keys of one kind of object, and what each holds.
+type Keys = &'static [(&'static str, Place)];
+
+const ROOT: Keys = &[
+    ("choices", Place::Choices),
+    ("usage", Place::Usage),
+    ("__verbose", Place::Verbose),
+    ("prompt_progress", Place::Null),
+    ("error", Place::Null),
+    ("stop", Place::NullOrFalse),
+    ("stop_type", Place::NullOrNone),
+    // Only its presence matters.
+    ("timings", Place::Other),
+];
+
+/// The root on llama.cpp's native endpoint.
+const NATIVE_ROOT: Keys = &[
+    ("index", Place::Count(Count::Index)),
+    ("content", Place::Text(Text::Content)),
+    ("tokens", Place::Ids),
+    ("tokens_predicted", Place::Count(Count::Predicted)),
+    ("tokens_evaluated", Place::Count(Count::Evaluated)),
+    ("timings", Place::Timings),
+    ("choices", Place::Never),
+    ("prompt_progress", Place::Null),
+    ("error", Place::Null),
+    ("stop", Place::NullOrFalse),
+    ("stop_type", Place::NullOrNone),
+];
+
+/// A choice. Its text is `text`, and on the chat endpoint it is in `delta`.
+const CHOICE: Keys = &[
+    ("index", Place::Count(Count::Index)),
+    ("text", Place::Text(Text::Content)),
+    ("delta", Place::Delta),
+    ("token_ids", Place::Ids),
+    ("logprobs", Place::Logprobs),
+    ("finish_reason", Place::Null),
+];
+
+const DELTA: Keys = &[
+    ("content", Place::Text(Text::Content)),
+    ("reasoning", Place::Text(Text::Reasoning)),
+    ("reasoning_content", Place::Text(Text::ReasoningContent)),
+    ("tool_calls", Place::NullOrEmpty),
+];
+
+const USAGE: Keys = &[
+    ("prompt_tokens", Place::Count(Count::Prompt)),
+    ("completion_tokens", Place::Count(Count::Completion)),
+    ("prompt_tokens_details", Place::PromptDetails),
+    ("completion_tokens_details", Place::CompletionDetails),
+];
+
+const VERBOSE: Keys = &[
+    ("tokens", Place::Ids),
+    ("tokens_predicted", Place::Count(Count::Predicted)),
+    ("prompt_progress", Place::Null),
+];
+
+const PROMPT_DETAILS: Keys = &[("cached_tokens", Place::Count(Count::Cached))];
+const COMPLETION_DETAILS: Keys = &[("reasoning_tokens", Place::Count(Count::Reasoning))];
+const TIMINGS: Keys = &[("cache_n", Place::Count(Count::Cached))];
+const LOGPROBS: Keys = &[("content", Place::LogprobList)];
+const LOGPROB: Keys = &[("id", Place::LogprobId)];
+
+/// What `key` holds in an object at `parent`, in a chunk of this endpoint.
+fn place_of(endpoint: Endpoint, parent: Place, key: &[u8]) -> Place {
+    // The places, and the keys that `json` reads: a known key without a place must not change.
+    let (places, known) = match parent {
+        Place::Root if endpoint == Endpoint::LlamaCpp => (NATIVE_ROOT, Chunk::KEYS),
+        Place::Root => (ROOT, Chunk::KEYS),
+        Place::Choice => (CHOICE, Choice::KEYS),
+        Place::Delta => (DELTA, Delta::KEYS),
+        Place::Usage => (USAGE, UsageFields::KEYS),
+        Place::PromptDetails => (PROMPT_DETAILS, UsageDetails::KEYS),
+        Place::CompletionDetails => (COMPLETION_DETAILS, UsageDetails::KEYS),
+        Place::Verbose => (VERBOSE, Verbose::KEYS),
+        Place::Timings => (TIMINGS, Timings::KEYS),
+        Place::Logprobs => (LOGPROBS, Logprobs::KEYS),
+        Place::Logprob => (LOGPROB, Logprob::KEYS),
+        Place::Other => return Place::Other,
+        _ => return Place::Fixed,
+    };
+    let found = places.iter().find(|(name, _)| name.as_bytes() == key);
+    match found.map(|(_, place)| *place) {
+        // These keys are not read on this endpoint.
+        Some(Place::Verbose) if endpoint == Endpoint::VllmGenerate => Place::Fixed,
+        Some(Place::Delta) if endpoint != Endpoint::Chat => Place::Fixed,
+        Some(Place::Text(_)) if parent == Place::Choice && endpoint == Endpoint::Chat => Place::Fixed,
+        Some(place) => place,
+        None if known.iter().any(|name| name.as_bytes() == key) => Place::Fixed,
+        None => Place::Other,
+    }
+}
+
+/// Returns all values of the chunk in the order of the text. `None`: the chunk cannot become a template, because it has more
+/// than text, ids and counts, or has them in a form that is not foreseen.
 pub(super) fn outline(json: &str, endpoint: Endpoint) -> Option<Vec<Leaf>> {
     let mut walk = Walk { json: json.as_bytes(), at: 0, endpoint, leaves: Vec::new(), ids: 0, choices: 0 };
     walk.value(Place::Root)?;
     let is_whole = match endpoint {
-        Endpoint::LlamaCpp => walk.leaves.iter().any(|leaf| leaf.kind == Kind::Text(Text::Said)),
+        Endpoint::LlamaCpp => walk.leaves.iter().any(|leaf| leaf.kind == Kind::Text(Text::Content)),
         _ => walk.choices == 1,
     };
     // Where the ids stand in two places, it is one of them that counts.
@@ -121,74 +217,7 @@ struct Walk<'a> {
     choices: usize,
 }
 
-impl<'a> Walk<'a> {
-    /// What stands under a key.
-    fn under(&self, place: Place, key: &[u8]) -> Place {
-        let native = self.endpoint == Endpoint::LlamaCpp;
-        let is_known = |keys: &[&str]| keys.iter().any(|known| known.as_bytes() == key);
-        let known = match place {
-            Place::Root => match key {
-                b"choices" if !native => return Place::Choices,
-                b"usage" if !native => return Place::Usage,
-                b"__verbose" if !native && self.endpoint != Endpoint::VllmGenerate => return Place::Verbose,
-                b"prompt_progress" | b"error" => return Place::Null,
-                b"choices" => return Place::Never,
-                b"index" if native => return Place::Count(Count::Index),
-                b"content" if native => return Place::Text(Text::Said),
-                b"tokens" if native => return Place::Ids,
-                b"tokens_predicted" if native => return Place::Count(Count::Predicted),
-                b"tokens_evaluated" if native => return Place::Count(Count::Evaluated),
-                b"timings" if native => return Place::Timings,
-                b"stop" => return Place::NullOrFalse,
-                b"stop_type" => return Place::NullOrNone,
-                // It was looked at for its being there.
-                b"timings" => return Place::Other,
-                _ => is_known(Chunk::KEYS),
-            },
-            Place::Choice => match key {
-                b"index" => return Place::Count(Count::Index),
-                b"text" if self.endpoint != Endpoint::Chat => return Place::Text(Text::Said),
-                b"delta" if self.endpoint == Endpoint::Chat => return Place::Delta,
-                b"token_ids" => return Place::Ids,
-                b"logprobs" => return Place::Logprobs,
-                b"finish_reason" => return Place::Null,
-                _ => is_known(Choice::KEYS),
-            },
-            Place::Delta => match key {
-                b"content" => return Place::Text(Text::Said),
-                b"reasoning" => return Place::Text(Text::Reasoning),
-                b"reasoning_content" => return Place::Text(Text::ReasoningContent),
-                b"tool_calls" => return Place::NullOrEmpty,
-                _ => is_known(Delta::KEYS),
-            },
-            Place::Usage => match key {
-                b"prompt_tokens" => return Place::Count(Count::Prompt),
-                b"completion_tokens" => return Place::Count(Count::Completion),
-                b"prompt_tokens_details" => return Place::PromptDetails,
-                b"completion_tokens_details" => return Place::CompletionDetails,
-                _ => is_known(UsageFields::KEYS),
-            },
-            Place::PromptDetails if key == b"cached_tokens" => return Place::Count(Count::Cached),
-            Place::CompletionDetails if key == b"reasoning_tokens" => return Place::Count(Count::Reasoning),
-            Place::PromptDetails | Place::CompletionDetails => is_known(UsageDetails::KEYS),
-            Place::Verbose => match key {
-                b"tokens" => return Place::Ids,
-                b"tokens_predicted" => return Place::Count(Count::Predicted),
-                b"prompt_progress" => return Place::Null,
-                _ => is_known(Verbose::KEYS),
-            },
-            Place::Timings if key == b"cache_n" => return Place::Count(Count::Cached),
-            Place::Timings => is_known(Timings::KEYS),
-            Place::Logprobs if key == b"content" => return Place::LogprobList,
-            Place::Logprobs => is_known(Logprobs::KEYS),
-            Place::Logprob if key == b"id" => return Place::LogprobId,
-            Place::Logprob => is_known(Logprob::KEYS),
-            Place::Other => false,
-            _ => true,
-        };
-        if known { Place::Fixed } else { Place::Other }
-    }
-
+impl Walk<'_> {
     fn value(&mut self, place: Place) -> Option<()> {
         self.skip_blank();
         match self.peek()? {
@@ -213,7 +242,7 @@ impl<'a> Walk<'a> {
             (_, Place::Other) => (number_len(rest)?, Kind::OtherNumber),
             (_, _) => (number_len(rest)?, Kind::Fixed),
         };
-        // `1.0` and `1e0` are counts too, which are never learned.
+        // `1.0` and `1e0` are counts too, but never in a template.
         if matches!(kind, Kind::Count(_) | Kind::Id) && plain_count(rest)?.1 != len {
             return None;
         }
@@ -249,7 +278,7 @@ impl<'a> Walk<'a> {
                 return None;
             }
             self.at += 1;
-            self.value(self.under(place, key))?;
+            self.value(place_of(self.endpoint, place, key))?;
             self.skip_to_next();
         }
         self.at += 1;

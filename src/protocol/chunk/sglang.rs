@@ -2,16 +2,17 @@
 
 use std::borrow::Cow;
 
-use super::json::{Chunk, Id, List, Scalar, Shape};
+use super::delta::{ChoiceDelta, good_ids, token_text};
+use super::json::Chunk;
 use super::tally::SoFar;
-use super::{Piece, good_ids, token_text};
+use super::value::{Id, List, Presence, Scalar};
 use crate::error::Error;
 use crate::types::ids::{TokenId, Usage};
 
 /// An event of this endpoint, whatever it lacks.
 pub(super) fn is_native(chunk: &Chunk<'_>) -> bool {
-    let has_ids = !matches!(chunk.output_ids.shape, Shape::Missing | Shape::Null);
-    has_ids || chunk.meta.shape == Shape::Given || chunk.text.is_given()
+    let has_ids = !matches!(chunk.output_ids.presence, Presence::Missing | Presence::Null);
+    has_ids || chunk.meta.presence == Presence::Given || chunk.text.is_given()
 }
 
 /// `text` and `output_ids` hold the whole answer up to here in each event; what is new is the difference. A server that
@@ -19,7 +20,7 @@ pub(super) fn is_native(chunk: &Chunk<'_>) -> bool {
 /// each event that has ids: it is the number of ids in the event, or that of all so far.
 ///
 /// The finish reason is an object, `{"type": "stop", "matched": ..}`.
-pub(super) fn read<'a>(chunk: &mut Chunk<'a>, so_far: &mut SoFar) -> Result<Piece<'a>, Error> {
+pub(super) fn read<'a>(chunk: &mut Chunk<'a>, so_far: &mut SoFar) -> Result<ChoiceDelta<'a>, Error> {
     let finish = std::mem::take(&mut chunk.meta.finish_reason.kind);
     let counted = chunk.meta.completion_tokens.count().map(|count| count as usize);
     let ids = good_ids(std::mem::take(&mut chunk.output_ids))?;
@@ -34,7 +35,7 @@ pub(super) fn read<'a>(chunk: &mut Chunk<'a>, so_far: &mut SoFar) -> Result<Piec
     };
     so_far.ids.extend(ids.iter().flat_map(List::iter).filter_map(good));
     so_far.text.push_str(&text);
-    Ok(Piece { index: std::mem::take(&mut chunk.index), text, ids, finish, ..Piece::default() })
+    Ok(ChoiceDelta { index: std::mem::take(&mut chunk.index), text, ids, finish, ..ChoiceDelta::default() })
 }
 
 fn new_ids<const MAX: usize>(
@@ -52,7 +53,7 @@ fn new_ids<const MAX: usize>(
 }
 
 fn good(id: &Id) -> Option<TokenId> {
-    if let Id::Good(id) = id { Some(*id) } else { None }
+    if let Id::Valid(id) = id { Some(*id) } else { None }
 }
 
 /// At the end, the server cuts a stop string off, the beginning of which it has sent already: that stays as it is.

@@ -16,7 +16,7 @@ pub(super) struct ChoiceTally {
     /// Ids handed out.
     pub(super) ids: u64,
     /// Text came, or a piece of a tool call, without any id.
-    pub(super) said_without_id: bool,
+    pub(super) has_text_without_id: bool,
     /// llama.cpp: `tokens_predicted` ran ahead of the ids, so that some were withheld.
     pub(super) ran_ahead: bool,
     /// The server's own running count of this choice's tokens.
@@ -41,7 +41,7 @@ pub(super) struct SoFar {
 
 impl ChoiceTally {
     /// Hands out text and ids of a chunk. The id of a token goes to the span of its first byte: a text goes with the first
-    /// of its ids. `says_call`: there is a piece of a tool call beside them.
+    /// of its ids. `has_call`: there is a piece of a tool call beside them.
     #[inline]
     pub(super) fn hand_out(
         &mut self,
@@ -49,14 +49,14 @@ impl ChoiceTally {
         reasoning: Cow<'_, str>,
         text: Cow<'_, str>,
         ids: impl IntoIterator<Item = TokenId>,
-        says_call: bool,
+        has_call: bool,
         sink: &mut impl FnMut(u32, StreamToken),
     ) {
         let mut ids = ids.into_iter();
         let mut next = ids.next();
-        let thinks = !reasoning.is_empty() && text.is_empty();
-        let says = !reasoning.is_empty() || !text.is_empty() || says_call;
-        self.said_without_id |= says && next.is_none();
+        let is_reasoning = !reasoning.is_empty() && text.is_empty();
+        let has_text = !reasoning.is_empty() || !text.is_empty() || has_call;
+        self.has_text_without_id |= has_text && next.is_none();
         if !reasoning.is_empty() {
             self.count_token(next);
             sink(index, StreamToken::Reasoning { text: reasoning.into_owned(), id: next });
@@ -72,7 +72,11 @@ impl ChoiceTally {
             let (text, id) = (String::new(), Some(id));
             sink(
                 index,
-                if thinks { StreamToken::Reasoning { text, id } } else { StreamToken::Token { text, id } },
+                if is_reasoning {
+                    StreamToken::Reasoning { text, id }
+                } else {
+                    StreamToken::Token { text, id }
+                },
             );
             next = ids.next();
         }
@@ -105,7 +109,7 @@ impl ChoiceTally {
 #[derive(Debug)]
 pub(super) struct Total {
     pub(super) ids: u64,
-    said_without_id: bool,
+    has_text_without_id: bool,
     ran_ahead: bool,
     /// The sum of the choices' own counts, if each has one.
     counted: Option<u64>,
@@ -113,11 +117,11 @@ pub(super) struct Total {
 
 impl Total {
     pub(super) fn of(choices: &[ChoiceTally]) -> Self {
-        let mut total = Self { ids: 0, said_without_id: false, ran_ahead: false, counted: None };
+        let mut total = Self { ids: 0, has_text_without_id: false, ran_ahead: false, counted: None };
         let begun = choices.iter().filter(|choice| choice.begun);
         for choice in begun.clone() {
             total.ids += choice.ids;
-            total.said_without_id |= choice.said_without_id;
+            total.has_text_without_id |= choice.has_text_without_id;
             total.ran_ahead |= choice.ran_ahead;
         }
         if begun.clone().next().is_some() {
@@ -132,7 +136,7 @@ impl Total {
     pub(super) fn ids_exact(&self, counted: Option<u64>, complete: bool, llama_cpp: bool) -> IdsExact {
         let received = self.ids;
         let counted = counted.or(self.counted);
-        if self.said_without_id {
+        if self.has_text_without_id {
             return IdsExact::No(if received == 0 { Inexact::NoIds } else { Inexact::TextWithoutId });
         }
         if self.ran_ahead {

@@ -1,7 +1,8 @@
 //! TGI's `/generate_stream`, and its `/generate`.
 
-use super::json::{Chunk, Id, List, Scalar, Shape};
-use super::{Piece, good_ids, token_text};
+use super::delta::{ChoiceDelta, good_ids, token_text};
+use super::json::Chunk;
+use super::value::{Id, List, Presence, Scalar};
 use crate::error::Error;
 use crate::types::ids::Usage;
 
@@ -9,28 +10,28 @@ use crate::types::ids::Usage;
 /// of the text again, and `details` if the request asked for them. There is no terminator.
 ///
 /// The end token comes with its name as text; like everywhere else, only its id is handed out.
-pub(super) fn read<'a>(chunk: &mut Chunk<'a>) -> Result<(Piece<'a>, bool), Error> {
+pub(super) fn read<'a>(chunk: &mut Chunk<'a>) -> Result<(ChoiceDelta<'a>, bool), Error> {
     let token = std::mem::take(&mut chunk.token);
     let finish = std::mem::take(&mut chunk.details.finish_reason);
-    let ended = chunk.generated_text.is_given() || chunk.details.shape == Shape::Given;
+    let ended = chunk.generated_text.is_given() || chunk.details.presence == Presence::Given;
     let ids = match token.id {
-        Id::Nothing => None,
+        Id::Missing => None,
         id => good_ids(List::of([id]))?,
     };
     let is_end = finish.text() == Some("eos_token") && matches!(token.special, Scalar::Bool(true));
-    let text = token_text(if is_end { Scalar::Nothing } else { token.text })?;
-    Ok((Piece { text, ids, finish, ..Piece::default() }, ended))
+    let text = token_text(if is_end { Scalar::Missing } else { token.text })?;
+    Ok((ChoiceDelta { text, ids, finish, ..ChoiceDelta::default() }, ended))
 }
 
 /// A whole answer: all of the text, and the tokens in the details.
-pub(super) fn read_whole<'a>(chunk: &mut Chunk<'a>) -> Result<Piece<'a>, Error> {
+pub(super) fn read_whole<'a>(chunk: &mut Chunk<'a>) -> Result<ChoiceDelta<'a>, Error> {
     let details = &mut chunk.details;
     let tokens = std::mem::take(&mut details.tokens);
-    Ok(Piece {
+    Ok(ChoiceDelta {
         text: token_text(std::mem::take(&mut chunk.generated_text))?,
         ids: good_ids(tokens.map(|token| token.id))?,
         finish: std::mem::take(&mut details.finish_reason),
-        ..Piece::default()
+        ..ChoiceDelta::default()
     })
 }
 

@@ -138,7 +138,7 @@ impl Message {
 
 /// The message that stands for a turn: content as it came, without markers, and calls. Thinking is left out, as most templates want
 /// it; where it is wanted back, [`extra`](Message::extra) takes [`Branch::reasoning`]. A turn of tool results, which is one
-/// message for each, is made of [`ToolResult`]s.
+/// message for each, is made of [`ToolResult`](crate::ToolResult)s.
 impl From<&Branch> for Message {
     fn from(branch: &Branch) -> Self {
         let mut message = Self::new(branch.role);
@@ -236,8 +236,6 @@ impl fmt::Debug for Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::turn::parse::ResponseParser;
-    use crate::turn::parse::dialect::Dialect;
 
     fn written(message: &Message) -> Value {
         // From the text, so that a key that was written twice would show in its length.
@@ -277,30 +275,6 @@ mod tests {
         for (message, expected) in cases {
             assert_eq!(written(&message), expected);
         }
-    }
-
-    #[test]
-    fn a_parsed_turn_becomes_the_message_that_stands_for_it() {
-        let parsed = |dialect: &str, text: &str| {
-            let mut parser = ResponseParser::new(Dialect::by_name(dialect).unwrap());
-            parser.push(text, Some(1));
-            parser.finish(None).0
-        };
-        let call = |arguments: &str| json!([{"id": "call_0", "type": "function", "function": {"name": "now", "arguments": arguments}}]);
-        let turn = parsed(
-            "hermes",
-            "<think>Hm.</think>It is\n<tool_call>\n{\"name\": \"now\", \"arguments\": {\"a\": 1}}\n</tool_call>",
-        );
-        let message = written(&Message::from(&turn));
-        assert_eq!(message["tool_calls"], call("{\"a\": 1}"));
-        assert_eq!(message["role"], "assistant");
-        assert!(message["content"].as_str().unwrap().starts_with("It is"), "{message}");
-        assert!(!message.to_string().contains("Hm."), "{message}");
-        let turn = parsed("hermes", "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>");
-        let message = written(&Message::from(&turn));
-        assert_eq!(message, json!({"role": "assistant", "content": null, "tool_calls": call("{}")}));
-        let empty = Branch::new(Role::Assistant);
-        assert_eq!(written(&Message::from(&empty)), json!({"role": "assistant", "content": ""}));
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value};
 
+use super::completion::{CompletionRequest, Prompt};
 use super::sampling::SamplingParams;
-use super::{CompletionRequest, Prompt};
-use crate::protocol::chunk::endpoint::Endpoint;
+use crate::protocol::server::endpoint::Endpoint;
 use crate::types::ids::TokenId;
 use crate::types::not_resumable::NotResumable;
 

@@ -1,27 +1,23 @@
-//! The dialects: what each family of models writes around reasoning and calls. A dialect is a table. Most are made of a
-//! record, a file in `dialects/`; where a family writes as no other does, the table stands in the file of the machine that
-//! reads it.
+//! The dialects: what each family of models writes around reasoning and calls. Most are records, the files of `dialects/`.
+//! A family that writes as no other does has its table in the file of the machine that reads it.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
-use super::machine::Machine;
-use super::{gemma, harmony, record};
+use super::machines::{gemma, harmony};
+use super::record;
+use super::table::Table;
 use crate::error::Error;
-use crate::protocol::server::records::Kept;
 
 /// The longest record that [`Dialect::from_json`] reads, in bytes.
 pub const MAX_DIALECT_BYTES: usize = 256 << 10;
 
-/// How many different records [`Dialect::from_json`] reads in one program.
-pub const MAX_DIALECTS: usize = 256;
-
 /// How a family of models writes reasoning and tool calls.
 ///
 /// Chosen by name ([`Dialect::by_name`]), or from the model's added tokens ([`Dialect::guess`]); or one of your own
-/// ([`Dialect::from_json`]). Two are equal if they were made of the same record.
+/// ([`Dialect::from_json`]). Cloning one is cheap. Two are equal if they were made of the same record.
 ///
 /// ```
 /// use tokenwire::Dialect;
@@ -32,111 +28,73 @@ pub const MAX_DIALECTS: usize = 256;
 /// assert!(names.contains(&"hermes"));
 /// # Ok::<(), tokenwire::Error>(())
 /// ```
-#[derive(Clone, Copy)]
-pub struct Dialect(&'static Table);
-
-/// A dialect's table.
-pub(super) struct Table {
-    pub(super) name: &'static str,
-    pub(super) think: Option<Think>,
-    pub(super) calls: &'static [Call],
-    /// Structure that means nothing by itself: frames around lists of calls or around content.
-    pub(super) frames: &'static [&'static str],
-    /// Ends of the turn.
-    pub(super) ends: &'static [&'static str],
-    /// Markers within the bodies of calls, so that their tokens are known.
-    pub(super) inner: &'static [&'static str],
-    /// What a turn may begin with that has no opener (rule R8).
-    pub(super) bare: Option<Body>,
-    /// Added tokens that tell this dialect: all of them must be there. Empty: no tokens tell it.
-    pub(super) signs: &'static [&'static str],
-    /// What chat templates tell the model to write, for dialects that have the same tokens as another; else empty.
-    pub(super) in_template: &'static str,
+#[derive(Clone)]
+pub struct Dialect {
+    table: Arc<Table>,
+    /// What the table was made of; empty for a table in the code.
+    record: Arc<str>,
 }
-
-impl Table {
-    /// All of the other's signs are this one's too, and it has more. Not so between dialects that are told by the
-    /// template: there, more tokens tell nothing.
-    fn says_more_than(&self, other: &Self) -> bool {
-        let has_all = other.signs.iter().all(|sign| self.signs.contains(sign));
-        let by_template = !self.in_template.is_empty() && !other.in_template.is_empty();
-        has_all && self.signs.len() > other.signs.len() && !by_template
-    }
-
-    fn is_told_by(&self, template: &str) -> bool {
-        !self.in_template.is_empty() && template.contains(self.in_template)
-    }
-}
-
-/// The markers of reasoning.
-#[derive(Debug)]
-pub(super) struct Think {
-    pub(super) open: &'static str,
-    pub(super) close: &'static str,
-    /// A word after the opener that is no thought.
-    pub(super) label: &'static str,
-    /// The frames that an answer begins with: reasoning that is never closed ends there.
-    pub(super) answer: &'static [&'static str],
-}
-
-/// What begins a region of calls, and how it is read.
-pub(super) struct Call {
-    pub(super) open: &'static str,
-    pub(super) body: Body,
-}
-
-/// Makes a machine for the region whose opener stands at `open..body`.
-pub(super) type Body = &'static (dyn Fn(usize, usize) -> Box<dyn Machine> + Send + Sync);
 
 /// The files of `dialects/`, each its name and its text.
-const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/dialects.rs"));
+const FILES: &[(&str, &str)] = &[
+    ("cohere", include_str!("dialects/cohere.json")),
+    ("deepseek_dsml", include_str!("dialects/deepseek_dsml.json")),
+    ("deepseek_v3", include_str!("dialects/deepseek_v3.json")),
+    ("deepseek_v31", include_str!("dialects/deepseek_v31.json")),
+    ("glm", include_str!("dialects/glm.json")),
+    ("granite", include_str!("dialects/granite.json")),
+    ("hermes", include_str!("dialects/hermes.json")),
+    ("internlm2", include_str!("dialects/internlm2.json")),
+    ("jamba", include_str!("dialects/jamba.json")),
+    ("kimi_k2", include_str!("dialects/kimi_k2.json")),
+    ("kimi_k3", include_str!("dialects/kimi_k3.json")),
+    ("lfm2", include_str!("dialects/lfm2.json")),
+    ("llama3_json", include_str!("dialects/llama3_json.json")),
+    ("minimax_m2", include_str!("dialects/minimax_m2.json")),
+    ("minimax_m3", include_str!("dialects/minimax_m3.json")),
+    ("mistral", include_str!("dialects/mistral.json")),
+    ("nemotron_v2", include_str!("dialects/nemotron_v2.json")),
+    ("phi4", include_str!("dialects/phi4.json")),
+    ("pythonic", include_str!("dialects/pythonic.json")),
+    ("qwen3_xml", include_str!("dialects/qwen3_xml.json")),
+    ("seed_oss", include_str!("dialects/seed_oss.json")),
+    ("step3", include_str!("dialects/step3.json")),
+];
 
 /// What the crate brings, in the order of the names; of a file that cannot be read, why.
-static BUILT_IN: LazyLock<Vec<(&'static str, Result<&'static Table, String>)>> = LazyLock::new(|| {
-    let files = FILES.iter().map(|(name, text)| (*name, record::read(text).map(|record| record.keep())));
-    let own = [&harmony::HARMONY, &gemma::GEMMA4, &PLAIN].map(|table| (table.name, Ok(table)));
-    let mut all: Vec<_> = files.chain(own).collect();
+static BUILT_IN: LazyLock<Vec<(&str, Result<Dialect, String>)>> = LazyLock::new(|| {
+    let files = FILES.iter().map(|(name, text)| (*name, Dialect::read(text)));
+    let in_code = [("harmony", harmony::table()), ("gemma4", gemma::table())];
+    let in_code = in_code.map(|(name, table)| (name, Ok(Dialect::in_code(table))));
+    let mut all: Vec<_> = files.chain(in_code).chain([("plain", Ok(Dialect::plain()))]).collect();
     all.sort_by_key(|(name, _)| *name);
     all
 });
 
-/// The records read by [`Dialect::from_json`], and what they are.
-static READ: Kept<Table> = Kept::new(("dialect", "dialects"), MAX_DIALECT_BYTES, MAX_DIALECTS);
-
 /// Any model without reasoning and calls.
-static PLAIN: Table = Table {
-    name: "plain",
-    think: None,
-    calls: &[],
-    frames: &[],
-    ends: &["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "</s>"],
-    inner: &[],
-    bare: None,
-    signs: &[],
-    in_template: "",
-};
+static PLAIN: LazyLock<Dialect> = LazyLock::new(|| {
+    let ends = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "</s>"].into_iter().collect();
+    Dialect::in_code(Table { name: "plain".into(), ends, ..Table::default() })
+});
 
 /// A stream whose server has told everything apart.
-static CHAT: Table = Table {
-    name: "chat",
-    think: None,
-    calls: &[],
-    frames: &[],
-    ends: &[],
-    inner: &[],
-    bare: None,
-    signs: &[],
-    in_template: "",
-};
+static CHAT: LazyLock<Dialect> =
+    LazyLock::new(|| Dialect::in_code(Table { name: "chat".into(), ..Table::default() }));
 
 impl Dialect {
     /// For the streams of chat endpoints, whose servers have told reasoning, content and calls apart already: no marker
     /// is looked for, all text is what it came as. It belongs to a stream and not to a model, so that
     /// [`by_name`](Self::by_name) and [`all`](Self::all) leave it out.
-    pub const CHAT: Self = Self(&CHAT);
+    #[must_use]
+    pub fn chat() -> Self {
+        CHAT.clone()
+    }
 
     /// No reasoning, no calls: all text is content.
-    pub const PLAIN: Self = Self(&PLAIN);
+    #[must_use]
+    pub fn plain() -> Self {
+        PLAIN.clone()
+    }
 
     /// The dialect of this name, out of those that the crate brings.
     ///
@@ -145,7 +103,7 @@ impl Dialect {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) with the names there are.
     pub fn by_name(name: &str) -> Result<Self, Error> {
         match BUILT_IN.iter().find(|(known, _)| *known == name) {
-            Some((_, Ok(table))) => Ok(Self(table)),
+            Some((_, Ok(dialect))) => Ok(dialect.clone()),
             Some((_, Err(why))) => Err(Error::invalid(format!("dialects/{name}.json: {why}"))),
             None => {
                 let names: Vec<&str> = Self::all().map(Self::name).collect();
@@ -154,10 +112,8 @@ impl Dialect {
         }
     }
 
-    /// A dialect of your own, out of a record in JSON: what the files in the repository's `dialects/` are, whose README says
+    /// A dialect of your own, out of a record in JSON: what the files in the repository's `src/turn/parse/dialects/` are, whose README says
     /// what each key means. The name need not be a new one; [`by_name`](Self::by_name) does not know it.
-    ///
-    /// What is read is kept as long as the program, and the same text read again is the same dialect.
     ///
     /// ```
     /// use tokenwire::{Dialect, ResponseParser};
@@ -181,10 +137,16 @@ impl Dialect {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), with line and column or the key, for what is no such record; for
-    /// more than [`MAX_DIALECT_BYTES`] bytes, and for more than [`MAX_DIALECTS`] different ones.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), with line and column or the key, for what is no such record, and
+    /// for more than [`MAX_DIALECT_BYTES`] bytes.
     pub fn from_json(text: &str) -> Result<Self, Error> {
-        READ.get(text, record::read, |record| record.keep()).map(Self)
+        if text.len() > MAX_DIALECT_BYTES {
+            let n = text.len();
+            return Err(Error::invalid(format!(
+                "not a dialect: {n} bytes are more than {MAX_DIALECT_BYTES}"
+            )));
+        }
+        Self::read(text).map_err(|why| Error::invalid(format!("not a dialect: {why}")))
     }
 
     /// The dialect that a model's added tokens tell, as
@@ -211,29 +173,25 @@ impl Dialect {
         template: &str,
     ) -> Result<Self, Error> {
         let added: HashSet<&str> = added.into_iter().collect();
-        let is_told =
-            |table: &Table| !table.signs.is_empty() && table.signs.iter().all(|sign| added.contains(sign));
-        let tables = || Self::all().map(|dialect| dialect.0);
-        let told: Vec<&'static Table> = tables().filter(|table| is_told(table)).collect();
-        let is_outdone = |table: &Table| told.iter().any(|other| other.says_more_than(table));
-        let mut left: Vec<_> = told.iter().copied().filter(|table| !is_outdone(table)).collect();
-        let by_template = left.iter().filter(|table| table.is_told_by(template));
-        if let [table] = by_template.copied().collect::<Vec<_>>()[..] {
-            left = vec![table];
+        let has_signs = |dialect: &&Self| {
+            let signs = &dialect.table.signs;
+            !signs.is_empty() && signs.iter().all(|sign| added.contains(&**sign))
+        };
+        let known: Vec<&Self> = Self::all().filter(has_signs).collect();
+        let is_outdone = |one: &Self| known.iter().any(|other| other.table.is_more_specific_than(&one.table));
+        let mut left: Vec<&Self> = known.iter().copied().filter(|one| !is_outdone(one)).collect();
+        let by_template = left.iter().filter(|one| one.table.is_in_template(template));
+        if let [one] = by_template.copied().collect::<Vec<_>>()[..] {
+            left = vec![one];
         }
         match left[..] {
-            [table] => Ok(Self(table)),
-            [] => {
-                let signs = tables().filter(|table| !table.signs.is_empty());
-                let signs = signs.map(|table| format!("{} ({})", table.name, table.signs.join(", ")));
-                let signs: Vec<String> = signs.collect();
-                Err(Error::invalid(format!(
-                    "the added tokens tell no dialect; looked for all tokens of one of {}; choose one by its name",
-                    signs.join("; ")
-                )))
-            }
+            [one] => Ok(one.clone()),
+            [] => Err(Error::invalid(format!(
+                "the added tokens tell no dialect; looked for all tokens of one of {}; choose one by its name",
+                Self::all().filter_map(Self::shown_signs).collect::<Vec<_>>().join("; ")
+            ))),
             _ => {
-                let names: Vec<&str> = left.iter().map(|table| table.name).collect();
+                let names: Vec<&str> = left.iter().map(|one| one.name()).collect();
                 Err(Error::invalid(format!(
                     "the added tokens are those of {}, and the chat template was not given or does not tell \
                      which; choose one by its name",
@@ -243,41 +201,46 @@ impl Dialect {
         }
     }
 
+    /// The name and the signs, if there are some.
+    fn shown_signs(&self) -> Option<String> {
+        let signs: Vec<&str> = self.table.signs.iter().map(|sign| &**sign).collect();
+        (!signs.is_empty()).then(|| format!("{} ({})", self.name(), signs.join(", ")))
+    }
+
     /// All dialects that the crate brings, in the order of their names.
-    pub fn all() -> impl Iterator<Item = Self> {
-        BUILT_IN.iter().filter_map(|(_, table)| table.as_ref().ok()).map(|table| Self(table))
+    pub fn all() -> impl Iterator<Item = &'static Self> {
+        BUILT_IN.iter().filter_map(|(_, dialect)| dialect.as_ref().ok())
     }
 
     /// The name, as [`by_name`](Self::by_name) takes it.
     #[must_use]
-    pub fn name(self) -> &'static str {
-        self.0.name
+    pub fn name(&self) -> &str {
+        &self.table.name
     }
 
     /// All markers, each once.
     #[must_use]
-    pub fn markers(self) -> Vec<&'static str> {
-        let Table { think, calls, frames, ends, inner, .. } = self.0;
-        let think = think.iter().flat_map(|think| [think.open, think.close]);
-        let calls = calls.iter().map(|call| call.open);
-        let all = think.chain(calls).chain([*frames, *ends, *inner].into_iter().flatten().copied());
-        let mut markers = Vec::new();
-        for marker in all {
-            if !markers.contains(&marker) {
-                markers.push(marker);
-            }
-        }
-        markers
+    pub fn markers(&self) -> Vec<&str> {
+        self.table.markers()
     }
 
-    pub(super) fn table(self) -> &'static Table {
-        self.0
+    pub(super) fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    fn in_code(table: Table) -> Self {
+        Self { table: Arc::new(table), record: "".into() }
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        Ok(Self { table: Arc::new(record::read(text)?.compile()), record: text.into() })
     }
 }
 
 impl PartialEq for Dialect {
     fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self.0, other.0)
+        // The record has the name in it.
+        Arc::ptr_eq(&self.table, &other.table) || (!self.record.is_empty() && self.record == other.record)
     }
 }
 
@@ -345,13 +308,25 @@ mod tests {
 
     #[test]
     fn the_tokens_of_a_dialect_tell_no_other() {
-        for dialect in Dialect::all().filter(|dialect| !dialect.0.signs.is_empty()) {
-            let markers = dialect.markers();
-            let signs = dialect.0.signs;
-            match Dialect::guess(markers.iter().chain(signs).copied()) {
-                Ok(guessed) => assert_eq!(guessed, dialect),
+        for dialect in Dialect::all().filter(|dialect| !dialect.table.signs.is_empty()) {
+            let signs = dialect.table.signs.iter().map(|sign| &**sign);
+            match Dialect::guess(dialect.markers().into_iter().chain(signs)) {
+                Ok(guessed) => assert_eq!(guessed, *dialect),
                 Err(error) => assert!(error.to_string().contains(dialect.name()), "{error}"),
             }
         }
+    }
+
+    #[test]
+    fn the_list_of_files_is_what_the_folder_holds() {
+        let folder =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file!()).with_file_name("dialects");
+        let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+        let mut files: Vec<_> = files
+            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+            .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        files.sort();
+        assert_eq!(FILES.iter().map(|(name, _)| *name).collect::<Vec<_>>(), files);
     }
 }

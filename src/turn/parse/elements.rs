@@ -1,5 +1,6 @@
 //! Values written as tags in tags, each with the namespace's marker before it: MiniMax M3.
 
+use super::marker::Marker;
 use super::schema::Element;
 use super::view::{Found, View};
 use crate::types::tree::Malformed;
@@ -7,7 +8,7 @@ use crate::types::tree::Malformed;
 /// Reads one element and those in it. Only a tag behind the namespace's marker is one.
 #[derive(Debug)]
 pub(super) struct Elements {
-    namespace: &'static str,
+    namespace: Marker,
     at: usize,
     /// In the tag that begins here, up to there no `>` has been found.
     tag: Option<usize>,
@@ -28,21 +29,21 @@ type Read = Result<(String, Element, usize), (usize, Malformed)>;
 
 impl Elements {
     /// The namespace's marker before the opening tag stands at `at`.
-    pub(super) fn new(namespace: &'static str, at: usize) -> Self {
+    pub(super) fn new(namespace: Marker, at: usize) -> Self {
         Self { namespace, at, tag: None, open: Vec::new() }
     }
 
     /// `None`: more text is needed.
     pub(super) fn step(&mut self, view: &View<'_>) -> Option<Read> {
         loop {
-            let at = match view.find(&[self.namespace], self.at) {
+            let at = match view.find(std::slice::from_ref(&self.namespace), self.at) {
                 Found::At(at, _) => at,
                 Found::Until(at) => {
                     self.at = at;
                     return None;
                 }
             };
-            // Any other real marker is structure too, and has no place here (rule R10).
+            // Any other real marker is structure too, and has no place here (rule R10 of docs/parsing-rules.md).
             if let Some(real) = view.next_real(self.at).filter(|real| real.start < at) {
                 return Some(Err((real.start, Malformed::Syntax)));
             }

@@ -1,5 +1,5 @@
-//! Values that are written as literals other than JSON, put together as their pieces come. What the pieces look
-//! like is the affair of the machine that reads them.
+//! The pieces of literals in notations other than JSON, and how they become a value. [`Lexer`](super::lexer::Lexer) finds
+//! the pieces.
 
 use serde_json::{Map, Value};
 
@@ -8,7 +8,7 @@ use crate::types::tree::Malformed;
 /// Open lists and maps, and what may come next. There is no recursion, so the nesting is bounded by a number
 /// and not by the stack.
 #[derive(Debug)]
-pub(super) struct Literal {
+pub(super) struct ValueBuilder {
     max_nesting: usize,
     open: Vec<Open>,
 }
@@ -17,7 +17,7 @@ pub(super) struct Literal {
 struct Open {
     close: u8,
     /// What stands between key and value; `None` in a list.
-    is: Option<u8>,
+    separator: Option<u8>,
     key: String,
     fields: Map<String, Value>,
     items: Vec<Value>,
@@ -26,33 +26,45 @@ struct Open {
 
 /// What may come next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Expect {
+enum Expect {
     /// A key, or an item of a list; or the end, after a comma too.
     ItemOrEnd,
     /// What stands between key and value.
-    Is,
+    Separator,
     /// The value of a key.
     Value,
     CommaOrEnd,
 }
 
-impl Literal {
+impl ValueBuilder {
     pub(super) fn new(max_nesting: usize) -> Self {
         Self { max_nesting, open: Vec::new() }
     }
 
-    pub(super) fn expect(&self) -> Expect {
+    /// Whether a key or a value may come next.
+    pub(super) fn expects_item(&self) -> bool {
+        matches!(self.expect(), Expect::ItemOrEnd | Expect::Value)
+    }
+
+    /// Whether a key is there and its value is not.
+    pub(super) fn expects_value(&self) -> bool {
+        self.open.last().is_some_and(|open| open.expect == Expect::Value)
+    }
+
+    fn expect(&self) -> Expect {
         self.open.last().map_or(Expect::Value, |open| open.expect)
     }
 
-    /// Whether a key of the innermost map, whose keys are followed by `is`, may come next.
-    pub(super) fn expects_key(&self, is: u8) -> bool {
-        self.open.last().is_some_and(|open| open.is == Some(is) && open.expect == Expect::ItemOrEnd)
+    /// Whether a key of the innermost map, whose keys are followed by `separator`, may come next.
+    pub(super) fn expects_key(&self, separator: u8) -> bool {
+        self.open
+            .last()
+            .is_some_and(|open| open.separator == Some(separator) && open.expect == Expect::ItemOrEnd)
     }
 
     /// A list or map begins, which ends with `close`.
-    pub(super) fn open(&mut self, close: u8, is: Option<u8>) -> Result<(), Malformed> {
-        let is_key = self.open.last().is_some_and(|open| open.is.is_some());
+    pub(super) fn open(&mut self, close: u8, separator: Option<u8>) -> Result<(), Malformed> {
+        let is_key = self.open.last().is_some_and(|open| open.separator.is_some());
         match self.expect() {
             Expect::Value => {}
             Expect::ItemOrEnd if !is_key => {}
@@ -62,7 +74,7 @@ impl Literal {
             return Err(Malformed::TooDeep);
         }
         let (key, fields, items) = (String::new(), Map::new(), Vec::new());
-        self.open.push(Open { close, is, key, fields, items, expect: Expect::ItemOrEnd });
+        self.open.push(Open { close, separator, key, fields, items, expect: Expect::ItemOrEnd });
         Ok(())
     }
 
@@ -71,7 +83,7 @@ impl Literal {
         let open = self.open.last_mut().ok_or(Malformed::Syntax)?;
         open.expect = match open.expect {
             Expect::CommaOrEnd if by == b',' => Expect::ItemOrEnd,
-            Expect::Is if Some(by) == open.is => Expect::Value,
+            Expect::Separator if Some(by) == open.separator => Expect::Value,
             _ => return Err(Malformed::Syntax),
         };
         Ok(())
@@ -84,7 +96,7 @@ impl Literal {
         let mut closed = closed.ok_or(Malformed::Syntax)?;
         // Parentheses around one value make no tuple, a comma would.
         let is_one = close == b')' && closed.items.len() == 1 && closed.expect == Expect::CommaOrEnd;
-        let value = match closed.is {
+        let value = match closed.separator {
             Some(_) => Value::Object(closed.fields),
             None if is_one => closed.items.swap_remove(0),
             None => Value::Array(closed.items),
@@ -99,7 +111,7 @@ impl Literal {
     /// A value, or a key where one is expected.
     pub(super) fn value(&mut self, value: Value) -> Result<(), Malformed> {
         let open = self.open.last_mut().ok_or(Malformed::Syntax)?;
-        open.expect = match (open.expect, open.is) {
+        open.expect = match (open.expect, open.separator) {
             (Expect::ItemOrEnd, None) => {
                 open.items.push(value);
                 Expect::CommaOrEnd
@@ -111,13 +123,13 @@ impl Literal {
                     Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
                     Value::Array(_) | Value::Object(_) => return Err(Malformed::Syntax),
                 };
-                Expect::Is
+                Expect::Separator
             }
             (Expect::Value, _) => {
                 open.fields.insert(std::mem::take(&mut open.key), value);
                 Expect::CommaOrEnd
             }
-            (Expect::Is | Expect::CommaOrEnd, _) => return Err(Malformed::Syntax),
+            (Expect::Separator | Expect::CommaOrEnd, _) => return Err(Malformed::Syntax),
         };
         Ok(())
     }
@@ -159,6 +171,65 @@ pub(super) fn number(word: &str) -> Option<Value> {
     serde_json::Number::from_f64(number).map(Value::Number)
 }
 
+/// A string without its escapes; `None` if one of them stands for no character.
+pub(super) fn unescaped(text: &str) -> Option<String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+        out.push_str(&rest[..at]);
+        let escape = rest[at + 1..].chars().next()?;
+        rest = &rest[at + 1 + escape.len_utf8()..];
+        let plain = match escape {
+            '\n' => continue,
+            '\\' | '\'' | '"' => escape,
+            'n' => '\n',
+            't' => '\t',
+            'r' => '\r',
+            'a' => '\u{7}',
+            'b' => '\u{8}',
+            'f' => '\u{c}',
+            'v' => '\u{b}',
+            'x' => char::from_u32(hex(&mut rest, 2)?)?,
+            'U' => char::from_u32(hex(&mut rest, 8)?)?,
+            'u' => match hex(&mut rest, 4)? {
+                // As JSON writes what is beyond four digits: both halves.
+                high @ 0xD800..0xDC00 => {
+                    rest = rest.strip_prefix("\\u")?;
+                    let low = hex(&mut rest, 4)?.checked_sub(0xDC00).filter(|low| *low < 0x400)?;
+                    char::from_u32(0x1_0000 + ((high - 0xD800) << 10) + low)?
+                }
+                code => char::from_u32(code)?,
+            },
+            '0'..='7' => {
+                let more = rest.bytes().take(2).take_while(|byte| matches!(byte, b'0'..=b'7')).count();
+                let octal = |code, digit: u8| code * 8 + u32::from(digit - b'0');
+                let code = rest[..more].bytes().fold(octal(0, escape as u8), octal);
+                rest = &rest[more..];
+                char::from_u32(code)?
+            }
+            'N' => return None,
+            // Python keeps both characters.
+            other => {
+                out.push('\\');
+                other
+            }
+        };
+        out.push(plain);
+    }
+    out.push_str(rest);
+    Some(out)
+}
+
+/// Takes a number of so many digits from `rest`.
+fn hex(rest: &mut &str, digits: usize) -> Option<u32> {
+    let (number, after) = rest.split_at_checked(digits)?;
+    if !number.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    *rest = after;
+    u32::from_str_radix(number, 16).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -191,6 +262,35 @@ mod tests {
             "1j", "--1", "1.2.3", "é",
         ] {
             assert_eq!(number(word), None, "{word}");
+        }
+    }
+
+    #[test]
+    fn escapes_are_read_as_python_reads_them() {
+        for (text, expected) in [
+            (r"a\n\t\r\a\b\f\v", "a\n\t\r\u{7}\u{8}\u{c}\u{b}"),
+            (r#"\\ \' \""#, r#"\ ' ""#),
+            (r"\d \/ \é", r"\d \/ \é"),
+            (r"\x41\u00e9\U0001F600", "Aé😀"),
+            (r"\ud83d\ude00", "😀"),
+            (r"\0 \101 \1011 \18", "\0 A A1 \u{1}8"),
+            ("a\\\nb", "ab"),
+        ] {
+            assert_eq!(unescaped(text).as_deref(), Some(expected), "{text}");
+        }
+        for text in [
+            r"\x4",
+            r"\xé0",
+            r"\u00e",
+            r"\ud83d",
+            r"\ud83dx",
+            r"\ud83d\u0041",
+            r"\udc00",
+            r"\U00110000",
+            r"\N{BULLET}",
+            r"a\",
+        ] {
+            assert_eq!(unescaped(text), None, "{text}");
         }
     }
 }

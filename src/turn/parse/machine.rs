@@ -5,17 +5,28 @@
 //! few times. What it says must follow from the text alone, never from where the text was cut: if what is there
 //! could still become something else, it waits.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
-use super::dialect::Think;
-use super::view::{Found, Here, RegionEnd, View};
+use super::marker::{List, Marker, Reasoning};
+use super::view::{Found, Match, RegionEnd, View};
 use crate::types::tree::Malformed;
 
 /// Reads one region: all from its opener on, up to where ordinary text goes on.
 pub(super) trait Machine: std::fmt::Debug + Send {
+    /// Goes from one state to the next. Returns the step that this takes, if any.
+    fn advance(&mut self, view: &View<'_>) -> Option<Step>;
+
     /// What can be said of the text from the last step's end on. At the end of the turn
     /// ([`View::end`]) `Wait` means that the rest is an unfinished call.
-    fn step(&mut self, view: &View<'_>) -> Step;
+    fn step(&mut self, view: &View<'_>) -> Step {
+        loop {
+            if let Some(step) = self.advance(view) {
+                return step;
+            }
+        }
+    }
 }
 
 /// What a machine says. `until` is a place in the turn, at or after the last one.
@@ -24,23 +35,23 @@ pub(super) enum Step {
     /// More text is needed.
     Wait,
     /// The text up to `until` is a leaf, and the region goes on.
-    Leaf { until: usize, leaf: Outcome },
+    Leaf { until: usize, leaf: RawLeaf },
     /// The text up to `until` is a leaf (nothing, if `until` is the last one), and what follows is as `then`
     /// says.
-    Leave { until: usize, leaf: Outcome, then: Then },
+    Leave { until: usize, leaf: RawLeaf, then: Then },
 }
 
 /// What follows a region.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) enum Then {
     Content,
     /// Reasoning, whose opener was the region.
-    Reasoning(&'static Think),
+    Reasoning(Arc<Reasoning>),
 }
 
-/// What became of a part of a region.
+/// A part of a region, before it is a leaf of the turn.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum RawLeaf {
     Call(RawCall),
     Malformed(Malformed),
     /// It was no call at all.
@@ -60,23 +71,52 @@ pub(super) struct RawCall {
 
 impl Step {
     /// Ordinary text goes on after `until`.
-    pub(super) fn leave(until: usize, leaf: Outcome) -> Self {
+    pub(super) fn leave(until: usize, leaf: RawLeaf) -> Self {
         Self::Leave { until, leaf, then: Then::Content }
     }
 }
 
 /// The markers that end a region in which nothing can be read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Bounds {
     /// The region's own end; empty if the format has none.
-    pub(super) close: &'static str,
-    /// What shows that the region is over though its end has not come: openers, ends of the turn.
-    pub(super) stops: &'static [&'static str],
+    pub(super) close: Marker,
+    /// Openers and ends of the turn: they show that the region is over though its end is missing.
+    pub(super) stops: List,
+    both: List,
+}
+
+impl Bounds {
+    pub(super) fn new(close: Marker, stops: List) -> Self {
+        let both = [&close].into_iter().chain(&*stops).cloned().collect();
+        Self { close, stops, both }
+    }
+
+    /// Whether a bound is at `at`.
+    pub(super) fn here(&self, view: &View<'_>, at: usize) -> Match {
+        view.any_here(at, &self.both)
+    }
+
+    fn find(&self, view: &View<'_>, from: usize) -> Bound {
+        match view.find(&self.both, from) {
+            Found::At(at, marker) if *marker == *self.close => Bound::Close(at + marker.len()),
+            Found::At(at, _) => Bound::Stop(at),
+            Found::Until(at) => Bound::None(at),
+        }
+    }
+}
+
+enum Bound {
+    /// The end marker, and here is the place after it.
+    Close(usize),
+    Stop(usize),
+    /// Neither, up to here.
+    None(usize),
 }
 
 /// Looks for the end of a region that is no call, or is a broken one.
 #[derive(Debug)]
-pub(super) struct Seek {
+pub(super) struct Recovery {
     /// After the opener.
     body: usize,
     at: usize,
@@ -84,7 +124,7 @@ pub(super) struct Seek {
     reason: Option<Malformed>,
 }
 
-impl Seek {
+impl Recovery {
     /// The first character after the opener begins no call.
     pub(super) fn suspect(body: usize) -> Self {
         Self { body, at: body, reason: None }
@@ -97,30 +137,30 @@ impl Seek {
 
     /// A region with its end is a malformed call. Without it, one that looks like a call is so up to the next
     /// region, and what was only suspected is ordinary text.
-    pub(super) fn step(&mut self, view: &View<'_>, bounds: Bounds) -> Step {
+    pub(super) fn step(&mut self, view: &View<'_>, bounds: &Bounds) -> Step {
         if self.reason.is_none() && bounds.close.is_empty() {
-            return Step::leave(self.body, Outcome::Content);
+            return Step::leave(self.body, RawLeaf::Content);
         }
         let reason = self.reason.unwrap_or(Malformed::Syntax);
         // What has its end marker is not unfinished.
         let closed = if reason == Malformed::Unfinished { Malformed::Syntax } else { reason };
-        match find_bound(view, bounds, self.at) {
-            Bound::Close(after) => Step::leave(after, Outcome::Malformed(closed)),
+        match bounds.find(view, self.at) {
+            Bound::Close(after) => Step::leave(after, RawLeaf::Malformed(closed)),
             Bound::Stop(at) if self.reason.is_some() => {
                 // At the end of the turn: whatever is wrong with it, it was never closed.
-                let ended = view.any_here(at, view.ends) == Here::Yes;
+                let ended = view.any_here(at, view.ends) == Match::Yes;
                 let reason = if ended { Malformed::Unfinished } else { reason };
-                Step::leave(at, Outcome::Malformed(reason))
+                Step::leave(at, RawLeaf::Malformed(reason))
             }
-            Bound::Stop(_) => Step::leave(self.body, Outcome::Content),
+            Bound::Stop(_) => Step::leave(self.body, RawLeaf::Content),
             Bound::None(at) => {
                 self.at = at;
                 match (view.end, self.reason) {
                     (None, _) => Step::Wait,
                     (Some(_), Some(_)) => {
-                        Step::leave(view.text.len(), Outcome::Malformed(Malformed::Unfinished))
+                        Step::leave(view.text.len(), RawLeaf::Malformed(Malformed::Unfinished))
                     }
-                    (Some(_), None) => Step::leave(self.body, Outcome::Content),
+                    (Some(_), None) => Step::leave(self.body, RawLeaf::Content),
                 }
             }
         }
@@ -134,7 +174,7 @@ impl Seek {
 
 /// After the body of a call: its end, or what shows that it will not come.
 #[derive(Debug)]
-pub(super) struct Tail {
+pub(super) struct CallEnd {
     /// The body's end.
     body_end: usize,
     at: usize,
@@ -156,7 +196,7 @@ pub(super) enum Ended {
     Cut(usize),
 }
 
-impl Tail {
+impl CallEnd {
     pub(super) fn new(body_end: usize) -> Self {
         Self { body_end, at: body_end, garbage: false }
     }
@@ -165,11 +205,11 @@ impl Tail {
         self.body_end
     }
 
-    pub(super) fn step(&mut self, view: &View<'_>, bounds: Bounds) -> Ended {
+    pub(super) fn step(&mut self, view: &View<'_>, bounds: &Bounds) -> Ended {
         if bounds.close.is_empty() {
             return Ended::Closed(self.body_end);
         }
-        match find_bound(view, bounds, self.at) {
+        match bounds.find(view, self.at) {
             Bound::Close(after) => {
                 let between = &view.text[self.at..after - bounds.close.len()];
                 if self.garbage || !between.trim().is_empty() {
@@ -186,9 +226,9 @@ impl Tail {
                     None => Ended::NotYet,
                     Some(RegionEnd::Clean) => {
                         // "A partial closing marker at the end of an open segment belongs to that segment"
-                        // (rule R10).
+                        // (rule R10 of docs/parsing-rules.md).
                         let rest = view.skip_blank(self.body_end);
-                        let is_cut = view.is_cut_at(rest, bounds.close);
+                        let is_cut = view.is_cut_at(rest, &bounds.close);
                         Ended::Unclosed(if is_cut { view.text.len() } else { self.body_end })
                     }
                     Some(RegionEnd::Cut) => Ended::Cut(view.text.len()),
@@ -198,18 +238,18 @@ impl Tail {
     }
 
     /// The same as the step of a machine that has nothing more to read: the call counts if its end was seen, or
-    /// if the turn ended cleanly (rules R3 and R10).
-    pub(super) fn leave(&mut self, view: &View<'_>, bounds: Bounds, call: &mut Option<RawCall>) -> Step {
+    /// if the turn ended cleanly (rules R3 and R10 of docs/parsing-rules.md).
+    pub(super) fn leave(&mut self, view: &View<'_>, bounds: &Bounds, call: &mut Option<RawCall>) -> Step {
         let (until, reason) = match self.step(view, bounds) {
             Ended::NotYet => return Step::Wait,
             Ended::Closed(until) | Ended::Unclosed(until) => match call.take() {
-                Some(call) => return Step::leave(until, Outcome::Call(call)),
-                None => return Step::leave(until, Outcome::Marker),
+                Some(call) => return Step::leave(until, RawLeaf::Call(call)),
+                None => return Step::leave(until, RawLeaf::Marker),
             },
             Ended::Garbage(until) => (until, Malformed::Syntax),
             Ended::Cut(until) => (until, Malformed::Unfinished),
         };
-        Step::leave(until, Outcome::Malformed(reason))
+        Step::leave(until, RawLeaf::Malformed(reason))
     }
 }
 
@@ -218,60 +258,17 @@ impl Tail {
 pub(super) fn leave_at_marker(view: &View<'_>, end: usize, close: &str) -> Step {
     let at = view.skip_blank(end);
     if close.is_empty() {
-        return Step::leave(end, Outcome::Marker);
+        return Step::leave(end, RawLeaf::Marker);
     }
     match view.here(at, close) {
-        Here::Yes => Step::leave(at + close.len(), Outcome::Marker),
-        Here::NotYet => Step::Wait,
-        Here::No if view.is_cut_at(at, close) => Step::leave(view.text.len(), Outcome::Marker),
-        Here::No => Step::leave(end, Outcome::Marker),
+        Match::Yes => Step::leave(at + close.len(), RawLeaf::Marker),
+        Match::Partial => Step::Wait,
+        Match::No if view.is_cut_at(at, close) => Step::leave(view.text.len(), RawLeaf::Marker),
+        Match::No => Step::leave(end, RawLeaf::Marker),
     }
 }
 
 /// Whether [`leave_at_marker`] would wait for the end marker at `at`, or find it or a part of it there.
 pub(super) fn may_end(view: &View<'_>, at: usize, close: &str) -> bool {
-    !close.is_empty() && (view.here(at, close) != Here::No || view.is_cut_at(at, close))
-}
-
-enum Bound {
-    /// The end marker, and here is the place after it.
-    Close(usize),
-    Stop(usize),
-    /// Neither, up to here.
-    None(usize),
-}
-
-fn find_bound(view: &View<'_>, bounds: Bounds, from: usize) -> Bound {
-    let markers = Markers::new(&[&[bounds.close], bounds.stops]);
-    match view.find(markers.as_slice(), from) {
-        Found::At(at, marker) if marker == bounds.close => Bound::Close(at + marker.len()),
-        Found::At(at, _) => Bound::Stop(at),
-        Found::Until(at) => Bound::None(at),
-    }
-}
-
-/// Markers from several lists, to look for all of them at once.
-#[derive(Debug)]
-pub(super) struct Markers {
-    list: [&'static str; MAX_MARKERS],
-    len: usize,
-}
-
-const MAX_MARKERS: usize = 24;
-
-impl Markers {
-    /// Without the empty ones, which stand for what a format does not have; at most [`MAX_MARKERS`].
-    pub(super) fn new(lists: &[&[&'static str]]) -> Self {
-        let mut new = Self { list: [""; MAX_MARKERS], len: 0 };
-        let markers = lists.iter().flat_map(|list| list.iter()).filter(|marker| !marker.is_empty());
-        for (slot, marker) in new.list.iter_mut().zip(markers) {
-            *slot = marker;
-            new.len += 1;
-        }
-        new
-    }
-
-    pub(super) fn as_slice(&self) -> &[&'static str] {
-        &self.list[..self.len]
-    }
+    !close.is_empty() && (view.here(at, close) != Match::No || view.is_cut_at(at, close))
 }

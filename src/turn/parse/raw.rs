@@ -2,25 +2,34 @@
 
 use std::ops::Range;
 
-use super::machine::Markers;
-use super::view::{Found, Here, View};
+use super::marker::{List, Marker};
+use super::view::{Found, Match, View};
 
 /// What ends a raw value, or shows that it will have no end.
 #[derive(Debug)]
 pub(super) struct RawForm {
     /// The value's closing tag.
-    pub(super) end: &'static str,
-    /// The end of the call, and what belongs to that or is empty.
-    pub(super) call_end: &'static str,
-    pub(super) tail: &'static str,
-    /// What may come after it: the openers and ends of calls, of their region and of the turn.
-    pub(super) stops: &'static [&'static str],
+    end: Marker,
+    /// The end of the call.
+    call_end: Marker,
+    /// What may follow the end of the call: what belongs to it, or the openers and ends of calls, of their region and of
+    /// the turn.
+    next: List,
+    /// All of these.
+    all: List,
+}
+
+impl RawForm {
+    pub(super) fn new(end: Marker, call_end: Marker, next: List) -> Self {
+        let all = next.and([&end, &call_end]);
+        Self { end, call_end, next, all }
+    }
 }
 
 /// Looks for the end of a raw value: its first closing tag.
 ///
 /// A missing one must not make it swallow the calls behind, and yet a value may well speak of the end of a call. So
-/// that end bounds the search (rule R10) if it is a real marker, if what comes next is what may follow it, or if an
+/// that end bounds the search (rule R10 of docs/parsing-rules.md) if it is a real marker, if what comes next is what may follow it, or if an
 /// opener or the end of the turn comes before any closing tag.
 #[derive(Debug)]
 pub(super) struct RawScan {
@@ -45,27 +54,26 @@ impl RawScan {
     }
 
     pub(super) fn step(&mut self, view: &View<'_>, form: &RawForm) -> RawEnd {
-        let look = Markers::new(&[&[form.end, form.call_end, form.tail], form.stops]);
         loop {
-            match view.find(look.as_slice(), self.at) {
-                Found::At(at, marker) if marker == form.end => {
-                    // A real marker is structure even in a value (rule R10).
+            match view.find(&form.all, self.at) {
+                Found::At(at, marker) if *marker == *form.end => {
+                    // A real marker is structure even in a value (rule R10 of docs/parsing-rules.md).
                     let real = view.next_real(self.start).filter(|real| real.start < at);
                     return match real {
                         Some(real) => RawEnd::Missing(real.start),
                         None => RawEnd::Value(self.start..at, at + marker.len()),
                     };
                 }
-                Found::At(at, marker) if marker == form.call_end => {
+                Found::At(at, marker) if *marker == *form.call_end => {
                     let next = view.skip_blank(at + marker.len());
-                    match view.any_here(next, Markers::new(&[&[form.tail], form.stops]).as_slice()) {
+                    match view.any_here(next, &form.next) {
                         _ if view.holds_real(at, marker) => return RawEnd::Missing(at),
-                        Here::Yes => return RawEnd::Missing(self.call_end.unwrap_or(at)),
-                        Here::NotYet => {
+                        Match::Yes => return RawEnd::Missing(self.call_end.unwrap_or(at)),
+                        Match::Partial => {
                             self.at = at;
                             return RawEnd::More;
                         }
-                        Here::No => {
+                        Match::No => {
                             self.call_end.get_or_insert(at);
                             self.at = at + marker.len();
                         }
@@ -111,7 +119,7 @@ impl TagScan {
         Self { start, at: start }
     }
 
-    pub(super) fn step<'a>(&mut self, view: &View<'a>, end: &'static str) -> TagEnd<'a> {
+    pub(super) fn step<'a>(&mut self, view: &View<'a>, end: &str) -> TagEnd<'a> {
         let first = end.as_bytes().first().copied();
         let rest = &view.bytes()[self.at..];
         let Some(len) = rest.iter().position(|byte| *byte == b'<' || Some(*byte) == first) else {
@@ -120,9 +128,9 @@ impl TagScan {
         };
         self.at += len;
         match view.here(self.at, end) {
-            Here::Yes => TagEnd::Text(&view.text[self.start..self.at], self.at + end.len()),
-            Here::No if !view.is_cut_short(self.at, &[end]) => TagEnd::Missing(self.at),
-            Here::NotYet | Here::No => TagEnd::More,
+            Match::Yes => TagEnd::Text(&view.text[self.start..self.at], self.at + end.len()),
+            Match::No if !view.is_cut_short(self.at, &[end]) => TagEnd::Missing(self.at),
+            Match::Partial | Match::No => TagEnd::More,
         }
     }
 }

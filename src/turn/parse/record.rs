@@ -1,67 +1,15 @@
 //! A dialect as it is written down, in JSON. `dialects/README.md` says what each key means.
 //!
-//! Here stands what may be written; `keep` makes a table of it.
+//! This file says what may be written; `compile` makes a table of it.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::invoke::Values;
-
-/// The most markers in one list. Several are looked for together, and [`Markers`](super::machine::Markers) has room for so
-/// many and some more.
-const MAX_LIST: usize = 16;
+use super::machines::invoke::Values;
+use super::marker::{List, Marker, Tag};
 
 /// The fewest characters of a marker that may stand anywhere.
 const MIN_MARKER_CHARS: usize = 3;
-
-/// What something begins or ends with.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(try_from = "String")]
-pub(super) struct Marker(String);
-
-impl TryFrom<String> for Marker {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, &'static str> {
-        match text.bytes().next() {
-            None => Err("a marker is empty"),
-            // Blanks before markers are passed over, so it would not be found.
-            Some(b' ' | b'\t' | b'\r' | b'\n') => Err("a marker begins with a blank"),
-            Some(_) => Ok(Self(text)),
-        }
-    }
-}
-
-impl Marker {
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// Markers that are looked for at once.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(try_from = "Vec<Marker>")]
-pub(super) struct List(Vec<Marker>);
-
-impl TryFrom<Vec<Marker>> for List {
-    type Error = String;
-
-    fn try_from(list: Vec<Marker>) -> Result<Self, String> {
-        match list.first() {
-            Some(Marker(first)) if list.len() > MAX_LIST => {
-                let n = list.len();
-                Err(format!("{n} markers in one list, which begins with {first:?}, are more than {MAX_LIST}"))
-            }
-            _ => Ok(Self(list)),
-        }
-    }
-}
-
-impl List {
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Marker> {
-        self.0.iter()
-    }
-}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -129,7 +77,7 @@ pub(super) struct Json {
 }
 
 /// The keys that may hold a call's name, arguments and id; of several the first that is there.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Keys {
     pub(super) name: List,
@@ -139,7 +87,7 @@ pub(super) struct Keys {
 
 impl Default for Keys {
     fn default() -> Self {
-        let list = |keys: &[&str]| List(keys.iter().map(|key| Marker((*key).to_owned())).collect());
+        let list = |keys: &[&str]| keys.iter().copied().collect();
         Self { name: list(&["name"]), arguments: list(&["arguments", "parameters"]), id: list(&["id"]) }
     }
 }
@@ -199,13 +147,6 @@ pub(super) struct Python {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Tag {
-    pub(super) open: Marker,
-    pub(super) close: Marker,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Invoke {
     pub(super) close: Marker,
     pub(super) stops: Option<List>,
@@ -258,19 +199,18 @@ impl Record {
     fn check(&self) -> Result<(), String> {
         let markers = self.structure();
         for (n, (key, marker)) in markers.iter().enumerate() {
-            let text = marker.as_str();
+            let text = &***marker;
             // JSON and Python are full of shorter ones. The list of a call in Python begins with a bracket.
             if text.chars().count() < MIN_MARKER_CHARS && !(text == "[" && key.ends_with("open")) {
                 return Err(format!("{key}: {text:?} has less than {MIN_MARKER_CHARS} characters"));
             }
             // Which of two it is must be told when the first of them ends, save between ends.
             let begins = |(other_key, other): &&(String, &Marker)| {
-                other.as_str().starts_with(text)
-                    && !(key.starts_with("ends") && other_key.starts_with("ends"))
+                other.starts_with(text) && !(key.starts_with("ends") && other_key.starts_with("ends"))
             };
             let others = markers[..n].iter().chain(&markers[n + 1..]);
             if let Some((other_key, other)) = others.clone().find(begins) {
-                return Err(format!("{key}: {text:?} begins {:?}, which is {other_key}", other.as_str()));
+                return Err(format!("{key}: {text:?} begins {:?}, which is {other_key}", &***other));
             }
         }
         for (n, call) in self.calls.iter().enumerate() {
@@ -279,7 +219,7 @@ impl Record {
         if let Some(bare) = &self.bare {
             bare.check().map_err(|why| format!("bare.{why}"))?;
         }
-        List::try_from(self.default_stops().0).map_err(|why| format!("calls and ends: {why}"))?;
+        List::try_from(self.default_stops().to_vec()).map_err(|why| format!("calls and ends: {why}"))?;
         Ok(())
     }
 
@@ -310,7 +250,7 @@ impl Record {
     /// What shows that a region is over though its end has not come, where the record does not say it.
     pub(super) fn default_stops(&self) -> List {
         let regions = self.calls.iter().filter(|call| !matches!(call.inside, Inside::Reasoning(_)));
-        List(regions.map(|call| &call.open).chain(self.ends.iter()).cloned().collect())
+        regions.map(|call| &call.open).chain(&*self.ends).cloned().collect()
     }
 }
 
@@ -334,11 +274,11 @@ impl Inside {
             Self::Headed(Headed { marks, header: Header::First { id_mark: Some(mark) }, .. })
                 if !marks.iter().any(|known| known == mark) =>
             {
-                Err(format!("headed.header.first.id_mark: {:?} is none of the marks", mark.as_str()))
+                Err(format!("headed.header.first.id_mark: {:?} is none of the marks", &**mark))
             }
             Self::Invoke(invoke) => {
                 let Parameter { open, close, key } = &invoke.parameter;
-                match (invoke.values, open.as_str().strip_suffix('<')) {
+                match (invoke.values, open.strip_suffix('<')) {
                     (Values::Elements, None | Some("")) => {
                         Err("invoke.parameter.open: for elements it is a namespace and `<`".to_owned())
                     }

@@ -1,4 +1,4 @@
-//! Types for values that a format writes as raw text, from the tools' schemas: rule R4 of the outside cases.
+//! Types for values that a format writes as raw text, from the tools' schemas: rule R4 of docs/parsing-rules.md.
 
 use serde_json::{Map, Value};
 

@@ -1,30 +1,30 @@
 //! The turn as the parser sees it: text in which real markers are told from text that only looks like one.
 //!
-//! Where a marker is one added token and ids come with the text, only that id is structure (rule R9 of the
-//! outside cases): a model that explains its own format spells the marker with other tokens. So the place of
+//! Where a marker is one added token and ids come with the text, only that id is structure (rule R9 of
+//! docs/parsing-rules.md): a model that explains its own format spells the marker with other tokens. So the place of
 //! each such token is kept, and the same characters elsewhere do not match. A marker token that the server
 //! left out of the text (vLLM does so with the end of a turn) stands in the parser's text all the same, and is
 //! left out again when a leaf gets its text.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use memchr::{memchr, memchr2, memchr3};
 
+use super::marker::Marker;
 use super::schema::Schemas;
 use crate::types::ids::TokenId;
 
 /// The bytes that some markers begin with. Most tokens have none of them, which is told in a few instructions a byte.
 #[derive(Debug, Default)]
-pub(super) struct Firsts([u64; 4]);
+pub(super) struct FirstBytes([u64; 4]);
 
-impl Firsts {
-    pub(super) fn of<'a>(markers: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut firsts = Self::default();
-        for byte in markers.into_iter().filter_map(|marker| marker.bytes().next()) {
-            firsts.0[usize::from(byte >> 6)] |= 1 << (byte & 63);
+impl FirstBytes {
+    pub(super) fn of(markers: &[impl AsRef<str>]) -> Self {
+        let mut new = Self::default();
+        for byte in markers.iter().filter_map(|marker| marker.as_ref().bytes().next()) {
+            new.0[usize::from(byte >> 6)] |= 1 << (byte & 63);
         }
-        firsts
+        new
     }
 
     fn has(&self, byte: u8) -> bool {
@@ -39,10 +39,10 @@ impl Firsts {
 
 /// Real markers in a turn's text.
 #[derive(Debug, Default)]
-pub(super) struct Marks {
+pub(super) struct RealMarkers {
     /// The added tokens that a marker of the dialect is or holds, longest first.
     atoms: Vec<(Box<str>, TokenId)>,
-    firsts: Firsts,
+    first_bytes: FirstBytes,
     /// In the order of the text.
     real: Vec<Real>,
     /// Parts of the text whose tokens came without an id: there, text alone decides. In order, not touching.
@@ -58,19 +58,16 @@ struct Real {
     shown: bool,
 }
 
-impl Marks {
-    /// Of the added tokens (text and id), those that `markers` are made of.
-    pub(super) fn new(markers: &[&str], added: &HashMap<String, TokenId>) -> Self {
-        let mut atoms: Vec<(Box<str>, TokenId)> = added
-            .iter()
-            .filter(|(text, _)| {
-                !text.is_empty() && markers.iter().any(|marker| marker.contains(text.as_str()))
-            })
-            .map(|(text, id)| (text.as_str().into(), *id))
-            .collect();
+impl RealMarkers {
+    /// The added tokens (text and id) that `markers` contain.
+    pub(super) fn new<'a>(markers: &[&str], added: impl Iterator<Item = (&'a str, TokenId)>) -> Self {
+        let is_in_markers = |text: &str| markers.iter().any(|marker| marker.contains(text));
+        let added = added.filter(|(text, _)| !text.is_empty() && is_in_markers(text));
+        let mut atoms: Vec<(Box<str>, TokenId)> = added.map(|(text, id)| (text.into(), id)).collect();
         atoms.sort_by(|a, b| (b.0.len(), &b.0).cmp(&(a.0.len(), &a.0)));
-        let firsts = Firsts::of(atoms.iter().map(|(text, _)| &**text));
-        Self { atoms, firsts, ..Self::default() }
+        let texts: Vec<&str> = atoms.iter().map(|(text, _)| &**text).collect();
+        let first_bytes = FirstBytes::of(&texts);
+        Self { atoms, first_bytes, ..Self::default() }
     }
 
     pub(super) fn atom_of(&self, id: TokenId) -> Option<usize> {
@@ -94,7 +91,7 @@ impl Marks {
     /// Of two at one place, the longer: `atoms` has it first.
     fn first_atom(&self, text: &str, from: usize) -> Option<(usize, usize)> {
         let bytes = text.as_bytes();
-        (from..bytes.len()).filter(|at| self.firsts.has(bytes[*at])).find_map(|at| {
+        (from..bytes.len()).filter(|at| self.first_bytes.has(bytes[*at])).find_map(|at| {
             let here = |(marker, _): &(Box<str>, TokenId)| bytes[at..].starts_with(marker.as_bytes());
             Some((at, self.atoms.iter().position(here)?))
         })
@@ -187,7 +184,7 @@ impl Marks {
     }
 }
 
-/// How the turn ended, once it has.
+/// How the text that a region may see has ended, once it has: with the turn, or with a real end of the turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RegionEnd {
     /// The model stopped by itself.
@@ -202,28 +199,28 @@ pub(super) struct View<'a> {
     pub(super) text: &'a str,
     /// From here on it is blank: what waits for the end of many blanks does not look at them again.
     pub(super) blank_from: usize,
-    pub(super) marks: &'a Marks,
+    pub(super) marks: &'a RealMarkers,
     pub(super) tools: &'a Schemas,
     /// The dialect's ends of the turn.
-    pub(super) ends: &'static [&'static str],
+    pub(super) ends: &'a [Marker],
     pub(super) max_nesting: usize,
     /// `None`: more may come.
     pub(super) end: Option<RegionEnd>,
 }
 
-/// Whether something stands at a place.
+/// Whether a marker is at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Here {
+pub(super) enum Match {
     Yes,
     No,
-    /// What is there so far could become it.
-    NotYet,
+    /// The text ends within what could become the marker.
+    Partial,
 }
 
 /// What a search has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
-    At(usize, &'static str),
+pub(super) enum Found<'m> {
+    At(usize, &'m str),
     /// Nothing so far, and from here on something may become one of them. At the end of the turn this is
     /// the end of the text.
     Until(usize),
@@ -244,16 +241,16 @@ impl View<'_> {
     }
 
     /// Whether `marker` stands at `at`.
-    pub(super) fn here(&self, at: usize, marker: &str) -> Here {
+    pub(super) fn here(&self, at: usize, marker: &str) -> Match {
         let rest = &self.bytes()[at..];
         if rest.starts_with(marker.as_bytes()) {
-            return if self.marks.is_marker(at, marker) { Here::Yes } else { Here::No };
+            return if self.marks.is_marker(at, marker) { Match::Yes } else { Match::No };
         }
         let begins = marker.as_bytes().starts_with(rest);
         if begins && self.end.is_none() && (rest.is_empty() || self.marks.may_become(at, marker)) {
-            Here::NotYet
+            Match::Partial
         } else {
-            Here::No
+            Match::No
         }
     }
 
@@ -265,35 +262,37 @@ impl View<'_> {
     }
 
     /// Whether one of `markers` stands at `at`.
-    pub(super) fn any_here(&self, at: usize, markers: &[&'static str]) -> Here {
-        let mut any = Here::No;
+    pub(super) fn any_here(&self, at: usize, markers: &[impl AsRef<str>]) -> Match {
+        let mut any = Match::No;
         for marker in markers {
-            match self.here(at, marker) {
-                Here::Yes => return Here::Yes,
-                Here::NotYet => any = Here::NotYet,
-                Here::No => {}
+            match self.here(at, marker.as_ref()) {
+                Match::Yes => return Match::Yes,
+                Match::Partial => any = Match::Partial,
+                Match::No => {}
             }
         }
         any
     }
 
     /// Whether the turn has ended at `at`, or within one of `markers` that begins there.
-    pub(super) fn is_cut_short(&self, at: usize, markers: &[&'static str]) -> bool {
+    pub(super) fn is_cut_short(&self, at: usize, markers: &[impl AsRef<str>]) -> bool {
         let ended = self.end.is_some() && at == self.text.len();
-        ended || markers.iter().any(|marker| self.is_cut_at(at, marker))
+        ended || markers.iter().any(|marker| self.is_cut_at(at, marker.as_ref()))
     }
 
     /// The first of `markers` at or after `from`; of two at one place, the longer. Costs time in proportion to
     /// the text searched: go on from the place given.
-    pub(super) fn find(&self, markers: &[&'static str], from: usize) -> Found {
+    pub(super) fn find<'m>(&self, markers: &'m [impl AsRef<str>], from: usize) -> Found<'m> {
         let mut from = from;
         while let Some(at) = first_of(markers, &self.bytes()[from..]).map(|offset| from + offset) {
-            let (mut found, mut wait) = (None::<&'static str>, false);
-            for marker in markers {
+            let (mut found, mut wait) = (None::<&str>, false);
+            for marker in markers.iter().map(AsRef::as_ref) {
                 match self.here(at, marker) {
-                    Here::Yes if found.is_none_or(|other| other.len() < marker.len()) => found = Some(marker),
-                    Here::NotYet => wait = true,
-                    Here::Yes | Here::No => {}
+                    Match::Yes if found.is_none_or(|other| other.len() < marker.len()) => {
+                        found = Some(marker)
+                    }
+                    Match::Partial => wait = true,
+                    Match::Yes | Match::No => {}
                 }
             }
             // What may still become one is longer than all that is there.
@@ -326,16 +325,15 @@ impl View<'_> {
 }
 
 /// The first byte that begins one of `markers`.
-fn first_of(markers: &[&'static str], bytes: &[u8]) -> Option<usize> {
+fn first_of(markers: &[impl AsRef<str>], bytes: &[u8]) -> Option<usize> {
+    let first_byte = |marker: &_| AsRef::<str>::as_ref(marker).as_bytes()[0];
     let mut firsts = [0; 3];
     let mut len = 0;
-    for marker in markers {
-        let first = marker.as_bytes()[0];
+    for first in markers.iter().map(first_byte) {
         if !firsts[..len].contains(&first) {
             if len == firsts.len() {
-                return bytes
-                    .iter()
-                    .position(|byte| markers.iter().any(|marker| marker.as_bytes()[0] == *byte));
+                let begins = |byte: &u8| markers.iter().any(|marker| first_byte(marker) == *byte);
+                return bytes.iter().position(begins);
             }
             firsts[len] = first;
             len += 1;

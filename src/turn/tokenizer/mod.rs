@@ -14,8 +14,7 @@ use tokenizers::{
     AddedVocabulary, Encoding, Model, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
 };
 
-use self::decode::Decoding;
-pub use self::decode::TokenDecoder;
+use self::decode::{Decoding, TokenDecoder};
 use super::prompt::Encode;
 use crate::error::escape::printable;
 use crate::error::{Error, ErrorKind};
@@ -76,6 +75,13 @@ pub struct AddedToken {
     /// The file calls it special: decoding can leave it out. Many markers are not (Qwen3's `<think>` and
     /// `<tool_call>`).
     pub special: bool,
+}
+
+/// As [`ResponseParser::markers`](crate::ResponseParser::markers) takes it.
+impl<'a> From<&'a AddedToken> for (&'a str, TokenId) {
+    fn from(token: &'a AddedToken) -> Self {
+        (&token.text, token.id)
+    }
 }
 
 impl AddedToken {

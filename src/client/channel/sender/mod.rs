@@ -30,7 +30,7 @@ const ROOM_SHARED: usize = 16;
 
 /// Why nothing more can be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stopped {
+pub(crate) enum CannotSend {
     /// The receiver was dropped.
     ConsumerGone,
     /// The slot was cancelled while the channel was full.
@@ -45,14 +45,14 @@ pub(crate) enum Sink {
     Own(Sender<StreamToken>),
     /// One of many streams.
     Shared(Share),
-    /// To be asked for with the first item, for another request of the same stream may have got it by then.
-    Pending(Ask),
+    /// To be claimed with the first item: another request of the same stream may have it by then.
+    Pending(Claim),
     /// Another request has it.
     Lost,
 }
 
-/// Asks for the channel, with an error as the first item or with something else.
-pub(crate) type Ask = Box<dyn FnOnce(IsError) -> Option<Sink> + Send>;
+/// Claims the channel, for an error or another item as the first one.
+pub(crate) type Claim = Box<dyn FnOnce(IsError) -> Option<Sink> + Send>;
 /// Of the item that goes in first.
 pub(crate) type IsError = bool;
 
@@ -100,14 +100,19 @@ pub(crate) struct TokenSender {
     max_tokens: usize,
     max_bytes: usize,
     /// Set by a guard that joins: nobody may be reading, so nothing may wait for a reader.
-    lifted: Arc<AtomicBool>,
+    bound_lifted: Arc<AtomicBool>,
     /// Time spent waiting for the consumer.
     waited: Duration,
 }
 
 impl TokenSender {
     /// For a stream that begins now. `max_tokens` is for a channel of its own, one that is shared has its own bound.
-    pub(crate) fn new(mut sink: Sink, max_tokens: usize, max_bytes: usize, lifted: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(
+        mut sink: Sink,
+        max_tokens: usize,
+        max_bytes: usize,
+        bound_lifted: Arc<AtomicBool>,
+    ) -> Self {
         sink.begins();
         let mut sender = Self {
             sink: Sink::Lost,
@@ -117,7 +122,7 @@ impl TokenSender {
             // Of zero tokens none could ever be sent.
             max_tokens: max_tokens.max(1),
             max_bytes,
-            lifted,
+            bound_lifted,
             waited: Duration::ZERO,
         };
         sender.take(sink);
@@ -137,7 +142,7 @@ impl TokenSender {
     /// Has the channel, or gets it now. False if another request has it.
     pub(crate) fn claim(&mut self, is_error: IsError) -> bool {
         match std::mem::replace(&mut self.sink, Sink::Lost) {
-            Sink::Pending(ask) => match ask(is_error) {
+            Sink::Pending(claim) => match claim(is_error) {
                 Some(sink) => self.take(sink),
                 None => return false,
             },
@@ -161,21 +166,21 @@ impl TokenSender {
         size: usize,
         woken: &Receiver<()>,
         deadline: Option<Instant>,
-    ) -> Result<(), Stopped> {
+    ) -> Result<(), CannotSend> {
         let mut room = Ok(());
         if self.room == 0 && !self.claim(false) {
-            return Err(Stopped::ConsumerGone);
+            return Err(CannotSend::ConsumerGone);
         }
         if self.room == 0 || size > self.max_bytes - self.bytes.min(self.max_bytes) {
             room = self.make_room(size, woken, deadline);
-            if matches!(room, Err(Stopped::Cancelled | Stopped::ConsumerGone)) {
+            if matches!(room, Err(CannotSend::Cancelled | CannotSend::ConsumerGone)) {
                 return room;
             }
         }
         self.room = self.room.saturating_sub(1);
         self.bytes += size;
         self.sizes.push_back(size);
-        if self.sink.send(token) { room } else { Err(Stopped::ConsumerGone) }
+        if self.sink.send(token) { room } else { Err(CannotSend::ConsumerGone) }
     }
 
     /// Sends the last item of a stream, which no bound holds back.
@@ -196,7 +201,7 @@ impl TokenSender {
         size: usize,
         woken: &Receiver<()>,
         deadline: Option<Instant>,
-    ) -> Result<(), Stopped> {
+    ) -> Result<(), CannotSend> {
         let mut pause = MIN_PAUSE;
         let mut before = usize::MAX;
         let began = Instant::now();
@@ -204,7 +209,7 @@ impl TokenSender {
             let queued = self.look();
             // A token larger than the whole bound may be alone in the channel.
             let fits = queued == 0 || (self.room > 0 && self.bytes + size <= self.max_bytes);
-            if fits || self.lifted.load(Ordering::Acquire) {
+            if fits || self.bound_lifted.load(Ordering::Acquire) {
                 self.room = self.room.max(1);
                 break Ok(());
             }
@@ -216,11 +221,11 @@ impl TokenSender {
             before = queued;
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
-                break Err(Stopped::Deadline);
+                break Err(CannotSend::Deadline);
             }
             match woken.recv_timeout(left.unwrap_or(pause).min(pause)) {
                 Err(RecvTimeoutError::Timeout) => {}
-                _ => break Err(Stopped::Cancelled),
+                _ => break Err(CannotSend::Cancelled),
             }
         };
         self.waited += began.elapsed();
@@ -243,7 +248,7 @@ impl TokenSender {
 }
 
 #[cfg(all(test, shuttle))]
-mod model;
+mod shuttle;
 
 #[cfg(all(test, not(shuttle)))]
 mod tests {
@@ -259,8 +264,12 @@ mod tests {
 
     fn open(max_tokens: usize, max_bytes: usize) -> (TokenSender, Receiver<StreamToken>, Arc<AtomicBool>) {
         let (sender, receiver) = unbounded();
-        let lifted = Arc::new(AtomicBool::new(false));
-        (TokenSender::new(Sink::Own(sender), max_tokens, max_bytes, lifted.clone()), receiver, lifted)
+        let bound_lifted = Arc::new(AtomicBool::new(false));
+        (
+            TokenSender::new(Sink::Own(sender), max_tokens, max_bytes, bound_lifted.clone()),
+            receiver,
+            bound_lifted,
+        )
     }
 
     /// Sends until the sender would have to wait, with a deadline that has passed.
@@ -273,7 +282,7 @@ mod tests {
                 Ok(()) => {}
                 // The one over the bound is sent too.
                 Err(stopped) => {
-                    assert_eq!(stopped, Stopped::Deadline);
+                    assert_eq!(stopped, CannotSend::Deadline);
                     return sent - 1;
                 }
             }
@@ -309,7 +318,7 @@ mod tests {
     fn a_full_channel_wakes_for_each_reason() {
         let within = Duration::from_secs(10);
         for reason in ["taken", "gone", "cancelled", "joined"] {
-            let (mut sender, receiver, lifted) = open(2, 1000);
+            let (mut sender, receiver, bound_lifted) = open(2, 1000);
             assert_eq!(fill(&mut sender, "x"), 2);
             receiver.recv().unwrap();
             let (waker, woken) = bounded::<()>(0);
@@ -321,13 +330,13 @@ mod tests {
             let mut kept = Some(receiver);
             let expected = match reason {
                 "taken" => kept.as_ref().map(|r| r.recv()).map(|_| None),
-                "gone" => kept.take().map(|_| Some(Stopped::ConsumerGone)),
+                "gone" => kept.take().map(|_| Some(CannotSend::ConsumerGone)),
                 "cancelled" => {
                     drop(waker);
-                    Some(Some(Stopped::Cancelled))
+                    Some(Some(CannotSend::Cancelled))
                 }
                 _ => {
-                    lifted.store(true, Ordering::Release);
+                    bound_lifted.store(true, Ordering::Release);
                     Some(None)
                 }
             };

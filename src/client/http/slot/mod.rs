@@ -5,8 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use ureq::unversioned::transport::ShutdownHandle;
-
+use super::unversioned::transport::ShutdownHandle;
 use crate::client::threads::sync::channel::{Receiver, Sender, bounded};
 use crate::client::threads::sync::{AtomicBool, Mutex, MutexGuard};
 use crate::error::Timer;
@@ -256,7 +255,7 @@ impl fmt::Debug for CancelSlot {
 }
 
 #[cfg(all(test, shuttle))]
-pub(crate) mod model;
+pub(crate) mod shuttle;
 
 #[cfg(all(test, not(shuttle)))]
 mod tests {

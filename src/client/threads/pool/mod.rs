@@ -21,16 +21,16 @@ const MAX_IDLE: Duration = Duration::from_secs(10);
 /// and 256 KiB in a debug build; the rest is for RSA chains, a panic's backtrace and the program's log sink.
 const STACK_BYTES: usize = 512 << 10;
 
-type Job = Box<dyn FnOnce(&Seat<'_>) + Send>;
+type Job = Box<dyn FnOnce(&ThreadSlot<'_>) + Send>;
 
 /// A job's place on its thread.
-pub(crate) struct Seat<'a> {
+pub(crate) struct ThreadSlot<'a> {
     pool: &'a Inner,
     late: bool,
     ending: Cell<bool>,
 }
 
-impl Seat<'_> {
+impl ThreadSlot<'_> {
     /// The job has waited for its turn as long as it may and is not on a thread of the pool: it has to end without
     /// waiting for anything.
     pub(crate) fn is_late(&self) -> bool {
@@ -46,9 +46,9 @@ impl Seat<'_> {
     }
 }
 
-/// Names a job that was handed in.
+/// Identifies a job in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ticket(u64);
+pub(crate) struct QueueEntry(u64);
 
 /// The handle of the pool. When the last clone goes, idle threads end at once and busy ones when their streams do.
 pub(crate) struct ReaderPool(Arc<Inner>);
@@ -65,7 +65,7 @@ struct Inner {
 }
 
 struct Waiting {
-    ticket: Ticket,
+    entry: QueueEntry,
     job: Job,
     /// Runs it when it has waited for too long. None if a thread is on its way.
     _alarm: Option<Alarm>,
@@ -82,13 +82,13 @@ struct State {
     idle: usize,
     /// Those of them whose job is as good as over.
     ending: usize,
-    next_ticket: u64,
+    next_entry: u64,
     closed: bool,
 }
 
 impl ReaderPool {
     /// `max_waiting`: how many jobs wait for their turn; `max_wait`: how long one does, before it is run
-    /// [late](Seat::is_late).
+    /// [late](ThreadSlot::is_late).
     pub(crate) fn new(
         max_threads: usize,
         max_waiting: usize,
@@ -103,14 +103,17 @@ impl ReaderPool {
 
     /// Hands `job` to a thread, an idle one if there is one; or has it wait for its turn, or refuses it, when as
     /// many as allowed are busy.
-    pub(crate) fn run(&self, job: impl FnOnce(&Seat<'_>) + Send + 'static) -> Result<Ticket, Error> {
+    pub(crate) fn run(
+        &self,
+        job: impl FnOnce(&ThreadSlot<'_>) + Send + 'static,
+    ) -> Result<QueueEntry, Error> {
         let mut state = self.0.lock();
-        let ticket = Ticket(state.next_ticket);
-        state.next_ticket += 1;
+        let entry = QueueEntry(state.next_entry);
+        state.next_entry += 1;
         let mut alarm = None;
         if state.idle <= state.waiting.len() {
             if state.threads < self.0.max_threads {
-                if let Err(error) = self.0.start_thread(state.next_ticket) {
+                if let Err(error) = self.0.start_thread(state.next_entry) {
                     return Err(Error::new(ErrorKind::Limit(Limit::Streams), "no thread for the stream")
                         .with_source(error));
                 }
@@ -121,18 +124,18 @@ impl ReaderPool {
             } else if state.waiting.len() >= self.0.max_waiting.saturating_add(state.idle + state.starting) {
                 return Err(Error::limit(Limit::WaitingStreams, self.0.max_waiting as u64));
             } else {
-                alarm = self.0.set_alarm(ticket);
+                alarm = self.0.set_alarm(entry);
             }
         }
-        state.waiting.push_back(Waiting { ticket, job: Box::new(job), _alarm: alarm });
+        state.waiting.push_back(Waiting { entry, job: Box::new(job), _alarm: alarm });
         drop(state);
         self.0.changed.notify_one();
-        Ok(ticket)
+        Ok(entry)
     }
 
     /// Takes back a job that no thread has begun. False if one has.
-    pub(crate) fn withdraw(&self, ticket: Ticket) -> bool {
-        self.0.take(ticket).is_some()
+    pub(crate) fn withdraw(&self, entry: QueueEntry) -> bool {
+        self.0.take(entry).is_some()
     }
 }
 
@@ -155,21 +158,21 @@ impl Inner {
         thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || pool.work()).map(drop)
     }
 
-    fn take(&self, ticket: Ticket) -> Option<Waiting> {
+    fn take(&self, entry: QueueEntry) -> Option<Waiting> {
         let mut state = self.lock();
-        let place = state.waiting.iter().position(|waiting| waiting.ticket == ticket);
+        let place = state.waiting.iter().position(|waiting| waiting.entry == entry);
         place.and_then(|place| state.waiting.remove(place))
     }
 
     /// Has the job run late if it still waits when its time is over.
-    fn set_alarm(self: &Arc<Self>, ticket: Ticket) -> Option<Alarm> {
+    fn set_alarm(self: &Arc<Self>, entry: QueueEntry) -> Option<Alarm> {
         let until = Instant::now().checked_add(self.max_wait?)?;
         let pool = Arc::downgrade(self);
         self.alarms.set(until, move || {
             let Some(pool) = pool.upgrade() else { return };
-            let waiting = pool.take(ticket);
+            let waiting = pool.take(entry);
             if let Some(Waiting { job, .. }) = waiting {
-                job(&Seat { pool: &pool, late: true, ending: Cell::new(false) });
+                job(&ThreadSlot { pool: &pool, late: true, ending: Cell::new(false) });
             }
         })
     }
@@ -182,10 +185,10 @@ impl Inner {
                 drop(state);
                 drop(alarm);
                 // A panic is a bug; it must cost one stream, not the count of threads. The hook has printed it.
-                let seat = Seat { pool: self, late: false, ending: Cell::new(false) };
-                let _ = catch_unwind(AssertUnwindSafe(|| job(&seat)));
+                let slot = ThreadSlot { pool: self, late: false, ending: Cell::new(false) };
+                let _ = catch_unwind(AssertUnwindSafe(|| job(&slot)));
                 state = self.lock();
-                state.ending -= usize::from(seat.ending.get());
+                state.ending -= usize::from(slot.ending.get());
                 continue;
             }
             if state.closed {
@@ -221,7 +224,7 @@ fn new_pool(max_threads: usize, when_full: WhenFull) -> ReaderPool {
 }
 
 #[cfg(all(test, shuttle))]
-mod model;
+mod shuttle;
 
 #[cfg(all(test, not(shuttle)))]
 mod tests {
@@ -233,9 +236,13 @@ mod tests {
     const SOON: Duration = Duration::from_secs(6);
 
     /// A job that says that it runs and ends when it is told to.
-    fn job(name: u32, started: &Sender<u32>, go: &Receiver<()>) -> impl FnOnce(&Seat<'_>) + Send + use<> {
+    fn job(
+        name: u32,
+        started: &Sender<u32>,
+        go: &Receiver<()>,
+    ) -> impl FnOnce(&ThreadSlot<'_>) + Send + use<> {
         let (started, go) = (started.clone(), go.clone());
-        move |_: &Seat<'_>| {
+        move |_: &ThreadSlot<'_>| {
             started.send(name).unwrap();
             let _ = go.recv();
         }
@@ -297,12 +304,12 @@ mod tests {
             let ((started, starts), (go, gate)) = (unbounded(), bounded::<()>(0));
             let pool = ReaderPool::new(2, max_waiting, WhenFull::Wait, None, Alarms::new());
             // Whether their threads have come to them yet or not, the first two do not count.
-            let tickets: Vec<_> =
+            let entries: Vec<_> =
                 (0..2 + max_waiting).map(|_| pool.run(job(0, &started, &gate)).unwrap()).collect();
             let error = pool.run(job(1, &started, &gate)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Limit(Limit::WaitingStreams), "{max_waiting}: {error}");
             if max_waiting > 0 {
-                assert!(pool.withdraw(tickets[1 + max_waiting]));
+                assert!(pool.withdraw(entries[1 + max_waiting]));
                 pool.run(job(1, &started, &gate)).unwrap();
             }
             drop((go, pool, started));
@@ -319,9 +326,9 @@ mod tests {
         let (said, late) = unbounded();
         for name in 1..4 {
             let said = said.clone();
-            pool.run(move |seat| {
-                seat.ending();
-                said.send((name, seat.is_late())).unwrap();
+            pool.run(move |slot| {
+                slot.ending();
+                said.send((name, slot.is_late())).unwrap();
                 // A bug in one costs no other.
                 std::panic::resume_unwind(Box::new("a bug"));
             })
@@ -334,7 +341,7 @@ mod tests {
         assert_eq!(pool.0.lock().ending, 0);
         drop(go);
         let (done, finished) = bounded(1);
-        pool.run(move |seat| done.send(seat.is_late()).unwrap()).unwrap();
+        pool.run(move |slot| done.send(slot.is_late()).unwrap()).unwrap();
         assert_eq!(finished.recv_timeout(LONG), Ok(false));
     }
 

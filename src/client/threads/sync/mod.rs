@@ -1,10 +1,10 @@
 //! What the threads of this crate meet through: std's locks and threads, crossbeam's channels.
 //!
 //! In the tests of a build with `--cfg shuttle` they are [shuttle](https://docs.rs/shuttle)'s, which runs a test again
-//! and again, each time with another order of the threads' steps. Those tests are the modules named `model`:
+//! and again, each time with another order of the threads' steps. Those tests are the modules named `shuttle`:
 //!
 //! ```text
-//! RUSTFLAGS="--cfg shuttle" cargo test --lib --no-default-features --target-dir target/shuttle model
+//! RUSTFLAGS="--cfg shuttle" cargo test --lib --no-default-features --target-dir target/shuttle shuttle::
 //! ```
 //!
 //! Only what is modelled takes its locks from here: pool, slot, queue, guard and reader. A std lock is right
@@ -20,9 +20,9 @@ pub(crate) use std::{
 pub(crate) use crossbeam_channel as channel;
 
 #[cfg(all(test, shuttle))]
-pub(crate) mod model;
+pub(crate) mod shuttle;
 #[cfg(all(test, shuttle))]
 pub(crate) use {
-    self::model::Condvar, self::model::channel, shuttle::sync::Mutex, shuttle::sync::MutexGuard,
+    self::shuttle::Condvar, self::shuttle::channel, shuttle::sync::Mutex, shuttle::sync::MutexGuard,
     shuttle::sync::atomic::AtomicBool, shuttle::thread,
 };

@@ -1,0 +1,218 @@
+//! What an earlier run of a batch has left: which prompts have their results.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::exit::Failure;
+
+/// What every result line begins with.
+const BEGINNING: &[u8] = br#"{"id":"#;
+
+/// The results that there were before: asked, place by place, whether there is one.
+pub(crate) struct Before {
+    output: Lines,
+    /// Results in the output.
+    written: u64,
+    /// The ids of those that wait for their turn.
+    waiting: BTreeMap<u64, Value>,
+    /// The output before it was begun anew, and how many of its results are kept.
+    earlier: Lines,
+    kept: u64,
+}
+
+/// A file of results; it may be missing.
+#[derive(Default)]
+struct Lines {
+    path: PathBuf,
+    lines: Option<BufReader<File>>,
+    count: u64,
+}
+
+/// What there is for a prompt.
+pub(crate) enum Taken {
+    /// Its result is where it belongs.
+    Done,
+    /// Its result, which has to go there.
+    Kept(Vec<u8>),
+    Missing,
+}
+
+/// What is in an output.
+pub(crate) struct Found {
+    pub(crate) lines: u64,
+    /// Errors among them.
+    pub(crate) failed: u64,
+    /// Those that may pass.
+    pub(crate) retryable: u64,
+    /// What they take; what follows is a line that was not finished.
+    pub(crate) bytes: u64,
+}
+
+/// What has to be known of a result line.
+#[derive(Deserialize)]
+pub(crate) struct Kept {
+    pub(crate) id: Value,
+    /// It is there, if only as null: input lines have none.
+    error: Value,
+}
+
+impl Before {
+    pub(crate) fn nothing() -> Self {
+        let (output, earlier) = (Lines::default(), Lines::default());
+        Self { output, written: 0, waiting: BTreeMap::new(), earlier, kept: 0 }
+    }
+
+    pub(crate) fn new(
+        output: &Path,
+        written: u64,
+        waiting: BTreeMap<u64, Value>,
+        earlier: &Path,
+    ) -> Result<Self, Failure> {
+        let output = Lines::open(output)?;
+        let earlier = Lines::open(earlier)?;
+        let kept = match &earlier.lines {
+            Some(lines) => {
+                let found = Found::of(&earlier.path, lines.get_ref())?;
+                found.lines - found.retryable
+            }
+            None => 0,
+        };
+        // The file was read through the same handle: from its beginning again.
+        let earlier = Lines::open(&earlier.path)?;
+        Ok(Self { output, written, waiting, earlier, kept })
+    }
+
+    /// How many there are.
+    pub(crate) fn done(&self) -> u64 {
+        self.kept.max(self.written) + self.waiting.len() as u64
+    }
+
+    /// What there is for the prompt at `at`, called `id`. To be asked for each place in order.
+    pub(crate) fn take(&mut self, at: u64, id: &Value) -> Result<Taken, Failure> {
+        let earlier = self.earlier.next()?;
+        let (found, taken) = if at < self.written {
+            (Kept::of(&self.output.next()?).map(|kept| kept.id), Taken::Done)
+        } else if let Some(found) = self.waiting.remove(&at) {
+            (Some(found), Taken::Done)
+        } else {
+            let kept = Kept::of(&earlier).filter(|kept| !kept.is_retryable());
+            (kept.map(|kept| kept.id), Taken::Kept(earlier))
+        };
+        match found {
+            None => Ok(Taken::Missing),
+            Some(found) if found == *id => Ok(taken),
+            Some(found) => Err(Failure::Usage(format!(
+                "{} is the output of another input: its result {} is of {found}, the input has {id} there",
+                shown(&self.output.path),
+                at + 1,
+            ))),
+        }
+    }
+
+    /// All of the input has been asked for: `prompts` in number.
+    pub(crate) fn is_all(&mut self, prompts: u64) -> Result<(), Failure> {
+        let has_more_before = !self.earlier.next()?.is_empty();
+        if self.written <= prompts && self.waiting.is_empty() && !has_more_before {
+            return Ok(());
+        }
+        let last = self.waiting.keys().last().map_or(0, |at| at + 1);
+        let results = self.written.max(last).max(self.earlier.count);
+        Err(Failure::Usage(format!(
+            "{} is the output of another input: it has {results} results, the input {prompts} prompts",
+            shown(&self.output.path)
+        )))
+    }
+}
+
+impl Lines {
+    fn open(path: &Path) -> Result<Self, Failure> {
+        let lines = match File::open(path) {
+            Ok(file) => Some(BufReader::new(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(cannot("read", path, &error)),
+        };
+        Ok(Self { path: path.to_owned(), lines, count: 0 })
+    }
+
+    /// The next line; empty at the end.
+    fn next(&mut self) -> Result<Vec<u8>, Failure> {
+        let mut line = Vec::new();
+        if let Some(lines) = &mut self.lines {
+            let read = lines.read_until(b'\n', &mut line);
+            self.count += u64::from(read.map_err(|error| cannot("read", &self.path, &error))? > 0);
+        }
+        Ok(line)
+    }
+}
+
+impl Found {
+    pub(crate) fn of(path: &Path, file: &File) -> Result<Self, Failure> {
+        let mut lines = BufReader::new(file);
+        let mut found = Self { lines: 0, failed: 0, retryable: 0, bytes: 0 };
+        loop {
+            let mut line = Vec::new();
+            let read = lines.read_until(b'\n', &mut line).map_err(|error| cannot("read", path, &error))?;
+            let kept = Kept::of(&line);
+            let is_cut = !line.ends_with(b"\n") && (kept.is_some() || is_begun(&line));
+            if read == 0 || is_cut {
+                return Ok(found);
+            }
+            let Some(kept) = kept else {
+                let line = found.lines + 1;
+                return Err(Failure::Usage(format!(
+                    "line {line} of {} is no result of a batch",
+                    shown(path)
+                )));
+            };
+            found.lines += 1;
+            found.failed += u64::from(!kept.error.is_null());
+            found.retryable += u64::from(kept.is_retryable());
+            found.bytes += read as u64;
+        }
+    }
+}
+
+impl Kept {
+    /// `None` of what is no result line.
+    pub(crate) fn of(line: &[u8]) -> Option<Self> {
+        serde_json::from_slice(line).ok()
+    }
+
+    pub(crate) fn is_retryable(&self) -> bool {
+        self.error["retryable"] == true
+    }
+}
+
+/// How many errors stand in an output.
+pub(crate) fn failed_in(path: &Path) -> Result<u64, Failure> {
+    let file = File::open(path).map_err(|error| cannot("read", path, &error))?;
+    Ok(Found::of(path, &file)?.failed)
+}
+
+/// Whether a result line may have been cut off here: what begins otherwise is somebody else's.
+fn is_begun(line: &[u8]) -> bool {
+    let begins = line.iter().zip(BEGINNING).all(|(one, other)| one == other);
+    begins && serde_json::from_slice::<&RawValue>(line).is_err()
+}
+
+/// `path` with something behind its name.
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}
+
+pub(crate) fn shown(path: &Path) -> String {
+    format!("{:?}", path.display().to_string())
+}
+
+pub(crate) fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::Machine(format!("cannot {what} {}: {error}", shown(path)))
+}

@@ -1,0 +1,16 @@
+//! One file or folder for each command, and the threads that two of them share.
+
+pub(crate) mod batch;
+pub(crate) mod bench;
+pub(crate) mod chat;
+pub(crate) mod completions;
+pub(crate) mod man;
+pub(crate) mod models;
+pub(crate) mod parse;
+pub(crate) mod replay;
+pub(crate) mod resend;
+pub(crate) mod sse;
+pub(crate) mod stream;
+pub(crate) mod tokenize;
+pub(crate) mod tokens;
+mod workers;

@@ -1,0 +1,280 @@
+//! One stream from the request to its last line, printed as it comes.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use tokenwire::{
+    ApiClient, CompletionRequest, CompletionResponse, Error, Outcome, PendingCompletion, ResponseParser,
+    SavedRequest, StreamGuard, StreamReport, StreamToken,
+};
+
+use crate::exit::{Exit, ExitResult, Failure};
+use crate::interrupt::Interrupt;
+use crate::output::json::{ErrorJson, item_line, json_line, micros, report_line, turns_line};
+use crate::output::plot::{self, Target};
+use crate::output::status::Status;
+use crate::output::terminal::harmless;
+use crate::output::text::{
+    item_text, note_dim, note_error, note_tree, stdout_has_colours, stdout_is_terminal, summary, with_causes,
+};
+use crate::output::trace::Lane;
+
+/// What is made of a stream beside its text.
+#[derive(Default)]
+pub(crate) struct Aside<'a> {
+    /// Where its recording goes, if it has one.
+    pub(crate) record: Option<&'a Path>,
+    /// Where its picture goes.
+    pub(crate) trace: Option<Target>,
+    /// What makes it a turn of a model, whose tree is printed at the end.
+    pub(crate) parser: Option<ResponseParser>,
+}
+
+/// Streams `request` to standard output.
+pub(crate) fn stream(
+    client: &ApiClient,
+    request: CompletionRequest,
+    interrupt: &Interrupt,
+    json: bool,
+    aside: Aside<'_>,
+) -> ExitResult {
+    follow(Instant::now(), || client.stream(request), interrupt, json, aside)
+}
+
+/// Streams a saved request again, likewise.
+pub(crate) fn resend(
+    client: &ApiClient,
+    saved: &SavedRequest,
+    interrupt: &Interrupt,
+    json: bool,
+) -> ExitResult {
+    follow(Instant::now(), || client.resend(saved), interrupt, json, Aside::default())
+}
+
+/// Waits for an answer that comes whole and prints it as a stream that has it in one piece.
+pub(crate) fn whole(
+    call: Result<PendingCompletion, Error>,
+    interrupt: &Interrupt,
+    json: bool,
+    record: Option<&Path>,
+) -> ExitResult {
+    let call = match call {
+        Ok(call) => call,
+        Err(error) if error.kind() == tokenwire::ErrorKind::InvalidInput => return Err(error.into()),
+        Err(error) => return refused(&error, json),
+    };
+    let canceller = call.canceller();
+    interrupt.running(move || canceller.cancel());
+    let (answer, report) = (call.join(), call.join_report());
+    let interrupted = interrupt.ended();
+    let saved = save_recording(record, &report);
+    let mut out = io::stdout().lock();
+    let mut newline_missing = false;
+    for item in answer.into_iter().flat_map(items) {
+        let text = item_text(&item);
+        if json {
+            item_line(&mut out, &item, 0, Some(micros(report.elapsed)))?;
+        } else if let Some(last) = text.chars().last() {
+            newline_missing = last != '\n';
+            out.write_all(harmless(&text).as_bytes())?;
+        }
+    }
+    if json {
+        report_line(&mut out, &report)?;
+    } else if newline_missing && stdout_is_terminal() {
+        out.write_all(b"\n")?;
+    }
+    out.flush()?;
+    let exit = tell(&report, interrupted, json);
+    saved?;
+    Ok(exit)
+}
+
+/// What a stream would have brought, the text in one piece with the first id.
+pub(crate) fn items(answer: CompletionResponse) -> Vec<StreamToken> {
+    let mut ids = answer.ids.into_iter();
+    let mut items = Vec::new();
+    if !answer.reasoning.is_empty() {
+        items.push(StreamToken::Reasoning { text: answer.reasoning, id: ids.next() });
+    }
+    if !answer.text.is_empty() {
+        items.push(StreamToken::Token { text: answer.text, id: ids.next() });
+    }
+    items.extend(ids.map(|id| StreamToken::Token { text: String::new(), id: Some(id) }));
+    items.extend(answer.tool_calls.into_iter().map(|call| StreamToken::ToolCall(Box::new(call))));
+    let malformed = answer.malformed_calls.into_iter();
+    items.extend(malformed.map(|call| StreamToken::MalformedCall { text: call.text, reason: call.reason }));
+    items
+}
+
+fn follow(
+    started: Instant,
+    ask: impl FnOnce() -> Result<(Receiver<StreamToken>, StreamGuard), Error>,
+    interrupt: &Interrupt,
+    json: bool,
+    aside: Aside<'_>,
+) -> ExitResult {
+    let Aside { record, trace: target, mut parser } = aside;
+    let mut lane = target.is_some().then(|| Lane::new(Instant::now(), 0, String::new()));
+    let (tokens, guard) = match ask() {
+        Ok(stream) => stream,
+        Err(error) if error.kind() == tokenwire::ErrorKind::InvalidInput => return Err(error.into()),
+        Err(error) => return refused(&error, json),
+    };
+    let canceller = guard.canceller();
+    interrupt.running(move || canceller.cancel());
+    let mut out = io::stdout().lock();
+    let mut print = Print { out: &mut out, started, json, in_line: false, has_colours: stdout_has_colours() };
+    let printed = print.all(&tokens, parser.as_mut(), lane.as_mut());
+    let newline_missing = print.in_line;
+    // With a broken pipe nobody wants the rest; without this the join would wait for all of it.
+    if printed.is_err() {
+        guard.cancel();
+    }
+    let report = guard.join();
+    let interrupted = interrupt.ended();
+    // Before anything else can fail: the recording is what was asked to be kept.
+    let saved = save_recording(record, &report);
+    let lane = lane.map(|lane| lane.ended(Ok(&report)));
+    let drawn = target.zip(lane).map_or(Ok(()), |(target, lane)| target.write(&plot::one(&lane)));
+    printed?;
+    let branch = parser.map(|parser| match report.ending {
+        Outcome::Complete => parser.finish(report.finish.as_ref()).0,
+        _ => parser.cut_off().0,
+    });
+    if json {
+        if let Some(branch) = &branch {
+            turns_line(&mut out, std::slice::from_ref(branch))?;
+        }
+        report_line(&mut out, &report)?;
+    } else if newline_missing && stdout_is_terminal() {
+        out.write_all(b"\n")?;
+    }
+    out.flush()?;
+    if let Some(branch) = branch.filter(|_| !json) {
+        note_tree(&branch);
+    }
+    let exit = tell(&report, interrupted, json);
+    saved?;
+    drawn?;
+    Ok(exit)
+}
+
+fn save_recording(file: Option<&Path>, report: &StreamReport) -> Result<(), Error> {
+    match (file, &report.recording) {
+        (Some(file), Some(recording)) => recording.save(file),
+        _ => Ok(()),
+    }
+}
+
+/// Prints the items of a stream as they arrive.
+struct Print<'a, W> {
+    out: &'a mut W,
+    started: Instant,
+    json: bool,
+    has_colours: bool,
+    /// The text so far ended in the middle of a line.
+    in_line: bool,
+}
+
+impl<W: Write> Print<'_, W> {
+    /// Returns when the channel is disconnected.
+    fn all(
+        &mut self,
+        tokens: &Receiver<StreamToken>,
+        mut parser: Option<&mut ResponseParser>,
+        mut lane: Option<&mut Lane>,
+    ) -> io::Result<()> {
+        let mut status = Status::new(self.started);
+        loop {
+            let next = match status.next_draw() {
+                Some(at) => tokens.recv_deadline(at),
+                None => tokens.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            let item = match next {
+                // The report has all of it.
+                Ok(StreamToken::Done { .. } | StreamToken::Error(_)) => continue,
+                Ok(item) => item,
+                Err(RecvTimeoutError::Timeout) => {
+                    status.draw();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            };
+            let now = Instant::now();
+            status.token();
+            // Nobody runs the calls here: tree and picture show them.
+            let calls = parser.as_mut().map_or(0, |parser| parser.push_item(&item).len());
+            if let Some(lane) = &mut lane {
+                lane.item(now, &item);
+                lane.calls(now, calls);
+            }
+            self.item(&item, &mut status)?;
+            status.draw();
+        }
+    }
+
+    fn item(&mut self, item: &StreamToken, status: &mut Status) -> io::Result<()> {
+        let text = item_text(item);
+        if self.json {
+            let t_us = Some(micros(self.started.elapsed()));
+            status.clear();
+            item_line(self.out, item, 0, t_us)?;
+        } else if let Some(last) = text.chars().last() {
+            self.in_line = last != '\n';
+            status.clear();
+            // Reasoning is dimmer than the answer.
+            let dim = self.has_colours && matches!(item, StreamToken::Reasoning { .. });
+            let (on, off) = if dim { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+            write!(self.out, "{on}{}{off}", harmless(&text))?;
+        }
+        self.out.flush()
+    }
+}
+
+/// Says on standard error how it ended, and with which code.
+fn tell(report: &StreamReport, interrupted: bool, json: bool) -> Exit {
+    if let Some(error) = &report.error {
+        note_error(&with_causes(error));
+    }
+    if !json {
+        note_dim(&summary(report));
+    }
+    match report.ending {
+        Outcome::Complete => Exit::Complete,
+        _ if interrupted => Exit::Cancelled,
+        _ => Exit::Failed,
+    }
+}
+
+/// Nothing was sent: the server or this version cannot do it.
+fn refused(error: &Error, json: bool) -> Result<Exit, Failure> {
+    #[derive(serde::Serialize)]
+    struct Line<'a> {
+        report: Report<'a>,
+    }
+    #[derive(serde::Serialize)]
+    struct Report<'a> {
+        finish: Option<()>,
+        usage: Option<()>,
+        ids_exact: Option<()>,
+        error: ErrorJson<'a>,
+        ending: &'static str,
+        tokens: u64,
+    }
+    if json {
+        let report = Report {
+            finish: None,
+            usage: None,
+            ids_exact: None,
+            error: ErrorJson::new(error),
+            ending: "failed",
+            tokens: 0,
+        };
+        json_line(&mut io::stdout().lock(), &Line { report })?;
+    }
+    note_error(&with_causes(error));
+    Ok(Exit::Failed)
+}

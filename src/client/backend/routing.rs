@@ -1,0 +1,72 @@
+//! To which of the client's servers a request goes, and whether one that was left out is well again.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use super::Backend;
+use crate::client::http::client::Outgoing;
+use crate::client::http::slot::{CancelSlot, Wait};
+use crate::client::http::{Method, Uri};
+use crate::client::policy::retry::random;
+use crate::client::policy::route::Choice;
+use crate::error::{Error, Timer};
+
+impl Backend {
+    /// Where a request for this path goes, see [`Endpoint::path`](crate::Endpoint::path), at each server.
+    pub(crate) fn urls(&self, (path, at_root): (&str, bool)) -> Result<Vec<Uri>, Error> {
+        self.bases.iter().map(|base| base.join(path, at_root)).collect()
+    }
+
+    /// Where it goes at the first server that works.
+    pub(crate) fn url(&self, (path, at_root): (&str, bool)) -> Result<Uri, Error> {
+        let base = self.bases.get(self.routes.first());
+        base.ok_or_else(|| Error::invalid("the client has no server"))?.join(path, at_root)
+    }
+
+    /// The server for a stream that has failed at `tried`. Has one probed whose time has come, on a thread of its own
+    /// (`tokenwire-probe`).
+    pub(crate) fn route(self: &Arc<Self>, session: Option<&str>, tried: &[usize]) -> usize {
+        let Choice { route, probe } = self.routes.choose(session, tried, random(), Instant::now());
+        if let Some(route) = probe {
+            let probe = Probe { backend: self.clone(), route, is_alive: false };
+            // Where no thread is to be had the probe is dropped here.
+            let _ = thread::Builder::new().name("tokenwire-probe".into()).spawn(move || probe.make());
+        }
+        route
+    }
+
+    /// Asks a server for its health. Any answer that is no failure of its own will do: not every server has that path.
+    fn is_alive(&self, route: usize) -> bool {
+        let url = self.bases.get(route).and_then(|base| base.join("/health", true).ok());
+        let Some(url) = &url else { return false };
+        let headers = self.headers.clone();
+        let outgoing = Outgoing { method: Method::GET, url, headers, body: &[], max_stale_retries: 1 };
+        let wait = Wait::since(Instant::now(), self.routes.policy().probe_timeout, Timer::Response);
+        let answer = self.http.send(outgoing, &CancelSlot::new(), Some(wait));
+        match &answer {
+            Ok(answer) => log::debug!("server {route} was probed: status {}", answer.status()),
+            Err(error) => log::debug!("server {route} was probed: {}", error.kind().as_str()),
+        }
+        answer.is_ok_and(|answer| answer.status() < 500)
+    }
+}
+
+/// A probe under way. However it ends, also by a log sink that panics, the next one can be made: it failed if nothing else is known.
+struct Probe {
+    backend: Arc<Backend>,
+    route: usize,
+    is_alive: bool,
+}
+
+impl Probe {
+    fn make(mut self) {
+        self.is_alive = self.backend.is_alive(self.route);
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.backend.routes.probed(self.route, self.is_alive, Instant::now());
+    }
+}

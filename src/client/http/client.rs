@@ -1,0 +1,357 @@
+//! A client that shares one agent of ureq: requests out, the heads of responses back.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use ureq::http::Request;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Proxy};
+
+use super::fault::fault;
+use super::headers::{check_url, header};
+#[cfg(feature = "testing")]
+use super::memory;
+use super::resolver::CachingResolver;
+use super::response::HttpResponse;
+use super::slot::{CancelSlot, Wait};
+use super::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, Method, Uri, tap};
+use crate::client::threads::alarm::Alarms;
+use crate::config::{Limits, MAX_RESPONSE_HEAD_BYTES, MAX_STALE_RETRIES, Timeouts};
+use crate::error::secrets::REDACTED;
+use crate::error::{Error, ErrorKind, Timer};
+
+/// The buffers of a connection, one each way. ureq's default is 128 KiB each, zero-filled and so resident; 16 KiB
+/// cost nothing measurable per token and take a thousand streams from 310 to 72 MiB.
+const BUFFER_BYTES: usize = 16 << 10;
+/// How old an idle connection may be. uvicorn, under vLLM, closes idle ones after 5 s.
+const MAX_IDLE_AGE: Duration = Duration::from_secs(4);
+
+/// A small blocking HTTP/1.1 client: JSON out, a response in pieces back. It is what
+/// [`ApiClient`](crate::ApiClient) sends with, usable by itself.
+///
+/// Connections are kept and reused for 4 s; an older one is closed at the next request, or with the client. No redirect is followed (custom headers would go along to the other
+/// host), no compression is asked for (proxies hold compressed events back), no proxy is taken from the
+/// environment. Any status is an answer, not an error. Clones share connections; dropping the last one closes
+/// the idle ones.
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// # let script = tokenwire::testing::Script::status(200).json(r#"{"version": "0.1"}"#);
+/// # let server = tokenwire::testing::MockServer::scripted([script])?;
+/// # let url = server.url();
+/// let client = tokenwire::HttpClient::new()?;
+/// let response = client.get(&format!("{url}/version"), &[("accept", "application/json")])?;
+/// assert_eq!(response.status(), 200);
+/// println!("{}", response.text()?);
+/// # }
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct HttpClient {
+    agent: Agent,
+    alarms: Arc<Alarms>,
+    timeouts: Timeouts,
+    limits: Limits,
+    /// For requests made with this type directly.
+    timeout: Duration,
+}
+
+/// Settings of an [`HttpClient`], see [`HttpClient::builder`].
+#[derive(Clone)]
+pub struct HttpClientBuilder {
+    timeouts: Timeouts,
+    limits: Limits,
+    timeout: Duration,
+    ca_pem: Option<Vec<u8>>,
+    proxy: Option<String>,
+    #[cfg(feature = "testing")]
+    memory: Option<memory::InMemory>,
+}
+
+impl HttpClientBuilder {
+    /// Limit on name lookup, TCP connect and TLS handshake together. Default 30 s. Where a host has several
+    /// addresses they share it, half of what is left for each next one.
+    #[must_use]
+    pub fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.timeouts.connect = Some(limit);
+        self
+    }
+
+    /// How long to wait for the head of a response, the connection included, and then for each piece of its
+    /// body. It does not limit the whole. Default 600 s.
+    #[must_use]
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = limit;
+        self
+    }
+
+    /// Certificates (PEM, one or more) of the authorities to trust for `https`, **in place of** the built-in
+    /// Mozilla list: the usual wish is a company's or a cluster's own authority.
+    #[must_use]
+    pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.ca_pem = Some(pem.into());
+        self
+    }
+
+    /// Sends everything through this proxy: `http://`, `https://`, `socks4://`, `socks4a://`, `socks5://` or
+    /// `socks5h://`, with `user:password@` if need be. Default none, whatever the environment says.
+    #[must_use]
+    pub fn proxy(mut self, url: impl Into<String>) -> Self {
+        self.proxy = Some(url.into());
+        self
+    }
+
+    pub(crate) fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    pub(crate) fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn memory(mut self, server: memory::InMemory) -> Self {
+        self.memory = Some(server);
+        self
+    }
+
+    /// Makes the client. No connection is made yet.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](ErrorKind::InvalidInput): no certificate in the PEM text, or a proxy URL that is none.
+    pub fn build(self) -> Result<HttpClient, Error> {
+        self.build_with(CachingResolver::default())
+    }
+
+    pub(super) fn build_with(self, resolver: CachingResolver) -> Result<HttpClient, Error> {
+        #[cfg(feature = "testing")]
+        let memory = self.memory.clone();
+        let Self { timeouts, limits, timeout, ca_pem, proxy, .. } = self;
+        let timeouts = timeouts.bounded();
+        let proxy = match proxy {
+            // The URL may hold a password: it is not shown.
+            Some(url) => Some(Proxy::new(&url).map_err(|_| Error::invalid("the proxy's URL is not valid"))?),
+            None => None,
+        };
+        let mut tls = TlsConfig::builder();
+        if let Some(pem) = ca_pem {
+            tls = tls.root_certs(RootCerts::Specific(Arc::new(certificates(&pem)?)));
+        }
+        let config = Agent::config_builder()
+            .proxy(proxy)
+            .tls_config(tls.build())
+            .user_agent(concat!("tokenwire/", env!("CARGO_PKG_VERSION")))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .input_buffer_size(BUFFER_BYTES)
+            .output_buffer_size(BUFFER_BYTES)
+            .max_response_header_size(MAX_RESPONSE_HEAD_BYTES)
+            .max_idle_connections(limits.max_idle_connections)
+            .max_idle_connections_per_host(limits.max_idle_connections)
+            .max_idle_age(MAX_IDLE_AGE)
+            .timeout_resolve(timeouts.connect)
+            .timeout_connect(timeouts.connect)
+            .timeout_per_write(timeouts.write)
+            .build();
+        let alarms = Alarms::new();
+        let connector = tap::TapConnector::new(alarms.clone());
+        #[cfg(feature = "testing")]
+        let connector = match memory {
+            Some(server) => connector.over(memory::MemoryConnector(server)),
+            None => connector,
+        };
+        let agent = Agent::with_parts(config, connector, resolver);
+        Ok(HttpClient { agent, alarms, timeouts, limits, timeout })
+    }
+}
+
+impl fmt::Debug for HttpClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { timeouts, limits, timeout, ca_pem, proxy, .. } = self;
+        f.debug_struct("HttpClientBuilder")
+            .field("timeouts", timeouts)
+            .field("limits", limits)
+            .field("timeout", timeout)
+            .field("ca_pem", &ca_pem.as_ref().map(Vec::len))
+            // The URL may hold a password.
+            .field("proxy", &proxy.as_ref().map(|_| REDACTED))
+            .finish()
+    }
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, Error> {
+    let mut found = Vec::new();
+    for item in parse_pem(pem) {
+        let item =
+            item.map_err(|e| Error::invalid("the CA certificates are not valid PEM").with_source(e))?;
+        if let PemItem::Certificate(certificate) = item {
+            found.push(certificate);
+        }
+    }
+    if found.is_empty() {
+        return Err(Error::invalid("there is no certificate in the CA's PEM text"));
+    }
+    Ok(found)
+}
+
+/// One request, ready to go out.
+pub(crate) struct Outgoing<'a> {
+    pub(crate) method: Method,
+    pub(crate) url: &'a Uri,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: &'a [u8],
+    /// How often it may be sent anew because its connection had been closed.
+    pub(crate) max_stale_retries: u32,
+}
+
+impl HttpClient {
+    /// A client with the default settings.
+    ///
+    /// # Errors
+    ///
+    /// None with the default settings; the signature is that of [`HttpClientBuilder::build`].
+    pub fn new() -> Result<Self, Error> {
+        Self::builder().build()
+    }
+
+    /// Starts from the default settings.
+    #[must_use]
+    pub fn builder() -> HttpClientBuilder {
+        HttpClientBuilder {
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+            timeout: Duration::from_secs(600),
+            ca_pem: None,
+            proxy: None,
+            #[cfg(feature = "testing")]
+            memory: None,
+        }
+    }
+
+    /// Sends a request without a body and waits for the head of the response.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_json`](Self::send_json).
+    pub fn get(&self, url: &str, headers: &[(&str, &str)]) -> Result<HttpResponse, Error> {
+        self.send_checked(Method::GET, url, headers, &[])
+    }
+
+    /// Sends `body` as JSON with `method` (`"POST"`) and waits for the head of the response, at most for the
+    /// client's `timeout`. Whatever the status is, that is an `Ok`.
+    ///
+    /// A request that went out on a kept connection and brought no byte of an answer is sent anew, twice at most: mostly the
+    /// server had closed the connection. One that read the request and then died sees it again.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a bad URL, method or header and for a body that has no JSON form; `Refused`,
+    /// `Connect`, `Timeout`, `Incomplete` (closed before the head was whole), `Limit` or `Protocol` for a bad head.
+    pub fn send_json(
+        &self,
+        method: &str,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &(impl Serialize + ?Sized),
+    ) -> Result<HttpResponse, Error> {
+        let method = Method::from_bytes(method.as_bytes())
+            .map_err(|e| Error::invalid("not an HTTP method").with_source(e))?;
+        let body = serde_json::to_vec(body)
+            .map_err(|e| Error::invalid("the body cannot be written as JSON").with_source(e))?;
+        self.send_checked(method, url, headers, &body)
+    }
+
+    fn send_checked(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<HttpResponse, Error> {
+        let url = check_url(url)?;
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let (name, value) = header(name, value)?;
+            map.append(name, value);
+        }
+        let wait = Wait::since(Instant::now(), self.timeout, Timer::Response);
+        let outgoing =
+            Outgoing { method, url: &url, headers: map, body, max_stale_retries: MAX_STALE_RETRIES };
+        self.send(outgoing, &CancelSlot::new(), Some(wait))
+    }
+
+    pub(crate) fn alarms(&self) -> Arc<Alarms> {
+        self.alarms.clone()
+    }
+
+    /// Sends a request under `slot` and waits for the head of the response, as long as `wait` allows.
+    ///
+    /// A request that met a pooled connection which the server had closed meanwhile is sent again, on
+    /// another one: nothing of an answer had come. (A server that reads a request, dies and closes without a byte
+    /// cannot be told from that; it sees the request twice.)
+    pub(crate) fn send(
+        &self,
+        mut outgoing: Outgoing<'_>,
+        slot: &Arc<CancelSlot>,
+        wait: Option<Wait>,
+    ) -> Result<HttpResponse, Error> {
+        if !outgoing.body.is_empty() {
+            outgoing.headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+        }
+        outgoing.headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+        outgoing.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let hidden = tap::hide(&mut outgoing.headers);
+        let mut stale_retries = 0;
+        loop {
+            slot.begin(wait);
+            let error = match tap::with_slot(slot, hidden.clone(), || self.call(&outgoing)) {
+                Ok(response) if slot.is_cancelled() => {
+                    drop(response);
+                    return Err(Error::cancelled());
+                }
+                Ok(response) => {
+                    return HttpResponse::new(response, slot.clone(), self.timeout, self.limits);
+                }
+                Err(error) => {
+                    // Host and port; no user name is in a URL that was checked.
+                    let server = outgoing.url.authority().map_or("the server", |at| at.as_str());
+                    fault(error, slot, &self.timeouts, server)
+                }
+            };
+            let again = error.kind() == ErrorKind::Incomplete && slot.was_stale();
+            if !again || stale_retries >= outgoing.max_stale_retries {
+                return Err(error);
+            }
+            stale_retries += 1;
+            slot.count_stale_retry();
+            log::debug!("the pooled connection was closed by the server; sending again");
+        }
+    }
+
+    fn call(&self, outgoing: &Outgoing<'_>) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+        let mut request = Request::builder().method(&outgoing.method).uri(outgoing.url);
+        if let Some(headers) = request.headers_mut() {
+            headers.clone_from(&outgoing.headers);
+        }
+        if outgoing.body.is_empty() {
+            self.agent.run(request.body(())?)
+        } else {
+            self.agent.run(request.body(outgoing.body)?)
+        }
+    }
+}
+
+impl fmt::Debug for HttpClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpClient")
+            .field("timeouts", &self.timeouts)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,3 @@
+//! The parts of ureq that its semver promise does not cover. Only this file names them.
+
+pub(crate) use ureq::unversioned::{resolver, transport};

@@ -1,0 +1,383 @@
+//! What a stream has received that a later request goes on from, and the splice where that begins. Pure.
+//!
+//! ```text
+//! ids        p p p p | a b c d e f        "d" had its text; "e" and "f" came without: inside a character, or held back
+//! text               | abcd
+//!                            ✂ the break
+//! greedy     p p p p   a b c d | e f g    from the last id that had its text; `e f` must come again, and are taken out;
+//!                              |   efg    their text goes out with the first new id
+//! else       p p p p   a b c d   e f | g  from the last id; the first text is not to be relied on: U+FFFD
+//! ```
+
+use crate::client::policy::resume::ResumePolicy;
+use crate::error::{Error, ErrorKind};
+use crate::protocol::request::completion::CompletionRequest;
+use crate::protocol::server::endpoint::Endpoint;
+use crate::protocol::server::family::Family;
+use crate::types::ids::{FinishReason, IdsExact, Inexact, TokenId, Usage};
+use crate::types::not_resumable::NotResumable;
+use crate::types::token::StreamToken;
+
+/// How much of the last text is kept to be known again.
+const MIN_TAIL_BYTES: usize = 64;
+
+pub(super) struct ResumeState {
+    /// Why nothing is kept here: `None`, because the client takes nothing up.
+    request: Result<Box<CompletionRequest>, Option<NotResumable>>,
+    policy: ResumePolicy,
+    endpoint: Endpoint,
+    /// Handed out, all of them.
+    ids: Vec<TokenId>,
+    /// So many of them, at the end, came in events that had no text.
+    without_text: usize,
+    /// Any text came.
+    has_text: bool,
+    /// The last text handed out: all of it that a stop string could begin in, and [`MIN_TAIL_BYTES`].
+    tail: String,
+    /// How much was handed out.
+    text_bytes: usize,
+    /// The server did not repeat its own ids.
+    diverged: bool,
+    /// So many of the ids stand in the prompt of the running attempt.
+    in_prompt: usize,
+    splice: Option<Splice>,
+}
+
+/// The beginning of an attempt that goes on.
+struct Splice {
+    /// The ids from here to `due` must come again.
+    next: usize,
+    due: usize,
+    /// The text of those that did.
+    text: String,
+    /// No text has come.
+    is_first: bool,
+    /// The first is not to be relied on.
+    text_is_lost: bool,
+    /// The ids did not come again: what comes is of another answer.
+    is_missed: bool,
+    /// The text before the splice, from which a stop string could reach over it, and behind it what was handed out since.
+    around: String,
+    /// Where the splice is in that.
+    at: usize,
+}
+
+/// How a stream can go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ResumeStart {
+    pub(super) ids_again: usize,
+    pub(super) text_exact: bool,
+}
+
+impl ResumeState {
+    /// Nothing yet. Ids are kept only if the request may be taken up.
+    pub(super) fn new(
+        request: Result<CompletionRequest, NotResumable>,
+        endpoint: Endpoint,
+        policy: ResumePolicy,
+    ) -> Self {
+        let request = match request {
+            _ if policy.max_resumes == 0 => Err(None),
+            Err(why) => Err(Some(why)),
+            Ok(request) => request.check_resumable(endpoint).map(|()| Box::new(request)).map_err(Some),
+        };
+        Self {
+            request,
+            policy,
+            endpoint,
+            ids: Vec::new(),
+            without_text: 0,
+            has_text: false,
+            tail: String::new(),
+            text_bytes: 0,
+            diverged: false,
+            in_prompt: 0,
+            splice: None,
+        }
+    }
+
+    pub(super) fn policy(&self) -> ResumePolicy {
+        self.policy
+    }
+
+    pub(super) fn ids(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// The request of the running attempt, if it is not the one that was asked for.
+    pub(super) fn next_request(&self) -> Option<CompletionRequest> {
+        self.splice.as_ref()?;
+        Some(self.request.as_ref().ok()?.behind(&self.ids[..self.in_prompt]))
+    }
+
+    // ---- at a break ----
+
+    /// Whether the stream can go on from here, as far as ids and request are concerned. The inner `None`: nobody wants it to.
+    pub(super) fn check(&self, exact: IdsExact, server: Option<Family>) -> Result<(), Option<NotResumable>> {
+        let request = self.request.as_ref().map_err(|why| *why)?;
+        let refused = |why| Err(Some(why));
+        if let IdsExact::No(why) = exact {
+            return refused(NotResumable::InexactIds(why));
+        }
+        if self.ids.is_empty() {
+            return refused(NotResumable::InexactIds(Inexact::NoIds));
+        }
+        if !self.sees_stops(request, server) && !request.resumes_anyway() {
+            return refused(NotResumable::StopStrings);
+        }
+        let server = self.server(server);
+        if server == Some(Family::LlamaCpp) && self.without_text > 0 && !self.can_go_back() {
+            return refused(NotResumable::MayHaveEnded);
+        }
+        Ok(())
+    }
+
+    /// The ids received are the whole answer: why it ended.
+    pub(super) fn complete(&self, server: Option<Family>) -> Option<FinishReason> {
+        let sampling = &self.request.as_ref().ok()?.sampling;
+        let is_stop =
+            |id| sampling.stop_token_ids.contains(id) && self.server(server) != Some(Family::LlamaCpp);
+        if self.ids.last().is_some_and(is_stop) {
+            return Some(FinishReason::Stop);
+        }
+        let is_all = sampling.max_tokens.is_some_and(|max| self.ids.len() >= max as usize);
+        is_all.then_some(FinishReason::Length)
+    }
+
+    /// The next attempt goes on.
+    pub(super) fn start_resume(&mut self, server: Option<Family>) -> ResumeStart {
+        let again = if self.can_go_back() { self.without_text } else { 0 };
+        let due = self.ids.len();
+        let text_is_lost = again < self.without_text && self.tells_text();
+        self.in_prompt = due - again;
+        // Before so many tokens no stop string counts, and none that began there.
+        let min = self.request.as_ref().map_or(0, |request| request.sampling.min_tokens.unwrap_or(0));
+        let around = if due < min as usize { String::new() } else { self.tail.clone() };
+        let at = around.len();
+        self.splice = Some(Splice {
+            next: self.in_prompt,
+            due,
+            text: String::new(),
+            is_first: true,
+            text_is_lost,
+            is_missed: false,
+            around,
+            at,
+        });
+        let watches = self.request.as_ref().is_ok_and(|request| self.sees_stops(request, server));
+        ResumeStart { ids_again: again, text_exact: !text_is_lost && watches }
+    }
+
+    /// Nothing of the text is held back for stop strings at a break, or it comes with ids that are asked for once more.
+    fn sees_stops(&self, request: &CompletionRequest, server: Option<Family>) -> bool {
+        let shows_all = matches!(self.server(server), Some(Family::LlamaCpp | Family::SgLang));
+        !request.has_own_stops()
+            && (request.sampling.stop.is_empty() || shows_all || request.keeps_stop_strings())
+    }
+
+    fn server(&self, seen: Option<Family>) -> Option<Family> {
+        self.endpoint.family().or(seen)
+    }
+
+    /// vLLM's generate endpoint sends text only if it is asked to.
+    fn tells_text(&self) -> bool {
+        self.has_text || self.endpoint != Endpoint::VllmGenerate
+    }
+
+    fn can_go_back(&self) -> bool {
+        self.request.as_ref().is_ok_and(|request| request.is_greedy())
+            && self.tells_text()
+            && !self.diverged
+            && self.without_text <= self.policy.max_ids_again
+    }
+
+    // ---- as it comes ----
+
+    /// Takes what one event brought before it is handed out: out of it go the ids that were received before. True: a stop
+    /// string ends here that began before the splice; what came behind it is gone.
+    pub(super) fn event(&mut self, tokens: &mut Vec<StreamToken>) -> Result<bool, Error> {
+        if self.request.is_err() || tokens.is_empty() {
+            return Ok(false);
+        }
+        let ended = match self.splice.take() {
+            None => false,
+            Some(mut splice) => {
+                let crossed = self.cross_splice(&mut splice, tokens);
+                // Kept also after an error: it says that this was no first attempt.
+                self.splice = Some(splice);
+                crossed?
+            }
+        };
+        self.note(tokens);
+        Ok(ended)
+    }
+
+    /// What is left at the end of an attempt that is complete: text that came with ids received before, and no new one after.
+    pub(super) fn rest(&mut self) -> Result<Option<StreamToken>, Error> {
+        let Some(splice) = &mut self.splice else { return Ok(None) };
+        if splice.next < splice.due {
+            self.diverged = true;
+            return Err(splice.miss());
+        }
+        let text = std::mem::take(&mut splice.text);
+        Ok((!text.is_empty()).then_some(StreamToken::Token { text, id: None }))
+    }
+
+    /// What came in this attempt is not of this answer.
+    pub(super) fn is_missed(&self) -> bool {
+        self.splice.as_ref().is_some_and(|splice| splice.is_missed)
+    }
+
+    fn cross_splice(&mut self, splice: &mut Splice, tokens: &mut Vec<StreamToken>) -> Result<bool, Error> {
+        if splice.next < splice.due {
+            let mut new = Vec::new();
+            for token in tokens.drain(..) {
+                match token {
+                    StreamToken::Token { text, id: Some(id) } if splice.next < splice.due => {
+                        if self.ids[splice.next] != id {
+                            self.diverged = true;
+                            return Err(splice.miss());
+                        }
+                        splice.next += 1;
+                        splice.text += &text;
+                    }
+                    token => new.push(token),
+                }
+            }
+            *tokens = new;
+        }
+        for token in tokens.iter_mut() {
+            let StreamToken::Token { text, .. } = token else { continue };
+            if !splice.text.is_empty() {
+                text.insert_str(0, &std::mem::take(&mut splice.text));
+            }
+            if !text.is_empty() && std::mem::replace(&mut splice.is_first, false) {
+                if let Some(at) = self.end_of_prompt(text) {
+                    text.drain(..at);
+                } else if splice.text_is_lost {
+                    *text = "\u{fffd}".to_owned();
+                }
+            }
+        }
+        let Ok(request) = &self.request else { return Ok(false) };
+        let sampling = &request.sampling;
+        if sampling.stop.is_empty() {
+            return Ok(false);
+        }
+        Ok(splice.stop(&sampling.stop, request.keeps_stop_strings(), tokens))
+    }
+
+    /// Where the new begins in a text that vLLM has begun with that of the whole prompt, in which all that was handed out
+    /// stands: at the first text of an attempt, if that is longer than all before it together.
+    fn end_of_prompt(&self, text: &str) -> Option<usize> {
+        let is_whole = self.text_bytes >= MIN_TAIL_BYTES && text.len() > self.text_bytes;
+        let at = if is_whole { text.rfind(&self.tail)? } else { return None };
+        Some(at + self.tail.len())
+    }
+
+    fn note(&mut self, tokens: &[StreamToken]) {
+        let before = self.ids.len();
+        let mut has_text = false;
+        for token in tokens {
+            let StreamToken::Token { text, id } = token else { continue };
+            self.ids.extend(id);
+            has_text |= !text.is_empty();
+            self.tail += text;
+            self.text_bytes += text.len();
+        }
+        self.without_text = if has_text { 0 } else { self.without_text + self.ids.len() - before };
+        self.has_text |= has_text;
+        let longest = self.request.as_ref().map_or(0, |request| longest(&request.sampling.stop));
+        let kept = longest.max(MIN_TAIL_BYTES);
+        // Cut now and then, and not with each token.
+        if self.tail.len() > 8 * kept {
+            let cut = self.tail.len() - kept;
+            let cut = (0..=cut).rev().find(|at| self.tail.is_char_boundary(*at)).unwrap_or(0);
+            self.tail.drain(..cut);
+        }
+    }
+
+    /// The counts of the running attempt as those of the one request that was asked for. `first`: what the first said.
+    pub(super) fn whole_usage(&self, usage: Usage, first: Option<Usage>) -> Usage {
+        let before = u32::try_from(self.in_prompt).unwrap_or(u32::MAX);
+        if self.splice.is_none() {
+            return usage;
+        }
+        let prompt_tokens = usage.prompt_tokens.saturating_sub(before);
+        Usage {
+            prompt_tokens: first.map_or(prompt_tokens, |first| first.prompt_tokens),
+            completion_tokens: usage.completion_tokens.saturating_add(before),
+            // Of the received ids some may have come from the cache too: what came of the prompt is not known.
+            cached_tokens: first.and_then(|first| first.cached_tokens),
+            reasoning_tokens: usage.reasoning_tokens,
+        }
+    }
+
+    /// The same for the verdict on the ids.
+    pub(super) fn whole_exact(&self, exact: IdsExact) -> IdsExact {
+        let before = self.in_prompt as u64;
+        match exact {
+            IdsExact::No(Inexact::LostInCharacter { received, counted }) => {
+                IdsExact::No(Inexact::LostInCharacter {
+                    received: received + before,
+                    counted: counted + before,
+                })
+            }
+            IdsExact::No(Inexact::CountDiffers { received, counted }) => {
+                IdsExact::No(Inexact::CountDiffers { received: received + before, counted: counted + before })
+            }
+            IdsExact::No(Inexact::NoIds | Inexact::Dropped) if before > 0 => {
+                IdsExact::No(Inexact::TextWithoutId)
+            }
+            exact => exact,
+        }
+    }
+}
+
+fn longest(stop: &[String]) -> usize {
+    stop.iter().map(String::len).max().unwrap_or(0)
+}
+
+impl Splice {
+    fn miss(&mut self) -> Error {
+        self.is_missed = true;
+        Error::new(ErrorKind::Incomplete, "the server did not repeat the ids before the break")
+    }
+
+    /// Looks for a stop string that begins before the splice and ends in `tokens`, and takes out of them what an unbroken
+    /// server would not have sent.
+    fn stop(&mut self, stop: &[String], keeps: bool, tokens: &mut Vec<StreamToken>) -> bool {
+        let mut found = false;
+        for token in tokens.iter_mut() {
+            let StreamToken::Token { text, .. } = token else { continue };
+            if found {
+                text.clear();
+                continue;
+            }
+            // Nothing behind this place can be the end of one that began before the splice.
+            if self.around.len() - self.at >= longest(stop) {
+                break;
+            }
+            let before = self.around.len();
+            self.around += text;
+            let over = stop.iter().flat_map(|stop| self.stop_end_after(stop, before));
+            if let Some(end) = over.min() {
+                found = true;
+                text.truncate(if keeps { end - before } else { 0 });
+            }
+        }
+        if found {
+            tokens.retain(|token| !matches!(token, StreamToken::Token { text, id: None } if text.is_empty()));
+        }
+        found
+    }
+
+    /// Where a stop string ends, behind `before`, that begins before the splice.
+    fn stop_end_after(&self, stop: &str, before: usize) -> Option<usize> {
+        let begins = |start: &usize| self.around.get(*start..).is_some_and(|text| text.starts_with(stop));
+        (0..self.at).filter(begins).map(|start| start + stop.len()).find(|end| *end > before)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+//! The pool under every order of its threads' steps. A job that asserted would be caught with its panic, so jobs write
+//! down what they see.
+
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex as StdMutex};
+
+use super::*;
+use crate::client::threads::sync::channel::unbounded;
+use crate::client::threads::sync::shuttle::{Limits, any, check, until};
+
+/// What the jobs of a run have done.
+#[derive(Default)]
+struct Seen {
+    began: StdMutex<Vec<usize>>,
+    running: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Seen {
+    fn job(self: &Arc<Self>, name: usize) -> impl FnOnce(&ThreadSlot<'_>) + Send + use<> {
+        let seen = self.clone();
+        move |slot| {
+            seen.began.lock().unwrap().push(name);
+            seen.most.fetch_max(seen.running.fetch_add(1, SeqCst) + 1, SeqCst);
+            thread::yield_now();
+            if any(2) == 0 {
+                slot.ending();
+                slot.ending();
+                thread::yield_now();
+            }
+            seen.running.fetch_sub(1, SeqCst);
+            if any(4) == 0 {
+                std::panic::resume_unwind(Box::new("a bug"));
+            }
+        }
+    }
+}
+
+/// Four jobs on one or two threads, some withdrawn, while time passes.
+fn jobs_withdrawals_and_the_end() {
+    let (max_threads, jobs) = (1 + any(2), 4);
+    let pool = Arc::new(new_pool(max_threads, WhenFull::Wait));
+    let inner = pool.0.clone();
+    let time = thread::spawn({
+        let inner = inner.clone();
+        move || inner.changed.notify_all()
+    });
+    let seen = Arc::new(Seen::default());
+    let mut withdrawing = Vec::new();
+    for name in 0..jobs {
+        let entry = pool.run(seen.job(name)).unwrap();
+        if any(2) == 0 {
+            let pool = pool.clone();
+            withdrawing.push((name, thread::spawn(move || (pool.withdraw(entry), pool.withdraw(entry)))));
+        }
+    }
+    let mut withdrawn = Vec::new();
+    for (name, thread) in withdrawing {
+        let (first, second) = thread.join().unwrap();
+        assert!(!second, "taken back twice, or after it began");
+        withdrawn.extend(first.then_some(name));
+    }
+    if any(2) == 0 {
+        // Not because the pool ends.
+        until(|| seen.began.lock().unwrap().len() + withdrawn.len() == jobs);
+    }
+    drop(pool);
+    until(|| inner.lock().threads == 0);
+    time.join().unwrap();
+
+    let began = seen.began.lock().unwrap().clone();
+    let mut all = [began.clone(), withdrawn].concat();
+    all.sort_unstable();
+    assert_eq!(all, (0..jobs).collect::<Vec<_>>(), "each runs once or is withdrawn once");
+    // Two threads take them in order; which of the two is first to write it down is open.
+    for (place, name) in began.iter().enumerate() {
+        let overtaken = began[place..].iter().filter(|later| *later < name).count();
+        assert!(overtaken < max_threads, "out of order: {began:?}");
+    }
+    assert!(seen.most.load(SeqCst) <= max_threads, "too many at once");
+    let state = inner.lock();
+    assert_eq!((state.idle, state.ending, state.waiting.len()), (0, 0, 0));
+}
+
+/// Who has seen a job's end may hand in the next one, though the thread still tidies up.
+fn a_place_whose_end_was_seen_is_free() {
+    let pool = new_pool(1, WhenFull::Fail);
+    let inner = pool.0.clone();
+    let seen = Arc::new(Seen::default());
+    for name in 0..3 {
+        let (ended, end) = unbounded();
+        let mut job = Some(seen.job(name));
+        let ran = pool.run(move |slot| {
+            slot.ending();
+            ended.send(()).unwrap();
+            job.take().unwrap()(slot);
+        });
+        assert!(ran.is_ok(), "job {name} refused");
+        end.recv().unwrap();
+        // Its thread is not free, and one may wait for it at most.
+        if any(4) == 0 {
+            let (first, second) = (pool.run(seen.job(10)), pool.run(seen.job(10)));
+            assert!(first.is_ok());
+            until(|| seen.began.lock().unwrap().len() > name + 1 + usize::from(second.is_ok()));
+            break;
+        }
+    }
+    drop(pool);
+    until(|| inner.lock().threads == 0);
+    assert_eq!(seen.most.load(SeqCst), 1);
+    assert_eq!(inner.lock().ending, 0);
+}
+
+/// A thread that is busy until the end, and jobs that wait for it until their time is over, are withdrawn, or both.
+fn jobs_that_wait_for_too_long() {
+    let pool = Arc::new(ReaderPool::new(1, 9, WhenFull::Wait, Some(Duration::ZERO), Alarms::new()));
+    let inner = pool.0.clone();
+    let (end, ended) = unbounded::<()>();
+    pool.run(move |_| assert!(ended.recv().is_err())).unwrap();
+    let late = Arc::new(StdMutex::new(Vec::new()));
+    let mut withdrawing = Vec::new();
+    for name in 0..3 {
+        let late = late.clone();
+        let entry = pool.run(move |slot| late.lock().unwrap().push((name, slot.is_late()))).unwrap();
+        if any(2) == 0 {
+            let pool = pool.clone();
+            withdrawing.push((name, thread::spawn(move || pool.withdraw(entry))));
+        }
+    }
+    let mut all: Vec<_> = withdrawing
+        .into_iter()
+        .filter_map(|(name, thread)| thread.join().unwrap().then_some((name, true)))
+        .collect();
+    // The thread is not there for them: their alarms must do.
+    until(|| late.lock().unwrap().len() + all.len() == 3);
+    all.extend_from_slice(&late.lock().unwrap());
+    all.sort_unstable();
+    assert_eq!(all, [(0, true), (1, true), (2, true)], "each ends once, late or withdrawn");
+    drop((end, pool));
+    until(|| inner.lock().threads == 0);
+    let state = inner.lock();
+    assert_eq!((state.idle, state.ending, state.waiting.len()), (0, 0, 0));
+}
+
+/// Two jobs of which the first ends with the second's help: both must run, however many threads are idle.
+fn two_jobs_that_need_each_other() {
+    let pool = new_pool(2, WhenFull::Wait);
+    let inner = pool.0.clone();
+    pool.run(|_| {}).unwrap();
+    let (help, helped) = unbounded();
+    pool.run(move |_| helped.recv().unwrap()).unwrap();
+    pool.run(move |_| help.send(()).unwrap()).unwrap();
+    drop(pool);
+    until(|| inner.lock().threads == 0);
+}
+
+#[test]
+fn an_idle_thread_does_not_keep_a_second_job_waiting() {
+    check(Limits::NeverPass, two_jobs_that_need_each_other);
+}
+
+#[test]
+fn each_job_runs_once_or_is_withdrawn_once_and_all_threads_end() {
+    check(Limits::Pass, jobs_withdrawals_and_the_end);
+    check(Limits::NeverPass, jobs_withdrawals_and_the_end);
+}
+
+#[test]
+fn a_job_that_waits_for_too_long_is_run_late_once_or_was_withdrawn() {
+    // Their time is over from the beginning: when it rings is part of the schedule.
+    check(Limits::NeverPass, jobs_that_wait_for_too_long);
+    check(Limits::Pass, jobs_that_wait_for_too_long);
+}
+
+#[test]
+fn a_seat_that_is_ending_is_free_for_who_has_seen_it() {
+    check(Limits::Pass, a_place_whose_end_was_seen_is_free);
+}

@@ -1,0 +1,320 @@
+//! How the decoder reads one event.
+
+use super::{ChunkDecoder, Flow};
+use crate::error::escape::printable;
+use crate::error::{Error, Limit, ServerError};
+use crate::protocol::chunk::calls::Calls;
+use crate::protocol::chunk::delta::{ChoiceDelta, mismatch};
+use crate::protocol::chunk::detect::{detect_endpoint, detect_server, endpoint_without_choices, is_native};
+use crate::protocol::chunk::json::{CallDelta, Chunk};
+use crate::protocol::chunk::limits::{MAX_CHOICES, MAX_NESTING, nests_too_deep};
+use crate::protocol::chunk::outline::Count;
+use crate::protocol::chunk::server_error::server_error_from_body;
+use crate::protocol::chunk::tally::ChoiceTally;
+use crate::protocol::chunk::template::ParsedChunk;
+use crate::protocol::chunk::value::{Id, Ids, Presence, Scalar, fill};
+use crate::protocol::chunk::{chat, llamacpp, openai, sglang, tgi, vllm_generate};
+use crate::protocol::server::endpoint::Endpoint;
+use crate::types::ids::{FinishReason, Usage, is_clean};
+use crate::types::token::StreamToken;
+
+/// The longest request id of a server that is kept, in bytes; a longer one is not kept at all.
+const MAX_REQUEST_ID_BYTES: usize = 256;
+/// How much of the first line that was not JSON is shown.
+const MAX_PREVIEW_CHARS: usize = 80;
+
+impl ChunkDecoder {
+    pub(super) fn decode_open(
+        &mut self,
+        event: &str,
+        data: &str,
+        sink: &mut impl FnMut(u32, StreamToken),
+    ) -> Result<Flow, Error> {
+        if event == "error" {
+            return Err(Error::server(server_error_from_body(None, None, data.as_bytes())));
+        }
+        if data.trim() == "[DONE]" {
+            for index in 0..self.max_choices.min(self.choices.len() as u32) {
+                self.close_call(index, sink);
+            }
+            return Ok(Flow::Ended);
+        }
+        let mut chunk = Chunk::default();
+        if fill(&mut chunk, data).is_err() {
+            self.skip(data);
+            return Ok(Flow::More);
+        }
+        if self.whole {
+            chunk.message_to_delta();
+        }
+        let is_error = chunk.is_error();
+        if nests_too_deep(data) && !is_error {
+            return Err(Error::limit(Limit::Nesting, MAX_NESTING as u64));
+        }
+        if chunk.presence == Presence::WrongType {
+            self.skip(data);
+            return Ok(Flow::More);
+        }
+        self.detect(&chunk);
+        // Tokens in the chunk of an error are tokens before it: no token is lost.
+        let read = self.read_chunk(&mut chunk, sink);
+        if is_error {
+            return Err(Error::server(server_error_from_body(None, None, data.as_bytes())));
+        }
+        if let (
+            Ok(Flow::More),
+            Endpoint::OpenAi | Endpoint::Chat | Endpoint::LlamaCpp | Endpoint::VllmGenerate,
+        ) = (&read, self.endpoint())
+        {
+            self.templates.learn(data, self.endpoint());
+        }
+        read
+    }
+
+    /// Does what `read_chunk` does, with a chunk that was read by a template.
+    #[inline]
+    pub(super) fn hand_out_parsed(
+        &mut self,
+        parsed: ParsedChunk<'_>,
+        sink: &mut impl FnMut(u32, StreamToken),
+    ) {
+        let index = parsed.count(Count::Index).unwrap_or(0);
+        let cached_tokens = parsed.count(Count::Cached);
+        let is_native = self.endpoint() == Endpoint::LlamaCpp;
+        if let (false, Some(completion_tokens)) = (is_native, parsed.count(Count::Completion)) {
+            let prompt_tokens = parsed.count(Count::Prompt).unwrap_or(0);
+            let reasoning_tokens = parsed.count(Count::Reasoning);
+            let usage = Usage { prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens };
+            self.count_usage(usage, Some(index));
+        }
+        let (predicted, evaluated) = (parsed.count(Count::Predicted), parsed.count(Count::Evaluated));
+        self.begin_choice(index);
+        let ids = self.templates.ids.iter().copied();
+        let tally = &mut self.choices[index as usize];
+        tally.hand_out(index, parsed.reasoning, parsed.text, ids, false, sink);
+        tally.count_now(predicted);
+        if is_native {
+            tally.usage = llamacpp::usage(evaluated, predicted, cached_tokens, tally.usage);
+        }
+        if tally.finish.is_some() {
+            self.close_call(index, sink);
+        }
+    }
+
+    fn skip(&mut self, data: &str) {
+        self.skipped += 1;
+        if self.first_skipped.is_none() {
+            self.first_skipped = Some(printable(data, MAX_PREVIEW_CHARS).into());
+        }
+    }
+
+    fn detect(&mut self, chunk: &Chunk<'_>) {
+        if self.request_id.is_none() {
+            self.request_id = [&chunk.id, &chunk.request_id, &chunk.meta.id]
+                .into_iter()
+                .filter_map(Scalar::text)
+                .find(|id| !id.is_empty() && id.len() <= MAX_REQUEST_ID_BYTES)
+                .map(Into::into);
+        }
+        self.detected = self.detected.or_else(|| detect_endpoint(chunk));
+        self.server = self.server.or_else(|| detect_server(chunk));
+    }
+
+    fn read_chunk(
+        &mut self,
+        chunk: &mut Chunk<'_>,
+        sink: &mut impl FnMut(u32, StreamToken),
+    ) -> Result<Flow, Error> {
+        let endpoint = self.endpoint();
+        if let Some(came) = endpoint_without_choices(chunk).filter(|came| *came != endpoint) {
+            // Other servers' metadata may have these keys, with nothing in them.
+            let says = chunk.content.text().is_some_and(|text| !text.is_empty());
+            if came != Endpoint::LlamaCpp || says || chunk.tokens.first().is_some() {
+                return Err(mismatch(endpoint.as_str(), came.as_str()));
+            }
+        }
+        match endpoint {
+            Endpoint::LlamaCpp | Endpoint::SgLang | Endpoint::Tgi if chunk.choices.first().is_some() => {
+                Err(mismatch(endpoint.as_str(), "openai"))
+            }
+            Endpoint::LlamaCpp => self.read_llama_cpp(chunk, sink),
+            Endpoint::SgLang => {
+                // Something that has none of its fields (an error, null) does not begin a choice.
+                if sglang::is_native(chunk) {
+                    let usage = sglang::usage(chunk);
+                    let index = self.begin_choice_of(&chunk.index)?;
+                    let tally = &mut self.choices[index as usize];
+                    let delta = sglang::read(chunk, &mut tally.so_far)?;
+                    self.hand_out(delta, sink)?.count(usage);
+                }
+                Ok(Flow::More)
+            }
+            Endpoint::Tgi if self.whole => {
+                let usage = tgi::usage(chunk);
+                if chunk.generated_text.is_given() {
+                    let delta = tgi::read_whole(chunk)?;
+                    self.hand_out(delta, sink)?.count(usage);
+                }
+                Ok(Flow::More)
+            }
+            Endpoint::Tgi => {
+                let usage = tgi::usage(chunk);
+                let (delta, ended) = tgi::read(chunk)?;
+                if ended || delta.ids.is_some() || !delta.text.is_empty() {
+                    let tally = self.hand_out(delta, sink)?;
+                    tally.count(usage);
+                    tally.stopped |= ended;
+                }
+                Ok(if ended { Flow::Ended } else { Flow::More })
+            }
+            _ => self.read_choices(endpoint, chunk, sink),
+        }
+    }
+
+    fn read_llama_cpp(
+        &mut self,
+        chunk: &mut Chunk<'_>,
+        sink: &mut impl FnMut(u32, StreamToken),
+    ) -> Result<Flow, Error> {
+        let (delta, ended) = llamacpp::read(chunk)?;
+        // Something that has none of the native fields (an error, null) does not begin a choice.
+        if ended || is_native(chunk) || delta.ids.is_some() || !delta.text.is_empty() {
+            let choice = self.hand_out(delta, sink)?;
+            choice.usage = llamacpp::usage(
+                chunk.tokens_evaluated.count(),
+                chunk.tokens_predicted.count(),
+                chunk.timings.cache_n.count(),
+                choice.usage,
+            );
+            choice.stopped |= ended;
+        }
+        // With several choices, each has its own last event, and the bytes' end is the end.
+        Ok(if ended && self.max_choices == 1 { Flow::Ended } else { Flow::More })
+    }
+
+    fn read_choices(
+        &mut self,
+        endpoint: Endpoint,
+        chunk: &mut Chunk<'_>,
+        sink: &mut impl FnMut(u32, StreamToken),
+    ) -> Result<Flow, Error> {
+        match chunk.choices.presence {
+            Presence::WrongType => return Err(Error::protocol("a chunk's choices are no list")),
+            Presence::TooLong => return Err(Error::limit(Limit::Choices, MAX_CHOICES.into())),
+            Presence::Missing | Presence::Null | Presence::Given => {}
+        }
+        if let Some(usage) = chunk.usage.usage() {
+            let index = chunk.choices.first().map(|choice| self.index_of(&choice.index));
+            self.count_usage(usage, index.transpose()?);
+        }
+        let mut verbose = std::mem::take(&mut chunk.verbose);
+        if chunk.progress.is_given() {
+            verbose.progress = std::mem::take(&mut chunk.progress);
+        }
+        for choice in chunk.choices.iter_mut() {
+            if choice.presence != Presence::Given {
+                return Err(Error::protocol("a choice is no object"));
+            }
+            // llama.cpp sends one choice a chunk; `__verbose` belongs to that one.
+            let verbose = std::mem::take(&mut verbose);
+            let delta = match endpoint {
+                Endpoint::Chat => chat::read(choice, verbose)?,
+                Endpoint::VllmGenerate => vllm_generate::read(choice)?,
+                // Nothing told the wire yet: a finish reason and ids stand in the same place on all.
+                _ => openai::read(choice, verbose)?,
+            };
+            self.hand_out(delta, sink)?;
+        }
+        Ok(Flow::More)
+    }
+
+    /// Usage beside choices is that choice's where there are several (llama.cpp with `n` of 2), and beside
+    /// none that of the whole. The last one wins: a LiteLLM proxy sends zeros in every chunk before the real
+    /// one.
+    fn count_usage(&mut self, usage: Usage, choice: Option<u32>) {
+        match choice {
+            Some(index) if self.max_choices > 1 => {
+                self.begin_choice(index);
+                self.choices[index as usize].count(Some(usage));
+            }
+            _ => self.usage = Some(usage),
+        }
+    }
+
+    fn hand_out(
+        &mut self,
+        delta: ChoiceDelta<'_>,
+        sink: &mut impl FnMut(u32, StreamToken),
+    ) -> Result<&mut ChoiceTally, Error> {
+        let ChoiceDelta { index, reasoning, text, calls, ids, finish, counted } = delta;
+        let index = self.begin_choice_of(&index)?;
+        let begins =
+            |calls: &Calls, next: Option<&CallDelta<'_>>| next.is_some_and(|next| calls.begins(next));
+        if begins(&self.choices[index as usize].calls, calls.first()) {
+            self.close_call(index, sink);
+        }
+        let ids = ids.into_iter().flat_map(Ids::into_items).filter_map(|id| match id {
+            Id::Valid(id) => Some(id),
+            // `good_ids` let none of these through.
+            Id::Missing | Id::Invalid => None,
+        });
+        let has_call = calls.first().is_some();
+        self.choices[index as usize].hand_out(index, reasoning, text, ids, has_call, sink);
+        for piece in calls.into_items() {
+            if begins(&self.choices[index as usize].calls, Some(&piece)) {
+                self.close_call(index, sink);
+            }
+            let calls = &mut self.choices[index as usize].calls;
+            if let Some(token) = calls.add(piece, self.max_arguments_bytes) {
+                sink(index, token);
+            }
+        }
+        let tally = &mut self.choices[index as usize];
+        tally.count_now(counted);
+        if let Some(word) = finish.text().filter(|word| !word.is_empty()) {
+            tally.finish = Some(FinishReason::from_wire(word));
+        }
+        if finish.text() == Some("error") {
+            let message = "the finish reason is \"error\"".to_owned();
+            return Err(Error::server(ServerError { message, ..Default::default() }));
+        }
+        if tally.finish.is_some() {
+            self.close_call(index, sink);
+        }
+        Ok(&mut self.choices[index as usize])
+    }
+
+    /// Hands out the call that is open in a choice, if there is one.
+    fn close_call(&mut self, index: u32, sink: &mut impl FnMut(u32, StreamToken)) {
+        let tally = &mut self.choices[index as usize];
+        let cut = !is_clean(tally.finish.as_ref());
+        if let Some(token) = tally.calls.close(tally.tokens, cut) {
+            sink(index, token);
+        }
+    }
+
+    /// No index is 0.
+    fn index_of(&self, index: &Scalar<'_>) -> Result<u32, Error> {
+        let index = if index.is_given() { index.count() } else { Some(0) };
+        index.filter(|index| *index < self.max_choices).ok_or_else(|| {
+            let max = self.max_choices;
+            Error::protocol(format!("the index of a choice is out of range: choices_max is {max}"))
+        })
+    }
+
+    fn begin_choice_of(&mut self, index: &Scalar<'_>) -> Result<u32, Error> {
+        let index = self.index_of(index)?;
+        self.begin_choice(index);
+        Ok(index)
+    }
+
+    /// `index` is under `max_choices`.
+    #[inline]
+    fn begin_choice(&mut self, index: u32) {
+        let at = index as usize;
+        if self.choices.len() <= at {
+            self.choices.resize_with(at + 1, ChoiceTally::default);
+        }
+        self.choices[at].begun = true;
+    }
+}

@@ -1,0 +1,374 @@
+//! Decoding by templates: the chunks of one stream differ in a few places only.
+//!
+//! A letter to whoever changes this next. A [`Template`] is a chunk that was read in the slow way, with its values' places
+//! (`outline`). The next chunk is compared with it, bytes with bytes, and only at the places where values may differ is it
+//! read. So nothing is accepted here that the slow way would read otherwise: the bytes that are equal mean what they meant
+//! before; a value that is read here is one that serde_json takes, in its plainest spelling; for anything else the answer
+//! is `None`, and the slow way says what it is. Which values may differ: text, ids and counts always; others, which mean
+//! nothing to the decoder, once they were seen to differ.
+//!
+//! That both ways say the same is a property (`tests/common/chunk_property.rs`), held against every recording, and against
+//! recordings that were changed at random.
+
+use std::borrow::Cow;
+
+use simdutf8::basic::from_utf8;
+
+use super::limits::MAX_TOKEN_IDS;
+use super::outline::{
+    COUNTS, Count, Kind, Leaf, Text, list_len, number_len, numbers_len, outline, plain_count, string_len,
+};
+use crate::protocol::server::endpoint::Endpoint;
+use crate::types::ids::TokenId;
+
+/// Templates kept: chunks of some streams come in turns of two kinds, with text and without.
+const MAX_TEMPLATES: usize = 3;
+/// The longest chunk that is learned.
+const MAX_TEMPLATE_BYTES: usize = 16 << 10;
+/// To learn costs as much as to read a chunk in the slow way, so it must pay: each time takes [`LESSON`] of the credit that
+/// each chunk read by what was learned gives back.
+const MAX_CREDIT: u32 = 64;
+const LESSON: u32 = 8;
+
+/// The templates of a stream.
+#[derive(Debug)]
+pub(super) struct Templates {
+    templates: Vec<Template>,
+    /// The one that fitted last.
+    last: usize,
+    /// The ids of the chunk that was read last.
+    pub(super) ids: Vec<TokenId>,
+    credit: u32,
+    pub(super) is_on: bool,
+}
+
+/// A chunk with places in it.
+#[derive(Debug, Default)]
+struct Template {
+    json: Vec<u8>,
+    leaves: Vec<Leaf>,
+    /// The leaves that may differ.
+    holes: Vec<Leaf>,
+    /// What stands before each of them, and behind the last.
+    between: Vec<Box<[u8]>>,
+    end: Box<[u8]>,
+    /// The counts of this chunk.
+    counts: Counts,
+}
+
+/// The values of a chunk that fits a template. Its ids are in [`Templates::ids`].
+#[derive(Debug)]
+pub(super) struct ParsedChunk<'a> {
+    /// Empty where the chunk has no such place.
+    pub(super) text: Cow<'a, str>,
+    pub(super) reasoning: Cow<'a, str>,
+    counts: Counts,
+}
+
+type Counts = [Option<u32>; COUNTS];
+
+impl<'a> ParsedChunk<'a> {
+    #[inline]
+    pub(super) fn count(&self, count: Count) -> Option<u32> {
+        self.counts[count as usize]
+    }
+
+    /// Reads the value at the beginning of `rest`, and returns its length.
+    #[inline(always)]
+    fn read_hole(&mut self, kind: Kind, rest: &'a [u8], ids: &mut Vec<TokenId>) -> Option<usize> {
+        match kind {
+            Kind::Text(text) => {
+                let (value, len) = string(rest)?;
+                match text {
+                    Text::Content => self.text = value,
+                    Text::Reasoning if !value.is_empty() => self.reasoning = value,
+                    Text::ReasoningContent if self.reasoning.is_empty() => self.reasoning = value,
+                    Text::Reasoning | Text::ReasoningContent => {}
+                }
+                Some(len)
+            }
+            Kind::Count(count) => {
+                let (value, len) = plain_count(rest)?;
+                self.counts[count as usize] = Some(value);
+                Some(len)
+            }
+            Kind::Ids => list_len(rest, |item| {
+                let (id, len) = plain_count(item)?;
+                ids.push(id);
+                (ids.len() <= MAX_TOKEN_IDS).then_some(len)
+            }),
+            Kind::Id => {
+                let (id, len) = plain_count(rest)?;
+                ids.push(id);
+                Some(len)
+            }
+            Kind::OtherText => string(rest).map(|(_, len)| len),
+            Kind::OtherNumber => number_len(rest),
+            Kind::OtherNumbers => numbers_len(rest),
+            Kind::Fixed => None,
+        }
+    }
+}
+
+impl Default for Templates {
+    fn default() -> Self {
+        Self { templates: Vec::new(), last: 0, ids: Vec::new(), credit: MAX_CREDIT, is_on: true }
+    }
+}
+
+impl Templates {
+    /// Reads the chunk at the beginning of `data`, if it fits a template, and returns its length too. `ends` checks the bytes
+    /// after it.
+    #[inline]
+    pub(super) fn read<'a>(
+        &mut self,
+        data: &'a [u8],
+        ends: impl Fn(&[u8]) -> bool,
+    ) -> Option<(ParsedChunk<'a>, usize)> {
+        let last = self.templates.get(self.last)?.read(data, &mut self.ids);
+        let (parsed, rest) = match last.filter(|(_, rest)| ends(rest)) {
+            Some(last) => last,
+            None => self.read_as_another(data, ends)?,
+        };
+        if self.credit < MAX_CREDIT {
+            self.credit += 1;
+        }
+        Some((parsed, data.len() - rest.len()))
+    }
+
+    fn read_as_another<'a>(
+        &mut self,
+        data: &'a [u8],
+        ends: impl Fn(&[u8]) -> bool,
+    ) -> Option<(ParsedChunk<'a>, &'a [u8])> {
+        let mut others = self.templates.iter().enumerate().filter(|(n, _)| *n != self.last);
+        let (n, found) = others.find_map(|(n, other)| {
+            let found = other.read(data, &mut self.ids).filter(|(_, rest)| ends(rest))?;
+            Some((n, found))
+        })?;
+        self.last = n;
+        Some(found)
+    }
+
+    /// Makes a template of a chunk that was parsed, and in which the decoder found nothing but text, ids and counts.
+    pub(super) fn learn(&mut self, json: &str, endpoint: Endpoint) {
+        if !self.is_on || self.credit < LESSON || json.len() > MAX_TEMPLATE_BYTES {
+            return;
+        }
+        self.credit -= LESSON;
+        // A line end in the chunk looks like that of the event's line.
+        if json.bytes().any(|byte| byte < 0x20) {
+            return;
+        }
+        let Some(leaves) = outline(json, endpoint) else { return };
+        let mut new = Template::new(json, leaves);
+        let like = self.templates.iter().enumerate().find_map(|(n, old)| Some((n, new.holes_beside(old)?)));
+        self.last = match like {
+            // The chunk differs from this template in a new place: it takes the template's place.
+            Some((n, holes)) => {
+                new.set_holes(holes);
+                self.templates[n] = new;
+                n
+            }
+            None => {
+                let holes = new.leaves.iter().filter(|leaf| leaf.kind.differs()).copied().collect();
+                new.set_holes(holes);
+                if self.templates.len() == MAX_TEMPLATES {
+                    self.templates.remove(0);
+                }
+                self.templates.push(new);
+                self.templates.len() - 1
+            }
+        };
+    }
+}
+
+impl Kind {
+    /// It is taken for one that differs before it was seen to.
+    fn differs(self) -> bool {
+        match self {
+            Self::Text(_) | Self::Ids | Self::Id => true,
+            Self::Count(count) => matches!(count, Count::Completion | Count::Predicted),
+            Self::Fixed | Self::OtherText | Self::OtherNumber | Self::OtherNumbers => false,
+        }
+    }
+}
+
+impl Template {
+    /// A template without holes.
+    fn new(json: &str, leaves: Vec<Leaf>) -> Self {
+        let mut counts = Counts::default();
+        for leaf in &leaves {
+            if let Kind::Count(count) = leaf.kind {
+                counts[count as usize] = plain_count(&json.as_bytes()[leaf.from..]).map(|(value, _)| value);
+            }
+        }
+        Self { json: json.into(), leaves, counts, ..Self::default() }
+    }
+
+    fn set_holes(&mut self, holes: Vec<Leaf>) {
+        let mut from = 0;
+        for hole in &holes {
+            self.between.push(self.json[from..hole.from].into());
+            from = hole.to;
+        }
+        self.end = self.json[from..].into();
+        self.holes = holes;
+    }
+
+    /// The places that may differ, if this is a chunk like the other but for values that may.
+    fn holes_beside(&self, other: &Self) -> Option<Vec<Leaf>> {
+        if self.leaves.len() != other.leaves.len() {
+            return None;
+        }
+        let (mut from, mut others_from) = (0, 0);
+        let mut holes = Vec::new();
+        let mut others_holes = other.holes.iter().peekable();
+        for (leaf, others) in self.leaves.iter().zip(&other.leaves) {
+            let is_like = leaf.kind == others.kind
+                && self.json[from..leaf.from] == other.json[others_from..others.from];
+            let is_equal = self.json[leaf.from..leaf.to] == other.json[others.from..others.to];
+            if !is_like || (!is_equal && leaf.kind == Kind::Fixed) {
+                return None;
+            }
+            let was_hole = others_holes.next_if_eq(&others).is_some();
+            if was_hole || !is_equal {
+                holes.push(*leaf);
+            }
+            (from, others_from) = (leaf.to, others.to);
+        }
+        (self.json[from..] == other.json[others_from..]).then_some(holes)
+    }
+
+    #[inline]
+    fn read<'a>(&self, data: &'a [u8], ids: &mut Vec<TokenId>) -> Option<(ParsedChunk<'a>, &'a [u8])> {
+        let mut parsed =
+            ParsedChunk { text: Cow::Borrowed(""), reasoning: Cow::Borrowed(""), counts: self.counts };
+        ids.clear();
+        let mut rest = data;
+        for (hole, before) in self.holes.iter().zip(&self.between) {
+            rest = rest.strip_prefix(&**before)?;
+            rest = &rest[parsed.read_hole(hole.kind, rest, ids)?..];
+        }
+        Some((parsed, rest.strip_prefix(&*self.end)?))
+    }
+}
+
+/// A string with its quotes, and its length.
+#[inline]
+fn string(bytes: &[u8]) -> Option<(Cow<'_, str>, usize)> {
+    let rest = bytes.strip_prefix(b"\"")?;
+    let len = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..0x20))?;
+    match rest[len] {
+        b'"' => Some((Cow::Borrowed(std::str::from_utf8(&rest[..len]).ok()?), len + 2)),
+        b'\\' => {
+            let len = string_len(bytes)?;
+            Some((Cow::Owned(unescaped(bytes.get(1..len - 1)?)?), len))
+        }
+        _ => None,
+    }
+}
+
+/// Halves of a character that is written as two escapes are for the slow way.
+fn unescaped(bytes: &[u8]) -> Option<String> {
+    let text = from_utf8(bytes).ok()?;
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, escape)) = rest.split_once('\\') {
+        out.push_str(before);
+        let mut after = escape.chars();
+        out.push(match after.next()? {
+            'n' => '\n',
+            't' => '\t',
+            'r' => '\r',
+            'b' => '\u{8}',
+            'f' => '\u{c}',
+            same @ ('"' | '\\' | '/') => same,
+            'u' => {
+                let digits =
+                    escape.get(1..5).filter(|digits| digits.bytes().all(|d| d.is_ascii_hexdigit()))?;
+                after = escape[5..].chars();
+                char::from_u32(u32::from_str_radix(digits, 16).ok()?)?
+            }
+            _ => return None,
+        });
+        rest = after.as_str();
+    }
+    out.push_str(rest);
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: &str =
+        r#"{"created":7,"choices":[{"index":0,"text":"a","finish_reason":null,"token_ids":[1],"x":[1.5]}]}"#;
+
+    fn text_of(templates: &mut Templates, json: &str) -> Option<(String, Vec<TokenId>)> {
+        let (parsed, len) = templates.read(json.as_bytes(), <[u8]>::is_empty)?;
+        assert_eq!(len, json.len());
+        Some((parsed.text.into_owned(), templates.ids.clone()))
+    }
+
+    #[test]
+    fn what_differs_in_text_and_ids_is_read_and_what_differs_elsewhere_is_learned_or_not() {
+        // What is replaced by what, and whether a chunk with it is read: at once, and after it was learned from.
+        let cases: [(&str, &str, bool, bool); 19] = [
+            ("\"a\"", r#""b c""#, true, true),
+            ("\"a\"", r#""\n\u00e9\"\\\/""#, true, true),
+            ("\"a\"", r#""\ud83d\ude00""#, false, false),
+            ("\"a\"", "null", false, true),
+            ("[1]", "[2,33, 4294967295]", true, true),
+            ("[1]", "[]", true, true),
+            ("[1]", "[01]", false, false),
+            ("[1]", "[4294967296]", false, false),
+            ("[1]", "null", false, true),
+            ("[1.5]", "[]", false, true),
+            ("[1.5]", "[-1e-7,0]", false, true),
+            ("[1.5]", "[1e999]", false, false),
+            (":7", ":8", false, true),
+            (":7", ":\"8\"", false, true),
+            ("0", "1", false, true),
+            ("null", "\"stop\"", false, false),
+            ("\"created\"", "\"error\":1,\"created\"", false, false),
+            ("\"index\"", "\"index\":0,\"index\"", false, false),
+            ("\"index\"", "\"\\u0069ndex\"", false, false),
+        ];
+        for (from, to, at_once, learned_from) in cases {
+            let mut templates = Templates::default();
+            assert!(text_of(&mut templates, FIRST).is_none());
+            templates.learn(FIRST, Endpoint::OpenAi);
+            assert_eq!(text_of(&mut templates, FIRST), Some(("a".to_owned(), vec![1])));
+            let other = FIRST.replacen(from, to, 1);
+            assert_ne!(other, FIRST);
+            assert_eq!(text_of(&mut templates, &other).is_some(), at_once, "{other}");
+            templates.learn(&other, Endpoint::OpenAi);
+            assert_eq!(
+                text_of(&mut templates, &other).is_some(),
+                learned_from,
+                "{other}, after it was learned"
+            );
+            assert!(text_of(&mut templates, FIRST).is_some(), "{FIRST}, after {other}");
+        }
+    }
+
+    #[test]
+    fn what_has_a_line_end_in_it_is_not_learned() {
+        let mut templates = Templates::default();
+        let json = FIRST.replace(",\"choices\"", ",\n\"choices\"");
+        templates.learn(&json, Endpoint::OpenAi);
+        assert!(text_of(&mut templates, &json).is_none());
+    }
+
+    #[test]
+    fn a_stream_that_never_repeats_itself_costs_a_few_lessons() {
+        let mut templates = Templates::default();
+        for n in 0..1000 {
+            let json = FIRST.replace("\"x\"", &format!("\"x{n}\""));
+            assert!(text_of(&mut templates, &json).is_none());
+            templates.learn(&json, Endpoint::OpenAi);
+        }
+        assert!(templates.credit < LESSON && templates.templates.len() == MAX_TEMPLATES);
+    }
+}

@@ -1,0 +1,434 @@
+//! The JSON body of a request, in each server's words. Own fields first, extra ones last; no key is written
+//! twice.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use serde_json::{Map, Value};
+
+use super::completion::{CompletionRequest, Prompt};
+use super::message::Message;
+use super::refuse::unsupported;
+use super::sampling::SamplingParams;
+use crate::error::Error;
+use crate::protocol::server::endpoint::Endpoint;
+use crate::protocol::server::family::Family;
+use crate::protocol::server::{Quirks, ServerKind};
+use crate::types::ids::TokenId;
+
+impl CompletionRequest {
+    /// The body, which asks for a stream, for usage, and for ids in the server's own way. `model` is the
+    /// client's, for requests that name none. On [`Endpoint::Chat`] a prompt of text becomes one message of the user, unless an
+    /// extra field brings `messages`. `server` is what is known of it; unknown on [`Endpoint::OpenAi`],
+    /// ids are asked for in the ways of all (each ignores the others' fields) and the first chunk tells
+    /// ([`ChunkDecoder::server`](crate::ChunkDecoder::server)).
+    ///
+    /// Takes time in proportion to the prompt; ids are written as they stand.
+    ///
+    /// # Errors
+    ///
+    /// As [`validate`](Self::validate); [`Unsupported`] also
+    ///
+    /// - where the endpoint has no words for it: ids on [`Endpoint::Chat`] and [`Endpoint::Tgi`], text on [`Endpoint::VllmGenerate`],
+    ///   messages and tools on any but [`Endpoint::Chat`], a kind of structured output that the server does not know;
+    /// - for what the server, if it is known, would ignore without a word: ids on Ollama and LM Studio, stop ids,
+    ///   `min_tokens`, a priority on llama.cpp, TGI, Ollama and LM Studio, and others, or what its record refuses. After
+    ///   [`allow_ignored_fields`](Self::allow_ignored_fields) that is sent all the same. Extra fields are not looked at.
+    ///
+    /// [`Unsupported`]: crate::ErrorKind::Unsupported
+    pub fn to_json(
+        &self,
+        model: Option<&str>,
+        endpoint: Endpoint,
+        server: Option<&ServerKind>,
+    ) -> Result<Vec<u8>, Error> {
+        self.write_json(model, endpoint, server, true)
+    }
+
+    /// The body of a [`call`](crate::ApiClient::call), which asks for the whole answer at once; otherwise as
+    /// [`to_json`](Self::to_json).
+    ///
+    /// # Errors
+    ///
+    /// As [`to_json`](Self::to_json); [`Unsupported`](crate::ErrorKind::Unsupported) also for an extra field that turns
+    /// streaming on.
+    pub fn to_call_json(
+        &self,
+        model: Option<&str>,
+        endpoint: Endpoint,
+        server: Option<&ServerKind>,
+    ) -> Result<Vec<u8>, Error> {
+        if self.extras.contains_key("stream") {
+            return Err(unsupported("a call is not streamed: it takes no extra field \"stream\""));
+        }
+        self.write_json(model, endpoint, server, false)
+    }
+
+    fn write_json(
+        &self,
+        model: Option<&str>,
+        endpoint: Endpoint,
+        server: Option<&ServerKind>,
+        stream: bool,
+    ) -> Result<Vec<u8>, Error> {
+        self.validate()?;
+        let endpoint = self.endpoint(endpoint);
+        let own = endpoint.family().map(ServerKind::from);
+        let server = own.as_ref().or(server);
+        self.check_for(endpoint, server)?;
+        let capacity = match &self.prompt {
+            Prompt::Ids(ids) => ids.len() * 7,
+            Prompt::Text(text) => text.len(),
+            Prompt::Messages(messages) => messages.iter().map(Message::len).sum(),
+        };
+        let mut json = Vec::with_capacity(capacity + 1024);
+        let model = self.model.as_deref().or(model);
+        let body = Body { request: self, model, endpoint, server, stream };
+        serde_json::to_writer(&mut json, &body)
+            .map_err(|error| Error::invalid("the request cannot be written as JSON").with_source(error))?;
+        Ok(json)
+    }
+}
+
+/// Serialized straight from the request: a long prompt never becomes a tree of JSON values.
+struct Body<'a> {
+    request: &'a CompletionRequest,
+    model: Option<&'a str>,
+    endpoint: Endpoint,
+    /// What is known of the server.
+    server: Option<&'a ServerKind>,
+    /// Whether the answer is to come in events, or whole.
+    stream: bool,
+}
+
+impl Serialize for Body<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let extras = self.extras();
+        let mut out = Fields::new(serializer.serialize_map(None)?, &extras, self.endpoint);
+        out.quirks = self.quirks();
+        match self.endpoint {
+            Endpoint::LlamaCpp => self.native_llama_cpp(&mut out)?,
+            Endpoint::VllmGenerate => self.vllm_generate(&mut out)?,
+            Endpoint::SgLang => self.native_sglang(&mut out)?,
+            Endpoint::Tgi => self.native_tgi(&mut out)?,
+            Endpoint::Auto | Endpoint::OpenAi | Endpoint::Chat => self.openai(&mut out)?,
+        }
+        out.end()
+    }
+}
+
+impl<'a> Body<'a> {
+    fn quirks(&self) -> Option<&'a Quirks> {
+        self.server.and_then(ServerKind::quirks)
+    }
+
+    fn family(&self) -> Option<Family> {
+        self.server.and_then(ServerKind::family)
+    }
+
+    /// The request's extra fields, and those that every request to this server has, unless this one says otherwise.
+    fn extras(&self) -> Cow<'_, Map<String, Value>> {
+        let own = &self.request.extras;
+        let Some(sets) = self.quirks().map(Quirks::sets).filter(|sets| !sets.is_empty()) else {
+            return Cow::Borrowed(own);
+        };
+        let mut all = sets.clone();
+        all.extend(own.clone());
+        Cow::Owned(all)
+    }
+
+    /// Whether the server is, or may be, of this family.
+    fn may_be(&self, family: Family) -> bool {
+        self.server.is_none_or(|known| known.family() == Some(family))
+    }
+
+    /// Whole answers have their usage without being asked, and vLLM refuses the options for them.
+    fn stream<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        out.put("stream", &self.stream)?;
+        if self.stream { out.merge("stream_options", IncludeUsage) } else { Ok(()) }
+    }
+
+    fn structured<M: SerializeMap>(
+        &self,
+        family: Option<Family>,
+        out: &mut Fields<'_, M>,
+    ) -> Result<(), M::Error> {
+        match self.request.structured_for(family) {
+            Some((key, value)) => out.put(key, &*value),
+            None => Ok(()),
+        }
+    }
+
+    fn prompt<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        match &self.request.prompt {
+            Prompt::Text(text) if self.endpoint == Endpoint::Chat => {
+                out.put("messages", &[Message::user(text.as_str())])
+            }
+            Prompt::Messages(messages) => out.put("messages", messages),
+            Prompt::Ids(ids) => out.put("prompt", ids),
+            Prompt::Text(text) => out.put("prompt", text),
+        }
+    }
+
+    fn openai<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        let request = self.request;
+        out.some("model", self.model)?;
+        self.prompt(out)?;
+        if !request.tools.is_empty() {
+            out.put("tools", &request.tools)?;
+        }
+        out.some("tool_choice", request.tool_choice.as_ref())?;
+        request.sampling.write(out)?;
+        // Servers of plain OpenAI fields have no such thing; for the others it is a default to be told otherwise.
+        let is_plain = matches!(self.family(), None | Some(Family::Tgi | Family::Ollama | Family::LmStudio));
+        if request.sampling.skip_special_tokens || self.server.is_none() || !is_plain {
+            out.put("skip_special_tokens", &request.sampling.skip_special_tokens)?;
+        }
+        self.stream(out)?;
+        out.some("priority", request.priority)?;
+        out.some("cache_salt", request.cache_salt.as_ref())?;
+        out.some("cache_prompt", request.cache_prompt)?;
+        self.ids(out)?;
+        if self.may_be(Family::LlamaCpp) || self.family() == Some(Family::LmStudio) {
+            out.some("repeat_penalty", request.sampling.repetition_penalty)?;
+        }
+        match self.server {
+            Some(server) => self.structured(server.family(), out),
+            None => {
+                self.structured(Some(Family::Vllm), out)?;
+                self.structured(Some(Family::LlamaCpp), out)
+            }
+        }
+    }
+
+    /// The fields that ask for ids. TensorRT-LLM refuses fields that it does not know, so a server that has no field for ids
+    /// gets none.
+    fn ids<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        if self.may_be(Family::Vllm) || self.family() == Some(Family::SgLang) {
+            out.put("return_token_ids", &true)?;
+        }
+        if !self.may_be(Family::LlamaCpp) {
+            return Ok(());
+        }
+        match self.endpoint {
+            // In whole answers all ids are in `__verbose`, in chat too.
+            _ if !self.stream => {
+                out.put("verbose", &true)?;
+                out.put("return_tokens", &true)
+            }
+            // In chat, its log-probabilities alone have ids, and they are 2 KB an event without the second field.
+            Endpoint::Chat if self.server.is_some() && !self.request.has_tools() => {
+                out.put("logprobs", &true)?;
+                out.put("top_logprobs", &1)
+            }
+            Endpoint::Chat => Ok(()),
+            _ => out.put("verbose", &true),
+        }
+    }
+
+    fn native_llama_cpp<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        out.some("model", self.model)?;
+        self.prompt(out)?;
+        self.request.sampling.write(out)?;
+        out.put("stream", &self.stream)?;
+        out.put("return_tokens", &true)?;
+        out.some("cache_prompt", self.request.cache_prompt)?;
+        self.structured(Some(Family::LlamaCpp), out)
+    }
+
+    fn vllm_generate<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        let request = self.request;
+        out.some("model", self.model)?;
+        if let Prompt::Ids(ids) = &request.prompt {
+            out.put("token_ids", ids)?;
+        }
+        self.stream(out)?;
+        out.some("priority", request.priority)?;
+        out.some("cache_salt", request.cache_salt.as_ref())?;
+        out.some("request_id", request.request_id.as_ref())?;
+        out.merge("sampling_params", NestedSampling(self))
+    }
+
+    /// It serves one model, and has no field to name it.
+    fn native_sglang<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        let request = self.request;
+        match &request.prompt {
+            Prompt::Ids(ids) => out.put("input_ids", ids)?,
+            Prompt::Text(text) => out.put("text", text)?,
+            // Refused before.
+            Prompt::Messages(_) => {}
+        }
+        out.put("stream", &self.stream)?;
+        out.some("rid", request.request_id.as_ref())?;
+        out.some("priority", request.priority)?;
+        out.some("cache_salt", request.cache_salt.as_ref())?;
+        out.merge("sampling_params", NestedSampling(self))
+    }
+
+    /// It serves one model, and streams because of its path.
+    fn native_tgi<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        if let Prompt::Text(text) = &self.request.prompt {
+            out.put("inputs", text)?;
+        }
+        out.merge("parameters", TgiParameters(self))
+    }
+}
+
+impl SamplingParams {
+    /// The fields of every endpoint, except `skip_special_tokens`, under the endpoint's names.
+    fn write<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        out.some("max_tokens", self.max_tokens)?;
+        out.some("min_tokens", self.min_tokens)?;
+        out.some("temperature", self.temperature)?;
+        out.some("top_p", self.top_p)?;
+        out.some("top_k", self.top_k)?;
+        out.some("min_p", self.min_p)?;
+        out.some("presence_penalty", self.presence_penalty)?;
+        out.some("frequency_penalty", self.frequency_penalty)?;
+        out.some("seed", self.seed)?;
+        out.some("ignore_eos", self.ignore_eos)?;
+        out.list("stop", &self.stop)?;
+        out.some("repetition_penalty", self.repetition_penalty)?;
+        out.list("stop_token_ids", &self.stop_token_ids)?;
+        match self.logit_bias.as_slice() {
+            [] => Ok(()),
+            pairs if out.endpoint == Endpoint::LlamaCpp => out.put("logit_bias", pairs),
+            pairs => out.put("logit_bias", &BiasById(pairs)),
+        }
+    }
+}
+
+/// A JSON object being written, into which extra fields go last.
+struct Fields<'a, M> {
+    map: M,
+    extras: &'a Map<String, Value>,
+    /// The extra fields that are written already, as part of an own one.
+    merged: Vec<&'a str>,
+    /// The endpoint that decides what the fields are called.
+    endpoint: Endpoint,
+    /// What the server calls this object's own fields.
+    quirks: Option<&'a Quirks>,
+}
+
+impl<'a, M: SerializeMap> Fields<'a, M> {
+    fn new(map: M, extras: &'a Map<String, Value>, endpoint: Endpoint) -> Self {
+        Self { map, extras, merged: Vec::new(), endpoint, quirks: None }
+    }
+
+    /// What the server calls this field, if it is to have it.
+    fn name(&self, key: &'static str) -> Option<&'a str> {
+        let key = self.endpoint.field(key)?;
+        self.quirks.map_or(Some(key), |quirks| quirks.field(key))
+    }
+
+    /// An own field, unless an extra one of that name will come.
+    fn put<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), M::Error> {
+        match self.name(key) {
+            Some(name) if !self.extras.contains_key(name) => self.map.serialize_entry(name, value),
+            _ => Ok(()),
+        }
+    }
+
+    fn some<T: Serialize>(&mut self, key: &'static str, value: Option<T>) -> Result<(), M::Error> {
+        value.map_or(Ok(()), |value| self.put(key, &value))
+    }
+
+    /// An own field that is a list, unless it is empty.
+    fn list<T: Serialize>(&mut self, key: &'static str, value: &[T]) -> Result<(), M::Error> {
+        if value.is_empty() { Ok(()) } else { self.put(key, value) }
+    }
+
+    /// An own field that is an object; an extra object of that name goes into it, anything else takes its
+    /// place.
+    fn merge<T: OwnFields>(&mut self, key: &'static str, own: T) -> Result<(), M::Error> {
+        let Some(key) = self.name(key) else { return Ok(()) };
+        let none = Map::new();
+        let extras = match self.extras.get(key) {
+            None => &none,
+            Some(Value::Object(extras)) => extras,
+            Some(_) => return Ok(()),
+        };
+        self.merged.push(key);
+        self.map.serialize_entry(key, &Object { own, extras, endpoint: self.endpoint })
+    }
+
+    fn end(mut self) -> Result<M::Ok, M::Error> {
+        for (key, value) in self.extras {
+            if !self.merged.contains(&key.as_str()) {
+                self.map.serialize_entry(key, value)?;
+            }
+        }
+        self.map.end()
+    }
+}
+
+/// Something that writes fields of its own into an object.
+trait OwnFields {
+    fn write<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error>;
+}
+
+/// Own fields and extra ones.
+struct Object<'a, T> {
+    own: T,
+    extras: &'a Map<String, Value>,
+    endpoint: Endpoint,
+}
+
+impl<T: OwnFields> Serialize for Object<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = Fields::new(serializer.serialize_map(None)?, self.extras, self.endpoint);
+        self.own.write(&mut out)?;
+        out.end()
+    }
+}
+
+/// `stream_options`.
+struct IncludeUsage;
+
+impl OwnFields for IncludeUsage {
+    fn write<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        out.put("include_usage", &true)
+    }
+}
+
+/// `sampling_params` of the generate endpoints of vLLM and SGLang.
+struct NestedSampling<'a>(&'a Body<'a>);
+
+impl OwnFields for NestedSampling<'_> {
+    fn write<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        let sampling = &self.0.request.sampling;
+        sampling.write(out)?;
+        out.put("skip_special_tokens", &sampling.skip_special_tokens)?;
+        self.0.structured(self.0.family(), out)
+    }
+}
+
+/// `parameters` of TGI, which refuses values that ask for nothing.
+struct TgiParameters<'a>(&'a Body<'a>);
+
+impl OwnFields for TgiParameters<'_> {
+    fn write<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
+        let mut sampling = self.0.request.sampling.clone();
+        out.some("do_sample", sampling.temperature.map(|temperature| temperature != 0.0))?;
+        sampling.temperature = sampling.temperature.filter(|temperature| *temperature != 0.0);
+        sampling.top_p = sampling.top_p.filter(|top_p| *top_p < 1.0);
+        sampling.top_k = sampling.top_k.filter(|top_k| *top_k > 0);
+        sampling.write(out)?;
+        // Finish reason and counts come only with these.
+        out.put("details", &true)?;
+        self.0.structured(Some(Family::Tgi), out)
+    }
+}
+
+/// A logit bias as an object, `{"id": bias}`.
+struct BiasById<'a>(&'a [(TokenId, f64)]);
+
+impl Serialize for BiasById<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(id, bias)| (id, bias)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! The fields of requests as data: which there are, what an endpoint calls them, and which a server ignores.
+
+use serde_json::{Map, Value};
+
+use super::endpoint::Endpoint;
+use super::family::Family;
+use crate::error::{Error, ErrorKind};
+
+/// The fields by which a request on an OpenAI endpoint says what its caller asks for.
+pub(crate) const FIELDS: &[&str] = &[
+    "model",
+    "prompt",
+    "messages",
+    "tools",
+    "tool_choice",
+    "max_tokens",
+    "min_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "seed",
+    "ignore_eos",
+    "stop",
+    "stop_token_ids",
+    "logit_bias",
+    "skip_special_tokens",
+    "stream",
+    "priority",
+    "cache_salt",
+    "cache_prompt",
+    "structured_outputs",
+    "json_schema",
+    "regex",
+    "grammar",
+    "ebnf",
+    "response_format",
+];
+
+/// The fields there by which this crate asks for ids and counts.
+pub(crate) const FLAGS: &[&str] =
+    &["stream_options", "return_token_ids", "return_tokens", "verbose", "logprobs", "top_logprobs"];
+
+impl Endpoint {
+    /// What this endpoint calls a field of ours, where it is not vLLM's name. `None`: it has no such field.
+    pub(crate) fn field(self, key: &'static str) -> Option<&'static str> {
+        Some(match (self, key) {
+            (Self::LlamaCpp, "max_tokens") => "n_predict",
+            (Self::LlamaCpp, "repetition_penalty") => "repeat_penalty",
+            (Self::LlamaCpp, "min_tokens" | "stop_token_ids" | "skip_special_tokens") => return None,
+            (Self::SgLang | Self::Tgi, "max_tokens") => "max_new_tokens",
+            (Self::SgLang, "min_tokens") => "min_new_tokens",
+            (Self::SgLang, "seed") => "sampling_seed",
+            (Self::Tgi, "min_tokens" | "min_p" | "presence_penalty" | "ignore_eos")
+            | (Self::Tgi, "stop_token_ids" | "logit_bias" | "skip_special_tokens") => return None,
+            _ => key,
+        })
+    }
+}
+
+/// Declares the features with their names.
+macro_rules! features {
+    ($($feature:ident: $name:literal,)*) => {
+        /// Something that a request may ask for and a server may ignore or get wrong.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Feature {
+            $($feature,)*
+        }
+
+        impl Feature {
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$feature),*];
+
+            /// The name in a record and in errors.
+            pub(crate) fn name(self) -> &'static str {
+                match self {
+                    $(Self::$feature => $name,)*
+                }
+            }
+        }
+    };
+}
+
+features! {
+    PromptIds: "prompt ids",
+    NoTokens: "max_tokens of 0",
+    MinTokens: "min_tokens",
+    MinP: "min_p",
+    TopK: "top_k",
+    PresencePenalty: "presence_penalty",
+    FrequencyPenalty: "frequency_penalty",
+    RepetitionPenalty: "repetition_penalty",
+    Seed: "seed",
+    Stop: "stop",
+    StopTokenIds: "stop_token_ids",
+    IgnoreEos: "ignore_eos",
+    LogitBias: "logit_bias",
+    SkipSpecialTokens: "skip_special_tokens",
+    Priority: "priority",
+    CacheSalt: "cache_salt",
+    CachePrompt: "cache_prompt",
+    StructuredOutput: "structured_output",
+    Tools: "tools",
+    ToolChoice: "tool_choice",
+}
+
+impl Feature {
+    pub(crate) fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|feature| feature.name() == name)
+    }
+}
+
+impl Family {
+    /// What this server takes without a word and does not do. A server that refuses unknown fields itself (TensorRT-LLM)
+    /// ignores none.
+    #[rustfmt::skip] // One row for each server.
+    pub(crate) fn ignores(self) -> &'static [Feature] {
+        use Feature::*;
+        match self {
+            Self::Vllm | Self::SgLang => &[CachePrompt],
+            // It makes one token for a limit of none.
+            Self::LlamaCpp => &[NoTokens, MinTokens, StopTokenIds, SkipSpecialTokens, Priority, CacheSalt],
+            Self::Tgi => &[
+                PromptIds, MinTokens, MinP, PresencePenalty, StopTokenIds, IgnoreEos, LogitBias, SkipSpecialTokens,
+                Priority, CacheSalt, CachePrompt,
+            ],
+            Self::TensorRtLlm => &[],
+            Self::Ollama => &[
+                PromptIds, MinTokens, MinP, TopK, RepetitionPenalty, StopTokenIds, IgnoreEos, LogitBias,
+                SkipSpecialTokens, Priority, CacheSalt, CachePrompt, ToolChoice,
+            ],
+            Self::LmStudio => &[
+                PromptIds, MinTokens, MinP, StopTokenIds, IgnoreEos, SkipSpecialTokens, Priority, CacheSalt,
+                CachePrompt,
+            ],
+        }
+    }
+}
+
+/// Refuses extra fields that would make the answer another thing than a stream of one choice.
+pub(crate) fn validate_extras(extras: &Map<String, Value>) -> Result<(), Error> {
+    if extras.get("stream").is_some_and(|stream| *stream != Value::Bool(true)) {
+        return Err(Error::new(ErrorKind::Unsupported, "an extra field turns streaming off"));
+    }
+    for key in ["n", "best_of"] {
+        if extras.get(key).is_some_and(|n| !n.is_null() && n.as_u64() != Some(1)) {
+            let why = "more than one choice: each needs a stream of its own";
+            return Err(Error::new(ErrorKind::Unsupported, why));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! A server's record as it is written down, in JSON. `records/README.md` says what each key means.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
+
+use super::family::Family;
+use super::fields::{FIELDS, FLAGS, Feature, validate_extras};
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Record {
+    name: Name,
+    pub(super) title: Option<String>,
+    /// What is odd about it, for people.
+    #[serde(rename = "about")]
+    _about: String,
+    like: Option<Like>,
+    identified_by: Option<ToldBy>,
+    /// By the field's name here: the name there, or none if it is to be left out.
+    #[serde(default)]
+    pub(super) renames: BTreeMap<String, Option<String>>,
+    #[serde(default)]
+    pub(super) sets: Map<String, Value>,
+    /// What a request may ask for, and why it is refused.
+    #[serde(default)]
+    pub(super) refuses: BTreeMap<String, String>,
+    pub(super) gives_ids: Option<bool>,
+    /// For the tests.
+    #[serde(default, rename = "cases")]
+    _cases: IgnoredAny,
+    /// For the tests.
+    #[serde(default, rename = "streams")]
+    _streams: IgnoredAny,
+}
+
+/// A word that no known server has.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+struct Name(String);
+
+impl TryFrom<String> for Name {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b)) {
+            Err(format!("{name:?} is no name: letters, digits, `_`, `-` and `.`"))
+        } else if Family::by_name(&name).is_some() {
+            Err(format!("{name:?} is known without a record"))
+        } else {
+            Ok(Self(name))
+        }
+    }
+}
+
+/// A known server.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+struct Like(Family);
+
+impl TryFrom<String> for Like {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        Family::by_name(&name).map(Self).ok_or_else(|| {
+            let names: Vec<&str> = Family::NAMED.iter().map(|(name, _)| *name).collect();
+            format!("no known server is called {name:?}; there are {}", names.join(", "))
+        })
+    }
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ToldBy {
+    owned_by: String,
+}
+
+/// Reads a record; the error says at which line and column, or under which key, it is wrong.
+pub(super) fn read(text: &str) -> Result<Record, String> {
+    let record: Record = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    record.check()?;
+    Ok(record)
+}
+
+impl Record {
+    pub(super) fn name(&self) -> &str {
+        &self.name.0
+    }
+
+    pub(super) fn family(&self) -> Option<Family> {
+        self.like.as_ref().map(|like| like.0)
+    }
+
+    pub(super) fn owned_by(&self) -> Option<&str> {
+        self.identified_by.as_ref().map(|told| told.owned_by.as_str())
+    }
+
+    /// What no single value tells.
+    fn check(&self) -> Result<(), String> {
+        let texts = [("title", self.title.as_deref()), ("identified_by.owned_by", self.owned_by())];
+        for (key, text) in texts {
+            if text.is_some_and(|text| text.is_empty() || text.chars().any(char::is_control)) {
+                return Err(format!("{key}: it is empty or has control characters"));
+            }
+        }
+        if let Some(owner) = self.owned_by().filter(|owner| Family::by_owner(owner).is_some()) {
+            return Err(format!("identified_by.owned_by: {owner:?} tells a server that is known without a record"));
+        }
+        for (field, name) in &self.renames {
+            self.check_rename(field, name.as_deref()).map_err(|why| format!("renames.{field}: {why}"))?;
+        }
+        for field in self.sets.keys() {
+            // Else every request would have it, whatever its caller asked for.
+            if FIELDS.contains(&field.as_str()) || self.renames.values().flatten().any(|name| name == field) {
+                return Err(format!("sets.{field}: that is for each request to say"));
+            }
+        }
+        validate_extras(&self.sets).map_err(|error| format!("sets: {}", error.message()))?;
+        for (field, reason) in &self.refuses {
+            if Feature::by_name(field).is_none() {
+                return Err(format!("refuses.{field}: a request cannot ask for such a thing"));
+            }
+            if reason.trim().is_empty() || reason.chars().any(char::is_control) {
+                return Err(format!("refuses.{field}: the reason is empty or has control characters"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_rename(&self, field: &str, name: Option<&str>) -> Result<(), String> {
+        let is_flag = FLAGS.contains(&field);
+        if !is_flag && !FIELDS.contains(&field) {
+            return Err("no request has such a field".to_owned());
+        }
+        let Some(name) = name else {
+            let why = "what a caller asks for is not left out without a word: it can be refused";
+            return if is_flag { Ok(()) } else { Err(why.to_owned()) };
+        };
+        if name.is_empty() {
+            return Err("the new name is empty".to_owned());
+        }
+        let is_ours = FIELDS.contains(&name) || FLAGS.contains(&name);
+        if is_ours && !self.renames.contains_key(name) {
+            return Err(format!("{name:?} is another field, which has no new name"));
+        }
+        let others = self.renames.iter().filter(|(other, _)| *other != field);
+        match others.map(|(other, taken)| (other, taken.as_deref())).find(|(_, taken)| *taken == Some(name)) {
+            Some((other, _)) => Err(format!("{name:?} is also the new name of {other}")),
+            None => Ok(()),
+        }
+    }
+}

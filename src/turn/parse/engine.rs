@@ -1,0 +1,582 @@
+//! The engine: the state of a turn between two tokens, and what the next token does to it.
+//!
+//! A letter to whoever changes this next. The whole turn is kept as one text; everything else is a place in it.
+//! `committed` is how far the text is in leaves. Behind it stands what is not decided yet: a few bytes
+//! that may become a marker, or the region of a call. Nothing here depends on where the text was cut into
+//! tokens, because no decision is made on text that could still become something else: a search that meets the
+//! beginning of a marker at the end of the text stops there ([`Found::Until`]), and so does every machine.
+//!
+//! ```text
+//!            ┌────────── close ──────────┐       ┌── Leave ──┐
+//!            ▼                           │       ▼           │
+//!   start ─▶ content ── its opener ───▶ reasoning    content ─ call opener ─▶ region (a machine)
+//!            └─ frame, end of turn: a marker leaf, and content goes on
+//! ```
+//!
+//! Ids follow their tokens' first bytes: `tokens` holds for each the place of that byte (of a token without
+//! text, the byte before it), in order, and a leaf takes those that lie in it when its text is committed. So
+//! joined leaf ids are the ids received, whatever the machines decide.
+//!
+//! One decision is taken back, and only at the end of the turn: reasoning that was never closed and in which
+//! a call was drafted (rule R2 of docs/parsing-rules.md). To add a dialect, add a file to `dialects/` and its line to the list in `dialect`; to
+//! read calls in a new way, write a [`Machine`] in `machines/` and a variant of `record::Inside` for it.
+
+use std::sync::Arc;
+
+use super::dialect::Dialect;
+use super::input::Input;
+use super::machine::{Machine, RawCall, RawLeaf, Step, Then};
+use super::marker::{Marker, Reasoning};
+use super::schema::Schemas;
+use super::table::Table;
+use super::view::{FirstBytes, Found, Match, RealMarkers, RegionEnd, View};
+use crate::config::Limits;
+use crate::types::ids::TokenId;
+use crate::types::token::StreamToken;
+use crate::types::tree::{Branch, Leaf, LeafKind, Malformed, PendingToolCall, ToolCall};
+
+/// What the prompt has opened when the model begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Start {
+    /// Nothing.
+    #[default]
+    Content,
+    /// Reasoning: the prompt ends with the opener of reasoning.
+    Reasoning,
+}
+
+/// The parser, without the branch it writes to: that stands in a context that others read.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    table: Arc<Table>,
+    pub(super) tools: Schemas,
+    pub(super) max_nesting: usize,
+    pub(super) max_arguments_bytes: usize,
+    /// What content is searched for, and what open reasoning is.
+    content_markers: Vec<Marker>,
+    content_first_bytes: FirstBytes,
+    draft_markers: Vec<Marker>,
+    input: Input,
+    /// Up to here the text is in leaves.
+    committed: usize,
+    /// Where the last leaf begins, and its first token. `None`: the branch's leaves, if it has any, are not of
+    /// this turn's tokens.
+    leaf_start: Option<(usize, usize)>,
+    state: State,
+    /// Tokens pushed.
+    pushed: u64,
+    calls: u32,
+    out: Vec<PendingToolCall>,
+}
+
+#[derive(Debug)]
+enum State {
+    Content {
+        /// Up to here there is no marker.
+        at: usize,
+    },
+    Reasoning {
+        markers: Arc<Reasoning>,
+        /// Still at its beginning, where openers are repeated and the label stands.
+        opening: bool,
+        at: usize,
+        /// The first opener of a call in it.
+        draft: Option<usize>,
+    },
+    Region {
+        open: usize,
+        /// After the opener.
+        body: usize,
+        machine: Box<dyn Machine>,
+        /// Up to here there is no real end of the turn.
+        no_end_before: usize,
+    },
+}
+
+impl State {
+    /// Reasoning whose opener ends at `at`.
+    fn reasoning(markers: Arc<Reasoning>, at: usize) -> Self {
+        Self::Reasoning { markers, opening: true, at, draft: None }
+    }
+}
+
+impl Engine {
+    pub(super) fn new(dialect: &Dialect) -> Self {
+        let table = dialect.table().clone();
+        let limits = Limits::default();
+        let content_markers = table.content_markers();
+        let mut new = Self {
+            table,
+            tools: Schemas::default(),
+            max_nesting: limits.max_nesting,
+            max_arguments_bytes: limits.max_arguments_bytes,
+            content_first_bytes: FirstBytes::of(&content_markers),
+            content_markers,
+            draft_markers: Vec::new(),
+            input: Input::default(),
+            committed: 0,
+            leaf_start: None,
+            state: State::Content { at: 0 },
+            pushed: 0,
+            calls: 0,
+            out: Vec::new(),
+        };
+        new.begin(Start::Content);
+        new
+    }
+
+    /// Makes the added tokens known that the dialect's markers are made of.
+    pub(super) fn know<'a>(&mut self, added: impl Iterator<Item = (&'a str, TokenId)>) {
+        self.input.markers = RealMarkers::new(&self.table.markers(), added);
+    }
+
+    pub(super) fn begin(&mut self, start: Start) {
+        let Table { reasoning, bare, .. } = &*self.table;
+        self.state = match (start, reasoning, bare) {
+            (Start::Reasoning, Some(reasoning), _) => State::reasoning(reasoning.clone(), 0),
+            (_, _, Some(body)) => State::Region { open: 0, body: 0, machine: body(0, 0), no_end_before: 0 },
+            (_, _, None) => State::Content { at: 0 },
+        };
+    }
+
+    /// Bytes of text taken.
+    pub(crate) fn bytes(&self) -> usize {
+        self.input.text.len()
+    }
+
+    // Tokens in
+
+    pub(crate) fn push(
+        &mut self,
+        branch: &mut Branch,
+        text: &str,
+        id: Option<TokenId>,
+    ) -> Vec<PendingToolCall> {
+        self.input.take(text, id);
+        self.advance(branch, None);
+        self.pushed += 1;
+        std::mem::take(&mut self.out)
+    }
+
+    pub(crate) fn push_item(&mut self, branch: &mut Branch, item: &StreamToken) -> Vec<PendingToolCall> {
+        match item {
+            StreamToken::Token { text, id } => self.push(branch, text, *id),
+            StreamToken::Reasoning { text, id } => {
+                self.push_reasoning(branch, text, *id);
+                Vec::new()
+            }
+            StreamToken::ToolCall(call) => {
+                let PendingToolCall { id, name, arguments, raw, at_token: _ } = (**call).clone();
+                let kind = LeafKind::ToolCall(ToolCall { id, name, arguments, raw });
+                self.push_call(branch, kind, &call.raw);
+                vec![(**call).clone()]
+            }
+            StreamToken::MalformedCall { text, reason } => {
+                self.push_call(branch, LeafKind::Malformed { reason: *reason }, text);
+                Vec::new()
+            }
+            StreamToken::Done { .. } | StreamToken::Error(_) => Vec::new(),
+        }
+    }
+
+    /// Reasoning that the server has told apart.
+    fn push_reasoning(&mut self, branch: &mut Branch, text: &str, id: Option<TokenId>) {
+        self.settle(branch);
+        self.ensure_reasoning(branch);
+        self.input.add_token(text, id);
+        self.extend_to_here(branch);
+        self.pushed += 1;
+    }
+
+    /// A call that the server has told apart, or what is none. Its ids came before, as tokens without text.
+    fn push_call(&mut self, branch: &mut Branch, kind: LeafKind, text: &str) {
+        self.settle(branch);
+        let goes_on = matches!(kind, LeafKind::Malformed { .. }) && self.is_in(branch, &kind);
+        if !goes_on {
+            // The tokens without text since the last text are its own: a server sends its ids before it.
+            self.leaf_start = Some((self.committed, self.input.owned));
+            branch.leaves.push(Leaf::new(kind, "", Vec::new()));
+        }
+        self.input.add_text(text);
+        self.extend_to_here(branch);
+        if let Some(leaf) = branch.leaves.last_mut().filter(|leaf| leaf.ids.is_empty()) {
+            leaf.ids_missing = 1;
+        }
+    }
+
+    /// Decides about all the text there is: what follows came as something of its own.
+    fn settle(&mut self, branch: &mut Branch) {
+        self.input.flush_group();
+        self.advance(branch, Some(RegionEnd::Cut));
+    }
+
+    /// All the text goes to the last leaf.
+    fn extend_to_here(&mut self, branch: &mut Branch) {
+        let at = self.input.text.len();
+        self.extend_inside(branch, at);
+        self.state = State::Content { at };
+    }
+
+    pub(crate) fn finish(&mut self, branch: &mut Branch, clean: bool) -> Vec<PendingToolCall> {
+        self.input.flush_group();
+        let end = if clean { RegionEnd::Clean } else { RegionEnd::Cut };
+        self.advance(branch, Some(end));
+        self.end_reasoning(branch, end);
+        // Tokens without text, where no text came after which they could stand.
+        if self.input.owned < self.input.tokens.len() {
+            if self.leaf_start.is_none() {
+                self.begin_leaf(branch, LeafKind::Marker);
+            }
+            self.own_tokens(branch, usize::MAX);
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    // Text to leaves
+
+    /// Decides all that can be decided.
+    fn advance(&mut self, branch: &mut Branch, end: Option<RegionEnd>) {
+        loop {
+            let went_on = match &self.state {
+                State::Content { at } => self.content(branch, *at, end),
+                State::Reasoning { opening: true, .. } => self.reasoning_opens(branch, end),
+                State::Reasoning { opening: false, .. } => self.reasoning(branch, end),
+                State::Region { .. } => self.region(branch, end),
+            };
+            if !went_on {
+                return;
+            }
+        }
+    }
+
+    fn view(&self, end: Option<RegionEnd>) -> View<'_> {
+        View {
+            text: &self.input.text,
+            blank_from: self.input.blank_from,
+            marks: &self.input.markers,
+            tools: &self.tools,
+            ends: &self.table.ends,
+            max_nesting: self.max_nesting,
+            end,
+        }
+    }
+
+    fn content(&mut self, branch: &mut Branch, at: usize, end: Option<RegionEnd>) -> bool {
+        let may_be = self.content_first_bytes.any_in(&self.input.text.as_bytes()[at..]);
+        let found = if may_be {
+            self.view(end).find(&self.content_markers, at)
+        } else {
+            Found::Until(self.input.text.len())
+        };
+        let (at, len) = match found {
+            Found::At(at, marker) => (at, marker.len()),
+            Found::Until(at) => {
+                self.extend_content(branch, at);
+                self.state = State::Content { at };
+                return false;
+            }
+        };
+        self.extend_content(branch, at);
+        let table = self.table.clone();
+        let body = at + len;
+        let marker = &self.input.text[at..body];
+        if let Some(reasoning) = table.reasoning.as_ref().filter(|reasoning| *reasoning.open == *marker) {
+            self.begin_leaf(branch, LeafKind::Reasoning);
+            self.extend_outside(branch, body);
+            self.state = State::reasoning(reasoning.clone(), body);
+        } else if let Some(region) = table.region(marker) {
+            let machine = (region.body)(at, body);
+            self.state = State::Region { open: at, body, machine, no_end_before: body };
+        } else {
+            self.add_leaf(branch, LeafKind::Marker, body);
+            self.state = State::Content { at: body };
+        }
+        true
+    }
+
+    /// "A repeated opener right at the start of reasoning is absorbed" (rule R2 of docs/parsing-rules.md), and so is the label.
+    fn reasoning_opens(&mut self, branch: &mut Branch, end: Option<RegionEnd>) -> bool {
+        let State::Reasoning { markers, at: from, .. } = &self.state else { return false };
+        let (markers, from) = (markers.clone(), *from);
+        let view = self.view(end);
+        let at = view.skip_blank(from);
+        let inside = match view.here(at, &markers.open) {
+            Match::Yes => at + markers.open.len(),
+            Match::Partial => return false,
+            Match::No => match label_end(&view, from, &markers.label, &markers.close) {
+                // What is repeated may have a label too.
+                Some(inside) if inside > from => inside,
+                Some(at) => {
+                    self.draft_markers =
+                        std::iter::once(&markers.close).chain(self.table.openers()).cloned().collect();
+                    self.state = State::Reasoning { markers, opening: false, at, draft: None };
+                    return true;
+                }
+                None => return false,
+            },
+        };
+        self.ensure_reasoning(branch);
+        self.extend_outside(branch, inside);
+        self.state = State::reasoning(markers, inside);
+        true
+    }
+
+    fn reasoning(&mut self, branch: &mut Branch, end: Option<RegionEnd>) -> bool {
+        let State::Reasoning { markers, at, draft, .. } = &self.state else { return false };
+        let view = self.view(end);
+        // Once a call is drafted, no other is looked for.
+        let found = match draft {
+            None => view.find(&self.draft_markers, *at),
+            Some(_) => view.find(std::slice::from_ref(&markers.close), *at),
+        };
+        let (to, is_close, goes_on) = match found {
+            Found::At(at, marker) => (at, *marker == *markers.close, Some(at + marker.len())),
+            Found::Until(at) => (at, false, None),
+        };
+        if is_close || (goes_on.is_none() && to > self.committed) {
+            self.ensure_reasoning(branch);
+            self.extend_inside(branch, to);
+        }
+        match (goes_on, &mut self.state) {
+            (Some(after), _) if is_close => {
+                self.extend(branch, after);
+                self.state = State::Content { at: after };
+            }
+            (Some(after), State::Reasoning { at, draft, .. }) => (*at, *draft) = (after, Some(to)),
+            (None, State::Reasoning { at, .. }) => *at = to,
+            _ => {}
+        }
+        goes_on.is_some()
+    }
+
+    /// At the end of the turn: in reasoning that was never closed, the first call ends it, or the frame of an
+    /// answer; if there is none, an end of the turn is still no thought.
+    fn end_reasoning(&mut self, branch: &mut Branch, end: RegionEnd) {
+        let State::Reasoning { draft, .. } = &self.state else { return };
+        let Table { ends, reasoning, .. } = &*self.table;
+        let trimmed = self.input.text.trim_end();
+        let view = self.view(Some(end));
+        let turn_end = ends.iter().filter_map(|end| Some((trimmed.strip_suffix(&**end)?.len(), end)));
+        let turn_end = turn_end.filter(|(at, end)| {
+            self.leaf_start.is_some_and(|(start, _)| *at >= start) && view.here(*at, end) == Match::Yes
+        });
+        // Some are written in two parts.
+        let turn_end = turn_end.map(|(at, _)| at).min();
+        if let (Some(draft), RegionEnd::Clean) = (*draft, end) {
+            let before_rewind = (branch.clone(), self.committed, self.input.owned, self.leaf_start);
+            let before = branch.leaves.len().saturating_sub(1);
+            let mut answer = reasoning.iter().flat_map(|reasoning| reasoning.answer.iter());
+            let is_answer = answer.any(|open| self.input.text[draft..].starts_with(&**open));
+            self.rewind(branch, draft);
+            self.advance(branch, Some(end));
+            // A broken call has ended it too. What turns out to be none has not.
+            let is_call =
+                |leaf: &Leaf| matches!(leaf.kind, LeafKind::ToolCall(_) | LeafKind::Malformed { .. });
+            if is_answer || branch.leaves[before..].iter().any(is_call) {
+                return;
+            }
+            (*branch, self.committed, self.input.owned, self.leaf_start) = before_rewind;
+        }
+        if let Some(at) = turn_end {
+            self.rewind(branch, at);
+            self.advance(branch, Some(end));
+        }
+    }
+
+    /// Takes the text from `at` on out of the last leaf, which is open reasoning: content begins there.
+    fn rewind(&mut self, branch: &mut Branch, at: usize) {
+        let Some((start, first_token)) = self.leaf_start else { return };
+        let inner = branch.leaves.pop().map_or(0, |leaf| leaf.inner.start);
+        (self.committed, self.input.owned) = (start, first_token);
+        if at > start {
+            self.begin_leaf(branch, LeafKind::Reasoning);
+            self.extend_inside(branch, at);
+            if let Some(leaf) = branch.leaves.last_mut() {
+                leaf.inner.start = inner.min(leaf.text.len());
+            }
+        }
+        self.state = State::Content { at };
+    }
+
+    /// Lets the machine of the region go one step.
+    fn region(&mut self, branch: &mut Branch, end: Option<RegionEnd>) -> bool {
+        let State::Region { open, body, mut machine, no_end_before } =
+            std::mem::replace(&mut self.state, State::Content { at: self.committed })
+        else {
+            return false;
+        };
+        let mut view = self.view(end);
+        // A real end of the turn is structure wherever it stands, and a clean end for the call before it.
+        let (limit, turn_end) = self.region_limit(open, body, no_end_before);
+        if limit < view.text.len() {
+            view.text = &view.text[..limit];
+            view.end = turn_end.then_some(RegionEnd::Clean);
+        }
+        let (ended, seen) = (view.end.is_some(), view.text.len());
+        let (until, leaf, then) = match machine.step(&view) {
+            Step::Wait if ended => (seen, RawLeaf::Malformed(Malformed::Unfinished), Some(Then::Content)),
+            Step::Wait if limit < self.input.text.len() => {
+                (seen, RawLeaf::Malformed(Malformed::TooLarge), Some(Then::Content))
+            }
+            Step::Wait => {
+                self.state = State::Region { open, body, machine, no_end_before: seen };
+                return false;
+            }
+            Step::Leaf { until, leaf } => (until, leaf, None),
+            Step::Leave { until, leaf, then } => (until, leaf, Some(then)),
+        };
+        // What was no call is content, its opener at least: it must not be found again.
+        let until = if matches!(leaf, RawLeaf::Content) { until.max(body) } else { until };
+        self.add_outcome(branch, until, leaf);
+        self.state = match then {
+            None => {
+                let no_end_before = no_end_before.max(until);
+                State::Region { open: until, body: until, machine, no_end_before }
+            }
+            Some(Then::Content) => State::Content { at: until },
+            Some(Then::Reasoning(markers)) => State::reasoning(markers, until),
+        };
+        true
+    }
+
+    /// How much of the text a region may see, whose opener stands at `open..body`, and whether the turn ends
+    /// there.
+    fn region_limit(&self, open: usize, body: usize, from: usize) -> (usize, bool) {
+        let mut limit = open.saturating_add(self.max_arguments_bytes).max(body).min(self.input.text.len());
+        while !self.input.text.is_char_boundary(limit) {
+            limit -= 1;
+        }
+        let limit = self.input.markers.end_of_real_around(limit);
+        let is_end = |atom: &str| self.table.ends.iter().any(|end| **end == *atom);
+        let turn_end = self.input.markers.real_from(from).find(|(_, atom)| is_end(atom));
+        match turn_end {
+            Some((at, _)) if at <= limit => (at, true),
+            _ => (limit, false),
+        }
+    }
+
+    // Leaves
+
+    fn add_outcome(&mut self, branch: &mut Branch, until: usize, outcome: RawLeaf) {
+        match outcome {
+            RawLeaf::Content => self.extend_content(branch, until),
+            RawLeaf::Marker | RawLeaf::Malformed(_) if until <= self.committed => {}
+            RawLeaf::Marker => self.add_leaf(branch, LeafKind::Marker, until),
+            RawLeaf::Malformed(reason) => self.add_leaf(branch, LeafKind::Malformed { reason }, until),
+            RawLeaf::Call(RawCall { id, name, arguments, raw }) => {
+                let id = id.unwrap_or_else(|| format!("call_{}", self.calls));
+                self.calls += 1;
+                let at_token = self.pushed;
+                let call = ToolCall { id, name, arguments, raw };
+                let ToolCall { id, name, arguments, raw } = call.clone();
+                self.out.push(PendingToolCall { id, name, arguments, raw, at_token });
+                self.add_leaf(branch, LeafKind::ToolCall(call), until);
+            }
+        }
+    }
+
+    /// Content goes on in the leaf it is in, even after a region that turned out to be none.
+    fn extend_content(&mut self, branch: &mut Branch, until: usize) {
+        if until <= self.committed {
+            return;
+        }
+        let last = branch.leaves.last().map(|leaf| &leaf.kind);
+        if self.leaf_start.is_none() || !matches!(last, Some(LeafKind::Content)) {
+            self.begin_leaf(branch, LeafKind::Content);
+        }
+        self.extend_inside(branch, until);
+    }
+
+    fn ensure_reasoning(&mut self, branch: &mut Branch) {
+        // An open one is the last leaf; one that the prompt has opened is not there yet.
+        if !self.is_in(branch, &LeafKind::Reasoning) {
+            self.begin_leaf(branch, LeafKind::Reasoning);
+        }
+    }
+
+    /// Whether the last leaf is of this turn and this kind.
+    fn is_in(&self, branch: &Branch, kind: &LeafKind) -> bool {
+        self.leaf_start.is_some() && branch.leaves.last().is_some_and(|leaf| leaf.kind == *kind)
+    }
+
+    fn add_leaf(&mut self, branch: &mut Branch, kind: LeafKind, until: usize) {
+        self.begin_leaf(branch, kind);
+        self.extend_inside(branch, until);
+    }
+
+    fn begin_leaf(&mut self, branch: &mut Branch, kind: LeafKind) {
+        // Tokens without text stay with what came before them.
+        self.own_tokens(branch, self.committed);
+        self.leaf_start = Some((self.committed, self.input.owned));
+        branch.leaves.push(Leaf::new(kind, "", Vec::new()));
+    }
+
+    /// The text up to `until` goes to the last leaf, as what it is about.
+    fn extend_inside(&mut self, branch: &mut Branch, until: usize) {
+        self.extend(branch, until);
+        if let Some(leaf) = branch.leaves.last_mut() {
+            leaf.inner.end = leaf.text.len();
+        }
+    }
+
+    /// The text up to `until` goes to the last leaf, as an opener.
+    fn extend_outside(&mut self, branch: &mut Branch, until: usize) {
+        self.extend_inside(branch, until);
+        if let Some(leaf) = branch.leaves.last_mut() {
+            leaf.inner.start = leaf.text.len();
+        }
+    }
+
+    /// The text up to `until` goes to the last leaf, as its end if nothing else is said.
+    fn extend(&mut self, branch: &mut Branch, until: usize) {
+        // A marker's token is never divided, whatever else the dialect's markers are like.
+        let whole = self.input.markers.shows_all(self.committed);
+        let until = if whole { until } else { self.input.markers.end_of_real_around(until) };
+        let until = until.max(self.committed);
+        if let Some(leaf) = branch.leaves.last_mut() {
+            if whole {
+                leaf.text.push_str(&self.input.text[self.committed..until]);
+            } else {
+                for shown in self.input.markers.shown(self.committed..until) {
+                    leaf.text.push_str(&self.input.text[shown]);
+                }
+            }
+        }
+        self.committed = until;
+        self.own_tokens(branch, until);
+    }
+
+    /// Gives the last leaf the tokens before `until`.
+    fn own_tokens(&mut self, branch: &mut Branch, until: usize) {
+        let Some(leaf) = branch.leaves.last_mut() else { return };
+        let tokens = self.input.tokens[self.input.owned..].iter().take_while(|token| token.at < until);
+        for token in tokens {
+            self.input.owned += 1;
+            match token.id {
+                Some(id) => leaf.ids.push(id),
+                None => leaf.ids_missing += u32::from(token.has_text),
+            }
+        }
+    }
+}
+
+/// The place after the label; `None` if that cannot be said yet.
+fn label_end(view: &View<'_>, from: usize, label: &str, close: &str) -> Option<usize> {
+    if label.is_empty() {
+        return Some(from);
+    }
+    match view.here(from, label) {
+        Match::No => Some(from),
+        Match::Partial => None,
+        Match::Yes => {
+            let end = from + label.len();
+            match (view.bytes().get(end), view.here(end, close)) {
+                (Some(b'\n'), _) | (_, Match::Yes) => Some(end),
+                (_, Match::Partial) => None,
+                (None, Match::No) => Some(end),
+                (Some(_), Match::No) => Some(from),
+            }
+        }
+    }
+}

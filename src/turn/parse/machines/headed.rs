@@ -1,0 +1,328 @@
+//! Calls written as a header that names the tool and the arguments in JSON behind it: Kimi K2, DeepSeek up to V3.1,
+//! Mistral since its v11.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::json::{Broken, JsonCalls, JsonForm};
+use crate::turn::parse::json_scan::{JsonScan, Scanned};
+use crate::turn::parse::machine::{Bounds, CallEnd, Machine, RawCall, RawLeaf, Recovery, Step};
+use crate::turn::parse::marker::{List, Marker};
+use crate::turn::parse::view::{Match, RegionEnd, View};
+use crate::types::tree::Malformed;
+
+/// How a family of models writes them: a header of words, each alone or behind a mark, then a JSON object.
+#[derive(Debug)]
+pub(crate) struct HeadedForm {
+    pub(crate) bounds: Bounds,
+    /// What may stand before a word of the header and before the object.
+    pub(crate) marks: List,
+    /// What may stand between the object and the end marker.
+    pub(crate) fence: Marker,
+    pub(crate) header: Header,
+    /// What a body may be instead.
+    pub(crate) json: Option<Arc<JsonForm>>,
+}
+
+/// What the words of a header say.
+#[derive(Debug)]
+pub(crate) enum Header {
+    /// The first word is the id, `functions.NAME:INDEX`, of which the name alone is sure to be there.
+    Id,
+    /// The last word is the name.
+    Last,
+    /// The first word is the name, and the one behind this mark is the id.
+    First { id_mark: Marker },
+}
+
+impl Header {
+    /// The id, if there is one, and the name, out of the words and the mark before each.
+    fn read(&self, words: &[(&str, &str)]) -> (Option<String>, String) {
+        let after = |mark: &str| words.iter().find(|(before, word)| *before == mark && !word.is_empty());
+        match self {
+            Self::Id => {
+                let id = words.first().map_or("", |(_, word)| *word);
+                let name = id.strip_prefix("functions.").unwrap_or(id);
+                let name = match name.rsplit_once(':') {
+                    Some((name, index)) if index.bytes().all(|byte| byte.is_ascii_digit()) => name,
+                    _ => name,
+                };
+                (Some(id.to_owned()), name.to_owned())
+            }
+            Self::Last => {
+                let name = words.iter().rev().find(|(_, word)| !word.is_empty());
+                (None, name.map_or("", |(_, word)| *word).to_owned())
+            }
+            Self::First { id_mark } => {
+                let id = after(id_mark).filter(|_| !id_mark.is_empty()).map(|(_, word)| (*word).to_owned());
+                (id, after("").map_or("", |(_, word)| *word).to_owned())
+            }
+        }
+    }
+}
+
+/// The words of a header at most; the last may be empty.
+const MAX_WORDS: usize = 4;
+
+/// Reads one call.
+#[derive(Debug)]
+pub(crate) struct HeadedCall {
+    form: Arc<HeadedForm>,
+    body: usize,
+    /// The header's words, and the mark before each.
+    words: Vec<(Marker, Range<usize>)>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing but blanks up to here.
+    Open(usize),
+    /// In the header: here is the next part of it.
+    Head(usize),
+    /// In a word of it, up to here.
+    Word(usize),
+    Object(JsonScan),
+    Broken(Broken),
+    /// After the object, which ends at the first place: the fence may stand at the second.
+    Fence(usize, usize, RawCall),
+    CallEnd(CallEnd, Option<RawCall>),
+    Recovery(Recovery),
+    Json(JsonCalls),
+}
+
+impl HeadedCall {
+    /// `body` is the place after the opener.
+    pub(crate) fn new(form: Arc<HeadedForm>, body: usize) -> Self {
+        Self { form, body, words: vec![(Marker::default(), body..body)], state: State::Open(body) }
+    }
+
+    fn open(&mut self, view: &View<'_>, from: usize) -> Option<Step> {
+        let at = view.skip_blank(from);
+        self.state = State::Open(at);
+        let mark = self.mark(view, at);
+        self.state = match (mark, view.bytes().get(at), &self.form.json) {
+            // What ends with the bare word for an opener is prose.
+            (_, None, _) if view.end == Some(RegionEnd::Clean) => {
+                return Some(Step::leave(self.body, RawLeaf::Content));
+            }
+            (_, None, _) | (Mark::Partial, ..) => return Some(Step::Wait),
+            (Mark::No, Some(b'{' | b'['), Some(json)) => State::Json(JsonCalls::new(json.clone(), self.body)),
+            _ => State::Head(at),
+        };
+        None
+    }
+
+    /// Something that ends a word: one of the header's marks, or the end of the call.
+    fn mark(&self, view: &View<'_>, at: usize) -> Mark<'_> {
+        let mut wait = false;
+        for marker in &*self.form.marks {
+            match view.here(at, marker) {
+                Match::Yes if !wait => return Mark::Of(marker),
+                Match::Partial => wait = true,
+                Match::Yes | Match::No => {}
+            }
+        }
+        match self.form.bounds.here(view, at) {
+            Match::Yes => Mark::Bound,
+            Match::No if !wait => Mark::No,
+            Match::Partial | Match::No => Mark::Partial,
+        }
+    }
+
+    /// Between the words of a header.
+    fn head(&mut self, view: &View<'_>, from: usize) -> Option<Step> {
+        let at = view.skip_blank(from);
+        let has_word = self.words.last().is_some_and(|(_, word)| !word.is_empty());
+        self.state = match (self.mark(view, at), view.bytes().get(at)) {
+            (Mark::Partial, _) | (_, None) => {
+                self.state = State::Head(at);
+                return Some(self.wait(view));
+            }
+            (Mark::Of(mark), _) if self.words.len() < MAX_WORDS => {
+                let at = at + mark.len();
+                let mark = mark.clone();
+                self.words.push((mark, at..at));
+                State::Head(at)
+            }
+            (Mark::Bound, _) if self.words.len() > 1 && !self.form.bounds.close.is_empty() => {
+                return self.no_arguments(view, at);
+            }
+            (Mark::No, Some(b'{')) => State::Object(JsonScan::new(at)),
+            (Mark::No, Some(_)) if !has_word && !view.is_real(at) && begins_word(&view.text[at..]) => {
+                if let Some((_, word)) = self.words.last_mut() {
+                    *word = at..at;
+                }
+                State::Word(at)
+            }
+            _ => State::Recovery(self.no_head()),
+        };
+        None
+    }
+
+    fn word(&mut self, view: &View<'_>, from: usize) -> Option<Step> {
+        let mut at = from;
+        while let Some(byte) = view.bytes().get(at) {
+            if matches!(byte, b'{' | b' ' | b'\t' | b'\n' | b'\r') || view.is_real(at) {
+                break;
+            }
+            match self.mark(view, at) {
+                Mark::No => at += 1,
+                Mark::Partial => {
+                    self.state = State::Word(at);
+                    return Some(self.wait(view));
+                }
+                Mark::Of(_) | Mark::Bound => break,
+            }
+        }
+        let ended = at < view.text.len();
+        if let Some((_, word)) = self.words.last_mut().filter(|_| ended) {
+            word.end = at;
+        }
+        self.state = if ended { State::Head(at) } else { State::Word(at) };
+        if ended { None } else { Some(self.wait(view)) }
+    }
+
+    fn object(&mut self, view: &View<'_>, start: usize, scanned: Scanned) -> Option<Step> {
+        self.state = match scanned {
+            // A string without an end must not swallow the end marker and all that follows.
+            Scanned::More if view.end == Some(RegionEnd::Clean) => {
+                State::Recovery(Recovery::broken(start, Malformed::Unfinished))
+            }
+            Scanned::More => return Some(Step::Wait),
+            Scanned::Value(end) => match self.call(view, start..end) {
+                Ok(call) => State::Fence(end, end, call),
+                Err(reason) => State::Broken(Broken::new(start, reason)),
+            },
+            Scanned::Bad(reason) => State::Broken(Broken::new(start, reason)),
+        };
+        None
+    }
+
+    /// More of the header is needed. At a clean end, a lone word behind a blank is prose.
+    fn wait(&self, view: &View<'_>) -> Step {
+        let apart = matches!(&self.words[..], [(_, word)] if word.start > self.body);
+        if apart && view.end == Some(RegionEnd::Clean) {
+            Step::leave(self.body, RawLeaf::Content)
+        } else {
+            Step::Wait
+        }
+    }
+
+    /// What stands there is no header: prose, if no mark of one was seen.
+    fn no_head(&self) -> Recovery {
+        if self.words.len() > 1 {
+            Recovery::broken(self.body, Malformed::Syntax)
+        } else {
+            Recovery::suspect(self.body)
+        }
+    }
+
+    /// Between explicit call markers, missing arguments mean `{}` (rule R10 of docs/parsing-rules.md).
+    fn no_arguments(&mut self, view: &View<'_>, at: usize) -> Option<Step> {
+        self.state = match (view.here(at, &self.form.bounds.close), self.call(view, at..at)) {
+            (Match::Yes, Ok(call)) => State::CallEnd(CallEnd::new(at), Some(call)),
+            (Match::Yes, Err(reason)) => State::Recovery(Recovery::broken(self.body, reason)),
+            _ => State::Recovery(Recovery::broken(self.body, Malformed::Syntax)),
+        };
+        None
+    }
+
+    fn call(&self, view: &View<'_>, object: Range<usize>) -> Result<RawCall, Malformed> {
+        let words: Vec<(&str, &str)> =
+            self.words.iter().map(|(mark, word)| (&**mark, &view.text[word.clone()])).collect();
+        let (id, name) = self.form.header.read(&words);
+        if name.is_empty() {
+            return Err(Malformed::NoName);
+        }
+        let raw = &view.text[object];
+        let arguments = match raw {
+            "" => Value::Object(Map::new()),
+            _ => serde_json::from_str(raw).map_err(|_| Malformed::Syntax)?,
+        };
+        Ok(RawCall { id, name, arguments, raw: if raw.is_empty() { "{}" } else { raw }.to_owned() })
+    }
+
+    fn fence(&mut self, view: &View<'_>) -> Option<Step> {
+        let State::Fence(end, at, _) = &mut self.state else { return None };
+        let (fence, mut body_end) = (&self.form.fence, *end);
+        if !fence.is_empty() {
+            *at = view.skip_blank(*at);
+            match view.here(*at, fence) {
+                Match::Yes => body_end = *at + fence.len(),
+                Match::No if view.is_cut_at(*at, fence) => body_end = view.text.len(),
+                Match::No => {}
+                Match::Partial => return Some(Step::Wait),
+            }
+        }
+        if let State::Fence(.., call) = std::mem::replace(&mut self.state, State::Head(body_end)) {
+            self.state = State::CallEnd(CallEnd::new(body_end), Some(call));
+        }
+        None
+    }
+}
+
+/// No sign that stands behind a word in prose.
+fn begins_word(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_alphanumeric() || c == '_')
+}
+
+enum Mark<'a> {
+    Of(&'a Marker),
+    /// The end of the call, or what shows that it will not come.
+    Bound,
+    No,
+    Partial,
+}
+
+impl Machine for HeadedCall {
+    fn advance(&mut self, view: &View<'_>) -> Option<Step> {
+        match self.state {
+            State::Open(from) => self.open(view, from),
+            State::Head(from) => self.head(view, from),
+            State::Word(from) => self.word(view, from),
+            State::Object(ref mut scan) => {
+                let (start, scanned) = (scan.start, scan.advance(view));
+                self.object(view, start, scanned)
+            }
+            State::Broken(ref mut broken) => Some(broken.leave(view, &self.form.bounds)),
+            State::Fence(..) => self.fence(view),
+            State::CallEnd(ref mut end, ref mut call) => Some(end.leave(view, &self.form.bounds, call)),
+            State::Recovery(ref mut recovery) => Some(recovery.step(view, &self.form.bounds)),
+            State::Json(ref mut json) => Some(json.step(view)),
+        }
+    }
+}
+
+/// What opens a list of calls. Where none follows, the text only speaks of it.
+#[derive(Debug)]
+pub(crate) struct Section {
+    open: usize,
+    body: usize,
+    at: usize,
+    followed_by: List,
+}
+
+impl Section {
+    pub(crate) fn new(open: usize, body: usize, followed_by: List) -> Self {
+        Self { open, body, at: body, followed_by }
+    }
+}
+
+impl Machine for Section {
+    fn advance(&mut self, view: &View<'_>) -> Option<Step> {
+        self.at = view.skip_blank(self.at);
+        let leaf = match view.any_here(self.at, &self.followed_by) {
+            _ if view.is_real(self.open) => RawLeaf::Marker,
+            Match::Yes => RawLeaf::Marker,
+            Match::Partial => return Some(Step::Wait),
+            Match::No if view.end == Some(RegionEnd::Cut) && self.at == view.text.len() => {
+                return Some(Step::Wait);
+            }
+            Match::No => RawLeaf::Content,
+        };
+        Some(Step::leave(self.body, leaf))
+    }
+}

@@ -1,0 +1,501 @@
+//! Calls written as tags with attributes, `<invoke name="..">` around `<parameter name="..">` around raw text, several
+//! of them in one region: DeepSeek's DSML, MiniMax, Step-3, Kimi K3.
+//!
+//! ```text
+//! region.open ( lead* call.open NAME sharp
+//!                 ( parameter.open KEY sharp VALUE parameter.close )*
+//!               call.close tail )* region.close
+//! ```
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::turn::parse::elements::Elements;
+use crate::turn::parse::json_scan::{JsonScan, Scanned};
+use crate::turn::parse::machine::{Bounds, CallEnd, Machine, RawCall, RawLeaf, Recovery, Step};
+use crate::turn::parse::marker::{List, Marker, Tag};
+use crate::turn::parse::raw::{RawEnd, RawForm, RawScan, TagEnd, TagScan};
+use crate::turn::parse::schema::is_a;
+use crate::turn::parse::view::{Found, Match, RegionEnd, View};
+use crate::types::tree::Malformed;
+
+/// How a family writes them.
+#[derive(Debug)]
+pub(crate) struct InvokeForm {
+    pub(crate) region: Tag,
+    /// What may stand before a call: the first of these opens it, the others mean nothing.
+    pub(crate) lead: List,
+    pub(crate) call: Tag,
+    /// Whether the call has another end than `call.close`, which is then that of `bounds`.
+    pub(crate) has_tail: bool,
+    /// Where a call ends that cannot be read or has been.
+    pub(crate) bounds: Bounds,
+    pub(crate) parameter: Tag,
+    /// What ends an opening tag.
+    pub(crate) sharp: Marker,
+    /// The attributes that hold the call's and the parameter's names.
+    pub(crate) name: Marker,
+    pub(crate) key: Marker,
+    pub(crate) values: Values,
+    pub(crate) raw: RawForm,
+    /// All arguments as one JSON object in place of the parameters; else empty.
+    pub(crate) json: Tag,
+    /// What ends text where a call should be: before the first call, and after one.
+    pub(crate) before_call: List,
+    pub(crate) after_call: List,
+}
+
+impl InvokeForm {
+    /// What stands before each tag of a value.
+    fn namespace(&self) -> Marker {
+        let open = &*self.parameter.open;
+        open.strip_suffix('<').unwrap_or(open).into()
+    }
+}
+
+/// What a parameter's value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Values {
+    /// Text, whose type the tool's schema tells.
+    BySchema,
+    /// Text or JSON, as the attribute `string` says.
+    ByString,
+    /// Text or JSON, as the attribute `type` says.
+    ByType,
+    /// Text or tags: what has tags in it is an object or a list. The parameter's name is that of its tag.
+    Elements,
+}
+
+/// Reads the calls of one region. A call is handed out at its own end; what the region's end adds is a marker.
+#[derive(Debug)]
+pub(crate) struct InvokeCalls {
+    form: Arc<InvokeForm>,
+    /// After the opener.
+    body: usize,
+    /// The region's opener was there.
+    opened: bool,
+    /// It was not, and no call has been seen: the opener of a call may have been spelled in prose.
+    doubtful: bool,
+    seen: Seen,
+    state: State,
+    name: String,
+    arguments: Map<String, Value>,
+    /// Where the arguments begin.
+    raw: usize,
+}
+
+/// What there has been since the opener, or the last leaf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// The opener, which may have been spelled in prose.
+    Opener,
+    /// The beginning of a call.
+    Lead,
+    /// A leaf.
+    Leaf,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Between calls: nothing but blanks from here on.
+    Between(usize),
+    /// Other text. From the first place on it is in no leaf; up to the second there is no marker.
+    Text(usize, usize),
+    /// In a call's opening tag.
+    Name(TagScan),
+    /// Between parameters.
+    Parameters(usize),
+    /// In a parameter's opening tag.
+    Key(TagScan),
+    Value(Key, RawScan),
+    Elements(Elements),
+    /// In the opening tag of the JSON object, in it, and behind it.
+    JsonTag(TagScan),
+    Json(JsonScan),
+    JsonEnd(usize),
+    CallEnd(CallEnd, Option<RawCall>),
+    Broken(Recovery),
+}
+
+/// A parameter's opening tag.
+#[derive(Debug)]
+struct Key {
+    name: String,
+    /// What it says of its type.
+    mark: Option<String>,
+}
+
+/// More text is needed, because a marker may begin at the end of what there is.
+struct Partial;
+
+/// The next state, and the step if there is one to be taken first.
+type Next = (State, Option<Step>);
+
+impl InvokeCalls {
+    /// `body` is the place after the region's opener, or that of the first call's if there is none.
+    pub(crate) fn new(form: Arc<InvokeForm>, body: usize, opened: bool) -> Self {
+        Self {
+            form,
+            body,
+            opened,
+            doubtful: !opened,
+            seen: Seen::Opener,
+            state: State::Between(body),
+            name: String::new(),
+            arguments: Map::new(),
+            raw: body,
+        }
+    }
+
+    fn next(&mut self, view: &View<'_>, state: State) -> Next {
+        match state {
+            State::Between(from) => self.between(view, from),
+            State::Text(from, at) => self.text(view, from, at),
+            State::Name(tag) => self.name(view, tag),
+            State::Parameters(from) => self.parameters(view, from),
+            State::Key(tag) => self.key(view, tag),
+            State::Value(key, scan) => self.value(view, key, scan),
+            State::Elements(elements) => self.elements(view, elements),
+            State::JsonTag(tag) => self.json_tag(view, tag),
+            State::Json(scan) => self.json(view, scan),
+            State::JsonEnd(end) => self.json_end(view, end),
+            State::CallEnd(mut end, mut call) => {
+                let step = end.leave(view, &self.form.bounds, &mut call);
+                self.leaf(State::CallEnd(end, call), step)
+            }
+            State::Broken(mut recovery) => {
+                let step = recovery.step(view, &self.form.bounds);
+                self.leaf(State::Broken(recovery), step)
+            }
+        }
+    }
+
+    /// What leaves a call stays in the region.
+    fn leaf(&mut self, state: State, step: Step) -> Next {
+        match step {
+            Step::Leave { until, leaf, .. } => {
+                self.seen = Seen::Leaf;
+                (State::Between(until), Some(Step::Leaf { until, leaf }))
+            }
+            step => (state, Some(step)),
+        }
+    }
+
+    /// What stands at `at` has no place in a call: it is broken, or no call at all.
+    fn broken(&self, at: usize, reason: Malformed) -> Next {
+        let step = self.doubtful.then(|| Step::leave(self.body, RawLeaf::Content));
+        (State::Broken(Recovery::broken(at, reason)), step)
+    }
+
+    /// Between calls come the region's end, a call, what may stand before a call, or other text.
+    fn between(&mut self, view: &View<'_>, from: usize) -> Next {
+        let at = view.skip_blank(from);
+        match self.region_end(view, from, at) {
+            Err(Partial) => (State::Between(from), Some(Step::Wait)),
+            Ok(Some(next)) => next,
+            Ok(None) => match self.call_or_lead(view, at) {
+                Err(Partial) => (State::Between(from), Some(Step::Wait)),
+                Ok(Some(next)) => next,
+                Ok(None) => self.other(view, from, at),
+            },
+        }
+    }
+
+    fn region_end(&self, view: &View<'_>, from: usize, at: usize) -> Result<Option<Next>, Partial> {
+        let close = &self.form.region.close;
+        let leave = |until| (State::Between(from), Some(Step::leave(until, RawLeaf::Marker)));
+        Ok(match view.here(at, close) {
+            Match::Partial => return Err(Partial),
+            Match::Yes if self.seen == Seen::Lead => Some(self.broken(at, Malformed::Syntax)),
+            Match::Yes => Some(leave(at + close.len())),
+            Match::No if self.seen == Seen::Leaf && view.is_cut_short(at, &[&**close]) => {
+                Some(leave(view.text.len()))
+            }
+            Match::No => None,
+        })
+    }
+
+    /// A call's opening tag, or what may stand before it.
+    fn call_or_lead(&mut self, view: &View<'_>, at: usize) -> Result<Option<Next>, Partial> {
+        let InvokeForm { call, sharp, .. } = &*self.form;
+        match view.here(at, &call.open) {
+            Match::Partial => return Err(Partial),
+            Match::Yes => {
+                let tag = at + call.open.len();
+                let next = view.bytes().get(tag).ok_or(Partial)?;
+                self.seen = Seen::Lead;
+                let is_tag = next.is_ascii_whitespace() || sharp.as_bytes().first() == Some(next);
+                return Ok(Some(if is_tag {
+                    (State::Name(TagScan::new(tag)), None)
+                } else {
+                    self.broken(tag, Malformed::NoName)
+                }));
+            }
+            Match::No => {}
+        }
+        let mut leads = self.leads().map(|(n, lead)| (n, lead.len(), view.here(at, lead)));
+        let lead = leads.find(|(.., here)| *here != Match::No);
+        drop(leads);
+        match lead {
+            None => Ok(None),
+            Some((.., Match::Partial)) => Err(Partial),
+            Some((n, len, _)) => {
+                if n == 0 {
+                    self.seen = Seen::Lead;
+                }
+                Ok(Some((State::Between(at + len), None)))
+            }
+        }
+    }
+
+    /// What may stand before a call here. A bare word means nothing only after what opens a call.
+    fn leads(&self) -> impl Iterator<Item = (usize, &Marker)> {
+        let after_first = self.seen == Seen::Lead;
+        self.form.lead.iter().enumerate().filter(move |(_, lead)| after_first || lead.starts_with('<'))
+    }
+
+    /// Neither a call nor the region's end begins at `at`.
+    fn other(&self, view: &View<'_>, from: usize, at: usize) -> Next {
+        let ended = at == view.text.len() && view.end == Some(RegionEnd::Clean);
+        let cut_short = view.is_cut_short(at, &[&*self.form.call.open])
+            || self.leads().any(|(_, lead)| view.is_cut_short(at, &[&**lead]));
+        match self.seen {
+            _ if ended && (self.doubtful || self.seen == Seen::Opener) => {
+                (State::Between(from), Some(Step::leave(self.body, RawLeaf::Content)))
+            }
+            _ if cut_short => (State::Between(from), Some(Step::Wait)),
+            Seen::Opener => (State::Text(self.body, at), None),
+            Seen::Lead => self.broken(at, Malformed::Syntax),
+            Seen::Leaf if self.opened => (State::Text(from, at), None),
+            Seen::Leaf => (State::Between(from), Some(Step::leave(from, RawLeaf::Marker))),
+        }
+    }
+
+    /// Text where a call should be. After the opener it says that this is no region, until a call comes or the
+    /// end; after a call it is ordinary text.
+    fn text(&mut self, view: &View<'_>, from: usize, at: usize) -> Next {
+        let InvokeForm { region, call, lead, before_call, after_call, .. } = &*self.form;
+        let suspect = self.seen == Seen::Opener;
+        let leave = |until, leaf| (State::Between(from), Some(Step::leave(until, leaf)));
+        match view.find(if suspect { before_call } else { after_call }, at) {
+            Found::At(at, marker) if *marker == *region.close && suspect => {
+                leave(at + marker.len(), RawLeaf::Malformed(Malformed::Syntax))
+            }
+            Found::At(at, marker)
+                if [&region.close, &call.open].into_iter().chain(lead.first()).any(|m| **m == *marker) =>
+            {
+                self.seen = Seen::Leaf;
+                (State::Between(at), Some(Step::Leaf { until: at, leaf: RawLeaf::Content }))
+            }
+            Found::At(..) if suspect => leave(self.body, RawLeaf::Content),
+            Found::At(at, _) => leave(at, RawLeaf::Content),
+            Found::Until(_) if suspect && view.end.is_some() => leave(self.body, RawLeaf::Content),
+            Found::Until(at) if !suspect && at > from => {
+                (State::Text(at, at), Some(Step::Leaf { until: at, leaf: RawLeaf::Content }))
+            }
+            Found::Until(at) if view.end.is_some() => leave(at, RawLeaf::Content),
+            Found::Until(at) => (State::Text(from, at), Some(Step::Wait)),
+        }
+    }
+
+    fn name(&mut self, view: &View<'_>, mut tag: TagScan) -> Next {
+        match tag.step(view, &self.form.sharp) {
+            TagEnd::More => (State::Name(tag), Some(Step::Wait)),
+            TagEnd::Missing(at) => self.broken(at, Malformed::Syntax),
+            TagEnd::Text(text, after) => match attribute(text, &self.form.name) {
+                Some(name) if !name.trim().is_empty() => {
+                    self.doubtful = false;
+                    self.name = name.trim().to_owned();
+                    self.arguments = Map::new();
+                    self.raw = after;
+                    (State::Parameters(after), None)
+                }
+                _ => self.broken(after, Malformed::NoName),
+            },
+        }
+    }
+
+    fn parameters(&mut self, view: &View<'_>, from: usize) -> Next {
+        let InvokeForm { call, parameter, json, values, .. } = &*self.form;
+        let at = view.skip_blank(from);
+        match view.here(at, &call.close) {
+            Match::Yes => return self.call_end(view, at, at + call.close.len()),
+            Match::Partial => return (State::Parameters(from), Some(Step::Wait)),
+            Match::No => {}
+        }
+        let json_here = if json.open.is_empty() { Match::No } else { view.here(at, &json.open) };
+        match (view.here(at, &parameter.open), json_here) {
+            (Match::Yes, _) if *values == Values::Elements => {
+                (State::Elements(Elements::new(self.form.namespace(), at)), None)
+            }
+            (Match::Yes, _) => (State::Key(TagScan::new(at + parameter.open.len())), None),
+            (_, Match::Yes) if self.arguments.is_empty() => {
+                (State::JsonTag(TagScan::new(at + json.open.len())), None)
+            }
+            (Match::No, Match::No | Match::Yes)
+                if !view.is_cut_short(at, &[&*call.close, &*parameter.open]) =>
+            {
+                self.broken(at, Malformed::Syntax)
+            }
+            _ => (State::Parameters(from), Some(Step::Wait)),
+        }
+    }
+
+    fn call_end(&mut self, view: &View<'_>, raw_end: usize, end: usize) -> Next {
+        let mut arguments = std::mem::take(&mut self.arguments);
+        if self.form.values == Values::ByString {
+            arguments = unwrapped(view, &self.name, arguments);
+        }
+        let call = RawCall {
+            id: None,
+            name: std::mem::take(&mut self.name),
+            arguments: Value::Object(arguments),
+            raw: view.text[self.raw..raw_end].to_owned(),
+        };
+        if self.form.has_tail {
+            (State::CallEnd(CallEnd::new(end), Some(call)), None)
+        } else {
+            self.seen = Seen::Leaf;
+            (State::Between(end), Some(Step::Leaf { until: end, leaf: RawLeaf::Call(call) }))
+        }
+    }
+
+    fn key(&mut self, view: &View<'_>, mut tag: TagScan) -> Next {
+        let InvokeForm { sharp, key, values, .. } = &*self.form;
+        match tag.step(view, sharp) {
+            TagEnd::More => (State::Key(tag), Some(Step::Wait)),
+            TagEnd::Missing(at) => self.broken(at, Malformed::Syntax),
+            TagEnd::Text(text, after) => {
+                let mark = if *values == Values::ByType { "type" } else { "string" };
+                let mark = attribute(text, mark).map(str::to_owned);
+                match attribute(text, key) {
+                    Some(name) => {
+                        let name = name.trim().to_owned();
+                        (State::Value(Key { name, mark }, RawScan::new(after)), None)
+                    }
+                    None => self.broken(after, Malformed::Syntax),
+                }
+            }
+        }
+    }
+
+    fn value(&mut self, view: &View<'_>, key: Key, mut scan: RawScan) -> Next {
+        match scan.step(view, &self.form.raw) {
+            RawEnd::More => (State::Value(key, scan), Some(Step::Wait)),
+            RawEnd::Missing(at) => self.broken(at, Malformed::Syntax),
+            RawEnd::Value(range, after) => {
+                let value = self.typed(view, &key, &view.text[range]);
+                self.arguments.insert(key.name, value);
+                (State::Parameters(after), None)
+            }
+        }
+    }
+
+    /// A format that marks types itself uses its own marks, and a value that is not what its mark promises is a string
+    /// (rules R4 and R10 of docs/parsing-rules.md).
+    fn typed(&self, view: &View<'_>, key: &Key, raw: &str) -> Value {
+        let json = |allowed: &dyn Fn(&Value) -> bool| {
+            let value = serde_json::from_str::<Value>(raw).ok().filter(|value| allowed(value));
+            value.unwrap_or_else(|| raw.into())
+        };
+        match (self.form.values, key.mark.as_deref()) {
+            (Values::ByString, Some("true")) | (Values::ByType, Some("string")) => raw.into(),
+            (Values::ByString, Some("false")) => json(&|_| true),
+            (Values::ByType, Some(name)) => json(&|value| is_a(value, name)),
+            _ => view.tools.value(&self.name, &key.name, raw),
+        }
+    }
+
+    fn elements(&mut self, view: &View<'_>, mut elements: Elements) -> Next {
+        match elements.step(view) {
+            None => (State::Elements(elements), Some(Step::Wait)),
+            Some(Err((at, reason))) => self.broken(at, reason),
+            Some(Ok((key, element, after))) => {
+                let value = view.tools.element(&self.name, &key, &element);
+                self.arguments.insert(key, value);
+                (State::Parameters(after), None)
+            }
+        }
+    }
+
+    fn json_tag(&mut self, view: &View<'_>, mut tag: TagScan) -> Next {
+        match tag.step(view, &self.form.sharp) {
+            TagEnd::More => (State::JsonTag(tag), Some(Step::Wait)),
+            TagEnd::Missing(at) => self.broken(at, Malformed::Syntax),
+            TagEnd::Text(_, after) => {
+                let at = view.skip_blank(after);
+                match view.bytes().get(at) {
+                    Some(b'{') => (State::Json(JsonScan::new(at)), None),
+                    Some(_) => self.broken(at, Malformed::Syntax),
+                    None => (State::JsonTag(tag), Some(Step::Wait)),
+                }
+            }
+        }
+    }
+
+    fn json(&mut self, view: &View<'_>, mut scan: JsonScan) -> Next {
+        match scan.advance(view) {
+            Scanned::More => (State::Json(scan), Some(Step::Wait)),
+            Scanned::Bad(reason) => self.broken(scan.start, reason),
+            Scanned::Value(end) => match serde_json::from_str(&view.text[scan.start..end]) {
+                Ok(arguments) => {
+                    self.arguments = arguments;
+                    (State::JsonEnd(end), None)
+                }
+                Err(_) => self.broken(end, Malformed::Syntax),
+            },
+        }
+    }
+
+    fn json_end(&mut self, view: &View<'_>, end: usize) -> Next {
+        let close = &self.form.json.close;
+        let at = view.skip_blank(end);
+        match view.here(at, close) {
+            Match::Yes => (State::Parameters(at + close.len()), None),
+            Match::No if !view.is_cut_short(at, &[&**close]) => self.broken(at, Malformed::Syntax),
+            Match::Partial | Match::No => (State::JsonEnd(end), Some(Step::Wait)),
+        }
+    }
+}
+
+impl Machine for InvokeCalls {
+    fn advance(&mut self, view: &View<'_>) -> Option<Step> {
+        let state = std::mem::replace(&mut self.state, State::Between(self.body));
+        let (state, step) = self.next(view, state);
+        self.state = state;
+        step
+    }
+}
+
+/// Some models write all arguments as one object, under a name that the tool does not have.
+fn unwrapped(view: &View<'_>, tool: &str, mut arguments: Map<String, Value>) -> Map<String, Value> {
+    let [(key, Value::Object(_))] = arguments.iter().collect::<Vec<_>>()[..] else { return arguments };
+    if !["arguments", "input"].contains(&&**key) || view.tools.takes(tool, key) != Some(false) {
+        return arguments;
+    }
+    match arguments.values_mut().next().map(Value::take) {
+        Some(Value::Object(inner)) => inner,
+        _ => arguments,
+    }
+}
+
+/// The value of an attribute in an opening tag: ` a="x" b='y' c=z`, with any of the quotes or none.
+fn attribute<'a>(tag: &'a str, wanted: &str) -> Option<&'a str> {
+    let mut rest = tag;
+    loop {
+        // A tag's name ends with a blank.
+        let (name, after) = rest.strip_prefix(|c: char| c.is_ascii_whitespace())?.split_once('=')?;
+        let quote = after.chars().next().filter(|c| matches!(c, '"' | '\''));
+        let (value, next) = match quote {
+            Some(quote) => after[1..].split_once(quote)?,
+            None => after.split_at(after.find(|c: char| c.is_ascii_whitespace()).unwrap_or(after.len())),
+        };
+        if name.trim() == wanted {
+            return Some(value);
+        }
+        rest = next;
+    }
+}

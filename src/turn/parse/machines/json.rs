@@ -1,0 +1,271 @@
+//! Calls written as JSON objects, alone or in a list.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::turn::parse::json_scan::{JsonScan, Scanned};
+use crate::turn::parse::machine::{
+    Bounds, CallEnd, Machine, RawCall, RawLeaf, Recovery, Step, leave_at_marker, may_end,
+};
+use crate::turn::parse::marker::List;
+use crate::turn::parse::view::{RegionEnd, View};
+use crate::types::tree::Malformed;
+
+/// How a family of models writes such calls.
+#[derive(Debug)]
+pub(crate) struct JsonForm {
+    pub(crate) bounds: Bounds,
+    /// The keys that may hold the name, the arguments, the id.
+    pub(crate) name: List,
+    pub(crate) arguments: List,
+    pub(crate) id: List,
+    /// Without arguments it is no call. So it is where no marker says that one follows (rule R8 of docs/parsing-rules.md).
+    pub(crate) needs_arguments: bool,
+}
+
+/// Reads `{..}` or `[{..}, ..]`, then the end marker if the form has one.
+#[derive(Debug)]
+pub(crate) struct JsonCalls {
+    form: Arc<JsonForm>,
+    body: usize,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing but blanks up to here.
+    Open(usize),
+    Object(JsonScan),
+    /// The object is read, its end marker is not.
+    CallEnd(CallEnd, Option<RawCall>),
+    /// In a list, between elements: after the bracket or the last element, and up to where only blanks and commas
+    /// stand.
+    List(usize, usize),
+    Element(JsonScan),
+    /// An object that does not parse, alone or in a list.
+    Broken(Broken),
+    /// And up to where only blanks stand behind it.
+    BrokenElement(Broken, usize),
+    /// After the list: here is its end.
+    ListEnd(usize),
+    Recovery(Recovery),
+}
+
+impl JsonCalls {
+    /// `body` is the place after the opener.
+    pub(crate) fn new(form: Arc<JsonForm>, body: usize) -> Self {
+        Self { form, body, state: State::Open(body) }
+    }
+
+    fn open(&mut self, view: &View<'_>, from: usize) -> Option<Step> {
+        let at = view.skip_blank(from);
+        self.state = State::Open(at);
+        self.state = match view.bytes().get(at) {
+            // What ends with the bare word for an opener is prose.
+            None if view.end == Some(RegionEnd::Clean) => {
+                return Some(Step::leave(self.body, RawLeaf::Content));
+            }
+            None => return Some(Step::Wait),
+            Some(b'{') => State::Object(JsonScan::new(at)),
+            Some(b'[') => State::List(at + 1, at + 1),
+            Some(_) => State::Recovery(Recovery::suspect(self.body)),
+        };
+        None
+    }
+
+    /// The only object, which begins at `start`.
+    fn object(&mut self, view: &View<'_>, start: usize, scanned: Scanned) -> Option<Step> {
+        self.state = match scanned {
+            // A string without an end must not swallow the end marker and all that follows.
+            Scanned::More if view.end == Some(RegionEnd::Clean) => {
+                State::Recovery(Recovery::broken(self.body, Malformed::Unfinished))
+            }
+            Scanned::More => return Some(Step::Wait),
+            Scanned::Value(end) => match self.form.call(&view.text[start..end]) {
+                Ok(call) => State::CallEnd(CallEnd::new(end), Some(call)),
+                Err(reason) => State::Broken(Broken::new(start, reason)),
+            },
+            Scanned::Bad(reason) => State::Broken(Broken::new(start, reason)),
+        };
+        None
+    }
+
+    /// An element of a list, which begins at `start`.
+    fn element(&mut self, view: &View<'_>, start: usize, scanned: Scanned) -> Option<Step> {
+        self.state = match scanned {
+            Scanned::More if view.end == Some(RegionEnd::Clean) => {
+                State::Recovery(Recovery::broken(start, Malformed::Unfinished))
+            }
+            Scanned::More => return Some(Step::Wait),
+            Scanned::Value(until) => {
+                let leaf = match self.form.call(&view.text[start..until]) {
+                    Ok(call) => RawLeaf::Call(call),
+                    Err(reason) => RawLeaf::Malformed(reason),
+                };
+                self.state = State::List(until, until);
+                return Some(Step::Leaf { until, leaf });
+            }
+            Scanned::Bad(reason) => State::BrokenElement(Broken::new(start, reason), 0),
+        };
+        None
+    }
+
+    /// Between the elements of a list. Commas are not counted: a model that forgets one has said enough.
+    fn list(&mut self, view: &View<'_>, from: usize, at: usize) -> Option<Step> {
+        let mut at = view.skip_blank(at);
+        while view.bytes().get(at) == Some(&b',') {
+            at = view.skip_blank(at + 1);
+        }
+        self.state = State::List(from, at);
+        let close = &self.form.bounds.close;
+        let has_call = view.text[..from].ends_with('}');
+        self.state = match view.bytes().get(at) {
+            // Only the bracket is missing.
+            None if has_call && view.end.is_some() => return Some(Step::leave(at, RawLeaf::Marker)),
+            Some(_) if has_call && may_end(view, at, close) => {
+                return Some(leave_at_marker(view, at, close));
+            }
+            None => return Some(Step::Wait),
+            Some(b']') => State::ListEnd(at + 1),
+            Some(b'{') => State::Element(JsonScan::new(at)),
+            // A list of something else.
+            Some(_) if view.bytes()[from - 1] == b'[' => State::Recovery(Recovery::suspect(self.body)),
+            Some(_) => State::Recovery(Recovery::broken(from, Malformed::Syntax)),
+        };
+        None
+    }
+
+    /// A broken element ends where its brackets balance, if the list goes on there.
+    fn broken_element(&mut self, view: &View<'_>) -> Option<Step> {
+        let State::BrokenElement(broken, at) = &mut self.state else { return None };
+        let end = match broken.step(view, &self.form.bounds) {
+            Ok(end) => end,
+            Err(step) => return Some(step),
+        };
+        let reason = broken.reason;
+        *at = view.skip_blank(end.max(*at));
+        match view.bytes().get(*at) {
+            None => Some(Step::Wait),
+            Some(b',' | b']') => {
+                self.state = State::List(end, end);
+                Some(Step::Leaf { until: end, leaf: RawLeaf::Malformed(reason) })
+            }
+            Some(_) => {
+                self.state = State::Recovery(Recovery::broken(end, reason));
+                None
+            }
+        }
+    }
+}
+
+impl Machine for JsonCalls {
+    fn advance(&mut self, view: &View<'_>) -> Option<Step> {
+        match self.state {
+            State::Open(from) => self.open(view, from),
+            State::Object(ref mut scan) => {
+                let (start, scanned) = (scan.start, scan.advance(view));
+                self.object(view, start, scanned)
+            }
+            State::CallEnd(ref mut end, ref mut call) => Some(end.leave(view, &self.form.bounds, call)),
+            State::List(from, at) => self.list(view, from, at),
+            State::Element(ref mut scan) => {
+                let (start, scanned) = (scan.start, scan.advance(view));
+                self.element(view, start, scanned)
+            }
+            State::Broken(ref mut broken) => Some(broken.leave(view, &self.form.bounds)),
+            State::BrokenElement(..) => self.broken_element(view),
+            State::ListEnd(end) => Some(leave_at_marker(view, end, &self.form.bounds.close)),
+            State::Recovery(ref mut recovery) => Some(recovery.step(view, &self.form.bounds)),
+        }
+    }
+}
+
+impl JsonForm {
+    /// The call that an object is.
+    pub(crate) fn call(&self, object: &str) -> Result<RawCall, Malformed> {
+        let fields: BTreeMap<Cow<'_, str>, &RawValue> =
+            serde_json::from_str(object).map_err(|_| Malformed::Syntax)?;
+        let first = |keys: &List| keys.iter().find_map(|key| fields.get(&**key)).map(|raw| raw.get());
+        let value = |raw: &str| serde_json::from_str::<Value>(raw).map_err(|_| Malformed::Syntax);
+        let Value::String(name) = first(&self.name).map_or(Ok(Value::Null), value)? else {
+            return Err(Malformed::NoName);
+        };
+        if name.is_empty() {
+            return Err(Malformed::NoName);
+        }
+        let (arguments, raw) = match first(&self.arguments) {
+            Some(raw) => (value(raw)?, raw),
+            None if self.needs_arguments => return Err(Malformed::Syntax),
+            None => (Value::Object(serde_json::Map::new()), "{}"),
+        };
+        let id = match first(&self.id).map(value).transpose()? {
+            Some(Value::String(id)) => Some(id),
+            // Some write a number.
+            Some(Value::Number(id)) => Some(id.to_string()),
+            _ => None,
+        };
+        Ok(RawCall { id, name, arguments, raw: raw.to_owned() })
+    }
+}
+
+/// An object that does not parse. It ends where its brackets balance, or before that with its region.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    pub(crate) reason: Malformed,
+    recovery: Recovery,
+    at: usize,
+    open: usize,
+    string: bool,
+    escape: bool,
+    end: Option<usize>,
+}
+
+impl Broken {
+    /// `start` is the place of its opening brace.
+    pub(crate) fn new(start: usize, reason: Malformed) -> Self {
+        let recovery = Recovery::broken(start, reason);
+        Self { reason, recovery, at: start, open: 0, string: false, escape: false, end: None }
+    }
+
+    /// Its end; else what can be said of its region.
+    pub(crate) fn step(&mut self, view: &View<'_>, bounds: &Bounds) -> Result<usize, Step> {
+        let step = self.recovery.step(view, bounds);
+        let seen = match &step {
+            Step::Wait => self.recovery.clear_to(),
+            Step::Leaf { until, .. } | Step::Leave { until, .. } => *until,
+        };
+        while self.end.is_none() && self.at < seen {
+            self.byte(view.bytes()[self.at]);
+        }
+        self.end.ok_or(step)
+    }
+
+    /// The same as the step of a machine that has nothing more to read: an end marker is waited for if there is
+    /// one.
+    pub(crate) fn leave(&mut self, view: &View<'_>, bounds: &Bounds) -> Step {
+        match self.step(view, bounds) {
+            Ok(end) if bounds.close.is_empty() => Step::leave(end, RawLeaf::Malformed(self.reason)),
+            Ok(_) => self.recovery.step(view, bounds),
+            Err(step) => step,
+        }
+    }
+
+    fn byte(&mut self, byte: u8) {
+        self.at += 1;
+        match byte {
+            _ if self.escape => self.escape = false,
+            b'\\' if self.string => self.escape = true,
+            b'"' => self.string = !self.string,
+            b'{' | b'[' if !self.string => self.open += 1,
+            b'}' | b']' if !self.string => {
+                self.open -= 1;
+                self.end = (self.open == 0).then_some(self.at);
+            }
+            _ => {}
+        }
+    }
+}

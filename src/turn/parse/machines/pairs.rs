@@ -1,0 +1,193 @@
+//! Calls written as a bare name with pairs of `<arg_key>` and `<arg_value>` behind it: GLM.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::turn::parse::machine::{Bounds, CallEnd, Machine, RawCall, RawLeaf, Recovery, Step};
+use crate::turn::parse::marker::{Marker, Tag};
+use crate::turn::parse::raw::{RawEnd, RawForm, RawScan, TagEnd, TagScan};
+use crate::turn::parse::view::{Match, RegionEnd, View};
+use crate::types::tree::Malformed;
+
+/// How a family writes them.
+#[derive(Debug)]
+pub(crate) struct PairForm {
+    pub(crate) bounds: Bounds,
+    pub(crate) key: Tag,
+    /// What opens a value; its closing tag is in `values`.
+    pub(crate) value: Marker,
+    pub(crate) values: RawForm,
+}
+
+/// Reads one call and its end marker.
+#[derive(Debug)]
+pub(crate) struct PairCalls {
+    form: Arc<PairForm>,
+    /// After the opener.
+    body: usize,
+    state: State,
+    name: String,
+    arguments: Map<String, Value>,
+    /// Where the arguments begin.
+    raw: usize,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing but blanks so far.
+    Open,
+    /// In the name: where it begins, and up to where it has been read.
+    Name(usize, usize),
+    /// Between pairs.
+    Pairs(usize),
+    Key(TagScan),
+    /// Between a key and its value.
+    Middle(String, usize),
+    Value(String, RawScan),
+    CallEnd(CallEnd, Option<RawCall>),
+    Recovery(Recovery),
+}
+
+/// The next state, and the step if there is one to be taken first.
+type Next = (State, Option<Step>);
+
+impl PairCalls {
+    pub(crate) fn new(form: Arc<PairForm>, body: usize) -> Self {
+        Self { form, body, state: State::Open, name: String::new(), arguments: Map::new(), raw: body }
+    }
+
+    fn next(&mut self, view: &View<'_>, state: State) -> Next {
+        match state {
+            State::Open => self.open(view),
+            State::Name(start, at) => self.name(view, start, at),
+            State::Pairs(from) => self.pairs(view, from),
+            State::Key(tag) => self.key(view, tag),
+            State::Middle(key, from) => self.middle(view, key, from),
+            State::Value(key, scan) => self.value(view, key, scan),
+            State::CallEnd(mut end, mut call) => {
+                let step = end.leave(view, &self.form.bounds, &mut call);
+                (State::CallEnd(end, call), Some(step))
+            }
+            State::Recovery(mut recovery) => {
+                let step = recovery.step(view, &self.form.bounds);
+                (State::Recovery(recovery), Some(step))
+            }
+        }
+    }
+
+    fn broken(at: usize) -> Next {
+        (State::Recovery(Recovery::broken(at, Malformed::Syntax)), None)
+    }
+
+    fn open(&mut self, view: &View<'_>) -> Next {
+        let at = view.skip_blank(self.body);
+        match (view.bytes().get(at), view.end) {
+            // What ends with the bare word for an opener is prose.
+            (None, Some(RegionEnd::Clean)) => (State::Open, Some(Step::leave(self.body, RawLeaf::Content))),
+            (None, _) => (State::Open, Some(Step::Wait)),
+            (Some(_), _) => (State::Name(at, at), None),
+        }
+    }
+
+    fn name(&mut self, view: &View<'_>, start: usize, from: usize) -> Next {
+        let rest = &view.bytes()[from..];
+        let len = rest.iter().position(|byte| !is_of_name(*byte)).unwrap_or(rest.len());
+        let at = from + len;
+        match view.bytes().get(at) {
+            Some(b'<' | b' ' | b'\t' | b'\n' | b'\r') if at > start => {
+                self.name = view.text[start..at].to_owned();
+                self.raw = at;
+                (State::Pairs(at), None)
+            }
+            Some(_) => (State::Recovery(Recovery::suspect(self.body)), None),
+            None if view.end.is_some() && self.is_spaced(view) => {
+                (State::Open, Some(Step::leave(self.body, RawLeaf::Content)))
+            }
+            None => (State::Name(start, at), Some(Step::Wait)),
+        }
+    }
+
+    /// There is a space before the name. No model writes one, but prose does.
+    fn is_spaced(&self, view: &View<'_>) -> bool {
+        view.bytes()[self.body] == b' '
+    }
+
+    fn pairs(&mut self, view: &View<'_>, from: usize) -> Next {
+        let at = view.skip_blank(from);
+        let without = self.arguments.is_empty();
+        let PairForm { bounds, key, .. } = &*self.form;
+        let wait = (State::Pairs(from), Some(Step::Wait));
+        match (view.here(at, &key.open), view.here(at, &bounds.close), view.any_here(at, &bounds.stops)) {
+            (Match::Yes, ..) => (State::Key(TagScan::new(at + key.open.len())), None),
+            // "Between <tool_call> and </tool_call>".
+            (_, Match::Yes, _) if without && self.is_spaced(view) => {
+                (State::Recovery(Recovery::suspect(self.body)), None)
+            }
+            (_, Match::Yes, _) => self.end(view, from, at),
+            (Match::Partial, ..) | (_, Match::Partial, _) | (.., Match::Partial) => wait,
+            (.., Match::Yes) if without => {
+                (State::Pairs(from), Some(Step::leave(at, RawLeaf::Malformed(Malformed::Unfinished))))
+            }
+            _ if view.is_cut_short(at, &[&*bounds.close]) && !without => self.end(view, from, at),
+            _ if view.is_cut_short(at, &[&*bounds.close, &*key.open]) => wait,
+            _ if without => (State::Recovery(Recovery::suspect(self.body)), None),
+            // The end marker is missing, or there is other text before it.
+            _ => self.end(view, from, from),
+        }
+    }
+
+    fn end(&mut self, view: &View<'_>, body_end: usize, raw_end: usize) -> Next {
+        let call = RawCall {
+            id: None,
+            name: std::mem::take(&mut self.name),
+            arguments: Value::Object(std::mem::take(&mut self.arguments)),
+            raw: view.text[self.raw..raw_end].to_owned(),
+        };
+        (State::CallEnd(CallEnd::new(body_end), Some(call)), None)
+    }
+
+    fn key(&self, view: &View<'_>, mut tag: TagScan) -> Next {
+        match tag.step(view, &self.form.key.close) {
+            TagEnd::More => (State::Key(tag), Some(Step::Wait)),
+            TagEnd::Missing(at) => Self::broken(at),
+            TagEnd::Text(key, after) => (State::Middle(key.trim().to_owned(), after), None),
+        }
+    }
+
+    fn middle(&mut self, view: &View<'_>, key: String, from: usize) -> Next {
+        let at = view.skip_blank(from);
+        let value = &self.form.value;
+        match view.here(at, value) {
+            Match::Yes => (State::Value(key, RawScan::new(at + value.len())), None),
+            Match::No if !view.is_cut_short(at, &[&**value]) => Self::broken(at),
+            Match::Partial | Match::No => (State::Middle(key, from), Some(Step::Wait)),
+        }
+    }
+
+    fn value(&mut self, view: &View<'_>, key: String, mut scan: RawScan) -> Next {
+        match scan.step(view, &self.form.values) {
+            RawEnd::More => (State::Value(key, scan), Some(Step::Wait)),
+            RawEnd::Missing(at) => Self::broken(at),
+            RawEnd::Value(range, after) => {
+                let value = view.tools.value(&self.name, &key, &view.text[range]);
+                self.arguments.insert(key, value);
+                (State::Pairs(after), None)
+            }
+        }
+    }
+}
+
+/// What a tool's name is written with.
+fn is_of_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b':' | b'/') || !byte.is_ascii()
+}
+
+impl Machine for PairCalls {
+    fn advance(&mut self, view: &View<'_>) -> Option<Step> {
+        let state = std::mem::replace(&mut self.state, State::Open);
+        let (state, step) = self.next(view, state);
+        self.state = state;
+        step
+    }
+}

@@ -1,0 +1,265 @@
+//! Calls written as a Python list of calls, `[f(a=1, b='x'), g()]`, with literals for arguments: Llama 3.2 and 4,
+//! LFM2.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::json::{JsonCalls, JsonForm};
+use crate::turn::parse::lexer::{Bracket, Lexer, Quote, Syntax};
+use crate::turn::parse::literal::number;
+use crate::turn::parse::machine::{
+    Bounds, Machine, RawCall, RawLeaf, Recovery, Step, leave_at_marker, may_end,
+};
+use crate::turn::parse::view::{Match, RegionEnd, View};
+use crate::types::tree::Malformed;
+
+/// How a family writes them.
+#[derive(Debug)]
+pub(crate) struct PythonForm {
+    pub(crate) bounds: Bounds,
+    /// What stands between the markers besides: some models fall back to JSON. `None`: there are no markers, and
+    /// what is no list of calls is ordinary text (rule R8 of docs/parsing-rules.md).
+    pub(crate) json: Option<Arc<JsonForm>>,
+}
+
+/// Reads the calls of one list and the end marker, if there is one. Each call is handed out at its closing
+/// parenthesis.
+#[derive(Debug)]
+pub(crate) struct PythonCalls {
+    form: Arc<PythonForm>,
+    /// After the opener, or the end of the last leaf.
+    body: usize,
+    /// A call of this list has been handed out, or was malformed: it is a list of calls.
+    sure: bool,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Open,
+    /// Between calls: here is the last one's end.
+    List(usize),
+    /// In a call's name, which begins at `from`.
+    Name {
+        from: usize,
+        at: usize,
+    },
+    /// After a call's name.
+    Arguments(String, Lexer),
+    Skip(Skip),
+    /// After the list.
+    ListEnd(usize),
+    Recovery(Recovery),
+    Json(JsonCalls),
+}
+
+impl PythonCalls {
+    /// `body` is the place after the opener, or that of the list if it has none.
+    pub(crate) fn new(form: Arc<PythonForm>, body: usize) -> Self {
+        Self { form, body, sure: false, state: State::Open }
+    }
+
+    fn open(&mut self, view: &View<'_>) -> Option<Step> {
+        let at = view.skip_blank(self.body);
+        self.state = match (view.bytes().get(at), &self.form.json) {
+            // What ends with the bare word for an opener is prose.
+            (None, _) if view.end == Some(RegionEnd::Clean) => return Some(self.content()),
+            (None, _) => return Some(Step::Wait),
+            (Some(b'['), _) => State::List(at + 1),
+            (Some(b'{'), Some(json)) => State::Json(JsonCalls::new(json.clone(), self.body)),
+            (Some(_), _) => State::Recovery(Recovery::suspect(self.body)),
+        };
+        None
+    }
+
+    /// Commas are not counted: a model that forgets one has said enough.
+    fn list(&mut self, view: &View<'_>, from: usize) -> Option<Step> {
+        let mut at = view.skip_blank(from);
+        while self.sure && view.bytes().get(at) == Some(&b',') {
+            at = view.skip_blank(at + 1);
+        }
+        let close = &self.form.bounds.close;
+        self.state = match (view.bytes().get(at), &self.form.json) {
+            // Only the bracket is missing.
+            (None, _) if view.end.is_some() && self.sure => return Some(Step::leave(at, RawLeaf::Marker)),
+            (Some(_), _) if self.sure && may_end(view, at, close) => {
+                return Some(leave_at_marker(view, at, close));
+            }
+            (None, None) if view.end.is_some() => return Some(self.content()),
+            (None, _) => return Some(Step::Wait),
+            (Some(b']'), json) if self.sure || json.is_some() => State::ListEnd(at + 1),
+            (Some(b'{'), Some(json)) if !self.sure => State::Json(JsonCalls::new(json.clone(), self.body)),
+            (Some(_), _) => State::Name { from: at, at },
+        };
+        None
+    }
+
+    fn name(&mut self, view: &View<'_>, from: usize, at: usize) -> Option<Step> {
+        let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '-');
+        let Some(len) = view.text[at..].find(|c| !is_name(c)) else {
+            if view.end.is_some() && self.form.json.is_none() {
+                return Some(self.content());
+            }
+            self.state = State::Name { from, at: view.text.len() };
+            return Some(Step::Wait);
+        };
+        let at = at + len;
+        let name = &view.text[from..at];
+        self.state = if view.bytes()[at] == b'(' && name.starts_with(|c: char| c.is_alphabetic() || c == '_')
+        {
+            State::Arguments(name.to_owned(), Lexer::new(&SYNTAX, at, view.max_nesting))
+        } else if self.form.json.is_none() {
+            return Some(self.content());
+        } else if self.sure {
+            State::Skip(Skip::new(from, Malformed::Syntax))
+        } else {
+            State::Recovery(Recovery::suspect(self.body))
+        };
+        None
+    }
+
+    fn arguments(&mut self, view: &View<'_>) -> Option<Step> {
+        let State::Arguments(name, lexer) = &mut self.state else { return None };
+        match lexer.advance(view) {
+            Ok(None) if view.end == Some(RegionEnd::Clean) && self.form.json.is_some() => {
+                self.state = State::Recovery(Recovery::broken(self.body, Malformed::Unfinished));
+            }
+            Ok(None) => return Some(Step::Wait),
+            Ok(Some(arguments)) => {
+                let raw = view.text[lexer.start() + 1..lexer.at() - 1].to_owned();
+                let (until, name) = (lexer.at(), std::mem::take(name));
+                return self.element(until, RawLeaf::Call(RawCall { id: None, name, arguments, raw }));
+            }
+            Err(_) if !self.sure && self.form.json.is_none() => return Some(self.content()),
+            Err(reason) => self.state = State::Skip(Skip::new(lexer.start(), reason)),
+        }
+        None
+    }
+
+    fn skip(&mut self, view: &View<'_>) -> Option<Step> {
+        let State::Skip(skip) = &mut self.state else { return None };
+        let reason = skip.reason;
+        match skip.step(view, &self.form.bounds) {
+            Skipped::More => Some(Step::Wait),
+            Skipped::To(until) => self.element(until, RawLeaf::Malformed(reason)),
+            Skipped::Bound => {
+                self.state = State::Recovery(Recovery::broken(self.body, reason));
+                None
+            }
+        }
+    }
+
+    /// It was no call: without markers, that makes it ordinary text.
+    fn content(&self) -> Step {
+        Step::leave(self.body, RawLeaf::Content)
+    }
+
+    /// One call of the list, and the list goes on.
+    fn element(&mut self, until: usize, leaf: RawLeaf) -> Option<Step> {
+        self.body = until;
+        self.sure = true;
+        self.state = State::List(until);
+        Some(Step::Leaf { until, leaf })
+    }
+}
+
+impl Machine for PythonCalls {
+    fn advance(&mut self, view: &View<'_>) -> Option<Step> {
+        match self.state {
+            State::Open => self.open(view),
+            State::List(from) => self.list(view, from),
+            State::Name { from, at } => self.name(view, from, at),
+            State::Arguments(..) => self.arguments(view),
+            State::Skip(_) => self.skip(view),
+            State::ListEnd(end) => Some(leave_at_marker(view, end, &self.form.bounds.close)),
+            State::Recovery(ref mut recovery) => Some(recovery.step(view, &self.form.bounds)),
+            State::Json(ref mut json) => Some(json.step(view)),
+        }
+    }
+}
+
+/// Passes over a call that does not parse, so that the others of its list still count (rule R7 of docs/parsing-rules.md): to its closing
+/// parenthesis, or to a comma or bracket of the list.
+#[derive(Debug)]
+struct Skip {
+    at: usize,
+    depth: usize,
+    quote: Option<u8>,
+    reason: Malformed,
+}
+
+enum Skipped {
+    More,
+    To(usize),
+    /// The region ends before the call does.
+    Bound,
+}
+
+impl Skip {
+    fn new(at: usize, reason: Malformed) -> Self {
+        Self { at, depth: 0, quote: None, reason }
+    }
+
+    fn step(&mut self, view: &View<'_>, bounds: &Bounds) -> Skipped {
+        while let Some(byte) = view.bytes().get(self.at).copied() {
+            match (byte, self.quote) {
+                (b'<', _) => match bounds.here(view, self.at) {
+                    Match::Yes => return Skipped::Bound,
+                    Match::Partial => return Skipped::More,
+                    Match::No => {}
+                },
+                (b'\\', Some(_)) if self.at + 1 == view.text.len() => return Skipped::More,
+                (b'\\', Some(_)) => self.at += 1,
+                // It may have been an apostrophe: no string goes beyond its line.
+                (b'\n', Some(_)) => self.quote = None,
+                (b'\'' | b'"', None) => self.quote = Some(byte),
+                (_, Some(quote)) if byte == quote => self.quote = None,
+                (_, Some(_)) => {}
+                (b'(' | b'[' | b'{', None) => self.depth += 1,
+                (b')' | b']' | b'}', None) if self.depth > 1 => self.depth -= 1,
+                (b')' | b']' | b'}', None) if self.depth == 1 => return Skipped::To(self.at + 1),
+                (b']' | b',', None) if self.depth == 0 => return Skipped::To(self.at),
+                (_, None) => {}
+            }
+            self.at += 1;
+        }
+        Skipped::More
+    }
+}
+
+/// `(NAME=VALUE, ..)` with the literals of Python.
+static SYNTAX: Syntax = Syntax {
+    outer: Bracket { open: b'(', close: b')', separator: Some(b'=') },
+    brackets: &[
+        Bracket { open: b'(', close: b')', separator: None },
+        Bracket { open: b'[', close: b']', separator: None },
+        Bracket { open: b'{', close: b'}', separator: Some(b':') },
+    ],
+    quotes: &[
+        Quote { text: "\"\"\"", escapes: true, lines: true },
+        Quote { text: "\"", escapes: true, lines: false },
+        Quote { text: "'''", escapes: true, lines: true },
+        Quote { text: "'", escapes: true, lines: false },
+    ],
+    quoted_keys: false,
+    empty_values: false,
+    is_of_word: |c, _| c.is_alphanumeric() || matches!(c, '_' | '.' | '+' | '-'),
+    key: argument_name,
+    scalar,
+};
+
+fn argument_name(word: &str) -> Option<Value> {
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    (word.chars().all(is_name) && !word.starts_with(char::is_numeric)).then(|| word.into())
+}
+
+/// What stands without quotes, in the words of Python or JSON.
+fn scalar(word: &str) -> Option<Value> {
+    match word {
+        "True" | "true" => Some(true.into()),
+        "False" | "false" => Some(false.into()),
+        "None" | "null" => Some(Value::Null),
+        _ => number(word),
+    }
+}

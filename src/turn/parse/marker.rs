@@ -1,0 +1,122 @@
+//! The markers of a dialect: the texts that open, close and divide the parts of a turn. They are shared, so a copy is
+//! cheap and nothing outlives the dialect it was read for.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+/// The most markers in one list of a record. A search compares the text with each of them.
+const MAX_LIST: usize = 16;
+
+/// Text with a meaning. The empty marker stands for one that a format does not have.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Marker(Arc<str>);
+
+impl Deref for Marker {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for Marker {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Without the checks of a record, for the markers in the code.
+impl From<&str> for Marker {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl TryFrom<String> for Marker {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        match text.bytes().next() {
+            None => Err("a marker is empty"),
+            // Blanks before markers are passed over, so it would not be found.
+            Some(b' ' | b'\t' | b'\r' | b'\n') => Err("a marker begins with a blank"),
+            Some(_) => Ok(Self(text.into())),
+        }
+    }
+}
+
+/// Markers that are looked for at once.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(try_from = "Vec<Marker>")]
+pub(super) struct List(Arc<[Marker]>);
+
+impl Deref for List {
+    type Target = [Marker];
+
+    fn deref(&self) -> &[Marker] {
+        &self.0
+    }
+}
+
+/// Without the limit of a record, and without empty markers.
+impl<M: Into<Marker>> FromIterator<M> for List {
+    fn from_iter<I: IntoIterator<Item = M>>(markers: I) -> Self {
+        Self(markers.into_iter().map(Into::into).filter(|marker| !marker.is_empty()).collect())
+    }
+}
+
+impl TryFrom<Vec<Marker>> for List {
+    type Error = String;
+
+    fn try_from(list: Vec<Marker>) -> Result<Self, String> {
+        match list.first() {
+            Some(first) if list.len() > MAX_LIST => {
+                let (n, first) = (list.len(), &**first);
+                Err(format!("{n} markers in one list, which begins with {first:?}, are more than {MAX_LIST}"))
+            }
+            _ => Ok(Self(list.into())),
+        }
+    }
+}
+
+impl List {
+    /// These markers, then the others.
+    pub(super) fn and<'a>(&'a self, others: impl IntoIterator<Item = &'a Marker>) -> Self {
+        self.iter().chain(others).cloned().collect()
+    }
+}
+
+/// An opening and a closing tag. The opening tag is without its end if it has attributes.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tag {
+    pub(super) open: Marker,
+    pub(super) close: Marker,
+}
+
+/// The markers around reasoning.
+#[derive(Debug)]
+pub(super) struct Reasoning {
+    pub(super) open: Marker,
+    pub(super) close: Marker,
+    /// A word after the opener that does not belong to the reasoning.
+    pub(super) label: Marker,
+    /// The frames that an answer begins with: they end reasoning that is never closed.
+    pub(super) answer: List,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_the_code_leaves_out_markers_that_a_format_does_not_have() {
+        let (close, none) = (Marker::from("</call>"), Marker::default());
+        let list: List = ["<call>", ""].into_iter().collect();
+        let both = list.and([&close, &none]);
+        assert_eq!(both.iter().map(|marker| &**marker).collect::<Vec<_>>(), ["<call>", "</call>"]);
+    }
+}

@@ -1,0 +1,112 @@
+//! What a slow consumer and endless data cost.
+
+use super::*;
+
+/// The most memory that is resident while `during` runs, over what it was before.
+fn growth_during(during: impl FnOnce()) -> u64 {
+    let (before, most, done) = (resident(), AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Acquire) {
+                most.fetch_max(resident(), Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let result = catch_unwind(AssertUnwindSafe(during));
+        done.store(true, Ordering::Release);
+        result.unwrap_or_else(|panic| resume_unwind(panic));
+    });
+    most.into_inner().saturating_sub(before)
+}
+
+/// Has this client do once what is measured later: code and stack are then there already.
+fn warm_up(client: &ApiClient, kind: Kind) {
+    let (receiver, guard) = start(client, &prompt(kind, 0, 0));
+    // An endless line gives no token; then this is its error.
+    receiver.recv_timeout(LONG).unwrap();
+    drop(receiver);
+    guard.cancel();
+    guard.join();
+}
+
+#[test]
+fn a_slow_consumer_costs_the_channels_bound_and_no_more() {
+    in_own_process("bounds::a_slow_consumer_costs_the_channels_bound_and_no_more", || {
+        const MAX_BYTES: usize = 2 << 20;
+        let servers = Elsewhere::start();
+        for (name, kind, max_bytes, max_tokens, full, tls) in [
+            ("tokens of 64 KiB, plain", Kind::BigTokens, MAX_BYTES, 1024, MAX_BYTES / BIG_BYTES, false),
+            ("tokens of 64 KiB, TLS", Kind::BigTokens, MAX_BYTES, 1024, MAX_BYTES / BIG_BYTES, true),
+            ("tokens of 2 bytes, plain", Kind::SmallTokens, 1024 * 2, 1024, 1024, false),
+        ] {
+            let mut limits = Limits::default();
+            assert_eq!(limits.max_channel_tokens, max_tokens, "the default is what is tested");
+            // Of small tokens the default of the bytes is never reached: so the bound below is tighter than it.
+            if kind == Kind::BigTokens {
+                limits.max_channel_bytes = max_bytes;
+            }
+            let mut warm = limits;
+            warm.max_channel_tokens = 1;
+            warm_up(&servers.client(tls).limits(warm).build().unwrap(), kind);
+            let client = servers.client(tls).limits(limits).build().unwrap();
+            let mut waited = Duration::ZERO;
+            let grown = growth_during(|| {
+                let (receiver, guard) = start(&client, &prompt(kind, 0, 0));
+                for _ in 0..sample_of(1, 5) {
+                    thread::sleep(Duration::from_secs(1));
+                    let began = Instant::now();
+                    while receiver.len() < full {
+                        assert!(
+                            began.elapsed() < LONG,
+                            "{name}: the channel does not fill: {}",
+                            receiver.len()
+                        );
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    assert_eq!(receiver.len(), full, "{name}");
+                    assert!(matches!(receiver.recv_timeout(LONG), Ok(StreamToken::Token { .. })), "{name}");
+                }
+                guard.cancel();
+                waited = guard.join().waited_for_consumer;
+            });
+            println!(
+                "{name}: {full} in the channel, {} KiB more, of {} KiB and 1 MiB allowed; {waited:.1?} waited",
+                kib(grown),
+                max_bytes >> 10
+            );
+            assert!(grown <= max_bytes as u64 + MIB, "{name}: {} KiB", kib(grown));
+        }
+    });
+}
+
+#[test]
+fn what_never_ends_is_capped() {
+    in_own_process("bounds::what_never_ends_is_capped", || {
+        const MAX_BYTES: usize = 4 << 20;
+        let servers = Elsewhere::start();
+        for kind in [Kind::EndlessLine, Kind::EndlessComment, Kind::EndlessEvent] {
+            let mut limits = Limits::default();
+            limits.max_event_bytes = 64 << 10;
+            warm_up(&servers.client(false).limits(limits).build().unwrap(), kind);
+            limits.max_event_bytes = MAX_BYTES;
+            let client = servers.client(false).limits(limits).build().unwrap();
+            let mut bytes = 0;
+            let grown = growth_during(|| {
+                let (receiver, guard) = start(&client, &prompt(kind, 0, 0));
+                let (tokens, last) = collect(&receiver);
+                bytes = guard.join().bytes;
+                let Last::Error(error) = last else { panic!("{kind:?}: {last:?}") };
+                assert_eq!(error.kind(), ErrorKind::Limit(Limit::EventBytes), "{kind:?}: {error}");
+                assert!(tokens.is_empty());
+            });
+            println!(
+                "{kind:?}: {} KiB read, {} KiB more, of {} KiB allowed",
+                kib(bytes),
+                kib(grown),
+                MAX_BYTES >> 10
+            );
+            assert!(grown <= MAX_BYTES as u64 + MIB, "{kind:?}: {} KiB", kib(grown));
+            assert!(bytes <= MAX_BYTES as u64 + MIB, "{kind:?}: {} KiB read", kib(bytes));
+        }
+    });
+}
