@@ -23,7 +23,7 @@
 //!
 //! | server | endpoint | ids | source |
 //! | --- | --- | --- | --- |
-//! | vLLM 0.32.0 | `/v1/completions`, `/v1/chat/completions`, `/inference/v1/generate` | all, the end token included | recorded |
+//! | vLLM 0.32.0 | `/v1/completions`, `/v1/chat/completions`, `/inference/v1/generate` | all, the end token included; none in a chat with `"include_reasoning": false` | recorded |
 //! | llama.cpp 11549, 10434 | `/v1/completions`, `/completion` | all, except ids inside a character of several tokens | live, recorded |
 //! | llama.cpp 11549, 10434 | `/v1/chat/completions` | the same, without the end token; none if the request has tools | live, recorded |
 //! | vllm-router 0.1.17 | `/v1/completions` | all | live, recorded |
