@@ -33,8 +33,9 @@ use crate::types::token::StreamToken;
 
 /// A client for one model server, or for several servers of the same model.
 ///
-/// Create one client and keep it. Clones share its connections, its reader threads, and what it has
-/// learned about the server. [`base_url`](ApiClientBuilder::base_url) adds more servers.
+/// Create one client and keep it. Clones share its connections, its reader threads, its budget of
+/// retries, and the detected kind of server. [`base_url`](ApiClientBuilder::base_url) adds more
+/// servers.
 ///
 /// Dropping the last clone closes idle connections and ends idle threads. Running streams continue,
 /// and their guards still control them.

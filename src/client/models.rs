@@ -83,7 +83,7 @@ impl ApiClient {
         let body = response.whole_within(wait)?;
         match serde_json::from_slice::<Value>(&body) {
             Ok(value) if value.get("error").is_none_or(Value::is_null) => Ok(value),
-            // The body reports an error under a good status.
+            // The body reports an error, although the status is good.
             Ok(_) => Err(Error::server(server_error_from_body(None, None, &body)).redacted(&secrets)),
             Err(error) => {
                 let said = server_error_from_body(None, response.header("content-type"), &body);

@@ -12,11 +12,11 @@ use crate::error::ErrorKind;
 /// The report of the stream lists each resume.
 pub const MAX_RESUMES: u32 = 1000;
 
-/// How a stream that breaks after tokens is resumed.
+/// The policy for resuming streams that break after tokens.
 ///
 /// [`ApiClientBuilder::resume`](crate::ApiClientBuilder::resume) sets the policy. Without a policy,
-/// streams are not resumed, because a resume has a price: a part of the prompt is paid for twice,
-/// and with sampling, the rest of the answer is a different random draw.
+/// streams are not resumed, because a resume has a price. You pay for a part of the prompt twice.
+/// With sampling, the rest of the answer is a different random draw.
 ///
 /// tokenwire sends the prompt plus the ids received so far, lowers `max_tokens` by the number
 /// received, and delivers the rest through the same channel. No id is lost and none arrives twice.
@@ -42,7 +42,7 @@ pub const MAX_RESUMES: u32 = 1000;
 ///
 /// - A resume waits like a retry. The same [`RetryPolicy`](crate::RetryPolicy) sets the wait, and
 ///   the resume takes one retry from the same [`budget`](crate::RetryPolicy::budget).
-/// - The first wait is the shortest. After new tokens, the next wait counts as the first again.
+/// - The waits grow from resume to resume. New tokens reset the wait to its shortest value.
 /// - A resume may fail before its first token. It is then followed by another resume if a request
 ///   would be retried after the same failure.
 /// - The timer [`first_token`](crate::Timeouts::first_token) restarts with each resume. The
@@ -58,9 +58,10 @@ pub const MAX_RESUMES: u32 = 1000;
 /// # Text
 ///
 /// The text is also the text of the server. The last ids before the break may not have their text
-/// yet, because they end inside a character or because they may begin a stop string. After such
-/// ids, a server sends the wrong text: vLLM starts the next text with the whole prompt (vLLM issue
-/// 48853), and other servers leave the character out. tokenwire handles this case as follows:
+/// yet, because they end inside a character or because they may begin a stop string. A server that
+/// continues after such ids sends the wrong text. vLLM starts the next text with the whole prompt
+/// (vLLM issue 48853); other servers leave the character out. tokenwire handles this case as
+/// follows:
 ///
 /// | request | how the stream is resumed |
 /// | --- | --- |

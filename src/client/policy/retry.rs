@@ -23,19 +23,19 @@ const COST: u32 = 5;
 const SERVERS_OWN: [&str; 7] =
     ["server", "internal", "unavailable", "overloaded", "engine", "generation", "abort"];
 
-/// When a request that failed before its first token is sent again.
+/// The policy for retries of requests that failed before their first token.
 ///
 /// tokenwire retries a request after these failures, if they happen before its first token:
 ///
 /// - The connection cannot be made, times out, or ends.
 /// - The stream stays silent for [`first_token`](crate::Timeouts::first_token).
-/// - The server answers with status 408, 409, 429 or 5xx. The status may also be in the first event
-///   of a stream. Such a request is not retried if the message shows that the server could not read
-///   the request (llama.cpp).
-/// - The first event is an error that has no status and no name that blames the request.
+/// - The server answers with status 408, 409, 429 or 5xx, or reports such a status in the first
+///   event of a stream. Exception: the message shows that the server could not read the request
+///   (llama.cpp).
+/// - The first event is an error without a status, and its name does not blame the request.
 ///
-/// The header `x-should-retry: false` in an answer prevents the retry. The header `x-should-retry:
-/// true` causes one if the server rejected the request or did not answer with an event stream.
+/// The header `x-should-retry: false` in an answer prevents a retry. With `x-should-retry: true`, a
+/// request is also retried if the server rejected it or did not answer with an event stream.
 ///
 /// A server may have processed a failed request, even completely. A completion is safe to repeat;
 /// you only pay for it twice. To send each request at most once, set

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Timer};
 
-/// How streams are distributed among the servers of a client.
+/// The distribution of streams among the servers of a client.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Balance {
@@ -24,7 +24,7 @@ pub enum Balance {
     Weighted,
 }
 
-/// How a client chooses among several servers.
+/// The policy for choosing among several servers.
 ///
 /// [`ApiClientBuilder::base_url`](crate::ApiClientBuilder::base_url) adds servers. With one server,
 /// there is nothing to choose and failures are not counted.
@@ -289,7 +289,7 @@ mod tests {
         let (routes, now) = (routes(Balance::InOrder, &[1, 1, 1]), Instant::now());
         let at = |tried: &[usize], now| routes.choose(None, tried, 0.5, now).route;
         assert_eq!((at(&[], now), at(&[0], now), at(&[0, 1], now)), (0, 1, 2));
-        // All servers were tried: the one that failed longest ago is next.
+        // All servers were tried: the earliest failure is next.
         assert_eq!((at(&[0, 1, 2], now), at(&[2, 0, 1], now), at(&[0, 1, 2, 0], now)), (0, 2, 1));
         fail(&routes, 0, 2, now);
         assert_eq!(at(&[], now), 0, "two failures are not enough");

@@ -86,9 +86,8 @@ impl StreamGuard {
     ///
     /// If the stream has already ended, nothing happens.
     ///
-    /// A thread cannot be interrupted while the operating system connects. The consumer still sees
-    /// the end of the stream at once. The thread ends when its connect timer expires, and it sends
-    /// nothing.
+    /// A thread cannot be interrupted while the operating system connects. The channel still ends
+    /// at once. The thread ends when its connect timer expires, and it sends nothing.
     pub fn cancel(&self) {
         self.control.cancel();
     }

@@ -117,11 +117,11 @@ pub struct StreamReport {
     pub lines_skipped: u64,
     /// The number of retries before the first token.
     ///
-    /// The other fields, except the times, describe the last attempt.
+    /// Except for the times, the report describes the last attempt.
     pub retries: u32,
     /// The breaks after tokens at which the stream was resumed, or a resume was tried.
     ///
-    /// There are at most [`MAX_RESUMES`](crate::MAX_RESUMES) breaks. With a resume, counts and
+    /// There are at most [`MAX_RESUMES`](crate::MAX_RESUMES) breaks. After a resume, counts and
     /// times cover all attempts together, and the usage is the usage of the one request that you
     /// made. The request id and the server are from the last attempt.
     pub resumes: Vec<Resume>,

@@ -140,7 +140,7 @@ impl Shared {
                 Next::Whole(completion) => return Ok((completion, None)),
             };
             let what = if began { "resuming" } else { "retrying" };
-            // Without the server's message, which may contain the prompt or the key.
+            // The server's message is left out, because it may contain the prompt or the key.
             let status = error.status().map(|status| format!(", {status}")).unwrap_or_default();
             let at = tally.resume_state.ids();
             log::debug!("{what} in {wait:.3?} at id {at}, after: {}{status}", error.kind().as_str());

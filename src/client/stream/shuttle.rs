@@ -29,7 +29,7 @@ use crate::protocol::server::endpoint::Endpoint;
 use crate::types::ids::IdsExact;
 use crate::types::token::StreamToken;
 
-/// What one attempt does.
+/// The behaviour of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// The system's connect does not return until the test has seen the end of the stream.
@@ -62,7 +62,7 @@ const WAYS: [Way; 9] = [
     Way::Panics,
 ];
 
-/// A stream with its script, and what the test has observed of it.
+/// A stream with its script and the observations of the test.
 struct Played {
     shared: Arc<Shared>,
     network: Network,
@@ -70,7 +70,7 @@ struct Played {
     ways: Vec<Way>,
     attempts: AtomicUsize,
     cancels_returned: AtomicUsize,
-    /// What must not happen. Reader threads do not assert, because their panics are caught.
+    /// Violations of the rules. Reader threads do not assert, because their panics are caught.
     faults: StdMutex<Vec<&'static str>>,
     /// The first cancel had returned when the last attempt returned its result.
     late: std::sync::atomic::AtomicBool,

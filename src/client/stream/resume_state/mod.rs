@@ -1,4 +1,5 @@
-//! What a stream has received, and the splice where a later request continues. Pure.
+//! The ids and the text that a stream has received, and the splice where a later request continues.
+//! Pure.
 //!
 //! ```text
 //! ids        p p p p | a b c d e f        "d" had its text; "e" and "f" arrived without text
@@ -324,8 +325,8 @@ impl ResumeState {
         Usage {
             prompt_tokens: first.map_or(prompt_tokens, |first| first.prompt_tokens),
             completion_tokens: usage.completion_tokens.saturating_add(before),
-            // Some of the received ids may also come from the cache, so the count for the original
-            // prompt is unknown.
+            // Some of the received ids may also come from the cache, so the number of cached ids of
+            // the original prompt is unknown.
             cached_tokens: first.and_then(|first| first.cached_tokens),
             reasoning_tokens: usage.reasoning_tokens,
         }
