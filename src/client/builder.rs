@@ -147,8 +147,8 @@ impl ApiClientBuilder {
     /// tokenwire never shows it. If a server sends the value back, tokenwire removes it there too,
     /// provided that it has at least 8 characters.
     ///
-    /// tokenwire writes some headers itself; [`CompletionRequest::validate`] lists them. Of these,
-    /// you can set only `authorization`, for a scheme other than `Bearer`.
+    /// tokenwire writes some headers itself; [`CompletionRequest::validate`] lists them. You cannot
+    /// set them, except `authorization` for a scheme other than `Bearer`.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), Redacted(value.into())));
@@ -253,16 +253,16 @@ impl ApiClientBuilder {
     /// A request is not saved if its stream completed, was cancelled or lost its consumer. A
     /// request that was rejected before a stream began is not saved either.
     ///
-    /// The file contains no credentials. tokenwire removes the key everywhere. Of
-    /// the headers, it saves only `accept`, `content-type`, `traceparent`, `user-agent` and
-    /// `x-request-id`. The file does contain prompts, so only its owner can read it (mode 0600).
+    /// The file contains no credentials. tokenwire removes the key everywhere. It saves only these
+    /// headers: `accept`, `content-type`, `traceparent`, `user-agent` and `x-request-id`. The file
+    /// does contain prompts, so only its owner can read it (mode 0600).
     ///
-    /// The folder is created when it is first needed, for its owner only (mode 0700).
-    /// An existing folder keeps its mode. The folder must not be a symbolic link. Several clients
-    /// and processes may share it.
+    /// The folder is created when it is first needed, for its owner only (mode 0700). An existing
+    /// folder keeps its mode. The folder must not be a symbolic link. Several clients and processes
+    /// may share it.
     ///
-    /// [`Limits::max_saved_files`] and [`Limits::max_saved_bytes`] limit the saved
-    /// requests. The oldest ones are deleted first; other files in the folder are left alone.
+    /// [`Limits::max_saved_files`] and [`Limits::max_saved_bytes`] limit the saved requests. The
+    /// oldest ones are deleted first; other files in the folder are left alone.
     ///
     /// If saving fails, the log reports it (the first time at level warn), and the error of the
     /// stream has no path.

@@ -141,7 +141,7 @@ fn seconds(value: &str, unit: f64) -> Option<Duration> {
 }
 
 impl RetryPolicy {
-    /// Returns the wait before a retry after `error`, or `None` if there is no retry.
+    /// Returns the wait before a retry after `error`, or `None` if it must not be retried.
     ///
     /// `error` happened before the first token. `retries` is the number of retries so far, and
     /// `random` is a number from 0 to 1.

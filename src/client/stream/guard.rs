@@ -60,7 +60,8 @@ pub enum OnDrop {
 /// use tokenwire::{ApiClient, CompletionRequest, Outcome};
 /// # use tokenwire::testing::{Script, MockServer};
 /// # let silence = std::time::Duration::from_secs(60);
-/// # let server = MockServer::scripted([Script::events([]).hang(silence)])?;
+/// # let first = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
+/// # let server = MockServer::scripted([Script::events([first]).hang(silence)])?;
 /// # let client = ApiClient::builder(server.url()).build()?;
 /// let (_tokens, guard) = client.stream(CompletionRequest::text("Count."))?;
 /// let canceller = guard.canceller();
