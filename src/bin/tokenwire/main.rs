@@ -54,7 +54,7 @@ Logging:
 struct Cli {
     /// Log to standard error: -v logs counts, timings and status codes; -vv also logs the start of
     /// the first event that is not JSON. Prompts and the API key are never logged.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, display_order = 1000, action = clap::ArgAction::Count)]
     verbose: u8,
     #[command(subcommand)]
     command: Command,

@@ -5,7 +5,7 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// Replaces clap's suggestion in `error` by all likely flags, or removes it.
+/// Replaces clap's suggestion in `error` with the likely flags, or removes it.
 pub(crate) fn with_likely_flags(mut error: clap::Error, program: &mut clap::Command) -> clap::Error {
     let args: Vec<String> =
         std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
@@ -14,21 +14,20 @@ pub(crate) fn with_likely_flags(mut error: clap::Error, program: &mut clap::Comm
         _ => return error,
     };
     program.build();
-    let named = args.iter().find(|arg| program.find_subcommand(arg).is_some());
-    let command = match named {
-        Some(name) => program.find_subcommand_mut(name).expect("the command was found above"),
-        None => program,
-    };
+    // A flag before the command is not a flag of the command.
+    let before = args.iter().take_while(|arg| arg.split('=').next() != Some(unknown.as_str()));
+    let named = before.into_iter().find_map(|arg| program.find_subcommand(arg));
+    let mut command = named.unwrap_or(program).clone();
     let (typed, flags) = match unknown.strip_prefix("--") {
-        Some(name) => (unknown.clone(), likely(name, command)),
-        None => one_dash(&unknown, &args, command),
+        Some(name) => (unknown.clone(), likely(name, &command)),
+        None => one_dash(&unknown, &args, &command),
     };
     let usage = command.render_usage();
     error.insert(ContextKind::InvalidArg, ContextValue::String(typed));
     error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
     error.remove(ContextKind::SuggestedArg);
     if !flags.is_empty() {
-        // clap's other tip passes the flag as a value.
+        // clap's other tip is to pass the flag as a value.
         error.remove(ContextKind::Suggested);
         let flags = flags.into_iter().map(|flag| format!("--{flag}")).collect();
         error.insert(ContextKind::SuggestedArg, ContextValue::Strings(flags));

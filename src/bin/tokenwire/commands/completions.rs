@@ -15,7 +15,8 @@ pub(crate) struct Args {
 }
 
 const EXAMPLES: &str = "Examples:
-  tokenwire completions bash > ~/.local/share/bash-completion/completions/tokenwire
+  tokenwire completions bash \\
+    > ~/.local/share/bash-completion/completions/tokenwire
   tokenwire completions zsh > ~/.zfunc/_tokenwire
   tokenwire completions fish > ~/.config/fish/completions/tokenwire.fish";
 

@@ -74,7 +74,8 @@ fn section(command: &clap::Command, page: &mut Vec<u8>) -> io::Result<()> {
 
 fn examples_and_details(command: &clap::Command, level: &str, page: &mut Vec<u8>) -> io::Result<()> {
     let examples = command.get_before_help().map(ToString::to_string).unwrap_or_default();
-    literal(level, "EXAMPLES", &examples, page)?;
+    let (_heading, examples) = examples.split_once('\n').unwrap_or_default();
+    literal(level, "EXAMPLES", examples, page)?;
     let details = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
     match details.split(EXIT_CODES).next().map(str::trim_end) {
         Some("") | None => Ok(()),
