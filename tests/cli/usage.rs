@@ -215,7 +215,7 @@ fn examples_in_help_can_be_pasted_into_a_shell_at_every_width() {
             let mut shell = shell.arg("-n").stdin(Stdio::piped()).spawn().unwrap();
             shell.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
             assert!(shell.wait().unwrap().success(), "{command} at {columns}: {script}");
-            // A command that was broken without a backslash has a line that does not begin a command.
+            // Each line must begin a command, unless a backslash continues it.
             for line in script.replace("\\\n", "").lines().map(str::trim_start) {
                 let first = line.split(' ').next().unwrap();
                 let begins = ["tokenwire", "printf", "echo", "curl"].contains(&first);
@@ -233,8 +233,8 @@ fn examples_in_help_can_be_pasted_into_a_shell_at_every_width() {
 
 #[test]
 fn a_misspelt_flag_gets_a_likely_suggestion_or_none() {
-    let timers =
-        ["--connect-", "--first-token-", "--chunk-", "--content-", "--after-finish-"].map(|t| t.to_owned() + "timeout");
+    let timers = ["--connect-", "--first-token-", "--chunk-", "--content-", "--after-finish-"]
+        .map(|t| t.to_owned() + "timeout");
     let timers: Vec<&str> = timers.iter().map(String::as_str).collect();
     let cases: &[(&str, &str, &[&str])] = &[
         ("stream", "--max-token", &["--max-tokens"]),

@@ -191,13 +191,18 @@ impl ClientFlags {
         if let Some(variable) = &self.api_key_env {
             // The error's own message is not used: it may contain the value of the variable.
             let key = std::env::var(variable).map_err(|_| {
-                Failure::Usage(format!("invalid --api-key-env: the variable {variable:?} is not set or is not Unicode"))
+                Failure::Usage(format!(
+                    "invalid --api-key-env: the variable {variable:?} is not set or is not Unicode"
+                ))
             })?;
             builder = builder.api_key(key);
         }
         if let Some(file) = &self.ca_file {
             let pem = fs::read(file).map_err(|error| {
-                Failure::Usage(format!("invalid --ca-file: cannot read {:?}: {error}", file.display().to_string()))
+                Failure::Usage(format!(
+                    "invalid --ca-file: cannot read {:?}: {error}",
+                    file.display().to_string()
+                ))
             })?;
             builder = builder.ca_pem(pem);
         }
@@ -265,8 +270,9 @@ impl StreamFlags {
             request = request.allow_ignored_fields();
         }
         if let Some(extra) = &self.extra {
-            let fields: Map<String, Value> = serde_json::from_str(extra)
-                .map_err(|error| Failure::Usage(format!("invalid --extra: expected a JSON object: {error}")))?;
+            let fields: Map<String, Value> = serde_json::from_str(extra).map_err(|error| {
+                Failure::Usage(format!("invalid --extra: expected a JSON object: {error}"))
+            })?;
             request = request.extras(fields);
         }
         for header in &self.headers {

@@ -29,7 +29,9 @@ pub(crate) fn run(args: &Args, mut program: clap::Command) -> ExitResult {
     match &args.command {
         Some(name) => {
             let command = program.find_subcommand(name).filter(|command| command.get_name() != "help");
-            let command = command.ok_or_else(|| Failure::Usage(format!("unknown command {name:?}: tokenwire --help lists the commands")))?;
+            let command = command.ok_or_else(|| {
+                Failure::Usage(format!("unknown command {name:?}: tokenwire --help lists the commands"))
+            })?;
             // The same form as in git: `man tokenwire-batch`.
             whole(&command.clone().display_name(format!("tokenwire-{name}")), &mut page)?;
         }

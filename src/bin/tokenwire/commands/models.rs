@@ -14,7 +14,7 @@ const EXAMPLE: &str = "Example:
   tokenwire models --base-url http://127.0.0.1:8000/v1";
 
 const DETAILS: &str = r#"JSON output:
-  One line for each model: {"id","owned_by","max_context_tokens"}.
+  One line for each model: {"id","owned_by","context_tokens_max"}.
   A value that the server does not report is null."#;
 
 /// List the models that a server serves.

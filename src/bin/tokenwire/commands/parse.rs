@@ -189,7 +189,9 @@ fn batch(flags: &Case, input: impl BufRead, out: &mut impl Write) -> ExitResult 
 
 fn parse(case: &Case, flags: &Case) -> Result<(Branch, Vec<PendingToolCall>), Failure> {
     let dialect = case.dialect.as_ref().or(flags.dialect.as_ref());
-    let dialect = dialect.ok_or_else(|| Failure::Usage("missing dialect: the case has none, and --dialect is not set".to_owned()))?;
+    let dialect = dialect.ok_or_else(|| {
+        Failure::Usage("missing dialect: the case has none, and --dialect is not set".to_owned())
+    })?;
     let mut parser = ResponseParser::new(named_or_in_file(dialect)?);
     if let Some(tools) = case.tools.as_ref().or(flags.tools.as_ref()) {
         parser = parser.tools(tools);
@@ -201,7 +203,11 @@ fn parse(case: &Case, flags: &Case) -> Result<(Branch, Vec<PendingToolCall>), Fa
     let mut parser = parser.start(match start {
         "content" => Start::Content,
         "reasoning" => Start::Reasoning,
-        other => return Err(Failure::Usage(format!("invalid start: expected content or reasoning, got {other:?}"))),
+        other => {
+            return Err(Failure::Usage(format!(
+                "invalid start: expected content or reasoning, got {other:?}"
+            )));
+        }
     });
     let mut calls = Vec::new();
     for Token { text, id } in &case.tokens {

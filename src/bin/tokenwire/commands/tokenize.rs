@@ -112,7 +112,9 @@ fn input() -> Result<String, Failure> {
     let read = io::stdin().lock().take(MAX_INPUT_BYTES + 1).read_to_string(&mut text);
     read.map_err(|error| Failure::Machine(format!("cannot read standard input as text: {error}")))?;
     if text.len() as u64 > MAX_INPUT_BYTES {
-        return Err(Failure::Usage(format!("standard input is larger than {MAX_INPUT_BYTES} bytes: send a shorter text")));
+        return Err(Failure::Usage(format!(
+            "standard input is larger than {MAX_INPUT_BYTES} bytes: send a shorter text"
+        )));
     }
     Ok(text)
 }

@@ -117,7 +117,9 @@ impl Asked {
         match (&asked.prompt, &asked.messages) {
             (None, None) => Err("expected a prompt or messages, found neither".to_owned()),
             (Some(_), Some(_)) => Err("expected a prompt or messages, found both".to_owned()),
-            (_, Some(messages)) if messages.is_empty() => Err("invalid messages: the list is empty".to_owned()),
+            (_, Some(messages)) if messages.is_empty() => {
+                Err("invalid messages: the list is empty".to_owned())
+            }
             _ => Ok(asked),
         }
     }

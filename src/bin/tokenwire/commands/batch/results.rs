@@ -246,7 +246,8 @@ impl Journal {
 /// Opens the output at its end, and returns its contents.
 fn open(path: &Path) -> Result<(File, Found), Failure> {
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-    let mut file = open.map_err(|error| Failure::Usage(format!("invalid --output: cannot open {}: {error}", shown(path))))?;
+    let mut file = open
+        .map_err(|error| Failure::Usage(format!("invalid --output: cannot open {}: {error}", shown(path))))?;
     // A batch cannot continue in a device or a pipe, and reading one may never end.
     if !path.is_file() {
         return Err(Failure::Usage(format!("invalid --output: {} is not a regular file", shown(path))));

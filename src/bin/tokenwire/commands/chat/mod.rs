@@ -90,9 +90,7 @@ fn recorded(text_is_given: bool, flags: &StreamFlags) -> ExitResult {
     if text_is_given {
         note("your text is not sent: the answer is recorded");
     }
-    note(
-        "to use a server: tokenwire chat --base-url http://127.0.0.1:8000/v1 'The capital of France is'",
-    );
+    note("to use a server: tokenwire chat --base-url http://127.0.0.1:8000/v1 'The capital of France is'");
     let asked = recording.request().json();
     let prompt: Vec<TokenId> = serde_json::from_value(asked["prompt"].clone())
         .map_err(|error| Failure::Machine(format!("invalid prompt in the recording: {error}")))?;

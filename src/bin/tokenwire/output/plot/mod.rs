@@ -43,9 +43,10 @@ impl Target {
     pub(crate) fn open(flag: &str, path: Option<PathBuf>) -> Result<Option<Self>, Failure> {
         let open = |path: PathBuf| match File::create(&path) {
             Ok(file) => Ok(Self { path, file }),
-            Err(error) => {
-                Err(Failure::Usage(format!("invalid {flag}: cannot write {:?}: {error}", path.display().to_string())))
-            }
+            Err(error) => Err(Failure::Usage(format!(
+                "invalid {flag}: cannot write {:?}: {error}",
+                path.display().to_string()
+            ))),
         };
         path.map(open).transpose()
     }
