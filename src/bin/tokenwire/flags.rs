@@ -31,7 +31,7 @@ pub(crate) struct StreamFlags {
     /// `chat` sends --prompt as the user's message, or the "messages" of --extra.
     #[arg(long, alias = "wire", value_name = "ENDPOINT", default_value_t)]
     endpoint: Endpoint,
-    /// The name of the model. Without it, the server uses its default model.
+    /// The name of the model. Without it, most servers use the one that they serve.
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
 
@@ -114,19 +114,19 @@ pub(crate) struct ClientFlags {
     /// [default: 600].
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = TIMERS)]
     content_timeout: Option<Duration>,
-    /// Longest time from the finish reason to the end of the stream. The answer is complete without
-    /// that end and the usage before it [default: 5].
+    /// Longest time from the finish reason to the end of the stream. When it expires, the answer is
+    /// complete, but its usage may be missing [default: 5].
     #[arg(long, alias = "tail-timeout", value_name = "SECONDS", value_parser = seconds, help_heading = TIMERS)]
     after_finish_timeout: Option<Duration>,
     /// Longest time for the whole request [default: none].
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = TIMERS)]
     deadline: Option<Duration>,
 
-    /// How many times to retry a request that failed before its first token; 0 means never.
+    /// Maximum number of retries for a request that fails before its first token; 0 means none.
     #[arg(long, value_name = "N", default_value_t = 2, help_heading = FAILURE)]
     retries: u32,
-    /// How many requests to send to resume a stream that broke after its first token, from the ids
-    /// received; 0 means never.
+    /// Maximum number of requests to resume a stream that breaks after its first token; 0 means
+    /// none. Each request continues after the ids received.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = FAILURE)]
     resume: u32,
     /// Save the request of a failed stream in this folder, without credentials, for `tokenwire

@@ -1,4 +1,4 @@
-//! The flags that an unknown flag may stand for.
+//! Finds likely flags for an unknown flag.
 //!
 //! clap suggests the flag with the most similar letters, which may be a hidden alias or a flag
 //! without any relation: `--trace` for `--stream`. The suggestions here are stricter.

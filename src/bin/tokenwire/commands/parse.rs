@@ -23,10 +23,10 @@ const EXAMPLE: &str = r#"Example:
 
 const DETAILS: &str = r#"Input:
   JSON Lines of tokens {"text","id"}, as printed by `tokens --json` and
-  `stream --json`. With --text, plain text.
+  `stream --json`. With --text, the input is plain text.
 
 Output:
-  A tree for people. With --json, one object:
+  tokenwire prints a tree. With --json, it prints one object:
   {"reasoning","content",
    "tool_calls":[{"id","name","arguments","at_token"}],
    "ids",

@@ -20,9 +20,9 @@ const DETAILS: &str = "Request:
   because any of them may be a credential; add them with --header.
 
 Output:
-  The same as that of `tokenwire stream`.";
+  tokenwire prints the same output as `tokenwire stream`.";
 
-/// Send a failed request again that --save-failed has saved.
+/// Resend a failed request that --save-failed saved.
 #[derive(clap::Args)]
 #[command(before_help = EXAMPLE, after_long_help = DETAILS)]
 pub(crate) struct Args {

@@ -16,7 +16,7 @@ const EXAMPLE: &str = "Example:
     --temperature 0 --json --prompt 'The capital of France is'";
 
 const DETAILS: &str = r#"Output:
-  The text, printed as it arrives. A summary follows on standard error.
+  tokenwire prints the text as it arrives. A summary follows on standard error.
 
 JSON output:
   One line for each token, printed when it arrives: {"text","id","t_us"}

@@ -18,8 +18,8 @@ const TOKENIZE_EXAMPLE: &str = "Example:
   tokenwire tokenize --base-url http://127.0.0.1:8000/v1 'Hello world'";
 
 const TOKENIZE_DETAILS: &str = r#"Output:
-  The ids with commas between them, the form that --prompt-ids accepts.
-  With --json, one line: {"ids":[..]}
+  tokenwire prints the ids with commas between them. The option --prompt-ids
+  accepts this form. With --json, the output is one line: {"ids":[..]}
 
 Servers:
   vLLM, llama.cpp, SGLang and TGI have an endpoint for this command."#;
@@ -28,7 +28,7 @@ const DETOKENIZE_EXAMPLE: &str = "Example:
   tokenwire detokenize --base-url http://127.0.0.1:8000/v1 9707,1879";
 
 const DETOKENIZE_DETAILS: &str = r#"Output:
-  The text. With --json, one line: {"text":..}
+  tokenwire prints the text. With --json, the output is one line: {"text":..}
 
 Servers:
   vLLM, llama.cpp and SGLang have an endpoint for this command."#;

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use tokenwire::{Error, Outcome, StreamReport, StreamToken};
 
-/// How many streams a picture shows: the first ones. With more, the lanes would be too thin to see.
+/// The maximum number of streams in a picture. With more, the lanes would be too thin to see.
 const MAX_LANES: u64 = 200;
-/// How many tokens of a stream are drawn: the first ones. They take 256 KiB.
+/// The maximum number of tokens of a stream in a picture. They take 256 KiB.
 const MAX_TOKENS: usize = 16_384;
-/// How many tool calls of a stream are drawn.
+/// The maximum number of tool calls of a stream in a picture.
 const MAX_CALLS: usize = 1024;
 
 /// The lanes of all streams of a run that have ended.

@@ -74,8 +74,8 @@ Memory:
   while the results that wait for their turn take at most 256 MiB.
 
 Summary:
-  At the end, one line on standard error gives the totals, unless you set
-  --json. Another line describes each kind of error.
+  At the end, one line on standard error shows the totals, unless you set
+  --json. Each kind of error gets one more line.
 
 Exit codes of this command:
   0    all results are complete, including those of earlier runs

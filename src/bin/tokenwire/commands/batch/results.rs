@@ -134,8 +134,8 @@ impl Results {
 
     /// Ends the output. `is_all` means that every prompt has its result.
     ///
-    /// Writes the waiting results to standard output, with gaps between them. For a file, returns
-    /// the number of waiting results and the path of the file that holds them.
+    /// On standard output, this writes the waiting results and skips the missing ones. For a file,
+    /// this returns the number of waiting results and the path of the file that holds them.
     pub(crate) fn finish(&mut self, is_all: bool) -> io::Result<Option<(usize, PathBuf)>> {
         match &mut self.out {
             Out::Stdout(out) => {

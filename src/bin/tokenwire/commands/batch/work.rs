@@ -94,7 +94,7 @@ impl Work {
         })
     }
 
-    /// Runs until all prompts are done or the batch is stopped, and blocks meanwhile.
+    /// Runs the batch. Blocks until all prompts are done or the batch is stopped.
     ///
     /// Calls `look` ten times a second.
     pub(crate) fn run(
@@ -329,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_first_missing_prompt_never_waits() {
+    fn the_first_missing_prompt_never_waits() {
         // Position, turn, bytes of waiting results, whether the prompt waits.
         let cases = [
             (0, 0, 0, false),

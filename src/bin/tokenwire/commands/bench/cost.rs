@@ -20,7 +20,8 @@ use crate::output::text::human;
 const TICK: Duration = Duration::from_millis(10);
 /// How long the known server sends tokens with pauses.
 const PACED: Duration = Duration::from_secs(1);
-/// The bounds of these pauses. Between them, the pause is the median of the measured server.
+/// The shortest and the longest pause. Between them, the pause equals the median time between the
+/// tokens of the measured server.
 const INTERVALS: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(50)];
 /// How many tokens the known server sends without pauses, over all streams.
 const FLAT_OUT_TOKENS: usize = 20_000;

@@ -45,7 +45,7 @@ impl Load {
         })
     }
 
-    /// Runs the load until its end or until it is stopped, and blocks meanwhile.
+    /// Runs the load. Blocks until all requests are done or the load is stopped.
     ///
     /// Calls `look` ten times a second.
     pub(crate) fn run(

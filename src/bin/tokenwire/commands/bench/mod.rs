@@ -46,15 +46,16 @@ const DETAILS: &str = r#"Load:
   came from the cache.
 
 Times:
-  Times are measured where a program receives its tokens, at the end of the
-  channel. They include reading, decoding and waking up. The time to the first
-  token starts when the request is made and includes failed attempts. Tokens
-  that arrive in one read follow each other within microseconds.
+  Times are measured where a program receives its tokens, at the receiving end
+  of the channel. They include reading, decoding and waking up. The time to the
+  first token starts when the request is made and includes failed attempts.
+  Tokens that arrive in one read follow each other within microseconds.
 
 Cost:
   tokenwire also reports its own CPU time. A self-check then measures a server
-  inside tokenwire that sends tokens about as often as yours. Differences as
-  small as its figures come from tokenwire. --no-self-check skips it.
+  inside tokenwire that sends tokens at about the same rate as your server.
+  Differences that are not larger than the times of the self-check come from
+  tokenwire. --no-self-check skips the self-check.
 
 JSON output:
   One line: {"bench":{"streams","requests","complete","failed","elapsed_us",
@@ -70,8 +71,8 @@ End:
 #[command(before_help = EXAMPLES, after_long_help = DETAILS)]
 pub(crate) struct Args {
     /// The server's base URL, such as http://127.0.0.1:8000/v1. A URL without a path gets /v1.
-    /// Without this option, tokenwire serves an answer inside itself that was recorded from a real
-    /// vLLM.
+    /// Without this option, tokenwire starts a server inside itself, which replays an answer
+    /// recorded from a real vLLM.
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
     /// Number of streams at a time.

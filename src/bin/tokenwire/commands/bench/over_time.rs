@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokenwire::Histogram;
 
-/// The precision of all histograms of a load. 7 bits are 0.8 %.
+/// The precision of all histograms of a load: 7 bits, or 0.8 %.
 pub(crate) const PRECISION_BITS: u32 = 7;
 /// The maximum number of parts into which a run is divided.
 const SLOTS: usize = 96;

@@ -27,8 +27,8 @@ const EXAMPLES: &str = "Examples:
     --tokenizer tokenizer.json --chat-format qwen3 --folder .";
 
 const DETAILS: &str = r#"Without --base-url:
-  You need no server. tokenwire serves an answer inside itself that was recorded
-  from a real vLLM, with its own timing, and streams it from there.
+  You need no server. tokenwire starts a server inside itself, which replays an
+  answer recorded from a real vLLM with its original timing.
 
 With --base-url:
   TEXT is your turn. Without TEXT, each line of standard input is a turn.
@@ -41,9 +41,9 @@ With --base-url, --tokenizer and --chat-format:
   files in --folder.
 
 Output:
-  The answer, printed as it arrives. After each turn, tokenwire shows the turn
+  tokenwire prints the answer as it arrives. After each turn, it shows the turn
   as a tree of reasoning, content, tool calls and results, with the number of
-  ids of each. With --json the tree is a line:
+  ids of each. With --json, the tree is a line:
   {"turns":[{"role","leaves":[{"kind","text","ids"}]}]}"#;
 
 /// Show a model's answer to a text live, then as a tree.

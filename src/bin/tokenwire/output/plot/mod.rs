@@ -118,7 +118,7 @@ impl Svg {
         self.line(&[(x - size, y + size), (x + size, y - size)], colour, 2);
     }
 
-    /// Draws a line of text. `y` is the middle of its height; `style` has further attributes.
+    /// Draws a line of text. `y` is its vertical centre; `style` has further attributes.
     pub(crate) fn text(&mut self, (x, y): (f64, f64), style: &str, colour: &str, text: &str) {
         let text = harmless(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         let (text, y) = (text.replace('"', "&quot;"), y + 5.0);

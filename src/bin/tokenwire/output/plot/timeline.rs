@@ -8,13 +8,13 @@ use crate::output::text::{counted, human, more};
 use crate::output::trace::{Lane, LaneEnd};
 
 const WIDTH: f64 = 1080.0;
-/// The width on the left of the lanes for names, and on the right for ends.
+/// The widths on the left of the lanes, for names, and on the right, for ends.
 const NAMES: f64 = 84.0;
 const ENDS: f64 = 186.0;
-/// The height above the lanes for title and legend, and below them for the seconds.
+/// The heights above the lanes, for the title and the legend, and below them, for the seconds.
 const HEAD: f64 = 78.0;
 const FOOT: f64 = 46.0;
-/// The height below the lanes if a chart below them has the seconds.
+/// The height below the lanes if the chart below shows the seconds.
 const FOOT_BARE: f64 = 30.0;
 const SECONDS: &str = "seconds since the start";
 /// The height of the chart of the times between tokens, below the lane of one stream.
