@@ -73,7 +73,7 @@ pub(crate) fn counted(n: u64, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
-/// Returns `, 1 retry` or `, 2 retries`, a further part of a line; nothing for 0.
+/// Returns a further part of a line, such as `, 1 retry` or `, 2 retries`; nothing for 0.
 pub(crate) fn more(n: u64, one: &str, many: &str) -> String {
     match n {
         0 => String::new(),

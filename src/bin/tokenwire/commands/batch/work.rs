@@ -25,7 +25,7 @@ use crate::output::trace::{Lane, Traces};
 const AHEAD_PER_STREAM: u64 = 16;
 /// The maximum size of the results that wait for their turn, in bytes.
 ///
-/// Above it, only the prompt that they wait for may start.
+/// Above this size, only the prompt that they wait for may start.
 const MAX_WAITING_BYTES: usize = 256 << 20;
 
 /// A function that makes the request for a prompt, or returns the reason why it cannot.

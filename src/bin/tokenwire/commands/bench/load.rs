@@ -12,7 +12,7 @@ use crate::commands::workers::{Worker, Workers, lock};
 use crate::exit::Failure;
 use crate::output::trace::Traces;
 
-/// A function that makes the request with a number.
+/// A function that makes a request from its number, which counts from 0.
 pub(crate) type MakeRequest<'a> = &'a (dyn Fn(u64) -> CompletionRequest + Sync);
 
 /// A running or finished load.

@@ -167,9 +167,9 @@ impl Row<'_> {
     }
 }
 
-/// A bar of a sign in the legend: left, right, half of the height, colour.
+/// A bar of a legend entry: left, right, half of the height, colour.
 type Bar = (f64, f64, f64, &'static str);
-/// The signs of the legend: name, width and bars.
+/// The entries of the legend: name, width and bars.
 const LEGEND: [(&str, f64, &[Bar]); 8] = [
     ("waiting", 62.0, &[(0.0, 16.0, 3.0, WAITS)]),
     ("first token", 98.0, &[(6.0, 8.0, 9.0, FIRST)]),
