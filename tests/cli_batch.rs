@@ -187,8 +187,8 @@ fn a_bad_line_and_a_failed_stream_are_told_and_the_rest_is_done() {
     assert!(message.starts_with("line 3: "), "{message}");
     for told in [
         "2 complete, 5 failed",
-        "2 invalid_input, the first: line ",
-        "2 server, the first: the server answered",
+        "2 errors of kind invalid_input, the first: line ",
+        "2 errors of kind server, the first: the server answered",
     ] {
         assert!(ran.err.contains(told), "{told}: {}", ran.err);
     }
@@ -267,7 +267,7 @@ fn a_batch_killed_anywhere_goes_on_to_the_file_of_an_unbroken_run() {
         let ran = ended(child);
         if is_over {
             assert_eq!(ran.code, Some(1), "{}", ran.err);
-            assert!(ran.err.contains("there already"), "{}", ran.err);
+            assert!(ran.err.contains("from earlier runs"), "{}", ran.err);
             break;
         }
         kills += 1;
@@ -284,7 +284,7 @@ fn a_batch_killed_anywhere_goes_on_to_the_file_of_an_unbroken_run() {
 
     let ran = run(&args, b"");
     assert_eq!(ran.code, Some(1), "nothing is left to do, and what failed has failed: {}", ran.err);
-    assert!(ran.err.contains("60 results there already"), "{}", ran.err);
+    assert!(ran.err.contains("60 results from earlier runs"), "{}", ran.err);
     assert_eq!(folder.read("out.jsonl"), whole);
 }
 
@@ -314,7 +314,7 @@ fn ctrl_c_keeps_what_has_ended_and_gives_up_what_runs() {
         interrupt(&child);
         let ran = ended(child);
         assert_eq!(ran.code, Some(130), "{}", ran.err);
-        assert!(ran.err.contains("4 complete, 0 failed, 2 given up"), "{}", ran.err);
+        assert!(ran.err.contains("4 complete, 0 failed, 2 cancelled"), "{}", ran.err);
         assert!(server.wait_for_open_connections(0, HANGS), "the server sees that they left");
         let ids = |text: &str| -> Vec<Value> {
             text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone()).collect()
@@ -325,14 +325,14 @@ fn ctrl_c_keeps_what_has_ended_and_gives_up_what_runs() {
         }
         assert_eq!((ids(&folder.read("out.jsonl")), &*ran.out), (vec![json!(1), json!(2)], ""));
         assert!(
-            ran.err.contains("2 results whose turn has not come, in ") && ran.err.contains("goes on"),
+            ran.err.contains("has 2 results that must wait") && ran.err.contains("again to continue"),
             "{}",
             ran.err
         );
         hang.store(0, Ordering::SeqCst);
         let ran = run(&as_strs(&args), b"");
         assert_eq!(ran.code, Some(0), "{}", ran.err);
-        assert!(ran.err.contains("4 results there already"), "{}", ran.err);
+        assert!(ran.err.contains("4 results from earlier runs"), "{}", ran.err);
         assert_eq!(ids(&folder.read("out.jsonl")), (1..=8).map(|id| json!(id)).collect::<Vec<_>>());
         assert_eq!(server.requests().len(), before + 6 + 4, "what has a result is not asked again");
     }
@@ -357,7 +357,7 @@ fn an_output_of_another_input_is_refused_and_left_alone() {
     // Input, output, a word of the message.
     let cases = [
         (prompts(2), result("9"), "another input"),
-        (prompts(1), result("1") + &result("2"), "2 results, the input 1"),
+        (prompts(1), result("1") + &result("2"), "2 results, but the input has 1"),
         (prompts(2), "{\"prompt\":\"a\"}\n".to_owned(), "line 1"),
         (prompts(2), "notes".to_owned(), "line 1"),
     ];
@@ -375,7 +375,7 @@ fn an_output_of_another_input_is_refused_and_left_alone() {
     assert_eq!((ran.code, folder.read("in.jsonl")), (Some(2), prompts(1)), "{}", ran.err);
     // Nor one that can be read again.
     let ran = batch(&server, &["-o", "/dev/null"], "");
-    assert!(ran.code == Some(2) && ran.err.contains("is no file"), "{}", ran.err);
+    assert!(ran.code == Some(2) && ran.err.contains("is not a regular file"), "{}", ran.err);
     let ran = batch(&server, &["-o", "/no/such/folder/out"], "");
     assert!(ran.code == Some(2) && ran.err.contains("--output"), "{}", ran.err);
     let ran = batch(&server, &["/no/such/input"], "");
@@ -441,7 +441,7 @@ fn errors_that_may_pass_are_asked_again_where_that_is_wanted() {
         let good = lines.iter().filter(|line| line["error"].is_null()).count();
         assert_eq!((server.requests().len(), good), (asked, complete), "step {n}: {}", ran.err);
         assert_eq!(ran.code, Some(1), "step {n}, one failed, be it before: {}", ran.err);
-        let says_before = ran.err.contains("10 there before, 3 of these failed");
+        let says_before = ran.err.contains("10 from earlier runs, 3 of these failed");
         assert_eq!(says_before, n == 1, "step {n}: {}", ran.err);
         assert!(!folder.0.join("out.jsonl.before").exists(), "step {n}");
     }

@@ -38,7 +38,7 @@ fn stream_goes_on_where_it_broke_off() {
     assert_eq!(told, json!(["incomplete", 1, 0, true]));
     assert!(resume["took_us"].is_u64() && resume["at_id"].as_u64() > Some(0), "{resume}");
     let told = run("1", &[]).err;
-    assert!(told.contains("20 tokens") && told.contains("broke off 1 time"), "{told}");
+    assert!(told.contains("20 tokens") && told.contains("resumed 1 time"), "{told}");
     let ran = run("1", &["--json", "--extra", r#"{"echo":true}"#]);
     assert_eq!((ran.code, &ran.last()["report"]["not_resumed"]), (Some(1), &json!("the prompt is echoed")));
     assert_eq!(run("0", &["--json"]).last()["report"]["resumes"], json!([]));
@@ -104,7 +104,7 @@ fn stream_goes_on_at_the_next_server() {
     assert!(has(report, &json!({"route": 2, "failovers": 2, "retries": 1, "ids_exact": true})), "{report}");
     assert_eq!(report["resumes"].as_array().map(Vec::len), Some(1), "{report}");
     let told = run(&args, b"").err;
-    assert!(told.contains("20 tokens") && told.contains("went to another server 2 times"), "{told}");
+    assert!(told.contains("20 tokens") && told.contains("moved to another server 2 times"), "{told}");
 }
 
 #[test]

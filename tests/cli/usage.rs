@@ -1,4 +1,4 @@
-//! Help, wrong usage, terminals, and the commands in the README.
+//! Help, invalid usage, terminals, and the commands in the README.
 
 use super::*;
 
@@ -25,7 +25,7 @@ fn what_cannot_be_used_is_told_with_code_2_before_anything_is_sent() {
         (&["stream", "--base-url", &url, "--prompt", "Hi", "--tokenizer", "/no/such.json"], "tokenizer"),
         (&[stream, &["--retries", "x"]].concat(), "--retries"),
         (&[stream, &["--resume", "x"]].concat(), "--resume"),
-        (&[stream, &["--chunk-timeout", "0"]].concat(), "over 0"),
+        (&[stream, &["--chunk-timeout", "0"]].concat(), "more than 0"),
         (&[stream, &["--extra", "[1]"]].concat(), "--extra"),
         (&[stream, &["--header", "sk-canary"]].concat(), "colon"),
         (&[stream, &["--header", "authorization: sk-canary"]].concat(), "authorization"),
@@ -169,21 +169,107 @@ fn each_command_has_help_with_a_purpose_an_example_and_its_exit_codes() {
             let ran = run(&[&command, flag], b"");
             assert_eq!((ran.code, &*ran.err), (Some(0), ""), "{command}");
             let purpose = ran.out.lines().next().unwrap();
-            assert!(purpose.len() > 20 && purpose.len() <= 100, "{command}: {purpose}");
+            assert!(purpose.len() > 20 && purpose.len() <= 80, "{command}: {purpose}");
             for word in ["Example", &format!("tokenwire {command}"), "Exit codes: 0 ", "130 "] {
                 assert!(ran.out.contains(word), "{command} {flag}: no {word:?} in {}", ran.out);
             }
-            // Nothing but a backslash breaks a line, or it could not be copied.
-            let examples = ran.out.split("\nExample").nth(1).unwrap().split("\nExit codes").next().unwrap();
-            for line in examples.replace("\\\n", "").lines().skip(1).map(str::trim_start) {
-                let begins = ["", "tokenwire ", "printf ", "echo ", "curl ", "Lines of the input:", "{"];
-                assert!(
-                    begins.iter().any(|word| line == *word || !word.is_empty() && line.starts_with(word)),
-                    "{line}"
-                );
-            }
         }
     }
+}
+
+/// The help of a command at a width. Without a terminal, the program reads the width from COLUMNS.
+fn help(command: &str, columns: &str) -> String {
+    let command: &[&str] = if command.is_empty() { &[] } else { &[command] };
+    let mut program = program(&[command, &["--help"]].concat());
+    ended(program.env("COLUMNS", columns).spawn().unwrap()).out
+}
+
+/// The lines of the examples in a help text.
+fn examples(help: &str) -> Vec<&str> {
+    let lines = help.lines().skip_while(|line| !line.starts_with("Example"));
+    lines.skip(1).take_while(|line| !line.is_empty()).collect()
+}
+
+#[test]
+fn help_begins_with_purpose_usage_and_examples() {
+    for command in [vec![String::new()], commands()].concat() {
+        let help = help(&command, "80");
+        let begin: Vec<&str> = help.lines().take(24).collect();
+        assert!(begin[2].starts_with("Usage: tokenwire"), "{command}: {help}");
+        let examples = examples(&help);
+        assert!(!examples.is_empty(), "{command}: {help}");
+        for line in examples {
+            assert!(begin.contains(&line), "{command}: {line}");
+        }
+    }
+}
+
+#[test]
+fn examples_in_help_can_be_pasted_into_a_shell_at_every_width() {
+    for command in [vec![String::new()], commands()].concat() {
+        for columns in ["80", "100", "120"] {
+            let help = help(&command, columns);
+            let lines = examples(&help);
+            let script = lines.join("\n");
+            let mut shell = Command::new("bash");
+            let mut shell = shell.arg("-n").stdin(Stdio::piped()).spawn().unwrap();
+            shell.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+            assert!(shell.wait().unwrap().success(), "{command} at {columns}: {script}");
+            // Each line must begin a command, unless a backslash continues it.
+            for line in script.replace("\\\n", "").lines().map(str::trim_start) {
+                let first = line.split(' ').next().unwrap();
+                let begins = ["tokenwire", "printf", "echo", "curl"].contains(&first);
+                assert!(begins, "{command} at {columns}: {line}");
+                let flags = line.split("tokenwire ").nth(1).unwrap_or_default().split(' ');
+                for flag in flags.filter(|word| word.starts_with("--")) {
+                    let known = help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}\n"));
+                    assert!(known || command == "resend" || command.is_empty(), "{command}: {flag}");
+                }
+            }
+            assert!(lines.iter().all(|line| line.chars().count() <= 80), "{command}: {script}");
+        }
+    }
+}
+
+#[test]
+fn a_misspelt_flag_gets_a_likely_suggestion_or_none() {
+    let timers = ["--connect-", "--first-token-", "--chunk-", "--content-", "--after-finish-"]
+        .map(|t| t.to_owned() + "timeout");
+    let timers: Vec<&str> = timers.iter().map(String::as_str).collect();
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("stream", "--max-token", &["--max-tokens"]),
+        ("stream", "--max-new-tokens", &["--max-tokens"]),
+        ("stream", "--tempreature", &["--temperature"]),
+        ("stream", "--temp", &["--temperature"]),
+        ("stream", "--retry", &["--retries"]),
+        ("stream", "--base_url", &["--base-url"]),
+        ("stream", "--url", &["--base-url"]),
+        ("stream", "--key", &["--api-key-env"]),
+        ("stream", "--timeout", &timers),
+        // A hidden alias leads to the name in the help.
+        ("stream", "--wirre", &["--endpoint"]),
+        ("stream", "--tail-timout", &["--after-finish-timeout"]),
+        ("stream", "-json", &["--json"]),
+        ("batch", "-josn", &["--json"]),
+        ("chat", "-temperature=0", &["--temperature"]),
+        ("bench", "--stream", &["--streams"]),
+        ("stream", "--stream", &[]),
+        ("stream", "--system", &[]),
+        ("stream", "--n", &[]),
+        ("stream", "-j", &[]),
+        ("stream", "--quiet", &[]),
+    ];
+    each_row(cases, |(command, flag, expected)| {
+        let ran = run(&[command, flag], b"");
+        assert_eq!(ran.code, Some(2), "{flag}");
+        let typed = flag.split('=').next().unwrap();
+        assert!(ran.err.contains(&format!("unexpected argument '{typed}' found")), "{}", ran.err);
+        let tip = ran.err.lines().find(|line| line.contains("similar")).unwrap_or_default();
+        let found: Vec<&str> = tip.split('\'').skip(1).step_by(2).collect();
+        assert_eq!(found, **expected, "{flag}: {}", ran.err);
+    });
+    let before = run(&["--json", "stream"], b"").err;
+    assert!(before.contains("'stream --json' exists"), "{before}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! How a command ends: its exit code, or the failure that stopped it.
+//! How a command ends: with an exit code, or with the failure that stopped it.
 
 use std::{fmt, io};
 
@@ -6,10 +6,10 @@ use tokenwire::{Error, ErrorKind};
 
 use crate::output::text::with_causes;
 
-/// In the help of every command, and in the man page.
+/// The last line of every help text; also in the man page.
 pub(crate) const EXIT_CODES: &str = "Exit codes: 0 complete, 1 failed, 2 usage, 130 cancelled (Ctrl-C).";
 
-/// How a command that has said everything ends.
+/// The exit code of a command that printed all its output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     Complete = 0,
@@ -17,12 +17,12 @@ pub(crate) enum Exit {
     Cancelled = 130,
 }
 
-/// What stops a command short.
+/// A failure that stops a command before it has printed everything.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// What the user gave cannot be used; nothing was sent.
+    /// The arguments or the input are invalid. The exit code is 2.
     Usage(String),
-    /// Standard input or output failed, or the machine did.
+    /// Input, output or the operating system failed.
     Machine(String),
     /// Standard output failed.
     Output(io::Error),

@@ -1,4 +1,4 @@
-//! The flags of `stream` that other commands have too, and the client and request they make.
+//! The flags that several commands share, and the clients and requests built from them.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use tokenwire::{
 
 use crate::exit::Failure;
 
-/// The longest time that a timer can be set to, in seconds: thirty years.
+/// The longest time that a timer accepts, in seconds: about thirty years.
 const MAX_SECONDS: f64 = 1e9;
 
-/// Each stream takes two threads and a connection.
+/// The largest number of streams at a time. Each stream takes two threads and a connection.
 pub(crate) const MAX_STREAMS: i64 = 4096;
 
 const FAILURE: &str = "After a failure";
@@ -22,121 +22,126 @@ const TIMERS: &str = "Timers, in seconds (fractions allowed)";
 
 #[derive(clap::Args)]
 pub(crate) struct StreamFlags {
-    /// JSON Lines on standard output.
+    /// Print JSON Lines on standard output.
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Which endpoint, and how its chunks are written: auto, openai, chat, llamacpp, vllm-generate,
-    /// sglang, tgi. auto asks /v1/completions and tells by the first chunk. chat sends --prompt as the user's message,
-    /// or the "messages" of --extra.
+    /// The endpoint and the format of its chunks: auto, openai, chat, llamacpp, vllm-generate,
+    /// sglang or tgi. `auto` sends to /v1/completions and detects the format from the first chunk.
+    /// `chat` sends --prompt as the user's message, or the "messages" of --extra.
     #[arg(long, alias = "wire", value_name = "ENDPOINT", default_value_t)]
     endpoint: Endpoint,
-    /// The model to ask for. Without it the server takes the one it has.
+    /// The name of the model. Without it, most servers use the one that they serve.
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
 
-    /// The most tokens to generate [default: 16384, in bench 64].
+    /// Maximum number of tokens to generate [default: 16384; 64 in bench].
     #[arg(long, value_name = "N", help_heading = "Sampling")]
     pub(crate) max_tokens: Option<u32>,
-    /// Tokens before a stop is heeded [default: the server's, as for all below].
+    /// Minimum number of tokens before a stop token ends the answer. This option and the sampling
+    /// options below default to the server's values.
     #[arg(long, value_name = "N", help_heading = "Sampling")]
     min_tokens: Option<u32>,
-    /// 0 is greedy.
+    /// Sampling temperature; 0 is greedy.
     #[arg(long, value_name = "T", allow_negative_numbers = true, help_heading = "Sampling")]
     temperature: Option<f64>,
-    /// The share of probability to sample from, up to 1.
+    /// Sample from the most likely tokens whose probabilities add up to P, at most 1.
     #[arg(long, value_name = "P", allow_negative_numbers = true, help_heading = "Sampling")]
     top_p: Option<f64>,
-    /// How many of the best tokens to sample from; -1 for all.
+    /// Sample from the K most likely tokens; -1 means all.
     #[arg(long, value_name = "K", allow_negative_numbers = true, help_heading = "Sampling")]
     top_k: Option<i32>,
-    /// The seed of the draw. Below zero, llama.cpp takes one of its own.
+    /// Seed for sampling. If N is negative, llama.cpp picks a seed.
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Sampling")]
     seed: Option<i64>,
-    /// Ids that end the answer, besides the model's own: 151645,151643.
+    /// Token ids that end the answer, in addition to the model's own: 151645,151643.
     #[arg(long, value_name = "IDS", value_delimiter = ',', help_heading = "Sampling")]
     stop_token_ids: Vec<TokenId>,
 
-    /// vLLM's priority: lower is earlier.
+    /// Priority for vLLM; it serves lower numbers first.
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Request")]
     priority: Option<i32>,
-    /// The id by which the server is to know the request.
+    /// Id of the request, sent in the header x-request-id.
     #[arg(long, value_name = "ID", help_heading = "Request")]
     pub(crate) request_id: Option<String>,
-    /// The key of the session, for routers that keep one on one worker.
+    /// Session key, for routers that keep a session on one worker.
     #[arg(long, value_name = "KEY", help_heading = "Request")]
     session: Option<String>,
-    /// The header of --session; again for more [default: x-session-affinity].
+    /// Header for --session; repeat it for more headers [default: x-session-affinity].
     #[arg(long = "session-header", value_name = "NAME", help_heading = "Request")]
     session_headers: Vec<String>,
-    /// Send --priority in this header and not in the body.
+    /// Send --priority in this header instead of the body.
     #[arg(long, value_name = "NAME", help_heading = "Request")]
     priority_header: Option<String>,
-    /// The W3C trace context to pass on.
+    /// W3C trace context to send with the request.
     #[arg(long, value_name = "VALUE", help_heading = "Request")]
     traceparent: Option<String>,
-    /// Send the request also to a server that is known to ignore a part of it.
+    /// Send the request even if the server is known to ignore a part of it.
     #[arg(long, alias = "send-anyway", help_heading = "Request")]
     allow_ignored_fields: bool,
-    /// Fields merged into the request's body; they win over ours: '{"min_p":0.1}'.
+    /// JSON object of fields to add to the request's body, such as '{"min_p":0.1}'. They replace
+    /// fields that tokenwire sets.
     #[arg(long, value_name = "JSON", help_heading = "Request")]
     extra: Option<String>,
-    /// One more header, "Name: value"; again for more.
-    #[arg(long = "header", value_name = "K:V", help_heading = "Request")]
+    /// Additional header; repeat it for more headers.
+    #[arg(long = "header", value_name = "NAME:VALUE", help_heading = "Request")]
     headers: Vec<String>,
     #[command(flatten)]
     client: ClientFlags,
 }
 
-/// What concerns the client, whatever it is asked for.
+/// Flags of the client, for any kind of request.
 #[derive(clap::Args)]
 pub(crate) struct ClientFlags {
-    /// The environment variable that holds the API key. A key on the command line could be seen by everybody
-    /// on the machine.
+    /// Environment variable that holds the API key. Every user of the machine could see a key on
+    /// the command line.
     #[arg(long, value_name = "VAR", help_heading = "Request")]
     api_key_env: Option<String>,
-    /// Trust these certificate authorities (PEM) for https, in place of the built-in list.
+    /// Trust the certificate authorities in this PEM file for https, instead of the built-in list.
     #[arg(long, value_name = "FILE", help_heading = "Request")]
     ca_file: Option<PathBuf>,
 
-    /// Name lookup, TCP and TLS together [default: 30].
+    /// Longest time for name lookup, TCP and TLS together [default: 30].
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = TIMERS)]
     connect_timeout: Option<Duration>,
-    /// From the request to the first token [default: 600].
+    /// Longest time from the request to the first token [default: 600].
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = TIMERS)]
     first_token_timeout: Option<Duration>,
-    /// Between tokens: no byte [default: 120].
+    /// Longest time without a byte between tokens [default: 120].
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = TIMERS)]
     chunk_timeout: Option<Duration>,
-    /// Between tokens: no event, whatever else comes to keep the connection [default: 600].
+    /// Longest time without an event between tokens, even if the server sends keep-alive comments
+    /// [default: 600].
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = TIMERS)]
     content_timeout: Option<Duration>,
-    /// After the finish reason: for the usage and the end, which the answer is complete without [default: 5].
+    /// Longest time from the finish reason to the end of the stream. When it expires, the answer is
+    /// complete, but its usage may be missing [default: 5].
     #[arg(long, alias = "tail-timeout", value_name = "SECONDS", value_parser = seconds, help_heading = TIMERS)]
     after_finish_timeout: Option<Duration>,
-    /// The whole request [default: none].
+    /// Longest time for the whole request [default: none].
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = TIMERS)]
     deadline: Option<Duration>,
 
-    /// How often a request that failed before its first token is sent again; 0 for never.
+    /// Maximum number of retries for a request that fails before its first token; 0 means none.
     #[arg(long, value_name = "N", default_value_t = 2, help_heading = FAILURE)]
     retries: u32,
-    /// How many requests are sent to take a stream up again that broke off after tokens, behind the ids it has; 0 for never.
+    /// Maximum number of requests to resume a stream that breaks after its first token; 0 means
+    /// none. Each request continues after the ids received.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = FAILURE)]
     resume: u32,
-    /// Save the request of a stream that fails in this folder, without credentials, for `tokenwire resend`.
-    /// At most 32 files and 64 MiB are kept.
+    /// Save the request of a failed stream in this folder, without credentials, for `tokenwire
+    /// resend`. The folder keeps at most 32 files and 64 MiB.
     #[arg(long, value_name = "DIR", help_heading = FAILURE)]
     save_failed: Option<PathBuf>,
 }
 
-/// The server of a command that asks it one thing.
+/// Flags of commands that send one request to one server.
 #[derive(clap::Args)]
 pub(crate) struct ServerFlags {
-    /// The server, as OpenAI's clients take it: http://127.0.0.1:8000/v1. Without a path, /v1 is added.
+    /// The server's base URL, such as http://127.0.0.1:8000/v1. A URL without a path gets /v1.
     #[arg(long, value_name = "URL")]
     base_url: String,
-    /// JSON Lines on standard output.
+    /// Print JSON Lines on standard output.
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
@@ -150,7 +155,7 @@ impl ServerFlags {
     }
 }
 
-/// The limits of a client that is to have so many streams.
+/// Returns limits that allow this number of streams at a time.
 pub(crate) fn limits(streams: usize) -> Limits {
     let mut limits = Limits::default();
     limits.max_streams = limits.max_streams.max(streams);
@@ -159,16 +164,16 @@ pub(crate) fn limits(streams: usize) -> Limits {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
     if seconds > 0.0 && seconds <= MAX_SECONDS {
         Ok(Duration::from_secs_f64(seconds))
     } else {
-        Err(format!("must be over 0 and at most {MAX_SECONDS} seconds"))
+        Err(format!("expected more than 0 and at most {MAX_SECONDS} seconds"))
     }
 }
 
 impl ClientFlags {
-    /// The client for `base_url`, not built yet.
+    /// Returns a builder of a client for `base_url`.
     pub(crate) fn builder(&self, base_url: &str) -> Result<ApiClientBuilder, Failure> {
         let mut timeouts = Timeouts::default();
         timeouts.connect = self.connect_timeout.or(timeouts.connect);
@@ -184,15 +189,20 @@ impl ClientFlags {
             builder = builder.save_failed(folder);
         }
         if let Some(variable) = &self.api_key_env {
-            // Of the two ways to fail, the one that is not Unicode would have the value in its message.
+            // The error's own message is not used: it may contain the value of the variable.
             let key = std::env::var(variable).map_err(|_| {
-                Failure::Usage(format!("--api-key-env: the variable {variable:?} is not set, or is no text"))
+                Failure::Usage(format!(
+                    "invalid --api-key-env: the variable {variable:?} is not set or is not Unicode"
+                ))
             })?;
             builder = builder.api_key(key);
         }
         if let Some(file) = &self.ca_file {
             let pem = fs::read(file).map_err(|error| {
-                Failure::Usage(format!("--ca-file: cannot read {:?}: {error}", file.display().to_string()))
+                Failure::Usage(format!(
+                    "invalid --ca-file: cannot read {:?}: {error}",
+                    file.display().to_string()
+                ))
             })?;
             builder = builder.ca_pem(pem);
         }
@@ -201,19 +211,19 @@ impl ClientFlags {
 }
 
 impl StreamFlags {
-    /// The client for `base_url`. Nothing is sent.
+    /// Returns the client for `base_url`. Sends nothing.
     pub(crate) fn client(&self, base_url: &str) -> Result<ApiClient, Failure> {
         Ok(self.builder(base_url)?.build()?)
     }
 
-    /// The same for several servers with one model, not built yet.
+    /// Returns a builder of a client for several servers with one model.
     pub(crate) fn builder_for(&self, base_urls: &[String]) -> Result<ApiClientBuilder, Failure> {
-        // There is one: clap requires it.
+        // There is at least one, because clap requires it.
         let first = base_urls.first().map(String::as_str).unwrap_or_default();
         Ok(base_urls.iter().skip(1).fold(self.builder(first)?, ApiClientBuilder::base_url))
     }
 
-    /// The same, not built yet.
+    /// Returns a builder of a client for `base_url` with the flags of this command.
     pub(crate) fn builder(&self, base_url: &str) -> Result<ApiClientBuilder, Failure> {
         let mut builder = self.client.builder(base_url)?.endpoint(self.endpoint);
         if let Some(model) = &self.model {
@@ -228,7 +238,7 @@ impl StreamFlags {
         Ok(builder)
     }
 
-    /// How to sample.
+    /// Returns the sampling parameters.
     pub(crate) fn sampling(&self) -> SamplingParams {
         let mut sampling = SamplingParams::default();
         sampling.max_tokens = self.max_tokens.or(sampling.max_tokens);
@@ -241,7 +251,7 @@ impl StreamFlags {
         sampling
     }
 
-    /// `request` with everything that the flags ask for.
+    /// Applies all flags to `request`.
     pub(crate) fn apply_to(&self, request: CompletionRequest) -> Result<CompletionRequest, Failure> {
         let mut request = request.sampling(self.sampling());
         if let Some(priority) = self.priority {
@@ -260,8 +270,9 @@ impl StreamFlags {
             request = request.allow_ignored_fields();
         }
         if let Some(extra) = &self.extra {
-            let fields: Map<String, Value> = serde_json::from_str(extra)
-                .map_err(|error| Failure::Usage(format!("--extra is no JSON object: {error}")))?;
+            let fields: Map<String, Value> = serde_json::from_str(extra).map_err(|error| {
+                Failure::Usage(format!("invalid --extra: expected a JSON object: {error}"))
+            })?;
             request = request.extras(fields);
         }
         for header in &self.headers {
@@ -272,12 +283,13 @@ impl StreamFlags {
     }
 }
 
-/// The two parts of a `--header`. Not a parser of clap's: its message would show the value, which may be a
-/// credential.
+/// Returns the two parts of a `--header`.
+///
+/// clap does not parse this flag: its message would show the value, which may be a credential.
 pub(crate) fn name_and_value(header: &str) -> Result<(&str, &str), Failure> {
     let (name, value) = header
         .split_once(':')
-        .ok_or_else(|| Failure::Usage("--header wants NAME:VALUE, with a colon".to_owned()))?;
+        .ok_or_else(|| Failure::Usage("invalid --header: expected NAME:VALUE, found no colon".to_owned()))?;
     Ok((name.trim(), value.trim()))
 }
 
@@ -286,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seconds_have_fractions_and_bounds() {
+    fn seconds_accept_fractions_between_their_bounds() {
         let good = [("0.25", 250), ("30", 30_000), ("1e-3", 1), ("1e9", 1_000_000_000_000)];
         for (text, millis) in good {
             assert_eq!(seconds(text), Ok(Duration::from_millis(millis)), "{text}");

@@ -1,24 +1,26 @@
-//! Ctrl-C (and a request to terminate): the running stream is cancelled, its last line is still printed.
+//! Ctrl-C and SIGTERM: the running stream is cancelled, and its last line is still printed.
 
 use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::exit::{Exit, Failure};
 
-/// What Ctrl-C does now.
+/// The action that Ctrl-C performs. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Interrupt(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    /// Cancels what is running.
+    /// Cancels the running work.
     running: Option<Box<dyn Fn() + Send>>,
     interrupted: bool,
 }
 
 impl Interrupt {
-    /// Takes the signals over, once for the program. With no stream running, or the second time, the program
-    /// ends at once: the first may have found it blocked in a write to a pipe that nobody reads.
+    /// Installs the signal handler. Call this once for the program.
+    ///
+    /// The first signal cancels the running work. The program exits at once on a second signal, or
+    /// on the first if nothing runs: it may be blocked in a write to a pipe without a reader.
     pub(crate) fn install() -> Result<Self, Failure> {
         let state = Arc::new(Mutex::new(State::default()));
         let of_handler = state.clone();
@@ -34,12 +36,12 @@ impl Interrupt {
         Ok(Self(state))
     }
 
-    /// From now on Ctrl-C does this.
+    /// Sets the action for the next Ctrl-C.
     pub(crate) fn running(&self, cancel: impl Fn() + Send + 'static) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).running = Some(Box::new(cancel));
     }
 
-    /// It has ended; whether it was interrupted.
+    /// Removes the action. Returns whether a signal has arrived.
     pub(crate) fn ended(&self) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.running = None;
@@ -47,11 +49,11 @@ impl Interrupt {
     }
 }
 
-/// For commands that hold nothing: Ctrl-C ends the program with the right code.
+/// Makes Ctrl-C end the program with code 130. For commands without a stream to cancel.
 pub(crate) fn exit_on_interrupt() -> Result<(), Failure> {
     ctrlc::set_handler(|| process::exit(Exit::Cancelled as i32)).map_err(failed)
 }
 
 fn failed(error: ctrlc::Error) -> Failure {
-    Failure::Machine(format!("cannot take over Ctrl-C: {error}"))
+    Failure::Machine(format!("cannot install a handler for Ctrl-C: {error}"))
 }

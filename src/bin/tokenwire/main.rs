@@ -1,11 +1,20 @@
-//! `tokenwire`: the library at a command line. `commands` has a file or folder for each command, `flags` makes a client and
-//! a request of the flags they share, `output` has everything that is printed and drawn, and `exit` how a command ends.
+//! `tokenwire`: the command-line program of the library.
+//!
+//! | module | contents |
+//! | --- | --- |
+//! | `commands` | a file or a folder for each command |
+//! | `flags` | the shared flags, and the clients and requests built from them |
+//! | `output` | everything that the program prints or draws |
+//! | `exit` | exit codes and failures |
+//! | `interrupt` | the action of Ctrl-C |
+//! | `suggest` | likely flags for a misspelt flag |
 
 mod commands;
 mod exit;
 mod flags;
 mod interrupt;
 mod output;
+mod suggest;
 
 use std::io;
 use std::process::ExitCode;
@@ -18,20 +27,34 @@ use crate::commands::{
 use crate::exit::{EXIT_CODES, Failure};
 use crate::output::text::note_error;
 
-/// Stream tokens, with the server's own token ids, from OpenAI-compatible model servers.
-///
-/// Answers go to standard output: JSON Lines with --json, text for people without. Errors go to standard
-/// error.
+/// The order of each help text: the purpose, the usage and the examples, then the rest.
+const HELP: &str = "\
+{about}
+
+{usage-heading} {usage}
+
+{before-help}{all-args}{after-help}";
+
+const EXAMPLES: &str = "Examples:
+  tokenwire chat             # needs no server
+  tokenwire stream --help";
+
+const DETAILS: &str = "Output:
+  Results go to standard output: text, or JSON Lines with --json.
+  Errors and notes go to standard error.
+
+Logging:
+  RUST_LOG sets the log level of each module. -v and -vv override it for
+  tokenwire. The HTTP library's own lines contain the server's answer unchanged.
+  They appear only if RUST_LOG names `ureq`.";
+
+/// Stream tokens, with the server's token ids, from OpenAI-compatible servers.
 #[derive(Parser)]
-#[command(version, max_term_width = 100)]
-#[command(
-    after_help = "Try it with no server at all:\n  tokenwire chat\n\nHelp of each command, with an example:\n  tokenwire stream --help"
-)]
+#[command(version, max_term_width = 100, before_help = EXAMPLES, after_long_help = DETAILS)]
 struct Cli {
-    /// Log to standard error: -v counts, timings and status, -vv also the beginning of the first event that is not JSON.
-    /// Prompts and the API key are never logged. RUST_LOG sets it in full; the HTTP library's own lines, in which a server's
-    /// answer stands as it came, only if it names `ureq`.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    /// Log to standard error: -v logs counts, timings and status codes; -vv also logs the start of
+    /// the first event that is not JSON. Prompts and the API key are never logged.
+    #[arg(short, long, global = true, display_order = 1000, action = clap::ArgAction::Count)]
     verbose: u8,
     #[command(subcommand)]
     command: Command,
@@ -59,10 +82,11 @@ fn main() -> ExitCode {
     let cli = program().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match cli {
         Ok(cli) => cli,
-        Err(told) => {
-            // Help is told this way too, with code 0. A closed pipe is no reason to panic.
-            let _ = told.print();
-            return ExitCode::from(u8::try_from(told.exit_code()).unwrap_or(2));
+        Err(error) => {
+            // Help is such an error too, with code 0. A closed pipe must not panic.
+            let error = suggest::with_likely_flags(error, &mut program());
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
     start_log(cli.verbose);
@@ -84,7 +108,7 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(exit) => ExitCode::from(exit as u8),
-        // Whoever closed the pipe knows; `tokenwire ... | head` is quiet. It is not 0: not all was said.
+        // `tokenwire ... | head` prints no error. The code is not 0, because output is missing.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
         Err(failure) => {
             note_error(&failure.to_string());
@@ -93,28 +117,30 @@ fn main() -> ExitCode {
     }
 }
 
-/// The arguments, with the exit codes told under the help of each command.
+/// Returns the definition of the arguments. The help of each command ends with the exit codes.
 fn program() -> clap::Command {
-    let told = |command: clap::Command| {
-        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-        command.after_help(format!("{help}\n\n{EXIT_CODES}"))
+    let with_exit_codes = |command: clap::Command| {
+        let details = command.get_after_long_help().map(|details| format!("{details}\n\n"));
+        let details = details.unwrap_or_default() + EXIT_CODES;
+        command.help_template(HELP).after_help(EXIT_CODES).after_long_help(details)
     };
-    told(Cli::command()).mut_subcommands(told)
+    with_exit_codes(Cli::command()).mut_subcommands(with_exit_codes)
 }
 
 fn start_log(verbose: u8) {
     let mut log = env_logger::Builder::new();
-    // ureq and ureq-proto log what a server sends as it comes, a key that it echoes too: only who names them gets that.
+    // ureq and ureq-proto log the server's bytes unchanged, and the server may echo the key.
+    // These lines appear only if RUST_LOG names them.
     log.filter_level(log::LevelFilter::Warn)
         .filter_module("ureq", log::LevelFilter::Warn)
         .parse_default_env();
     match verbose {
         0 => {}
-        // Only this program's words: the HTTP client below has hundreds of lines of its own.
+        // Only tokenwire's own lines: the HTTP library logs hundreds.
         1 => drop(log.filter_module("tokenwire", log::LevelFilter::Debug)),
         _ => drop(log.filter_module("tokenwire", log::LevelFilter::Trace)),
     }
-    // It fails only if there is a logger already, and there is none.
+    // This fails only if a logger is installed already, and none is.
     let _ = log.try_init();
 }
 

@@ -1,15 +1,13 @@
-//! `tokenwire completions`: the arguments, as shells complete them.
+//! `tokenwire completions`: completion scripts for shells.
 
 use clap_complete::Shell;
 
 use crate::exit::{ExitResult, Failure};
 use crate::output::text::print_whole;
 
-/// Write what a shell needs to complete this program's arguments.
-///
-/// Put it where the shell looks for it, or have it read at the start of each shell.
+/// Print a script that completes tokenwire's arguments in a shell.
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(before_help = EXAMPLES, after_long_help = DETAILS)]
 pub(crate) struct Args {
     /// The shell.
     #[arg(value_parser = ["bash", "zsh", "fish"])]
@@ -17,9 +15,14 @@ pub(crate) struct Args {
 }
 
 const EXAMPLES: &str = "Examples:
-  tokenwire completions bash > ~/.local/share/bash-completion/completions/tokenwire
-  tokenwire completions zsh > ~/.zfunc/_tokenwire        # with fpath+=~/.zfunc before compinit
+  tokenwire completions bash \\
+    > ~/.local/share/bash-completion/completions/tokenwire
+  tokenwire completions zsh > ~/.zfunc/_tokenwire
   tokenwire completions fish > ~/.config/fish/completions/tokenwire.fish";
+
+const DETAILS: &str = "Installation:
+  Write the script to a file that the shell reads, as in the examples.
+  For zsh, put `fpath+=~/.zfunc` before `compinit` in ~/.zshrc.";
 
 pub(crate) fn run(args: &Args, mut program: clap::Command) -> ExitResult {
     let shell: Shell = args.shell.parse().map_err(Failure::Usage)?;

@@ -1,4 +1,4 @@
-//! `tokenwire man`: the arguments as a man page, made of what clap knows of them.
+//! `tokenwire man`: the man page, generated from clap's definition of the arguments.
 
 use std::io::{self, Write as _};
 
@@ -7,16 +7,14 @@ use clap_mangen::{Man, roff};
 use crate::exit::{EXIT_CODES, ExitResult, Failure};
 use crate::output::text::print_whole;
 
-/// At the foot of the page.
+/// The text at the foot of the page.
 const VERSION: &str = concat!("tokenwire ", env!("CARGO_PKG_VERSION"));
 
-/// Write the man page, of the program or of one command.
-///
-/// Without a command it has all of them.
+/// Print the man page of the program, or of one command.
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(before_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The command to write of.
+    /// The command. Without it, the page describes all commands.
     command: Option<String>,
 }
 
@@ -25,14 +23,16 @@ const EXAMPLES: &str = "Examples:
   tokenwire man batch | man -l -";
 
 pub(crate) fn run(args: &Args, mut program: clap::Command) -> ExitResult {
-    // Only then the commands know their names in full.
+    // This sets the full names of the commands.
     program.build();
     let mut page = Vec::new();
     match &args.command {
         Some(name) => {
             let command = program.find_subcommand(name).filter(|command| command.get_name() != "help");
-            let command = command.ok_or_else(|| Failure::Usage(format!("there is no command {name:?}")))?;
-            // As git does it: `man tokenwire-batch`.
+            let command = command.ok_or_else(|| {
+                Failure::Usage(format!("unknown command {name:?}: tokenwire --help lists the commands"))
+            })?;
+            // The same form as in git: `man tokenwire-batch`.
             whole(&command.clone().display_name(format!("tokenwire-{name}")), &mut page)?;
         }
         None => {
@@ -45,44 +45,50 @@ pub(crate) fn run(args: &Args, mut program: clap::Command) -> ExitResult {
     print_whole(&page)
 }
 
-/// A page by itself.
+/// Writes a complete page.
 fn whole(command: &clap::Command, page: &mut Vec<u8>) -> io::Result<()> {
-    let example = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     let man = Man::new(command.clone().after_help("").after_long_help("")).source(VERSION);
     man.render_title(page)?;
     man.render_name_section(page)?;
     man.render_synopsis_section(page)?;
     man.render_description_section(page)?;
     man.render_options_section(page)?;
-    examples(&example, page)?;
-    literal("EXIT STATUS", EXIT_CODES, page)
+    examples_and_details(command, "SH", page)?;
+    literal("SH", "EXIT STATUS", EXIT_CODES, page)
 }
 
-/// A command as a part of the page of all.
+/// Writes the section of one command in the page of all commands.
 fn section(command: &clap::Command, page: &mut Vec<u8>) -> io::Result<()> {
     let name = format!("tokenwire {}", command.get_name());
     let mut heading = roff::Roff::new();
     heading.control("SH", [name.as_str()]);
     heading.to_writer(page)?;
     let man = Man::new(command.clone());
-    // Their own headings would stand beside the commands.
+    // The parts become subsections of the command.
     let mut parts = Vec::new();
     man.render_synopsis_section(&mut parts)?;
     man.render_description_section(&mut parts)?;
     man.render_options_section(&mut parts)?;
     let parts = String::from_utf8_lossy(&parts).replace(".SH ", ".SS ");
-    page.write_all(parts.as_bytes())
+    page.write_all(parts.as_bytes())?;
+    examples_and_details(command, "SS", page)
 }
 
-fn examples(after_help: &str, page: &mut Vec<u8>) -> io::Result<()> {
-    let text = after_help.split(EXIT_CODES).next().unwrap_or_default();
-    literal("EXAMPLES", text.trim_end(), page)
+fn examples_and_details(command: &clap::Command, level: &str, page: &mut Vec<u8>) -> io::Result<()> {
+    let examples = command.get_before_help().map(ToString::to_string).unwrap_or_default();
+    let (_heading, examples) = examples.split_once('\n').unwrap_or_default();
+    literal(level, "EXAMPLES", examples, page)?;
+    let details = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+    match details.split(EXIT_CODES).next().map(str::trim_end) {
+        Some("") | None => Ok(()),
+        Some(details) => literal(level, "DETAILS", details, page),
+    }
 }
 
-/// Text whose lines stay as they are.
-fn literal(heading: &str, text: &str, page: &mut Vec<u8>) -> io::Result<()> {
+/// Writes text whose line breaks stay as they are.
+fn literal(level: &str, heading: &str, text: &str, page: &mut Vec<u8>) -> io::Result<()> {
     let mut out = roff::Roff::new();
-    out.control("SH", [heading]).control("nf", []);
+    out.control(level, [heading]).control("nf", []);
     for line in text.lines() {
         out.text([roff::roman(line)]);
     }

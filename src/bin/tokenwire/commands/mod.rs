@@ -1,4 +1,4 @@
-//! One file or folder for each command, and the threads that two of them share.
+//! The commands: one file or folder for each, and the worker threads of `batch` and `bench`.
 
 pub(crate) mod batch;
 pub(crate) mod bench;

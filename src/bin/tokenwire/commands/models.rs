@@ -1,4 +1,4 @@
-//! `tokenwire models`: what a server serves.
+//! `tokenwire models`: the models that a server serves.
 
 use std::io::{self, Write as _};
 
@@ -10,11 +10,16 @@ use crate::output::json::json_line;
 use crate::output::terminal::harmless;
 use crate::output::text::failed;
 
-/// List a server's models.
-///
-/// With --json a line {"id","owned_by","context_tokens_max"} for each, null where the server does not say.
+const EXAMPLE: &str = "Example:
+  tokenwire models --base-url http://127.0.0.1:8000/v1";
+
+const DETAILS: &str = r#"JSON output:
+  One line for each model: {"id","owned_by","context_tokens_max"}.
+  A value that the server does not report is null."#;
+
+/// List the models that a server serves.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  tokenwire models --base-url http://127.0.0.1:8000/v1")]
+#[command(before_help = EXAMPLE, after_long_help = DETAILS)]
 pub(crate) struct Args {
     #[command(flatten)]
     server: ServerFlags,

@@ -1,4 +1,4 @@
-//! `tokenwire parse`: what the response parser makes of a turn that was kept, with no server.
+//! `tokenwire parse`: runs the response parser on a saved turn, without a server.
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,53 +14,70 @@ use crate::interrupt::exit_on_interrupt;
 use crate::output::json::json_line;
 use crate::output::terminal::harmless;
 
-/// The largest input, and the largest line of it, in bytes.
+/// The maximum size of the input, in bytes.
 const MAX_INPUT_BYTES: u64 = 256 << 20;
 
 const EXAMPLE: &str = r#"Example:
   printf '<think>hm</think>Hi!<tool_call>{"name": "now"}</tool_call>' \
     | tokenwire parse --dialect hermes --text"#;
 
-/// Parse a turn of a model from standard input to reasoning, content and tool calls.
-///
-/// The input is JSON Lines of tokens {"text","id"}, as `tokens --json` and `stream --json` write them, or plain text
-/// with --text. With --json the result is one object
-/// {"reasoning","content","tool_calls":[{"id","name","arguments","at_token"}],"ids","leaves":[{"kind","text","ids"}]};
-/// without it, a tree for people.
+const DETAILS: &str = r#"Input:
+  JSON Lines of tokens {"text","id"}, as printed by `tokens --json` and
+  `stream --json`. With --text, the input is plain text.
+
+Output:
+  tokenwire prints a tree. With --json, it prints one object:
+  {"reasoning","content",
+   "tool_calls":[{"id","name","arguments","at_token"}],
+   "ids",
+   "leaves":[{"kind","text","ids"}]}
+  A malformed leaf also has a "reason".
+
+Batch:
+  With --batch, each line of the input is a case:
+  {"dialect","tools","start","finish","markers","tokens"}
+  A key that is missing in a case is taken from the flags. Each line of the
+  output is one result. An invalid case prints {"error":{"kind","message"}};
+  the remaining cases still run."#;
+
+/// Parse a model's turn into reasoning, content and tool calls.
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLE)]
+#[command(before_help = EXAMPLE, after_long_help = DETAILS)]
 pub(crate) struct Args {
-    /// How the model writes reasoning and calls, by name; a wrong name lists them. Or a dialect of your own, in a file NAME.json.
+    /// The dialect in which the model writes reasoning and tool calls: a name, or the path of your
+    /// own dialect, which must end in .json. An unknown name lists the known ones.
     #[arg(long, value_name = "NAME", required_unless_present = "batch")]
     dialect: Option<String>,
-    /// With --text: feed the parser this many characters at a time; 0 = whole. The result is the same.
+    /// With --text, feed the parser N characters at a time; 0 means all at once. N does not change
+    /// the result.
     #[arg(long, value_name = "N", default_value_t = 0)]
     cut: usize,
-    /// The input is plain text, without ids.
+    /// Read plain text, without ids.
     #[arg(long, conflicts_with = "batch")]
     text: bool,
-    /// A JSON list of the tools' schemas: types for arguments that are written as raw text.
+    /// JSON list of the tools' schemas. They define the types of arguments that the model writes as
+    /// raw text.
     #[arg(long, value_name = "FILE")]
     tools: Option<PathBuf>,
-    /// What the prompt had opened: content or reasoning.
-    #[arg(long, value_name = "WHAT", default_value = "content")]
+    /// The part that the prompt has already opened: content or reasoning.
+    #[arg(long, value_name = "PART", default_value = "content")]
     start: String,
-    /// Why the model stopped: stop or length.
-    #[arg(long, value_name = "WHY", default_value = "stop")]
+    /// The finish reason: stop or length.
+    #[arg(long, value_name = "REASON", default_value = "stop")]
     finish: String,
-    /// A JSON object of the model's added tokens, text to id: a marker that is among them counts only as that id.
+    /// JSON object of the model's added tokens, from text to id. A marker in this object counts
+    /// only if it arrives as that id.
     #[arg(long, value_name = "FILE")]
     markers: Option<PathBuf>,
-    /// Each line of the input is a whole case {"dialect","tools","start","finish","markers","tokens"}, each line of the
-    /// output its result. What a case leaves out is as the flags say.
+    /// Parse many turns: each line of the input is a case, each line of the output its result.
     #[arg(long)]
     batch: bool,
-    /// JSON Lines. --batch always writes them.
+    /// Print JSON. --batch always does.
     #[arg(long)]
     json: bool,
 }
 
-/// One turn and how to parse it.
+/// One turn, and the settings to parse it.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Case {
@@ -129,7 +146,7 @@ pub(crate) fn run(args: &Args) -> ExitResult {
         let mut tokens = Vec::new();
         for line in input.lines() {
             let line = line.map_err(|error| bad_input(&error))?;
-            // The last line of `tokens` and `stream` is no token.
+            // The last line of `tokens` and `stream` is not a token.
             if let Some(token) = token(&line)? {
                 tokens.push(token);
             }
@@ -146,7 +163,7 @@ pub(crate) fn run(args: &Args) -> ExitResult {
     Ok(Exit::Complete)
 }
 
-/// A case a line. One that cannot be read has a line that says so, and the next goes on.
+/// Parses one case for each line. An invalid case prints an error line, and the next one runs.
 fn batch(flags: &Case, input: impl BufRead, out: &mut impl Write) -> ExitResult {
     let mut exit = Exit::Complete;
     for line in input.lines() {
@@ -172,7 +189,9 @@ fn batch(flags: &Case, input: impl BufRead, out: &mut impl Write) -> ExitResult 
 
 fn parse(case: &Case, flags: &Case) -> Result<(Branch, Vec<PendingToolCall>), Failure> {
     let dialect = case.dialect.as_ref().or(flags.dialect.as_ref());
-    let dialect = dialect.ok_or_else(|| Failure::Usage("no dialect".to_owned()))?;
+    let dialect = dialect.ok_or_else(|| {
+        Failure::Usage("missing dialect: the case has none, and --dialect is not set".to_owned())
+    })?;
     let mut parser = ResponseParser::new(named_or_in_file(dialect)?);
     if let Some(tools) = case.tools.as_ref().or(flags.tools.as_ref()) {
         parser = parser.tools(tools);
@@ -184,7 +203,11 @@ fn parse(case: &Case, flags: &Case) -> Result<(Branch, Vec<PendingToolCall>), Fa
     let mut parser = parser.start(match start {
         "content" => Start::Content,
         "reasoning" => Start::Reasoning,
-        other => return Err(Failure::Usage(format!("start is content or reasoning, not {other:?}"))),
+        other => {
+            return Err(Failure::Usage(format!(
+                "invalid start: expected content or reasoning, got {other:?}"
+            )));
+        }
     });
     let mut calls = Vec::new();
     for Token { text, id } in &case.tokens {
@@ -196,7 +219,7 @@ fn parse(case: &Case, flags: &Case) -> Result<(Branch, Vec<PendingToolCall>), Fa
     Ok((branch, calls))
 }
 
-/// A dialect by its name, or out of a file.
+/// Returns a dialect by its name, or from a file whose name ends in .json.
 fn named_or_in_file(dialect: &str) -> Result<Dialect, Failure> {
     let path = Path::new(dialect);
     if path.extension().is_none_or(|extension| extension != "json") {
@@ -234,7 +257,7 @@ impl<'a> Parsed<'a> {
     }
 }
 
-/// A line's token; `None` for a blank line and for the last line of a stream, which is none.
+/// Returns the token of a line; `None` for a blank line and for the last line of a stream.
 fn token(line: &str) -> Result<Option<Token>, Failure> {
     if line.trim().is_empty() {
         return Ok(None);
@@ -247,7 +270,7 @@ fn token(line: &str) -> Result<Option<Token>, Failure> {
     serde_json::from_value(value).map(Some).map_err(|error| Failure::Usage(format!("not a token: {error}")))
 }
 
-/// Text in pieces of so many characters.
+/// Splits text into pieces of `cut` characters; 0 means one piece.
 fn pieces(text: &str, cut: usize) -> Vec<Token> {
     let token = |text: &str| Token { text: text.to_owned(), id: None };
     if cut == 0 {

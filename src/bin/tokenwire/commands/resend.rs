@@ -1,4 +1,4 @@
-//! `tokenwire resend`: a saved failed request, once more.
+//! `tokenwire resend`: sends a saved failed request again.
 
 use std::path::PathBuf;
 
@@ -10,27 +10,32 @@ use crate::interrupt::Interrupt;
 use crate::output::follow;
 
 const EXAMPLE: &str = "Example:
-  tokenwire stream --base-url http://127.0.0.1:8000/v1 --prompt Hi --save-failed failed
+  tokenwire stream --base-url http://127.0.0.1:8000/v1 --prompt Hi \\
+    --save-failed failed
   tokenwire resend failed/tokenwire-failed-1763836458123-4242-0.json --json";
 
-/// Send a failed request, saved with --save-failed, again.
-///
-/// The body goes out as it was saved, byte for byte. The key was not saved: give it with --api-key-env.
-/// The output is that of `stream`.
+const DETAILS: &str = "Request:
+  The body is sent exactly as it was saved. The API key was not saved; set
+  --api-key-env if the server requires one. Most headers were not saved either,
+  because any of them may be a credential; add them with --header.
+
+Output:
+  tokenwire prints the same output as `tokenwire stream`.";
+
+/// Resend a failed request that --save-failed saved.
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLE)]
+#[command(before_help = EXAMPLE, after_long_help = DETAILS)]
 pub(crate) struct Args {
     /// The saved request.
     file: PathBuf,
-    /// The server to send it to, as OpenAI's clients take it [default: where it went before].
+    /// The server's base URL [default: the server that failed].
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
-    /// JSON Lines on standard output.
+    /// Print JSON Lines on standard output.
     #[arg(long)]
     json: bool,
-    /// One more header, "Name: value"; again for more. Most of the request's own were not saved: any could
-    /// have been a credential.
-    #[arg(long = "header", value_name = "K:V", help_heading = "Request")]
+    /// Additional header; repeat it for more headers.
+    #[arg(long = "header", value_name = "NAME:VALUE", help_heading = "Request")]
     headers: Vec<String>,
     #[command(flatten)]
     client: ClientFlags,

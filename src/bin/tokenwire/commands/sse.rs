@@ -1,4 +1,4 @@
-//! `tokenwire sse`: what the event-stream layer makes of a body.
+//! `tokenwire sse`: parses the body of an event stream.
 
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Read, Write};
@@ -12,20 +12,28 @@ use crate::output::json::{ErrorJson, json_line};
 use crate::output::terminal::harmless;
 use crate::output::text::{counted, note_error};
 
-/// How much is read at once where no cut is asked for.
+/// The size of the read buffer, in bytes.
 const READ_BYTES: usize = 64 << 10;
 
-/// Parse an event-stream body from standard input.
-///
-/// With --json each event is a line {"event","data","id","retry"} (retry in milliseconds, null before the
-/// first), and the last line is {"end":{"last_event_id","retry","comments","incomplete"}}.
+const EXAMPLE: &str = r"Example:
+  printf 'data: hello\n\n' | tokenwire sse --cut 1 --json";
+
+const DETAILS: &str = r#"JSON output:
+  One line for each event: {"event","data","id","retry"}
+  "retry" is in milliseconds. It is null until the stream has set it.
+
+  The last line: {"end":{"last_event_id","retry","comments","incomplete"}}
+  or, after a failure: {"error":{"kind","message",..}}"#;
+
+/// Parse the body of an event stream from standard input.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  printf 'data: hello\\n\\n' | tokenwire sse --cut 1 --json")]
+#[command(before_help = EXAMPLE, after_long_help = DETAILS)]
 pub(crate) struct Args {
-    /// Feed the parser this many bytes at a time; 0 = whole, as it is read. The events are the same.
+    /// Feed the parser N bytes at a time; 0 means all bytes of each read. N does not change the
+    /// events.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) cut: usize,
-    /// JSON Lines.
+    /// Print JSON Lines.
     #[arg(long)]
     json: bool,
 }
@@ -93,7 +101,7 @@ pub(crate) fn run(args: &Args) -> ExitResult {
     Ok(Exit::Complete)
 }
 
-/// Prints the events that are there; the error after which there are none.
+/// Prints the complete events. Returns the error that ended the stream, if there is one.
 fn events(parser: &mut SseParser, out: &mut impl Write, json: bool) -> io::Result<Option<Error>> {
     loop {
         let event = match parser.next_event() {
@@ -118,8 +126,10 @@ fn events(parser: &mut SseParser, out: &mut impl Write, json: bool) -> io::Resul
     }
 }
 
-/// Gives `take` the input in pieces of `cut` bytes, the last one shorter; with 0 as it is read, which is live
-/// on a pipe. It stops when `take` says false.
+/// Passes the input to `take` in pieces of `cut` bytes; the last piece may be shorter.
+///
+/// With 0, each read is one piece, so that `take` gets the bytes of a pipe as they arrive. Stops
+/// when `take` returns false.
 pub(crate) fn for_each_piece(
     input: &mut impl Read,
     cut: usize,
@@ -140,7 +150,7 @@ pub(crate) fn for_each_piece(
             }
             continue;
         }
-        // A piece may span reads: a pipe gives what it has.
+        // A piece may need several reads, because a pipe returns the bytes that it has.
         piece.extend_from_slice(bytes);
         let whole = piece.len() - piece.len() % cut;
         for bytes in piece[..whole].chunks(cut) {
@@ -160,7 +170,7 @@ pub(crate) fn for_each_piece(
 mod tests {
     use super::*;
 
-    /// Gives its bytes three at a time.
+    /// A reader that returns at most three bytes at a time.
     struct Threes<'a>(&'a [u8]);
 
     impl Read for Threes<'_> {
@@ -174,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_have_the_size_asked_for_whatever_the_reads_were() {
+    fn pieces_have_the_requested_size_for_all_sizes_of_reads() {
         let cases: [(usize, &[&str]); 4] = [
             (0, &["abc", "def", "gh"]),
             (1, &["a", "b", "c", "d", "e", "f", "g", "h"]),

@@ -12,34 +12,43 @@ use crate::output::follow::Aside;
 use crate::output::plot::Target;
 
 const EXAMPLE: &str = "Example:
-  tokenwire stream --base-url http://127.0.0.1:8000/v1 --max-tokens 8 --temperature 0 --json \\
-    --prompt 'The capital of France is'";
+  tokenwire stream --base-url http://127.0.0.1:8000/v1 --max-tokens 8 \\
+    --temperature 0 --json --prompt 'The capital of France is'";
+
+const DETAILS: &str = r#"Output:
+  tokenwire prints the text as it arrives. A summary follows on standard error.
+
+JSON output:
+  One line for each token, printed when it arrives: {"text","id","t_us"}
+  "t_us" is the time since the request was made, in microseconds.
+
+  The last line, also after a failure:
+  {"report":{"finish","usage","ids_exact","error",..}}"#;
 
 /// Stream one completion from a server.
-///
-/// With --json each token is a line {"text","id","t_us"} (microseconds since the request was made), printed
-/// as it comes; the last line, on failure too, is {"report":{"finish","usage","ids_exact","error",..}}.
-/// Without --json the text is printed live.
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLE)]
+#[command(before_help = EXAMPLE, after_long_help = DETAILS)]
 pub(crate) struct Args {
-    /// The server, as OpenAI's clients take it: http://127.0.0.1:8000/v1. Without a path, /v1 is added. Again for more with
-    /// the same model: the first that works is taken, and where it fails the next (--retries, --resume).
+    /// The server's base URL, such as http://127.0.0.1:8000/v1. A URL without a path gets /v1.
+    /// Repeat it for more servers with the same model: tokenwire uses the first one that works, and
+    /// the next one after a failure (see --retries and --resume).
     #[arg(long = "base-url", value_name = "URL", required = true)]
     base_urls: Vec<String>,
     #[command(flatten)]
     prompt: Prompt,
-    /// Encode --prompt here, with this tokenizer.json, and send ids. Special tokens that are spelled out in
-    /// the text are recognised; none is added. Without it, the text goes to the server as it is.
+    /// Encode --prompt with this tokenizer.json and send ids. tokenwire recognises special tokens
+    /// in the text and adds none. Without this option, the server gets the text unchanged.
     #[arg(long, value_name = "FILE", conflicts_with = "prompt_ids")]
     tokenizer: Option<PathBuf>,
-    /// Keep the exchange in this file, without credentials, for `tokenwire replay`. An existing file is replaced.
+    /// Save the exchange in this file, without credentials, for `tokenwire replay`. An existing
+    /// file is replaced.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
-    /// Draw when each token came, tool calls, breaks and the end, into this file (SVG).
+    /// Draw the stream into this file (SVG): its tokens, tool calls, breaks and end over time.
     #[arg(long, value_name = "FILE", conflicts_with = "whole")]
     trace: Option<PathBuf>,
-    /// Do not stream: have the server send the whole answer at once. llama.cpp gives all ids only then.
+    /// Request the whole answer in one piece instead of a stream. llama.cpp returns all ids only in
+    /// this mode.
     #[arg(long)]
     whole: bool,
     #[command(flatten)]

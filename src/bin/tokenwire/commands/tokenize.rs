@@ -1,4 +1,4 @@
-//! `tokenwire tokenize` and `detokenize`: the server's tokenizer.
+//! `tokenwire tokenize` and `detokenize`: convert text and ids with the server's tokenizer.
 
 use std::io::{self, Read as _, Write as _};
 
@@ -11,38 +11,52 @@ use crate::output::json::json_line;
 use crate::output::terminal::harmless;
 use crate::output::text::failed;
 
-/// The most that is read from standard input.
+/// The maximum size of the text on standard input.
 const MAX_INPUT_BYTES: u64 = 64 << 20;
 
-/// Turn text to token ids, with the server's tokenizer.
-///
-/// The ids are printed with commas between them, as --prompt-ids takes them; with --json as {"ids":[..]}.
-/// vLLM, llama.cpp, SGLang and TGI can do it.
+const TOKENIZE_EXAMPLE: &str = "Example:
+  tokenwire tokenize --base-url http://127.0.0.1:8000/v1 'Hello world'";
+
+const TOKENIZE_DETAILS: &str = r#"Output:
+  tokenwire prints the ids with commas between them. The option --prompt-ids
+  accepts this form. With --json, the output is one line: {"ids":[..]}
+
+Servers:
+  vLLM, llama.cpp, SGLang and TGI have an endpoint for this command."#;
+
+const DETOKENIZE_EXAMPLE: &str = "Example:
+  tokenwire detokenize --base-url http://127.0.0.1:8000/v1 9707,1879";
+
+const DETOKENIZE_DETAILS: &str = r#"Output:
+  tokenwire prints the text. With --json, the output is one line: {"text":..}
+
+Servers:
+  vLLM, llama.cpp and SGLang have an endpoint for this command."#;
+
+/// Convert text to token ids with the server's tokenizer.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  tokenwire tokenize --base-url http://127.0.0.1:8000/v1 'Hello world'")]
+#[command(before_help = TOKENIZE_EXAMPLE, after_long_help = TOKENIZE_DETAILS)]
 pub(crate) struct TokenizeArgs {
-    /// The text; without it, standard input.
+    /// The text. Without it, tokenwire reads standard input, at most 64 MiB.
     text: Option<String>,
-    /// Put the tokens around it that the tokenizer puts around every prompt, such as a BOS.
+    /// Add the tokens that the tokenizer adds to every prompt, such as BOS.
     #[arg(long)]
     add_special: bool,
-    /// The model, where the server has several.
+    /// The name of the model, if the server has several.
     #[arg(long)]
     model: Option<String>,
     #[command(flatten)]
     server: ServerFlags,
 }
 
-/// Turn token ids to text, with the server's tokenizer.
-///
-/// With --json as {"text":..}. vLLM, llama.cpp and SGLang can do it.
+/// Convert token ids to text with the server's tokenizer.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  tokenwire detokenize --base-url http://127.0.0.1:8000/v1 9707,1879")]
+#[command(before_help = DETOKENIZE_EXAMPLE, after_long_help = DETOKENIZE_DETAILS)]
 pub(crate) struct DetokenizeArgs {
-    /// The ids: 9707,1879.
+    /// The token ids: 9707,1879.
     #[arg(value_name = "IDS", value_delimiter = ',', required = true)]
     ids: Vec<TokenId>,
-    /// The model, where the server has several.
+    /// The name of the model, if the server has several.
     #[arg(long)]
     model: Option<String>,
     #[command(flatten)]
@@ -98,7 +112,9 @@ fn input() -> Result<String, Failure> {
     let read = io::stdin().lock().take(MAX_INPUT_BYTES + 1).read_to_string(&mut text);
     read.map_err(|error| Failure::Machine(format!("cannot read standard input as text: {error}")))?;
     if text.len() as u64 > MAX_INPUT_BYTES {
-        return Err(Failure::Usage(format!("standard input has over {MAX_INPUT_BYTES} bytes")));
+        return Err(Failure::Usage(format!(
+            "standard input is larger than {MAX_INPUT_BYTES} bytes: send a shorter text"
+        )));
     }
     Ok(text)
 }

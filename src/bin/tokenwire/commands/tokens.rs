@@ -1,4 +1,4 @@
-//! `tokenwire tokens`: what the decoder makes of a body that was kept, with no server.
+//! `tokenwire tokens`: decodes a saved response body, without a server.
 
 use std::io::{self, BufWriter, Write};
 
@@ -13,26 +13,35 @@ use crate::output::terminal::harmless;
 use crate::output::text::{done_summary, item_text, note_dim, note_error};
 
 const EXAMPLE: &str = r#"Example:
-  curl -sN http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' \
-    -d '{"prompt":"Hi","stream":true,"return_token_ids":true}' | tokenwire tokens --json"#;
+  curl -sN http://127.0.0.1:8000/v1/completions \
+    -H 'Content-Type: application/json' \
+    -d '{"prompt":"Hi","stream":true,"return_token_ids":true}' \
+    | tokenwire tokens --json"#;
 
-/// Decode an event-stream body from standard input to tokens.
-///
-/// With --json each token is a line {"text","id"} (id null if unknown, "reasoning":true beside it for what a chat
-/// endpoint calls so, "index" for choices other than the first), each tool call of a chat endpoint a line
-/// {"tool_call":{"id","name","arguments"}} (or {"malformed_call":{"text","reason"}}), and the last line is {"done":{"finish","usage","ids_exact"}} or
-/// {"error":{"kind","message",..}}.
+const DETAILS: &str = r#"JSON output:
+  One line for each token: {"text","id"}
+  "id" is null if it is unknown. "reasoning":true marks the reasoning of a chat
+  endpoint. "index" is present for choices other than the first.
+
+  One line for each tool call of a chat endpoint:
+  {"tool_call":{"id","name","arguments"}} or
+  {"malformed_call":{"text","reason"}}
+
+  The last line: {"done":{"finish","usage","ids_exact"}} or
+  {"error":{"kind","message",..}}"#;
+
+/// Decode the body of an event stream from standard input into tokens.
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLE)]
+#[command(before_help = EXAMPLE, after_long_help = DETAILS)]
 pub(crate) struct Args {
-    /// How the chunks are written: auto, openai, chat, llamacpp, vllm-generate,
-    /// sglang, tgi.
+    /// The format of the chunks: auto, openai, chat, llamacpp, vllm-generate, sglang or tgi.
     #[arg(long, alias = "wire", value_name = "ENDPOINT", default_value_t)]
     endpoint: Endpoint,
-    /// Feed the parser this many bytes at a time; 0 = whole, as it is read. The tokens are the same.
+    /// Feed the parser N bytes at a time; 0 means all bytes of each read. N does not change the
+    /// tokens.
     #[arg(long, value_name = "N", default_value_t = 0)]
     cut: usize,
-    /// JSON Lines.
+    /// Print JSON Lines.
     #[arg(long)]
     json: bool,
 }
@@ -57,7 +66,8 @@ pub(crate) fn run(args: &Args) -> ExitResult {
     Ok(exit)
 }
 
-/// Prints the tokens of the events that are complete; returns the last step, or the error after which there are none.
+/// Prints the tokens of the complete events. Returns the last step, or the error that ended the
+/// stream.
 fn print_tokens(body: &mut BodyDecoder, out: &mut impl Write, json: bool) -> io::Result<Result<Step, Error>> {
     let mut tokens = Vec::new();
     let last = loop {

@@ -1,4 +1,5 @@
-//! Threads that run one stream after the other, for `bench` and `batch`: all of them are stopped at once.
+//! Worker threads for `bench` and `batch`. Each one runs one stream after the other. All of them
+//! can be stopped at once.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,7 @@ use tokenwire::Canceller;
 
 use crate::exit::Failure;
 
-/// How often `look` is called.
+/// The interval between calls of `look`.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 pub(crate) struct Workers {
@@ -20,9 +21,9 @@ pub(crate) struct Workers {
 
 #[derive(Default)]
 pub(crate) struct Worker {
-    /// Cancels its stream, if one runs.
+    /// Cancels the running stream of this worker, if there is one.
     running: Mutex<Option<Canceller>>,
-    /// Items it has received. Only its own thread adds to them, so that no two cores contend.
+    /// The number of items received. Only this worker's thread writes it, so cores do not contend.
     tokens: AtomicU64,
 }
 
@@ -31,8 +32,10 @@ impl Workers {
         Self { stopping: AtomicBool::new(false), workers: (0..count).map(|_| Worker::default()).collect() }
     }
 
-    /// Runs `work` on a thread for each worker, and calls `look` now and then until all have returned. Blocks. If a thread
-    /// cannot be started, `failed` must stop the others.
+    /// Runs `work` on one thread for each worker, and blocks until all of them have returned.
+    ///
+    /// Calls `look` ten times a second meanwhile. If a thread cannot start, `failed` is called and
+    /// must stop the others.
     pub(crate) fn run(
         &self,
         work: impl Fn(&Worker) + Sync,
@@ -40,7 +43,7 @@ impl Workers {
         mut look: impl FnMut(),
     ) {
         thread::scope(|scope| {
-            // Nothing is ever sent: the end is when the last sender is gone.
+            // Nothing is sent. The channel disconnects when the last worker drops its sender.
             let (running, ended) = bounded::<()>(0);
             let work = &work;
             let start = |worker| {
@@ -61,7 +64,7 @@ impl Workers {
         });
     }
 
-    /// Cancels every stream that runs, and every stream that begins from now on.
+    /// Cancels all running streams, and every stream that begins later.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         for worker in &self.workers {
@@ -75,7 +78,9 @@ impl Workers {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Notes that `worker` runs a stream. Either `stop` sees the stream, or this thread sees that `stop` was called.
+    /// Records that `worker` runs a stream.
+    ///
+    /// If `stop` runs at the same time, then either `stop` or this thread cancels the stream.
     pub(crate) fn begin(&self, worker: &Worker, canceller: Canceller) {
         *lock(&worker.running) = Some(canceller.clone());
         if self.is_stopping() {
@@ -83,14 +88,14 @@ impl Workers {
         }
     }
 
-    /// Items received by all workers.
+    /// Returns the number of items that all workers have received.
     pub(crate) fn tokens(&self) -> u64 {
         self.workers.iter().map(|worker| worker.tokens.load(Ordering::Relaxed)).sum()
     }
 }
 
 impl Worker {
-    /// Notes that its stream has ended.
+    /// Records that the worker's stream has ended.
     pub(crate) fn end(&self) {
         *lock(&self.running) = None;
     }
@@ -102,10 +107,10 @@ impl Worker {
 }
 
 pub(crate) fn no_thread(error: &io::Error) -> Failure {
-    Failure::Machine(format!("no thread: {error}"))
+    Failure::Machine(format!("cannot start a thread: {error}"))
 }
 
-/// The lock; no code that can panic runs under it.
+/// Locks a mutex. No code that can panic runs under the lock, so it is never poisoned.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

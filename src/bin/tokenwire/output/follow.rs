@@ -1,4 +1,4 @@
-//! One stream from the request to its last line, printed as it comes.
+//! One stream, printed as it arrives, from the request to the last line.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -21,14 +21,14 @@ use crate::output::text::{
 };
 use crate::output::trace::Lane;
 
-/// What is made of a stream beside its text.
+/// Additional outputs of a stream.
 #[derive(Default)]
 pub(crate) struct Aside<'a> {
-    /// Where its recording goes, if it has one.
+    /// The file for the recording.
     pub(crate) record: Option<&'a Path>,
-    /// Where its picture goes.
+    /// The file for the picture.
     pub(crate) trace: Option<Target>,
-    /// What makes it a turn of a model, whose tree is printed at the end.
+    /// The parser of the model's turn. The tree of the turn is printed at the end.
     pub(crate) parser: Option<ResponseParser>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) fn stream(
     follow(Instant::now(), || client.stream(request), interrupt, json, aside)
 }
 
-/// Streams a saved request again, likewise.
+/// Streams a saved request to standard output.
 pub(crate) fn resend(
     client: &ApiClient,
     saved: &SavedRequest,
@@ -53,7 +53,7 @@ pub(crate) fn resend(
     follow(Instant::now(), || client.resend(saved), interrupt, json, Aside::default())
 }
 
-/// Waits for an answer that comes whole and prints it as a stream that has it in one piece.
+/// Waits for a whole answer and prints it like a stream with all text in one item.
 pub(crate) fn whole(
     call: Result<PendingCompletion, Error>,
     interrupt: &Interrupt,
@@ -92,7 +92,7 @@ pub(crate) fn whole(
     Ok(exit)
 }
 
-/// What a stream would have brought, the text in one piece with the first id.
+/// Returns the items of an equivalent stream. All text is in one item, with the first id.
 pub(crate) fn items(answer: CompletionResponse) -> Vec<StreamToken> {
     let mut ids = answer.ids.into_iter();
     let mut items = Vec::new();
@@ -129,13 +129,13 @@ fn follow(
     let mut print = Print { out: &mut out, started, json, in_line: false, has_colours: stdout_has_colours() };
     let printed = print.all(&tokens, parser.as_mut(), lane.as_mut());
     let newline_missing = print.in_line;
-    // With a broken pipe nobody wants the rest; without this the join would wait for all of it.
+    // After a broken pipe nothing reads the rest, and without a cancel `join` would wait for it.
     if printed.is_err() {
         guard.cancel();
     }
     let report = guard.join();
     let interrupted = interrupt.ended();
-    // Before anything else can fail: the recording is what was asked to be kept.
+    // The recording is saved first, before anything else can fail.
     let saved = save_recording(record, &report);
     let lane = lane.map(|lane| lane.ended(Ok(&report)));
     let drawn = target.zip(lane).map_or(Ok(()), |(target, lane)| target.write(&plot::one(&lane)));
@@ -175,12 +175,12 @@ struct Print<'a, W> {
     started: Instant,
     json: bool,
     has_colours: bool,
-    /// The text so far ended in the middle of a line.
+    /// Whether the text so far ends in the middle of a line.
     in_line: bool,
 }
 
 impl<W: Write> Print<'_, W> {
-    /// Returns when the channel is disconnected.
+    /// Prints all items, until the channel disconnects.
     fn all(
         &mut self,
         tokens: &Receiver<StreamToken>,
@@ -194,7 +194,7 @@ impl<W: Write> Print<'_, W> {
                 None => tokens.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             let item = match next {
-                // The report has all of it.
+                // The report contains the end of the stream.
                 Ok(StreamToken::Done { .. } | StreamToken::Error(_)) => continue,
                 Ok(item) => item,
                 Err(RecvTimeoutError::Timeout) => {
@@ -205,7 +205,7 @@ impl<W: Write> Print<'_, W> {
             };
             let now = Instant::now();
             status.token();
-            // Nobody runs the calls here: tree and picture show them.
+            // The calls are not run here. The tree and the picture show them.
             let calls = parser.as_mut().map_or(0, |parser| parser.push_item(&item).len());
             if let Some(lane) = &mut lane {
                 lane.item(now, &item);
@@ -234,7 +234,7 @@ impl<W: Write> Print<'_, W> {
     }
 }
 
-/// Says on standard error how it ended, and with which code.
+/// Reports on standard error how the stream ended, and returns the exit code.
 fn tell(report: &StreamReport, interrupted: bool, json: bool) -> Exit {
     if let Some(error) = &report.error {
         note_error(&with_causes(error));
@@ -249,7 +249,7 @@ fn tell(report: &StreamReport, interrupted: bool, json: bool) -> Exit {
     }
 }
 
-/// Nothing was sent: the server or this version cannot do it.
+/// Reports a request that was not sent, because the server or this version does not support it.
 fn refused(error: &Error, json: bool) -> Result<Exit, Failure> {
     #[derive(serde::Serialize)]
     struct Line<'a> {

@@ -1,4 +1,4 @@
-//! The JSON of each kind of line.
+//! The JSON of each kind of output line.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -14,19 +14,19 @@ use tokenwire::{
 use crate::output::terminal;
 use crate::output::text::causes;
 
-/// One object a line.
+/// Prints an object on one line.
 pub(crate) fn json_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     out.write_all(json_text(value)?.as_bytes())
 }
 
-/// The same, kept. Harmless on a terminal too.
+/// Returns an object as one line of JSON, without control characters for a terminal.
 pub(crate) fn json_text(value: &impl Serialize) -> io::Result<String> {
     let mut line = terminal::escaped(serde_json::to_string(value).map_err(io::Error::other)?);
     line.push('\n');
     Ok(line)
 }
 
-/// The tree, turn by turn.
+/// Prints the trees of turns on one line.
 pub(crate) fn turns_line(out: &mut impl Write, turns: &[Branch]) -> io::Result<()> {
     #[derive(Serialize)]
     struct TurnsLine<'a> {
@@ -35,7 +35,8 @@ pub(crate) fn turns_line(out: &mut impl Write, turns: &[Branch]) -> io::Result<(
     json_line(out, &TurnsLine { turns })
 }
 
-/// A token. `reasoning` only where the server said that it is, `index` only for choices other than the first, `t_us` only where there is a clock.
+/// A token. `reasoning` is present only if the server marks it, `index` only for choices other than
+/// the first, and `t_us` only if the stream is live.
 #[derive(Serialize)]
 struct TokenLine<'a> {
     text: &'a str,
@@ -48,7 +49,7 @@ struct TokenLine<'a> {
     t_us: Option<u64>,
 }
 
-/// A tool call of a chat endpoint, or what is none.
+/// A tool call of a chat endpoint, valid or malformed.
 #[derive(Serialize)]
 struct CallLine<'a> {
     #[serde(flatten)]
@@ -66,7 +67,7 @@ enum CallJson<'a> {
     MalformedCall { text: &'a str, reason: &'a str },
 }
 
-/// The line of what a stream holds, without its end.
+/// Prints the line of an item. The end of a stream has no line here.
 pub(crate) fn item_line(
     out: &mut impl Write,
     item: &StreamToken,
@@ -97,7 +98,7 @@ fn is_zero(index: &u32) -> bool {
     *index == 0
 }
 
-/// `usage` with the total, as servers write it.
+/// The usage with the total, in the form that servers send.
 #[derive(Serialize)]
 pub(crate) struct UsageJson {
     prompt_tokens: u32,
@@ -121,7 +122,7 @@ impl From<Usage> for UsageJson {
     }
 }
 
-/// `ids_exact`, and beside it `ids_exact_reason` where it is false.
+/// `ids_exact`, and `ids_exact_reason` if it is false.
 #[derive(Serialize)]
 struct ExactJson {
     ids_exact: Option<bool>,
@@ -139,7 +140,7 @@ impl From<IdsExact> for ExactJson {
     }
 }
 
-/// How an answer ended, in three words.
+/// The end of an answer: finish reason, usage, and whether its ids are exact.
 #[derive(Serialize)]
 pub(crate) struct DoneJson {
     finish: Option<String>,
@@ -158,13 +159,13 @@ impl DoneJson {
     }
 }
 
-/// An error. `kind` and `message` are always there, the rest where it is known.
+/// An error. `kind` and `message` are always present, other keys only if they are known.
 pub(crate) struct ErrorJson<'a> {
     pub(crate) error: &'a Error,
-    /// In place of the error's own, for what this program finds out by itself.
+    /// The kind and the message of `error`.
     pub(crate) kind: &'a str,
     pub(crate) message: &'a str,
-    /// Tokens printed before it.
+    /// The number of tokens printed before the error.
     pub(crate) tokens: Option<u64>,
 }
 
@@ -211,7 +212,7 @@ impl Serialize for ErrorJson<'_> {
     }
 }
 
-/// The last line of a stream: `{"report":{..}}`.
+/// Prints the last line of a stream: `{"report":{..}}`.
 pub(crate) fn report_line(out: &mut impl Write, report: &StreamReport) -> io::Result<()> {
     #[derive(Serialize)]
     struct Line<'a> {
@@ -254,14 +255,15 @@ struct ReportJson<'a> {
 #[serde(untagged)]
 enum ReportedError<'a> {
     Error(ErrorJson<'a>),
-    /// Not an error to the library, but a stream that was cut must not look like one that was not.
+    /// A cancel. It is not an error in the library, but the output must not look like a complete
+    /// stream.
     Cancelled {
         kind: &'static str,
         message: &'static str,
     },
 }
 
-/// A break that the stream was taken up from.
+/// A break from which the stream resumed.
 #[derive(Serialize)]
 struct ResumeJson {
     at_id: u64,

@@ -1,4 +1,4 @@
-//! What is printed and drawn.
+//! Everything that the program prints or draws.
 
 pub(crate) mod follow;
 pub(crate) mod json;

@@ -1,4 +1,4 @@
-//! The live line: how many tokens, how fast, how long until the first. Only where a person looks on.
+//! The live line on a terminal: the number of tokens, their rate, and the time to the first token.
 
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use crate::output::terminal;
 use crate::output::text::counted;
 
-/// How long it stands without being drawn anew.
+/// The longest time between two draws of the line.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// A line below the text that is being written, on standard error.
+/// A line on standard error, below the text that is being printed.
 pub(crate) struct Status(Option<Shown>);
 
 struct Shown {
@@ -21,19 +21,20 @@ struct Shown {
 }
 
 impl Status {
-    /// Shown if standard error is a terminal; otherwise nothing is ever printed.
+    /// Creates the line. It is never printed if standard error is not a terminal.
     pub(crate) fn new(started: Instant) -> Self {
         let shown = Shown { started, first: None, last: None, tokens: 0, drawn: None };
         Self(terminal::stderr_is_one().then_some(shown))
     }
 
-    /// When to draw again though no token came; `None`: never.
+    /// Returns when to draw again if no token arrives; `None` means never.
     pub(crate) fn next_draw(&self) -> Option<Instant> {
         self.0.as_ref().map(|shown| shown.drawn.unwrap_or(shown.started) + EVERY)
     }
 
-    /// Takes the line away, before text is written. The cursor stands at the text's end, and what is below it
-    /// is ours.
+    /// Removes the line before text is printed.
+    ///
+    /// The cursor is at the end of the text, and only the live line is below it.
     pub(crate) fn clear(&mut self) {
         if let Some(Shown { drawn: Some(_), .. }) = &self.0 {
             let _ = io::stderr().write_all(b"\x1b[J");
@@ -50,15 +51,15 @@ impl Status {
         }
     }
 
-    /// Draws the line: after each token, and when nothing came until [`next_draw`](Self::next_draw).
+    /// Draws the line. Call it after each token, and at [`next_draw`](Self::next_draw).
     pub(crate) fn draw(&mut self) {
         let Some(shown) = &mut self.0 else { return };
         let now = Instant::now();
         shown.drawn = Some(now);
         let line = shown.line(now);
-        // IND and cursor up: there is a line below now, scrolled if need be. Then save the cursor, go down,
-        // write, and go back. No size of the screen has to be known, as the line is shorter than any screen
-        // is wide.
+        // The escape sequences IND and "cursor up" make sure that a line exists below; the screen
+        // scrolls if it must. Then they save the cursor, move down, write the line and move back.
+        // The size of the screen does not matter, because the line is narrower than any screen.
         let drawn = format!("\x1bD\x1b[A\x1b7\x1bD\r\x1b[2K{line}\x1b8");
         let _ = io::stderr().write_all(drawn.as_bytes());
     }
@@ -69,7 +70,7 @@ impl Shown {
         let (Some(first), Some(last)) = (self.first, self.last) else {
             return format!("[no token yet, {:.1} s]", (now - self.started).as_secs_f64());
         };
-        // To the last token, not to now: the figure stands still between tokens.
+        // The rate covers the time to the last token, so that it does not change between tokens.
         let (time, until_first) = (last - first, first - self.started);
         let rate = match self.tokens {
             0 | 1 => String::new(),
@@ -85,7 +86,8 @@ impl Drop for Status {
     }
 }
 
-/// A line on standard error that is drawn over, with no text above it; only where a person looks on.
+/// A line on standard error that replaces itself, without text above it. It is shown only on a
+/// terminal.
 pub(crate) struct LiveLine {
     pub(crate) is_shown: bool,
 }
@@ -113,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_says_what_there_is_to_say() {
+    fn the_line_shows_tokens_rate_and_the_time_to_the_first() {
         let started = Instant::now();
         let at = |ms| started + Duration::from_millis(ms);
         let shown = |tokens, times: Option<(u64, u64)>| Shown {

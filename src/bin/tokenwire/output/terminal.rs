@@ -1,13 +1,15 @@
-//! Model text on a terminal: everything that could move the cursor, colour the screen, set the title, answer
-//! for the user or turn the writing direction becomes a sign that can be seen.
+//! Makes text from models and servers safe for a terminal.
 //!
-//! Each character is judged alone, so that a sequence cut into tokens in whatever way comes out the same:
-//! without its ESC (or C1) no sequence begins, and the rest of it is plain text.
+//! Some characters can move the cursor, colour the screen, set the title, send input as the user or
+//! change the writing direction. Each of them becomes a visible sign.
+//!
+//! Each character is replaced alone, so the result does not depend on how a sequence is split into
+//! tokens. Without its ESC or C1 character no sequence begins, and the rest of it is plain text.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal as _};
 
-/// `text` as it may be printed. Line feed and tab stay as they are.
+/// Returns `text` in a form that is safe to print. Line feeds and tabs stay unchanged.
 pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
     if !text.chars().any(|c| sign(c).is_some()) {
         return Cow::Borrowed(text);
@@ -15,12 +17,13 @@ pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(|c| sign(c).unwrap_or(c)).collect())
 }
 
-/// A line of JSON with the same value, in which those characters are written as escapes. JSON itself asks that only of C0.
+/// Returns JSON with the same value, in which all these characters are escaped. JSON itself
+/// requires escapes only for C0.
 pub(crate) fn escaped(json: String) -> String {
     if !json.chars().any(|c| sign(c).is_some()) {
         return json;
     }
-    // They can stand only inside of strings, and each of them is one UTF-16 unit.
+    // The characters occur only inside strings, and each of them is one UTF-16 unit.
     let mut text = String::with_capacity(json.len() + 64);
     for c in json.chars() {
         match sign(c) {
@@ -31,16 +34,16 @@ pub(crate) fn escaped(json: String) -> String {
     text
 }
 
-/// What stands for a character that is not printed.
+/// Returns the visible sign for an unsafe character; `None` for a safe one.
 fn sign(c: char) -> Option<char> {
     match c {
         '\n' | '\t' => None,
-        // C0: the "control pictures" block has a sign for each, at the same distance.
+        // C0: the block "control pictures" has a sign for each of them, in the same order.
         '\0'..='\u{1f}' => char::from_u32(0x2400 + u32::from(c)),
         '\u{7f}' => Some('\u{2421}'),
-        // C1: among them CSI and OSC in one character.
+        // C1: CSI and OSC are among them, as one character each.
         '\u{80}'..='\u{9f}' => Some(char::REPLACEMENT_CHARACTER),
-        // What turns the writing direction, and can make a line read otherwise than it is.
+        // Changes of the writing direction, which can make a line look like another text.
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
             Some(char::REPLACEMENT_CHARACTER)
         }
@@ -48,7 +51,7 @@ fn sign(c: char) -> Option<char> {
     }
 }
 
-/// Whether a person sees standard error, on something that understands cursor movements.
+/// Returns whether standard error is a terminal that supports cursor movements.
 pub(crate) fn stderr_is_one() -> bool {
     io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
@@ -64,12 +67,12 @@ mod tests {
         ("\u{9b}31m \u{9d}0;t\u{9c}", "\u{fffd}31m \u{fffd}0;t\u{fffd}"),
         ("over\rwrite\x08\x7f\0", "over\u{240d}write\u{2408}\u{2421}\u{2400}"),
         ("a\u{202e}b\u{2069}c\u{200f}", "a\u{fffd}b\u{fffd}c\u{fffd}"),
-        // Joiners are no controls: emoji and several scripts need them.
+        // Joiners stay, because emoji and several scripts need them.
         ("\u{1f469}\u{200d}\u{1f680}", "\u{1f469}\u{200d}\u{1f680}"),
     ];
 
     #[test]
-    fn controls_become_signs_at_every_cut() {
+    fn control_characters_become_signs_at_every_cut() {
         for (text, expected) in CASES {
             let cuts = text.char_indices().map(|(at, _)| at).chain([text.len()]);
             for cut in cuts {
@@ -80,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn json_keeps_its_value_and_has_no_control() {
+    fn json_keeps_its_value_and_has_no_control_characters() {
         for (text, _) in CASES {
             let json = escaped(serde_json::to_string(text).unwrap());
             assert_eq!(serde_json::from_str::<String>(&json).unwrap(), *text);
@@ -89,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn no_control_is_left() {
+    fn no_control_character_is_left() {
         let all: String = ('\0'..='\u{2100}').collect();
         assert!(harmless(&all).chars().all(|c| !c.is_control() || c == '\n' || c == '\t'));
     }

@@ -1,4 +1,4 @@
-//! The words for people.
+//! Text for people: summaries, notes and errors.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use tokenwire::{Branch, Error, FinishReason, IdsExact, Outcome, StreamReport, St
 use crate::exit::{Exit, ExitResult};
 use crate::output::terminal;
 
-/// What a person reads of it: calls on lines of their own.
+/// Returns the text of an item for people. Tool calls are on separate lines.
 pub(crate) fn item_text(item: &StreamToken) -> Cow<'_, str> {
     match item {
         StreamToken::Token { text, .. } | StreamToken::Reasoning { text, .. } => Cow::Borrowed(text),
@@ -20,7 +20,7 @@ pub(crate) fn item_text(item: &StreamToken) -> Cow<'_, str> {
     }
 }
 
-/// `7 tokens, finish stop, ids exact, first after 0.012 s, 48.1 tokens/s`.
+/// Returns `7 tokens, finish stop, ids exact, first after 0.012 s, 48.1 tokens/s`.
 pub(crate) fn summary(report: &StreamReport) -> String {
     let mut line = done_summary(report.tokens, report.finish.as_ref(), report.usage, report.ids_exact);
     // Writing to a string does not fail.
@@ -31,13 +31,13 @@ pub(crate) fn summary(report: &StreamReport) -> String {
         let _ = write!(line, ", {rate:.1} tokens/s");
     }
     if !report.resumes.is_empty() {
-        let _ = write!(line, ", broke off {}", counted(report.resumes.len() as u64, "time"));
+        let _ = write!(line, ", resumed {}", counted(report.resumes.len() as u64, "time"));
     }
     if report.failovers > 0 {
-        let _ = write!(line, ", went to another server {}", counted(report.failovers.into(), "time"));
+        let _ = write!(line, ", moved to another server {}", counted(report.failovers.into(), "time"));
     }
     if let Some(why) = report.not_resumed {
-        let _ = write!(line, ", not taken up: {why}");
+        let _ = write!(line, ", not resumed: {why}");
     }
     match report.ending {
         Outcome::Complete => {}
@@ -68,12 +68,12 @@ pub(crate) fn done_summary(
     line
 }
 
-/// `1 token`, `2 tokens`.
+/// Returns `1 token`, `2 tokens`.
 pub(crate) fn counted(n: u64, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
-/// `, 1 retry`, `, 2 retries`, and nothing for none: a further part of a line.
+/// Returns a further part of a line, such as `, 1 retry` or `, 2 retries`; nothing for 0.
 pub(crate) fn more(n: u64, one: &str, many: &str) -> String {
     match n {
         0 => String::new(),
@@ -82,7 +82,7 @@ pub(crate) fn more(n: u64, one: &str, many: &str) -> String {
     }
 }
 
-/// The message with what it was caused by behind it.
+/// Returns the message of an error, followed by its causes.
 pub(crate) fn with_causes(error: &Error) -> String {
     let causes = causes(error);
     if causes.is_empty() { error.to_string() } else { format!("{error}: {causes}") }
@@ -93,7 +93,7 @@ pub(crate) fn causes(error: &Error) -> String {
     let mut next = std::error::Error::source(error);
     while let Some(cause) = next {
         let text = cause.to_string();
-        // Foreign crates often repeat their cause in their own message.
+        // Other crates often repeat the cause in their own message.
         if causes.last().is_none_or(|last| !last.contains(&text)) {
             causes.push(text);
         }
@@ -102,19 +102,19 @@ pub(crate) fn causes(error: &Error) -> String {
     causes.join(": ")
 }
 
-/// A line on standard error. That it may be closed is nobody's fault.
+/// Prints a line on standard error. Ignores errors, because standard error may be closed.
 pub(crate) fn note(line: &str) {
     let _ = writeln!(io::stderr(), "{}", terminal::harmless(line));
 }
 
-/// A turn's tree, a line a leaf.
+/// Prints the tree of a turn, one line for each leaf.
 pub(crate) fn note_tree(branch: &Branch) {
     for line in branch.to_string().lines() {
         note_dim(line);
     }
 }
 
-/// The same as `note`, less loud, on a terminal that has colours.
+/// Prints a line on standard error, dimmed if the terminal has colours.
 pub(crate) fn note_dim(line: &str) {
     let line = terminal::harmless(line);
     let _ = if has_colours() {
@@ -133,33 +133,33 @@ pub(crate) fn note_error(message: &str) {
     };
 }
 
-/// Standard error is a terminal that takes colours.
+/// Returns whether standard error is a terminal with colours.
 fn has_colours() -> bool {
     colours_are_wanted() && terminal::stderr_is_one()
 }
 
-/// The same of standard output.
+/// Returns whether standard output is a terminal with colours.
 pub(crate) fn stdout_has_colours() -> bool {
     colours_are_wanted() && stdout_is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// <https://no-color.org>.
+/// Returns whether `NO_COLOR` is unset or empty. See <https://no-color.org>.
 fn colours_are_wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Whether people read standard output, and not a program.
+/// Returns whether a person reads standard output, not a program.
 pub(crate) fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// The error of a command that asks a server one thing.
+/// Reports the error of a command that sends one request.
 pub(crate) fn failed(error: &Error) -> ExitResult {
     note_error(&with_causes(error));
     Ok(Exit::Failed)
 }
 
-/// Whole or not at all: a part of a script is none.
+/// Prints generated text, such as a script or a page.
 pub(crate) fn print_whole(bytes: &[u8]) -> ExitResult {
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
@@ -167,7 +167,7 @@ pub(crate) fn print_whole(bytes: &[u8]) -> ExitResult {
     Ok(Exit::Complete)
 }
 
-/// `1.5 us`, `850 us`, `12.3 ms`, `4.56 s`: three or four figures.
+/// Returns a time with its unit: `1.5 us`, `850 us`, `12.3 ms` or `4.56 s`.
 pub(crate) fn human(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     match seconds {

@@ -1,24 +1,25 @@
-//! What a picture of streams is drawn from: when each was requested, what came when, and how it ended.
+//! The data of a picture of streams: when each stream was requested, when its items arrived, and
+//! how it ended.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokenwire::{Error, Outcome, StreamReport, StreamToken};
 
-/// Streams in one picture: the first ones. More would be lanes too thin to see.
+/// The maximum number of streams in a picture. With more, the lanes would be too thin to see.
 const MAX_LANES: u64 = 200;
-/// Tokens of a stream that are drawn, 256 KiB: the first ones.
+/// The maximum number of tokens of a stream in a picture. They take 256 KiB.
 const MAX_TOKENS: usize = 16_384;
-/// Calls of a stream that are drawn.
+/// The maximum number of tool calls of a stream in a picture.
 const MAX_CALLS: usize = 1024;
 
-/// The streams of a run that have ended.
+/// The lanes of all streams of a run that have ended.
 pub(crate) struct Traces {
     start: Instant,
     lanes: Mutex<Vec<Lane>>,
 }
 
-/// One stream. All times are counted from the start of the run.
+/// The data of one stream. All times are counted from the start of the run.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Lane {
     start: Instant,
@@ -26,15 +27,15 @@ pub(crate) struct Lane {
     pub(crate) name: String,
     pub(crate) asked: Duration,
     pub(crate) tokens: Vec<Tick>,
-    /// All tokens, drawn or not.
+    /// The number of all tokens, drawn or not.
     pub(crate) count: u64,
     ids: u32,
     pub(crate) calls: Vec<Duration>,
-    /// From the break to the first token of the request that went on.
+    /// For each break, its time and the time of the first token after the resume.
     pub(crate) breaks: Vec<(Duration, Duration)>,
     pub(crate) end: Duration,
     pub(crate) outcome: LaneEnd,
-    /// How often it was sent again before its first token.
+    /// How many times the request was retried before the first token.
     pub(crate) retries: u32,
 }
 
@@ -42,7 +43,7 @@ pub(crate) struct Lane {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Tick {
     micros: u64,
-    /// Ids so far, with this one.
+    /// The number of ids up to this token.
     ids: u32,
 }
 
@@ -55,9 +56,9 @@ impl Tick {
 /// How a stream ended.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum LaneEnd {
-    /// With its finish reason, if the server sent one.
+    /// Complete, with the finish reason if the server sent one.
     Complete(Option<String>),
-    /// With the kind of the error.
+    /// Failed, with the kind of the error.
     Failed(&'static str),
     Cancelled,
 }
@@ -67,17 +68,19 @@ impl Traces {
         Self { start: Instant::now(), lanes: Mutex::default() }
     }
 
-    /// The lane of the stream with this number, from 0, which is requested now; `None` if the picture has no room for it.
+    /// Starts the lane of a stream that is requested now. `number` counts from 0.
+    ///
+    /// Returns `None` if the picture is full.
     pub(crate) fn begin(&self, number: u64, name: impl ToString) -> Option<Lane> {
         (number < MAX_LANES).then(|| Lane::new(self.start, number, name.to_string()))
     }
 
-    /// Keeps a lane whose stream has ended.
+    /// Adds the lane of a stream that has ended.
     pub(crate) fn keep(&self, lane: Lane) {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(lane);
     }
 
-    /// The lanes that were kept, in the order of their numbers.
+    /// Returns the lanes in the order of their numbers.
     pub(crate) fn finish(&self) -> Vec<Lane> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         lanes.sort_by_key(|lane| lane.number);
@@ -86,7 +89,7 @@ impl Traces {
 }
 
 impl Lane {
-    /// A stream that is requested now, in a run that began at `start`.
+    /// Creates the lane of a stream that is requested now, in a run that began at `start`.
     pub(crate) fn new(start: Instant, number: u64, name: String) -> Self {
         Self {
             start,
@@ -104,7 +107,7 @@ impl Lane {
         }
     }
 
-    /// Adds an item that was received `at` this moment.
+    /// Adds an item that was received at `at`.
     pub(crate) fn item(&mut self, at: Instant, item: &StreamToken) {
         match item {
             StreamToken::Token { id, .. } | StreamToken::Reasoning { id, .. } => {
@@ -120,7 +123,7 @@ impl Lane {
         }
     }
 
-    /// Adds this many calls that were found to be complete `at` this moment.
+    /// Adds `count` tool calls that were complete at `at`.
     pub(crate) fn calls(&mut self, at: Instant, count: usize) {
         let room = MAX_CALLS.saturating_sub(self.calls.len());
         self.calls.extend(std::iter::repeat_n(at - self.start, count.min(room)));
@@ -143,7 +146,8 @@ impl Lane {
         self
     }
 
-    /// The time without a token after this many ids: from the break, if its time is known, to the next token.
+    /// Returns the gap after `ids` ids: from the break, or from the last token if the time of the
+    /// break is unknown, to the next token.
     fn gap(&self, ids: u64, took: Option<Duration>) -> (Duration, Duration) {
         let next = self.tokens.partition_point(|tick| u64::from(tick.ids) <= ids);
         let before = next.checked_sub(1).map_or(self.asked, |last| self.tokens[last].at());
@@ -165,7 +169,8 @@ pub(crate) mod tests {
         Duration::from_millis(ms)
     }
 
-    /// Requested after 10 ms, with tokens at these times, each with an id.
+    /// Returns a lane that was requested after 10 ms. Its tokens have these times, in ms, and an id
+    /// each.
     pub(crate) fn lane(number: u64, tokens: &[u64], end: u64, outcome: LaneEnd) -> Lane {
         let ticks = (1..).zip(tokens).map(|(ids, at)| Tick { micros: at * 1000, ids });
         Lane {
@@ -179,18 +184,18 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_break_lies_between_the_tokens_around_it() {
+    fn a_break_is_between_the_tokens_around_it() {
         let lane = lane(0, &[20, 30, 90, 100], 110, LaneEnd::Complete(None));
         let cases = [
             (2, Some(ms(40)), (ms(50), ms(90))),
             (2, None, (ms(30), ms(90))),
-            // Longer than there was time: the clocks are two.
+            // A longer time than between the tokens: it was measured by another clock.
             (2, Some(ms(80)), (ms(30), ms(90))),
             (4, None, (ms(100), ms(110))),
             (0, Some(ms(5)), (ms(15), ms(20))),
         ];
         for (ids, took, expected) in cases {
-            assert_eq!(lane.gap(ids, took), expected, "behind {ids} ids, {took:?}");
+            assert_eq!(lane.gap(ids, took), expected, "after {ids} ids, {took:?}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! One prompt's answer: taken from its stream, and written as a line.
+//! The answer to one prompt: collected from its stream and written as a result line.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -7,10 +7,11 @@ use tokenwire::{Error, ErrorKind, IdsExact, Outcome, StreamReport, StreamToken, 
 use crate::exit::Failure;
 use crate::output::json::{DoneJson, ErrorJson, json_text};
 
-/// The most text of one answer that is kept, in bytes: a server that does not stop must not fill the memory.
+/// The maximum size of one answer's text, in bytes. A server that never stops must not fill the
+/// memory.
 pub(crate) const MAX_TEXT_BYTES: usize = 64 << 20;
 
-/// What came of one prompt.
+/// The tokens and tool calls received for one prompt.
 #[derive(Default)]
 pub(crate) struct PromptAnswer {
     text: String,
@@ -20,20 +21,19 @@ pub(crate) struct PromptAnswer {
     bytes: usize,
 }
 
-/// How it ended.
+/// How the request for a prompt ended.
 pub(crate) enum End {
     Report(Box<StreamReport>),
-    /// There was no stream.
+    /// The stream did not start.
     Refused(Error),
-    /// The line is no prompt.
+    /// The line is not a valid prompt.
     Unusable {
         line: u64,
         why: String,
     },
 }
 
-/// A result line. What is not there where nothing came stands there as nothing: a reader has the same fields of
-/// every line.
+/// A result line. Missing values are null or empty, so that every line has the same fields.
 #[derive(Serialize)]
 struct ResultLine<'a> {
     id: &'a Value,
@@ -56,12 +56,12 @@ enum Failed<'a> {
         error: ErrorJson<'a>,
         retryable: bool,
     },
-    /// What this program finds out by itself.
+    /// An error that tokenwire itself found.
     Own { kind: &'static str, message: &'a str, retryable: bool },
 }
 
 impl PromptAnswer {
-    /// Takes an item of the stream; whether there is room for more.
+    /// Adds an item of the stream. Returns whether the answer is still within its maximum size.
     pub(crate) fn take(&mut self, item: StreamToken) -> bool {
         match item {
             StreamToken::Token { text, id } => {
@@ -82,19 +82,20 @@ impl PromptAnswer {
                 self.bytes += text.len();
                 self.tool_calls.push(json!({"malformed": text, "reason": reason.as_str()}));
             }
-            // The report has all of it.
+            // The report contains the rest.
             _ => {}
         }
         self.bytes <= MAX_TEXT_BYTES
     }
 
-    /// The result line of the prompt called `id`. A stream that was cancelled was so for being too long: what Ctrl-C
-    /// ends has no line.
+    /// Returns the result line of the prompt with this `id`.
+    ///
+    /// A cancelled stream with a line was too long: a stream that Ctrl-C cancels has no line.
     pub(crate) fn line(&self, id: &Value, end: &End) -> Result<Vec<u8>, Failure> {
         let why_unusable = match end {
             End::Unusable { line, why } => format!("line {line}: {why}"),
             End::Report(_) | End::Refused(_) => {
-                format!("the answer has over {MAX_TEXT_BYTES} bytes; --max-tokens bounds it")
+                format!("the answer has more than {MAX_TEXT_BYTES} bytes: set a lower --max-tokens")
             }
         };
         let failed = |error| Failed::Stream { error: ErrorJson::new(error), retryable: error.is_retryable() };
@@ -119,12 +120,12 @@ impl PromptAnswer {
 }
 
 impl End {
-    /// It was ended from here.
+    /// Returns whether tokenwire cancelled the stream.
     pub(crate) fn is_cancelled(&self) -> bool {
         matches!(self, Self::Report(report) if report.ending == Outcome::Cancelled)
     }
 
-    /// What failed, in words; `None` if nothing did.
+    /// Returns the kind and the message of the error; `None` if the answer is complete.
     pub(crate) fn failure(&self) -> Option<(&'static str, String)> {
         match self {
             Self::Report(report) if report.ending == Outcome::Complete => None,

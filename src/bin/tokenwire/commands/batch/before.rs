@@ -1,4 +1,4 @@
-//! What an earlier run of a batch has left: which prompts have their results.
+//! The results that earlier runs of a batch have left.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,22 +12,22 @@ use serde_json::value::RawValue;
 
 use crate::exit::Failure;
 
-/// What every result line begins with.
+/// The beginning of every result line.
 const BEGINNING: &[u8] = br#"{"id":"#;
 
-/// The results that there were before: asked, place by place, whether there is one.
+/// The results of earlier runs. [`take`](Self::take) looks them up, position by position.
 pub(crate) struct Before {
     output: Lines,
-    /// Results in the output.
+    /// The number of results in the output.
     written: u64,
-    /// The ids of those that wait for their turn.
+    /// The ids of the results that wait for their turn, by position.
     waiting: BTreeMap<u64, Value>,
-    /// The output before it was begun anew, and how many of its results are kept.
+    /// The output before `--redo-failed` started a new one, and how many of its results stay.
     earlier: Lines,
     kept: u64,
 }
 
-/// A file of results; it may be missing.
+/// A file of results, which may be missing.
 #[derive(Default)]
 struct Lines {
     path: PathBuf,
@@ -35,31 +35,31 @@ struct Lines {
     count: u64,
 }
 
-/// What there is for a prompt.
+/// The state of a prompt's result.
 pub(crate) enum Taken {
-    /// Its result is where it belongs.
+    /// The output, or the file of waiting results, already has it.
     Done,
-    /// Its result, which has to go there.
+    /// The result from the earlier output, which must be written again.
     Kept(Vec<u8>),
     Missing,
 }
 
-/// What is in an output.
+/// The contents of an output file.
 pub(crate) struct Found {
     pub(crate) lines: u64,
-    /// Errors among them.
+    /// The lines with an error.
     pub(crate) failed: u64,
-    /// Those that may pass.
+    /// The lines with a retryable error.
     pub(crate) retryable: u64,
-    /// What they take; what follows is a line that was not finished.
+    /// The size of the complete lines. An unfinished line may follow them.
     pub(crate) bytes: u64,
 }
 
-/// What has to be known of a result line.
+/// The parts of a result line that a later run needs.
 #[derive(Deserialize)]
 pub(crate) struct Kept {
     pub(crate) id: Value,
-    /// It is there, if only as null: input lines have none.
+    /// Required, even if null: it distinguishes result lines from input lines.
     error: Value,
 }
 
@@ -84,17 +84,19 @@ impl Before {
             }
             None => 0,
         };
-        // The file was read through the same handle: from its beginning again.
+        // The handle is at the end of the file now, so the file is opened again.
         let earlier = Lines::open(&earlier.path)?;
         Ok(Self { output, written, waiting, earlier, kept })
     }
 
-    /// How many there are.
+    /// Returns the number of results.
     pub(crate) fn done(&self) -> u64 {
         self.kept.max(self.written) + self.waiting.len() as u64
     }
 
-    /// What there is for the prompt at `at`, called `id`. To be asked for each place in order.
+    /// Returns the result of the prompt at position `at` with this `id`.
+    ///
+    /// Call it once for each position, in order.
     pub(crate) fn take(&mut self, at: u64, id: &Value) -> Result<Taken, Failure> {
         let earlier = self.earlier.next()?;
         let (found, taken) = if at < self.written {
@@ -109,14 +111,14 @@ impl Before {
             None => Ok(Taken::Missing),
             Some(found) if found == *id => Ok(taken),
             Some(found) => Err(Failure::Usage(format!(
-                "{} is the output of another input: its result {} is of {found}, the input has {id} there",
+                "{} belongs to another input: result {} has the id {found}, but the prompt has the id {id}",
                 shown(&self.output.path),
                 at + 1,
             ))),
         }
     }
 
-    /// All of the input has been asked for: `prompts` in number.
+    /// Checks at the end of the input that there are no more results than `prompts`.
     pub(crate) fn is_all(&mut self, prompts: u64) -> Result<(), Failure> {
         let has_more_before = !self.earlier.next()?.is_empty();
         if self.written <= prompts && self.waiting.is_empty() && !has_more_before {
@@ -125,7 +127,7 @@ impl Before {
         let last = self.waiting.keys().last().map_or(0, |at| at + 1);
         let results = self.written.max(last).max(self.earlier.count);
         Err(Failure::Usage(format!(
-            "{} is the output of another input: it has {results} results, the input {prompts} prompts",
+            "{} belongs to another input: it has {results} results, but the input has {prompts} prompts",
             shown(&self.output.path)
         )))
     }
@@ -141,7 +143,7 @@ impl Lines {
         Ok(Self { path: path.to_owned(), lines, count: 0 })
     }
 
-    /// The next line; empty at the end.
+    /// Reads the next line; returns an empty one at the end.
     fn next(&mut self) -> Result<Vec<u8>, Failure> {
         let mut line = Vec::new();
         if let Some(lines) = &mut self.lines {
@@ -167,7 +169,7 @@ impl Found {
             let Some(kept) = kept else {
                 let line = found.lines + 1;
                 return Err(Failure::Usage(format!(
-                    "line {line} of {} is no result of a batch",
+                    "line {line} of {} is not a result of a batch: choose another --output",
                     shown(path)
                 )));
             };
@@ -180,7 +182,7 @@ impl Found {
 }
 
 impl Kept {
-    /// `None` of what is no result line.
+    /// Parses a line; returns `None` if it is not a result line.
     pub(crate) fn of(line: &[u8]) -> Option<Self> {
         serde_json::from_slice(line).ok()
     }
@@ -190,19 +192,21 @@ impl Kept {
     }
 }
 
-/// How many errors stand in an output.
+/// Returns the number of errors in an output file.
 pub(crate) fn failed_in(path: &Path) -> Result<u64, Failure> {
     let file = File::open(path).map_err(|error| cannot("read", path, &error))?;
     Ok(Found::of(path, &file)?.failed)
 }
 
-/// Whether a result line may have been cut off here: what begins otherwise is somebody else's.
+/// Returns whether `line` can be the beginning of a result line that a killed run left behind.
+///
+/// A line with another beginning belongs to another file format.
 fn is_begun(line: &[u8]) -> bool {
     let begins = line.iter().zip(BEGINNING).all(|(one, other)| one == other);
     begins && serde_json::from_slice::<&RawValue>(line).is_err()
 }
 
-/// `path` with something behind its name.
+/// Returns `path` with `suffix` appended to its name.
 pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);

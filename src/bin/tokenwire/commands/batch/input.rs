@@ -1,4 +1,4 @@
-//! The input of a batch: a line at a time, each with its number, and what a line asks for.
+//! The input of a batch: reads the prompts line by line and makes requests from them.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
@@ -11,23 +11,23 @@ use tokenwire::{CompletionRequest, Message, Special, TokenId, Tokenizer};
 use crate::exit::Failure;
 use crate::flags::StreamFlags;
 
-/// The longest line, in bytes: a prompt of ten million ids fits.
+/// The maximum length of a line, in bytes. A prompt of ten million ids fits.
 const MAX_LINE_BYTES: usize = 64 << 20;
 
-/// One prompt of the input, or what is none.
+/// One line of the input that is not blank: a prompt or an invalid line.
 #[derive(Debug)]
 pub(crate) struct Item {
-    /// Its place among the prompts, from 0: blank lines are none.
+    /// The position among the prompts, from 0. Blank lines do not count.
     pub(crate) at: u64,
-    /// Its line in the input, from 1.
+    /// The number of the line in the input, from 1.
     pub(crate) line: u64,
-    /// What it is called: its own id, or the number of its line.
+    /// The id in the line, or the number of the line.
     pub(crate) id: Value,
-    /// What it asks for, or why it cannot be used.
+    /// The contents of the line, or the reason why it is invalid.
     pub(crate) asked: Result<Asked, String>,
 }
 
-/// What a line asks for.
+/// The contents of a valid line.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Asked {
@@ -46,13 +46,13 @@ pub(crate) struct Asked {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "prompt is no text and no list of token ids")]
+#[serde(untagged, expecting = "invalid prompt: expected a text or a list of token ids")]
 enum PromptJson {
     Text(String),
     Ids(Vec<TokenId>),
 }
 
-/// The lines of the input, one after the other: never more than one is held here.
+/// A reader of the input. It holds at most one line in memory.
 pub(crate) struct Items {
     input: Box<dyn BufRead + Send>,
     line: u64,
@@ -60,23 +60,23 @@ pub(crate) struct Items {
 }
 
 impl Items {
-    /// Those of a file, or with `None` of standard input.
+    /// Opens a file, or standard input if `path` is `None`.
     pub(crate) fn open(path: Option<&Path>) -> Result<Self, Failure> {
         let input: Box<dyn BufRead + Send> = match path {
             Some(path) => Box::new(BufReader::new(File::open(path).map_err(|error| {
-                Failure::Usage(format!("cannot read {:?}: {error}", path.display().to_string()))
+                Failure::Usage(format!("cannot read the input {:?}: {error}", path.display().to_string()))
             })?)),
             None => Box::new(BufReader::new(io::stdin())),
         };
         Ok(Self { input, line: 0, at: 0 })
     }
 
-    /// How many there were so far.
+    /// Returns how many prompts were read so far.
     pub(crate) fn count(&self) -> u64 {
         self.at
     }
 
-    /// The next one; `None` at the end.
+    /// Reads the next prompt; returns `None` at the end of the input.
     pub(crate) fn next(&mut self) -> io::Result<Option<Item>> {
         loop {
             let mut bytes = Vec::new();
@@ -92,7 +92,7 @@ impl Items {
                 continue;
             }
             let asked = match is_too_long {
-                true => Err(format!("it has over {MAX_LINE_BYTES} bytes")),
+                true => Err(format!("the line has more than {MAX_LINE_BYTES} bytes")),
                 false => Asked::from_json(&bytes),
             };
             let id = asked.as_ref().ok().and_then(|asked| asked.id.clone());
@@ -106,23 +106,25 @@ impl Items {
 impl Asked {
     fn from_json(line: &[u8]) -> Result<Self, String> {
         if !line.trim_ascii_start().starts_with(b"{") {
-            return Err("it is no JSON object".to_owned());
+            return Err("expected a JSON object".to_owned());
         }
-        // Each line is line 1 to the parser: only the column says something.
+        // The parser always reports line 1, so the message keeps only the column.
         let told = |error: serde_json::Error| error.to_string().replace(" at line 1 column", " at column");
         let asked: Self = serde_json::from_slice(line.trim_ascii_end()).map_err(told)?;
         if asked.id.as_ref().is_some_and(|id| !id.is_string() && !id.is_number()) {
-            return Err("id is no text and no number".to_owned());
+            return Err("invalid id: expected a text or a number".to_owned());
         }
         match (&asked.prompt, &asked.messages) {
-            (None, None) => Err("it has neither prompt nor messages".to_owned()),
-            (Some(_), Some(_)) => Err("it has both prompt and messages".to_owned()),
-            (_, Some(messages)) if messages.is_empty() => Err("messages is empty".to_owned()),
+            (None, None) => Err("expected a prompt or messages, found neither".to_owned()),
+            (Some(_), Some(_)) => Err("expected a prompt or messages, found both".to_owned()),
+            (_, Some(messages)) if messages.is_empty() => {
+                Err("invalid messages: the list is empty".to_owned())
+            }
             _ => Ok(asked),
         }
     }
 
-    /// The request for it: what the line says wins over the flags.
+    /// Returns the request for this line. Values in the line replace the values of the flags.
     pub(crate) fn request(
         self,
         flags: &StreamFlags,
@@ -135,7 +137,7 @@ impl Asked {
             }
             (Some(PromptJson::Text(text)), None) => CompletionRequest::text(text),
             (Some(PromptJson::Ids(ids)), _) => CompletionRequest::ids(ids),
-            // The messages go out as they stand in the line: the field wins over what is written for this one.
+            // A placeholder: the field `messages`, set below, replaces it with the line's messages.
             (None, _) => CompletionRequest::messages([Message::user("")]),
         };
         let mut sampling = flags.sampling();
@@ -149,7 +151,7 @@ impl Asked {
     }
 }
 
-/// How many prompts a file has: its lines that are not blank.
+/// Returns the number of prompts in a file: its lines that are not blank.
 pub(crate) fn count(path: &Path) -> io::Result<u64> {
     let mut input = BufReader::new(File::open(path)?);
     let (mut count, mut is_blank) = (0, true);
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn each_line_is_a_prompt_with_a_name_or_says_why_not() {
+    fn each_line_is_a_prompt_with_an_id_or_an_error() {
         // Line, id, and a part of the reason.
         let cases = [
             (r#"{"prompt":"a"}"#, "1", None),
@@ -195,13 +197,13 @@ mod tests {
             ("{\"prompt\":\"a\"}\r", "1", None),
             (r#"{"prompt":"a""#, "1", Some("EOF while parsing an object at column 13")),
             ("{\"prompt\":\"a\n", "1", Some("EOF while parsing a string at column 12")),
-            (r#"["x","a"]"#, "1", Some("no JSON object")),
-            ("\u{1}", "1", Some("no JSON object")),
-            (r#"{"id":"x"}"#, "1", Some("neither prompt nor messages")),
+            (r#"["x","a"]"#, "1", Some("expected a JSON object")),
+            ("\u{1}", "1", Some("expected a JSON object")),
+            (r#"{"id":"x"}"#, "1", Some("found neither")),
             (r#"{"prompt":"a","messages":[]}"#, "1", Some("both")),
             (r#"{"messages":[]}"#, "1", Some("empty")),
-            (r#"{"id":[1],"prompt":"a"}"#, "1", Some("id is no text")),
-            (r#"{"prompt":-1}"#, "1", Some("no list of token ids")),
+            (r#"{"id":[1],"prompt":"a"}"#, "1", Some("invalid id")),
+            (r#"{"prompt":-1}"#, "1", Some("list of token ids")),
             (r#"{"prompt":"a","max_token":3}"#, "1", Some("unknown field `max_token`")),
         ];
         for (line, id, reason) in cases {
@@ -216,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn blank_lines_are_counted_as_lines_and_not_as_prompts() {
+    fn blank_lines_count_as_lines_but_not_as_prompts() {
         let input = "\n{\"prompt\":\"a\"}\n \n\r\n{\"prompt\":\"b\"}";
         let places: Vec<_> = items(input).iter().map(|item| (item.at, item.line, item.id.clone())).collect();
         assert_eq!(places, [(0, 2, 2.into()), (1, 5, 5.into())]);

@@ -1,4 +1,4 @@
-//! `tokenwire batch`: many prompts, their answers in order.
+//! `tokenwire batch`: answers many prompts and writes the results in order.
 
 mod answer;
 mod before;
@@ -29,63 +29,90 @@ use crate::output::trace::Traces;
 const STREAMS: i64 = 8;
 
 const EXAMPLES: &str = r#"Examples:
-  tokenwire batch prompts.jsonl --base-url http://127.0.0.1:8000/v1 -o answers.jsonl -c 32
+  tokenwire batch prompts.jsonl --base-url http://127.0.0.1:8000/v1 \
+    -o answers.jsonl -c 32
   echo '{"id":"fr","prompt":"The capital of France is","max_tokens":8}' \
-    | tokenwire batch --base-url http://127.0.0.1:8000/v1
+    | tokenwire batch --base-url http://127.0.0.1:8000/v1"#;
 
-Lines of the input:
+const DETAILS: &str = r#"Input:
+  JSON Lines, one prompt on each line:
   {"prompt":"Once upon a time"}
   {"id":"ids","prompt":[785,6722,315],"temperature":0}
-  {"id":"chat","messages":[{"role":"user","content":"Hi"}],"extra":{"seed":1}}"#;
+  {"id":"chat","messages":[{"role":"user","content":"Hi"}],"extra":{"seed":1}}
 
-/// Answer a file of prompts, so many at a time, in order.
-///
-/// The input is JSON Lines, a prompt a line: {"prompt": text or list of ids} or {"messages": [..]}, and where wanted "id" (text or
-/// number; else the line's number), "max_tokens" and "temperature", which win over the flags, and "extra", an object of fields for
-/// the request's body. A field of any other name is a mistake. Blank lines are passed over.
-///
-/// The output is JSON Lines, for each prompt {"id","text","ids","finish","usage","ids_exact","error"}; "error" is null, or
-/// {"kind","message","retryable",..}, with what had come before it in "text" and "ids". "reasoning" and "tool_calls" are there where the
-/// server told them apart. A line of the input that cannot be used has the error "invalid_input", with its number, and does not keep the rest.
-///
-/// With --output each result is in a file as soon as it is there, in FILE or, until its turn comes, in FILE.waiting. However
-/// the program ends, the same command goes on: what has a result, be it an error, is not asked again (but see --redo-failed), and a
-/// line that was half written is. Ctrl-C gives up the streams that run and keeps what has ended; a second one does not wait for them to end.
-///
-/// Input and results are not held in memory: a stream is at most 16 prompts for each of the streams ahead of the first result that
-/// is missing, and begins only while those that wait have under 256 MiB.
-///
-/// At the end a line on standard error tells what came of it, unless there is --json, and another for each kind of error.
-///
-/// Exit code 0 if all answers are complete, those there before too, 1 if one is not or a line could not be used, 130 after
-/// Ctrl-C.
+  prompt       a text or a list of token ids
+  messages     a list of chat messages, instead of a prompt
+  id           a text or a number; the default is the number of the line
+  max_tokens   replaces --max-tokens for this prompt
+  temperature  replaces --temperature for this prompt
+  extra        an object of fields for the request's body
+
+  Any other key is an error. Blank lines are skipped.
+
+Output:
+  JSON Lines, one result for each prompt, in the order of the input:
+  {"id","text","ids","finish","usage","ids_exact","error"}
+
+  "error" is null or {"kind","message","retryable",..}. After an error, "text"
+  and "ids" hold the tokens that arrived before it. "reasoning" and "tool_calls"
+  are present if the server reports them separately. An invalid line has the
+  error "invalid_input" with its line number, and the other lines still run.
+
+Restart:
+  With --output, each result is written to disk when it arrives: to FILE in its
+  turn, and to FILE.waiting before that. After Ctrl-C, a crash or a kill, run
+  the same command again to continue. Prompts that have a result are not sent
+  again, even if the result is an error (but see --redo-failed). Prompts whose
+  result was written only in part are sent again.
+
+  Ctrl-C cancels the running streams and keeps all finished results. A second
+  Ctrl-C does not wait for the streams to end.
+
+Memory:
+  The input and the results are not held in memory. A stream runs at most
+  16 times STREAMS prompts ahead of the first missing result. It starts only
+  while the results that wait for their turn take at most 256 MiB.
+
+Summary:
+  At the end, one line on standard error shows the totals, unless you set
+  --json. Each kind of error gets one more line.
+
+Exit codes of this command:
+  0    all results are complete, including those of earlier runs
+  1    a result is not complete, or a line is invalid
+  130  after Ctrl-C"#;
+
+/// Answer a file of prompts, several at a time, with the results in order.
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(before_help = EXAMPLES, after_long_help = DETAILS)]
 pub(crate) struct Args {
-    /// The prompts; without it, or as -, standard input.
+    /// The file of prompts (JSON Lines). Without FILE, or with -, tokenwire reads standard input.
     #[arg(value_name = "FILE")]
     input: Option<PathBuf>,
-    /// The server, as OpenAI's clients take it: http://127.0.0.1:8000/v1. Again for more with the same model.
+    /// The server's base URL, such as http://127.0.0.1:8000/v1. A URL without a path gets /v1.
+    /// Repeat it for more servers with the same model.
     #[arg(long = "base-url", value_name = "URL", required = true)]
     base_urls: Vec<String>,
-    /// The results; goes on behind those that are there. Without it, standard output, which cannot be gone on with.
+    /// The file for the results. tokenwire keeps the results in it and appends the missing ones.
+    /// Without this option, results go to standard output, and a later run cannot continue them.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Do errors in --output again that may pass (those with "retryable":true). The other results are kept; until all is done
-    /// those before stand in FILE.before.
+    /// Send prompts again whose result in --output is an error with "retryable":true. Other results
+    /// stay. The earlier results are in FILE.before until all prompts are done.
     #[arg(long, requires = "output")]
     redo_failed: bool,
-    /// How many streams run at a time.
+    /// Number of streams at a time.
     #[arg(short = 'c', long, value_name = "STREAMS", default_value_t = STREAMS, value_parser = clap::value_parser!(i64).range(1..=MAX_STREAMS))]
     streams: i64,
-    /// Encode prompts that are text here, with this tokenizer.json, and send ids.
+    /// Encode text prompts with this tokenizer.json and send ids.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    /// Do not stream: have the server send each answer at once. llama.cpp gives all ids only then.
+    /// Request each answer in one piece instead of a stream. llama.cpp returns all ids only in this
+    /// mode.
     #[arg(long)]
     whole: bool,
-    /// Draw the streams of this run beside each other, the first 200, into this file (SVG): when each was asked for, its first
-    /// token, its tokens, calls, breaks and end.
+    /// Draw the first 200 streams of this run into this file (SVG). The picture shows each stream's
+    /// request, first token, tokens, tool calls, breaks and end.
     #[arg(long, value_name = "FILE", conflicts_with = "whole")]
     timeline: Option<PathBuf>,
     #[command(flatten)]
@@ -97,7 +124,7 @@ pub(crate) fn run(args: Args) -> ExitResult {
     let streams = usize::try_from(streams).unwrap_or(1);
     let request_id = flags.request_id.take();
     let client = flags.builder_for(&base_urls)?.limits(limits(streams)).build()?;
-    // The flags are checked once, before anything is sent.
+    // Checks the flags once, before anything is sent.
     flags.apply_to(CompletionRequest::text(""))?.validate()?;
     let tokenizer = tokenizer.map(Tokenizer::from_file).transpose()?;
     let input = input.as_deref().filter(|path| path.as_os_str() != "-");
@@ -106,7 +133,7 @@ pub(crate) fn run(args: Args) -> ExitResult {
     let (results, before) = open(input, output.as_deref(), redo_failed)?;
     let done_before = before.done();
     if done_before > 0 {
-        note(&format!("Going on: {} there already.", counted(done_before, "result")));
+        note(&format!("continuing: {} from earlier runs", counted(done_before, "result")));
     }
 
     let request = |item| request(item, &flags, tokenizer.as_ref(), request_id.as_deref());
@@ -123,7 +150,7 @@ pub(crate) fn run(args: Args) -> ExitResult {
     let is_all = ran.is_ok() && !interrupted;
     let waits = work.finish(is_all)?;
     let tally = work.tally();
-    // All results are in the file now, those from before too: an error among them is not forgotten.
+    // The file now has all results. Errors of earlier runs count for the exit code too.
     let failed_before = match &output {
         Some(output) if done_before > 0 && is_all => failed_in(output)?.saturating_sub(tally.failed),
         _ => 0,
@@ -143,7 +170,8 @@ pub(crate) fn run(args: Args) -> ExitResult {
     })
 }
 
-/// The request for a prompt, or why its line cannot be used. No two requests share an id.
+/// Returns the request for a prompt, or the reason why its line is invalid. Each request has its
+/// own id.
 fn request(
     item: Item,
     flags: &StreamFlags,
@@ -157,36 +185,36 @@ fn request(
     })
 }
 
-/// Where the results go, and what is there of them.
+/// Opens the output, and returns the results that it already has.
 fn open(input: Option<&Path>, output: Option<&Path>, redo: bool) -> Result<(Results, Before), Failure> {
     let Some(output) = output else { return Ok((Results::to_stdout(), Before::nothing())) };
     let same = |path: &Path| path.canonicalize().ok().zip(output.canonicalize().ok());
     if input.and_then(same).is_some_and(|(one, other)| one == other) {
-        return Err(Failure::Usage("--output is the input".to_owned()));
+        return Err(Failure::Usage("invalid --output: it is the input file".to_owned()));
     }
     Results::to_file(output, redo)
 }
 
-/// A line for each kind of error, and one for the results that wait for their turn.
+/// Prints a line for each kind of error, and one for the results that wait for their turn.
 fn note_problems(tally: &Tally, waits: Option<(usize, PathBuf)>) {
     for (kind, (count, first)) in &tally.errors {
-        note(&format!("{count} {kind}, the first: {first}"));
+        note(&format!("{} of kind {kind}, the first: {first}", counted(*count, "error")));
     }
     if let Some((count, path)) = waits {
         note(&format!(
-            "{} whose turn has not come, in {:?}: the same command goes on.",
-            counted(count as u64, "result"),
-            path.display().to_string()
+            "{:?} has {} that must wait for earlier ones: run the same command again to continue",
+            path.display().to_string(),
+            counted(count as u64, "result")
         ));
     }
 }
 
-/// `198 complete, 2 failed, 3 retries, 51200 tokens in 61.2 s, 836.1 tokens/s`.
+/// Returns `198 complete, 2 failed, 3 retries, 51200 tokens in 61.2 s, 836.1 tokens/s`.
 fn summary(tally: &Tally, (before, failed_before): (u64, u64), tokens: u64, elapsed: Duration) -> String {
     let same = |count, what| more(count, what, what);
     let parts = [
-        same(tally.given_up, "given up"),
-        same(before, "there before"),
+        same(tally.given_up, "cancelled"),
+        same(before, "from earlier runs"),
         same(failed_before, "of these failed"),
         more(tally.retries, "retry", "retries"),
         more(tally.resumes, "resume", "resumes"),
@@ -199,11 +227,11 @@ fn summary(tally: &Tally, (before, failed_before): (u64, u64), tokens: u64, elap
     )
 }
 
-/// How far the batch is, where a person looks on.
+/// The progress of the batch, shown if standard error is a terminal.
 struct Live {
     line: LiveLine,
     before: u64,
-    /// Prompts in all; 0 as long as it is not known, which it never is of standard input.
+    /// The number of prompts; 0 while it is unknown. For standard input it stays unknown.
     total: Arc<AtomicU64>,
 }
 
@@ -212,7 +240,7 @@ impl Live {
         let live = Self { line: LiveLine::new(), before, total: Arc::default() };
         if let Some(path) = input.filter(|path| live.line.is_shown && path.is_file()) {
             let (path, total) = (path.to_owned(), live.total.clone());
-            // Beside the work, and not waited for: a large file takes a while.
+            // A large file takes a while, so a thread counts it and nothing waits for the thread.
             let count = move || total.store(input::count(&path).unwrap_or(0), Ordering::Relaxed);
             drop(thread::Builder::new().name("tokenwire-count".to_owned()).spawn(count));
         }
@@ -224,7 +252,7 @@ impl Live {
         self.line.draw(|| self.text(&tally, work.waiting(), work.tokens(), elapsed));
     }
 
-    /// `[12 of 200 done, 1 failed, 8 running, 3 waiting, 2100 tokens, 410 tokens/s]`: under 80 signs.
+    /// Returns `[12 of 200 done, 1 failed, 8 running, 3 waiting, 410 tokens/s]`, under 80 columns.
     fn text(&self, tally: &Tally, waiting: usize, tokens: u64, elapsed: Duration) -> String {
         let done = self.before + tally.complete + tally.failed;
         let of = match self.total.load(Ordering::Relaxed) {
@@ -244,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_live_line_says_what_there_is_to_say() {
+    fn the_live_line_shows_the_progress() {
         let live = |before, total: u64| Live {
             line: LiveLine { is_shown: false },
             before,

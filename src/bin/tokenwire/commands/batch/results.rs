@@ -1,9 +1,11 @@
-//! The output of a batch: result lines in the order of the input, none lost by a crash, and none done twice.
+//! The output of a batch: result lines in the order of the input. A crash loses no result, and no
+//! prompt is answered twice.
 //!
-//! The first result that is missing is the one whose turn it is. It is written to the output as soon as it comes, and those behind it
-//! that have come already. Those stand meanwhile in memory and, where the output is a file, in a second one beside it,
-//! `OUTPUT.waiting`: so whatever has been answered and paid for is on the disk, wherever the program is
-//! killed. The same command goes on from both files. When all is done there is only the output.
+//! The turn belongs to the first missing result. When that result arrives, it is written to the
+//! output, followed by the results after it that have already arrived. Until then, those results
+//! wait in memory. If the output is a file, they are also in a second file, `OUTPUT.waiting`. Every
+//! answer that you paid for is therefore on the disk, even if the program is killed. The same
+//! command continues from both files. At the end, only the output remains.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -16,14 +18,14 @@ use serde_json::value::RawValue;
 use super::before::{Before, Found, Kept, beside, cannot, shown};
 use crate::exit::Failure;
 
-/// The file of waiting results is written anew when it has this many bytes of results that wait no more, and more
-/// than of those that do.
+/// How many bytes of old results the file of waiting results may hold, in addition to the size of
+/// the waiting results. Above that, the file is rewritten.
 const MAX_STALE_BYTES: u64 = 1 << 20;
 
-/// Where results go, each in its turn.
+/// The output. It writes each result in its turn.
 pub(crate) struct Results {
     out: Out,
-    /// The place whose turn it is.
+    /// The position of the first missing result.
     turn: u64,
     waiting: BTreeMap<u64, Vec<u8>>,
     waiting_bytes: usize,
@@ -34,7 +36,7 @@ enum Out {
     File { path: PathBuf, file: File, waiting: Journal },
 }
 
-/// The results that have no turn yet, on the disk.
+/// The file of waiting results.
 struct Journal {
     path: PathBuf,
     file: Option<File>,
@@ -42,7 +44,7 @@ struct Journal {
     bytes: u64,
 }
 
-/// A line of it.
+/// A line of the file of waiting results.
 #[derive(Serialize, Deserialize)]
 struct Waiting<'a> {
     at: u64,
@@ -59,8 +61,10 @@ impl Results {
         Self { out, turn, waiting: BTreeMap::new(), waiting_bytes: 0 }
     }
 
-    /// To a file, behind what an earlier run has left in it. A line that it could not finish is taken off. With `redo` errors
-    /// that may pass are no results: the file is begun anew, and takes the other results from the one that there was.
+    /// Opens a file and appends to the results of earlier runs.
+    ///
+    /// An unfinished last line is removed. With `redo`, retryable errors do not count as results:
+    /// a new file is started, and it gets the other results from the earlier file.
     pub(crate) fn to_file(path: &Path, redo: bool) -> Result<(Self, Before), Failure> {
         let failed = |error| cannot("write", path, &error);
         let (mut file, mut found) = open(path)?;
@@ -83,29 +87,30 @@ impl Results {
             results.waiting_bytes += line.len();
             results.waiting.insert(at, line);
         }
-        // The killed one may have had the result whose turn it is, and not come to write it.
+        // A killed run may have received the first missing result without writing it to the output.
         results.write_those_whose_turn_it_is().map_err(failed)?;
         results.tidy().map_err(failed)?;
         Ok((results, Before::new(path, written, ids, &earlier)?))
     }
 
-    /// The place whose turn it is.
+    /// Returns the position of the first missing result.
     pub(crate) fn turn(&self) -> u64 {
         self.turn
     }
 
-    /// What waits for its turn, in bytes.
+    /// Returns the size of the waiting results, in bytes.
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
     }
 
-    /// How many wait for their turn.
+    /// Returns the number of waiting results.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Takes a result line, which ends with its line feed. When it returns, the line has been given to the system, if the
-    /// output is a file.
+    /// Takes a result line, which must end with a line feed.
+    ///
+    /// If the output is a file, the operating system has the line when this returns.
     pub(crate) fn put(&mut self, at: u64, line: Vec<u8>) -> Result<(), Failure> {
         self.place(at, line).map_err(|error| match &self.out {
             Out::Stdout(_) => Failure::Output(error),
@@ -127,8 +132,10 @@ impl Results {
         self.tidy()
     }
 
-    /// The end: without a file, those that wait are written with the gaps between them. Says how many wait in a file, and
-    /// which. `is_all`: every prompt has its result.
+    /// Ends the output. `is_all` means that every prompt has its result.
+    ///
+    /// On standard output, this writes the waiting results and skips the missing ones. For a file,
+    /// this returns the number of waiting results and the path of the file that holds them.
     pub(crate) fn finish(&mut self, is_all: bool) -> io::Result<Option<(usize, PathBuf)>> {
         match &mut self.out {
             Out::Stdout(out) => {
@@ -168,7 +175,8 @@ impl Results {
         Ok(())
     }
 
-    /// Keeps the second file from growing: away if nothing waits, written anew if most of it waits no more.
+    /// Keeps the file of waiting results small: removes it if no result waits, and rewrites it if
+    /// most of its results no longer wait.
     fn tidy(&mut self) -> io::Result<()> {
         let Out::File { waiting: journal, .. } = &mut self.out else { return Ok(()) };
         if self.waiting.is_empty() {
@@ -193,7 +201,7 @@ impl Journal {
         }
     }
 
-    /// What an earlier run has left, without what stands in the output already.
+    /// Loads the waiting results of an earlier run. Skips results that the output already has.
     fn load(&mut self, written: u64) -> Result<BTreeMap<u64, Vec<u8>>, Failure> {
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,
@@ -201,19 +209,19 @@ impl Journal {
             Err(error) => return Err(cannot("read", &self.path, &error)),
         };
         let mut kept = BTreeMap::new();
-        // A line that was being written when the program was killed is none.
+        // A killed run may leave half a line. It is not a result.
         for line in bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
             let Ok(Waiting { at, result }) = serde_json::from_slice(line) else { continue };
             if at >= written {
                 kept.insert(at, format!("{result}\n").into_bytes());
             }
         }
-        // What comes next must not go behind half a line.
+        // This removes half a line, so that the next result starts a new line.
         self.rewrite(&kept).map_err(|error| cannot("write", &self.path, &error))?;
         Ok(kept)
     }
 
-    /// In one step, as others see it: a name changes.
+    /// Replaces the file in one step, by renaming a new file.
     fn rewrite(&mut self, waiting: &BTreeMap<u64, Vec<u8>>) -> io::Result<()> {
         let new = beside(&self.path, ".new");
         let mut out = BufWriter::new(File::create(&new)?);
@@ -235,13 +243,14 @@ impl Journal {
     }
 }
 
-/// The output, at its end, and what is in it.
+/// Opens the output at its end, and returns its contents.
 fn open(path: &Path) -> Result<(File, Found), Failure> {
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-    let mut file = open.map_err(|error| Failure::Usage(format!("--output: {error} ({})", shown(path))))?;
-    // A device or a pipe cannot be gone on with, and what is read of it may have no end.
+    let mut file = open
+        .map_err(|error| Failure::Usage(format!("invalid --output: cannot open {}: {error}", shown(path))))?;
+    // A batch cannot continue in a device or a pipe, and reading one may never end.
     if !path.is_file() {
-        return Err(Failure::Usage(format!("--output: {} is no file", shown(path))));
+        return Err(Failure::Usage(format!("invalid --output: {} is not a regular file", shown(path))));
     }
     let found = Found::of(path, &file)?;
     let cut = file.set_len(found.bytes).and_then(|()| file.seek(SeekFrom::Start(found.bytes)));
@@ -294,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_killed_after_any_result_and_at_any_byte_goes_on_to_the_same_file() {
+    fn a_run_killed_after_any_result_and_at_any_byte_continues_to_the_same_file() {
         let orders: [[u64; 5]; 4] = [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3], [1, 2, 3, 4, 0]];
         let folder = Folder::new("killed");
         for order in orders {
@@ -303,7 +312,7 @@ mod tests {
                     let (mut results, _) = Results::to_file(&folder.out(), false).unwrap();
                     order[..killed].iter().for_each(|at| results.put(*at, line(*at)).unwrap());
                     drop(results);
-                    // Half a line, in both files.
+                    // Adds half a line to both files.
                     for path in [folder.out(), beside(&folder.out(), ".waiting")] {
                         let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
                         file.write_all(&line(9)[..cut]).unwrap();
@@ -320,7 +329,7 @@ mod tests {
                     before.is_all(5).unwrap();
                     assert_eq!(results.finish(true).unwrap(), None);
                     assert_eq!(fs::read(folder.out()).unwrap(), whole(5), "{order:?} {killed}");
-                    assert_eq!(folder.files(), 1, "the second file is gone");
+                    assert_eq!(folder.files(), 1, "the file of waiting results is gone");
                     fs::remove_file(folder.out()).unwrap();
                 }
             }
@@ -328,14 +337,14 @@ mod tests {
     }
 
     #[test]
-    fn the_second_file_does_not_grow_with_the_run() {
+    fn the_file_of_waiting_results_does_not_grow_with_the_run() {
         let folder = Folder::new("grow");
         let (mut results, _) = Results::to_file(&folder.out(), false).unwrap();
         let text = "x".repeat(100_000);
         let line = |at: u64| format!("{{\"id\":{at},\"text\":\"{text}\",\"error\":null}}\n").into_bytes();
         let mut most = 0;
         results.put(1, line(1)).unwrap();
-        // Always one waits.
+        // One result always waits.
         for at in 0..100 {
             results.put(2 * at + 3, line(2 * at + 3)).unwrap();
             results.put(2 * at, line(2 * at)).unwrap();
@@ -348,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_output_of_this_input_is_refused_and_left_alone() {
+    fn a_file_that_is_not_the_output_of_this_input_is_refused_and_left_alone() {
         let folder = Folder::new("foreign");
         for content in
             ["{\"prompt\":\"a\"}\n", "{\"id\":1,\"prompt\":\"a\"}", "text\nmore", "text", "{\"id\":1}\n"]
@@ -364,13 +373,13 @@ mod tests {
     }
 
     #[test]
-    fn errors_that_may_pass_are_done_again_if_that_is_wanted_wherever_it_is_killed() {
+    fn redo_repeats_retryable_errors_wherever_the_run_is_killed() {
         let failed = |at: u64, retryable: bool| {
             format!("{{\"id\":{at},\"text\":\"\",\"error\":{{\"kind\":\"x\",\"retryable\":{retryable}}}}}\n")
                 .into_bytes()
         };
         let folder = Folder::new("redo");
-        // 1 and 3 may pass, 2 may not; 4 was never asked.
+        // The errors 1 and 3 are retryable, 2 is not; 4 has no result.
         let before = [line(0), failed(1, true), failed(2, false), failed(3, true)].concat();
         let after = [line(0), line(1), failed(2, false), line(3), line(4)].concat();
         for killed in 0..=5 {

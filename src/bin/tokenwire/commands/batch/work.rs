@@ -1,4 +1,5 @@
-//! The work of a batch: so many streams at a time, each on a thread, their results handed on in order.
+//! The work of a batch: runs several streams at a time, each on its own thread, and passes on their
+//! results in order.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,50 +21,52 @@ use crate::exit::Failure;
 use crate::output::follow;
 use crate::output::trace::{Lane, Traces};
 
-/// A stream may be so many prompts ahead of the first one that has no result yet.
+/// How many prompts, for each stream, a stream may be ahead of the first missing result.
 const AHEAD_PER_STREAM: u64 = 16;
-/// While the results that wait for their turn are larger than this, in bytes, no stream begins but the one they wait for.
+/// The maximum size of the results that wait for their turn, in bytes.
+///
+/// Above this size, only the prompt that they wait for may start.
 const MAX_WAITING_BYTES: usize = 256 << 20;
 
-/// What makes a request of a prompt.
+/// A function that makes the request for a prompt, or returns the reason why it cannot.
 pub(crate) type MakeRequest<'a> = &'a (dyn Fn(Item) -> Result<CompletionRequest, String> + Sync);
 
-/// A batch that runs.
+/// A running batch.
 pub(crate) struct Work {
     pub(crate) started: Instant,
-    /// Whole answers are asked for, not streams.
+    /// Whether each answer is requested in one piece instead of a stream.
     whole: bool,
     ahead: u64,
     results: Mutex<Results>,
-    /// A result was written, or the work is to stop.
+    /// Signals that a result was written, or that the work must stop.
     turn_came: Condvar,
-    /// Dropped when the work is to stop: wakes whoever waits for a prompt.
+    /// Dropped when the work must stop. This wakes the workers that wait for a prompt.
     stop: Mutex<Option<Sender<()>>>,
     stopped: Receiver<()>,
     workers: Workers,
     tally: Mutex<Tally>,
-    /// The first thing that cannot be repaired: no output, no input, no thread.
+    /// The first failure of the output, the input or a thread. It ends the batch.
     broken: Mutex<Option<Failure>>,
     traces: Option<Arc<Traces>>,
-    /// Streams begun, those of the picture among them.
+    /// The number of streams begun.
     begun: AtomicU64,
 }
 
-/// A prompt, and the line of its result if there is one from before.
+/// A prompt, and its result line if an earlier run has left one.
 type Missing = (Item, Option<Vec<u8>>);
 type Next = Result<Missing, Failure>;
 
-/// What has come of it so far.
+/// The totals so far.
 #[derive(Default, Clone)]
 pub(crate) struct Tally {
     pub(crate) complete: u64,
     pub(crate) failed: u64,
-    /// Ended by Ctrl-C: they have no result.
+    /// Prompts that Ctrl-C cancelled. They have no result.
     pub(crate) given_up: u64,
     pub(crate) running: u64,
     pub(crate) retries: u64,
     pub(crate) resumes: u64,
-    /// By kind: how many, and what the first of them said.
+    /// For each kind, the number of errors and the message of the first one.
     pub(crate) errors: BTreeMap<&'static str, (u64, String)>,
 }
 
@@ -91,7 +94,9 @@ impl Work {
         })
     }
 
-    /// Runs until all is done or it is stopped; `look` is called now and then. Blocks.
+    /// Runs the batch. Blocks until all prompts are done or the batch is stopped.
+    ///
+    /// Calls `look` ten times a second.
     pub(crate) fn run(
         &self,
         client: &ApiClient,
@@ -102,7 +107,8 @@ impl Work {
     ) -> Result<(), Failure> {
         let (prompts, next) = bounded(1);
         let reader = thread::Builder::new().name("tokenwire-input".to_owned());
-        // Not joined: nothing wakes a thread that waits for standard input. It ends with the program.
+        // The thread is not joined, because nothing can wake it while it waits for standard input.
+        // It ends with the program.
         let reader = reader.spawn(move || read(items, before, &prompts));
         if let Err(error) = reader {
             self.fail(no_thread(&error));
@@ -121,11 +127,12 @@ impl Work {
         self.stop();
     }
 
-    /// Ends it now: what runs is cancelled and has no result, nothing more is begun.
+    /// Stops the batch at once: cancels the running streams, which then have no result, and begins
+    /// no more streams.
     pub(crate) fn stop(&self) {
         self.workers.stop();
         drop(lock(&self.stop).take());
-        // Under the lock, so that nobody is between looking at the flag and waiting.
+        // After this lock, no thread is between its check of the flag and its wait.
         drop(lock(&self.results));
         self.turn_came.notify_all();
     }
@@ -134,27 +141,27 @@ impl Work {
         lock(&self.tally).clone()
     }
 
-    /// Items received so far: one for each id, where ids come.
+    /// Returns the number of items received so far: one for each id, if the server sends ids.
     pub(crate) fn tokens(&self) -> u64 {
         self.workers.tokens()
     }
 
-    /// Streams begun.
+    /// Returns the number of streams begun.
     pub(crate) fn begun(&self) -> u64 {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// Results that wait for their turn.
+    /// Returns the number of results that wait for their turn.
     pub(crate) fn waiting(&self) -> usize {
         lock(&self.results).waiting()
     }
 
-    /// Ends the output when nobody works any more; see [`Results::finish`].
+    /// Ends the output after all workers have stopped. See [`Results::finish`].
     pub(crate) fn finish(&self, is_all: bool) -> io::Result<Option<(usize, PathBuf)>> {
         lock(&self.results).finish(is_all)
     }
 
-    /// One prompt after the other, as long as there are any.
+    /// Answers one prompt after the other until no prompt is left.
     fn fill(
         &self,
         worker: &Worker,
@@ -197,7 +204,7 @@ impl Work {
         }
     }
 
-    /// Waits until the results that wait for their turn are few and small enough.
+    /// Waits until the waiting results are few and small enough for the prompt at `at`.
     fn wait_for_room(&self, at: u64) {
         let is_full = |results: &mut Results| {
             !self.workers.is_stopping() && is_full(at, results.turn(), self.ahead, results.waiting_bytes())
@@ -285,18 +292,18 @@ impl Work {
     }
 }
 
-/// Sends the prompts that have no result yet, one to each worker that is free.
+/// Reads the input, and sends each prompt without a result to a free worker.
 fn read(mut items: Items, mut before: Before, prompts: &Sender<Next>) {
     while let Some(next) = next_missing(&mut items, &mut before).transpose() {
         let is_last = next.is_err();
-        // It fails if nobody works any more.
+        // Sending fails after all workers have stopped.
         if prompts.send(next).is_err() || is_last {
             return;
         }
     }
 }
 
-/// The next prompt whose result is not where it belongs; `None` at the end of the input.
+/// Returns the next prompt whose result must be written; `None` at the end of the input.
 fn next_missing(items: &mut Items, before: &mut Before) -> Result<Option<Missing>, Failure> {
     let failed = |error| Failure::Machine(format!("cannot read the input: {error}"));
     while let Some(item) = items.next().map_err(failed)? {
@@ -310,7 +317,8 @@ fn next_missing(items: &mut Items, before: &mut Before) -> Result<Option<Missing
     Ok(None)
 }
 
-/// Whether the prompt at `at` has to wait. The one whose turn it is never does: the others wait for it.
+/// Returns whether the prompt at `at` must wait. The first missing prompt never waits, because the
+/// others wait for it.
 fn is_full(at: u64, turn: u64, max_ahead: u64, waiting_bytes: usize) -> bool {
     let ahead = at.saturating_sub(turn);
     ahead > 0 && (ahead >= max_ahead || waiting_bytes > MAX_WAITING_BYTES)
@@ -321,8 +329,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_one_whose_turn_it_is_never_waits() {
-        // At, turn, bytes that wait, whether it waits.
+    fn the_first_missing_prompt_never_waits() {
+        // Position, turn, bytes of waiting results, whether the prompt waits.
         let cases = [
             (0, 0, 0, false),
             (5, 5, usize::MAX, false),

@@ -1,4 +1,4 @@
-//! What measuring costs: this program's own CPU time, and its figures of a server that is known.
+//! The cost of measuring: the CPU time of tokenwire, and its figures for a known server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,57 +15,63 @@ use crate::flags::limits;
 use crate::output::json::{PercentilesJson, micros};
 use crate::output::text::human;
 
-/// Linux counts a process's CPU time in hundredths of a second, on every architecture that Rust's std runs on.
+/// The unit of a process's CPU time on Linux: a hundredth of a second, on every architecture that
+/// std supports.
 const TICK: Duration = Duration::from_millis(10);
-/// How long the known server sends in its own time.
+/// How long the known server sends tokens with pauses.
 const PACED: Duration = Duration::from_secs(1);
-/// Its tokens come as far apart as those of the server under load, between these bounds.
+/// The shortest and the longest pause. Between them, the pause equals the median time between the
+/// tokens of the measured server.
 const INTERVALS: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(50)];
-/// Tokens, of all streams together, that it sends as fast as they are taken.
+/// How many tokens the known server sends without pauses, over all streams.
 const FLAT_OUT_TOKENS: usize = 20_000;
-/// Above this share of the machine's CPU time, or of what the known server reaches, this program may be what is slow.
+/// Above this share of the machine's CPU time, or of the rate of the known server, tokenwire may be
+/// the bottleneck.
 const MAX_SHARE: f64 = 0.5;
-/// A shorter load is not judged: its CPU time is a few ticks, and most of it the start of the program.
+/// A shorter load gives no warnings. Its CPU time is a few ticks, mostly from the program's start.
 const MIN_JUDGED: Duration = Duration::from_millis(500);
-/// Streams that stood still for longer than this share of the time, because their tokens were not taken.
+/// The share of the time that streams may wait because tokenwire does not take their tokens.
 const MAX_WAITED: f64 = 0.01;
 
-/// This process's CPU time so far, to a hundredth of a second; `None` where the system has no file for it.
+/// Returns the CPU time of this process in steps of 10 ms; `None` on a system without `/proc`.
 pub(crate) fn cpu_time() -> Option<Duration> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The second field, the program's name in parentheses, may hold spaces. Of the rest, user and system time are the
-    // 12th and 13th.
+    // The second field is the program's name in parentheses, which may contain spaces. After it,
+    // the 12th and 13th fields are the user time and the system time.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<u32>().ok();
     Some(TICK * (ticks()? + ticks()?))
 }
 
-/// What a load cost here.
+/// The cost of a load on this machine.
 #[derive(Serialize)]
 pub(crate) struct Cost {
     cpu_us: Option<u64>,
     cpu_us_per_token: Option<f64>,
-    /// The share of the CPU time of all cores.
+    /// The share of the CPU time of all cores, from 0 to 1.
     cpu_share: Option<f64>,
     cores: usize,
-    /// The server ran in this process, and its CPU time cannot be separated from the client's.
+    /// Whether the server ran in this process. Its CPU time is then part of the figures.
     cpu_includes_server: bool,
     waited_for_consumer_us: u64,
     self_check: Option<SelfCheck>,
 }
 
-/// The same client, with the same number of streams, and a server in this program.
+/// The figures of the same number of streams from a known server inside this program.
 #[derive(Serialize)]
 pub(crate) struct SelfCheck {
-    /// How far apart it sent its tokens, and how far apart they were taken.
+    /// The interval at which the server sent tokens.
     interval_us: u64,
+    /// The times between tokens as received.
     inter_token_us: Option<PercentilesJson>,
-    /// If it does not wait between them.
+    /// The rate without pauses.
     tokens_per_second: f64,
 }
 
 impl SelfCheck {
-    /// Takes a bit over a second. `begin` gets each load before it runs; `None` if one was stopped.
+    /// Runs the check, which takes slightly more than a second.
+    ///
+    /// `begin` gets each load before it runs. Returns `None` if a load was stopped.
     pub(crate) fn run(
         streams: usize,
         measured: &Histogram,
@@ -86,7 +92,8 @@ impl SelfCheck {
     }
 }
 
-/// Runs a stream in each place, with an answer as vLLM writes it: this many tokens, `interval` apart.
+/// Runs `streams` streams against a server that writes chunks like vLLM: `tokens` tokens, one every
+/// `interval`.
 fn load_known_server(
     streams: usize,
     tokens: usize,
@@ -133,7 +140,7 @@ impl Cost {
         }
     }
 
-    /// Why the figures may be this program's and not the server's.
+    /// Returns the reasons to doubt that the figures are the server's.
     pub(crate) fn warnings(&self, figures: &Figures, streams: usize) -> Vec<String> {
         if figures.elapsed < MIN_JUDGED {
             return Vec::new();
@@ -147,48 +154,48 @@ impl Cost {
             (
                 cpu > MAX_SHARE,
                 format!(
-                    "this program used {:.0} % of the CPU time of this machine's cores: it may be what is slow, not the server",
+                    "tokenwire used {:.0} % of this machine's CPU time: tokenwire may be the bottleneck",
                     cpu * 100.0
                 ),
             ),
             (
                 waited > MAX_WAITED,
                 format!(
-                    "streams stood still for {:.0} % of the time because this program did not take their tokens",
+                    "streams waited for {:.0} % of the time because tokenwire did not take their tokens",
                     waited * 100.0
                 ),
             ),
             (
                 reached > flat_out * MAX_SHARE,
                 format!(
-                    "the load reached {reached:.0} tokens/s, and this program takes {flat_out:.0} tokens/s from a server inside it: \
-                 it may be what is slow, not the server"
+                    "the load reached {reached:.0} tokens/s, more than half of the {flat_out:.0} tokens/s that \
+                     tokenwire reached in its self-check: tokenwire may be the bottleneck"
                 ),
             ),
         ];
         doubts.into_iter().filter(|(applies, _)| *applies).map(|(_, doubt)| doubt).collect()
     }
 
-    /// Lines for people, like those of the figures.
+    /// Returns the lines of the table for people.
     pub(crate) fn text(&self, streams: usize) -> String {
         let micros = Duration::from_micros;
         let cpu = match (self.cpu_us, self.cpu_us_per_token, self.cpu_share) {
-            (None, ..) => "CPU time not known on this system".to_owned(),
-            (Some(0), ..) => format!("under {} of CPU time", human(TICK)),
+            (None, ..) => "CPU time unknown on this system".to_owned(),
+            (Some(0), ..) => format!("less than {} of CPU time", human(TICK)),
             (Some(cpu), Some(each), Some(share)) => format!(
-                "{} of CPU time, {} a token, {:.0} % of {} cores{}",
+                "{} of CPU time, {} per token, {:.0} % of {} cores{}",
                 human(micros(cpu)),
                 human(micros(1).mul_f64(each)),
                 share * 100.0,
                 self.cores,
-                if self.cpu_includes_server { "; the server's is in it" } else { "" }
+                if self.cpu_includes_server { ", including the server inside tokenwire" } else { "" }
             ),
             (Some(cpu), ..) => format!("{} of CPU time", human(micros(cpu))),
         };
         let mut text = format!("{:<12}  {cpu}\n", "own cost");
         if let Some(SelfCheck { interval_us, inter_token_us, tokens_per_second }) = &self.self_check {
             text += &format!(
-                "{:<12}  a token every {} from a server inside this program to each of {streams} streams:\n",
+                "{:<12}  a server inside tokenwire sends a token every {} to each of {streams} streams:\n",
                 "self-check",
                 human(micros(*interval_us))
             );
@@ -197,7 +204,7 @@ impl Cost {
             };
             let (p50, p99, max) = (at(|times| times.p50), at(|times| times.p99), at(|times| times.max));
             text += &format!(
-                "{:<12}  p50 {p50}, p99 {p99}, max {max}; as fast as it can, {tokens_per_second:.0} tokens/s\n",
+                "{:<12}  p50 {p50}, p99 {p99}, max {max}; without pauses {tokens_per_second:.0} tokens/s\n",
                 ""
             );
         }
@@ -223,11 +230,12 @@ mod tests {
     #[test]
     fn each_reason_to_doubt_the_figures_is_a_warning() {
         let second = Duration::from_secs(1);
-        // The share of the CPU time, how long streams stood still, what the known server reaches.
+        // The share of the CPU time, how long streams waited, the rate of the known server, a part
+        // of the warning.
         let cases = [
             (0.1, Duration::ZERO, 1e6, None),
             (0.75, Duration::ZERO, 1e6, Some("75 %")),
-            (0.1, second / 5, 1e6, Some("stood still for 10 %")),
+            (0.1, second / 5, 1e6, Some("waited for 10 %")),
             (0.1, Duration::ZERO, 150.0, Some("150 tokens/s")),
         ];
         for (cpu_share, waited, tokens_per_second, word) in cases {

@@ -1,4 +1,4 @@
-//! What a load comes to: counts and distributions, and how they are told.
+//! The figures of a load: counts and distributions, as JSON and as a table.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,15 +11,16 @@ use super::over_time::{OverTime, PRECISION_BITS};
 use crate::output::json::{PercentilesJson, micros};
 use crate::output::text::human;
 
-/// Times between tokens that a stream keeps before they go into the sum: 96 KiB.
+/// How many times between tokens a stream keeps before they are added to the figures: 96 KiB.
 const MAX_GAPS: usize = 4096;
 
-/// What one stream came to.
+/// The measurements of one stream.
 pub(crate) struct Sample {
     asked: Instant,
     first: Option<Instant>,
     last: Instant,
-    /// When each token after the first came, and how long after the one before; those that are not in the sum yet.
+    /// For each token after the first, its time and the time since the token before it. The figures
+    /// do not have these times yet.
     gaps: Vec<(Instant, Duration)>,
     tokens: u64,
     ids: u64,
@@ -42,13 +43,13 @@ impl Sample {
         }
     }
 
-    /// Its times are to go into the sum now.
+    /// Returns whether the times must be added to the figures now.
     pub(crate) fn is_full(&self) -> bool {
         self.gaps.len() >= MAX_GAPS
     }
 }
 
-/// The sum of all streams that have ended.
+/// The sums over all streams that have ended.
 #[derive(Default, Serialize)]
 pub(crate) struct Figures {
     pub(crate) complete: u64,
@@ -60,17 +61,17 @@ pub(crate) struct Figures {
     pub(crate) first_token: Histogram,
     #[serde(rename = "inter_token_us", serialize_with = "as_percentiles")]
     pub(crate) inter_token: Histogram,
-    /// Whole answers, of streams that completed.
+    /// The times of complete answers.
     #[serde(rename = "answer_us", serialize_with = "as_percentiles")]
     answer: Histogram,
     #[serde(skip)]
     pub(crate) over_time: OverTime,
-    /// A stream's own mean time per token after the first.
+    /// The mean time per token after the first, one for each stream.
     #[serde(skip)]
     per_token: Histogram,
-    /// Items received: one for each id, where ids are received.
+    /// The number of items received: one for each id, if the server sends ids.
     pub(crate) tokens: u64,
-    /// By kind.
+    /// The errors of each kind.
     errors: BTreeMap<&'static str, ErrorCount>,
     ids: u64,
     #[serde(rename = "ids_exact")]
@@ -84,22 +85,22 @@ pub(crate) struct Figures {
 #[derive(Default, Serialize)]
 struct ErrorCount {
     count: u64,
-    /// The message of the first.
+    /// The message of the first error.
     first: String,
 }
 
-/// Of the complete streams.
+/// How many complete streams have exact ids.
 #[derive(Default, Serialize)]
 struct IdsCounts {
     exact: u64,
     not_exact: u64,
     not_counted: u64,
-    /// Why not exact, and how often.
+    /// The reasons why ids are not exact, and how often each occurred.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     reasons: BTreeMap<String, u64>,
 }
 
-/// As the servers counted them.
+/// The sums of the usage that the servers reported.
 #[derive(Default, Serialize)]
 struct UsageSum {
     prompt_tokens: u64,
@@ -114,12 +115,12 @@ impl Figures {
         Self { first_token, inter_token, answer, per_token, ..Self::default() }
     }
 
-    /// Of all that was asked for, how many have ended.
+    /// Returns how many requests have ended.
     pub(crate) fn done(&self) -> u64 {
         self.complete + self.failed + self.cancelled
     }
 
-    /// Takes the times between its tokens from a stream that runs.
+    /// Takes the times between tokens from a running stream.
     pub(crate) fn take_gaps(&mut self, sample: &mut Sample, started: Instant) {
         for (at, gap) in sample.gaps.drain(..) {
             self.inter_token.add(gap, 1);
@@ -127,7 +128,7 @@ impl Figures {
         }
     }
 
-    /// Adds a stream that has ended, or why there was none.
+    /// Adds a stream that has ended, or the error that prevented it.
     pub(crate) fn add(&mut self, mut sample: Sample, report: &Result<StreamReport, Error>, started: Instant) {
         self.take_gaps(&mut sample, started);
         let Sample { asked, first, last, gaps: _, tokens, ids } = sample;
@@ -208,7 +209,7 @@ fn as_percentiles<S: Serializer>(times: &Histogram, serializer: S) -> Result<S::
     times.percentiles().map(PercentilesJson::from).serialize(serializer)
 }
 
-/// The rates of a load, beside its figures.
+/// The rates of a load.
 #[derive(Serialize)]
 pub(crate) struct Rates {
     tokens_per_second: f64,
@@ -216,7 +217,7 @@ pub(crate) struct Rates {
     requests_per_second: f64,
 }
 
-/// Of single streams: the middle one, and the one that nine of ten are faster than.
+/// The rates of single streams: the median, and the rate that nine of ten streams exceed.
 #[derive(Serialize)]
 struct StreamRates {
     p50: f64,
@@ -235,7 +236,7 @@ impl From<&Figures> for Rates {
 
 // ---- for people ----
 
-/// A table and some lines, each with its name at the left.
+/// Returns a table of times, followed by lines with a name at the left.
 pub(crate) fn told(figures: &Figures) -> String {
     let mut text = format!("{:<12}{:>11}{:>11}{:>11}{:>11}\n", "", "p50", "p90", "p99", "max");
     let mut row = |name: &str, times: &Histogram| {
@@ -259,7 +260,7 @@ pub(crate) fn told(figures: &Figures) -> String {
         line(
             "usage",
             format!(
-                "{prompt_tokens} prompt tokens, {cached_tokens} of them from the server's cache, and {completion_tokens} completion tokens"
+                "{prompt_tokens} prompt tokens ({cached_tokens} from the server's cache), {completion_tokens} completion tokens"
             ),
         );
     }
@@ -277,9 +278,9 @@ pub(crate) fn told(figures: &Figures) -> String {
 
 impl Figures {
     fn tokens_line(&self) -> String {
-        let mut line = format!("{}, {:.1}/s in all", self.tokens, self.tokens_per_second());
+        let mut line = format!("{}, {:.1}/s in total", self.tokens, self.tokens_per_second());
         if let Some(StreamRates { p50, p10 }) = self.stream_rates() {
-            let _ = write!(line, "; a stream {p50:.1}/s, the slowest tenth under {p10:.1}/s");
+            let _ = write!(line, "; median stream {p50:.1}/s, slowest tenth below {p10:.1}/s");
         }
         line
     }
@@ -310,7 +311,7 @@ mod tests {
         assert!(serde_json::to_string(&figures).unwrap().contains(r#""tokens":0"#));
     }
     #[test]
-    fn a_long_stream_is_summed_as_it_runs() {
+    fn the_times_of_a_long_stream_are_added_while_it_runs() {
         let started = Instant::now();
         let (mut figures, mut sample) = (Figures::new(), Sample::new(started));
         for ms in 0..3 * MAX_GAPS as u64 {

@@ -1,4 +1,5 @@
-//! The load: so many streams at a time, each on a thread that takes its tokens as a program would.
+//! The load: several streams at a time, each on a thread that receives its tokens like a user's
+//! program.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,10 +12,10 @@ use crate::commands::workers::{Worker, Workers, lock};
 use crate::exit::Failure;
 use crate::output::trace::Traces;
 
-/// What one stream after the other asks for.
+/// A function that makes a request from its number, which counts from 0.
 pub(crate) type MakeRequest<'a> = &'a (dyn Fn(u64) -> CompletionRequest + Sync);
 
-/// A load that runs, or has run.
+/// A running or finished load.
 pub(crate) struct Load {
     requests: u64,
     started: Instant,
@@ -24,7 +25,7 @@ pub(crate) struct Load {
     traces: Option<Arc<Traces>>,
 }
 
-/// What stands in the live line.
+/// The contents of the live line.
 pub(crate) struct Progress {
     pub(crate) done: u64,
     pub(crate) failed: u64,
@@ -44,7 +45,9 @@ impl Load {
         })
     }
 
-    /// Runs it to its end, or until it is stopped; `look` is called now and then. Blocks.
+    /// Runs the load. Blocks until all requests are done or the load is stopped.
+    ///
+    /// Calls `look` ten times a second.
     pub(crate) fn run(
         &self,
         client: &ApiClient,
@@ -63,7 +66,7 @@ impl Load {
         Ok(figures)
     }
 
-    /// Ends it now: what runs is cancelled, nothing more is sent.
+    /// Stops the load at once: cancels the running streams and sends no more requests.
     pub(crate) fn stop(&self) {
         self.workers.stop();
     }
@@ -78,7 +81,7 @@ impl Load {
         }
     }
 
-    /// One stream after the other, as long as there are requests.
+    /// Runs one stream after the other until no request is left.
     fn fill(&self, worker: &Worker, client: &ApiClient, request: MakeRequest<'_>) {
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -117,7 +120,7 @@ impl Load {
         (sample, report)
     }
 
-    /// Hands each item of a stream to `received`.
+    /// Passes each item of a stream to `received`.
     fn follow(
         &self,
         worker: &Worker,

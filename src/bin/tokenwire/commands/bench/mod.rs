@@ -1,4 +1,4 @@
-//! `tokenwire bench`: a load on a server, and its figures.
+//! `tokenwire bench`: runs a load on a server and reports its figures.
 
 mod cost;
 mod figures;
@@ -36,51 +36,65 @@ const PROMPT: &str = "Write a long story about a lighthouse keeper and the sea.\
 
 const EXAMPLES: &str = "Examples:
   tokenwire bench
-  tokenwire bench --base-url http://127.0.0.1:8000/v1 -c 16 -n 200 --max-tokens 128 \\
-    --plot latency.svg";
+  tokenwire bench --base-url http://127.0.0.1:8000/v1 -c 16 -n 200 \\
+    --max-tokens 128 --plot latency.svg";
 
-/// Load a server with streams, and tell how fast its tokens come.
-///
-/// So many streams run at a time, each a new request as soon as the one before has ended, until all requests are done. Times are
-/// taken where a program gets its tokens, at the receiving end of the channel: reading, decoding and waking up are in them. The
-/// first token counts from the moment the request is made, attempts that failed included. Tokens that came in one read follow
-/// each other within microseconds.
-///
-/// Every request has the same prompt. A server with a prefix cache computes it once; `usage` tells how many tokens came from there.
-///
-/// What this program costs is told too: its CPU time, and, unless --no-self-check, what it makes of a server inside
-/// itself that sends a token now and then, as often as yours does. Differences of that size are its own.
-///
-/// With --json one line: {"bench":{"streams","requests","complete","failed","elapsed_us","first_token_us","inter_token_us",
-/// "tokens_per_second","errors",..,"cost","warnings"}}. The exit code is 1 if a stream failed. Ctrl-C ends it with the figures
-/// so far.
+const DETAILS: &str = r#"Load:
+  STREAMS streams run at a time. When one ends, the next request starts, until
+  all requests are done. Every request has the same prompt. A server with a
+  prefix cache computes it once, and the line "usage" reports how many tokens
+  came from the cache.
+
+Times:
+  Times are measured where a program receives its tokens, at the receiving end
+  of the channel. They include reading, decoding and waking up. The time to the
+  first token starts when the request is made and includes failed attempts.
+  Tokens that arrive in one read follow each other within microseconds.
+
+Cost:
+  tokenwire also reports its own CPU time. A self-check then measures a server
+  inside tokenwire that sends tokens at about the same rate as your server.
+  Differences that are not larger than the times of the self-check come from
+  tokenwire. --no-self-check skips the self-check.
+
+JSON output:
+  One line: {"bench":{"streams","requests","complete","failed","elapsed_us",
+  "first_token_us","inter_token_us","tokens_per_second","errors",..,"cost",
+  "warnings"}}
+
+End:
+  Ctrl-C ends the load and prints the figures so far. The exit code is 1 if a
+  stream failed."#;
+
+/// Load a server with streams and measure how fast its tokens arrive.
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(before_help = EXAMPLES, after_long_help = DETAILS)]
 pub(crate) struct Args {
-    /// The server, as OpenAI's clients take it: http://127.0.0.1:8000/v1. Without it, an answer recorded from a real vLLM is
-    /// served from inside this program.
+    /// The server's base URL, such as http://127.0.0.1:8000/v1. A URL without a path gets /v1.
+    /// Without this option, tokenwire starts a server inside itself, which replays an answer
+    /// recorded from a real vLLM.
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
-    /// How many streams run at a time.
+    /// Number of streams at a time.
     #[arg(short = 'c', long, value_name = "STREAMS", default_value_t = STREAMS as i64, value_parser = clap::value_parser!(i64).range(1..=MAX_STREAMS))]
     streams: i64,
-    /// How many requests there are in all [default: 8 for each stream].
+    /// Total number of requests [default: 8 for each stream].
     #[arg(short = 'n', long, value_name = "REQUESTS", value_parser = clap::value_parser!(u64).range(1..))]
     requests: Option<u64>,
-    /// The prompt as text [default: one that asks for a story].
+    /// The prompt as text [default: a request for a long story].
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "prompt_ids")]
     prompt: Option<String>,
     /// The prompt as token ids: 785,6722,315.
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
     prompt_ids: Option<Vec<TokenId>>,
-    /// Draw the time between tokens, along the run and as a distribution, into this file (SVG).
+    /// Draw the time between tokens into this file (SVG), over the run and as a distribution.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
-    /// Draw the streams beside each other, the first 200, into this file (SVG): when each was asked for, its first token, its
-    /// tokens, calls, breaks and end.
+    /// Draw the first 200 streams into this file (SVG). The picture shows each stream's request,
+    /// first token, tokens, tool calls, breaks and end.
     #[arg(long, value_name = "FILE")]
     timeline: Option<PathBuf>,
-    /// Leave out the second that tells what this program itself adds.
+    /// Skip the self-check, which takes a second and measures tokenwire itself.
     #[arg(long)]
     no_self_check: bool,
     #[command(flatten)]
@@ -101,7 +115,7 @@ pub(crate) fn run(args: Args) -> ExitResult {
         Some(ids) => CompletionRequest::ids(ids),
         None => CompletionRequest::text(prompt.unwrap_or_else(|| PROMPT.to_owned())),
     })?;
-    // No two requests share an id.
+    // Each request has its own id.
     let request = |n: u64| match &request_id {
         Some(id) => request.clone().request_id(format!("{id}-{n}")),
         None => request.clone(),
@@ -138,14 +152,14 @@ pub(crate) fn run(args: Args) -> ExitResult {
     })
 }
 
-/// The server in this program.
+/// Starts the server inside this program, which replays the recorded answer.
 fn recorded() -> Result<MockServer, Failure> {
-    note("No --base-url: this is an answer recorded from a real vLLM, served from inside this program.");
-    note("For a real server: tokenwire bench --base-url http://127.0.0.1:8000/v1 -c 16 -n 200");
+    note("--base-url is not set: tokenwire measures an answer recorded from a real vLLM");
+    note("to use a server: tokenwire bench --base-url http://127.0.0.1:8000/v1 -c 16 -n 200");
     Ok(testing::replay(&Recording::from_jsonl(chat::RECORDING)?)?)
 }
 
-/// Runs the load, with a line about it where a person looks on.
+/// Runs the load, with a live line if standard error is a terminal.
 fn measure(
     load: &Arc<Load>,
     client: &ApiClient,
@@ -166,7 +180,7 @@ fn live_line(progress: &Progress, requests: u64) -> String {
     format!("[{done} of {requests} requests{failed}, {tokens} tokens, {rate:.0} tokens/s]")
 }
 
-/// A load that has run, and what is said of it.
+/// A finished load, ready to be printed and drawn.
 struct Bench {
     streams: usize,
     requests: u64,
@@ -212,7 +226,7 @@ impl Bench {
     fn heading(&self) -> String {
         let Figures { complete, failed, cancelled, .. } = &self.figures;
         let mut line = format!("{complete} of {} requests complete", self.requests);
-        for (count, what) in [(failed, "failed"), (cancelled, "cut short")] {
+        for (count, what) in [(failed, "failed"), (cancelled, "cancelled")] {
             if *count > 0 {
                 line += &format!(", {count} {what}");
             }
@@ -222,7 +236,7 @@ impl Bench {
 
     fn draw(&self, target: Target) -> Result<(), Failure> {
         let Some(svg) = plot::svg(&self.figures, self.streams) else {
-            note("No plot: no token followed another.");
+            note("no plot: no stream received two tokens");
             return Ok(());
         };
         target.write(&svg)

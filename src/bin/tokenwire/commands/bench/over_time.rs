@@ -1,17 +1,17 @@
-//! The times between tokens along a run, in constant memory. Pure.
+//! The times between tokens over a run, in constant memory. This module has no side effects.
 
 use std::time::Duration;
 
 use tokenwire::Histogram;
 
-/// The precision of all histograms of a load: 0.8 %.
+/// The precision of all histograms of a load: 7 bits, or 0.8 %.
 pub(crate) const PRECISION_BITS: u32 = 7;
-/// Parts that the time of a run is cut into.
+/// The maximum number of parts into which a run is divided.
 const SLOTS: usize = 96;
-/// The first width of such a part; it doubles whenever the run has become too long for it.
+/// The initial width of a part. It doubles when the run needs more parts than the maximum.
 const MIN_SLOT_WIDTH: Duration = Duration::from_millis(10);
 
-/// A distribution for each part of a run, however long that takes.
+/// A distribution for each part of a run of any length.
 #[derive(Clone)]
 pub(crate) struct OverTime {
     slots: Vec<Histogram>,
@@ -25,7 +25,7 @@ impl Default for OverTime {
 }
 
 impl OverTime {
-    /// `at` is counted from the beginning of the run.
+    /// Adds a time between tokens. `at` is counted from the start of the run.
     pub(crate) fn add(&mut self, at: Duration, time: Duration) {
         let slot = loop {
             let slot = (at.as_nanos() / self.width.as_nanos()) as usize;
@@ -40,7 +40,7 @@ impl OverTime {
         self.slots[slot].add(time, 1);
     }
 
-    /// Makes one part of every two.
+    /// Merges each two parts into one.
     fn halve(&mut self) {
         let merged = self.slots.chunks(2).map(|pair| {
             let mut slot = pair[0].clone();
@@ -51,7 +51,7 @@ impl OverTime {
         self.width *= 2;
     }
 
-    /// The parts that are not empty, with their middle.
+    /// Returns the parts that are not empty, each with the time of its middle.
     pub(crate) fn slots(&self) -> impl Iterator<Item = (Duration, &Histogram)> {
         let middle = move |n: usize| self.width.mul_f64(n as f64 + 0.5);
         self.slots
@@ -61,7 +61,7 @@ impl OverTime {
             .map(move |(n, slot)| (middle(n), slot))
     }
 
-    /// The end of the last part.
+    /// Returns the end of the last part.
     pub(crate) fn end(&self) -> Duration {
         self.width.mul_f64(self.slots.len() as f64)
     }
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_time_is_kept_however_long_a_run_gets() {
+    fn every_time_is_kept_in_a_long_run() {
         let mut over_time = OverTime::default();
         for second in 0..3600 {
             over_time.add(Duration::from_secs(second), Duration::from_millis(1 + second));
@@ -83,7 +83,7 @@ mod tests {
         let (at, last) = over_time.slots().last().unwrap();
         assert!(at < over_time.end() && over_time.end() >= Duration::from_secs(3599));
         assert_eq!(last.max(), Duration::from_millis(3600));
-        // In order: what came early stands early.
+        // The parts stay in the order of time.
         let medians: Vec<_> = over_time.slots().map(|(_, slot)| slot.percentile(50.0).unwrap()).collect();
         assert!(medians.is_sorted());
     }

@@ -1,4 +1,4 @@
-//! The picture of a load: the time between tokens, along the run and as a distribution.
+//! The picture of a load: the time between tokens over the run, and its distribution.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,15 +14,15 @@ const HEIGHT: f64 = 800.0;
 /// The left and right edges of both charts.
 const LEFT_EDGE: f64 = 88.0;
 const RIGHT_EDGE: f64 = 916.0;
-/// The percentiles that are drawn, with their names and colours: readable on white, and in grey.
+/// The percentiles in the picture, with names and colours that are readable on white and in grey.
 const LINES: [(f64, &str, &str); 3] =
     [(50.0, "p50", "#1f5aa0"), (90.0, "p90", "#dc8214"), (99.0, "p99", "#be1e2d")];
 const MAX: &str = "#969696";
 const BAR: &str = "#96b4d7";
-/// Bars of the distribution for each factor of ten: a bar is 4.7 % wide.
+/// The number of bars for each factor of ten. One bar covers 4.7 %.
 const BARS: f64 = 50.0;
 
-/// The picture as SVG; `None` if no token followed another.
+/// Returns the picture as SVG; `None` if no stream received two tokens.
 pub(crate) fn svg(figures: &Figures, streams: usize) -> Option<String> {
     if figures.inter_token.total() == 0 {
         return None;
@@ -41,7 +41,7 @@ pub(crate) fn svg(figures: &Figures, streams: usize) -> Option<String> {
     Some(svg.finish())
 }
 
-/// In a row above the chart, where it hides nothing.
+/// Draws the legend in a row above the chart, where it covers nothing.
 fn legend(svg: &mut Svg) {
     let (mut x, y) = (620.0, 56.0);
     for (_, name, colour) in LINES {
@@ -55,7 +55,8 @@ fn legend(svg: &mut Svg) {
 
 fn along_the_run(svg: &mut Svg, figures: &Figures) {
     let slots = || figures.over_time.slots();
-    // From the lowest that is drawn: single tokens that came together with the one before would leave most of it empty.
+    // The axis starts at the lowest median. Single tokens that arrived in one read would leave most
+    // of the chart empty.
     let medians = slots().filter_map(|(_, slot)| slot.percentile(LINES[0].0));
     let lowest = medians.min().unwrap_or(SHORTEST);
     let chart = Chart {
@@ -78,7 +79,7 @@ fn along_the_run(svg: &mut Svg, figures: &Figures) {
 fn distribution(svg: &mut Svg, times: &Histogram) {
     let bars = bars(times);
     let shortest = times.buckets().next().map_or(SHORTEST, |(bucket, _)| bucket.start);
-    // Room for the names above the bars.
+    // This leaves room for the names above the bars.
     let top = bars.values().copied().fold(0.0, f64::max) * 1.25;
     let chart = Chart {
         x: LEFT_EDGE..RIGHT_EDGE,
@@ -96,7 +97,7 @@ fn distribution(svg: &mut Svg, times: &Histogram) {
     for ((_, _, colour), time) in lines() {
         svg.line(&[chart.at(place(time), top), chart.at(place(time), 0.0)], colour, 2);
     }
-    // The names are one below the other and over the lines, which may be close together.
+    // The lines may be close together, so the names are drawn one below the other, over the lines.
     let mut y = 472.0;
     for ((_, name, colour), time) in lines() {
         let (x, _) = chart.at(place(time), top);
@@ -106,13 +107,16 @@ fn distribution(svg: &mut Svg, times: &Histogram) {
     }
 }
 
-/// The percentage of times in each bar, by its number on the logarithmic axis. A bucket on the border of two bars is divided.
+/// Returns the percentage of times in each bar, by the bar's number on the logarithmic axis.
+///
+/// A bucket on the border of two bars is divided between them.
 fn bars(times: &Histogram) -> BTreeMap<i64, f64> {
     let mut bars = BTreeMap::new();
     for (bucket, count) in times.buckets() {
         let (start, end) = (place(bucket.start) * BARS, place(bucket.end) * BARS);
         let share = f64::from(count) / times.total() as f64 * 100.0;
-        // A bucket is narrower than a bar. Of one below the shortest time both ends are at the same place.
+        // A bucket is narrower than a bar. Both ends of a bucket below the shortest time are at the
+        // same place.
         let first = if end > start { ((start.floor() + 1.0 - start) / (end - start)).min(1.0) } else { 1.0 };
         *bars.entry(start.floor() as i64).or_default() += share * first;
         if first < 1.0 {
@@ -127,13 +131,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bars_have_all_times_and_no_comb() {
+    fn the_bars_have_all_times_and_no_gaps() {
         let mut times = Histogram::new(7);
         let place = |n: i32| Duration::from_secs_f64(10_f64.powf(-3.0 + f64::from(n) / 100_000.0));
         (0..100_000).for_each(|n| times.add(place(n), 1));
         let bars = bars(&times);
         assert!((bars.values().sum::<f64>() - 100.0).abs() < 1e-6, "{bars:?}");
-        // Each bar but those at the ends has a fiftieth.
+        // Each bar has a fiftieth, except the bars at the ends.
         let inner = bars.values().skip(1).take(bars.len() - 3);
         assert!(inner.clone().all(|share| (1.9..2.1).contains(share)), "{bars:?}");
     }

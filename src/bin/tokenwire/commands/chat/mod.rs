@@ -1,4 +1,4 @@
-//! `tokenwire chat`: a turn with a model, live.
+//! `tokenwire chat`: shows a model's turns live.
 
 mod talk;
 mod tools;
@@ -16,34 +16,44 @@ use crate::output::follow;
 use crate::output::follow::Aside;
 use crate::output::text::note;
 
-/// vLLM 0.32 answering a prompt of five ids, recorded from its socket: `completion-slow` of the fixtures.
+/// The answer of vLLM 0.32 to a prompt of five ids, recorded from its socket. It is the fixture
+/// `completion-slow`.
 pub(crate) const RECORDING: &[u8] = include_bytes!("vllm-completion.jsonl");
 
 const EXAMPLES: &str = "Examples:
   tokenwire chat
-  tokenwire chat --base-url http://127.0.0.1:8000/v1 --tokenizer tokenizer.json \\
-    --chat-format qwen3 --folder .
-  tokenwire chat --base-url http://127.0.0.1:8000/v1 --max-tokens 64 'The capital of France is'";
+  tokenwire chat --base-url http://127.0.0.1:8000/v1 'The capital of France is'
+  tokenwire chat --base-url http://127.0.0.1:8000/v1 \\
+    --tokenizer tokenizer.json --chat-format qwen3 --folder .";
 
-/// Have a model go on from a text, live.
-///
-/// With no --base-url, an answer recorded from a real vLLM is served from inside this program, with its own
-/// timing, and streamed from there: no server is needed.
-///
-/// With one, TEXT is a turn of yours; without TEXT, each line of standard input is. With --tokenizer and --chat-format the
-/// prompt is made of ids in the model's own format, what was said is remembered, and the model has tools: a clock, a
-/// calculator, and files in --folder. Without them, TEXT is sent to the completions endpoint as it is, and nothing is
-/// remembered.
-///
-/// At the end of each turn its tree is shown: reasoning, content, calls and results, with the number of ids of each. With
-/// --json it is a line {"turns":[{"role","leaves":[{"kind","text","ids"}]}]}.
+const DETAILS: &str = r#"Without --base-url:
+  You need no server. tokenwire starts a server inside itself, which replays an
+  answer recorded from a real vLLM with its original timing.
+
+With --base-url:
+  TEXT is your turn. Without TEXT, each line of standard input is a turn.
+  tokenwire sends your text to the completions endpoint unchanged and remembers
+  no earlier turn.
+
+With --base-url, --tokenizer and --chat-format:
+  tokenwire makes the prompt from ids, in the model's own format, and remembers
+  earlier turns. The model has tools: a clock, a calculator, and a reader for
+  files in --folder.
+
+Output:
+  tokenwire prints the answer as it arrives. After each turn, it shows the turn
+  as a tree of reasoning, content, tool calls and results, with the number of
+  ids of each. With --json, the tree is a line:
+  {"turns":[{"role","leaves":[{"kind","text","ids"}]}]}"#;
+
+/// Show a model's answer to a text live, then as a tree.
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(before_help = EXAMPLES, after_long_help = DETAILS)]
 pub(crate) struct Args {
-    /// The server, as OpenAI's clients take it: http://127.0.0.1:8000/v1.
+    /// The server's base URL, such as http://127.0.0.1:8000/v1. A URL without a path gets /v1.
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
-    /// What to go on from. Without it, and with --base-url, lines of standard input.
+    /// Your turn. With --base-url and without TEXT, tokenwire reads lines from standard input.
     #[arg(value_name = "TEXT")]
     text: Option<String>,
     #[command(flatten)]
@@ -72,18 +82,18 @@ pub(crate) fn run(args: Args) -> ExitResult {
     }
 }
 
-/// A turn with the recording in this program.
+/// Runs one turn with the recording inside this program.
 fn recorded(text_is_given: bool, flags: &StreamFlags) -> ExitResult {
     let recording = Recording::from_jsonl(RECORDING)?;
     let server = testing::replay(&recording)?;
-    note("No --base-url: this is an answer recorded from a real vLLM, served from inside this program.");
+    note("--base-url is not set: tokenwire replays an answer recorded from a real vLLM");
     if text_is_given {
-        note("Your text goes nowhere: the answer is what was recorded.");
+        note("your text is not sent: the answer is recorded");
     }
-    note("For a real server: tokenwire chat --base-url http://127.0.0.1:8000/v1 'The capital of France is'");
+    note("to use a server: tokenwire chat --base-url http://127.0.0.1:8000/v1 'The capital of France is'");
     let asked = recording.request().json();
     let prompt: Vec<TokenId> = serde_json::from_value(asked["prompt"].clone())
-        .map_err(|error| Failure::Machine(format!("the recorded prompt is no list of ids: {error}")))?;
+        .map_err(|error| Failure::Machine(format!("invalid prompt in the recording: {error}")))?;
     let request = flags.apply_to(CompletionRequest::ids(prompt))?;
     let client = flags.client(&server.url())?;
     let parser = Some(ResponseParser::new(Dialect::by_name("hermes")?));
@@ -91,8 +101,8 @@ fn recorded(text_is_given: bool, flags: &StreamFlags) -> ExitResult {
     follow::stream(&client, request, &Interrupt::install()?, flags.json, aside)
 }
 
-/// A turn for each line of standard input, until it ends. A turn that fails does not end the others, but
-/// tells in the exit code.
+/// Runs a turn for each line of standard input. A failed turn does not end the loop, but it sets
+/// the exit code.
 fn lines(say: impl Fn(&str) -> ExitResult, json: bool) -> ExitResult {
     let mut input = io::stdin().lock();
     let is_terminal = input.is_terminal();
@@ -112,7 +122,7 @@ fn lines(say: impl Fn(&str) -> ExitResult, json: bool) -> ExitResult {
         }
         match say(text)? {
             Exit::Cancelled => return Ok(Exit::Cancelled),
-            // The first failure is the one that is told.
+            // One failed turn is enough for exit code 1.
             Exit::Failed => exit = Some(Exit::Failed),
             Exit::Complete => exit = exit.or(Some(Exit::Complete)),
         }
@@ -120,5 +130,5 @@ fn lines(say: impl Fn(&str) -> ExitResult, json: bool) -> ExitResult {
             io::stdout().write_all(b"\n")?;
         }
     }
-    exit.ok_or_else(|| Failure::Usage("no TEXT, and not a line on standard input".to_owned()))
+    exit.ok_or_else(|| Failure::Usage("missing text: give TEXT or write lines to standard input".to_owned()))
 }

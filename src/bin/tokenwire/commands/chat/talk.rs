@@ -1,4 +1,5 @@
-//! Turns with tools: prompts of ids, in the model's own chat format, and calls that run while the model writes.
+//! Turns with tools. The prompts are ids in the model's own chat format, and tool calls run while
+//! the model writes.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -21,36 +22,36 @@ use crate::output::text::{counted, note_dim, note_error, note_tree, summary, wit
 
 #[derive(clap::Args)]
 pub(crate) struct TalkFlags {
-    /// The model's tokenizer.json: prompts are then ids in the model's chat format, what was said is remembered, and the
-    /// model has tools.
+    /// The model's tokenizer.json. With it, prompts are ids in the model's chat format, tokenwire
+    /// remembers earlier turns, and the model has tools.
     #[arg(long, value_name = "FILE", requires = "chat_format")]
     tokenizer: Option<PathBuf>,
-    /// How the model's turns are written, by name; a wrong name lists them.
+    /// The name of the model's chat format. An unknown name lists the known ones.
     #[arg(long, value_name = "NAME", requires = "tokenizer")]
     chat_format: Option<String>,
-    /// The system turn; the tools are put behind it.
+    /// The system turn. tokenwire appends the tools to it.
     #[arg(long, value_name = "TEXT", requires = "tokenizer")]
     system: Option<String>,
-    /// The model may read files in this folder.
+    /// Allow the model to read files in this folder.
     #[arg(long, value_name = "DIR", requires = "tokenizer")]
     folder: Option<PathBuf>,
-    /// Prompts sent for one turn at most: a turn with calls takes one more.
+    /// Maximum number of prompts for one turn. Each round of tool calls needs one more prompt.
     #[arg(long, value_name = "N", default_value_t = 8)]
     rounds: usize,
 }
 
-/// A conversation on the way.
+/// A conversation.
 pub(crate) struct Talk {
     turn: Turn,
     context: Arc<Mutex<Context>>,
     interrupt: Interrupt,
     json: bool,
-    /// The live line of the turn that runs.
+    /// The live line of the running turn.
     status: Arc<Mutex<Option<Status>>>,
 }
 
 impl TalkFlags {
-    /// `None` without a tokenizer.
+    /// Starts a conversation; returns `None` without a tokenizer.
     pub(crate) fn begin(
         &self,
         client: &ApiClient,
@@ -61,14 +62,14 @@ impl TalkFlags {
         let format = ChatFormat::by_name(name)?;
         let tokenizer = Tokenizer::from_file(file)?;
         let tools = tools::tools(self.folder.as_deref())
-            .map_err(|error| Failure::Usage(format!("cannot use the folder: {error}")))?;
+            .map_err(|error| Failure::Usage(format!("invalid --folder: {error}")))?;
         let mut context = Context::new(format, tokenizer.clone());
         let system = self.system_turn(format, &tools)?;
         if !system.is_empty() {
             context.system(&system);
         }
         let context = Arc::new(Mutex::new(context));
-        // The flags are looked at once, here; later there is nobody to tell.
+        // The flags are checked here, once. The closure below cannot report an error.
         let request = flags.apply_to(CompletionRequest::ids(Vec::new()))?;
         let json = flags.json;
         let status = Arc::new(Mutex::new(None::<Status>));
@@ -82,7 +83,8 @@ impl TalkFlags {
         Ok(Some(Talk { turn, context, interrupt: interrupt.clone(), json, status }))
     }
 
-    /// What the user gave, or the format's default, and the tools, unless the format has no calls.
+    /// Returns the system turn: --system or the format's default, then the tools if the format has
+    /// tool calls.
     fn system_turn(&self, format: ChatFormat, tools: &Tools) -> Result<String, Failure> {
         let has_calls = format.dialect()?.name() != "plain";
         let described = if has_calls { tools.described() } else { String::new() };
@@ -100,7 +102,7 @@ fn print_token(text: &str, status: &Mutex<Option<Status>>, json: bool) {
     }
     if !json {
         let mut out = io::stdout().lock();
-        // A broken pipe shows at the end of the turn.
+        // The end of the turn reports a broken pipe.
         let _ = out.write_all(harmless(text).as_bytes()).and_then(|()| out.flush());
     }
     if let Some(status) = &mut *status {
@@ -109,7 +111,7 @@ fn print_token(text: &str, status: &Mutex<Option<Status>>, json: bool) {
 }
 
 impl Talk {
-    /// A turn of the user and the model's answer, printed as it comes; then the turns as a tree.
+    /// Sends the user's turn, prints the answer as it arrives, then prints the turns as a tree.
     pub(crate) fn say(&self, text: &str) -> ExitResult {
         let lock = || self.context.lock().unwrap_or_else(PoisonError::into_inner);
         lock().user(text);
@@ -136,7 +138,7 @@ impl Talk {
         Ok(exit)
     }
 
-    /// How the turn ended, for people on standard error.
+    /// Reports on standard error how the turn ended, and returns the exit code.
     fn tell(
         &self,
         result: &Result<TurnReport, TurnError>,
@@ -160,10 +162,10 @@ impl Talk {
             let prefix = if report.is_prefix_kept() { "kept" } else { "not kept" };
             report.rounds.iter().for_each(|round| note_dim(&summary(&round.stream)));
             let rounds = counted(report.rounds.len() as u64, "round");
-            note_dim(&format!("{rounds}, the prompt's prefix {prefix}"));
+            note_dim(&format!("{rounds}, prefix of the prompt {prefix}"));
         }
         if report.is_unfinished {
-            note_dim("the model goes on calling tools: say something to let it, or raise --rounds");
+            note_dim("the model still calls tools: send another line to continue, or raise --rounds");
         }
         Ok(Exit::Complete)
     }

@@ -1,4 +1,4 @@
-//! The tools of `tokenwire chat`: a clock, a calculator, reading a file under a given folder.
+//! The tools of `tokenwire chat`: a clock, a calculator, and a reader for the files of a folder.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -10,13 +10,13 @@ use tokenwire::{Tool, Tools};
 
 type ToolOutput = Result<String, Box<dyn std::error::Error + Send + Sync>>;
 
-/// The most of a file that is read, in bytes.
+/// How many bytes of a file are read at most.
 const MAX_FILE_BYTES: u64 = 64 << 10;
 
-/// How deep an expression may be nested.
+/// The maximum nesting of an expression.
 const MAX_NESTING: usize = 100;
 
-/// The tools; `read_file` only with a folder.
+/// Returns the tools. `read_file` is one of them only if there is a folder.
 pub(crate) fn tools(folder: Option<&Path>) -> Result<Tools, std::io::Error> {
     let mut tools = Tools::new()
         .with(Tool::new("now", "The date and time, UTC.", json!({"type": "object", "properties": {}}), |_| Ok(now())))
@@ -24,7 +24,7 @@ pub(crate) fn tools(folder: Option<&Path>) -> Result<Tools, std::io::Error> {
             "calculate",
             "The value of an arithmetic expression: numbers, + - * / ( ).",
             json!({"type": "object", "properties": {"expression": {"type": "string"}}, "required": ["expression"]}),
-            |call| calculate(call.arguments["expression"].as_str().ok_or("no expression")?),
+            |call| calculate(call.arguments["expression"].as_str().ok_or("missing expression")?),
         ));
     if let Some(folder) = folder {
         let folder = folder.canonicalize()?;
@@ -32,7 +32,7 @@ pub(crate) fn tools(folder: Option<&Path>) -> Result<Tools, std::io::Error> {
             "read_file",
             "The beginning of a text file, by its path in the folder.",
             json!({"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]}),
-            move |call| read_file(&folder, call.arguments["path"].as_str().ok_or("no path")?),
+            move |call| read_file(&folder, call.arguments["path"].as_str().ok_or("missing path")?),
         ));
     }
     Ok(tools)
@@ -42,9 +42,9 @@ fn now() -> String {
     httpdate::fmt_http_date(SystemTime::now())
 }
 
-/// Only what lies in the folder, links followed.
+/// Reads a file in the folder. A link that leads out of the folder is an error.
 fn read_file(folder: &Path, path: &str) -> ToolOutput {
-    let unfit = || format!("no file {path:?} in the folder");
+    let unfit = || format!("the folder has no file {path:?}");
     let path: PathBuf = folder.join(path).canonicalize().map_err(|_| unfit())?;
     if !path.starts_with(folder) || !path.is_file() {
         return Err(unfit().into());
@@ -70,7 +70,7 @@ struct Expression<'a> {
 }
 
 impl Expression<'_> {
-    /// The next byte that is no blank.
+    /// Returns the next byte that is not a space.
     fn peek(&mut self) -> Option<u8> {
         while self.text.get(self.at) == Some(&b' ') {
             self.at += 1;
@@ -112,7 +112,7 @@ impl Expression<'_> {
                 self.at += 1;
                 let value = self.sum()?;
                 if self.peek() != Some(b')') {
-                    return Err(format!("no ) at {}", self.at));
+                    return Err(format!("expected ) at {}", self.at));
                 }
                 self.at += 1;
                 value
@@ -127,7 +127,7 @@ impl Expression<'_> {
         let rest = &self.text[self.at..];
         let len = rest.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b'.')).unwrap_or(rest.len());
         let number = std::str::from_utf8(&rest[..len]).unwrap_or_default();
-        let value = number.parse().map_err(|_| format!("no number at {}", self.at))?;
+        let value = number.parse().map_err(|_| format!("expected a number at {}", self.at))?;
         self.at += len;
         Ok(value)
     }
@@ -138,16 +138,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn expressions_have_their_values_or_say_where_they_are_wrong() {
+    fn expressions_have_a_value_or_an_error_with_its_place() {
         for (expression, expected) in [
             ("1 + 2 * 3", "7"),
             ("(1+2)*-3", "-9"),
             ("8 / 4 / 2", "1"),
             ("1.5*2", "3"),
             ("1/0", "inf"),
-            ("", "no number at 0"),
-            ("1 +", "no number at 3"),
-            ("(1", "no ) at 2"),
+            ("", "expected a number at 0"),
+            ("1 +", "expected a number at 3"),
+            ("(1", "expected ) at 2"),
             ("2 x", "unexpected 'x' at 2"),
         ] {
             let got = calculate(expression).unwrap_or_else(|error| error.to_string());

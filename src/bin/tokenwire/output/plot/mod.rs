@@ -1,4 +1,4 @@
-//! Pictures, written as SVG: the elements, the axes of a chart, and streams beside each other (`timeline`).
+//! Pictures in SVG: their elements, the axes of charts, and the lanes of streams (`timeline`).
 
 mod timeline;
 
@@ -14,37 +14,39 @@ pub(crate) use timeline::{one, svg as timeline};
 use crate::exit::Failure;
 use crate::output::terminal::harmless;
 
-/// An axis of times begins here at the lowest; a shorter time is drawn there.
+/// The lowest value of an axis of times. Shorter times are drawn at this value.
 pub(crate) const SHORTEST: Duration = Duration::from_micros(1);
-/// The steps of an axis of times within a factor of ten. With more steps than the maximum, only the tens are left.
+/// The steps of an axis of times within a factor of ten. An axis with more than `MAX_STEPS` steps
+/// shows only the powers of ten.
 const STEPS: [u64; 3] = [1, 2, 5];
 const MAX_STEPS: usize = 13;
 
 pub(crate) const TEXT: &str = "#282828";
 const GRID: &str = "#d8d8d8";
 
-/// Attributes of a text: where it is relative to its point, and how it looks.
+/// Attributes of a text: its side relative to its point, and its style.
 pub(crate) const LEFT: &str = "";
 pub(crate) const CENTRED: &str = r#"text-anchor="middle""#;
 pub(crate) const RIGHT: &str = r#"text-anchor="end""#;
-/// A white border, for a text over lines.
+/// A white border, for text over lines.
 pub(crate) const HALO: &str = r#"stroke="white" stroke-width="4" paint-order="stroke""#;
 pub(crate) const TITLE: &str = r#"font-size="20""#;
 
-/// A file for a picture, opened before anything is sent.
+/// A file for a picture. It is opened before anything is sent.
 pub(crate) struct Target {
     path: PathBuf,
     file: File,
 }
 
 impl Target {
-    /// `flag` is what the user wrote before the path.
+    /// Creates the file. Errors name `flag`, the flag that the user set.
     pub(crate) fn open(flag: &str, path: Option<PathBuf>) -> Result<Option<Self>, Failure> {
         let open = |path: PathBuf| match File::create(&path) {
             Ok(file) => Ok(Self { path, file }),
-            Err(error) => {
-                Err(Failure::Usage(format!("{flag}: cannot write {:?}: {error}", path.display().to_string())))
-            }
+            Err(error) => Err(Failure::Usage(format!(
+                "invalid {flag}: cannot write {:?}: {error}",
+                path.display().to_string()
+            ))),
         };
         path.map(open).transpose()
     }
@@ -58,7 +60,7 @@ impl Target {
 
 // ---- elements ----
 
-/// A picture that is being drawn. Places are pixels from the upper left corner.
+/// A picture. Coordinates are pixels from the upper left corner.
 pub(crate) struct Svg(String);
 
 impl Svg {
@@ -84,7 +86,7 @@ impl Svg {
         let _ = self.0.write_fmt(element);
     }
 
-    /// At least one pixel wide: a bar without a width would not be seen.
+    /// Draws a rectangle, at least one pixel wide so that it is visible.
     pub(crate) fn rect(&mut self, x: Range<f64>, y: Range<f64>, colour: &str) {
         let (width, height) = ((x.end - x.start).max(1.0), y.end - y.start);
         self.element(format_args!(
@@ -116,7 +118,7 @@ impl Svg {
         self.line(&[(x - size, y + size), (x + size, y - size)], colour, 2);
     }
 
-    /// `y` is the middle of the line of text; `style` are further attributes.
+    /// Draws a line of text. `y` is its vertical centre; `style` has further attributes.
     pub(crate) fn text(&mut self, (x, y): (f64, f64), style: &str, colour: &str, text: &str) {
         let text = harmless(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         let (text, y) = (text.replace('"', "&quot;"), y + 5.0);
@@ -132,36 +134,36 @@ fn coordinates(points: &[(f64, f64)]) -> String {
 
 // ---- axes ----
 
-/// One direction of a chart: the values at its ends, and the steps that have labels.
+/// An axis of a chart: the values at its ends, and its labelled steps.
 pub(crate) struct Axis {
     range: Range<f64>,
     steps: Vec<(f64, String)>,
     name: &'static str,
 }
 
-/// The value of a time on its axis, which is logarithmic.
+/// Returns the value of a time on a logarithmic axis.
 pub(crate) fn place(time: Duration) -> f64 {
     time.max(SHORTEST).as_secs_f64().log10()
 }
 
 impl Axis {
-    /// An axis that is not drawn.
+    /// Returns an axis without steps and name.
     fn bare() -> Self {
         Self { range: 0.0..1.0, steps: Vec::new(), name: "" }
     }
 
-    /// From 0 to `end`, with at most ten steps.
+    /// Returns an axis from 0 to `end` with at most ten steps.
     pub(crate) fn numbers(end: f64, name: &'static str) -> Self {
         let tens = 10_f64.powf((end / 10.0).log10().floor());
         let step = [1.0, 2.0, 5.0].map(|n| n * tens).into_iter().find(|step| end / step <= 10.0);
         let step = step.unwrap_or(10.0 * tens);
-        // Rounded: 3 times 0.1 is not quite 0.3.
+        // Labels are rounded, because 3 times 0.1 is not exactly 0.3.
         let label = |value: f64| ((value * 1e6).round() / 1e6).to_string();
         let steps = (0..=(end / step) as u32).map(|n| step * f64::from(n));
         Self { range: 0.0..end, steps: steps.map(|value| (value, label(value))).collect(), name }
     }
 
-    /// From the step below the shortest time to the one above the longest.
+    /// Returns an axis from the step below the shortest time to the step above the longest.
     pub(crate) fn times(shortest: Duration, longest: Duration, name: &'static str) -> Self {
         let micros = (0..12).flat_map(|tens| STEPS.map(|step| step * 10_u64.pow(tens)));
         let all: Vec<f64> = micros.map(|micros| place(Duration::from_micros(micros))).collect();
@@ -172,7 +174,7 @@ impl Axis {
             steps.retain(|step| (step - step.round()).abs() < 1e-6);
         }
         if let [low, high] = steps[..] {
-            // Nothing between them: from 1 to 2 by 0.2, from 2 to 5 by 0.5, from 5 to 10 by 1.
+            // Adds steps between the two: every 0.2 from 1 to 2, 0.5 from 2 to 5, 1 from 5 to 10.
             let (low, high) = (10_f64.powf(low), 10_f64.powf(high));
             let parts = if high / low > 2.25 { 6 } else { 5 };
             let part = (high - low) / f64::from(parts);
@@ -182,13 +184,13 @@ impl Axis {
         Self { range: all[below]..all[above], steps, name }
     }
 
-    /// The share of the axis below `value`.
+    /// Returns the share of the axis below `value`, from 0 to 1.
     fn share(&self, value: f64) -> f64 {
         ((value - self.range.start) / (self.range.end - self.range.start)).clamp(0.0, 1.0)
     }
 }
 
-/// Has two decimals at most, and none that is not needed.
+/// Returns the label of a time, with at most two decimals.
 fn time_label(place: f64) -> String {
     let seconds = 10_f64.powf(place);
     let short = |value: f64| (value * 100.0).round() / 100.0;
@@ -199,9 +201,9 @@ fn time_label(place: f64) -> String {
     }
 }
 
-/// A part of a picture with two axes.
+/// An area of a picture with two axes.
 pub(crate) struct Chart {
-    /// Its pixels from left to right, and from the top down.
+    /// The pixels of the area, from left to right and from top to bottom.
     pub(crate) x: Range<f64>,
     pub(crate) y: Range<f64>,
     pub(crate) across: Axis,
@@ -209,13 +211,13 @@ pub(crate) struct Chart {
 }
 
 impl Chart {
-    /// The pixel of a value on each axis.
+    /// Returns the pixel of a pair of values.
     pub(crate) fn at(&self, across: f64, up: f64) -> (f64, f64) {
         let x = self.x.start + self.across.share(across) * (self.x.end - self.x.start);
         (x, self.y.end - self.up.share(up) * (self.y.end - self.y.start))
     }
 
-    /// Draws the grid, and the labels left of the chart and below it.
+    /// Draws the grid, and the labels on the left of the chart and below it.
     pub(crate) fn draw_axes(&self, svg: &mut Svg) {
         let (left, bottom) = (self.x.start, self.y.end);
         for (value, label) in &self.across.steps {
@@ -241,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_axis_has_some_steps_around_its_times_and_not_too_many() {
+    fn an_axis_has_a_readable_number_of_steps_around_its_times() {
         let ms = |ms: f64| Duration::from_secs_f64(ms / 1e3);
         let cases: [(f64, f64, &[&str]); 5] = [
             (11.0, 480.0, &["10 ms", "20 ms", "50 ms", "100 ms", "200 ms", "500 ms"]),

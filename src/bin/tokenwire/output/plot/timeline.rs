@@ -1,5 +1,5 @@
-//! Streams beside each other: a lane for each, from its request to its end. And one stream by itself, with the time between its
-//! tokens below.
+//! Pictures of streams. A run has a lane for each stream, from its request to its end. One stream
+//! has its lane above a chart of the times between its tokens.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use crate::output::text::{counted, human, more};
 use crate::output::trace::{Lane, LaneEnd};
 
 const WIDTH: f64 = 1080.0;
-/// Left and right of the lanes, for their names and ends.
+/// The widths on the left of the lanes, for names, and on the right, for ends.
 const NAMES: f64 = 84.0;
 const ENDS: f64 = 186.0;
-/// Above the lanes, for title and legend, and below them, for the seconds.
+/// The heights above the lanes, for the title and the legend, and below them, for the seconds.
 const HEAD: f64 = 78.0;
 const FOOT: f64 = 46.0;
-/// The same where another chart below has the seconds.
+/// The height below the lanes if the chart below shows the seconds.
 const FOOT_BARE: f64 = 30.0;
 const SECONDS: &str = "seconds since the start";
-/// The height of the chart of the time between tokens, below the lane of one stream.
+/// The height of the chart of the times between tokens, below the lane of one stream.
 const CHART: f64 = 340.0;
 
 const WAITS: &str = "#dedede";
@@ -29,7 +29,7 @@ const BREAK: &str = "#fac8c8";
 const FAULT: &str = "#be1e2d";
 const CANCELLED: &str = "#787878";
 
-/// All streams of a run; `requests` is how many there were, of which the lanes may be the first only.
+/// Returns the picture of a run. The lanes may be only the first of its `requests`.
 pub(crate) fn svg(lanes: &[Lane], requests: u64) -> String {
     let tokens: u64 = lanes.iter().map(|lane| lane.count).sum();
     let which = match lanes.len() as u64 {
@@ -37,7 +37,7 @@ pub(crate) fn svg(lanes: &[Lane], requests: u64) -> String {
         some => format!("{some} of {requests} streams"),
     };
     let title = format!("{which}, {} in {}", counted(tokens, "token"), human(longest(lanes)));
-    // Thin where there are many, but a lane is never too thin to see.
+    // With many lanes, each is thinner, but never too thin to see.
     let height = match lanes.len() {
         0..=24 => 26.0,
         25..=60 => 16.0,
@@ -48,7 +48,7 @@ pub(crate) fn svg(lanes: &[Lane], requests: u64) -> String {
     svg.finish()
 }
 
-/// One stream, and the time between its tokens.
+/// Returns the picture of one stream and the times between its tokens.
 pub(crate) fn one(lane: &Lane) -> String {
     let since = |time: Duration| human(time.saturating_sub(lane.asked));
     let first = lane.first().map(|first| format!(", the first after {}", since(first)));
@@ -96,7 +96,7 @@ fn lanes_chart(svg: &mut Svg, lanes: &[Lane], title: &str, height: f64, name: &'
     }
 }
 
-/// Where a lane is drawn.
+/// The place of a lane in the picture.
 struct Row<'a> {
     chart: &'a Chart,
     middle: f64,
@@ -108,7 +108,7 @@ impl Row<'_> {
         self.chart.at(at.as_secs_f64(), 0.0).0.round()
     }
 
-    /// A part of the lane from left to right that takes `share` of its height.
+    /// Draws a bar over a part of the lane that takes `share` of its height.
     fn bar(&self, svg: &mut Svg, from: f64, to: f64, share: f64, colour: &str) {
         let half = self.height * share / 2.0;
         svg.rect(from..to, self.middle - half..self.middle + half, colour);
@@ -123,7 +123,7 @@ impl Row<'_> {
         for (from, to) in &lane.breaks {
             self.bar(svg, self.x(*from), self.x(*to), 0.52, BREAK);
         }
-        // Where tokens are closer than pixels, a block of them.
+        // Tokens that are closer than pixels become one block.
         let mut tokens = lane.tokens.iter().map(|tick| self.x(tick.at())).peekable();
         while let Some(from) = tokens.next() {
             let mut to = from + 1.0;
@@ -148,7 +148,7 @@ impl Row<'_> {
     }
 
     fn name(&self, svg: &mut Svg, name: &str) {
-        // Ids may be of any length; from their end, where they differ.
+        // Ids may have any length. The picture shows their ends, where they differ.
         let skip = name.chars().count().saturating_sub(9);
         let (cut, name): (_, String) = (if skip > 0 { "…" } else { "" }, name.chars().skip(skip).collect());
         svg.text((NAMES - 10.0, self.middle), RIGHT, TEXT, &format!("{cut}{name}"));
@@ -167,11 +167,11 @@ impl Row<'_> {
     }
 }
 
-/// A bar of a sign in the legend: left, right, half the height, colour.
+/// A bar of a legend entry: left, right, half of the height, colour.
 type Bar = (f64, f64, f64, &'static str);
-/// The signs of the legend: name, width, and the bars.
+/// The entries of the legend: name, width and bars.
 const LEGEND: [(&str, f64, &[Bar]); 8] = [
-    ("waits", 62.0, &[(0.0, 16.0, 3.0, WAITS)]),
+    ("waiting", 62.0, &[(0.0, 16.0, 3.0, WAITS)]),
     ("first token", 98.0, &[(6.0, 8.0, 9.0, FIRST)]),
     (
         "tokens",
@@ -184,13 +184,13 @@ const LEGEND: [(&str, f64, &[Bar]); 8] = [
         ],
     ),
     ("tool call", 84.0, &[]),
-    ("broke off, until it went on", 200.0, &[(0.0, 16.0, 6.0, BREAK), (0.0, 2.0, 9.0, FAULT)]),
+    ("broken, until it resumed", 200.0, &[(0.0, 16.0, 6.0, BREAK), (0.0, 2.0, 9.0, FAULT)]),
     ("complete", 88.0, &[(7.0, 9.0, 6.0, TEXT)]),
     ("failed", 66.0, &[]),
     ("cancelled", 80.0, &[]),
 ];
 
-/// In a row below the title.
+/// Draws the legend in a row below the title.
 fn legend(svg: &mut Svg) {
     let (mut x, y) = (NAMES, 52.0);
     for (name, width, bars) in LEGEND {
@@ -210,7 +210,7 @@ fn legend(svg: &mut Svg) {
 
 // ---- one stream ----
 
-/// Each token as a dot: when it came, and how long after the one before. Below `top`.
+/// Draws a chart below `top`: each token is a dot at its time and its time since the token before.
 fn gaps_chart(svg: &mut Svg, lane: &Lane, top: f64) {
     let times = lane.tokens.iter().map(|tick| tick.at());
     let gaps: Vec<(f64, Duration)> = times
@@ -225,7 +225,7 @@ fn gaps_chart(svg: &mut Svg, lane: &Lane, top: f64) {
         x: NAMES..WIDTH - ENDS,
         y: top + 8.0..top + CHART - FOOT,
         across: seconds(std::slice::from_ref(lane), SECONDS),
-        up: Axis::times(*shortest, *longest, "time since the token before"),
+        up: Axis::times(*shortest, *longest, "time since the previous token"),
     };
     chart.draw_axes(svg);
     for (at, gap) in &gaps {
@@ -269,7 +269,7 @@ mod tests {
         ] {
             assert!(text.contains(word), "{word}: {text}");
         }
-        assert_eq!(text.matches("<polygon").count(), 2, "a call, and that of the legend");
+        assert_eq!(text.matches("<polygon").count(), 2, "one call, and the sign in the legend");
         for lanes in [0, 1, 100, 200] {
             let lanes: Vec<_> = (0..lanes).map(|n| lane(n, &[20, 30], 50, complete())).collect();
             let text = svg(&lanes, lanes.len() as u64);
@@ -278,14 +278,14 @@ mod tests {
     }
 
     #[test]
-    fn tokens_closer_than_points_are_one_block() {
+    fn tokens_closer_than_pixels_are_one_block() {
         let tokens: Vec<u64> = (20..10_020).map(|n| n / 10).collect();
         let text = svg(&[lane(0, &tokens, 1100, LaneEnd::Cancelled)], 1);
         assert!(text.len() < 20_000, "{}", text.len());
     }
 
     #[test]
-    fn one_stream_has_the_times_between_its_tokens_below() {
+    fn one_stream_has_a_chart_of_the_times_between_its_tokens() {
         for (tokens, has_chart) in [(&[][..], false), (&[20], false), (&[20, 30, 60], true)] {
             let text = one(&lane(0, tokens, 70, LaneEnd::Cancelled));
             assert_eq!(text.contains("p50 10.0 ms"), has_chart, "{tokens:?}");
