@@ -65,7 +65,10 @@ impl Backend {
         self.server.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(server);
     }
 
-    /// Sets the id of the request if it has none, and returns its headers as names and values.
+    /// Adds a generated id if needed, and returns the headers of the request as names and values.
+    ///
+    /// The headers include the session key and the priority if this client sends them as headers. A
+    /// priority that is sent as a header is removed from the body.
     ///
     /// The headers include the session key and the priority, if this client sends these in headers.
     pub(crate) fn address(

@@ -60,8 +60,9 @@ pub struct Tagged {
     pub token: Option<StreamToken>,
 }
 
-/// The sending half of a [`fan_in`](crate::fan_in()) channel, used by
-/// [`stream_into`](crate::ApiClient::stream_into).
+/// The sending half of a [`fan_in`](crate::fan_in()) channel.
+///
+/// Pass it to [`stream_into`](crate::ApiClient::stream_into). Clones send to the same channel.
 ///
 /// Clones send to the same channel.
 #[derive(Clone)]

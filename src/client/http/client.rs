@@ -24,8 +24,8 @@ use crate::error::{Error, ErrorKind, Timer};
 
 /// The size of each buffer of a connection, which has one per direction.
 ///
-/// ureq's default is 128 KiB each, filled with zeros and therefore resident. 16 KiB cost nothing
-/// measurable per token, and reduce the memory of a thousand streams from 310 to 72 MiB.
+/// ureq's default is 128 KiB per buffer, filled with zeros and therefore resident. 16 KiB cost
+/// nothing measurable per token, and reduce the memory of a thousand streams from 310 to 72 MiB.
 const BUFFER_BYTES: usize = 16 << 10;
 /// The age after which an idle connection is not used again.
 ///
@@ -41,7 +41,7 @@ const MAX_IDLE_AGE: Duration = Duration::from_secs(4);
 /// - Redirects are not followed, because custom headers would be sent to the other host.
 /// - Compression is not requested, because proxies hold back compressed events.
 /// - No proxy is taken from the environment.
-/// - A response with any status is a response, not an error.
+/// - Every status is a response. An error status is not an error of this client.
 /// - Clones share connections. Dropping the last clone closes the idle connections.
 ///
 /// ```
@@ -271,14 +271,14 @@ impl HttpClient {
         self.send_checked(Method::GET, url, headers, &[])
     }
 
-    /// Sends `body` as JSON with `method`, such as `"POST"`, and waits for the head of the
-    /// response.
+    /// Sends `body` as JSON with `method`, and waits for the head of the response.
     ///
-    /// The wait is limited by the client's `timeout`. A response with any status is an `Ok`.
+    /// `method` is the name of an HTTP method, such as `"POST"`. The wait is limited by the
+    /// client's `timeout`. A response is an `Ok`, whatever its status.
     ///
-    /// A request on a kept connection is sent again if no byte of a response arrives, at most
-    /// twice. The server has usually closed the connection. A server that read the request and then
-    /// died receives it again.
+    /// A request on a kept connection is sent again, at most twice, if no byte of a response
+    /// arrives. Usually the server has just closed the connection. A server that read the request
+    /// and then died receives it again.
     ///
     /// # Errors
     ///
@@ -324,8 +324,7 @@ impl HttpClient {
         self.alarms.clone()
     }
 
-    /// Sends a request under `slot` and waits for the head of the response, as long as `wait`
-    /// allows.
+    /// Sends a request under `slot` and waits for the head of the response, at most for `wait`.
     ///
     /// If the server had already closed a pooled connection, the request is sent again on another
     /// one, because no byte of a response had arrived. A server that reads a request, dies and

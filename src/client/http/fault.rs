@@ -30,8 +30,7 @@ pub(super) fn fault(error: ureq::Error, slot: &CancelSlot, timeouts: &Timeouts, 
         // ureq uses one name for both faults. A long size line is legal if it has a chunk
         // extension.
         ureq::Error::Protocol(cause) if is_named(&cause, "ChunkExpectedCrLf") => {
-            let what =
-                "a chunk of the response has no line end, or its size line is over 20 characters";
+            let what = "a chunk of the response has no line end, or its size line is over 20 characters";
             Error::protocol(what).with_source(cause)
         }
         // The body ended inside the framing of HTTP.

@@ -22,13 +22,15 @@ pub(crate) fn check_url(url: &str) -> Result<Uri, Error> {
     }
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     if authority.contains('@') {
-        return Err(Error::invalid("the URL contains a user name; put credentials into the API key or a header"));
+        return Err(Error::invalid(
+            "the URL contains a user name; put credentials into the API key or a header",
+        ));
     }
     if uri.host().is_none_or(str::is_empty) {
         return Err(Error::invalid("the URL has no host"));
     }
-    // Otherwise a port over 65,535 or an empty port would silently become the default of the
-    // scheme.
+    // Without this check, an invalid port would silently become the default port of the scheme. A
+    // port over 65,535 and an empty port are invalid.
     if uri.port_u16().is_none() && !authority.ends_with(uri.host().unwrap_or_default()) {
         return Err(Error::invalid("the URL has an invalid port"));
     }

@@ -1,6 +1,6 @@
 //! Connections without sockets, for tests.
 //!
-//! The responses of the server are a list. A silence passes the client's timer at once.
+//! The responses of the server come from a list. A silence passes the client's timer at once.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! Name lookup with a small cache, which a cancel and every timer can leave.
+//! Name lookup with a small cache, which a cancel and every timer can interrupt.
 //!
 //! ureq calls its resolver before each request, even for a pooled connection, and its own resolver
 //! has no cache. This resolver works as follows:
@@ -70,7 +70,7 @@ enum Entry {
         addresses: Vec<SocketAddr>,
         until: Instant,
     },
-    /// A thread looks up the name, or will do so. These senders wait for the result.
+    /// The name is queued, or a thread looks it up now. These senders wait for the result.
     Asked(Vec<Sender<Answer>>),
 }
 
@@ -178,8 +178,7 @@ impl Names {
         Ok(())
     }
 
-    /// Looks up one queued name after another, and sends each result to all streams that wait for
-    /// it.
+    /// Looks up the queued names one by one, and sends each result to the streams that wait for it.
     fn work(&self) {
         let mut state = self.lock();
         while let Some(key) = state.queue.pop_front() {
@@ -397,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_the_maximum_of_lookups_run_at_once() {
+    fn at_most_max_lookups_run_at_once() {
         let gated = gated(TTL);
         let names = MAX_LOOKUPS * 3;
         let ask = |n| gated.ask(&format!("name-{n}.test"), within(None), None);

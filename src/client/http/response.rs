@@ -19,13 +19,13 @@ use crate::recording::{BodyEnd, Recording, Request};
 const MAX_PIECE_BYTES: usize = 16 << 10;
 /// The longest wait for the body of an error. The bytes that arrive in this time are used.
 const MAX_ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
-/// The most bytes that are read after the end of a stream to keep its connection.
+/// The most bytes that are read after the end of a stream so that its connection can be reused.
 const MAX_DRAIN_BYTES: usize = 4 << 10;
 
 /// The head of a response, and its body in pieces as they arrive.
 ///
-/// Dropping it closes the connection. If the body was read to its end, the connection is kept and
-/// used again instead.
+/// Dropping it closes the connection. If you have read the body to its end, the connection is
+/// reused instead.
 ///
 /// ```
 /// # #[cfg(feature = "testing")] {
@@ -54,7 +54,7 @@ pub struct HttpResponse {
     dirty: usize,
     bytes: u64,
     tape: Option<Tape>,
-    /// The first failure. A read after it could return a clean end, which would be wrong.
+    /// The first failure, which every later read returns. ureq could report a clean end instead.
     failed: Option<Error>,
 }
 
@@ -101,7 +101,7 @@ impl HttpResponse {
         limits: Limits,
     ) -> Result<Self, Error> {
         let (parts, body) = response.into_parts();
-        // For an error response, the status is worth more than the body.
+        // For an error response, the status is worth more than the body, so do not check the body.
         if parts.status.is_success() {
             check_encoding(&parts.headers)?;
         }
@@ -241,9 +241,9 @@ impl HttpResponse {
             }
             Err(error) => fault(error.into(), &self.slot, &Timeouts::default(), "the server"),
         };
-        // If a call meets a bad chunk, ureq's dechunker does not report the good chunks that it has
-        // read before. Their bytes are in the buffer, which contained only zeros. They end at the
-        // last byte that is not zero.
+        // If a read meets a bad chunk, ureq's dechunker does not report the good chunks before it.
+        // Their bytes are already in the buffer, which contained only zeros. They end at the last
+        // byte that is not zero.
         let written = into.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         let saved = if error.kind() == ErrorKind::Protocol { written } else { 0 };
         self.count(&into[..saved]);
@@ -278,8 +278,10 @@ impl HttpResponse {
         self.tape.take().map(|tape| tape.recording)
     }
 
-    /// Returns the start of an error's body: the bytes that arrive within the limits of time and
-    /// size.
+    /// Returns the start of an error's body, within the limits of time and size.
+    ///
+    /// The wait that was already set for this response still applies. If the body ends with an
+    /// error, the bytes before it are returned.
     ///
     /// The wait that was already set for this response still applies. How the body ends does not
     /// matter.
@@ -301,8 +303,7 @@ impl HttpResponse {
         body
     }
 
-    /// Reads the rest of the framing after the content has ended, so that the connection can be
-    /// reused.
+    /// Reads the rest of the framing after the content, so that the connection can be reused.
     ///
     /// Gives up if the rest is long or does not arrive soon. Returns true if the connection can be
     /// reused.

@@ -93,7 +93,10 @@ impl SseReader {
                                 event.data.len()
                             );
                             // Generated text is logged at trace level only.
-                            log::trace!("the skipped event begins: {}", printable(event.data, MAX_PREVIEW_CHARS));
+                            log::trace!(
+                                "the skipped event begins: {}",
+                                printable(event.data, MAX_PREVIEW_CHARS)
+                            );
                         }
                     }
                 }

@@ -41,7 +41,7 @@ thread_local! {
     static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
 }
 
-/// Runs `call`, and uses `slot` and `hidden` for the request that it makes on this thread.
+/// Runs `call` with `slot` and `hidden` set for the request that it makes on this thread.
 ///
 /// `hidden` contains the values of the headers that [`hide`] has replaced.
 pub(super) fn with_slot<T>(slot: &Arc<CancelSlot>, hidden: Hidden, call: impl FnOnce() -> T) -> T {
@@ -113,7 +113,7 @@ pub(super) fn cut(timeout: NextTimeout, slot: Option<&CancelSlot>) -> Result<Nex
                 timeout.reason = Timeout::PerRead;
             }
         }
-        // Only this function sets that reason. A connection to a proxy calls this function twice.
+        // Only this function sets that reason. For a connection to a proxy, it is called twice.
         slot.set_wait_is_nearest(timeout.reason == Timeout::PerRead);
     }
     if timeout.after.is_zero() { Err(Error::Timeout(timeout.reason)) } else { Ok(timeout) }
@@ -226,8 +226,9 @@ impl Transport for TapTransport {
         self.inner.buffers()
     }
 
-    /// Sends the output buffer. This is the first call of every request on its connection, new or
-    /// pooled.
+    /// Sends the output buffer. This is the first call of every request on its connection.
+    ///
+    /// The connection may be new or pooled.
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         if self.slot.is_none() {
             if let (Some(slot), Some(socket)) = (current_slot(), &self.socket) {

@@ -1,9 +1,9 @@
 //! The folder of failed requests: one private file per request, limited in number and size.
 //!
-//! A file is written under a temporary name that no other process has (`O_EXCL`, which follows no
-//! symbolic link), and then renamed, so readers see only whole files. The temporary name contains
-//! the final name, and only the process that has the temporary name renames a file to the final
-//! name. If the final name is free once the temporary name is ours, it therefore stays free.
+//! A file is written under a temporary name and then renamed, so readers see only whole files. No
+//! other process can have the same temporary name (`O_EXCL`, which follows no symbolic link). The
+//! temporary name contains the final name, and only its owner renames to that final name. If the
+//! final name is free while we own the temporary name, it therefore stays free.
 //!
 //! Names are made from the clock, the process id and a counter, never from data of a server.
 //! Nothing is synced to the disk: a file survives the end of the program, but not a power cut.
@@ -27,8 +27,9 @@ use crate::config::Limits;
 const PREFIX: &str = "tokenwire-failed-";
 /// The age at which a temporary file is removed, because its program was probably killed.
 const MAX_TEMPORARY_AGE: Duration = Duration::from_secs(600);
-/// The number of names to try. Only a process with the same id, in another container, can have used
-/// one.
+/// The number of names to try. Only a process with the same id can have used one already.
+///
+/// Two processes have the same id only if they run in different containers.
 const MAX_NAMES_TRIED: usize = 16;
 
 /// The folder for failed requests, and its limits.
@@ -77,7 +78,9 @@ impl Folder {
         let json = request.to_json();
         let bytes = json.len() as u64;
         if self.max_files == 0 || bytes > self.max_bytes {
-            return Err(io::Error::other("max_saved_files is 0, or the request is larger than max_saved_bytes"));
+            return Err(io::Error::other(
+                "max_saved_files is 0, or the request is larger than max_saved_bytes",
+            ));
         }
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         self.open()?;
@@ -109,7 +112,7 @@ impl Folder {
 
     /// Removes our oldest files until at most `files` files with `bytes` bytes are left.
     ///
-    /// It never removes `kept`, and never a file that another program wrote.
+    /// It never removes `kept`, or a file with a name that tokenwire would not have written.
     fn make_room(&self, now_ms: u64, files: usize, bytes: u64, kept: Option<&Path>) -> io::Result<()> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.path)? {
@@ -210,8 +213,9 @@ impl Name {
         Self { temporary: true, ..self }.to_string()
     }
 
-    /// Parses a name. Returns `None` for a name that we would not have written: such a file is not
-    /// ours.
+    /// Parses a name. Returns `None` for a name that tokenwire would not have written.
+    ///
+    /// A file with such a name is not ours.
     fn parse(text: &str) -> Option<Self> {
         let (stem, extension) = text.strip_prefix(PREFIX)?.rsplit_once('.')?;
         let mut parts = stem.split('-');

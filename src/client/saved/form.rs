@@ -74,7 +74,7 @@ struct Form<'a> {
     #[serde(borrow)]
     url: Cow<'a, str>,
     #[serde(borrow)]
-    // Earlier versions used this name.
+    // Earlier versions called this field `wire`.
     #[serde(alias = "wire")]
     endpoint: Cow<'a, str>,
     headers: Vec<(Cow<'a, str>, Cow<'a, str>)>,

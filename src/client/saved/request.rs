@@ -112,14 +112,19 @@ impl SavedRequest {
         self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// Returns the body that was sent, byte for byte, unless [`is_redacted`](Self::is_redacted) is
-    /// true.
+    /// Returns the body as it was sent, byte for byte.
+    ///
+    /// If [`is_redacted`](Self::is_redacted) is true, the body may differ from the one that was
+    /// sent.
     #[must_use]
     pub fn body(&self) -> &[u8] {
         self.body.as_bytes()
     }
 
     /// Returns true if the API key was removed from the URL, the body or a saved header.
+    ///
+    /// The saved request then differs from the request that was sent, and tokenwire does not send
+    /// it again.
     ///
     /// The rest is not the request that was sent, and tokenwire does not send it again.
     #[must_use]
@@ -153,7 +158,7 @@ impl fmt::Debug for SavedRequest {
 
 // ---- from a stream that failed ----
 
-/// The parts of the request that a stream has sent.
+/// The request that a stream has sent.
 pub(crate) struct Sent<'a> {
     pub(crate) url: &'a Uri,
     pub(crate) endpoint: Endpoint,

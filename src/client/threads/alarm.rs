@@ -1,10 +1,10 @@
-//! Alarms, which run a function at a set time when the thread that needs it cannot act.
+//! Alarms: functions that run at a set time, for threads that cannot act at that time.
 //!
-//! That thread may be blocked in a write, or may not exist yet.
+//! Such a thread may be blocked in a write, or may not exist yet.
 //!
 //! All alarms of a client share one thread, which exists only while it has something to wait for.
-//! Setting an alarm and taking it back in time costs a lock and a map entry: the thread is woken
-//! only for an alarm that is earlier than all others.
+//! Setting an alarm and cancelling it in time costs a lock and a map entry: the thread wakes only
+//! for an alarm that is earlier than all others.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,7 +24,7 @@ const STACK_BYTES: usize = 512 << 10;
 /// When it is dropped, the thread ends: at once if no alarm is set, otherwise after the last alarm.
 pub(crate) struct Alarms(Arc<Inner>);
 
-/// An alarm that is set. Dropping it takes the alarm back.
+/// An alarm that is set. Dropping it cancels the alarm.
 pub(crate) struct Alarm {
     alarms: Arc<Inner>,
     key: Key,
@@ -86,7 +86,7 @@ impl Drop for Alarms {
 }
 
 impl Alarm {
-    /// Takes the alarm back. Returns false if its time came first: it rings or has rung then.
+    /// Cancels the alarm. Returns false if its time came first: then it rings or has rung.
     pub(crate) fn take_back(self) -> bool {
         self.alarms.remove(self.key)
     }
@@ -183,7 +183,7 @@ mod tests {
             let rings = rings.clone();
             alarms.set(now + Duration::from_millis(millis), move || rings.send(millis).unwrap()).unwrap()
         };
-        // The second alarm is nearer than the end of the thread's sleep. The panic of one alarm
+        // The later alarms are nearer than the end of the thread's sleep. The panic of one alarm
         // must not affect the others.
         let far = set(3_600_000);
         let kept = [set(90), set(60), set(0), set(120)];

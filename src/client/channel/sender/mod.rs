@@ -10,7 +10,7 @@
 //!
 //! The sender looks at the channel only when it has used the room found at the last look, so a
 //! consumer that keeps up costs nothing. If there is no room, the sender looks again after short
-//! pauses. It has nothing else to do then, and a cancel ends the pause.
+//! pauses. The sender has nothing else to do then, and a cancel ends the pause.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -103,8 +103,8 @@ impl Sink {
 
 pub(crate) struct TokenSender {
     sink: Sink,
-    /// The text sizes in bytes of the sent tokens that the consumer may not have taken, oldest
-    /// first. `bytes` is their sum.
+    /// The text sizes of the sent tokens that may still be in the channel, oldest first. `bytes` is
+    /// their sum in bytes.
     sizes: VecDeque<usize>,
     bytes: usize,
     /// The number of tokens that may be sent before the next look at the channel.
@@ -173,11 +173,11 @@ impl TokenSender {
 
     /// Sends a token whose text has `size` bytes, and blocks while the channel is full.
     ///
-    /// The wait ends when
+    /// The wait ends for one of these reasons:
     ///
-    /// - the consumer takes tokens or drops the receiver,
-    /// - a guard joins, which removes the limits,
-    /// - `woken` is disconnected by a cancel, or
+    /// - The consumer takes tokens, or drops the receiver.
+    /// - A guard joins, which removes the limits.
+    /// - A cancel disconnects `woken`.
     /// - `deadline` passes. The token is still sent, because it was received before the deadline.
     pub(crate) fn send(
         &mut self,

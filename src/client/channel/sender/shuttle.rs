@@ -7,8 +7,10 @@ use crate::client::threads::sync::thread;
 
 const MAX_TOKENS: usize = 2;
 const MAX_BYTES: usize = 4;
-/// Three tokens that only the token limit holds back, then one token larger than the byte limit,
-/// two that exceed it together, and an empty one.
+/// The text sizes of the tokens that the sender sends.
+///
+/// Only the token limit holds back the first three. The next token is larger than the byte limit,
+/// the two after it exceed the limit together, and the last is empty.
 const SIZES: [usize; 7] = [1, 1, 1, 5, 2, 3, 0];
 
 /// What the consumer does after it has read some tokens.
@@ -111,6 +113,6 @@ fn a_bounded_channel() {
 
 #[test]
 fn no_token_is_lost_or_over_the_limit_and_the_sender_ends() {
-    // A blocked sender looks again after a pause, so pauses must be able to end.
+    // A blocked sender looks again after a pause, so the model must let pauses end.
     check(Limits::Pass, a_bounded_channel);
 }

@@ -1,4 +1,4 @@
-//! The state that a stream's guard and its reader thread share: cancel flag, socket and time limit.
+//! The state that a stream's guard and its reader thread share: cancel flag, socket, time limit.
 
 use std::fmt;
 use std::sync::atomic::Ordering;
@@ -19,8 +19,8 @@ pub(crate) struct CancelSlot {
     state: Mutex<State>,
     /// True if a byte of the response has arrived.
     answered: AtomicBool,
-    /// Disconnected by a cancel. Every wait without a socket selects on it: a name lookup, a pause
-    /// before a retry, a full channel.
+    /// Disconnected by a cancel. Waits without a socket select on it: a name lookup, a pause before
+    /// a retry, a full channel.
     woken: Receiver<()>,
 }
 
@@ -28,8 +28,7 @@ struct State {
     phase: Phase,
     /// Dropped to wake the receivers of `woken`.
     waker: Option<Sender<()>>,
-    /// The socket in use: `None` before it is connected and after its connection returned to the
-    /// pool.
+    /// The socket in use, or `None` before the connect and after the return to the pool.
     socket: Option<Weak<dyn ShutdownHandle>>,
     /// True if the request, or its first part, was given to a connection.
     sent: bool,
@@ -40,8 +39,7 @@ struct State {
     /// When the request, or its current attempt, started.
     began: Instant,
     wait: Option<Wait>,
-    /// True if the wait ends before all of ureq's own timers, so that a timeout belongs to the
-    /// wait.
+    /// True if the wait ends before all of ureq's own timers. A timeout then belongs to the wait.
     wait_is_nearest: bool,
 }
 
@@ -117,10 +115,9 @@ impl CancelSlot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the request now: wakes a blocked read or write of the socket, and prevents further
-    /// sending.
+    /// Ends the request now: wakes a blocked read or write of the socket, and prevents later ones.
     ///
-    /// Returns false if the thread is inside a connect. The thread then continues only when that
+    /// Returns false if the thread is inside a connect. The thread then wakes only when the connect
     /// ends.
     pub(crate) fn cancel(&self) -> bool {
         let mut state = self.lock();
@@ -196,7 +193,8 @@ impl CancelSlot {
         self.lock().began
     }
 
-    /// Marks the request as about to be sent. `reused`: its connection served an earlier request.
+    /// Marks the request as about to be sent. `reused`: its connection has served an earlier
+    /// request.
     pub(crate) fn set_sent(&self, reused: bool) {
         let mut state = self.lock();
         (state.sent, state.reused) = (true, reused);
@@ -211,7 +209,7 @@ impl CancelSlot {
         self.answered.store(true, Ordering::Relaxed);
     }
 
-    /// Returns true if the connection was reused and returned no byte.
+    /// Returns true if the connection was reused and the server sent no byte on it.
     ///
     /// Most likely, the server had just closed it.
     pub(crate) fn was_stale(&self) -> bool {
@@ -239,8 +237,8 @@ impl CancelSlot {
         self.lock().wait
     }
 
-    /// Returns the time that is left of the wait, and starts the wait if necessary; `None` is no
-    /// limit.
+    /// Returns the time that is left of the wait, or `None` without a limit. Starts the wait if
+    /// needed.
     pub(crate) fn begin_wait(&self) -> Option<Duration> {
         let mut state = self.lock();
         let wait = state.wait.as_mut()?;

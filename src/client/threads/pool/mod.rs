@@ -1,8 +1,8 @@
 //! The pool of reader threads: one named thread per running stream, limited in number and reused.
 //!
-//! Blocking reads need one thread per stream. The pool limits the number of threads, because a
-//! program that embeds this library needs a limit. It also saves a busy program the cost of
-//! starting threads. A thread that is idle for long ends.
+//! Blocking reads need one thread per stream. The pool limits the number of threads, which a
+//! program that embeds this library needs, and saves a busy program the cost of starting threads. A
+//! thread that is idle for long ends.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -75,8 +75,8 @@ struct Inner {
 struct Waiting {
     entry: QueueEntry,
     job: Job,
-    /// Runs the job when it has waited for too long. `None` without a limit, or if a thread is idle
-    /// or starting.
+    /// Runs the job when it has waited for too long. `None` without a limit, or if no alarm is
+    /// needed because a thread is idle or starting.
     _alarm: Option<Alarm>,
 }
 
@@ -98,8 +98,8 @@ struct State {
 impl ReaderPool {
     /// Creates a pool without threads.
     ///
-    /// `max_waiting` is the number of jobs that may wait for their turn. `max_wait` is the time
-    /// that a job waits before it runs [late](ThreadSlot::is_late).
+    /// `max_waiting` is the number of jobs that may wait for their turn. A job that has waited for
+    /// `max_wait` runs [late](ThreadSlot::is_late).
     pub(crate) fn new(
         max_threads: usize,
         max_waiting: usize,
@@ -126,8 +126,11 @@ impl ReaderPool {
         if state.idle <= state.waiting.len() {
             if state.threads < self.0.max_threads {
                 if let Err(error) = self.0.start_thread(state.next_entry) {
-                    return Err(Error::new(ErrorKind::Limit(Limit::Streams), "cannot start a thread for the stream")
-                        .with_source(error));
+                    return Err(Error::new(
+                        ErrorKind::Limit(Limit::Streams),
+                        "cannot start a thread for the stream",
+                    )
+                    .with_source(error));
                 }
                 state.threads += 1;
                 state.starting += 1;
@@ -288,7 +291,7 @@ mod tests {
         drop(go);
         let inner = pool.0.clone();
         drop(pool);
-        // They must not end by their idle time, which is longer.
+        // The threads must end because the pool was dropped. Their idle time is longer.
         assert!(SOON < MAX_IDLE);
         until("the end of all threads", SOON, || inner.lock().threads == 0);
     }
@@ -365,7 +368,7 @@ mod tests {
         let pool = new_pool(2, WhenFull::Wait);
         pool.run(|_| {}).unwrap();
         until("an idle thread", LONG, || pool.0.lock().idle == 1);
-        // The second job is handed in before the idle thread has taken the first.
+        // The second job is submitted before the idle thread has taken the first.
         for name in 0..2 {
             pool.run(job(name, &started, &gate)).unwrap();
         }

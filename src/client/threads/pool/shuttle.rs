@@ -84,7 +84,7 @@ fn jobs_withdrawals_and_the_end() {
     assert_eq!((state.idle, state.ending, state.waiting.len()), (0, 0, 0));
 }
 
-/// Checks that a caller that has seen the end of a job may hand in the next one at once.
+/// Checks that a caller that has seen the end of a job can submit the next one at once.
 ///
 /// The thread may still be cleaning up.
 fn a_place_whose_end_was_seen_is_free() {
@@ -115,7 +115,7 @@ fn a_place_whose_end_was_seen_is_free() {
     assert_eq!(inner.lock().ending, 0);
 }
 
-/// Keeps the only thread busy, while jobs wait for it until their time is over or are withdrawn.
+/// Keeps the only thread busy, while jobs wait until their time is over or they are withdrawn.
 fn jobs_that_wait_for_too_long() {
     let pool = Arc::new(ReaderPool::new(1, 9, WhenFull::Wait, Some(Duration::ZERO), Alarms::new()));
     let inner = pool.0.clone();
@@ -146,7 +146,7 @@ fn jobs_that_wait_for_too_long() {
     assert_eq!((state.idle, state.ending, state.waiting.len()), (0, 0, 0));
 }
 
-/// Runs two jobs, of which the first needs the second to end.
+/// Runs two jobs: the first ends only with the help of the second.
 ///
 /// Both must run, however many threads are idle.
 fn two_jobs_that_need_each_other() {

@@ -1,7 +1,7 @@
 //! The locks, threads and channels that the threads of this crate use, from std and crossbeam.
 //!
-//! Tests that are built with `--cfg shuttle` use those of [shuttle](https://docs.rs/shuttle)
-//! instead. shuttle runs a test many times, each time with another order of the threads' steps.
+//! Tests that are built with `--cfg shuttle` use the types of [shuttle](https://docs.rs/shuttle)
+//! instead. Shuttle runs a test many times, each time with another order of the threads' steps.
 //! These tests are in the modules named `shuttle`:
 //!
 //! ```text

@@ -1,4 +1,4 @@
-//! Adds features that shuttle lacks: waits that time out, crossbeam's channels, and a loop for
+//! Adds features that shuttle lacks: timeouts of waits, crossbeam's channels, and a loop for
 //! models.
 
 use std::cell::Cell;
@@ -106,7 +106,7 @@ impl WaitTimeoutResult {
 
 /// The part of crossbeam's channels that is used.
 ///
-/// A bounded channel has no bound here, because nothing is sent through the modelled ones.
+/// A bounded channel has no bound here, because the models send nothing through bounded channels.
 pub(crate) mod channel {
     use std::collections::VecDeque;
     use std::sync::{Arc, PoisonError};
@@ -133,7 +133,7 @@ pub(crate) mod channel {
 
     impl<T> Shared<T> {
         fn lock(&self) -> MutexGuard<'_, State<T>> {
-            // shuttle poisons a lock that an unwinding thread has locked and unlocked.
+            // Shuttle poisons a lock that an unwinding thread has locked and unlocked.
             self.state.lock().unwrap_or_else(PoisonError::into_inner)
         }
     }
