@@ -63,8 +63,6 @@ pub struct Tagged {
 /// The sending half of a [`fan_in`](crate::fan_in()) channel.
 ///
 /// Pass it to [`stream_into`](crate::ApiClient::stream_into). Clones send to the same channel.
-///
-/// Clones send to the same channel.
 #[derive(Clone)]
 pub struct FanIn {
     sender: Sender<Tagged>,
