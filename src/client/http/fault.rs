@@ -67,7 +67,7 @@ fn timeout(reason: Timeout, slot: &CancelSlot, timeouts: &Timeouts) -> Error {
 fn io_fault(cause: std::io::Error, sent: bool, server: &str) -> Error {
     use std::io::ErrorKind as Io;
     let error = match cause.kind() {
-        // The connection may also have been refused by a proxy.
+        // A proxy may also have refused the connection.
         Io::ConnectionRefused => {
             Error::new(ErrorKind::Refused, format!("the connection to {server} was refused"))
         }

@@ -101,7 +101,7 @@ impl HttpResponse {
         limits: Limits,
     ) -> Result<Self, Error> {
         let (parts, body) = response.into_parts();
-        // For an error response, the status is worth more than the body, so do not check the body.
+        // Do not check an error response: its status is worth more than its body.
         if parts.status.is_success() {
             check_encoding(&parts.headers)?;
         }

@@ -27,7 +27,7 @@ use crate::config::Limits;
 const PREFIX: &str = "tokenwire-failed-";
 /// The age at which a temporary file is removed, because its program was probably killed.
 const MAX_TEMPORARY_AGE: Duration = Duration::from_secs(600);
-/// The number of names to try. Only a process with the same id can have used one already.
+/// The number of names to try. Only a process with the same id can have taken a name.
 ///
 /// Two processes have the same id only if they run in different containers.
 const MAX_NAMES_TRIED: usize = 16;

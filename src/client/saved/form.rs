@@ -57,8 +57,7 @@ impl SavedRequest {
     /// Returns the text of the file. Copies the body.
     #[must_use]
     pub fn to_json(&self) -> String {
-        // Strings, numbers and parsed JSON always serialize. An empty text would be an error when
-        // loaded.
+        // Strings, numbers and parsed JSON always serialize. Loading an empty text would fail.
         let mut json = serde_json::to_string(&Form::new(self)).unwrap_or_default();
         json.push('\n');
         json

@@ -328,7 +328,7 @@ mod tests {
             let (mut sender, receiver, _) = open(max_tokens, max_bytes);
             assert_eq!(fill(&mut sender, text), fit, "{max_tokens} tokens, {max_bytes} bytes, {text:?}");
             assert_eq!(receiver.len(), fit + 1);
-            // Taking the token over the limit and one more makes room for one.
+            // After two tokens are taken, one of them over the limit, one more token fits.
             receiver.recv().unwrap();
             receiver.recv().unwrap();
             assert_eq!(fill(&mut sender, text), 1);

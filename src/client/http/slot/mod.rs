@@ -59,10 +59,10 @@ enum Phase {
 /// The limit of the wait that the thread is about to start.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wait {
-    /// When the limit started. `None`: it starts when the thread first waits for the socket.
+    /// When the limit started. With `None`, it starts when the thread first waits for the socket.
     ///
-    /// With `None`, each wait has the same length, so the timeout of the socket need not change for
-    /// each read.
+    /// A limit with `None` has the same length each time, so the timeout of the socket need not
+    /// change for each read.
     since: Option<Instant>,
     pub(crate) limit: Duration,
     pub(crate) timer: Timer,

@@ -21,7 +21,8 @@ const MAX_IDLE: Duration = Duration::from_secs(10);
 /// The stack size of a reader thread. It is address space, not memory.
 ///
 /// A TLS handshake and JSON with 127 levels needed 48 KiB in a release build and 256 KiB in a debug
-/// build. The rest is for RSA chains, the backtrace of a panic, and the log sink of the program.
+/// build. The rest of the stack is for RSA chains, the backtrace of a panic, and the log sink of
+/// the program.
 const STACK_BYTES: usize = 512 << 10;
 
 type Job = Box<dyn FnOnce(&ThreadSlot<'_>) + Send>;
@@ -281,7 +282,7 @@ mod tests {
         }
         let mut order: Vec<u32> = (0..2).map(|_| starts.recv_timeout(LONG).unwrap()).collect();
         order.sort_unstable();
-        assert!(starts.recv_timeout(Duration::from_millis(20)).is_err(), "a third job ran beside two");
+        assert!(starts.recv_timeout(Duration::from_millis(20)).is_err(), "a third job ran at the same time");
         for _ in 0..3 {
             go.send(()).unwrap();
             order.push(starts.recv_timeout(LONG).unwrap());

@@ -1,5 +1,4 @@
-//! Adds features that shuttle lacks: timeouts of waits, crossbeam's channels, and a loop for
-//! models.
+//! Adds features that shuttle lacks: waits with timeouts, crossbeam's channels, a loop for models.
 
 use std::cell::Cell;
 use std::sync::{LockResult, PoisonError};
