@@ -61,8 +61,8 @@ enum Phase {
 pub(crate) struct Wait {
     /// When the limit started. With `None`, it starts when the thread first waits for the socket.
     ///
-    /// A limit with `None` has the same length each time, so the timeout of the socket need not
-    /// change for each read.
+    /// Every wait then has the full length, so the timeout of the socket need not change for each
+    /// read.
     since: Option<Instant>,
     pub(crate) limit: Duration,
     pub(crate) timer: Timer,
