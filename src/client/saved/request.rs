@@ -114,7 +114,7 @@ impl SavedRequest {
 
     /// Returns the body as it was sent, byte for byte.
     ///
-    /// If [`is_redacted`](Self::is_redacted) is true, the body may differ from the one that was
+    /// If [`is_redacted`](Self::is_redacted) is true, the body may differ from the body that was
     /// sent.
     #[must_use]
     pub fn body(&self) -> &[u8] {

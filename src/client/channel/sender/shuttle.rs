@@ -13,7 +13,7 @@ const MAX_BYTES: usize = 4;
 /// the two after it exceed the limit together, and the last is empty.
 const SIZES: [usize; 7] = [1, 1, 1, 5, 2, 3, 0];
 
-/// What the consumer does after it has read some tokens.
+/// The next action of the consumer after it has read some tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
     ReadOn,
@@ -95,7 +95,7 @@ fn a_bounded_channel() {
         if then != Then::Join {
             consumer.look();
         }
-        // The channel contains every token that was sent, and nothing else.
+        // The channel contains every token that was sent, and no other token.
         while consumer.read() {}
         let sent = match result {
             Ok(()) => SIZES.len() + 1,
