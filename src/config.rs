@@ -91,19 +91,13 @@ const MAX_TIMER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 impl Timeouts {
     /// With timers that the clock can be added to; what is longer is no limit.
-    pub(crate) fn bounded(self) -> Self {
-        let bounded = |limit: Option<Duration>| limit.filter(|limit| *limit <= MAX_TIMER);
-        let Self { connect, first_token, chunk, content, after_finish, deadline, write, drain } = self;
-        Self {
-            connect: bounded(connect),
-            first_token: bounded(first_token),
-            chunk: bounded(chunk),
-            content: bounded(content),
-            after_finish: bounded(after_finish),
-            deadline: bounded(deadline),
-            write: bounded(write),
-            drain: drain.min(MAX_TIMER),
+    pub(crate) fn bounded(mut self) -> Self {
+        let Self { connect, first_token, chunk, content, after_finish, deadline, write, drain } = &mut self;
+        for timer in [connect, first_token, chunk, content, after_finish, deadline, write] {
+            *timer = timer.filter(|limit| *limit <= MAX_TIMER);
         }
+        *drain = (*drain).min(MAX_TIMER);
+        self
     }
 
     /// The first of the timers that run from when a stream is asked for.

@@ -1,12 +1,16 @@
 //! The one public error: what kind of failure, where it happened, what the server said.
 
 pub(crate) mod escape;
+pub(crate) mod macros;
 pub(crate) mod secrets;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use self::macros::{display_as_str, names};
 
 /// The longest server message kept in an error, in characters.
 pub const MAX_SERVER_MESSAGE_CHARS: usize = 2_000;
@@ -40,8 +44,7 @@ type Cause = Arc<dyn std::error::Error + Send + Sync>;
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{message}")]
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     message: Cow<'static, str>,
@@ -49,154 +52,100 @@ struct Inner {
     progress: Option<Progress>,
     request_id: Option<String>,
     saved: Option<PathBuf>,
-    /// Not named `source`: thiserror would take the `Arc` itself for the cause, which nobody could downcast.
     cause: Option<Cause>,
 }
 
-/// The kinds of failure, a closed list as far as their names go ([`as_str`](Self::as_str)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// What the caller gave cannot be used: a bad URL, a key with a line break, a file that is no
-    /// tokenizer. Nothing was sent.
-    InvalidInput,
-    /// No connection: name not found, host unreachable, TLS handshake failed. Nothing was sent.
-    Connect,
-    /// The host answered that nobody listens there. Nothing was sent.
-    Refused,
-    /// A named timer passed.
-    Timeout(Timer),
-    /// The connection ended before a finish reason or a terminator was seen.
-    Incomplete,
-    /// The server said no: an HTTP status other than 2xx, or an error inside the stream.
-    Server,
-    /// The answer has a good status but is no event stream.
-    NotEventStream,
-    /// The bytes break a rule that they must keep: HTTP framing, an id out of range.
-    Protocol,
-    /// A named limit was passed.
-    Limit(Limit),
-    /// Ended on purpose, by its guard.
-    Cancelled,
-    /// Something this server or this version cannot do.
-    Unsupported,
-    /// A turn's ids are not all there, and the caller wants no others
-    /// ([`WhenInexact::Refuse`](crate::WhenInexact::Refuse)). Nothing was sent.
-    InexactIds,
-}
-
-impl ErrorKind {
-    /// The stable name, as the command line prints it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidInput => "invalid_input",
-            Self::Connect => "connect",
-            Self::Refused => "refused",
-            Self::Timeout(_) => "timeout",
-            Self::Incomplete => "incomplete",
-            Self::Server => "server",
-            Self::NotEventStream => "not_event_stream",
-            Self::Protocol => "protocol",
-            Self::Limit(_) => "limit",
-            Self::Cancelled => "cancelled",
-            Self::Unsupported => "unsupported",
-            Self::InexactIds => "inexact_ids",
-        }
+names! {
+    /// The kinds of failure, a closed list as far as their names go ([`as_str`](Self::as_str)).
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum ErrorKind {
+        /// What the caller gave cannot be used: a bad URL, a key with a line break, a file that is no
+        /// tokenizer. Nothing was sent.
+        InvalidInput = "invalid_input",
+        /// No connection: name not found, host unreachable, TLS handshake failed. Nothing was sent.
+        Connect = "connect",
+        /// The host answered that nobody listens there. Nothing was sent.
+        Refused = "refused",
+        /// A named timer passed.
+        Timeout(Timer) = "timeout",
+        /// The connection ended before a finish reason or a terminator was seen.
+        Incomplete = "incomplete",
+        /// The server said no: an HTTP status other than 2xx, or an error inside the stream.
+        Server = "server",
+        /// The answer has a good status but is no event stream.
+        NotEventStream = "not_event_stream",
+        /// The bytes break a rule that they must keep: HTTP framing, an id out of range.
+        Protocol = "protocol",
+        /// A named limit was passed.
+        Limit(Limit) = "limit",
+        /// Ended on purpose, by its guard.
+        Cancelled = "cancelled",
+        /// Something this server or this version cannot do.
+        Unsupported = "unsupported",
+        /// A turn's ids are not all there, and the caller wants no others
+        /// ([`WhenInexact::Refuse`](crate::WhenInexact::Refuse)). Nothing was sent.
+        InexactIds = "inexact_ids",
     }
 }
 
-/// The timers of a request, see [`Timeouts`](crate::Timeouts).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Timer {
-    /// Name lookup, TCP connect and TLS handshake.
-    Connect,
-    /// The head of a response, for requests made with [`HttpClient`](crate::HttpClient) directly.
-    Response,
-    /// From the start of the request to the first token.
-    FirstToken,
-    /// No bytes at all, between tokens.
-    Chunk,
-    /// No event; comments that keep the connection alive do not count.
-    Content,
-    /// What belongs to the answer after its finish reason. No error has it: the stream is complete then.
-    AfterFinish,
-    /// The whole request.
-    Deadline,
-    /// The server does not take the request's bytes.
-    Write,
-}
-
-impl Timer {
-    /// The stable name: `connect`, `response`, `first_token`, `chunk`, `content`, `after_finish`, `deadline`, `write`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::Response => "response",
-            Self::FirstToken => "first_token",
-            Self::Chunk => "chunk",
-            Self::Content => "content",
-            Self::AfterFinish => "after_finish",
-            Self::Deadline => "deadline",
-            Self::Write => "write",
-        }
+names! {
+    /// The timers of a request, see [`Timeouts`](crate::Timeouts).
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum Timer {
+        /// Name lookup, TCP connect and TLS handshake.
+        Connect = "connect",
+        /// The head of a response, for requests made with [`HttpClient`](crate::HttpClient) directly.
+        Response = "response",
+        /// From the start of the request to the first token.
+        FirstToken = "first_token",
+        /// No bytes at all, between tokens.
+        Chunk = "chunk",
+        /// No event; comments that keep the connection alive do not count.
+        Content = "content",
+        /// What belongs to the answer after its finish reason. No error has it: the stream is complete then.
+        AfterFinish = "after_finish",
+        /// The whole request.
+        Deadline = "deadline",
+        /// The server does not take the request's bytes.
+        Write = "write",
     }
 }
 
-/// The limits that can be passed, see [`Limits`](crate::Limits).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Limit {
-    /// One event, its lines together.
-    EventBytes,
-    /// Status line and headers of a response.
-    ResponseHeadBytes,
-    /// The number of headers of a response.
-    ResponseHeaders,
-    /// A whole response body read at once.
-    BodyBytes,
-    /// Streams at the same time.
-    Streams,
-    /// Streams that wait for their turn.
-    WaitingStreams,
-    /// The text of one turn that a thread parses.
-    TurnBytes,
-    /// Lists and objects inside of each other in one event, [`MAX_NESTING`](crate::MAX_NESTING).
-    Nesting,
-    /// Choices in one chunk, [`MAX_CHOICES`](crate::MAX_CHOICES).
-    Choices,
-    /// Token ids in one chunk, [`MAX_TOKEN_IDS`](crate::MAX_TOKEN_IDS).
-    TokenIds,
-    /// A prompt, in tokens.
-    ContextTokens,
-    /// Pieces of tool calls in one chunk, [`MAX_TOOL_CALLS`](crate::MAX_TOOL_CALLS).
-    ToolCalls,
-}
-
-impl Limit {
-    /// The stable name: `max_event_bytes`, `max_response_head_bytes`, `max_response_headers`,
-    /// `max_body_bytes`, `max_streams`, `max_waiting_streams`, `max_turn_bytes`, `max_nesting`, `max_choices`, `max_token_ids`,
-    /// `max_tool_calls`, `max_context_tokens`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::EventBytes => "max_event_bytes",
-            Self::ResponseHeadBytes => "max_response_head_bytes",
-            Self::ResponseHeaders => "max_response_headers",
-            Self::BodyBytes => "max_body_bytes",
-            Self::Streams => "max_streams",
-            Self::WaitingStreams => "max_waiting_streams",
-            Self::TurnBytes => "max_turn_bytes",
-            Self::Nesting => "max_nesting",
-            Self::Choices => "max_choices",
-            Self::TokenIds => "max_token_ids",
-            Self::ContextTokens => "max_context_tokens",
-            Self::ToolCalls => "max_tool_calls",
-        }
+names! {
+    /// The limits that can be passed, see [`Limits`](crate::Limits).
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum Limit {
+        /// One event, its lines together.
+        EventBytes = "max_event_bytes",
+        /// Status line and headers of a response.
+        ResponseHeadBytes = "max_response_head_bytes",
+        /// The number of headers of a response.
+        ResponseHeaders = "max_response_headers",
+        /// A whole response body read at once.
+        BodyBytes = "max_body_bytes",
+        /// Streams at the same time.
+        Streams = "max_streams",
+        /// Streams that wait for their turn.
+        WaitingStreams = "max_waiting_streams",
+        /// The text of one turn that a thread parses.
+        TurnBytes = "max_turn_bytes",
+        /// Lists and objects inside of each other in one event, [`MAX_NESTING`](crate::MAX_NESTING).
+        Nesting = "max_nesting",
+        /// Choices in one chunk, [`MAX_CHOICES`](crate::MAX_CHOICES).
+        Choices = "max_choices",
+        /// Token ids in one chunk, [`MAX_TOKEN_IDS`](crate::MAX_TOKEN_IDS).
+        TokenIds = "max_token_ids",
+        /// A prompt, in tokens.
+        ContextTokens = "max_context_tokens",
+        /// Pieces of tool calls in one chunk, [`MAX_TOOL_CALLS`](crate::MAX_TOOL_CALLS).
+        ToolCalls = "max_tool_calls",
     }
 }
+
+display_as_str!(Timer, Limit);
 
 impl fmt::Display for ErrorKind {
     /// The name; of a timeout and a limit with that of the timer or limit behind it: `timeout (chunk)`.
@@ -206,18 +155,6 @@ impl fmt::Display for ErrorKind {
             Self::Limit(limit) => write!(f, "limit ({limit})"),
             other => f.write_str(other.as_str()),
         }
-    }
-}
-
-impl fmt::Display for Timer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl fmt::Display for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 
@@ -417,22 +354,19 @@ impl fmt::Display for Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inner { kind, message, server, progress, request_id, saved, cause } = &*self.0;
+        let known: [(&str, Option<&dyn fmt::Debug>); 5] = [
+            ("server", server.as_ref().map(|server| server as _)),
+            ("progress", progress.as_ref().map(|progress| progress as _)),
+            ("request_id", request_id.as_ref().map(|id| id as _)),
+            ("saved", saved.as_ref().map(|path| path as _)),
+            ("source", cause.as_ref().map(|cause| cause as _)),
+        ];
         let mut out = f.debug_struct("Error");
         out.field("kind", kind).field("message", message);
-        if let Some(server) = server {
-            out.field("server", server);
-        }
-        if let Some(progress) = progress {
-            out.field("progress", progress);
-        }
-        if let Some(request_id) = request_id {
-            out.field("request_id", request_id);
-        }
-        if let Some(saved) = saved {
-            out.field("saved", saved);
-        }
-        if let Some(cause) = cause {
-            out.field("source", cause);
+        for (name, value) in known {
+            if let Some(value) = value {
+                out.field(name, value);
+            }
         }
         out.finish()
     }

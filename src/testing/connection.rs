@@ -48,6 +48,8 @@ enum Ended {
     /// The same with no closing alert, as when a process is killed.
     Killed,
     Reset,
+    /// The request is not served; the status says why.
+    Refused(u16),
 }
 
 impl From<io::Error> for Ended {
@@ -89,11 +91,14 @@ impl Connection {
 
     /// Serves requests until the connection ends.
     pub(super) fn serve(mut self) {
-        let ended = loop {
+        let mut ended = loop {
             if let Err(ended) = self.serve_one() {
                 break ended;
             }
         };
+        if let Ended::Refused(status) = ended {
+            ended = self.run(&Script::status(status).close().plan()).err().unwrap_or(Ended::Closed);
+        }
         if self.shared.is_stopping() {
             return;
         }
@@ -105,7 +110,7 @@ impl Connection {
                 body_bytes: self.body_bytes,
                 at: Instant::now(),
             }),
-            Ended::Closed => {
+            Ended::Closed | Ended::Refused(_) => {
                 // A client that has left already needs no alert.
                 let _ = self.stream.close_notify();
                 self.discard_unread();
@@ -121,15 +126,10 @@ impl Connection {
 
     fn serve_one(&mut self) -> Result<(), Ended> {
         (self.request, self.sent_bytes, self.body_bytes) = (None, 0, 0);
-        let (script, client_closes) = match self.read_request()? {
-            Incoming::Request { request, closes } => {
-                let number = self.shared.add_request(&request);
-                self.request = Some(number);
-                ((self.shared.handler)(&request, number), closes)
-            }
-            Incoming::Refused(status) => (Script::status(status).close(), true),
-        };
-        let plan = script.plan();
+        let (request, client_closes) = self.read_request()?;
+        let number = self.shared.add_request(&request);
+        self.request = Some(number);
+        let plan = (self.shared.handler)(&request, number).plan();
         self.run(&plan)?;
         if plan.keep_alive && !client_closes { Ok(()) } else { Err(Ended::Closed) }
     }
@@ -152,33 +152,22 @@ impl Connection {
 
 // ---- the request
 
-enum Incoming {
-    Request {
-        request: Request,
-        closes: bool,
-    },
-    /// Not served; the status says why.
-    Refused(u16),
-}
-
 impl Connection {
-    /// Blocks without a limit: an idle connection is the client's business, and the server's drop ends
-    /// it.
-    fn read_request(&mut self) -> Result<Incoming, Ended> {
+    /// Returns the request, and whether the client closes the connection after it. Blocks without a limit: an idle
+    /// connection is the client's business, and the server's drop ends it.
+    fn read_request(&mut self) -> Result<(Request, bool), Ended> {
         let (head, head_bytes) = loop {
             match Head::parse(&self.input) {
-                Some(Ok((_, length))) if length > MAX_REQUEST_HEAD_BYTES => {
-                    return Ok(Incoming::Refused(431));
-                }
+                Some(Ok((_, length))) if length > MAX_REQUEST_HEAD_BYTES => return Err(Ended::Refused(431)),
                 Some(Ok(parsed)) => break parsed,
-                Some(Err(())) => return Ok(Incoming::Refused(400)),
-                None if self.input.len() > MAX_REQUEST_HEAD_BYTES => return Ok(Incoming::Refused(431)),
+                Some(Err(())) => return Err(Ended::Refused(400)),
+                None if self.input.len() > MAX_REQUEST_HEAD_BYTES => return Err(Ended::Refused(431)),
                 None => self.fill()?,
             }
         };
         let mut words = head.first_line.split(' ');
         let (Some(method), Some(path), Some(_)) = (words.next(), words.next(), words.next()) else {
-            return Ok(Incoming::Refused(400));
+            return Err(Ended::Refused(400));
         };
         let request = Request::new(method, path);
         self.input.drain(..head_bytes);
@@ -186,33 +175,29 @@ impl Connection {
         if expects && self.input.is_empty() {
             self.stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
-        let body = match self.read_body(&head)? {
-            Ok(body) => body,
-            Err(status) => return Ok(Incoming::Refused(status)),
-        };
+        let body = self.read_body(&head)?;
         let closes = head.closes();
-        let request = Request { headers: head.headers, ..request }.with_body(body);
-        Ok(Incoming::Request { request, closes })
+        Ok((Request { headers: head.headers, ..request }.with_body(body), closes))
     }
 
-    fn read_body(&mut self, head: &Head) -> Result<Result<Vec<u8>, u16>, Ended> {
+    fn read_body(&mut self, head: &Head) -> Result<Vec<u8>, Ended> {
         if head.is_chunked() {
             return self.read_chunked();
         }
         let length = match head.content_length() {
-            None if head.header("content-length").is_some() => return Ok(Err(400)),
+            None if head.header("content-length").is_some() => return Err(Ended::Refused(400)),
             None => 0,
-            Some(length) if length > MAX_REQUEST_BODY_BYTES => return Ok(Err(413)),
+            Some(length) if length > MAX_REQUEST_BODY_BYTES => return Err(Ended::Refused(413)),
             Some(length) => length,
         };
         while self.input.len() < length {
             self.fill()?;
         }
         let rest = self.input.split_off(length);
-        Ok(Ok(std::mem::replace(&mut self.input, rest)))
+        Ok(std::mem::replace(&mut self.input, rest))
     }
 
-    fn read_chunked(&mut self) -> Result<Result<Vec<u8>, u16>, Ended> {
+    fn read_chunked(&mut self) -> Result<Vec<u8>, Ended> {
         loop {
             // Only a body's end is followed by nothing; looking for it at other places would take the
             // square of the body's length.
@@ -221,14 +206,14 @@ impl Connection {
                 match found.state {
                     BodyState::Complete => {
                         self.input.drain(..found.consumed);
-                        return Ok(Ok(found.body));
+                        return Ok(found.body);
                     }
-                    BodyState::Broken => return Ok(Err(400)),
+                    BodyState::Broken => return Err(Ended::Refused(400)),
                     BodyState::Cut => {}
                 }
             }
             if self.input.len() > MAX_REQUEST_BODY_BYTES {
-                return Ok(Err(413));
+                return Err(Ended::Refused(413));
             }
             self.fill()?;
         }

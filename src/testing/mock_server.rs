@@ -93,7 +93,7 @@ impl MockServer {
         addr
     }
 
-    /// The requests read so far, with their credentials, oldest first; at most [`MAX_RECORDS`]. Copies
+    /// The requests read so far, with their credentials, oldest first; at most [`MAX_RECORDS`](super::MAX_RECORDS). Copies
     /// them.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
@@ -112,7 +112,7 @@ impl MockServer {
         self.shared.lock().open.len()
     }
 
-    /// The clients that left so far, in the order in which it was seen; at most [`MAX_RECORDS`].
+    /// The clients that left so far, in the order in which it was seen; at most [`MAX_RECORDS`](super::MAX_RECORDS).
     #[must_use]
     pub fn disconnects(&self) -> Vec<Disconnect> {
         self.shared.lock().disconnects.clone()

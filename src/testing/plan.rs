@@ -37,8 +37,7 @@ impl Script {
         let max = self.cut.map_or(MAX_WIRE_BYTES, |(n, _)| n.min(MAX_WIRE_BYTES));
         for action in self.plan().actions {
             let Action::Send { bytes, how, .. } = action else { continue };
-            let times = if let How::Repeated { times, .. } = how { times } else { 1 };
-            for _ in 0..times {
+            for _ in 0..how.times() {
                 let room = max - out.len();
                 out.extend_from_slice(&bytes[..room.min(bytes.len())]);
                 if bytes.len() >= room {
@@ -65,26 +64,18 @@ impl Script {
                 }
                 Step::Write { bytes, .. } if bytes.is_empty() => {}
                 Step::Write { bytes, how } => {
-                    let times = if let How::Repeated { times, .. } = how { *times } else { 1 };
-                    written = times.saturating_mul(bytes.len() as u64).saturating_add(written);
+                    written = how.times().saturating_mul(bytes.len() as u64).saturating_add(written);
                     let how = if let How::AtOnce = how { self.how() } else { *how };
                     let framed = if framing == Framing::Chunked { chunk(bytes) } else { bytes.clone() };
                     plan.send(framed, bytes.len(), how);
                 }
-                Step::Finish => {
-                    if framing == Framing::Chunked && !finished {
-                        plan.send(LAST_CHUNK.to_vec(), 0, self.how());
-                    }
-                    finished = true;
-                }
+                Step::Finish => self.finish_body(&mut plan, framing, &mut finished),
                 Step::Wait(wait) => plan.actions.push(Action::Wait(wait.clone())),
                 Step::Close => return plan.end_with(Action::Close),
                 Step::Reset => return plan.end_with(Action::Reset),
             }
         }
-        if framing == Framing::Chunked && !finished {
-            plan.send(LAST_CHUNK.to_vec(), 0, self.how());
-        }
+        self.finish_body(&mut plan, framing, &mut finished);
         let framing_is_right = match framing {
             Framing::Chunked | Framing::ContentLength => true,
             Framing::GivenLength(given) => given == written,
@@ -94,11 +85,25 @@ impl Script {
         plan
     }
 
+    /// Ends the body, once.
+    fn finish_body(&self, plan: &mut Plan, framing: Framing, finished: &mut bool) {
+        if framing == Framing::Chunked && !std::mem::replace(finished, true) {
+            plan.send(LAST_CHUNK.to_vec(), 0, self.how());
+        }
+    }
+
     fn how(&self) -> How {
         match self.pace {
             Some((piece, pause)) => How::Slowly { piece, pause, inside_records: false },
             None => How::AtOnce,
         }
+    }
+}
+
+impl How {
+    /// How often the bytes are written.
+    fn times(self) -> u64 {
+        if let Self::Repeated { times, .. } = self { times } else { 1 }
     }
 }
 
@@ -121,18 +126,12 @@ fn chunk(bytes: &[u8]) -> Vec<u8> {
 
 /// The bytes written before the next head.
 fn length_of_writes(steps: &[Step]) -> u64 {
-    let mut length = 0u64;
-    for step in steps {
-        match step {
-            Step::Head { .. } => break,
-            Step::Write { bytes, how } => {
-                let times = if let How::Repeated { times, .. } = how { *times } else { 1 };
-                length = length.saturating_add(times.saturating_mul(bytes.len() as u64));
-            }
-            _ => {}
-        }
-    }
-    length
+    let body = steps.iter().take_while(|step| !matches!(step, Step::Head { .. }));
+    let lengths = body.map(|step| match step {
+        Step::Write { bytes, how } => how.times().saturating_mul(bytes.len() as u64),
+        _ => 0,
+    });
+    lengths.fold(0, u64::saturating_add)
 }
 
 fn head_bytes(status: u16, headers: &[(String, String)], framing: Framing, length: u64) -> String {

@@ -163,10 +163,9 @@ impl Script {
 impl Script {
     /// Status line and headers; the framing's own header is added to them. A script may have several
     /// heads (103 before 200).
-    pub fn head(mut self, status: u16, headers: &[(&str, &str)], framing: Framing) -> Self {
+    pub fn head(self, status: u16, headers: &[(&str, &str)], framing: Framing) -> Self {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        self.steps.push(Step::Head { status, headers, framing });
-        self
+        self.step(Step::Head { status, headers, framing })
     }
 
     /// One header more for the last head; without a head, nothing.
@@ -231,8 +230,12 @@ impl Script {
         self.write_how(bytes.into(), How::Repeated { times, pause })
     }
 
-    fn write_how(mut self, bytes: Vec<u8>, how: How) -> Self {
-        self.steps.push(Step::Write { bytes, how });
+    fn write_how(self, bytes: Vec<u8>, how: How) -> Self {
+        self.step(Step::Write { bytes, how })
+    }
+
+    fn step(mut self, step: Step) -> Self {
+        self.steps.push(step);
         self
     }
 
@@ -264,30 +267,26 @@ impl Script {
         self.wait(Wait::Gate(gate.clone()))
     }
 
-    fn wait(mut self, wait: Wait) -> Self {
-        self.steps.push(Step::Wait(wait));
-        self
+    fn wait(self, wait: Wait) -> Self {
+        self.step(Step::Wait(wait))
     }
 
     /// Ends the body: the last chunk in chunked framing, nothing in others. It comes by itself at the
     /// end of the script, but not before [`close`](Self::close) or [`reset`](Self::reset).
-    pub fn finish(mut self) -> Self {
-        self.steps.push(Step::Finish);
-        self
+    pub fn finish(self) -> Self {
+        self.step(Step::Finish)
     }
 
     /// Closes the connection (FIN; over TLS after the closing alert). Steps behind it are never reached.
-    pub fn close(mut self) -> Self {
-        self.steps.push(Step::Close);
-        self
+    pub fn close(self) -> Self {
+        self.step(Step::Close)
     }
 
     /// Resets the connection (RST). What the client's system has taken of the bytes before is still
     /// readable there; of answers over some hundred KiB the rest is lost. Steps behind it are never
     /// reached.
-    pub fn reset(mut self) -> Self {
-        self.steps.push(Step::Reset);
-        self
+    pub fn reset(self) -> Self {
+        self.step(Step::Reset)
     }
 
     /// Keeps the connection for a next request where it would be closed: after raw bytes that are a whole

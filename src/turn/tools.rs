@@ -10,6 +10,7 @@ use std::{fmt, thread};
 use crossbeam_channel::{Receiver, unbounded};
 use serde_json::{Value, json};
 
+use crate::error::macros::setters;
 use crate::protocol::request::message::Message;
 use crate::types::tree::PendingToolCall;
 
@@ -115,19 +116,12 @@ impl Tools {
         self
     }
 
-    /// Calls that run at the same time; the others wait in order. At least 1. Default 8.
-    #[must_use]
-    pub fn max_concurrency(mut self, max_concurrency: usize) -> Self {
-        self.max_concurrency = max_concurrency;
-        self
-    }
-
-    /// The most of a tool's answer that the model is told, in bytes; the rest is left out, and the model is
-    /// told so. Default 1 MiB.
-    #[must_use]
-    pub fn max_result_bytes(mut self, max_result_bytes: usize) -> Self {
-        self.max_result_bytes = max_result_bytes;
-        self
+    setters! {
+        /// Calls that run at the same time; the others wait in order. At least 1. Default 8.
+        max_concurrency: usize,
+        /// The most of a tool's answer that the model is told, in bytes; the rest is left out, and the model is
+        /// told so. Default 1 MiB.
+        max_result_bytes: usize,
     }
 
     /// The tools' schemas, in order.

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::escape::printable;
+use crate::error::macros::display_as_str;
 
 /// A token's number in the model's vocabulary, as the server counts.
 pub type TokenId = u32;
@@ -79,11 +80,7 @@ impl FinishReason {
     }
 }
 
-impl fmt::Display for FinishReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+display_as_str!(FinishReason);
 
 /// Whether the ids received are all the ids the server generated, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -116,18 +113,26 @@ impl IdsExact {
 }
 
 /// Why ids are not exact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Inexact {
     /// Text came, and not one id.
+    #[error("the server sent no ids")]
     NoIds,
     /// Text came, and not one id, although the server gives ids and was asked for them: something on the way, a router
     /// or a proxy, drops them or what asks for them.
+    #[error(
+        "no ids came, although this server gives them and was asked: dropped on the way, by a router or proxy"
+    )]
     Dropped,
     /// Some text came without an id while other text had one.
+    #[error("some text came without an id")]
     TextWithoutId,
     /// The ids of characters that span several tokens are withheld (llama.cpp sends the last one only), or that of the end
     /// token (llama.cpp's chat streams).
+    #[error(
+        "{received} of {counted} ids: the server withholds those inside characters of several tokens, and a chat's end token"
+    )]
     LostInCharacter {
         /// Ids received.
         received: u64,
@@ -135,31 +140,13 @@ pub enum Inexact {
         counted: u64,
     },
     /// The server counted another number of tokens.
+    #[error("{received} ids received, the server counted {counted}")]
     CountDiffers {
         /// Ids received.
         received: u64,
         /// Tokens the server counted.
         counted: u64,
     },
-}
-
-impl fmt::Display for Inexact {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoIds => f.write_str("the server sent no ids"),
-            Self::Dropped => f.write_str(
-                "no ids came, although this server gives them and was asked: dropped on the way, by a router or proxy",
-            ),
-            Self::TextWithoutId => f.write_str("some text came without an id"),
-            Self::LostInCharacter { received, counted } => write!(
-                f,
-                "{received} of {counted} ids: the server withholds those inside characters of several tokens, and a chat's end token"
-            ),
-            Self::CountDiffers { received, counted } => {
-                write!(f, "{received} ids received, the server counted {counted}")
-            }
-        }
-    }
 }
 
 /// Whether the model has stopped by itself.

@@ -4,6 +4,7 @@
 //! received; their ids, joined, are the ids received. So every marker and every blank stands in some leaf.
 //! What a person wants to read is a view: [`Leaf::inner`] leaves markers out and trims, and changes nothing.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -11,43 +12,28 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ids::TokenId;
+use crate::error::escape::printable;
+use crate::error::macros::{display_as_str, names};
 
-/// Who speaks in a branch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Role {
-    /// Instructions to the model, the tools among them.
-    System,
-    /// A person, or the program for them.
-    User,
-    /// The model.
-    Assistant,
-    /// Results of tool calls.
-    Tool,
-}
-
-impl Role {
-    /// The name, as chat endpoints spell it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::System => "system",
-            Self::User => "user",
-            Self::Assistant => "assistant",
-            Self::Tool => "tool",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+names! {
+    /// Who speaks in a branch.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    #[non_exhaustive]
+    pub enum Role {
+        /// Instructions to the model, the tools among them.
+        System = "system",
+        /// A person, or the program for them.
+        User = "user",
+        /// The model.
+        Assistant = "assistant",
+        /// Results of tool calls.
+        Tool = "tool",
     }
 }
 
 /// One turn of the conversation.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Branch {
     /// Who speaks.
@@ -185,11 +171,7 @@ impl Malformed {
     }
 }
 
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+display_as_str!(Role, Malformed);
 
 impl Leaf {
     /// A leaf of text and ids, without markers.
@@ -305,30 +287,16 @@ impl fmt::Display for Leaf {
         if self.ids_missing > 0 {
             write!(f, "({} without id)  ", self.ids_missing)?;
         }
-        match &self.kind {
-            LeafKind::ToolCall(call) => {
-                let line = format!("{} {}({})", call.id, call.name, call.arguments);
-                f.write_str(&crate::error::escape::printable(&line, MAX_LINE_CHARS))
-            }
-            LeafKind::Malformed { reason } => {
-                let text = crate::error::escape::printable(self.inner(), MAX_LINE_CHARS);
-                write!(f, "({reason}) {text}")
-            }
-            LeafKind::ToolResult { call_id, name } => {
-                let line = format!("{call_id} {name} = {}", self.inner());
-                f.write_str(&crate::error::escape::printable(&line, MAX_LINE_CHARS))
-            }
-            LeafKind::Marker => f.write_str(&crate::error::escape::printable(&self.text, MAX_LINE_CHARS)),
-            LeafKind::Content | LeafKind::Reasoning => {
-                f.write_str(&crate::error::escape::printable(self.inner(), MAX_LINE_CHARS))
-            }
+        if let LeafKind::Malformed { reason } = &self.kind {
+            write!(f, "({reason}) ")?;
         }
-    }
-}
-
-impl fmt::Debug for Branch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Branch").field("role", &self.role).field("leaves", &self.leaves).finish()
+        let line: Cow<'_, str> = match &self.kind {
+            LeafKind::ToolCall(call) => format!("{} {}({})", call.id, call.name, call.arguments).into(),
+            LeafKind::ToolResult { call_id, name } => format!("{call_id} {name} = {}", self.inner()).into(),
+            LeafKind::Marker => self.text.as_str().into(),
+            _ => self.inner().into(),
+        };
+        f.write_str(&printable(&line, MAX_LINE_CHARS))
     }
 }
 

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Two things change ids that were there already, and [`Prefix`] says so: old reasoning that is dropped, and
-//! a turn whose ids did not all come. To add a family, add a table in `family`.
+//! a turn whose ids did not all come. To add a family, add a file to `families/`: its README says how.
 
 pub(crate) mod family;
 mod render;
@@ -28,6 +28,7 @@ use self::family::ChatFormat;
 use self::render::Plan;
 use super::parse::engine::Start;
 use crate::error::escape::printable;
+use crate::error::macros::setters;
 use crate::error::{Error, ErrorKind, Limit};
 use crate::types::ids::{IdsExact, TokenId};
 use crate::types::tree::{Branch, Leaf, LeafKind, Role, ToolCall};
@@ -86,7 +87,7 @@ pub trait Encode: Send + Sync {
 /// every text (SentencePiece with a dummy prefix) gets one after every marker.
 ///
 /// Cloning copies the turns; rendering a prompt costs time in its length.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Context {
     format: ChatFormat,
     encoder: Arc<dyn Encode>,
@@ -176,35 +177,18 @@ impl Context {
         }
     }
 
-    /// Whether the prompt lets the model think, where the family has a switch. Default true; false is
-    /// [`Unsupported`](ErrorKind::Unsupported) at [`begin_response`](Self::begin_response) for families that
-    /// always think. Set it before the first turn is rendered: some families say it in the system turn.
-    #[must_use]
-    pub fn reasoning(mut self, on: bool) -> Self {
-        self.reasoning = on;
-        self
-    }
-
-    /// Whether reasoning stays in the prompt after the next user's turn. Default true. If false, it is dropped as
-    /// the family's template does it, from the tree too, and the prefix is not kept then.
-    #[must_use]
-    pub fn keep_reasoning(mut self, keep: bool) -> Self {
-        self.keep_reasoning = keep;
-        self
-    }
-
-    /// What to do about turns whose ids did not all come. Default: [`WhenInexact::Reencode`].
-    #[must_use]
-    pub fn when_inexact(mut self, policy: WhenInexact) -> Self {
-        self.when_inexact = policy;
-        self
-    }
-
-    /// The longest prompt, in tokens; what the model writes is not counted in. Default: no limit.
-    #[must_use]
-    pub fn max_context_tokens(mut self, tokens: usize) -> Self {
-        self.max_context_tokens = Some(tokens);
-        self
+    setters! {
+        /// Whether the prompt lets the model think, where the family has a switch. Default true; false is
+        /// [`Unsupported`](ErrorKind::Unsupported) at [`begin_response`](Self::begin_response) for families that
+        /// always think. Set it before the first turn is rendered: some families say it in the system turn.
+        reasoning: bool,
+        /// Whether reasoning stays in the prompt after the next user's turn. Default true. If false, it is dropped as
+        /// the family's template does it, from the tree too, and the prefix is not kept then.
+        keep_reasoning: bool,
+        /// What to do about turns whose ids did not all come. Default: [`WhenInexact::Reencode`].
+        when_inexact: WhenInexact,
+        /// The longest prompt, in tokens; what the model writes is not counted in. Default: no limit.
+        max_context_tokens: usize,
     }
 
     // Turns in
@@ -244,22 +228,24 @@ impl Context {
         if at < self.rendered {
             return Err(unfit("too late for the result of"));
         }
-        let there = self.turns.get(at).filter(|turn| turn.role == Role::Tool);
-        let is_new = there.is_none();
-        let mut branch = there.cloned().unwrap_or_else(|| Branch::new(Role::Tool));
-        // Where ids are on the wire a model may write one twice; its results are in the order of its calls.
-        let nth = |id: &str, n: usize| (0..calls.len()).filter(|call| calls[*call].id == id).nth(n);
-        let results: Vec<&str> = branch.leaves.iter().filter_map(Leaf::result_of).collect();
-        let before = |id: &str, n: usize| results[..n].iter().filter(|other| **other == id).count();
-        let places: Vec<_> = (0..results.len()).map(|n| nth(results[n], before(results[n], n))).collect();
-        let place = nth(call_id, before(call_id, results.len()));
-        let place = place.ok_or_else(|| unfit("there is already a result of"))?;
-        let name = calls[place].name.clone();
-        let kind = LeafKind::ToolResult { call_id: call_id.to_owned(), name };
-        let n = places.partition_point(|other| *other < Some(place));
-        branch.leaves.insert(n, Leaf::new(kind, text, Vec::new()));
+        let earlier = self.turns.get(at).filter(|turn| turn.role == Role::Tool);
+        let mut results = earlier.map_or_else(Vec::new, |turn| turn.leaves.clone());
+        let is_new = earlier.is_none();
+        results.push(Leaf::new(LeafKind::Content, text, Vec::new()));
+        // A model may use one id for several calls. The results of such calls are in the order of the calls.
+        let mut branch = Branch::new(Role::Tool);
+        for ToolCall { id, name, .. } in calls {
+            let belongs = |leaf: &Leaf| leaf.result_of().unwrap_or(call_id) == id;
+            if let Some(n) = results.iter().position(belongs) {
+                let kind = LeafKind::ToolResult { call_id: id.clone(), name: name.clone() };
+                branch.leaves.push(Leaf { kind, ..results.remove(n) });
+            }
+        }
+        if !results.is_empty() {
+            return Err(unfit("there is already a result of"));
+        }
         if is_new {
-            // A user's turn that was added while the model wrote stands behind.
+            // A user's turn that was added while the model wrote is after the results.
             self.turns.insert(at, branch);
         } else {
             self.turns[at] = branch;
@@ -393,21 +379,9 @@ impl fmt::Display for Context {
     }
 }
 
-impl fmt::Debug for Context {
+impl fmt::Debug for dyn Encode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { format, encoder: _, reasoning, keep_reasoning, when_inexact, .. } = self;
-        let Self { max_context_tokens, turns, rendered, is_open, responses, .. } = self;
-        f.debug_struct("Context")
-            .field("format", format)
-            .field("reasoning", reasoning)
-            .field("keep_reasoning", keep_reasoning)
-            .field("when_inexact", when_inexact)
-            .field("max_context_tokens", max_context_tokens)
-            .field("turns", turns)
-            .field("rendered", rendered)
-            .field("is_open", is_open)
-            .field("responses", responses)
-            .finish_non_exhaustive()
+        f.write_str("Encode")
     }
 }
 

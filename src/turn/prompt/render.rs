@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::family::{ResultText, Results, Table};
+use super::family::{Family, ResultText, Results};
 use super::sheet::Sheet;
 use super::{Context, Prefix, Response, WhenInexact, sheet};
 use crate::error::{Error, ErrorKind};
@@ -42,7 +42,7 @@ impl Context {
             }
         }
         for n in self.thoughts_to_drop() {
-            let Some(instead) = self.table().dropped else {
+            let Some(instead) = &self.family().dropped_reasoning else {
                 return Err(self.unsupported("does not say how old thinking is dropped"));
             };
             turns.insert(n, self.reencoded(n, Some(instead))?);
@@ -58,12 +58,12 @@ impl Context {
         Ok(Plan { turns, response, prefix })
     }
 
-    fn table(&self) -> &'static Table {
-        self.format.table()
+    fn family(&self) -> &'static Family {
+        self.format.family()
     }
 
     fn sheet(&self) -> Sheet<'_> {
-        Sheet::new(&*self.encoder, self.table())
+        Sheet::new(&*self.encoder, self.family())
     }
 
     fn unsupported(&self, what: &str) -> Error {
@@ -192,17 +192,17 @@ impl Context {
 
     /// What the model's turn lacks at its end.
     fn close(&self, sheet: &mut Sheet<'_>, n: usize, turn: &Branch) -> Result<(), Error> {
-        let table = self.table();
+        let family = self.family();
         let before_results = self.turns.get(n + 1).is_some_and(|next| next.role == Role::Tool);
-        let close = if before_results { table.close_before_results } else { table.close };
+        let close = family.close(before_results);
         let sampled = turn.ids().last();
-        let is = |names: &[&str]| sampled.is_some() && names.iter().any(|name| sheet.id(name) == sampled);
-        let (ended, stopped) = (is(table.ends), is(table.stops));
+        let is = |names: &[String]| sampled.is_some() && names.iter().any(|name| sheet.id(name) == sampled);
+        let (ended, stopped) = (is(&family.ends), is(&family.stops));
         let reasoning = self.has_open_thinking(n, turn);
         let skip = if ended { sheet.first_id(close).or(sampled) } else { sampled };
         sheet.skip(skip);
-        if let (Some(think), true, false) = (table.think, reasoning, ended || stopped) {
-            sheet.template(think.close)?;
+        if let (Some(think), true, false) = (&family.reasoning, reasoning, ended || stopped) {
+            sheet.template(&think.close)?;
         }
         sheet.template(close)
     }
@@ -218,12 +218,12 @@ impl Context {
 
     /// A turn that the caller has added.
     fn turn(&self, sheet: &mut Sheet<'_>, n: usize) -> Result<(), Error> {
-        let (table, turn) = (self.table(), &self.turns[n]);
-        let think = if self.reasoning { table.system_think } else { "" };
+        let (family, turn) = (self.family(), &self.turns[n]);
+        let think = if self.reasoning { &family.system_reasoning_on } else { "" };
         if n == 0 {
-            sheet.template(table.begin)?;
-            if let (false, Role::User, Some(system)) = (think.is_empty(), turn.role, table.system) {
-                for piece in [system.open, think, system.close] {
+            sheet.template(&family.begin)?;
+            if let (false, Role::User, Some(system)) = (think.is_empty(), turn.role, &family.system) {
+                for piece in [&system.open, think, &system.close] {
                     sheet.template(piece)?;
                 }
             }
@@ -231,33 +231,33 @@ impl Context {
         let text = turn.text();
         match turn.role {
             Role::Tool => {
-                let Some(results) = &table.results else {
+                let Some(results) = &family.results else {
                     return Err(self.unsupported("has no tool results"));
                 };
                 return self.results(sheet, results, turn);
             }
             Role::System => {
                 let is_second = self.turns[..n].iter().any(|turn| turn.role == Role::System);
-                let second = table.developer.filter(|_| is_second);
-                let Some(system) = second.or(table.system) else {
+                let second = family.developer.as_ref().filter(|_| is_second);
+                let Some(system) = second.or(family.system.as_ref()) else {
                     return Err(self.unsupported("has no system turn"));
                 };
-                sheet.template(system.open)?;
+                sheet.template(&system.open)?;
                 if !is_second {
                     sheet.template(think)?;
                 }
                 sheet.begin(LeafKind::Content);
                 sheet.plain(&text);
-                sheet.template(system.close)?;
+                sheet.template(&system.close)?;
             }
             Role::User | Role::Assistant => {
-                sheet.template(table.user.open)?;
+                sheet.template(&family.user.open)?;
                 sheet.begin(LeafKind::Content);
                 sheet.plain(&text);
-                if !self.reasoning && !text.ends_with(table.user_off) {
-                    sheet.template(table.user_off)?;
+                if !self.reasoning && !text.ends_with(&family.user_reasoning_off) {
+                    sheet.template(&family.user_reasoning_off)?;
                 }
-                sheet.template(table.user.close)?;
+                sheet.template(&family.user.close)?;
             }
         }
         Ok(())
@@ -265,7 +265,7 @@ impl Context {
 
     fn results(&self, sheet: &mut Sheet<'_>, results: &Results, turn: &Branch) -> Result<(), Error> {
         let Results { all, each, between, text } = results;
-        sheet.template(all.open)?;
+        sheet.template(&all.open)?;
         for (n, leaf) in turn.leaves.iter().enumerate() {
             let LeafKind::ToolResult { call_id, name } = &leaf.kind else { continue };
             if n > 0 {
@@ -274,7 +274,7 @@ impl Context {
                 };
                 sheet.template(between)?;
             }
-            fill(sheet, each.open, call_id, name)?;
+            fill(sheet, &each.open, call_id, name)?;
             sheet.begin(leaf.kind.clone());
             let is_json = || serde_json::from_str::<serde::de::IgnoredAny>(&leaf.text).is_ok();
             match text {
@@ -282,26 +282,26 @@ impl Context {
                 ResultText::Json if !is_json() => sheet.plain(&json_string(&leaf.text)),
                 ResultText::Json | ResultText::AsIs => sheet.plain(&leaf.text),
             }
-            fill(sheet, each.close, call_id, name)?;
+            fill(sheet, &each.close, call_id, name)?;
         }
-        sheet.template(all.close)
+        sheet.template(&all.close)
     }
 
     /// The generation prompt.
     fn opening(&self, sheet: &mut Sheet<'_>) -> Result<Response, Error> {
-        let table = self.table();
+        let family = self.family();
         let after_results = self.turns.last().is_some_and(|turn| turn.role == Role::Tool);
-        let next = if after_results { table.next_after_results } else { table.next };
-        let opener = match next.off {
-            _ if self.reasoning => next.on,
+        let next = family.next(after_results);
+        let opener = match &next.reasoning_off {
+            _ if self.reasoning => &next.reasoning_on,
             Some(off) => off,
             None => return Err(self.unsupported("does not say how thinking is turned off")),
         };
-        sheet.template(next.head)?;
+        sheet.template(&next.head)?;
         sheet.template(opener)?;
-        let opens = table.think.is_some_and(|think| opener.trim_end().ends_with(think.open));
+        let opens = family.reasoning.as_ref().is_some_and(|think| opener.trim_end().ends_with(&think.open));
         let start = if opens { Start::Reasoning } else { Start::Content };
-        Ok(Response { head: next.head, start, has_head: false, ids: IdsExact::Unknown })
+        Ok(Response { head: &next.head, start, has_head: false, ids: IdsExact::Unknown })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Encode;
-use super::family::Table;
+use super::family::Family;
 use crate::error::Error;
 use crate::types::ids::TokenId;
 use crate::types::tree::{Leaf, LeafKind};
@@ -31,11 +31,11 @@ struct Known {
 }
 
 impl<'a> Sheet<'a> {
-    pub(super) fn new(encoder: &'a dyn Encode, table: &Table) -> Self {
-        let known = |name: &&'static str| {
-            Some(Known { name, id: encoder.token(name)?, of_turns: table.is_of_turns(name) })
+    pub(super) fn new(encoder: &'a dyn Encode, family: &'static Family) -> Self {
+        let known = |name: &'static String| {
+            Some(Known { name, id: encoder.token(name)?, of_turns: family.is_of_turns(name) })
         };
-        let tokens = table.tokens.iter().filter_map(known).collect();
+        let tokens = family.tokens.iter().filter_map(known).collect();
         Self { encoder, tokens, leaves: Vec::new(), run: String::new(), parts: Vec::new(), sampled: None }
     }
 

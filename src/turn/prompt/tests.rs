@@ -1,3 +1,11 @@
+use std::collections::BTreeSet;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+use super::family::Family;
 use super::sheet::Sheet;
 use super::*;
 use crate::types::ids::Inexact;
@@ -5,7 +13,7 @@ use crate::types::tree::Malformed;
 
 /// Each character is a token, and each token of the family one of its own.
 #[derive(Clone)]
-struct Chars(&'static [&'static str]);
+struct Chars(Vec<String>);
 
 const FIRST_TOKEN: TokenId = 2_000_000;
 
@@ -15,7 +23,7 @@ impl Encode for Chars {
     }
 
     fn token(&self, name: &str) -> Option<TokenId> {
-        self.0.iter().zip(FIRST_TOKEN..).find(|(token, _)| **token == name).map(|(_, id)| id)
+        self.0.iter().zip(FIRST_TOKEN..).find(|(token, _)| *token == name).map(|(_, id)| id)
     }
 }
 
@@ -23,7 +31,7 @@ impl Chars {
     fn ids(&self, text: &str) -> Vec<TokenId> {
         let (mut ids, mut rest) = (Vec::new(), text);
         while let Some(c) = rest.chars().next() {
-            let token = self.0.iter().find(|token| rest.starts_with(**token));
+            let token = self.0.iter().find(|token| rest.starts_with(*token));
             ids.push(token.map_or(c.into(), |token| self.token(token).unwrap()));
             rest = &rest[token.map_or(c.len_utf8(), |token| token.len())..];
         }
@@ -32,7 +40,7 @@ impl Chars {
 
     fn text(&self, ids: &[TokenId]) -> String {
         let token = |id: &TokenId| match self.0.get(id.wrapping_sub(FIRST_TOKEN) as usize) {
-            Some(token) => (*token).to_owned(),
+            Some(token) => token.clone(),
             None => char::from_u32(*id).unwrap().to_string(),
         };
         ids.iter().map(token).collect()
@@ -45,7 +53,7 @@ impl Chars {
 
 fn context(name: &str) -> (Context, Chars) {
     let format = ChatFormat::by_name(name).unwrap();
-    let chars = Chars(format.table().tokens);
+    let chars = Chars(format.family().tokens.clone());
     (Context::new(format, chars.clone()), chars)
 }
 
@@ -61,296 +69,62 @@ fn call(id: &str) -> LeafKind {
 }
 
 /// What each family renders: a system's and a user's turn; what follows an answer that ended with `stop`, with a
-/// user's turn; what follows calls that ended with `call_stop`, with one result and with two.
+/// user's turn; what follows calls that ended with `call_stop`, with one result and with two. `None`: unsupported.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Rendered {
-    name: &'static str,
-    first: &'static str,
-    stop: &'static str,
-    user: &'static str,
-    call_stop: &'static str,
-    result: &'static str,
-    results: &'static str,
+    first: Option<String>,
+    stop: String,
+    user: String,
+    call_stop: String,
+    result: Option<String>,
+    results: Option<String>,
 }
 
-const NONE: &str = "unsupported";
+/// By the family's name.
+static RENDERED: LazyLock<BTreeMap<String, Rendered>> =
+    LazyLock::new(|| serde_json::from_str(include_str!("rendered.json")).unwrap());
 
-#[rustfmt::skip]
-const RENDERED: &[Rendered] = &[
-    Rendered {
-        name: "qwen3_xml",
-        first: "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n<think>\n",
-        stop: "<|im_end|>",
-        user: "\n<|im_start|>user\nV<|im_end|>\n<|im_start|>assistant\n<think>\n",
-        call_stop: "<|im_end|>",
-        result: "\n<|im_start|>user\n<tool_response>\nR\n</tool_response><|im_end|>\n<|im_start|>assistant\n<think>\n",
-        results: "\n<|im_start|>user\n<tool_response>\nR\n</tool_response>\n<tool_response>\nQ\n</tool_response><|im_end|>\n<|im_start|>assistant\n<think>\n",
-    },
-    Rendered {
-        name: "qwen3_coder",
-        first: "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n",
-        stop: "<|im_end|>",
-        user: "\n<|im_start|>user\nV<|im_end|>\n<|im_start|>assistant\n",
-        call_stop: "<|im_end|>",
-        result: "\n<|im_start|>user\n<tool_response>\nR\n</tool_response>\n<|im_end|>\n<|im_start|>assistant\n",
-        results: "\n<|im_start|>user\n<tool_response>\nR\n</tool_response>\n<tool_response>\nQ\n</tool_response>\n<|im_end|>\n<|im_start|>assistant\n",
-    },
-    Rendered {
-        name: "nemotron3",
-        first: "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n<think>\n",
-        stop: "<|im_end|>",
-        user: "\n<|im_start|>user\nV<|im_end|>\n<|im_start|>assistant\n<think>\n",
-        call_stop: "<|im_end|>",
-        result: "\n<|im_start|>user\n<tool_response>\nR\n</tool_response>\n<|im_end|>\n<|im_start|>assistant\n<think>\n",
-        results: "\n<|im_start|>user\n<tool_response>\nR\n</tool_response>\n<tool_response>\nQ\n</tool_response>\n<|im_end|>\n<|im_start|>assistant\n<think>\n",
-    },
-    Rendered {
-        name: "qwen3",
-        first: "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n",
-        stop: "<|im_end|>",
-        user: "\n<|im_start|>user\nV<|im_end|>\n<|im_start|>assistant\n",
-        call_stop: "<|im_end|>",
-        result: "\n<|im_start|>user\n<tool_response>\nR\n</tool_response><|im_end|>\n<|im_start|>assistant\n",
-        results: "\n<|im_start|>user\n<tool_response>\nR\n</tool_response>\n<tool_response>\nQ\n</tool_response><|im_end|>\n<|im_start|>assistant\n",
-    },
-    Rendered {
-        name: "qwen3_thinking",
-        first: "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n<think>\n",
-        stop: "<|im_end|>",
-        user: "\n<|im_start|>user\nV<|im_end|>\n<|im_start|>assistant\n<think>\n",
-        call_stop: "<|im_end|>",
-        result: "\n<|im_start|>user\n<tool_response>\nR\n</tool_response><|im_end|>\n<|im_start|>assistant\n<think>\n",
-        results: "\n<|im_start|>user\n<tool_response>\nR\n</tool_response>\n<tool_response>\nQ\n</tool_response><|im_end|>\n<|im_start|>assistant\n<think>\n",
-    },
-    Rendered {
-        name: "qwen2_5",
-        first: "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n",
-        stop: "<|im_end|>",
-        user: "\n<|im_start|>user\nV<|im_end|>\n<|im_start|>assistant\n",
-        call_stop: "<|im_end|>",
-        result: "\n<|im_start|>user\n<tool_response>\nR\n</tool_response><|im_end|>\n<|im_start|>assistant\n",
-        results: "\n<|im_start|>user\n<tool_response>\nR\n</tool_response>\n<tool_response>\nQ\n</tool_response><|im_end|>\n<|im_start|>assistant\n",
-    },
-    Rendered {
-        name: "hermes3",
-        first: "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n",
-        stop: "<|im_end|>",
-        user: "\n<|im_start|>user\nV<|im_end|>\n<|im_start|>assistant\n",
-        call_stop: "<|im_end|>",
-        result: "\n<|im_start|>tool\n<tool_response>\nR\n</tool_response><|im_end|><|im_start|>assistant\n",
-        results: NONE,
-    },
-    Rendered {
-        name: "smollm2",
-        first: "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n",
-        stop: "<|im_end|>",
-        user: "\n<|im_start|>user\nV<|im_end|>\n<|im_start|>assistant\n",
-        call_stop: "<|im_end|>",
-        result: NONE,
-        results: NONE,
-    },
-    Rendered {
-        name: "granite4",
-        first: "<|start_of_role|>system<|end_of_role|>S<|end_of_text|>\n<|start_of_role|>user<|end_of_role|>U<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>",
-        stop: "<|end_of_text|>",
-        user: "\n<|start_of_role|>user<|end_of_role|>V<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>",
-        call_stop: "<|end_of_text|>",
-        result: "\n<|start_of_role|>user<|end_of_role|>\n<tool_response>\nR\n</tool_response><|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>",
-        results: NONE,
-    },
-    Rendered {
-        name: "gemma4",
-        first: "<bos><|turn>system\n<|think|>S<turn|>\n<|turn>user\nU<turn|>\n<|turn>model\n",
-        stop: "<turn|>",
-        user: "\n<|turn>user\nV<turn|>\n<|turn>model\n",
-        call_stop: "<|tool_response>",
-        result: "response:f{value:<|\"|>R<|\"|>}<tool_response|>",
-        results: "response:f{value:<|\"|>R<|\"|>}<tool_response|><|tool_response>response:f{value:<|\"|>Q<|\"|>}<tool_response|>",
-    },
-    Rendered {
-        name: "kimi_k2",
-        first: "<|im_system|>system<|im_middle|>S<|im_end|><|im_user|>user<|im_middle|>U<|im_end|><|im_assistant|>assistant<|im_middle|>",
-        stop: "<|im_end|>",
-        user: "<|im_user|>user<|im_middle|>V<|im_end|><|im_assistant|>assistant<|im_middle|>",
-        call_stop: "<|im_end|>",
-        result: "<|im_system|>f<|im_middle|>## Return of functions.f:0\nR<|im_end|><|im_assistant|>assistant<|im_middle|>",
-        results: "<|im_system|>f<|im_middle|>## Return of functions.f:0\nR<|im_end|><|im_system|>f<|im_middle|>## Return of functions.f:1\nQ<|im_end|><|im_assistant|>assistant<|im_middle|>",
-    },
-    Rendered {
-        name: "kimi_k2_5",
-        first: "<|im_system|>system<|im_middle|>S<|im_end|><|im_user|>user<|im_middle|>U<|im_end|><|im_assistant|>assistant<|im_middle|><think>",
-        stop: "<|im_end|>",
-        user: "<|im_user|>user<|im_middle|>V<|im_end|><|im_assistant|>assistant<|im_middle|><think>",
-        call_stop: "<|im_end|>",
-        result: "<|im_system|>f<|im_middle|>## Return of functions.f:0\nR<|im_end|><|im_assistant|>assistant<|im_middle|><think>",
-        results: "<|im_system|>f<|im_middle|>## Return of functions.f:0\nR<|im_end|><|im_system|>f<|im_middle|>## Return of functions.f:1\nQ<|im_end|><|im_assistant|>assistant<|im_middle|><think>",
-    },
-    Rendered {
-        name: "glm_4_6",
-        first: "[gMASK]<sop><|system|>\nS<|user|>\nU<|assistant|>",
-        stop: "<|user|>",
-        user: "\nV<|assistant|>",
-        call_stop: "<|observation|>",
-        result: "\n<tool_response>\nR\n</tool_response><|assistant|>",
-        results: "\n<tool_response>\nR\n</tool_response>\n<tool_response>\nQ\n</tool_response><|assistant|>",
-    },
-    Rendered {
-        name: "glm_4_7",
-        first: "[gMASK]<sop><|system|>S<|user|>U<|assistant|><think>",
-        stop: "<|endoftext|>",
-        user: "<|user|>V<|assistant|><think>",
-        call_stop: "<|observation|>",
-        result: "<tool_response>R</tool_response><|assistant|><think>",
-        results: "<tool_response>R</tool_response><tool_response>Q</tool_response><|assistant|><think>",
-    },
-    Rendered {
-        name: "deepseek_v3_1",
-        first: "<｜begin▁of▁sentence｜>S<｜User｜>U<｜Assistant｜><think>",
-        stop: "<｜end▁of▁sentence｜>",
-        user: "<｜User｜>V<｜Assistant｜><think>",
-        call_stop: "<｜end▁of▁sentence｜>",
-        result: "<｜tool▁output▁begin｜>R<｜tool▁output▁end｜>",
-        results: "<｜tool▁output▁begin｜>R<｜tool▁output▁end｜><｜tool▁output▁begin｜>Q<｜tool▁output▁end｜>",
-    },
-    Rendered {
-        name: "deepseek_v3_2",
-        first: "<｜begin▁of▁sentence｜>S<｜User｜>U<｜Assistant｜><think>",
-        stop: "<｜end▁of▁sentence｜>",
-        user: "<｜User｜>V<｜Assistant｜><think>",
-        call_stop: "<｜end▁of▁sentence｜>",
-        result: "\n\n<function_results>\n<result>R</result>\n</function_results>\n\n<think>",
-        results: "\n\n<function_results>\n<result>R</result>\n<result>Q</result>\n</function_results>\n\n<think>",
-    },
-    Rendered {
-        name: "deepseek_v4",
-        first: "<｜begin▁of▁sentence｜>S<｜User｜>U<｜Assistant｜><think>",
-        stop: "<｜end▁of▁sentence｜>",
-        user: "<｜User｜>V<｜Assistant｜><think>",
-        call_stop: "<｜end▁of▁sentence｜>",
-        result: "<｜User｜><tool_result>R</tool_result><｜Assistant｜><think>",
-        results: "<｜User｜><tool_result>R</tool_result>\n\n<tool_result>Q</tool_result><｜Assistant｜><think>",
-    },
-    Rendered {
-        name: "harmony",
-        first: "<|start|>system<|message|>S<|end|><|start|>user<|message|>U<|end|><|start|>assistant",
-        stop: "<|return|>",
-        user: "<|start|>user<|message|>V<|end|><|start|>assistant",
-        call_stop: "<|call|>",
-        result: "<|start|>functions.f to=assistant<|channel|>commentary<|message|>\"R\"<|end|><|start|>assistant",
-        results: "<|start|>functions.f to=assistant<|channel|>commentary<|message|>\"R\"<|end|><|start|>functions.f to=assistant<|channel|>commentary<|message|>\"Q\"<|end|><|start|>assistant",
-    },
-    Rendered {
-        name: "mistral",
-        first: "<s>[SYSTEM_PROMPT]S[/SYSTEM_PROMPT][INST]U[/INST]",
-        stop: "</s>",
-        user: "[INST]V[/INST]",
-        call_stop: "</s>",
-        result: "[TOOL_RESULTS]R[/TOOL_RESULTS]",
-        results: "[TOOL_RESULTS]R[/TOOL_RESULTS][TOOL_RESULTS]Q[/TOOL_RESULTS]",
-    },
-    Rendered {
-        name: "mistral_small_3_2",
-        first: "<s>[SYSTEM_PROMPT]S[/SYSTEM_PROMPT][INST]U[/INST]",
-        stop: "</s>",
-        user: "[INST]V[/INST]",
-        call_stop: "</s>",
-        result: "[TOOL_RESULTS]call_0[TOOL_CONTENT]R[/TOOL_RESULTS]",
-        results: "[TOOL_RESULTS]call_0[TOOL_CONTENT]R[/TOOL_RESULTS][TOOL_RESULTS]call_1[TOOL_CONTENT]Q[/TOOL_RESULTS]",
-    },
-    Rendered {
-        name: "mistral_nemo",
-        first: NONE,
-        stop: "</s>",
-        user: "[INST]V[/INST]",
-        call_stop: "</s>",
-        result: "[TOOL_RESULTS]{\"content\": \"R\", \"call_id\": \"call_0\"}[/TOOL_RESULTS]",
-        results: "[TOOL_RESULTS]{\"content\": \"R\", \"call_id\": \"call_0\"}[/TOOL_RESULTS][TOOL_RESULTS]{\"content\": \"Q\", \"call_id\": \"call_1\"}[/TOOL_RESULTS]",
-    },
-    Rendered {
-        name: "minimax_m2",
-        first: "]~!b[]~b]system\nS[e~[\n]~b]user\nU[e~[\n]~b]ai\n<think>\n",
-        stop: "[e~[",
-        user: "\n]~b]user\nV[e~[\n]~b]ai\n<think>\n",
-        call_stop: "[e~[",
-        result: "\n]~b]tool\n<response>R</response>[e~[\n]~b]ai\n<think>\n",
-        results: "\n]~b]tool\n<response>R</response>\n<response>Q</response>[e~[\n]~b]ai\n<think>\n",
-    },
-    Rendered {
-        name: "llama3",
-        first: "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nU<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
-        stop: "<|eot_id|>",
-        user: "<|start_header_id|>user<|end_header_id|>\n\nV<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
-        call_stop: "<|eom_id|>",
-        result: "<|start_header_id|>ipython<|end_header_id|>\n\n\"R\"<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
-        results: "<|start_header_id|>ipython<|end_header_id|>\n\n\"R\"<|eot_id|><|start_header_id|>ipython<|end_header_id|>\n\n\"Q\"<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
-    },
-    Rendered {
-        name: "cohere",
-        first: "<BOS_TOKEN><|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>S<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|USER_TOKEN|>U<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
-        stop: "<|END_OF_TURN_TOKEN|>",
-        user: "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>V<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
-        call_stop: "<|END_OF_TURN_TOKEN|>",
-        result: "<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|><|START_TOOL_RESULT|>[\n    {\n        \"tool_call_id\": \"call_0\",\n        \"results\": {\n            \"0\": \"R\"\n        },\n        \"is_error\": null\n    }\n]<|END_TOOL_RESULT|><|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
-        results: "<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|><|START_TOOL_RESULT|>[\n    {\n        \"tool_call_id\": \"call_0\",\n        \"results\": {\n            \"0\": \"R\"\n        },\n        \"is_error\": null\n    },\n    {\n        \"tool_call_id\": \"call_1\",\n        \"results\": {\n            \"0\": \"Q\"\n        },\n        \"is_error\": null\n    }\n]<|END_TOOL_RESULT|><|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
-    },
-    Rendered {
-        name: "granite",
-        first: "<|start_of_role|>system<|end_of_role|>S<|end_of_text|>\n<|start_of_role|>user<|end_of_role|>U<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>",
-        stop: "<|end_of_text|>",
-        user: "\n<|start_of_role|>user<|end_of_role|>V<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>",
-        call_stop: "<|end_of_text|>",
-        result: "\n<|start_of_role|>tool<|end_of_role|>R<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>",
-        results: "\n<|start_of_role|>tool<|end_of_role|>R<|end_of_text|>\n<|start_of_role|>tool<|end_of_role|>Q<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>",
-    },
-    Rendered {
-        name: "phi4",
-        first: "<|system|>S<|end|><|user|>U<|end|><|assistant|>",
-        stop: "<|end|>",
-        user: "<|user|>V<|end|><|assistant|>",
-        call_stop: "<|end|>",
-        result: "<|tool_response|>\"R\"<|end|><|assistant|>",
-        results: "<|tool_response|>\"R\"<|end|><|tool_response|>\"Q\"<|end|><|assistant|>",
-    },
-    Rendered {
-        name: "seed_oss",
-        first: "<seed:bos>system\nS<seed:eos><seed:bos>user\nU<seed:eos><seed:bos>assistant\n",
-        stop: "<seed:eos>",
-        user: "<seed:bos>user\nV<seed:eos><seed:bos>assistant\n",
-        call_stop: "<seed:eos>",
-        result: "<seed:bos>tool\nR<seed:eos><seed:bos>assistant\n",
-        results: "<seed:bos>tool\nR<seed:eos><seed:bos>tool\nQ<seed:eos><seed:bos>assistant\n",
-    },
-    Rendered { name: "plain", first: "SU", stop: "", user: "V", call_stop: "", result: NONE, results: NONE },
-];
+/// Checks every row, and reports every row that fails.
+fn each_row<T: fmt::Debug>(rows: impl IntoIterator<Item = T>, check: impl Fn(T)) {
+    let failed = rows.into_iter().filter_map(|row| {
+        let shown = printable(&format!("{row:?}"), 100);
+        catch_unwind(AssertUnwindSafe(|| check(row))).is_err().then_some(shown)
+    });
+    let failed: Vec<String> = failed.collect();
+    assert!(failed.is_empty(), "these rows fail, for the reasons above:\n{}", failed.join("\n"));
+}
 
-/// The ids of `prompt` after those before, as text; the ids before must be there.
-fn added(chars: &Chars, before: &[TokenId], prompt: Result<Prompt, Error>) -> String {
+/// Returns the ids of `prompt` after the ids before, as text, or `None` for what the family does not support. The ids
+/// before must be there.
+fn added(chars: &Chars, before: &[TokenId], prompt: Result<Prompt, Error>) -> Option<String> {
     let prompt = match prompt {
         Ok(prompt) => prompt,
-        Err(error) if error.kind() == ErrorKind::Unsupported => return NONE.to_owned(),
+        Err(error) if error.kind() == ErrorKind::Unsupported => return None,
         Err(error) => panic!("{error}"),
     };
     assert_eq!(prompt.prefix, Prefix::Kept);
     let rest = prompt.ids.strip_prefix(before).expect("the prefix is not kept");
-    chars.text(rest)
+    Some(chars.text(rest))
 }
 
 #[test]
 fn each_family_renders_what_its_template_does() {
-    let names: Vec<&str> = RENDERED.iter().map(|case| case.name).collect();
-    assert_eq!(names, ChatFormat::all().map(ChatFormat::name).collect::<Vec<_>>());
-    for Rendered { name, first, stop, user, call_stop, result, results } in RENDERED {
+    let names: BTreeSet<&str> = ChatFormat::all().map(ChatFormat::name).collect();
+    assert!(RENDERED.keys().eq(names), "rendered.json and families/ differ");
+    each_row(&*RENDERED, |(name, Rendered { first, stop, user, call_stop, result, results })| {
         let (mut context, chars) = context(name);
         context.system("S");
         context.user("U");
         let prompt = context.begin_response();
-        assert_eq!(added(&chars, &[], prompt.clone()), *first, "{name}");
+        assert_eq!(added(&chars, &[], prompt.clone()), *first);
         let mut ids = prompt.map(|prompt| prompt.ids).unwrap_or_default();
-        if *first == NONE {
+        if first.is_none() {
             context.turns.clear();
             context.user("U");
             ids = context.begin_response().unwrap().ids;
         }
-        assert_eq!(context.turns.iter().map(Branch::text).collect::<String>(), chars.text(&ids), "{name}");
+        assert_eq!(context.turns.iter().map(Branch::text).collect::<String>(), chars.text(&ids));
         let begun = context;
         let sampled = |text: &str| [&ids[..], &chars.ids(text)].concat();
 
@@ -359,7 +133,7 @@ fn each_family_renders_what_its_template_does() {
         context.add_response(said(leaves.clone()), IdsExact::Yes).unwrap();
         context.user("V");
         let before = sampled(&format!("A.{stop}"));
-        assert_eq!(added(&chars, &before, context.begin_response()), *user, "{name}: user");
+        assert_eq!(added(&chars, &before, context.begin_response()).as_ref(), Some(user));
 
         let of_calls = |n: usize| {
             if name.starts_with("kimi") { format!("functions.f:{n}") } else { format!("call_{n}") }
@@ -376,22 +150,22 @@ fn each_family_renders_what_its_template_does() {
             let before = sampled(&format!("CD{call_stop}"));
             let len = context.len_tokens();
             let prompt = context.begin_response();
-            assert_eq!(len.ok(), prompt.as_ref().ok().map(|prompt| prompt.ids.len()), "{name}");
-            assert_eq!(added(&chars, &before, prompt), **expected, "{name}: {gave:?}");
+            assert_eq!(len.ok(), prompt.as_ref().ok().map(|prompt| prompt.ids.len()));
+            assert_eq!(added(&chars, &before, prompt), *expected, "{gave:?}");
         }
-    }
+    });
 }
 
 #[test]
 fn the_prefix_is_kept_over_many_turns_however_they_end() {
-    for Rendered { name, stop, call_stop, result, .. } in RENDERED {
+    each_row(&*RENDERED, |(name, Rendered { stop, call_stop, result, .. })| {
         let (mut context, chars) = context(name);
         let mut before = Vec::new();
         context.user("U");
         for n in 0..6 {
             let prompt = context.begin_response().unwrap();
             assert_eq!(prompt.prefix, Prefix::Kept);
-            assert!(prompt.ids.starts_with(&before), "{name}: turn {n}");
+            assert!(prompt.ids.starts_with(&before), "turn {n}");
             // Ids that no tokenizer would make of the text, so that encoding again would be seen.
             let odd = Leaf::new(LeafKind::Content, "abc", vec![500_000 + n, 600_000]);
             let leaves = match n % 3 {
@@ -402,25 +176,28 @@ fn the_prefix_is_kept_over_many_turns_however_they_end() {
             let turn = said(leaves);
             before = [prompt.ids, turn.ids().collect()].concat();
             context.add_response(turn, if n % 2 == 0 { IdsExact::Yes } else { IdsExact::Unknown }).unwrap();
-            if n % 3 == 2 && *result != NONE {
+            if n % 3 == 2 && result.is_some() {
                 context.tool_result("c", "R").unwrap();
             } else {
                 context.user("V");
             }
         }
-        assert!(context.begin_response().unwrap().ids.starts_with(&before), "{name}");
-    }
+        assert!(context.begin_response().unwrap().ids.starts_with(&before));
+    });
 }
+
+/// What follows a turn of `qwen3_xml` and a user's turn.
+const QWEN: &str = "<|im_end|>\n<|im_start|>user\nV<|im_end|>\n<|im_start|>assistant\n<think>\n";
 
 /// Turns of the model that end otherwise than with its end: what follows it.
 #[test]
 fn a_turn_that_was_cut_is_closed() {
-    const QWEN: &str = "<|im_end|>\n<|im_start|>user\nV<|im_end|>\n<|im_start|>assistant\n<think>\n";
     let unfinished = LeafKind::Malformed { reason: Malformed::Unfinished };
-    for (name, leaves, expected) in [
+    let after_reasoning = format!("</think>{QWEN}");
+    let rows = [
         ("qwen3_xml", vec![(LeafKind::Content, "A")], QWEN),
-        ("qwen3_xml", vec![(LeafKind::Reasoning, "hm")], &format!("</think>{QWEN}")),
-        ("qwen3_xml", vec![], &format!("</think>{QWEN}")),
+        ("qwen3_xml", vec![(LeafKind::Reasoning, "hm")], &after_reasoning),
+        ("qwen3_xml", vec![], &after_reasoning),
         (
             "qwen3_xml",
             vec![(LeafKind::Reasoning, "hm"), (LeafKind::Marker, "<|im_end|>")],
@@ -446,7 +223,8 @@ fn a_turn_that_was_cut_is_closed() {
             vec![(LeafKind::Content, "A"), (LeafKind::Marker, "<|end|>")],
             "<|start|>user<|message|>V<|end|><|start|>assistant",
         ),
-    ] {
+    ];
+    each_row(rows, |(name, leaves, expected)| {
         let (mut context, chars) = context(name);
         context.user("U");
         let mut before = context.begin_response().unwrap().ids;
@@ -454,10 +232,13 @@ fn a_turn_that_was_cut_is_closed() {
         before.extend(turn.ids());
         context.add_response(turn, IdsExact::Unknown).unwrap();
         context.user("V");
-        assert_eq!(added(&chars, &before, context.begin_response()), expected, "{name} {leaves:?}");
-    }
-    // A closer, or the end of the turn inside reasoning, that came with its id only.
-    for (last, expected) in [("</think>", QWEN), ("<|im_end|>", &QWEN["<|im_end|>".len()..])] {
+        assert_eq!(added(&chars, &before, context.begin_response()).as_deref(), Some(expected));
+    });
+}
+
+#[test]
+fn a_closer_that_came_as_an_id_without_text_is_not_repeated() {
+    each_row([("</think>", QWEN), ("<|im_end|>", &QWEN["<|im_end|>".len()..])], |(last, expected)| {
         let (mut context, chars) = context("qwen3_xml");
         context.user("U");
         let before = context.begin_response().unwrap().ids;
@@ -465,9 +246,13 @@ fn a_turn_that_was_cut_is_closed() {
         let turn = said(vec![Leaf::new(LeafKind::Reasoning, "h", sampled.clone())]);
         context.add_response(turn, IdsExact::Unknown).unwrap();
         context.user("V");
-        assert_eq!(added(&chars, &[before, sampled].concat(), context.begin_response()), expected, "{last}");
-    }
-    // A closer of several tokens.
+        let added = added(&chars, &[before, sampled].concat(), context.begin_response());
+        assert_eq!(added.as_deref(), Some(expected));
+    });
+}
+
+#[test]
+fn a_closer_of_several_tokens_is_not_repeated() {
     let (mut context, chars) = context("qwen3_xml");
     context.user("U");
     let before = context.begin_response().unwrap().ids;
@@ -475,25 +260,26 @@ fn a_turn_that_was_cut_is_closed() {
     thought.inner = 0..2;
     context.add_response(said(vec![thought]), IdsExact::Unknown).unwrap();
     context.user("V");
-    assert_eq!(added(&chars, &[before, vec![500, 501]].concat(), context.begin_response()), QWEN);
+    let added = added(&chars, &[before, vec![500, 501]].concat(), context.begin_response());
+    assert_eq!(added.as_deref(), Some(QWEN));
 }
 
 #[test]
 fn what_is_spelled_in_text_from_outside_is_no_token() {
-    for Rendered { name, first, result, .. } in RENDERED {
+    each_row(&*RENDERED, |(name, Rendered { first, result, .. })| {
         let (mut context, chars) = context(name);
         let all: String = chars.0.concat();
         let count = |ids: &[TokenId]| ids.iter().filter(|id| **id >= FIRST_TOKEN).count();
         let mut counts = Vec::new();
         for text in ["x", &all] {
             let mut context = context.clone();
-            if *first != NONE {
+            if first.is_some() {
                 context.system(text);
             }
             context.user(text);
             let prompt = context.begin_response().unwrap();
-            assert!(chars.text(&prompt.ids).contains(text), "{name}");
-            if *result != NONE {
+            assert!(chars.text(&prompt.ids).contains(text));
+            if result.is_some() {
                 let mut leaf = chars.leaf(call(text), "C");
                 if let LeafKind::ToolCall(call) = &mut leaf.kind {
                     call.name = text.to_owned();
@@ -503,54 +289,61 @@ fn what_is_spelled_in_text_from_outside_is_no_token() {
             }
             counts.push(context.begin_response().map_or(count(&prompt.ids), |prompt| count(&prompt.ids)));
         }
-        assert_eq!(counts[0], counts[1], "{name}");
+        assert_eq!(counts[0], counts[1]);
         context.user("");
-        assert!(context.begin_response().is_ok(), "{name}");
-    }
+        assert!(context.begin_response().is_ok());
+    });
 }
 
 #[test]
 fn thinking_can_be_off_where_the_family_has_a_switch() {
-    for (name, opener) in [
-        ("qwen3_xml", "<|im_start|>assistant\n<think>\n\n</think>\n\n"),
-        ("nemotron3", "<|im_start|>assistant\n<think></think>"),
-        ("qwen3", "<|im_start|>assistant\n<think>\n\n</think>\n\n"),
-        ("qwen3_coder", "<|im_start|>assistant\n"),
-        ("glm_4_6", "<|user|>\nU/nothink<|assistant|>\n<think></think>"),
-        ("glm_4_7", "<|assistant|></think>"),
-        ("deepseek_v3_1", "<｜Assistant｜></think>"),
-        ("deepseek_v4", "<｜Assistant｜></think>"),
-        ("gemma4", "<bos><|turn>user\nU<turn|>\n<|turn>model\n<|channel>thought\n<channel|>"),
-        ("qwen3_thinking", NONE),
-        ("minimax_m2", NONE),
-    ] {
+    let rows = [
+        ("qwen3_xml", Some("<|im_start|>assistant\n<think>\n\n</think>\n\n")),
+        ("nemotron3", Some("<|im_start|>assistant\n<think></think>")),
+        ("qwen3", Some("<|im_start|>assistant\n<think>\n\n</think>\n\n")),
+        ("qwen3_coder", Some("<|im_start|>assistant\n")),
+        ("glm_4_6", Some("<|user|>\nU/nothink<|assistant|>\n<think></think>")),
+        ("glm_4_7", Some("<|assistant|></think>")),
+        ("deepseek_v3_1", Some("<｜Assistant｜></think>")),
+        ("deepseek_v4", Some("<｜Assistant｜></think>")),
+        ("gemma4", Some("<bos><|turn>user\nU<turn|>\n<|turn>model\n<|channel>thought\n<channel|>")),
+        ("qwen3_thinking", None),
+        ("minimax_m2", None),
+    ];
+    each_row(rows, |(name, opener)| {
         let (context, chars) = context(name);
         let mut on = context.clone();
         on.user("U");
         let on = on.begin_response().unwrap();
         let opens = on.ids.last().is_some_and(|id| chars.text(&[*id]) == "<think>")
             || chars.text(&on.ids).ends_with("<think>\n");
-        assert_eq!(on.start == Start::Reasoning, opens, "{name}");
+        assert_eq!(on.start == Start::Reasoning, opens);
         let mut off = context.reasoning(false);
         off.user("U");
         let off = off.begin_response();
-        assert!(off.as_ref().map_or(true, |prompt| prompt.start == Start::Content), "{name}");
+        assert!(off.as_ref().map_or(true, |prompt| prompt.start == Start::Content));
         let text = added(&chars, &[], off);
-        assert!(text.ends_with(opener), "{name}: {text:?}");
-    }
+        let ends = text.as_ref().zip(opener).is_some_and(|(text, opener)| text.ends_with(opener));
+        assert!(ends || text.is_none() && opener.is_none(), "{text:?}");
+    });
 }
 
 /// A turn with reasoning, then a user's: what stands for the turn in the prompt after that, from the opener on.
 #[test]
 fn thinking_is_dropped_as_the_templates_do() {
-    for (name, closed, expected) in [
-        ("qwen3_xml", "</think>\n\n", "<|im_start|>assistant\nA<|im_end|>\n<|im_start|>user\nV"),
-        ("nemotron3", "</think>", "<|im_start|>assistant\n<think></think>A<|im_end|>\n<|im_start|>user\nV"),
-        ("glm_4_6", "</think>\n", "<|assistant|>\n<think></think>\nA<|user|>\nV"),
-        ("glm_4_7", "</think>", "<|assistant|></think>A<|user|>V"),
-        ("deepseek_v3_1", "</think>", "<｜Assistant｜></think>A<｜end▁of▁sentence｜><｜User｜>V"),
-        ("kimi_k2", "</think>", NONE),
-    ] {
+    let rows = [
+        ("qwen3_xml", "</think>\n\n", Some("<|im_start|>assistant\nA<|im_end|>\n<|im_start|>user\nV")),
+        (
+            "nemotron3",
+            "</think>",
+            Some("<|im_start|>assistant\n<think></think>A<|im_end|>\n<|im_start|>user\nV"),
+        ),
+        ("glm_4_6", "</think>\n", Some("<|assistant|>\n<think></think>\nA<|user|>\nV")),
+        ("glm_4_7", "</think>", Some("<|assistant|></think>A<|user|>V")),
+        ("deepseek_v3_1", "</think>", Some("<｜Assistant｜></think>A<｜end▁of▁sentence｜><｜User｜>V")),
+        ("kimi_k2", "</think>", None),
+    ];
+    each_row(rows, |(name, closed, expected)| {
         let (context, chars) = context(name);
         let mut context = context.keep_reasoning(false);
         context.user("U");
@@ -561,20 +354,20 @@ fn thinking_is_dropped_as_the_templates_do() {
         context.add_response(said(vec![think, content]), IdsExact::Yes).unwrap();
         context.user("V");
         match context.begin_response() {
-            Err(error) => assert_eq!((error.kind(), expected), (ErrorKind::Unsupported, NONE), "{name}"),
+            Err(error) => assert_eq!((error.kind(), expected), (ErrorKind::Unsupported, None), "{name}"),
             Ok(prompt) => {
                 let text = chars.text(&prompt.ids);
-                assert!(text.contains(expected), "{name}: {text:?}");
-                assert_eq!(prompt.prefix, Prefix::ReasoningDropped { turn: 1 }, "{name}");
-                assert_eq!(prompt.ids, chars.ids(&text), "{name}");
+                assert!(expected.is_some_and(|expected| text.contains(expected)), "{text:?}");
+                assert_eq!(prompt.prefix, Prefix::ReasoningDropped { turn: 1 });
+                assert_eq!(prompt.ids, chars.ids(&text));
                 // Once dropped, the rest is kept.
                 context.add_response(said(vec![chars.leaf(LeafKind::Content, "B")]), IdsExact::Yes).unwrap();
                 context.user("W");
                 let next = context.begin_response().unwrap();
-                assert_eq!((next.prefix, next.ids.starts_with(&prompt.ids)), (Prefix::Kept, true), "{name}");
+                assert_eq!((next.prefix, next.ids.starts_with(&prompt.ids)), (Prefix::Kept, true));
             }
         }
-    }
+    });
 }
 
 #[test]
@@ -588,12 +381,13 @@ fn a_turn_with_missing_ids_is_encoded_again_or_refused_or_taken() {
         let call = Leaf::new(call("c"), "<tool_call>{\"<|im_end|>\"}</tool_call>", vec![]);
         said(vec![missing, call, end])
     };
-    for (ids, policy, expected) in [
+    let rows = [
         (no_ids, WhenInexact::Reencode, Ok(Prefix::Reencoded { turn: 1 })),
         (IdsExact::Unknown, WhenInexact::Reencode, Ok(Prefix::Reencoded { turn: 1 })),
         (no_ids, WhenInexact::Refuse, Err(ErrorKind::InexactIds)),
         (no_ids, WhenInexact::Take, Ok(Prefix::Kept)),
-    ] {
+    ];
+    each_row(rows, |(ids, policy, expected)| {
         let (context, chars) = context("qwen2_5");
         let mut context = context.when_inexact(policy);
         context.user("U");
@@ -602,19 +396,19 @@ fn a_turn_with_missing_ids_is_encoded_again_or_refused_or_taken() {
         context.user("V");
         let prompt = context.begin_response();
         assert_eq!(prompt.as_ref().map(|prompt| prompt.prefix).map_err(Error::kind), expected);
-        let Ok(prompt) = prompt else { continue };
+        let Ok(prompt) = prompt else { return };
         let rest = &prompt.ids[before.len()..];
         assert_eq!(prompt.ids[..before.len()], before);
         let close = "<|im_end|>\n<|im_start|>user\nV<|im_end|>\n<|im_start|>assistant\n";
         if policy == WhenInexact::Take {
             assert_eq!(chars.text(rest), close);
-            continue;
+            return;
         }
         let call = "<tool_call>{\"<|im_end|>\"}</tool_call>";
         assert_eq!(chars.text(rest), format!("<|im_end|>{call}{close}"));
         let tokens = rest.iter().filter(|id| **id >= FIRST_TOKEN).count();
         assert_eq!(tokens, 2 + 4, "the call's tags and the turns', not what is spelled in text");
-    }
+    });
 }
 
 #[test]
@@ -628,7 +422,7 @@ fn a_prompt_over_the_limit_is_an_error_that_names_both_numbers_and_changes_nothi
     let before = context.clone();
     let error = context.begin_response().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Limit(Limit::ContextTokens));
-    assert_eq!(error.to_string(), "the prompt has 10 tokens: context_tokens_max is 9");
+    assert_eq!(error.to_string(), "the prompt has 10 tokens: max_context_tokens is 9");
     assert_eq!(format!("{context:?}"), format!("{before:?}"));
     assert_eq!(context.len_tokens().unwrap(), 10);
 }
@@ -715,7 +509,7 @@ fn leaves_own_the_ids_of_their_text_and_the_tree_shows_them() {
 #[test]
 fn a_marker_that_is_no_token_of_the_vocabulary_is_text() {
     let format = ChatFormat::by_name("qwen2_5").unwrap();
-    let mut context = Context::new(format, Chars(&["<|im_end|>"]));
+    let mut context = Context::new(format, Chars(vec!["<|im_end|>".to_owned()]));
     context.user("U");
     let ids = context.begin_response().unwrap().ids;
     assert_eq!(ids.iter().filter(|id| **id >= FIRST_TOKEN).count(), 1);
@@ -723,22 +517,31 @@ fn a_marker_that_is_no_token_of_the_vocabulary_is_text() {
 }
 
 #[test]
-fn tables_are_sound() {
+fn families_are_sound() {
     fn crosses<T: Send + Sync + Clone + 'static>() {}
     crosses::<Context>();
-    for table in ChatFormat::all().map(ChatFormat::table) {
-        for (n, token) in table.tokens.iter().enumerate() {
-            let begins = table
-                .tokens
-                .iter()
-                .skip(n + 1)
-                .any(|other| other.starts_with(token) || token.starts_with(other));
-            assert!(!begins, "{}: {token} is the beginning of another", table.name);
+    each_row(ChatFormat::all().map(ChatFormat::family), |family| {
+        let Family { name: _, tokens, ends, stops, .. } = family;
+        for (n, token) in tokens.iter().enumerate() {
+            let mut others = tokens.iter().skip(n + 1);
+            let begins = others.any(|other| other.starts_with(token) || token.starts_with(other));
+            assert!(!begins, "{token} is the beginning of another");
         }
-        let ends = table.ends.iter().chain(table.stops);
-        assert!(ends.clone().all(|end| table.tokens.contains(end)), "{}", table.name);
-        let first = Sheet::new(&Chars(table.tokens), table).first_id(table.close);
-        assert_eq!(first.is_none(), table.close.is_empty(), "{}", table.name);
-    }
+        assert!(ends.iter().chain(stops).all(|end| tokens.contains(end)));
+        let first = Sheet::new(&Chars(tokens.clone()), family).first_id(family.close(false));
+        assert_eq!(first.is_none(), family.close(false).is_empty());
+    });
     assert!(ChatFormat::by_name("x").unwrap_err().to_string().contains("qwen3_xml, qwen3_coder"));
+}
+
+#[test]
+fn every_file_of_families_is_listed_and_can_be_read() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/turn/prompt/families");
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let files: BTreeSet<String> = names.filter(|name| name.ends_with(".json")).collect();
+    let listed: BTreeSet<String> = family::FILES.iter().map(|(name, _)| format!("{name}.json")).collect();
+    assert_eq!(listed, files);
+    each_row(family::FILES, |(name, text)| {
+        Family::read(name, text).unwrap();
+    });
 }

@@ -1,0 +1,55 @@
+//! Macros for the plain parts of types: names of variants, setters of fields.
+
+/// Defines an enum with a name for each variant. `as_str` returns the name, and the variant's documentation shows it.
+macro_rules! names {
+    ($(#[$about:meta])* pub enum $type:ident {
+        $($(#[$meaning:meta])* $variant:ident $(($value:ty))? = $name:literal,)*
+    }) => {
+        $(#[$about])*
+        pub enum $type {
+            $($(#[$meaning])* #[doc = concat!("\n\nName: `", $name, "`.")] $variant $(($value))?,)*
+        }
+
+        impl $type {
+            /// Returns the stable name, as the command line prints it.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant { .. } => $name,)*
+                }
+            }
+        }
+    };
+}
+
+/// Implements `Display` by `as_str`.
+macro_rules! display_as_str {
+    ($($type:ty),*) => {
+        $(
+            impl std::fmt::Display for $type {
+                fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.write_str(self.as_str())
+                }
+            }
+        )*
+    };
+}
+
+/// Defines builder methods that set the field of the same name. A method takes the field's type, or a type that converts
+/// into it: a plain `usize` for an `Option<usize>`.
+macro_rules! setters {
+    ($($(#[$meaning:meta])* $field:ident: $type:ty,)*) => {
+        $(
+            $(#[$meaning])*
+            #[must_use]
+            pub fn $field(mut self, $field: $type) -> Self {
+                self.$field = $field.into();
+                self
+            }
+        )*
+    };
+}
+
+pub(crate) use display_as_str;
+pub(crate) use names;
+pub(crate) use setters;
