@@ -1,4 +1,4 @@
-//! Base URLs: the paths of a server begin there.
+//! Base URLs of servers, to which tokenwire appends the paths of endpoints.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,12 +7,14 @@ use crate::client::http::Uri;
 use crate::client::http::headers::check_url;
 use crate::error::Error;
 
-/// The base URL in two forms: OpenAI's paths go below the one, a server's native paths below the other.
+/// The base URL of a server, with and without the API version.
+///
+/// OpenAI's paths are appended to `api`. The native paths of a server are appended to `root`.
 #[derive(Clone)]
 pub(crate) struct BaseUrl {
-    /// With the version: `http://host:8000/v1`.
+    /// The URL with the version: `http://host:8000/v1`.
     pub(crate) api: String,
-    /// Without: `http://host:8000`.
+    /// The URL without the version: `http://host:8000`.
     root: String,
     plain_and_far: bool,
 }
@@ -21,7 +23,7 @@ impl BaseUrl {
     pub(crate) fn new(url: &str) -> Result<Self, Error> {
         let uri = check_url(url.trim())?;
         if uri.query().is_some() {
-            return Err(Error::invalid("the base URL has a query"));
+            return Err(Error::invalid("the base URL must not have a query"));
         }
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let near = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_far_plain_server_gets_the_warning_about_the_key() {
+    fn only_plain_http_to_another_host_is_plain_and_far() {
         for (url, far) in [
             ("http://127.0.0.1/v1", false),
             ("http://localhost:1/v1", false),

@@ -1,4 +1,4 @@
-//! The head of an answer: that of an event stream, or the error that it stands for.
+//! Checks the head of a response, and converts an error response into an error.
 
 use std::borrow::Cow;
 
@@ -10,13 +10,13 @@ use crate::error::secrets::Secrets;
 use crate::protocol::chunk::body::not_an_event_stream;
 use crate::protocol::chunk::server_error::server_error_from_body;
 
-/// An error unless this is the head of an event stream.
+/// Returns an error unless the response is a 2xx event stream.
 pub(crate) fn check_head(response: &mut HttpResponse, secrets: &Secrets) -> Result<(), Error> {
     if response.status() / 100 != 2 {
         return Err(status_error(response, secrets));
     }
     match response.header("content-type") {
-        // Without a type the first byte of the body decides.
+        // Without a content type, the first byte of the body decides.
         None => Ok(()),
         Some(kind) if is_event_stream(kind) => Ok(()),
         Some(_) => {
@@ -26,16 +26,16 @@ pub(crate) fn check_head(response: &mut HttpResponse, secrets: &Secrets) -> Resu
     }
 }
 
-/// The error that a status other than 2xx stands for, with the message from its body.
+/// Returns the error for a status other than 2xx, with the message from the body.
 pub(crate) fn status_error(response: &mut HttpResponse, secrets: &Secrets) -> Error {
     let body = redacted_body(response, secrets);
     let status = response.status();
     let mut server = server_error_from_body(Some(status), response.header("content-type"), &body);
     if let (301..=308, Some(location)) = (status, response.header("location")) {
-        // Redirects are not followed; of the address only the host is told.
+        // tokenwire does not follow redirects. The message shows only the host of the target.
         let host = location.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
         server.message = format!(
-            "redirect to {}, which is not followed",
+            "tokenwire does not follow the redirect to {}",
             printable(host.as_deref().unwrap_or("another path"), 256)
         );
     }
@@ -43,8 +43,9 @@ pub(crate) fn status_error(response: &mut HttpResponse, secrets: &Secrets) -> Er
     Error::server(server).with_request_id(request_id.as_deref()).redacted(secrets)
 }
 
-/// The beginning of a body without the credentials, should the server echo them: before a message is taken
-/// out of it and cut.
+/// Reads the start of the body and removes credentials that the server may have echoed.
+///
+/// Call this before a message is extracted from the body and shortened.
 fn redacted_body(response: &mut HttpResponse, secrets: &Secrets) -> Vec<u8> {
     let body = response.error_body();
     match secrets.redact(&String::from_utf8_lossy(&body)) {

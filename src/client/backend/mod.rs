@@ -1,5 +1,6 @@
-//! What [`ApiClient`](crate::ApiClient) and its streams share: where requests go, with which headers, and what is known of
-//! the server.
+//! The state that [`ApiClient`](crate::ApiClient) and its streams share.
+//!
+//! It contains the servers, the headers, all settings, and the detected kind of server.
 
 pub(crate) mod base_url;
 pub(crate) mod head;
@@ -25,7 +26,7 @@ use crate::protocol::request::completion::CompletionRequest;
 use crate::protocol::server::ServerKind;
 use crate::protocol::server::endpoint::Endpoint;
 
-/// What the streams and calls of a client have in common: the servers, and everything that is set for them.
+/// The servers of a client, and the settings that all its requests share.
 pub(crate) struct Backend {
     pub(crate) http: HttpClient,
     pub(crate) pool: ReaderPool,
@@ -35,20 +36,20 @@ pub(crate) struct Backend {
     pub(crate) retry_budget: Budget,
     pub(crate) resume: ResumePolicy,
     pub(crate) key: Option<ApiKey>,
-    /// Where failed requests are saved.
+    /// The folder for failed requests, if they are saved.
     pub(crate) failed: Option<Folder>,
     pub(crate) endpoint: Endpoint,
     pub(crate) bases: Vec<BaseUrl>,
     pub(crate) routes: Routes,
     pub(crate) model: Option<String>,
     pub(crate) headers: HeaderMap,
-    /// The headers in which the key of a session is sent.
+    /// The headers that carry the key of a session.
     pub(crate) session_headers: Vec<String>,
     pub(crate) priority_header: Option<String>,
     pub(crate) request_ids: Option<RequestIds>,
-    /// The kind of server, as the caller set it or as its answers have shown it.
+    /// The kind of server, as set by the caller or detected from a response.
     pub(crate) server: Mutex<Option<ServerKind>>,
-    /// The server was probed for its kind.
+    /// True if the server was probed for its kind.
     pub(crate) probed: AtomicBool,
 }
 
@@ -57,12 +58,19 @@ impl Backend {
         self.server.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Remembers the kind of server that an answer has shown. A kind that is known already stays: the caller may have set it.
+    /// Stores the kind of server that was detected from a response.
+    ///
+    /// A kind that is already known stays, because the caller may have set it.
     pub(crate) fn learn(&self, server: ServerKind) {
         self.server.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(server);
     }
 
-    /// Gives the request its id, and moves into headers what this client sends there. Returns them as names and values.
+    /// Adds a generated id if needed, and returns the headers of the request as names and values.
+    ///
+    /// The headers include the session key and the priority if this client sends them as headers. A
+    /// priority that is sent as a header is removed from the body.
+    ///
+    /// The headers include the session key and the priority, if this client sends these in headers.
     pub(crate) fn address(
         &self,
         mut request: CompletionRequest,
@@ -79,12 +87,12 @@ impl Backend {
             headers.extend(request.priority.take().map(|priority| (name.clone(), priority.to_string())));
         }
         let own = request.headers().map(|(name, value)| (name.to_owned(), value.to_owned()));
-        // A header that the request names itself wins.
+        // A header that is set on the request itself comes last, so it wins.
         headers.extend(own);
         (request, headers)
     }
 
-    /// The body of `request`, for what is known of the server.
+    /// Returns the body of a streaming request, in the form that this kind of server needs.
     pub(crate) fn body(
         &self,
         request: &CompletionRequest,
@@ -101,7 +109,7 @@ impl Backend {
         request.to_call_json(self.model.as_deref(), self.endpoint, server)
     }
 
-    /// The client's headers with the request's own, which win.
+    /// Returns the client's headers merged with `own`, the headers of the request, which win.
     pub(crate) fn headers(&self, own: &[(String, String)]) -> Result<HeaderMap, Error> {
         let mut map = self.headers.clone();
         for (name, value) in own {

@@ -1,4 +1,4 @@
-//! Ids for requests that have none.
+//! Request ids for requests that have none.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,7 +6,7 @@ use crate::client::policy::retry::random;
 use crate::error::Error;
 use crate::protocol::request::completion::CompletionRequest;
 
-/// Makes ids that differ between clients and between requests.
+/// Generates ids that differ between clients and between requests.
 pub(crate) struct RequestIds {
     prefix: String,
     next: AtomicU64,
@@ -15,7 +15,7 @@ pub(crate) struct RequestIds {
 impl RequestIds {
     pub(crate) fn new(prefix: String) -> Result<Self, Error> {
         CompletionRequest::text("").request_id(&prefix).validate()?;
-        // Two clients with one prefix must not make the same ids.
+        // Two clients with the same prefix must not generate the same ids.
         let drawn = (random() * (1_u64 << 48) as f64) as u64;
         Ok(Self { prefix: format!("{prefix}-{drawn:012x}"), next: AtomicU64::new(0) })
     }

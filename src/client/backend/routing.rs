@@ -1,4 +1,4 @@
-//! To which of the client's servers a request goes, and whether one that was left out is well again.
+//! Chooses the server for a request, and probes servers that were taken out of rotation.
 
 use std::sync::Arc;
 use std::thread;
@@ -13,30 +13,33 @@ use crate::client::policy::route::Choice;
 use crate::error::{Error, Timer};
 
 impl Backend {
-    /// Where a request for this path goes, see [`Endpoint::path`](crate::Endpoint::path), at each server.
+    /// Returns the URL of a path at each server; see [`Endpoint::path`](crate::Endpoint::path).
     pub(crate) fn urls(&self, (path, at_root): (&str, bool)) -> Result<Vec<Uri>, Error> {
         self.bases.iter().map(|base| base.join(path, at_root)).collect()
     }
 
-    /// Where it goes at the first server that works.
+    /// Returns the URL of a path at the first server that works.
     pub(crate) fn url(&self, (path, at_root): (&str, bool)) -> Result<Uri, Error> {
         let base = self.bases.get(self.routes.first());
         base.ok_or_else(|| Error::invalid("the client has no server"))?.join(path, at_root)
     }
 
-    /// The server for a stream that has failed at `tried`. Has one probed whose time has come, on a thread of its own
-    /// (`tokenwire-probe`).
+    /// Chooses the server for a stream that has already failed at the servers in `tried`.
+    ///
+    /// If another server is due for a probe, a new thread (`tokenwire-probe`) probes it.
     pub(crate) fn route(self: &Arc<Self>, session: Option<&str>, tried: &[usize]) -> usize {
         let Choice { route, probe } = self.routes.choose(session, tried, random(), Instant::now());
         if let Some(route) = probe {
             let probe = Probe { backend: self.clone(), route, is_alive: false };
-            // Where no thread is to be had the probe is dropped here.
+            // If no thread can be started, the probe is dropped here and counts as failed.
             let _ = thread::Builder::new().name("tokenwire-probe".into()).spawn(move || probe.make());
         }
         route
     }
 
-    /// Asks a server for its health. Any answer that is no failure of its own will do: not every server has that path.
+    /// Sends a health request, and returns true if the server responds with a status below 500.
+    ///
+    /// A 4xx status is fine, because not every server has that path.
     fn is_alive(&self, route: usize) -> bool {
         let url = self.bases.get(route).and_then(|base| base.join("/health", true).ok());
         let Some(url) = &url else { return false };
@@ -52,7 +55,10 @@ impl Backend {
     }
 }
 
-/// A probe under way. However it ends, also by a log sink that panics, the next one can be made: it failed if nothing else is known.
+/// A running probe, which reports its result when it is dropped.
+///
+/// The next probe can therefore start however this one ends, even if a log sink panics. A probe
+/// that did not finish counts as failed.
 struct Probe {
     backend: Arc<Backend>,
     route: usize,

@@ -1,18 +1,21 @@
-//! One channel for many streams: a consumer that serves a thousand of them waits at one place.
+//! One channel for many streams, so that a consumer of a thousand streams waits in one place.
 
 use std::fmt;
 
 use crate::client::threads::sync::channel::{Receiver, Sender, unbounded};
 use crate::types::token::StreamToken;
 
-/// Default of [`FanIn::max_tokens`].
+/// The default of [`FanIn::max_tokens`].
 pub const MAX_FAN_IN_TOKENS: usize = 65_536;
 
-/// A channel for the tokens of many streams: what [`stream_into`](crate::ApiClient::stream_into) puts them into, and the receiver
-/// of all of them.
+/// Creates a channel for the tokens of many streams.
 ///
-/// The receiver is disconnected when every stream has ended and every clone of the `FanIn` is dropped, so a loop over it ends
-/// if the `FanIn` is dropped after the last stream was begun.
+/// Pass the [`FanIn`] to [`stream_into`](crate::ApiClient::stream_into) once per stream. The
+/// receiver gets the tokens of all these streams.
+///
+/// The receiver is disconnected when every stream has ended and every clone of the `FanIn` is
+/// dropped. A loop over the receiver therefore ends if you drop the `FanIn` after you have started
+/// the last stream.
 ///
 /// ```
 /// # #[cfg(feature = "testing")] {
@@ -44,18 +47,22 @@ pub fn fan_in() -> (FanIn, Receiver<Tagged>) {
     (FanIn { sender, max_tokens: MAX_FAN_IN_TOKENS }, receiver)
 }
 
-/// What one of many streams has sent.
+/// An item from one of the streams of a [`fan_in`](crate::fan_in()) channel.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Tagged {
-    /// The number that the stream was given.
+    /// The number that you passed to [`stream_into`](crate::ApiClient::stream_into).
     pub stream: u64,
-    /// What its own channel would give. `None` is the end of the stream, once, where its own channel would be disconnected: after
-    /// `Done` or `Error`, after a cancel without either.
+    /// The item that the stream's own channel would contain, or `None` at the end of the stream.
+    ///
+    /// `None` arrives exactly once, at the point where the stream's own channel would be
+    /// disconnected: after `Done` or `Error`, or after a cancel without either.
     pub token: Option<StreamToken>,
 }
 
-/// The end of a channel of many streams that [`stream_into`](crate::ApiClient::stream_into) takes. Clones are of the same channel.
+/// The sending half of a [`fan_in`](crate::fan_in()) channel.
+///
+/// Pass it to [`stream_into`](crate::ApiClient::stream_into). Clones send to the same channel.
 #[derive(Clone)]
 pub struct FanIn {
     sender: Sender<Tagged>,
@@ -63,16 +70,18 @@ pub struct FanIn {
 }
 
 impl FanIn {
-    /// How many tokens the channel holds, of all streams together: those that are begun from here on stop reading from their sockets
-    /// while there are more in it. Up to 16 of each stream may be on their way beside it. Default
-    /// [`MAX_FAN_IN_TOKENS`].
+    /// Sets the number of tokens that the channel holds, for all streams together.
+    ///
+    /// Default: [`MAX_FAN_IN_TOKENS`]. A stream that starts after this call stops reading from its
+    /// socket while the channel is full. Each stream checks after at most 16 tokens, so the channel
+    /// may exceed the limit by up to 16 tokens per stream.
     #[must_use]
     pub fn max_tokens(mut self, max_tokens: usize) -> Self {
         self.max_tokens = max_tokens;
         self
     }
 
-    /// For a stream that is about to begin.
+    /// Creates the share of a stream that is about to start.
     pub(crate) fn share(&self, stream: u64) -> Share {
         Share { sender: self.sender.clone(), stream, max_tokens: self.max_tokens, began: false }
     }
@@ -84,7 +93,9 @@ impl fmt::Debug for FanIn {
     }
 }
 
-/// One stream's part of the channel. Once the stream has begun, dropping it says that the stream has ended.
+/// The part of the channel that belongs to one stream.
+///
+/// Once the stream has started, dropping the share sends the end of the stream to the consumer.
 pub(crate) struct Share {
     sender: Sender<Tagged>,
     stream: u64,
@@ -97,17 +108,17 @@ impl Share {
         self.max_tokens
     }
 
-    /// Whether the consumer is told of the stream's end.
+    /// Sets whether dropping the share sends the end of the stream to the consumer.
     pub(crate) fn set_began(&mut self, began: bool) {
         self.began = began;
     }
 
-    /// Tokens of all streams in the channel.
+    /// Returns the number of tokens of all streams in the channel.
     pub(crate) fn len(&self) -> usize {
         self.sender.len()
     }
 
-    /// False if the receiver is gone.
+    /// Sends an item. Returns false if the receiver was dropped.
     pub(crate) fn send(&self, token: Option<StreamToken>) -> bool {
         self.sender.send(Tagged { stream: self.stream, token }).is_ok()
     }
@@ -116,7 +127,7 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         if self.began {
-            // A consumer that has gone does not want it.
+            // If the receiver was dropped, no consumer needs this item.
             self.send(None);
         }
     }

@@ -1,13 +1,16 @@
-//! Many tokens at a time from a channel.
+//! Receives many tokens at a time from a channel.
 
 use crossbeam_channel::Receiver;
 
-/// Waits for a token, then takes what is in the channel with it, up to `max` of them (none if that is zero). They are put behind
-/// what is in `tokens`. False if the channel was disconnected and had nothing left.
+/// Waits for a token, then appends it and all tokens already in the channel to `tokens`.
 ///
-/// For a consumer that does something for each batch, such as a lock, a write or a redraw: it is woken once for all that came
-/// meanwhile. It is of use with [`fan_in`](crate::fan_in()), where what many streams have sent comes together. Costs no allocation if
-/// `tokens` has room.
+/// Appends at most `max` tokens. If `max` is zero, it appends nothing and returns true at once.
+/// Returns false if the channel is disconnected and empty.
+///
+/// Use it if your consumer does something once per batch, such as taking a lock, writing or
+/// redrawing. The consumer then wakes once for all tokens that arrived in the meantime. This helps
+/// most with [`fan_in`](crate::fan_in()), where many streams send to one channel. It does not
+/// allocate if `tokens` has enough capacity.
 ///
 /// ```
 /// let (sender, receiver) = crossbeam_channel::unbounded();

@@ -1,4 +1,4 @@
-//! A client that shares one agent of ureq: requests out, the heads of responses back.
+//! The HTTP client: sends requests through one shared ureq agent and returns responses.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,19 +22,28 @@ use crate::config::{Limits, MAX_RESPONSE_HEAD_BYTES, MAX_STALE_RETRIES, Timeouts
 use crate::error::secrets::REDACTED;
 use crate::error::{Error, ErrorKind, Timer};
 
-/// The buffers of a connection, one each way. ureq's default is 128 KiB each, zero-filled and so resident; 16 KiB
-/// cost nothing measurable per token and take a thousand streams from 310 to 72 MiB.
+/// The size of each buffer of a connection, which has one per direction.
+///
+/// ureq's default is 128 KiB per buffer, filled with zeros and therefore resident. Buffers of 16
+/// KiB cost nothing measurable per token, and reduce the memory of a thousand streams from 310 to
+/// 72 MiB.
 const BUFFER_BYTES: usize = 16 << 10;
-/// How old an idle connection may be. uvicorn, under vLLM, closes idle ones after 5 s.
+/// The age after which an idle connection is not used again.
+///
+/// uvicorn, the HTTP server in vLLM, closes idle connections after 5 s.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(4);
 
-/// A small blocking HTTP/1.1 client: JSON out, a response in pieces back. It is what
-/// [`ApiClient`](crate::ApiClient) sends with, usable by itself.
+/// A small blocking HTTP/1.1 client that sends JSON and returns responses in pieces.
 ///
-/// Connections are kept and reused for 4 s; an older one is closed at the next request, or with the client. No redirect is followed (custom headers would go along to the other
-/// host), no compression is asked for (proxies hold compressed events back), no proxy is taken from the
-/// environment. Any status is an answer, not an error. Clones share connections; dropping the last one closes
-/// the idle ones.
+/// [`ApiClient`](crate::ApiClient) sends its requests with it. You can also use it by itself.
+///
+/// - Connections are kept and reused for 4 s. An older connection is closed at the next request, or
+///   with the client.
+/// - Redirects are not followed, because custom headers would be sent to the other host.
+/// - Compression is not requested, because proxies hold back compressed events.
+/// - No proxy is taken from the environment.
+/// - Every status is a response. An error status is not an error of this client.
+/// - Clones share connections. Dropping the last clone closes the idle connections.
 ///
 /// ```
 /// # #[cfg(feature = "testing")] {
@@ -54,11 +63,23 @@ pub struct HttpClient {
     alarms: Arc<Alarms>,
     timeouts: Timeouts,
     limits: Limits,
-    /// For requests made with this type directly.
+    /// The timeout of requests that are made with this type directly.
     timeout: Duration,
 }
 
-/// Settings of an [`HttpClient`], see [`HttpClient::builder`].
+/// Settings of an [`HttpClient`].
+///
+/// Start with [`HttpClient::builder`].
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let client = tokenwire::HttpClient::builder()
+///     .connect_timeout(Duration::from_secs(5))
+///     .timeout(Duration::from_secs(60))
+///     .build()?;
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct HttpClientBuilder {
     timeouts: Timeouts,
@@ -71,32 +92,39 @@ pub struct HttpClientBuilder {
 }
 
 impl HttpClientBuilder {
-    /// Limit on name lookup, TCP connect and TLS handshake together. Default 30 s. Where a host has several
-    /// addresses they share it, half of what is left for each next one.
+    /// Limits name lookup, TCP connect and TLS handshake together. Default: 30 s.
+    ///
+    /// If a host has several addresses, they share the limit. Each address gets half as much time
+    /// as the address before it.
     #[must_use]
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.timeouts.connect = Some(limit);
         self
     }
 
-    /// How long to wait for the head of a response, the connection included, and then for each piece of its
-    /// body. It does not limit the whole. Default 600 s.
+    /// Limits the wait for the head of a response, then for each piece of its body. Default: 600 s.
+    ///
+    /// The wait for the head includes the connection. The response as a whole has no limit.
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
         self
     }
 
-    /// Certificates (PEM, one or more) of the authorities to trust for `https`, **in place of** the built-in
-    /// Mozilla list: the usual wish is a company's or a cluster's own authority.
+    /// Trusts these certificate authorities for `https`, **instead of** the built-in Mozilla list.
+    ///
+    /// `pem` contains one or more certificates in PEM format. Most programs use this for the
+    /// private authority of a company or a cluster.
     #[must_use]
     pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.ca_pem = Some(pem.into());
         self
     }
 
-    /// Sends everything through this proxy: `http://`, `https://`, `socks4://`, `socks4a://`, `socks5://` or
-    /// `socks5h://`, with `user:password@` if need be. Default none, whatever the environment says.
+    /// Sends all requests through this proxy. Default: none, whatever the environment contains.
+    ///
+    /// The URL begins with `http://`, `https://`, `socks4://`, `socks4a://`, `socks5://` or
+    /// `socks5h://`. It may contain `user:password@`.
     #[must_use]
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
         self.proxy = Some(url.into());
@@ -119,11 +147,12 @@ impl HttpClientBuilder {
         self
     }
 
-    /// Makes the client. No connection is made yet.
+    /// Builds the client. It does not connect yet.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](ErrorKind::InvalidInput): no certificate in the PEM text, or a proxy URL that is none.
+    /// [`InvalidInput`](ErrorKind::InvalidInput): the PEM text is invalid or contains no
+    /// certificate, or the proxy URL is invalid.
     pub fn build(self) -> Result<HttpClient, Error> {
         self.build_with(CachingResolver::default())
     }
@@ -134,8 +163,8 @@ impl HttpClientBuilder {
         let Self { timeouts, limits, timeout, ca_pem, proxy, .. } = self;
         let timeouts = timeouts.bounded();
         let proxy = match proxy {
-            // The URL may hold a password: it is not shown.
-            Some(url) => Some(Proxy::new(&url).map_err(|_| Error::invalid("the proxy's URL is not valid"))?),
+            // Do not show the URL: it may contain a password.
+            Some(url) => Some(Proxy::new(&url).map_err(|_| Error::invalid("the proxy URL is not valid"))?),
             None => None,
         };
         let mut tls = TlsConfig::builder();
@@ -179,7 +208,7 @@ impl fmt::Debug for HttpClientBuilder {
             .field("limits", limits)
             .field("timeout", timeout)
             .field("ca_pem", &ca_pem.as_ref().map(Vec::len))
-            // The URL may hold a password.
+            // The URL may contain a password.
             .field("proxy", &proxy.as_ref().map(|_| REDACTED))
             .finish()
     }
@@ -195,32 +224,32 @@ fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, Error> {
         }
     }
     if found.is_empty() {
-        return Err(Error::invalid("there is no certificate in the CA's PEM text"));
+        return Err(Error::invalid("the PEM text of the CA contains no certificate"));
     }
     Ok(found)
 }
 
-/// One request, ready to go out.
+/// A request that is ready to be sent.
 pub(crate) struct Outgoing<'a> {
     pub(crate) method: Method,
     pub(crate) url: &'a Uri,
     pub(crate) headers: HeaderMap,
     pub(crate) body: &'a [u8],
-    /// How often it may be sent anew because its connection had been closed.
+    /// How often the request may be sent again because its connection was already closed.
     pub(crate) max_stale_retries: u32,
 }
 
 impl HttpClient {
-    /// A client with the default settings.
+    /// Creates a client with the default settings.
     ///
     /// # Errors
     ///
-    /// None with the default settings; the signature is that of [`HttpClientBuilder::build`].
+    /// The default settings cause no error. The signature matches [`HttpClientBuilder::build`].
     pub fn new() -> Result<Self, Error> {
         Self::builder().build()
     }
 
-    /// Starts from the default settings.
+    /// Returns a builder with the default settings.
     #[must_use]
     pub fn builder() -> HttpClientBuilder {
         HttpClientBuilder {
@@ -238,21 +267,27 @@ impl HttpClient {
     ///
     /// # Errors
     ///
-    /// As [`send_json`](Self::send_json).
+    /// The same as for [`send_json`](Self::send_json).
     pub fn get(&self, url: &str, headers: &[(&str, &str)]) -> Result<HttpResponse, Error> {
         self.send_checked(Method::GET, url, headers, &[])
     }
 
-    /// Sends `body` as JSON with `method` (`"POST"`) and waits for the head of the response, at most for the
-    /// client's `timeout`. Whatever the status is, that is an `Ok`.
+    /// Sends `body` as JSON with `method`, and waits for the head of the response.
     ///
-    /// A request that went out on a kept connection and brought no byte of an answer is sent anew, twice at most: mostly the
-    /// server had closed the connection. One that read the request and then died sees it again.
+    /// `method` is the name of an HTTP method, such as `"POST"`. The wait is limited by the
+    /// client's `timeout`. A response is an `Ok`, whatever its status.
+    ///
+    /// A request on a kept connection is sent again, at most twice, if no byte of a response
+    /// arrives. Usually the server has just closed the connection. A server that read the request
+    /// and then died receives it again.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a bad URL, method or header and for a body that has no JSON form; `Refused`,
-    /// `Connect`, `Timeout`, `Incomplete` (closed before the head was whole), `Limit` or `Protocol` for a bad head.
+    /// - `InvalidInput`: the URL, the method or a header is invalid, or the body cannot be written
+    ///   as JSON
+    /// - `Refused`, `Connect` or `Timeout`: see [`ErrorKind`]
+    /// - `Incomplete`: the connection was closed before the head was complete
+    /// - `Limit` or `Protocol`: the head is too large or invalid
     pub fn send_json(
         &self,
         method: &str,
@@ -261,7 +296,7 @@ impl HttpClient {
         body: &(impl Serialize + ?Sized),
     ) -> Result<HttpResponse, Error> {
         let method = Method::from_bytes(method.as_bytes())
-            .map_err(|e| Error::invalid("not an HTTP method").with_source(e))?;
+            .map_err(|e| Error::invalid("the HTTP method is not valid").with_source(e))?;
         let body = serde_json::to_vec(body)
             .map_err(|e| Error::invalid("the body cannot be written as JSON").with_source(e))?;
         self.send_checked(method, url, headers, &body)
@@ -290,11 +325,11 @@ impl HttpClient {
         self.alarms.clone()
     }
 
-    /// Sends a request under `slot` and waits for the head of the response, as long as `wait` allows.
+    /// Sends a request under `slot` and waits for the head of the response, at most for `wait`.
     ///
-    /// A request that met a pooled connection which the server had closed meanwhile is sent again, on
-    /// another one: nothing of an answer had come. (A server that reads a request, dies and closes without a byte
-    /// cannot be told from that; it sees the request twice.)
+    /// If the server had already closed a pooled connection, the request is sent again on another
+    /// one, because no byte of a response had arrived. A server that reads a request, dies and
+    /// closes the connection without a byte looks the same. It receives the request twice.
     pub(crate) fn send(
         &self,
         mut outgoing: Outgoing<'_>,
@@ -319,7 +354,7 @@ impl HttpClient {
                     return HttpResponse::new(response, slot.clone(), self.timeout, self.limits);
                 }
                 Err(error) => {
-                    // Host and port; no user name is in a URL that was checked.
+                    // Host and port. `check_url` rejects a URL with a user name.
                     let server = outgoing.url.authority().map_or("the server", |at| at.as_str());
                     fault(error, slot, &self.timeouts, server)
                 }
@@ -330,7 +365,7 @@ impl HttpClient {
             }
             stale_retries += 1;
             slot.count_stale_retry();
-            log::debug!("the pooled connection was closed by the server; sending again");
+            log::debug!("the server closed the pooled connection; sending the request again");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Failures of ureq as errors of this crate.
+//! Converts errors of ureq into errors of this crate.
 
 use std::fmt;
 
@@ -10,8 +10,11 @@ use crate::error::{Error, ErrorKind, Limit, Timer};
 
 const CLOSED_EARLY: &str = "the connection was closed before the response was complete";
 
-/// ureq's failure in this crate's words. The slot knows what ureq cannot: that it was cancelled, which timer ran.
-/// `server` is named where no connection came about: of several one would not know which.
+/// Converts an error of ureq into an error of this crate.
+///
+/// The slot contains information that ureq lacks: whether the request was cancelled, and which
+/// timer ran. If no connection was made, the message names `server`, because a client may have
+/// several.
 pub(super) fn fault(error: ureq::Error, slot: &CancelSlot, timeouts: &Timeouts, server: &str) -> Error {
     if slot.is_cancelled() {
         return Error::cancelled();
@@ -24,13 +27,13 @@ pub(super) fn fault(error: ureq::Error, slot: &CancelSlot, timeouts: &Timeouts, 
         ureq::Error::Protocol(cause) if is_named(&cause, "TooManyHeaders") => {
             Error::limit(Limit::ResponseHeaders, MAX_RESPONSE_HEADERS as u64).with_source(cause)
         }
-        // One name for both, in ureq; the second is legal, if the line has a chunk extension.
+        // ureq uses one name for both faults. A long size line is legal if it has a chunk
+        // extension.
         ureq::Error::Protocol(cause) if is_named(&cause, "ChunkExpectedCrLf") => {
-            let what =
-                "a chunk of the response has no line end, or the line of its size is over 20 characters";
+            let what = "a chunk of the response has no line end, or its size line is over 20 characters";
             Error::protocol(what).with_source(cause)
         }
-        // The end came inside HTTP's own framing.
+        // The body ended inside the framing of HTTP.
         cause @ ureq::Error::BodyStalled => {
             Error::new(ErrorKind::Incomplete, CLOSED_EARLY).with_source(cause)
         }
@@ -41,15 +44,15 @@ pub(super) fn fault(error: ureq::Error, slot: &CancelSlot, timeouts: &Timeouts, 
             Error::invalid("the request cannot be sent as HTTP").with_source(error)
         }
         ureq::Error::HostNotFound => {
-            Error::new(ErrorKind::Connect, format!("could not connect to {server}: its name was not found"))
+            Error::new(ErrorKind::Connect, format!("could not connect to {server}: host name not found"))
         }
-        other if sent => Error::protocol("the exchange failed").with_source(other),
+        other if sent => Error::protocol("the HTTP exchange failed").with_source(other),
         other => Error::new(ErrorKind::Connect, format!("could not connect to {server}")).with_source(other),
     }
 }
 
 fn is_named(error: &impl fmt::Debug, name: &str) -> bool {
-    // The variants belong to a crate that ureq does not re-export whole; a name is the only handle.
+    // ureq does not re-export all of the crate that has these variants, so compare their names.
     format!("{error:?}").contains(name)
 }
 
@@ -64,12 +67,12 @@ fn timeout(reason: Timeout, slot: &CancelSlot, timeouts: &Timeouts) -> Error {
 fn io_fault(cause: std::io::Error, sent: bool, server: &str) -> Error {
     use std::io::ErrorKind as Io;
     let error = match cause.kind() {
-        // Also where it was a proxy that refused.
+        // A proxy may also have refused the connection.
         Io::ConnectionRefused => {
             Error::new(ErrorKind::Refused, format!("the connection to {server} was refused"))
         }
         _ if !sent => Error::new(ErrorKind::Connect, format!("could not connect to {server}")),
-        Io::InvalidData => Error::protocol("the connection carried data that breaks its protocol"),
+        Io::InvalidData => Error::protocol("the connection received data that breaks its protocol"),
         _ => Error::new(ErrorKind::Incomplete, CLOSED_EARLY),
     };
     error.with_source(cause)

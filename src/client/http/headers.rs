@@ -1,19 +1,19 @@
-//! URLs and headers that can be sent, and which headers may be shown.
+//! Checks URLs and headers before they are sent, and decides which headers may be shown.
 
 use super::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, Uri};
 use crate::error::Error;
 use crate::error::escape::printable;
 
-/// Headers that ureq acts upon, so that it must see them; no credentials.
+/// Headers that ureq interprets, so it must see their values. None of them is a credential.
 const READ_BY_UREQ: [&str; 5] = ["connection", "content-length", "expect", "host", "transfer-encoding"];
 
-/// A URL that a request can go to.
+/// Parses a URL and checks that a request can be sent to it.
 pub(crate) fn check_url(url: &str) -> Result<Uri, Error> {
-    // The URL itself is not shown: it may hold a password.
+    // Do not show the URL: it may contain a password.
     let no_scheme = || Error::invalid("the URL must begin with http:// or https://");
     let uri: Uri = match url.parse() {
         Ok(uri) => uri,
-        // What is missing most often, and is no reason of the parser's.
+        // The scheme is missing most often, but the parser's message does not mention it.
         Err(_) if !url.contains("://") => return Err(no_scheme()),
         Err(error) => return Err(Error::invalid("the URL is not valid").with_source(error)),
     };
@@ -22,19 +22,25 @@ pub(crate) fn check_url(url: &str) -> Result<Uri, Error> {
     }
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     if authority.contains('@') {
-        return Err(Error::invalid("the URL holds a user name; credentials go into the API key or a header"));
+        return Err(Error::invalid(
+            "the URL contains a user name; put credentials into the API key or a header",
+        ));
     }
     if uri.host().is_none_or(str::is_empty) {
         return Err(Error::invalid("the URL has no host"));
     }
-    // A port over 65,535, or an empty one, would silently be the scheme's own.
+    // Without this check, an invalid port would silently become the default port of the scheme. A
+    // port over 65,535 and an empty port are invalid.
     if uri.port_u16().is_none() && !authority.ends_with(uri.host().unwrap_or_default()) {
-        return Err(Error::invalid("the URL's port is not a port"));
+        return Err(Error::invalid("the URL has an invalid port"));
     }
     Ok(uri)
 }
 
-/// A header that can be sent. Whatever may be a credential is marked, and so kept from ureq and its log.
+/// Parses a header and checks that it can be sent.
+///
+/// A value that may be a credential is marked as sensitive, which keeps it away from ureq and its
+/// log.
 pub(crate) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Error> {
     let bad = |what: &str| {
         let name = printable(name, 64);
@@ -47,31 +53,33 @@ pub(crate) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue
     Ok((parsed, value))
 }
 
-/// Whether a header is known to be no credential, and may be kept and shown. Any other could be one.
+/// Returns true if a header is known not to be a credential.
+///
+/// Such a header may be saved and shown. Any other header could be a credential.
 pub(crate) fn is_open_header(name: &str) -> bool {
     let open = ["accept", "x-request-id", "traceparent", "user-agent", "content-type"];
     open.iter().any(|open| open.eq_ignore_ascii_case(name))
 }
 
-/// The headers that may be kept and shown.
+/// Returns the headers that may be saved and shown.
 pub(crate) fn open_headers(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
     let open = headers.iter().filter(|(name, _)| is_open_header(name.as_str()));
     open.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
 }
 
-/// The headers that may be credentials: names and values, as text.
+/// Returns the names and values of the headers that may be credentials.
 pub(crate) fn sensitive_headers(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
     let sensitive = headers.iter().filter(|(_, value)| value.is_sensitive());
     sensitive.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
 }
 
-/// A body that is not as it is written cannot be read: nothing but `identity` was asked for.
+/// Returns an error if the body is encoded, because tokenwire only requests `identity`.
 pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Error> {
     match headers.get(CONTENT_ENCODING) {
         Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
             let encoding = printable(&String::from_utf8_lossy(encoding.as_bytes()), 64);
             Err(Error::protocol(format!(
-                "the server sent content-encoding {encoding:?}, which was not asked for"
+                "the server sent content-encoding {encoding:?}, which tokenwire did not request"
             )))
         }
         _ => Ok(()),
@@ -84,7 +92,7 @@ mod tests {
     use crate::error::ErrorKind;
 
     #[test]
-    fn urls_that_could_leak_or_fail_are_refused_before_anything_is_sent() {
+    fn urls_that_could_leak_or_fail_are_refused() {
         let cases = [
             ("http://127.0.0.1:8000/v1", true),
             ("https://[::1]/v1", true),
@@ -116,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_cannot_carry_line_breaks_and_are_logged_by_nobody() {
+    fn headers_reject_line_breaks_and_debug_output_hides_their_values() {
         assert!(header("x-api-key", "a\r\nx-evil: 1").is_err());
         assert!(header("x key", "a").is_err());
         let (_, value) = header("x-api-key", " canary ").unwrap();

@@ -1,4 +1,6 @@
-//! Connections without sockets: what a server sends is a list, and a silence passes the timer it would have passed, at once.
+//! Connections without sockets, for tests.
+//!
+//! The responses of the server come from a list. A silence passes the client's timer at once.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,11 +13,13 @@ use super::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, ShutdownHandle, Transport,
 };
 
-/// A server in memory, for tests that want neither sockets nor waits:
-/// [`ApiClientBuilder::in_memory`](crate::ApiClientBuilder::in_memory).
+/// A server in memory, for tests without sockets and without waiting.
 ///
-/// Each connection of the client gets the next list of [`Sent`]s; when they are used up, connections are refused. No
-/// connection is used for a second request. Clones are the same server.
+/// Pass it to [`ApiClientBuilder::in_memory`](crate::ApiClientBuilder::in_memory).
+///
+/// Each connection of the client gets the next list of [`Sent`] items. When all lists are used,
+/// connections are refused. A connection is never used for a second request. Clones are the same
+/// server.
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,7 +31,7 @@ use super::unversioned::transport::{
 /// let client = ApiClient::builder("http://127.0.0.1").in_memory(&server).build()?;
 /// let (tokens, guard) = client.stream_completion(&[1], SamplingParams::default(), None)?;
 /// assert!(matches!(tokens.recv(), Ok(StreamToken::Token { text, .. }) if text == "Hi"));
-/// // The limit on silence is two minutes; here they are over at once.
+/// // The limit on silence is two minutes. In memory, it passes at once.
 /// assert_eq!(guard.join().error.unwrap().kind(), ErrorKind::Timeout(Timer::Chunk));
 /// assert!(server.received()[0].starts_with(b"POST /v1/completions HTTP/1.1\r\n"));
 /// # Ok::<(), tokenwire::Error>(())
@@ -41,40 +45,44 @@ struct State {
     received: Vec<Vec<u8>>,
 }
 
-/// What a server in memory sends, one read of the client's each. Behind the last one the connection is closed.
+/// An item that a server in memory sends; each read of the client gets one.
+///
+/// After the last item, the connection is closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Sent {
-    /// These bytes; if they are more than the client has room for, the rest in the next reads. None at all is nothing.
+    /// These bytes. If they do not fit into the client's buffer, the next reads get the rest. An
+    /// empty list is skipped.
     Bytes(Vec<u8>),
-    /// Nothing, until the client's timer has passed, which it does at once. A client without a timer would wait for ever:
-    /// for it the connection breaks.
+    /// Silence until the client's timer passes, which happens at once.
+    ///
+    /// A client without a timer would wait forever, so its connection breaks instead.
     Silence,
-    /// The connection breaks.
+    /// A connection reset.
     Reset,
 }
 
 impl Sent {
-    /// These bytes, in one read.
+    /// Creates an item that sends these bytes in one read, if the client has room for them.
     pub fn bytes(bytes: impl AsRef<[u8]>) -> Self {
         Self::Bytes(bytes.as_ref().to_vec())
     }
 }
 
 impl InMemory {
-    /// A server that answers its connections with these, in their order.
+    /// Creates a server that answers its connections with these lists, in order.
     pub fn new(connections: impl IntoIterator<Item = Vec<Sent>>) -> Self {
         let connections = connections.into_iter().collect();
         Self(Arc::new(Mutex::new(State { connections, received: Vec::new() })))
     }
 
-    /// Begins anew with these: what was received, and what was not sent yet, is forgotten.
+    /// Starts again with these lists, and forgets the bytes received and the lists not used yet.
     pub fn restart(&self, connections: impl IntoIterator<Item = Vec<Sent>>) {
         let connections = connections.into_iter().collect();
         self.with(|state| *state = State { connections, received: Vec::new() });
     }
 
-    /// What each connection was sent so far, head and body.
+    /// Returns the bytes that the client has sent on each connection so far, head and body.
     #[must_use]
     pub fn received(&self) -> Vec<Vec<u8>> {
         self.with(|state| state.received.clone())
@@ -87,13 +95,13 @@ impl InMemory {
 
 impl fmt::Debug for InMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What was received holds prompts, and maybe a key.
+        // Do not show the received bytes: they contain prompts and possibly a key.
         let connections = self.with(|state| (state.received.len(), state.connections.len()));
         f.debug_struct("InMemory").field("used", &connections.0).field("left", &connections.1).finish()
     }
 }
 
-/// ureq's side of it.
+/// The connector that ureq uses for an [`InMemory`] server.
 #[derive(Debug)]
 pub(super) struct MemoryConnector(pub(super) InMemory);
 
@@ -152,7 +160,7 @@ impl Transport for Connection {
         }
         let Self { server, number, buffers, .. } = self;
         server.with(|state| {
-            // None: the server has begun anew since.
+            // `None`: the server was restarted in the meantime.
             if let Some(received) = state.received.get_mut(*number) {
                 received.extend_from_slice(&buffers.output()[..amount]);
             }

@@ -1,4 +1,7 @@
-//! HTTP. Only this folder names ureq: it hands out the few types of `http` that other folders need.
+//! HTTP requests and responses.
+//!
+//! Only this folder uses ureq directly. It re-exports the few types of `http` that other folders
+//! need.
 
 pub(crate) mod client;
 mod fault;
@@ -8,7 +11,7 @@ pub(crate) mod memory;
 #[cfg(not(all(test, shuttle)))]
 mod resolver;
 pub(crate) mod sse_reader;
-/// The shuttle tests look no name up.
+/// Replaces the resolver in the shuttle tests, which look up no names.
 #[cfg(all(test, shuttle))]
 mod resolver {
     pub(super) use crate::client::http::unversioned::resolver::DefaultResolver as CachingResolver;

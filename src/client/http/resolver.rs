@@ -1,9 +1,14 @@
-//! Name lookup that a cancel and every timer can leave, with a small cache.
+//! Name lookup with a small cache, which a cancel and every timer can interrupt.
 //!
-//! ureq asks its resolver before each request, pooled connection or not, and its own keeps no cache. Here
-//! literals cost nothing, names are kept for [`TTL`], and a lookup runs on a detached thread: `getaddrinfo`
-//! cannot be interrupted, the stream that waits for it can. Streams that want the same name share one lookup; over
-//! [`MAX_LOOKUPS`] names at once wait for one another.
+//! ureq calls its resolver before each request, even for a pooled connection, and its own resolver
+//! has no cache. This resolver works as follows:
+//!
+//! - IP addresses cost nothing.
+//! - The addresses of a name are kept for [`TTL`].
+//! - A lookup runs on a detached thread, because `getaddrinfo` cannot be interrupted. The stream
+//!   that waits for it can.
+//! - Streams that need the same name share one lookup.
+//! - At most [`MAX_LOOKUPS`] lookups run at a time. Further names wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -22,15 +27,20 @@ use super::tap::{cancelled, current_slot, cut};
 use super::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use super::unversioned::transport::NextTimeout;
 
-/// How long a name's addresses are believed. Short: a cluster's name may move between two requests.
+/// How long the addresses of a name are kept.
+///
+/// This is short, because the name of a cluster may move between two requests.
 const TTL: Duration = Duration::from_secs(10);
-/// How many addresses of a name are kept; ureq has room for 16.
+/// The number of addresses that are kept for a name. ureq has room for 16.
 const MAX_ADDRESSES: usize = 16;
-/// How many names are kept. A client talks to a handful.
+/// The number of names at which the cache is emptied. A client usually needs only a few names.
 const MAX_NAMES: usize = 64;
-/// Lookups at the same time, each on a thread of its own: a resolver that hangs must not cost more.
+/// The number of lookups that run at the same time, each on its own thread.
+///
+/// It limits the cost of a resolver that hangs.
 const MAX_LOOKUPS: usize = 8;
-/// A lookup thread calls `getaddrinfo` and nothing else; glibc's wants some room.
+/// The stack size of a lookup thread, which only calls `getaddrinfo`. glibc's version needs some
+/// room.
 const STACK_BYTES: usize = 256 << 10;
 
 type Answer = Result<Vec<SocketAddr>, String>;
@@ -41,7 +51,7 @@ type LookUp = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 pub(super) struct CachingResolver(Arc<Names>);
 
 struct Names {
-    /// The system's lookup; a test's is slow or silent.
+    /// The system's lookup, or a slow or silent lookup in tests.
     look_up: Box<LookUp>,
     ttl: Duration,
     state: Mutex<State>,
@@ -50,7 +60,7 @@ struct Names {
 #[derive(Default)]
 struct State {
     names: HashMap<Key, Entry>,
-    /// Those asked for that no thread looks up yet.
+    /// The requested names whose lookup has not started.
     queue: VecDeque<Key>,
     threads: usize,
 }
@@ -60,7 +70,7 @@ enum Entry {
         addresses: Vec<SocketAddr>,
         until: Instant,
     },
-    /// A thread is asking, or will; these wait for its answer.
+    /// The name is queued, or a thread looks it up now. These senders wait for the result.
     Asked(Vec<Sender<Answer>>),
 }
 
@@ -132,7 +142,8 @@ impl CachingResolver {
             recv(woken) -> _ => cancelled(),
             recv(late) -> _ => Error::Timeout(timeout.reason),
         };
-        // A lookup that never ends must not gather those that waited for it, nor names that nobody wants any more.
+        // Remove this waiter, and a queued name that has no other waiter. Otherwise both would
+        // accumulate while a lookup never ends.
         let State { names, queue, .. } = &mut *self.0.lock();
         if let Some(Entry::Asked(waiting)) = names.get_mut(&key) {
             waiting.retain(|other| !other.same_channel(&sender));
@@ -147,11 +158,11 @@ impl CachingResolver {
 
 impl Names {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Lookups run outside the lock, so nothing panics inside it.
+        // Lookups run outside the lock, so nothing panics while it is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has a thread ask for `key`, or the next one that is free.
+    /// Queues a lookup of `key`, and starts another thread for it if the limit allows.
     fn ask(self: &Arc<Self>, state: &mut State, key: &Key, sender: Sender<Answer>) -> io::Result<()> {
         if state.names.len() >= MAX_NAMES {
             state.names.retain(|_, entry| matches!(entry, Entry::Asked(_)));
@@ -167,7 +178,7 @@ impl Names {
         Ok(())
     }
 
-    /// Asks for one name after another, as long as there are some, and hands each answer to everybody who waits.
+    /// Looks up the queued names one by one, and sends each result to the streams that wait for it.
     fn work(&self) {
         let mut state = self.lock();
         while let Some(key) = state.queue.pop_front() {
@@ -191,7 +202,8 @@ impl Names {
             };
             if let Some(Entry::Asked(waiting)) = waiting {
                 for sender in waiting {
-                    // Each has room for its one answer; who waited may have left meanwhile.
+                    // The channel has room for this one result. The stream may have left in the
+                    // meantime.
                     let _ = sender.try_send(answer.clone());
                 }
             }
@@ -223,7 +235,9 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(20);
 
-    /// A resolver whose lookups begin with a word and end when they are let go, and how many have begun.
+    /// A resolver whose lookups report their start and wait until the test releases them.
+    ///
+    /// `count` is the number of lookups that have started.
     struct Gated {
         resolver: Arc<CachingResolver>,
         begun: Receiver<String>,
@@ -239,7 +253,7 @@ mod tests {
             move |host, port| {
                 counted.fetch_add(1, Ordering::SeqCst);
                 let _ = begin.send(host.to_owned());
-                // A gate that is gone is open.
+                // If the test has dropped `let_go`, the lookup does not wait.
                 go.recv().unwrap_or(Ok(())).map(|()| vec![SocketAddr::from(([127, 0, 0, 1], port))])
             },
             ttl,
@@ -250,7 +264,7 @@ mod tests {
     type Found = Result<Vec<SocketAddr>, Error>;
 
     impl Gated {
-        /// Looks `host` up on another thread.
+        /// Looks up `host` on another thread.
         fn ask(&self, host: &str, timeout: NextTimeout, slot: Option<&Arc<CancelSlot>>) -> Receiver<Found> {
             let (resolver, host, slot) = (self.resolver.clone(), host.to_owned(), slot.cloned());
             let (said, found) = unbounded();
@@ -275,7 +289,7 @@ mod tests {
         fn until(&self, what: &str, done: impl Fn(&Self) -> bool) {
             let end = Instant::now() + LONG;
             while !done(self) {
-                assert!(Instant::now() < end, "{what} does not happen");
+                assert!(Instant::now() < end, "{what} did not happen");
                 thread::sleep(Duration::from_millis(1));
             }
         }
@@ -288,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lookup_that_hangs_is_left_for_each_reason() {
+    fn a_stream_leaves_a_hanging_lookup_for_each_reason() {
         let short = Some(Duration::from_millis(30));
         for (reason, limit, wait) in [
             ("cancelled", None, None),
@@ -312,23 +326,23 @@ mod tests {
                 _ => matches!(error, Error::Io(_)),
             };
             assert!(right, "{reason}: {error:?}");
-            assert_eq!(gated.waiting(), 0, "{reason}: it is still remembered");
-            // The answer comes too late for this one, not for the next.
+            assert_eq!(gated.waiting(), 0, "{reason}: the waiter was not removed");
+            // The result is too late for this request, but not for the next one.
             gated.let_go.send(Ok(())).unwrap();
             gated.until("an answer", |gated| gated.resolver.0.lock().threads == 0);
             assert_eq!(
                 gated.ask("silent.test", within(None), None).recv_timeout(LONG).unwrap().unwrap().len(),
                 1
             );
-            assert_eq!(gated.count.load(Ordering::SeqCst), 1, "{reason}: asked again");
+            assert_eq!(gated.count.load(Ordering::SeqCst), 1, "{reason}: looked up again");
         }
     }
 
     #[test]
-    fn names_are_kept_for_their_time_failures_are_not_and_literals_need_no_lookup() {
+    fn names_are_kept_for_the_ttl_failures_are_not_and_addresses_need_no_lookup() {
         for (name, host, ttl, fails, lookups) in [
             ("kept", "name.test", LONG, false, 1),
-            ("its time is over", "name.test", Duration::ZERO, false, 3),
+            ("expired", "name.test", Duration::ZERO, false, 3),
             ("failed", "name.test", LONG, true, 3),
             ("IPv4", "127.0.0.1", LONG, false, 0),
             ("IPv6", "[::1]", LONG, false, 0),
@@ -345,8 +359,8 @@ mod tests {
     }
 
     #[test]
-    fn lookup_connect_and_handshake_together_take_no_longer_than_the_connect_timer() {
-        // It accepts nothing, so that a handshake gets no answer.
+    fn lookup_connect_and_handshake_share_the_connect_timer() {
+        // The listener accepts no connections, so the TLS handshake gets no answer.
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let limit = Duration::from_millis(1500);
         let at = listener.local_addr().unwrap();
@@ -365,15 +379,15 @@ mod tests {
         let error = client.get("https://name.test/", &[]).unwrap_err();
         assert_eq!(error.kind(), crate::error::ErrorKind::Timeout(Timer::Connect), "{error}");
         assert!(began.elapsed() >= limit);
-        // Each for itself they would take nearly twice as long.
+        // With separate limits, these steps would take nearly twice as long.
         assert!(began.elapsed() < limit * 9 / 5, "{:?}", began.elapsed());
     }
 
     #[test]
-    fn streams_that_want_one_name_share_a_lookup() {
+    fn streams_that_need_the_same_name_share_a_lookup() {
         let gated = gated(TTL);
         let found: Vec<_> = (0..20).map(|_| gated.ask("shared.test", within(None), None)).collect();
-        gated.until("twenty that wait", |gated| gated.waiting() == 20);
+        gated.until("the wait of all twenty streams", |gated| gated.waiting() == 20);
         gated.let_go.send(Ok(())).unwrap();
         for found in found {
             assert_eq!(found.recv_timeout(LONG).unwrap().unwrap().len(), 1);
@@ -382,17 +396,17 @@ mod tests {
     }
 
     #[test]
-    fn so_many_names_are_looked_up_at_once_and_no_more() {
+    fn at_most_max_lookups_run_at_once() {
         let gated = gated(TTL);
         let names = MAX_LOOKUPS * 3;
         let ask = |n| gated.ask(&format!("name-{n}.test"), within(None), None);
         let found: Vec<_> = (0..names).map(ask).collect();
-        gated.until("all wait", |gated| gated.waiting() == names);
+        gated.until("the wait of all streams", |gated| gated.waiting() == names);
         for _ in 0..MAX_LOOKUPS {
             gated.begun.recv_timeout(LONG).unwrap();
         }
         assert!(gated.begun.recv_timeout(Duration::from_millis(20)).is_err(), "one more lookup");
-        // One that is left while it waits for a thread is forgotten.
+        // A name is removed if its only stream leaves before the lookup starts.
         let left = gated.ask("left.test", within(Some(Duration::from_millis(1))), None);
         assert!(left.recv_timeout(LONG).unwrap().is_err());
         assert_eq!(gated.resolver.0.lock().names.len(), names);
@@ -403,6 +417,6 @@ mod tests {
         for found in found {
             found.recv_timeout(LONG).unwrap().unwrap();
         }
-        gated.until("the threads' end", |gated| gated.resolver.0.lock().threads == 0);
+        gated.until("the end of all threads", |gated| gated.resolver.0.lock().threads == 0);
     }
 }

@@ -1,4 +1,4 @@
-//! A response, read in pieces.
+//! A response whose body is read in pieces.
 
 use std::fmt;
 use std::io::Read;
@@ -15,16 +15,33 @@ use crate::config::{Limits, Timeouts};
 use crate::error::{Error, ErrorKind, Limit, Timer};
 use crate::recording::{BodyEnd, Recording, Request};
 
-/// The most that one [`HttpResponse::chunk`] returns.
+/// The size in bytes of the largest piece that [`HttpResponse::chunk`] returns.
 const MAX_PIECE_BYTES: usize = 16 << 10;
-/// How long the body of an error may take to come. What has come by then is used.
+/// The longest wait for the body of an error. The bytes that arrive in this time are used.
 const MAX_ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
-/// How much may still come after the end of a stream before its connection is given up.
+/// The most bytes that are read after the end of a stream so that its connection can be reused.
 const MAX_DRAIN_BYTES: usize = 4 << 10;
 
-/// The head of a response, and its body in pieces as they come.
+/// The head of a response, and its body in pieces as they arrive.
 ///
-/// Dropping it closes the connection, unless the body was read to its end: then the connection is used again.
+/// Dropping it closes the connection. If you have read the body to its end, the connection is
+/// reused instead.
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// # let script = tokenwire::testing::Script::status(200).json(r#"{"version": "0.1"}"#);
+/// # let server = tokenwire::testing::MockServer::scripted([script])?;
+/// # let url = server.url();
+/// let client = tokenwire::HttpClient::new()?;
+/// let mut response = client.get(&format!("{url}/version"), &[])?;
+/// let mut size = 0;
+/// while let Some(piece) = response.chunk()? {
+///     size += piece.len();
+/// }
+/// assert_eq!(response.bytes(), size as u64);
+/// # }
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 pub struct HttpResponse {
     status: u16,
     headers: HeaderMap,
@@ -32,26 +49,27 @@ pub struct HttpResponse {
     slot: Arc<CancelSlot>,
     timeout: Duration,
     limits: Limits,
-    /// What was read last, and zeros behind its `dirty` bytes.
+    /// The piece that was read last. After its first `dirty` bytes it contains only zeros.
     piece: Vec<u8>,
     dirty: usize,
     bytes: u64,
     tape: Option<Tape>,
-    /// The first failure. Reading on after it would bring a clean end that is none.
+    /// The first failure, which every later read returns. ureq could report a clean end instead.
     failed: Option<Error>,
 }
 
-/// A recording as it grows.
+/// A recording in progress.
 struct Tape {
     recording: Recording,
     since: Instant,
-    /// Bytes that may still be kept.
+    /// The number of bytes that may still be recorded.
     left: usize,
 }
 
 impl Tape {
     fn read(&mut self, bytes: &[u8]) {
-        // What is over the limit is not kept, and nothing after it, so that the record has no gap.
+        // Bytes over the limit are not recorded, and nothing after them, so that the recording has
+        // no gap.
         self.left = self.left.saturating_sub(bytes.len());
         if self.left > 0 {
             self.recording.push(self.since.elapsed(), bytes);
@@ -65,7 +83,7 @@ impl Tape {
     }
 }
 
-/// What a failed read says of the connection.
+/// Returns the end of the body that the error of a read implies.
 fn end_of(error: &Error) -> BodyEnd {
     match error.kind() {
         ErrorKind::Timeout(_) => BodyEnd::Silent,
@@ -83,7 +101,7 @@ impl HttpResponse {
         limits: Limits,
     ) -> Result<Self, Error> {
         let (parts, body) = response.into_parts();
-        // Of an error, the status is worth more than its body.
+        // Do not check an error response: its status is worth more than its body.
         if parts.status.is_success() {
             check_encoding(&parts.headers)?;
         }
@@ -102,19 +120,21 @@ impl HttpResponse {
         })
     }
 
-    /// The status code.
+    /// Returns the status code.
     #[must_use]
     pub fn status(&self) -> u16 {
         self.status
     }
 
-    /// The first header of this name, whatever its case, if it is visible ASCII.
+    /// Returns the first header with this name, in any case, if its value is visible ASCII.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The headers whose names begin with one of `prefixes` (in lower case), where they are visible ASCII.
+    /// Returns the headers whose names begin with one of `prefixes`, which must be in lower case.
+    ///
+    /// Headers whose values are not visible ASCII are left out.
     pub(crate) fn headers_with<'a>(
         &'a self,
         prefixes: &'a [&str],
@@ -126,21 +146,26 @@ impl HttpResponse {
             .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
     }
 
-    /// Body bytes read so far, after HTTP's framing was taken off.
+    /// Returns the number of body bytes read so far, without the framing of HTTP.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Blocks for the next piece of the body: what is there already, else what comes first. At most 16 KiB, of no
-    /// meaningful size. `None` is the end of the body.
+    /// Returns the next piece of the body, and blocks until there is one.
+    ///
+    /// The piece contains the bytes that have already arrived, or the first bytes to arrive. It has
+    /// at most 16 KiB, and its size has no meaning. `None` is the end of the body.
+    ///
+    /// A body without a length that is not chunked ends with its connection. You cannot distinguish
+    /// such a body from a broken one, unless you know how its content must end.
     ///
     /// # Errors
     ///
-    /// `Timeout` when nothing comes for the client's `timeout`; `Incomplete` when the connection ends
-    /// within a body of known length. A body that ends with its connection (no length, not chunked) cannot be
-    /// told from a broken one: the caller must know how its content ends. After an error all
-    /// further calls return the same error.
+    /// - `Timeout`: no byte arrives for the client's `timeout`
+    /// - `Incomplete`: the connection ends within a body of known length
+    ///
+    /// After an error, all further calls return the same error.
     pub fn chunk(&mut self) -> Result<Option<&[u8]>, Error> {
         let wait = Wait::each(self.timeout, Timer::Chunk);
         self.chunk_within(Some(wait))
@@ -153,11 +178,11 @@ impl HttpResponse {
         }
     }
 
-    /// Reads the whole body as text; bytes that are not UTF-8 become U+FFFD.
+    /// Reads the whole body as text, and replaces bytes that are not UTF-8 with U+FFFD.
     ///
     /// # Errors
     ///
-    /// As [`chunk`](Self::chunk), and [`Limit::BodyBytes`] past 32 MiB.
+    /// The same as for [`chunk`](Self::chunk), and [`Limit::BodyBytes`] after 32 MiB.
     pub fn text(self) -> Result<String, Error> {
         let wait = Wait::each(self.timeout, Timer::Chunk);
         self.text_within(wait)
@@ -168,7 +193,7 @@ impl HttpResponse {
         Ok(String::from_utf8(whole).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
     }
 
-    /// The whole body, up to the limit.
+    /// Reads the whole body, up to the limit.
     pub(crate) fn whole_within(&mut self, wait: Option<Wait>) -> Result<Vec<u8>, Error> {
         let max = self.limits.max_body_bytes;
         let mut whole = Vec::new();
@@ -181,7 +206,7 @@ impl HttpResponse {
         Ok(whole)
     }
 
-    /// Reads at most `most` bytes to the front of `piece`.
+    /// Reads at most `most` bytes into the start of `piece`.
     fn fill(&mut self, most: usize, wait: Option<Wait>) -> Result<usize, Error> {
         let mut piece = std::mem::take(&mut self.piece);
         piece.resize(MAX_PIECE_BYTES, 0);
@@ -192,8 +217,9 @@ impl HttpResponse {
         read
     }
 
-    /// Blocks for the next bytes of the body, as long as `wait` allows, at most 16 KiB. Zero is the end of the body. `into`
-    /// has to be zeros.
+    /// Reads the next bytes of the body, and blocks as long as `wait` allows.
+    ///
+    /// Reads at most 16 KiB. Zero is the end of the body. `into` must contain only zeros.
     pub(crate) fn read(&mut self, into: &mut [u8], wait: Option<Wait>) -> Result<usize, Error> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -202,7 +228,8 @@ impl HttpResponse {
         let into = &mut into[..most];
         self.slot.set_wait(wait);
         let result = self.body.read(into);
-        // A socket that was shut down on purpose may read as a clean end: the flag decides.
+        // A read from a socket that a cancel has shut down may look like a clean end, so check the
+        // flag.
         let error = match result {
             Ok(_) if self.slot.is_cancelled() => Error::cancelled(),
             Ok(len) => {
@@ -214,8 +241,9 @@ impl HttpResponse {
             }
             Err(error) => fault(error.into(), &self.slot, &Timeouts::default(), "the server"),
         };
-        // ureq's dechunker forgets what it took from good chunks when it meets a bad one in the same call. It has
-        // written it all the same: up to the last byte that is not one of the zeros that stood here before.
+        // If a read meets a bad chunk, ureq's dechunker does not report the good chunks before it.
+        // Their bytes are already in the buffer, which contained only zeros. They end at the last
+        // byte that is not zero.
         let written = into.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         let saved = if error.kind() == ErrorKind::Protocol { written } else { 0 };
         self.count(&into[..saved]);
@@ -226,7 +254,7 @@ impl HttpResponse {
         if saved > 0 { Ok(saved) } else { Err(error) }
     }
 
-    /// These are the body's next bytes.
+    /// Counts and records the next bytes of the body.
     fn count(&mut self, bytes: &[u8]) {
         self.bytes += bytes.len() as u64;
         if let Some(tape) = &mut self.tape {
@@ -234,22 +262,29 @@ impl HttpResponse {
         }
     }
 
-    /// Keeps what is read from now on, up to `max_bytes`; `since` is when `request` was made.
+    /// Records the bytes that are read from now on, up to `max_bytes`.
+    ///
+    /// `since` is the time at which `request` was made.
     pub(crate) fn record(&mut self, request: Request, since: Instant, max_bytes: usize) {
         let headers =
             self.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
         let recording = Recording::of_body(request, self.status, headers);
-        // One more than may be kept: zero left means that the limit was passed.
+        // One more than may be recorded, so that zero means that the limit was exceeded.
         self.tape = Some(Tape { recording, since, left: max_bytes.saturating_add(1) });
     }
 
-    /// What was recorded, if anything was to be.
+    /// Returns the recording, if there is one.
     pub(crate) fn take_recording(&mut self) -> Option<Recording> {
         self.tape.take().map(|tape| tape.recording)
     }
 
-    /// The beginning of an error's body: what comes within the limits of time and size, and within the wait that this
-    /// response was under before, however it ends.
+    /// Returns the start of an error's body, within the limits of time and size.
+    ///
+    /// The wait that was already set for this response still applies. If the body ends with an
+    /// error, the bytes before it are returned.
+    ///
+    /// The wait that was already set for this response still applies. How the body ends does not
+    /// matter.
     pub(crate) fn error_body(&mut self) -> Vec<u8> {
         if check_encoding(&self.headers).is_err() {
             return Vec::new();
@@ -268,8 +303,10 @@ impl HttpResponse {
         body
     }
 
-    /// After the content has ended: takes the rest of the framing, if it comes soon and is short, so that
-    /// the connection can be used again. True if it can.
+    /// Reads the rest of the framing after the content, so that the connection can be reused.
+    ///
+    /// Gives up if the rest is long or does not arrive soon. Returns true if the connection can be
+    /// reused.
     pub(crate) fn drain(mut self, limit: Duration) -> bool {
         let wait = Wait::since(Instant::now(), limit, Timer::Chunk);
         let mut taken = 0;

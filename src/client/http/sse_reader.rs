@@ -1,4 +1,4 @@
-//! JSON events out of a response, under a chunk limit: the event stream for those who want no more than that.
+//! Reads JSON events from a response, with a limit on the silence between two chunks.
 
 use std::time::Duration;
 
@@ -11,15 +11,16 @@ use crate::error::{Error, Timer};
 use crate::protocol::sse::SseParser;
 
 const TERMINATOR: &str = "[DONE]";
-/// How much of a line that is not JSON is shown in the log, in characters.
+/// How many characters of an event that is not JSON are shown in the log.
 const MAX_PREVIEW_CHARS: usize = 120;
-/// Room that is offered to each read of the socket.
+/// The size in bytes of the buffer for each read of the socket.
 const READ_BYTES: usize = 16 << 10;
 
 /// Turns the body of an [`HttpResponse`] into JSON events.
 ///
-/// For endpoints that this crate does not decode by itself. An event's data is parsed as a whole into a [`Value`],
-/// which costs some twenty allocations; [`ApiClient::stream`](crate::ApiClient::stream) does not come this way.
+/// Use it for endpoints that this crate does not decode. It parses the data of each event into a
+/// [`Value`], which costs about twenty allocations. [`ApiClient::stream`](crate::ApiClient::stream)
+/// does not use it.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), tokenwire::Error> {
@@ -39,14 +40,14 @@ pub struct SseReader {
     parser: SseParser,
     chunk_timeout: Duration,
     chunks_received: u64,
-    /// Lines of a body that has ended; the parser forgets them then.
+    /// The number of lines of a body that has ended. The parser resets its own count at the end.
     lines: u64,
     parse_errors: u64,
     done: bool,
 }
 
 impl SseReader {
-    /// A reader that fails when the body brings no byte for `chunk_timeout`.
+    /// Creates a reader that fails if no byte of the body arrives for `chunk_timeout`.
     #[must_use]
     pub fn new(chunk_timeout: Duration) -> Self {
         Self {
@@ -59,16 +60,22 @@ impl SseReader {
         }
     }
 
-    /// Blocks for the next event. Data that is not JSON is counted, the first such is logged (debug: its size, trace: how
-    /// it begins), and it is skipped.
+    /// Returns the next event, and blocks until there is one.
     ///
-    /// `None` is the end: of the stream, if [`is_done`](Self::is_done) says so, else of the body alone. Some servers
-    /// send no terminator, a server that dies sends none either: then the last event must tell which it was.
+    /// Data that is not JSON is counted and skipped. The first such event is logged: its size at
+    /// debug level, its first characters at trace level.
+    ///
+    /// `None` is the end. If [`is_done`](Self::is_done) returns true, the stream is complete.
+    /// Otherwise only the body has ended: some servers send no terminator, and neither does a
+    /// server that dies. Look at the last event to find out which it was.
     ///
     /// # Errors
     ///
-    /// `Timeout` ([`Timer::Chunk`]), `Limit` for an event of more than 32 MiB, and what
-    /// [`HttpResponse::chunk`] fails with. The stream is over then.
+    /// - `Timeout` ([`Timer::Chunk`]): no byte arrives for the chunk timeout
+    /// - `Limit`: an event has more than 32 MiB
+    /// - every error of [`HttpResponse::chunk`]
+    ///
+    /// The stream is over after an error.
     pub fn next_event(&mut self, response: &mut HttpResponse) -> Result<Option<Value>, Error> {
         while !self.done {
             while let Some(event) = self.parser.next_event()? {
@@ -85,8 +92,11 @@ impl SseReader {
                                 "skipped an event of {} bytes that is not JSON: {error}",
                                 event.data.len()
                             );
-                            // Reply text stands at trace only.
-                            log::trace!("it begins: {}", printable(event.data, MAX_PREVIEW_CHARS));
+                            // Generated text is logged at trace level only.
+                            log::trace!(
+                                "the skipped event begins: {}",
+                                printable(event.data, MAX_PREVIEW_CHARS)
+                            );
                         }
                     }
                 }
@@ -95,7 +105,7 @@ impl SseReader {
             match response.read(self.parser.zeroed_space(READ_BYTES), Some(wait))? {
                 0 => {
                     self.lines += self.parser.lines();
-                    // Some servers forget the blank line behind their last event.
+                    // Some servers omit the blank line after their last event.
                     self.done =
                         self.parser.finish().unended_data.is_some_and(|data| data.trim() == TERMINATOR);
                     break;
@@ -109,25 +119,25 @@ impl SseReader {
         Ok(None)
     }
 
-    /// The terminator `[DONE]` was seen.
+    /// Returns true if the terminator `[DONE]` was received.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.done
     }
 
-    /// Reads of the socket that brought something.
+    /// Returns the number of socket reads that returned bytes.
     #[must_use]
     pub fn chunks_received(&self) -> u64 {
         self.chunks_received
     }
 
-    /// Lines of the event stream, comments and empty lines included.
+    /// Returns the number of lines of the event stream, including comments and empty lines.
     #[must_use]
     pub fn sse_lines_parsed(&self) -> u64 {
         self.lines + self.parser.lines()
     }
 
-    /// Events whose data was not JSON.
+    /// Returns the number of events whose data was not JSON.
     #[must_use]
     pub fn sse_parse_errors(&self) -> u64 {
         self.parse_errors

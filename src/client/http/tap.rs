@@ -1,18 +1,18 @@
-//! What ureq lacks, in one thin layer around its connectors and transports.
+//! Adds features that ureq lacks, in one thin layer around its connectors and transports.
 //!
 //! | need | how |
 //! | --- | --- |
-//! | cancel one stream | the socket's shutdown handle is handed to the stream's [`CancelSlot`] |
-//! | a limit that changes during the response | every wait is cut to the slot's [`Wait`](super::slot::Wait) |
-//! | a limit on a write that ureq begins anew after each part | an [alarm](crate::client::threads::alarm) shuts the socket down |
-//! | silence that framing bytes do not break | that limit is for all socket reads of one body read together |
-//! | was the connection used before? | the transport remembers |
-//! | credentials in no log | ureq is given stars, the values are put in as the head goes out |
+//! | cancel one stream | the stream's [`CancelSlot`] gets the shutdown handle of the socket |
+//! | a limit that changes during the response | every wait is shortened to the slot's [`Wait`](super::slot::Wait) |
+//! | a limit on a whole write, because ureq restarts its own after each part | an [alarm](crate::client::threads::alarm) shuts the socket down |
+//! | a limit on silence that framing bytes do not restart | one limit covers all socket reads of one body read |
+//! | detect whether a connection was used before | the transport remembers it |
+//! | no credentials in logs | ureq gets asterisks, and the values replace them when the head is sent |
 //!
-//! The slot travels in a thread-local, set for the length of the call: ureq runs resolver, connector and
-//! transport on the calling thread, and has no per-request extension point that reaches a pooled
-//! transport. Connectors and transports are outside ureq's semver promise: this crate names them through
-//! `unversioned` only.
+//! The slot is stored in a thread-local for the duration of the call. ureq runs resolver, connector
+//! and transport on the calling thread, and it has no per-request extension point that reaches a
+//! pooled transport. ureq's semver promise does not cover connectors and transports, so this crate
+//! uses them through `unversioned` only.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -28,12 +28,12 @@ use super::unversioned::transport::{
 use super::{HeaderMap, HeaderName, HeaderValue};
 use crate::client::threads::alarm::{Alarm, Alarms};
 
-/// Headers whose values ureq is not given: ureq-proto logs the whole head of a request at trace.
+/// Headers whose values ureq does not get, because ureq-proto logs the whole head at trace level.
 pub(super) type Hidden = Vec<(HeaderName, HeaderValue)>;
 
 struct Current {
     slot: Arc<CancelSlot>,
-    /// Those that have not gone out yet.
+    /// The hidden headers that were not sent yet.
     hidden: Hidden,
 }
 
@@ -41,8 +41,9 @@ thread_local! {
     static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
 }
 
-/// Runs `call` with `slot` as the slot of the request that it makes on this thread, and `hidden` as values of
-/// its headers.
+/// Runs `call` with `slot` and `hidden` set for the request that it makes on this thread.
+///
+/// `hidden` contains the values of the headers that [`hide`] has replaced.
 pub(super) fn with_slot<T>(slot: &Arc<CancelSlot>, hidden: Hidden, call: impl FnOnce() -> T) -> T {
     struct Reset(Option<Current>);
     impl Drop for Reset {
@@ -59,7 +60,9 @@ pub(super) fn current_slot() -> Option<Arc<CancelSlot>> {
     CURRENT.with(|current| current.borrow().as_ref().map(|current| current.slot.clone()))
 }
 
-/// Takes the credentials out of `head`: each value that is marked as one becomes stars, as many as it has bytes.
+/// Replaces the credentials in `head`, and returns them.
+///
+/// Each value that is marked as sensitive becomes asterisks of the same length.
 pub(super) fn hide(head: &mut HeaderMap) -> Hidden {
     let mut hidden = Vec::new();
     for (name, value) in head.iter_mut().filter(|(_, value)| value.is_sensitive()) {
@@ -71,7 +74,7 @@ pub(super) fn hide(head: &mut HeaderMap) -> Hidden {
     hidden
 }
 
-/// Puts the values back into what goes out. ureq writes no header into two buffers.
+/// Puts the values back into the bytes to send. ureq never writes a header into two buffers.
 fn reveal(output: &mut [u8], hidden: &mut Hidden) {
     if hidden.is_empty() {
         return;
@@ -90,13 +93,17 @@ fn reveal(output: &mut [u8], hidden: &mut Hidden) {
     }
 }
 
-/// What ureq is told when the slot is cancelled. Nobody reads it: the caller asks the slot first.
+/// Returns the error for ureq when the slot is cancelled.
+///
+/// This error is never shown, because the caller checks the slot first.
 pub(super) fn cancelled() -> Error {
     Error::Io(io::Error::new(io::ErrorKind::ConnectionAborted, "cancelled"))
 }
 
-/// `timeout` cut to what the slot allows. An error if nothing is left: ureq's own transport would
-/// take zero for one second.
+/// Shortens `timeout` to the limit of the slot.
+///
+/// Returns an error if no time is left, because ureq's own transport would treat zero as one
+/// second.
 pub(super) fn cut(timeout: NextTimeout, slot: Option<&CancelSlot>) -> Result<NextTimeout, Error> {
     let mut timeout = timeout;
     if let Some(slot) = slot {
@@ -106,13 +113,15 @@ pub(super) fn cut(timeout: NextTimeout, slot: Option<&CancelSlot>) -> Result<Nex
                 timeout.reason = Timeout::PerRead;
             }
         }
-        // No other than this function gives that reason; a connection to a proxy comes here twice.
+        // Only this function sets that reason. For a connection to a proxy, it is called twice.
         slot.set_wait_is_nearest(timeout.reason == Timeout::PerRead);
     }
     if timeout.after.is_zero() { Err(Error::Timeout(timeout.reason)) } else { Ok(timeout) }
 }
 
-/// The time for the connection less what the name lookup took: ureq starts the timer anew after it.
+/// Subtracts the time of the name lookup from the limit on the connection.
+///
+/// ureq restarts its timer after the lookup.
 fn since_lookup(details: &ConnectionDetails<'_>, slot: Option<&CancelSlot>) -> NextTimeout {
     let mut timeout = details.timeout;
     if let (Some(limit), Some(slot)) = (details.config.timeouts().connect, slot) {
@@ -132,7 +141,7 @@ impl TapConnector {
         Self { inner: Box::new(DefaultConnector::default()), alarms }
     }
 
-    /// The same over other connections than the network's.
+    /// Replaces the connections of the network with `inner`.
     #[cfg(feature = "testing")]
     pub(super) fn over(self, inner: impl Connector<(), Out = Box<dyn Transport>>) -> Self {
         Self { inner: Box::new(inner), ..self }
@@ -196,7 +205,7 @@ pub(super) struct TapTransport {
     alarms: Arc<Alarms>,
     /// The slot of the request that uses the connection now.
     slot: Option<Arc<CancelSlot>>,
-    /// An earlier request went out on this connection.
+    /// True if an earlier request was sent on this connection.
     used: bool,
 }
 
@@ -217,7 +226,9 @@ impl Transport for TapTransport {
         self.inner.buffers()
     }
 
-    /// The first thing that every request does on its connection, new or pooled.
+    /// Sends the output buffer. This is the first call of every request on its connection.
+    ///
+    /// The connection may be new or pooled.
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         if self.slot.is_none() {
             if let (Some(slot), Some(socket)) = (current_slot(), &self.socket) {
@@ -234,8 +245,9 @@ impl Transport for TapTransport {
             }
         });
         let timeout = cut(timeout, self.slot.as_deref())?.for_write();
-        // ureq writes until all is written, and waits anew after each part that the system took: what bounds the whole is
-        // that the socket is shut down. One that was is of no use to another request; the error keeps it out of the pool.
+        // ureq writes until everything is written, and restarts its timer after each part that the
+        // system takes. Shutting the socket down limits the whole write. Another request cannot use
+        // that socket, and the error keeps it out of the pool.
         let alarm = self.shut_down_after(*timeout.after);
         let result = self.inner.transmit_output(amount, timeout);
         let in_time = alarm.is_none_or(Alarm::take_back);
@@ -250,7 +262,10 @@ impl Transport for TapTransport {
         Ok(came)
     }
 
-    /// Called by ureq's pool only: before a connection goes idle, and again before it leaves the pool.
+    /// Returns true if the connection is open.
+    ///
+    /// Only ureq's pool calls this: before a connection becomes idle, and again before it leaves
+    /// the pool.
     fn is_open(&mut self) -> bool {
         if let Some(slot) = self.slot.take() {
             slot.detach();
@@ -280,7 +295,9 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(20);
 
-    /// A socket whose writes take a part again and again, so that their own timer never passes: only a shutdown ends one.
+    /// A socket whose writes make progress but never end.
+    ///
+    /// Their own timer therefore never passes, and only a shutdown ends them.
     struct Trickle {
         buffers: LazyBuffers,
         shut: Receiver<()>,
@@ -306,9 +323,9 @@ mod tests {
         }
 
         fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
-            // A write of nothing goes through.
+            // An empty write succeeds.
             if amount > 0 {
-                self.shut.recv_timeout(LONG).expect("the write waits for ever");
+                self.shut.recv_timeout(LONG).expect("the write waits forever");
                 return Err(Error::Io(io::ErrorKind::BrokenPipe.into()));
             }
             Ok(())
@@ -324,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_makes_progress_but_no_end_is_ended_by_the_nearest_timer() {
+    fn the_nearest_timer_ends_a_write_that_never_completes() {
         let short = Some(Duration::from_millis(30));
         for (name, after, per_write, wait, ends) in [
             ("write", None, short, None, Timeout::PerWrite),
@@ -345,7 +362,7 @@ mod tests {
             timeout.after = after.unwrap_or(LONG * 99).into();
             timeout.per_write = per_write.map(Into::into);
             with_slot(&slot, Vec::new(), || {
-                // One that is in time leaves nothing behind that could hurt the next.
+                // A write that ends in time must not affect the next one.
                 assert!(tap.transmit_output(0, timeout).is_ok(), "{name}");
                 match tap.transmit_output(50, timeout) {
                     Err(Error::Timeout(reason)) => assert_eq!(reason, ends, "{name}"),

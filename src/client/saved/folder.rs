@@ -1,14 +1,16 @@
-//! The folder of failed requests: one file each, for its owner's eyes, and never too many of them.
+//! The folder of failed requests: one private file per request, limited in number and size.
 //!
-//! A file is written under a temporary name that nobody else has (`O_EXCL`, which follows no symbolic link),
-//! then renamed, so that whoever looks sees whole files only. The temporary name says the final one, and only
-//! its holder renames to it: that the final name is free once the temporary one is ours means that it stays
-//! free. Names come from the clock, the process and a counter, never from a server. Nothing is synced to the
-//! disk: a file outlives the program, not a power cut.
+//! A file is written under a temporary name and then renamed, so readers see only whole files. No
+//! other process can have the same temporary name (`O_EXCL`, which follows no symbolic link). The
+//! temporary name contains the final name, and only its owner renames to that final name. If the
+//! final name is free while we own the temporary name, it therefore stays free.
 //!
-//! std has no way to hold a folder open and work inside it, so the check that it is no symbolic link and the
-//! writing are two steps. Who may replace the folder between them may write to its parent, and could have
-//! done so before.
+//! Names are made from the clock, the process id and a counter, never from data of a server.
+//! Nothing is synced to the disk: a file survives the end of the program, but not a power cut.
+//!
+//! std cannot hold a folder open and work inside it. The check that the folder is not a symbolic
+//! link and the write are therefore two steps. Anyone who can replace the folder between them can
+//! write to its parent folder, and could have done so before.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
@@ -23,12 +25,14 @@ use super::request::SavedRequest;
 use crate::config::Limits;
 
 const PREFIX: &str = "tokenwire-failed-";
-/// After so long a temporary file is taken for that of a program which was killed, and removed.
+/// The age at which a temporary file is removed, because its program was probably killed.
 const MAX_TEMPORARY_AGE: Duration = Duration::from_secs(600);
-/// Names that are tried: only another process with the same id (in another container) can have taken one.
+/// The number of names to try. Only a process with the same id can have taken a name.
+///
+/// Two processes have the same id only if they run in different containers.
 const MAX_NAMES_TRIED: usize = 16;
 
-/// Where failed requests go, and how many.
+/// The folder for failed requests, and its limits.
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
@@ -38,10 +42,10 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// Nothing is touched before the first failure.
+    /// Creates the value. The disk is not touched before the first failure.
     pub(crate) fn new(path: &Path, limits: &Limits) -> Self {
         Self {
-            // Without a slash at its end, behind which a symbolic link would not be seen as one.
+            // This removes a slash at the end, which would hide that the path is a symbolic link.
             path: path.components().collect(),
             max_files: limits.max_saved_files,
             max_bytes: (limits.max_saved_bytes as u64).min(MAX_SAVED_REQUEST_BYTES),
@@ -49,11 +53,13 @@ impl Folder {
         }
     }
 
-    /// The file in which the request now stands; `None` if it could not be saved, which is logged.
+    /// Saves the request and returns the path of the file.
+    ///
+    /// Returns `None` and logs the reason if the request cannot be saved.
     pub(crate) fn save(&self, request: &SavedRequest) -> Option<PathBuf> {
         match self.try_save(request) {
             Ok(path) => {
-                log::debug!("the failed request was saved as {path:?}");
+                log::debug!("saved the failed request as {path:?}");
                 Some(path)
             }
             Err(error) => {
@@ -66,25 +72,27 @@ impl Folder {
     }
 
     fn try_save(&self, request: &SavedRequest) -> io::Result<PathBuf> {
-        // One at a time in this process, so that the limits hold exactly.
+        // Only one thread of this process saves at a time, so that the limits hold exactly.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
         let json = request.to_json();
         let bytes = json.len() as u64;
         if self.max_files == 0 || bytes > self.max_bytes {
-            return Err(io::Error::other("it alone is over max_saved_files or max_saved_bytes"));
+            return Err(io::Error::other(
+                "max_saved_files is 0, or the request is larger than max_saved_bytes",
+            ));
         }
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         self.open()?;
         self.make_room(request.at_ms, self.max_files - 1, self.max_bytes - bytes, None)?;
         let names = (0..MAX_NAMES_TRIED).map(|_| Name::next(request.at_ms));
         let path = self.write(names, json.as_bytes())?;
-        // Other processes may have saved at the same moment.
+        // Other processes may have saved at the same time.
         let _ = self.make_room(request.at_ms, self.max_files, self.max_bytes, Some(&path));
         Ok(path)
     }
 
-    /// Makes the folder if it is missing; anything else that stands there is an error.
+    /// Creates the folder if it is missing. Returns an error if the path is anything but a folder.
     fn open(&self) -> io::Result<()> {
         let mut found = fs::symlink_metadata(&self.path);
         if found.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
@@ -98,17 +106,19 @@ impl Folder {
         if found?.is_dir() {
             Ok(())
         } else {
-            Err(io::Error::other("it is no folder, or a symbolic link to one"))
+            Err(io::Error::other("the path is not a folder, or is a symbolic link"))
         }
     }
 
-    /// Removes the oldest of our own files, but not `kept`, until no more than this is left.
+    /// Removes our oldest files until at most `files` files with `bytes` bytes are left.
+    ///
+    /// It never removes `kept`, or a file with a name that tokenwire would not have written.
     fn make_room(&self, now_ms: u64, files: usize, bytes: u64, kept: Option<&Path>) -> io::Result<()> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
             let Some(name) = entry.file_name().to_str().and_then(Name::parse) else { continue };
-            // This does not follow links either: what is no plain file is not ours.
+            // This does not follow links either. Anything but a plain file is not ours.
             let Ok(metadata) = entry.metadata() else { continue };
             if !metadata.is_file() {
                 continue;
@@ -121,7 +131,7 @@ impl Folder {
         }
         found.sort_unstable();
         let mut files_left = found.len();
-        // Sparse files that somebody put there may add up to more than 64 bits.
+        // Sparse files that another program wrote may add up to more than 64 bits.
         let mut bytes_left: u128 = found.iter().map(|(_, bytes, _)| u128::from(*bytes)).sum();
         for (_, size, path) in &found {
             if files_left <= files && bytes_left <= u128::from(bytes) {
@@ -136,7 +146,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Writes under the first of `names` that is free.
+    /// Writes the file under the first of `names` that is free.
     fn write(&self, names: impl Iterator<Item = Name>, json: &[u8]) -> io::Result<PathBuf> {
         for name in names {
             let (temporary, path) = (self.path.join(name.temporary()), self.path.join(name.to_string()));
@@ -158,11 +168,11 @@ impl Folder {
                 return Ok(path);
             }
         }
-        Err(io::Error::new(ErrorKind::AlreadyExists, "every name is taken"))
+        Err(io::Error::new(ErrorKind::AlreadyExists, "all file names that were tried are taken"))
     }
 }
 
-/// A new file that only its owner may read.
+/// Creates a new file that only its owner may read.
 fn create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -171,7 +181,7 @@ fn create(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Somebody else may have been faster.
+/// Removes a file. It is not an error if another process has already removed it.
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
@@ -181,8 +191,9 @@ fn remove(path: &Path) -> io::Result<()> {
 
 // ---- names ----
 
-/// `tokenwire-failed-<milliseconds>-<process>-<counter>.json`, and `.tmp` while it is written. In the order
-/// of age.
+/// A file name: `tokenwire-failed-<milliseconds>-<process>-<counter>.json`.
+///
+/// The extension is `.tmp` while the file is written. Names are sorted by age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Name {
     at_ms: u64,
@@ -202,7 +213,9 @@ impl Name {
         Self { temporary: true, ..self }.to_string()
     }
 
-    /// `None` for what we would not have written: a file of that name is another's.
+    /// Parses a name. Returns `None` for a name that tokenwire would not have written.
+    ///
+    /// A file with such a name is not ours.
     fn parse(text: &str) -> Option<Self> {
         let (stem, extension) = text.strip_prefix(PREFIX)?.rsplit_once('.')?;
         let mut parts = stem.split('-');
@@ -234,7 +247,7 @@ mod tests {
     use crate::client::saved::tests::saved;
     use crate::error::Error;
 
-    /// A folder of its own for a test, removed at its end.
+    /// A temporary folder for one test, removed at the end of the test.
     struct Scratch(PathBuf);
 
     impl Scratch {
@@ -276,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn folder_and_file_are_for_their_owner_only_and_an_existing_folder_is_left_as_it_is() {
+    fn folder_and_file_are_private_and_an_existing_folder_keeps_its_mode() {
         let scratch = Scratch::new("modes");
         let folder = scratch.folder(9, 1 << 20);
         let request = request(1, 10);
@@ -288,14 +301,14 @@ mod tests {
         fs::set_permissions(&folder.path, fs::Permissions::from_mode(0o755)).unwrap();
         let path = folder.save(&request).unwrap();
         assert_eq!((mode(&folder.path), mode(&path)), (0o755, 0o600));
-        // Where folders are missing in between, they are as private.
+        // Missing folders in between are created as private folders too.
         let below = Folder::new(&folder.path.join("a/b/"), &Limits::default());
         below.save(&request).unwrap();
         assert_eq!((mode(&folder.path.join("a")), mode(&folder.path.join("a/b"))), (0o700, 0o700));
     }
 
     #[test]
-    fn what_is_no_folder_is_refused_and_nothing_is_written_through_a_link() {
+    fn a_path_that_is_not_a_folder_is_refused_and_links_are_not_followed() {
         let scratch = Scratch::new("links");
         let folder = scratch.folder(9, 1 << 20);
         let elsewhere = scratch.0.join("elsewhere");
@@ -308,7 +321,7 @@ mod tests {
         assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
         fs::remove_file(&folder.path).unwrap();
         symlink(scratch.0.join("nowhere"), &folder.path).unwrap();
-        assert_eq!(folder.save(&request(1, 10)), None, "a link that leads nowhere");
+        assert_eq!(folder.save(&request(1, 10)), None, "a dangling link");
         assert!(!scratch.0.join("nowhere").exists());
         fs::remove_file(&folder.path).unwrap();
         fs::write(&folder.path, "a file").unwrap();
@@ -317,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_taken_is_left_alone_be_it_a_link() {
+    fn a_name_that_is_taken_is_left_alone_even_if_it_is_a_link() {
         let scratch = Scratch::new("names");
         let folder = scratch.folder(99, 1 << 20);
         let victim = scratch.0.join("victim");
@@ -338,9 +351,9 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_of_our_own_files_make_room() {
+    fn our_oldest_files_are_removed_to_make_room() {
         let one = request(1_000_000_000_000, 1000).to_json().len();
-        // Files at most, bytes at most, files that are left of ten.
+        // (max_files, max_bytes, files that are left of ten)
         for (max_files, max_bytes, left) in
             [(3, 1 << 20, 3), (1, 1 << 20, 1), (99, 4 * one, 4), (99, 4 * one - 1, 3), (99, one, 1)]
         {
@@ -356,19 +369,19 @@ mod tests {
             let saved: Vec<PathBuf> = (0..10)
                 .map(|n| {
                     let path = folder.save(&request(1_000_000_000_000 + n, 1000)).unwrap();
-                    assert!(path.exists(), "it is there when it is told");
+                    assert!(path.exists(), "the file exists when its path is returned");
                     path
                 })
                 .collect();
             let there: Vec<bool> = saved.iter().map(|path| path.exists()).collect();
             let expected: Vec<bool> = (0..10).map(|n| n >= 10 - left).collect();
             assert_eq!(there, expected, "{max_files} files, {max_bytes} bytes");
-            assert_eq!(names(&folder).len(), left + 4, "others' files stay");
+            assert_eq!(names(&folder).len(), left + 4, "the files of other programs stay");
         }
     }
 
     #[test]
-    fn the_newest_stays_even_where_the_clock_went_back() {
+    fn the_newest_file_stays_even_if_the_clock_went_back() {
         let scratch = Scratch::new("clock");
         let folder = scratch.folder(2, 1 << 20);
         for at_ms in [9_000, 9_001, 9_002] {
@@ -376,7 +389,7 @@ mod tests {
         }
         let path = folder.save(&request(1, 10)).unwrap();
         assert!(path.exists());
-        // Another process has saved meanwhile: one too many.
+        // Another process has saved a file in the meantime, so there is one too many.
         let other = Name { at_ms: 9_003, counter: 0, process: 1, temporary: false };
         fs::write(folder.path.join(other.to_string()), "x").unwrap();
         folder.make_room(1, 2, 1 << 20, Some(&path)).unwrap();
@@ -384,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_too_large_is_not_saved_and_removes_nothing() {
+    fn a_request_that_is_too_large_is_not_saved_and_removes_nothing() {
         let scratch = Scratch::new("large");
         let folder = scratch.folder(9, 2000);
         let small = folder.save(&request(1, 10)).unwrap();
@@ -408,11 +421,11 @@ mod tests {
     }
 
     #[test]
-    fn many_at_once_each_get_a_file_and_the_bounds_hold() {
+    fn concurrent_saves_each_get_a_file_and_the_limits_hold() {
         let one = request(7, 10).to_json().len();
         for (max_files, max_bytes, left) in [(200, 1 << 20, 160), (8, 1 << 20, 8), (200, 9 * one - 1, 8)] {
             let scratch = Arc::new(Scratch::new(&format!("many-{max_files}-{max_bytes}")));
-            // Each thread has a folder value of its own, as clients have.
+            // Each thread has its own `Folder`, as separate clients have.
             let save = move |scratch: Arc<Scratch>| {
                 let folder = scratch.folder(max_files, max_bytes);
                 (0..10).map(|_| folder.save(&request(7, 10)).unwrap()).collect::<Vec<_>>()
@@ -423,7 +436,7 @@ mod tests {
                     thread::spawn(move || save(scratch))
                 })
                 .collect();
-            // Room is made before a file is there, so that nobody ever sees too many.
+            // Old files are removed before the new file appears, so there are never too many.
             let folder = scratch.folder(max_files, max_bytes);
             while threads.iter().any(|thread| !thread.is_finished()) {
                 if folder.path.exists() {
@@ -442,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_as_they_are_written_and_others_are_not() {
+    fn our_names_parse_and_other_names_do_not() {
         let name = Name { at_ms: 1_763_836_458_123, counter: 7, process: 42, temporary: false };
         assert_eq!(name.to_string(), "tokenwire-failed-1763836458123-42-7.json");
         assert_eq!(Name::parse(&name.to_string()), Some(name));

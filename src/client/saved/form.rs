@@ -1,4 +1,4 @@
-//! A failed request as the text of a file.
+//! The file format of a failed request.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -14,19 +14,19 @@ use crate::client::http::headers::{check_url, is_open_header};
 use crate::error::{Error, Progress};
 use crate::protocol::server::endpoint::Endpoint;
 
-/// The largest file that [`SavedRequest::load`] reads, 256 MiB. A larger one is an error.
+/// The largest file that [`SavedRequest::load`] reads: 256 MiB. A larger file is an error.
 pub const MAX_SAVED_REQUEST_BYTES: u64 = 256 << 20;
 
-/// The number in the file's first field.
+/// The version of the format, in the first field of the file.
 const VERSION: u32 = 1;
 
 impl SavedRequest {
-    /// Reads a file.
+    /// Loads a saved request from a file.
     ///
     /// # Errors
     ///
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput): the file cannot be read, is larger than
-    /// [`MAX_SAVED_REQUEST_BYTES`], or is no whole saved request.
+    /// [`MAX_SAVED_REQUEST_BYTES`], or is not a complete saved request.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let problem =
@@ -41,22 +41,23 @@ impl SavedRequest {
         Self::from_json(&bytes)
     }
 
-    /// Reads what [`to_json`](Self::to_json) wrote. Headers that would not have been saved, because they
-    /// could be credentials, are dropped.
+    /// Parses the text that [`to_json`](Self::to_json) returns.
+    ///
+    /// Headers that could be credentials are dropped, because tokenwire never saves them.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for anything else.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput): the text is not a saved request.
     pub fn from_json(json: &[u8]) -> Result<Self, Error> {
         let form: Form<'_> = serde_json::from_slice(json)
-            .map_err(|error| Error::invalid("this is no saved request").with_source(error))?;
+            .map_err(|error| Error::invalid("not a saved request").with_source(error))?;
         form.into_request()
     }
 
-    /// The file's text. Copies the body.
+    /// Returns the text of the file. Copies the body.
     #[must_use]
     pub fn to_json(&self) -> String {
-        // Strings, numbers and JSON that was parsed always serialize; nothing would be refused when read.
+        // Strings, numbers and parsed JSON always serialize. Loading an empty text would fail.
         let mut json = serde_json::to_string(&Form::new(self)).unwrap_or_default();
         json.push('\n');
         json
@@ -72,7 +73,7 @@ struct Form<'a> {
     #[serde(borrow)]
     url: Cow<'a, str>,
     #[serde(borrow)]
-    // The name of an earlier version.
+    // Earlier versions called this field `wire`.
     #[serde(alias = "wire")]
     endpoint: Cow<'a, str>,
     headers: Vec<(Cow<'a, str>, Cow<'a, str>)>,
@@ -108,7 +109,7 @@ impl<'a> Form<'a> {
         let SavedRequest { at_ms, method, url, endpoint, headers, body, call, redacted, failure } = request;
         let SavedFailure { kind, detail, message, causes, status, request_id, progress } = failure;
         let Progress { bytes, events, tokens, elapsed } = *progress;
-        // JSON with blanks around it would lose them, and null would be no body.
+        // Spaces around the JSON would be lost, and `null` would be read as a missing body.
         let raw: Option<&RawValue> = serde_json::from_str(body).ok();
         let raw = raw.filter(|raw| raw.get().len() == body.len() && body != "null");
         Form {
@@ -141,17 +142,17 @@ impl<'a> Form<'a> {
         let Form { tokenwire_failed_request, at_ms, method, url, endpoint, headers, call, redacted, .. } =
             self;
         if tokenwire_failed_request != VERSION {
-            return Err(Error::invalid("a saved request of a version that is not known here"));
+            return Err(Error::invalid("the saved request has a version that tokenwire does not support"));
         }
         let endpoint: Endpoint = endpoint.parse()?;
         check_url(&url)?;
         if ![endpoint.path(), endpoint.call_path()].iter().any(|(path, _)| url.ends_with(path)) {
-            return Err(Error::invalid("the saved URL is none of the saved wire"));
+            return Err(Error::invalid("the saved URL does not match the saved endpoint"));
         }
         let body = match (self.body, self.body_text) {
             (Some(raw), None) => raw.get().to_owned(),
             (None, Some(text)) => text.into_owned(),
-            _ => return Err(Error::invalid("a saved request has one body")),
+            _ => return Err(Error::invalid("a saved request must have exactly one of body and body_text")),
         };
         let FailureForm { kind, detail, message, causes, status, request_id, .. } = self.failure;
         let FailureForm { tokens, events, bytes, elapsed_us, .. } = self.failure;

@@ -1,7 +1,11 @@
-//! Failed requests, saved to be sent again: [`request`] is the value, [`form`] the text of a file, [`folder`] puts files in place.
+//! Failed requests that are saved, so that you can send them again.
 //!
-//! Off unless a folder is given ([`ApiClientBuilder::save_failed`](crate::ApiClientBuilder::save_failed)).
-//! Then each stream that fails leaves one file, a JSON object on one line (broken up here):
+//! [`request`] contains the value, [`form`] the format of a file, and [`folder`] the code that
+//! writes files.
+//!
+//! Nothing is saved unless you set a folder with
+//! [`ApiClientBuilder::save_failed`](crate::ApiClientBuilder::save_failed). Each stream that fails
+//! then leaves one file, a JSON object on one line (wrapped here):
 //!
 //! ```text
 //! {"tokenwire_failed_request":1,"at_ms":1763836458123,"method":"POST",
@@ -12,8 +16,9 @@
 //!  "body":{"prompt":[785,6722],"stream":true}}
 //! ```
 //!
-//! The body stands as the JSON that was sent, byte for byte; what is no JSON stands as a string, `body_text`.
-//! The prompt is in it, that is the point; of the answer there is nothing but the server's error message.
+//! The body is the JSON that was sent, byte for byte. A body that is not JSON is stored as a
+//! string, `body_text`. The file contains the prompt, because it is needed to send the request
+//! again. It contains nothing from the response except the server's error message.
 
 pub(crate) mod folder;
 pub(crate) mod form;
@@ -67,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_saved_loads_back_equal_with_every_byte_of_the_body() {
+    fn a_saved_request_loads_back_equal_with_every_byte_of_the_body() {
         let bodies = [
             r#"{"z":1,"a":[785, 6722],"f":1.50,"big":123456789012345678901234567890,"é":"\u00e9\n"}"#,
             "[1,\n2]",
@@ -96,10 +101,10 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_breaks_off_or_has_a_wrong_byte_is_an_error_and_no_panic() {
+    fn a_truncated_file_is_an_error_and_a_damaged_file_does_not_panic() {
         for body in [r#"{"prompt":[1,2],"text":"é"}"#, "no JSON"] {
             let json = saved(body, &errors()[1]).to_json().into_bytes();
-            // Only the line's end may be missing.
+            // Only the line end may be missing.
             for cut in 0..json.len() - 1 {
                 let error = SavedRequest::from_json(&json[..cut]).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::InvalidInput, "cut at {cut}");
@@ -115,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_says_something_else_is_refused() {
+    fn a_file_with_an_invalid_field_is_refused() {
         let json = saved("{}", &errors()[0]).to_json();
         let changed = |from: &str, to: &str| {
             assert!(json.contains(from), "{from}");
@@ -133,14 +138,15 @@ mod tests {
         ] {
             assert_eq!(changed(from, to).unwrap_err().kind(), ErrorKind::InvalidInput, "{to}");
         }
-        // What could be a credential is not sent again, whoever wrote it there.
+        // A header that could be a credential is never sent again, even if someone has added it to
+        // the file.
         let planted =
             changed("[\"accept\"", "[\"authorization\",\"x\"],[\"Host\",\"x\"],[\"accept\"").unwrap();
         assert_eq!(planted.headers().map(|(name, _)| name).collect::<Vec<_>>(), ["accept", "x-request-id"]);
     }
 
     #[test]
-    fn no_credential_is_in_the_file_or_in_debug_wherever_it_stood() {
+    fn no_credential_is_in_the_file_or_in_debug_output() {
         for error in errors() {
             for body in [r#"{"prompt":"Hi"}"#, &format!(r#"{{"prompt":"my key is {KEY}"}}"#)] {
                 let request = saved(body, &error);
@@ -155,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_base_url_is_the_one_that_leads_there_again() {
+    fn the_base_url_leads_to_the_saved_url() {
         for (endpoint, url, base) in [
             (Endpoint::Auto, "http://h.test/v1/completions", "http://h.test/v1"),
             (Endpoint::LlamaCpp, "http://h.test/completion", "http://h.test"),

@@ -11,14 +11,24 @@ use crate::error::secrets::Secrets;
 use crate::error::{Error, ErrorKind, Progress};
 use crate::protocol::server::endpoint::Endpoint;
 
-/// Causes behind an error that are kept, and the length of each in characters.
+/// The number of causes of an error that are kept, and the length of each in characters.
 const MAX_CAUSES: usize = 8;
 const MAX_CAUSE_CHARS: usize = 1_000;
 
-/// A request whose stream failed, as it was saved: all of it but the credentials, and why it failed.
+/// A request whose stream failed, without its credentials, and the reason why it failed.
 ///
-/// [`ApiClient::resend`](crate::ApiClient::resend) sends it again. `Debug` shows no prompt and no header's
-/// value.
+/// [`ApiClient::resend`](crate::ApiClient::resend) sends it again. `Debug` shows neither the prompt
+/// nor the values of headers.
+///
+/// ```no_run
+/// use tokenwire::{ApiClient, SavedRequest};
+///
+/// let saved = SavedRequest::load("failed/tokenwire-failed-1763836458123-42-7.json")?;
+/// println!("{}: {}", saved.failure().kind, saved.failure().message);
+/// let client = ApiClient::builder(saved.base_url()).build()?;
+/// let (tokens, guard) = client.resend(&saved)?;
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct SavedRequest {
     pub(super) at_ms: u64,
@@ -32,84 +42,97 @@ pub struct SavedRequest {
     pub(super) failure: SavedFailure,
 }
 
-/// Why the stream of a [`SavedRequest`] failed: what its [`Error`] said.
+/// The reason why the stream of a [`SavedRequest`] failed, copied from its [`Error`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SavedFailure {
-    /// [`ErrorKind::as_str`].
+    /// The kind of error, as in [`ErrorKind::as_str`].
     pub kind: String,
-    /// The name of the timer or of the limit that was passed.
+    /// The name of the timer or of the limit that was exceeded.
     pub detail: Option<String>,
-    /// [`Error::message`].
+    /// The message, as in [`Error::message`].
     pub message: String,
-    /// What caused it, the nearest first; at most 8.
+    /// The causes of the error, the nearest first; at most 8, each of at most 1,000 characters.
     pub causes: Vec<String>,
-    /// [`Error::status`].
+    /// The status of the response, as in [`Error::status`].
     pub status: Option<u16>,
-    /// [`Error::request_id`].
+    /// The id of the request, as in [`Error::request_id`].
     pub request_id: Option<String>,
-    /// How far the stream had come; whole microseconds.
+    /// How far the stream had come. The time is in whole microseconds.
     pub progress: Progress,
 }
 
 impl SavedRequest {
-    /// When it failed; whole milliseconds.
+    /// Returns when the request failed, in whole milliseconds.
     #[must_use]
     pub fn at(&self) -> SystemTime {
         UNIX_EPOCH.checked_add(Duration::from_millis(self.at_ms)).unwrap_or(UNIX_EPOCH)
     }
 
-    /// `POST`.
+    /// Returns the HTTP method, which is `POST`.
     #[must_use]
     pub fn method(&self) -> &str {
         &self.method
     }
 
-    /// Where it went. No user name or password is in it.
+    /// Returns the URL of the request. It contains no user name or password.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The base URL for a client that is to send it there again: the URL without the endpoint's path.
+    /// Returns the base URL for a client that sends the request to the same server again.
+    ///
+    /// It is the URL without the path of the endpoint.
     #[must_use]
     pub fn base_url(&self) -> &str {
         let (path, _) = if self.is_call() { self.endpoint.call_path() } else { self.endpoint.path() };
         self.url.strip_suffix(path).unwrap_or(&self.url)
     }
 
-    /// It is the request of a [`PendingCompletion`](crate::PendingCompletion), whose answer comes whole.
+    /// Returns true if this is the request of a [`PendingCompletion`](crate::PendingCompletion).
+    ///
+    /// Its response arrives as a whole, not as a stream.
     #[must_use]
     pub fn is_call(&self) -> bool {
         self.call
     }
 
-    /// The endpoint, and how its answer is to be read: what the client had been set to.
+    /// Returns the endpoint that the client was set to, which determines how the response is read.
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
         self.endpoint
     }
 
-    /// Names and values of the headers that could not be credentials, as the caller and the client set them;
-    /// not those of HTTP itself.
+    /// Returns the names and values of the headers that cannot be credentials.
+    ///
+    /// These are headers that the caller and the client have set. Headers of HTTP itself are not
+    /// saved.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// The body, byte for byte as it was sent, unless it [`is_redacted`](Self::is_redacted).
+    /// Returns the body as it was sent, byte for byte.
+    ///
+    /// If [`is_redacted`](Self::is_redacted) is true, the body may differ from the body that was
+    /// sent.
     #[must_use]
     pub fn body(&self) -> &[u8] {
         self.body.as_bytes()
     }
 
-    /// The API key stood in the request, somewhere else than in its header, and was taken out. What is left
-    /// is not what was sent, and is not sent again.
+    /// Returns true if the API key was removed from the URL, the body or a saved header.
+    ///
+    /// The saved request then differs from the request that was sent, and tokenwire does not send
+    /// it again.
+    ///
+    /// The rest is not the request that was sent, and tokenwire does not send it again.
     #[must_use]
     pub fn is_redacted(&self) -> bool {
         self.redacted
     }
 
-    /// Why it failed.
+    /// Returns why the request failed.
     #[must_use]
     pub fn failure(&self) -> &SavedFailure {
         &self.failure
@@ -135,13 +158,13 @@ impl fmt::Debug for SavedRequest {
 
 // ---- from a stream that failed ----
 
-/// What a stream had sent.
+/// The request that a stream has sent.
 pub(crate) struct Sent<'a> {
     pub(crate) url: &'a Uri,
     pub(crate) endpoint: Endpoint,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) body: Vec<u8>,
-    /// It is a call's.
+    /// True if the request is for a whole response, not a stream.
     pub(crate) call: bool,
 }
 
@@ -155,7 +178,7 @@ impl SavedRequest {
         let mut request = Self {
             at_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
             method: "POST".to_owned(),
-            // `check_url` lets no user name in.
+            // `check_url` rejects a URL with a user name.
             url: url.to_string(),
             endpoint,
             headers: open.collect(),
@@ -195,7 +218,8 @@ impl SavedFailure {
             message: clean(error.message()),
             causes: causes
                 .take(MAX_CAUSES)
-                // Clean first: escapes and cuts would hide what is looked for.
+                // Remove credentials first, because escaping and cutting would hide them from the
+                // search.
                 .map(|cause| printable(&clean(&cause.to_string()), MAX_CAUSE_CHARS))
                 .collect(),
             status: error.status(),
@@ -205,7 +229,7 @@ impl SavedFailure {
     }
 }
 
-/// The file keeps microseconds; cut here, so that a request equals what is loaded again.
+/// Rounds down to microseconds, as in the file, so that a request equals its loaded copy.
 fn whole_micros(time: Duration) -> Duration {
     Duration::from_micros(micros(time))
 }

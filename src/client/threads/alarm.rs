@@ -1,8 +1,10 @@
-//! Alarms: what has to happen at a time at which the thread that it is for cannot act, because it is blocked in a write
-//! or because there is none yet.
+//! Alarms: functions that run at a set time, for threads that cannot act at that time.
 //!
-//! All alarms of a client share one thread, which there is only while it has something to wait for. An alarm that is
-//! taken back in time costs a lock and a place in a map: the thread is woken only for one that comes before all others.
+//! Such a thread may be blocked in a write, or may not exist yet.
+//!
+//! All alarms of a client share one thread, which exists only while it has something to wait for.
+//! Setting an alarm and cancelling it in time costs a lock and a map entry: the thread wakes only
+//! for an alarm that is earlier than all others.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,21 +14,23 @@ use std::time::{Duration, Instant};
 
 use super::sync::{Condvar, Mutex, MutexGuard, thread};
 
-/// How long the thread sleeps at most, and so stays without an alarm.
+/// The longest time that the thread sleeps, and so the longest time that it stays without an alarm.
 const MAX_SLEEP: Duration = Duration::from_secs(10);
-/// As a reader thread's: what an alarm runs may be the end of a stream.
+/// The same stack size as for a reader thread, because an alarm may run the end of a stream.
 const STACK_BYTES: usize = 512 << 10;
 
-/// The handle. When it goes, the thread ends: at once if no alarm is set, else after the last.
+/// The handle of the alarms.
+///
+/// When it is dropped, the thread ends: at once if no alarm is set, otherwise after the last alarm.
 pub(crate) struct Alarms(Arc<Inner>);
 
-/// One alarm that is set. Dropping it takes it back.
+/// An alarm that is set. Dropping it cancels the alarm.
 pub(crate) struct Alarm {
     alarms: Arc<Inner>,
     key: Key,
 }
 
-/// When, and which of those at that time.
+/// The time of an alarm, and a number that differs for alarms at the same time.
 type Key = (Instant, u64);
 
 #[derive(Default)]
@@ -39,7 +43,7 @@ struct Inner {
 struct State {
     set: BTreeMap<Key, Box<dyn FnOnce() + Send>>,
     next: u64,
-    /// Until when the thread sleeps, if there is one.
+    /// Until when the thread sleeps, if there is a thread.
     sleeps: Option<Instant>,
     closed: bool,
 }
@@ -49,8 +53,10 @@ impl Alarms {
         Arc::new(Self(Arc::default()))
     }
 
-    /// Has `ring` run on the alarms' thread at `at`: it must be short, the others wait for it. `None` if there is no thread
-    /// to be had.
+    /// Sets an alarm that runs `ring` on the thread of the alarms at `at`.
+    ///
+    /// `ring` must be short, because the other alarms wait for it. Returns `None` if no thread can
+    /// be started.
     pub(crate) fn set(&self, at: Instant, ring: impl FnOnce() + Send + 'static) -> Option<Alarm> {
         let mut state = self.0.lock();
         let is_nearer = match state.sleeps {
@@ -80,7 +86,7 @@ impl Drop for Alarms {
 }
 
 impl Alarm {
-    /// Takes it back. False if its time had come first: then it rings, or has rung.
+    /// Cancels the alarm. Returns false if its time came first: then it rings or has rung.
     pub(crate) fn take_back(self) -> bool {
         self.alarms.remove(self.key)
     }
@@ -94,7 +100,7 @@ impl Drop for Alarm {
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Alarms ring outside the lock, so nothing panics inside it.
+        // Alarms ring outside the lock, so nothing panics while it is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -123,7 +129,8 @@ impl Inner {
             if first.is_some_and(|at| at <= now) {
                 let ring = state.set.pop_first();
                 drop(state);
-                // A panic is a bug; it must not cost the other alarms. The hook has printed it.
+                // A panic is a bug, but it must not affect the other alarms. The panic hook has
+                // printed it.
                 let _ = catch_unwind(AssertUnwindSafe(|| ring.map(|(_, ring)| ring())));
                 state = self.lock();
                 continue;
@@ -162,13 +169,13 @@ mod tests {
     fn threads_end(inner: &Inner, within: Duration) {
         let end = Instant::now() + within;
         while inner.lock().sleeps.is_some() {
-            assert!(Instant::now() < end, "the thread does not end");
+            assert!(Instant::now() < end, "the thread did not end");
             thread::sleep(Duration::from_millis(1));
         }
     }
 
     #[test]
-    fn alarms_ring_in_the_order_of_their_times_unless_taken_back() {
+    fn alarms_ring_in_order_of_time_unless_taken_back() {
         let alarms = Alarms::new();
         let (rings, rung) = unbounded();
         let now = Instant::now();
@@ -176,7 +183,8 @@ mod tests {
             let rings = rings.clone();
             alarms.set(now + Duration::from_millis(millis), move || rings.send(millis).unwrap()).unwrap()
         };
-        // The second is nearer than what the thread sleeps for; one of them has no effect on the others.
+        // The later alarms are nearer than the end of the thread's sleep. The panic of one alarm
+        // must not affect the others.
         let far = set(3_600_000);
         let kept = [set(90), set(60), set(0), set(120)];
         let bug = alarms.set(now, || std::panic::resume_unwind(Box::new("a bug"))).unwrap();
@@ -196,12 +204,12 @@ mod tests {
         let soon = MAX_SLEEP / 2;
         let alarms = Alarms::new();
         let inner = alarms.0.clone();
-        assert!(inner.lock().sleeps.is_none(), "a thread for nothing");
+        assert!(inner.lock().sleeps.is_none(), "a thread without an alarm");
         drop(alarms.set(Instant::now() + LONG, || {}));
         assert!(inner.lock().sleeps.is_some());
         let left = alarms.set(Instant::now() + LONG, || {});
         drop(alarms);
-        assert!(inner.lock().sleeps.is_some(), "gone before its alarm");
+        assert!(inner.lock().sleeps.is_some(), "the thread ended before its alarm");
         drop(left);
         threads_end(&inner, soon);
 

@@ -1,4 +1,4 @@
-//! Threads: the pool of reader threads, the alarm that watches timers, and the locks that the models replace.
+//! The pool of reader threads, the alarms for timers, and the lock types that the models replace.
 
 pub(crate) mod alarm;
 pub(crate) mod pool;

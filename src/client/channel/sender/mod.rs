@@ -1,11 +1,16 @@
-//! The sending end of a stream's channel: bounded by tokens and by bytes, in front of a plain crossbeam receiver. The channel is
-//! the stream's own, or one that many [share](crate::fan_in()).
+//! The sending end of a stream's channel, which limits the tokens and their bytes.
 //!
-//! crossbeam's bounded channel would bound the tokens but not their bytes, and a guard that joins while the channel
-//! is full would wait for ever. So the channel underneath is unbounded, and this end counts: `len()` says how
-//! many tokens the consumer has left, and their sizes are remembered in order. A look is needed only when the room
-//! seen at the last look is used up, so a consumer that keeps pace costs nothing. When there is no room
-//! the sender looks again after short pauses; it has nothing else to do then, and a cancel ends the pause.
+//! The receiving end is a plain crossbeam receiver. The channel belongs to one stream, or many
+//! streams [share](crate::fan_in()) it.
+//!
+//! crossbeam's bounded channel limits the number of tokens but not their bytes. Also, a guard that
+//! joins while the channel is full would wait forever. The channel underneath is therefore
+//! unbounded, and this end counts: `len()` returns how many tokens the consumer has not taken, and
+//! the sender remembers their sizes in order.
+//!
+//! The sender looks at the channel only when it has used the room found at the last look, so a
+//! consumer that keeps up costs nothing. If there is no room, the sender looks again after short
+//! pauses. The sender has nothing else to do then, and a cancel ends the pause.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,21 +22,27 @@ use crate::client::threads::sync::AtomicBool;
 use crate::client::threads::sync::channel::{Receiver, RecvTimeoutError, Sender};
 use crate::types::token::StreamToken;
 
-/// The first pause when the channel is full. Doubles up to [`MAX_PAUSE`] while nothing is taken.
+/// The first pause when the channel is full.
+///
+/// It doubles up to [`MAX_PAUSE`] while the consumer takes nothing.
 const MIN_PAUSE: Duration = Duration::from_micros(100);
-/// The longest pause. A full channel holds a thousand tokens, so that no consumer runs dry in it, and a consumer that
-/// hangs up is noticed after it at the latest.
+/// The longest pause when the channel is full.
+///
+/// A full channel holds a thousand tokens, so the consumer does not run out of tokens during a
+/// pause. After at most this time, the sender notices that the consumer dropped the receiver.
 const MAX_PAUSE: Duration = Duration::from_millis(10);
-/// The pause when a channel of many streams is full, which all of them then wait for. It holds tens of thousands of tokens, and what
-/// the consumer takes says nothing about one stream's.
+/// The pause when a shared channel is full. All its streams then wait.
+///
+/// The channel holds tens of thousands of tokens, and the tokens that the consumer takes may belong
+/// to any stream.
 const PAUSE_SHARED: Duration = Duration::from_millis(20);
-/// Tokens after which a stream looks again at a channel that others fill too.
+/// The number of tokens after which a stream looks again at a shared channel.
 const ROOM_SHARED: usize = 16;
 
-/// Why nothing more can be sent.
+/// The reason why the sender must stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CannotSend {
-    /// The receiver was dropped.
+    /// The receiver was dropped, or another request of the stream has the channel.
     ConsumerGone,
     /// The slot was cancelled while the channel was full.
     Cancelled,
@@ -39,25 +50,25 @@ pub(crate) enum CannotSend {
     Deadline,
 }
 
-/// The channel that tokens go into.
+/// The channel that receives the tokens of a stream.
 pub(crate) enum Sink {
-    /// The stream's own.
+    /// The channel belongs to this stream only.
     Own(Sender<StreamToken>),
-    /// One of many streams.
+    /// Many streams share the channel.
     Shared(Share),
-    /// To be claimed with the first item: another request of the same stream may have it by then.
+    /// The first item claims the channel. Another request of the same stream may have it by then.
     Pending(Claim),
-    /// Another request has it.
+    /// Another request of the same stream has the channel.
     Lost,
 }
 
-/// Claims the channel, for an error or another item as the first one.
+/// Claims the channel for a first item, which may be an error.
 pub(crate) type Claim = Box<dyn FnOnce(IsError) -> Option<Sink> + Send>;
-/// Of the item that goes in first.
+/// True if the first item is an error.
 pub(crate) type IsError = bool;
 
 impl Sink {
-    /// How many tokens are in it.
+    /// Returns the number of tokens in the channel.
     fn len(&self) -> usize {
         match self {
             Self::Own(sender) => sender.len(),
@@ -66,7 +77,7 @@ impl Sink {
         }
     }
 
-    /// False if the receiver is gone.
+    /// Sends a token. Returns false if the receiver was dropped.
     fn send(&self, token: StreamToken) -> bool {
         match self {
             Self::Own(sender) => sender.send(token).is_ok(),
@@ -75,14 +86,14 @@ impl Sink {
         }
     }
 
-    /// The stream begins: from here on the consumer is told of its end.
+    /// Marks the stream as started: from now on the consumer receives its end.
     pub(crate) fn begins(&mut self) {
         if let Self::Shared(share) = self {
             share.set_began(true);
         }
     }
 
-    /// The stream has not begun after all, which its caller is told, and the consumer is not.
+    /// Marks the stream as not started: its caller gets an error, and the consumer gets nothing.
     pub(crate) fn never_began(mut self) {
         if let Self::Shared(share) = &mut self {
             share.set_began(false);
@@ -92,21 +103,24 @@ impl Sink {
 
 pub(crate) struct TokenSender {
     sink: Sink,
-    /// Text bytes of the tokens sent and not known to be taken, oldest first, and their sum.
+    /// The text sizes of the sent tokens that may still be in the channel, oldest first. `bytes` is
+    /// their sum in bytes.
     sizes: VecDeque<usize>,
     bytes: usize,
-    /// Tokens that may be sent before the next look.
+    /// The number of tokens that may be sent before the next look at the channel.
     room: usize,
     max_tokens: usize,
     max_bytes: usize,
-    /// Set by a guard that joins: nobody may be reading, so nothing may wait for a reader.
+    /// Set by a guard that joins. The sender must not wait then, because there may be no reader.
     bound_lifted: Arc<AtomicBool>,
-    /// Time spent waiting for the consumer.
+    /// The time spent waiting for the consumer.
     waited: Duration,
 }
 
 impl TokenSender {
-    /// For a stream that begins now. `max_tokens` is for a channel of its own, one that is shared has its own bound.
+    /// Creates the sender of a stream that starts now.
+    ///
+    /// `max_tokens` limits a channel of this stream only. A shared channel has its own limit.
     pub(crate) fn new(
         mut sink: Sink,
         max_tokens: usize,
@@ -119,7 +133,7 @@ impl TokenSender {
             sizes: VecDeque::new(),
             bytes: 0,
             room: 0,
-            // Of zero tokens none could ever be sent.
+            // With a limit of zero, no token could ever be sent.
             max_tokens: max_tokens.max(1),
             max_bytes,
             bound_lifted,
@@ -132,14 +146,14 @@ impl TokenSender {
     fn take(&mut self, sink: Sink) {
         match &sink {
             Sink::Own(_) => self.room = self.max_tokens,
-            // Others may have filled it.
+            // Other streams may have filled it.
             Sink::Shared(share) => (self.room, self.max_tokens) = (0, share.max_tokens().max(1)),
             Sink::Pending(_) | Sink::Lost => self.room = 0,
         }
         self.sink = sink;
     }
 
-    /// Has the channel, or gets it now. False if another request has it.
+    /// Claims the channel if it is still pending. Returns false if another request has it.
     pub(crate) fn claim(&mut self, is_error: IsError) -> bool {
         match std::mem::replace(&mut self.sink, Sink::Lost) {
             Sink::Pending(claim) => match claim(is_error) {
@@ -152,14 +166,19 @@ impl TokenSender {
         true
     }
 
-    /// Time spent so far waiting for the consumer.
+    /// Returns the time spent waiting for the consumer so far.
     pub(crate) fn waited(&self) -> Duration {
         self.waited
     }
 
-    /// Sends a token whose text has `size` bytes. Blocks while the channel is full: until the consumer takes some,
-    /// hangs up, a guard joins (then there is no bound any more), `woken` is disconnected or `deadline` passes. At a
-    /// deadline the token is sent all the same, for it was received before.
+    /// Sends a token whose text has `size` bytes, and blocks while the channel is full.
+    ///
+    /// The wait ends for one of these reasons:
+    ///
+    /// - The consumer takes tokens, or drops the receiver.
+    /// - A guard joins, which removes the limits.
+    /// - A cancel disconnects `woken`.
+    /// - `deadline` passes. The token is still sent, because it was received before the deadline.
     pub(crate) fn send(
         &mut self,
         token: StreamToken,
@@ -183,15 +202,15 @@ impl TokenSender {
         if self.sink.send(token) { room } else { Err(CannotSend::ConsumerGone) }
     }
 
-    /// Sends the last item of a stream, which no bound holds back.
+    /// Sends the last item of a stream, even if the channel is full.
     pub(crate) fn send_last(mut self, token: StreamToken) {
         if self.claim(matches!(token, StreamToken::Error(_))) {
-            // A consumer that has gone does not want it.
+            // If the receiver was dropped, no consumer needs this item.
             let _ = self.sink.send(token);
         }
     }
 
-    /// Goes without a word: whoever began the stream is told that it has not begun.
+    /// Drops the sender without sending anything: the caller gets an error instead.
     pub(crate) fn never_began(self) {
         self.sink.never_began();
     }
@@ -207,7 +226,7 @@ impl TokenSender {
         let began = Instant::now();
         let result = loop {
             let queued = self.look();
-            // A token larger than the whole bound may be alone in the channel.
+            // A token larger than the byte limit may be in the channel by itself.
             let fits = queued == 0 || (self.room > 0 && self.bytes + size <= self.max_bytes);
             if fits || self.bound_lifted.load(Ordering::Acquire) {
                 self.room = self.room.max(1);
@@ -232,8 +251,10 @@ impl TokenSender {
         result
     }
 
-    /// Forgets the tokens that the consumer has taken; returns how many it has not. Of a shared channel it is those of all
-    /// streams, and this one's are at most as many.
+    /// Forgets the tokens that the consumer has taken, and returns how many are left.
+    ///
+    /// For a shared channel, the result counts the tokens of all streams. This stream has at most
+    /// that many left.
     fn look(&mut self) -> usize {
         let queued = self.sink.len();
         while self.sizes.len() > queued {
@@ -272,7 +293,7 @@ mod tests {
         )
     }
 
-    /// Sends until the sender would have to wait, with a deadline that has passed.
+    /// Sends tokens until the sender would have to wait, with a deadline that has passed.
     fn fill(sender: &mut TokenSender, text: &str) -> usize {
         let (_alive, woken) = bounded(0);
         let mut sent = 0;
@@ -280,34 +301,34 @@ mod tests {
             sent += 1;
             match sender.send(token(text), text.len(), &woken, Some(Instant::now())) {
                 Ok(()) => {}
-                // The one over the bound is sent too.
+                // The token over the limit is sent too.
                 Err(stopped) => {
                     assert_eq!(stopped, CannotSend::Deadline);
                     return sent - 1;
                 }
             }
-            assert!(sent < 10_000, "no bound");
+            assert!(sent < 10_000, "no limit");
         }
     }
 
     #[test]
-    fn the_first_bound_reached_holds() {
-        // (max_tokens, max_bytes, text, how many fit)
+    fn the_limit_that_is_reached_first_applies() {
+        // (max_tokens, max_bytes, text, number of tokens that fit)
         let cases = [
             (4, 1000, "abc", 4),
             (1000, 10, "abc", 3),
             (1000, 9, "abc", 3),
             (1000, 8, "abc", 2),
-            (1000, 2, "abc", 1), // alone it may be larger
+            (1000, 2, "abc", 1), // a single token may be larger
             (1, 0, "", 1),
-            (0, 1000, "a", 1), // zero is taken for one
+            (0, 1000, "a", 1), // zero counts as one
             (5, 5, "", 5),
         ];
         for (max_tokens, max_bytes, text, fit) in cases {
             let (mut sender, receiver, _) = open(max_tokens, max_bytes);
             assert_eq!(fill(&mut sender, text), fit, "{max_tokens} tokens, {max_bytes} bytes, {text:?}");
             assert_eq!(receiver.len(), fit + 1);
-            // Taking the one over the bound and one more makes room for one.
+            // After two tokens are taken, one of them over the limit, one more token fits.
             receiver.recv().unwrap();
             receiver.recv().unwrap();
             assert_eq!(fill(&mut sender, text), 1);
@@ -315,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_channel_wakes_for_each_reason() {
+    fn a_sender_blocked_on_a_full_channel_wakes_for_each_reason() {
         let within = Duration::from_secs(10);
         for reason in ["taken", "gone", "cancelled", "joined"] {
             let (mut sender, receiver, bound_lifted) = open(2, 1000);
@@ -326,7 +347,7 @@ mod tests {
                 sender.send(token("y"), 1, &woken, Some(Instant::now() + within)).map(|()| sender.waited())
             });
             thread::sleep(Duration::from_millis(20));
-            assert!(!sending.is_finished(), "{reason}: it must wait");
+            assert!(!sending.is_finished(), "{reason}: the sender must wait");
             let mut kept = Some(receiver);
             let expected = match reason {
                 "taken" => kept.as_ref().map(|r| r.recv()).map(|_| None),

@@ -1,4 +1,4 @@
-//! A sender with bounds, a consumer that reads on, stops or hangs up, a cancel, a join.
+//! A sender with limits, and a consumer that keeps reading, hangs up, joins or cancels.
 
 use super::*;
 use crate::client::threads::sync::channel::{bounded, unbounded};
@@ -7,17 +7,20 @@ use crate::client::threads::sync::thread;
 
 const MAX_TOKENS: usize = 2;
 const MAX_BYTES: usize = 4;
-/// Three that only the bound of tokens holds back, one larger than the whole bound of bytes, two over it together.
+/// The text sizes of the tokens that the sender sends.
+///
+/// Only the token limit holds back the first three. The next token is larger than the byte limit,
+/// the two after it exceed the limit together, and the last is empty.
 const SIZES: [usize; 7] = [1, 1, 1, 5, 2, 3, 0];
 
-/// What the consumer does after it has read some.
+/// The next action of the consumer after it has read some tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
     ReadOn,
     HangUp,
-    /// The guard joins, nobody reads.
+    /// The guard joins, and the consumer reads no more tokens.
     Join,
-    /// The guard cancels, nobody reads.
+    /// The guard cancels, and the consumer reads no more tokens.
     Cancel,
 }
 
@@ -25,14 +28,16 @@ fn numbered(number: usize) -> StreamToken {
     StreamToken::Token { text: number.to_string(), id: None }
 }
 
-/// The receiving end, which knows what it is to get.
+/// The receiving end, with the number of the token that must come next.
 struct Consumer {
     receiver: Receiver<StreamToken>,
     next: usize,
 }
 
 impl Consumer {
-    /// The bounds hold now. Only this end takes anything out, so `len` tells which tokens are in the channel.
+    /// Checks that the limits hold now.
+    ///
+    /// Only this end takes tokens out, so `len` determines which tokens are in the channel.
     fn look(&self) {
         let sizes = SIZES.iter().skip(self.next).take(self.receiver.len());
         let (tokens, bytes) = (sizes.len(), sizes.sum::<usize>());
@@ -90,7 +95,7 @@ fn a_bounded_channel() {
         if then != Then::Join {
             consumer.look();
         }
-        // What was sent is there, and nothing else.
+        // The channel contains every token that was sent, and no other token.
         while consumer.read() {}
         let sent = match result {
             Ok(()) => SIZES.len() + 1,
@@ -102,12 +107,12 @@ fn a_bounded_channel() {
         Ok(()) => {}
         Err((_, CannotSend::ConsumerGone)) => assert_eq!(then, Then::HangUp),
         Err((_, CannotSend::Cancelled)) => assert_eq!(then, Then::Cancel),
-        Err((_, CannotSend::Deadline)) => panic!("there is none"),
+        Err((_, CannotSend::Deadline)) => panic!("the sender has no deadline"),
     }
 }
 
 #[test]
-fn nothing_is_lost_or_over_the_bound_and_the_sender_ends() {
-    // A sender looks again after a pause, so pauses must pass.
+fn no_token_is_lost_or_over_the_limit_and_the_sender_ends() {
+    // A blocked sender looks again after a pause, so the model must let pauses end.
     check(Limits::Pass, a_bounded_channel);
 }

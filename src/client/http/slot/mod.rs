@@ -1,4 +1,4 @@
-//! The place where a stream's guard and its reader thread meet: cancelled or not, on which socket, until when.
+//! The state that a stream's guard and its reader thread share: cancel flag, socket, time limit.
 
 use std::fmt;
 use std::sync::atomic::Ordering;
@@ -10,15 +10,17 @@ use crate::client::threads::sync::channel::{Receiver, Sender, bounded};
 use crate::client::threads::sync::{AtomicBool, Mutex, MutexGuard};
 use crate::error::Timer;
 
-/// One per request. `cancel` may be called from any thread, at any time, any number of times; everything
-/// else belongs to the thread that makes the request.
+/// The cancel state of one request.
+///
+/// Any thread may call `cancel` at any time, any number of times. Everything else belongs to the
+/// thread that makes the request.
 pub(crate) struct CancelSlot {
     cancelled: AtomicBool,
     state: Mutex<State>,
-    /// A byte of the answer has come.
+    /// True if a byte of the response has arrived.
     answered: AtomicBool,
-    /// Disconnected by a cancel. Whatever waits beside the socket (a name lookup, a pause before a retry, a
-    /// full channel) selects on it.
+    /// Disconnected by a cancel. Waits without a socket select on it: a name lookup, a pause before
+    /// a retry, a full channel.
     woken: Receiver<()>,
 }
 
@@ -26,55 +28,58 @@ struct State {
     phase: Phase,
     /// Dropped to wake the receivers of `woken`.
     waker: Option<Sender<()>>,
-    /// The socket in use: none before it is connected and after its connection went back to the pool.
+    /// The socket in use, or `None` before the connect and after the return to the pool.
     socket: Option<Weak<dyn ShutdownHandle>>,
-    /// The request, or its beginning, was handed to a connection.
+    /// True if the request, or its first part, was given to a connection.
     sent: bool,
-    /// That connection had served an earlier request.
+    /// True if that connection had served an earlier request.
     reused: bool,
-    /// How often the request was sent anew because that connection had been closed.
+    /// How often the request was sent again because that connection was already closed.
     stale_retries: u32,
-    /// When the request, or the attempt, began.
+    /// When the request, or its current attempt, started.
     began: Instant,
     wait: Option<Wait>,
-    /// The wait ends before every timer of ureq's own: a timeout is its.
+    /// True if the wait ends before all of ureq's own timers. A timeout then belongs to the wait.
     wait_is_nearest: bool,
 }
 
-/// Where the request stands, as far as a cancel cares.
+/// The phase of the request, as far as it matters for a cancel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Nothing is blocked in the operating system.
     Idle,
-    /// Inside the operating system's connect, which cannot be interrupted: it ends with its own
-    /// timer, and the connection is then refused to the request.
+    /// The thread is inside the operating system's connect, which cannot be interrupted.
+    ///
+    /// The connect ends with its own timer, and the request does not get the connection.
     Connecting,
-    /// Reading or writing a socket that a cancel shuts down.
+    /// The thread reads or writes a socket that a cancel shuts down.
     Open,
 }
 
-/// The limit of the wait that the thread is about to begin.
+/// The limit of the wait that the thread is about to start.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wait {
-    /// Since when it runs; `None`: from the first time that the socket has to be waited for. Such a wait
-    /// begins with the same length each time, so that the socket's timeout need not be set anew for each read.
+    /// When the limit started. With `None`, it starts when the thread first waits for the socket.
+    ///
+    /// Every wait then has the full length, so the timeout of the socket need not change for each
+    /// read.
     since: Option<Instant>,
     pub(crate) limit: Duration,
     pub(crate) timer: Timer,
 }
 
 impl Wait {
-    /// A limit that has been running since `since`.
+    /// Creates a limit that started at `since`.
     pub(crate) fn since(since: Instant, limit: Duration, timer: Timer) -> Self {
         Self { since: Some(since), limit, timer }
     }
 
-    /// A limit that begins with the wait.
+    /// Creates a limit that starts with the wait.
     pub(crate) fn each(limit: Duration, timer: Timer) -> Self {
         Self { since: None, limit, timer }
     }
 
-    /// What is left at `now`.
+    /// Returns the time that is left at `now`.
     pub(crate) fn left(&self, now: Instant) -> Duration {
         match self.since {
             Some(since) => self.limit.saturating_sub(now.saturating_duration_since(since)),
@@ -105,17 +110,20 @@ impl CancelSlot {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it holds this lock; if something did, the state is still whole.
+        // Nothing panics while it holds this lock. If something did, the state would still be
+        // whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the request now: what is blocked in a read or write of the socket wakes, nothing is sent
-    /// afterwards. Returns false if the thread is inside a connect and will only be back when that ends.
+    /// Ends the request now: wakes a blocked read or write of the socket, and prevents later ones.
+    ///
+    /// Returns false if the thread is inside a connect. The thread then wakes only when the connect
+    /// ends.
     pub(crate) fn cancel(&self) -> bool {
         let mut state = self.lock();
         self.cancelled.store(true, Ordering::Release);
         state.waker = None;
-        // Under the lock: once `detach` has run, nobody can hit a socket that another stream now uses.
+        // Shut down under the lock: after `detach`, another stream may use this socket.
         if let Some(socket) = state.socket.take().and_then(|socket| socket.upgrade()) {
             socket.shutdown();
         }
@@ -126,13 +134,15 @@ impl CancelSlot {
         self.cancelled.load(Ordering::Acquire)
     }
 
-    /// Gets disconnected by a cancel; nothing is ever sent through it.
+    /// Returns a receiver that a cancel disconnects. Nothing is ever sent to it.
     pub(crate) fn woken(&self) -> &Receiver<()> {
         &self.woken
     }
 
-    /// The thread is about to enter the operating system's connect. False if the request was cancelled before: that
-    /// cancel has told its caller that the thread wakes, so it must not go where nothing can wake it.
+    /// Marks the start of the operating system's connect.
+    ///
+    /// Returns false if the request was already cancelled. That cancel has reported that the thread
+    /// wakes, so the thread must not enter a call that nothing can interrupt.
     pub(crate) fn begin_connect(&self) -> bool {
         let mut state = self.lock();
         if self.is_cancelled() {
@@ -144,14 +154,16 @@ impl CancelSlot {
 
     pub(crate) fn end_connect(&self) {
         let mut state = self.lock();
-        // What went out until now was for a proxy, or on a stale connection before this one.
+        // Bytes sent until now went to a proxy, or to a stale connection before this one.
         (state.sent, state.reused) = (false, false);
         if state.phase == Phase::Connecting {
             state.phase = Phase::Idle;
         }
     }
 
-    /// The request now uses this socket. False if it was cancelled before: then it must not use it.
+    /// Sets the socket that the request uses from now on.
+    ///
+    /// Returns false if the request was already cancelled. It must not use the socket then.
     pub(crate) fn attach(&self, socket: &Weak<dyn ShutdownHandle>) -> bool {
         let mut state = self.lock();
         if self.is_cancelled() {
@@ -162,26 +174,27 @@ impl CancelSlot {
         true
     }
 
-    /// The connection is about to go back to the pool.
+    /// Removes the socket, because the connection is about to return to the pool.
     pub(crate) fn detach(&self) {
         let mut state = self.lock();
         state.socket = None;
         state.phase = Phase::Idle;
     }
 
-    /// A request begins, the first of this slot or another attempt.
+    /// Starts a request: the first of this slot, or another attempt.
     pub(crate) fn begin(&self, wait: Option<Wait>) {
         let mut state = self.lock();
         (state.sent, state.reused, state.wait) = (false, false, wait);
         state.began = Instant::now();
     }
 
-    /// When the request, or this attempt at it, began.
+    /// Returns when the request, or its current attempt, started.
     pub(crate) fn began(&self) -> Instant {
         self.lock().began
     }
 
-    /// The request is about to go out; `reused`: on a connection that served an earlier one.
+    /// Marks the request as about to be sent. `reused`: its connection has served an earlier
+    /// request.
     pub(crate) fn set_sent(&self, reused: bool) {
         let mut state = self.lock();
         (state.sent, state.reused) = (true, reused);
@@ -196,7 +209,9 @@ impl CancelSlot {
         self.answered.store(true, Ordering::Relaxed);
     }
 
-    /// The connection was an old one and brought nothing: most likely the server had just closed it.
+    /// Returns true if the connection was reused and the server sent no byte on it.
+    ///
+    /// Most likely, the server had just closed it.
     pub(crate) fn was_stale(&self) -> bool {
         self.lock().reused && !self.answered.load(Ordering::Relaxed)
     }
@@ -213,7 +228,7 @@ impl CancelSlot {
         self.lock().stale_retries
     }
 
-    /// How long the next reads and writes may wait, together.
+    /// Sets the time limit that the next reads and writes share.
     pub(crate) fn set_wait(&self, wait: Option<Wait>) {
         self.lock().wait = wait;
     }
@@ -222,7 +237,8 @@ impl CancelSlot {
         self.lock().wait
     }
 
-    /// What is left of the wait, which begins now if it had not begun; `None` without a limit.
+    /// Returns the time that is left of the wait, or `None` without a limit. Starts the wait if
+    /// needed.
     pub(crate) fn begin_wait(&self) -> Option<Duration> {
         let mut state = self.lock();
         let wait = state.wait.as_mut()?;
@@ -236,7 +252,9 @@ impl CancelSlot {
         self.lock().wait_is_nearest = nearest;
     }
 
-    /// The wait, if it was what bounded the last step. The clock is not asked: a connect comes back a little early.
+    /// Returns the wait if it limited the last step.
+    ///
+    /// This does not read the clock, because a connect returns slightly too early.
     pub(crate) fn nearest_wait(&self) -> Option<Wait> {
         let state = self.lock();
         state.wait.filter(|_| state.wait_is_nearest)
@@ -279,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn cancel_shuts_the_attached_socket_once_and_refuses_the_next() {
+    fn cancel_shuts_down_the_attached_socket_once_and_refuses_the_next() {
         let slot = CancelSlot::new();
         let (socket, weak) = attachable();
         assert!(slot.attach(&weak));
@@ -290,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn cancel_spares_a_socket_that_went_back_to_the_pool() {
+    fn cancel_leaves_a_socket_alone_that_returned_to_the_pool() {
         let slot = CancelSlot::new();
         let (socket, weak) = attachable();
         assert!(slot.attach(&weak));
@@ -300,17 +318,18 @@ mod tests {
     }
 
     #[test]
-    fn cancel_says_when_the_thread_is_stuck_in_connect() {
+    fn cancel_reports_a_thread_that_is_blocked_in_connect() {
         let slot = CancelSlot::new();
         assert!(slot.begin_connect());
         assert!(!slot.cancel());
         slot.end_connect();
         assert!(slot.cancel());
-        // In a handshake there is a socket that wakes it.
+        // During a handshake, the shutdown of the socket wakes the thread.
         let slot = CancelSlot::new();
         let (_socket, weak) = attachable();
         assert!(slot.begin_connect() && slot.attach(&weak) && slot.cancel());
-        // One that came first keeps the thread out: it has told its caller that the thread wakes.
+        // After a cancel, the thread may not connect: the cancel has reported that the thread
+        // wakes.
         assert!(!slot.begin_connect());
         assert!(slot.cancel());
     }

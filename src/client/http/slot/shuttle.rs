@@ -1,4 +1,4 @@
-//! A request's thread, as `tap` leads it through the slot, with cancels at every moment.
+//! A thread that makes a request and uses the slot as `tap` does, with cancels at every moment.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
@@ -7,7 +7,7 @@ use super::*;
 use crate::client::threads::sync::shuttle::{Limits, any, check};
 use crate::client::threads::sync::{Condvar, thread};
 
-/// A socket whose reads block until it is shut down or has something.
+/// A socket whose reads block until it has data or is shut down.
 #[derive(Default)]
 pub(crate) struct Socket {
     state: Mutex<SocketState>,
@@ -23,7 +23,7 @@ struct SocketState {
 }
 
 impl Socket {
-    /// False if it was shut down.
+    /// Returns false if the socket was shut down.
     pub(crate) fn read(&self) -> bool {
         let mut state = self.state.lock().unwrap();
         while !state.answered && state.shutdowns == 0 {
@@ -52,7 +52,7 @@ impl ShutdownHandle for Socket {
     }
 }
 
-/// The operating system's connect: nothing but the network ends it.
+/// The operating system's connect, which only the network can end.
 #[derive(Default)]
 pub(crate) struct Network {
     connected: Mutex<bool>,
@@ -78,12 +78,12 @@ impl Network {
 enum Ended {
     Refused,
     Shut,
-    /// The connection went back to the pool.
+    /// The connection returned to the pool.
     Whole,
     Woken,
 }
 
-/// Steps of the thread and of the cancels, written down in order.
+/// Counts the steps of the thread and of the cancels.
 #[derive(Default)]
 struct Seen {
     connects_begun: AtomicUsize,
@@ -92,8 +92,9 @@ struct Seen {
     late_attaches: AtomicUsize,
 }
 
-/// One request: connect, attach, attach again as it goes out, read, back to the pool; then another that
-/// finds its pooled connection there, or a pause that only a cancel ends.
+/// Makes one request: connects, attaches, attaches again to send, reads, and returns to the pool.
+///
+/// Afterwards it sends another request on the pooled connection, or pauses until a cancel.
 fn request(slot: &CancelSlot, network: &Network, socket: &Arc<Socket>, seen: &Seen, pause: bool) -> Ended {
     let weak: Weak<dyn ShutdownHandle> = Arc::<Socket>::downgrade(socket);
     let attach = || {
@@ -137,7 +138,7 @@ fn request(slot: &CancelSlot, network: &Network, socket: &Arc<Socket>, seen: &Se
 fn cancels_at_every_moment() {
     let (slot, socket) = (CancelSlot::new(), Arc::new(Socket::default()));
     let (network, seen) = (Arc::new(Network::default()), Arc::new(Seen::default()));
-    // Before there is a cancel the network may answer or not.
+    // The network may answer before the cancel, or not.
     let (connects, answers, pause) = (any(2) == 0, any(2) == 0, any(2) == 0);
     let thread = thread::spawn({
         let (slot, network, socket, seen) = (slot.clone(), network.clone(), socket.clone(), seen.clone());
@@ -159,7 +160,7 @@ fn cancels_at_every_moment() {
         let wakes = slot.cancel();
         let begun = seen.connects_begun.load(SeqCst);
         seen.cancels_returned.fetch_add(1, SeqCst);
-        assert!(wakes || ended < begun, "said to be in a connect, and is not");
+        assert!(wakes || ended < begun, "the cancel reported a connect, but the thread is not in one");
         wakes
     };
     let other = thread::spawn({
@@ -171,7 +172,7 @@ fn cancels_at_every_moment() {
     if !wakes {
         network.answer();
     }
-    // Else nothing more comes from outside: the cancel must do.
+    // Otherwise nothing more happens from outside, so the cancel must be enough.
     let ended = thread.join().unwrap();
     other.join().unwrap();
     outside.join().unwrap();
@@ -180,13 +181,13 @@ fn cancels_at_every_moment() {
     assert!(!slot.begin_connect(), "connects after a cancel");
     let state = socket.state.lock().unwrap();
     assert!(!state.hurt, "a pooled connection was shut down");
-    // A read that had ended as the cancel came does not show it.
+    // A read that has ended when the cancel comes does not notice the cancel.
     assert!(state.shutdowns <= 1, "shut down twice");
     assert!(ended != Ended::Shut || state.shutdowns == 1);
 }
 
 #[test]
-fn a_cancel_wakes_the_thread_or_says_so_and_hurts_no_other() {
-    // The pause is longer than any test: what ends it is the cancel.
+fn a_cancel_wakes_the_thread_or_reports_a_connect_and_spares_pooled_sockets() {
+    // The pause is longer than any test, so only the cancel ends it.
     check(Limits::NeverPass, cancels_at_every_moment);
 }

@@ -1,7 +1,8 @@
-//! Reader threads: one for each running stream, named, bounded in number, used again, ended when idle for long.
+//! The pool of reader threads: one named thread per running stream, limited in number and reused.
 //!
-//! A thread per stream is what blocking reads need; the pool is there for the bound, which a program that
-//! embeds the library wants, and to spare a busy one the making of threads.
+//! Blocking reads need one thread per stream. The pool limits the number of threads, which a
+//! program that embeds this library needs, and saves a busy program the cost of starting threads. A
+//! thread that is idle for long ends.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -17,13 +18,16 @@ use crate::error::{Error, ErrorKind, Limit};
 
 /// How long an idle reader thread waits for another stream before it ends.
 const MAX_IDLE: Duration = Duration::from_secs(10);
-/// Address space, not memory. A TLS handshake and JSON nested 127 deep took 48 KiB in a release build
-/// and 256 KiB in a debug build; the rest is for RSA chains, a panic's backtrace and the program's log sink.
+/// The stack size of a reader thread. It is address space, not memory.
+///
+/// A TLS handshake and JSON with 127 levels needed 48 KiB in a release build and 256 KiB in a debug
+/// build. The rest of the stack is for RSA chains, the backtrace of a panic, and the log sink of
+/// the program.
 const STACK_BYTES: usize = 512 << 10;
 
 type Job = Box<dyn FnOnce(&ThreadSlot<'_>) + Send>;
 
-/// A job's place on its thread.
+/// The place of a job on its thread.
 pub(crate) struct ThreadSlot<'a> {
     pool: &'a Inner,
     late: bool,
@@ -31,14 +35,17 @@ pub(crate) struct ThreadSlot<'a> {
 }
 
 impl ThreadSlot<'_> {
-    /// The job has waited for its turn as long as it may and is not on a thread of the pool: it has to end without
-    /// waiting for anything.
+    /// Returns true if the job has waited for its turn for too long.
+    ///
+    /// It does not run on a thread of the pool then, and must end without waiting for anything.
     pub(crate) fn is_late(&self) -> bool {
         self.late
     }
 
-    /// What the job is for is over, it only tidies up. [`WhenFull::Fail`] does not count it any more: who has seen the end
-    /// of a stream may ask for the next one.
+    /// Marks the job as over except for cleaning up.
+    ///
+    /// [`WhenFull::Fail`] no longer counts the job, because a caller that has seen the end of a
+    /// stream may start the next one.
     pub(crate) fn ending(&self) {
         if !self.late && !self.ending.replace(true) {
             self.pool.lock().ending += 1;
@@ -50,7 +57,9 @@ impl ThreadSlot<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct QueueEntry(u64);
 
-/// The handle of the pool. When the last clone goes, idle threads end at once and busy ones when their streams do.
+/// The handle of the pool.
+///
+/// When it is dropped, idle threads end at once, and busy threads end with their streams.
 pub(crate) struct ReaderPool(Arc<Inner>);
 
 struct Inner {
@@ -59,7 +68,7 @@ struct Inner {
     max_threads: usize,
     max_waiting: usize,
     when_full: WhenFull,
-    /// How long a job waits for its turn.
+    /// The longest time that a job waits for its turn.
     max_wait: Option<Duration>,
     alarms: Arc<Alarms>,
 }
@@ -67,28 +76,31 @@ struct Inner {
 struct Waiting {
     entry: QueueEntry,
     job: Job,
-    /// Runs it when it has waited for too long. None if a thread is on its way.
+    /// Runs the job when it has waited for too long. `None` without a limit, or if no alarm is
+    /// needed because a thread is idle or starting.
     _alarm: Option<Alarm>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Jobs that no thread has begun, in the order of asking.
+    /// The jobs that no thread has started, oldest first.
     waiting: VecDeque<Waiting>,
     threads: usize,
-    /// Those of them that have not come to look for a job yet: each has one in `waiting`.
+    /// The threads that have not looked for a job yet. Each of them has one in `waiting`.
     starting: usize,
-    /// Those of them that wait for a job.
+    /// The threads that wait for a job.
     idle: usize,
-    /// Those of them whose job is as good as over.
+    /// The threads whose job is over except for cleaning up.
     ending: usize,
     next_entry: u64,
     closed: bool,
 }
 
 impl ReaderPool {
-    /// `max_waiting`: how many jobs wait for their turn; `max_wait`: how long one does, before it is run
-    /// [late](ThreadSlot::is_late).
+    /// Creates a pool without threads.
+    ///
+    /// `max_waiting` is the number of jobs that may wait for their turn. A job that has waited for
+    /// `max_wait` runs [late](ThreadSlot::is_late).
     pub(crate) fn new(
         max_threads: usize,
         max_waiting: usize,
@@ -101,8 +113,9 @@ impl ReaderPool {
         Self(Arc::new(Inner { state, changed, max_threads, max_waiting, when_full, max_wait, alarms }))
     }
 
-    /// Hands `job` to a thread, an idle one if there is one; or has it wait for its turn, or refuses it, when as
-    /// many as allowed are busy.
+    /// Runs `job` on an idle thread, or on a new one.
+    ///
+    /// If the maximum number of threads is busy, the job waits for its turn or is refused.
     pub(crate) fn run(
         &self,
         job: impl FnOnce(&ThreadSlot<'_>) + Send + 'static,
@@ -114,8 +127,11 @@ impl ReaderPool {
         if state.idle <= state.waiting.len() {
             if state.threads < self.0.max_threads {
                 if let Err(error) = self.0.start_thread(state.next_entry) {
-                    return Err(Error::new(ErrorKind::Limit(Limit::Streams), "no thread for the stream")
-                        .with_source(error));
+                    return Err(Error::new(
+                        ErrorKind::Limit(Limit::Streams),
+                        "cannot start a thread for the stream",
+                    )
+                    .with_source(error));
                 }
                 state.threads += 1;
                 state.starting += 1;
@@ -133,7 +149,7 @@ impl ReaderPool {
         Ok(entry)
     }
 
-    /// Takes back a job that no thread has begun. False if one has.
+    /// Removes a job that no thread has started. Returns false if the job is not waiting any more.
     pub(crate) fn withdraw(&self, entry: QueueEntry) -> bool {
         self.0.take(entry).is_some()
     }
@@ -148,7 +164,7 @@ impl Drop for ReaderPool {
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Jobs run outside the lock, so nothing panics inside it.
+        // Jobs run outside the lock, so nothing panics while it is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -164,7 +180,7 @@ impl Inner {
         place.and_then(|place| state.waiting.remove(place))
     }
 
-    /// Has the job run late if it still waits when its time is over.
+    /// Sets an alarm that runs the job late if it still waits after `max_wait`.
     fn set_alarm(self: &Arc<Self>, entry: QueueEntry) -> Option<Alarm> {
         let until = Instant::now().checked_add(self.max_wait?)?;
         let pool = Arc::downgrade(self);
@@ -184,7 +200,8 @@ impl Inner {
             if let Some(Waiting { job, _alarm: alarm, .. }) = state.waiting.pop_front() {
                 drop(state);
                 drop(alarm);
-                // A panic is a bug; it must cost one stream, not the count of threads. The hook has printed it.
+                // A panic is a bug. It may end one stream, but must not change the count of
+                // threads. The panic hook has printed it.
                 let slot = ThreadSlot { pool: self, late: false, ending: Cell::new(false) };
                 let _ = catch_unwind(AssertUnwindSafe(|| job(&slot)));
                 state = self.lock();
@@ -235,7 +252,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(20);
     const SOON: Duration = Duration::from_secs(6);
 
-    /// A job that says that it runs and ends when it is told to.
+    /// Returns a job that reports its start and ends when the test allows it.
     fn job(
         name: u32,
         started: &Sender<u32>,
@@ -257,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_over_the_bound_wait_in_order_and_threads_are_used_again() {
+    fn jobs_over_the_limit_wait_in_order_and_threads_are_reused() {
         let pool = new_pool(2, WhenFull::Wait);
         let ((started, starts), (go, gate)) = (unbounded(), bounded(0));
         for name in 0..5 {
@@ -265,7 +282,7 @@ mod tests {
         }
         let mut order: Vec<u32> = (0..2).map(|_| starts.recv_timeout(LONG).unwrap()).collect();
         order.sort_unstable();
-        assert!(starts.recv_timeout(Duration::from_millis(20)).is_err(), "a third ran beside two");
+        assert!(starts.recv_timeout(Duration::from_millis(20)).is_err(), "a third job ran at the same time");
         for _ in 0..3 {
             go.send(()).unwrap();
             order.push(starts.recv_timeout(LONG).unwrap());
@@ -275,13 +292,13 @@ mod tests {
         drop(go);
         let inner = pool.0.clone();
         drop(pool);
-        // Not by their idle time, which is longer.
+        // The threads must end because the pool was dropped. Their idle time is longer.
         assert!(SOON < MAX_IDLE);
         until("the end of all threads", SOON, || inner.lock().threads == 0);
     }
 
     #[test]
-    fn a_full_pool_refuses_if_told_to_and_a_withdrawn_job_never_runs() {
+    fn a_full_pool_refuses_jobs_with_fail_and_a_withdrawn_job_never_runs() {
         let ((started, starts), (go, gate)) = (unbounded(), bounded::<()>(0));
         let refusing = new_pool(1, WhenFull::Fail);
         refusing.run(job(0, &started, &gate)).unwrap();
@@ -299,11 +316,12 @@ mod tests {
     }
 
     #[test]
-    fn so_many_jobs_wait_and_the_next_is_refused() {
+    fn max_waiting_jobs_wait_and_the_next_is_refused() {
         for max_waiting in [0, 1, 3] {
             let ((started, starts), (go, gate)) = (unbounded(), bounded::<()>(0));
             let pool = ReaderPool::new(2, max_waiting, WhenFull::Wait, None, Alarms::new());
-            // Whether their threads have come to them yet or not, the first two do not count.
+            // The first two jobs do not count as waiting, even if their threads have not started
+            // them yet.
             let entries: Vec<_> =
                 (0..2 + max_waiting).map(|_| pool.run(job(0, &started, &gate)).unwrap()).collect();
             let error = pool.run(job(1, &started, &gate)).unwrap_err();
@@ -318,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_waits_for_too_long_is_run_late_and_beside_the_others() {
+    fn a_job_that_waits_for_too_long_runs_late_and_beside_the_others() {
         let ((started, starts), (go, gate)) = (unbounded(), bounded::<()>(0));
         let pool = ReaderPool::new(1, 9, WhenFull::Wait, Some(Duration::from_millis(30)), Alarms::new());
         pool.run(job(0, &started, &gate)).unwrap();
@@ -329,7 +347,7 @@ mod tests {
             pool.run(move |slot| {
                 slot.ending();
                 said.send((name, slot.is_late())).unwrap();
-                // A bug in one costs no other.
+                // A bug in one job must not affect the others.
                 std::panic::resume_unwind(Box::new("a bug"));
             })
             .unwrap();
@@ -337,7 +355,7 @@ mod tests {
         for name in 1..4 {
             assert_eq!(late.recv_timeout(LONG), Ok((name, true)));
         }
-        // Those that get their turn are not late, however long they run.
+        // A job that gets its turn is not late, however long it runs.
         assert_eq!(pool.0.lock().ending, 0);
         drop(go);
         let (done, finished) = bounded(1);
@@ -351,7 +369,7 @@ mod tests {
         let pool = new_pool(2, WhenFull::Wait);
         pool.run(|_| {}).unwrap();
         until("an idle thread", LONG, || pool.0.lock().idle == 1);
-        // Under the lock of neither: the second is asked for before the idle thread has taken the first.
+        // The second job is submitted before the idle thread has taken the first.
         for name in 0..2 {
             pool.run(job(name, &started, &gate)).unwrap();
         }
@@ -361,11 +379,11 @@ mod tests {
         drop(go);
         let (done, finished) = bounded(1);
         new_pool(0, WhenFull::Wait).run(move |_| done.send(()).unwrap()).unwrap();
-        finished.recv_timeout(LONG).expect("zero is taken for one");
+        finished.recv_timeout(LONG).expect("zero counts as one");
     }
 
     #[test]
-    fn a_panicking_job_costs_nothing_but_itself() {
+    fn a_panicking_job_does_not_affect_the_next() {
         let pool = new_pool(1, WhenFull::Wait);
         pool.run(|_| std::panic::resume_unwind(Box::new("a bug"))).unwrap();
         let (done, finished) = bounded(1);

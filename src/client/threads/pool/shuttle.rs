@@ -1,5 +1,6 @@
-//! The pool under every order of its threads' steps. A job that asserted would be caught with its panic, so jobs write
-//! down what they see.
+//! The pool under every order of its threads' steps.
+//!
+//! The pool would catch a failed assertion in a job, so jobs record their observations instead.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
@@ -9,7 +10,7 @@ use super::*;
 use crate::client::threads::sync::channel::unbounded;
 use crate::client::threads::sync::shuttle::{Limits, any, check, until};
 
-/// What the jobs of a run have done.
+/// A record of the steps of all jobs in a run.
 #[derive(Default)]
 struct Seen {
     began: StdMutex<Vec<usize>>,
@@ -37,7 +38,7 @@ impl Seen {
     }
 }
 
-/// Four jobs on one or two threads, some withdrawn, while time passes.
+/// Runs four jobs on one or two threads, and withdraws some of them, while time passes.
 fn jobs_withdrawals_and_the_end() {
     let (max_threads, jobs) = (1 + any(2), 4);
     let pool = Arc::new(new_pool(max_threads, WhenFull::Wait));
@@ -58,11 +59,11 @@ fn jobs_withdrawals_and_the_end() {
     let mut withdrawn = Vec::new();
     for (name, thread) in withdrawing {
         let (first, second) = thread.join().unwrap();
-        assert!(!second, "taken back twice, or after it began");
+        assert!(!second, "withdrawn twice, or after it started");
         withdrawn.extend(first.then_some(name));
     }
     if any(2) == 0 {
-        // Not because the pool ends.
+        // The jobs must all run before the pool ends.
         until(|| seen.began.lock().unwrap().len() + withdrawn.len() == jobs);
     }
     drop(pool);
@@ -73,7 +74,7 @@ fn jobs_withdrawals_and_the_end() {
     let mut all = [began.clone(), withdrawn].concat();
     all.sort_unstable();
     assert_eq!(all, (0..jobs).collect::<Vec<_>>(), "each runs once or is withdrawn once");
-    // Two threads take them in order; which of the two is first to write it down is open.
+    // Threads take the jobs in order, but two threads may record them in either order.
     for (place, name) in began.iter().enumerate() {
         let overtaken = began[place..].iter().filter(|later| *later < name).count();
         assert!(overtaken < max_threads, "out of order: {began:?}");
@@ -83,7 +84,9 @@ fn jobs_withdrawals_and_the_end() {
     assert_eq!((state.idle, state.ending, state.waiting.len()), (0, 0, 0));
 }
 
-/// Who has seen a job's end may hand in the next one, though the thread still tidies up.
+/// Checks that a caller that has seen the end of a job can submit the next one at once.
+///
+/// The thread may still be cleaning up.
 fn a_place_whose_end_was_seen_is_free() {
     let pool = new_pool(1, WhenFull::Fail);
     let inner = pool.0.clone();
@@ -98,7 +101,7 @@ fn a_place_whose_end_was_seen_is_free() {
         });
         assert!(ran.is_ok(), "job {name} refused");
         end.recv().unwrap();
-        // Its thread is not free, and one may wait for it at most.
+        // The thread may still be busy, so at most one more job may wait for it.
         if any(4) == 0 {
             let (first, second) = (pool.run(seen.job(10)), pool.run(seen.job(10)));
             assert!(first.is_ok());
@@ -112,7 +115,7 @@ fn a_place_whose_end_was_seen_is_free() {
     assert_eq!(inner.lock().ending, 0);
 }
 
-/// A thread that is busy until the end, and jobs that wait for it until their time is over, are withdrawn, or both.
+/// Keeps the only thread busy, while jobs wait until their time is over or they are withdrawn.
 fn jobs_that_wait_for_too_long() {
     let pool = Arc::new(ReaderPool::new(1, 9, WhenFull::Wait, Some(Duration::ZERO), Alarms::new()));
     let inner = pool.0.clone();
@@ -132,7 +135,7 @@ fn jobs_that_wait_for_too_long() {
         .into_iter()
         .filter_map(|(name, thread)| thread.join().unwrap().then_some((name, true)))
         .collect();
-    // The thread is not there for them: their alarms must do.
+    // The thread stays busy, so the alarms must run these jobs.
     until(|| late.lock().unwrap().len() + all.len() == 3);
     all.extend_from_slice(&late.lock().unwrap());
     all.sort_unstable();
@@ -143,7 +146,9 @@ fn jobs_that_wait_for_too_long() {
     assert_eq!((state.idle, state.ending, state.waiting.len()), (0, 0, 0));
 }
 
-/// Two jobs of which the first ends with the second's help: both must run, however many threads are idle.
+/// Runs two jobs: the first ends only with the help of the second.
+///
+/// Both must run, however many threads are idle.
 fn two_jobs_that_need_each_other() {
     let pool = new_pool(2, WhenFull::Wait);
     let inner = pool.0.clone();
@@ -167,13 +172,13 @@ fn each_job_runs_once_or_is_withdrawn_once_and_all_threads_end() {
 }
 
 #[test]
-fn a_job_that_waits_for_too_long_is_run_late_once_or_was_withdrawn() {
-    // Their time is over from the beginning: when it rings is part of the schedule.
+fn a_job_that_waits_for_too_long_runs_late_once_or_is_withdrawn() {
+    // Their time is over from the start, so the schedule decides when the alarm rings.
     check(Limits::NeverPass, jobs_that_wait_for_too_long);
     check(Limits::Pass, jobs_that_wait_for_too_long);
 }
 
 #[test]
-fn a_seat_that_is_ending_is_free_for_who_has_seen_it() {
+fn a_slot_is_free_for_a_caller_that_has_seen_its_job_end() {
     check(Limits::Pass, a_place_whose_end_was_seen_is_free);
 }

@@ -1,14 +1,16 @@
-//! What the threads of this crate meet through: std's locks and threads, crossbeam's channels.
+//! The locks, threads and channels that the threads of this crate use, from std and crossbeam.
 //!
-//! In the tests of a build with `--cfg shuttle` they are [shuttle](https://docs.rs/shuttle)'s, which runs a test again
-//! and again, each time with another order of the threads' steps. Those tests are the modules named `shuttle`:
+//! Tests that are built with `--cfg shuttle` use the types of [shuttle](https://docs.rs/shuttle)
+//! instead. Shuttle runs a test many times, each time with another order of the threads' steps.
+//! These tests are in the modules named `shuttle`:
 //!
 //! ```text
 //! RUSTFLAGS="--cfg shuttle" cargo test --lib --no-default-features --target-dir target/shuttle shuttle::
 //! ```
 //!
-//! Only what is modelled takes its locks from here: pool, slot, queue, guard and reader. A std lock is right
-//! where none of these is called while it is held. Atomics are modelled as if all were `SeqCst`.
+//! Only the modelled parts take their locks from here: pool, slot, queue, guard and reader. A std
+//! lock is fine if none of these is called while the lock is held. All atomics are modelled as
+//! `SeqCst`.
 
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use std::{

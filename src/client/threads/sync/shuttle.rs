@@ -1,4 +1,4 @@
-//! What shuttle lacks: waits that time out, crossbeam's channels; and the loop that every model runs in.
+//! Adds features that shuttle lacks: waits with timeouts, crossbeam's channels, a loop for models.
 
 use std::cell::Cell;
 use std::sync::{LockResult, PoisonError};
@@ -10,15 +10,19 @@ use shuttle::{Config, MaxSteps, Runner};
 
 use super::{MutexGuard, thread};
 
-/// Schedules of each model by chance.
+/// The number of random schedules per model.
 const SCHEDULES: usize = 10_000;
-/// And by PCT, which changes threads seldom, and so finds what needs few changes, but at the right places.
+/// The number of PCT schedules per model.
+///
+/// PCT rarely changes threads. It finds bugs that need only a few changes, at the right places.
 const SCHEDULES_PCT: usize = 2_500;
-/// How many changes of thread PCT places.
+/// The number of thread changes that PCT places.
 const CHANGES: usize = 4;
-/// Steps after which a run is taken for one without end.
+/// The number of steps after which a run counts as endless.
 const MAX_STEPS: usize = 20_000;
-/// Of each thread. Making a client takes more than shuttle's 32 KiB in a debug build.
+/// The stack size of each thread.
+///
+/// Building a client needs more than shuttle's 32 KiB in a debug build.
 const STACK_BYTES: usize = 256 << 10;
 
 thread_local! {
@@ -28,9 +32,9 @@ thread_local! {
 /// How waits with a limit end in a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limits {
-    /// By their time, at any moment.
+    /// The time limit may end a wait at any moment.
     Pass,
-    /// Never by their time: what should wake such a wait must.
+    /// The time limit never ends a wait, so an event must wake it.
     NeverPass,
 }
 
@@ -45,20 +49,22 @@ pub(crate) fn check(limits: Limits, model: impl Fn() + Send + Sync + Clone + 'st
     Runner::new(PctScheduler::new(CHANGES, SCHEDULES_PCT), config).run(model);
 }
 
-/// A number under `end`, part of the schedule.
+/// Returns a number below `end`, which the schedule chooses.
 pub(crate) fn any(end: usize) -> usize {
     thread_rng().gen_range(0..end)
 }
 
-/// Waits for what no lock or channel tells.
+/// Waits for a condition that no lock or channel signals.
 pub(crate) fn until(mut done: impl FnMut() -> bool) {
     while !done() {
         thread::yield_now();
     }
 }
 
-/// A wait with a limit ends when it is notified, and then says that it timed out or that it did not, as chance has it.
-/// So a model lets time pass by `notify_all`.
+/// A condition variable whose waits with a time limit end only when they are notified.
+///
+/// Such a wait then reports at random whether it timed out. A model lets time pass with
+/// `notify_all`.
 #[derive(Debug, Default)]
 pub(crate) struct Condvar(shuttle::sync::Condvar);
 
@@ -97,7 +103,9 @@ impl WaitTimeoutResult {
     }
 }
 
-/// crossbeam's channels, as much as is used. A bounded one has no bound: nothing is sent through those that are modelled.
+/// The part of crossbeam's channels that is used.
+///
+/// A bounded channel has no bound here, because the models send nothing through bounded channels.
 pub(crate) mod channel {
     use std::collections::VecDeque;
     use std::sync::{Arc, PoisonError};
@@ -118,20 +126,20 @@ pub(crate) mod channel {
     struct State<T> {
         items: VecDeque<T>,
         senders: usize,
-        /// There is a receiver.
+        /// True while there is a receiver.
         receiving: bool,
     }
 
     impl<T> Shared<T> {
         fn lock(&self) -> MutexGuard<'_, State<T>> {
-            // shuttle poisons what a thread that unwinds has locked and unlocked.
+            // Shuttle poisons a lock that an unwinding thread has locked and unlocked.
             self.state.lock().unwrap_or_else(PoisonError::into_inner)
         }
     }
 
     pub(crate) struct Sender<T>(Arc<Shared<T>>);
 
-    // Public as far as the signatures that name it are.
+    // This is public because public signatures name it.
     #[derive(Debug)]
     pub struct Receiver<T>(Arc<Shared<T>>);
 
@@ -217,7 +225,8 @@ pub(crate) mod channel {
 
     impl<T> Drop for Receiver<T> {
         fn drop(&mut self) {
-            // Out of the lock first: an item's own drop may be a step of the model.
+            // Take the items out of the lock first, because dropping an item may be a step of the
+            // model.
             let items = {
                 let mut state = self.0.lock();
                 state.receiving = false;
