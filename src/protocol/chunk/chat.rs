@@ -1,4 +1,4 @@
-//! `/v1/chat/completions`.
+//! The chat endpoint, `/v1/chat/completions`.
 
 use std::mem::take;
 
@@ -8,8 +8,10 @@ use super::limits::MAX_TOOL_CALLS;
 use super::value::Presence;
 use crate::error::{Error, Limit};
 
-/// Reasoning, content and tool calls stand apart in the delta; `reasoning` and `reasoning_content` are two names
-/// for the same text. The ids stand where completions have them.
+/// Reads a choice. Reasoning, content and tool calls are separate fields of its delta.
+///
+/// `reasoning` and `reasoning_content` are two names for the same text. The ids are in the same
+/// places as on the completions endpoint.
 pub(super) fn read<'a>(choice: &mut Choice<'a>, verbose: Verbose<'a>) -> Result<ChoiceDelta<'a>, Error> {
     if choice.delta.presence == Presence::WrongType {
         return Err(Error::protocol("a chunk's delta is no object"));

@@ -1,4 +1,4 @@
-//! What a chunk holds for one choice, and how the endpoints' files read it.
+//! The contents of a chunk for one choice, and helpers to read them.
 
 use std::borrow::Cow;
 
@@ -7,21 +7,21 @@ use super::limits::{MAX_TOKEN_IDS, MAX_TOOL_CALLS};
 use super::value::{Id, Ids, List, Presence, Scalar};
 use crate::error::{Error, Limit};
 
-/// What one chunk holds for one choice, the same for every endpoint.
+/// The contents of one chunk for one choice, in the same form for every endpoint.
 #[derive(Default)]
 pub(super) struct ChoiceDelta<'a> {
     pub(super) index: Scalar<'a>,
     pub(super) reasoning: Cow<'a, str>,
     pub(super) text: Cow<'a, str>,
     pub(super) calls: List<CallDelta<'a>, MAX_TOOL_CALLS>,
-    /// Checked; `None` where the chunk has no place for ids.
+    /// Valid ids. `None` if the chunk has no field for ids.
     pub(super) ids: Option<Ids>,
     pub(super) finish: Scalar<'a>,
     /// The server's running count of the choice's tokens.
     pub(super) counted: Option<u32>,
 }
 
-/// The ids of a choice, from the first of their places that the chunk has.
+/// Returns the ids of a choice, from the first field for ids that the chunk has.
 pub(super) fn ids_of(choice: &mut Choice<'_>, verbose: Verbose<'_>) -> Result<Option<Ids>, Error> {
     let by_key = std::mem::take(&mut choice.token_ids);
     if !matches!(by_key.presence, Presence::Missing | Presence::Null) {
@@ -37,14 +37,14 @@ pub(super) fn ids_of(choice: &mut Choice<'_>, verbose: Verbose<'_>) -> Result<Op
         return good_ids(verbose.tokens);
     }
     let logprobs = std::mem::take(&mut choice.logprobs.content);
-    // Other servers have log-probabilities without ids.
+    // Other servers send log-probabilities without ids.
     if logprobs.iter().any(|logprob| matches!(logprob.0, Id::Missing)) {
         return Ok(None);
     }
     good_ids(logprobs.map(|logprob| logprob.0))
 }
 
-/// Lets through a list in which each entry is an id.
+/// Returns the list if each entry is a valid id.
 pub(super) fn good_ids(ids: Ids) -> Result<Option<Ids>, Error> {
     match ids.presence {
         Presence::Missing | Presence::Null => Ok(None),

@@ -1,4 +1,4 @@
-//! SGLang's native `/generate`.
+//! SGLang's native endpoint, `/generate`.
 
 use std::borrow::Cow;
 
@@ -9,15 +9,17 @@ use super::value::{Id, List, Presence, Scalar};
 use crate::error::Error;
 use crate::types::ids::{TokenId, Usage};
 
-/// An event of this endpoint, whatever it lacks.
+/// Returns whether the chunk has any field of this endpoint.
 pub(super) fn is_native(chunk: &Chunk<'_>) -> bool {
     let has_ids = !matches!(chunk.output_ids.presence, Presence::Missing | Presence::Null);
     has_ids || chunk.meta.presence == Presence::Given || chunk.text.is_given()
 }
 
-/// `text` and `output_ids` hold the whole answer up to here in each event; what is new is the difference. A server that
-/// was started with incremental streaming sends only the new ones. Which of both it is, `completion_tokens` tells for
-/// each event that has ids: it is the number of ids in the event, or that of all so far.
+/// Reads an event and returns the text and the ids that are new in it.
+///
+/// In each event, `text` and `output_ids` hold the whole response so far. A server with incremental
+/// streaming sends only the new text and ids. `completion_tokens` distinguishes the two in each
+/// event with ids: it is either the number of ids in the event or the number of all ids so far.
 ///
 /// The finish reason is an object, `{"type": "stop", "matched": ..}`.
 pub(super) fn read<'a>(chunk: &mut Chunk<'a>, so_far: &mut SoFar) -> Result<ChoiceDelta<'a>, Error> {
@@ -56,7 +58,10 @@ fn good(id: &Id) -> Option<TokenId> {
     if let Id::Valid(id) = id { Some(*id) } else { None }
 }
 
-/// At the end, the server cuts a stop string off, the beginning of which it has sent already: that stays as it is.
+/// Returns the new part of the text.
+///
+/// At the end, the server removes a stop string from the text. It has already sent the beginning of
+/// that string, which stays in the text here.
 fn new_text<'a>(text: Cow<'a, str>, before: &str, at_end: bool) -> Result<Cow<'a, str>, Error> {
     if at_end && before.starts_with(&*text) {
         return Ok(Cow::Borrowed(""));
@@ -68,7 +73,7 @@ fn new_text<'a>(text: Cow<'a, str>, before: &str, at_end: bool) -> Result<Cow<'a
     .ok_or_else(|| Error::protocol("text that was sent before has changed"))
 }
 
-/// The counts in an event, which are its choice's.
+/// Returns the counts in an event, which belong to its choice.
 pub(super) fn usage(chunk: &Chunk<'_>) -> Option<Usage> {
     let meta = &chunk.meta;
     Some(Usage {

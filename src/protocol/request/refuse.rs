@@ -1,4 +1,4 @@
-//! What a server would silently ignore or get wrong, so that a request that asks for it is not sent.
+//! Rejects a request with features that the server would silently ignore or get wrong.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use crate::protocol::server::fields::Feature;
 use crate::protocol::server::{Quirks, ServerKind};
 
 impl Feature {
-    /// Whether the request asks for it. What is as if it were not asked for does not count.
+    /// Returns whether the request uses the feature. A value without effect does not count.
     fn is_asked_by(self, request: &CompletionRequest) -> bool {
         let CompletionRequest { sampling, .. } = request;
         let is_not = |value: Option<f64>, neutral: f64| value.is_some_and(|value| value != neutral);
@@ -34,14 +34,14 @@ impl Feature {
             Self::CachePrompt => request.cache_prompt == Some(false),
             Self::StructuredOutput => request.structured_output.is_some(),
             Self::Tools => !request.tools.is_empty(),
-            // A server chooses `auto` by itself.
+            // Servers use `auto` by default.
             Self::ToolChoice => request.tool_choice.as_ref().is_some_and(|choice| choice != "auto"),
         }
     }
 }
 
 impl CompletionRequest {
-    /// An error if the endpoint has no words for this request, or if the server would ignore a part of it.
+    /// Rejects a request that the endpoint cannot express, or that the server would partly ignore.
     pub(super) fn check_for(&self, endpoint: Endpoint, server: Option<&ServerKind>) -> Result<(), Error> {
         let has_ids = matches!(self.prompt, Prompt::Ids(_));
         let (is_chat, has_tools) =
@@ -78,7 +78,7 @@ impl CompletionRequest {
         }
     }
 
-    /// What this server would ignore or get wrong, and what its record says of that.
+    /// Returns a feature that this server would ignore or get wrong, with the record's reason.
     fn unheeded_by(&self, server: &ServerKind) -> Option<(Feature, String)> {
         let mut refused = server.quirks().into_iter().flat_map(Quirks::refuses);
         if let Some((feature, reason)) = refused.find(|(feature, _)| feature.is_asked_by(self)) {
@@ -103,7 +103,7 @@ mod tests {
     const FAMILIES: [Family; 6] =
         [Family::Vllm, Family::LlamaCpp, Family::SgLang, Family::Tgi, Family::Ollama, Family::LmStudio];
 
-    /// A request that asks for this one thing.
+    /// Creates a request that uses this feature.
     fn asking(field: &str) -> CompletionRequest {
         let text = || CompletionRequest::text("Hi");
         let sampled = |sampling| text().sampling(sampling);
@@ -158,11 +158,11 @@ mod tests {
                 } else {
                     result.unwrap_or_else(|error| panic!("{server:?} {field}: {error}"));
                 }
-                // Of a server that is not known, nothing is known.
+                // Nothing is known about an unknown server, so nothing is rejected.
                 asking(field).to_json(None, endpoint, None).unwrap();
             }
         }
-        // What is not asked for, in words.
+        // Values that have no effect.
         let nothing = SamplingParams::default().min_tokens(0).min_p(0.0).top_k(-1).repetition_penalty(1.0);
         let nothing = nothing.presence_penalty(0.0).ignore_eos(false);
         let request = CompletionRequest::text("Hi").sampling(nothing).priority(0).cache_prompt(true);
@@ -186,7 +186,7 @@ mod tests {
                         let said = format!("mine would not heed this request's {field}: so it is");
                         assert!(error.message().starts_with(&said), "{error}");
                     }
-                    // As the server that it is like has it.
+                    // The other features have the result of the server in `like`.
                     written => {
                         let known = asked.to_json(None, endpoint, Some(&ServerKind::SgLang));
                         assert_eq!(written.is_ok(), known.is_ok() && field != refused, "{refused} {field}");
@@ -212,7 +212,7 @@ mod tests {
             let error = request.to_json(None, endpoint, None).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unsupported, "{endpoint}: {error}");
         }
-        // The wire tells the server.
+        // The endpoint identifies the server.
         let request = CompletionRequest::ids([1]).priority(3);
         let error = request.to_json(None, Endpoint::LlamaCpp, None).unwrap_err();
         assert!(error.message().contains("llama.cpp") && error.message().contains("priority"), "{error}");

@@ -1,4 +1,4 @@
-//! A server's record as it is written down, in JSON. `records/README.md` says what each key means.
+//! A server record in JSON, as `records/README.md` describes it.
 
 use std::collections::BTreeMap;
 
@@ -14,29 +14,29 @@ use super::fields::{FIELDS, FLAGS, Feature, validate_extras};
 pub(super) struct Record {
     name: Name,
     pub(super) title: Option<String>,
-    /// What is odd about it, for people.
+    /// A description of the server, for people.
     #[serde(rename = "about")]
     _about: String,
     like: Option<Like>,
     identified_by: Option<ToldBy>,
-    /// By the field's name here: the name there, or none if it is to be left out.
+    /// Maps the name of a field in tokenwire to the server's name. `None` leaves the field out.
     #[serde(default)]
     pub(super) renames: BTreeMap<String, Option<String>>,
     #[serde(default)]
     pub(super) sets: Map<String, Value>,
-    /// What a request may ask for, and why it is refused.
+    /// Features that are rejected, each with the reason.
     #[serde(default)]
     pub(super) refuses: BTreeMap<String, String>,
     pub(super) gives_ids: Option<bool>,
-    /// For the tests.
+    /// Used only by the tests.
     #[serde(default, rename = "cases")]
     _cases: IgnoredAny,
-    /// For the tests.
+    /// Used only by the tests.
     #[serde(default, rename = "streams")]
     _streams: IgnoredAny,
 }
 
-/// A word that no known server has.
+/// A name that no known server has.
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(try_from = "String")]
 struct Name(String);
@@ -77,7 +77,7 @@ struct ToldBy {
     owned_by: String,
 }
 
-/// Reads a record; the error says at which line and column, or under which key, it is wrong.
+/// Reads a record. The error contains the line and the column, or the key.
 pub(super) fn read(text: &str) -> Result<Record, String> {
     let record: Record = serde_json::from_str(text).map_err(|error| error.to_string())?;
     record.check()?;
@@ -97,7 +97,7 @@ impl Record {
         self.identified_by.as_ref().map(|told| told.owned_by.as_str())
     }
 
-    /// What no single value tells.
+    /// Checks the rules that involve more than one value.
     fn check(&self) -> Result<(), String> {
         let texts = [("title", self.title.as_deref()), ("identified_by.owned_by", self.owned_by())];
         for (key, text) in texts {
@@ -112,7 +112,8 @@ impl Record {
             self.check_rename(field, name.as_deref()).map_err(|why| format!("renames.{field}: {why}"))?;
         }
         for field in self.sets.keys() {
-            // Else every request would have it, whatever its caller asked for.
+            // Otherwise the record would set the field in every request, against the wish of the
+            // caller.
             if FIELDS.contains(&field.as_str()) || self.renames.values().flatten().any(|name| name == field) {
                 return Err(format!("sets.{field}: that is for each request to say"));
             }

@@ -35,7 +35,7 @@ fn body(request: &CompletionRequest, endpoint: Endpoint, server: Option<&ServerK
     serde_json::from_slice(&json).unwrap()
 }
 
-/// What a record can rename: all that a body has on the OpenAI endpoints.
+/// A record can rename exactly the fields that a body has on the OpenAI endpoints.
 #[test]
 fn each_field_that_is_written_is_listed_and_each_listed_one_is_written() {
     let names = ["vllm", "llamacpp", "sglang", "tgi", "tensorrt_llm", "ollama", "lmstudio"];
@@ -49,13 +49,13 @@ fn each_field_that_is_written_is_listed_and_each_listed_one_is_written() {
             if endpoint == Endpoint::Chat {
                 request.prompt = Prompt::Messages(vec![Message::user("Hi")]);
                 request = request.tool_choice("auto");
-                // With tools, llama.cpp is asked for no log-probabilities.
+                // With tools, the body for llama.cpp does not ask for log-probabilities.
                 request.tools = if server.is_none() { vec![json!({})] } else { Vec::new() };
             }
             for body in
                 [request.to_json(Some("m"), endpoint, server), request.to_call_json(None, endpoint, server)]
             {
-                // A kind of output that the server does not know.
+                // The server does not support this kind of structured output.
                 let Ok(body) = body else { continue };
                 let body: Map<String, Value> = serde_json::from_slice(&body).unwrap();
                 written.extend(body.into_iter().map(|(key, _)| key));
@@ -63,7 +63,7 @@ fn each_field_that_is_written_is_listed_and_each_listed_one_is_written() {
         }
     }
     let listed = FIELDS.iter().chain(FLAGS).map(|field| (*field).to_owned());
-    // llama.cpp's name for another field, and an extra one.
+    // llama.cpp's second name for a field, and an extra field.
     let listed = listed.chain(["repeat_penalty".to_owned(), "custom".to_owned()]);
     assert_eq!(written, listed.collect());
 }
@@ -78,7 +78,7 @@ fn the_short_form_is_what_the_original_sends() {
         "stream_options": {"include_usage": true}, "priority": 0, "return_token_ids": true,
     });
     assert_eq!(body(&request, Endpoint::OpenAi, Some(&ServerKind::Vllm)), sent);
-    // Not known which server it is: ids are asked for in both ways.
+    // The server is unknown, so the body asks for ids in both ways.
     let mut both = sent;
     both["verbose"] = true.into();
     assert_eq!(body(&request, Endpoint::Auto, None), both);
@@ -163,7 +163,7 @@ fn every_field_goes_out_in_each_server_s_words() {
 fn chat_and_completions_say_to_each_server_what_it_knows() {
     let request = CompletionRequest::text("Hi").sampling(SamplingParams::default().max_tokens(4));
     let base = json!({"stream": true, "stream_options": {"include_usage": true}, "max_tokens": 4});
-    // Server, whether it is a chat, what is sent beside the prompt.
+    // Server, whether the endpoint is chat, the fields that are sent beside the prompt.
     let cases = [
         (None, true, json!({"skip_special_tokens": false, "return_token_ids": true})),
         (Some(&ServerKind::Vllm), true, json!({"skip_special_tokens": false, "return_token_ids": true})),
@@ -207,7 +207,7 @@ fn chat_and_completions_say_to_each_server_what_it_knows() {
         assert_eq!(body["tools"], json!(tools));
         let asks_as_chat = body.get("verbose").is_none();
         assert!(asks_as_chat, "{body}");
-        // llama.cpp refuses them beside tools, in a stream.
+        // In a stream, llama.cpp rejects log-probabilities beside tools.
         assert!(body.get("logprobs").is_none(), "{body}");
     }
     for (server, kind, field) in [
@@ -227,7 +227,7 @@ fn chat_and_completions_say_to_each_server_what_it_knows() {
     }
 }
 
-/// By wire and server, what is another than in a stream.
+/// The differences from a stream, by endpoint and server.
 #[test]
 fn a_call_asks_for_no_stream_and_for_ids_where_whole_answers_have_them() {
     let text = CompletionRequest::text("Hi");
@@ -281,7 +281,7 @@ fn no_key_is_written_twice_and_extras_win() {
         (Endpoint::SgLang, None),
     ] {
         let json = request.to_json(Some("m"), endpoint, server).unwrap();
-        // A tree written again would be shorter if a key had come twice.
+        // If a key were written twice, the parsed value would be shorter when it is written again.
         let value: Value = serde_json::from_slice(&json).unwrap();
         assert_eq!(value.to_string().len(), json.len(), "{}", String::from_utf8_lossy(&json));
         assert_eq!((&value["max_tokens"], &value["model"]), (&json!(3), &json!("other")));
