@@ -96,12 +96,12 @@ impl CompletionResponse {
         let prompt_ids = match fill(&mut prompted, &json) {
             Ok(()) if prompted.presence == Presence::Given => prompt_ids(prompted),
             Err(error) if is_cut_off(&json, &error) => {
-                let message = "the answer ends inside its JSON";
+                let message = "the response ends inside its JSON";
                 return Err(Error::new(ErrorKind::Incomplete, message).with_source(error));
             }
             _ => {
                 let said = server_error_from_body(None, content_type, body);
-                let message = format!("the answer is no JSON object: {}", said.message);
+                let message = format!("the response is not a JSON object: {}", said.message);
                 return Err(Error::protocol(message).with_server(said));
             }
         };
@@ -110,7 +110,7 @@ impl CompletionResponse {
         let mut sink = |_choice, token| parts.take(token);
         let _ = decoder.decode("message", &json, &mut sink)?;
         if !decoder.has_choice() {
-            return Err(Error::protocol("the answer has no choice"));
+            return Err(Error::protocol("the response has no choices"));
         }
         // The JSON was complete, so the response is complete, with or without a finish reason.
         let _ = decoder.decode("message", "[DONE]", &mut sink)?;

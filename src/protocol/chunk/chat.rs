@@ -14,7 +14,7 @@ use crate::error::{Error, Limit};
 /// places as on the completions endpoint.
 pub(super) fn read<'a>(choice: &mut Choice<'a>, verbose: Verbose<'a>) -> Result<ChoiceDelta<'a>, Error> {
     if choice.delta.presence == Presence::WrongType {
-        return Err(Error::protocol("a chunk's delta is no object"));
+        return Err(Error::protocol("the delta of a chunk is not an object"));
     }
     if choice.delta.presence == Presence::Missing && choice.text.text().is_some_and(|text| !text.is_empty()) {
         return Err(mismatch("chat", "openai"));
@@ -27,7 +27,7 @@ pub(super) fn read<'a>(choice: &mut Choice<'a>, verbose: Verbose<'a>) -> Result<
     }
     let calls = take(&mut choice.delta.tool_calls);
     match calls.presence {
-        Presence::WrongType => return Err(Error::protocol("the tool calls of a chunk are no list")),
+        Presence::WrongType => return Err(Error::protocol("the tool calls of a chunk are not a list")),
         Presence::TooLong => return Err(Error::limit(Limit::ToolCalls, MAX_TOOL_CALLS as u64)),
         Presence::Missing | Presence::Null | Presence::Given => {}
     }

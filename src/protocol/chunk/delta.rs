@@ -48,17 +48,17 @@ pub(super) fn ids_of(choice: &mut Choice<'_>, verbose: Verbose<'_>) -> Result<Op
 pub(super) fn good_ids(ids: Ids) -> Result<Option<Ids>, Error> {
     match ids.presence {
         Presence::Missing | Presence::Null => Ok(None),
-        Presence::WrongType => Err(Error::protocol("the token ids of a chunk are no list")),
+        Presence::WrongType => Err(Error::protocol("the token ids of a chunk are not a list")),
         Presence::TooLong => Err(Error::limit(Limit::TokenIds, MAX_TOKEN_IDS as u64)),
         Presence::Given if ids.iter().all(|id| matches!(id, Id::Valid(_))) => Ok(Some(ids)),
-        Presence::Given => Err(Error::protocol("a token id is no whole number from 0 to 4294967295")),
+        Presence::Given => Err(Error::protocol("a token id is not a whole number from 0 to 4294967295")),
     }
 }
 
 pub(super) fn token_text<'a>(text: Scalar<'a>) -> Result<Cow<'a, str>, Error> {
-    text.into_text().map_err(|()| Error::protocol("the text of a chunk is no string"))
+    text.into_text().map_err(|()| Error::protocol("the text of a chunk is not a string"))
 }
 
 pub(super) fn mismatch(expected: &str, came: &str) -> Error {
-    Error::protocol(format!("a chunk of the {came} wire came where {expected} was expected"))
+    Error::protocol(format!("expected a chunk of the {expected} endpoint, got one of the {came} endpoint"))
 }

@@ -40,7 +40,7 @@ pub(crate) fn server_error_from_body(
         format!("JSON without a message: {}", preview())
     } else if std::str::from_utf8(body).is_err_and(|error| error.error_len().is_some()) {
         let kind = if kind.is_empty() { "no content type".to_owned() } else { printable(&kind, 100) };
-        format!("a body that is no message ({kind}): {}", preview())
+        format!("a body that is not text ({kind}): {}", preview())
     } else {
         text.to_owned()
     };
@@ -237,12 +237,12 @@ mod tests {
             Some(500),
             "application/octet-stream",
             b"\x00\xff",
-            (Some(500), "a body that is no message (application/octet-stream): \\u{0}\u{fffd}", [""; 3]),
+            (Some(500), "a body that is not text (application/octet-stream): \\u{0}\u{fffd}", [""; 3]),
         ),
     ];
 
     #[test]
-    fn the_message_is_found_in_every_shape() {
+    fn the_message_is_found_in_every_known_form() {
         for (status, content_type, body, (found_status, message, words)) in CASES {
             let error = server_error_from_body(*status, Some(*content_type), body);
             let found = [&error.kind, &error.code, &error.param].map(|w| w.as_deref().unwrap_or(""));
@@ -257,7 +257,7 @@ mod tests {
 
     /// A proxy's content type is not evidence about the body.
     #[test]
-    fn the_message_is_the_same_under_every_content_type() {
+    fn the_content_type_does_not_change_the_message() {
         for (status, content_type, body, (_, message, _)) in CASES {
             // These two depend on the type: bytes that are not text, and text that only its type
             // marks as HTML.
@@ -274,7 +274,7 @@ mod tests {
 
     /// No text from a server moves the cursor, changes the writing direction or is long.
     #[test]
-    fn what_a_server_says_is_escaped_and_short() {
+    fn messages_from_servers_are_escaped_and_short() {
         let nasty = (0..0x100)
             .filter_map(char::from_u32)
             .chain(['\u{200e}', '\u{202e}', '\u{2066}', '\u{2069}', 'ä', '…']);
@@ -324,7 +324,7 @@ mod tests {
         for (body, before) in [
             (format!("{{\"no\":\"{long}\"}}").into_bytes(), "JSON without a message: "),
             (format!("[{long}").into_bytes(), "JSON without a message: "),
-            ([b"\xff", long.as_bytes()].concat(), "a body that is no message (no content type): "),
+            ([b"\xff", long.as_bytes()].concat(), "a body that is not text (no content type): "),
         ] {
             let message = server_error_from_body(Some(500), None, &body).message;
             let preview = message.strip_prefix(before).unwrap_or_else(|| panic!("{message}"));
@@ -350,7 +350,7 @@ mod tests {
     ///
     /// Status and message are as in the file. `by_name` lists the expected message for each format.
     #[test]
-    fn recorded_refusals_say_what_their_servers_said() {
+    fn recorded_refusals_keep_the_message_of_the_server() {
         let by_name = [
             ("auth-401-no-key", "Unauthorized", None),
             ("error-404-path", "Not Found", None),

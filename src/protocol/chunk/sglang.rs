@@ -47,8 +47,8 @@ fn new_ids<const MAX: usize>(
     for id in before {
         match ids.next().as_ref().and_then(good) {
             Some(same) if same == *id => {}
-            Some(_) => return Err(Error::protocol("ids that were sent before have changed")),
-            None => return Err(Error::protocol("ids that were sent before are missing")),
+            Some(_) => return Err(Error::protocol("an event changed ids that were sent earlier")),
+            None => return Err(Error::protocol("an event lacks ids that were sent earlier")),
         }
     }
     Ok(List::of(ids))
@@ -70,7 +70,7 @@ fn new_text<'a>(text: Cow<'a, str>, before: &str, at_end: bool) -> Result<Cow<'a
         Cow::Borrowed(text) => text.strip_prefix(before).map(Cow::Borrowed),
         Cow::Owned(text) => text.strip_prefix(before).map(|new| Cow::Owned(new.to_owned())),
     }
-    .ok_or_else(|| Error::protocol("text that was sent before has changed"))
+    .ok_or_else(|| Error::protocol("an event changed text that was sent earlier"))
 }
 
 /// Returns the counts in an event, which belong to its choice.

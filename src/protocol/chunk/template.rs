@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_in_text_and_ids_is_read_and_what_differs_elsewhere_is_learned_or_not() {
+    fn a_template_reads_new_text_and_ids_and_learns_other_values() {
         // Text to replace, new text, whether the new chunk is read at once, and whether it is read
         // after learning.
         let cases: [(&str, &str, bool, bool); 19] = [
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_a_line_end_in_it_is_not_learned() {
+    fn a_chunk_with_a_line_end_does_not_become_a_template() {
         let mut templates = Templates::default();
         let json = FIRST.replace(",\"choices\"", ",\n\"choices\"");
         templates.learn(&json, Endpoint::OpenAi);
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_never_repeats_itself_costs_a_few_lessons() {
+    fn a_stream_of_different_chunks_costs_only_a_few_lessons() {
         let mut templates = Templates::default();
         for n in 0..1000 {
             let json = FIRST.replace("\"x\"", &format!("\"x{n}\""));

@@ -355,7 +355,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_read_however_they_are_written() {
+    fn numbers_are_read_in_every_spelling() {
         let cases = [
             ("0", Some(0)),
             ("4294967295", Some(u32::MAX)),

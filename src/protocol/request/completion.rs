@@ -362,7 +362,7 @@ impl CompletionRequest {
         self.sampling.validate()?;
         if let Some(id) = &self.request_id {
             if id.is_empty() || !id.bytes().all(|b| b.is_ascii_graphic()) {
-                return Err(Error::invalid("the request id is not visible ASCII"));
+                return Err(Error::invalid("invalid request id: expected visible ASCII without spaces"));
             }
         }
         if self
@@ -370,10 +370,10 @@ impl CompletionRequest {
             .as_deref()
             .is_some_and(|key| key.is_empty() || !key.bytes().all(|b| b.is_ascii_graphic()))
         {
-            return Err(Error::invalid("the session key is not visible ASCII"));
+            return Err(Error::invalid("invalid session key: expected visible ASCII without spaces"));
         }
         if self.traceparent.as_deref().is_some_and(|trace| !is_traceparent(trace)) {
-            return Err(Error::invalid("the traceparent is none, as W3C writes it"));
+            return Err(Error::invalid("invalid traceparent: expected VERSION-TRACE_ID-PARENT_ID-FLAGS in lowercase hexadecimal"));
         }
         for (name, value) in &self.headers {
             validate_header(name, value, &OWNED_HEADERS)?;
@@ -432,8 +432,8 @@ impl fmt::Debug for CompletionRequest {
             // cache.
             .field("cache_salt", &cache_salt.is_some())
             .field("cache_prompt", cache_prompt)
-            .field("send_anyway", allow_ignored_fields)
-            .field("resume_anyway", allow_inexact_resume)
+            .field("allow_ignored_fields", allow_ignored_fields)
+            .field("allow_inexact_resume", allow_inexact_resume)
             .field("extras", &extras.keys().collect::<Vec<_>>())
             .field("headers", &headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .field("request_id", request_id)

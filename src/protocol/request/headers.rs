@@ -14,14 +14,14 @@ pub(crate) const OWNED_HEADERS: [&str; 6] =
 pub(crate) fn validate_header(name: &str, value: &str, owned: &[&str]) -> Result<(), Error> {
     let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(is_token) {
-        return Err(Error::invalid(format!("{:?} is no header name", printable(name, 80))));
+        return Err(Error::invalid(format!("invalid header name: {:?}", printable(name, 80))));
     }
     if owned.iter().any(|owned| owned.eq_ignore_ascii_case(name)) {
-        return Err(Error::invalid(format!("the client writes the header {name} itself")));
+        return Err(Error::invalid(format!("cannot set the header {name}: the client writes it itself")));
     }
     // The message leaves the value out, because the value may be a credential.
     if value.trim() != value || !value.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
-        return Err(Error::invalid(format!("the value of the header {name} is not visible ASCII")));
+        return Err(Error::invalid(format!("invalid value of the header {name}: expected visible ASCII, with spaces only inside")));
     }
     Ok(())
 }

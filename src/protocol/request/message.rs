@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_written_as_chat_endpoints_take_them() {
+    fn messages_have_the_format_of_chat_endpoints() {
         let image =
             json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==", "detail": "low"}});
         let cases = [

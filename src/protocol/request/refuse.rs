@@ -52,7 +52,7 @@ impl CompletionRequest {
             }
             _ if !is_chat && has_tools => {
                 return Err(unsupported(
-                    "only the chat endpoint takes tools: with ids or text the prompt describes them",
+                    "only the chat endpoint takes tools; with ids or text, describe them in the prompt",
                 ));
             }
             Endpoint::Chat if has_ids => {
@@ -67,11 +67,11 @@ impl CompletionRequest {
         let Some(server) = server else { return Ok(()) };
         let name = server.name();
         if self.structured_output.is_some() && self.structured_for(server.family()).is_none() {
-            return Err(unsupported(format!("{name} does not know this kind of structured output")));
+            return Err(unsupported(format!("{name} does not support this kind of structured output")));
         }
         match self.unheeded_by(server) {
             Some((feature, reason)) if !self.allow_ignored_fields => Err(unsupported(format!(
-                "{name} would not heed this request's {}{reason} (send_anyway sends it all the same)",
+                "{name} does not support {}{reason} (allow_ignored_fields sends the request anyway)",
                 feature.name()
             ))),
             _ => Ok(()),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_would_ignore_is_refused_and_can_be_sent_anyway() {
+    fn ignored_features_are_rejected_unless_allowed() {
         let mut features: Vec<Feature> =
             FAMILIES.iter().flat_map(|family| family.ignores()).copied().collect();
         features.sort_unstable_by_key(|feature| feature.name());
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_refuses_what_it_names_and_nothing_else() {
+    fn a_record_refuses_only_the_features_that_it_lists() {
         for refused in Feature::ALL.iter().map(|feature| feature.name()) {
             let record =
                 json!({"name": "mine", "about": "", "like": "sglang", "refuses": {refused: "so it is"}});
@@ -183,7 +183,7 @@ mod tests {
                 match asked.to_json(None, endpoint, Some(&server)) {
                     Err(error) if field == refused => {
                         assert_eq!(error.kind(), ErrorKind::Unsupported);
-                        let said = format!("mine would not heed this request's {field}: so it is");
+                        let said = format!("mine does not support {field}: so it is");
                         assert!(error.message().starts_with(&said), "{error}");
                     }
                     // The other features have the result of the server in `like`.
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_endpoint_has_no_words_for_is_refused_whatever_is_said() {
+    fn a_request_that_an_endpoint_cannot_express_is_always_rejected() {
         let ids = || CompletionRequest::ids([1]).allow_ignored_fields();
         let text = || CompletionRequest::text("Hi").allow_ignored_fields();
         for (endpoint, request) in [

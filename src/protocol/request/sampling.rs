@@ -122,17 +122,17 @@ impl SamplingParams {
         ];
         for (name, value) in floats {
             if value.is_some_and(|value| !value.is_finite()) {
-                return Err(Error::invalid(format!("{name} is not a finite number")));
+                return Err(Error::invalid(format!("invalid {name}: expected a finite number")));
             }
         }
         let mut biased: Vec<TokenId> = self.logit_bias.iter().map(|(id, _)| *id).collect();
         biased.sort_unstable();
         if let Some(twice) = biased.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(Error::invalid(format!("logit_bias names token {} twice", twice[0])));
+            return Err(Error::invalid(format!("invalid logit_bias: it contains token {} twice", twice[0])));
         }
         match self.logit_bias.iter().find(|(_, bias)| !bias.is_finite()) {
             Some((id, _)) => {
-                Err(Error::invalid(format!("the logit_bias of token {id} is not a finite number")))
+                Err(Error::invalid(format!("invalid logit_bias of token {id}: expected a finite number")))
             }
             None => Ok(()),
         }

@@ -149,7 +149,7 @@ pub(crate) fn validate_extras(extras: &Map<String, Value>) -> Result<(), Error> 
     }
     for key in ["n", "best_of"] {
         if extras.get(key).is_some_and(|n| !n.is_null() && n.as_u64() != Some(1)) {
-            let why = "more than one choice: each needs a stream of its own";
+            let why = "more than one choice: send one request for each choice";
             return Err(Error::new(ErrorKind::Unsupported, why));
         }
     }

@@ -86,7 +86,7 @@ impl ServerKind {
             None => {
                 let known = Family::NAMED.iter().map(|(name, _)| *name);
                 let names: Vec<&str> = known.chain(FILES.iter().map(|(name, _)| *name)).collect();
-                Err(Error::invalid(format!("no server is called {name:?}; there are {}", names.join(", "))))
+                Err(Error::invalid(format!("unknown server {name:?}, expected one of {}", names.join(", "))))
             }
         }
     }
@@ -127,10 +127,10 @@ impl ServerKind {
     pub fn from_json(text: &str) -> Result<Self, Error> {
         if text.len() > MAX_SERVER_RECORD_BYTES {
             let (n, max) = (text.len(), MAX_SERVER_RECORD_BYTES);
-            return Err(Error::invalid(format!("not a server's record: {n} bytes are more than {max}")));
+            return Err(Error::invalid(format!("not a server record: {n} bytes, the limit is {max}")));
         }
         let read = Quirks::read(text);
-        read.map(Self::Other).map_err(|why| Error::invalid(format!("not a server's record: {why}")))
+        read.map(Self::Other).map_err(|why| Error::invalid(format!("not a server record: {why}")))
     }
 
     /// Returns the display name, as the server's makers write it.
@@ -255,7 +255,7 @@ impl fmt::Debug for Quirks {
 mod tests {
     use super::*;
     #[test]
-    fn a_list_of_models_tells_the_server_whose_record_names_their_owner() {
+    fn the_owner_of_the_models_identifies_a_server_with_a_record() {
         let read = |text: &str| ServerKind::from_json(text).unwrap().quirks().unwrap().clone();
         let silent = read(r#"{"name": "silent", "about": ""}"#);
         let told = read(r#"{"name": "told", "about": "", "identified_by": {"owned_by": "me"}}"#);
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_due_if_the_record_says_so_or_the_known_server_gives_them() {
+    fn ids_are_expected_if_the_record_or_the_known_server_gives_them() {
         for (rest, due) in [
             ("", [false, false]),
             (r#", "gives_ids": true"#, [true, true]),
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_of_records_is_the_folder() {
+    fn every_record_in_the_folder_is_built_in() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/server/records");
         let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string());
         let mut names: Vec<String> =

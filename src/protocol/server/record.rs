@@ -46,9 +46,9 @@ impl TryFrom<String> for Name {
 
     fn try_from(name: String) -> Result<Self, String> {
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b)) {
-            Err(format!("{name:?} is no name: letters, digits, `_`, `-` and `.`"))
+            Err(format!("invalid name {name:?}: expected letters, digits, `_`, `-` and `.`"))
         } else if Family::by_name(&name).is_some() {
-            Err(format!("{name:?} is known without a record"))
+            Err(format!("{name:?} is the name of a built-in server"))
         } else {
             Ok(Self(name))
         }
@@ -66,7 +66,7 @@ impl TryFrom<String> for Like {
     fn try_from(name: String) -> Result<Self, String> {
         Family::by_name(&name).map(Self).ok_or_else(|| {
             let names: Vec<&str> = Family::NAMED.iter().map(|(name, _)| *name).collect();
-            format!("no known server is called {name:?}; there are {}", names.join(", "))
+            format!("unknown server {name:?}, expected one of {}", names.join(", "))
         })
     }
 }
@@ -102,11 +102,11 @@ impl Record {
         let texts = [("title", self.title.as_deref()), ("identified_by.owned_by", self.owned_by())];
         for (key, text) in texts {
             if text.is_some_and(|text| text.is_empty() || text.chars().any(char::is_control)) {
-                return Err(format!("{key}: it is empty or has control characters"));
+                return Err(format!("{key}: the text is empty or contains control characters"));
             }
         }
         if let Some(owner) = self.owned_by().filter(|owner| Family::by_owner(owner).is_some()) {
-            return Err(format!("identified_by.owned_by: {owner:?} tells a server that is known without a record"));
+            return Err(format!("identified_by.owned_by: {owner:?} already identifies a built-in server"));
         }
         for (field, name) in &self.renames {
             self.check_rename(field, name.as_deref()).map_err(|why| format!("renames.{field}: {why}"))?;
@@ -115,16 +115,16 @@ impl Record {
             // Otherwise the record would set the field in every request, against the wish of the
             // caller.
             if FIELDS.contains(&field.as_str()) || self.renames.values().flatten().any(|name| name == field) {
-                return Err(format!("sets.{field}: that is for each request to say"));
+                return Err(format!("sets.{field}: only a request can set this field"));
             }
         }
         validate_extras(&self.sets).map_err(|error| format!("sets: {}", error.message()))?;
         for (field, reason) in &self.refuses {
             if Feature::by_name(field).is_none() {
-                return Err(format!("refuses.{field}: a request cannot ask for such a thing"));
+                return Err(format!("refuses.{field}: unknown feature"));
             }
             if reason.trim().is_empty() || reason.chars().any(char::is_control) {
-                return Err(format!("refuses.{field}: the reason is empty or has control characters"));
+                return Err(format!("refuses.{field}: the reason is empty or contains control characters"));
             }
         }
         Ok(())
@@ -133,10 +133,10 @@ impl Record {
     fn check_rename(&self, field: &str, name: Option<&str>) -> Result<(), String> {
         let is_flag = FLAGS.contains(&field);
         if !is_flag && !FIELDS.contains(&field) {
-            return Err("no request has such a field".to_owned());
+            return Err("unknown field".to_owned());
         }
         let Some(name) = name else {
-            let why = "what a caller asks for is not left out without a word: it can be refused";
+            let why = "a field that callers set cannot be left out; list its feature in `refuses`";
             return if is_flag { Ok(()) } else { Err(why.to_owned()) };
         };
         if name.is_empty() {
@@ -144,7 +144,7 @@ impl Record {
         }
         let is_ours = FIELDS.contains(&name) || FLAGS.contains(&name);
         if is_ours && !self.renames.contains_key(name) {
-            return Err(format!("{name:?} is another field, which has no new name"));
+            return Err(format!("{name:?} is the name of another field; rename that field too"));
         }
         let others = self.renames.iter().filter(|(other, _)| *other != field);
         match others.map(|(other, taken)| (other, taken.as_deref())).find(|(_, taken)| *taken == Some(name)) {

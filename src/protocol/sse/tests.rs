@@ -72,7 +72,7 @@ fn the_limit_does_not_depend_on_cuts() {
 }
 
 #[test]
-fn an_error_stays_and_holds_nothing() {
+fn after_the_limit_the_error_stays_and_no_bytes_are_kept() {
     let mut parser = SseParser::with_max_event_bytes(100);
     parser.feed(&[b'x'; 1 << 20]);
     for _ in 0..3 {
@@ -170,7 +170,7 @@ fn a_byte_order_mark_is_ignored_once_and_may_be_cut() {
 }
 
 #[test]
-fn after_finish_it_is_as_new() {
+fn a_finished_parser_works_like_a_new_one() {
     let bodies: &[&str] = &[
         "id: 1\nretry: 5\nevent: x\ndata: 1\n\ndata: 2",
         "\u{feff}data: 1\n\n: c\n",
@@ -198,7 +198,7 @@ fn after_finish_it_is_as_new() {
 }
 
 #[test]
-fn the_end_says_what_was_left() {
+fn the_end_reports_the_remaining_data() {
     // Body, remaining data, incomplete.
     let cases: &[(&str, Option<&str>, bool)] = &[
         ("data: 1\n\ndata: [DONE]\n", Some("[DONE]"), true),
@@ -264,7 +264,7 @@ fn a_data_line_survives_when_the_buffer_is_moved_before_its_blank_line() {
 }
 
 #[test]
-fn reading_into_the_buffer_is_as_feeding() {
+fn reading_into_the_buffer_equals_feeding() {
     let mut parser = SseParser::new();
     let mut from = &b"data: 1\n\n: c\ndata: 2\n\nda"[..];
     while let Ok(len @ 1..) = std::io::Read::read(&mut from, &mut parser.space(1)[..1]) {
@@ -345,7 +345,7 @@ fn the_work_is_linear_in_the_bytes() {
 }
 
 #[test]
-fn a_consumer_that_takes_one_event_per_read_costs_no_more() {
+fn a_consumer_that_takes_one_event_per_read_does_linear_work() {
     let mut parser = SseParser::new();
     parser.feed("data: 1\n\n".repeat(200_000).as_bytes());
     let mut taken = 0;
@@ -360,6 +360,6 @@ fn a_consumer_that_takes_one_event_per_read_costs_no_more() {
 
 fn assert_linear(parser: &SseParser, what: &str) {
     let (examined, bytes) = (parser.examined(), parser.bytes());
-    assert!(examined >= bytes - 2, "{what}: {examined} of {bytes} bytes examined");
-    assert!(examined <= 4 * bytes + 4096, "{what}: {examined} of {bytes} bytes examined");
+    assert!(examined >= bytes - 2, "{what}: {examined} bytes examined for {bytes} bytes");
+    assert!(examined <= 4 * bytes + 4096, "{what}: {examined} bytes examined for {bytes} bytes");
 }

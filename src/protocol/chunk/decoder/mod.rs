@@ -293,7 +293,7 @@ impl ChunkDecoder {
         self.check_not_failed()?;
         if !self.is_complete() {
             let message = if self.tokens() == 0 {
-                "the stream ended before it began: no token, no finish reason"
+                "the stream ended before the first token, without a finish reason"
             } else {
                 "the stream ended without a finish reason"
             };
@@ -464,5 +464,5 @@ impl ChunkDecoder {
 }
 
 fn failed_before() -> Error {
-    Error::protocol("the stream has failed before; nothing after that is read")
+    Error::protocol("the stream has already failed; no more of it is read")
 }

@@ -201,7 +201,7 @@ impl ChunkDecoder {
         sink: &mut impl FnMut(u32, StreamToken),
     ) -> Result<Flow, Error> {
         match chunk.choices.presence {
-            Presence::WrongType => return Err(Error::protocol("a chunk's choices are no list")),
+            Presence::WrongType => return Err(Error::protocol("the choices of a chunk are not a list")),
             Presence::TooLong => return Err(Error::limit(Limit::Choices, MAX_CHOICES.into())),
             Presence::Missing | Presence::Null | Presence::Given => {}
         }
@@ -215,7 +215,7 @@ impl ChunkDecoder {
         }
         for choice in chunk.choices.iter_mut() {
             if choice.presence != Presence::Given {
-                return Err(Error::protocol("a choice is no object"));
+                return Err(Error::protocol("a choice of a chunk is not an object"));
             }
             // llama.cpp sends one choice in each chunk, so `__verbose` belongs to that choice.
             let verbose = std::mem::take(&mut verbose);
@@ -303,7 +303,7 @@ impl ChunkDecoder {
         let index = if index.is_given() { index.count() } else { Some(0) };
         index.filter(|index| *index < self.max_choices).ok_or_else(|| {
             let max = self.max_choices;
-            Error::protocol(format!("the index of a choice is out of range: choices_max is {max}"))
+            Error::protocol(format!("the index of a choice is out of range: max_choices is {max}"))
         })
     }
 

@@ -71,7 +71,7 @@ impl CompletionRequest {
         server: Option<&ServerKind>,
     ) -> Result<Vec<u8>, Error> {
         if self.extras.contains_key("stream") {
-            return Err(unsupported("a call is not streamed: it takes no extra field \"stream\""));
+            return Err(unsupported("a request for a whole response takes no extra field \"stream\""));
         }
         self.write_json(model, endpoint, server, false)
     }
@@ -97,7 +97,7 @@ impl CompletionRequest {
         let model = self.model.as_deref().or(model);
         let body = Body { request: self, model, endpoint, server, stream };
         serde_json::to_writer(&mut json, &body)
-            .map_err(|error| Error::invalid("the request cannot be written as JSON").with_source(error))?;
+            .map_err(|error| Error::invalid("cannot write the request as JSON").with_source(error))?;
         Ok(json)
     }
 }

@@ -37,7 +37,7 @@ fn body(request: &CompletionRequest, endpoint: Endpoint, server: Option<&ServerK
 
 /// A record can rename exactly the fields that a body has on the OpenAI endpoints.
 #[test]
-fn each_field_that_is_written_is_listed_and_each_listed_one_is_written() {
+fn the_lists_contain_exactly_the_fields_that_are_written() {
     let names = ["vllm", "llamacpp", "sglang", "tgi", "tensorrt_llm", "ollama", "lmstudio"];
     let servers = names.map(|name| ServerKind::by_name(name).unwrap());
     let servers = servers.iter().map(Some);
@@ -69,7 +69,7 @@ fn each_field_that_is_written_is_listed_and_each_listed_one_is_written() {
 }
 
 #[test]
-fn the_short_form_is_what_the_original_sends() {
+fn a_simple_request_has_the_body_of_the_original_client() {
     let sampling = SamplingParams::default().temperature(0.0).top_p(1.0).top_k(-1).stop_token_ids(vec![2]);
     let request = CompletionRequest::ids([1, 2]).sampling(sampling).priority(0).allow_ignored_fields();
     let sent = json!({
@@ -88,7 +88,7 @@ fn the_short_form_is_what_the_original_sends() {
 }
 
 #[test]
-fn every_field_goes_out_in_each_server_s_words() {
+fn every_field_is_sent_under_the_name_of_each_server() {
     let vllm_sampling = json!({
         "max_tokens": 9, "min_tokens": 1, "temperature": 0.7, "top_p": 0.9, "min_p": 0.05, "top_k": -1,
         "presence_penalty": 0.1, "frequency_penalty": -0.1, "repetition_penalty": 1.1, "seed": i64::MIN,
@@ -160,7 +160,7 @@ fn every_field_goes_out_in_each_server_s_words() {
 }
 
 #[test]
-fn chat_and_completions_say_to_each_server_what_it_knows() {
+fn each_server_gets_only_the_fields_that_it_supports() {
     let request = CompletionRequest::text("Hi").sampling(SamplingParams::default().max_tokens(4));
     let base = json!({"stream": true, "stream_options": {"include_usage": true}, "max_tokens": 4});
     // Server, whether the endpoint is chat, the fields that are sent beside the prompt.
@@ -229,7 +229,7 @@ fn chat_and_completions_say_to_each_server_what_it_knows() {
 
 /// The differences from a stream, by endpoint and server.
 #[test]
-fn a_call_asks_for_no_stream_and_for_ids_where_whole_answers_have_them() {
+fn a_call_asks_for_a_whole_response_and_for_its_ids() {
     let text = CompletionRequest::text("Hi");
     let ids = CompletionRequest::ids([1]);
     let llama = json!({"verbose": true, "return_tokens": true});
@@ -263,7 +263,7 @@ fn a_call_asks_for_no_stream_and_for_ids_where_whole_answers_have_them() {
 }
 
 #[test]
-fn no_key_is_written_twice_and_extras_win() {
+fn no_key_is_written_twice_and_extra_fields_win() {
     let options = json!({"continuous_usage_stats": true, "include_usage": false});
     let request = full()
         .extra("max_tokens", 3)
@@ -295,7 +295,7 @@ fn no_key_is_written_twice_and_extras_win() {
 }
 
 #[test]
-fn a_long_prompt_of_ids_comes_back_as_it_was() {
+fn a_long_prompt_of_ids_is_written_unchanged() {
     let ids: Vec<TokenId> = (0..100_000).map(|i| u32::MAX / 100_000 * i).chain([0, u32::MAX]).collect();
     for (endpoint, key) in [
         (Endpoint::OpenAi, "prompt"),
