@@ -224,8 +224,8 @@ fn what_comes_through_the_router_is_what_comes_without_it() {
         let [with, without] = [&router.url, &worker.url()]
             .map(|url| told(&client(url).endpoint(wire).build().unwrap(), request.clone()));
         // Whatever a stream was asked for comes as one, the router says.
-        let without =
-            without.replace("not an event stream but application/json", "not an event stream but text/event-stream");
+        let without = without
+            .replace("not an event stream but application/json", "not an event stream but text/event-stream");
         assert_eq!(with, without, "{name}");
         compared += 1;
     }

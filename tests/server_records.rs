@@ -210,7 +210,11 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("\"limit\"", "5", "invalid type: integer `5`, expected a string at line 6 column"),
     ("\"limit\"", "\"\"", "renames.max_tokens: the new name is empty"),
     ("\"limit\"", "null", "renames.max_tokens: a field that callers set cannot be left out"),
-    ("\"limit\"", "\"seed\"", "renames.max_tokens: \"seed\" is the name of another field; rename that field too"),
+    (
+        "\"limit\"",
+        "\"seed\"",
+        "renames.max_tokens: \"seed\" is the name of another field; rename that field too",
+    ),
     ("\"max_tokens\"", "\"max_token\"", "renames.max_token: unknown field"),
     ("null", "\"limit\"", "renames.max_tokens: \"limit\" is also the new name of stream_options"),
     ("\"fast\"", "\"seed\"", "sets.seed: only a request can set this field"),
@@ -238,7 +242,9 @@ fn a_record_has_a_name_and_a_longest_text() {
     let odd = ServerKind::from_json(RECORD).unwrap();
     assert_eq!(odd.name(), "odd");
     let error = ServerKind::by_name("odd").unwrap_err();
-    assert!(error.to_string().contains("expected one of vllm, ") && error.to_string().contains("sglang_router"));
+    assert!(
+        error.to_string().contains("expected one of vllm, ") && error.to_string().contains("sglang_router")
+    );
 
     let too_long = format!("{RECORD}{}", " ".repeat(MAX_SERVER_RECORD_BYTES));
     let error = ServerKind::from_json(&too_long).unwrap_err();

@@ -373,7 +373,9 @@ impl CompletionRequest {
             return Err(Error::invalid("invalid session key: expected visible ASCII without spaces"));
         }
         if self.traceparent.as_deref().is_some_and(|trace| !is_traceparent(trace)) {
-            return Err(Error::invalid("invalid traceparent: expected VERSION-TRACE_ID-PARENT_ID-FLAGS in lowercase hexadecimal"));
+            return Err(Error::invalid(
+                "invalid traceparent: expected VERSION-TRACE_ID-PARENT_ID-FLAGS in lowercase hexadecimal",
+            ));
         }
         for (name, value) in &self.headers {
             validate_header(name, value, &OWNED_HEADERS)?;

@@ -21,7 +21,9 @@ pub(crate) fn validate_header(name: &str, value: &str, owned: &[&str]) -> Result
     }
     // The message leaves the value out, because the value may be a credential.
     if value.trim() != value || !value.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
-        return Err(Error::invalid(format!("invalid value of the header {name}: expected visible ASCII, with spaces only inside")));
+        return Err(Error::invalid(format!(
+            "invalid value of the header {name}: expected visible ASCII, with spaces only inside"
+        )));
     }
     Ok(())
 }
