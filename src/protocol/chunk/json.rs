@@ -1,6 +1,6 @@
 //! The JSON of chunks for all endpoints, borrowed from the event's data.
 //!
-//! A note for the next person who changes this file: parsing fails only on invalid JSON. None of
+//! A letter to the next person who changes this file: parsing fails only on invalid JSON. None of
 //! the following ends a stream here:
 //!
 //! - a field of an unexpected type;
@@ -162,7 +162,7 @@ object! {
         token_ids: Ids = "token_ids",
         logprobs: Logprobs<'a> = "logprobs",
         finish_reason: Scalar<'a> = "finish_reason",
-        // Not used, but only SGLang and TensorRT-LLM send these.
+        // The values are not used. The keys identify SGLang and TensorRT-LLM.
         matched_stop: AnyValue = "matched_stop",
         avg_decoded: AnyValue = "avg_decoded_tokens_per_iter",
     }

@@ -137,8 +137,8 @@ impl Total {
     /// Returns whether all ids arrived.
     ///
     /// `counted` is the server's count for the whole request, if it sent one. `complete` means that
-    /// the stream came to its end. Before the end, the counts prove nothing. Only an id that is
-    /// already known to be missing does.
+    /// the stream came to its end. Before the end the counts prove nothing, so the result is
+    /// `Unknown`, unless an id is already known to be missing.
     pub(super) fn ids_exact(&self, counted: Option<u64>, complete: bool, llama_cpp: bool) -> IdsExact {
         let received = self.ids;
         let counted = counted.or(self.counted);

@@ -1,6 +1,6 @@
 //! Decodes by templates, because the chunks of one stream differ in only a few places.
 //!
-//! A note for the next person who changes this file. A [`Template`] is a chunk that was parsed in
+//! A letter to the next person who changes this file. A [`Template`] is a chunk that was parsed in
 //! full, with the positions of its values (`outline`). The next chunk is compared with it byte by
 //! byte, and only the values that may differ are read. This must never accept a chunk that the full
 //! parser would read differently:

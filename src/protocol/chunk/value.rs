@@ -336,7 +336,7 @@ pub(super) enum Id {
     #[default]
     Missing,
     Valid(TokenId),
-    /// A negative number, a number that is too large or has a fraction, or not a number.
+    /// Not an id: negative, too large, with a fraction, or not a number.
     Invalid,
 }
 

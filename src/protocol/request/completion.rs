@@ -386,7 +386,9 @@ impl CompletionRequest {
         nested.into_iter().try_for_each(validate_extras)
     }
 
-    /// Returns the endpoint for this request with a client for `endpoint`. Messages need chat.
+    /// Returns the endpoint of this request, for a client with `endpoint`.
+    ///
+    /// With [`Endpoint::Auto`], messages go to [`Endpoint::Chat`].
     pub(crate) fn endpoint(&self, endpoint: Endpoint) -> Endpoint {
         match (&self.prompt, endpoint) {
             (Prompt::Messages(_), Endpoint::Auto) => Endpoint::Chat,

@@ -8,6 +8,15 @@ use crate::error::Error;
 use crate::error::escape::printable;
 
 /// An endpoint of a server, with its format of requests and responses.
+///
+/// ```
+/// use tokenwire::Endpoint;
+///
+/// let endpoint: Endpoint = "chat".parse()?;
+/// assert_eq!(endpoint, Endpoint::Chat);
+/// assert_eq!(endpoint.to_string(), "chat");
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Endpoint {

@@ -36,6 +36,15 @@ static BUILT_IN: LazyLock<Vec<(&'static str, Result<Quirks, String>)>> =
 ///
 /// [`by_name`](Self::by_name) returns the servers that tokenwire supports. For any other server,
 /// write a record in JSON and read it with [`from_json`](Self::from_json).
+///
+/// ```
+/// use tokenwire::ServerKind;
+///
+/// let server = ServerKind::by_name("llamacpp")?;
+/// assert_eq!(server, ServerKind::LlamaCpp);
+/// assert_eq!(server.name(), "llama.cpp");
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ServerKind {

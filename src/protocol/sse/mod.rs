@@ -141,7 +141,7 @@ enum At {
     Over,
 }
 
-/// The contents of the lines since the last blank one.
+/// The contents of the lines since the last blank line.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Block {
     /// The number of bytes in its lines, without comments. At most `max_event_bytes`.
@@ -545,7 +545,9 @@ impl SseParser {
         Event { event: kind_of(block, &self.kind), data, id: &self.id, retry: self.retry }
     }
 
-    /// Returns type and data of the same event. The data is as received and may be invalid UTF-8.
+    /// Returns the type and the data of the last block's event, without a check of the data.
+    ///
+    /// The data may be invalid UTF-8.
     #[inline]
     pub(crate) fn raw_event(&self, block: Block) -> (&str, &[u8]) {
         (kind_of(block, &self.kind), data_of(block, &self.buf, &self.joined))

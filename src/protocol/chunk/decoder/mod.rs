@@ -156,7 +156,7 @@ impl ChunkDecoder {
 
     /// Sets the largest tool call of a chat stream, in bytes. A larger call is malformed.
     ///
-    /// Default: the default of [`Limits::max_arguments_bytes`].
+    /// The default is that of [`Limits::max_arguments_bytes`].
     #[must_use]
     pub fn max_arguments_bytes(mut self, n: usize) -> Self {
         self.max_arguments_bytes = n;
