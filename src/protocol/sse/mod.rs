@@ -96,9 +96,7 @@ const BOM: &[u8] = "\u{feff}".as_bytes();
 /// ```
 #[derive(Debug)]
 pub struct SseParser {
-    /// The buffer, see the letter above.
-    ///
-    /// Every byte is initialised, so that a reader can write into the free part.
+    /// The buffer. Every byte is initialised, so that a reader can write into the free part.
     buf: Vec<u8>,
     start: usize,
     seen: usize,
@@ -106,9 +104,7 @@ pub struct SseParser {
     /// From this position on, the buffer contains zeros.
     dirty: usize,
     max_event_bytes: usize,
-    /// The size up to which an event of one line needs no other check.
-    ///
-    /// Such an event is within the limit, and it makes no buffer oversized.
+    /// An event of one line up to this size is within the limit and makes no buffer oversized.
     short_max_event_bytes: usize,
     at: At,
     /// A buffer may be larger than the size that is kept, see `make_room`.
@@ -200,17 +196,13 @@ impl Default for SseParser {
 // Construction
 
 impl SseParser {
-    /// Creates a parser with the limit of [`Limits::default`], 32 MiB per event.
-    ///
-    /// The first allocation happens when you feed it.
+    /// Creates a parser with [`Limits::default`] (32 MiB per event). Does not allocate.
     #[must_use]
     pub fn new() -> Self {
         Self::with_max_event_bytes(Limits::default().max_event_bytes)
     }
 
-    /// Creates a parser with a custom limit in bytes per event.
-    ///
-    /// [The limit](Self#the-limit) explains which bytes count.
+    /// Creates a parser with a custom [limit](Self#the-limit), in bytes per event.
     #[must_use]
     pub fn with_max_event_bytes(max_event_bytes: usize) -> Self {
         Self {
