@@ -100,12 +100,12 @@ fn each_level_prints_what_is_promised_and_no_more() {
         // The order of a response's headers is the HTTP library's.
         let mut debug = ours(Level::Debug);
         let mut expected =
-            [head, if is_odd { &["# events are no JSON object and were skipped"][..] } else { &[] }, &[end]]
+            [head, if is_odd { &["skipped # events that are not JSON objects"][..] } else { &[] }, &[end]]
                 .concat();
         debug.sort();
         expected.sort_unstable();
         assert_eq!(debug, expected, "{name}");
-        let odd_line = "the first of them: replytext, but no JSON";
+        let odd_line = "first skipped event: replytext, but no JSON";
         assert_eq!(ours(Level::Trace), is_odd.then_some(odd_line).into_iter().collect::<Vec<_>>(), "{name}");
 
         for (level, target, line) in &lines {

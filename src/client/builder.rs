@@ -1,4 +1,4 @@
-//! What a client is made of, and how: settings with their defaults, checked when it is built.
+//! The settings of a client with their defaults. They are checked when the client is built.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -26,10 +26,28 @@ use crate::protocol::request::headers::{OWNED_HEADERS, validate_header};
 use crate::protocol::server::ServerKind;
 use crate::protocol::server::endpoint::Endpoint;
 
-/// Settings of an [`ApiClient`], see [`ApiClient::builder`].
+/// The settings of an [`ApiClient`]. Start with [`ApiClient::builder`].
+///
+/// Every setting except the base URL has a default. [`build`](Self::build) checks the settings.
+///
+/// ```
+/// use std::time::Duration;
+/// use tokenwire::{ApiClient, Timeouts};
+///
+/// let mut timeouts = Timeouts::default();
+/// timeouts.first_token = Some(Duration::from_secs(30));
+/// let client = ApiClient::builder("http://127.0.0.1:8000/v1")
+///     .api_key("sk-0123456789")
+///     .model("my-model")
+///     .timeouts(timeouts)
+///     .retries(5)
+///     .resumes(3)
+///     .build()?;
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct ApiClientBuilder {
-    /// With their weights.
+    /// Each URL with its weight.
     base_urls: Vec<(String, u32)>,
     routes: RoutePolicy,
     key: Option<Redacted>,
@@ -49,7 +67,7 @@ pub struct ApiClientBuilder {
     http: HttpClientBuilder,
 }
 
-/// A key, or a header's value, which may be a credential.
+/// A key, or the value of a header, which may be a credential. `Debug` does not print it.
 #[derive(Clone)]
 struct Redacted(String);
 
@@ -82,169 +100,209 @@ impl ApiClientBuilder {
         }
     }
 
-    /// The key, sent as `Authorization: Bearer`. Spaces and line ends around it are removed. Default none.
+    /// Sets the API key, which is sent as `Authorization: Bearer`. Default: none.
     ///
-    /// Where a server sends it back, it is taken out of errors, logs, reports and recordings, if it has at least 8
-    /// characters: a shorter one (`EMPTY`, for a server that wants none) would be found in words that mean something else.
+    /// Spaces and line ends around the key are removed.
+    ///
+    /// If a server sends the key back, tokenwire removes it from errors, logs, reports and
+    /// recordings. The key must have at least 8 characters for this. A shorter key, such as `EMPTY`
+    /// for a server that needs no key, could also be part of an ordinary word.
     #[must_use]
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(Redacted(key.into()));
         self
     }
 
-    /// The model to ask for, unless a request names another. Default none: most servers then take the one they have.
+    /// Sets the model for requests that do not name one. Default: none.
+    ///
+    /// Without a model, most servers use the model that they have loaded.
     #[must_use]
     pub fn model(mut self, model: impl Into<String>) -> Self {
         self.model = Some(model.into());
         self
     }
 
-    /// Which endpoint to use and how its chunks are written. Default [`Endpoint::Auto`]: `/v1/completions`, and the first
-    /// chunk tells whose it is.
+    /// Sets the endpoint, and with it the format of the answers. Default: [`Endpoint::Auto`].
+    ///
+    /// `Auto` sends requests to `/v1/completions` and detects the server from the first chunk.
     #[must_use]
     pub fn endpoint(mut self, endpoint: Endpoint) -> Self {
         self.endpoint = endpoint;
         self
     }
 
-    /// What the server is. Default: not known until it has answered once; the first request then asks for ids
-    /// in every way known. [`ServerKind::by_name`] and [`ServerKind::from_json`] have those that a record describes.
+    /// Sets the kind of server. By default, tokenwire detects it from the first answer.
+    ///
+    /// Until then, requests ask for ids in every known way. [`ServerKind::by_name`] and
+    /// [`ServerKind::from_json`] return the kinds that are described by a record.
     #[must_use]
     pub fn server(mut self, server: ServerKind) -> Self {
         self.server = Some(server);
         self
     }
 
-    /// A header for every request: a router's affinity key, a trace. Its value is treated like a credential: it is shown
-    /// nowhere, and from 8 characters on also not where a server sends it back. Spaces and line ends around it are removed. Of the
-    /// headers that the client writes itself ([`CompletionRequest::validate`] lists them) only `authorization` can be
-    /// given, for another scheme than `Bearer`.
+    /// Adds a header to every request, for example a router's affinity key or a trace.
+    ///
+    /// Spaces and line ends around the value are removed. The value is treated like a credential:
+    /// tokenwire never shows it. If a server sends the value back, tokenwire removes it there too,
+    /// provided that it has at least 8 characters.
+    ///
+    /// tokenwire writes some headers itself; [`CompletionRequest::validate`] lists them. You cannot
+    /// set them, except `authorization` for a scheme other than `Bearer`.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), Redacted(value.into())));
         self
     }
 
-    /// The headers in which the key of a request's [`session`](CompletionRequest::session) is sent, in place of the default,
-    /// `x-session-affinity` (Fireworks, Together). Routers have names of their own: with vllm-router's policy
-    /// `consistent_hash` it is `x-session-id`.
+    /// Sets the headers that carry the key of a [`session`](CompletionRequest::session).
+    ///
+    /// Default: `x-session-affinity` (Fireworks, Together). Your names replace the default. Routers
+    /// use their own names: vllm-router with the policy `consistent_hash` uses `x-session-id`.
     #[must_use]
     pub fn session_headers<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.session_headers = names.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Sends a request's [`priority`](CompletionRequest::priority) in this header and not in the body, for a router that
-    /// queues. Default: in the body.
+    /// Sends the [`priority`](CompletionRequest::priority) of a request in this header.
+    ///
+    /// The priority is then not in the body. Use this for a router that queues requests. Default:
+    /// the priority is sent in the body.
     #[must_use]
     pub fn priority_header(mut self, name: impl Into<String>) -> Self {
         self.priority_header = Some(name.into());
         self
     }
 
-    /// Gives each request that has no [`request_id`](CompletionRequest::request_id) one: `prefix`, a number drawn for
-    /// this client, and the request's own number, joined by `-`. Default: it is left to the server.
+    /// Gives an id to each request without a [`request_id`](CompletionRequest::request_id).
+    ///
+    /// The id consists of `prefix`, a random number of this client, and the number of the request,
+    /// joined by `-`. Default: the server chooses the id.
     #[must_use]
     pub fn request_ids(mut self, prefix: impl Into<String>) -> Self {
         self.request_ids = Some(prefix.into());
         self
     }
 
-    /// All timers at once; see [`Timeouts`] for their defaults.
+    /// Sets all timers. [`Timeouts`] lists their defaults.
     #[must_use]
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.timeouts = timeouts;
         self
     }
 
-    /// All limits at once; see [`Limits`] for their defaults.
+    /// Sets all limits. [`Limits`] lists their defaults.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Whether and when a request that failed before its first token is sent again; see [`RetryPolicy`] for its
-    /// defaults.
+    /// Sets when a request that failed before its first token is retried.
+    ///
+    /// [`RetryPolicy`] lists the defaults.
     #[must_use]
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self
     }
 
-    /// How often a request that failed before its first token is sent again: [`RetryPolicy::max_retries`] alone.
-    /// Default 2; 0 for never. A kept connection that was closed is another matter: [`RetryPolicy::max_stale_retries`].
+    /// Sets [`RetryPolicy::max_retries`]: how often a request is retried before its first token.
+    ///
+    /// Default: 2. Set 0 to turn retries off. [`RetryPolicy::max_stale_retries`] is a separate
+    /// limit for retries on kept connections that the server had closed.
     #[must_use]
     pub fn retries(mut self, max_retries: u32) -> Self {
         self.retry.max_retries = max_retries;
         self
     }
 
-    /// Takes streams up again that broke off after tokens; see [`ResumePolicy`] for what that means, and its defaults.
-    /// Default: none is.
+    /// Sets how a stream that breaks after tokens is resumed. Default: streams are not resumed.
+    ///
+    /// [`ResumePolicy`] explains how a stream is resumed and lists the defaults.
     #[must_use]
     pub fn resume(mut self, policy: ResumePolicy) -> Self {
         self.resume = policy;
         self
     }
 
-    /// How many requests are sent to take one stream up again: [`ResumePolicy::max_resumes`] alone. Default 0, never.
+    /// Sets [`ResumePolicy::max_resumes`]: how many requests may be sent to resume one stream.
+    ///
+    /// Default: 0, which means that streams are not resumed.
     #[must_use]
     pub fn resumes(mut self, max_resumes: u32) -> Self {
         self.resume.max_resumes = max_resumes;
         self
     }
 
-    /// What happens to a stream over [`Limits::max_streams`]. Default [`WhenFull::Wait`].
+    /// Sets what happens to a stream over [`Limits::max_streams`]. Default: [`WhenFull::Wait`].
     #[must_use]
     pub fn when_full(mut self, policy: WhenFull) -> Self {
         self.when_full = policy;
         self
     }
 
-    /// Saves the request of every stream that fails as a file in `folder`, to be looked at or sent again
-    /// ([`ApiClient::resend`]): prompt and parameters, where it went, and why it failed; see [`SavedRequest`](crate::SavedRequest). Not saved: streams
-    /// that completed, were cancelled or lost their consumer, and requests that were refused before there was a stream.
-    /// The file's path is in the error ([`Error::saved_path`]), which comes after the file has been written. Default: none.
+    /// Saves the request of every failed stream or call as a file in `folder`. Default: off.
     ///
-    /// No credential is in the file: neither the key, wherever it stands, nor any header but `accept`, `content-type`,
-    /// `traceparent`, `user-agent` and `x-request-id`. Prompts are, so it is for its owner's eyes only (mode 0600).
+    /// The file contains the prompt, the parameters, the address and the reason for the failure;
+    /// see [`SavedRequest`](crate::SavedRequest). You can read it, or send the request again with
+    /// [`ApiClient::resend`]. [`Error::saved_path`] returns the path of the file. The file is
+    /// complete before you receive the error.
     ///
-    /// The folder is made when it is first needed, for its owner only (0700), and must not be a symbolic link; one that is
-    /// there keeps its mode. Several clients and processes may share it. [`Limits::max_saved_files`] and
-    /// [`Limits::max_saved_bytes`] bound what is kept; the oldest make room, other files are left alone. If saving fails, the
-    /// log says so (the first time at warn) and the stream's error comes without a path.
+    /// A request is not saved if its stream completed, was cancelled or lost its consumer. A
+    /// request that was rejected before a stream began is not saved either.
+    ///
+    /// The file contains no credentials. tokenwire removes the key everywhere. It saves only these
+    /// headers: `accept`, `content-type`, `traceparent`, `user-agent` and `x-request-id`. The file
+    /// does contain prompts, so only its owner can read it (mode 0600).
+    ///
+    /// The folder is created when it is first needed, for its owner only (mode 0700). An existing
+    /// folder keeps its mode. The folder must not be a symbolic link. Several clients and processes
+    /// may share it.
+    ///
+    /// [`Limits::max_saved_files`] and [`Limits::max_saved_bytes`] limit the saved requests. The
+    /// oldest ones are deleted first; other files in the folder are left alone.
+    ///
+    /// If saving fails, the log reports it (the first time at level warn), and the error of the
+    /// stream has no path.
     #[must_use]
     pub fn save_failed(mut self, folder: impl Into<PathBuf>) -> Self {
         self.save_failed = Some(folder.into());
         self
     }
 
-    /// As [`HttpClientBuilder::ca_pem`].
+    /// Replaces the trusted certificate authorities; see [`HttpClientBuilder::ca_pem`].
     #[must_use]
     pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.http = self.http.ca_pem(pem);
         self
     }
 
-    /// One more server. All have to be of one kind and to serve the same model: a stream that fails at one is sent to
-    /// another, as a retry before its first token, and as a resume, if the client has them ([`resume`](Self::resume)), after it.
-    /// That does not wait, as a second request to the same server would, but counts against the same limits and budget. Which
-    /// server a stream goes to, and when one is left out, [`routes`](Self::routes) says.
+    /// Adds another server. All servers must be of one kind and serve the same model.
     ///
-    /// The key and all headers go to each of them. What is no stream or call ([`models`](ApiClient::models),
-    /// [`tokenize`](ApiClient::tokenize)) is asked of the first that works, once.
+    /// A stream that fails at one server moves to another server. Before its first token, the move
+    /// is a retry. After it, the move is a resume, if the client [resumes](Self::resume) streams. A
+    /// move skips the wait that comes before a second request to the same server, but it counts
+    /// against the same limits and the same budget. [`routes`](Self::routes) sets which server a
+    /// stream uses and when a server is left out.
     ///
-    /// A server that dies breaks all its streams at once, and each of them takes one out of the
-    /// [`budget`](RetryPolicy::budget) to go elsewhere: for all to go on, it has to be as large as they are many.
+    /// The key and all headers are sent to every server. Requests that are not streams or calls,
+    /// such as [`models`](ApiClient::models) and [`tokenize`](ApiClient::tokenize), are sent once,
+    /// to the first server that works.
+    ///
+    /// A server that dies breaks all its streams at once, and each of them takes one retry from the
+    /// [`budget`](RetryPolicy::budget) to move. If all of them must continue, set the budget to at
+    /// least the number of streams.
     #[must_use]
     pub fn base_url(mut self, url: impl Into<String>) -> Self {
         self.base_urls.push((url.into(), 1));
         self
     }
 
-    /// The weight of the server that was named last, for [`Balance::Weighted`](crate::Balance::Weighted). Default 1; 0 counts
-    /// as 1.
+    /// Sets the weight of a server for [`Balance::Weighted`](crate::Balance::Weighted).
+    ///
+    /// The weight applies to the server that you added last. Default: 1. A weight of 0 counts as 1.
     #[must_use]
     pub fn weight(mut self, weight: u32) -> Self {
         if let Some((_, of_last)) = self.base_urls.last_mut() {
@@ -253,21 +311,25 @@ impl ApiClientBuilder {
         self
     }
 
-    /// How streams are shared out among several servers; see [`RoutePolicy`] for its defaults.
+    /// Sets how streams are distributed among several servers.
+    ///
+    /// [`RoutePolicy`] lists the defaults.
     #[must_use]
     pub fn routes(mut self, policy: RoutePolicy) -> Self {
         self.routes = policy;
         self
     }
 
-    /// As [`HttpClientBuilder::proxy`].
+    /// Sends everything through a proxy; see [`HttpClientBuilder::proxy`].
     #[must_use]
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
         self.http = self.http.proxy(url);
         self
     }
 
-    /// Connects to a server in memory, whatever the base URL says (its host an IP address, its scheme `http`).
+    /// Connects to a server in memory, not to the host of the base URL.
+    ///
+    /// The host of the base URL must be an IP address, and its scheme `http`.
     #[cfg(feature = "testing")]
     #[must_use]
     pub fn in_memory(mut self, server: &InMemory) -> Self {
@@ -275,12 +337,15 @@ impl ApiClientBuilder {
         self
     }
 
-    /// Makes the client. Nothing is sent and no thread is started yet.
+    /// Builds the client. Sends nothing and starts no thread yet.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput): a base URL that is not `http` or `https`, holds a user name
-    /// or a query; a key or a header that HTTP cannot carry; a CA text without a certificate.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for:
+    ///
+    /// - a base URL that is not `http` or `https`, or that contains a user name or a query;
+    /// - a key or a header that HTTP cannot carry, or a header that only tokenwire may write;
+    /// - a CA text without a certificate, or an invalid proxy URL.
     pub fn build(self) -> Result<ApiClient, Error> {
         let Self {
             base_urls,
@@ -305,12 +370,12 @@ impl ApiClientBuilder {
         let (bases, routes) = servers(&base_urls, routes)?;
         let key = key.map(|key| ApiKey::new(&key.0)).transpose()?;
         let headers = header_map(&headers, key.as_ref())?;
-        // Only the names are checked: any value will do.
+        // Only the names are checked, so any value will do.
         let names = session_headers.iter().chain(&priority_header);
         names.fold(CompletionRequest::text(""), |request, name| request.header(name, "0")).validate()?;
         let request_ids = request_ids.map(RequestIds::new).transpose()?;
         if headers.contains_key(AUTHORIZATION) && bases.iter().any(BaseUrl::is_plain_and_far) {
-            log::warn!("the API key goes over http, readable by everybody between here and the server");
+            log::warn!("the API key is sent over http without encryption; use an https base URL");
         }
         let http = http.timeouts(timeouts).limits(limits).build()?;
         let max_wait = timeouts.before_first_token().map(|(_, limit)| limit);
@@ -344,7 +409,7 @@ impl ApiClientBuilder {
     }
 }
 
-/// The servers, in two forms: where requests go, and which of them is chosen.
+/// Returns the servers in two forms: the URLs for requests, and the routes to choose from.
 fn servers(base_urls: &[(String, u32)], policy: RoutePolicy) -> Result<(Vec<BaseUrl>, Routes), Error> {
     let bases = base_urls.iter().map(|(url, _)| BaseUrl::new(url)).collect::<Result<Vec<_>, _>>()?;
     let weights = base_urls.iter().map(|(_, weight)| *weight);
@@ -352,9 +417,9 @@ fn servers(base_urls: &[(String, u32)], policy: RoutePolicy) -> Result<(Vec<Base
     Ok((bases, routes))
 }
 
-/// The headers of every request: the caller's, and the key.
+/// Returns the headers of every request: your headers and the key.
 fn header_map(headers: &[(String, Redacted)], key: Option<&ApiKey>) -> Result<HeaderMap, Error> {
-    // The caller can set `authorization`, for another scheme than the key's.
+    // You can set `authorization` for a scheme other than the one of the key.
     let can_set = |name: &&str| !name.eq_ignore_ascii_case(AUTHORIZATION.as_str());
     let owned: Vec<&str> = OWNED_HEADERS.into_iter().filter(can_set).collect();
     let mut map = HeaderMap::new();

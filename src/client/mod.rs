@@ -1,4 +1,4 @@
-//! The client that a program holds: where the server is, what it is asked with, what it was learned to be.
+//! The client: streams, calls, and failed requests that are sent again.
 
 mod backend;
 pub(crate) mod builder;
@@ -31,11 +31,14 @@ use crate::protocol::request::sampling::SamplingParams;
 use crate::types::ids::TokenId;
 use crate::types::token::StreamToken;
 
-/// A client for one model server, or for several that serve the same model ([`base_url`](ApiClientBuilder::base_url)). Make one
-/// and keep it: clones share its connections, its reader threads and what it has learned of the server.
+/// A client for one model server, or for several servers of the same model.
 ///
-/// Dropping the last clone closes idle connections and ends idle threads; streams that run go on under their
-/// guards.
+/// Create one client and keep it. Clones share its connections, its reader threads, its budget of
+/// retries, and the detected kind of server. [`base_url`](ApiClientBuilder::base_url) adds more
+/// servers.
+///
+/// Dropping the last clone closes idle connections and ends idle threads. Running streams continue,
+/// and their guards still control them.
 ///
 /// ```
 /// # #[cfg(feature = "testing")] {
@@ -46,7 +49,7 @@ use crate::types::token::StreamToken;
 /// let url = "http://127.0.0.1:8000/v1";
 /// # */
 ///
-/// let client = ApiClient::builder(url).model("my-model").api_key("sk-0123456789").retries(5).build()?;
+/// let client = ApiClient::builder(url).model("my-model").api_key("sk-0123456789").build()?;
 /// let sampling = SamplingParams::default().max_tokens(64).temperature(0.0);
 /// let (tokens, guard) = client.stream(CompletionRequest::text("Say hello.").sampling(sampling))?;
 /// for token in &tokens {
@@ -61,20 +64,22 @@ use crate::types::token::StreamToken;
 pub struct ApiClient(pub(crate) Arc<Backend>);
 
 impl ApiClient {
-    /// Starts from the server's base URL, the one that OpenAI's clients take: `http://127.0.0.1:8000/v1`. A URL without
-    /// any path gets the `/v1`.
+    /// Starts a builder with the base URL of the server: `http://127.0.0.1:8000/v1`.
+    ///
+    /// OpenAI's clients take the same URL. A URL without a path gets the path `/v1`.
     #[must_use]
     pub fn builder(base_url: impl Into<String>) -> ApiClientBuilder {
         ApiClientBuilder::new(base_url.into())
     }
 
-    /// Streams a completion of `prompt_ids`: the short form of [`stream`](Self::stream).
+    /// Streams a completion of `prompt_ids`. This is the short form of [`stream`](Self::stream).
     ///
-    /// `priority` is vLLM's: lower is served earlier; `None` sends none.
+    /// `priority` is for vLLM: a request with a lower number is served earlier. With `None`, no
+    /// priority is sent.
     ///
     /// # Errors
     ///
-    /// As [`stream`](Self::stream).
+    /// The same as [`stream`](Self::stream).
     pub fn stream_completion(
         &self,
         prompt_ids: &[TokenId],
@@ -88,34 +93,52 @@ impl ApiClient {
         self.stream(request)
     }
 
-    /// Streams a completion. Returns at once; a reader thread makes the request and fills the channel.
+    /// Streams a completion. Returns at once.
     ///
-    /// The receiver gives tokens, then one `Done` or `Error`, then it is disconnected. After a cancel it is disconnected
-    /// without either. Tokens that are in it stay readable. It holds at most
-    /// [`max_channel_tokens`](crate::Limits::max_channel_tokens) tokens and
-    /// [`max_channel_bytes`](crate::Limits::max_channel_bytes) bytes; when it is full the stream stops reading from its socket.
-    /// Dropping the receiver ends the stream with its next token; to end it now, drop or cancel the guard: a reader
-    /// that is blocked on a silent server does not see that nobody listens.
+    /// A reader thread sends the request and fills the channel. The receiver yields tokens, then
+    /// one `Done` or `Error`, and is then disconnected. After a cancel, it is disconnected without
+    /// `Done` or `Error`. You can still read the tokens that are already in the channel.
+    ///
+    /// The channel holds at most [`max_channel_tokens`](crate::Limits::max_channel_tokens) tokens
+    /// and [`max_channel_bytes`](crate::Limits::max_channel_bytes) bytes. When it is full, the
+    /// stream stops reading from its socket.
+    ///
+    /// Dropping the receiver ends the stream at its next token. While the server is silent, the
+    /// reader thread is blocked and does not notice the drop. To end the stream at once, drop or
+    /// cancel the guard.
     ///
     /// # Errors
     ///
-    /// What can be known before anything is sent: `InvalidInput` and `Unsupported` for a request that cannot be
-    /// sent as it is, or of which the server would ignore a part ([`CompletionRequest::to_json`]; a server that is not known
-    /// yet, see [`server`](Self::server), is sent everything), `Limit` when no reader thread is to be had. All that happens later comes through the channel.
+    /// Failures that are known before anything is sent:
+    ///
+    /// - `InvalidInput` or `Unsupported` if the request cannot be sent as it is, or if the server
+    ///   would ignore a part of it; see [`CompletionRequest::to_json`]. As long as the kind of
+    ///   server is [unknown](Self::server), no field counts as ignored.
+    /// - `Limit` if no reader thread is available.
+    ///
+    /// All later failures arrive through the channel.
     pub fn stream(&self, request: CompletionRequest) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
         start::start(&self.0, request)
     }
 
-    /// Streams a completion into a channel that many streams share ([`fan_in`](crate::fan_in())), so that one consumer waits for all of them at one
-    /// place. What it sends is [`Tagged`](crate::Tagged) with `stream`, any number of the caller's, the end of the stream too: each
-    /// ending is seen in the channel.
+    /// Streams a completion into a channel that many streams share.
     ///
-    /// As [`stream`](Self::stream) otherwise; but [`max_channel_bytes`](crate::Limits::max_channel_bytes) bounds what this stream has in the
-    /// channel, [`FanIn::max_tokens`](crate::FanIn::max_tokens) what all have.
+    /// [`fan_in`](crate::fan_in()) creates such a channel.
+    ///
+    /// One consumer can then wait for all streams in one place. Every item in the channel is a
+    /// [`Tagged`](crate::Tagged) with `stream`, a number of your choice. The end of each stream is
+    /// an item too, so you see in the channel how each stream ended.
+    ///
+    /// Two limits apply to the channel:
+    ///
+    /// - [`max_channel_bytes`](crate::Limits::max_channel_bytes) limits the bytes of this stream.
+    /// - [`FanIn::max_tokens`](crate::FanIn::max_tokens) limits the tokens of all streams together.
+    ///
+    /// Everything else is the same as for [`stream`](Self::stream).
     ///
     /// # Errors
     ///
-    /// As of [`stream`](Self::stream). Nothing is in the channel then.
+    /// The same as [`stream`](Self::stream). After an error, the channel has received nothing.
     pub fn stream_into(
         &self,
         request: CompletionRequest,
@@ -125,12 +148,15 @@ impl ApiClient {
         start::start_into(&self.0, request, Sink::Shared(channel.share(stream)))
     }
 
-    /// Completes a prompt with one answer that comes whole: a [`call`](Self::call) that is waited for. Blocks until the answer
-    /// is there.
+    /// Requests a completion as one whole answer. Blocks until the answer has arrived.
     ///
-    /// What a stream cannot give is here: llama.cpp's ids inside characters of several tokens, and its ids in chats. What
-    /// streams have is not: nothing comes before the end, and the server works on to the end for nobody if the connection is
-    /// lost (llama.cpp does not even notice).
+    /// This is [`call`](Self::call) followed by [`join`](PendingCompletion::join). It differs from
+    /// a stream:
+    ///
+    /// - llama.cpp sends more ids: ids inside a character of several tokens, and the ids of chats.
+    /// - You receive nothing before the end.
+    /// - If the connection is lost, the server still generates the whole answer, although nothing
+    ///   receives it. llama.cpp does not even notice the loss.
     ///
     /// ```no_run
     /// # let client = tokenwire::ApiClient::builder("http://127.0.0.1:8000/v1").build()?;
@@ -141,50 +167,64 @@ impl ApiClient {
     ///
     /// # Errors
     ///
-    /// As [`call`](Self::call) and [`PendingCompletion::join`].
+    /// The same as [`call`](Self::call) and [`PendingCompletion::join`].
     pub fn complete(&self, request: CompletionRequest) -> Result<CompletionResponse, Error> {
         self.call(request)?.join()
     }
 
-    /// Makes a request for one answer that comes whole. Returns at once; a reader thread makes the request, and
-    /// [`join`](PendingCompletion::join) has the answer.
+    /// Starts a request for one whole answer. Returns at once.
     ///
-    /// It counts as one of the client's streams, and is treated as one: retries under the same policy and budget, priority,
-    /// session, ids and traces in the same places, a file if it fails ([`save_failed`](ApiClientBuilder::save_failed)), a
-    /// recording if it is asked for. Of the [`Timeouts`](crate::Timeouts), [`connect`](crate::Timeouts::connect), [`write`](crate::Timeouts::write) and
-    /// [`deadline`](crate::Timeouts::deadline) run as for streams; [`first_token`](crate::Timeouts::first_token) bounds each attempt up to
-    /// the last byte of its answer, for no token is there before. The others are not used. The body is at most
-    /// [`max_body_bytes`](crate::Limits::max_body_bytes).
+    /// A reader thread sends the request, and [`join`](PendingCompletion::join) returns the answer.
+    ///
+    /// A call counts as one of the client's streams and is treated like one:
+    ///
+    /// - It is retried under the same policy and budget.
+    /// - Priority, session, ids and traces are sent in the same places.
+    /// - It is saved if it fails ([`save_failed`](ApiClientBuilder::save_failed)), and recorded if
+    ///   you request it ([`record`](CompletionRequest::record)).
+    ///
+    /// The timers [`connect`](crate::Timeouts::connect), [`write`](crate::Timeouts::write) and
+    /// [`deadline`](crate::Timeouts::deadline) run as for a stream.
+    /// [`first_token`](crate::Timeouts::first_token) limits each attempt up to the last byte of its
+    /// answer, because no token arrives earlier. The other [`Timeouts`](crate::Timeouts) are not
+    /// used. The body may have at most [`max_body_bytes`](crate::Limits::max_body_bytes) bytes.
     ///
     /// # Errors
     ///
-    /// As [`stream`](Self::stream); `Unsupported` also for an extra field `stream`. All that happens later comes from
-    /// [`join`](PendingCompletion::join).
+    /// The same as [`stream`](Self::stream), and `Unsupported` for an extra field `stream`.
+    /// [`join`](PendingCompletion::join) returns all later failures.
     pub fn call(&self, request: CompletionRequest) -> Result<PendingCompletion, Error> {
         call::start(&self.0, request)
     }
 
-    /// Makes a failed call again, as [`resend`](Self::resend) does for streams.
+    /// Sends a failed call again, as [`resend`](Self::resend) does for a stream.
     ///
     /// # Errors
     ///
-    /// As [`call`](Self::call); [`Unsupported`](crate::ErrorKind::Unsupported) if the request
-    /// [`is_redacted`](SavedRequest::is_redacted) or is not a call's ([`is_call`](SavedRequest::is_call)).
+    /// The same as [`call`](Self::call). Also [`Unsupported`](crate::ErrorKind::Unsupported) if the
+    /// request [`is_redacted`](SavedRequest::is_redacted), or if it is not a call
+    /// ([`is_call`](SavedRequest::is_call)).
     pub fn resend_call(&self, saved: &SavedRequest) -> Result<PendingCompletion, Error> {
         call::resend(&self.0, saved)
     }
 
-    /// Streams a failed request again: the body as it was saved, byte for byte, to this client's server, with this client's
-    /// key and headers and those that were saved, which win. Which of the server's endpoints, and how its answer is
-    /// read, the saved [`endpoint`](SavedRequest::endpoint) says. A client for where it went before starts from
+    /// Sends the request of a failed stream again, as a stream.
+    ///
+    /// The body is sent as it was saved, byte for byte. The request goes to the server of this
+    /// client, with the key and the headers of this client. The saved headers are sent too; they
+    /// win over the client's. The saved [`endpoint`](SavedRequest::endpoint) determines the path
+    /// and how the answer is read.
+    ///
+    /// To send the request to its original server, build the client with
     /// [`SavedRequest::base_url`].
     ///
-    /// From there on it is a stream as any other; if it fails too, it is saved anew.
+    /// The new stream is like any other stream. If it fails too, its request is saved again.
     ///
     /// # Errors
     ///
-    /// As [`stream`](Self::stream); [`Unsupported`](crate::ErrorKind::Unsupported) if the request
-    /// [`is_redacted`](SavedRequest::is_redacted) or is a call's ([`is_call`](SavedRequest::is_call)).
+    /// The same as [`stream`](Self::stream). Also [`Unsupported`](crate::ErrorKind::Unsupported) if
+    /// the request [`is_redacted`](SavedRequest::is_redacted), or if it is a call
+    /// ([`is_call`](SavedRequest::is_call)).
     pub fn resend(&self, saved: &SavedRequest) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
         start::resend(&self.0, saved)
     }
@@ -236,9 +276,9 @@ impl fmt::Debug for ApiClient {
 mod tests {
     use super::*;
 
-    /// It used to be let through, and the server read the next request out of the middle of this one.
+    /// Once these headers were accepted, and the server misread where the next request began.
     #[test]
-    fn headers_that_the_client_writes_itself_are_refused() {
+    fn headers_that_the_client_writes_itself_are_rejected() {
         for (name, value, good) in [
             ("content-length", "3", false),
             ("Transfer-Encoding", "chunked", false),
@@ -254,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_show_in_no_debug_output() {
+    fn credentials_never_appear_in_debug_output() {
         let builder =
             ApiClient::builder("http://h.test/v1").header("x-api-key", "canary-2").api_key("canary-1");
         let builder = builder.proxy("http://me:canary-3@proxy.test");

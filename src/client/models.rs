@@ -1,4 +1,4 @@
-//! The models of a server.
+//! The models that a server lists.
 
 use serde_json::Value;
 
@@ -12,37 +12,43 @@ use crate::error::Error;
 use crate::error::secrets::Secrets;
 use crate::protocol::chunk::server_error::server_error_from_body;
 
-/// A model that a server has, see [`ApiClient::models`].
+/// A model that a server lists; see [`ApiClient::models`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ModelInfo {
-    /// The name to ask for it by. As it came: escape it before printing.
+    /// The name to use in requests. It is not escaped: escape it before you print it.
     pub id: String,
-    /// The server's word for whose it is; many put their own name there. As it came.
+    /// The owner as named by the server, not escaped. Many servers put their own name here.
     pub owned_by: Option<String>,
-    /// The most tokens of prompt and answer together, where the server says so: vLLM's and SGLang's `max_model_len`, llama.cpp's
-    /// `n_ctx` (of one slot), OpenRouter's `context_length`.
+    /// The maximum number of tokens of prompt and answer together, if the server sends it.
+    ///
+    /// It is `max_model_len` from vLLM and SGLang, `n_ctx` (of one slot) from llama.cpp,
+    /// `max_context_length` from LM Studio, or `context_length` from OpenRouter.
     pub max_context_tokens: Option<u32>,
 }
 
 impl ApiClient {
-    /// The models that the server lists, by `GET /v1/models`, in its order. Blocks for one exchange, as long as
-    /// [`first_token`](crate::Timeouts::first_token) and [`deadline`](crate::Timeouts::deadline) allow; it is not retried. The body is at most
-    /// [`max_body_bytes`](crate::Limits::max_body_bytes).
+    /// Returns the models that the server lists, in the server's order.
+    ///
+    /// Sends `GET /v1/models` once, without retries. Blocks for at most
+    /// [`first_token`](crate::Timeouts::first_token) or [`deadline`](crate::Timeouts::deadline),
+    /// whichever is shorter. The body may have at most
+    /// [`max_body_bytes`](crate::Limits::max_body_bytes) bytes.
     ///
     /// # Errors
     ///
-    /// `Connect`, `Refused`, `Timeout`, `Incomplete`, `Limit`; `ServerKind` for a status other than 2xx; `Protocol` for an answer that is
-    /// no list of models.
+    /// - `Connect`, `Refused`, `Timeout`, `Incomplete` or `Limit`;
+    /// - `Server` for a status other than 2xx, or for an error in the body;
+    /// - `Protocol` for an answer that is not a list of models.
     pub fn models(&self) -> Result<Vec<ModelInfo>, Error> {
         let wait = self.wait_for_answer();
         let response = self.ask(Method::GET, ("/models", false), &[], wait)?;
         let list = self.json_answer(response, wait)?;
         match &list["data"] {
             Value::Array(models) => Ok(models.iter().filter_map(model).collect()),
-            // An Ollama without models.
+            // Ollama sends this if it has no models.
             Value::Null if list["object"] == "list" => Ok(Vec::new()),
-            _ => Err(Error::protocol("the answer is no list of models")),
+            _ => Err(Error::protocol("the answer is not a list of models")),
         }
     }
 }
@@ -62,13 +68,13 @@ fn model(entry: &Value) -> Option<ModelInfo> {
 }
 
 impl ApiClient {
-    /// What bounds the wait for an answer that comes whole: the nearer of the timers that run up to a first token.
+    /// Returns the limit of the wait for a whole answer: the shorter timer up to a first token.
     pub(super) fn wait_for_answer(&self) -> Option<Wait> {
         let (timer, limit) = self.0.timeouts.before_first_token()?;
         Some(Wait::since(std::time::Instant::now(), limit, timer))
     }
 
-    /// The JSON of an answer with a good status.
+    /// Returns the JSON of an answer whose status is 2xx.
     pub(super) fn json_answer(&self, mut response: HttpResponse, wait: Option<Wait>) -> Result<Value, Error> {
         let secrets = Secrets::of(sensitive_headers(&self.0.headers));
         if response.status() / 100 != 2 {
@@ -77,11 +83,11 @@ impl ApiClient {
         let body = response.whole_within(wait)?;
         match serde_json::from_slice::<Value>(&body) {
             Ok(value) if value.get("error").is_none_or(Value::is_null) => Ok(value),
-            // An error under a good status.
+            // The body reports an error, although the status is good.
             Ok(_) => Err(Error::server(server_error_from_body(None, None, &body)).redacted(&secrets)),
             Err(error) => {
                 let said = server_error_from_body(None, response.header("content-type"), &body);
-                let message = format!("the answer is no JSON: {}", said.message);
+                let message = format!("the answer is not JSON: {}", said.message);
                 Err(Error::protocol(message).with_source(error).redacted(&secrets))
             }
         }

@@ -1,13 +1,14 @@
-//! What the server is: found out by as few requests as it takes, and remembered.
+//! Finds out the kind of server with as few requests as possible, and remembers it.
 //!
 //! ```text
-//! GET /v1/models ─┬─ `owned_by` says it (all but TGI, and Ollama where the models are not its library's)
-//!                 ├─ `owned_by` is the model's own name ─▶ /info, which is TGI's
-//!                 ├─ another owner, or no model ─────────▶ /api/version, which is Ollama's
-//!                 └─ no such list ───────────────────────▶ each of the paths that one server alone has
+//! GET /v1/models ─┬─ `owned_by` names the server ───────────▶ done
+//!                 ├─ `owned_by` is the name of the model ───▶ /info, the path of TGI
+//!                 ├─ another owner, or no model ────────────▶ /api/version, the path of Ollama
+//!                 └─ no list of models ─────────────────────▶ a special path of each server
 //! ```
 //!
-//! llama.cpp names itself in the header `ServerKind` of whatever it answers.
+//! `owned_by` does not name TGI, and it does not name Ollama if the models are not from Ollama's
+//! library. llama.cpp also names itself in the header `Server` of every answer.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -26,21 +27,21 @@ use crate::error::secrets::Secrets;
 use crate::error::{Error, Timer};
 use crate::protocol::server::ServerKind;
 
-/// How long [`ApiClient::server`] waits for all the answers it asks for.
+/// The time that [`ApiClient::server`] waits for all answers together.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Something to ask for by GET, under the server's root, and what an answer shows.
+/// A path under the root of the server, and a function that detects the server from the answer.
 type Question = (&'static str, fn(&Value) -> Option<ServerKind>);
 
 const TGI: Question = ("/info", |info| {
     let is_router =
         info["router"].as_str().is_some_and(|router| router.starts_with("text-generation-router"));
-    // Versions before 2.0 did not name it; this setting is in all of them.
+    // Versions before 2.0 do not name the router. All versions have this setting.
     (is_router || info.get("max_best_of").is_some()).then_some(ServerKind::Tgi)
 });
 const OLLAMA: Question = ("/api/version", |answer| {
     let fields = answer.as_object()?;
-    // Open WebUI has the path too, and says more.
+    // Open WebUI also has this path, but its answer has more fields.
     (fields.len() == 1 && fields["version"].is_string()).then_some(ServerKind::Ollama)
 });
 const SGLANG: Question = ("/get_model_info", |info| {
@@ -52,16 +53,24 @@ const LM_STUDIO: Question =
     ("/api/v0/models", |models| models["data"][0].get("compatibility_type").map(|_| ServerKind::LmStudio));
 
 impl ApiClient {
-    /// What the server is: what the builder was told, else what its answers have shown, else what it says when it is asked:
-    /// `GET /v1/models`, and, where that does not tell, one or a few more paths. Asked once, then remembered. `None`: none
-    /// that this crate treats apart. Blocks for at most 5 s.
+    /// Returns the kind of server, or `None` if tokenwire does not know it. Blocks for at most 5 s.
     ///
-    /// Streams do not need it: an unknown server is asked for ids in every way known, and its first answer tells.
+    /// tokenwire uses the first of these sources that identifies the server:
+    ///
+    /// 1. the kind that you set on the builder;
+    /// 2. the answers so far;
+    /// 3. a probe: `GET /v1/models` and, if its answer does not identify the server, one or more
+    ///    other paths.
+    ///
+    /// The client probes the server only once and remembers the result. Streams do not need this
+    /// method: a stream asks an unknown server for ids in every known way, and the first answer
+    /// identifies the server.
     ///
     /// # Errors
     ///
-    /// To the first question: no connection, no answer in time, or a status other than 2xx that does not mean that there is
-    /// no such list (404, 405, 501). Failures after that mean that nothing was told.
+    /// Only the first request of the probe can fail: no connection, no answer in time, or a status
+    /// other than 2xx. The statuses 404, 405 and 501 are not errors, because they mean that the
+    /// server does not list models. If a later request fails, the server is not identified.
     pub fn server(&self) -> Result<Option<ServerKind>, Error> {
         let backend = &self.0;
         if backend.server().is_none() && !backend.probed.load(Ordering::Acquire) {
@@ -87,7 +96,7 @@ impl ApiClient {
                         Some(server) => return Ok(Some(server)),
                         None => &[OLLAMA],
                     },
-                    // An Ollama without models.
+                    // Ollama sends this if it has no models.
                     None if list["object"] == "list" => &[OLLAMA],
                     None => &[TGI, SGLANG, OLLAMA, LM_STUDIO, LLAMA_CPP],
                 }
@@ -105,7 +114,7 @@ impl ApiClient {
         Ok(answers.flatten().next())
     }
 
-    /// One request with the client's headers, and the head of its answer.
+    /// Sends one request with the client's headers. Returns the head of the answer.
     pub(super) fn ask(
         &self,
         method: Method,
@@ -126,17 +135,17 @@ fn is_llama_cpp(response: &HttpResponse) -> bool {
     response.header("server") == Some("llama.cpp")
 }
 
-/// What is no JSON tells nothing.
+/// Returns the body as JSON, or null if it is not JSON.
 fn json(response: &mut HttpResponse, wait: Option<Wait>) -> Result<Value, Error> {
     Ok(serde_json::from_slice(&response.whole_within(wait)?).unwrap_or_default())
 }
 
-/// Some servers name themselves in `owned_by`.
+/// Returns the server that names itself in `owned_by`.
 fn owner(model: &Value) -> Option<ServerKind> {
     ServerKind::by_owner(model["owned_by"].as_str()?)
 }
 
-/// As TGI has it.
+/// Returns true if the model is its own owner, as with TGI.
 fn is_owned_by_itself(model: &Value) -> bool {
     model["id"].is_string() && model["id"] == model["owned_by"]
 }

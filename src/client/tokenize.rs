@@ -1,4 +1,4 @@
-//! The server's own tokenizer: text to ids and back, in each server's words.
+//! The tokenizer of the server: text to ids and back, in the format of each server.
 
 use serde_json::{Value, json};
 
@@ -10,19 +10,27 @@ use crate::protocol::server::family::Family;
 use crate::types::ids::TokenId;
 
 impl ApiClient {
-    /// The ids of `text`, as the server's tokenizer makes them: vLLM, llama.cpp, SGLang and TGI have an endpoint for that.
-    /// `add_special`: whether the tokens that the tokenizer puts around every text (a BOS, mostly) are put around this one, as a
-    /// prompt of text gets them; for parts of a prompt, and for chat templates, which write them themselves, they must not.
-    /// Markers within the text, such as `<|im_end|>`, become their own ids in either case: text that nobody checked can hold
-    /// some.
+    /// Returns the ids of `text`, made by the server's tokenizer.
     ///
-    /// Blocks for one exchange, as [`models`](Self::models) does, after [`server`](Self::server) if that is not known yet.
+    /// vLLM, llama.cpp, SGLang and TGI have an endpoint for this.
+    ///
+    /// With `add_special`, the tokenizer adds the tokens that it puts around every text, usually a
+    /// BOS token. Set `add_special` for a whole prompt of text. Do not set it for a part of a
+    /// prompt, nor for the output of a chat template, which already contains these tokens.
+    ///
+    /// Markers in the text, such as `<|im_end|>`, become their own ids in both cases. Unchecked
+    /// text can contain such markers.
+    ///
+    /// Blocks for one exchange, as [`models`](Self::models) does. If the kind of server is not
+    /// known yet, [`server`](Self::server) runs first.
     ///
     /// # Errors
     ///
-    /// As [`models`](Self::models) and [`server`](Self::server); [`Unsupported`](ErrorKind::Unsupported) for a server that has no
-    /// such endpoint or is not known, and for TGI without `add_special`, which it cannot leave out. `Protocol` for an answer
-    /// without ids.
+    /// The same as [`models`](Self::models) and [`server`](Self::server). In addition:
+    ///
+    /// - [`Unsupported`](ErrorKind::Unsupported) for an unknown server, for a server without such
+    ///   an endpoint, and for TGI without `add_special`, because TGI always adds these tokens;
+    /// - `Protocol` for an answer without ids.
     pub fn tokenize(&self, text: &str, add_special: bool) -> Result<Vec<TokenId>, Error> {
         let (server, model) = (self.server()?, &self.0.model);
         let family = server.as_ref().and_then(ServerKind::family);
@@ -33,7 +41,7 @@ impl ApiClient {
             }
             Some(Family::Tgi) if add_special => json!({"inputs": text}),
             Some(Family::Tgi) => {
-                let why = "TGI's tokenizer endpoint cannot leave the special tokens out";
+                let why = "TGI's tokenizer endpoint always adds the special tokens: set add_special";
                 return Err(Error::new(ErrorKind::Unsupported, why));
             }
             _ => return Err(has_none(server)),
@@ -42,20 +50,22 @@ impl ApiClient {
             body["model"] = model.as_str().into();
         }
         let answer = self.post_json("/tokenize", &body)?;
-        // TGI's answer is the list itself.
+        // TGI sends the list without an object around it.
         let list = answer.as_array().or_else(|| answer["tokens"].as_array());
         let ids = list.and_then(|list| list.iter().map(token_id).collect());
-        ids.ok_or_else(|| Error::protocol("the answer of the server's tokenizer has no list of token ids"))
+        ids.ok_or_else(|| Error::protocol("the answer of the tokenizer endpoint has no list of token ids"))
     }
 
-    /// The text of `ids`, special tokens by their names, as the server's tokenizer makes it: vLLM, llama.cpp and SGLang have an
-    /// endpoint for that. What is no whole character becomes U+FFFD, or is refused, as the server has it.
+    /// Returns the text of `ids`, made by the server's tokenizer. Special tokens appear by name.
+    ///
+    /// vLLM, llama.cpp and SGLang have an endpoint for this. Bytes that are not a whole character
+    /// become U+FFFD, or the server rejects them.
     ///
     /// Blocks as [`tokenize`](Self::tokenize) does.
     ///
     /// # Errors
     ///
-    /// As [`tokenize`](Self::tokenize).
+    /// The same as [`tokenize`](Self::tokenize).
     pub fn detokenize(&self, ids: &[TokenId]) -> Result<String, Error> {
         let (server, model) = (self.server()?, &self.0.model);
         let family = server.as_ref().and_then(ServerKind::family);
@@ -75,7 +85,7 @@ impl ApiClient {
         let mut answer = self.post_json("/detokenize", &body)?;
         match answer.get_mut(key).map(Value::take) {
             Some(Value::String(text)) => Ok(text),
-            _ => Err(Error::protocol("the answer of the server's tokenizer has no text")),
+            _ => Err(Error::protocol("the answer of the tokenizer endpoint has no text")),
         }
     }
 }
@@ -88,15 +98,15 @@ impl ApiClient {
     }
 }
 
-/// A number, or an object with one as its `id`.
+/// Reads an id from a number, or from the field `id` of an object.
 fn token_id(token: &Value) -> Option<TokenId> {
     token.as_u64().or_else(|| token["id"].as_u64())?.try_into().ok()
 }
 
 fn has_none(server: Option<ServerKind>) -> Error {
     let message = match server {
-        Some(server) => format!("{} has no endpoint for its tokenizer", server.name()),
-        None => "the server is none whose tokenizer endpoint is known".to_owned(),
+        Some(server) => format!("{} has no endpoint for this tokenizer request", server.name()),
+        None => "this server has no tokenizer endpoint that tokenwire supports".to_owned(),
     };
     Error::new(ErrorKind::Unsupported, message)
 }

@@ -1,4 +1,4 @@
-//! What is sent again, where a stream goes, and how a broken stream continues.
+//! The policies: when to retry, which server to use, and how to resume a broken stream.
 
 pub(crate) mod resume;
 pub(crate) mod retry;

@@ -1,57 +1,95 @@
-//! Taking a broken stream up again: how often, and what a report says about it.
+//! The policy for resuming broken streams, and the report of each resume.
 //!
-//! Pure. What a request allows, and how it goes on, is in request/resume.rs; what a stream has to remember for it, in
-//! stream/resume_state.
+//! Pure. `request/resume.rs` checks whether a request can be resumed, and builds the next request.
+//! `stream/resume_state` keeps what a stream has received.
 
 use std::time::Duration;
 
 use crate::error::ErrorKind;
 
-/// The most resumes that one stream can have, whatever [`ResumePolicy::max_resumes`] asks for: each stands in the report.
+/// The maximum number of resumes of one stream, whatever [`ResumePolicy::max_resumes`] is.
+///
+/// The report of the stream lists each resume.
 pub const MAX_RESUMES: u32 = 1000;
 
-/// Whether a stream that broke off after tokens is taken up again: [`ApiClientBuilder::resume`](crate::ApiClientBuilder::resume).
+/// The policy for resuming streams that break after tokens.
 ///
-/// The request is sent again with the ids received behind its prompt, and with as many tokens less to generate. What comes
-/// goes on in the same channel: no id is lost and none comes twice. A client does that only if it was told to: a part of the prompt
-/// is paid for again, and a sampled answer is another draw from there on.
+/// [`ApiClientBuilder::resume`](crate::ApiClientBuilder::resume) sets the policy. Without a policy,
+/// streams are not resumed, because a resume has a price. You pay for a part of the prompt twice.
+/// With sampling, the rest of the answer is a different random draw.
 ///
-/// Taken up are the ends that [`Error::is_resumable`](crate::Error::is_resumable) names: the connection ended or went
-/// silent, or the server reported a fault of its own. Never what a cancel, the deadline, a limit or the request itself ended. What
-/// is not taken up ends as it would without this, and [`StreamReport::not_resumed`](crate::StreamReport::not_resumed) says
-/// why; [`NotResumable`](crate::NotResumable) lists the reasons.
+/// tokenwire sends the prompt plus the ids received so far, lowers `max_tokens` by the number
+/// received, and delivers the rest through the same channel. No id is lost and none arrives twice.
 ///
-/// Before each resume comes a wait, as before a retry, from the same [`RetryPolicy`](crate::RetryPolicy) and out of the same
-/// [`budget`](crate::RetryPolicy::budget): the first is the shortest, and new tokens make the next one the first again. A resume that
-/// fails before its first token may be followed by another if it failed in a way that a request is retried after. The
-/// [`first_token`](crate::Timeouts::first_token) timer runs anew for each, the deadline runs on.
+/// ```
+/// let mut resume = tokenwire::ResumePolicy::default();
+/// resume.max_resumes = 10;
+/// let client = tokenwire::ApiClient::builder("http://127.0.0.1:8000/v1").resume(resume).build()?;
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 ///
-/// # Ids and text
+/// # Which streams are resumed
 ///
-/// The ids are those of the server, exact. With temperature 0 they equal those of an unbroken stream as far as the
-/// server computes the same whether a token stood in its prompt or was its own; with sampling they are a valid continuation,
-/// not the same draw (a `seed` begins anew).
+/// A stream is resumed if [`Error::is_resumable`](crate::Error::is_resumable) is true for its
+/// error: the connection ended or went silent, or the server reported a fault of its own. A stream
+/// is never resumed after a cancel, the deadline or a limit, nor if the request itself is at fault.
 ///
-/// The text is the server's too. Ids at the break whose text had not come (they end inside a character, or the text
-/// may begin a stop string) would leave it wrong: vLLM begins the next text with the whole prompt then (its issue 48853), others leave
-/// the character out. So a greedy request goes back to the last id that had its text, and takes those ids once
-/// more; they must come out the same, and are not handed out twice. If they do not, or if the request is not greedy, it goes
-/// on behind the last id, and the first text that comes, of which nothing can be known without the model's
-/// tokenizer, is U+FFFD; [`Resume::text_exact`] is false then. Where one event brings several ids with one text, they are taken
-/// to be in step. A prompt in front of the first text is taken off it wherever it can be told: if it ends with
-/// all that was handed out, 64 bytes at least.
+/// A stream that cannot be resumed ends with its error, and
+/// [`StreamReport::not_resumed`](crate::StreamReport::not_resumed) holds the reason.
+/// [`NotResumable`](crate::NotResumable) lists the reasons.
 ///
-/// A stop string whose beginning came before the break and whose end after it, which the server cannot see, ends the
-/// stream here: with finish reason `stop`, and no usage but what the server counted on the way.
+/// # Waits and timers
+///
+/// - A resume waits like a retry. The same [`RetryPolicy`](crate::RetryPolicy) sets the wait, and
+///   the resume takes one retry from the same [`budget`](crate::RetryPolicy::budget).
+/// - The waits grow from resume to resume. New tokens reset the wait to its shortest value.
+/// - A resume may fail before its first token. It is then followed by another resume if a request
+///   would be retried after the same failure.
+/// - The timer [`first_token`](crate::Timeouts::first_token) restarts with each resume. The
+///   deadline keeps running.
+///
+/// # Ids
+///
+/// The ids are exact: they are the ids of the server. With temperature 0, they equal the ids of an
+/// uninterrupted stream. This requires that the server computes the same result for a token in the
+/// prompt as for a token that it generated. With sampling, the ids are a valid continuation, but
+/// not the same random draw; a `seed` starts from the beginning.
+///
+/// # Text
+///
+/// The text is also the text of the server. The last ids before the break may not have their text
+/// yet, because they end inside a character or because they may begin a stop string. A server that
+/// continues after such ids sends the wrong text. vLLM starts the next text with the whole prompt
+/// (vLLM issue 48853); other servers leave the character out. tokenwire handles this case as
+/// follows:
+///
+/// | request | how the stream is resumed |
+/// | --- | --- |
+/// | greedy | After the last id that had its text. The ids without text are requested again. They must be the same as before, and you do not receive them twice. |
+/// | not greedy, or the ids are not the same | After the last id. The first text becomes U+FFFD, because it cannot be reconstructed without the model's tokenizer. [`Resume::text_exact`] is then false. |
+///
+/// If one event has several ids and a text, tokenwire assumes that the text is complete. If the
+/// first text begins with the prompt, tokenwire removes the prompt. It recognizes the prompt by the
+/// text delivered before the break, which must have at least 64 bytes.
+///
+/// # Stop strings
+///
+/// A stop string may begin before the break and end after it. The server cannot detect such a stop
+/// string, so tokenwire ends the stream there with finish reason `stop`. The report then has a
+/// usage only if the server sent one earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ResumePolicy {
-    /// How many requests are sent to take one stream up again, over all its breaks. 0 for never. Default 3: enough for a
-    /// server that goes down and one that comes up slowly; a stream that breaks more often than that has a server that
-    /// kills it, and each resume costs its prompt. At most [`MAX_RESUMES`] count.
+    /// The maximum number of requests to resume one stream, over all its breaks. Default: 3.
+    ///
+    /// 0 turns resuming off; at most [`MAX_RESUMES`] count. Three are enough for a server that goes
+    /// down and one that starts slowly. If a stream breaks more often, its server kills it, and
+    /// each resume costs the prompt again.
     pub max_resumes: u32,
-    /// The most ids at a break that are taken once more for their text; with more, text is lost. Default 16: a character has
-    /// four at most, a stop string's beginning some more.
+    /// The maximum number of ids at a break that are requested again for their text. Default: 16.
+    ///
+    /// If more ids have no text, their text is lost. A character has at most four ids. The
+    /// beginning of a stop string can have more.
     pub max_ids_again: usize,
 }
 
@@ -62,26 +100,33 @@ impl Default for ResumePolicy {
 }
 
 impl ResumePolicy {
-    /// What a client does that was told nothing.
+    /// Returns the policy of a client that does not resume streams.
     pub(crate) fn never() -> Self {
         Self { max_resumes: 0, ..Self::default() }
     }
 }
 
-/// One break of a stream that was taken up again.
+/// One break of a stream, and how the stream was resumed there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Resume {
-    /// How many ids had been received: the new ones begin here.
+    /// The number of ids received before the break. The new ids begin here.
     pub at_id: u64,
-    /// What had broken the stream.
+    /// The kind of error that broke the stream.
     pub after: ErrorKind,
-    /// How many requests were sent for it; the last one went on.
+    /// The number of requests sent at this break. The last one continued the stream.
     pub requests: u32,
-    /// From the break to the first new token, or to the end if none was missing, all waits included; `None` if neither came.
+    /// The time from the break to the first new token, including all waits.
+    ///
+    /// If no token was missing, it is the time to the end of the stream. `None` if neither a token
+    /// nor the end arrived.
     pub took: Option<Duration>,
-    /// How many ids were taken once more, because their text had not come. The consumer does not get them twice.
+    /// The number of ids that were requested again because their text was missing.
+    ///
+    /// You do not receive these ids twice.
     pub ids_again: u64,
-    /// The text across the break is what an unbroken stream has; see [`ResumePolicy`].
+    /// True if the text across the break equals the text of an uninterrupted stream.
+    ///
+    /// [`ResumePolicy`] explains when it differs.
     pub text_exact: bool,
 }

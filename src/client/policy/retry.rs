@@ -1,7 +1,8 @@
-//! When a failed request is sent again, and how long that waits: policy, what the server said, the client's budget.
+//! The policy for retries: when a failed request is sent again, and after which wait.
 //!
-//! Pure: takes a failure and a random number, returns a wait. Only what failed before its first token is
-//! sent again as it is; after that it would be another answer, and only the rest can be asked for (resume.rs).
+//! Pure: takes a failure and a random number, and returns a wait. Only a request that failed before
+//! its first token is sent again unchanged. Later, the same request would produce a different
+//! answer, so only the rest of the answer can be requested; see `resume.rs`.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
@@ -9,34 +10,50 @@ use std::time::{Duration, SystemTime};
 use crate::config::MAX_STALE_RETRIES;
 use crate::error::{Error, ErrorKind, ServerError, Timer};
 
-/// What a success gives back to the budget, in fifths of a retry: in the long run at most one request in five is a retry.
+/// The part of the budget that a success returns, in fifths of a retry.
+///
+/// In the long run, at most one request in five is therefore a retry.
 const REFUND: u32 = 1;
-/// What a retry takes.
+/// The part of the budget that a retry takes, in fifths of a retry.
 const COST: u32 = 5;
-/// Parts of the names that servers give to faults of their own: `server_error`, `InternalServerError`,
-/// `unavailable_error`; TGI's `overloaded` and `generation`.
+/// Parts of the names that servers use for their own faults.
+///
+/// Examples are `server_error`, `InternalServerError`, `unavailable_error`, and TGI's `overloaded`
+/// and `generation`.
 const SERVERS_OWN: [&str; 7] =
     ["server", "internal", "unavailable", "overloaded", "engine", "generation", "abort"];
 
-/// Whether and when a request that failed before its first token is sent again.
+/// The policy for retries of requests that failed before their first token.
 ///
-/// Sent again are: connections that failed or timed out; the status 408, 409, 429 and every 5xx, also as the first event of
-/// a stream, save where the message tells that the request itself could not be read (llama.cpp); an error as the first event that
-/// has neither a status nor a name by which it would be the request's fault; connections that ended, or streams that stayed
-/// silent for [`first_token`](crate::Timeouts::first_token),
-/// before the first token. `x-should-retry: false` in an answer overrules that, and `true` where the server refused or
-/// answered with no event stream. A request may have been worked
-/// on, even to its end, without the client knowing: a completion is safe to repeat, it is only paid twice.
-/// Who wants each request to be sent once at most sets [`max_retries`](Self::max_retries) and
-/// [`max_stale_retries`](Self::max_stale_retries) to 0.
+/// tokenwire retries a request after these failures, if they happen before its first token:
 ///
-/// The wait is `Retry-After` or `retry-after-ms` where the server says so, at most [`max_server_wait`](Self::max_server_wait),
-/// otherwise random between zero and `min_wait`, doubled with each retry, at most `max_wait` ("full jitter"). A cancel
-/// ends it at once; the deadline runs on.
+/// - The connection cannot be made, times out, or ends.
+/// - The stream stays silent for [`first_token`](crate::Timeouts::first_token).
+/// - The server answers with status 408, 409, 429 or 5xx, or reports such a status in the first
+///   event of a stream. Exception: the message shows that the server could not read the request
+///   (llama.cpp).
+/// - The first event is an error without a status, and its name does not blame the request.
 ///
-/// All streams of a client share one budget of [`budget`](Self::budget) retries, resumes among them. A retry takes one, a stream
-/// that came to its first token gives a fifth back. So a server that is down gets at most that many requests more than
-/// without retries, and one that fails now and then at most a fifth more.
+/// The header `x-should-retry: false` in an answer prevents a retry. With `x-should-retry: true`, a
+/// request is also retried if the server rejected it or did not answer with an event stream.
+///
+/// A server may have processed a failed request, even completely. A completion is safe to repeat;
+/// you only pay for it twice. To send each request at most once, set
+/// [`max_retries`](Self::max_retries) and [`max_stale_retries`](Self::max_stale_retries) to 0.
+///
+/// # Waits
+///
+/// The server can set the wait with `Retry-After` or `retry-after-ms`, up to
+/// [`max_server_wait`](Self::max_server_wait). Otherwise, the wait is random ("full jitter"):
+/// between zero and `min_wait` before the first retry, and up to twice as long before each further
+/// retry, at most `max_wait`. A cancel ends the wait at once. The deadline keeps running.
+///
+/// # The budget
+///
+/// All streams of a client share one budget of [`budget`](Self::budget) retries; resumes use it
+/// too. Each retry takes one, and each stream that receives its first token returns a fifth. A
+/// server that is down therefore receives at most that many additional requests. A server that
+/// fails now and then receives at most a fifth more.
 ///
 /// ```
 /// let mut retry = tokenwire::RetryPolicy::default();
@@ -48,20 +65,24 @@ const SERVERS_OWN: [&str; 7] =
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct RetryPolicy {
-    /// How often one request is sent again. Default 2; 0 for never.
+    /// The maximum number of retries of one request. Default: 2. 0 turns retries off.
     pub max_retries: u32,
-    /// The longest first wait. Default 500 ms.
+    /// The longest wait before the first retry. Default: 500 ms.
     pub min_wait: Duration,
-    /// The longest wait of all that this client chooses. Default 8 s.
+    /// The longest wait that tokenwire itself chooses. Default: 8 s.
     pub max_wait: Duration,
-    /// The longest wait that a server can ask for; more is cut to this. Default 60 s.
+    /// The longest wait that a server can set. Default: 60 s. A longer one is shortened to this.
     pub max_server_wait: Duration,
-    /// Retries that all streams of the client have together. Default 10.
+    /// The number of retries that all streams of the client share. Default: 10.
     pub budget: u32,
-    /// How often one request is sent anew, at once, because the kept connection that it went out on turned out to be closed:
-    /// it had served an earlier request, and no byte of an answer came. Mostly the server had closed it before; one that read
-    /// the request and then died cannot be told from that. No other retry, nor the budget, is touched, for there are no
-    /// more of these than kept connections. Default 2; 0 for never.
+    /// The maximum number of times that one request is resent on a stale connection. Default: 2.
+    ///
+    /// A kept connection is stale if it has served an earlier request and then closes without any
+    /// byte of an answer. tokenwire sends the request again at once. Usually, the server had closed
+    /// the connection earlier. A server that reads the request and then dies looks the same.
+    ///
+    /// These retries count neither as other retries nor against the budget, because there are never
+    /// more of them than kept connections. 0 turns them off.
     pub max_stale_retries: u32,
 }
 
@@ -78,17 +99,17 @@ impl Default for RetryPolicy {
     }
 }
 
-/// What an answer's headers say about sending again.
+/// The advice on retries in the headers of an answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Advice {
-    /// `x-should-retry`.
+    /// The value of `x-should-retry`.
     pub(crate) should: Option<bool>,
-    /// `retry-after-ms`, else `Retry-After`.
+    /// The wait from `retry-after-ms`, or otherwise from `Retry-After`.
     pub(crate) after: Option<Duration>,
 }
 
 impl Advice {
-    /// From an answer's headers; what cannot be read is as if it were not there. `now` is for dates.
+    /// Reads the advice from an answer's headers, without invalid values. Dates need `now`.
     pub(crate) fn of<'a>(header: impl Fn(&str) -> Option<&'a str>, now: SystemTime) -> Self {
         let should = match header("x-should-retry").map(str::trim) {
             Some("true") => Some(true),
@@ -101,7 +122,9 @@ impl Advice {
     }
 }
 
-/// `Retry-After`: seconds (a fraction is seen now and then) or a date (RFC 9110, 10.2.3); a date in the past is no wait.
+/// Reads `Retry-After`: seconds, or a date (RFC 9110, 10.2.3).
+///
+/// Some servers send a fraction of seconds. A date in the past is a wait of zero.
 pub(crate) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     seconds(value, 1.0).or_else(|| {
         let date = httpdate::parse_http_date(value.trim()).ok()?;
@@ -111,22 +134,25 @@ pub(crate) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 
 fn seconds(value: &str, unit: f64) -> Option<Duration> {
     let value = value.trim().parse::<f64>().ok()? * unit;
-    // More than a clock can count is a wait all the same, which the policy cuts.
+    // More time than a clock can count is still a wait. The policy shortens it.
     let longest = Duration::from_millis(u64::MAX);
     let is_longer = value.is_finite() && value >= longest.as_secs_f64();
     if is_longer { Some(longest) } else { Duration::try_from_secs_f64(value).ok() }
 }
 
 impl RetryPolicy {
-    /// How long to wait before sending again after `error`, which came before the first token; `None`: do not.
-    /// `retries` is how often that was done already, `random` a number from 0 to 1.
+    /// Returns the wait before a retry after `error`, or `None` if it must not be retried.
+    ///
+    /// `error` happened before the first token. `retries` is the number of retries so far, and
+    /// `random` is a number from 0 to 1.
     pub(crate) fn wait(&self, error: &Error, advice: Advice, retries: u32, random: f64) -> Option<Duration> {
         (retries < self.max_retries && self.wants(error, advice)).then(|| self.pause(advice, retries, random))
     }
 
-    /// Whether a request may be sent again after `error`, which came before its first token.
+    /// Returns true if a request may be retried after `error`, before its first token.
     pub(crate) fn wants(&self, error: &Error, advice: Advice) -> bool {
-        // The server can ask for what it answered to be asked again, not for what this client gave up by itself.
+        // The server's advice counts for its own answers, not for failures that this client
+        // detects.
         let is_answer = matches!(error.kind(), ErrorKind::Server | ErrorKind::NotEventStream);
         match advice.should {
             Some(should) if is_answer || !should => should,
@@ -134,7 +160,7 @@ impl RetryPolicy {
         }
     }
 
-    /// The wait after `failures` failures that were followed by another attempt already.
+    /// Returns the wait after `failures` earlier failures that another attempt followed.
     pub(crate) fn pause(&self, advice: Advice, failures: u32, random: f64) -> Duration {
         match advice.after {
             Some(after) => after.min(self.max_server_wait),
@@ -147,8 +173,10 @@ impl RetryPolicy {
 }
 
 impl Error {
-    /// The same request may succeed if it is sent again: the failure was the connection's or the server's for now, not
-    /// the request's. Whether it should be is another question: after a first token it would be another answer.
+    /// Returns true if the same request may succeed when you send it again.
+    ///
+    /// The failure was in the connection or temporarily in the server, not in the request. After a
+    /// first token, a second request produces a different answer, so a client no longer retries.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self.kind() {
@@ -162,17 +190,21 @@ impl Error {
         }
     }
 
-    /// The stream broke off after tokens, and could be taken up again from those: the connection ended or went silent, or the
-    /// server reported a fault of its own (5xx, engine death, overload, an abort). Not where the request, a limit, the
-    /// deadline or the guard ended it, and not before the first token: that is [`is_retryable`](Self::is_retryable).
-    /// A client does so if it was told to ([`ResumePolicy`](crate::ResumePolicy)); whether ids and request allow it is another
-    /// question ([`NotResumable`](crate::NotResumable)).
+    /// Returns true if the stream broke after tokens and may be resumed from there.
+    ///
+    /// The connection ended or went silent, or the server reported a fault of its own (5xx, engine
+    /// death, overload, an abort). The result is false if the request, a limit, the deadline or the
+    /// guard ended the stream. It is also false before the first token; see
+    /// [`is_retryable`](Self::is_retryable).
+    ///
+    /// A client resumes a stream only if it has a [`ResumePolicy`](crate::ResumePolicy), and if ids
+    /// and request allow it; see [`NotResumable`](crate::NotResumable).
     #[must_use]
     pub fn is_resumable(&self) -> bool {
         self.progress().is_some_and(|at| at.tokens > 0) && self.breaks_off()
     }
 
-    /// The same of an error that came after tokens, but was not told so.
+    /// Is like `is_resumable`, for an error after tokens that does not contain its progress yet.
     pub(crate) fn breaks_off(&self) -> bool {
         match self.kind() {
             ErrorKind::Incomplete | ErrorKind::Timeout(Timer::Chunk | Timer::Content) => true,
@@ -184,9 +216,11 @@ impl Error {
     }
 }
 
-/// The server could not read the request, which will not change, and said so under a status that blames itself: llama.cpp's
-/// build 10434 answers 500, `server_error`, to what is no JSON, and build 11549 to messages and tools of a wrong form and to
-/// images that its model does not take. Only the message tells.
+/// Returns true if the server could not read the request. A retry cannot help then.
+///
+/// llama.cpp reports such errors as its own fault. Build 10434 answers 500, `server_error`, to a
+/// body that is not JSON. Build 11549 does so for messages and tools in a wrong form, and for
+/// images that its model does not accept. Only the message shows the reason.
 fn is_unreadable_request(error: &ServerError) -> bool {
     let beginnings = [
         "[json.exception.parse_error.",
@@ -198,8 +232,10 @@ fn is_unreadable_request(error: &ServerError) -> bool {
     beginnings.iter().any(|beginning| error.message.starts_with(beginning))
 }
 
-/// Whose fault is an error that came in the stream? A status tells, by `is_own`; else its name; and one without any is the
-/// server's, for it had taken the request and was at work on it.
+/// Returns true if an error in a stream is the fault of the server.
+///
+/// The status decides (`is_own`), or otherwise the name. An error without both is the fault of the
+/// server, because the server had accepted the request and was working on it.
 fn is_servers_own(error: &ServerError, is_own: impl Fn(u16) -> bool) -> bool {
     let number = error.code.as_ref().and_then(|code| code.parse().ok());
     if let Some(status) = error.status.or(number) {
@@ -210,10 +246,10 @@ fn is_servers_own(error: &ServerError, is_own: impl Fn(u16) -> bool) -> bool {
     words.peek().is_none() || words.any(|word| SERVERS_OWN.iter().any(|part| word.contains(part)))
 }
 
-/// The retries that all streams of a client have together, see [`RetryPolicy`].
+/// The retries that all streams of a client share; see [`RetryPolicy`].
 #[derive(Debug)]
 pub(crate) struct Budget {
-    /// In fifths of a retry.
+    /// Counted in fifths of a retry.
     left: AtomicU32,
     max: u32,
 }
@@ -224,24 +260,26 @@ impl Budget {
         Self { left: AtomicU32::new(max), max }
     }
 
-    /// Takes one retry; false if there is none left.
+    /// Takes one retry. Returns false if the budget is empty.
     pub(crate) fn take(&self) -> bool {
         let take = |left: u32| left.checked_sub(COST);
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 
-    /// A stream came to its first token.
+    /// Returns a fifth of a retry, because a stream received its first token.
     pub(crate) fn refund(&self) {
         let give = |left: u32| (left < self.max).then(|| self.max.min(left + REFUND));
-        // An error says that it was full.
+        // An error means that the budget was full.
         let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, give);
     }
 }
 
-/// A number from 0 to 1 that differs between threads, processes and moments; not for secrets.
+/// Returns a number from 0 to 1 that differs between threads, processes and calls.
+///
+/// It is not suitable for secrets.
 pub(crate) fn random() -> f64 {
     use std::hash::{BuildHasher, RandomState};
-    // Each `RandomState` has other keys, the first of a thread from the system.
+    // Each `RandomState` has different keys. The first keys of a thread come from the system.
     let bits = RandomState::new().hash_one(0_u8);
     (bits >> 11) as f64 / (1_u64 << 53) as f64
 }
@@ -255,7 +293,7 @@ mod tests {
         Error::server(ServerError { status: Some(status), ..ServerError::default() })
     }
 
-    /// An error inside a stream, by its name and code.
+    /// Returns an error inside a stream, with its name and code.
     fn named(kind: &str, code: &str) -> Error {
         let word = |word: &str| Some(word.to_owned()).filter(|word| !word.is_empty());
         Error::server(ServerError { kind: word(kind), code: word(code), ..ServerError::default() })
@@ -266,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_again_and_after_what_wait() {
+    fn each_failure_is_retried_or_not_and_after_the_expected_wait() {
         let policy = RetryPolicy::default();
         let none = Advice::default();
         let after = |after| Advice { after: Some(after), should: None };
@@ -292,13 +330,14 @@ mod tests {
             (Error::timeout(Timer::Deadline, ms(1)), none, 0, 1.0, None),
             (Error::cancelled(), none, 0, 1.0, None),
             (Error::protocol(""), none, 0, 1.0, None),
-            // Of what the client itself gave up, the server's advice says nothing.
+            // The server's advice does not count for failures that the client detects.
             (Error::protocol(""), should(true), 0, 1.0, None),
             (Error::limit(Limit::EventBytes, 1), should(true), 0, 1.0, None),
             (Error::new(ErrorKind::NotEventStream, ""), should(true), 0, 1.0, Some(ms(500))),
             (Error::new(ErrorKind::Incomplete, ""), should(false), 0, 1.0, None),
             (Error::invalid(""), none, 0, 1.0, None),
-            // As the first event of a stream, without a status: by its name, and without one it is the server's.
+            // The first event of a stream, without a status: the name decides. Without a name, the
+            // server is at fault.
             (named("", ""), none, 0, 1.0, Some(ms(500))),
             (named("overloaded", ""), none, 0, 1.0, Some(ms(500))),
             (named("", "429"), none, 0, 1.0, Some(ms(500))),
@@ -315,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_resumable_if_it_broke_after_tokens_and_the_request_is_not_to_blame() {
+    fn a_stream_is_resumable_if_it_broke_after_tokens_and_the_request_is_not_at_fault() {
         let of = |kind| Error::new(kind, "");
         let timer = |timer| Error::timeout(timer, ms(1));
         let cases = [
@@ -360,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_read_in_every_form() {
+    fn retry_headers_are_read_in_every_form() {
         let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
         // Headers; x-should-retry; the wait in ms.
         type Case = (&'static [(&'static str, &'static str)], Option<bool>, Option<u64>);
@@ -392,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_bounds_retries_in_an_outage_and_gives_back_a_fifth_after_it() {
+    fn the_budget_limits_retries_in_an_outage_and_each_success_returns_a_fifth() {
         let budget = Budget::new(3);
         assert_eq!((0..100).filter(|_| budget.take()).count(), 3);
         (0..4).for_each(|_| budget.refund());
@@ -400,7 +439,7 @@ mod tests {
         budget.refund();
         assert!(budget.take() && !budget.take());
         (0..1000).for_each(|_| budget.refund());
-        assert_eq!((0..100).filter(|_| budget.take()).count(), 3, "it never holds more than it began with");
+        assert_eq!((0..100).filter(|_| budget.take()).count(), 3, "it never contains more than at the start");
         assert!(!Budget::new(0).take());
     }
 
@@ -409,6 +448,6 @@ mod tests {
         let numbers: Vec<f64> = (0..1000).map(|_| random()).collect();
         assert!(numbers.iter().all(|number| (0.0..1.0).contains(number)));
         let low = numbers.iter().filter(|number| **number < 0.5).count();
-        assert!((300..700).contains(&low), "{low} of 1000 are under a half");
+        assert!((300..700).contains(&low), "{low} of 1000 are less than one half");
     }
 }

@@ -1,47 +1,80 @@
-//! Which of several servers a stream goes to: order or weights, health, affinity.
+//! The policy for routes: which of several servers a stream uses.
 //!
-//! Pure: takes results, the time and a random number, returns a choice. A server that fails several times in a row is left out
-//! for a while (its breaker is open), longer each time; after that a probe has to find it alive before streams go to it again.
+//! Pure: takes results, the time and a random number, and returns a choice. A server that fails
+//! several times in a row is left out for a while; its breaker is open. The time grows with each
+//! failed probe. Streams use the server again only after a probe has found it alive.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Timer};
 
-/// How streams are shared out among the servers of a client.
+/// The distribution of streams among the servers of a client.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Balance {
-    /// To the first that works: the others are for when it fails.
+    /// Uses the first server that works. The other servers are used only when it fails.
     #[default]
     InOrder,
-    /// By weight. Requests with one [`session`](crate::CompletionRequest::session) go to the same server as long as it works,
-    /// whichever client sends them, and to the same other one when it does not: its cache has their prefix.
+    /// Distributes streams by the weights of the servers.
+    ///
+    /// Requests with the same [`session`](crate::CompletionRequest::session) go to the same server
+    /// as long as it works, whichever client sends them. While it does not work, they all go to the
+    /// same other server. In both cases, the cache of the server has their prefix.
     Weighted,
 }
 
-/// How a client chooses among several servers; see [`ApiClientBuilder::base_url`](crate::ApiClientBuilder::base_url).
+/// The policy for choosing among several servers.
 ///
-/// A server fails by a connection that fails or ends too early, before the first token or after it, a status of 5xx, or a timer; each
-/// of these in a row counts, a first token sets the count back. What is the request's fault, and a 429, which says that the
-/// server is well, do not count. With one server there is no choice, and nothing is counted.
+/// [`ApiClientBuilder::base_url`](crate::ApiClientBuilder::base_url) adds servers. With one server,
+/// there is nothing to choose and failures are not counted.
+///
+/// Each of these counts as a failure of a server:
+///
+/// - a connection that fails or ends too early, before or after the first token;
+/// - a status of 5xx;
+/// - a timer that expires, except the deadline.
+///
+/// A first token resets the count. Failures that are the fault of the request do not count. A
+/// status of 429 does not count either, because it shows that the server is healthy.
+///
+/// ```
+/// use std::time::Duration;
+/// use tokenwire::{ApiClient, Balance, RoutePolicy};
+///
+/// let mut routes = RoutePolicy::default();
+/// routes.balance = Balance::Weighted;
+/// routes.hedge_after = Some(Duration::from_secs(2));
+/// let client = ApiClient::builder("http://127.0.0.1:8000/v1")
+///     .base_url("http://127.0.0.1:8001/v1")
+///     .weight(2)
+///     .routes(routes)
+///     .build()?;
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RoutePolicy {
-    /// How streams are shared out. Default [`Balance::InOrder`].
+    /// How streams are distributed. Default: [`Balance::InOrder`].
     pub balance: Balance,
-    /// Failures in a row after which a server is left out. Default 3, at least 1.
+    /// The number of failures in a row after which a server is left out. Default: 3, at least 1.
     pub breaker_failures: u32,
-    /// How long it is left out the first time; each failed probe doubles it. Default 1 s.
+    /// How long a server is left out the first time. Default: 1 s. Each failed probe doubles it.
     pub breaker_min_open: Duration,
-    /// The longest that it is left out. Default 60 s.
+    /// The longest time for which a server is left out. Default: 60 s.
     pub breaker_max_open: Duration,
-    /// The longest that a probe waits for an answer. Default 2 s.
+    /// The longest time that a probe waits for an answer. Default: 2 s.
     pub probe_timeout: Duration,
-    /// Hedging: a stream that has no token after this long is asked for a second time, at another server if there is one that
-    /// works. The request with the first token goes on, the other is cancelled; [`StreamReport::hedged`](crate::StreamReport::hedged)
-    /// tells. It costs one of the [`budget`](crate::RetryPolicy::budget), and the prompt once more; where that is empty none is
-    /// sent. Streams only, not calls. Default none.
+    /// How long a stream waits for its first token before a second request is sent. Default: none.
+    ///
+    /// This is called hedging. The second request goes to another server if another one works. The
+    /// first of the two to produce a token wins, and the other one is cancelled.
+    /// [`StreamReport::hedged`](crate::StreamReport::hedged) shows whether a second request was
+    /// sent.
+    ///
+    /// The second request takes one retry from the [`budget`](crate::RetryPolicy::budget), and you
+    /// pay for the prompt twice. If the budget is empty, the second request is not sent. Only
+    /// streams are hedged, not calls.
     pub hedge_after: Option<Duration>,
 }
 
@@ -58,35 +91,35 @@ impl Default for RoutePolicy {
     }
 }
 
-/// The servers of a client, by their place in its list.
+/// The servers of a client, each identified by its index in the client's list.
 #[derive(Debug)]
 pub(crate) struct Routes {
     policy: RoutePolicy,
     routes: Mutex<Vec<Route>>,
 }
 
-/// What is known of one server.
+/// The state of one server.
 #[derive(Debug)]
 struct Route {
     name: String,
     weight: u32,
-    /// In a row.
+    /// The number of failures in a row.
     failures: u32,
-    /// Left out until a probe, which may be made from then on, finds it alive; and how long that was.
+    /// Set while the server is left out: when a probe is due, and for how long it was left out.
     open: Option<(Instant, Duration)>,
     probing: bool,
 }
 
-/// Where a stream goes.
+/// The server that a stream uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Choice {
     pub(crate) route: usize,
-    /// A server whose probe is due: it is the caller's to make, and nobody else's.
+    /// A server whose probe is due. The caller must make the probe, and no other caller gets it.
     pub(crate) probe: Option<usize>,
 }
 
 impl Routes {
-    /// `names` are the servers' URLs, with their weights.
+    /// Creates the routes from the URLs of the servers and their weights.
     pub(crate) fn new(policy: RoutePolicy, names: impl IntoIterator<Item = (String, u32)>) -> Self {
         let route = |(name, weight)| Route { name, weight, failures: 0, open: None, probing: false };
         Self { policy, routes: Mutex::new(names.into_iter().map(route).collect()) }
@@ -101,14 +134,20 @@ impl Routes {
         &self.policy
     }
 
-    /// The first that works, or, if none does, the first.
+    /// Returns the first server that works, or the first server if none works.
     pub(crate) fn first(&self) -> usize {
         self.lock().iter().position(|route| route.open.is_none()).unwrap_or_default()
     }
 
-    /// Where a stream goes at `now` that has failed at `tried`, last at the last of them. Best a server that works and was not
-    /// tried; then the one that works and was tried longest ago; when all are left out, the one whose time is up first, for
-    /// trying is all that is left. `random` is from 0 to 1.
+    /// Chooses the server for a stream at `now`. `random` is from 0 to 1.
+    ///
+    /// `tried` lists the servers at which the stream has failed, the latest last. The choice is the
+    /// first of these that exists:
+    ///
+    /// 1. a server that works and was not tried;
+    /// 2. the working server that was tried longest ago;
+    /// 3. a server that is left out. One that was not tried is preferred, and then the one whose
+    ///    time ends first.
     pub(crate) fn choose(&self, session: Option<&str>, tried: &[usize], random: f64, now: Instant) -> Choice {
         let mut routes = self.lock();
         let due = |route: &Route| !route.probing && route.open.is_some_and(|(until, _)| until <= now);
@@ -135,7 +174,8 @@ impl Routes {
         let weight = |n: usize| f64::from(routes[n].weight.max(1));
         match (self.policy.balance, session) {
             (Balance::InOrder, _) => first,
-            // Weighted rendezvous hashing: of the others, none changes its place when one goes.
+            // Weighted rendezvous hashing: when a server is lost, sessions at other servers do not
+            // move.
             (Balance::Weighted, Some(session)) => {
                 let score = |n: usize| -drawn(session, &routes[n].name).ln() / weight(n);
                 among.iter().copied().min_by(|a, b| score(*a).total_cmp(&score(*b))).unwrap_or(first)
@@ -151,12 +191,12 @@ impl Routes {
         }
     }
 
-    /// Whether some server works that was not tried.
+    /// Returns true if there is a working server that was not tried.
     pub(crate) fn has_other(&self, tried: &[usize]) -> bool {
         self.lock().iter().enumerate().any(|(n, route)| route.open.is_none() && !tried.contains(&n))
     }
 
-    /// A stream came to its first token there.
+    /// Records that a stream received its first token from this server.
     pub(crate) fn worked(&self, route: usize) {
         if let Some(route) = self.lock().get_mut(route) {
             route.failures = 0;
@@ -164,7 +204,7 @@ impl Routes {
         }
     }
 
-    /// A stream failed there.
+    /// Records that a stream failed at this server.
     pub(crate) fn failed(&self, route: usize, error: &Error, now: Instant) {
         let mut routes = self.lock();
         if routes.len() < 2 || !is_failure(error) {
@@ -178,7 +218,7 @@ impl Routes {
         }
     }
 
-    /// The probe that [`choose`](Self::choose) asked for has ended.
+    /// Records the end of a probe that [`choose`](Self::choose) requested.
     pub(crate) fn probed(&self, route: usize, alive: bool, now: Instant) {
         let mut routes = self.lock();
         let Some(route) = routes.get_mut(route) else { return };
@@ -194,7 +234,7 @@ impl Routes {
     }
 }
 
-/// Whether the server is to blame.
+/// Returns true if the error is the fault of the server.
 fn is_failure(error: &Error) -> bool {
     match error.kind() {
         ErrorKind::Connect | ErrorKind::Refused | ErrorKind::Incomplete => true,
@@ -204,7 +244,9 @@ fn is_failure(error: &Error) -> bool {
     }
 }
 
-/// A number from 0 (not included) to 1 that is drawn for this pair, the same everywhere: FNV-1a, mixed as in SplitMix64.
+/// Returns a number from 0 (exclusive) to 1 that depends only on this pair.
+///
+/// The hash is FNV-1a, mixed as in SplitMix64.
 fn drawn(session: &str, server: &str) -> f64 {
     let bytes = session.bytes().chain([0]).chain(server.bytes());
     let mut hash = bytes
@@ -243,11 +285,11 @@ mod tests {
     }
 
     #[test]
-    fn in_order_the_first_that_works_is_taken_and_a_failing_one_left_out() {
+    fn in_order_uses_the_first_working_server_and_leaves_out_a_failing_one() {
         let (routes, now) = (routes(Balance::InOrder, &[1, 1, 1]), Instant::now());
         let at = |tried: &[usize], now| routes.choose(None, tried, 0.5, now).route;
         assert_eq!((at(&[], now), at(&[0], now), at(&[0, 1], now)), (0, 1, 2));
-        // All were tried: the one that failed longest ago.
+        // All servers were tried: the earliest failure is next.
         assert_eq!((at(&[0, 1, 2], now), at(&[2, 0, 1], now), at(&[0, 1, 2, 0], now)), (0, 2, 1));
         fail(&routes, 0, 2, now);
         assert_eq!(at(&[], now), 0, "two failures are not enough");
@@ -259,7 +301,7 @@ mod tests {
         assert!(routes.has_other(&[1]) && !routes.has_other(&[1, 2]));
         fail(&routes, 1, 3, now + Duration::from_millis(1));
         fail(&routes, 2, 3, now + Duration::from_millis(2));
-        assert_eq!((at(&[], now), at(&[0], now)), (0, 1), "all are left out: whose time is up first");
+        assert_eq!((at(&[], now), at(&[0], now)), (0, 1), "all are left out: the one whose time ends first");
     }
 
     #[test]
@@ -273,12 +315,12 @@ mod tests {
         fail(&routes, 0, 3, start);
         assert_eq!(choose(after(999)), (1, None));
         assert_eq!(choose(after(1_000)), (1, Some(0)));
-        assert_eq!(choose(after(1_000)), (1, None), "somebody makes it already");
+        assert_eq!(choose(after(1_000)), (1, None), "another caller makes the probe");
         routes.probed(0, false, after(1_100));
         assert_eq!((choose(after(3_099)), choose(after(3_100))), ((1, None), (1, Some(0))));
         routes.probed(0, true, after(3_200));
         assert_eq!(choose(after(3_200)), (0, None));
-        // From the beginning again, up to the longest.
+        // The time starts at its minimum again, and doubles up to its maximum.
         fail(&routes, 0, 3, start);
         let (mut now, mut waits) = (start, Vec::new());
         for _ in 0..9 {
@@ -292,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_failure_of_the_server_counts() {
+    fn only_failures_of_the_server_count() {
         let now = Instant::now();
         for (error, counts) in [
             (status(500), true),
@@ -311,14 +353,14 @@ mod tests {
             (0..3).for_each(|_| routes.failed(0, &error, now));
             assert_eq!(routes.choose(None, &[], 0.5, now).route == 1, counts, "{error}");
         }
-        // One alone has nobody to give way to.
+        // A single server has no replacement.
         let alone = routes(Balance::InOrder, &[1]);
         fail(&alone, 0, 9, now);
         assert_eq!(alone.choose(None, &[0], 0.5, now), Choice { route: 0, probe: None });
     }
 
     #[test]
-    fn by_weight_a_session_stays_and_moves_only_when_its_server_fails() {
+    fn with_weights_a_session_moves_only_when_its_server_fails() {
         let (routes, now) = (routes(Balance::Weighted, &[1, 2, 1]), Instant::now());
         let at = |session: &str| routes.choose(Some(session), &[], 0.0, now).route;
         let sessions: Vec<String> = (0..4_000).map(|n| format!("session-{n}")).collect();
@@ -330,10 +372,10 @@ mod tests {
         fail(&routes, 0, 3, now);
         let after: Vec<usize> = sessions.iter().map(|session| at(session)).collect();
         for (before, after) in before.iter().zip(&after) {
-            assert!(after == before || *before == 0, "one that had nothing to do with it moved");
+            assert!(after == before || *before == 0, "a session of a working server moved");
         }
         assert_eq!(share(&after, 0), 0);
-        // Without a session by the number drawn.
+        // Without a session, the random number decides.
         let by_random: Vec<usize> =
             (0..300).map(|n| routes.choose(None, &[], f64::from(n) / 300.0, now).route).collect();
         assert_eq!((share(&by_random, 1), share(&by_random, 2)), (200, 100));

@@ -1,4 +1,4 @@
-//! A call: a stream's exchange, its threads, its retries, whose answer comes whole.
+//! A call: a request with one whole answer. It uses the exchange, threads and retries of a stream.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError};
@@ -28,44 +28,51 @@ use crate::types::ids::FinishReason;
 use crate::types::not_resumable::NotResumable;
 use crate::types::token::StreamToken;
 
-/// A request whose answer comes whole: [`ApiClient::call`](crate::ApiClient::call).
+/// A request with one whole answer, made by [`ApiClient::call`](crate::ApiClient::call).
 ///
-/// Dropping it cancels it, now, without waiting for anything.
+/// Dropping it cancels the request at once and does not wait.
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// use tokenwire::{ApiClient, CompletionRequest};
+/// # use tokenwire::testing::{Script, MockServer};
+/// # let body = r#"{"choices":[{"index":0,"text":"Hi","finish_reason":"stop"}]}"#;
+/// # let server = MockServer::scripted([Script::status(200).json(body)])?;
+/// # let url = server.url();
+/// let client = ApiClient::builder(url).build()?;
+/// let call = client.call(CompletionRequest::text("Say hi."))?;
+/// let answer = call.join()?;
+/// let report = call.join_report();
+/// println!("{:?} after {:?}, {} retries", answer.text, report.elapsed, report.retries);
+/// # }
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[must_use = "dropping the call cancels it"]
 pub struct PendingCompletion {
     guard: StreamGuard,
     answer: Arc<Mutex<Option<CompletionResponse>>>,
-    /// Gets nothing but the end; a consumer that is gone would be an end of its own.
+    /// Receives only the end. Without a receiver, the call would end as `ConsumerGone`.
     _end: Receiver<StreamToken>,
 }
 
 impl PendingCompletion {
-    /// Blocks until the call has ended. Returns its answer, or why there is none. The call's own timers bound the wait.
+    /// Blocks until the call has ended. Returns its answer or its error.
     ///
-    /// [`join_report`](Self::join_report) returns the report, whether the call failed or not. Joining again returns the same
-    /// result.
-    ///
-    /// ```
-    /// # #[cfg(feature = "testing")] {
-    /// use tokenwire::{ApiClient, CompletionRequest};
-    /// # use tokenwire::testing::{Script, MockServer};
-    /// # let server = MockServer::scripted([Script::status(200).json(r#"{"choices":[{"index":0,"text":"Hi","finish_reason":"stop"}]}"#)])?;
-    /// # let url = server.url();
-    /// let client = ApiClient::builder(url).build()?;
-    /// let call = client.call(CompletionRequest::text("Say hi."))?;
-    /// let answer = call.join()?;
-    /// let report = call.join_report();
-    /// println!("{:?} after {:?}, {} retries", answer.text, report.elapsed, report.retries);
-    /// # }
-    /// # Ok::<(), tokenwire::Error>(())
-    /// ```
+    /// The timers of the call limit the wait. [`join_report`](Self::join_report) returns the
+    /// report, whether the call failed or not. Joining again returns the same result.
     ///
     /// # Errors
     ///
-    /// The errors of a stream before its first token, with the same kinds: `ServerKind`, `Timeout`
-    /// ([`FirstToken`](crate::Timer::FirstToken): the answer was not there in time), `Connect` and so on; `Incomplete` for a body
-    /// that was cut off; `Protocol` for a good status with a body that is no answer;
-    /// [`Limit::BodyBytes`](crate::Limit::BodyBytes); `Cancelled`.
+    /// The errors of a stream before its first token, with the same kinds. For example:
+    ///
+    /// - `Server` for an error that the server reports;
+    /// - `Connect` if there is no connection;
+    /// - `Timeout` with [`FirstToken`](crate::Timer::FirstToken) if the answer does not arrive in
+    ///   time;
+    /// - `Incomplete` for a body that was cut off;
+    /// - `Protocol` for a good status with a body that is not an answer;
+    /// - [`Limit::BodyBytes`](crate::Limit::BodyBytes) for a body that is too large;
+    /// - `Cancelled` after a cancel.
     pub fn join(&self) -> Result<CompletionResponse, Error> {
         let report = self.join_report();
         let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -76,18 +83,18 @@ impl PendingCompletion {
         }
     }
 
-    /// Blocks until the call has ended. Returns its report, as [`StreamGuard::join`] does for a stream.
+    /// Blocks until the call has ended. Returns its report, like [`StreamGuard::join`].
     #[must_use]
     pub fn join_report(&self) -> StreamReport {
         self.guard.wait()
     }
 
-    /// Ends the call now and does not wait, as [`StreamGuard::cancel`] does.
+    /// Ends the call at once and does not wait, like [`StreamGuard::cancel`].
     pub fn cancel(&self) {
         self.guard.cancel();
     }
 
-    /// A handle that can cancel the call from elsewhere while this thread is in [`join`](Self::join).
+    /// Returns a handle that can cancel the call while this thread is in [`join`](Self::join).
     #[must_use]
     pub fn canceller(&self) -> Canceller {
         self.guard.canceller()
@@ -96,7 +103,7 @@ impl PendingCompletion {
 
 impl fmt::Debug for PendingCompletion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Call").field("guard", &self.guard).finish_non_exhaustive()
+        f.debug_struct("PendingCompletion").field("guard", &self.guard).finish_non_exhaustive()
     }
 }
 
@@ -134,7 +141,7 @@ fn launch(backend: &Arc<Backend>, plan: RequestPlan) -> Result<PendingCompletion
 }
 
 impl Exchange {
-    /// The answer from its head on, whole.
+    /// Reads the whole answer, after its head has arrived.
     fn read_whole(
         &self,
         response: &mut HttpResponse,

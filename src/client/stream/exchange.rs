@@ -1,4 +1,4 @@
-//! One exchange: a request out, the head of its answer in.
+//! One exchange: sends a request and receives the head of its answer.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -28,17 +28,17 @@ use crate::recording::Request;
 
 const REQUEST_ID: &str = "x-request-id";
 
-/// What a request is made of, wherever it goes.
+/// The parts of a request that do not depend on the server that receives it.
 pub(super) struct RequestPlan {
     pub(super) endpoint: Endpoint,
-    /// The request's own headers, which win over the client's.
+    /// The headers of the request itself. They win over the headers of the client.
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
     pub(super) requested: Requested,
 }
 
 impl RequestPlan {
-    /// A saved request, byte for byte.
+    /// Returns the plan for a saved request, byte for byte.
     pub(super) fn of_saved(saved: &SavedRequest) -> Self {
         Self {
             endpoint: saved.endpoint(),
@@ -49,19 +49,19 @@ impl RequestPlan {
     }
 }
 
-/// What was requested, as far as it matters for the answer.
+/// The parts of a request that matter for its answer.
 #[derive(Clone, Default)]
 pub(super) struct Requested {
-    /// What was known of the server when the body was built.
+    /// The kind of server, if it was known when the body was built.
     pub(super) server: Option<ServerKind>,
     pub(super) ids: bool,
-    /// The answer is to arrive whole, not as a stream.
+    /// The answer arrives whole, not as a stream.
     pub(super) call: bool,
-    /// The exchange is to be recorded.
+    /// The exchange is recorded.
     pub(super) record: bool,
-    /// Requests with one session go to one server.
+    /// Requests with the same session go to the same server.
     pub(super) session: Option<String>,
-    /// The server at which another request of the same stream waits.
+    /// The server at which another request of the same stream is waiting.
     pub(super) avoid: Option<usize>,
 }
 
@@ -80,7 +80,7 @@ impl Requested {
 
 pub(super) struct Exchange {
     pub(super) shared: Arc<Shared>,
-    /// The URL at each of the client's servers.
+    /// The URL at each server of the client.
     pub(super) urls: Vec<Uri>,
     pub(super) endpoint: Endpoint,
     pub(super) headers: HeaderMap,
@@ -89,7 +89,7 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// An exchange that has not begun.
+    /// Creates an exchange that has not begun.
     pub(super) fn new(shared: Arc<Shared>, plan: RequestPlan) -> Result<Self, Error> {
         let RequestPlan { endpoint, headers, body, requested } = plan;
         let (path, accept) = match requested.call {
@@ -102,7 +102,9 @@ impl Exchange {
         Ok(Self { shared, urls, endpoint, headers, body, requested })
     }
 
-    /// Makes the exchange on a thread, as often as the policy allows. An error means that it has not begun.
+    /// Makes the exchange on a thread, as often as the policy allows.
+    ///
+    /// An error means that the exchange has not begun.
     pub(super) fn start(
         self,
         resume_state: ResumeState,
@@ -128,13 +130,14 @@ impl Exchange {
         )
     }
 
-    /// One exchange, its answer a stream.
+    /// Makes one exchange whose answer is a stream.
     pub(super) fn attempt(&self, tally: &mut Tally, sender: &mut Option<TokenSender>) -> Attempt {
         self.exchange(tally, |response, tally| self.answer(response, tally, sender))
     }
 
-    /// Sends the request and waits for the head of the answer. Then `read` reads the answer and returns how far it read
-    /// the body.
+    /// Sends the request and waits for the head of the answer.
+    ///
+    /// Then `read` reads the answer and returns how far it read the body.
     pub(super) fn exchange(
         &self,
         tally: &mut Tally,
@@ -166,7 +169,7 @@ impl Exchange {
         Ok((completion, (until == ReadUntil::Terminator).then_some(response)))
     }
 
-    /// The same exchange for a second request of the stream, at another server if there is one.
+    /// Copies the exchange for a second request, at another server if there is one.
     pub(super) fn again(&self, shared: Arc<Shared>) -> Result<Self, Error> {
         let Self { urls, endpoint, headers, body, requested, .. } = self;
         let (mut headers, mut requested) = (headers.clone(), requested.clone());
@@ -190,13 +193,13 @@ impl Exchange {
         }
         let body = match tally.resume_state.next_request() {
             None => Cow::Borrowed(&**body),
-            // With the same fields as the first body, whatever was found out about the server since.
+            // The fields are the same as in the first body, even if the server is known by now.
             Some(request) => Cow::Owned(shared.backend.body(&request, requested.server.as_ref())?),
         };
         Ok(Next { url, headers, body })
     }
 
-    /// Saves the request that ended with `error`, if the client has a folder for that.
+    /// Saves the request that ended with `error`, if the client has a folder for failed requests.
     pub(super) fn save(&self, route: usize, error: Error) -> Error {
         let Self { shared, urls, endpoint, headers, body, requested } = self;
         let (Some(folder), Some(url)) = (&shared.backend.failed, urls.get(route)) else { return error };
@@ -205,7 +208,7 @@ impl Exchange {
         error.with_saved_path(path)
     }
 
-    /// What bounds the next wait for the server: the timer that has the least left at `now`.
+    /// Returns the limit of the next wait: the timer that has the least time left at `now`.
     pub(super) fn wait(&self, tally: &Tally, now: Instant) -> Option<Wait> {
         let (timeouts, started) = (&self.shared.backend.timeouts, self.shared.started);
         let deadline = timeouts.deadline.map(|limit| Wait::since(started, limit, Timer::Deadline));
@@ -224,7 +227,9 @@ impl Exchange {
     }
 }
 
-/// The one that has less left at `now`. For each read of the socket: an iterator over all of them took twice as long.
+/// Returns the wait that has less time left at `now`.
+///
+/// It runs for each read of the socket. An iterator over all waits took twice as long.
 fn nearer(one: Option<Wait>, other: Option<Wait>, now: Instant) -> Option<Wait> {
     match (one, other) {
         (Some(one), Some(other)) => Some(if other.left(now) < one.left(now) { other } else { one }),
@@ -232,13 +237,13 @@ fn nearer(one: Option<Wait>, other: Option<Wait>, now: Instant) -> Option<Wait> 
     }
 }
 
-/// No two requests share an id.
+/// Appends a suffix to a request id, so that no two requests share an id.
 fn with_suffix(id: &HeaderValue, suffix: &str) -> Result<HeaderValue, Error> {
     let id = [id.as_bytes(), b"-", suffix.as_bytes()].concat();
-    HeaderValue::from_bytes(&id).map_err(|_| Error::invalid("the request id cannot be sent"))
+    HeaderValue::from_bytes(&id).map_err(|_| Error::invalid("the request id cannot be sent in a header"))
 }
 
-/// What goes out, and where to.
+/// The next request, and the URL that it is sent to.
 struct Next<'a> {
     url: &'a Uri,
     headers: HeaderMap,
@@ -246,7 +251,7 @@ struct Next<'a> {
 }
 
 impl Next<'_> {
-    /// The request as it may be kept: without whatever could be a credential.
+    /// Returns the request for a recording, without anything that could be a credential.
     fn recorded(&self) -> Request {
         let request = Request::new("POST", self.url.path()).with_body(self.body.to_vec());
         open_headers(&self.headers).fold(request, |request, (name, value)| request.with_header(name, value))
@@ -256,10 +261,10 @@ impl Next<'_> {
 /// How far a body was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReadUntil {
-    /// To its end; or a part of it that nobody needs was lost.
+    /// To its end, or until only parts were missing that the answer does not need.
     End,
     Terminator,
-    /// To a stop string that began before the break, so that the server did not see it and goes on.
+    /// To a stop string that began before the break, so the server does not detect it.
     StopString,
 }
 

@@ -1,14 +1,14 @@
-//! The consumer's side of a stream: a guard that ends it or waits for its end.
+//! The consumer's side of a stream: a guard that ends the stream or waits for its end.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
 
 use super::report::StreamReport;
 
-/// Ends its stream, or waits for its end.
+/// Controls a running stream: cancels it, or waits for its end.
 ///
-/// Dropping it does what [`on_drop`](Self::on_drop) says: by default the stream is cancelled, now, without
-/// waiting for anything.
+/// Dropping the guard cancels the stream at once and does not wait. [`on_drop`](Self::on_drop) can
+/// change this.
 ///
 /// ```
 /// # #[cfg(feature = "testing")] {
@@ -32,26 +32,44 @@ pub struct StreamGuard {
     on_drop: OnDrop,
 }
 
-/// What a guard controls: one request with its retries, or a race of two.
+/// The object that a guard controls: one request with its retries, or a race of two requests.
 pub(super) trait StreamControl: Send + Sync {
     fn cancel(&self);
     fn join(&self) -> StreamReport;
     fn report(&self) -> Option<StreamReport>;
 }
 
-/// What dropping a [`StreamGuard`] does.
+/// The effect of dropping a [`StreamGuard`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnDrop {
-    /// [`StreamGuard::cancel`]: the stream ends now, the drop waits for nothing.
+    /// Cancels the stream at once, as [`StreamGuard::cancel`] does. The drop does not wait.
     #[default]
     Cancel,
-    /// [`StreamGuard::join`]: the drop waits until the stream has ended by itself.
+    /// Waits until the stream has ended by itself, as [`StreamGuard::join`] does.
     Join,
 }
 
-/// Cancels a stream from anywhere: another thread, a signal handler's thread. Clones cancel the same stream;
-/// dropping one does nothing. It keeps neither the stream nor its client alive.
+/// Cancels a stream from anywhere, for example from the thread of a signal handler.
+///
+/// Clones cancel the same stream. Dropping a canceller does nothing. A canceller keeps neither the
+/// stream nor its client alive.
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// use tokenwire::{ApiClient, CompletionRequest, Outcome};
+/// # use tokenwire::testing::{Script, MockServer};
+/// # let silence = std::time::Duration::from_secs(60);
+/// # let first = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
+/// # let server = MockServer::scripted([Script::events([first]).hang(silence)])?;
+/// # let client = ApiClient::builder(server.url()).build()?;
+/// let (_tokens, guard) = client.stream(CompletionRequest::text("Count."))?;
+/// let canceller = guard.canceller();
+/// std::thread::spawn(move || canceller.cancel());
+/// assert_eq!(guard.join().ending, Outcome::Cancelled);
+/// # }
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Canceller(Weak<dyn StreamControl>);
 
@@ -60,22 +78,28 @@ impl StreamGuard {
         Self { control, on_drop: OnDrop::default() }
     }
 
-    /// Ends the stream now and does not wait: the socket is shut down under whatever read or write is blocked
-    /// on it, the channel is disconnected without a `Done` or an `Error`, and nothing is sent to the server
-    /// afterwards. Tokens already in the channel stay readable. A stream that has ended already is left as it
-    /// is.
+    /// Ends the stream at once and does not wait.
     ///
-    /// Inside the operating system's connect a thread cannot be interrupted: the stream ends for its consumer
-    /// at once, the thread when its connect timer passes, and it sends nothing.
+    /// - The socket is shut down, even while a read or a write is blocked on it.
+    /// - The channel is disconnected without `Done` or `Error`. You can still read the tokens that
+    ///   are already in the channel.
+    /// - Nothing more is sent to the server.
+    ///
+    /// If the stream has already ended, nothing happens.
+    ///
+    /// A thread cannot be interrupted while the operating system connects. The channel still ends
+    /// at once. The thread ends when its connect timer expires, and it sends nothing.
     pub fn cancel(&self) {
         self.control.cancel();
     }
 
-    /// Blocks until the stream has ended by itself and says how. What bounds the wait are the stream's own
-    /// timers.
+    /// Blocks until the stream has ended by itself, and returns its report.
     ///
-    /// The channel has ended by then: what is left in it is all there is. From here on it has no bound, so that joining cannot wait for a reader that is not there:
-    /// what the consumer does not take stays in the channel, in memory.
+    /// The timers of the stream limit this wait. When `join` returns, the channel has ended too,
+    /// and no more items arrive.
+    ///
+    /// `join` removes the size limit of the channel, so it never waits for a consumer that does not
+    /// read. Tokens that you do not take stay in the channel, in memory.
     pub fn join(self) -> StreamReport {
         self.wait()
     }
@@ -84,19 +108,19 @@ impl StreamGuard {
         self.control.join()
     }
 
-    /// The report, if the stream has ended.
+    /// Returns the report if the stream has ended.
     #[must_use]
     pub fn report(&self) -> Option<StreamReport> {
         self.control.report()
     }
 
-    /// Sets what dropping this guard does. Default [`OnDrop::Cancel`].
+    /// Sets what dropping this guard does. Default: [`OnDrop::Cancel`].
     pub fn on_drop(mut self, policy: OnDrop) -> Self {
         self.on_drop = policy;
         self
     }
 
-    /// A handle that can cancel the stream from elsewhere.
+    /// Returns a handle that can cancel the stream from elsewhere.
     #[must_use]
     pub fn canceller(&self) -> Canceller {
         Canceller(Arc::downgrade(&self.control))
@@ -104,9 +128,9 @@ impl StreamGuard {
 }
 
 impl Canceller {
-    /// As [`StreamGuard::cancel`].
+    /// Cancels the stream, as [`StreamGuard::cancel`] does.
     pub fn cancel(&self) {
-        // Gone: the stream has ended, and its guard.
+        // Without an upgrade, the stream and its guard are gone.
         if let Some(control) = self.0.upgrade() {
             control.cancel();
         }

@@ -1,7 +1,7 @@
-//! One stream: a reader thread makes a request and sends the tokens of its answer into a channel; a guard ends it.
+//! One stream: a reader thread sends the tokens of an answer into a channel; a guard ends it.
 //!
-//! The pure stages meet the socket and the clock here. The reader thread owns the exchange; the guard owns the right to
-//! end it.
+//! This folder connects the pure stages with the socket and the clock. The reader thread owns the
+//! exchange. The guard owns the right to end the exchange.
 //!
 //! | file | part |
 //! | --- | --- |
@@ -9,12 +9,13 @@
 //! | [`guard`] | the consumer's side: cancel, join, report |
 //! | [`shared`] | the state that guard and reader thread share |
 //! | [`run`] | the reader thread's side: makes attempts and reports how the last one ended |
-//! | [`exchange`] | one attempt: a request out, the head of its answer in |
+//! | [`exchange`] | one attempt: sends a request and receives the head of its answer |
 //! | [`read`] | reads the body of an answer into the channel |
-//! | [`resume_state`] | what a stream has received, from which a later request resumes it |
-//! | [`tally`] | the report as it grows, and the clocks |
+//! | [`resume_state`] | what a stream has received, for a later request that resumes it |
+//! | [`tally`] | the report while the stream runs, and the clocks |
+//! | [`report`] | the report as you receive it |
 //! | [`race`] | two requests for one stream |
-//! | [`call`] | a request whose answer comes whole |
+//! | [`call`] | a request with one whole answer |
 
 pub(crate) mod report;
 

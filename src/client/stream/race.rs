@@ -1,8 +1,9 @@
-//! Two requests for one stream: the second is sent if the first has no token in time. The first of the two to produce a token
-//! wins, the other is cancelled.
+//! Two requests for one stream. The second is sent if the first has no token in time. The first of
+//! the two to produce a token wins, and the other one is cancelled.
 //!
-//! Each request has its own [`Shared`], with thread, slot, retries and resumes. They meet here: each claims the consumer's
-//! channel when it has an item for it. A request that failed does not get the channel while the other runs.
+//! Each request has its own [`Shared`], with thread, slot, retries and resumes. The requests meet
+//! here: each one claims the consumer's channel when it has an item for it. A request that failed
+//! does not get the channel while the other one is running.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -29,21 +30,21 @@ pub(super) struct Race {
 }
 
 struct State {
-    /// The consumer's channel, until a request has it.
+    /// The consumer's channel, until a request claims it.
     sink: Option<Sink>,
     requests: Vec<Arc<Shared>>,
-    /// How many requests have neither claimed the channel nor ended.
+    /// The number of requests that have neither claimed the channel nor ended.
     running: usize,
-    /// The request whose report is the stream's.
+    /// The request whose report becomes the report of the stream.
     decided: Option<usize>,
-    /// What the second request is made of, until it is sent or not needed any more.
+    /// The parts of the second request, until it is sent or no longer needed.
     second: Option<Second>,
     /// The guard has cancelled the stream.
     cancelled: bool,
 }
 
 impl State {
-    /// The request whose report is the stream's, and whether there was another.
+    /// Returns the request whose report is the stream's, and whether there was another request.
     fn winner(&self) -> Option<(Arc<Shared>, bool)> {
         Some((self.requests.get(self.decided?)?.clone(), self.requests.len() > 1))
     }
@@ -52,7 +53,7 @@ impl State {
 struct Second {
     first: Arc<Exchange>,
     request: CompletionRequest,
-    /// `None` if there was no thread for the alarm: then no second request is sent.
+    /// `None` if there was no thread for the alarm. The second request is then not sent.
     alarm: Option<Alarm>,
 }
 
@@ -103,7 +104,7 @@ impl Race {
         };
         let at = self.context.started.checked_add(after);
         let alarm = at.and_then(|at| self.backend.http.alarms().set(at, ring));
-        // An alarm that is not needed any more is dropped after the lock.
+        // An alarm that is no longer needed is dropped after the lock is released.
         let unwanted = match &mut self.lock().second {
             Some(second) => std::mem::replace(&mut second.alarm, alarm),
             None => alarm,
@@ -133,7 +134,7 @@ impl Race {
     fn begin_second(self: &Arc<Self>) {
         let Some(Second { first, request, alarm: _alarm }) = self.lock().second.take() else { return };
         let state = self.lock();
-        // Like a retry, this is extra load for the servers.
+        // Like a retry, a second request is extra load for the servers.
         if state.decided.is_some() || state.cancelled || !self.backend.retry_budget.take() {
             return;
         }
@@ -146,7 +147,8 @@ impl Race {
             .again(shared.clone())
             .and_then(|exchange| Arc::new(exchange).run(self.resume_state(&request), Exchange::attempt));
         if let Err(error) = begun {
-            // As if it had run and failed: the first may have failed in the meantime and left the end to this one.
+            // The second request counts as failed. The first one may have failed meanwhile, and
+            // then left the end of the stream to the second.
             let ending = if shared.settle() { Outcome::Failed } else { Outcome::Cancelled };
             let report = StreamReport { error: Some(error.clone()), ..StreamReport::new(ending) };
             if let Some(sender) = shared.take_sender() {
@@ -156,18 +158,21 @@ impl Race {
         }
     }
 
-    /// Returns the channel if request `n` is the first to claim it. Either way the request does not count as running any more.
+    /// Returns the channel if request `n` is the first to claim it.
+    ///
+    /// In both cases, the request no longer counts as running.
     fn claim(&self, n: usize, is_error: IsError) -> Option<Sink> {
         let mut state = self.lock();
         if state.decided.is_some() || is_error && state.running > 1 {
-            // Under the same lock: of two that fail at once the second must find itself alone.
+            // Under the same lock: if both requests fail at once, the second must find no other
+            // running.
             state.running -= 1;
             return None;
         }
         state.decided = Some(n);
         let mut sink = state.sink.take();
         sink.iter_mut().for_each(Sink::begins);
-        // Dropped and cancelled after the lock, because both take other locks.
+        // Dropped and cancelled after the lock is released, because both take other locks.
         let _second = state.second.take();
         let others: Vec<_> = state
             .requests
@@ -182,7 +187,7 @@ impl Race {
         sink
     }
 
-    /// Request `n` has ended without the channel.
+    /// Records that request `n` has ended without the channel.
     fn leave(&self, n: usize) {
         let mut state = self.lock();
         if state.decided.is_some() {
@@ -190,7 +195,7 @@ impl Race {
         }
         state.running -= 1;
         if state.running == 0 {
-            // All were cancelled, or none began. Dropping the sink ends the channel.
+            // All requests were cancelled, or none began. Dropping the sink ends the channel.
             state.decided = Some(n);
             let _gone = (state.sink.take(), state.second.take());
             drop(state);
@@ -228,7 +233,7 @@ impl StreamControl for Race {
     }
 }
 
-/// A request's part in the race. If it goes without a claim, the request has left.
+/// A request's part in the race. If it is dropped without a claim, the request has left.
 struct Runner {
     race: Arc<Race>,
     n: usize,
@@ -268,14 +273,14 @@ mod tests {
     type Steps = &'static [(usize, Does)];
 
     #[test]
-    fn whatever_two_requests_do_in_whatever_order_the_channel_goes_to_one_or_ends() {
-        // (what requests do in order, which of the steps gets the channel)
+    fn the_channel_goes_to_one_of_two_requests_or_ends_in_every_order_of_events() {
+        // (what each request does, in order; the step that gets the channel)
         let cases: [(Steps, Option<usize>); 9] = [
             (&[(0, HasToken), (1, HasToken)], Some(0)),
             (&[(1, HasToken), (0, HasToken)], Some(0)),
             (&[(1, HasToken), (0, HasFailed)], Some(0)),
             (&[(0, HasFailed), (1, HasToken)], Some(1)),
-            // At once: neither has left when the other fails.
+            // Both fail at once: neither has left when the other one fails.
             (&[(0, HasFailed), (1, HasFailed)], Some(1)),
             (&[(1, HasFailed), (0, HasFailed)], Some(1)),
             (&[(0, Leaves), (1, HasFailed)], Some(1)),
@@ -287,7 +292,7 @@ mod tests {
             let (sender, receiver) = unbounded();
             let race = Race::new(&client.0, Sink::Own(sender));
             let requests = [(); 2].map(|()| race.request(race.lock()));
-            // Kept to the end, as if each were still on its way out.
+            // Kept until the end, as if each request were still ending.
             let mut senders = requests.each_ref().map(|request| request.take_sender());
             let mut got = Vec::new();
             for (step, (n, does)) in steps.iter().enumerate() {

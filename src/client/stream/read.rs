@@ -1,4 +1,4 @@
-//! Reads the body of an answer, as it comes, into the stream's channel.
+//! Reads the body of an answer, while it arrives, into the stream's channel.
 
 use std::time::{Duration, Instant};
 
@@ -15,14 +15,15 @@ use crate::protocol::chunk::decoder::{ChunkDecoder, Completion};
 use crate::types::ids::{FinishReason, IdsExact};
 use crate::types::token::StreamToken;
 
-/// Room that is offered to the first read of a body. A server sends a token by itself, and a thousand streams each keep
-/// what one of them was given.
+/// The space offered to the first read of a body.
+///
+/// A server usually sends one token at a time, and each of a thousand streams keeps its space.
 const MIN_READ_BYTES: usize = 2 << 10;
-/// The most that is offered; doubled up to this while reads fill what they were offered.
+/// The maximum space offered. The space is doubled up to this while reads fill it.
 const MAX_READ_BYTES: usize = 16 << 10;
 
 impl Exchange {
-    /// Reads the answer from its head on. Returns how far its body was read.
+    /// Reads the answer after its head. Returns how far the body was read.
     pub(super) fn answer(
         &self,
         response: &mut HttpResponse,
@@ -30,7 +31,7 @@ impl Exchange {
         sender: &mut Option<TokenSender>,
     ) -> Result<(Completion, ReadUntil), Unfinished> {
         check_head(response, &tally.secrets)?;
-        // `None`: the stream was cancelled in a connect that succeeded afterwards.
+        // `None`: the stream was cancelled during a connect, and the connect succeeded afterwards.
         let taken = self.shared.take_sender().ok_or(Unfinished::Stopped(Outcome::Cancelled))?;
         let mut body = BodyDecoder::new(self.endpoint).limits(&self.shared.backend.limits);
         if self.requested.ids {
@@ -52,7 +53,7 @@ impl Exchange {
     }
 }
 
-/// A body on its way from the socket into the channel.
+/// A body that is read from the socket into the channel.
 struct AnswerReader<'a> {
     exchange: &'a Exchange,
     response: &'a mut HttpResponse,
@@ -63,12 +64,12 @@ struct AnswerReader<'a> {
     tokens: Vec<StreamToken>,
     /// When the last read returned.
     now: Instant,
-    /// Bytes that are offered to the next read.
+    /// The number of bytes offered to the next read.
     room: usize,
 }
 
 impl AnswerReader<'_> {
-    /// Reads until the answer's end.
+    /// Reads to the end of the answer.
     fn read(&mut self) -> Result<ReadUntil, Unfinished> {
         loop {
             if let Some(until) = self.read_socket()? {
@@ -90,14 +91,14 @@ impl AnswerReader<'_> {
         }
     }
 
-    /// Reads from the socket once. Returns the end if there is nothing to decode after it.
+    /// Reads from the socket once. Returns how far the body was read if nothing is left to decode.
     fn read_socket(&mut self) -> Result<Option<ReadUntil>, Unfinished> {
         let wait = self.exchange.wait(self.tally, self.now);
         let space = self.body.zeroed_space(self.room);
         let offered = space.len();
         let len = match self.response.read(space, wait) {
             Ok(len) => len,
-            // The answer is whole: only usage, terminator or framing were lost, or came too late.
+            // The answer is whole. Only usage, terminator or framing were lost or too late.
             Err(error) if !error.is_cancelled() && self.body.is_complete() => {
                 return Ok(Some(ReadUntil::End));
             }
@@ -117,7 +118,9 @@ impl AnswerReader<'_> {
         Ok(None)
     }
 
-    /// Decodes the events of one read and sends their tokens. Returns the end if one of them was it.
+    /// Decodes the events of one read and sends their tokens.
+    ///
+    /// Returns how far the body was read if one of the events was the end.
     fn decode(&mut self) -> Result<Option<ReadUntil>, Unfinished> {
         loop {
             let step = self.body.decode_event(&mut |_, token| self.tokens.push(token));
@@ -152,14 +155,15 @@ impl AnswerReader<'_> {
         for token in self.tokens.drain(..) {
             let size = token.text_bytes();
             sent = self.sender.send(token, size, shared.slot.woken(), deadline);
-            // Tokens that arrived before the deadline are delivered.
+            // Tokens that arrived before the deadline are still delivered.
             if matches!(sent, Err(CannotSend::ConsumerGone | CannotSend::Cancelled)) {
                 break;
             }
             count += 1;
         }
         if count > 0 {
-            // Now, and not when the stream ends: in an outage all streams end together.
+            // The refund is not delayed to the end of the stream: in an outage, all streams end
+            // together.
             if self.tally.report.first_token.is_none() {
                 shared.backend.retry_budget.refund();
             }
@@ -186,7 +190,9 @@ impl AnswerReader<'_> {
         Ok(completion)
     }
 
-    /// Notes in the report, the log and the client what the body has shown, complete or not.
+    /// Copies what the body has shown into the report, the log and the client.
+    ///
+    /// The body need not be complete.
     fn note(&mut self, result: &Result<(Completion, ReadUntil), Unfinished>) {
         let Self { exchange, body, tally, .. } = self;
         tally.read(body);
@@ -195,8 +201,8 @@ impl AnswerReader<'_> {
         }
         let chunks = body.chunks();
         if let Some(first) = chunks.first_skipped() {
-            log::debug!("{} events are no JSON object and were skipped", chunks.skipped());
-            log::trace!("the first of them: {}", tally.secrets.redact(first));
+            log::debug!("skipped {} events that are not JSON objects", chunks.skipped());
+            log::trace!("first skipped event: {}", tally.secrets.redact(first));
         }
         if let Some(server) = chunks.server() {
             exchange.shared.backend.learn(server);
@@ -204,7 +210,7 @@ impl AnswerReader<'_> {
     }
 }
 
-/// An answer that the client ends, as the server would have.
+/// Returns the completion of an answer that the client ends in place of the server.
 fn stopped_short(chunks: &ChunkDecoder) -> Completion {
     Completion {
         usage: chunks.usage(),

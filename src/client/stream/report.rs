@@ -1,4 +1,4 @@
-//! What a stream's guard reports at the end: how it ended, what came, how fast.
+//! The report of a stream: how it ended, what arrived, and how fast.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,19 +16,24 @@ use crate::types::not_resumable::NotResumable;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// A finish reason or the terminator was seen.
+    /// A finish reason or the terminator arrived.
     Complete,
-    /// Its guard ended it.
+    /// The guard or a canceller cancelled the stream.
     Cancelled,
-    /// Its receiver was dropped. That is noticed when the next token is sent, for a crossbeam receiver tells nobody that
-    /// it goes: as long as the server is silent, the stream waits for it, under its timers. To end it now, end the guard.
+    /// The receiver was dropped.
+    ///
+    /// The stream notices the drop when it sends its next token, because a crossbeam channel does
+    /// not report a dropped receiver earlier. While the server is silent, the stream continues
+    /// under its timers. To end it at once, drop or cancel the guard.
     ConsumerGone,
-    /// It failed; see [`StreamReport::error`].
+    /// The stream failed; see [`StreamReport::error`].
     Failed,
 }
 
 impl Outcome {
-    /// The stable name, as the command line prints it: `complete`, `cancelled`, `consumer_gone`, `failed`.
+    /// Returns the stable name: `complete`, `cancelled`, `consumer_gone` or `failed`.
+    ///
+    /// The command line prints the same names.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -46,73 +51,109 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Everything there is to know about a stream after its end. Times are counted from the moment the stream was
-/// asked for.
+/// The report of a stream that has ended.
+///
+/// [`StreamGuard::join`](crate::StreamGuard::join) returns it. All times start when you request the
+/// stream.
+///
+/// ```
+/// # #[cfg(feature = "testing")] {
+/// use tokenwire::{ApiClient, CompletionRequest, Outcome};
+/// # use tokenwire::testing::{Script, MockServer};
+/// # let server = MockServer::scripted([Script::tokens([(9707, "Hello"), (13, ".")])])?;
+/// # let client = ApiClient::builder(server.url()).build()?;
+/// let (_tokens, guard) = client.stream(CompletionRequest::text("Say hello."))?;
+/// let report = guard.join();
+/// match report.error {
+///     None => println!("{}: {} tokens in {:?}", report.ending, report.tokens, report.elapsed),
+///     Some(error) => println!("failed: {error}"),
+/// }
+/// # assert_eq!((report.ending, report.tokens), (Outcome::Complete, 2));
+/// # }
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StreamReport {
-    /// How it ended.
+    /// How the stream ended.
     pub ending: Outcome,
-    /// The failure, the same that stood in the channel; for [`Outcome::Failed`] only.
+    /// The error of a stream that [failed](Outcome::Failed), otherwise `None`.
+    ///
+    /// The channel ended with the same error.
     pub error: Option<Error>,
-    /// Why the model stopped, if the server said so.
+    /// The reason why the model stopped, if the server sent one.
     pub finish: Option<FinishReason>,
-    /// The server's own count of tokens, if it sent one.
+    /// The token counts of the server, if it sent them.
     pub usage: Option<Usage>,
-    /// Whether the ids received are all there are.
+    /// Shows whether the received ids are all ids of the answer.
     pub ids_exact: IdsExact,
-    /// The id under which the server knows the request.
+    /// The id of the request, as named by the server.
     pub request_id: Option<String>,
-    /// Which of the client's servers the last attempt went to, from 0 in the order of their
-    /// [`base_url`](crate::ApiClientBuilder::base_url)s.
+    /// The index of the server that received the last attempt.
+    ///
+    /// It counts from 0, in the order of the [`base_url`](crate::ApiClientBuilder::base_url)s.
     pub route: usize,
-    /// How often an attempt went to another server than the one before it.
+    /// How often an attempt went to a different server than the attempt before it.
     pub failovers: u32,
-    /// The request was sent a second time because its first token was late
-    /// ([`RoutePolicy::hedge_after`](crate::RoutePolicy::hedge_after)). What stands here is of the one that had its token first.
+    /// True if a second request was sent because the first token was late.
+    ///
+    /// See [`RoutePolicy::hedge_after`](crate::RoutePolicy::hedge_after). The report then describes
+    /// the request that produced a token first.
     pub hedged: bool,
-    /// What the server was found to be.
+    /// The kind of server, as detected from its answer.
     pub server: Option<ServerKind>,
-    /// Items handed to the consumer, text and ids or one of them: those that were put into the channel, read or not. What
-    /// was decoded when a cancel came and did not get there is not counted, here or in the times.
+    /// The number of items that were put into the channel, with text, ids or both.
+    ///
+    /// Items count even if you have not read them. If a cancel arrives before a decoded item is put
+    /// into the channel, the item does not count, neither here nor in the times.
     pub tokens: u64,
-    /// Events received, without comments.
+    /// The number of events received, without comments.
     pub events: u64,
-    /// Comment lines received: keep-alives.
+    /// The number of comment lines received. They are keep-alives.
     pub comments: u64,
-    /// Body bytes received, after HTTP's framing was taken off.
+    /// The number of body bytes received, without HTTP framing.
     pub bytes: u64,
-    /// Events whose data was not JSON. They were skipped.
+    /// The number of events that were skipped because their data was not JSON.
     pub lines_skipped: u64,
-    /// How often the request was sent again before its first token; what stands here is of the last attempt, times apart.
+    /// The number of retries before the first token.
+    ///
+    /// Except for the times, the report describes the last attempt.
     pub retries: u32,
-    /// The breaks after tokens from which the stream was taken up again, or was tried to be; at most
-    /// [`MAX_RESUMES`](crate::MAX_RESUMES). Then what stands here is of all attempts together: counts, times, and the
-    /// usage, which is that of the one request that was asked for. The ids of server and request are of the last one.
+    /// The breaks after tokens at which the stream was resumed, or a resume was tried.
+    ///
+    /// There are at most [`MAX_RESUMES`](crate::MAX_RESUMES) breaks. After a resume, counts and
+    /// times cover all attempts together, and the usage is the usage of the one request that you
+    /// made. The request id and the server are from the last attempt.
     pub resumes: Vec<Resume>,
-    /// Why the stream was not taken up again where it ended: only of ends that could be
-    /// ([`Error::is_resumable`]), and of clients that would ([`ResumePolicy`](crate::ResumePolicy)).
+    /// The reason why the stream ended and was not resumed.
+    ///
+    /// It is set only if the failure can be resumed ([`Error::is_resumable`]) and the client
+    /// resumes streams ([`ResumePolicy`](crate::ResumePolicy)).
     pub not_resumed: Option<NotResumable>,
-    /// How often the request was sent anew because its kept connection had been closed
-    /// ([`RetryPolicy::max_stale_retries`](crate::RetryPolicy::max_stale_retries)), over all attempts.
+    /// How often a request was resent because its kept connection had been closed, in all attempts.
+    ///
+    /// [`RetryPolicy::max_stale_retries`](crate::RetryPolicy::max_stale_retries) is the limit.
     pub stale_retries: u32,
-    /// The request, of several the last, went out on a connection that an earlier one had used.
+    /// True if the last request used a connection that an earlier request had used.
     pub connection_reused: bool,
-    /// Time to the head of the response; of a resumed stream's first.
+    /// The time to the head of the answer. In a resumed stream, to the first head.
     pub head: Option<Duration>,
-    /// Time to the first token.
+    /// The time to the first token.
     pub first_token: Option<Duration>,
-    /// Time to the last token.
+    /// The time to the last token.
     pub last_token: Option<Duration>,
-    /// Time to the end.
+    /// The time to the end of the stream.
     pub elapsed: Duration,
-    /// How long the stream stood still because the consumer did not take its tokens.
+    /// How long the stream waited because the consumer did not take its tokens.
     pub waited_for_consumer: Duration,
-    /// Time between one token and the next, as they came from the socket; `None` with fewer than two. Tokens that
-    /// came in one read are no time apart.
+    /// The time between one token and the next, as they arrived from the socket.
+    ///
+    /// `None` with fewer than two tokens. The time between tokens of the same read is zero.
     pub inter_token: Option<Percentiles>,
-    /// The exchange itself, of several the last, if [`CompletionRequest::record`](crate::CompletionRequest::record) asked for it and an answer
-    /// came.
+    /// The recording of the exchange, or of the last one if there were several.
+    ///
+    /// Present if [`CompletionRequest::record`](crate::CompletionRequest::record) was set and an
+    /// answer arrived.
     pub recording: Option<Arc<Recording>>,
 }
 
@@ -149,8 +190,9 @@ impl StreamReport {
         }
     }
 
-    /// Tokens per second from the first token to the last; `None` with fewer than two, or if they all came in
-    /// one read.
+    /// Returns the tokens per second from the first token to the last.
+    ///
+    /// Returns `None` with fewer than two tokens, or if all tokens arrived in one read.
     #[must_use]
     pub fn tokens_per_second(&self) -> Option<f64> {
         let time = self.last_token?.checked_sub(self.first_token?)?;
@@ -158,25 +200,48 @@ impl StreamReport {
     }
 }
 
-/// A distribution of times, each figure at most 6.25 % above the true one.
+/// Percentiles of a set of times.
+///
+/// In a report, each percentile is at most 6.25 % above the true value. The maximum is exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Percentiles {
-    /// Half are no longer than this.
+    /// Half of the times are not longer than this.
     pub p50: Duration,
-    /// Nine of ten are no longer than this.
+    /// 90 % of the times are not longer than this.
     pub p90: Duration,
-    /// 99 of 100 are no longer than this.
+    /// 99 % of the times are not longer than this.
     pub p99: Duration,
-    /// The longest, exact.
+    /// The longest time, exact.
     pub max: Duration,
 }
 
 /// A distribution of times in constant memory.
 ///
-/// It counts times from 0 to 2^64 - 1 nanoseconds (584 years), and a longer time as the longest. With `bits` of precision each
-/// doubling has 2^`bits` buckets, so a percentile is at most 1 / 2^`bits` above the true time. The maximum is exact. The buckets
-/// take 4 · (65 - `bits`) · 2^`bits` bytes: 3.9 kB with 4 bits, which is the default (6.25 %), and 30 kB with 7 (0.8 %).
+/// It counts times from 0 to 2^64 - 1 nanoseconds (584 years). A longer time counts as the longest.
+///
+/// The precision is set in bits. With `bits` bits, each doubling of the time has 2^`bits` buckets,
+/// so a percentile is at most 1 / 2^`bits` above the true time. The maximum is exact. The buckets
+/// take 4 · (65 - `bits`) · 2^`bits` bytes:
+///
+/// | bits | error | memory |
+/// | --- | --- | --- |
+/// | 4 (the default) | 6.25 % | 3.9 kB |
+/// | 7 | 0.8 % | 30 kB |
+///
+/// ```
+/// use std::time::Duration;
+/// use tokenwire::Histogram;
+///
+/// let mut histogram = Histogram::default();
+/// for ms in 1..=100 {
+///     histogram.add(Duration::from_millis(ms), 1);
+/// }
+/// assert_eq!(histogram.total(), 100);
+/// assert_eq!(histogram.max(), Duration::from_millis(100));
+/// let median = histogram.percentile(50.0).unwrap();
+/// assert!(median >= Duration::from_millis(50) && median < Duration::from_millis(54));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Histogram {
     counts: Box<[u32]>,
@@ -187,7 +252,7 @@ pub struct Histogram {
 
 impl fmt::Debug for Histogram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the buckets: there are thousands.
+        // The buckets are left out, because there can be thousands.
         let Self { counts: _, bits, total, max: _ } = self;
         let percentiles = self.percentiles();
         f.debug_struct("Histogram")
@@ -205,24 +270,26 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// Creates an empty histogram with this precision, from 1 to 10 bits; other numbers are taken to the nearest of these.
+    /// Creates an empty histogram with a precision of 1 to 10 bits.
+    ///
+    /// Other values of `bits` are changed to the nearest of these.
     #[must_use]
     pub fn new(bits: u32) -> Self {
         let bits = bits.clamp(1, 10);
         Self { counts: vec![0; (65 - bits as usize) << bits].into(), bits, total: 0, max: 0 }
     }
 
-    /// Counts `time` this many times.
+    /// Adds `time` to the histogram `times` times.
     pub fn add(&mut self, time: Duration, times: u32) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        // `bucket` is below the length for every u64.
+        // `bucket` returns less than the length for every u64.
         let count = &mut self.counts[bucket(nanos, self.bits)];
         *count = count.saturating_add(times);
         self.total += u64::from(times);
         self.max = self.max.max(nanos);
     }
 
-    /// Adds what `other` has counted; its precision may differ.
+    /// Adds the counts of `other`, which may have a different precision.
     pub fn merge(&mut self, other: &Self) {
         for (bucket, count) in (0..).zip(&other.counts).filter(|(_, count)| **count > 0) {
             let time = upper_end(bucket, other.bits).min(other.max);
@@ -230,19 +297,21 @@ impl Histogram {
         }
     }
 
-    /// Returns how many times were counted.
+    /// Returns the sum of all counts.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// Returns the longest time, exact; zero if there is none.
+    /// Returns the longest time, exact. Returns zero if the histogram is empty.
     #[must_use]
     pub fn max(&self) -> Duration {
         Duration::from_nanos(self.max)
     }
 
-    /// Returns the time that `percent` of all times do not exceed; `None` of an empty histogram. It reads every bucket.
+    /// Returns the time that `percent` of all times do not exceed.
+    ///
+    /// Returns `None` if the histogram is empty. Reads every bucket.
     #[must_use]
     pub fn percentile(&self, percent: f64) -> Option<Duration> {
         let wanted = (self.total as f64 * percent / 100.0).ceil().max(1.0) as u64;
@@ -254,7 +323,7 @@ impl Histogram {
         Some(Duration::from_nanos(upper_end(bucket, self.bits).min(self.max)))
     }
 
-    /// Returns the usual percentiles; `None` of an empty histogram.
+    /// Returns the usual percentiles, or `None` if the histogram is empty.
     #[must_use]
     pub fn percentiles(&self) -> Option<Percentiles> {
         Some(Percentiles {
@@ -265,7 +334,9 @@ impl Histogram {
         })
     }
 
-    /// Iterates over the buckets that are not empty, from short to long: the times that each covers, and its count.
+    /// Iterates over the buckets that are not empty, from short to long times.
+    ///
+    /// Each item is the range of times that the bucket covers, and its count.
     pub fn buckets(&self) -> impl Iterator<Item = (Range<Duration>, u32)> {
         let end = |bucket| Duration::from_nanos(upper_end(bucket, self.bits).saturating_add(1));
         let start = move |bucket: usize| bucket.checked_sub(1).map_or(Duration::ZERO, end);
@@ -274,7 +345,10 @@ impl Histogram {
     }
 }
 
-/// Below 2^`bits` a bucket for each value; above, the top bit chooses the group and the next `bits` the bucket in it.
+/// Returns the bucket of a time.
+///
+/// Below 2^`bits`, each value has its own bucket. Above, the top bit selects the group, and the
+/// next `bits` bits select the bucket in the group.
 fn bucket(nanos: u64, bits: u32) -> usize {
     if nanos < 1 << bits {
         return nanos as usize;
@@ -283,7 +357,7 @@ fn bucket(nanos: u64, bits: u32) -> usize {
     ((shift as usize) << bits) + (nanos >> shift) as usize
 }
 
-/// The largest value of a bucket.
+/// Returns the largest value of a bucket.
 fn upper_end(bucket: usize, bits: u32) -> u64 {
     let shift = (bucket >> bits).saturating_sub(1);
     let low = (bucket - (shift << bits)) as u64;
@@ -304,12 +378,12 @@ mod tests {
             assert!(bucket < Histogram::new(bits).counts.len(), "{value}, {bits} bits");
             let end = upper_end(bucket, bits);
             assert!(end >= value && end - value <= value >> bits, "{value} in {bucket}, which ends at {end}");
-            assert!(bucket == 0 || upper_end(bucket - 1, bits) < value, "{value} belongs lower");
+            assert!(bucket == 0 || upper_end(bucket - 1, bits) < value, "{value} belongs in a lower bucket");
         }
     }
 
     #[test]
-    fn percentiles_of_a_known_distribution() {
+    fn percentiles_of_a_known_distribution_are_precise() {
         for (bits, max_ratio) in [(4, 1.0625), (7, 1.0079)] {
             let mut histogram = Histogram::new(bits);
             assert_eq!(histogram.percentiles(), None);
@@ -326,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn merged_histograms_count_what_one_would_have_counted() {
+    fn merged_histograms_equal_one_histogram_of_all_times() {
         let (mut one, mut other, mut both) = (Histogram::new(7), Histogram::new(7), Histogram::new(7));
         for n in 0..40 {
             let time = Duration::from_nanos(3_u64.pow(n));

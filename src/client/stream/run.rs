@@ -27,7 +27,7 @@ pub(super) type Attempt = Result<(Completion, Option<HttpResponse>), Unfinished>
 /// Why an attempt did not complete.
 pub(super) enum Unfinished {
     Failed(Error),
-    /// The guard or the consumer ended it.
+    /// The guard or the consumer ended the attempt.
     Stopped(Outcome),
 }
 
@@ -38,8 +38,10 @@ impl From<Error> for Unfinished {
 }
 
 impl Shared {
-    /// Makes the attempts on a thread of the pool. `failed` gets their last error before the consumer does. After an `Err`
-    /// nothing has begun, and the sender is still here.
+    /// Makes the attempts on a thread of the pool.
+    ///
+    /// `failed` receives their last error before the consumer does. After an `Err`, nothing has
+    /// begun, and `self` still has the sender.
     pub(super) fn start(
         self: Arc<Self>,
         secrets: Secrets,
@@ -53,7 +55,9 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes the attempts, then reports how the last one ended: in the log, the channel and the report, in this order.
+    /// Makes the attempts, then reports how the last one ended.
+    ///
+    /// The log is first, then the channel, then the report.
     fn run(
         &self,
         thread: &ThreadSlot<'_>,
@@ -70,7 +74,7 @@ impl Shared {
         };
         let settled = self.settle();
         thread.ending();
-        // The stream failed before its head came, or it was cancelled and the sender is gone already.
+        // The stream failed before its head arrived, or it was cancelled and the sender is gone.
         let mut sender = sender.or_else(|| self.take_sender());
         if let Some(sender) = &sender {
             tally.report.waited_for_consumer = sender.waited();
@@ -88,20 +92,20 @@ impl Shared {
             }
         };
         let report = tally.into_report(ending);
-        // A log sink is the program's own: if it panics, the end is reported all the same.
+        // A log sink is code of the program. If it panics, the end is still reported.
         let _ = catch_unwind(AssertUnwindSafe(|| log_end(&report)));
         match (sender, last) {
             (Some(sender), Some(last)) => sender.send_last(last),
             (sender, _) => drop(sender),
         }
         self.publish(report);
-        // Nobody waits for this: the consumer has received `Done`.
+        // The consumer has already received `Done` and does not wait for this.
         if let Some(response) = rest {
             response.drain(self.backend.timeouts.drain);
         }
     }
 
-    /// Makes the attempts. A panic in them is an error of the stream.
+    /// Makes the attempts. A panic in them becomes an error of the stream.
     fn attempts_caught(
         &self,
         tally: &mut Tally,
@@ -112,8 +116,9 @@ impl Shared {
             .unwrap_or_else(|_| Err(Error::protocol("the reader thread panicked: a bug in tokenwire").into()))
     }
 
-    /// Makes an attempt, and more of them as the policies allow: before the first token the request is retried, after it the
-    /// stream is resumed.
+    /// Makes attempts as long as the policies allow.
+    ///
+    /// Before the first token, the request is retried. After it, the stream is resumed.
     fn attempts(
         &self,
         tally: &mut Tally,
@@ -134,8 +139,8 @@ impl Shared {
                 Next::Never => return Err(error.into()),
                 Next::Whole(completion) => return Ok((completion, None)),
             };
-            let what = if began { "taking up again" } else { "sending again" };
-            // Without the server's message, which may hold the prompt or the key.
+            let what = if began { "resuming" } else { "retrying" };
+            // The server's message is left out, because it may contain the prompt or the key.
             let status = error.status().map(|status| format!(", {status}")).unwrap_or_default();
             let at = tally.resume_state.ids();
             log::debug!("{what} in {wait:.3?} at id {at}, after: {}{status}", error.kind().as_str());
@@ -161,7 +166,7 @@ impl Shared {
     fn resume(&self, tally: &mut Tally, error: &Error) -> Next {
         let backend = &self.backend;
         let advice = std::mem::take(&mut tally.advice);
-        // Before its first token an attempt that resumes fails like any other request.
+        // An attempt to resume fails like any other request, as long as it has no first token.
         let wanted = if tally.begun { error.breaks_off() } else { backend.retry.wants(error, advice) };
         // After a finish reason there is nothing left to request.
         let has_ended = tally.report.finish.as_ref().is_some_and(|finish| finish.as_str() != "error");
@@ -191,25 +196,25 @@ impl Shared {
             },
         };
         if let Some(why) = refused {
-            log::debug!("not taken up again at id {}: {why}", tally.resume_state.ids());
+            log::debug!("not resumed at id {}: {why}", tally.resume_state.ids());
         }
         tally.report.not_resumed = refused;
         Next::Never
     }
 
-    /// Removes the wait if the stream can go to a server at which it has not failed.
+    /// Returns zero if the stream can use a server at which it has not failed, otherwise `wait`.
     fn unless_other(&self, tally: &Tally, wait: Duration) -> Duration {
         if self.backend.routes.has_other(&tally.failed_at) { Duration::ZERO } else { wait }
     }
 
-    /// Whether the wait ends before the deadline.
+    /// Returns true if the wait ends before the deadline.
     fn is_in_time(&self, wait: Duration) -> bool {
         let limit = self.backend.timeouts.deadline;
         limit.is_none_or(|limit| self.started.elapsed().saturating_add(wait) < limit)
     }
 }
 
-/// The error that ends the stream, with its place, and with the path of the saved request if there is one.
+/// Returns the error that ends the stream, with its progress and the path of a saved request.
 fn final_error(
     tally: &mut Tally,
     error: Error,
@@ -217,20 +222,20 @@ fn final_error(
     failed: impl FnOnce(usize, Error) -> Error,
 ) -> Error {
     let error = tally.place(error);
-    // While another request of the stream runs, the stream has not failed.
+    // The stream has not failed while another one of its requests is running.
     let has_failed = sender.is_none_or(|sender| sender.claim(true));
-    // Saving logs, and a log sink may panic: then the error stays as it is.
+    // Saving writes to the log, and a log sink may panic. The error then stays as it is.
     let save = || if has_failed { failed(tally.report.route, error.clone()) } else { error.clone() };
     let error = catch_unwind(AssertUnwindSafe(save)).unwrap_or(error);
     tally.report.error = Some(error.clone());
     error
 }
 
-/// What follows a failed attempt.
+/// The next step after a failed attempt.
 enum Next {
     After(Duration),
     Never,
-    /// Nothing: the ids received are the whole answer.
+    /// No further attempt: the ids received are the whole answer.
     Whole(Completion),
 }
 

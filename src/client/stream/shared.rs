@@ -1,7 +1,7 @@
-//! Where the guard of a stream and its reader thread meet.
+//! The state that the guard of a stream and its reader thread share.
 //!
-//! The lock of [`Shared`] decides which of the two was first: a cancel does not take back an ending that was decided, and an
-//! ending does not replace a cancel that came first.
+//! The lock of [`Shared`] decides which of the two was first. A cancel does not change an ending
+//! that was already decided, and an ending does not replace an earlier cancel.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -15,12 +15,12 @@ use crate::client::http::slot::CancelSlot;
 use crate::client::threads::pool::QueueEntry;
 use crate::client::threads::sync::{AtomicBool, Condvar, Mutex, MutexGuard};
 
-/// What several requests of one stream have in common.
+/// The state that all requests of one stream share.
 #[derive(Clone)]
 pub(super) struct StreamContext {
     /// When the stream was requested.
     pub(super) started: Instant,
-    /// Set by a join: the channel has no bound from then on.
+    /// Set by a join. From then on, the channel has no size limit.
     pub(super) bound_lifted: Arc<AtomicBool>,
 }
 
@@ -33,24 +33,26 @@ impl Default for StreamContext {
 pub(super) struct Shared {
     pub(super) backend: Arc<Backend>,
     pub(super) slot: Arc<CancelSlot>,
-    /// The job in the pool, set before the caller gets the guard.
+    /// The job in the pool. It is set before the caller gets the guard.
     pub(super) entry: OnceLock<QueueEntry>,
-    /// Set by a join: the channel has no bound from then on.
+    /// Set by a join. From then on, the channel has no size limit.
     pub(super) bound_lifted: Arc<AtomicBool>,
     /// When the stream was requested, and when this request of it began.
     pub(super) started: Instant,
     pub(super) began: Instant,
-    /// The server that the last attempt went to.
+    /// The server that received the last attempt.
     pub(super) route: AtomicUsize,
     pub(super) state: Mutex<State>,
     pub(super) ended: Condvar,
 }
 
 pub(super) struct State {
-    /// Here until the head of the response arrives, and between attempts: a cancel drops it while the thread is in a connect,
-    /// which nothing can interrupt.
+    /// Present until the head of the response arrives, and between attempts.
+    ///
+    /// A cancel drops the sender while the thread is in a connect, because nothing can interrupt a
+    /// connect.
     pub(super) sender: Option<TokenSender>,
-    /// The report of the attempts so far, if one of them gave the sender back.
+    /// The report of the attempts so far, if one of them returned the sender.
     pub(super) so_far: Option<StreamReport>,
     /// The thread or a cancel has decided how the stream ends.
     pub(super) settled: bool,
@@ -91,7 +93,9 @@ impl Shared {
         !std::mem::replace(&mut self.lock().settled, true)
     }
 
-    /// Drops the sender of a stream for which there was no thread. The caller gets the error, so the consumer gets nothing.
+    /// Drops the sender of a stream for which there was no thread.
+    ///
+    /// The caller gets the error, so the consumer gets nothing.
     pub(super) fn never_began(&self) {
         if let Some(sender) = self.take_sender() {
             sender.never_began();
@@ -107,7 +111,7 @@ impl Shared {
         let mut state = self.lock();
         if !state.settled {
             state.so_far = Some(so_far);
-            // `None`: the failed attempt had not taken it.
+            // `None`: the failed attempt had not taken the sender.
             state.sender = sender.or(state.sender.take());
         }
     }
@@ -128,8 +132,8 @@ impl StreamControl for Shared {
         let thread_wakes = self.slot.cancel();
         let withdrawn = self.entry.get().is_some_and(|entry| self.backend.pool.withdraw(*entry));
         if withdrawn || !thread_wakes {
-            // Under one lock: otherwise a thread that returns from its connect now could take the sender, and the report would
-            // be set before the channel has ended.
+            // Under one lock. Otherwise, a thread that now returns from its connect could take the
+            // sender, and the report would be set before the channel has ended.
             state.sender = None;
             let mut report = state.so_far.take().unwrap_or_else(|| StreamReport::new(Outcome::Cancelled));
             report.ending = Outcome::Cancelled;

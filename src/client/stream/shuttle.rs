@@ -1,4 +1,5 @@
-//! Guards, consumers and the pool's threads around one client; only the exchange with the server is scripted.
+//! Guards, consumers and pool threads around one client. Only the exchange with the server is
+//! scripted.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
@@ -28,22 +29,22 @@ use crate::protocol::server::endpoint::Endpoint;
 use crate::types::ids::IdsExact;
 use crate::types::token::StreamToken;
 
-/// One attempt's way.
+/// The behaviour of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// The system's connect does not come back until the test has seen the stream's end.
+    /// The system's connect does not return until the test has seen the end of the stream.
     Stuck,
-    /// Fails before its head; sent again.
+    /// Fails before its head, and is retried.
     Refused,
-    /// Fails after its head; sent again.
+    /// Fails after its head, and is retried.
     Lost,
-    /// Fails after its head, for good.
+    /// Fails after its head, and is not retried.
     Fatal,
-    /// A read that only a cancel ends.
+    /// Blocks in a read that only a cancel ends.
     Silent,
-    /// All tokens that are missing.
+    /// Sends all missing tokens.
     Whole,
-    /// So many of them, then cut off: taken up again.
+    /// Sends this number of tokens, then breaks and is resumed.
     Cut(usize),
     Panics,
 }
@@ -61,7 +62,7 @@ const WAYS: [Way; 9] = [
     Way::Panics,
 ];
 
-/// A stream with its script and what was seen of it.
+/// A stream with its script and the observations of the test.
 struct Played {
     shared: Arc<Shared>,
     network: Network,
@@ -69,9 +70,9 @@ struct Played {
     ways: Vec<Way>,
     attempts: AtomicUsize,
     cancels_returned: AtomicUsize,
-    /// What must not be. Reader threads do not assert: their panics are caught.
+    /// Violations of the rules. Reader threads do not assert, because their panics are caught.
     faults: StdMutex<Vec<&'static str>>,
-    /// The first cancel had returned when the last attempt came to its result.
+    /// The first cancel had returned when the last attempt returned its result.
     late: std::sync::atomic::AtomicBool,
 }
 
@@ -110,7 +111,7 @@ impl Played {
         self.faults.lock().unwrap().push(what);
     }
 
-    /// What `Exchange::attempt` does, without a server.
+    /// Does the same as `Exchange::attempt`, without a server.
     fn attempt(&self, way: Way, tally: &mut Tally, sender: &mut Option<TokenSender>) -> Attempt {
         let (shared, slot) = (&self.shared, &self.shared.slot);
         let cancelled = || Unfinished::Stopped(Outcome::Cancelled);
@@ -137,7 +138,7 @@ impl Played {
         let (count, whole) = match way {
             Way::Stuck | Way::Silent => {
                 if self.socket.read() || !slot.is_cancelled() {
-                    self.fault("woken by no cancel");
+                    self.fault("woken without a cancel");
                 }
                 return Err(cancelled());
             }
@@ -169,22 +170,24 @@ impl Played {
         self.cancels_returned.fetch_add(1, SeqCst);
     }
 
-    /// After everything: the report `joined` stands, and the items of the channel, all of them, agree with it.
+    /// Checks that the report has not changed since `joined`, and that all items agree with it.
+    ///
+    /// Everything else must have ended by then.
     fn check(self: Arc<Self>, joined: &StreamReport, items: Option<Vec<StreamToken>>) {
         self.network.answer();
         let shared = self.shared.clone();
-        // The reader's thread has left the stream: here are `shared`, `self` and the script's own.
+        // The reader thread has left the stream. Only `shared` and `self` remain here.
         until(|| Arc::strong_count(&self) == 1);
         assert_eq!(*self.faults.lock().unwrap(), [""; 0]);
         let last = shared.lock().report.clone().unwrap();
-        assert_eq!((last.ending, last.elapsed), (joined.ending, joined.elapsed), "two reports");
+        assert_eq!((last.ending, last.elapsed), (joined.ending, joined.elapsed), "the reports differ");
         assert!(
             joined.ending != Outcome::Cancelled || shared.slot.is_cancelled(),
-            "cancelled, but for the slot"
+            "the slot is not cancelled"
         );
         assert_eq!(last.error.is_some(), joined.ending == Outcome::Failed);
-        assert!(!self.late.load(SeqCst) || joined.ending == Outcome::Cancelled, "a cancel was first");
-        assert!(self.was_cancelled() || joined.ending != Outcome::Cancelled, "who cancelled it?");
+        assert!(!self.late.load(SeqCst) || joined.ending == Outcome::Cancelled, "a cancel came first");
+        assert!(self.was_cancelled() || joined.ending != Outcome::Cancelled, "cancelled without a cancel");
         let Some(items) = items else {
             return;
         };
@@ -203,9 +206,9 @@ impl Played {
                 other => panic!("{other:?} was never sent"),
             }
         }
-        assert_eq!(ending.unwrap_or(Outcome::Cancelled), joined.ending, "the last item is not the ending");
+        assert_eq!(ending.unwrap_or(Outcome::Cancelled), joined.ending, "wrong last item");
         assert!(joined.ending != Outcome::Complete || tokens == TOKENS, "complete, with {tokens} tokens");
-        // A cancel in a connect ends the stream before the thread can report.
+        // A cancel during a connect ends the stream before the thread can report.
         let reported = joined.tokens as usize;
         assert!(
             reported == tokens || joined.ending == Outcome::Cancelled && reported == 0,
@@ -214,7 +217,7 @@ impl Played {
     }
 }
 
-/// One reader thread, one or two tokens in the channel.
+/// Returns a client with one reader thread, and a channel of one or two tokens.
 fn client() -> ApiClient {
     client_with(Timeouts::default())
 }
@@ -229,20 +232,22 @@ fn any_ways() -> Vec<Way> {
     (0..1 + any(3)).map(|_| WAYS[any(WAYS.len())]).collect()
 }
 
-/// Reads all there is of a stream whose report is there: then its end is there too, and nobody waits for it.
+/// Reads all items of a stream that has its report. Its end is then there too: no wait.
 fn rest_now(receiver: &Receiver<StreamToken>) -> Vec<StreamToken> {
     let items = std::iter::from_fn(|| receiver.try_recv().ok()).collect();
     assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Disconnected), "the report came before the end");
     items
 }
 
-/// Reads all there is.
+/// Reads all items.
 fn rest(receiver: &Receiver<StreamToken>) -> Vec<StreamToken> {
     std::iter::from_fn(|| receiver.recv().ok()).collect()
 }
 
-/// A stream's user: up to two cancels from elsewhere; a consumer that reads on, hangs up or comes late; a guard that is
-/// joined, cancelled or dropped.
+/// Acts like the user of a stream.
+///
+/// Other threads cancel up to two times. The consumer reads everything, drops the receiver, or
+/// reads late. The guard is joined, cancelled or dropped.
 fn user((played, receiver, guard): (Arc<Played>, Receiver<StreamToken>, StreamGuard)) {
     let needs_cancel = played.ways.iter().any(|way| matches!(way, Way::Stuck | Way::Silent));
     let cancels = any(3).max(usize::from(needs_cancel));
@@ -284,7 +289,7 @@ fn user((played, receiver, guard): (Arc<Played>, Receiver<StreamToken>, StreamGu
         }
         _ => guard.join(),
     };
-    // A thread that is still in the connect is not needed for the channel's end.
+    // The end of the channel does not depend on a thread that is still in the connect.
     let items = match (late, consuming) {
         (Some(receiver), _) => Some(rest_now(&receiver)),
         (None, Some(thread)) => thread.join().unwrap(),
@@ -307,7 +312,7 @@ fn two_streams_and_their_users() {
     }
 }
 
-/// The one thread is busy: a stream that waits for it ends with its cancel, and never runs.
+/// The only thread is busy. A stream that waits for it ends when it is cancelled, and never runs.
 fn a_waiting_stream() {
     let client = client();
     let (first, first_receiver, first_guard) = Played::start(&client, &[Way::Silent]);
@@ -332,8 +337,9 @@ fn a_waiting_stream() {
     first.check(&report, Some(rest_now(&first_receiver)));
 }
 
-/// The one thread is busy: a stream that waits for it ends with its timer, which has passed from the beginning, or with a
-/// cancel, and never runs.
+/// The only thread is busy. A stream that waits for it never runs.
+///
+/// It ends because of its timer, which has already expired, or because of a cancel.
 fn a_waiting_stream_whose_time_is_over() {
     let mut timeouts = Timeouts::default();
     timeouts.first_token = Some(Duration::ZERO);
@@ -359,7 +365,7 @@ fn a_waiting_stream_whose_time_is_over() {
     first.check(&report, Some(rest_now(&first_receiver)));
 }
 
-/// The pause before a retry is endless, but for a cancel.
+/// Only a cancel ends the pause before a retry.
 fn a_pause_before_a_retry() {
     let client = client();
     let way = [Way::Refused, Way::Lost][any(2)];
@@ -377,18 +383,18 @@ fn a_pause_before_a_retry() {
 }
 
 #[test]
-fn one_report_one_last_item_and_nobody_waits_for_ever() {
+fn each_stream_has_one_report_and_one_last_item_and_no_wait_is_endless() {
     check(Limits::Pass, two_streams_and_their_users);
 }
 
 #[test]
-fn a_stream_that_waits_for_a_thread_ends_with_its_cancel() {
+fn a_stream_that_waits_for_a_thread_ends_when_it_is_cancelled() {
     check(Limits::Pass, a_waiting_stream);
     check(Limits::NeverPass, a_waiting_stream);
 }
 
 #[test]
-fn a_stream_that_waits_for_a_thread_ends_once_with_its_timer_or_its_cancel() {
+fn a_stream_that_waits_for_a_thread_ends_once_by_its_timer_or_a_cancel() {
     check(Limits::Pass, a_waiting_stream_whose_time_is_over);
     check(Limits::NeverPass, a_waiting_stream_whose_time_is_over);
 }

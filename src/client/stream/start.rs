@@ -1,4 +1,4 @@
-//! How a stream begins: the request is checked and put into bytes on the caller's thread.
+//! The start of a stream: checks the request and builds its bytes, on the caller's thread.
 
 use std::sync::Arc;
 
@@ -59,14 +59,14 @@ pub(crate) fn resend(
     Ok((receiver, exchange.start(resume_state, Exchange::attempt)?))
 }
 
-/// An error unless this can be sent again, as a stream or as a call.
+/// Returns an error unless this request can be sent again, as a stream or as a call.
 pub(super) fn check_saved(saved: &SavedRequest, stream: bool) -> Result<(), Error> {
     let why = if saved.is_redacted() {
-        "the API key was taken out of the saved request, which is not what was sent"
+        "the saved request cannot be sent again: the API key was removed from it"
     } else if stream && saved.is_call() {
-        "the saved request is a call, whose answer is not streamed: send it again with resend_call"
+        "the saved request is a call, not a stream: send it again with resend_call"
     } else if !stream && !saved.is_call() {
-        "the saved request is that of a stream: send it again with resend"
+        "the saved request is a stream, not a call: send it again with resend"
     } else {
         return Ok(());
     };

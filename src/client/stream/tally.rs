@@ -1,4 +1,4 @@
-//! What is counted of a stream: the report as it grows, and the clocks.
+//! The report of a stream while it runs, and the clocks.
 
 use std::time::{Duration, Instant};
 
@@ -16,41 +16,46 @@ use crate::protocol::chunk::decoder::Completion;
 use crate::protocol::server::ServerKind;
 use crate::types::ids::{FinishReason, IdsExact, Usage};
 
-/// The report as it grows, and the clocks.
+/// The report of a stream while it runs, and the clocks.
 pub(super) struct Tally {
     started: Instant,
     pub(super) attempt_began: Instant,
-    /// What the last answer said about sending again.
+    /// The advice of the last answer on retries.
     pub(super) advice: Advice,
     pub(super) report: StreamReport,
     pub(super) resume_state: ResumeState,
-    /// The servers at which it failed, the last one last.
+    /// The servers at which the stream failed, the latest last.
     pub(super) failed_at: Vec<usize>,
-    /// Requests sent to take the stream up again, and how many of them, at the end, brought nothing new.
+    /// The number of requests that resume the stream.
     pub(super) resumes: u32,
+    /// How many of the latest of them brought no new token.
     pub(super) resumes_in_vain: u32,
     broken: Option<Instant>,
-    /// Of the attempts before this one: body bytes, comments, lines skipped.
+    /// The body bytes, comments and skipped lines of the attempts before this one.
     before: [u64; 3],
     first_usage: Option<Usage>,
     /// An answer came through a LiteLLM proxy.
     pub(super) is_litellm: bool,
     histogram: Histogram,
     last_token: Option<Instant>,
-    /// Something of this attempt's answer came, new to the consumer or not, if only a piece of a call, which is handed out when it is whole.
+    /// Some part of this attempt's answer has arrived, new to the consumer or not.
+    ///
+    /// A piece of a call is enough, although a call is only delivered when it is complete.
     pub(super) begun: bool,
-    /// Tokens that came in the same read as the one before them, as most of many do; not in the histogram yet.
+    /// The number of tokens that arrived in the same read as the token before them.
+    ///
+    /// In a fast stream, these are most of the tokens. They are not in the histogram yet.
     together: u32,
-    /// When the last event came; moved on by the time in which the consumer was waited for.
+    /// When the last event arrived. Time spent waiting for the consumer is added.
     pub(super) content_since: Instant,
-    /// When the finish reason came; moved on likewise.
+    /// When the finish reason arrived. Time spent waiting for the consumer is added.
     pub(super) finished: Option<Instant>,
-    /// What the report must not show.
+    /// The secrets that the report must not contain.
     pub(super) secrets: Secrets,
 }
 
 impl Tally {
-    /// `started`: when the stream was asked for; `began`: when this request of it.
+    /// Creates the tally of a request that began at `began`, for a stream requested at `started`.
     pub(super) fn new(
         (started, began): (Instant, Instant),
         secrets: Secrets,
@@ -79,7 +84,7 @@ impl Tally {
         }
     }
 
-    /// Another attempt begins: what the failed one has left in the report goes.
+    /// Begins another attempt. Removes what the failed attempt has put into the report.
     pub(super) fn next_attempt(&mut self) {
         let StreamReport { retries, route, failovers, .. } = self.report;
         self.report =
@@ -87,14 +92,14 @@ impl Tally {
         self.begin();
     }
 
-    /// The next attempt goes to this server.
+    /// Records the server that receives the next attempt.
     pub(super) fn goes_to(&mut self, route: usize) {
         let is_other = self.requests_before() > 0 && route != self.report.route;
         self.report.failovers += u32::from(is_other);
         self.report.route = route;
     }
 
-    /// The attempt failed.
+    /// Records that the attempt failed at its server.
     pub(super) fn failed_here(&mut self) {
         let route = self.report.route;
         self.failed_at.retain(|failed| *failed != route);
@@ -107,7 +112,7 @@ impl Tally {
         (self.begun, self.finished) = (false, None);
     }
 
-    /// Another attempt goes on behind what was received: the report stays, and `error` is what made it necessary.
+    /// Begins an attempt that resumes the stream after `error`. The report keeps its contents.
     pub(super) fn next_resume(&mut self, error: &Error) {
         if self.resumes == 0 {
             self.first_usage = self.report.usage;
@@ -116,7 +121,7 @@ impl Tally {
         self.before = [self.report.bytes, self.report.comments, self.report.lines_skipped];
         self.resumes += 1;
         match self.report.resumes.last_mut().filter(|_| self.resumes_in_vain > 0) {
-            // The same break, of which the last attempt may have learned that the ids do not come again.
+            // The same break. The last attempt may have shown that the ids do not arrive again.
             Some(resume) => {
                 resume.requests += 1;
                 (resume.ids_again, resume.text_exact) = (start.ids_again as u64, start.text_exact);
@@ -134,17 +139,17 @@ impl Tally {
         self.begin();
     }
 
-    /// The stream broke; what follows until new tokens come is the time that it took.
+    /// Records that the stream broke. [`Resume::took`] is the time from here to the next new token.
     pub(super) fn broke(&mut self) {
         self.broken.get_or_insert_with(Instant::now);
     }
 
-    /// Requests sent before this one, for ids that no two may share.
+    /// Returns the number of earlier requests, for request ids that are never shared.
     pub(super) fn requests_before(&self) -> u32 {
         self.report.retries.saturating_add(self.resumes)
     }
 
-    /// The request went out, or could not.
+    /// Records that the request was sent, or could not be sent.
     pub(super) fn sent(&mut self, slot: &CancelSlot) {
         self.report.connection_reused = slot.was_reused();
         self.report.stale_retries = slot.stale_retries();
@@ -161,13 +166,13 @@ impl Tally {
         self.content_since = now;
     }
 
-    /// For so long the consumer was waited for, and not the server.
+    /// Excludes the time spent waiting for the consumer from the timers.
     pub(super) fn consumer_waited(&mut self, waited: Duration) {
         self.content_since += waited;
         self.finished = self.finished.map(|finished| finished + waited);
     }
 
-    /// So many tokens, one at least, that came at `now` were handed to the consumer.
+    /// Records that `count` tokens (at least one), which arrived at `now`, were delivered.
     pub(super) fn tokens(&mut self, now: Instant, count: usize) {
         self.report.tokens += count as u64;
         let mut together = u32::try_from(count).unwrap_or(u32::MAX);
@@ -204,7 +209,7 @@ impl Tally {
         self.report.comments = self.before[1] + body.comments();
         self.report.lines_skipped = self.before[2] + chunks.skipped();
         self.report.server = chunks.server().or(self.report.server.take());
-        // Another answer's end and counts are not this one's.
+        // The end and the counts of a different answer do not count here.
         if self.resume_state.is_missed() {
             return;
         }
@@ -220,7 +225,7 @@ impl Tally {
         }
     }
 
-    /// The ids received are the whole answer, only its end did not come.
+    /// Completes a stream whose ids are the whole answer, although its end did not arrive.
     pub(super) fn complete(&mut self, finish: FinishReason) -> Completion {
         let usage = self.report.usage;
         let counted = usage.map(|usage| u64::from(usage.completion_tokens));
@@ -230,7 +235,7 @@ impl Tally {
         Completion { usage, finish: Some(finish), ids_exact: self.report.ids_exact }
     }
 
-    /// The answer came whole.
+    /// Records an answer that arrived whole.
     pub(super) fn answered(&mut self, answer: &CompletionResponse) {
         self.tokens(Instant::now(), answer.ids.len().max(1));
         self.report.server.clone_from(&answer.server);
@@ -247,7 +252,7 @@ impl Tally {
             completion.usage.map(|usage| self.resume_state.whole_usage(usage, self.first_usage));
     }
 
-    /// `error` with the place where it happened, and without the credentials, should the server have echoed them.
+    /// Adds progress and request id to `error`. Removes credentials that the server has echoed.
     pub(super) fn place(&self, error: Error) -> Error {
         let StreamReport { bytes, events, tokens, .. } = self.report;
         let at = Progress { bytes, events, tokens, elapsed: self.started.elapsed() };
@@ -262,7 +267,7 @@ impl Tally {
         report
     }
 
-    /// The report as if the stream ended here.
+    /// Returns the report as if the stream ended now.
     pub(super) fn so_far(&mut self) -> StreamReport {
         self.histogram.add(Duration::ZERO, std::mem::take(&mut self.together));
         let mut report = self.report.clone();

@@ -1,13 +1,19 @@
-//! What a stream has received that a later request goes on from, and the splice where that begins. Pure.
+//! The ids and the text that a stream has received, and the splice where a later request continues.
+//! Pure.
 //!
 //! ```text
-//! ids        p p p p | a b c d e f        "d" had its text; "e" and "f" came without: inside a character, or held back
+//! ids        p p p p | a b c d e f        "d" had its text; "e" and "f" arrived without text
 //! text               | abcd
 //!                            ✂ the break
-//! greedy     p p p p   a b c d | e f g    from the last id that had its text; `e f` must come again, and are taken out;
-//!                              |   efg    their text goes out with the first new id
-//! else       p p p p   a b c d   e f | g  from the last id; the first text is not to be relied on: U+FFFD
+//! greedy     p p p p   a b c d | e f g    continues after the last id that had its text
+//!                              |   efg
+//! otherwise  p p p p   a b c d   e f | g  continues after the last id; the first text is U+FFFD
 //! ```
+//!
+//! Here `p` is an id of the prompt. The ids `e` and `f` have no text because they end inside a
+//! character, or because the server held their text back. A greedy request must produce `e f`
+//! again. These ids are removed, and their text is delivered with the first new id. After any other
+//! request, the first text is not reliable.
 
 use crate::client::policy::resume::ResumePolicy;
 use crate::error::{Error, ErrorKind};
@@ -18,51 +24,51 @@ use crate::types::ids::{FinishReason, IdsExact, Inexact, TokenId, Usage};
 use crate::types::not_resumable::NotResumable;
 use crate::types::token::StreamToken;
 
-/// How much of the last text is kept to be known again.
+/// How many bytes of the last text are kept, to recognize it later.
 const MIN_TAIL_BYTES: usize = 64;
 
 pub(super) struct ResumeState {
-    /// Why nothing is kept here: `None`, because the client takes nothing up.
+    /// The request, or the reason why nothing is kept. `None`: the client does not resume streams.
     request: Result<Box<CompletionRequest>, Option<NotResumable>>,
     policy: ResumePolicy,
     endpoint: Endpoint,
-    /// Handed out, all of them.
+    /// All ids delivered so far.
     ids: Vec<TokenId>,
-    /// So many of them, at the end, came in events that had no text.
+    /// The number of ids at the end that arrived in events without text.
     without_text: usize,
-    /// Any text came.
+    /// Some text has arrived.
     has_text: bool,
-    /// The last text handed out: all of it that a stop string could begin in, and [`MIN_TAIL_BYTES`].
+    /// The last text delivered: [`MIN_TAIL_BYTES`], and every possible start of a stop string.
     tail: String,
-    /// How much was handed out.
+    /// The number of text bytes delivered so far.
     text_bytes: usize,
     /// The server did not repeat its own ids.
     diverged: bool,
-    /// So many of the ids stand in the prompt of the running attempt.
+    /// How many of the ids are in the prompt of the running attempt.
     in_prompt: usize,
     splice: Option<Splice>,
 }
 
-/// The beginning of an attempt that goes on.
+/// The beginning of an attempt that resumes the stream.
 struct Splice {
-    /// The ids from here to `due` must come again.
+    /// The ids from `next` to `due` must arrive again.
     next: usize,
     due: usize,
-    /// The text of those that did.
+    /// The text of the ids that have arrived again.
     text: String,
-    /// No text has come.
+    /// No text has arrived yet.
     is_first: bool,
-    /// The first is not to be relied on.
+    /// The first text is not reliable.
     text_is_lost: bool,
-    /// The ids did not come again: what comes is of another answer.
+    /// The ids did not arrive again, so this attempt produces a different answer.
     is_missed: bool,
-    /// The text before the splice, from which a stop string could reach over it, and behind it what was handed out since.
+    /// The text in which a stop string across the splice could begin, and the text delivered since.
     around: String,
-    /// Where the splice is in that.
+    /// The position of the splice in `around`.
     at: usize,
 }
 
-/// How a stream can go on.
+/// How a stream is resumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ResumeStart {
     pub(super) ids_again: usize,
@@ -70,7 +76,7 @@ pub(super) struct ResumeStart {
 }
 
 impl ResumeState {
-    /// Nothing yet. Ids are kept only if the request may be taken up.
+    /// Creates an empty state. It keeps ids only if the request can be resumed.
     pub(super) fn new(
         request: Result<CompletionRequest, NotResumable>,
         endpoint: Endpoint,
@@ -104,7 +110,7 @@ impl ResumeState {
         self.ids.len()
     }
 
-    /// The request of the running attempt, if it is not the one that was asked for.
+    /// Returns the request of the running attempt, or `None` for the original request.
     pub(super) fn next_request(&self) -> Option<CompletionRequest> {
         self.splice.as_ref()?;
         Some(self.request.as_ref().ok()?.behind(&self.ids[..self.in_prompt]))
@@ -112,7 +118,9 @@ impl ResumeState {
 
     // ---- at a break ----
 
-    /// Whether the stream can go on from here, as far as ids and request are concerned. The inner `None`: nobody wants it to.
+    /// Checks whether ids and request allow a resume from here.
+    ///
+    /// The inner `None` means that the client does not resume streams.
     pub(super) fn check(&self, exact: IdsExact, server: Option<Family>) -> Result<(), Option<NotResumable>> {
         let request = self.request.as_ref().map_err(|why| *why)?;
         let refused = |why| Err(Some(why));
@@ -132,7 +140,7 @@ impl ResumeState {
         Ok(())
     }
 
-    /// The ids received are the whole answer: why it ended.
+    /// Returns the finish reason if the ids received are the whole answer.
     pub(super) fn complete(&self, server: Option<Family>) -> Option<FinishReason> {
         let sampling = &self.request.as_ref().ok()?.sampling;
         let is_stop =
@@ -144,13 +152,13 @@ impl ResumeState {
         is_all.then_some(FinishReason::Length)
     }
 
-    /// The next attempt goes on.
+    /// Prepares the next attempt, which resumes the stream.
     pub(super) fn start_resume(&mut self, server: Option<Family>) -> ResumeStart {
         let again = if self.can_go_back() { self.without_text } else { 0 };
         let due = self.ids.len();
         let text_is_lost = again < self.without_text && self.tells_text();
         self.in_prompt = due - again;
-        // Before so many tokens no stop string counts, and none that began there.
+        // A stop string that begins before `min_tokens` tokens does not count.
         let min = self.request.as_ref().map_or(0, |request| request.sampling.min_tokens.unwrap_or(0));
         let around = if due < min as usize { String::new() } else { self.tail.clone() };
         let at = around.len();
@@ -168,7 +176,9 @@ impl ResumeState {
         ResumeStart { ids_again: again, text_exact: !text_is_lost && watches }
     }
 
-    /// Nothing of the text is held back for stop strings at a break, or it comes with ids that are asked for once more.
+    /// Returns true if no text is lost at a break because of stop strings.
+    ///
+    /// Either the server holds no text back, or the text belongs to ids that are requested again.
     fn sees_stops(&self, request: &CompletionRequest, server: Option<Family>) -> bool {
         let shows_all = matches!(self.server(server), Some(Family::LlamaCpp | Family::SgLang));
         !request.has_own_stops()
@@ -179,7 +189,7 @@ impl ResumeState {
         self.endpoint.family().or(seen)
     }
 
-    /// vLLM's generate endpoint sends text only if it is asked to.
+    /// Returns true if the answer has text. vLLM's generate endpoint sends it only on request.
     fn tells_text(&self) -> bool {
         self.has_text || self.endpoint != Endpoint::VllmGenerate
     }
@@ -191,10 +201,12 @@ impl ResumeState {
             && self.without_text <= self.policy.max_ids_again
     }
 
-    // ---- as it comes ----
+    // ---- while tokens arrive ----
 
-    /// Takes what one event brought before it is handed out: out of it go the ids that were received before. True: a stop
-    /// string ends here that began before the splice; what came behind it is gone.
+    /// Processes the tokens of one event before they are delivered.
+    ///
+    /// Removes the ids that were received before the break. Returns true if a stop string that
+    /// began before the splice ends here. The text after the stop string is then removed.
     pub(super) fn event(&mut self, tokens: &mut Vec<StreamToken>) -> Result<bool, Error> {
         if self.request.is_err() || tokens.is_empty() {
             return Ok(false);
@@ -203,7 +215,7 @@ impl ResumeState {
             None => false,
             Some(mut splice) => {
                 let crossed = self.cross_splice(&mut splice, tokens);
-                // Kept also after an error: it says that this was no first attempt.
+                // Kept after an error too: it shows that this was not the first attempt.
                 self.splice = Some(splice);
                 crossed?
             }
@@ -212,7 +224,9 @@ impl ResumeState {
         Ok(ended)
     }
 
-    /// What is left at the end of an attempt that is complete: text that came with ids received before, and no new one after.
+    /// Returns the text that is left at the end of a complete attempt.
+    ///
+    /// It arrived with ids that were received before the break, and no new id followed.
     pub(super) fn rest(&mut self) -> Result<Option<StreamToken>, Error> {
         let Some(splice) = &mut self.splice else { return Ok(None) };
         if splice.next < splice.due {
@@ -223,7 +237,7 @@ impl ResumeState {
         Ok((!text.is_empty()).then_some(StreamToken::Token { text, id: None }))
     }
 
-    /// What came in this attempt is not of this answer.
+    /// Returns true if this attempt produces a different answer.
     pub(super) fn is_missed(&self) -> bool {
         self.splice.as_ref().is_some_and(|splice| splice.is_missed)
     }
@@ -267,8 +281,10 @@ impl ResumeState {
         Ok(splice.stop(&sampling.stop, request.keeps_stop_strings(), tokens))
     }
 
-    /// Where the new begins in a text that vLLM has begun with that of the whole prompt, in which all that was handed out
-    /// stands: at the first text of an attempt, if that is longer than all before it together.
+    /// Returns where the new text begins, if vLLM has put the text of the whole prompt before it.
+    ///
+    /// The prompt then contains all text delivered so far. The caller passes the first text of an
+    /// attempt. A text that is not longer than all earlier text together is not such a prompt.
     fn end_of_prompt(&self, text: &str) -> Option<usize> {
         let is_whole = self.text_bytes >= MIN_TAIL_BYTES && text.len() > self.text_bytes;
         let at = if is_whole { text.rfind(&self.tail)? } else { return None };
@@ -289,7 +305,7 @@ impl ResumeState {
         self.has_text |= has_text;
         let longest = self.request.as_ref().map_or(0, |request| longest(&request.sampling.stop));
         let kept = longest.max(MIN_TAIL_BYTES);
-        // Cut now and then, and not with each token.
+        // The tail is cut now and then, not with every token.
         if self.tail.len() > 8 * kept {
             let cut = self.tail.len() - kept;
             let cut = (0..=cut).rev().find(|at| self.tail.is_char_boundary(*at)).unwrap_or(0);
@@ -297,7 +313,9 @@ impl ResumeState {
         }
     }
 
-    /// The counts of the running attempt as those of the one request that was asked for. `first`: what the first said.
+    /// Converts the counts of the running attempt to counts of the original request.
+    ///
+    /// `first` is the usage of the first attempt.
     pub(super) fn whole_usage(&self, usage: Usage, first: Option<Usage>) -> Usage {
         let before = u32::try_from(self.in_prompt).unwrap_or(u32::MAX);
         if self.splice.is_none() {
@@ -307,13 +325,14 @@ impl ResumeState {
         Usage {
             prompt_tokens: first.map_or(prompt_tokens, |first| first.prompt_tokens),
             completion_tokens: usage.completion_tokens.saturating_add(before),
-            // Of the received ids some may have come from the cache too: what came of the prompt is not known.
+            // Some of the received ids may also come from the cache, so the number of cached ids of
+            // the original prompt is unknown.
             cached_tokens: first.and_then(|first| first.cached_tokens),
             reasoning_tokens: usage.reasoning_tokens,
         }
     }
 
-    /// The same for the verdict on the ids.
+    /// Converts the verdict on the ids in the same way.
     pub(super) fn whole_exact(&self, exact: IdsExact) -> IdsExact {
         let before = self.in_prompt as u64;
         match exact {
@@ -344,8 +363,9 @@ impl Splice {
         Error::new(ErrorKind::Incomplete, "the server did not repeat the ids before the break")
     }
 
-    /// Looks for a stop string that begins before the splice and ends in `tokens`, and takes out of them what an unbroken
-    /// server would not have sent.
+    /// Looks for a stop string that begins before the splice and ends in `tokens`.
+    ///
+    /// If there is one, removes from `tokens` what an uninterrupted server would not have sent.
     fn stop(&mut self, stop: &[String], keeps: bool, tokens: &mut Vec<StreamToken>) -> bool {
         let mut found = false;
         for token in tokens.iter_mut() {
@@ -354,7 +374,7 @@ impl Splice {
                 text.clear();
                 continue;
             }
-            // Nothing behind this place can be the end of one that began before the splice.
+            // A stop string that ends after this point cannot begin before the splice.
             if self.around.len() - self.at >= longest(stop) {
                 break;
             }
@@ -372,7 +392,7 @@ impl Splice {
         found
     }
 
-    /// Where a stop string ends, behind `before`, that begins before the splice.
+    /// Returns the end, after `before`, of a stop string that begins before the splice.
     fn stop_end_after(&self, stop: &str, before: usize) -> Option<usize> {
         let begins = |start: &usize| self.around.get(*start..).is_some_and(|text| text.starts_with(stop));
         (0..self.at).filter(begins).map(|start| start + stop.len()).find(|end| *end > before)

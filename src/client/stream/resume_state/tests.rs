@@ -16,7 +16,7 @@ fn received(request: CompletionRequest, endpoint: Endpoint) -> ResumeState {
     ResumeState::new(Ok(request), endpoint, ResumePolicy::default())
 }
 
-/// The tokens of an event, as the decoder hands them out: the text goes with the first id.
+/// Returns the tokens of an event like the decoder: the text belongs to the first id.
 fn tokens((ids, text): Event<'_>) -> Vec<StreamToken> {
     let token = |(i, id): (usize, &TokenId)| StreamToken::Token {
         text: if i == 0 { text.to_owned() } else { String::new() },
@@ -25,7 +25,7 @@ fn tokens((ids, text): Event<'_>) -> Vec<StreamToken> {
     ids.iter().enumerate().map(token).collect()
 }
 
-/// What is handed out of these events, and how that ended.
+/// Returns what is delivered of these events, and how that ended.
 fn feed(received: &mut ResumeState, events: &[Event<'_>]) -> (Vec<(TokenId, String)>, &'static str) {
     let mut out = Vec::new();
     for event in events {
@@ -47,12 +47,13 @@ fn feed(received: &mut ResumeState, events: &[Event<'_>]) -> (Vec<(TokenId, Stri
 }
 
 #[test]
-fn ids_whose_text_had_not_come_are_taken_once_more_and_handed_out_once() {
+fn ids_without_text_are_requested_again_and_delivered_once() {
     const NEXT: &[Event<'static>] = &[(&[8], ""), (&[9], "é"), (&[10], "x")];
     const MERGED: &[Event<'static>] = &[(&[7, 8, 9], "é"), (&[10], "x")];
     const EARLY: &[Event<'static>] = &[(&[7], "é"), (&[8], ""), (&[9], ""), (&[10], "x")];
     let again: Vec<Event<'_>> = [(&[7][..], "")].into_iter().chain(NEXT.iter().copied()).collect();
-    // Before the break; greedy; the wire; what follows; ids again, text exact; what is handed out of it.
+    // The events before the break; greedy; the endpoint; the events after the break; ids again and
+    // text exact; what is delivered after the break.
     type Row<'a> =
         (&'a [Event<'a>], bool, Endpoint, &'a [Event<'a>], (usize, bool), &'a [(TokenId, &'a str)]);
     let x = (10, "x");
@@ -61,15 +62,16 @@ fn ids_whose_text_had_not_come_are_taken_once_more_and_handed_out_once() {
         (&[(&[6], "a"), (&[7], "")], true, Endpoint::Auto, &again, (1, true), &[(8, ""), (9, "é"), x]),
         (&[(&[6], "a"), (&[7], ""), (&[8], "")], true, Endpoint::Auto, &again, (2, true), &[(9, "é"), x]),
         (&[(&[6], "a"), (&[7], ""), (&[8], "")], true, Endpoint::Auto, MERGED, (2, true), &[(9, "é"), x]),
-        // A server that shows the text sooner than before: with the first new id, all the same.
+        // The server sends the text earlier than before. It is still delivered with the first new
+        // id.
         (&[(&[6], "a"), (&[7], ""), (&[8], "")], true, Endpoint::Auto, EARLY, (2, true), &[(9, "é"), x]),
-        // An event with several ids and a text is taken to be in step.
+        // The text of an event with several ids is assumed to be complete.
         (&[(&[6, 7], "a")], true, Endpoint::Auto, NEXT, (0, true), &[(8, ""), (9, "é"), x]),
-        // The whole answer so far.
+        // The id without text is the whole answer so far.
         (&[(&[7], "")], true, Endpoint::Auto, &again, (1, true), &[(8, ""), (9, "é"), x]),
-        // Not greedy: other ids may come, and of their first text nothing is known.
+        // Not greedy: other ids may arrive, and their first text is not reliable.
         (&[(&[6], "a"), (&[7], "")], false, Endpoint::Auto, NEXT, (0, false), &[(8, ""), (9, "\u{fffd}"), x]),
-        // Ids alone.
+        // Only ids.
         (&[(&[6], ""), (&[7], "")], true, Endpoint::VllmGenerate, &[(&[8], "")], (0, true), &[(8, "")]),
     ];
     for (before, is_greedy, endpoint, after, start, handed) in rows {
@@ -92,43 +94,43 @@ fn ids_whose_text_had_not_come_are_taken_once_more_and_handed_out_once() {
 }
 
 #[test]
-fn ids_that_do_not_come_again_end_the_attempt_and_are_not_asked_for_any_more() {
+fn ids_that_do_not_repeat_end_the_attempt_and_are_not_requested_again() {
     let mut received = received(request(greedy()), Endpoint::Auto);
     feed(&mut received, &[(&[6], "a"), (&[7], ""), (&[8], "")]);
     assert_eq!(received.start_resume(None).ids_again, 2);
     assert_eq!(feed(&mut received, &[(&[7], ""), (&[5], "b")]), (vec![], "diverged"));
     assert_eq!(received.ids(), 3);
     assert_eq!(received.check(IdsExact::Unknown, None), Ok(()));
-    // There the last id may be the end, which only a repetition could have told.
+    // With llama.cpp, the last id may be the end. Only a repetition could have shown that.
     let refused = received.check(IdsExact::Unknown, Some(Family::LlamaCpp));
     assert_eq!(refused, Err(Some(NotResumable::MayHaveEnded)));
     assert_eq!(received.start_resume(None), ResumeStart { ids_again: 0, text_exact: false });
     let (out, _) = feed(&mut received, &[(&[9], "all of the prompt é"), (&[10], "x")]);
     assert_eq!(out, [(9, "\u{fffd}".to_owned()), (10, "x".to_owned())]);
-    // The break is behind text again.
+    // The break is after text again.
     assert_eq!(received.start_resume(None), ResumeStart { ids_again: 0, text_exact: true });
 }
 
 #[test]
-fn a_prompt_that_comes_again_in_front_of_the_first_text_is_taken_off() {
+fn a_prompt_before_the_first_text_is_removed() {
     let sentence =
         "The quick brown fox jumps over the lazy dog and is gone for good, as far as anybody knows";
     let whole = format!("<|user|>Who?<|assistant|>{sentence}é x");
-    // What was handed out before the break, the first text behind it, what is handed out of that.
+    // The text delivered before the break; the first text after it; what is delivered of that text.
     let rows = [
         (sentence, whole.as_str(), "é x"),
-        // A new text may well hold an old one.
+        // A new text may contain an old one.
         (sentence, sentence, sentence),
         (
             sentence,
             " and is gone for good, as far as anybody knows",
             " and is gone for good, as far as anybody knows",
         ),
-        // Of so little nothing can be told.
+        // The text is too short to decide.
         ("The", whole.as_str(), whole.as_str()),
     ];
     for (before, first, expected) in rows {
-        // Two ids of one event, of which the second may be half a character.
+        // Two ids of one event. The second one may be half a character.
         let mut received = received(request(greedy()), Endpoint::Auto);
         feed(&mut received, &[(&[5], &before[..2]), (&[6, 7], &before[2..])]);
         received.start_resume(Some(Family::Vllm));
@@ -143,7 +145,7 @@ fn a_prompt_that_comes_again_in_front_of_the_first_text_is_taken_off() {
 }
 
 #[test]
-fn too_many_ids_without_text_are_not_taken_once_more() {
+fn too_many_ids_without_text_are_not_requested_again() {
     for (count, again) in [(16, 16), (17, 0)] {
         let mut received = received(request(greedy()), Endpoint::Auto);
         feed(&mut received, &[(&[6], "a")]);
@@ -157,7 +159,7 @@ fn too_many_ids_without_text_are_not_taken_once_more() {
 }
 
 #[test]
-fn text_that_came_with_ids_received_before_is_not_lost_at_the_end() {
+fn text_of_repeated_ids_is_not_lost_at_the_end() {
     let mut received = received(request(greedy()), Endpoint::LlamaCpp);
     feed(&mut received, &[(&[6], "a"), (&[7], "")]);
     received.start_resume(None);
@@ -168,15 +170,15 @@ fn text_that_came_with_ids_received_before_is_not_lost_at_the_end() {
 }
 
 #[test]
-fn what_was_received_may_be_all_there_is() {
+fn the_received_ids_may_be_the_whole_answer() {
     let sampling = || greedy().max_tokens(3).stop_token_ids(vec![9]);
-    // Ids, what the server is, why the answer ended.
+    // The ids; the kind of server; the finish reason.
     let rows: &[(&[TokenId], _, _)] = &[
         (&[6, 7], None, None),
         (&[6, 7, 8], None, Some(FinishReason::Length)),
         (&[6, 9], None, Some(FinishReason::Stop)),
         (&[9, 6], None, None),
-        // It goes on behind such an id.
+        // llama.cpp continues after such an id.
         (&[6, 9], Some(Family::LlamaCpp), None),
     ];
     for (ids, server, expected) in rows {
@@ -187,7 +189,7 @@ fn what_was_received_may_be_all_there_is() {
 }
 
 #[test]
-fn counts_of_the_last_request_are_told_as_those_of_the_whole() {
+fn counts_of_the_last_request_become_counts_of_the_whole_answer() {
     let mut received = received(request(greedy()), Endpoint::Auto);
     feed(&mut received, &[(&[6], "a"), (&[7], "b"), (&[8], "")]);
     let usage = |prompt_tokens, completion_tokens, cached_tokens| Usage {
@@ -197,7 +199,7 @@ fn counts_of_the_last_request_are_told_as_those_of_the_whole() {
         reasoning_tokens: None,
     };
     assert_eq!(received.whole_usage(usage(2, 3, Some(1)), None), usage(2, 3, Some(1)));
-    // One id is taken once more: two stand in the prompt.
+    // One id is requested again, so two ids are in the prompt.
     received.start_resume(None);
     assert_eq!(received.whole_usage(usage(4, 5, Some(4)), None), usage(2, 7, None));
     assert_eq!(received.whole_usage(usage(4, 5, Some(4)), Some(usage(2, 3, Some(1)))), usage(2, 7, Some(1)));
@@ -209,8 +211,10 @@ fn counts_of_the_last_request_are_told_as_those_of_the_whole() {
 
 // ---- stop strings ----
 
-/// A server that hands out text as it comes, and ends it as SGLang does: what it has sent of a stop string stays. The pieces that
-/// it sends from piece `from` on, of which it alone knows, and whether it stopped.
+/// Imitates a server that sends text as it is generated, and stops like SGLang.
+///
+/// A part of a stop string that was already sent stays. The server knows only the pieces from
+/// `from` on. Returns the pieces that it sends, and whether it stopped.
 fn serve<'a>(pieces: &[&'a str], from: usize, stop: &str) -> (Vec<&'a str>, bool) {
     let (mut text, mut sent) = (String::new(), Vec::new());
     for piece in &pieces[from..] {
@@ -227,7 +231,7 @@ fn serve<'a>(pieces: &[&'a str], from: usize, stop: &str) -> (Vec<&'a str>, bool
 
 #[test]
 fn a_stop_string_is_found_wherever_the_break_is() {
-    // No stop string begins with its own end, so that two never overlap.
+    // No stop string begins with its own end, so two of them never overlap.
     let stops = ["abb", "ab", "aabb", "abc"];
     let mut crossed = 0;
     for seed in 0..3000_u32 {
@@ -278,10 +282,10 @@ fn a_stop_string_is_found_wherever_the_break_is() {
 }
 
 #[test]
-fn a_stop_string_over_the_seam_counts_only_where_the_server_would_heed_it() {
+fn a_stop_string_across_the_splice_counts_only_if_the_server_would_stop_at_it() {
     let stop = || greedy().stop(vec!["abcd".to_owned()]);
     let keeps = |sampling| request(sampling).extra("include_stop_str_in_output", true);
-    // The request, what is handed out of `c` and `dx` behind `ab`, how that ends.
+    // The request; what is delivered of `c` and `dx` after `ab`; how that ends.
     let rows = [
         (request(stop()), ["c", ""], "stopped"),
         (keeps(stop()), ["c", "d"], "stopped"),
@@ -297,7 +301,7 @@ fn a_stop_string_over_the_seam_counts_only_where_the_server_would_heed_it() {
         let expected = vec![(7, texts[0].to_owned()), (8, texts[1].to_owned())];
         assert_eq!(found, (expected, end));
     }
-    // What comes before the least number of tokens is text all the same.
+    // A stop string that begins before the minimum number of tokens is ordinary text.
     let mut received = received(request(stop().min_tokens(2)), Endpoint::SgLang);
     feed(&mut received, &[(&[6], "xab")]);
     received.start_resume(None);
@@ -305,7 +309,7 @@ fn a_stop_string_over_the_seam_counts_only_where_the_server_would_heed_it() {
 }
 
 #[test]
-fn stop_strings_of_a_server_that_holds_text_back_are_refused_unless_accepted() {
+fn stop_strings_prevent_a_resume_if_the_server_holds_text_back_unless_you_accept_it() {
     let request = || request(greedy().stop(vec!["###".to_owned()]));
     let held = Err(Some(NotResumable::StopStrings));
     let rows = [
@@ -318,7 +322,7 @@ fn stop_strings_of_a_server_that_holds_text_back_are_refused_unless_accepted() {
         (request().extra("include_stop_str_in_output", true), Endpoint::OpenAi, Some(Family::Vllm), Ok(())),
         (request().allow_inexact_resume(), Endpoint::OpenAi, Some(Family::Vllm), Ok(())),
     ];
-    // What is known to be held back is told of.
+    // If the server is known to hold text back, the resume reports it.
     for (endpoint, text_exact) in
         [(Endpoint::OpenAi, false), (Endpoint::SgLang, true), (Endpoint::LlamaCpp, true)]
     {
