@@ -55,9 +55,9 @@ const MAX_CODE_LINES: usize = 24_000;
 
 /// Functions that are tables: one row after another, and nothing to follow.
 const TABLES: [&str; 3] = [
-    "every_field_goes_out_in_each_server_s_words",
-    "chat_and_completions_say_to_each_server_what_it_knows",
-    "what_cannot_be_sent_is_refused",
+    "every_field_is_sent_under_the_name_of_each_server",
+    "each_server_gets_only_the_fields_that_it_supports",
+    "invalid_and_unsupported_requests_are_rejected",
 ];
 
 // ---- reading ----

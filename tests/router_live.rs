@@ -224,8 +224,8 @@ fn what_comes_through_the_router_is_what_comes_without_it() {
         let [with, without] = [&router.url, &worker.url()]
             .map(|url| told(&client(url).endpoint(wire).build().unwrap(), request.clone()));
         // Whatever a stream was asked for comes as one, the router says.
-        let without =
-            without.replace("no event stream but application/json", "no event stream but text/event-stream");
+        let without = without
+            .replace("not an event stream but application/json", "not an event stream but text/event-stream");
         assert_eq!(with, without, "{name}");
         compared += 1;
     }
@@ -379,7 +379,7 @@ fn the_routers_answers_for_a_worker_that_refuses_are_understood() {
             worker: Script::status(200).json(r#"{"message":"no stream today"}"#),
             kind: ErrorKind::NotEventStream,
             status: None,
-            message: "no event stream but text/event-stream: no stream today",
+            message: "not an event stream but text/event-stream: no stream today",
             attempts: 1,
         },
     ];

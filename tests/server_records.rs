@@ -199,28 +199,28 @@ const RECORD: &str = r#"{
 /// What is replaced, by what, and what the error then says.
 const WRONG: &[(&str, &str, &str)] = &[
     ("\"name\": \"odd\",", "", "missing field `name` at line 9 column 1"),
-    ("\"odd\"", "\"\"", "\"\" is no name: letters, digits, `_`, `-` and `.` at line 2 column"),
-    ("\"odd\"", "\"tgi\"", "\"tgi\" is known without a record at line 2 column"),
+    ("\"odd\"", "\"\"", "invalid name \"\": expected letters, digits, `_`, `-` and `.` at line 2 column"),
+    ("\"odd\"", "\"tgi\"", "\"tgi\" is the name of a built-in server at line 2 column"),
     ("\"about\"", "\"abuot\"", "unknown field `abuot`, expected one of `name`, `title`, `about`, `like`"),
-    ("\"vllm\"", "\"vlm\"", "no known server is called \"vlm\"; there are vllm, llamacpp, sglang, tgi, "),
-    ("\"vllm\"", "\"sglang_router\"", "no known server is called \"sglang_router\""),
+    ("\"vllm\"", "\"vlm\"", "unknown server \"vlm\", expected one of vllm, llamacpp, sglang, tgi, "),
+    ("\"vllm\"", "\"sglang_router\"", "unknown server \"sglang_router\""),
     ("\"owned_by\"", "\"owner\"", "unknown field `owner`, expected `owned_by` at line 5"),
-    ("\"me\"", "\"\"", "identified_by.owned_by: it is empty"),
-    (
-        "\"me\"",
-        "\"library\"",
-        "identified_by.owned_by: \"library\" tells a server that is known without a record",
-    ),
+    ("\"me\"", "\"\"", "identified_by.owned_by: the text is empty"),
+    ("\"me\"", "\"library\"", "identified_by.owned_by: \"library\" already identifies a built-in server"),
     ("\"limit\"", "5", "invalid type: integer `5`, expected a string at line 6 column"),
     ("\"limit\"", "\"\"", "renames.max_tokens: the new name is empty"),
-    ("\"limit\"", "null", "renames.max_tokens: what a caller asks for is not left out without a word"),
-    ("\"limit\"", "\"seed\"", "renames.max_tokens: \"seed\" is another field, which has no new name"),
-    ("\"max_tokens\"", "\"max_token\"", "renames.max_token: no request has such a field"),
+    ("\"limit\"", "null", "renames.max_tokens: a field that callers set cannot be left out"),
+    (
+        "\"limit\"",
+        "\"seed\"",
+        "renames.max_tokens: \"seed\" is the name of another field; rename that field too",
+    ),
+    ("\"max_tokens\"", "\"max_token\"", "renames.max_token: unknown field"),
     ("null", "\"limit\"", "renames.max_tokens: \"limit\" is also the new name of stream_options"),
-    ("\"fast\"", "\"seed\"", "sets.seed: that is for each request to say"),
-    ("\"fast\"", "\"limit\"", "sets.limit: that is for each request to say"),
+    ("\"fast\"", "\"seed\"", "sets.seed: only a request can set this field"),
+    ("\"fast\"", "\"limit\"", "sets.limit: only a request can set this field"),
     ("\"fast\": true", "\"n\": 2", "sets: more than one choice"),
-    ("\"min_p\"", "\"minp\"", "refuses.minp: a request cannot ask for such a thing"),
+    ("\"min_p\"", "\"minp\"", "refuses.minp: unknown feature"),
     ("\"it has none\"", "\" \"", "refuses.min_p: the reason is empty"),
     ("}\n}", "}", "EOF while parsing an object at line 8 column"),
 ];
@@ -233,7 +233,7 @@ fn what_is_no_record_says_where_it_is_wrong() {
         let error = ServerKind::from_json(&RECORD.replacen(part, other, 1)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         let message = error.to_string();
-        assert!(message.contains("not a server's record: ") && message.contains(said), "{part}: {message}");
+        assert!(message.contains("not a server record: ") && message.contains(said), "{part}: {message}");
     });
 }
 
@@ -242,11 +242,13 @@ fn a_record_has_a_name_and_a_longest_text() {
     let odd = ServerKind::from_json(RECORD).unwrap();
     assert_eq!(odd.name(), "odd");
     let error = ServerKind::by_name("odd").unwrap_err();
-    assert!(error.to_string().contains("there are vllm, ") && error.to_string().contains("sglang_router"));
+    assert!(
+        error.to_string().contains("expected one of vllm, ") && error.to_string().contains("sglang_router")
+    );
 
     let too_long = format!("{RECORD}{}", " ".repeat(MAX_SERVER_RECORD_BYTES));
     let error = ServerKind::from_json(&too_long).unwrap_err();
-    assert!(error.to_string().contains("more than 262144"), "{error}");
+    assert!(error.to_string().contains("the limit is 262144"), "{error}");
 
     assert_eq!(ServerKind::from_json(RECORD).unwrap(), odd, "the same record is the same server");
     assert_ne!(ServerKind::from_json(&RECORD.replace("Invented.", "Another.")).unwrap(), odd);

@@ -1,4 +1,4 @@
-//! What is sent to a server and what it answers, as values. Pure: no socket, clock, thread or file.
+//! Requests and responses as values. Pure: no socket, clock, thread or file.
 //!
 //! ```text
 //! server ─▶ request (values -> JSON body)

@@ -182,12 +182,12 @@ fn tokens_prints_lines_in_the_form_that_others_build_on() {
         r#""type":"x","status":503,"tokens":2}}"#,
     );
     let no_stream = concat!(
-        r#"{"error":{"kind":"not_event_stream","message":"the answer is no event stream: died","#,
+        r#"{"error":{"kind":"not_event_stream","message":"the response is not an event stream: died","#,
         r#""type":"x","status":503,"tokens":0}}"#,
     );
     let nothing = concat!(
         r#"{"error":{"kind":"incomplete","#,
-        r#""message":"the stream ended before it began: no token, no finish reason","tokens":0}}"#,
+        r#""message":"the stream ended before the first token, without a finish reason","tokens":0}}"#,
     );
     // Body, exit code, lines.
     let cases = [

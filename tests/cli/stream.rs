@@ -157,7 +157,7 @@ fn stream_prints_tokens_and_reports_every_ending() {
             1,
             0,
             json!({"error": {"kind": "not_event_stream",
-                "message": "the answer is no event stream but application/json: no stream today"}}),
+                "message": "the response is not an event stream but application/json: no stream today"}}),
         ),
         (silent, &["--first-token-timeout", "0.1"], 1, 0, timer("first_token")),
         (hangs(), &["--chunk-timeout", "0.1"], 1, 1, timer("chunk")),

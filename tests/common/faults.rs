@@ -423,7 +423,7 @@ fn not_streams() -> Vec<Fault> {
         encoded("gzip encoding", "gzip"),
         encoded("deflate encoding", "deflate"),
         answer("204", status(204)).ends(ErrorKind::Incomplete),
-        answer("200 without a body", begun(0)).ends(ErrorKind::Incomplete).says("before it began"),
+        answer("200 without a body", begun(0)).ends(ErrorKind::Incomplete).says("before the first token"),
     ]
 }
 
@@ -603,7 +603,7 @@ fn error_bodies() -> Vec<Fault> {
             _ => ErrorKind::NotEventStream,
         });
         if row.ends == Some(ErrorKind::Incomplete) {
-            row.says = "before it began";
+            row.says = "before the first token";
         }
         rows.push(row);
     }

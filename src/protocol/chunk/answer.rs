@@ -1,7 +1,8 @@
-//! A whole answer: what a request that is not streamed gets, one JSON body.
+//! A whole response: the single JSON body that answers a request without streaming.
 //!
-//! Servers write it with the fields of their chunks, so it is decoded as the one event of a stream, by the same files. What
-//! stands elsewhere is moved to its place first (`Chunk::message_to_delta`).
+//! Servers use the same fields in a whole response as in their chunks. The same files therefore
+//! decode it, as the only event of a stream. `Chunk::message_to_delta` first moves the fields that
+//! are in a different place.
 
 use serde_json::error::Category;
 
@@ -16,48 +17,53 @@ use crate::types::ids::{FinishReason, IdsExact, TokenId, Usage};
 use crate::types::token::StreamToken;
 use crate::types::tree::{Malformed, PendingToolCall};
 
-/// A completion that came whole, see [`ApiClient::complete`](crate::ApiClient::complete).
+/// A completion that arrived as a whole, see [`ApiClient::complete`](crate::ApiClient::complete).
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct CompletionResponse {
-    /// The text, without reasoning and calls that the server told apart. Empty where a server gives ids alone (vLLM's generate
-    /// endpoint).
+    /// The text, without the reasoning and the tool calls that the server separated from it.
+    ///
+    /// Empty if the server returns only ids (vLLM's generate endpoint).
     pub text: String,
-    /// Reasoning that the server told apart, on its chat endpoint.
+    /// Reasoning that the server separated from the text, on its chat endpoint.
     pub reasoning: String,
-    /// Tool calls that the server told apart, on its chat endpoint, in order.
+    /// Tool calls that the server separated from the text, on its chat endpoint, in order.
     pub tool_calls: Vec<PendingToolCall>,
     /// Tool calls that cannot be run.
     pub malformed_calls: Vec<MalformedCall>,
-    /// The ids of all that was generated, in order: reasoning, text, calls and the stop token.
+    /// The ids of all generated tokens, in order: reasoning, text, calls and the stop token.
     pub ids: Vec<TokenId>,
-    /// Whether those are all there were, counted against the server's own count.
+    /// The result of comparing `ids` with the server's own count.
     pub ids_exact: IdsExact,
-    /// The prompt's ids, where the server sends them: vLLM if it is asked for ids, TGI if the request has its
+    /// The ids of the prompt, if the server sends them.
+    ///
+    /// vLLM sends them if the request asks for ids, TGI if the request sets
     /// `decoder_input_details`.
     pub prompt_ids: Option<Vec<TokenId>>,
-    /// Why the model stopped, if the server said so.
+    /// Why the model stopped, if the server reported it.
     pub finish: Option<FinishReason>,
     /// The server's own count of tokens, if it sent one.
     pub usage: Option<Usage>,
-    /// The id under which the server knows the request. As it came: escape it before printing.
+    /// The server's id of the request, exactly as received. Escape it before you print it.
     pub request_id: Option<String>,
-    /// What the server showed itself to be, as [`ChunkDecoder::server`] says.
+    /// The server that the response shows, as in [`ChunkDecoder::server`].
     pub server: Option<ServerKind>,
 }
 
-/// A tool call of an [`CompletionResponse`] that cannot be run; see [`StreamToken::MalformedCall`].
+/// A tool call of a [`CompletionResponse`] that cannot be run, see [`StreamToken::MalformedCall`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MalformedCall {
-    /// The name, if there is one, and the arguments as they were written.
+    /// The name, if there is one, and the arguments as the model wrote them.
     pub text: String,
-    /// Why it cannot be run.
+    /// Why the call cannot be run.
     pub reason: Malformed,
 }
 
 impl CompletionResponse {
-    /// Decodes the body of an answer with one choice that came with a good status. Takes time in proportion to its length.
+    /// Decodes the body of a successful response with one choice.
+    ///
+    /// Takes time proportional to the length of the body.
     ///
     /// ```
     /// use tokenwire::{CompletionResponse, Endpoint};
@@ -71,9 +77,11 @@ impl CompletionResponse {
     ///
     /// # Errors
     ///
-    /// [`ServerKind`](ErrorKind::Server) for an error in any of its shapes, [`Incomplete`](ErrorKind::Incomplete) for JSON that ends
-    /// too early, [`Protocol`](ErrorKind::Protocol) for what is no JSON object or has no choice, and what
-    /// [`ChunkDecoder::decode`] says of ids, indexes and limits.
+    /// - [`Server`](ErrorKind::Server) for an error in any of its known forms.
+    /// - [`Incomplete`](ErrorKind::Incomplete) for JSON that ends too early.
+    /// - [`Protocol`](ErrorKind::Protocol) for a body that is not a JSON object or that has no
+    ///   choice.
+    /// - The errors of [`ChunkDecoder::decode`] for ids, indexes and limits.
     pub fn from_json(endpoint: Endpoint, body: &[u8]) -> Result<Self, Error> {
         Self::decode(ChunkDecoder::new(endpoint), None, body)
     }
@@ -88,12 +96,12 @@ impl CompletionResponse {
         let prompt_ids = match fill(&mut prompted, &json) {
             Ok(()) if prompted.presence == Presence::Given => prompt_ids(prompted),
             Err(error) if is_cut_off(&json, &error) => {
-                let message = "the answer ends inside its JSON";
+                let message = "the response ends inside its JSON";
                 return Err(Error::new(ErrorKind::Incomplete, message).with_source(error));
             }
             _ => {
                 let said = server_error_from_body(None, content_type, body);
-                let message = format!("the answer is no JSON object: {}", said.message);
+                let message = format!("the response is not a JSON object: {}", said.message);
                 return Err(Error::protocol(message).with_server(said));
             }
         };
@@ -102,9 +110,9 @@ impl CompletionResponse {
         let mut sink = |_choice, token| parts.take(token);
         let _ = decoder.decode("message", &json, &mut sink)?;
         if !decoder.has_choice() {
-            return Err(Error::protocol("the answer has no choice"));
+            return Err(Error::protocol("the response has no choices"));
         }
-        // The JSON was whole, and so is the answer, with a finish reason or without.
+        // The JSON was complete, so the response is complete, with or without a finish reason.
         let _ = decoder.decode("message", "[DONE]", &mut sink)?;
         let completion = decoder.finish()?;
         let Parts { text, reasoning, tool_calls, malformed_calls, ids } = parts;
@@ -124,13 +132,15 @@ impl CompletionResponse {
     }
 }
 
-/// An object began and did not end. Inside a number, serde_json does not say that the end was the trouble.
+/// Returns whether a JSON object began and did not end.
+///
+/// The text is checked too: if the end is inside a number, serde_json reports a different category.
 fn is_cut_off(json: &str, error: &serde_json::Error) -> bool {
     let json = json.trim();
     json.starts_with('{') && (error.classify() == Category::Eof || !json.ends_with('}'))
 }
 
-/// What the decoder hands out.
+/// The items that the decoder hands out.
 #[derive(Default)]
 struct Parts {
     text: String,
@@ -155,13 +165,13 @@ impl Parts {
             StreamToken::MalformedCall { text, reason } => {
                 self.malformed_calls.push(MalformedCall { text, reason });
             }
-            // A decoder makes neither.
+            // A decoder produces neither of these.
             StreamToken::Done { .. } | StreamToken::Error(_) => {}
         }
     }
 }
 
-/// Something else than a list of ids (TensorRT-LLM has lists of lists) is as if it were not there.
+/// Returns the prompt ids. Ignores any other value, such as TensorRT-LLM's lists of lists.
 fn prompt_ids(prompted: PromptIds<'_>) -> Option<Vec<TokenId>> {
     let prefill: Ids = prompted.details.prefill.map(|token| token.0);
     let choice = prompted.choices.into_items().next().unwrap_or_default();

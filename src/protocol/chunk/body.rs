@@ -1,6 +1,7 @@
-//! A whole response body to tokens: events and chunks together, and the bodies that are no event stream.
+//! Decodes a whole response body into tokens. Also handles bodies that are not event streams.
 //!
-//! Pure: bytes in, tokens out, however they are cut. A stream feeds it from its socket, the command line from a file.
+//! Pure: it takes bytes, in pieces of any size, and returns tokens. A stream feeds it from its
+//! socket, the command line from a file.
 
 use super::decoder::{ChunkDecoder, Completion, Flow};
 use super::json::is_error;
@@ -14,16 +15,21 @@ use crate::protocol::sse::event::Stray;
 use crate::protocol::sse::{Item, SseParser};
 use crate::types::token::StreamToken;
 
-/// Decodes the body of one answer, pushed in pieces: [`SseParser`] and [`ChunkDecoder`] joined, and what neither can
-/// see alone.
+/// Decodes the body of one response, which you feed in pieces.
 ///
-/// - A body whose first byte that is no white space is `{` or `<` is no event stream, whatever its content type says. It
-///   is kept, up to [`max_error_body_bytes`](Limits::max_error_body_bytes), for the message in it.
-/// - Two servers are known to put errors into lines that the event-stream standard ignores: a field `error:`
-///   (llama.cpp before autumn 2025), a line of bare JSON (Lemonade). They are errors here, at their place in the body.
-/// - A last `data: [DONE]` without its blank line is the terminator: some servers forget it.
+/// It combines an [`SseParser`] with a [`ChunkDecoder`], and handles three cases that neither of
+/// them can handle alone:
 ///
-/// The tokens and the result do not depend on how the body was cut into pieces.
+/// - A body is not an event stream if its first byte after white space is `{` or `<`. The content
+///   type does not matter. The decoder keeps at most
+///   [`max_error_body_bytes`](Limits::max_error_body_bytes) of such a body, for the message in it.
+/// - Two servers put errors into lines that the event-stream standard ignores: a field `error:`
+///   (llama.cpp before autumn 2025), or a line of bare JSON (Lemonade). The decoder returns them as
+///   errors, at their position in the body.
+/// - Some servers forget the blank line after the last `data: [DONE]`. That line still counts as
+///   the terminator.
+///
+/// The tokens and the result do not depend on how the body is cut into pieces.
 ///
 /// ```
 /// use tokenwire::StreamToken;
@@ -48,33 +54,33 @@ pub struct BodyDecoder {
     decoder: ChunkDecoder,
     kind: Kind,
     max_error_body_bytes: usize,
-    /// Comments of the whole body, once the parser is finished and has forgotten them.
+    /// The comments of the whole body, saved because the parser resets its count when it finishes.
     comments: u64,
 }
 
 #[derive(Debug)]
 enum Kind {
-    /// Nothing but white space so far.
+    /// Only white space so far.
     Unknown,
     Events,
     /// JSON or HTML.
     Other(Vec<u8>),
 }
 
-/// What [`BodyDecoder::decode_event`] did.
+/// The result of [`BodyDecoder::decode_event`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Step {
-    /// An event was decoded; there may be more in the bytes that were fed.
+    /// An event was decoded. The bytes that you fed may contain more events.
     Event,
     /// Feed more bytes.
     More,
-    /// The terminator came. What follows has no meaning; ask [`finish`](BodyDecoder::finish).
+    /// The terminator arrived. Call [`finish`](BodyDecoder::finish), and ignore any later bytes.
     Ended,
 }
 
 impl BodyDecoder {
-    /// A decoder for one answer with one choice, with the default limits.
+    /// Creates a decoder for one response with one choice, with the default limits.
     #[must_use]
     pub fn new(endpoint: Endpoint) -> Self {
         Self {
@@ -86,28 +92,31 @@ impl BodyDecoder {
         }
     }
 
-    /// As [`ChunkDecoder::max_choices`].
+    /// Sets the highest number of choices, as [`ChunkDecoder::max_choices`] does.
     #[must_use]
     pub fn max_choices(mut self, n: u32) -> Self {
         self.decoder = self.decoder.max_choices(n);
         self
     }
 
-    /// As [`ChunkDecoder::learning`].
+    /// Turns learning on or off, as [`ChunkDecoder::learning`] does.
     #[must_use]
     pub fn learning(mut self, is_on: bool) -> Self {
         self.decoder = self.decoder.learning(is_on);
         self
     }
 
-    /// As [`ChunkDecoder::ids_asked`].
+    /// States that the request asked for ids, as [`ChunkDecoder::ids_asked`] does.
     #[must_use]
     pub fn ids_asked(mut self, server: Option<ServerKind>) -> Self {
         self.decoder = self.decoder.ids_asked(server);
         self
     }
 
-    /// Sets [`max_event_bytes`](Limits::max_event_bytes), [`max_error_body_bytes`](Limits::max_error_body_bytes) and
+    /// Sets the three limits that apply to a body.
+    ///
+    /// They are [`max_event_bytes`](Limits::max_event_bytes),
+    /// [`max_error_body_bytes`](Limits::max_error_body_bytes) and
     /// [`max_arguments_bytes`](Limits::max_arguments_bytes).
     #[must_use]
     pub fn limits(mut self, limits: &Limits) -> Self {
@@ -117,29 +126,33 @@ impl BodyDecoder {
         self
     }
 
-    /// Takes the next piece of the body. Then decode events until there are no more.
+    /// Takes the next piece of the body.
+    ///
+    /// Afterwards, call [`decode_event`](Self::decode_event) until it returns something other than
+    /// [`Step::Event`].
     pub fn feed(&mut self, bytes: &[u8]) {
         self.parser.space(bytes.len())[..bytes.len()].copy_from_slice(bytes);
         self.filled(bytes.len());
     }
 
-    /// Room for at least so many bytes of the body, to read straight into: no copy is made.
+    /// Returns a buffer of at least `at_least` bytes, so that you can read the body without a copy.
     pub fn space(&mut self, at_least: usize) -> &mut [u8] {
         self.parser.space(at_least)
     }
 
-    /// As [`space`](Self::space), all zeros.
+    /// Returns the same buffer as [`space`](Self::space), filled with zeros.
     pub(crate) fn zeroed_space(&mut self, at_least: usize) -> &mut [u8] {
         self.parser.zeroed_space(at_least)
     }
 
-    /// The first `len` bytes of [`space`](Self::space) are the next piece.
+    /// Takes the first `len` bytes of [`space`](Self::space) as the next piece of the body.
     pub fn filled(&mut self, len: usize) {
         if !matches!(self.kind, Kind::Events) {
             let mut piece = self.parser.free();
             piece = &piece[..len.min(piece.len())];
             if let Kind::Unknown = self.kind {
-                // White space before it is not kept: it would count against the limit in some cuts and not in others.
+                // Leading white space is not kept. Otherwise it would count against the limit only
+                // for some cuts.
                 let start = piece.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(piece.len());
                 piece = &piece[start..];
                 match piece.first() {
@@ -156,13 +169,15 @@ impl BodyDecoder {
         self.parser.filled(len);
     }
 
-    /// Decodes the next event, if it is there whole; what it holds goes to `sink`, as
-    /// [`ChunkDecoder::decode`] says.
+    /// Decodes the next event, if all of it has arrived.
+    ///
+    /// Its tokens go to `sink`, as in [`ChunkDecoder::decode`].
     ///
     /// # Errors
     ///
-    /// As [`ChunkDecoder::decode`], and [`Limit::EventBytes`](crate::Limit::EventBytes). The stream is over; what
-    /// was handed out stays valid, nothing more is handed out, and every later call is an error too.
+    /// The errors of [`ChunkDecoder::decode`], and [`Limit::EventBytes`](crate::Limit::EventBytes).
+    /// The stream is then over. Items that were handed out stay valid, no more are handed out, and
+    /// every later call returns an error too.
     pub fn decode_event(&mut self, sink: &mut impl FnMut(u32, StreamToken)) -> Result<Step, Error> {
         if let Kind::Other(body) = &self.kind {
             let full = body.len() == self.max_error_body_bytes;
@@ -178,7 +193,7 @@ impl BodyDecoder {
 
     fn next_step(&mut self, sink: &mut impl FnMut(u32, StreamToken)) -> Result<Step, Error> {
         loop {
-            // Most events are like the one before, and then only what differs is looked at.
+            // Most events are like the previous one. Only the values that differ are then read.
             if let Some(bytes) = self.parser.before_event() {
                 if let Some(line_bytes) = self.decoder.decode_at_front(bytes, sink) {
                     self.parser.skip_event(line_bytes);
@@ -203,12 +218,15 @@ impl BodyDecoder {
         }
     }
 
-    /// Whether the answer is complete, asked once, when the body has ended or after [`Step::Ended`].
+    /// Returns the completion if the response is complete.
+    ///
+    /// Call it once, when the body has ended or after [`Step::Ended`].
     ///
     /// # Errors
     ///
-    /// As [`ChunkDecoder::finish`]; an error that stood in a last line without an end; and
-    /// [`NotEventStream`](ErrorKind::NotEventStream), with what the body says.
+    /// - The errors of [`ChunkDecoder::finish`].
+    /// - The error in a last line that has no line end.
+    /// - [`NotEventStream`](ErrorKind::NotEventStream), with the message in the body.
     pub fn finish(&mut self) -> Result<Completion, Error> {
         if let Kind::Other(_) = self.kind {
             return Err(self.not_an_event_stream(None));
@@ -231,40 +249,42 @@ impl BodyDecoder {
         self.decoder.finish()
     }
 
-    /// The chunks' side: usage, finish reason, exactness of the ids, as far as they are known.
+    /// Returns the chunk decoder, with usage, finish reason and the exactness of ids so far.
     #[must_use]
     pub fn chunks(&self) -> &ChunkDecoder {
         &self.decoder
     }
 
-    /// Comment lines so far: keep-alives.
+    /// Returns the number of comment lines so far. Servers send them to keep the connection alive.
     #[must_use]
     pub fn comments(&self) -> u64 {
         self.comments.max(self.parser.comments())
     }
 
-    /// The answer is whole: a finish reason or the terminator was seen. What may still come is usage and framing.
+    /// Returns whether a finish reason or the terminator was seen.
+    ///
+    /// Only usage and framing can follow.
     pub(crate) fn is_complete(&self) -> bool {
         self.decoder.is_complete()
     }
 
-    /// The body is JSON or HTML and is read for its message.
+    /// Returns whether the body is JSON or HTML, which is read only for its message.
     pub(crate) fn is_other(&self) -> bool {
         matches!(self.kind, Kind::Other(_))
     }
 
-    /// What a body that is no event stream says, which came under this content type.
+    /// Returns the error for this body, which is not an event stream and has this content type.
     pub(crate) fn not_an_event_stream(&self, content_type: Option<&str>) -> Error {
         let body = if let Kind::Other(body) = &self.kind { body.as_slice() } else { &[] };
         not_an_event_stream(content_type, body)
     }
 }
 
-/// The error for a good status with a body that is no event stream.
+/// Returns the error for a body that is not an event stream although its status reports success.
 pub(crate) fn not_an_event_stream(content_type: Option<&str>, body: &[u8]) -> Error {
     let server = server_error_from_body(None, content_type, body);
     let kind = content_type.map(|kind| format!(" but {}", printable(kind, 64))).unwrap_or_default();
-    let message = format!("the answer is no event stream{kind}: {}", server.message);
+    let message = format!("the response is not an event stream{kind}: {}", server.message);
     Error::new(ErrorKind::NotEventStream, message).with_server(server)
 }
 
@@ -281,7 +301,7 @@ fn check_stray(stray: Stray) -> Result<(), Error> {
 mod tests {
     use super::*;
 
-    /// Tokens, the end in a word, and what it says.
+    /// Returns the tokens, and a line that says how the body ended.
     fn run<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (String, String) {
         let mut limits = Limits::default();
         (limits.max_event_bytes, limits.max_error_body_bytes) = (300, 60);
@@ -326,7 +346,7 @@ mod tests {
         let a = r#"data: {"choices":[{"index":0,"text":"a"}]}"#;
         let stop = r#"data: {"choices":[{"index":0,"text":"z","finish_reason":"stop"}]}"#;
         let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
-        // (body, text, how the end begins, what it holds)
+        // (body, text, beginning of the end, text that the end contains)
         let cases = [
             (format!("{a}\n\n: hi\n\n{stop}\n\ndata: [DONE]\n\n"), "az", "complete Some(Stop), 1", ""),
             (format!("\n {a}\n\n{a}\n\ndata: [DONE]"), "a", "complete None", ""),

@@ -1,4 +1,4 @@
-//! Tool calls of a chat stream, put together from their pieces.
+//! Assembles the tool calls of a chat stream from their pieces.
 
 use serde_json::{Map, Value};
 
@@ -7,15 +7,15 @@ use super::limits::nests_too_deep;
 use crate::types::token::StreamToken;
 use crate::types::tree::{Malformed, PendingToolCall};
 
-/// The calls of one choice. One is open at a time: another one begins with another index, and, for servers that
-/// number all of them 0, with a name under another id.
+/// The tool calls of one choice. One call is open at a time.
 ///
-/// No piece is dropped: one that belongs to a call that was closed already begins a call without a name, which is
-/// malformed.
+/// A new call begins with a different index. For servers that give every call the index 0, it
+/// begins with a name and a new id. No piece is dropped: a piece of a call that is already closed
+/// begins a call without a name, which is malformed.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     open: Option<Draft>,
-    /// Calls handed out, to number those that have no id.
+    /// The number of calls handed out. It numbers the calls that have no id.
     made: u32,
 }
 
@@ -25,12 +25,12 @@ struct Draft {
     id: String,
     name: String,
     arguments: String,
-    /// It was told to be too large; what else comes of it is handed on as it comes.
+    /// The call was reported as too large. Later pieces of it are handed on as they arrive.
     too_large: bool,
 }
 
 impl Calls {
-    /// Whether this piece begins another call than the one that is open.
+    /// Returns whether this piece begins a new call.
     pub(super) fn begins(&self, piece: &CallDelta<'_>) -> bool {
         let Some(open) = &self.open else { return true };
         let index = piece.index.count();
@@ -40,11 +40,13 @@ impl Calls {
             || (is_named && !id.is_empty() && !open.id.is_empty() && id != open.id)
     }
 
-    /// Takes a piece of the open call, or the first of one, if none is open. Hands on what is too large to be kept.
+    /// Adds a piece to the open call, or begins a call.
+    ///
+    /// Returns the text of a call that is too large to keep.
     pub(super) fn add(&mut self, piece: CallDelta<'_>, max_bytes: usize) -> Option<StreamToken> {
         let draft = self.open.get_or_insert_default();
         draft.index = draft.index.or(piece.index.count());
-        // Some servers repeat both in each piece.
+        // Some servers repeat the id and the name in each piece.
         for (field, value) in [(&mut draft.id, &piece.id), (&mut draft.name, &piece.function.name)] {
             if let (true, Some(text)) = (field.is_empty(), value.text()) {
                 text.clone_into(field);
@@ -56,7 +58,9 @@ impl Calls {
         (draft.too_large && size > 0).then(|| malformed(draft.take_text(), Malformed::TooLarge))
     }
 
-    /// The open call, which ends here. `at_token` is the number of tokens before it. `cut`: the answer was cut off.
+    /// Closes the open call and returns it.
+    ///
+    /// `at_token` is the number of tokens before it. `cut` means that the response was cut off.
     pub(super) fn close(&mut self, at_token: u64, cut: bool) -> Option<StreamToken> {
         let mut draft = self.open.take().filter(|draft| !draft.too_large)?;
         if draft.id.is_empty() && draft.name.is_empty() && draft.arguments.is_empty() {
@@ -87,7 +91,7 @@ fn malformed(text: String, reason: Malformed) -> StreamToken {
     StreamToken::MalformedCall { text, reason }
 }
 
-/// None at all stand for no arguments, unless they may have been cut off.
+/// Parses the arguments. Empty text means no arguments, unless the response was cut off.
 fn arguments_of(raw: &str, cut: bool) -> Result<Value, Malformed> {
     if raw.trim().is_empty() {
         return if cut { Err(Malformed::Unfinished) } else { Ok(Value::Object(Map::new())) };

@@ -1,4 +1,4 @@
-//! `/v1/chat/completions`.
+//! The chat endpoint, `/v1/chat/completions`.
 
 use std::mem::take;
 
@@ -8,11 +8,13 @@ use super::limits::MAX_TOOL_CALLS;
 use super::value::Presence;
 use crate::error::{Error, Limit};
 
-/// Reasoning, content and tool calls stand apart in the delta; `reasoning` and `reasoning_content` are two names
-/// for the same text. The ids stand where completions have them.
+/// Reads a choice. Reasoning, content and tool calls are separate fields of its delta.
+///
+/// `reasoning` and `reasoning_content` are two names for the same text. The ids are in the same
+/// places as on the completions endpoint.
 pub(super) fn read<'a>(choice: &mut Choice<'a>, verbose: Verbose<'a>) -> Result<ChoiceDelta<'a>, Error> {
     if choice.delta.presence == Presence::WrongType {
-        return Err(Error::protocol("a chunk's delta is no object"));
+        return Err(Error::protocol("the delta of a chunk is not an object"));
     }
     if choice.delta.presence == Presence::Missing && choice.text.text().is_some_and(|text| !text.is_empty()) {
         return Err(mismatch("chat", "openai"));
@@ -25,7 +27,7 @@ pub(super) fn read<'a>(choice: &mut Choice<'a>, verbose: Verbose<'a>) -> Result<
     }
     let calls = take(&mut choice.delta.tool_calls);
     match calls.presence {
-        Presence::WrongType => return Err(Error::protocol("the tool calls of a chunk are no list")),
+        Presence::WrongType => return Err(Error::protocol("the tool calls of a chunk are not a list")),
         Presence::TooLong => return Err(Error::limit(Limit::ToolCalls, MAX_TOOL_CALLS as u64)),
         Presence::Missing | Presence::Null | Presence::Given => {}
     }

@@ -1,4 +1,4 @@
-//! What a chunk holds for one choice, and how the endpoints' files read it.
+//! The contents of a chunk for one choice, and helpers to read them.
 
 use std::borrow::Cow;
 
@@ -7,21 +7,21 @@ use super::limits::{MAX_TOKEN_IDS, MAX_TOOL_CALLS};
 use super::value::{Id, Ids, List, Presence, Scalar};
 use crate::error::{Error, Limit};
 
-/// What one chunk holds for one choice, the same for every endpoint.
+/// The contents of one chunk for one choice, in the same form for every endpoint.
 #[derive(Default)]
 pub(super) struct ChoiceDelta<'a> {
     pub(super) index: Scalar<'a>,
     pub(super) reasoning: Cow<'a, str>,
     pub(super) text: Cow<'a, str>,
     pub(super) calls: List<CallDelta<'a>, MAX_TOOL_CALLS>,
-    /// Checked; `None` where the chunk has no place for ids.
+    /// Valid ids. `None` if the chunk has no field for ids.
     pub(super) ids: Option<Ids>,
     pub(super) finish: Scalar<'a>,
     /// The server's running count of the choice's tokens.
     pub(super) counted: Option<u32>,
 }
 
-/// The ids of a choice, from the first of their places that the chunk has.
+/// Returns the ids of a choice, from the first field for ids that the chunk has.
 pub(super) fn ids_of(choice: &mut Choice<'_>, verbose: Verbose<'_>) -> Result<Option<Ids>, Error> {
     let by_key = std::mem::take(&mut choice.token_ids);
     if !matches!(by_key.presence, Presence::Missing | Presence::Null) {
@@ -37,28 +37,28 @@ pub(super) fn ids_of(choice: &mut Choice<'_>, verbose: Verbose<'_>) -> Result<Op
         return good_ids(verbose.tokens);
     }
     let logprobs = std::mem::take(&mut choice.logprobs.content);
-    // Other servers have log-probabilities without ids.
+    // Other servers send log-probabilities without ids.
     if logprobs.iter().any(|logprob| matches!(logprob.0, Id::Missing)) {
         return Ok(None);
     }
     good_ids(logprobs.map(|logprob| logprob.0))
 }
 
-/// Lets through a list in which each entry is an id.
+/// Returns the list if each entry is a valid id.
 pub(super) fn good_ids(ids: Ids) -> Result<Option<Ids>, Error> {
     match ids.presence {
         Presence::Missing | Presence::Null => Ok(None),
-        Presence::WrongType => Err(Error::protocol("the token ids of a chunk are no list")),
+        Presence::WrongType => Err(Error::protocol("the token ids of a chunk are not a list")),
         Presence::TooLong => Err(Error::limit(Limit::TokenIds, MAX_TOKEN_IDS as u64)),
         Presence::Given if ids.iter().all(|id| matches!(id, Id::Valid(_))) => Ok(Some(ids)),
-        Presence::Given => Err(Error::protocol("a token id is no whole number from 0 to 4294967295")),
+        Presence::Given => Err(Error::protocol("a token id is not a whole number from 0 to 4294967295")),
     }
 }
 
 pub(super) fn token_text<'a>(text: Scalar<'a>) -> Result<Cow<'a, str>, Error> {
-    text.into_text().map_err(|()| Error::protocol("the text of a chunk is no string"))
+    text.into_text().map_err(|()| Error::protocol("the text of a chunk is not a string"))
 }
 
 pub(super) fn mismatch(expected: &str, came: &str) -> Error {
-    Error::protocol(format!("a chunk of the {came} wire came where {expected} was expected"))
+    Error::protocol(format!("expected a chunk of the {expected} endpoint, got one of the {came} endpoint"))
 }

@@ -1,11 +1,11 @@
-//! The endpoint and the server of a stream, detected from its chunks.
+//! Detects the endpoint and the server of a stream from its chunks.
 
 use super::json::{Choice, Chunk};
 use super::value::{AnyValue, Presence, Scalar};
 use crate::protocol::server::endpoint::Endpoint;
 use crate::protocol::server::family::Family;
 
-/// The endpoint of a chunk that shows enough.
+/// Returns the endpoint of a chunk, if the chunk identifies it.
 pub(super) fn detect_endpoint(chunk: &Chunk<'_>) -> Option<Endpoint> {
     let Some(choice) = chunk.choices.first() else {
         return endpoint_without_choices(chunk);
@@ -25,7 +25,7 @@ pub(super) fn detect_endpoint(chunk: &Chunk<'_>) -> Option<Endpoint> {
     }
 }
 
-/// The endpoint of an event, if it is one whose events have no `choices`.
+/// Returns the endpoint of an event without `choices`, if it is a native event of a server.
 pub(super) fn endpoint_without_choices(chunk: &Chunk<'_>) -> Option<Endpoint> {
     if chunk.choices.presence != Presence::Missing {
         None
@@ -38,7 +38,7 @@ pub(super) fn endpoint_without_choices(chunk: &Chunk<'_>) -> Option<Endpoint> {
     }
 }
 
-/// An event of llama.cpp's own endpoint; `choices` of any kind say that it is not.
+/// Returns whether this is an event of llama.cpp's native endpoint, which never has `choices`.
 pub(super) fn is_native(chunk: &Chunk<'_>) -> bool {
     chunk.choices.presence == Presence::Missing
         && (chunk.tokens.presence == Presence::Given
@@ -46,7 +46,7 @@ pub(super) fn is_native(chunk: &Chunk<'_>) -> bool {
             || matches!(chunk.stop, Scalar::Bool(_)))
 }
 
-/// The server, by keys and values that it alone sends.
+/// Returns the server, from keys and values that only this server sends.
 pub(super) fn detect_server(chunk: &Chunk<'_>) -> Option<Family> {
     let fingerprint = chunk.fingerprint.text().unwrap_or("").as_bytes();
     let has_ids_key = |choice: &Choice<'_>| choice.token_ids.presence != Presence::Missing;

@@ -1,11 +1,16 @@
-//! The JSON of chunks, borrowed from the event's data, for all the wires at once.
+//! The JSON of chunks for all endpoints, borrowed from the event's data.
 //!
-//! To whoever changes this: parsing fails on bad JSON only. A field of an unexpected type, a key given twice
-//! (the last one wins, as in most parsers; serde's derive would make it an error) or a key that is not known
-//! never ends a stream here; whether an odd value matters is for the reader of the wire to say, which knows
-//! what it needed. Known keys are listed once, in the `object!` tables at the top.
+//! A letter to the next person who changes this file: parsing fails only on invalid JSON. None of
+//! the following ends a stream here:
 //!
-//! A chunk of one choice with one id is read without an allocation, save for text that has escapes in it.
+//! - a field of an unexpected type;
+//! - a repeated key (the last one wins, as in most parsers; serde's derive would return an error);
+//! - an unknown key.
+//!
+//! The code that reads an endpoint decides whether an odd value matters, because it has the list of
+//! values that the endpoint needs. The `object!` tables at the top list each known key once.
+//!
+//! Reading a chunk with one choice and one id allocates only if its text contains escapes.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -16,14 +21,16 @@ use super::limits::{MAX_CHOICES, MAX_TOKEN_IDS, MAX_TOOL_CALLS};
 use super::value::{AnyValue, Fill, Id, Ids, InPlace, List, Presence, RawArguments, Scalar, fill, or_else};
 use crate::types::ids::Usage;
 
-/// Makes a struct of the fields in the table and reads it in its place: unknown keys are skipped, the last of equal keys
-/// wins, null is the same as nothing, and what is no object is marked [`Presence::WrongType`].
+/// Declares a struct with the fields in the table, and reads it in place.
+///
+/// Unknown keys are skipped, and the last of equal keys wins. Null counts as missing. A value that
+/// is not an object is marked as [`Presence::WrongType`].
 macro_rules! object {
     ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty = $key:literal,)* }) => {
         $(#[$doc])*
         #[derive(Debug, Default)]
         pub(super) struct $name<'a> {
-            // Not every object is asked for its presence.
+            // Some objects never use this field.
             #[allow(dead_code)]
             pub(super) presence: Presence,
             life: PhantomData<&'a ()>,
@@ -31,7 +38,7 @@ macro_rules! object {
         }
 
         impl $name<'_> {
-            // Not every object is learned.
+            // Some objects are never part of a template.
             #[allow(dead_code)]
             pub(super) const KEYS: &'static [&'static str] = &[$($key),*];
         }
@@ -91,7 +98,7 @@ macro_rules! object {
 }
 
 object! {
-    /// The whole of an event's data, of whichever wire.
+    /// The data of one event, for all endpoints.
     Chunk {
         id: Scalar<'a> = "id",
         request_id: Scalar<'a> = "request_id",
@@ -101,11 +108,11 @@ object! {
         error: Scalar<'a> = "error",
         usage: UsageFields<'a> = "usage",
         choices: List<Choice<'a>, { MAX_CHOICES as usize }> = "choices",
-        // llama.cpp: beside the OpenAI fields
+        // llama.cpp, in addition to the OpenAI fields.
         verbose: Verbose<'a> = "__verbose",
         timings: Timings<'a> = "timings",
         progress: Scalar<'a> = "prompt_progress",
-        // llama.cpp: its native endpoint
+        // llama.cpp, its native endpoint.
         index: Scalar<'a> = "index",
         content: Scalar<'a> = "content",
         tokens: Ids = "tokens",
@@ -113,7 +120,7 @@ object! {
         stop_type: Scalar<'a> = "stop_type",
         tokens_predicted: Scalar<'a> = "tokens_predicted",
         tokens_evaluated: Scalar<'a> = "tokens_evaluated",
-        // SGLang: its native endpoint
+        // SGLang, its native endpoint.
         text: Scalar<'a> = "text",
         output_ids: Ids = "output_ids",
         meta: Meta<'a> = "meta_info",
@@ -125,13 +132,15 @@ object! {
 }
 
 impl Chunk<'_> {
-    /// The server reports that it failed, whatever else is in the chunk.
+    /// Returns whether the chunk reports a failure of the server, whatever else it contains.
     pub(super) fn is_error(&self) -> bool {
         self.error.is_given() || self.object.text() == Some("error")
     }
 
-    /// Makes the one chunk of a stream of a whole answer: a chat's message becomes its delta. The calls are whole, so each
-    /// entry is a call by itself, even where two have the same id or none.
+    /// Turns a whole response into the only chunk of a stream: the message becomes the delta.
+    ///
+    /// Each entry of the tool calls is a complete call. It gets its own index, so that two calls
+    /// stay separate even if they have the same id or no id.
     pub(super) fn message_to_delta(&mut self) {
         for choice in self.choices.iter_mut().filter(|choice| choice.message.presence != Presence::Missing) {
             choice.delta = std::mem::take(&mut choice.message);
@@ -143,30 +152,30 @@ impl Chunk<'_> {
 }
 
 object! {
-    /// One of `choices`.
+    /// One entry of `choices`.
     Choice {
         index: Scalar<'a> = "index",
         text: Scalar<'a> = "text",
         delta: Delta<'a> = "delta",
-        // A whole answer has this in place of the delta.
+        // A whole response has this field instead of the delta.
         message: Delta<'a> = "message",
         token_ids: Ids = "token_ids",
         logprobs: Logprobs<'a> = "logprobs",
         finish_reason: Scalar<'a> = "finish_reason",
-        // Of no meaning here, but SGLang and TensorRT-LLM alone have them.
+        // The values are not used. The keys identify SGLang and TensorRT-LLM.
         matched_stop: AnyValue = "matched_stop",
         avg_decoded: AnyValue = "avg_decoded_tokens_per_iter",
     }
 }
 
 object! {
-    /// What a chat chunk adds.
+    /// The additional fields of a chat chunk.
     Delta {
         content: Scalar<'a> = "content",
         reasoning: Scalar<'a> = "reasoning",
         reasoning_content: Scalar<'a> = "reasoning_content",
         tool_calls: List<CallDelta<'a>, MAX_TOOL_CALLS> = "tool_calls",
-        // Together, in chat and beside the text of completions
+        // Together, on the chat endpoint and beside the text of completions.
         token_id: Id = "token_id",
     }
 }
@@ -188,7 +197,7 @@ object! {
 }
 
 object! {
-    /// SGLang's native endpoint: what is said beside text and ids.
+    /// The fields beside text and ids on SGLang's native endpoint.
     Meta {
         id: Scalar<'a> = "id",
         finish_reason: MetaFinish<'a> = "finish_reason",
@@ -201,7 +210,7 @@ object! {
 object! { MetaFinish { kind: Scalar<'a> = "type", } }
 
 object! {
-    /// TGI's token.
+    /// A token of TGI.
     TgiToken {
         id: Id = "id",
         text: Scalar<'a> = "text",
@@ -210,7 +219,9 @@ object! {
 }
 
 object! {
-    /// In TGI's last event, if the request asked for details; the list is in whole answers only.
+    /// The details in TGI's last event, if the request asked for them.
+    ///
+    /// Only whole responses have the list of tokens.
     TgiDetails {
         tokens: List<TgiToken<'a>, MAX_TOKEN_IDS> = "tokens",
         finish_reason: Scalar<'a> = "finish_reason",
@@ -220,7 +231,7 @@ object! {
 }
 
 object! {
-    /// llama.cpp's `logprobs`: also on its completions endpoint in the presence of chat.
+    /// llama.cpp's `logprobs`, in the format of chat, which its completions endpoint uses too.
     Logprobs { content: List<LogprobId, MAX_TOKEN_IDS> = "content", }
 }
 
@@ -236,7 +247,9 @@ object! {
 }
 
 object! {
-    /// A whole answer, looked at for the ids of its prompt: vLLM has them in the choice, in chat at the top.
+    /// The fields of a whole response that contain the ids of its prompt.
+    ///
+    /// vLLM sends them in the choice, and for chat at the top level.
     PromptIds {
         ids: Ids = "prompt_token_ids",
         choices: List<PromptIdsChoice<'a>, { MAX_CHOICES as usize }> = "choices",
@@ -247,14 +260,14 @@ object! {
 object! { PromptIdsChoice { ids: Ids = "prompt_token_ids", } }
 
 object! {
-    /// TGI, if the request asked for `decoder_input_details`.
+    /// TGI's details, if the request sets `decoder_input_details`.
     PromptIdsDetails { prefill: List<LogprobId, MAX_TOKEN_IDS> = "prefill", }
 }
 
 object! { Timings { cache_n: Scalar<'a> = "cache_n", } }
 
 object! {
-    /// `usage`, as OpenAI has it.
+    /// The `usage` object of OpenAI.
     UsageFields {
         prompt_tokens: Scalar<'a> = "prompt_tokens",
         completion_tokens: Scalar<'a> = "completion_tokens",
@@ -271,7 +284,7 @@ object! {
 }
 
 impl UsageFields<'_> {
-    /// The counts, if `completion_tokens` is one; counts beyond `u32` are no counts.
+    /// Returns the counts, if `completion_tokens` is valid. Counts above `u32::MAX` are invalid.
     pub(super) fn usage(&self) -> Option<Usage> {
         Some(Usage {
             completion_tokens: self.completion_tokens.count()?,
@@ -295,7 +308,7 @@ impl<'de> Fill<'de> for LogprobId {
     }
 }
 
-/// Whether a line is the JSON of an error.
+/// Returns whether a line is the JSON of an error.
 pub(crate) fn is_error(json: &str) -> bool {
     let mut chunk = Chunk::default();
     fill(&mut chunk, json).is_ok() && chunk.is_error()

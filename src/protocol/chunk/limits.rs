@@ -1,27 +1,37 @@
-//! The limits on one chunk.
+//! Limits on one chunk.
 
-/// The most choices that one stream can be decoded for, whatever
-/// [`max_choices`](super::decoder::ChunkDecoder::max_choices) asks for: state is kept for each.
+/// The highest number of choices that one stream can be decoded for.
+///
+/// [`max_choices`](super::decoder::ChunkDecoder::max_choices) cannot exceed it, because the decoder
+/// keeps state for each choice.
 pub const MAX_CHOICES: u32 = 128;
 
-/// How deep lists and objects may stand inside of each other in one event; deeper is
-/// [`Limit::Nesting`](crate::Limit::Nesting). Chunks of real servers have up to eight levels.
+/// The highest number of nested lists and objects in one event.
+///
+/// Deeper JSON is [`Limit::Nesting`](crate::Limit::Nesting). The chunks of real servers have up to
+/// eight levels.
 pub const MAX_NESTING: usize = 128;
 
-/// The most token ids in one list of a chunk; more are [`Limit::TokenIds`](crate::Limit::TokenIds). Servers send a few;
-/// one that holds ids back sends its whole answer at once.
+/// The highest number of token ids in one list of a chunk.
+///
+/// More ids are [`Limit::TokenIds`](crate::Limit::TokenIds). Servers usually send a few ids in a
+/// chunk. A server that holds ids back sends all ids of its response at once.
 pub const MAX_TOKEN_IDS: usize = 1 << 20;
 
-/// The most pieces of tool calls in one chunk; more are [`Limit::ToolCalls`](crate::Limit::ToolCalls). Servers send one.
+/// The highest number of pieces of tool calls in one chunk.
+///
+/// More pieces are [`Limit::ToolCalls`](crate::Limit::ToolCalls). Servers send one piece in a
+/// chunk.
 pub const MAX_TOOL_CALLS: usize = 128;
 
-/// Whether valid JSON has more levels than [`MAX_NESTING`].
+/// Returns whether valid JSON has more levels than [`MAX_NESTING`].
 pub(super) fn nests_too_deep(json: &str) -> bool {
     // Each level has two brackets.
     if json.len() <= 2 * MAX_NESTING {
         return false;
     }
-    // Almost no event has so many of them, wherever they stand. Counted in sixteen sums, which the compiler makes SIMD of.
+    // Almost no event has this many opening brackets. They are counted in sixteen sums, so that the
+    // compiler generates SIMD code.
     let mut opens = [0_u8; 16];
     let parts = json.as_bytes().chunks_exact(opens.len());
     let unseen = parts.remainder().len();
@@ -35,7 +45,7 @@ pub(super) fn nests_too_deep(json: &str) -> bool {
     while let Some(byte) = bytes.next() {
         match byte {
             b'"' => in_string = !in_string,
-            // Only a string has one; what follows may be a quote.
+            // Only strings contain backslashes. The next byte may be an escaped quote.
             b'\\' => drop(bytes.next()),
             b'{' | b'[' if !in_string => depth += 1,
             b'}' | b']' if !in_string => depth = depth.saturating_sub(1),

@@ -1,4 +1,4 @@
-//! llama.cpp's native `/completion`.
+//! llama.cpp's native endpoint, `/completion`.
 
 use super::delta::{ChoiceDelta, good_ids, token_text};
 use super::json::Chunk;
@@ -6,10 +6,13 @@ use super::value::Scalar;
 use crate::error::Error;
 use crate::types::ids::Usage;
 
-/// The text is `content`, the ids are `tokens`, and the last event has `"stop": true`; a request with
-/// `response_fields` can have that field cut off, so that `stop_type` tells it too.
+/// Reads an event and returns whether it is the last one.
 ///
-/// Of a character of several tokens only the last id is sent: `tokens_predicted` shows it.
+/// The text is `content`, the ids are `tokens`, and the last event has `"stop": true`. A request
+/// with `response_fields` can remove that field, so `stop_type` marks the last event too.
+///
+/// For a character of several tokens, the server sends only the last id. `tokens_predicted` shows
+/// that ids are missing.
 pub(super) fn read<'a>(chunk: &mut Chunk<'a>) -> Result<(ChoiceDelta<'a>, bool), Error> {
     let stop_type = chunk.stop_type.text().unwrap_or("none");
     let ended = matches!(chunk.stop, Scalar::Bool(true)) || stop_type != "none";
@@ -19,7 +22,7 @@ pub(super) fn read<'a>(chunk: &mut Chunk<'a>) -> Result<(ChoiceDelta<'a>, bool),
         _ => Scalar::Missing,
     };
     let tokens = std::mem::take(&mut chunk.tokens);
-    // A progress event carries `"tokens": [0]`, which is no token.
+    // The `"tokens": [0]` of a progress event is not a token.
     let ids = if chunk.progress.is_given() { None } else { good_ids(tokens)? };
     let piece = ChoiceDelta {
         text: token_text(std::mem::take(&mut chunk.content))?,
@@ -32,8 +35,11 @@ pub(super) fn read<'a>(chunk: &mut Chunk<'a>) -> Result<(ChoiceDelta<'a>, bool),
     Ok((piece, ended))
 }
 
-/// The counts in an event (`tokens_evaluated`, `tokens_predicted`, `timings.cache_n`), on top of those of the events before
-/// it: the last event may lack some. `tokens_cached` is not read: it is how full the slot is, not what came from the cache.
+/// Adds the counts in an event to the earlier counts. The last event may lack some.
+///
+/// The counts are `tokens_evaluated`, `tokens_predicted` and `timings.cache_n`. `tokens_cached` is
+/// not read, because it is the number of tokens in the slot and not the number taken from the
+/// cache.
 pub(super) fn usage(
     evaluated: Option<u32>,
     predicted: Option<u32>,

@@ -1,4 +1,4 @@
-//! `/v1/completions` as OpenAI has it, with the ids that vLLM and llama.cpp add.
+//! OpenAI's `/v1/completions`, with the ids that vLLM and llama.cpp add.
 
 use std::mem::take;
 
@@ -6,8 +6,14 @@ use super::delta::{ChoiceDelta, ids_of, mismatch, token_text};
 use super::json::{Choice, Verbose};
 use crate::error::Error;
 
-/// The text is `choices[].text`; the ids are `token_ids` (vLLM, when asked by `return_token_ids`), else the one in
-/// `delta.token_id` (Together), else `__verbose.tokens` (llama.cpp, `verbose`), else those in the log-probabilities (llama.cpp, `logprobs`).
+/// Reads a choice. Its text is `choices[].text`.
+///
+/// The ids are in the first of these places that the chunk has:
+///
+/// 1. `token_ids` (vLLM, with `return_token_ids`);
+/// 2. `delta.token_id` (Together);
+/// 3. `__verbose.tokens` (llama.cpp, with `verbose`);
+/// 4. the log-probabilities (llama.cpp, with `logprobs`).
 pub(super) fn read<'a>(choice: &mut Choice<'a>, verbose: Verbose<'a>) -> Result<ChoiceDelta<'a>, Error> {
     if !choice.text.is_given() && choice.delta.content.is_given() {
         return Err(mismatch("openai", "chat"));

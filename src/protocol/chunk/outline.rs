@@ -1,16 +1,17 @@
-//! Where in the JSON of a chunk its values stand, and what each is to the decoder.
+//! Finds the values in the JSON of a chunk, and what each value is to the decoder.
 //!
-//! Only for chunks that `json` has read and `decode` has taken without an error: what is looked for here is not whether
-//! the JSON is good, but what may be different in the next chunk. In doubt the answer is `None`, which costs time and
-//! nothing else. The keys are those of `json`; the places that are not named here, but known there, must stay as they are.
+//! The chunk has already been read by `json` and decoded without an error. This code does not check
+//! the JSON. It finds the values that may be different in the next chunk. In doubt it returns
+//! `None`, which only costs time. The tables use the keys of `json`. A value must stay the same if
+//! its key is in `json` but not in a table here.
 
 use super::json::{Choice, Chunk, Delta, Logprob, Logprobs, Timings, UsageDetails, UsageFields, Verbose};
 use crate::protocol::server::endpoint::Endpoint;
 
-/// A value that may be another in the next chunk, or must not.
+/// A value, and whether it may be different in the next chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Leaf {
-    /// Its place in the JSON.
+    /// Its position in the JSON.
     pub(super) from: usize,
     pub(super) to: usize,
     pub(super) kind: Kind,
@@ -18,30 +19,30 @@ pub(super) struct Leaf {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// It must be the same.
+    /// The value must be the same.
     Fixed,
     Text(Text),
     Count(Count),
     /// A list of ids.
     Ids,
-    /// One id that is no list: a log-probability's.
+    /// A single id outside of a list: the id of a log-probability.
     Id,
-    /// Of no meaning here: any string, number, list of numbers will do.
+    /// The decoder ignores this value. Any string, number or list of numbers is allowed.
     OtherText,
     OtherNumber,
     OtherNumbers,
 }
 
-/// What a string is.
+/// The meaning of a string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Text {
     Content,
     Reasoning,
-    /// The other name of reasoning.
+    /// The second name for reasoning.
     ReasoningContent,
 }
 
-/// What a number is.
+/// The meaning of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Count {
     Index,
@@ -55,11 +56,11 @@ pub(super) enum Count {
 
 pub(super) const COUNTS: usize = Count::Evaluated as usize + 1;
 
-/// The most keys in one object of a template, and the most values in it.
+/// The highest number of keys in one object of a template, and of values in the template.
 const MAX_KEYS: usize = 64;
 const MAX_LEAVES: usize = 256;
 
-/// What is expected at a place.
+/// The kind of value that is expected at a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Root,
@@ -78,27 +79,27 @@ enum Place {
     Text(Text),
     Count(Count),
     Ids,
-    /// Known, so that all in it stays as it is.
+    /// The decoder reads this value, so everything in it must stay the same.
     Fixed,
-    /// Of no meaning.
+    /// The decoder ignores this value.
     Other,
     // A chunk with any other value here cannot become a template.
     Null,
     NullOrEmpty,
     NullOrFalse,
-    /// Or `"none"`.
+    /// Null or `"none"`.
     NullOrNone,
     Never,
 }
 
 impl Place {
-    /// Nothing but scalars may stand here, and hardly any of these.
+    /// Returns whether only certain scalars are allowed here, and no list or object.
     fn is_bare(self) -> bool {
         matches!(self, Self::Null | Self::NullOrFalse | Self::NullOrNone | Self::Never | Self::LogprobId)
     }
 }
 
-/// The keys of one kind of object, and what each holds.
+/// The keys of one kind of object, and the kind of value that each contains.
 type Keys = &'static [(&'static str, Place)];
 
 const ROOT: Keys = &[
@@ -128,7 +129,7 @@ const NATIVE_ROOT: Keys = &[
     ("stop_type", Place::NullOrNone),
 ];
 
-/// A choice. Its text is `text`, and on the chat endpoint it is in `delta`.
+/// A choice. Its text is in `text`, or in `delta` on the chat endpoint.
 const CHOICE: Keys = &[
     ("index", Place::Count(Count::Index)),
     ("text", Place::Text(Text::Content)),
@@ -164,9 +165,10 @@ const TIMINGS: Keys = &[("cache_n", Place::Count(Count::Cached))];
 const LOGPROBS: Keys = &[("content", Place::LogprobList)];
 const LOGPROB: Keys = &[("id", Place::LogprobId)];
 
-/// What `key` holds in an object at `parent`, in a chunk of this endpoint.
+/// Returns the kind of value under `key` in an object at `parent`, for this endpoint.
 fn place_of(endpoint: Endpoint, parent: Place, key: &[u8]) -> Place {
-    // The places, and the keys that `json` reads: a known key without a place must not change.
+    // The table of this object, and the keys that `json` reads. A key that is only in the second
+    // list must not change.
     let (places, known) = match parent {
         Place::Root if endpoint == Endpoint::LlamaCpp => (NATIVE_ROOT, Chunk::KEYS),
         Place::Root => (ROOT, Chunk::KEYS),
@@ -194,8 +196,10 @@ fn place_of(endpoint: Endpoint, parent: Place, key: &[u8]) -> Place {
     }
 }
 
-/// Returns all values of the chunk in the order of the text. `None`: the chunk cannot become a template, because it has more
-/// than text, ids and counts, or has them in a form that is not foreseen.
+/// Returns all values of the chunk in the order of the text.
+///
+/// Returns `None` if the chunk cannot become a template: it contains more than text, ids and
+/// counts, or has them in an unexpected form.
 pub(super) fn outline(json: &str, endpoint: Endpoint) -> Option<Vec<Leaf>> {
     let mut walk = Walk { json: json.as_bytes(), at: 0, endpoint, leaves: Vec::new(), ids: 0, choices: 0 };
     walk.value(Place::Root)?;
@@ -203,7 +207,7 @@ pub(super) fn outline(json: &str, endpoint: Endpoint) -> Option<Vec<Leaf>> {
         Endpoint::LlamaCpp => walk.leaves.iter().any(|leaf| leaf.kind == Kind::Text(Text::Content)),
         _ => walk.choices == 1,
     };
-    // Where the ids stand in two places, it is one of them that counts.
+    // If the ids appear in two places, the decoder uses only one of them.
     (is_whole && walk.ids <= 1).then_some(walk.leaves)
 }
 
@@ -212,7 +216,7 @@ struct Walk<'a> {
     at: usize,
     endpoint: Endpoint,
     leaves: Vec<Leaf>,
-    /// Places with ids.
+    /// The number of places with ids.
     ids: usize,
     choices: usize,
 }
@@ -242,7 +246,7 @@ impl Walk<'_> {
             (_, Place::Other) => (number_len(rest)?, Kind::OtherNumber),
             (_, _) => (number_len(rest)?, Kind::Fixed),
         };
-        // `1.0` and `1e0` are counts too, but never in a template.
+        // `1.0` and `1e0` are valid counts, but not in a template.
         if matches!(kind, Kind::Count(_) | Kind::Id) && plain_count(rest)?.1 != len {
             return None;
         }
@@ -268,7 +272,7 @@ impl Walk<'_> {
             let from = self.at;
             self.at += string_len(&self.json[from..])?;
             let key = &self.json[from + 1..self.at - 1];
-            // The last of equal keys counts, and a key can be written in many ways.
+            // The last of equal keys counts, and escapes can spell the same key in several ways.
             if key.contains(&b'\\') || keys.contains(&key) || keys.len() == MAX_KEYS {
                 return None;
             }
@@ -336,7 +340,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Over the comma, if there is one.
+    /// Skips the comma, if there is one.
     fn skip_to_next(&mut self) {
         self.skip_blank();
         if self.peek() == Some(b',') {
@@ -346,9 +350,9 @@ impl Walk<'_> {
     }
 }
 
-// How long a value is at the beginning of some bytes. What is not foreseen is `None`.
+// The length of a value at the beginning of some bytes. `None` for an unexpected form.
 
-/// A string with its quotes.
+/// The length of a string, with its quotes.
 pub(super) fn string_len(bytes: &[u8]) -> Option<usize> {
     if bytes.first() != Some(&b'"') {
         return None;
@@ -364,7 +368,7 @@ pub(super) fn string_len(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// A whole number from 0 to `u32::MAX` in plain digits, and its length.
+/// Returns a whole number from 0 to `u32::MAX` in plain digits, and its length.
 #[inline]
 pub(super) fn plain_count(bytes: &[u8]) -> Option<(u32, usize)> {
     let (mut number, mut len) = (0_u64, 0);
@@ -379,7 +383,7 @@ pub(super) fn plain_count(bytes: &[u8]) -> Option<(u32, usize)> {
     is_plain.then_some((u32::try_from(number).ok()?, len))
 }
 
-/// Any number whose value is far from what an `f64` cannot hold.
+/// The length of a number. `None` if its value is near the limits of an `f64`.
 #[inline]
 pub(super) fn number_len(bytes: &[u8]) -> Option<usize> {
     let sign = usize::from(bytes.first() == Some(&b'-'));
@@ -419,7 +423,7 @@ fn digits_len(bytes: &[u8]) -> usize {
     bytes.iter().take_while(|byte| byte.is_ascii_digit()).count()
 }
 
-/// A list of ids as servers write them.
+/// The length of a list of ids in the format that servers use.
 fn ids_len(bytes: &[u8]) -> Option<usize> {
     list_len(bytes, |item| plain_count(item).map(|(_, len)| len))
 }
@@ -428,7 +432,7 @@ pub(super) fn numbers_len(bytes: &[u8]) -> Option<usize> {
     list_len(bytes, number_len)
 }
 
-/// A list in brackets, with one blank or none behind its commas.
+/// The length of a list in brackets, with at most one space after each comma.
 #[inline]
 pub(super) fn list_len(bytes: &[u8], mut item_len: impl FnMut(&[u8]) -> Option<usize>) -> Option<usize> {
     let mut at = 1;

@@ -1,26 +1,29 @@
-//! What a server said when it refused, out of every shape in which servers say it.
+//! Finds the server's error message in every format that servers are known to use.
 //!
-//! In a stream it is an event, before a stream the body of a response; the JSON is the same.
+//! In a stream the error is an event. Before a stream it is the body of a response. The JSON is the
+//! same.
 
 use serde_json::Value;
 
 use crate::error::escape::printable;
 use crate::error::{MAX_SERVER_MESSAGE_CHARS, ServerError};
 
-/// How much is shown of a body that has no message.
+/// The number of characters shown of a body without a message.
 const MAX_PREVIEW_CHARS: usize = 200;
-/// The longest of the short fields (kind, code, param) that is kept.
+/// The highest number of characters kept of a short field (kind, code, param).
 const MAX_WORD_CHARS: usize = 200;
 
-/// The message in the body of a response. Always finds something to say: where the body has no message, what
-/// came instead. `status` is the response's; without one, a numeric code in the body takes its place.
+/// Returns the error in the body of a response. Its message is never empty.
+///
+/// If the body has no message, the message describes the body. `status` is the status of the
+/// response. If it is `None`, a numeric code in the body replaces it.
 pub(crate) fn server_error_from_body(
     status: Option<u16>,
     content_type: Option<&str>,
     body: &[u8],
 ) -> ServerError {
     let text = String::from_utf8_lossy(body);
-    // Some send the error as an event although the status is not 200.
+    // Some servers send the error as an event although the status is not 200.
     let text = text.trim_start_matches('\u{feff}').trim();
     let json = text.strip_prefix("data:").or_else(|| text.strip_prefix("error:")).unwrap_or(text).trim();
     let parsed = serde_json::from_str::<Value>(json).ok();
@@ -37,15 +40,17 @@ pub(crate) fn server_error_from_body(
         format!("JSON without a message: {}", preview())
     } else if std::str::from_utf8(body).is_err_and(|error| error.error_len().is_some()) {
         let kind = if kind.is_empty() { "no content type".to_owned() } else { printable(&kind, 100) };
-        format!("a body that is no message ({kind}): {}", preview())
+        format!("a body that is not text ({kind}): {}", preview())
     } else {
         text.to_owned()
     };
     ServerError { status, message: printable(&message, MAX_SERVER_MESSAGE_CHARS), ..Default::default() }
 }
 
-/// The error in a JSON value, if it is one: `error` that is not null (an object or a string), `object` that
-/// is "error" (older vLLM), `detail` (FastAPI), or a bare `message`.
+/// Returns the error in a JSON value, if it contains one.
+///
+/// The known forms are: an `error` that is not null (an object or a string), an `object` with the
+/// value "error" (older vLLM), `detail` (FastAPI), or only `message`.
 pub(super) fn server_error_from_json(status: Option<u16>, value: &Value) -> Option<ServerError> {
     let value = match value {
         Value::Array(items) => items.first()?,
@@ -65,13 +70,14 @@ pub(super) fn server_error_from_json(status: Option<u16>, value: &Value) -> Opti
     let word = |key: &str| fields.get(key).and_then(Value::as_str).map(|w| printable(w, MAX_WORD_CHARS));
     let code = fields.get("code").filter(|code| !code.is_null());
     let number = code.and_then(Value::as_u64).and_then(|c| u16::try_from(c).ok());
-    // LiteLLM writes it as text; of a text, only the status of an error is taken for one.
+    // LiteLLM writes the code as text. Text counts as a status only if it is the status of an
+    // error.
     let as_text = code.and_then(Value::as_str).filter(|text| text.len() == 3);
     let as_text = as_text.and_then(|text| text.parse().ok()).filter(|c: &u16| *c >= 400);
     let status_in_code = number.or(as_text).filter(|c| (100..=599).contains(c));
     let code_word = match code {
         Some(Value::String(code)) => Some(printable(code, MAX_WORD_CHARS)),
-        // What the status says already is not said again.
+        // A code that repeats the status is left out.
         Some(other) if status_in_code.is_none() || status_in_code != status.or(status_in_code) => {
             Some(printable(&other.to_string(), MAX_WORD_CHARS))
         }
@@ -95,7 +101,9 @@ fn message_of(value: &Value) -> Option<String> {
     })
 }
 
-/// FastAPI's list of complaints, `[{"loc": ["body", "max_tokens"], "msg": "..."}]`, as one line.
+/// Formats FastAPI's list of errors on one line.
+///
+/// The list is `[{"loc": ["body", "max_tokens"], "msg": "..."}]`.
 fn details_message(details: &[Value]) -> String {
     let one = |detail: &Value| {
         let place = detail.get("loc").and_then(Value::as_array).map(|path| {
@@ -109,10 +117,11 @@ fn details_message(details: &[Value]) -> String {
     details.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
-/// The title of a page, else its words, with the tags taken out.
+/// Returns the title of an HTML page, or its text without tags if it has no title.
 fn html_message(page: &str) -> String {
     let lower = page.to_ascii_lowercase();
-    // ASCII case changes no byte offset, so that positions in `lower` are positions in `page`.
+    // A change of ASCII case does not move any byte, so positions in `lower` are positions in
+    // `page`.
     let title = lower.find("<title").and_then(|open| {
         let start = open + lower[open..].find('>')? + 1;
         let end = start + lower[start..].find("</title")?;
@@ -134,7 +143,7 @@ fn html_message(page: &str) -> String {
 mod tests {
     use super::*;
 
-    /// status, content type, body, and what is found: status, message, kind, code, param.
+    /// Status, content type, body, and the expected result: status, message, [kind, code, param].
     type Case = (Option<u16>, &'static str, &'static [u8], (Option<u16>, &'static str, [&'static str; 3]));
 
     const CASES: &[Case] = &[
@@ -144,7 +153,7 @@ mod tests {
             br#"{"error":{"message":"bad","type":"BadRequestError","param":"max_tokens","code":400}}"#,
             (Some(400), "bad", ["BadRequestError", "", "max_tokens"]),
         ),
-        // The response's status decides; a code that is a word is kept.
+        // The status of the response wins. A code that is a word is kept.
         (
             Some(429),
             "application/json",
@@ -184,9 +193,9 @@ mod tests {
             (None, "overloaded", ["overloaded", "", ""]),
         ),
         (None, "", br#"{"error":{"message":"m","code":500}}"#, (Some(500), "m", [""; 3])),
-        // A number that is no HTTP status is not taken for one.
+        // A number that is not an HTTP status does not become the status.
         (None, "", br#"{"error":{"message":"m","code":99}}"#, (None, "m", ["", "99", ""])),
-        // As text: LiteLLM.
+        // LiteLLM writes the code as text.
         (None, "", br#"{"error":{"message":"m","code":"429"}}"#, (Some(429), "m", ["", "429", ""])),
         (None, "", br#"{"error":{"message":"m","code":"200"}}"#, (None, "m", ["", "200", ""])),
         (None, "", br#"{"error":{"message":"m","code":"0429"}}"#, (None, "m", ["", "0429", ""])),
@@ -228,12 +237,12 @@ mod tests {
             Some(500),
             "application/octet-stream",
             b"\x00\xff",
-            (Some(500), "a body that is no message (application/octet-stream): \\u{0}\u{fffd}", [""; 3]),
+            (Some(500), "a body that is not text (application/octet-stream): \\u{0}\u{fffd}", [""; 3]),
         ),
     ];
 
     #[test]
-    fn the_message_is_found_in_every_shape() {
+    fn the_message_is_found_in_every_known_form() {
         for (status, content_type, body, (found_status, message, words)) in CASES {
             let error = server_error_from_body(*status, Some(*content_type), body);
             let found = [&error.kind, &error.code, &error.param].map(|w| w.as_deref().unwrap_or(""));
@@ -246,11 +255,12 @@ mod tests {
         }
     }
 
-    /// A proxy's type says nothing about the body.
+    /// A proxy's content type is not evidence about the body.
     #[test]
-    fn the_message_is_the_same_under_every_content_type() {
+    fn the_content_type_does_not_change_the_message() {
         for (status, content_type, body, (_, message, _)) in CASES {
-            // Bytes that are no text are shown with their type, and of text with tags in it only that says that it is HTML.
+            // These two depend on the type: bytes that are not text, and text that only its type
+            // marks as HTML.
             if std::str::from_utf8(body).is_err() || message.starts_with("upstream") {
                 continue;
             }
@@ -262,10 +272,9 @@ mod tests {
         }
     }
 
-    /// Whatever a server says, in whichever shape and place: nothing of it moves a cursor or turns the
-    /// writing direction, and all of it is short.
+    /// No text from a server moves the cursor, changes the writing direction or is long.
     #[test]
-    fn what_a_server_says_is_escaped_and_short() {
+    fn messages_from_servers_are_escaped_and_short() {
         let nasty = (0..0x100)
             .filter_map(char::from_u32)
             .chain(['\u{200e}', '\u{202e}', '\u{2066}', '\u{2069}', 'ä', '…']);
@@ -315,7 +324,7 @@ mod tests {
         for (body, before) in [
             (format!("{{\"no\":\"{long}\"}}").into_bytes(), "JSON without a message: "),
             (format!("[{long}").into_bytes(), "JSON without a message: "),
-            ([b"\xff", long.as_bytes()].concat(), "a body that is no message (no content type): "),
+            ([b"\xff", long.as_bytes()].concat(), "a body that is not text (no content type): "),
         ] {
             let message = server_error_from_body(Some(500), None, &body).message;
             let preview = message.strip_prefix(before).unwrap_or_else(|| panic!("{message}"));
@@ -337,10 +346,11 @@ mod tests {
         }
     }
 
-    /// Every refusal that was recorded from a real server: status and message as they stand in the file, and
-    /// the message for each shape by name.
+    /// Decodes every refusal that was recorded from a real server.
+    ///
+    /// Status and message are as in the file. `by_name` lists the expected message for each format.
     #[test]
-    fn recorded_refusals_say_what_their_servers_said() {
+    fn recorded_refusals_keep_the_message_of_the_server() {
         let by_name = [
             ("auth-401-no-key", "Unauthorized", None),
             ("error-404-path", "Not Found", None),
@@ -376,7 +386,7 @@ mod tests {
                     .and_then(|v| v.pointer("/error/message").cloned())
                 {
                     assert_eq!(error.message, printable(&said, MAX_SERVER_MESSAGE_CHARS), "{name}");
-                    // A code in the body never overrules the response.
+                    // A code in the body never overrides the status of the response.
                     assert_eq!(server_error_from_body(None, kind, body).status, Some(status), "{name}");
                 }
                 if let Some((_, message, kind)) = by_name.iter().find(|row| row.0 == name) {

@@ -1,4 +1,4 @@
-//! SGLang's native `/generate`.
+//! SGLang's native endpoint, `/generate`.
 
 use std::borrow::Cow;
 
@@ -9,15 +9,17 @@ use super::value::{Id, List, Presence, Scalar};
 use crate::error::Error;
 use crate::types::ids::{TokenId, Usage};
 
-/// An event of this endpoint, whatever it lacks.
+/// Returns whether the chunk has any field of this endpoint.
 pub(super) fn is_native(chunk: &Chunk<'_>) -> bool {
     let has_ids = !matches!(chunk.output_ids.presence, Presence::Missing | Presence::Null);
     has_ids || chunk.meta.presence == Presence::Given || chunk.text.is_given()
 }
 
-/// `text` and `output_ids` hold the whole answer up to here in each event; what is new is the difference. A server that
-/// was started with incremental streaming sends only the new ones. Which of both it is, `completion_tokens` tells for
-/// each event that has ids: it is the number of ids in the event, or that of all so far.
+/// Reads an event and returns the text and the ids that are new in it.
+///
+/// In each event, `text` and `output_ids` hold the whole response so far. A server with incremental
+/// streaming sends only the new text and ids. `completion_tokens` distinguishes the two in each
+/// event with ids: it is either the number of ids in the event or the number of all ids so far.
 ///
 /// The finish reason is an object, `{"type": "stop", "matched": ..}`.
 pub(super) fn read<'a>(chunk: &mut Chunk<'a>, so_far: &mut SoFar) -> Result<ChoiceDelta<'a>, Error> {
@@ -45,8 +47,8 @@ fn new_ids<const MAX: usize>(
     for id in before {
         match ids.next().as_ref().and_then(good) {
             Some(same) if same == *id => {}
-            Some(_) => return Err(Error::protocol("ids that were sent before have changed")),
-            None => return Err(Error::protocol("ids that were sent before are missing")),
+            Some(_) => return Err(Error::protocol("an event changed ids that were sent earlier")),
+            None => return Err(Error::protocol("an event lacks ids that were sent earlier")),
         }
     }
     Ok(List::of(ids))
@@ -56,7 +58,10 @@ fn good(id: &Id) -> Option<TokenId> {
     if let Id::Valid(id) = id { Some(*id) } else { None }
 }
 
-/// At the end, the server cuts a stop string off, the beginning of which it has sent already: that stays as it is.
+/// Returns the new part of the text.
+///
+/// At the end, the server removes a stop string from the text. It has already sent the beginning of
+/// that string, which stays in the text here.
 fn new_text<'a>(text: Cow<'a, str>, before: &str, at_end: bool) -> Result<Cow<'a, str>, Error> {
     if at_end && before.starts_with(&*text) {
         return Ok(Cow::Borrowed(""));
@@ -65,10 +70,10 @@ fn new_text<'a>(text: Cow<'a, str>, before: &str, at_end: bool) -> Result<Cow<'a
         Cow::Borrowed(text) => text.strip_prefix(before).map(Cow::Borrowed),
         Cow::Owned(text) => text.strip_prefix(before).map(|new| Cow::Owned(new.to_owned())),
     }
-    .ok_or_else(|| Error::protocol("text that was sent before has changed"))
+    .ok_or_else(|| Error::protocol("an event changed text that was sent earlier"))
 }
 
-/// The counts in an event, which are its choice's.
+/// Returns the counts in an event, which belong to its choice.
 pub(super) fn usage(chunk: &Chunk<'_>) -> Option<Usage> {
     let meta = &chunk.meta;
     Some(Usage {

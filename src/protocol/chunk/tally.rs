@@ -1,4 +1,4 @@
-//! What was received of one choice, what the server counted, and what both together say of the ids.
+//! Counts what arrived of each choice, and compares it with the server's counts.
 
 use std::borrow::Cow;
 
@@ -6,33 +6,35 @@ use super::calls::Calls;
 use crate::types::ids::{FinishReason, IdsExact, Inexact, TokenId, Usage};
 use crate::types::token::StreamToken;
 
-/// One choice so far.
+/// The state of one choice so far.
 #[derive(Debug, Default)]
 pub(super) struct ChoiceTally {
-    /// Whether any chunk named this choice.
+    /// Whether any chunk contained this choice.
     pub(super) begun: bool,
     /// Tokens handed out, with or without ids.
     pub(super) tokens: u64,
     /// Ids handed out.
     pub(super) ids: u64,
-    /// Text came, or a piece of a tool call, without any id.
+    /// Text or a piece of a tool call arrived without any id.
     pub(super) has_text_without_id: bool,
-    /// llama.cpp: `tokens_predicted` ran ahead of the ids, so that some were withheld.
+    /// llama.cpp: `tokens_predicted` was higher than the number of ids, so ids are missing.
     pub(super) ran_ahead: bool,
     /// The server's own running count of this choice's tokens.
     pub(super) counted: Option<u64>,
-    /// Usage that came with this choice and not for the whole request.
+    /// Usage for this choice, and not for the whole request.
     pub(super) usage: Option<Usage>,
     pub(super) finish: Option<FinishReason>,
-    /// The last event of a wire without a terminator came (llama.cpp's `"stop": true`), with or without a reason.
+    /// The last event arrived on an endpoint without a terminator.
+    ///
+    /// For llama.cpp this is the event with `"stop": true`, with or without a finish reason.
     pub(super) stopped: bool,
-    /// Chat: its tool calls.
+    /// Chat: the tool calls.
     pub(super) calls: Calls,
-    /// SGLang: all of the answer, which each event repeats.
+    /// SGLang: the whole response so far, which each event repeats.
     pub(super) so_far: SoFar,
 }
 
-/// Text and ids of a choice.
+/// The text and the ids of a choice.
 #[derive(Debug, Default)]
 pub(super) struct SoFar {
     pub(super) ids: Vec<TokenId>,
@@ -40,8 +42,10 @@ pub(super) struct SoFar {
 }
 
 impl ChoiceTally {
-    /// Hands out text and ids of a chunk. The id of a token goes to the span of its first byte: a text goes with the first
-    /// of its ids. `has_call`: there is a piece of a tool call beside them.
+    /// Hands out the text and the ids of a chunk.
+    ///
+    /// The id of a token belongs to the item that contains its first byte, so a text goes with the
+    /// first of its ids. `has_call` means that the chunk also contains a piece of a tool call.
     #[inline]
     pub(super) fn hand_out(
         &mut self,
@@ -87,7 +91,7 @@ impl ChoiceTally {
         self.ids += u64::from(id.is_some());
     }
 
-    /// The server's running count, after the tokens of the chunk that has it.
+    /// Stores the server's running count. Call it after the tokens of the chunk with this count.
     #[inline]
     pub(super) fn count_now(&mut self, counted: Option<u32>) {
         if let Some(counted) = counted.map(u64::from) {
@@ -96,7 +100,7 @@ impl ChoiceTally {
         }
     }
 
-    /// The server's counts for this choice alone.
+    /// Stores the server's counts for this choice alone.
     pub(super) fn count(&mut self, usage: Option<Usage>) {
         if let Some(usage) = usage {
             self.usage = Some(usage);
@@ -105,13 +109,13 @@ impl ChoiceTally {
     }
 }
 
-/// What the choices come to.
+/// The sums over all choices.
 #[derive(Debug)]
 pub(super) struct Total {
     pub(super) ids: u64,
     has_text_without_id: bool,
     ran_ahead: bool,
-    /// The sum of the choices' own counts, if each has one.
+    /// The sum of the choices' own counts, if each choice has one.
     counted: Option<u64>,
 }
 
@@ -130,9 +134,11 @@ impl Total {
         total
     }
 
-    /// The verdict. `counted` is the server's count for the whole request, if it sent one; `complete`: the
-    /// stream came to its end. Before the end, the counts are no proof either way, only a gap already seen
-    /// is.
+    /// Returns whether all ids arrived.
+    ///
+    /// `counted` is the server's count for the whole request, if it sent one. `complete` means that
+    /// the stream came to its end. Before the end the counts prove nothing, so the result is
+    /// `Unknown`, unless an id is already known to be missing.
     pub(super) fn ids_exact(&self, counted: Option<u64>, complete: bool, llama_cpp: bool) -> IdsExact {
         let received = self.ids;
         let counted = counted.or(self.counted);

@@ -1,14 +1,19 @@
-//! Decoding by templates: the chunks of one stream differ in a few places only.
+//! Decodes by templates, because the chunks of one stream differ in only a few places.
 //!
-//! A letter to whoever changes this next. A [`Template`] is a chunk that was read in the slow way, with its values' places
-//! (`outline`). The next chunk is compared with it, bytes with bytes, and only at the places where values may differ is it
-//! read. So nothing is accepted here that the slow way would read otherwise: the bytes that are equal mean what they meant
-//! before; a value that is read here is one that serde_json takes, in its plainest spelling; for anything else the answer
-//! is `None`, and the slow way says what it is. Which values may differ: text, ids and counts always; others, which mean
-//! nothing to the decoder, once they were seen to differ.
+//! A letter to the next person who changes this file. A [`Template`] is a chunk that was parsed in
+//! full, with the positions of its values (`outline`). The next chunk is compared with it byte by
+//! byte, and only the values that may differ are read. This must never accept a chunk that the full
+//! parser would read differently:
 //!
-//! That both ways say the same is a property (`tests/common/chunk_property.rs`), held against every recording, and against
-//! recordings that were changed at random.
+//! - Bytes that are equal have the same meaning as before.
+//! - A value is read here only in its plainest spelling, which serde_json reads in the same way.
+//! - For anything else the result is `None`, and the full parser reads the chunk.
+//!
+//! Text, ids and counts may always differ. Values that the decoder ignores may differ after they
+//! were seen to differ once.
+//!
+//! A property test (`tests/common/chunk_property.rs`) checks that both paths give the same result.
+//! It runs on every recording, and on recordings with random changes.
 
 use std::borrow::Cow;
 
@@ -21,12 +26,13 @@ use super::outline::{
 use crate::protocol::server::endpoint::Endpoint;
 use crate::types::ids::TokenId;
 
-/// Templates kept: chunks of some streams come in turns of two kinds, with text and without.
+/// The number of templates kept. Some streams alternate between chunks with and without text.
 const MAX_TEMPLATES: usize = 3;
-/// The longest chunk that is learned.
+/// The longest chunk that becomes a template.
 const MAX_TEMPLATE_BYTES: usize = 16 << 10;
-/// To learn costs as much as to read a chunk in the slow way, so it must pay: each time takes [`LESSON`] of the credit that
-/// each chunk read by what was learned gives back.
+/// Learning a chunk costs as much as parsing it, so each lesson takes [`LESSON`] of the credit.
+///
+/// Each chunk that a template reads gives one credit back.
 const MAX_CREDIT: u32 = 64;
 const LESSON: u32 = 8;
 
@@ -34,7 +40,7 @@ const LESSON: u32 = 8;
 #[derive(Debug)]
 pub(super) struct Templates {
     templates: Vec<Template>,
-    /// The one that fitted last.
+    /// The template that matched last.
     last: usize,
     /// The ids of the chunk that was read last.
     pub(super) ids: Vec<TokenId>,
@@ -42,24 +48,24 @@ pub(super) struct Templates {
     pub(super) is_on: bool,
 }
 
-/// A chunk with places in it.
+/// A chunk with holes at the values that may differ.
 #[derive(Debug, Default)]
 struct Template {
     json: Vec<u8>,
     leaves: Vec<Leaf>,
-    /// The leaves that may differ.
+    /// The values that may differ.
     holes: Vec<Leaf>,
-    /// What stands before each of them, and behind the last.
+    /// The bytes before each hole. `end` has the bytes after the last one.
     between: Vec<Box<[u8]>>,
     end: Box<[u8]>,
     /// The counts of this chunk.
     counts: Counts,
 }
 
-/// The values of a chunk that fits a template. Its ids are in [`Templates::ids`].
+/// The values of a chunk that matches a template. Its ids are in [`Templates::ids`].
 #[derive(Debug)]
 pub(super) struct ParsedChunk<'a> {
-    /// Empty where the chunk has no such place.
+    /// Empty if the chunk has no text.
     pub(super) text: Cow<'a, str>,
     pub(super) reasoning: Cow<'a, str>,
     counts: Counts,
@@ -117,8 +123,11 @@ impl Default for Templates {
 }
 
 impl Templates {
-    /// Reads the chunk at the beginning of `data`, if it fits a template, and returns its length too. `ends` checks the bytes
-    /// after it.
+    /// Reads the chunk at the beginning of `data` if it matches a template.
+    ///
+    /// Returns the values and the length of the chunk.
+    ///
+    /// `ends` checks the bytes after the chunk.
     #[inline]
     pub(super) fn read<'a>(
         &mut self,
@@ -150,13 +159,13 @@ impl Templates {
         Some(found)
     }
 
-    /// Makes a template of a chunk that was parsed, and in which the decoder found nothing but text, ids and counts.
+    /// Turns a parsed chunk into a template. The chunk contains only text, ids and counts.
     pub(super) fn learn(&mut self, json: &str, endpoint: Endpoint) {
         if !self.is_on || self.credit < LESSON || json.len() > MAX_TEMPLATE_BYTES {
             return;
         }
         self.credit -= LESSON;
-        // A line end in the chunk looks like that of the event's line.
+        // A line end inside the chunk would look like the end of the event's line.
         if json.bytes().any(|byte| byte < 0x20) {
             return;
         }
@@ -164,7 +173,7 @@ impl Templates {
         let mut new = Template::new(json, leaves);
         let like = self.templates.iter().enumerate().find_map(|(n, old)| Some((n, new.holes_beside(old)?)));
         self.last = match like {
-            // The chunk differs from this template in a new place: it takes the template's place.
+            // The chunk differs from this template in a new place, so it replaces the template.
             Some((n, holes)) => {
                 new.set_holes(holes);
                 self.templates[n] = new;
@@ -184,7 +193,7 @@ impl Templates {
 }
 
 impl Kind {
-    /// It is taken for one that differs before it was seen to.
+    /// Returns whether the value may differ before it was seen to differ.
     fn differs(self) -> bool {
         match self {
             Self::Text(_) | Self::Ids | Self::Id => true,
@@ -195,7 +204,7 @@ impl Kind {
 }
 
 impl Template {
-    /// A template without holes.
+    /// Creates a template without holes.
     fn new(json: &str, leaves: Vec<Leaf>) -> Self {
         let mut counts = Counts::default();
         for leaf in &leaves {
@@ -216,7 +225,7 @@ impl Template {
         self.holes = holes;
     }
 
-    /// The places that may differ, if this is a chunk like the other but for values that may.
+    /// Returns the holes for both chunks, if they differ only in values that may differ.
     fn holes_beside(&self, other: &Self) -> Option<Vec<Leaf>> {
         if self.leaves.len() != other.leaves.len() {
             return None;
@@ -254,7 +263,7 @@ impl Template {
     }
 }
 
-/// A string with its quotes, and its length.
+/// Reads a string in quotes, and returns its length too.
 #[inline]
 fn string(bytes: &[u8]) -> Option<(Cow<'_, str>, usize)> {
     let rest = bytes.strip_prefix(b"\"")?;
@@ -269,7 +278,7 @@ fn string(bytes: &[u8]) -> Option<(Cow<'_, str>, usize)> {
     }
 }
 
-/// Halves of a character that is written as two escapes are for the slow way.
+/// Decodes the escapes. Returns `None` for surrogate pairs, which the full parser reads.
 fn unescaped(bytes: &[u8]) -> Option<String> {
     let text = from_utf8(bytes).ok()?;
     let mut out = String::with_capacity(text.len());
@@ -312,8 +321,9 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_in_text_and_ids_is_read_and_what_differs_elsewhere_is_learned_or_not() {
-        // What is replaced by what, and whether a chunk with it is read: at once, and after it was learned from.
+    fn a_template_reads_new_text_and_ids_and_learns_other_values() {
+        // Text to replace, new text, whether the new chunk is read at once, and whether it is read
+        // after learning.
         let cases: [(&str, &str, bool, bool); 19] = [
             ("\"a\"", r#""b c""#, true, true),
             ("\"a\"", r#""\n\u00e9\"\\\/""#, true, true),
@@ -354,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_a_line_end_in_it_is_not_learned() {
+    fn a_chunk_with_a_line_end_does_not_become_a_template() {
         let mut templates = Templates::default();
         let json = FIRST.replace(",\"choices\"", ",\n\"choices\"");
         templates.learn(&json, Endpoint::OpenAi);
@@ -362,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_never_repeats_itself_costs_a_few_lessons() {
+    fn a_stream_of_different_chunks_costs_only_a_few_lessons() {
         let mut templates = Templates::default();
         for n in 0..1000 {
             let json = FIRST.replace("\"x\"", &format!("\"x{n}\""));

@@ -1,4 +1,4 @@
-//! TGI's `/generate_stream`, and its `/generate`.
+//! TGI's endpoints, `/generate_stream` and `/generate`.
 
 use super::delta::{ChoiceDelta, good_ids, token_text};
 use super::json::Chunk;
@@ -6,10 +6,12 @@ use super::value::{Id, List, Presence, Scalar};
 use crate::error::Error;
 use crate::types::ids::Usage;
 
-/// An event is one token; its `index` counts tokens, not choices. The last one has `generated_text`, which is all
-/// of the text again, and `details` if the request asked for them. There is no terminator.
+/// Reads an event and returns whether it is the last one. Each event is one token.
 ///
-/// The end token comes with its name as text; like everywhere else, only its id is handed out.
+/// The `index` of an event counts tokens, not choices. The last event has `generated_text`, which
+/// repeats the whole text, and `details` if the request asked for them. There is no terminator.
+///
+/// The text of the end token is its name. As on every endpoint, only its id is handed out.
 pub(super) fn read<'a>(chunk: &mut Chunk<'a>) -> Result<(ChoiceDelta<'a>, bool), Error> {
     let token = std::mem::take(&mut chunk.token);
     let finish = std::mem::take(&mut chunk.details.finish_reason);
@@ -23,7 +25,7 @@ pub(super) fn read<'a>(chunk: &mut Chunk<'a>) -> Result<(ChoiceDelta<'a>, bool),
     Ok((ChoiceDelta { text, ids, finish, ..ChoiceDelta::default() }, ended))
 }
 
-/// A whole answer: all of the text, and the tokens in the details.
+/// Reads a whole response: all of the text, and the tokens in the details.
 pub(super) fn read_whole<'a>(chunk: &mut Chunk<'a>) -> Result<ChoiceDelta<'a>, Error> {
     let details = &mut chunk.details;
     let tokens = std::mem::take(&mut details.tokens);
@@ -35,7 +37,7 @@ pub(super) fn read_whole<'a>(chunk: &mut Chunk<'a>) -> Result<ChoiceDelta<'a>, E
     })
 }
 
-/// The counts in the last event, or in a whole answer, which has none of its prompt.
+/// Returns the counts in the last event or in a whole response, which has no count of the prompt.
 pub(super) fn usage(chunk: &Chunk<'_>) -> Option<Usage> {
     Some(Usage {
         completion_tokens: chunk.details.generated_tokens.count()?,

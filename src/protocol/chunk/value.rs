@@ -1,4 +1,4 @@
-//! Values of a chunk's JSON: scalars, arguments, lists and ids, read in place.
+//! Values in the JSON of a chunk: scalars, arguments, lists and ids, read in place.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::limits::MAX_TOKEN_IDS;
 use crate::types::ids::TokenId;
 
-/// The visits of scalars for a visitor that wanted something else: null is nothing, the rest is odd.
+/// Declares the visits of scalars for a visitor of lists or objects. Any scalar but null is wrong.
 macro_rules! or_else {
     () => {
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,8 +33,9 @@ macro_rules! or_else {
 
 pub(super) use or_else;
 
-/// Reads a value to where it belongs: an object of a chunk has a thousand bytes and more, and each move of it costs as many
-/// instructions as there are in a short parse.
+/// Reads a value into its final place in memory.
+///
+/// An object of a chunk has more than a thousand bytes. Moving it costs as much as a short parse.
 pub(super) trait Fill<'de>: Default {
     fn fill<D: Deserializer<'de>>(&mut self, deserializer: D) -> Result<(), D::Error>;
 }
@@ -48,7 +49,7 @@ impl<'de, T: Fill<'de>> DeserializeSeed<'de> for InPlace<'_, T> {
     }
 }
 
-/// What is small is moved.
+/// Small values are moved.
 macro_rules! fill_by_move {
     ($($type:ty),*) => {
         $(impl<'de: 'a, 'a> Fill<'de> for $type {
@@ -60,14 +61,14 @@ macro_rules! fill_by_move {
     };
 }
 
-/// Reads the whole of some JSON.
+/// Reads JSON to its end.
 pub(super) fn fill<'a, T: Fill<'a>>(value: &mut T, json: &'a str) -> serde_json::Result<()> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
     value.fill(&mut deserializer)?;
     deserializer.end()
 }
 
-/// What stood in the place of an object or a list.
+/// The kind of value in the place of an object or a list.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Presence {
     #[default]
@@ -76,7 +77,7 @@ pub(super) enum Presence {
     Given,
     /// A value of another type.
     WrongType,
-    /// A list longer than allowed. Its items are not kept.
+    /// A list that is longer than allowed. Its items are not kept.
     TooLong,
 }
 
@@ -84,7 +85,7 @@ fill_by_move!(Scalar<'a>, RawArguments<'a>, Id);
 
 // --- scalars ---
 
-/// A value that should be a scalar.
+/// A value that is expected to be a scalar.
 #[derive(Debug, Default)]
 pub(super) enum Scalar<'a> {
     /// The key is missing, or its value is null.
@@ -92,7 +93,7 @@ pub(super) enum Scalar<'a> {
     Missing,
     Bool(bool),
     Uint(u64),
-    /// A number that is negative or has a fraction, an exponent or more digits than `u64` holds.
+    /// A number that is negative or has a fraction, an exponent or more digits than a `u64` holds.
     Float(f64),
     Text(Cow<'a, str>),
     /// A list or an object.
@@ -111,7 +112,7 @@ impl<'a> Scalar<'a> {
         }
     }
 
-    /// The text, empty if there is none; `Err` if another type stands there.
+    /// Returns the text, which is empty if the key is missing. `Err` for a value of another type.
     pub(super) fn into_text(self) -> Result<Cow<'a, str>, ()> {
         match self {
             Self::Text(text) => Ok(text),
@@ -120,11 +121,11 @@ impl<'a> Scalar<'a> {
         }
     }
 
-    /// A whole number from 0 to `u32::MAX`, however it is written (`5`, `5.0`, `5e0`).
+    /// Returns a whole number from 0 to `u32::MAX`, in any spelling (`5`, `5.0`, `5e0`).
     pub(super) fn count(&self) -> Option<u32> {
         match *self {
             Self::Uint(n) => u32::try_from(n).ok(),
-            // In this range, a whole `f64` is the same number as an integer: the cast is exact.
+            // In this range, a whole `f64` equals an integer, so the cast is exact.
             Self::Float(n) if n >= 0.0 && n <= f64::from(u32::MAX) && n.fract() == 0.0 => Some(n as u32),
             _ => None,
         }
@@ -171,8 +172,8 @@ impl<'de: 'a, 'a> Visitor<'de> for ScalarVisitor<'a> {
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let key = map.next_key::<Scalar<'_>>()?;
-        // If some crate in the program turns on serde_json's `arbitrary_precision`, every number comes as
-        // this map.
+        // If any crate in the program enables serde_json's `arbitrary_precision`, every number
+        // arrives as this map.
         if key.as_ref().and_then(Scalar::text) == Some("$serde_json::private::Number") {
             let digits = map.next_value::<Scalar<'_>>()?;
             let digits = digits.text().unwrap_or_default();
@@ -188,7 +189,7 @@ impl<'de: 'a, 'a> Visitor<'de> for ScalarVisitor<'a> {
 
 // --- arguments ---
 
-/// The arguments of a call as they were written: text that is JSON, or, from some servers, the JSON itself.
+/// The arguments of a call as the server wrote them: JSON in a string, or the JSON itself.
 #[derive(Debug, Default)]
 pub(super) struct RawArguments<'a>(pub(super) Cow<'a, str>);
 
@@ -239,7 +240,7 @@ impl<'de: 'a, 'a> Visitor<'de> for RawArgumentsVisitor<'a> {
 
 // --- lists ---
 
-/// A list whose first item needs no allocation, of at most `MAX` items.
+/// A list of at most `MAX` items. Its first item needs no allocation.
 #[derive(Debug)]
 pub(super) struct List<T, const MAX: usize> {
     pub(super) presence: Presence,
@@ -247,10 +248,10 @@ pub(super) struct List<T, const MAX: usize> {
     rest: Vec<T>,
 }
 
-/// Something that is only looked at for being there.
+/// A value of which only the presence matters.
 pub(super) type AnyValue = List<Id, 1>;
 
-/// Token ids.
+/// A list of token ids.
 pub(super) type Ids = List<Id, MAX_TOKEN_IDS>;
 
 impl<T, const MAX: usize> Default for List<T, MAX> {
@@ -277,7 +278,7 @@ impl<T, const MAX: usize> List<T, MAX> {
         List { presence: self.presence, first: self.first.map(each), rest }
     }
 
-    /// A list of these.
+    /// Creates a list of these items.
     pub(super) fn of(items: impl IntoIterator<Item = T>) -> Self {
         let mut items = items.into_iter();
         Self { presence: Presence::Given, first: items.next(), rest: items.collect() }
@@ -328,14 +329,14 @@ impl<'de, T: Fill<'de>, const MAX: usize> Fill<'de> for List<T, MAX> {
 
 // --- ids ---
 
-/// What stands where an id should.
+/// The value in the place of an id.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) enum Id {
-    /// No key, or null.
+    /// The key is missing, or its value is null.
     #[default]
     Missing,
     Valid(TokenId),
-    /// Negative, too large, with a fraction, or no number at all.
+    /// Not an id: negative, too large, with a fraction, or not a number.
     Invalid,
 }
 
@@ -354,7 +355,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_read_however_they_are_written() {
+    fn numbers_are_read_in_every_spelling() {
         let cases = [
             ("0", Some(0)),
             ("4294967295", Some(u32::MAX)),

@@ -1,4 +1,4 @@
-//! vLLM's `/inference/v1/generate`: ids in, ids out.
+//! vLLM's generate endpoint, `/inference/v1/generate`: it takes and returns ids.
 
 use std::mem::take;
 
@@ -6,7 +6,9 @@ use super::delta::{ChoiceDelta, ids_of, token_text};
 use super::json::{Choice, Verbose};
 use crate::error::Error;
 
-/// The ids are `choices[].token_ids`; `text` comes only if the request asked for `"output_mode": "text"`.
+/// Reads a choice. Its ids are `choices[].token_ids`.
+///
+/// `text` arrives only if the request sets `"output_mode": "text"`.
 pub(super) fn read<'a>(choice: &mut Choice<'a>) -> Result<ChoiceDelta<'a>, Error> {
     Ok(ChoiceDelta {
         ids: ids_of(choice, Verbose::default())?,

@@ -1,4 +1,4 @@
-//! A request: what a program asks for, and whether it can be sent at all.
+//! A request for a completion.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use crate::protocol::server::family::Family;
 use crate::protocol::server::fields::validate_extras;
 use crate::types::ids::TokenId;
 
-/// What the model is to go on from.
+/// The input of the model.
 #[derive(Clone, PartialEq)]
 pub(crate) enum Prompt {
     Ids(Vec<TokenId>),
@@ -22,10 +22,10 @@ pub(crate) enum Prompt {
     Messages(Vec<Message>),
 }
 
-/// One request for a streamed completion with one choice.
+/// A request for a completion with one choice.
 ///
-/// `Debug` shows how long the prompt is, which extra fields there are and which headers, but neither text nor
-/// values: a header or a proxy's extra field can be a credential.
+/// `Debug` shows the length of the prompt and the names of extra fields and headers. It never shows
+/// text or values, because a header or a proxy's extra field can be a credential.
 ///
 /// ```
 /// use tokenwire::{CompletionRequest, SamplingParams, Endpoint};
@@ -60,23 +60,30 @@ pub struct CompletionRequest {
 }
 
 impl CompletionRequest {
-    /// From token ids, which the server takes as they are.
+    /// Creates a request from token ids, which the server uses unchanged.
     #[must_use]
     pub fn ids(ids: impl Into<Vec<TokenId>>) -> Self {
         Self::new(Prompt::Ids(ids.into()))
     }
 
-    /// From text, which the server encodes. Such a stream is not resumed: the ids of its prompt are not known.
+    /// Creates a request from text, which the server encodes.
+    ///
+    /// Its stream cannot be resumed, because the ids of the prompt are unknown.
     #[must_use]
     pub fn text(text: impl Into<String>) -> Self {
         Self::new(Prompt::Text(text.into()))
     }
 
-    /// From the messages of a chat, which the server puts together with its model's template: for programs without a
-    /// tokenizer. It goes to [`Endpoint::Chat`], by [`Endpoint::Auto`] too. Thinking and calls come as the server tells them apart
-    /// ([`StreamToken::Reasoning`](crate::StreamToken::Reasoning), [`ToolCall`](crate::StreamToken::ToolCall)). The prompt's ids are
-    /// not known, so such a request cannot be resumed; ids of the answer come where the server gives them, and where it
-    /// does not, [`IdsExact`](crate::IdsExact) and [`Branch::ids_missing`](crate::Branch::ids_missing) say so.
+    /// Creates a request from chat messages. Your program needs no tokenizer.
+    ///
+    /// The server builds the prompt with its model's template. The request goes to
+    /// [`Endpoint::Chat`], also with [`Endpoint::Auto`]. Reasoning and tool calls arrive as the
+    /// server separates them ([`StreamToken::Reasoning`](crate::StreamToken::Reasoning),
+    /// [`ToolCall`](crate::StreamToken::ToolCall)).
+    ///
+    /// The ids of the prompt are unknown, so such a request cannot be resumed. The ids of the
+    /// response arrive if the server sends them. Otherwise [`IdsExact`](crate::IdsExact) and
+    /// [`Branch::ids_missing`](crate::Branch::ids_missing) report that they are missing.
     ///
     /// ```
     /// use tokenwire::{CompletionRequest, Message, Endpoint};
@@ -97,23 +104,28 @@ impl CompletionRequest {
         Self::new(Prompt::Messages(messages.into_iter().collect()))
     }
 
-    /// The tools that the model may call, as [`Tools::schemas`](crate::Tools::schemas) makes them: for chat endpoints, whose
-    /// template describes them to the model. With ids or text the prompt has to do that. Default none.
+    /// Sets the tools that the model may call. Default: none.
+    ///
+    /// [`Tools::schemas`](crate::Tools::schemas) returns them in this format. The template of a
+    /// chat endpoint describes the tools to the model. If your prompt is ids or text, describe them
+    /// in the prompt.
     #[must_use]
     pub fn tools(mut self, schemas: impl IntoIterator<Item = Value>) -> Self {
         self.tools = schemas.into_iter().collect();
         self
     }
 
-    /// Whether the model must call a tool, in the server's words: `"auto"`, `"none"`, `"required"`, or an object that names a
-    /// function. Default: not sent, which is auto.
+    /// Sets whether the model must call a tool, in the server's format.
+    ///
+    /// This is `"auto"`, `"none"`, `"required"`, or an object that names a function. Default: not
+    /// sent, which means `"auto"`.
     #[must_use]
     pub fn tool_choice(mut self, choice: impl Into<Value>) -> Self {
         self.tool_choice = Some(choice.into());
         self
     }
 
-    /// The same request for another prompt.
+    /// Replaces the prompt of the request with these ids.
     #[must_use]
     pub fn prompt_ids(mut self, ids: impl Into<Vec<TokenId>>) -> Self {
         self.prompt = Prompt::Ids(ids.into());
@@ -142,73 +154,87 @@ impl CompletionRequest {
         }
     }
 
-    /// How to sample. Default: [`SamplingParams::default`].
+    /// Sets the sampling parameters. Default: [`SamplingParams::default`].
     #[must_use]
     pub fn sampling(mut self, sampling: SamplingParams) -> Self {
         self.sampling = sampling;
         self
     }
 
-    /// vLLM's priority: lower is earlier. Without priority scheduling the server ignores it; llama.cpp always
-    /// does. Default: not sent.
+    /// Sets vLLM's priority. A request with a lower value runs earlier.
+    ///
+    /// vLLM without priority scheduling ignores it, and llama.cpp always does. Default: not sent.
     #[must_use]
     pub fn priority(mut self, priority: i32) -> Self {
         self.priority = Some(priority);
         self
     }
 
-    /// The model, in place of the client's.
+    /// Sets the model for this request instead of the client's.
     #[must_use]
     pub fn model(mut self, model: impl Into<String>) -> Self {
         self.model = Some(model.into());
         self
     }
 
-    /// What the answer must look like, in vLLM's words for `structured_outputs`: an object with one of `json`
-    /// (a schema), `regex`, `choice`, `grammar`. llama.cpp knows the schema and the grammar, and is told in
-    /// its own words. Default: free.
+    /// Sets a required format of the response. Default: any text.
+    ///
+    /// The value has the form of vLLM's `structured_outputs`: an object with one of `json` (a
+    /// schema), `regex`, `choice` or `grammar`. For llama.cpp, which supports the schema and the
+    /// grammar, tokenwire translates it.
     #[must_use]
     pub fn structured_output(mut self, structured_output: impl Into<Value>) -> Self {
         self.structured_output = Some(structured_output.into());
         self
     }
 
-    /// vLLM: requests share cached prefixes only with those of the same salt. Default: none.
+    /// Sets vLLM's salt for the prefix cache. Default: none.
+    ///
+    /// Requests share cached prefixes only with requests that have the same salt.
     #[must_use]
     pub fn cache_salt(mut self, salt: impl Into<String>) -> Self {
         self.cache_salt = Some(salt.into());
         self
     }
 
-    /// llama.cpp: whether a prefix in the slot's cache may be used. Default: not sent, which is yes there; no
-    /// makes greedy text the same each time. The others know no such thing.
+    /// Sets whether llama.cpp may use the cached prefix of a slot.
+    ///
+    /// Default: not sent, which means `true` there. With `false`, greedy text is the same each
+    /// time. Other servers do not support this field.
     #[must_use]
     pub fn cache_prompt(mut self, cache_prompt: bool) -> Self {
         self.cache_prompt = Some(cache_prompt);
         self
     }
 
-    /// Sends the request also to a server that is known to ignore a part of it. Default: such a request is refused, see
-    /// [`to_json`](Self::to_json).
+    /// Sends the request even if the server is known to ignore a part of it.
+    ///
+    /// Default: such a request is an error, see [`to_json`](Self::to_json).
     #[must_use]
     pub fn allow_ignored_fields(mut self) -> Self {
         self.allow_ignored_fields = true;
         self
     }
 
-    /// Lets the stream be taken up again also where the answer would not be what an unbroken one is: with structured output,
-    /// penalties, held-back stop strings, and fields that count the output ([`NotResumable`](crate::NotResumable) says of
-    /// which this is true). The ids stay those of the server. Default: such a stream ends where it breaks. Whether streams are
-    /// taken up at all, the client's [`ResumePolicy`](crate::ResumePolicy) says.
+    /// Allows resuming even if the result may differ from an uninterrupted stream.
+    ///
+    /// The result may differ with structured output, penalties, stop strings for which the server
+    /// holds text back, and fields that count the output. [`NotResumable`](crate::NotResumable)
+    /// lists the reasons that this setting accepts. The ids are still the server's own.
+    ///
+    /// Default: such a stream ends where it breaks. The client's
+    /// [`ResumePolicy`](crate::ResumePolicy) decides whether streams are resumed at all.
     #[must_use]
     pub fn allow_inexact_resume(mut self) -> Self {
         self.allow_inexact_resume = true;
         self
     }
 
-    /// Keeps the exchange, of several attempts the last, request and response bytes with their arrival times, in
-    /// [`StreamReport::recording`](crate::StreamReport::recording): without credentials, and at most
-    /// [`max_recording_bytes`](crate::Limits::max_recording_bytes). Default off.
+    /// Records the bytes of request and response, with their arrival times. Default off.
+    ///
+    /// The recording is in [`StreamReport::recording`](crate::StreamReport::recording). It contains
+    /// only the last attempt and no credentials, and has at most
+    /// [`max_recording_bytes`](crate::Limits::max_recording_bytes).
     #[must_use]
     pub fn record(mut self) -> Self {
         self.record = true;
@@ -219,50 +245,61 @@ impl CompletionRequest {
         self.record
     }
 
-    /// One more field of the body. It wins over the field of the same name that this request would write;
-    /// where both are objects (`stream_options`, vLLM's `sampling_params`), they are merged. What would make
-    /// the answer another thing than a stream of one choice is refused by [`validate`](Self::validate).
+    /// Adds a field to the body.
+    ///
+    /// It replaces a field of the same name that this request would write. If both are objects
+    /// (`stream_options`, vLLM's `sampling_params`), they are merged. [`validate`](Self::validate)
+    /// rejects a field with which the response would not be a stream of one choice.
     #[must_use]
     pub fn extra(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.extras.insert(key.into(), value.into());
         self
     }
 
-    /// Many such fields.
+    /// Adds several such fields.
     #[must_use]
     pub fn extras(mut self, extras: Map<String, Value>) -> Self {
         self.extras.extend(extras);
         self
     }
 
-    /// One more header. The client's own ([`validate`](Self::validate) lists them) cannot be set here.
+    /// Adds a header.
+    ///
+    /// Some headers cannot be set, because the client writes them: [`validate`](Self::validate)
+    /// lists them.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// The id by which the server is to know this request: sent as the header `x-request-id` and, on the generate endpoints
-    /// of vLLM and SGLang, in the body. When the request is sent again, the header gets a suffix, so that no two
-    /// attempts share one: `mine`, `mine-1`, `mine-2`; the body stays as it is. Default: what the client makes up
-    /// ([`request_ids`](crate::ApiClientBuilder::request_ids)), else the server.
+    /// Sets the id that the server uses for this request.
+    ///
+    /// It is sent in the header `x-request-id` and, on the generate endpoints of vLLM and SGLang,
+    /// in the body. If the request is sent again, the header gets a suffix, so that each attempt
+    /// has its own id: `mine`, `mine-1`, `mine-2`. The body keeps the original id. Default: an id
+    /// from the client ([`request_ids`](crate::ApiClientBuilder::request_ids)), or else from the
+    /// server.
     #[must_use]
     pub fn request_id(mut self, id: impl Into<String>) -> Self {
         self.request_id = Some(id.into());
         self
     }
 
-    /// The key of the session that this request belongs to: routers and providers send what has the same key to the same
-    /// worker, which has the prefix in its cache. Sent in the client's
-    /// [`session_headers`](crate::ApiClientBuilder::session_headers). Default: none.
+    /// Sets the key of the session that this request belongs to. Default: none.
+    ///
+    /// Routers and providers send requests with the same key to the same worker, which has the
+    /// prefix in its cache. The key is sent in the client's
+    /// [`session_headers`](crate::ApiClientBuilder::session_headers).
     #[must_use]
     pub fn session(mut self, key: impl Into<String>) -> Self {
         self.session = Some(key.into());
         self
     }
 
-    /// The W3C trace context of the caller's span, sent as the header `traceparent`: `00-`, 32 hexadecimal digits, `-`, 16,
-    /// `-`, 2. Default: none.
+    /// Sets the W3C trace context of your span, which is sent in the header `traceparent`.
+    ///
+    /// Its format is `00-`, 32 hexadecimal digits, `-`, 16 digits, `-`, 2 digits. Default: none.
     #[must_use]
     pub fn traceparent(mut self, traceparent: impl Into<String>) -> Self {
         self.traceparent = Some(traceparent.into());
@@ -273,7 +310,7 @@ impl CompletionRequest {
         self.session.as_deref()
     }
 
-    /// Whether the body asks this server for ids, as far as its extra fields leave that to us.
+    /// Returns whether the body asks this server for ids, unless extra fields decide about that.
     pub(crate) fn asks_for_ids(&self, server: Option<&ServerKind>, stream: bool) -> bool {
         let own = ["return_token_ids", "verbose", "logprobs", "include_reasoning", "return_tokens"];
         let left_to_us = own.iter().all(|key| !self.extras.contains_key(*key));
@@ -281,30 +318,40 @@ impl CompletionRequest {
             && !(stream && self.has_tools() && server.and_then(ServerKind::family) == Some(Family::LlamaCpp))
     }
 
-    /// Tools are named, by whichever field. llama.cpp then refuses the log-probabilities in a chat's stream, and with them
-    /// all ids.
+    /// Returns whether the request has tools, in its own field or an extra one.
+    ///
+    /// llama.cpp then rejects log-probabilities in the stream of a chat, so the stream has no ids.
     pub(super) fn has_tools(&self) -> bool {
         let extra = self.extras.get("tools").and_then(Value::as_array);
         extra.map_or(!self.tools.is_empty(), |tools| !tools.is_empty())
     }
 
-    /// The headers of this request, those of id and trace included: name and value. The session's come from the client.
+    /// Returns the name and the value of each header of this request.
+    ///
+    /// Request id and trace context are included. The session headers are not, because the client
+    /// adds them.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         let id = self.request_id.as_deref().map(|id| ("x-request-id", id));
         let trace = self.traceparent.as_deref().map(|trace| ("traceparent", trace));
         self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(id).chain(trace)
     }
 
-    /// Whether this can be sent at all. [`to_json`](Self::to_json) asks it too.
+    /// Checks that the request can be sent. [`to_json`](Self::to_json) does this too.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput): no prompt ids (vLLM refuses that, llama.cpp answers
-    /// nothing) or messages; a traceparent that is none; a number that is not finite; a token twice in `logit_bias`; a header, session key or request id with
-    /// characters that a header cannot carry, or a header that the client writes itself (`authorization`,
-    /// `host`, `content-length`, `content-type`, `transfer-encoding`, `accept-encoding`).
-    /// [`Unsupported`](crate::ErrorKind::Unsupported): an extra field that turns streaming off or asks for more than
-    /// one choice (each needs a stream of its own).
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput):
+    ///
+    /// - The prompt has no ids or no messages. For no ids, vLLM rejects the request and llama.cpp
+    ///   returns nothing.
+    /// - The traceparent is invalid.
+    /// - A number is not finite, or `logit_bias` contains a token twice.
+    /// - A header, the session key or the request id has characters that a header cannot contain.
+    /// - A header is one that the client writes itself: `authorization`, `host`, `content-length`,
+    ///   `content-type`, `transfer-encoding`, `accept-encoding`.
+    ///
+    /// [`Unsupported`](crate::ErrorKind::Unsupported): an extra field turns streaming off, or asks
+    /// for more than one choice. Send one request for each choice.
     pub fn validate(&self) -> Result<(), Error> {
         if matches!(&self.prompt, Prompt::Ids(ids) if ids.is_empty()) {
             return Err(Error::invalid("the prompt has no ids"));
@@ -315,7 +362,7 @@ impl CompletionRequest {
         self.sampling.validate()?;
         if let Some(id) = &self.request_id {
             if id.is_empty() || !id.bytes().all(|b| b.is_ascii_graphic()) {
-                return Err(Error::invalid("the request id is not visible ASCII"));
+                return Err(Error::invalid("invalid request id: expected visible ASCII without spaces"));
             }
         }
         if self
@@ -323,10 +370,12 @@ impl CompletionRequest {
             .as_deref()
             .is_some_and(|key| key.is_empty() || !key.bytes().all(|b| b.is_ascii_graphic()))
         {
-            return Err(Error::invalid("the session key is not visible ASCII"));
+            return Err(Error::invalid("invalid session key: expected visible ASCII without spaces"));
         }
         if self.traceparent.as_deref().is_some_and(|trace| !is_traceparent(trace)) {
-            return Err(Error::invalid("the traceparent is none, as W3C writes it"));
+            return Err(Error::invalid(
+                "invalid traceparent: expected VERSION-TRACE_ID-PARENT_ID-FLAGS in lowercase hexadecimal",
+            ));
         }
         for (name, value) in &self.headers {
             validate_header(name, value, &OWNED_HEADERS)?;
@@ -337,7 +386,9 @@ impl CompletionRequest {
         nested.into_iter().try_for_each(validate_extras)
     }
 
-    /// The wire on which a client for `endpoint` sends this: messages have one of their own.
+    /// Returns the endpoint of this request, for a client with `endpoint`.
+    ///
+    /// With [`Endpoint::Auto`], messages go to [`Endpoint::Chat`].
     pub(crate) fn endpoint(&self, endpoint: Endpoint) -> Endpoint {
         match (&self.prompt, endpoint) {
             (Prompt::Messages(_), Endpoint::Auto) => Endpoint::Chat,
@@ -348,7 +399,7 @@ impl CompletionRequest {
 
 impl fmt::Debug for CompletionRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // In full, so that a new field has to be decided about here.
+        // Lists every field, so that the compiler requires a decision for each new one.
         let Self {
             prompt,
             sampling,
@@ -381,15 +432,16 @@ impl fmt::Debug for CompletionRequest {
             .field("tools", &tools.len())
             .field("tool_choice", &tool_choice.is_some())
             .field("structured_output", &structured_output.is_some())
-            // The salt keeps tenants apart: knowing it opens their cache's timing.
+            // The salt separates tenants. A reader of the salt could measure another tenant's
+            // cache.
             .field("cache_salt", &cache_salt.is_some())
             .field("cache_prompt", cache_prompt)
-            .field("send_anyway", allow_ignored_fields)
-            .field("resume_anyway", allow_inexact_resume)
+            .field("allow_ignored_fields", allow_ignored_fields)
+            .field("allow_inexact_resume", allow_inexact_resume)
             .field("extras", &extras.keys().collect::<Vec<_>>())
             .field("headers", &headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .field("request_id", request_id)
-            // Whoever knows it may get at the session's cache.
+            // A reader of the key could reach the cache of the session.
             .field("session", &session.is_some())
             .field("traceparent", traceparent)
             .field("record", record)

@@ -1,4 +1,4 @@
-//! The headers of a request: which a caller may set, and how they are written.
+//! Checks the headers of a request.
 
 use crate::error::Error;
 use crate::error::escape::printable;
@@ -7,24 +7,30 @@ use crate::error::escape::printable;
 pub(crate) const OWNED_HEADERS: [&str; 6] =
     ["authorization", "host", "content-length", "transfer-encoding", "accept-encoding", "content-type"];
 
-/// RFC 9110, 5.1 and 5.5: a name is a token, a value visible ASCII with blanks inside (`obs-text` is left
-/// out).
+/// Checks a header by RFC 9110, 5.1 and 5.5.
+///
+/// The name is a token. The value is visible ASCII, with spaces only inside; `obs-text` is
+/// rejected.
 pub(crate) fn validate_header(name: &str, value: &str, owned: &[&str]) -> Result<(), Error> {
     let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(is_token) {
-        return Err(Error::invalid(format!("{:?} is no header name", printable(name, 80))));
+        return Err(Error::invalid(format!("invalid header name: {:?}", printable(name, 80))));
     }
     if owned.iter().any(|owned| owned.eq_ignore_ascii_case(name)) {
-        return Err(Error::invalid(format!("the client writes the header {name} itself")));
+        return Err(Error::invalid(format!("cannot set the header {name}: the client writes it itself")));
     }
-    // The value is not shown: it may be a credential.
+    // The message leaves the value out, because the value may be a credential.
     if value.trim() != value || !value.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
-        return Err(Error::invalid(format!("the value of the header {name} is not visible ASCII")));
+        return Err(Error::invalid(format!(
+            "invalid value of the header {name}: expected visible ASCII, with spaces only inside"
+        )));
     }
     Ok(())
 }
 
-/// W3C Trace Context, 3.2: version, trace id, parent id, flags; version ff and ids of zeros are invalid.
+/// Returns whether this is a traceparent by W3C Trace Context, 3.2.
+///
+/// Its parts are version, trace id, parent id and flags. Version ff and ids of zeros are invalid.
 pub(super) fn is_traceparent(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let is_hex = |part: &str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));

@@ -1,4 +1,4 @@
-//! The messages of a chat, for servers that put the prompt together themselves.
+//! The messages of a chat, for servers that build the prompt themselves.
 
 use std::fmt;
 
@@ -7,12 +7,13 @@ use serde_json::{Map, Value, json};
 
 use crate::types::tree::{Branch, LeafKind, Role};
 
-/// One message of a chat: who speaks, text, images and other parts, the calls of a model, the result of one.
+/// One message of a chat: a role with text, images, other parts, tool calls or a tool's result.
 ///
-/// For [`CompletionRequest::messages`](crate::CompletionRequest::messages), where the server puts the prompt together. Nothing
-/// is read or fetched here: texts, addresses and parts go out as they are.
+/// Use it with [`CompletionRequest::messages`](crate::CompletionRequest::messages): the server then
+/// builds the prompt. tokenwire sends texts, addresses and parts as they are, and does not fetch or
+/// read them.
 ///
-/// `Debug` shows what there is and how long, but no text.
+/// `Debug` shows the kinds of parts and their lengths, but no text.
 ///
 /// ```
 /// use tokenwire::Message;
@@ -36,14 +37,14 @@ pub struct Message {
     extras: Map<String, Value>,
 }
 
-/// A piece of the content.
+/// A part of the content.
 #[derive(Clone, PartialEq)]
 enum Part {
     Text(String),
     Other(Value),
 }
 
-/// A call as the model made it.
+/// A tool call in the form in which the model made it.
 #[derive(Clone, PartialEq)]
 struct Call {
     id: String,
@@ -56,25 +57,29 @@ impl Message {
         Self { role, parts: Vec::new(), calls: Vec::new(), call_id: None, extras: Map::new() }
     }
 
-    /// Instructions to the model. Tools have a place of their own: [`tools`](crate::CompletionRequest::tools).
+    /// Creates a message with instructions to the model.
+    ///
+    /// Tools do not belong here. Pass them to [`tools`](crate::CompletionRequest::tools).
     #[must_use]
     pub fn system(text: impl Into<String>) -> Self {
         Self::new(Role::System).text(text)
     }
 
-    /// What a person says, or the program for them.
+    /// Creates a message of the user, which is a person or your program.
     #[must_use]
     pub fn user(text: impl Into<String>) -> Self {
         Self::new(Role::User).text(text)
     }
 
-    /// What the model has said.
+    /// Creates a message of the model.
     #[must_use]
     pub fn assistant(text: impl Into<String>) -> Self {
         Self::new(Role::Assistant).text(text)
     }
 
-    /// What a call gave; `call_id` is the call's [`id`](crate::PendingToolCall::id).
+    /// Creates a message with the result of a tool call.
+    ///
+    /// `call_id` is the [`id`](crate::PendingToolCall::id) of the call.
     #[must_use]
     pub fn tool(call_id: impl Into<String>, text: impl Into<String>) -> Self {
         let mut message = Self::new(Role::Tool).text(text);
@@ -82,28 +87,30 @@ impl Message {
         message
     }
 
-    /// One more piece of text.
+    /// Adds a piece of text.
     #[must_use]
     pub fn text(mut self, text: impl Into<String>) -> Self {
         self.parts.push(Part::Text(text.into()));
         self
     }
 
-    /// An image by its address, `https:` or `data:`, which is passed on untouched.
+    /// Adds an image by its address, `https:` or `data:`. The address is sent unchanged.
     #[must_use]
     pub fn image_url(self, url: impl Into<String>) -> Self {
         let url: String = url.into();
         self.part(json!({"type": "image_url", "image_url": {"url": url}}))
     }
 
-    /// A piece of the content of any other kind, as the server takes it: audio, video, an image with its detail.
+    /// Adds a part of any other kind, in the server's format.
+    ///
+    /// Examples are audio, video, or an image with its detail.
     #[must_use]
     pub fn part(mut self, part: impl Into<Value>) -> Self {
         self.parts.push(Part::Other(part.into()));
         self
     }
 
-    /// A call that the model has made. `arguments` is JSON in a string, as the model wrote it.
+    /// Adds a tool call that the model made. `arguments` is the model's own JSON, as a string.
     #[must_use]
     pub fn tool_call(
         mut self,
@@ -115,30 +122,33 @@ impl Message {
         self
     }
 
-    /// One more field of the message (`name`, `reasoning_content`); it wins over the field of the same name that this
-    /// message would write.
+    /// Adds a field to the message, such as `name` or `reasoning_content`.
+    ///
+    /// It replaces a field of the same name that the message would write.
     #[must_use]
     pub fn extra(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.extras.insert(key.into(), value.into());
         self
     }
 
-    /// Who speaks.
+    /// Returns the role.
     #[must_use]
     pub fn role(&self) -> Role {
         self.role
     }
 
-    /// The bytes of its longer parts, to make room for.
+    /// Returns the number of bytes to reserve for the longer parts.
     pub(super) fn len(&self) -> usize {
         let texts = self.parts.iter().map(|part| if let Part::Text(text) = part { text.len() } else { 64 });
         texts.sum::<usize>() + self.calls.iter().map(|call| call.arguments.len() + 96).sum::<usize>() + 32
     }
 }
 
-/// The message that stands for a turn: content as it came, without markers, and calls. Thinking is left out, as most templates want
-/// it; where it is wanted back, [`extra`](Message::extra) takes [`Branch::reasoning`]. A turn of tool results, which is one
-/// message for each, is made of [`ToolResult`](crate::ToolResult)s.
+/// Creates the message for a turn: the content without markers, and the tool calls.
+///
+/// Reasoning is left out, as most templates require. If you need it, add [`Branch::reasoning`] with
+/// [`extra`](Message::extra). A turn of tool results needs one message for each result; create them
+/// from [`ToolResult`](crate::ToolResult)s.
 impl From<&Branch> for Message {
     fn from(branch: &Branch) -> Self {
         let mut message = Self::new(branch.role);
@@ -172,7 +182,7 @@ impl Serialize for Message {
         }
         if own("content") {
             match &parts[..] {
-                // Calls alone: the field is there, and null.
+                // A message with only tool calls has the field with the value null.
                 [] => map.serialize_entry("content", &())?,
                 [Part::Text(text)] => map.serialize_entry("content", text)?,
                 parts => map.serialize_entry("content", parts)?,
@@ -238,7 +248,7 @@ mod tests {
     use super::*;
 
     fn written(message: &Message) -> Value {
-        // From the text, so that a key that was written twice would show in its length.
+        // Goes through the text, because a key that was written twice changes its length.
         let text = serde_json::to_string(message).unwrap();
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value.to_string().len(), text.len(), "{text}");
@@ -246,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_written_as_chat_endpoints_take_them() {
+    fn messages_have_the_format_of_chat_endpoints() {
         let image =
             json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==", "detail": "low"}});
         let cases = [

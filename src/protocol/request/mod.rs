@@ -1,7 +1,7 @@
-//! What is asked of a server: prompt, sampling parameters and extra fields, checked and turned to JSON.
+//! A request: prompt, sampling parameters and extra fields, checked and written as JSON.
 //!
-//! The files in the order of their imports: headers, message, sampling; completion (the request); structured, resume; refuse (what a server
-//! would ignore); body (the JSON).
+//! The files in the order of their imports: headers, message, sampling; completion (the request);
+//! structured, resume; refuse (unsupported features); body (the JSON).
 
 mod body;
 pub(crate) mod completion;

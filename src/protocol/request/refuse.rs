@@ -1,4 +1,4 @@
-//! What a server would silently ignore or get wrong, so that a request that asks for it is not sent.
+//! Rejects a request with features that the server would silently ignore or get wrong.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use crate::protocol::server::fields::Feature;
 use crate::protocol::server::{Quirks, ServerKind};
 
 impl Feature {
-    /// Whether the request asks for it. What is as if it were not asked for does not count.
+    /// Returns whether the request uses the feature. A value without effect does not count.
     fn is_asked_by(self, request: &CompletionRequest) -> bool {
         let CompletionRequest { sampling, .. } = request;
         let is_not = |value: Option<f64>, neutral: f64| value.is_some_and(|value| value != neutral);
@@ -34,14 +34,14 @@ impl Feature {
             Self::CachePrompt => request.cache_prompt == Some(false),
             Self::StructuredOutput => request.structured_output.is_some(),
             Self::Tools => !request.tools.is_empty(),
-            // A server chooses `auto` by itself.
+            // Servers use `auto` by default.
             Self::ToolChoice => request.tool_choice.as_ref().is_some_and(|choice| choice != "auto"),
         }
     }
 }
 
 impl CompletionRequest {
-    /// An error if the endpoint has no words for this request, or if the server would ignore a part of it.
+    /// Rejects a request that the endpoint cannot express, or that the server would partly ignore.
     pub(super) fn check_for(&self, endpoint: Endpoint, server: Option<&ServerKind>) -> Result<(), Error> {
         let has_ids = matches!(self.prompt, Prompt::Ids(_));
         let (is_chat, has_tools) =
@@ -52,7 +52,7 @@ impl CompletionRequest {
             }
             _ if !is_chat && has_tools => {
                 return Err(unsupported(
-                    "only the chat endpoint takes tools: with ids or text the prompt describes them",
+                    "only the chat endpoint takes tools; with ids or text, describe them in the prompt",
                 ));
             }
             Endpoint::Chat if has_ids => {
@@ -67,18 +67,18 @@ impl CompletionRequest {
         let Some(server) = server else { return Ok(()) };
         let name = server.name();
         if self.structured_output.is_some() && self.structured_for(server.family()).is_none() {
-            return Err(unsupported(format!("{name} does not know this kind of structured output")));
+            return Err(unsupported(format!("{name} does not support this kind of structured output")));
         }
         match self.unheeded_by(server) {
             Some((feature, reason)) if !self.allow_ignored_fields => Err(unsupported(format!(
-                "{name} would not heed this request's {}{reason} (send_anyway sends it all the same)",
+                "{name} does not support {}{reason} (allow_ignored_fields sends the request anyway)",
                 feature.name()
             ))),
             _ => Ok(()),
         }
     }
 
-    /// What this server would ignore or get wrong, and what its record says of that.
+    /// Returns a feature that this server would ignore or get wrong, with the record's reason.
     fn unheeded_by(&self, server: &ServerKind) -> Option<(Feature, String)> {
         let mut refused = server.quirks().into_iter().flat_map(Quirks::refuses);
         if let Some((feature, reason)) = refused.find(|(feature, _)| feature.is_asked_by(self)) {
@@ -103,7 +103,7 @@ mod tests {
     const FAMILIES: [Family; 6] =
         [Family::Vllm, Family::LlamaCpp, Family::SgLang, Family::Tgi, Family::Ollama, Family::LmStudio];
 
-    /// A request that asks for this one thing.
+    /// Creates a request that uses this feature.
     fn asking(field: &str) -> CompletionRequest {
         let text = || CompletionRequest::text("Hi");
         let sampled = |sampling| text().sampling(sampling);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_would_ignore_is_refused_and_can_be_sent_anyway() {
+    fn ignored_features_are_rejected_unless_allowed() {
         let mut features: Vec<Feature> =
             FAMILIES.iter().flat_map(|family| family.ignores()).copied().collect();
         features.sort_unstable_by_key(|feature| feature.name());
@@ -158,11 +158,11 @@ mod tests {
                 } else {
                     result.unwrap_or_else(|error| panic!("{server:?} {field}: {error}"));
                 }
-                // Of a server that is not known, nothing is known.
+                // Nothing is known about an unknown server, so nothing is rejected.
                 asking(field).to_json(None, endpoint, None).unwrap();
             }
         }
-        // What is not asked for, in words.
+        // Values that have no effect.
         let nothing = SamplingParams::default().min_tokens(0).min_p(0.0).top_k(-1).repetition_penalty(1.0);
         let nothing = nothing.presence_penalty(0.0).ignore_eos(false);
         let request = CompletionRequest::text("Hi").sampling(nothing).priority(0).cache_prompt(true);
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_refuses_what_it_names_and_nothing_else() {
+    fn a_record_refuses_only_the_features_that_it_lists() {
         for refused in Feature::ALL.iter().map(|feature| feature.name()) {
             let record =
                 json!({"name": "mine", "about": "", "like": "sglang", "refuses": {refused: "so it is"}});
@@ -183,10 +183,10 @@ mod tests {
                 match asked.to_json(None, endpoint, Some(&server)) {
                     Err(error) if field == refused => {
                         assert_eq!(error.kind(), ErrorKind::Unsupported);
-                        let said = format!("mine would not heed this request's {field}: so it is");
+                        let said = format!("mine does not support {field}: so it is");
                         assert!(error.message().starts_with(&said), "{error}");
                     }
-                    // As the server that it is like has it.
+                    // The other features have the result of the server in `like`.
                     written => {
                         let known = asked.to_json(None, endpoint, Some(&ServerKind::SgLang));
                         assert_eq!(written.is_ok(), known.is_ok() && field != refused, "{refused} {field}");
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_endpoint_has_no_words_for_is_refused_whatever_is_said() {
+    fn a_request_that_an_endpoint_cannot_express_is_always_rejected() {
         let ids = || CompletionRequest::ids([1]).allow_ignored_fields();
         let text = || CompletionRequest::text("Hi").allow_ignored_fields();
         for (endpoint, request) in [
@@ -212,7 +212,7 @@ mod tests {
             let error = request.to_json(None, endpoint, None).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unsupported, "{endpoint}: {error}");
         }
-        // The wire tells the server.
+        // The endpoint identifies the server.
         let request = CompletionRequest::ids([1]).priority(3);
         let error = request.to_json(None, Endpoint::LlamaCpp, None).unwrap_err();
         assert!(error.message().contains("llama.cpp") && error.message().contains("priority"), "{error}");

@@ -1,4 +1,4 @@
-//! What of a request can go on behind the ids received, and the request that goes on.
+//! Decides whether a broken stream can be resumed, and writes the request that continues it.
 
 use serde_json::{Map, Value};
 
@@ -8,7 +8,7 @@ use crate::protocol::server::endpoint::Endpoint;
 use crate::types::ids::TokenId;
 use crate::types::not_resumable::NotResumable;
 
-/// Whether a value asks for nothing.
+/// Returns whether a value has no effect.
 type Neutral = fn(&Value) -> bool;
 
 const NULL: Neutral = Value::is_null;
@@ -17,8 +17,10 @@ const ONE: Neutral = |value| value.is_null() || value.as_f64() == Some(1.0);
 const ZERO: Neutral = |value| value.is_null() || value.as_f64() == Some(0.0);
 const EMPTY: Neutral = |value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
 
-/// Extra fields, of any server, with what they ask for. Those of the first groups are no matter of taste: the field would win over what
-/// the resume writes.
+/// Extra fields of all servers that affect a resume, with the reason.
+///
+/// The first two groups always prevent a resume. You can accept the others with
+/// [`allow_inexact_resume`](CompletionRequest::allow_inexact_resume).
 const FIELDS: &[(&[&str], Neutral, NotResumable)] = &[
     (&["n", "best_of", "n_cmpl"], ONE, NotResumable::SeveralChoices),
     (&["echo"], OFF, NotResumable::Echo),
@@ -44,8 +46,9 @@ const FIELDS: &[(&[&str], Neutral, NotResumable)] = &[
     (&["stop"], EMPTY, NotResumable::StopStrings),
 ];
 
-/// Fields with which a request is another one when some of its output stands in its prompt: they are searches over whole answers, count the
-/// output, keep a state over it, or shorten the prompt.
+/// Fields that change their meaning if a part of the output is in the prompt.
+///
+/// They search over whole responses, count the output, keep state over it, or shorten the prompt.
 const COUNTING: &[&str] = &[
     "use_beam_search",
     "length_penalty",
@@ -65,7 +68,7 @@ const COUNTING: &[&str] = &[
     "t_max_predict_ms",
 ];
 
-/// Fields that a resume has to write itself.
+/// Fields that a resume must write itself. An extra field would replace its value.
 const OWN: &[&str] = &[
     "prompt",
     "token_ids",
@@ -77,7 +80,9 @@ const OWN: &[&str] = &[
 ];
 
 impl CompletionRequest {
-    /// Why this request cannot be taken up again on `endpoint`, as far as the request alone can say.
+    /// Rejects a request whose stream on `endpoint` cannot be resumed, with the reason.
+    ///
+    /// It checks only the request. Other reasons appear when the stream breaks.
     pub(crate) fn check_resumable(&self, endpoint: Endpoint) -> Result<(), NotResumable> {
         if matches!(endpoint, Endpoint::Chat | Endpoint::Tgi) {
             return Err(NotResumable::Endpoint);
@@ -100,7 +105,7 @@ impl CompletionRequest {
         whys.into_iter().find(|why| !(self.allow_inexact_resume && why.is_acceptable())).map_or(Ok(()), Err)
     }
 
-    /// The request that goes on behind `received`.
+    /// Returns the request that continues after the ids in `received`.
     pub(crate) fn behind(&self, received: &[TokenId]) -> Self {
         let less = u32::try_from(received.len()).unwrap_or(u32::MAX);
         let mut next = self.clone();
@@ -113,7 +118,7 @@ impl CompletionRequest {
         next
     }
 
-    /// The most probable token is always taken.
+    /// Returns whether sampling always takes the most probable token.
     pub(crate) fn is_greedy(&self) -> bool {
         let nested = self.extras.get("sampling_params");
         let extra = |key| self.extras.get(key).or_else(|| nested?.get(key)).map(Value::as_f64);
@@ -125,13 +130,13 @@ impl CompletionRequest {
         self.allow_inexact_resume
     }
 
-    /// It has stop strings among its extra fields, where nobody looks for them.
+    /// Returns whether the extra fields contain stop strings, which are not checked elsewhere.
     pub(crate) fn has_own_stops(&self) -> bool {
         let maps = [Some(&self.extras), self.extras.get("sampling_params").and_then(Value::as_object)];
         maps.into_iter().flatten().any(|map| map.get("stop").is_some_and(|stop| !EMPTY(stop)))
     }
 
-    /// Stop strings stay in the text.
+    /// Returns whether the text keeps the stop strings.
     pub(crate) fn keeps_stop_strings(&self) -> bool {
         let is_on = |map: &Map<String, Value>| {
             ["include_stop_str_in_output", "no_stop_trim"]
@@ -150,7 +155,7 @@ impl SamplingParams {
     }
 }
 
-/// What these fields ask for that speaks against a resume.
+/// Returns the reasons against a resume in these fields.
 fn asked_for(map: &Map<String, Value>) -> impl Iterator<Item = NotResumable> {
     let asks = |name: &str, neutral: Neutral| map.get(name).is_some_and(|value| !neutral(value));
     let named =

@@ -1,9 +1,9 @@
-//! How the model is to sample.
+//! Sampling parameters.
 
 use crate::error::Error;
 use crate::types::ids::TokenId;
 
-/// How the model is to sample. `None` (or an empty list) sends nothing: the server's default holds.
+/// Sampling parameters. `None` or an empty list is not sent, so the server's default applies.
 ///
 /// ```
 /// let params = tokenwire::SamplingParams::default().max_tokens(64).temperature(0.0);
@@ -13,45 +13,52 @@ use crate::types::ids::TokenId;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct SamplingParams {
-    /// The most tokens to generate. Default 16,384; `None` lets the server decide (vLLM: the rest of its
-    /// context or 16, by version; llama.cpp: no limit). Some count 0 as 1.
+    /// The highest number of tokens to generate. Default 16,384.
+    ///
+    /// With `None` the server decides. vLLM uses the rest of its context or 16, depending on the
+    /// version; llama.cpp has no limit. Some servers treat 0 as 1.
     pub max_tokens: Option<u32>,
-    /// Tokens before a stop is heeded. llama.cpp has no such thing and ignores it.
+    /// The number of tokens before a stop takes effect. llama.cpp ignores this field.
     pub min_tokens: Option<u32>,
-    /// 0 is greedy.
+    /// The temperature. 0 always takes the most probable token.
     pub temperature: Option<f64>,
-    /// Nucleus sampling: the share of probability to sample from.
+    /// The total probability of the tokens to sample from (nucleus sampling).
     pub top_p: Option<f64>,
-    /// The least probability, relative to the best token's.
+    /// The lowest probability of a token, relative to that of the most probable token.
     pub min_p: Option<f64>,
-    /// How many of the best tokens to sample from; -1 for all (llama.cpp: 0 as well).
+    /// The number of most probable tokens to sample from. -1 means all; for llama.cpp, 0 does too.
     pub top_k: Option<i32>,
-    /// Added against tokens that have occurred in the output.
+    /// The penalty for tokens that are already in the output.
     pub presence_penalty: Option<f64>,
-    /// The same, by how often they have.
+    /// The penalty for tokens that are already in the output, multiplied by how often they are.
     pub frequency_penalty: Option<f64>,
-    /// A factor against tokens that have occurred, the prompt included; 1 is none. llama.cpp's
-    /// `repeat_penalty`.
+    /// The factor against tokens that are already in the prompt or the output. 1 has no effect.
+    ///
+    /// llama.cpp calls it `repeat_penalty`.
     pub repetition_penalty: Option<f64>,
-    /// The seed of the draw.
+    /// The seed of the random numbers.
     pub seed: Option<i64>,
-    /// Strings that end the answer, and are not in its text. The ids keep every token.
+    /// Strings that end the response. The text does not contain them, but their ids are kept.
     pub stop: Vec<String>,
-    /// Ids that end the answer, besides the model's own. llama.cpp ignores them: its stream goes on past one.
+    /// Ids that end the response, in addition to the model's own.
+    ///
+    /// llama.cpp ignores them, so its stream continues after such an id.
     pub stop_token_ids: Vec<TokenId>,
-    /// Whether to go on past the model's end token.
+    /// Whether to continue after the model's end token.
     pub ignore_eos: Option<bool>,
-    /// Added to the scores of these tokens, each named at most once.
+    /// Values that are added to the scores of tokens. Each token may appear only once.
     pub logit_bias: Vec<(TokenId, f64)>,
-    /// Whether special tokens are left out of the text; their ids come all the same. Default false, unlike
-    /// vLLM's own: markers have to be seen. llama.cpp has no such thing.
+    /// Whether to leave special tokens out of the text. Their ids arrive in both cases.
+    ///
+    /// Default false, unlike vLLM's own default, because the parser needs the markers. llama.cpp
+    /// has no such field.
     pub skip_special_tokens: bool,
 }
 
 macro_rules! setters {
     ($($field:ident: $type:ty,)*) => {
         $(
-            /// Sets the field of the same name.
+            /// Sets the field with the same name.
             #[must_use]
             pub fn $field(mut self, $field: $type) -> Self {
                 self.$field = $field.into();
@@ -115,17 +122,17 @@ impl SamplingParams {
         ];
         for (name, value) in floats {
             if value.is_some_and(|value| !value.is_finite()) {
-                return Err(Error::invalid(format!("{name} is not a finite number")));
+                return Err(Error::invalid(format!("invalid {name}: expected a finite number")));
             }
         }
         let mut biased: Vec<TokenId> = self.logit_bias.iter().map(|(id, _)| *id).collect();
         biased.sort_unstable();
         if let Some(twice) = biased.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(Error::invalid(format!("logit_bias names token {} twice", twice[0])));
+            return Err(Error::invalid(format!("invalid logit_bias: it contains token {} twice", twice[0])));
         }
         match self.logit_bias.iter().find(|(_, bias)| !bias.is_finite()) {
             Some((id, _)) => {
-                Err(Error::invalid(format!("the logit_bias of token {id} is not a finite number")))
+                Err(Error::invalid(format!("invalid logit_bias of token {id}: expected a finite number")))
             }
             None => Ok(()),
         }

@@ -9,7 +9,7 @@ use crate::protocol::server::endpoint::Endpoint;
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 #[test]
-fn what_cannot_be_sent_is_refused() {
+fn invalid_and_unsupported_requests_are_rejected() {
     let ids = || CompletionRequest::ids([1]);
     let sampled = |params: SamplingParams| ids().sampling(params);
     let params = SamplingParams::default;

@@ -7,20 +7,31 @@ use super::family::Family;
 use crate::error::Error;
 use crate::error::escape::printable;
 
-/// The dialects in which servers stream, which are also the endpoints they stream from.
+/// An endpoint of a server, with its format of requests and responses.
+///
+/// ```
+/// use tokenwire::Endpoint;
+///
+/// let endpoint: Endpoint = "chat".parse()?;
+/// assert_eq!(endpoint, Endpoint::Chat);
+/// assert_eq!(endpoint.to_string(), "chat");
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Endpoint {
-    /// Requests as [`OpenAi`](Self::OpenAi); answers are told apart by the first chunk that says something.
+    /// Sends requests as [`OpenAi`](Self::OpenAi), and detects the format of the response.
+    ///
+    /// The first chunk that identifies the format decides.
     #[default]
     Auto,
-    /// `/v1/completions`, as vLLM, llama.cpp and most others have it.
+    /// `/v1/completions`, as in vLLM, llama.cpp and most other servers.
     OpenAi,
     /// `/v1/chat/completions`.
     Chat,
     /// llama.cpp's native `/completion`.
     LlamaCpp,
-    /// vLLM's `/inference/v1/generate`: ids in, ids out.
+    /// vLLM's `/inference/v1/generate`, which takes and returns ids.
     VllmGenerate,
     /// SGLang's native `/generate`.
     SgLang,
@@ -32,7 +43,9 @@ impl Endpoint {
     const ALL: [Self; 7] =
         [Self::Auto, Self::OpenAi, Self::Chat, Self::LlamaCpp, Self::VllmGenerate, Self::SgLang, Self::Tgi];
 
-    /// The name on the command line: `auto`, `openai`, `chat`, `llamacpp`, `vllm-generate`, `sglang`, `tgi`.
+    /// Returns the name on the command line.
+    ///
+    /// It is `auto`, `openai`, `chat`, `llamacpp`, `vllm-generate`, `sglang` or `tgi`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -46,7 +59,7 @@ impl Endpoint {
         }
     }
 
-    /// The family that alone has this endpoint.
+    /// Returns the only family that has this endpoint.
     pub(crate) fn family(self) -> Option<Family> {
         match self {
             Self::Auto | Self::OpenAi | Self::Chat => None,
@@ -57,8 +70,9 @@ impl Endpoint {
         }
     }
 
-    /// The path of the endpoint, and whether it stands under the server's root (true) or under the base URL, which
-    /// ends in `/v1` (false).
+    /// Returns the path, and whether it is under the server's root (true) or the base URL (false).
+    ///
+    /// The base URL ends in `/v1`.
     pub(crate) fn path(self) -> (&'static str, bool) {
         match self {
             Self::Auto | Self::OpenAi => ("/completions", false),
@@ -70,7 +84,7 @@ impl Endpoint {
         }
     }
 
-    /// The same for calls, whose answers come whole.
+    /// Returns the same for requests without streaming.
     pub(crate) fn call_path(self) -> (&'static str, bool) {
         if self == Self::Tgi { ("/generate", true) } else { self.path() }
     }
@@ -87,8 +101,8 @@ impl FromStr for Endpoint {
 
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for any other word than those of
-    /// [`as_str`](Self::as_str).
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for any name that [`as_str`](Self::as_str)
+    /// does not return.
     fn from_str(name: &str) -> Result<Self, Error> {
         Self::ALL.into_iter().find(|endpoint| endpoint.as_str() == name).ok_or_else(|| {
             let known = Self::ALL.map(Self::as_str).join(", ");
@@ -98,12 +112,12 @@ impl FromStr for Endpoint {
 }
 
 impl Family {
-    /// Whether each stream on this endpoint has ids, if they are asked for.
+    /// Returns whether each stream on this endpoint has ids, if the request asks for them.
     pub(crate) fn gives_ids(self, endpoint: Endpoint) -> bool {
         match self {
             Self::Vllm | Self::LlamaCpp => true,
             Self::Tgi => endpoint == Endpoint::Tgi,
-            // On its OpenAI endpoint only newer versions do.
+            // Only newer versions send ids on the OpenAI endpoint.
             Self::SgLang => endpoint == Endpoint::SgLang,
             Self::TensorRtLlm | Self::Ollama | Self::LmStudio => false,
         }

@@ -1,6 +1,6 @@
-//! The servers that this crate treats apart without a record.
+//! The servers that this crate supports without a record.
 
-/// A server whose endpoints and fields are known. A record names the family that its server belongs to.
+/// A server whose endpoints and fields are known. A record names the family of its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Family {
     Vllm,
@@ -13,7 +13,9 @@ pub(crate) enum Family {
 }
 
 impl Family {
-    /// The families, under the names that records and [`ServerKind::by_name`](super::ServerKind::by_name) use.
+    /// The families and their names.
+    ///
+    /// Records and [`ServerKind::by_name`](super::ServerKind::by_name) use these names.
     pub(super) const NAMED: [(&'static str, Self); 7] = [
         ("vllm", Self::Vllm),
         ("llamacpp", Self::LlamaCpp),
@@ -28,8 +30,10 @@ impl Family {
         Self::NAMED.iter().find(|(known, _)| *known == name).map(|(_, family)| *family)
     }
 
-    /// The family whose list of models has this `owned_by`. Ollama writes the namespace of the model's name there, which is
-    /// `library` for the models of its own library; LM Studio writes the same word for all models.
+    /// Returns the family whose list of models has this `owned_by`.
+    ///
+    /// Ollama writes the namespace of the model's name there, which is `library` for the models of
+    /// its own library. LM Studio writes the same word for all models.
     pub(super) fn by_owner(owner: &str) -> Option<Self> {
         Some(match owner {
             "vllm" => Self::Vllm,
@@ -42,7 +46,7 @@ impl Family {
         })
     }
 
-    /// The name as its makers write it.
+    /// Returns the name as its makers write it.
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::Vllm => "vLLM",

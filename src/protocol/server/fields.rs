@@ -1,4 +1,4 @@
-//! The fields of requests as data: which there are, what an endpoint calls them, and which a server ignores.
+//! Tables of request fields: all fields, their names on each endpoint, and the ones servers ignore.
 
 use serde_json::{Map, Value};
 
@@ -6,7 +6,7 @@ use super::endpoint::Endpoint;
 use super::family::Family;
 use crate::error::{Error, ErrorKind};
 
-/// The fields by which a request on an OpenAI endpoint says what its caller asks for.
+/// The fields on an OpenAI endpoint that callers set.
 pub(crate) const FIELDS: &[&str] = &[
     "model",
     "prompt",
@@ -40,12 +40,14 @@ pub(crate) const FIELDS: &[&str] = &[
     "response_format",
 ];
 
-/// The fields there by which this crate asks for ids and counts.
+/// The fields on an OpenAI endpoint with which this crate asks for ids and counts.
 pub(crate) const FLAGS: &[&str] =
     &["stream_options", "return_token_ids", "return_tokens", "verbose", "logprobs", "top_logprobs"];
 
 impl Endpoint {
-    /// What this endpoint calls a field of ours, where it is not vLLM's name. `None`: it has no such field.
+    /// Returns this endpoint's name for a field, or `None` if it has no such field.
+    ///
+    /// `key` is vLLM's name, which is also the result if the endpoint uses the same name.
     pub(crate) fn field(self, key: &'static str) -> Option<&'static str> {
         Some(match (self, key) {
             (Self::LlamaCpp, "max_tokens") => "n_predict",
@@ -64,7 +66,7 @@ impl Endpoint {
 /// Declares the features with their names.
 macro_rules! features {
     ($($feature:ident: $name:literal,)*) => {
-        /// Something that a request may ask for and a server may ignore or get wrong.
+        /// A feature that a request may use and a server may ignore or get wrong.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(crate) enum Feature {
             $($feature,)*
@@ -73,7 +75,7 @@ macro_rules! features {
         impl Feature {
             pub(crate) const ALL: &'static [Self] = &[$(Self::$feature),*];
 
-            /// The name in a record and in errors.
+            /// Returns the name in records and in errors.
             pub(crate) fn name(self) -> &'static str {
                 match self {
                     $(Self::$feature => $name,)*
@@ -113,14 +115,15 @@ impl Feature {
 }
 
 impl Family {
-    /// What this server takes without a word and does not do. A server that refuses unknown fields itself (TensorRT-LLM)
-    /// ignores none.
+    /// Returns the features that this server accepts but ignores.
+    ///
+    /// TensorRT-LLM ignores none, because it rejects unknown fields itself.
     #[rustfmt::skip] // One row for each server.
     pub(crate) fn ignores(self) -> &'static [Feature] {
         use Feature::*;
         match self {
             Self::Vllm | Self::SgLang => &[CachePrompt],
-            // It makes one token for a limit of none.
+            // For a limit of 0 tokens, llama.cpp generates one token.
             Self::LlamaCpp => &[NoTokens, MinTokens, StopTokenIds, SkipSpecialTokens, Priority, CacheSalt],
             Self::Tgi => &[
                 PromptIds, MinTokens, MinP, PresencePenalty, StopTokenIds, IgnoreEos, LogitBias, SkipSpecialTokens,
@@ -139,14 +142,14 @@ impl Family {
     }
 }
 
-/// Refuses extra fields that would make the answer another thing than a stream of one choice.
+/// Rejects extra fields with which the response would not be a stream of one choice.
 pub(crate) fn validate_extras(extras: &Map<String, Value>) -> Result<(), Error> {
     if extras.get("stream").is_some_and(|stream| *stream != Value::Bool(true)) {
         return Err(Error::new(ErrorKind::Unsupported, "an extra field turns streaming off"));
     }
     for key in ["n", "best_of"] {
         if extras.get(key).is_some_and(|n| !n.is_null() && n.as_u64() != Some(1)) {
-            let why = "more than one choice: each needs a stream of its own";
+            let why = "more than one choice: send one request for each choice";
             return Err(Error::new(ErrorKind::Unsupported, why));
         }
     }

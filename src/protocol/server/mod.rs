@@ -1,8 +1,9 @@
-//! Which server is at the other end, what it accepts and what it calls it.
+//! The kinds of servers, with the features and field names of each.
 //!
-//! Four files, each importing only from those before it: the known servers (family.rs), the endpoints (endpoint.rs), the fields
-//! of requests (fields.rs), and servers described by a record (record.rs, and `records/*.json`). A record says what is sent.
-//! The answer is decoded by its contents, whoever sends it.
+//! The four parts import only from earlier parts: the known servers (family.rs), the endpoints
+//! (endpoint.rs), the fields of requests (fields.rs), and servers described by a record (record.rs
+//! and `records/*.json`). A record describes only what is sent. The decoder identifies responses by
+//! their contents and not by the server.
 
 pub(crate) mod endpoint;
 pub(crate) mod family;
@@ -24,16 +25,26 @@ use crate::error::Error;
 /// The longest record that [`ServerKind::from_json`] reads, in bytes.
 pub const MAX_SERVER_RECORD_BYTES: usize = 256 << 10;
 
-/// The files of `records/`, each its name and its text.
+/// The files of `records/`: name and text of each.
 const FILES: &[(&str, &str)] = &[("sglang_router", include_str!("records/sglang_router.json"))];
 
-/// The servers of [`FILES`], in their order; of a file that cannot be read, why.
+/// The servers of [`FILES`], in the same order. For an unreadable file, the reason.
 static BUILT_IN: LazyLock<Vec<(&'static str, Result<Quirks, String>)>> =
     LazyLock::new(|| FILES.iter().map(|(name, text)| (*name, Quirks::read(text))).collect());
 
-/// The program at the other end, as it was told or learned; it decides how ids are asked for.
+/// The server program, as you set it or as it was detected. It decides how a request asks for ids.
 ///
-/// [`by_name`](Self::by_name) has all that are known; one of your own is a record in JSON ([`from_json`](Self::from_json)).
+/// [`by_name`](Self::by_name) returns the servers that tokenwire supports. For any other server,
+/// write a record in JSON and read it with [`from_json`](Self::from_json).
+///
+/// ```
+/// use tokenwire::ServerKind;
+///
+/// let server = ServerKind::by_name("llamacpp")?;
+/// assert_eq!(server, ServerKind::LlamaCpp);
+/// assert_eq!(server.name(), "llama.cpp");
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ServerKind {
@@ -51,21 +62,29 @@ pub enum ServerKind {
     Ollama,
     /// LM Studio.
     LmStudio,
-    /// One that a record says how it differs from these: a file in the repository's `src/protocol/server/records/`, or one of your own.
+    /// A server described by a record, which lists the differences from the known servers.
+    ///
+    /// The record is a file in the repository's `src/protocol/server/records/`, or your own.
     Other(Quirks),
 }
 
-/// How a server differs from one that is known: what [`ServerKind::Other`] holds. Two are equal if their records say the same.
+/// The differences of a server from a known one. [`ServerKind::Other`] contains them.
+///
+/// Two values are equal if their records have the same contents.
 #[derive(Clone, PartialEq)]
 pub struct Quirks(Arc<Record>);
 
 impl ServerKind {
-    /// The server of this name: `vllm`, `llamacpp`, `sglang`, `tgi`, `tensorrt_llm`, `ollama`, `lmstudio`, or that of a file
-    /// in the repository's `src/protocol/server/records/`, which is then [`Other`](Self::Other).
+    /// Returns the server with this name.
+    ///
+    /// The names are `vllm`, `llamacpp`, `sglang`, `tgi`, `tensorrt_llm`, `ollama`, `lmstudio`, and
+    /// the names of the files in the repository's `src/protocol/server/records/`. Such a file is an
+    /// [`Other`](Self::Other).
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) with the names there are.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an unknown name. The message lists all
+    /// names.
     pub fn by_name(name: &str) -> Result<Self, Error> {
         if let Some(known) = Family::by_name(name) {
             return Ok(known.into());
@@ -76,14 +95,16 @@ impl ServerKind {
             None => {
                 let known = Family::NAMED.iter().map(|(name, _)| *name);
                 let names: Vec<&str> = known.chain(FILES.iter().map(|(name, _)| *name)).collect();
-                Err(Error::invalid(format!("no server is called {name:?}; there are {}", names.join(", "))))
+                Err(Error::invalid(format!("unknown server {name:?}, expected one of {}", names.join(", "))))
             }
         }
     }
 
-    /// A server of your own, out of a record in JSON: what the files in the repository's `src/protocol/server/records/` are, whose README
-    /// says what each key means. [`by_name`](Self::by_name) does not know it, and
-    /// [`ApiClient::server`](crate::ApiClient::server) does not find it: say it to
+    /// Creates a server from a record in JSON.
+    ///
+    /// The files in the repository's `src/protocol/server/records/` are such records, and the
+    /// README there explains each key. [`by_name`](Self::by_name) and
+    /// [`ApiClient::server`](crate::ApiClient::server) do not find your server. Pass it to
     /// [`ApiClientBuilder::server`](crate::ApiClientBuilder::server).
     ///
     /// ```
@@ -110,18 +131,20 @@ impl ServerKind {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), with line and column or the key, for what is no such record, and for
-    /// more than [`MAX_SERVER_RECORD_BYTES`] bytes.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an invalid record, with line and column
+    /// or the key, and for a record of more than [`MAX_SERVER_RECORD_BYTES`] bytes.
     pub fn from_json(text: &str) -> Result<Self, Error> {
         if text.len() > MAX_SERVER_RECORD_BYTES {
             let (n, max) = (text.len(), MAX_SERVER_RECORD_BYTES);
-            return Err(Error::invalid(format!("not a server's record: {n} bytes are more than {max}")));
+            return Err(Error::invalid(format!("not a server record: {n} bytes, the limit is {max}")));
         }
         let read = Quirks::read(text);
-        read.map(Self::Other).map_err(|why| Error::invalid(format!("not a server's record: {why}")))
+        read.map(Self::Other).map_err(|why| Error::invalid(format!("not a server record: {why}")))
     }
 
-    /// The name for people, as its makers write it. Not the one that [`by_name`](Self::by_name) takes.
+    /// Returns the display name, as the server's makers write it.
+    ///
+    /// It is not the name that [`by_name`](Self::by_name) takes.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
@@ -130,7 +153,9 @@ impl ServerKind {
         }
     }
 
-    /// The known server whose endpoints and fields it has. `None`: its record names none, and it has plain OpenAI fields.
+    /// Returns the known server with the same endpoints and fields.
+    ///
+    /// Returns `None` if its record names none. The server then has the plain OpenAI fields.
     pub(crate) fn family(&self) -> Option<Family> {
         Some(match self {
             Self::Vllm => Family::Vllm,
@@ -144,7 +169,7 @@ impl ServerKind {
         })
     }
 
-    /// Whether each of its streams on this endpoint has ids, if they are asked for.
+    /// Returns whether each stream on this endpoint has ids, if the request asks for them.
     pub(crate) fn gives_ids(&self, endpoint: Endpoint) -> bool {
         let stated = self.quirks().and_then(|quirks| quirks.0.gives_ids);
         stated.unwrap_or_else(|| self.family().is_some_and(|family| family.gives_ids(endpoint)))
@@ -154,7 +179,9 @@ impl ServerKind {
         if let Self::Other(quirks) = self { Some(quirks) } else { None }
     }
 
-    /// The server whose list of models has this `owned_by`, by itself or by its record.
+    /// Returns the server whose list of models has this `owned_by`.
+    ///
+    /// Servers with a record are included.
     pub(crate) fn by_owner(owner: &str) -> Option<Self> {
         let read = || BUILT_IN.iter().filter_map(|(_, read)| read.as_ref().ok());
         Family::by_owner(owner).map(Self::from).or_else(|| by_owner(read(), owner).map(Self::Other))
@@ -190,29 +217,29 @@ impl Quirks {
         record::read(text).map(|record| Self(Arc::new(record)))
     }
 
-    /// The name in the record.
+    /// Returns the name in the record.
     #[must_use]
     pub fn name(&self) -> &str {
         self.0.name()
     }
 
-    /// What it calls this field of ours; `None`: it is left out.
+    /// Returns the server's name for a field. `None` means that the field is left out.
     pub(crate) fn field<'a>(&'a self, key: &'a str) -> Option<&'a str> {
         let renames = &self.0.renames;
         match renames.get(key) {
             Some(renamed) => renamed.as_deref(),
-            // Another field of ours goes by this name there: that one is meant.
+            // The server uses this name for another field, which `renames` maps to it.
             None if renames.values().flatten().any(|taken| taken == key) => None,
             None => Some(key),
         }
     }
 
-    /// What every request to it has too.
+    /// Returns the fields that are added to every request.
     pub(crate) fn sets(&self) -> &Map<String, Value> {
         &self.0.sets
     }
 
-    /// What it would ignore or get wrong, and why that is known.
+    /// Returns the features that the server would ignore or get wrong, each with the reason.
     pub(crate) fn refuses(&self) -> impl Iterator<Item = (Feature, &str)> {
         let named = |(name, reason)| Some((Feature::by_name(name)?, reason));
         self.0.refuses.iter().filter_map(move |(name, reason)| named((name.as_str(), reason.as_str())))
@@ -237,7 +264,7 @@ impl fmt::Debug for Quirks {
 mod tests {
     use super::*;
     #[test]
-    fn a_list_of_models_tells_the_server_whose_record_names_their_owner() {
+    fn the_owner_of_the_models_identifies_a_server_with_a_record() {
         let read = |text: &str| ServerKind::from_json(text).unwrap().quirks().unwrap().clone();
         let silent = read(r#"{"name": "silent", "about": ""}"#);
         let told = read(r#"{"name": "told", "about": "", "identified_by": {"owned_by": "me"}}"#);
@@ -248,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_due_if_the_record_says_so_or_the_known_server_gives_them() {
+    fn ids_are_expected_if_the_record_or_the_known_server_gives_them() {
         for (rest, due) in [
             ("", [false, false]),
             (r#", "gives_ids": true"#, [true, true]),
@@ -268,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_of_records_is_the_folder() {
+    fn every_record_in_the_folder_is_built_in() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/protocol/server/records");
         let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string());
         let mut names: Vec<String> =

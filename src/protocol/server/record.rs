@@ -1,4 +1,4 @@
-//! A server's record as it is written down, in JSON. `records/README.md` says what each key means.
+//! A server record in JSON, as `records/README.md` describes it.
 
 use std::collections::BTreeMap;
 
@@ -14,29 +14,29 @@ use super::fields::{FIELDS, FLAGS, Feature, validate_extras};
 pub(super) struct Record {
     name: Name,
     pub(super) title: Option<String>,
-    /// What is odd about it, for people.
+    /// A description of the server, for people.
     #[serde(rename = "about")]
     _about: String,
     like: Option<Like>,
     identified_by: Option<ToldBy>,
-    /// By the field's name here: the name there, or none if it is to be left out.
+    /// Maps the name of a field in tokenwire to the server's name. `None` leaves the field out.
     #[serde(default)]
     pub(super) renames: BTreeMap<String, Option<String>>,
     #[serde(default)]
     pub(super) sets: Map<String, Value>,
-    /// What a request may ask for, and why it is refused.
+    /// Features that are rejected, each with the reason.
     #[serde(default)]
     pub(super) refuses: BTreeMap<String, String>,
     pub(super) gives_ids: Option<bool>,
-    /// For the tests.
+    /// Used only by the tests.
     #[serde(default, rename = "cases")]
     _cases: IgnoredAny,
-    /// For the tests.
+    /// Used only by the tests.
     #[serde(default, rename = "streams")]
     _streams: IgnoredAny,
 }
 
-/// A word that no known server has.
+/// A name that no known server has.
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(try_from = "String")]
 struct Name(String);
@@ -46,9 +46,9 @@ impl TryFrom<String> for Name {
 
     fn try_from(name: String) -> Result<Self, String> {
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b)) {
-            Err(format!("{name:?} is no name: letters, digits, `_`, `-` and `.`"))
+            Err(format!("invalid name {name:?}: expected letters, digits, `_`, `-` and `.`"))
         } else if Family::by_name(&name).is_some() {
-            Err(format!("{name:?} is known without a record"))
+            Err(format!("{name:?} is the name of a built-in server"))
         } else {
             Ok(Self(name))
         }
@@ -66,7 +66,7 @@ impl TryFrom<String> for Like {
     fn try_from(name: String) -> Result<Self, String> {
         Family::by_name(&name).map(Self).ok_or_else(|| {
             let names: Vec<&str> = Family::NAMED.iter().map(|(name, _)| *name).collect();
-            format!("no known server is called {name:?}; there are {}", names.join(", "))
+            format!("unknown server {name:?}, expected one of {}", names.join(", "))
         })
     }
 }
@@ -77,7 +77,7 @@ struct ToldBy {
     owned_by: String,
 }
 
-/// Reads a record; the error says at which line and column, or under which key, it is wrong.
+/// Reads a record. The error contains the line and the column, or the key.
 pub(super) fn read(text: &str) -> Result<Record, String> {
     let record: Record = serde_json::from_str(text).map_err(|error| error.to_string())?;
     record.check()?;
@@ -97,35 +97,34 @@ impl Record {
         self.identified_by.as_ref().map(|told| told.owned_by.as_str())
     }
 
-    /// What no single value tells.
+    /// Checks the rules that involve more than one value.
     fn check(&self) -> Result<(), String> {
         let texts = [("title", self.title.as_deref()), ("identified_by.owned_by", self.owned_by())];
         for (key, text) in texts {
             if text.is_some_and(|text| text.is_empty() || text.chars().any(char::is_control)) {
-                return Err(format!("{key}: it is empty or has control characters"));
+                return Err(format!("{key}: the text is empty or contains control characters"));
             }
         }
         if let Some(owner) = self.owned_by().filter(|owner| Family::by_owner(owner).is_some()) {
-            return Err(format!(
-                "identified_by.owned_by: {owner:?} tells a server that is known without a record"
-            ));
+            return Err(format!("identified_by.owned_by: {owner:?} already identifies a built-in server"));
         }
         for (field, name) in &self.renames {
             self.check_rename(field, name.as_deref()).map_err(|why| format!("renames.{field}: {why}"))?;
         }
         for field in self.sets.keys() {
-            // Else every request would have it, whatever its caller asked for.
+            // Otherwise the record would set the field in every request, against the wish of the
+            // caller.
             if FIELDS.contains(&field.as_str()) || self.renames.values().flatten().any(|name| name == field) {
-                return Err(format!("sets.{field}: that is for each request to say"));
+                return Err(format!("sets.{field}: only a request can set this field"));
             }
         }
         validate_extras(&self.sets).map_err(|error| format!("sets: {}", error.message()))?;
         for (field, reason) in &self.refuses {
             if Feature::by_name(field).is_none() {
-                return Err(format!("refuses.{field}: a request cannot ask for such a thing"));
+                return Err(format!("refuses.{field}: unknown feature"));
             }
             if reason.trim().is_empty() || reason.chars().any(char::is_control) {
-                return Err(format!("refuses.{field}: the reason is empty or has control characters"));
+                return Err(format!("refuses.{field}: the reason is empty or contains control characters"));
             }
         }
         Ok(())
@@ -134,10 +133,10 @@ impl Record {
     fn check_rename(&self, field: &str, name: Option<&str>) -> Result<(), String> {
         let is_flag = FLAGS.contains(&field);
         if !is_flag && !FIELDS.contains(&field) {
-            return Err("no request has such a field".to_owned());
+            return Err("unknown field".to_owned());
         }
         let Some(name) = name else {
-            let why = "what a caller asks for is not left out without a word: it can be refused";
+            let why = "a field that callers set cannot be left out; list its feature in `refuses`";
             return if is_flag { Ok(()) } else { Err(why.to_owned()) };
         };
         if name.is_empty() {
@@ -145,7 +144,7 @@ impl Record {
         }
         let is_ours = FIELDS.contains(&name) || FLAGS.contains(&name);
         if is_ours && !self.renames.contains_key(name) {
-            return Err(format!("{name:?} is another field, which has no new name"));
+            return Err(format!("{name:?} is the name of another field; rename that field too"));
         }
         let others = self.renames.iter().filter(|(other, _)| *other != field);
         match others.map(|(other, taken)| (other, taken.as_deref())).find(|(_, taken)| *taken == Some(name)) {

@@ -1,32 +1,34 @@
-//! Feeding: the parser's buffer, and the room that it makes in it.
+//! The parser's buffer: it takes new bytes and makes room for them.
 
 use super::{At, Data, SSE_BUFFER_KEPT_BYTES, SseParser};
 
-/// The buffer's size to begin with. Five reads of the size of an Ethernet packet.
+/// The first size of the buffer: five reads of the size of an Ethernet packet.
 const MIN_BUFFER_BYTES: usize = 8 << 10;
 
 impl SseParser {
-    /// Takes the bytes of one read: one copy, and no work besides. After an error they are dropped.
+    /// Takes the bytes of one read, and copies them once.
     ///
-    /// Take all events before feeding again: bytes whose events are not taken are held without a limit.
+    /// After an error the bytes are dropped. Take all events before you feed more bytes: bytes
+    /// whose events are not taken are kept without a limit.
     #[inline]
     pub fn feed(&mut self, bytes: &[u8]) {
         let room = self.space(bytes.len());
-        // `space` gives at least one byte, and at least what it is asked for.
+        // `space` returns at least one byte, and at least the requested number.
         match *bytes {
-            [byte] => room[0] = byte, // A third of the instructions of a call of `memcpy`.
+            [byte] => room[0] = byte, // Takes a third of the instructions of `memcpy`.
             _ => room[..bytes.len()].copy_from_slice(bytes),
         }
         self.filled(bytes.len());
     }
 
-    /// The free part of the parser's buffer, to read into without a copy: at least `at_least` bytes and at
-    /// least one, often more. Say with [`filled`](Self::filled) how many came; without it nothing has
-    /// changed.
+    /// Returns the free part of the parser's buffer, so that you can read into it without a copy.
+    ///
+    /// It has at least `at_least` bytes and at least one, and often more. Report the number of
+    /// bytes that you read with [`filled`](Self::filled). Without that call nothing changes.
     ///
     /// # Panics
     ///
-    /// As a `Vec` does, if the memory for `at_least` bytes cannot be had.
+    /// Panics like a `Vec` if the memory for `at_least` bytes cannot be allocated.
     #[inline]
     pub fn space(&mut self, at_least: usize) -> &mut [u8] {
         if self.start == self.end && !matches!(self.block.data, Data::InBuffer(..)) {
@@ -41,7 +43,9 @@ impl SseParser {
         &mut self.buf[self.end..]
     }
 
-    /// As [`space`](Self::space), all zeros: so that a reader that fails can be asked what it had written.
+    /// Returns the same buffer as [`space`](Self::space), filled with zeros.
+    ///
+    /// After a reader fails, the buffer then shows which bytes the reader has written.
     #[inline]
     pub(crate) fn zeroed_space(&mut self, at_least: usize) -> &mut [u8] {
         self.space(at_least);
@@ -53,13 +57,15 @@ impl SseParser {
         &mut self.buf[self.end..]
     }
 
-    /// What [`space`](Self::space) gave last, as it is now.
+    /// Returns the current contents of the last [`space`](Self::space).
     pub(crate) fn free(&self) -> &[u8] {
         &self.buf[self.end..]
     }
 
-    /// The first `len` bytes of [`space`](Self::space) now hold the bytes that came next in the body. More
-    /// than it had counts as all of it. After an error they are dropped.
+    /// Takes the first `len` bytes of [`space`](Self::space) as the next bytes of the body.
+    ///
+    /// A number larger than the buffer counts as the whole buffer. After an error the bytes are
+    /// dropped.
     #[inline]
     pub fn filled(&mut self, len: usize) {
         let len = len.min(self.buf.len() - self.end);
@@ -70,10 +76,11 @@ impl SseParser {
         }
     }
 
-    /// Room for `at_least` more bytes, by moving the unread part to the front, and by growing if it must.
+    /// Makes room for `at_least` more bytes.
     ///
-    /// Afterwards there is room for as many bytes as were moved, besides `at_least`: so each move is paid for
-    /// by as many bytes that came, and a large event does not make it quadratic.
+    /// It moves the unread part to the front, and grows the buffer if needed. Afterwards there is
+    /// also room for the number of bytes that were moved. The next move can therefore happen only
+    /// after that number of new bytes, so a large event takes linear time.
     #[cold]
     fn make_room(&mut self, at_least: usize) {
         if let Data::InBuffer(from, to) = self.block.data {
@@ -84,15 +91,16 @@ impl SseParser {
         }
         self.move_to_front();
         let mut wanted = self.end.saturating_mul(2);
-        // A line never needs more room than the limit and what shows that it is passed. Events that
-        // nobody has taken yet may: the doubling goes on for them.
+        // A line never needs more room than the limit plus the bytes that show that it is exceeded.
+        // Events that were not taken may need more, so the doubling continues for them.
         let max_line = self.max_event_bytes.saturating_add(MIN_BUFFER_BYTES);
         if self.end <= max_line {
             wanted = wanted.min(max_line);
         }
         let wanted = wanted.saturating_add(at_least).max(MIN_BUFFER_BYTES);
         if self.buf.len() < wanted {
-            // Whole pages, so that the sizes settle after a few events. Exact: `wanted` doubles already.
+            // Whole pages, so that the sizes settle after a few events. The size is exact, because
+            // `wanted` is already doubled.
             let wanted = wanted.checked_next_multiple_of(4096).unwrap_or(wanted);
             self.buf.reserve_exact(wanted - self.buf.len());
             self.buf.resize(wanted, 0);
@@ -100,7 +108,7 @@ impl SseParser {
         }
     }
 
-    /// Gives back what the buffers have over [`SSE_BUFFER_KEPT_BYTES`], as soon as they are empty enough.
+    /// Frees the memory above [`SSE_BUFFER_KEPT_BYTES`], once the buffers are empty enough.
     #[cold]
     pub(super) fn shrink(&mut self) {
         let in_use =

@@ -1,29 +1,30 @@
-//! The rules of single lines, pure functions of their bytes.
+//! The rules of single lines, as pure functions of their bytes.
 
 use memchr::memchr2;
 use simdutf8::basic::from_utf8;
 
 use super::event::{MAX_SSE_STRAY_BYTES, Stray};
 
-/// What is searched together.
+/// The number of bytes that are searched together.
 const BLOCK_BYTES: usize = 128;
 
-/// The place of the first CR or LF among the first `len` bytes.
+/// Returns the position of the first CR or LF among the first `len` bytes.
 #[inline]
 pub(super) fn line_end(bytes: &[u8], len: usize) -> Option<usize> {
     let line = &bytes[..len];
     let at = control(bytes, len);
     match line.get(at)? {
         b'\n' | b'\r' => Some(at),
-        // Lines of JSON have no other.
+        // Lines of JSON have no other control characters.
         _ => Some(at + memchr2(b'\n', b'\r', &line[at..])?),
     }
 }
 
-/// The place of the first byte under 0x20 among the first `len`; if there is none, `len` or more.
+/// Returns the position of the first byte under 0x20 among the first `len`. If none: `len` or more.
 ///
-/// Whether there is one is told for 128 bytes at a time, which the compiler makes SIMD of, then for eight: two thirds of the
-/// instructions of `memchr2`. The last block is filled up with the bytes behind `len`, whatever they are.
+/// It tests 128 bytes at a time, for which the compiler generates SIMD code, and then eight. This
+/// takes two thirds of the instructions of `memchr2`. The last block also includes the bytes after
+/// `len`, whatever they are.
 #[inline(always)]
 pub(super) fn control(bytes: &[u8], len: usize) -> usize {
     let with_filling = &bytes[..bytes.len().min(len + BLOCK_BYTES - 1)];
@@ -40,14 +41,14 @@ pub(super) fn control(bytes: &[u8], len: usize) -> usize {
             }
         }
     }
-    // A block that could not be filled up, at the end of the buffer.
+    // The last block, if the buffer ends before the block is full.
     while at < len && bytes[at] >= 0x20 {
         at += 1;
     }
     at
 }
 
-/// Whether one of the bytes is under 0x20. Their number is a multiple of 16.
+/// Returns whether one of the bytes is under 0x20. Their number is a multiple of 16.
 #[inline]
 fn has_control(bytes: &[u8]) -> bool {
     let mut lowest = [0xff; 16];
@@ -57,13 +58,13 @@ fn has_control(bytes: &[u8]) -> bool {
     lowest.iter().fold(false, |found, low| found | (*low < 0x20))
 }
 
-/// The first of eight bytes that is under 0x20.
+/// Returns the position of the first byte under 0x20 among eight.
 #[inline]
 fn first_control(eight: &[u8]) -> Option<usize> {
     const EACH: u64 = 0x0101_0101_0101_0101;
     let word = u64::from_le_bytes(eight.try_into().ok()?);
-    // The highest bit of each byte that is under 0x20, or is not ASCII, by itself. A borrow goes to the bytes behind it
-    // only, so the first is right.
+    // The highest bit of each byte that is under 0x20 or not ASCII. A borrow changes only the bytes
+    // after its own, so the first marked byte is correct.
     let odd = word.wrapping_sub(0x20 * EACH) & (0x80 * EACH);
     if odd == 0 {
         return None;
@@ -72,11 +73,13 @@ fn first_control(eight: &[u8]) -> Option<usize> {
     (under != 0).then_some(under.trailing_zeros() as usize / 8)
 }
 
-/// What simdutf8 checks together.
+/// The number of bytes that simdutf8 checks together.
 const CHECKED_BYTES: usize = 64;
 
-/// The first `len` bytes as text, if they, and the bytes behind them up to a whole number of blocks, are UTF-8. The rest of
-/// a block takes as long to check as three whole ones.
+/// Returns the first `len` bytes as text, if they are UTF-8.
+///
+/// It checks whole blocks, so the bytes after `len` in the last block must be UTF-8 too. A partial
+/// block takes as long to check as three whole blocks.
 #[inline]
 pub(super) fn text_in_blocks(bytes: &[u8], len: usize) -> Option<&str> {
     let whole = bytes.get(..(len | (CHECKED_BYTES - 1)) + 1)?;
@@ -86,9 +89,11 @@ pub(super) fn text_in_blocks(bytes: &[u8], len: usize) -> Option<&str> {
     from_utf8(whole).ok()?.get(..len)
 }
 
-/// The value of the line if it is a field of this name. "Collect the characters on the line after the first
-/// U+003A COLON character (:) [..]. If value starts with a U+0020 SPACE character, remove it from value." A
-/// line without a colon is a field with an empty value.
+/// Returns the value of the line, if it is a field with this name.
+///
+/// "Collect the characters on the line after the first U+003A COLON character (:) [..]. If value
+/// starts with a U+0020 SPACE character, remove it from value." A line without a colon is a field
+/// with an empty value.
 #[inline]
 pub(super) fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     match line.strip_prefix(name)? {
@@ -98,8 +103,11 @@ pub(super) fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     }
 }
 
-/// "If the field value consists of only ASCII digits, then interpret the field value as an integer in base
-/// ten, and set the event stream's reconnection time to that integer. Otherwise, ignore the field."
+/// Parses a reconnection time.
+///
+/// "If the field value consists of only ASCII digits, then interpret the field value as an integer
+/// in base ten, and set the event stream's reconnection time to that integer. Otherwise, ignore the
+/// field."
 pub(super) fn milliseconds(value: &[u8]) -> Option<u64> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return None;
@@ -107,7 +115,7 @@ pub(super) fn milliseconds(value: &[u8]) -> Option<u64> {
     Some(value.iter().fold(0_u64, |n, digit| n.saturating_mul(10).saturating_add(u64::from(digit - b'0'))))
 }
 
-/// `text` becomes `bytes` decoded as [`String::from_utf8_lossy`] does, in the memory that it has.
+/// Replaces `text` with `bytes`, decoded as by [`String::from_utf8_lossy`], in the same memory.
 #[cold]
 pub(super) fn replace(text: &mut String, bytes: &[u8]) {
     text.clear();
@@ -119,7 +127,7 @@ pub(super) fn replace(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// An ignored line, if it looks like an error.
+/// Returns an ignored line, if it looks like an error.
 #[cold]
 pub(super) fn stray(line: &[u8]) -> Option<Stray> {
     if let Some(value) = field(line, b"error") {
@@ -129,7 +137,7 @@ pub(super) fn stray(line: &[u8]) -> Option<Stray> {
     matches!(line, [b'{' | b'<', ..]).then(|| Stray::Line(stray_text(line)))
 }
 
-/// At most [`MAX_SSE_STRAY_BYTES`] bytes, cut before a character that would be cut.
+/// Returns at most [`MAX_SSE_STRAY_BYTES`] bytes as text, without cutting a character.
 fn stray_text(bytes: &[u8]) -> String {
     let mut len = bytes.len().min(MAX_SSE_STRAY_BYTES);
     while len < bytes.len() && len > 0 && bytes[len] & 0xC0 == 0x80 {
@@ -150,13 +158,14 @@ mod tests {
                 let mut line = vec![b'x'; len];
                 for odd in 0..=len {
                     for end in [b'\n', b'\r'] {
-                        // Something odd, then the end after a few bytes, at its place or nowhere.
+                        // An unusual byte, then the line end: a few bytes later, in its place, or
+                        // not at all.
                         line.fill(b'x');
                         line.iter_mut().skip(odd).take(1).for_each(|byte| *byte = fill);
                         line.iter_mut().skip(odd + odd % 11).take(1).for_each(|byte| *byte = end);
                         let found = line.iter().position(ends);
                         assert_eq!(line_end(&line, len), found, "{line:?}");
-                        // What was read before stands behind it.
+                        // Bytes of an earlier read follow the line.
                         line.resize(len + 150, end);
                         assert_eq!(line_end(&line, len), found, "{line:?}");
                         line.truncate(len);

@@ -1,28 +1,41 @@
-//! Bytes to events: a push parser of `text/event-stream`, pure (no socket, no clock).
+//! Turns bytes into events: a push parser of `text/event-stream`. Pure (no socket, no clock).
 //!
-//! The rules are those of the WHATWG HTML standard, 9.2.5 "Parsing an event stream" and 9.2.6 "Interpreting
-//! an event stream"; they are quoted beside the code that keeps them.
+//! It follows the WHATWG HTML standard, 9.2.5 "Parsing an event stream" and 9.2.6 "Interpreting an
+//! event stream". The code quotes each rule that it implements.
 //!
-//! A letter to whoever changes this next. All bytes live in one buffer, in three parts:
+//! A letter to the next person who changes this file. All bytes are in one buffer, with these
+//! parts:
 //!
 //! ```text
 //!   buf:  [ delivered, or the data of this block | searched, no line end | not searched | free (zeros) ]
 //!         0                                      start                   seen           end     buf.len()
 //! ```
 //!
-//! `start` is the start of the current line. What is clever is that nothing before it is moved or copied as
-//! long as there is room: a `data` line stays where it was read, and the event borrows it from there. Only
-//! a second `data` line, or a move of the buffer in between, takes it to `joined`. Three things hold the
-//! whole in linear time: `seen` only goes forward; after a move, `make_room` leaves room for as many bytes as
-//! were moved, or for all that the line may still have; and [`SseParser::examined`] counts both, so that a
-//! test can prove it. UTF-8 is checked once an event, on its whole data, so a character cut by a read is never
-//! seen in halves.
+//! `start` is the start of the current line. The bytes before it are not moved or copied while
+//! there is room: a `data` line stays where it was read, and the event borrows it from there. The
+//! line is copied to `joined` only if a second `data` line follows, or if the buffer moves before
+//! the event ends.
 //!
-//! Three short cuts do what the loop in `step` would do anyway, and without them every test passes: `nothing_new`, for reads of
-//! a few bytes; `whole_event`, for a data line and a blank one; `before_event` with `skip_event`, for a caller that
-//! can tell by itself where such an event ends. Most of what is left is the UTF-8 check and the search for line ends.
+//! Three things keep the total time linear:
 //!
-//! `dirty` is for readers that fail: behind it the free part is zeros, and in front of it whatever was read before.
+//! - `seen` only moves forward.
+//! - After a move, `make_room` leaves room for at least the number of bytes it moved, or for the
+//!   longest possible rest of the line.
+//! - [`SseParser::examined`] counts the bytes searched and moved, so that a test can prove it.
+//!
+//! UTF-8 is checked once per event, on all of its data. A character that was cut by a read is
+//! therefore never checked in halves.
+//!
+//! Three short cuts give the same results as the loop in `step`. All tests pass without them.
+//!
+//! - `nothing_new` is for reads of a few bytes.
+//! - `whole_event` is for a data line and a blank line.
+//! - `before_event` and `skip_event` are for a caller that finds the end of such an event itself.
+//!
+//! Most of the remaining time goes into the UTF-8 check and the search for line ends.
+//!
+//! `dirty` is for readers that fail. The free part contains zeros from `dirty` on, and old bytes
+//! before it.
 
 pub(crate) mod event;
 mod feed;
@@ -37,33 +50,37 @@ use self::lines::{control, field, line_end, milliseconds, replace, stray, text_i
 use crate::config::Limits;
 use crate::error::{Error, Limit};
 
-/// How much memory a parser keeps for the next event, in bytes, in each of its buffers. A larger event makes
-/// them grow, and the next [`feed`](SseParser::feed) or [`space`](SseParser::space) that needs no more than
-/// this gives the rest back.
+/// The memory that each buffer of a parser keeps for the next event, in bytes.
+///
+/// A larger event makes a buffer grow. The next [`feed`](SseParser::feed) or
+/// [`space`](SseParser::space) that needs no more than this frees the rest.
 pub const SSE_BUFFER_KEPT_BYTES: usize = 256 << 10;
 
-/// Up to so many new bytes, a loop over them is faster than a call of `memchr2`.
+/// For at most this many new bytes, a loop is faster than a call of `memchr2`.
 const FEW_BYTES: usize = 8;
 
 const BOM: &[u8] = "\u{feff}".as_bytes();
 
-/// A parser of `text/event-stream` that bytes are pushed into, cut in whatever way: the events are the same.
+/// A push parser of `text/event-stream`.
 ///
-/// Give it bytes with [`feed`](Self::feed), or read straight into it with [`space`](Self::space) and
-/// [`filled`](Self::filled); then take events with [`next_event`](Self::next_event) until it returns `None`.
-/// At the end of the body call [`finish`](Self::finish).
+/// Pass it bytes with [`feed`](Self::feed), or read directly into it with [`space`](Self::space)
+/// and [`filled`](Self::filled). Then take events with [`next_event`](Self::next_event) until it
+/// returns `None`. At the end of the body, call [`finish`](Self::finish). The events do not depend
+/// on how the bytes are cut.
 ///
-/// Time is linear in the bytes fed, for every way of cutting and every size of event. Nothing is allocated
-/// for an event once the buffers have reached the size of the stream's events and reads, as long as
-/// these are under a quarter of [`SSE_BUFFER_KEPT_BYTES`]. Memory is a small multiple of the largest event,
-/// or the limit if it is passed, and of the largest read.
+/// The time is linear in the number of bytes, for any cuts and any size of event. Once the buffers
+/// have the size of the stream's events and reads, an event needs no allocation, if that size is
+/// less than a quarter of [`SSE_BUFFER_KEPT_BYTES`]. The memory is a small multiple of the largest
+/// event (or of the limit, if an event exceeds it) and of the largest read.
 ///
 /// # The limit
 ///
-/// An event is too large if its lines together, ignored fields included and comments left out, have more
-/// bytes than the limit; the bytes are those of the body, before anything is decoded, and line ends are not
-/// counted. A comment counts while it is read, as if it were the last line of its event, and no longer when
-/// it has ended: one that never ends is caught, and any number of short ones is fine.
+/// An event is too large if its lines together have more bytes than the limit. Ignored fields
+/// count. Comments and line ends do not. The limit applies to the bytes of the body, before
+/// decoding.
+///
+/// A comment counts only while it is read, as if it were the last line of its event. A comment that
+/// never ends therefore exceeds the limit, and any number of short comments is allowed.
 ///
 /// ```
 /// let mut parser = tokenwire::SseParser::new();
@@ -79,56 +96,56 @@ const BOM: &[u8] = "\u{feff}".as_bytes();
 /// ```
 #[derive(Debug)]
 pub struct SseParser {
-    /// See the letter above. Every byte of it is initialised, so that a reader can be given its free part.
+    /// The buffer. Every byte is initialised, so that a reader can write into the free part.
     buf: Vec<u8>,
     start: usize,
     seen: usize,
     end: usize,
-    /// From here on there are zeros.
+    /// From this position on, the buffer contains zeros.
     dirty: usize,
     max_event_bytes: usize,
-    /// An event of one line that has no more is within the limit, and makes no buffer oversized.
+    /// An event of one line up to this size is within the limit and makes no buffer oversized.
     short_max_event_bytes: usize,
     at: At,
-    /// A buffer may be larger than is kept, see `make_room`.
+    /// A buffer may be larger than the size that is kept, see `make_room`.
     oversized: bool,
     block: Block,
-    /// The data lines of this block, or of the event delivered last, where they are not in `buf`.
+    /// The data lines of this block, or of the last event, if they are not in `buf`.
     joined: Vec<u8>,
     /// The event type, if `block.has_kind`.
     kind: String,
-    /// The id that the next blank line makes valid, if `block.has_id`.
+    /// The id that becomes valid at the next blank line, if `block.has_id`.
     id_next: String,
     id: String,
-    /// The data of the event delivered last, if its UTF-8 had to be mended.
+    /// The data of the last event, if invalid UTF-8 in it was replaced.
     mended: String,
     retry: Option<u64>,
     stray: Option<Stray>,
     counters: Counters,
 }
 
-/// Where in the body the parser is.
+/// The parser's position in the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
-    /// At its first bytes: there may be a byte order mark.
+    /// At the first bytes, which may be a byte order mark.
     Begin,
     /// In a line, or at the start of one.
     Line,
-    /// At the start of a line, and the last one ended with CR: if LF comes next, it is part of that line end.
+    /// At the start of a line after a CR. If the next byte is LF, it is part of the same line end.
     AfterCr,
-    /// The limit was passed: nothing more comes out until `finish`.
+    /// The limit was exceeded. The parser returns nothing more until `finish`.
     Over,
 }
 
-/// What the lines since the last blank one have said.
+/// The contents of the lines since the last blank line.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Block {
-    /// Bytes of its lines, without comments. At most `max_event_bytes`.
+    /// The number of bytes in its lines, without comments. At most `max_event_bytes`.
     bytes: usize,
     data: Data,
     has_kind: bool,
     has_id: bool,
-    /// It has a field that is known, whatever its value.
+    /// The block has a known field, with any value.
     open: bool,
 }
 
@@ -138,15 +155,15 @@ enum Data {
     None,
     /// One line, still where it was read: `buf[from..to]`, before `start`.
     InBuffer(usize, usize),
-    /// In `joined`.
+    /// The data is in `joined`.
     Joined,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Counters {
-    /// Of one data line, by the short cut.
+    /// Events of one data line, taken by the short cut.
     whole_events: u64,
-    /// The others, and their lines.
+    /// All other events, and their lines.
     events: u64,
     comments: u64,
     lines: u64,
@@ -161,11 +178,11 @@ enum Step {
     Over,
 }
 
-/// What [`SseParser::next_item`] finds.
+/// The result of [`SseParser::next_item`].
 pub(crate) enum Item {
     /// Feed more bytes.
     More,
-    /// For [`SseParser::event`].
+    /// An event: pass the block to [`SseParser::event`].
     Event(Block),
     Stray(Stray),
 }
@@ -176,16 +193,16 @@ impl Default for SseParser {
     }
 }
 
-// Making
+// Construction
 
 impl SseParser {
-    /// A parser with the limit of [`Limits::default`], 32 MiB an event. Allocates nothing yet.
+    /// Creates a parser with [`Limits::default`] (32 MiB per event). Does not allocate.
     #[must_use]
     pub fn new() -> Self {
         Self::with_max_event_bytes(Limits::default().max_event_bytes)
     }
 
-    /// A parser with a limit of one's own, in bytes an event; see the type for what counts.
+    /// Creates a parser with a custom [limit](Self#the-limit), in bytes per event.
     #[must_use]
     pub fn with_max_event_bytes(max_event_bytes: usize) -> Self {
         Self {
@@ -214,19 +231,21 @@ impl SseParser {
 // Events
 
 impl SseParser {
-    /// The next event; `None` means that another needs more bytes.
+    /// Returns the next event, or `None` if the parser needs more bytes.
     ///
     /// # Errors
     ///
-    /// [`Limit::EventBytes`] when an event has passed the limit. The events before it were delivered; the
-    /// stream is over, and every further call says the same until [`finish`](Self::finish).
+    /// [`Limit::EventBytes`] if an event exceeds the limit. Earlier events were returned before.
+    /// The stream is over, and every later call returns the same error until
+    /// [`finish`](Self::finish).
     #[inline]
     pub fn next_event(&mut self) -> Result<Option<Event<'_>>, Error> {
         if self.nothing_new() { Ok(None) } else { self.next_event_searched() }
     }
 
-    /// A short cut for reads of a few bytes: there is no line end among them, and the limit is kept. What it
-    /// looked at is not looked at again.
+    /// Handles a read of a few bytes without a line end that stays within the limit.
+    ///
+    /// This is a short cut. The bytes are not searched again.
     #[inline]
     fn nothing_new(&mut self) -> bool {
         if self.end - self.seen > FEW_BYTES {
@@ -253,7 +272,7 @@ impl SseParser {
         }
     }
 
-    /// By itself, so that the short cut before it has registers enough.
+    /// A separate function, so that the short cut before it has enough registers.
     #[inline(never)]
     fn next_event_stepped(&mut self) -> Result<Option<Event<'_>>, Error> {
         if self.nothing_new() {
@@ -266,8 +285,10 @@ impl SseParser {
         }
     }
 
-    /// As [`next_event`](Self::next_event), but comes back at each stray line too, in the order of the body: an error
-    /// must come before the event behind it, however the bytes were cut. The event is then had from `event`.
+    /// Returns the next event or the next stray line, in the order of the body.
+    ///
+    /// Unlike [`next_event`](Self::next_event), it stops at each stray line: an error must come
+    /// before the event that follows it, for any cuts. `event` then returns the event.
     pub(crate) fn next_item(&mut self) -> Result<Item, Error> {
         if self.nothing_new() {
             return Ok(Item::More);
@@ -307,7 +328,7 @@ impl SseParser {
             }
             let line_end = self.line_end();
             let line_bytes = line_end.unwrap_or(self.end) - self.start;
-            // A block's bytes are never over the limit.
+            // The bytes of a block never exceed the limit.
             if line_bytes > self.max_event_bytes - self.block.bytes {
                 self.drop_all();
                 return Step::Over;
@@ -333,18 +354,20 @@ impl SseParser {
         }
     }
 
-    /// A short cut for what nearly all events of nearly all servers are: one data line, a blank line, both
-    /// ended by LF and both read. It does what the loop in `step` would, in half the instructions; `None`
-    /// means that the loop must go on from here: the line's end is not before `seen`, and may be there.
+    /// Takes an event of one data line and a blank line, if both end in LF and both have been read.
+    ///
+    /// Nearly all events of nearly all servers have this form. This short cut does the work of the
+    /// loop in `step` in half the instructions. With `None`, the loop must continue from here: the
+    /// line does not end before `seen`, but may end at `seen`.
     #[inline(always)]
     fn whole_event(&mut self) -> Option<Block> {
         let is_first = self.at == At::Line && self.block.bytes == 0;
-        // Where fewer than these six bytes are read, no line end is found among them.
+        // If fewer than these six bytes have been read, there is no line end among them.
         if !is_first || !self.buf[self.start..].starts_with(b"data: ") {
             return None;
         }
         let (rest, fresh) = (&self.buf[self.seen..], self.end - self.seen);
-        // In good JSON no control character stands before the line's end.
+        // Valid JSON has no control character before the end of the line.
         let looked_at = control(rest, fresh);
         let line_end = self.seen + looked_at;
         let line_bytes = line_end - self.start;
@@ -362,8 +385,11 @@ impl SseParser {
         Some(Block { bytes: line_bytes, data, open: true, ..Block::default() })
     }
 
-    /// What is not read yet, as far as an event within the limit goes, if it begins with the first line of one. Once only for
-    /// each line: of one that comes in pieces, the rest is searched as ever, or it would be looked at with each piece.
+    /// Returns the unread bytes, if they begin with the first line of an event.
+    ///
+    /// At most the bytes of an event within the limit are returned. This happens only once for each
+    /// line. If a line arrives in pieces, `step` searches the rest. Otherwise each piece would be
+    /// searched again.
     #[inline]
     pub(crate) fn before_event(&self) -> Option<&[u8]> {
         let end = self.end.min(self.start.saturating_add(self.max_event_bytes).saturating_add(2));
@@ -371,8 +397,10 @@ impl SseParser {
         is_first.then(|| &self.buf[self.start..end])
     }
 
-    /// Takes an event that the caller has read in [`before_event`](Self::before_event): a data line of so many bytes, in
-    /// which there is neither CR nor LF, and a blank line, both ended by LF.
+    /// Takes an event that the caller has read in [`before_event`](Self::before_event).
+    ///
+    /// The event is a data line of `line_bytes` bytes without CR and LF, and a blank line. Both end
+    /// in LF.
     #[inline]
     pub(crate) fn skip_event(&mut self, line_bytes: usize) {
         self.counters.examined += line_bytes as u64 + 2;
@@ -382,11 +410,11 @@ impl SseParser {
         self.end_block(Block { bytes: line_bytes, data: Data::InBuffer(0, 0), ..Block::default() });
     }
 
-    /// Looks for the end of the current line, from where it was last looked for.
+    /// Searches for the end of the current line, from where the last search stopped.
     fn line_end(&mut self) -> Option<usize> {
         let fresh = &self.buf[self.seen..self.end];
         let found = match fresh.first() {
-            // A blank line, nearly always.
+            // This is nearly always a blank line.
             Some(b'\n' | b'\r') => Some(0),
             Some(_) => line_end(&self.buf[self.seen..], fresh.len()),
             None => None,
@@ -397,8 +425,10 @@ impl SseParser {
         found.map(|_| self.seen - 1)
     }
 
-    /// "One leading U+FEFF BYTE ORDER MARK character must be ignored if any are present." Stays at `Begin` as
-    /// long as that cannot be said.
+    /// Skips a byte order mark.
+    ///
+    /// "One leading U+FEFF BYTE ORDER MARK character must be ignored if any are present." The
+    /// parser stays at `Begin` until it has enough bytes to decide.
     #[cold]
     fn begin(&mut self) {
         let head = &self.buf[self.start..self.end];
@@ -412,8 +442,11 @@ impl SseParser {
         self.at = At::Line;
     }
 
-    /// "A U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF) character pair" is one line end. The CR has ended
-    /// its line and perhaps its event already: nobody knows when the next byte will come.
+    /// Skips the LF of a CRLF pair.
+    ///
+    /// "A U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF) character pair" is one line end. The CR
+    /// has already ended its line, and perhaps its event, because the next byte may arrive much
+    /// later.
     fn skip_lf(&mut self) {
         if let Some(first) = self.buf[self.start..self.end].first() {
             self.start += usize::from(*first == b'\n');
@@ -428,9 +461,9 @@ impl SseParser {
         let mut known = true;
         let line = &self.buf[self.start..line_end];
         if let Some(value) = field(line, b"data") {
-            // "Append the field value to the data buffer, then append a single U+000A LINE FEED (LF)
-            // character to the data buffer." The last of them is taken off again when the event is
-            // dispatched; here it is not put on.
+            // "Append the field value to the data buffer, then append a single U+000A LINE FEED
+            // (LF) character to the data buffer." The standard removes the last LF again when it
+            // dispatches the event. This code does not add it.
             match self.block.data {
                 Data::None => self.block.data = Data::InBuffer(line_end - value.len(), line_end),
                 Data::InBuffer(from, to) => {
@@ -454,8 +487,8 @@ impl SseParser {
             replace(&mut self.kind, value);
             self.block.has_kind = true;
         } else if let Some(value) = field(line, b"id") {
-            // "If the field value does not contain U+0000 NULL, then set the last event ID buffer to the
-            // field value. Otherwise, ignore the field."
+            // "If the field value does not contain U+0000 NULL, then set the last event ID buffer
+            // to the field value. Otherwise, ignore the field."
             if !value.contains(&0) {
                 replace(&mut self.id_next, value);
                 self.block.has_id = true;
@@ -473,23 +506,24 @@ impl SseParser {
         self.block.bytes += line.len();
     }
 
-    /// Does what a blank line does to the rest of the state; true if the block is an event.
+    /// Handles a blank line for the rest of the state. Returns true if the block is an event.
     #[inline]
     fn end_block(&mut self, block: Block) -> bool {
         self.oversized |= block.bytes > SSE_BUFFER_KEPT_BYTES / 4;
         if block.has_id {
-            // "Set the last event ID string of the event source to the value of the last event ID buffer",
-            // whether or not the block is an event.
+            // "Set the last event ID string of the event source to the value of the last event ID
+            // buffer", even if the block is not an event.
             mem::swap(&mut self.id, &mut self.id_next);
         }
-        // "If the data buffer is an empty string, set the data buffer and the event type buffer to the empty
-        // string and return." One empty data line is a line feed there, so it is an event.
+        // "If the data buffer is an empty string, set the data buffer and the event type buffer to
+        // the empty string and return." A single empty data line puts a line feed into that buffer,
+        // so it is an event.
         let is_event = block.data != Data::None;
         self.counters.events += u64::from(is_event);
         is_event
     }
 
-    /// The event of the block that has ended last, before anything else is done with the parser.
+    /// Returns the event of the last block. Call it before any other method.
     #[inline(always)]
     pub(crate) fn event(&mut self, block: Block) -> Event<'_> {
         let in_blocks = match block.data {
@@ -503,13 +537,15 @@ impl SseParser {
         Event { event: kind_of(block, &self.kind), data, id: &self.id, retry: self.retry }
     }
 
-    /// Type and data of the same event; the data as it came, which may be no UTF-8.
+    /// Returns the type and the data of the last block's event, without a check of the data.
+    ///
+    /// The data may be invalid UTF-8.
     #[inline]
     pub(crate) fn raw_event(&self, block: Block) -> (&str, &[u8]) {
         (kind_of(block, &self.kind), data_of(block, &self.buf, &self.joined))
     }
 
-    /// Forgets everything that is held, after the limit was passed.
+    /// Drops everything that is stored, after the limit was exceeded.
     #[cold]
     fn drop_all(&mut self) {
         self.at = At::Over;
@@ -520,7 +556,7 @@ impl SseParser {
     }
 }
 
-/// The data as text, mended if it must be.
+/// Returns the data as text, with invalid UTF-8 replaced.
 #[cold]
 fn checked<'a>(data: &'a [u8], mended: &'a mut String) -> &'a str {
     match from_utf8(data) {
@@ -546,17 +582,18 @@ fn kind_of(block: Block, kind: &str) -> &str {
     if block.has_kind && !kind.is_empty() { kind } else { "message" }
 }
 
-// The end, and what can be asked
+// The end, and the counters
 
 impl SseParser {
-    /// Ends the body. Take all events first: the ones that were not taken are dropped.
+    /// Ends the body. Take all events first, because the remaining ones are dropped.
     ///
-    /// "Once the end of the file is reached, any pending data must be discarded. (If the file ends in the
-    /// middle of an event, before the final empty line, the incomplete event is not dispatched.)"
+    /// "Once the end of the file is reached, any pending data must be discarded. (If the file ends
+    /// in the middle of an event, before the final empty line, the incomplete event is not
+    /// dispatched.)"
     ///
-    /// The parser is then as new, for another body; it keeps its limit, its memory (within
-    /// [`SSE_BUFFER_KEPT_BYTES`]) and a stray line that was not taken. The counters start again from zero:
-    /// read them before.
+    /// Afterwards you can use the parser for another body. It keeps its limit, its memory (up to
+    /// [`SSE_BUFFER_KEPT_BYTES`]) and a stray line that was not taken. The counters start at zero
+    /// again, so read them first.
     pub fn finish(&mut self) -> SseEnd {
         let untaken = !matches!(self.next_event(), Ok(None));
         let unended = if untaken { &[] } else { &self.buf[self.start..self.end] };
@@ -596,47 +633,55 @@ impl SseParser {
             .map(|data| String::from_utf8_lossy(&data).into_owned())
     }
 
-    /// The first stray line since the last call, if one came. Lines that are not [`Stray`] are not kept, nor
-    /// are those after the first. Look at it when an event does not come, or at the end after
-    /// [`finish`](Self::finish), which takes an unended line for one too.
+    /// Returns the first stray line since the last call, if there was one.
+    ///
+    /// Only a [`Stray`] line is kept, and only the first one. Call this method when an expected
+    /// event does not arrive, or at the end after [`finish`](Self::finish), which also checks an
+    /// unended line.
     pub fn take_stray(&mut self) -> Option<Stray> {
         self.stray.take()
     }
 
-    /// Bytes of the body that belong to no event yet: the unread ones, and the lines of the block that no
-    /// blank line has ended. Once `next_event` has returned `None` they are within the limit.
+    /// Returns the number of bytes of the body that do not belong to an event yet.
+    ///
+    /// These are the unread bytes and the lines of the block that no blank line has ended. When
+    /// `next_event` has returned `None`, they are within the limit.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.end - self.start + self.block.bytes
     }
 
-    /// Events delivered of this body.
+    /// Returns the number of events delivered of this body.
     #[must_use]
     pub fn events(&self) -> u64 {
         self.counters.events + self.counters.whole_events
     }
 
-    /// Comment lines of this body: the ones that begin with a colon, as servers send to keep a connection.
+    /// Returns the number of comment lines of this body.
+    ///
+    /// A comment begins with a colon. Servers send comments to keep a connection alive.
     #[must_use]
     pub fn comments(&self) -> u64 {
         self.counters.comments
     }
 
-    /// Lines of this body that have ended, blank ones and comments included.
+    /// Returns the number of ended lines of this body, including blank lines and comments.
     #[must_use]
     pub fn lines(&self) -> u64 {
         self.counters.lines + 2 * self.counters.whole_events
     }
 
-    /// Bytes fed of this body.
+    /// Returns the number of bytes fed of this body.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.counters.bytes
     }
 
-    /// The work done for this body: bytes searched for line ends, each time they are, and bytes moved or
-    /// joined inside the parser. At most about four times [`bytes`](Self::bytes), however the body was cut.
-    /// The copy of `feed` and the one UTF-8 check of each event are not in it.
+    /// Returns the work done for this body, in bytes searched, moved or joined.
+    ///
+    /// A byte that is searched twice counts twice. The result is at most about four times
+    /// [`bytes`](Self::bytes), for any cuts of the body. The copy in `feed` and the single UTF-8
+    /// check of each event are not included.
     #[must_use]
     pub fn examined(&self) -> u64 {
         self.counters.examined

@@ -1,9 +1,9 @@
-//! What the conformance cases do not have: limits, memory, counters, lines that are errors in disguise.
+//! Tests beyond the conformance cases: limits, memory, counters, and lines that contain errors.
 
 use super::*;
 use crate::error::ErrorKind;
 
-/// The events' data, and whether the limit was passed, of a body in given reads.
+/// Returns the data of the events in these reads, and whether the limit was exceeded.
 fn run(reads: &[&[u8]], max_event_bytes: usize) -> (Vec<String>, bool) {
     let mut parser = SseParser::with_max_event_bytes(max_event_bytes);
     let mut data = Vec::new();
@@ -23,7 +23,7 @@ fn run(reads: &[&[u8]], max_event_bytes: usize) -> (Vec<String>, bool) {
     (data, false)
 }
 
-/// Whole, byte by byte, and at every pair of cuts.
+/// Checks the body whole, byte by byte, and at every pair of cuts.
 fn for_every_cut(body: &[u8], mut check: impl FnMut(&[&[u8]])) {
     check(&body.chunks(1).collect::<Vec<_>>());
     for i in 0..=body.len() {
@@ -35,7 +35,7 @@ fn for_every_cut(body: &[u8], mut check: impl FnMut(&[&[u8]])) {
 
 #[test]
 fn the_limit_does_not_depend_on_cuts() {
-    // Body, limit, data of the events, whether the limit is passed.
+    // Body, limit, data of the events, whether the limit is exceeded.
     let cases: &[(&str, usize, &[&str], bool)] = &[
         ("data: 1234\n\ndata: 5\n\n", 10, &["1234", "5"], false),
         ("data: 1234\n\ndata: 5\n\n", 9, &[], true),
@@ -44,11 +44,11 @@ fn the_limit_does_not_depend_on_cuts() {
         ("data: 1\ndata: 2\n\n", 13, &[], true),
         ("data: 1\r\ndata: 2\r\n\r\n", 14, &["1\n2"], false),
         ("data: 1\r\ndata: 2\r\n\r\n", 13, &[], true),
-        // Ignored lines count, whole blocks of them too.
+        // Ignored lines count, and so do whole blocks of them.
         ("datum: 1\ndata: 2\n\n", 15, &["2"], false),
         ("datum: 1\ndata: 2\n\n", 14, &[], true),
         ("id: 1\n\nid: 2\n\ndata: 3\n\n", 7, &["3"], false),
-        // Comments count while they are read, and then no more.
+        // Comments count only while they are read.
         (": 345678\n: 345678\n: 345678\ndata: 1\n\n", 8, &["1"], false),
         (": 3456789\ndata: 1\n\n", 8, &[], true),
         ("data: 1\n:9\n:9\n\n", 9, &["1"], false),
@@ -58,7 +58,7 @@ fn the_limit_does_not_depend_on_cuts() {
         ("data: 1\n\ndata: 1234", 9, &["1"], true),
         (":23456789", 9, &[], false),
         (":234567890", 9, &[], true),
-        // The byte order mark is no part of any line.
+        // The byte order mark does not belong to any line.
         ("\u{feff}data: 1\n\n", 7, &["1"], false),
         ("\n\n\n", 0, &[], false),
         ("d", 0, &[], true),
@@ -72,7 +72,7 @@ fn the_limit_does_not_depend_on_cuts() {
 }
 
 #[test]
-fn an_error_stays_and_holds_nothing() {
+fn after_the_limit_the_error_stays_and_no_bytes_are_kept() {
     let mut parser = SseParser::with_max_event_bytes(100);
     parser.feed(&[b'x'; 1 << 20]);
     for _ in 0..3 {
@@ -99,7 +99,7 @@ fn stray_lines_are_kept() {
         ("<html>\n<body>\n", line("<html>")),
         (" \t{\"a\"\n", line("{\"a\"")),
         ("x\n{\n", line("{")),
-        // Not ended by a line end, but by the body's end.
+        // The end of the body ends these lines.
         ("{\"error\":1}", line("{\"error\":1}")),
         ("error: x", error("x")),
         ("\u{feff}{}", line("{}")),
@@ -131,7 +131,7 @@ fn a_stray_line_is_cut_before_a_character() {
     let Some(Stray::Line(text)) = parser.take_stray() else { panic!("no line") };
     assert_eq!(text.len(), 1 + 3 * ((MAX_SSE_STRAY_BYTES - 1) / 3));
     assert!(text.ends_with('\u{20ac}'));
-    // The next one is kept only after the first was taken.
+    // The next stray line is kept only after the first was taken.
     parser.feed(b"{3}\n");
     assert_eq!(parser.next_event().unwrap(), None);
     assert_eq!(parser.take_stray(), Some(Stray::Line("{3}".to_owned())));
@@ -170,7 +170,7 @@ fn a_byte_order_mark_is_ignored_once_and_may_be_cut() {
 }
 
 #[test]
-fn after_finish_it_is_as_new() {
+fn a_finished_parser_works_like_a_new_one() {
     let bodies: &[&str] = &[
         "id: 1\nretry: 5\nevent: x\ndata: 1\n\ndata: 2",
         "\u{feff}data: 1\n\n: c\n",
@@ -198,8 +198,8 @@ fn after_finish_it_is_as_new() {
 }
 
 #[test]
-fn the_end_says_what_was_left() {
-    // Body, data left, incomplete.
+fn the_end_reports_the_remaining_data() {
+    // Body, remaining data, incomplete.
     let cases: &[(&str, Option<&str>, bool)] = &[
         ("data: 1\n\ndata: [DONE]\n", Some("[DONE]"), true),
         ("data: 1\n\ndata: [DONE]", Some("[DONE]"), true),
@@ -253,7 +253,7 @@ fn single_data_lines_are_not_copied() {
 
 #[test]
 fn a_data_line_survives_when_the_buffer_is_moved_before_its_blank_line() {
-    // Up to 12 KB of comments between the two, so that what was before a move is written over.
+    // Up to 12 KB of comments between the two lines, so that a move overwrites the bytes before it.
     let data: Vec<String> = (0..100).map(|n| format!("{n}{}", "x".repeat(n * n % 2000))).collect();
     let event = |(n, data)| format!("data: {data}\n{}\n", ": c\n".repeat(n % 7 * 500));
     let body: String = data.iter().enumerate().map(event).collect();
@@ -264,7 +264,7 @@ fn a_data_line_survives_when_the_buffer_is_moved_before_its_blank_line() {
 }
 
 #[test]
-fn reading_into_the_buffer_is_as_feeding() {
+fn reading_into_the_buffer_equals_feeding() {
     let mut parser = SseParser::new();
     let mut from = &b"data: 1\n\n: c\ndata: 2\n\nda"[..];
     while let Ok(len @ 1..) = std::io::Read::read(&mut from, &mut parser.space(1)[..1]) {
@@ -277,7 +277,8 @@ fn reading_into_the_buffer_is_as_feeding() {
     for at_least in [0, 1, 1 << 20] {
         assert!(parser.space(at_least).len() >= at_least.max(1));
     }
-    // Without `filled` nothing has come, and more than there is counts as what there is.
+    // Without `filled` nothing changes, and a number larger than the space counts as the whole
+    // space.
     let before = parser.bytes();
     let space = parser.space(1).len();
     assert_eq!(parser.held_bytes(), 2);
@@ -344,7 +345,7 @@ fn the_work_is_linear_in_the_bytes() {
 }
 
 #[test]
-fn a_consumer_that_takes_one_event_per_read_costs_no_more() {
+fn a_consumer_that_takes_one_event_per_read_does_linear_work() {
     let mut parser = SseParser::new();
     parser.feed("data: 1\n\n".repeat(200_000).as_bytes());
     let mut taken = 0;
@@ -359,6 +360,6 @@ fn a_consumer_that_takes_one_event_per_read_costs_no_more() {
 
 fn assert_linear(parser: &SseParser, what: &str) {
     let (examined, bytes) = (parser.examined(), parser.bytes());
-    assert!(examined >= bytes - 2, "{what}: {examined} of {bytes} bytes examined");
-    assert!(examined <= 4 * bytes + 4096, "{what}: {examined} of {bytes} bytes examined");
+    assert!(examined >= bytes - 2, "{what}: {examined} bytes examined for {bytes} bytes");
+    assert!(examined <= 4 * bytes + 4096, "{what}: {examined} bytes examined for {bytes} bytes");
 }

@@ -1,4 +1,4 @@
-//! The decoder: its settings, its state, and what can be asked of it. How a chunk is read is in read.rs.
+//! The decoder: its settings, its state and its results. read.rs reads the chunks.
 
 mod read;
 
@@ -14,41 +14,48 @@ use crate::protocol::server::family::Family;
 use crate::types::ids::{FinishReason, IdsExact, Inexact, Usage};
 use crate::types::token::StreamToken;
 
-/// Whether to go on reading.
+/// The state of the stream after an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Flow {
     /// Decode the next event.
     More,
-    /// The terminator came: call [`finish`](ChunkDecoder::finish); what follows has no meaning.
+    /// The terminator arrived. Call [`finish`](ChunkDecoder::finish), and ignore any later events.
     Ended,
 }
 
-/// How a complete answer ended.
+/// How a complete response ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Completion {
-    /// The server's own counts, if it sent any; the last it sent. Where each choice came with its own and
-    /// none for all of them, the generated tokens of all choices and the prompt tokens of one.
+    /// The server's own counts, if it sent any. If it sent them several times, the last ones.
+    ///
+    /// If the server counts each choice and not the whole request, this is the sum of the generated
+    /// tokens of all choices, with the prompt tokens of one choice.
     pub usage: Option<Usage>,
-    /// Why the first choice stopped; `None` if only the terminator came. Other choices:
-    /// [`finish_reason`](ChunkDecoder::finish_reason).
+    /// Why the first choice stopped. `None` if only the terminator arrived.
+    ///
+    /// For other choices, see [`finish_reason`](ChunkDecoder::finish_reason).
     pub finish: Option<FinishReason>,
-    /// Whether the ids handed out are all the ids there were.
+    /// Whether all generated ids were handed out.
     pub ids_exact: IdsExact,
 }
 
-/// Decodes the events of one answer.
+/// Decodes the events of one response.
 ///
-/// Feed it each event's type and data; when it says [`Flow::Ended`], or when the bytes have ended, ask
-/// [`finish`](Self::finish) whether the answer is complete. A chunk costs time in proportion to its length. It holds
-/// counters, so that memory does not grow with the length of the answer, with two exceptions: the tool call of a chat
-/// stream that is being put together, up to [`max_arguments_bytes`](Self::max_arguments_bytes), and, for SGLang's native
-/// endpoint, text and ids up to here, which each of its events repeats.
+/// Pass the type and the data of each event to [`decode`](Self::decode). When it returns
+/// [`Flow::Ended`], or when the bytes have ended, call [`finish`](Self::finish) to find out whether
+/// the response is complete.
 ///
-/// Ids and text do not go in step. Where a chunk has several ids and one text, the text goes with the first
-/// of them; a chunk with neither hands out nothing. A chunk with a bad id hands out nothing and ends the
-/// stream.
+/// A chunk takes time proportional to its length. The decoder stores counters, so its memory does
+/// not grow with the length of the response. There are two exceptions:
+///
+/// - the open tool call of a chat stream, up to [`max_arguments_bytes`](Self::max_arguments_bytes);
+/// - the text and the ids so far on SGLang's native endpoint, because each event repeats them.
+///
+/// The items do not pair each id with its text. If a chunk has several ids and one text, the text
+/// is in the item of the first id. A chunk without text and ids hands out nothing. A chunk with an
+/// invalid id hands out nothing and ends the stream.
 ///
 /// ```
 /// use tokenwire::{ChunkDecoder, Flow, StreamToken, Endpoint};
@@ -70,22 +77,22 @@ pub struct Completion {
 /// ```
 #[derive(Debug)]
 pub struct ChunkDecoder {
-    /// The endpoint that was asked.
+    /// The endpoint of the request.
     endpoint: Endpoint,
-    /// The endpoint detected from the chunks, which counts while `endpoint` is `Auto`.
+    /// The endpoint detected from the chunks. It is used while `endpoint` is `Auto`.
     detected: Option<Endpoint>,
     /// The server detected from the chunks.
     server: Option<Family>,
     request_id: Option<Box<str>>,
     max_choices: u32,
-    /// It is the whole answer in one body that is decoded, as if it were one event (answer.rs).
+    /// The next event is a whole response in one body (answer.rs).
     whole: bool,
-    /// Ids were asked for.
+    /// The request asked for ids.
     ids_asked: bool,
-    /// Of this server, if it was known then.
+    /// The server that the request was written for, if it was known.
     asked_server: Option<ServerKind>,
     max_arguments_bytes: usize,
-    /// By index; grown to the highest index seen, which is under `max_choices`.
+    /// By index. Grown to the highest index seen, which is less than `max_choices`.
     choices: Vec<ChoiceTally>,
     /// The usage of the whole request.
     usage: Option<Usage>,
@@ -100,12 +107,12 @@ enum State {
     Open,
     /// The terminator was seen.
     Ended,
-    /// `decode` has returned an error.
+    /// `decode` returned an error.
     Failed,
 }
 
 impl ChunkDecoder {
-    /// A decoder for one answer with one choice.
+    /// Creates a decoder for one response with one choice.
     #[must_use]
     pub fn new(endpoint: Endpoint) -> Self {
         Self {
@@ -127,56 +134,71 @@ impl ChunkDecoder {
         }
     }
 
-    /// How many choices there may be: a chunk with an index from `n` on ends the stream. Default 1, at most
-    /// [`MAX_CHOICES`], at least 1.
+    /// Sets the highest number of choices, from 1 to [`MAX_CHOICES`]. Default 1.
+    ///
+    /// A chunk with an index of `n` or more ends the stream with an error.
     #[must_use]
     pub fn max_choices(mut self, n: u32) -> Self {
         self.max_choices = n.clamp(1, MAX_CHOICES);
         self
     }
 
-    /// Says that the request asked for ids, as [`CompletionRequest::to_json`](crate::CompletionRequest::to_json) does for
-    /// this server. Then a stream without any, of a server that gives them, has lost them on the way
-    /// ([`Inexact::Dropped`]). Default: nothing is known of the request.
+    /// States that the request asked for ids, as written for this server.
+    ///
+    /// [`CompletionRequest::to_json`](crate::CompletionRequest::to_json) writes such a request. If
+    /// a server that gives ids then sends none, the result is [`Inexact::Dropped`]: the ids were
+    /// lost on the way. Default: nothing is known about the request.
     #[must_use]
     pub fn ids_asked(mut self, server: Option<ServerKind>) -> Self {
         (self.ids_asked, self.asked_server) = (true, server);
         self
     }
 
-    /// The largest tool call of a chat stream that is put together, in bytes; a larger one is malformed. Default
-    /// [`Limits::max_arguments_bytes`]'s.
+    /// Sets the largest tool call of a chat stream, in bytes. A larger call is malformed.
+    ///
+    /// The default is that of [`Limits::max_arguments_bytes`].
     #[must_use]
     pub fn max_arguments_bytes(mut self, n: usize) -> Self {
         self.max_arguments_bytes = n;
         self
     }
 
-    /// Whether to learn what the chunks of the stream have in common, so that most are compared and not parsed. It makes no
-    /// difference but to the time that it takes, several times as much without. Default true.
+    /// Sets whether the decoder learns the common parts of the chunks. Default true.
+    ///
+    /// It then compares most chunks with an earlier one and does not parse them. The results are
+    /// the same, but decoding takes several times longer without learning.
     #[must_use]
     pub fn learning(mut self, is_on: bool) -> Self {
         self.templates.is_on = is_on;
         self
     }
 
-    /// Decodes one event: `event` is its type (`message` where the stream names none), `data` its data.
-    /// What it holds goes to `sink`, with its choice: [`Token`](StreamToken::Token), and from chat streams also
-    /// [`Reasoning`](StreamToken::Reasoning), [`ToolCall`](StreamToken::ToolCall) and
+    /// Decodes one event. `event` is its type and `data` its data.
+    ///
+    /// The type is `message` if the stream does not name one. The decoder passes each item to
+    /// `sink` with the index of its choice: [`Token`](StreamToken::Token), and for chat streams
+    /// also [`Reasoning`](StreamToken::Reasoning), [`ToolCall`](StreamToken::ToolCall) and
     /// [`MalformedCall`](StreamToken::MalformedCall).
     ///
-    /// Data that is no JSON object is counted ([`skipped`](Self::skipped)) and otherwise ignored; the
-    /// beginning of the first is kept ([`first_skipped`](Self::first_skipped)). Null, keys that are not known and chunks without choices are fine. Where a key
-    /// comes twice in one object, the last one counts.
+    /// Data that is not a JSON object is ignored and counted ([`skipped`](Self::skipped)). The
+    /// decoder keeps the beginning of the first such event
+    /// ([`first_skipped`](Self::first_skipped)). Null, unknown keys and chunks without choices are
+    /// allowed. If an object repeats a key, the last value counts.
     ///
     /// # Errors
     ///
-    /// The stream is over; what was handed out stays valid. [`ServerKind`](ErrorKind::Server) for an error in the
-    /// stream, in any of its shapes, with the numeric code as status: it decides, whatever else came or
-    /// follows. [`Protocol`](ErrorKind::Protocol) for an id or index out of range, a field of a type that
-    /// cannot hold tokens, or a chunk of another wire than the one this decoder was made for.
-    /// [`Limit`](ErrorKind::Limit) for JSON of more than [`MAX_NESTING`](crate::MAX_NESTING) levels, more than [`MAX_CHOICES`] choices or more
-    /// than [`MAX_TOKEN_IDS`](crate::MAX_TOKEN_IDS) ids or [`MAX_TOOL_CALLS`](crate::MAX_TOOL_CALLS) pieces of tool calls in one chunk.
+    /// After an error the stream is over. Items that were handed out stay valid.
+    ///
+    /// - [`Server`](ErrorKind::Server): the stream contains an error, in any of its known forms.
+    ///   The numeric code becomes the status. This error wins over anything that arrives before or
+    ///   after it.
+    /// - [`Protocol`](ErrorKind::Protocol): an id or index is out of range, a field has a type that
+    ///   cannot hold tokens, or the chunk belongs to a different endpoint than the one of this
+    ///   decoder.
+    /// - [`Limit`](ErrorKind::Limit): the JSON has more than [`MAX_NESTING`](crate::MAX_NESTING)
+    ///   levels, or the chunk has more than [`MAX_CHOICES`] choices,
+    ///   [`MAX_TOKEN_IDS`](crate::MAX_TOKEN_IDS) ids or [`MAX_TOOL_CALLS`](crate::MAX_TOOL_CALLS)
+    ///   pieces of tool calls.
     pub fn decode(
         &mut self,
         event: &str,
@@ -189,7 +211,7 @@ impl ChunkDecoder {
         self.decode_parsed(event, data, sink)
     }
 
-    /// As [`decode`](Self::decode), without comparing the event with a template.
+    /// Decodes an event as [`decode`](Self::decode) does, but does not compare it with a template.
     pub(crate) fn decode_parsed(
         &mut self,
         event: &str,
@@ -210,8 +232,10 @@ impl ChunkDecoder {
         result
     }
 
-    /// Decodes an event that is like an earlier one, as [`decode`](Self::decode) does, after which more events follow. Returns
-    /// false for any other event and takes nothing of it. The data need not have been checked to be UTF-8.
+    /// Decodes an event that matches a template and returns true.
+    ///
+    /// Returns false for any other event and uses nothing of it. A matching event never ends the
+    /// stream. The data may be invalid UTF-8.
     #[inline]
     pub(crate) fn decode_by_template(
         &mut self,
@@ -222,8 +246,10 @@ impl ChunkDecoder {
         event != "error" && self.read_by_template(data, <[u8]>::is_empty, sink).is_some()
     }
 
-    /// Does the same for a body that begins with an event of one data line and a blank line. Returns the length of the data
-    /// line. Its end is not searched for, because no template contains a line end.
+    /// Decodes the first event of `body` if it matches a template.
+    ///
+    /// The event must be one data line and a blank line. Returns the length of the data line. The
+    /// end of that line is not searched for, because no template contains a line end.
     #[inline]
     pub(crate) fn decode_at_front(
         &mut self,
@@ -253,18 +279,21 @@ impl ChunkDecoder {
         Some(len)
     }
 
-    /// Whether the answer is complete, asked when the bytes have ended or after [`Flow::Ended`].
+    /// Returns the completion if the response is complete.
+    ///
+    /// Call it when the bytes have ended, or after [`Flow::Ended`].
     ///
     /// # Errors
     ///
-    /// [`Incomplete`](ErrorKind::Incomplete) if neither the terminator was seen nor a finish reason for every
-    /// choice that was begun. After an error of [`decode`](Self::decode), [`Protocol`](ErrorKind::Protocol):
-    /// that error has told how the stream ended.
+    /// - [`Incomplete`](ErrorKind::Incomplete) if the terminator is missing and a choice that has
+    ///   begun has no finish reason, or if no choice has begun.
+    /// - [`Protocol`](ErrorKind::Protocol) if [`decode`](Self::decode) already returned an error.
+    ///   That error reports how the stream ended.
     pub fn finish(&mut self) -> Result<Completion, Error> {
         self.check_not_failed()?;
         if !self.is_complete() {
             let message = if self.tokens() == 0 {
-                "the stream ended before it began: no token, no finish reason"
+                "the stream ended before the first token, without a finish reason"
             } else {
                 "the stream ended without a finish reason"
             };
@@ -277,13 +306,13 @@ impl ChunkDecoder {
         })
     }
 
-    /// Why a choice stopped, as far as that came.
+    /// Returns why a choice stopped, if the reason has arrived.
     #[must_use]
     pub fn finish_reason(&self, choice: u32) -> Option<&FinishReason> {
         self.choices.get(choice as usize)?.finish.as_ref()
     }
 
-    /// The server's counts so far, see [`Completion::usage`].
+    /// Returns the server's counts so far, see [`Completion::usage`].
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
         self.usage.or_else(|| {
@@ -293,7 +322,7 @@ impl ChunkDecoder {
                 if sum.prompt_tokens == next.prompt_tokens {
                     return Usage { completion_tokens, ..next };
                 }
-                // Counts of prompts that are not the same one.
+                // The counts belong to different prompts.
                 Usage {
                     prompt_tokens: sum.prompt_tokens.saturating_add(next.prompt_tokens),
                     completion_tokens,
@@ -304,8 +333,10 @@ impl ChunkDecoder {
         })
     }
 
-    /// Whether the ids handed out are all there were. Before the end, and after an error, it is never `Yes`;
-    /// it is `No` as soon as a gap is seen, and [`Unknown`](IdsExact::Unknown) else.
+    /// Returns whether all generated ids were handed out.
+    ///
+    /// It is [`No`](IdsExact::No) as soon as an id is known to be missing. Otherwise it is
+    /// [`Unknown`](IdsExact::Unknown) before the end and after an error.
     #[must_use]
     pub fn ids_exact(&self) -> IdsExact {
         let counted = self.usage.map(|usage| usage.completion_tokens.into());
@@ -316,32 +347,33 @@ impl ChunkDecoder {
         }
     }
 
-    /// Ids were asked for in a way that this server answers.
+    /// Returns whether the request asked for ids in a way that this server supports.
     fn ids_were_due(&self) -> bool {
         let endpoint = self.endpoint();
         self.ids_asked
             && match (&self.asked_server, self.server) {
                 (Some(server), _) => server.gives_ids(endpoint),
-                // A chat of llama.cpp is asked by log-probabilities, which are asked for only if it is known to be one.
+                // A llama.cpp chat sends ids only in log-probabilities. The request asks for those
+                // only if it was written for llama.cpp.
                 (None, Some(Family::LlamaCpp)) => endpoint != Endpoint::Chat || self.whole,
                 (None, Some(family)) => family.gives_ids(endpoint),
                 (None, None) => false,
             }
     }
 
-    /// Tokens handed out, those without an id included.
+    /// Returns the number of tokens handed out, with and without an id.
     #[must_use]
     pub fn tokens(&self) -> u64 {
         self.choices.iter().map(|choice| choice.tokens).sum()
     }
 
-    /// Tokens handed out that have an id.
+    /// Returns the number of tokens handed out that have an id.
     #[must_use]
     pub fn ids(&self) -> u64 {
         Total::of(&self.choices).ids
     }
 
-    /// The endpoint: the one that was asked, or the one detected from the chunks; `Auto` while it is not known.
+    /// Returns the endpoint of the request, or the one detected from the chunks. `Auto` if unknown.
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
         match self.endpoint {
@@ -350,65 +382,75 @@ impl ChunkDecoder {
         }
     }
 
-    /// The server, if its chunks gave it away: vLLM by `token_ids` (null is enough) or its fingerprint,
-    /// llama.cpp by `__verbose`, `timings`, its native events or its fingerprint, SGLang by `matched_stop` or its native
-    /// events, TensorRT-LLM by `avg_decoded_tokens_per_iter`, TGI by its events.
+    /// Returns the server, if its chunks identify it.
+    ///
+    /// | server | identified by |
+    /// | --- | --- |
+    /// | vLLM | `token_ids` (null is enough), or its fingerprint |
+    /// | llama.cpp | `__verbose`, `timings`, its native events, or its fingerprint |
+    /// | SGLang | `matched_stop`, or its native events |
+    /// | TensorRT-LLM | `avg_decoded_tokens_per_iter` |
+    /// | TGI | its events |
+    /// | Ollama | its fingerprint |
     #[must_use]
     pub fn server(&self) -> Option<ServerKind> {
         self.server.map(ServerKind::from)
     }
 
-    /// The id the server gave the request: the `id` of the chunks (`request_id` on vLLM's generate endpoint,
-    /// `meta_info.id` on SGLang's).
-    /// As it came: escape it before printing. One of more than 256 bytes is not kept.
+    /// Returns the id that the server gave the request, exactly as received.
+    ///
+    /// It is the `id` of the chunks (`request_id` on vLLM's generate endpoint, `meta_info.id` on
+    /// SGLang's). Escape it before you print it. An id of more than 256 bytes is not kept.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         self.request_id.as_deref()
     }
 
-    /// How many events were no JSON object and no terminator.
+    /// Returns the number of events that were neither a JSON object nor the terminator.
     #[must_use]
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
 
-    /// The beginning of the first skipped event, control characters escaped.
+    /// Returns the beginning of the first skipped event, with control characters escaped.
     #[must_use]
     pub fn first_skipped(&self) -> Option<&str> {
         self.first_skipped.as_deref()
     }
 
-    /// Something of an answer came: a token, or a piece of a call, which is handed out only when the call is whole.
+    /// Returns whether a token or a piece of a tool call arrived.
+    ///
+    /// A piece counts although a call is handed out only when it is complete.
     pub(crate) fn has_begun(&self) -> bool {
         self.choices.iter().any(|choice| choice.tokens > 0 || choice.has_text_without_id)
     }
 
-    /// The next event is a whole answer (answer.rs).
+    /// Treats the next event as a whole response (answer.rs).
     pub(super) fn expect_whole(&mut self) {
         self.whole = true;
     }
 
-    /// A choice has begun.
+    /// Returns whether a choice has begun.
     pub(super) fn has_choice(&self) -> bool {
         self.choices.iter().any(|choice| choice.begun)
     }
 
-    /// The terminator was seen.
+    /// Returns whether the terminator was seen.
     pub(crate) fn is_ended(&self) -> bool {
         self.state == State::Ended
     }
 
-    /// An error was seen beside the chunks: from now on it is as if `decode` had returned it.
+    /// Marks the stream as failed, because of an error outside the chunks.
     pub(crate) fn fail(&mut self) {
         self.state = State::Failed;
     }
 
-    /// `decode` has returned an error, or [`fail`](Self::fail) was called: the same as its next error.
+    /// Returns an error if `decode` has returned one, or if [`fail`](Self::fail) was called.
     pub(crate) fn check_not_failed(&self) -> Result<(), Error> {
         if self.state == State::Failed { Err(failed_before()) } else { Ok(()) }
     }
 
-    /// The terminator was seen, or a finish reason for every choice that was begun.
+    /// Returns whether the terminator was seen, or the end of every choice that has begun.
     pub(crate) fn is_complete(&self) -> bool {
         let mut begun = self.choices.iter().filter(|choice| choice.begun).peekable();
         match self.state {
@@ -422,5 +464,5 @@ impl ChunkDecoder {
 }
 
 fn failed_before() -> Error {
-    Error::protocol("the stream has failed before; nothing after that is read")
+    Error::protocol("the stream has already failed; no more of it is read")
 }

@@ -1,4 +1,4 @@
-//! How the decoder reads one event.
+//! Reads one event for the decoder.
 
 use super::{ChunkDecoder, Flow};
 use crate::error::escape::printable;
@@ -18,9 +18,9 @@ use crate::protocol::server::endpoint::Endpoint;
 use crate::types::ids::{FinishReason, Usage, is_clean};
 use crate::types::token::StreamToken;
 
-/// The longest request id of a server that is kept, in bytes; a longer one is not kept at all.
+/// The longest request id that is kept, in bytes. A longer id is dropped, not cut.
 const MAX_REQUEST_ID_BYTES: usize = 256;
-/// How much of the first line that was not JSON is shown.
+/// The number of characters that are kept of the first line that was not JSON.
 const MAX_PREVIEW_CHARS: usize = 80;
 
 impl ChunkDecoder {
@@ -56,7 +56,7 @@ impl ChunkDecoder {
             return Ok(Flow::More);
         }
         self.detect(&chunk);
-        // Tokens in the chunk of an error are tokens before it: no token is lost.
+        // The tokens in a chunk with an error precede the error, so they are handed out.
         let read = self.read_chunk(&mut chunk, sink);
         if is_error {
             return Err(Error::server(server_error_from_body(None, None, data.as_bytes())));
@@ -71,7 +71,7 @@ impl ChunkDecoder {
         read
     }
 
-    /// Does what `read_chunk` does, with a chunk that was read by a template.
+    /// Hands out a chunk that was read by a template, as `read_chunk` does for a parsed chunk.
     #[inline]
     pub(super) fn hand_out_parsed(
         &mut self,
@@ -127,7 +127,7 @@ impl ChunkDecoder {
     ) -> Result<Flow, Error> {
         let endpoint = self.endpoint();
         if let Some(came) = endpoint_without_choices(chunk).filter(|came| *came != endpoint) {
-            // Other servers' metadata may have these keys, with nothing in them.
+            // Metadata of other servers may have these keys, with empty values.
             let says = chunk.content.text().is_some_and(|text| !text.is_empty());
             if came != Endpoint::LlamaCpp || says || chunk.tokens.first().is_some() {
                 return Err(mismatch(endpoint.as_str(), came.as_str()));
@@ -139,7 +139,8 @@ impl ChunkDecoder {
             }
             Endpoint::LlamaCpp => self.read_llama_cpp(chunk, sink),
             Endpoint::SgLang => {
-                // Something that has none of its fields (an error, null) does not begin a choice.
+                // An event without any of the native fields (an error, null) does not begin a
+                // choice.
                 if sglang::is_native(chunk) {
                     let usage = sglang::usage(chunk);
                     let index = self.begin_choice_of(&chunk.index)?;
@@ -177,7 +178,7 @@ impl ChunkDecoder {
         sink: &mut impl FnMut(u32, StreamToken),
     ) -> Result<Flow, Error> {
         let (delta, ended) = llamacpp::read(chunk)?;
-        // Something that has none of the native fields (an error, null) does not begin a choice.
+        // An event without any of the native fields (an error, null) does not begin a choice.
         if ended || is_native(chunk) || delta.ids.is_some() || !delta.text.is_empty() {
             let choice = self.hand_out(delta, sink)?;
             choice.usage = llamacpp::usage(
@@ -188,7 +189,8 @@ impl ChunkDecoder {
             );
             choice.stopped |= ended;
         }
-        // With several choices, each has its own last event, and the bytes' end is the end.
+        // With several choices, each choice has its own last event. The stream then ends with its
+        // bytes.
         Ok(if ended && self.max_choices == 1 { Flow::Ended } else { Flow::More })
     }
 
@@ -199,7 +201,7 @@ impl ChunkDecoder {
         sink: &mut impl FnMut(u32, StreamToken),
     ) -> Result<Flow, Error> {
         match chunk.choices.presence {
-            Presence::WrongType => return Err(Error::protocol("a chunk's choices are no list")),
+            Presence::WrongType => return Err(Error::protocol("the choices of a chunk are not a list")),
             Presence::TooLong => return Err(Error::limit(Limit::Choices, MAX_CHOICES.into())),
             Presence::Missing | Presence::Null | Presence::Given => {}
         }
@@ -213,14 +215,15 @@ impl ChunkDecoder {
         }
         for choice in chunk.choices.iter_mut() {
             if choice.presence != Presence::Given {
-                return Err(Error::protocol("a choice is no object"));
+                return Err(Error::protocol("a choice of a chunk is not an object"));
             }
-            // llama.cpp sends one choice a chunk; `__verbose` belongs to that one.
+            // llama.cpp sends one choice in each chunk, so `__verbose` belongs to that choice.
             let verbose = std::mem::take(&mut verbose);
             let delta = match endpoint {
                 Endpoint::Chat => chat::read(choice, verbose)?,
                 Endpoint::VllmGenerate => vllm_generate::read(choice)?,
-                // Nothing told the wire yet: a finish reason and ids stand in the same place on all.
+                // The endpoint is not known yet. All endpoints have finish reason and ids in the
+                // same place.
                 _ => openai::read(choice, verbose)?,
             };
             self.hand_out(delta, sink)?;
@@ -228,9 +231,11 @@ impl ChunkDecoder {
         Ok(Flow::More)
     }
 
-    /// Usage beside choices is that choice's where there are several (llama.cpp with `n` of 2), and beside
-    /// none that of the whole. The last one wins: a LiteLLM proxy sends zeros in every chunk before the real
-    /// one.
+    /// Stores usage, for one choice or for the whole request.
+    ///
+    /// If the stream has several choices, usage beside a choice belongs to that choice (llama.cpp
+    /// with an `n` of 2). Otherwise it belongs to the whole request. The last usage wins, because a
+    /// LiteLLM proxy sends zeros in every chunk before the real one.
     fn count_usage(&mut self, usage: Usage, choice: Option<u32>) {
         match choice {
             Some(index) if self.max_choices > 1 => {
@@ -255,7 +260,7 @@ impl ChunkDecoder {
         }
         let ids = ids.into_iter().flat_map(Ids::into_items).filter_map(|id| match id {
             Id::Valid(id) => Some(id),
-            // `good_ids` let none of these through.
+            // `good_ids` has rejected these.
             Id::Missing | Id::Invalid => None,
         });
         let has_call = calls.first().is_some();
@@ -284,7 +289,7 @@ impl ChunkDecoder {
         Ok(&mut self.choices[index as usize])
     }
 
-    /// Hands out the call that is open in a choice, if there is one.
+    /// Hands out the open tool call of a choice, if there is one.
     fn close_call(&mut self, index: u32, sink: &mut impl FnMut(u32, StreamToken)) {
         let tally = &mut self.choices[index as usize];
         let cut = !is_clean(tally.finish.as_ref());
@@ -293,7 +298,7 @@ impl ChunkDecoder {
         }
     }
 
-    /// No index is 0.
+    /// Returns the index of a choice. A missing index is 0.
     fn index_of(&self, index: &Scalar<'_>) -> Result<u32, Error> {
         let index = if index.is_given() { index.count() } else { Some(0) };
         index.filter(|index| *index < self.max_choices).ok_or_else(|| {
@@ -308,7 +313,7 @@ impl ChunkDecoder {
         Ok(index)
     }
 
-    /// `index` is under `max_choices`.
+    /// Marks a choice as begun. `index` must be less than `max_choices`.
     #[inline]
     fn begin_choice(&mut self, index: u32) {
         let at = index as usize;

@@ -1,5 +1,6 @@
-//! The JSON body of a request, in each server's words. Own fields first, extra ones last; no key is written
-//! twice.
+//! Writes the JSON body of a request with the field names of each server.
+//!
+//! The request's own fields are first and the extra fields last. No key is written twice.
 
 use std::borrow::Cow;
 
@@ -18,23 +19,31 @@ use crate::protocol::server::{Quirks, ServerKind};
 use crate::types::ids::TokenId;
 
 impl CompletionRequest {
-    /// The body, which asks for a stream, for usage, and for ids in the server's own way. `model` is the
-    /// client's, for requests that name none. On [`Endpoint::Chat`] a prompt of text becomes one message of the user, unless an
-    /// extra field brings `messages`. `server` is what is known of it; unknown on [`Endpoint::OpenAi`],
-    /// ids are asked for in the ways of all (each ignores the others' fields) and the first chunk tells
+    /// Returns the JSON body, which asks for a stream, for usage and for ids.
+    ///
+    /// `model` is the client's model, for requests that do not name one. On [`Endpoint::Chat`], a
+    /// text prompt becomes one message of the user, unless an extra field contains `messages`.
+    ///
+    /// `server` is the server, if you know it; each server has its own way to ask for ids. If you
+    /// pass `None` on [`Endpoint::OpenAi`], the body asks for ids in every way, because each server
+    /// ignores the fields of the others. The first chunk then identifies the server
     /// ([`ChunkDecoder::server`](crate::ChunkDecoder::server)).
     ///
-    /// Takes time in proportion to the prompt; ids are written as they stand.
+    /// Takes time proportional to the length of the prompt. Ids are written unchanged.
     ///
     /// # Errors
     ///
-    /// As [`validate`](Self::validate); [`Unsupported`] also
+    /// The errors of [`validate`](Self::validate), and [`Unsupported`] in these cases:
     ///
-    /// - where the endpoint has no words for it: ids on [`Endpoint::Chat`] and [`Endpoint::Tgi`], text on [`Endpoint::VllmGenerate`],
-    ///   messages and tools on any but [`Endpoint::Chat`], a kind of structured output that the server does not know;
-    /// - for what the server, if it is known, would ignore without a word: ids on Ollama and LM Studio, stop ids,
-    ///   `min_tokens`, a priority on llama.cpp, TGI, Ollama and LM Studio, and others, or what its record refuses. After
-    ///   [`allow_ignored_fields`](Self::allow_ignored_fields) that is sent all the same. Extra fields are not looked at.
+    /// - The endpoint cannot express the request. Ids are not possible on [`Endpoint::Chat`] and
+    ///   [`Endpoint::Tgi`], text on [`Endpoint::VllmGenerate`], messages and tools on any endpoint
+    ///   except [`Endpoint::Chat`].
+    /// - The server does not support this kind of structured output.
+    /// - The server, if you pass it, would silently ignore a part of the request. Examples are ids
+    ///   on Ollama and LM Studio, stop ids, `min_tokens`, and a priority on llama.cpp, TGI, Ollama
+    ///   and LM Studio. The features that a server record refuses count too. After
+    ///   [`allow_ignored_fields`](Self::allow_ignored_fields), such a request is sent. Extra fields
+    ///   are not checked.
     ///
     /// [`Unsupported`]: crate::ErrorKind::Unsupported
     pub fn to_json(
@@ -46,13 +55,15 @@ impl CompletionRequest {
         self.write_json(model, endpoint, server, true)
     }
 
-    /// The body of a [`call`](crate::ApiClient::call), which asks for the whole answer at once; otherwise as
+    /// Returns the JSON body of a [`call`](crate::ApiClient::call).
+    ///
+    /// The body asks for a whole response. In all other ways the method works like
     /// [`to_json`](Self::to_json).
     ///
     /// # Errors
     ///
-    /// As [`to_json`](Self::to_json); [`Unsupported`](crate::ErrorKind::Unsupported) also for an extra field that turns
-    /// streaming on.
+    /// The errors of [`to_json`](Self::to_json), and [`Unsupported`](crate::ErrorKind::Unsupported)
+    /// for the extra field `stream`.
     pub fn to_call_json(
         &self,
         model: Option<&str>,
@@ -60,7 +71,7 @@ impl CompletionRequest {
         server: Option<&ServerKind>,
     ) -> Result<Vec<u8>, Error> {
         if self.extras.contains_key("stream") {
-            return Err(unsupported("a call is not streamed: it takes no extra field \"stream\""));
+            return Err(unsupported("a request for a whole response takes no extra field \"stream\""));
         }
         self.write_json(model, endpoint, server, false)
     }
@@ -86,19 +97,19 @@ impl CompletionRequest {
         let model = self.model.as_deref().or(model);
         let body = Body { request: self, model, endpoint, server, stream };
         serde_json::to_writer(&mut json, &body)
-            .map_err(|error| Error::invalid("the request cannot be written as JSON").with_source(error))?;
+            .map_err(|error| Error::invalid("cannot write the request as JSON").with_source(error))?;
         Ok(json)
     }
 }
 
-/// Serialized straight from the request: a long prompt never becomes a tree of JSON values.
+/// Serialized directly from the request, so that a long prompt never becomes a tree of JSON values.
 struct Body<'a> {
     request: &'a CompletionRequest,
     model: Option<&'a str>,
     endpoint: Endpoint,
-    /// What is known of the server.
+    /// The server, if it is known.
     server: Option<&'a ServerKind>,
-    /// Whether the answer is to come in events, or whole.
+    /// Whether the response is a stream of events. Otherwise it is one JSON body.
     stream: bool,
 }
 
@@ -127,7 +138,7 @@ impl<'a> Body<'a> {
         self.server.and_then(ServerKind::family)
     }
 
-    /// The request's extra fields, and those that every request to this server has, unless this one says otherwise.
+    /// Returns the extra fields of the request and of the server's record. The request wins.
     fn extras(&self) -> Cow<'_, Map<String, Value>> {
         let own = &self.request.extras;
         let Some(sets) = self.quirks().map(Quirks::sets).filter(|sets| !sets.is_empty()) else {
@@ -138,12 +149,14 @@ impl<'a> Body<'a> {
         Cow::Owned(all)
     }
 
-    /// Whether the server is, or may be, of this family.
+    /// Returns whether the server is of this family, or is unknown.
     fn may_be(&self, family: Family) -> bool {
         self.server.is_none_or(|known| known.family() == Some(family))
     }
 
-    /// Whole answers have their usage without being asked, and vLLM refuses the options for them.
+    /// Writes the fields that turn streaming on or off.
+    ///
+    /// A whole response always contains its usage, and vLLM rejects `stream_options` for it.
     fn stream<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
         out.put("stream", &self.stream)?;
         if self.stream { out.merge("stream_options", IncludeUsage) } else { Ok(()) }
@@ -180,7 +193,8 @@ impl<'a> Body<'a> {
         }
         out.some("tool_choice", request.tool_choice.as_ref())?;
         request.sampling.write(out)?;
-        // Servers of plain OpenAI fields have no such thing; for the others it is a default to be told otherwise.
+        // Servers with only the OpenAI fields do not have this field. Other servers have a
+        // different default.
         let is_plain = matches!(self.family(), None | Some(Family::Tgi | Family::Ollama | Family::LmStudio));
         if request.sampling.skip_special_tokens || self.server.is_none() || !is_plain {
             out.put("skip_special_tokens", &request.sampling.skip_special_tokens)?;
@@ -202,8 +216,9 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// The fields that ask for ids. TensorRT-LLM refuses fields that it does not know, so a server that has no field for ids
-    /// gets none.
+    /// Writes the fields that ask for ids.
+    ///
+    /// TensorRT-LLM rejects unknown fields, so a server without a field for ids gets none.
     fn ids<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
         if self.may_be(Family::Vllm) || self.family() == Some(Family::SgLang) {
             out.put("return_token_ids", &true)?;
@@ -212,12 +227,13 @@ impl<'a> Body<'a> {
             return Ok(());
         }
         match self.endpoint {
-            // In whole answers all ids are in `__verbose`, in chat too.
+            // In a whole response all ids are in `__verbose`, for chat too.
             _ if !self.stream => {
                 out.put("verbose", &true)?;
                 out.put("return_tokens", &true)
             }
-            // In chat, its log-probabilities alone have ids, and they are 2 KB an event without the second field.
+            // Only the log-probabilities of a chat contain ids. Without `top_logprobs` they take 2
+            // KB per event.
             Endpoint::Chat if self.server.is_some() && !self.request.has_tools() => {
                 out.put("logprobs", &true)?;
                 out.put("top_logprobs", &1)
@@ -250,13 +266,13 @@ impl<'a> Body<'a> {
         out.merge("sampling_params", NestedSampling(self))
     }
 
-    /// It serves one model, and has no field to name it.
+    /// Writes SGLang's native body. The server has only one model, and no field to name it.
     fn native_sglang<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
         let request = self.request;
         match &request.prompt {
             Prompt::Ids(ids) => out.put("input_ids", ids)?,
             Prompt::Text(text) => out.put("text", text)?,
-            // Refused before.
+            // `check_for` has rejected messages.
             Prompt::Messages(_) => {}
         }
         out.put("stream", &self.stream)?;
@@ -266,7 +282,7 @@ impl<'a> Body<'a> {
         out.merge("sampling_params", NestedSampling(self))
     }
 
-    /// It serves one model, and streams because of its path.
+    /// Writes TGI's native body. The server has only one model, and the path turns streaming on.
     fn native_tgi<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
         if let Prompt::Text(text) = &self.request.prompt {
             out.put("inputs", text)?;
@@ -276,7 +292,7 @@ impl<'a> Body<'a> {
 }
 
 impl SamplingParams {
-    /// The fields of every endpoint, except `skip_special_tokens`, under the endpoint's names.
+    /// Writes the fields of every endpoint under its own names, except `skip_special_tokens`.
     fn write<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
         out.some("max_tokens", self.max_tokens)?;
         out.some("min_tokens", self.min_tokens)?;
@@ -299,15 +315,15 @@ impl SamplingParams {
     }
 }
 
-/// A JSON object being written, into which extra fields go last.
+/// A JSON object being written. Extra fields are written last.
 struct Fields<'a, M> {
     map: M,
     extras: &'a Map<String, Value>,
-    /// The extra fields that are written already, as part of an own one.
+    /// The extra fields that were already written, merged into a field of the request.
     merged: Vec<&'a str>,
-    /// The endpoint that decides what the fields are called.
+    /// The endpoint that decides the names of the fields.
     endpoint: Endpoint,
-    /// What the server calls this object's own fields.
+    /// The server's own names for the fields of this object.
     quirks: Option<&'a Quirks>,
 }
 
@@ -316,13 +332,13 @@ impl<'a, M: SerializeMap> Fields<'a, M> {
         Self { map, extras, merged: Vec::new(), endpoint, quirks: None }
     }
 
-    /// What the server calls this field, if it is to have it.
+    /// Returns the server's name for this field, or `None` if the server does not get it.
     fn name(&self, key: &'static str) -> Option<&'a str> {
         let key = self.endpoint.field(key)?;
         self.quirks.map_or(Some(key), |quirks| quirks.field(key))
     }
 
-    /// An own field, unless an extra one of that name will come.
+    /// Writes a field of the request, unless an extra field has the same name.
     fn put<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), M::Error> {
         match self.name(key) {
             Some(name) if !self.extras.contains_key(name) => self.map.serialize_entry(name, value),
@@ -334,13 +350,14 @@ impl<'a, M: SerializeMap> Fields<'a, M> {
         value.map_or(Ok(()), |value| self.put(key, &value))
     }
 
-    /// An own field that is a list, unless it is empty.
+    /// Writes a field of the request that is a list, unless the list is empty.
     fn list<T: Serialize>(&mut self, key: &'static str, value: &[T]) -> Result<(), M::Error> {
         if value.is_empty() { Ok(()) } else { self.put(key, value) }
     }
 
-    /// An own field that is an object; an extra object of that name goes into it, anything else takes its
-    /// place.
+    /// Writes a field of the request that is an object.
+    ///
+    /// An extra object of the same name is merged into it. Any other extra value replaces it.
     fn merge<T: OwnFields>(&mut self, key: &'static str, own: T) -> Result<(), M::Error> {
         let Some(key) = self.name(key) else { return Ok(()) };
         let none = Map::new();
@@ -363,12 +380,12 @@ impl<'a, M: SerializeMap> Fields<'a, M> {
     }
 }
 
-/// Something that writes fields of its own into an object.
+/// Writes the fields of the request into an object.
 trait OwnFields {
     fn write<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error>;
 }
 
-/// Own fields and extra ones.
+/// The fields of the request and the extra fields of one object.
 struct Object<'a, T> {
     own: T,
     extras: &'a Map<String, Value>,
@@ -383,7 +400,7 @@ impl<T: OwnFields> Serialize for Object<'_, T> {
     }
 }
 
-/// `stream_options`.
+/// The object `stream_options`.
 struct IncludeUsage;
 
 impl OwnFields for IncludeUsage {
@@ -392,7 +409,7 @@ impl OwnFields for IncludeUsage {
     }
 }
 
-/// `sampling_params` of the generate endpoints of vLLM and SGLang.
+/// The object `sampling_params` of the generate endpoints of vLLM and SGLang.
 struct NestedSampling<'a>(&'a Body<'a>);
 
 impl OwnFields for NestedSampling<'_> {
@@ -404,7 +421,7 @@ impl OwnFields for NestedSampling<'_> {
     }
 }
 
-/// `parameters` of TGI, which refuses values that ask for nothing.
+/// The object `parameters` of TGI, which rejects values that have no effect.
 struct TgiParameters<'a>(&'a Body<'a>);
 
 impl OwnFields for TgiParameters<'_> {
@@ -415,7 +432,7 @@ impl OwnFields for TgiParameters<'_> {
         sampling.top_p = sampling.top_p.filter(|top_p| *top_p < 1.0);
         sampling.top_k = sampling.top_k.filter(|top_k| *top_k > 0);
         sampling.write(out)?;
-        // Finish reason and counts come only with these.
+        // Finish reason and counts arrive only with this field.
         out.put("details", &true)?;
         self.0.structured(Some(Family::Tgi), out)
     }

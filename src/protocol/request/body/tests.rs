@@ -35,9 +35,9 @@ fn body(request: &CompletionRequest, endpoint: Endpoint, server: Option<&ServerK
     serde_json::from_slice(&json).unwrap()
 }
 
-/// What a record can rename: all that a body has on the OpenAI endpoints.
+/// A record can rename exactly the fields that a body has on the OpenAI endpoints.
 #[test]
-fn each_field_that_is_written_is_listed_and_each_listed_one_is_written() {
+fn the_lists_contain_exactly_the_fields_that_are_written() {
     let names = ["vllm", "llamacpp", "sglang", "tgi", "tensorrt_llm", "ollama", "lmstudio"];
     let servers = names.map(|name| ServerKind::by_name(name).unwrap());
     let servers = servers.iter().map(Some);
@@ -49,13 +49,13 @@ fn each_field_that_is_written_is_listed_and_each_listed_one_is_written() {
             if endpoint == Endpoint::Chat {
                 request.prompt = Prompt::Messages(vec![Message::user("Hi")]);
                 request = request.tool_choice("auto");
-                // With tools, llama.cpp is asked for no log-probabilities.
+                // With tools, the body for llama.cpp does not ask for log-probabilities.
                 request.tools = if server.is_none() { vec![json!({})] } else { Vec::new() };
             }
             for body in
                 [request.to_json(Some("m"), endpoint, server), request.to_call_json(None, endpoint, server)]
             {
-                // A kind of output that the server does not know.
+                // The server does not support this kind of structured output.
                 let Ok(body) = body else { continue };
                 let body: Map<String, Value> = serde_json::from_slice(&body).unwrap();
                 written.extend(body.into_iter().map(|(key, _)| key));
@@ -63,13 +63,13 @@ fn each_field_that_is_written_is_listed_and_each_listed_one_is_written() {
         }
     }
     let listed = FIELDS.iter().chain(FLAGS).map(|field| (*field).to_owned());
-    // llama.cpp's name for another field, and an extra one.
+    // llama.cpp's second name for a field, and an extra field.
     let listed = listed.chain(["repeat_penalty".to_owned(), "custom".to_owned()]);
     assert_eq!(written, listed.collect());
 }
 
 #[test]
-fn the_short_form_is_what_the_original_sends() {
+fn a_simple_request_has_the_body_of_the_original_client() {
     let sampling = SamplingParams::default().temperature(0.0).top_p(1.0).top_k(-1).stop_token_ids(vec![2]);
     let request = CompletionRequest::ids([1, 2]).sampling(sampling).priority(0).allow_ignored_fields();
     let sent = json!({
@@ -78,7 +78,7 @@ fn the_short_form_is_what_the_original_sends() {
         "stream_options": {"include_usage": true}, "priority": 0, "return_token_ids": true,
     });
     assert_eq!(body(&request, Endpoint::OpenAi, Some(&ServerKind::Vllm)), sent);
-    // Not known which server it is: ids are asked for in both ways.
+    // The server is unknown, so the body asks for ids in both ways.
     let mut both = sent;
     both["verbose"] = true.into();
     assert_eq!(body(&request, Endpoint::Auto, None), both);
@@ -88,7 +88,7 @@ fn the_short_form_is_what_the_original_sends() {
 }
 
 #[test]
-fn every_field_goes_out_in_each_server_s_words() {
+fn every_field_is_sent_under_the_name_of_each_server() {
     let vllm_sampling = json!({
         "max_tokens": 9, "min_tokens": 1, "temperature": 0.7, "top_p": 0.9, "min_p": 0.05, "top_k": -1,
         "presence_penalty": 0.1, "frequency_penalty": -0.1, "repetition_penalty": 1.1, "seed": i64::MIN,
@@ -160,10 +160,10 @@ fn every_field_goes_out_in_each_server_s_words() {
 }
 
 #[test]
-fn chat_and_completions_say_to_each_server_what_it_knows() {
+fn each_server_gets_only_the_fields_that_it_supports() {
     let request = CompletionRequest::text("Hi").sampling(SamplingParams::default().max_tokens(4));
     let base = json!({"stream": true, "stream_options": {"include_usage": true}, "max_tokens": 4});
-    // Server, whether it is a chat, what is sent beside the prompt.
+    // Server, whether the endpoint is chat, the fields that are sent beside the prompt.
     let cases = [
         (None, true, json!({"skip_special_tokens": false, "return_token_ids": true})),
         (Some(&ServerKind::Vllm), true, json!({"skip_special_tokens": false, "return_token_ids": true})),
@@ -207,7 +207,7 @@ fn chat_and_completions_say_to_each_server_what_it_knows() {
         assert_eq!(body["tools"], json!(tools));
         let asks_as_chat = body.get("verbose").is_none();
         assert!(asks_as_chat, "{body}");
-        // llama.cpp refuses them beside tools, in a stream.
+        // In a stream, llama.cpp rejects log-probabilities beside tools.
         assert!(body.get("logprobs").is_none(), "{body}");
     }
     for (server, kind, field) in [
@@ -227,9 +227,9 @@ fn chat_and_completions_say_to_each_server_what_it_knows() {
     }
 }
 
-/// By wire and server, what is another than in a stream.
+/// The differences from a stream, by endpoint and server.
 #[test]
-fn a_call_asks_for_no_stream_and_for_ids_where_whole_answers_have_them() {
+fn a_call_asks_for_a_whole_response_and_for_its_ids() {
     let text = CompletionRequest::text("Hi");
     let ids = CompletionRequest::ids([1]);
     let llama = json!({"verbose": true, "return_tokens": true});
@@ -263,7 +263,7 @@ fn a_call_asks_for_no_stream_and_for_ids_where_whole_answers_have_them() {
 }
 
 #[test]
-fn no_key_is_written_twice_and_extras_win() {
+fn no_key_is_written_twice_and_extra_fields_win() {
     let options = json!({"continuous_usage_stats": true, "include_usage": false});
     let request = full()
         .extra("max_tokens", 3)
@@ -281,7 +281,7 @@ fn no_key_is_written_twice_and_extras_win() {
         (Endpoint::SgLang, None),
     ] {
         let json = request.to_json(Some("m"), endpoint, server).unwrap();
-        // A tree written again would be shorter if a key had come twice.
+        // If a key were written twice, the parsed value would be shorter when it is written again.
         let value: Value = serde_json::from_slice(&json).unwrap();
         assert_eq!(value.to_string().len(), json.len(), "{}", String::from_utf8_lossy(&json));
         assert_eq!((&value["max_tokens"], &value["model"]), (&json!(3), &json!("other")));
@@ -295,7 +295,7 @@ fn no_key_is_written_twice_and_extras_win() {
 }
 
 #[test]
-fn a_long_prompt_of_ids_comes_back_as_it_was() {
+fn a_long_prompt_of_ids_is_written_unchanged() {
     let ids: Vec<TokenId> = (0..100_000).map(|i| u32::MAX / 100_000 * i).chain([0, u32::MAX]).collect();
     for (endpoint, key) in [
         (Endpoint::OpenAi, "prompt"),
