@@ -119,7 +119,7 @@ impl Dialect {
             Some((_, Err(why))) => Err(Error::invalid(format!("dialects/{name}.json: {why}"))),
             None => {
                 let names: Vec<&str> = Self::all().map(Self::name).collect();
-                Err(Error::invalid(format!("no dialect is called {name:?}; there are {}", names.join(", "))))
+                Err(Error::invalid(format!("unknown dialect {name:?}: expected one of {}", names.join(", "))))
             }
         }
     }
@@ -127,7 +127,7 @@ impl Dialect {
     /// Reads your own dialect from a record in JSON.
     ///
     /// The files in `src/turn/parse/dialects/` of the repository are such records. The README of
-    /// that folder explains each key. The name may be that of a built-in dialect.
+    /// that folder explains each key. The name may equal the name of a built-in dialect.
     /// [`by_name`](Self::by_name) does not return your dialect.
     ///
     /// ```
@@ -136,7 +136,7 @@ impl Dialect {
     /// let dialect = Dialect::from_json(
     ///     r#"{
     ///         "name": "mine",
-    ///         "about": "A model of my own.",
+    ///         "about": "My model.",
     ///         "calls": [{"open": "<call>", "inside": {"json": {"close": "</call>"}}}],
     ///         "ends": ["<eos>"]
     ///     }"#,
@@ -159,7 +159,7 @@ impl Dialect {
         if text.len() > MAX_DIALECT_BYTES {
             let n = text.len();
             return Err(Error::invalid(format!(
-                "not a dialect: {n} bytes are more than {MAX_DIALECT_BYTES}"
+                "not a dialect: expected at most {MAX_DIALECT_BYTES} bytes, got {n}"
             )));
         }
         Self::read(text).map_err(|why| Error::invalid(format!("not a dialect: {why}")))
@@ -211,14 +211,14 @@ impl Dialect {
         match left[..] {
             [one] => Ok(one.clone()),
             [] => Err(Error::invalid(format!(
-                "the added tokens tell no dialect; looked for all tokens of one of {}; choose one by its name",
+                "the added tokens identify no dialect: expected all tokens of one of {}; choose a dialect by name",
                 Self::all().filter_map(Self::shown_signs).collect::<Vec<_>>().join("; ")
             ))),
             _ => {
                 let names: Vec<&str> = left.iter().map(|one| one.name()).collect();
                 Err(Error::invalid(format!(
-                    "the added tokens are those of {}, and the chat template was not given or does not tell \
-                     which; choose one by its name",
+                    "the added tokens fit {}, and the chat template is missing or does not identify one of \
+                     them; choose a dialect by name",
                     names.join(" and ")
                 )))
             }
@@ -298,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_added_tokens_tell_the_dialect_or_the_error_says_what_was_looked_for() {
+    fn added_tokens_identify_the_dialect_or_the_error_lists_what_was_expected() {
         let qwen2 = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"];
         let qwen3 = [&qwen2[..], &["<think>", "</think>", "<tool_response>"]].concat();
         let xml = "<tool_call>\n<function=example>\n";
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tokens_of_a_dialect_tell_no_other() {
+    fn the_tokens_of_a_dialect_identify_no_other_dialect() {
         for dialect in Dialect::all().filter(|dialect| !dialect.table.signs.is_empty()) {
             let signs = dialect.table.signs.iter().map(|sign| &**sign);
             match Dialect::guess(dialect.markers().into_iter().chain(signs)) {
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_of_files_is_what_the_folder_holds() {
+    fn the_list_of_files_matches_the_folder() {
         let folder =
             std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file!()).with_file_name("dialects");
         let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());

@@ -1,4 +1,4 @@
-//! Parses a turn: the state between two tokens, and what the next token changes.
+//! Parses a turn: keeps the state between two tokens, and converts the next token into leaves.
 //!
 //! A letter to the next person who changes this file.
 //!
@@ -44,6 +44,17 @@ use crate::types::token::StreamToken;
 use crate::types::tree::{Branch, Leaf, LeafKind, Malformed, PendingToolCall, ToolCall};
 
 /// The part of a turn that the prompt has already opened.
+///
+/// ```
+/// use tokenwire::{Dialect, ResponseParser, Start};
+///
+/// let parser = ResponseParser::new(Dialect::by_name("hermes")?);
+/// let mut parser = parser.start(Start::Reasoning);
+/// parser.push("Hm.</think>Hello", None);
+/// let (turn, _) = parser.finish(None);
+/// assert_eq!((turn.reasoning().as_str(), turn.content().as_str()), ("Hm.", "Hello"));
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Start {
@@ -87,8 +98,7 @@ enum State {
     },
     Reasoning {
         markers: Arc<Reasoning>,
-        /// Whether the reasoning has just begun. Only here, openers may repeat and a label may
-        /// follow.
+        /// `true` at the beginning of the reasoning, where openers may repeat and a label may follow.
         opening: bool,
         at: usize,
         /// The offset of the first opener of a call in the reasoning.

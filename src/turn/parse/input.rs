@@ -27,10 +27,10 @@ pub(super) struct Token {
     /// The offset of the token's first byte. Without text, the offset of the previous byte.
     pub(super) at: usize,
     pub(super) id: Option<TokenId>,
-    /// Whether the token has text.
+    /// `true` if the token has text.
     ///
-    /// A marker that the server left out of the text has text. Of several tokens that share a text,
-    /// only the first has text.
+    /// If several tokens share a text, only the first has text. A marker that the server left out of
+    /// the text has text, too.
     pub(super) has_text: bool,
 }
 

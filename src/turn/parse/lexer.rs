@@ -16,9 +16,9 @@ pub(super) struct Syntax {
     pub(super) brackets: &'static [Bracket],
     /// The quotes. If two quotes begin with the same text, the longer one is first.
     pub(super) quotes: &'static [Quote],
-    /// Whether the keys of the arguments may be in quotes.
+    /// `true` if the keys of the arguments may be in quotes.
     pub(super) quoted_keys: bool,
-    /// Whether a missing value is the empty string.
+    /// `true` if a missing value is the empty string.
     pub(super) empty_values: bool,
     /// Returns whether a character can be in a word without quotes.
     ///
@@ -43,9 +43,9 @@ pub(super) struct Bracket {
 #[derive(Debug)]
 pub(super) struct Quote {
     pub(super) text: &'static str,
-    /// Whether a backslash begins an escape, as in Python.
+    /// `true` if a backslash begins an escape, as in Python.
     pub(super) escapes: bool,
-    /// Whether the string may contain line ends.
+    /// `true` if the string may contain line ends.
     pub(super) lines: bool,
 }
 

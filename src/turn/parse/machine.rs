@@ -41,7 +41,7 @@ pub(super) enum Step {
     Leaf { until: usize, leaf: RawLeaf },
     /// The text up to `until` is a leaf, and the region ends there.
     ///
-    /// There is no leaf if `until` is the previous one. `then` is the kind of text that follows.
+    /// The step adds no leaf if `until` is the previous one. `then` is the kind of text that follows.
     Leave { until: usize, leaf: RawLeaf, then: Then },
 }
 
@@ -185,7 +185,7 @@ pub(super) struct CallEnd {
     /// The end of the body.
     body_end: usize,
     at: usize,
-    /// Whether other text comes before the end marker.
+    /// `true` if other text comes before the end marker.
     garbage: bool,
 }
 

@@ -45,7 +45,7 @@ impl TryFrom<String> for Marker {
         match text.bytes().next() {
             None => Err("a marker is empty"),
             // The parser skips white space before markers, so it would not find this marker.
-            Some(b' ' | b'\t' | b'\r' | b'\n') => Err("a marker begins with a blank"),
+            Some(b' ' | b'\t' | b'\r' | b'\n') => Err("a marker begins with white space"),
             Some(_) => Ok(Self(text.into())),
         }
     }
@@ -78,7 +78,9 @@ impl TryFrom<Vec<Marker>> for List {
         match list.first() {
             Some(first) if list.len() > MAX_LIST => {
                 let (n, first) = (list.len(), &**first);
-                Err(format!("{n} markers in one list, which begins with {first:?}, are more than {MAX_LIST}"))
+                Err(format!(
+                    "expected at most {MAX_LIST} markers in a list, got {n} (the first is {first:?})"
+                ))
             }
             _ => Ok(Self(list.into())),
         }
@@ -118,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_of_the_code_leaves_out_markers_that_a_format_does_not_have() {
+    fn a_list_made_in_code_leaves_out_empty_markers() {
         let (close, none) = (Marker::from("</call>"), Marker::default());
         let list: List = ["<call>", ""].into_iter().collect();
         let both = list.and([&close, &none]);

@@ -207,7 +207,7 @@ impl Record {
             // JSON and Python contain many shorter texts. `[` is allowed as an opener, because it
             // begins a Python list of calls.
             if text.chars().count() < MIN_MARKER_CHARS && !(text == "[" && key.ends_with("open")) {
-                return Err(format!("{key}: {text:?} has less than {MIN_MARKER_CHARS} characters"));
+                return Err(format!("{key}: {text:?} has fewer than {MIN_MARKER_CHARS} characters"));
             }
             // At the end of a marker, it must be clear that the marker is not the beginning of a
             // longer one. Ends of the turn are an exception.
@@ -216,7 +216,7 @@ impl Record {
             };
             let others = markers[..n].iter().chain(&markers[n + 1..]);
             if let Some((other_key, other)) = others.clone().find(begins) {
-                return Err(format!("{key}: {text:?} begins {:?}, which is {other_key}", &***other));
+                return Err(format!("{key}: {text:?} is a prefix of {:?} ({other_key})", &***other));
             }
         }
         for (n, call) in self.calls.iter().enumerate() {
@@ -282,13 +282,13 @@ impl Inside {
             Self::Headed(Headed { marks, header: Header::First { id_mark: Some(mark) }, .. })
                 if !marks.iter().any(|known| known == mark) =>
             {
-                Err(format!("headed.header.first.id_mark: {:?} is none of the marks", &**mark))
+                Err(format!("headed.header.first.id_mark: {:?} is not one of the marks", &**mark))
             }
             Self::Invoke(invoke) => {
                 let Parameter { open, close, key } = &invoke.parameter;
                 match (invoke.values, open.strip_suffix('<')) {
                     (Values::Elements, None | Some("")) => {
-                        Err("invoke.parameter.open: for elements it is a namespace and `<`".to_owned())
+                        Err("invoke.parameter.open: expected a namespace and `<` for elements".to_owned())
                     }
                     (Values::Elements, _) => Ok(()),
                     _ if close.is_none() || key.is_none() => {

@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_raw_value_gets_the_type_that_its_schema_says() {
+    fn a_raw_value_gets_the_type_in_its_schema() {
         let schema = json!({
             "$defs": {"n": {"type": "integer"}, "loop": {"$ref": "#/$defs/loop"}},
             "properties": {

@@ -60,7 +60,7 @@ pub(super) struct RealMarkers {
 struct Real {
     at: usize,
     atom: usize,
-    /// Whether the server sent the text of the marker.
+    /// `true` if the server sent the text of the marker.
     shown: bool,
 }
 
@@ -222,7 +222,7 @@ pub(super) struct View<'a> {
     pub(super) end: Option<RegionEnd>,
 }
 
-/// Whether a marker is at a place.
+/// The result of comparing a marker with the text at an offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Match {
     Yes,
