@@ -396,7 +396,7 @@ impl Recording {
         &self.pieces
     }
 
-    /// Returns all pieces as one copy.
+    /// Returns a copy of all pieces, joined.
     #[must_use]
     pub fn response_bytes(&self) -> Vec<u8> {
         self.pieces.iter().flat_map(|piece| piece.bytes.iter().copied()).collect()

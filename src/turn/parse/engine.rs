@@ -22,8 +22,8 @@
 //! text is committed to a leaf, the leaf also takes the tokens with an offset in this text. The ids
 //! of all leaves, joined, are therefore the ids received, whatever the machines decide.
 //!
-//! One decision can be reversed, and only at the end of the turn: reasoning that contains the draft
-//! of a call and was never closed (R2 in docs/parsing-rules.md).
+//! One decision can be reversed, and only at the end of the turn (R2 in docs/parsing-rules.md). It
+//! concerns reasoning that contains the draft of a call and was never closed.
 //!
 //! - To add a dialect, add a file to `dialects/` and a line to the list in `dialect`.
 //! - To read calls in a new way, write a [`Machine`] in `machines/` and add a variant to

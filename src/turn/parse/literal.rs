@@ -8,7 +8,7 @@ use crate::types::tree::Malformed;
 
 /// Builds a value from its pieces: the open lists and maps, and what may come next.
 ///
-/// The code is not recursive, so a number limits the nesting, and not the stack.
+/// The code is not recursive, so `max_nesting` limits the nesting, not the stack.
 #[derive(Debug)]
 pub(super) struct ValueBuilder {
     max_nesting: usize,

@@ -80,7 +80,7 @@ impl Step {
     }
 }
 
-/// The markers that end a region, also if nothing in it can be read.
+/// The markers that end a region, even if nothing in it can be read.
 #[derive(Debug, Clone)]
 pub(super) struct Bounds {
     /// The end marker of the region. Empty if the format has no end marker.

@@ -92,7 +92,7 @@ impl GemmaCall {
     fn open(&mut self, view: &View<'_>) -> Option<Step> {
         let at = view.skip_blank(self.body);
         self.state = match (view.here(at, CALL), view.bytes().get(at)) {
-            // Text that ends with nothing but an opener is prose.
+            // An opener at the end of the turn is prose.
             (_, None) if view.end == Some(RegionEnd::Clean) => {
                 return Some(Step::leave(self.body, RawLeaf::Content));
             }

@@ -103,7 +103,7 @@ enum Body {
 /// The part of a header that the next word belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// At the start of the turn: after the role, if this is a header at all.
+    /// At the start of the turn. If this is a header, its role is already in the prompt.
     Bare,
     Role,
     Channel,

@@ -43,7 +43,7 @@ pub(crate) enum Header {
 impl Header {
     /// Returns the id, if there is one, and the name.
     ///
-    /// `words` contains each word, after the mark that precedes it.
+    /// `words` contains pairs of a mark and the word after it.
     fn read(&self, words: &[(&str, &str)]) -> (Option<String>, String) {
         let after = |mark: &str| words.iter().find(|(before, word)| *before == mark && !word.is_empty());
         match self {
@@ -76,7 +76,7 @@ const MAX_WORDS: usize = 4;
 pub(crate) struct HeadedCall {
     form: Arc<HeadedForm>,
     body: usize,
-    /// The words of the header, each after the mark that precedes it.
+    /// The words of the header, each with the mark before it.
     words: Vec<(Marker, Range<usize>)>,
     state: State,
 }
@@ -109,7 +109,7 @@ impl HeadedCall {
         self.state = State::Open(at);
         let mark = self.mark(view, at);
         self.state = match (mark, view.bytes().get(at), &self.form.json) {
-            // Text that ends with nothing but an opener is prose.
+            // An opener at the end of the turn is prose.
             (_, None, _) if view.end == Some(RegionEnd::Clean) => {
                 return Some(Step::leave(self.body, RawLeaf::Content));
             }

@@ -32,7 +32,7 @@ pub(crate) struct InvokeForm {
     pub(crate) call: Tag,
     /// `true` if the call ends with the end marker of `bounds`, which follows `call.close`.
     pub(crate) has_tail: bool,
-    /// The bounds of a call that cannot be read, or that was read.
+    /// The bounds of a call, after its body or if it cannot be read.
     pub(crate) bounds: Bounds,
     pub(crate) parameter: Tag,
     /// The end of an opening tag.
@@ -204,7 +204,7 @@ impl InvokeCalls {
 
     /// Reads the text between calls.
     ///
-    /// This is the end of the region, a call, a text that may precede a call, or other text.
+    /// This text is the end of the region, a call, a text that may precede a call, or other text.
     fn between(&mut self, view: &View<'_>, from: usize) -> Next {
         let at = view.skip_blank(from);
         match self.region_end(view, from, at) {

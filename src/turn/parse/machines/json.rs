@@ -69,7 +69,7 @@ impl JsonCalls {
         let at = view.skip_blank(from);
         self.state = State::Open(at);
         self.state = match view.bytes().get(at) {
-            // Text that ends with nothing but an opener is prose.
+            // An opener at the end of the turn is prose.
             None if view.end == Some(RegionEnd::Clean) => {
                 return Some(Step::leave(self.body, RawLeaf::Content));
             }

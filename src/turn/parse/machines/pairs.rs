@@ -83,7 +83,7 @@ impl PairCalls {
     fn open(&mut self, view: &View<'_>) -> Next {
         let at = view.skip_blank(self.body);
         match (view.bytes().get(at), view.end) {
-            // Text that ends with nothing but an opener is prose.
+            // An opener at the end of the turn is prose.
             (None, Some(RegionEnd::Clean)) => (State::Open, Some(Step::leave(self.body, RawLeaf::Content))),
             (None, _) => (State::Open, Some(Step::Wait)),
             (Some(_), _) => (State::Name(at, at), None),

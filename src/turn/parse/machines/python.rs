@@ -69,7 +69,7 @@ impl PythonCalls {
     fn open(&mut self, view: &View<'_>) -> Option<Step> {
         let at = view.skip_blank(self.body);
         self.state = match (view.bytes().get(at), &self.form.json) {
-            // Text that ends with nothing but an opener is prose.
+            // An opener at the end of the turn is prose.
             (None, _) if view.end == Some(RegionEnd::Clean) => return Some(self.content()),
             (None, _) => return Some(Step::Wait),
             (Some(b'['), _) => State::List(at + 1),
@@ -202,7 +202,7 @@ struct Skip {
 enum Skipped {
     More,
     To(usize),
-    /// The region ends before the call.
+    /// The region ends before the call ends.
     Bound,
 }
 
