@@ -46,8 +46,10 @@ pub struct Dechunked {
 /// ```
 /// use tokenwire::recording::{BodyState, dechunk};
 ///
-/// let dechunked = dechunk(b"3\r\nabc\r\n0\r\n\r\n"); assert_eq!(dechunked.body, b"abc");
-/// assert_eq!(dechunked.state, BodyState::Complete); ```
+/// let dechunked = dechunk(b"3\r\nabc\r\n0\r\n\r\n");
+/// assert_eq!(dechunked.body, b"abc");
+/// assert_eq!(dechunked.state, BodyState::Complete);
+/// ```
 #[must_use]
 pub fn dechunk(framed: &[u8]) -> Dechunked {
     let mut out = Dechunked { body: Vec::new(), state: BodyState::Cut, consumed: 0 };

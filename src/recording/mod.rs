@@ -61,12 +61,11 @@ pub const MAX_RECORDING_BYTES: u64 = 256 << 20;
 
 /// The headers that no recording contains, in lower case.
 ///
-/// They are removed however the recording was made. There are two limits to know:
+/// They are removed however the recording was made. Two details are important:
 ///
 /// - Raw response bytes are not changed. A `set-cookie` header in them stays.
-/// - If this crate records its own stream, it also searches the bodies for the credentials of the
-///   request. It overwrites each of their bytes with `*`, in the body of the request and in the
-///   response.
+/// - If this crate records its own stream, credentials of the request may also appear in its body or
+///   in the response. Each of their bytes in a body is overwritten with `*`.
 pub const CREDENTIAL_HEADERS: [&str; 6] =
     ["authorization", "cookie", "proxy-authorization", "x-api-key", "api-key", "set-cookie"];
 
@@ -81,10 +80,12 @@ fn is_credential(name: &str) -> bool {
 /// ```
 /// use tokenwire::recording::Request;
 ///
-/// let request = Request::new("POST", "/v1/completions") .with_header("Content-Type",
-/// "application/json") .with_body(r#"{"stream": true}"#);
+/// let request = Request::new("POST", "/v1/completions")
+///     .with_header("Content-Type", "application/json")
+///     .with_body(r#"{"stream": true}"#);
 /// assert_eq!(request.header("content-type"), Some("application/json"));
-/// assert_eq!(request.json()["stream"], true); ```
+/// assert_eq!(request.json()["stream"], true);
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Request {
@@ -232,13 +233,16 @@ struct ResponseHead {
 /// use std::time::Duration;
 /// use tokenwire::recording::{BodyEnd, Recording, Request};
 ///
-/// let request = Request::new("POST", "/v1/chat/completions").with_body("{}"); let mut recording =
-/// Recording::of_body(request, 200, [("content-type", "application/json")]);
-/// recording.push(Duration::from_millis(12), "{\"id\":"); recording.push(Duration::from_millis(15),
-/// "1}"); recording.finish(BodyEnd::Complete, Some(Duration::from_millis(15)));
+/// let request = Request::new("POST", "/v1/chat/completions").with_body("{}");
+/// let mut recording = Recording::of_body(request, 200, [("content-type", "application/json")]);
+/// recording.push(Duration::from_millis(12), "{\"id\":");
+/// recording.push(Duration::from_millis(15), "1}");
+/// recording.finish(BodyEnd::Complete, Some(Duration::from_millis(15)));
 ///
-/// assert_eq!(recording.status(), Some(200)); assert_eq!(recording.pieces()[1].at,
-/// Duration::from_millis(15)); assert_eq!(recording.response_bytes(), b"{\"id\":1}"); ```
+/// assert_eq!(recording.status(), Some(200));
+/// assert_eq!(recording.pieces()[1].at, Duration::from_millis(15));
+/// assert_eq!(recording.response_bytes(), b"{\"id\":1}");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recording {
     request: Request,
