@@ -64,8 +64,8 @@ pub const MAX_RECORDING_BYTES: u64 = 256 << 20;
 /// They are removed however the recording was made. Two details are important:
 ///
 /// - Raw response bytes are not changed. A `set-cookie` header in them stays.
-/// - If this crate records its own stream, credentials of the request may also appear in its body or
-///   in the response. Each of their bytes in a body is overwritten with `*`.
+/// - If this crate records its own stream, credentials of the request may also appear in its body
+///   or in the response. Each of their bytes in a body is overwritten with `*`.
 pub const CREDENTIAL_HEADERS: [&str; 6] =
     ["authorization", "cookie", "proxy-authorization", "x-api-key", "api-key", "set-cookie"];
 

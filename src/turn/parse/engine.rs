@@ -98,7 +98,7 @@ enum State {
     },
     Reasoning {
         markers: Arc<Reasoning>,
-        /// `true` at the beginning of the reasoning, where openers may repeat and a label may follow.
+        /// `true` at the start of the reasoning, where openers may repeat and a label may follow.
         opening: bool,
         at: usize,
         /// The offset of the first opener of a call in the reasoning.

@@ -29,8 +29,8 @@ pub(super) struct Token {
     pub(super) id: Option<TokenId>,
     /// `true` if the token has text.
     ///
-    /// If several tokens share a text, only the first has text. A marker counts as having text, even
-    /// if the server left its text out.
+    /// If several tokens share a text, only the first has text. A marker counts as having text,
+    /// even if the server left its text out.
     pub(super) has_text: bool,
 }
 

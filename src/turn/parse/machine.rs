@@ -41,7 +41,8 @@ pub(super) enum Step {
     Leaf { until: usize, leaf: RawLeaf },
     /// The text up to `until` is a leaf, and the region ends there.
     ///
-    /// The step adds no leaf if `until` is the previous one. `then` is the kind of text that follows.
+    /// The step adds no leaf if `until` is the previous one. `then` is the kind of text that
+    /// follows.
     Leave { until: usize, leaf: RawLeaf, then: Then },
 }
 

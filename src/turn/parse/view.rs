@@ -163,7 +163,7 @@ impl RealMarkers {
         true
     }
 
-    /// Returns whether the text after `at`, a prefix of `marker`, may become `marker`.
+    /// Returns whether the text at `at`, a prefix of `marker`, may become `marker`.
     ///
     /// A marker that is one token cannot, because a token is never cut.
     fn may_become(&self, at: usize, marker: &str) -> bool {
@@ -211,7 +211,7 @@ pub(super) enum RegionEnd {
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub(super) text: &'a str,
-    /// The text is blank from this offset on. A machine that waits in long blanks skips them.
+    /// The text is blank from this offset on. [`View::skip_blank`] does not read it again.
     pub(super) blank_from: usize,
     pub(super) marks: &'a RealMarkers,
     pub(super) tools: &'a Schemas,

@@ -1,4 +1,6 @@
-//! Reads turns written as messages, each with a header that names recipient and channel: gpt-oss.
+//! Reads turns written as messages, as in gpt-oss.
+//!
+//! Each message has a header that names its recipient and its channel:
 //!
 //! ```text
 //! <|start|>assistant to=functions.NAME<|channel|>commentary <|constrain|>json<|message|>{..}<|call|>
