@@ -45,7 +45,7 @@ const WRONG: &[(&str, &str, &str)] = &[
         "unknown field `labels`, expected one of `open`, `close`, `label`",
     ),
     ("</call>", "", "a marker is empty at line 6 column 55"),
-    ("</call>", "\\n</call>", "a marker begins with a blank at line 6 column 64"),
+    ("</call>", "\\n</call>", "a marker begins with white space at line 6 column 64"),
     ("json", "jsn", "unknown variant `jsn`, expected one of `json`, `bare_json`, `tagged`"),
     (
         "\"close\": \"</call>\"",
@@ -56,7 +56,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "}}}",
         "}}}, {\"open\": \"<call>\", \"inside\": {\"json\": {}}}",
-        "calls[0].open: \"<call>\" begins \"<call>\", which is calls[1].open",
+        "calls[0].open: \"<call>\" is a prefix of \"<call>\" (calls[1].open)",
     ),
     (
         "{\"json\": {\"close\": \"</call>\"}}",
@@ -66,23 +66,23 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "{\"json\": {\"close\": \"</call>\"}}",
         r#"{"headed": {"marks": ["|"], "header": {"first": {"id_mark": "/"}}}}"#,
-        "calls[0].inside.headed.header.first.id_mark: \"/\" is none of the marks",
+        "calls[0].inside.headed.header.first.id_mark: \"/\" is not one of the marks",
     ),
     (
         "[\"<eos>\"]",
         r#"["1","2","3","4","5","6","7","8","9","a","b","c","d","e","f","g","h"]"#,
-        "17 markers in one list, which begins with \"1\", are more than 16 at line 9",
+        "expected at most 16 markers in a list, got 17 (the first is \"1\") at line 9",
     ),
     (
         "[\"<eos>\"]",
         r#"["001","002","003","004","005","006","007","008","009","00a","00b","00c","00d","00e","00f","00g"]"#,
-        "calls and ends: 17 markers in one list, which begins with \"<call>\", are more than 16",
+        "calls and ends: expected at most 16 markers in a list, got 17 (the first is \"<call>\")",
     ),
-    ("<think>", "<t", "think.open: \"<t\" has less than 3 characters"),
+    ("<think>", "<t", "think.open: \"<t\" has fewer than 3 characters"),
     (
         "<eos>",
         "</call>now",
-        "the end of calls[0].inside: \"</call>\" begins \"</call>now\", which is ends[0]",
+        "the end of calls[0].inside: \"</call>\" is a prefix of \"</call>now\" (ends[0])",
     ),
     ("]\n}", "]\n", "EOF while parsing an object at line 9 column 0"),
 ];
@@ -114,7 +114,7 @@ fn a_record_read_at_run_time_is_a_dialect() {
 
     let too_long = format!("{RECORD}{}", " ".repeat(MAX_DIALECT_BYTES));
     let error = Dialect::from_json(&too_long).unwrap_err();
-    assert!(error.to_string().contains("more than 262144"), "{error}");
+    assert!(error.to_string().contains("at most 262144"), "{error}");
 
     assert_eq!(Dialect::from_json(RECORD).unwrap(), mine, "the same record is the same dialect");
     assert_ne!(Dialect::from_json(&RECORD.replace("Invented.", "Another.")).unwrap(), mine);

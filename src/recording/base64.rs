@@ -1,5 +1,7 @@
-//! Base64 (RFC 4648 section 4, padded) for pieces that are not UTF-8. The crate of that name is in the
-//! tree only through ureq; a direct dependency on it is more than these lines are.
+//! Encodes and decodes Base64 (RFC 4648 section 4, with padding) for pieces that are not UTF-8.
+//!
+//! The crate `base64` is in the dependency tree only because of ureq. A direct dependency costs
+//! more than this short code.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -9,7 +11,7 @@ pub(super) fn encode(bytes: &[u8]) -> String {
         let bits =
             group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
         for i in 0..4 {
-            // Six bits are below 64, the alphabet's length.
+            // Six bits are less than 64, the length of the alphabet.
             let digit = ALPHABET[(bits >> (18 - 6 * i)) as usize & 63];
             out.push(if i > group.len() { '=' } else { char::from(digit) });
         }
@@ -17,7 +19,9 @@ pub(super) fn encode(bytes: &[u8]) -> String {
     out
 }
 
-/// `None` for anything that [`encode`] does not write: foreign characters, a missing pad, stray bits.
+/// Decodes text that [`encode`] wrote. Returns `None` for any other text.
+///
+/// Examples are foreign characters, missing padding and stray bits.
 pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     let (groups, rest) = text.as_bytes().split_at(text.len() / 4 * 4);
     let mut out = Vec::with_capacity(groups.len() / 4 * 3);
@@ -28,7 +32,8 @@ pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
             bits = bits << 6 | u32::try_from(ALPHABET.iter().position(|digit| digit == byte)?).ok()?;
         }
         bits <<= 6 * (4 - digits);
-        // A group of `digits` characters holds one byte less; the first of the four is the shift's zero.
+        // A group of `digits` characters contains `digits - 1` bytes. The first of the four bytes
+        // is zero because of the shift.
         out.extend_from_slice(&bits.to_be_bytes()[1..digits]);
     }
     (rest.is_empty() && encode(&out) == text).then_some(out)
@@ -39,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_vectors_of_the_standard_both_ways() {
+    fn both_directions_match_the_vectors_of_the_standard() {
         let vectors = [
             ("", ""),
             ("f", "Zg=="),
@@ -57,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn what_encode_does_not_write_is_refused() {
+    fn decode_refuses_text_that_encode_does_not_write() {
         for bad in
             ["Z", "Zg", "Zg=", "Zh==", "Zm9=", "====", "Z===", "Zm=v", "Zg==Zg==", "Zm9v\n", "Zm9*", "Zmöv"]
         {

@@ -1,44 +1,55 @@
-//! The little of HTTP/1.1 that recordings and the scripted server need, as pure functions: a head, and
-//! the framing of a body. The client itself never uses them; ureq does that work there.
+//! Implements the small part of HTTP/1.1 that recordings and the mock server need.
+//!
+//! This part is the head and the framing of a body, as pure functions. The client never uses it,
+//! because ureq does this work there.
 
 use memchr::memmem;
 
-/// A body without its framing, as far as it came.
+/// The received part of a body, without its framing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Body {
     /// The bytes.
     pub bytes: Vec<u8>,
-    /// Whether that was all.
+    /// The state of the body.
     pub state: BodyState,
 }
 
-/// What the framing says about a body's end.
+/// The state of a body according to its framing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BodyState {
-    /// Everything announced came.
+    /// All announced bytes arrived.
     Complete,
-    /// It stops before the announced end.
+    /// The body stops before its announced end.
     Cut,
-    /// The framing breaks its own rules; nothing behind that place is in the body.
+    /// The framing is invalid. The body contains nothing after the invalid place.
     Broken,
 }
 
-/// What [`dechunk`] returns.
+/// The result of [`dechunk`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Dechunked {
-    /// The chunks' bytes in a row, also those of a last chunk that broke off.
+    /// The bytes of all chunks, including a last chunk that is incomplete.
     pub body: Vec<u8>,
-    /// Whether the zero-length chunk and the blank line behind it came.
+    /// [`BodyState::Complete`] if the zero-length chunk and the blank line after it arrived.
     pub state: BodyState,
-    /// Bytes read of the input, to the end of its last whole chunk or trailer; behind them a next
-    /// response would begin.
+    /// The number of input bytes up to the end of the last complete chunk or trailer.
+    ///
+    /// The next response would begin after these bytes.
     pub consumed: usize,
 }
 
-/// Takes the chunked framing off (RFC 9112 section 7.1). Extensions and trailers are skipped.
+/// Removes the chunked framing (RFC 9112 section 7.1). Extensions and trailers are skipped.
+///
+/// ```
+/// use tokenwire::recording::{BodyState, dechunk};
+///
+/// let dechunked = dechunk(b"3\r\nabc\r\n0\r\n\r\n");
+/// assert_eq!(dechunked.body, b"abc");
+/// assert_eq!(dechunked.state, BodyState::Complete);
+/// ```
 #[must_use]
 pub fn dechunk(framed: &[u8]) -> Dechunked {
     let mut out = Dechunked { body: Vec::new(), state: BodyState::Cut, consumed: 0 };
@@ -48,7 +59,8 @@ pub fn dechunk(framed: &[u8]) -> Dechunked {
             out.state = BodyState::Broken;
             return out;
         };
-        // `take_line` found the line's CRLF inside `framed`, so that this is no more than its length.
+        // `take_line` found the CRLF of the line in `framed`, so `start` is not beyond the end of
+        // `framed`.
         let start = out.consumed + line.len() + 2;
         if size == 0 {
             out.consumed = start;
@@ -83,16 +95,16 @@ fn skip_trailers(framed: &[u8], mut out: Dechunked) -> Dechunked {
     out
 }
 
-/// The bytes before the first CRLF.
+/// Returns the bytes before the first CRLF.
 fn take_line(bytes: &[u8]) -> Option<&[u8]> {
     memmem::find(bytes, b"\r\n").map(|end| &bytes[..end])
 }
 
-/// `1*HEXDIG`, then perhaps an extension behind a semicolon.
+/// Parses `1*HEXDIG`. An extension may follow after a semicolon.
 fn chunk_size(line: &[u8]) -> Option<usize> {
     let digits = line.split(|byte| *byte == b';').next()?.trim_ascii();
     let text = std::str::from_utf8(digits).ok()?;
-    // `from_str_radix` takes a sign, the rule does not.
+    // `from_str_radix` accepts a sign, but RFC 9112 does not.
     if text.starts_with('+') {
         return None;
     }
@@ -107,8 +119,10 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// The head at the start of `bytes` and its length with the blank line. `None` while that has not
-    /// come; `Some(Err(()))` for what is no head.
+    /// Returns the head at the start of `bytes`, and its length including the blank line.
+    ///
+    /// Returns `None` until the blank line has arrived, and `Some(Err(()))` if the bytes are not a
+    /// head.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Result<(Self, usize), ()>> {
         let end = memmem::find(bytes, b"\r\n\r\n")?;
         let text = String::from_utf8_lossy(&bytes[..end]);
@@ -122,7 +136,7 @@ impl Head {
         Some(headers.map(|headers| (Self { first_line, headers }, end + 4)).ok_or(()))
     }
 
-    /// The number in a status line; 0 if there is none.
+    /// Returns the number in a status line, or 0 if there is no number.
     pub(crate) fn status(&self) -> u16 {
         self.first_line.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
     }
@@ -139,7 +153,9 @@ impl Head {
         self.header("content-length")?.parse().ok()
     }
 
-    /// Whether the side that sent this head closes the connection after the body. Only the scripted server asks.
+    /// Returns whether the sender of this head closes the connection after the body.
+    ///
+    /// Only the mock server uses this method.
     #[cfg(feature = "testing")]
     pub(crate) fn closes(&self) -> bool {
         self.first_line.contains("HTTP/1.0")
@@ -151,7 +167,7 @@ pub(crate) fn find_header<'a>(headers: &'a [(String, String)], name: &str) -> Op
     headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
 }
 
-/// The head of the final response and where its body begins; heads of 1xx before it are passed over.
+/// Returns the head of the final response and the offset of its body. Skips heads of 1xx.
 pub(crate) fn response_head(raw: &[u8]) -> Option<(Head, usize)> {
     let mut start = 0;
     loop {
@@ -163,7 +179,10 @@ pub(crate) fn response_head(raw: &[u8]) -> Option<(Head, usize)> {
     }
 }
 
-/// The body of a raw response. `ended_well` decides for one that the end of the connection delimits.
+/// Returns the body of a raw response.
+///
+/// If only the end of the connection delimits the body, `ended_well` decides whether the body is
+/// complete.
 pub(crate) fn response_body(raw: &[u8], ended_well: bool) -> Body {
     let Some((head, start)) = response_head(raw) else {
         return Body { bytes: Vec::new(), state: BodyState::Cut };
@@ -185,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_lose_their_framing() {
+    fn dechunk_removes_the_framing() {
         use BodyState::{Broken, Complete, Cut};
         let cases: &[(&str, &str, BodyState, usize)] = &[
             ("3\r\nabc\r\n0\r\n\r\n", "abc", Complete, 13),
@@ -224,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_end_as_their_head_says() {
+    fn the_head_decides_where_a_body_ends() {
         use BodyState::{Complete, Cut};
         let cases: &[(&str, bool, &str, BodyState)] = &[
             ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nabc", false, "ab", Complete),

@@ -1,4 +1,6 @@
-//! This crate's own format: a head line, a line per piece, an end line. The module above shows it.
+//! Reads and writes the format of this crate: a head line, a line for each piece, an end line.
+//!
+//! The module above shows an example.
 
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{BodyEnd, Piece, Recording, Request, base64};
 use crate::error::Error;
 
-/// The format's number in its head line. Another number is refused, not guessed at.
+/// The number of the format in the head line. The reader refuses any other number.
 const VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -35,7 +37,9 @@ struct ResponsePart {
     headers: Vec<(String, String)>,
 }
 
-/// Every line after the head: a piece has a time and bytes, the end has its name and perhaps a time.
+/// Any line after the head.
+///
+/// A piece has a time and bytes. The end has a name, and it may have a time.
 #[derive(Default, Serialize, Deserialize)]
 struct Line {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,7 +72,7 @@ pub(super) fn write(recording: &Recording) -> String {
 }
 
 fn write_line(out: &mut String, line: &impl Serialize) {
-    // Strings and numbers always serialize; an empty line would be refused when read.
+    // Strings and numbers always serialize. The reader would refuse an empty line.
     out.push_str(&serde_json::to_string(line).unwrap_or_default());
     out.push('\n');
 }
@@ -94,10 +98,10 @@ pub(super) fn read(input: &[u8]) -> Result<Recording, Error> {
             Ok(parsed) => parsed,
             // The writer was stopped inside its last line.
             Err(_) if !line.ends_with(b"\n") => break,
-            Err(error) => return Err(wrong(number, "is no recorded line").with_source(error)),
+            Err(error) => return Err(wrong(number, "is not a line of a recording").with_source(error)),
         };
         if ended {
-            return Err(wrong(number, "stands behind the end"));
+            return Err(wrong(number, "comes after the end line"));
         }
         ended = add_line(&mut recording, parsed).map_err(|problem| wrong(number, problem))?;
     }
@@ -108,10 +112,11 @@ fn read_head(line: &[u8]) -> Result<Recording, Error> {
     let head: HeadLine = serde_json::from_slice(line)
         .map_err(|error| wrong(0, "is not the head of a recording").with_source(error))?;
     if head.tokenwire_recording != VERSION {
-        return Err(wrong(0, "has a format number that this version does not know"));
+        return Err(wrong(0, "has a format number that this version does not support"));
     }
     let RequestPart { method, path, headers, text, base64 } = head.request;
-    let body = from_text(text, base64).ok_or_else(|| wrong(0, "has a body that is no base64"))?;
+    let body = from_text(text, base64)
+        .ok_or_else(|| wrong(0, "has an invalid body: expected `text` or valid `base64`"))?;
     let request = Request { method, path, headers, body };
     Ok(match head.response {
         Some(ResponsePart { status, headers }) => Recording::of_body(request, status, headers),
@@ -119,19 +124,19 @@ fn read_head(line: &[u8]) -> Result<Recording, Error> {
     })
 }
 
-/// Whether that was the end.
+/// Adds a line to the recording. Returns `true` if it is the end line.
 fn add_line(recording: &mut Recording, line: Line) -> Result<bool, &'static str> {
     let Line { t_us, text, base64, end } = line;
     let at = t_us.map(Duration::from_micros);
     if let Some(name) = end {
-        recording.finish(BodyEnd::from_name(&name).ok_or("has an end of an unknown name")?, at);
+        recording.finish(BodyEnd::from_name(&name).ok_or("has an unknown `end`")?, at);
         return Ok(true);
     }
     if text.is_none() && base64.is_none() {
-        return Err("has no bytes");
+        return Err("has no `text` and no `base64`");
     }
-    let bytes = from_text(text, base64).ok_or("is no base64")?;
-    recording.push(at.ok_or("has no time")?, bytes);
+    let bytes = from_text(text, base64).ok_or("has invalid bytes: expected `text` or valid `base64`")?;
+    recording.push(at.ok_or("has no `t_us`")?, bytes);
     Ok(false)
 }
 
@@ -169,14 +174,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_loads_equal() {
+    fn a_written_recording_loads_as_an_equal_one() {
         for recording in samples() {
             assert_eq!(read(write(&recording).as_bytes()).unwrap(), recording);
         }
     }
 
     #[test]
-    fn a_file_that_breaks_off_anywhere_is_an_error_or_a_prefix() {
+    fn a_truncated_file_is_an_error_or_loads_as_a_prefix() {
         for recording in samples() {
             let text = write(&recording);
             let head_end = text.find('\n').unwrap();
@@ -206,22 +211,22 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_line_is_named_by_its_number() {
+    fn an_error_contains_the_number_of_the_wrong_line() {
         let head = r#"{"tokenwire_recording":1,"request":{"method":"GET","path":"/","headers":[]}}"#;
         let cases = [
             ("", "line 1 "),
             ("{}\n", "line 1 "),
             ("not JSON", "line 1 "),
             (&head.replace(":1,", ":2,"), "line 1 has a format number"),
-            (&format!("{head}\nnot JSON\n"), "line 2 is no recorded line"),
-            (&format!("{head}\n{{\"t_us\":1}}\n"), "line 2 has no bytes"),
-            (&format!("{head}\n{{\"text\":\"a\"}}\n"), "line 2 has no time"),
-            (&format!("{head}\n{{\"t_us\":-1,\"text\":\"a\"}}\n"), "line 2 is no recorded line"),
-            (&format!("{head}\n{{\"t_us\":1,\"base64\":\"*\"}}\n"), "line 2 is no base64"),
-            (&format!("{head}\n{{\"end\":\"bang\"}}\n"), "line 2 has an end of an unknown name"),
+            (&format!("{head}\nnot JSON\n"), "line 2 is not a line of a recording"),
+            (&format!("{head}\n{{\"t_us\":1}}\n"), "line 2 has no `text` and no `base64`"),
+            (&format!("{head}\n{{\"text\":\"a\"}}\n"), "line 2 has no `t_us`"),
+            (&format!("{head}\n{{\"t_us\":-1,\"text\":\"a\"}}\n"), "line 2 is not a line of a recording"),
+            (&format!("{head}\n{{\"t_us\":1,\"base64\":\"*\"}}\n"), "line 2 has invalid bytes"),
+            (&format!("{head}\n{{\"end\":\"bang\"}}\n"), "line 2 has an unknown `end`"),
             (
                 &format!("{head}\n{{\"end\":\"closed\"}}\n{{\"t_us\":1,\"text\":\"a\"}}\n"),
-                "line 3 stands behind",
+                "line 3 comes after the end line",
             ),
         ];
         for (text, message) in cases {
@@ -231,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_dropped_whichever_way_they_come() {
+    fn credentials_are_removed_from_every_source() {
         let text = concat!(
             r#"{"tokenwire_recording":1,"request":{"method":"GET","path":"/","#,
             r#""headers":[["API-Key","canary"],["a","b"]]},"#,

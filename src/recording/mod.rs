@@ -1,7 +1,7 @@
-//! One HTTP exchange, kept: what was asked, what came back, when each piece of it came, and how it ended.
+//! A recorded HTTP exchange: the request, the response with the time of each piece, and the end.
 //!
-//! A [`Recording`] is a value; only [`Recording::load`] and [`Recording::save`] touch files. It is read
-//! and written in one format, JSON Lines:
+//! A [`Recording`] is a value. Only [`Recording::load`] and [`Recording::save`] use files. There is
+//! one format, JSON Lines:
 //!
 //! ```text
 //! {"tokenwire_recording":1,"request":{"method":"POST","path":"/v1/completions",
@@ -11,14 +11,17 @@
 //! {"t_us":27300,"end":"complete"}
 //! ```
 //!
-//! Each is one line; the first is broken in two here. `t_us` counts microseconds since the request was
-//! sent. Bytes that are UTF-8 stand as `text`, others as `base64`. A head line without `response` says
-//! that the pieces are the raw bytes of the wire: status line, headers and framing are in them. With
-//! `response` they are the body alone, its framing already taken off. A file that breaks off loads up
-//! to there, and its end is then [`BodyEnd::Unknown`].
+//! Each object is one line. Only this example breaks the first line in two.
 //!
-//! Credentials are never stored: see [`CREDENTIAL_HEADERS`]. Prompts and replies are, they are the
-//! point of it.
+//! - `t_us` is the number of microseconds since the request was sent.
+//! - Bytes that are UTF-8 are in `text`. Other bytes are in `base64`.
+//! - If the head line has no `response`, the pieces are the raw bytes of the connection. They
+//!   include the status line, the headers and the framing.
+//! - If the head line has a `response`, the pieces are the body alone, without its framing.
+//! - A file that was cut off loads up to the cut. Its end is then [`BodyEnd::Unknown`].
+//!
+//! Credentials are never stored: see [`CREDENTIAL_HEADERS`]. Prompts and replies are stored,
+//! because they are the purpose of a recording.
 //!
 //! ```
 //! use std::time::Duration;
@@ -51,12 +54,18 @@ mod jsonl;
 
 pub use self::http::{Body, BodyState, Dechunked, dechunk};
 
-/// The largest file that [`Recording::load`] reads, 256 MiB. A larger one is an error, not a prefix.
+/// The largest file that [`Recording::load`] reads: 256 MiB.
+///
+/// A larger file is an error. It is not loaded in part.
 pub const MAX_RECORDING_BYTES: u64 = 256 << 20;
 
-/// The headers, in lower case, that no recording holds, whichever way it was made. Raw response bytes are
-/// kept as they are: a `set-cookie` in them stays. In the recording of a stream of this crate's own, keys that stand in the
-/// request's body too, and what the server sends back of them, are overwritten with as many `*`.
+/// The headers that no recording contains, in lower case.
+///
+/// They are removed however the recording was made. Two details are important:
+///
+/// - Raw response bytes are not changed. A `set-cookie` header in them stays.
+/// - If this crate records its own stream, credentials of the request may also appear in its body
+///   or in the response. Each of their bytes in a body is overwritten with `*`.
 pub const CREDENTIAL_HEADERS: [&str; 6] =
     ["authorization", "cookie", "proxy-authorization", "x-api-key", "api-key", "set-cookie"];
 
@@ -64,54 +73,66 @@ fn is_credential(name: &str) -> bool {
     CREDENTIAL_HEADERS.iter().any(|header| name.eq_ignore_ascii_case(header))
 }
 
-/// An HTTP request as a server sees it. Its `Debug` shows no credential and counts the body's bytes only.
+/// An HTTP request as a server receives it.
+///
+/// The `Debug` output contains no credentials, and only the size of the body.
+///
+/// ```
+/// use tokenwire::recording::Request;
+///
+/// let request = Request::new("POST", "/v1/completions")
+///     .with_header("Content-Type", "application/json")
+///     .with_body(r#"{"stream": true}"#);
+/// assert_eq!(request.header("content-type"), Some("application/json"));
+/// assert_eq!(request.json()["stream"], true);
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Request {
-    /// `GET`, `POST`, ...
+    /// The method: `GET`, `POST`, ...
     pub method: String,
-    /// Path and query, as in the request line.
+    /// The path and the query, as in the request line.
     pub path: String,
-    /// Names and values in the order sent, names as spelled.
+    /// The names and values of the headers, in the order sent. The names keep their spelling.
     pub headers: Vec<(String, String)>,
-    /// The body, its framing taken off.
+    /// The body without its framing.
     pub body: Vec<u8>,
 }
 
 impl Request {
-    /// A request with no headers and no body.
+    /// Creates a request without headers and without a body.
     #[must_use]
     pub fn new(method: impl Into<String>, path: impl Into<String>) -> Self {
         Self { method: method.into(), path: path.into(), ..Self::default() }
     }
 
-    /// The same with one header more.
+    /// Adds one header.
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// The same with this body.
+    /// Sets the body.
     #[must_use]
     pub fn with_body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
     }
 
-    /// The first header of that name, in whatever case.
+    /// Returns the first header with this name. The case of the name does not matter.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         http::find_header(&self.headers, name)
     }
 
-    /// The body as text; bytes that are not UTF-8 become U+FFFD.
+    /// Returns the body as text. Bytes that are not UTF-8 become U+FFFD.
     #[must_use]
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.body)
     }
 
-    /// The body as JSON; `Null` if it is none.
+    /// Returns the body as JSON, or `Null` if it is not JSON.
     #[must_use]
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
@@ -134,11 +155,11 @@ impl fmt::Debug for Request {
     }
 }
 
-/// Bytes of a response that came together.
+/// Bytes of a response that arrived together.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Piece {
-    /// When they came, counted from when the request had been sent; whole microseconds.
+    /// The time between sending the request and receiving the bytes, in whole microseconds.
     pub at: Duration,
     /// The bytes.
     pub bytes: Vec<u8>,
@@ -150,22 +171,23 @@ impl fmt::Debug for Piece {
     }
 }
 
-/// How an exchange ended, as far as the record tells.
+/// The way in which an exchange ended, as far as the recording shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BodyEnd {
-    /// The response came to the end that its framing announced; the connection was left open.
+    /// The response reached the end that its framing announced. The connection stayed open.
     Complete,
-    /// The server closed the connection (FIN): before or after the end of the response, see
-    /// [`Body::state`].
+    /// The server closed the connection (FIN).
+    ///
+    /// This may be before or after the end of the response: see [`Body::state`].
     Closed,
     /// The server reset the connection (RST).
     Reset,
-    /// Nothing more came and the connection stayed open, until the recorder gave up.
+    /// No more bytes arrived, and the connection stayed open until the recorder gave up.
     Silent,
-    /// The client went away.
+    /// The client closed the connection.
     ClientClosed,
-    /// The record does not say.
+    /// The recording does not contain the end.
     Unknown,
 }
 
@@ -173,7 +195,8 @@ impl BodyEnd {
     const ALL: [Self; 6] =
         [Self::Complete, Self::Closed, Self::Reset, Self::Silent, Self::ClientClosed, Self::Unknown];
 
-    /// The stable name: `complete`, `closed`, `reset`, `silent`, `client_closed`, `unknown`.
+    /// Returns the stable name: `complete`, `closed`, `reset`, `silent`, `client_closed`,
+    /// `unknown`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -197,18 +220,33 @@ impl fmt::Display for BodyEnd {
     }
 }
 
-/// Status and headers where the pieces are the body alone.
+/// The status and the headers of a response whose pieces are the body alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ResponseHead {
     status: u16,
     headers: Vec<(String, String)>,
 }
 
-/// One HTTP exchange. See the [module](self) for the format.
+/// A recorded HTTP exchange. The [module](self) describes the format.
+///
+/// ```
+/// use std::time::Duration;
+/// use tokenwire::recording::{BodyEnd, Recording, Request};
+///
+/// let request = Request::new("POST", "/v1/chat/completions").with_body("{}");
+/// let mut recording = Recording::of_body(request, 200, [("content-type", "application/json")]);
+/// recording.push(Duration::from_millis(12), "{\"id\":");
+/// recording.push(Duration::from_millis(15), "1}");
+/// recording.finish(BodyEnd::Complete, Some(Duration::from_millis(15)));
+///
+/// assert_eq!(recording.status(), Some(200));
+/// assert_eq!(recording.pieces()[1].at, Duration::from_millis(15));
+/// assert_eq!(recording.response_bytes(), b"{\"id\":1}");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recording {
     request: Request,
-    /// `None`: the head is in the pieces, which are raw.
+    /// `None` if the pieces are raw and contain the head.
     head: Option<ResponseHead>,
     pieces: Vec<Piece>,
     end: BodyEnd,
@@ -216,15 +254,19 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// An exchange whose pieces will be the bytes of the wire: status line, headers, framing and all.
-    /// Credentials in `request` are dropped, here and in [`of_body`](Self::of_body).
+    /// Creates an exchange whose pieces will be the raw bytes of the connection.
+    ///
+    /// The raw bytes include the status line, the headers and the framing. Credential headers of
+    /// `request` are removed.
     #[must_use]
     pub fn of_wire(request: Request) -> Self {
         Self::new(request, None)
     }
 
-    /// An exchange whose pieces will be the body alone, as an HTTP client hands it on. `headers` are the
-    /// response's.
+    /// Creates an exchange whose pieces will be the body alone, as an HTTP client returns it.
+    ///
+    /// `headers` are the headers of the response. Credential headers of `request` and of the
+    /// response are removed.
     #[must_use]
     pub fn of_body<N: Into<String>, V: Into<String>>(
         request: Request,
@@ -237,8 +279,10 @@ impl Recording {
         Self::new(request, Some(ResponseHead { status, headers }))
     }
 
-    /// Without the credentials of its request, should they stand in it a second time (a prompt that shows how to call the
-    /// server) or the server have echoed them: in the bodies they become `*`.
+    /// Removes the credentials of the request from the bodies and the remaining headers.
+    ///
+    /// A credential can appear again in a prompt that shows how to call the server, or in the
+    /// response of a server that echoes it. In the bodies, its bytes become `*`.
     pub(crate) fn without(mut self, secrets: &Secrets) -> Self {
         let Request { method: _, path: _, headers, body } = &mut self.request;
         secrets.mask(&mut [body]);
@@ -255,8 +299,9 @@ impl Recording {
         Self { request, head, pieces: Vec::new(), end: BodyEnd::Unknown, ended_at: None }
     }
 
-    /// Adds bytes that came `at` this long after the request had been sent. Less than a microsecond is
-    /// cut off. Empty pieces are not kept.
+    /// Appends `bytes`, received `at` after the request was sent.
+    ///
+    /// Fractions of a microsecond are cut off. Empty pieces are not kept.
     pub fn push(&mut self, at: Duration, bytes: impl Into<Vec<u8>>) {
         let bytes = bytes.into();
         if !bytes.is_empty() {
@@ -264,13 +309,15 @@ impl Recording {
         }
     }
 
-    /// Says how it ended, and when if that is known. Until then the end is [`BodyEnd::Unknown`].
+    /// Sets how the exchange ended, and the time if it is known.
+    ///
+    /// Before this call, the end is [`BodyEnd::Unknown`].
     pub fn finish(&mut self, end: BodyEnd, at: Option<Duration>) {
         self.end = end;
         self.ended_at = at.map(whole_micros);
     }
 
-    /// Reads a file in this crate's own format.
+    /// Reads a file in the format of this crate.
     ///
     /// # Errors
     ///
@@ -283,13 +330,18 @@ impl Recording {
             .and_then(|file| file.take(MAX_RECORDING_BYTES + 1).read_to_end(&mut bytes))
             .map_err(|error| file_error("cannot read", path, error))?;
         if bytes.len() as u64 > MAX_RECORDING_BYTES {
-            return Err(Error::invalid(format!("a recording of over {MAX_RECORDING_BYTES} bytes")));
+            return Err(Error::invalid(format!(
+                "the recording {:?} is larger than {MAX_RECORDING_BYTES} bytes",
+                path.display().to_string()
+            )));
         }
         Self::from_jsonl(&bytes)
     }
 
-    /// Writes this crate's own format. An existing file is replaced; a new one is readable by its owner
-    /// only, because prompts are in it. If writing fails, part of it may be there.
+    /// Writes a file in the format of this crate.
+    ///
+    /// An existing file is replaced. On Unix, a new file is readable only by its owner, because it
+    /// contains prompts. If writing fails, the file may contain a part of the recording.
     ///
     /// # Errors
     ///
@@ -306,53 +358,55 @@ impl Recording {
             .map_err(|error| file_error("cannot write", path, error))
     }
 
-    /// The whole recording in this crate's own format.
+    /// Returns the whole recording in the format of this crate.
     #[must_use]
     pub fn to_jsonl(&self) -> String {
         jsonl::write(self)
     }
 
-    /// Reads this crate's own format. A last line that breaks off is left away.
+    /// Reads a recording in the format of this crate. An incomplete last line is ignored.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) with the line's number if a line is not what it
-    /// should be.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) with the number of the line if a line is
+    /// invalid.
     pub fn from_jsonl(text: &[u8]) -> Result<Self, Error> {
         jsonl::read(text)
     }
 
-    /// What was asked, without credentials.
+    /// Returns the request, without credentials.
     #[must_use]
     pub fn request(&self) -> &Request {
         &self.request
     }
 
-    /// The request's body.
+    /// Returns the body of the request.
     #[must_use]
     pub fn request_body(&self) -> &[u8] {
         &self.request.body
     }
 
-    /// Whether the pieces are the wire's bytes, with head and framing; else they are the body alone.
+    /// Returns whether the pieces are raw bytes, with head and framing.
+    ///
+    /// Otherwise, the pieces are the body alone.
     #[must_use]
     pub fn is_wire(&self) -> bool {
         self.head.is_none()
     }
 
-    /// The pieces in order of arrival, none of them empty.
+    /// Returns the pieces in the order of arrival. No piece is empty.
     #[must_use]
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
 
-    /// All pieces in a row. Copies them.
+    /// Returns a copy of all pieces, joined.
     #[must_use]
     pub fn response_bytes(&self) -> Vec<u8> {
         self.pieces.iter().flat_map(|piece| piece.bytes.iter().copied()).collect()
     }
 
-    /// The response's status; `None` if the head did not come whole.
+    /// Returns the status of the response, or `None` if its head is incomplete.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         match &self.head {
@@ -361,7 +415,7 @@ impl Recording {
         }
     }
 
-    /// The response's headers; none if the head did not come whole.
+    /// Returns the headers of the response, or an empty list if its head is incomplete.
     #[must_use]
     pub fn response_headers(&self) -> Vec<(String, String)> {
         match &self.head {
@@ -372,7 +426,7 @@ impl Recording {
         }
     }
 
-    /// The response's body with its framing taken off, as far as it came. Copies it.
+    /// Returns a copy of the received body of the response, without its framing.
     #[must_use]
     pub fn response_body(&self) -> Body {
         let bytes = self.response_bytes();
@@ -380,25 +434,27 @@ impl Recording {
         if self.is_wire() {
             return http::response_body(&bytes, ended_well);
         }
-        // The client that took the framing off says `Complete` only where the framing said so.
+        // The client that removed the framing reports `Complete` only if the framing was complete.
         let state = if self.end == BodyEnd::Complete { BodyState::Complete } else { BodyState::Cut };
         Body { bytes, state }
     }
 
-    /// How it ended.
+    /// Returns how the exchange ended.
     #[must_use]
     pub fn end(&self) -> BodyEnd {
         self.end
     }
 
-    /// When it ended, counted as the pieces are; `None` if the record does not say.
+    /// Returns when the exchange ended, or `None` if this is unknown.
+    ///
+    /// The time is measured from the same start as the times of the pieces.
     #[must_use]
     pub fn ended_at(&self) -> Option<Duration> {
         self.ended_at
     }
 }
 
-/// The format keeps microseconds; cut here, so that a recording equals what is loaded again.
+/// Truncates a time to whole microseconds, so that a recording equals its loaded copy.
 fn whole_micros(at: Duration) -> Duration {
     Duration::from_micros(u64::try_from(at.as_micros()).unwrap_or(u64::MAX))
 }

@@ -1,4 +1,4 @@
-//! Makes a table of a record, and machines of its calls.
+//! Compiles a record into a table, and its calls into machines.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::table::{Body, Region, Table};
 use super::view::View;
 
 impl Record {
-    /// The table that the record describes.
+    /// Returns the table that the record describes.
     pub(super) fn compile(&self) -> Table {
         let reasoning = self.think.as_ref().map(|think| Reasoning {
             open: think.open.clone(),
@@ -54,21 +54,24 @@ impl Record {
     }
 }
 
-/// The regions made so far.
+/// The regions compiled so far.
 struct Regions {
-    /// The stops of a region that does not list its own.
+    /// The stops of a region that does not list its own stops.
     default_stops: List,
     /// The markers of reasoning.
     reasoning: List,
     calls: Vec<Region>,
-    /// The regions of calls without an opener.
+    /// The regions of calls that have no opener.
     alone: Vec<Region>,
-    /// Markers within regions.
+    /// The markers inside regions.
     inner: Vec<Marker>,
 }
 
 impl Regions {
-    /// What reads such a region. `open` is its opener, empty at the start of a turn that has none.
+    /// Returns the function that creates the machine for this region.
+    ///
+    /// `open` is the opener of the region. It is empty if a turn begins with the region and the
+    /// region has no opener.
     fn body(&mut self, open: &Marker, inside: &Inside) -> Body {
         match inside {
             Inside::Json(json) => {
@@ -191,7 +194,7 @@ impl Regions {
     }
 }
 
-/// An opener of reasoning besides the dialect's first.
+/// An opener of reasoning in addition to the first opener of the dialect.
 #[derive(Debug)]
 struct OtherReasoning {
     body: usize,

@@ -1,5 +1,7 @@
-//! The dialects: what each family of models writes around reasoning and calls. Most are records, the files of `dialects/`.
-//! A family that writes as no other does has its table in the file of the machine that reads it.
+//! Lists the dialects: how each family of models writes reasoning and calls.
+//!
+//! Most dialects are records, the files of `dialects/`. If a family writes in a unique way, its
+//! table is in the file of the machine that reads it.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,13 +13,18 @@ use super::record;
 use super::table::Table;
 use crate::error::Error;
 
-/// The longest record that [`Dialect::from_json`] reads, in bytes.
+/// The maximum size of a record for [`Dialect::from_json`], in bytes: 256 KiB.
 pub const MAX_DIALECT_BYTES: usize = 256 << 10;
 
-/// How a family of models writes reasoning and tool calls.
+/// The way in which a family of models writes reasoning and tool calls.
 ///
-/// Chosen by name ([`Dialect::by_name`]), or from the model's added tokens ([`Dialect::guess`]); or one of your own
-/// ([`Dialect::from_json`]). Cloning one is cheap. Two are equal if they were made of the same record.
+/// There are three ways to get a dialect:
+///
+/// - by its name, with [`Dialect::by_name`];
+/// - from the added tokens of the model, with [`Dialect::guess`];
+/// - from your own record, with [`Dialect::from_json`].
+///
+/// A dialect is cheap to clone. Two dialects are equal if they come from the same record.
 ///
 /// ```
 /// use tokenwire::Dialect;
@@ -31,11 +38,11 @@ pub const MAX_DIALECT_BYTES: usize = 256 << 10;
 #[derive(Clone)]
 pub struct Dialect {
     table: Arc<Table>,
-    /// What the table was made of; empty for a table in the code.
+    /// The JSON of the record. Empty for a table in the code.
     record: Arc<str>,
 }
 
-/// The files of `dialects/`, each its name and its text.
+/// The files of `dialects/`, each with its name and its text.
 const FILES: &[(&str, &str)] = &[
     ("cohere", include_str!("dialects/cohere.json")),
     ("deepseek_dsml", include_str!("dialects/deepseek_dsml.json")),
@@ -61,7 +68,7 @@ const FILES: &[(&str, &str)] = &[
     ("step3", include_str!("dialects/step3.json")),
 ];
 
-/// What the crate brings, in the order of the names; of a file that cannot be read, why.
+/// The built-in dialects, in the order of their names. A file that cannot be read has its error.
 static BUILT_IN: LazyLock<Vec<(&str, Result<Dialect, String>)>> = LazyLock::new(|| {
     let files = FILES.iter().map(|(name, text)| (*name, Dialect::read(text)));
     let in_code = [("harmony", harmony::table()), ("gemma4", gemma::table())];
@@ -71,49 +78,57 @@ static BUILT_IN: LazyLock<Vec<(&str, Result<Dialect, String>)>> = LazyLock::new(
     all
 });
 
-/// Any model without reasoning and calls.
+/// The dialect of a model without reasoning and calls.
 static PLAIN: LazyLock<Dialect> = LazyLock::new(|| {
     let ends = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "</s>"].into_iter().collect();
     Dialect::in_code(Table { name: "plain".into(), ends, ..Table::default() })
 });
 
-/// A stream whose server has told everything apart.
+/// The dialect of a stream whose server has already separated everything.
 static CHAT: LazyLock<Dialect> =
     LazyLock::new(|| Dialect::in_code(Table { name: "chat".into(), ..Table::default() }));
 
 impl Dialect {
-    /// For the streams of chat endpoints, whose servers have told reasoning, content and calls apart already: no marker
-    /// is looked for, all text is what it came as. It belongs to a stream and not to a model, so that
-    /// [`by_name`](Self::by_name) and [`all`](Self::all) leave it out.
+    /// Returns the dialect for the streams of chat endpoints.
+    ///
+    /// The servers of these endpoints have already separated reasoning, content and calls. The
+    /// parser therefore searches for no markers, and each item of the stream keeps its kind. The
+    /// dialect belongs to a stream and not to a model, so [`by_name`](Self::by_name) and
+    /// [`all`](Self::all) do not include it.
     #[must_use]
     pub fn chat() -> Self {
         CHAT.clone()
     }
 
-    /// No reasoning, no calls: all text is content.
+    /// Returns the dialect without reasoning and calls.
+    ///
+    /// All text is content, except markers at the end of the turn.
     #[must_use]
     pub fn plain() -> Self {
         PLAIN.clone()
     }
 
-    /// The dialect of this name, out of those that the crate brings.
+    /// Returns the built-in dialect with this name.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) with the names there are.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), with a list of the known names.
     pub fn by_name(name: &str) -> Result<Self, Error> {
         match BUILT_IN.iter().find(|(known, _)| *known == name) {
             Some((_, Ok(dialect))) => Ok(dialect.clone()),
             Some((_, Err(why))) => Err(Error::invalid(format!("dialects/{name}.json: {why}"))),
             None => {
                 let names: Vec<&str> = Self::all().map(Self::name).collect();
-                Err(Error::invalid(format!("no dialect is called {name:?}; there are {}", names.join(", "))))
+                Err(Error::invalid(format!("unknown dialect {name:?}: expected one of {}", names.join(", "))))
             }
         }
     }
 
-    /// A dialect of your own, out of a record in JSON: what the files in the repository's `src/turn/parse/dialects/` are, whose README says
-    /// what each key means. The name need not be a new one; [`by_name`](Self::by_name) does not know it.
+    /// Reads your own dialect from a record in JSON.
+    ///
+    /// The files in `src/turn/parse/dialects/` of the repository are such records. The README of
+    /// that folder explains each key. The name may equal the name of a built-in dialect.
+    /// [`by_name`](Self::by_name) does not return your dialect.
     ///
     /// ```
     /// use tokenwire::{Dialect, ResponseParser};
@@ -121,7 +136,7 @@ impl Dialect {
     /// let dialect = Dialect::from_json(
     ///     r#"{
     ///         "name": "mine",
-    ///         "about": "A model of my own.",
+    ///         "about": "My model.",
     ///         "calls": [{"open": "<call>", "inside": {"json": {"close": "</call>"}}}],
     ///         "ends": ["<eos>"]
     ///     }"#,
@@ -137,37 +152,46 @@ impl Dialect {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), with line and column or the key, for what is no such record, and
-    /// for more than [`MAX_DIALECT_BYTES`] bytes.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the text is not such a record or is
+    /// longer than [`MAX_DIALECT_BYTES`] bytes. For an invalid record, the message contains the
+    /// line and column, or the key.
     pub fn from_json(text: &str) -> Result<Self, Error> {
         if text.len() > MAX_DIALECT_BYTES {
             let n = text.len();
             return Err(Error::invalid(format!(
-                "not a dialect: {n} bytes are more than {MAX_DIALECT_BYTES}"
+                "not a dialect: expected at most {MAX_DIALECT_BYTES} bytes, got {n}"
             )));
         }
         Self::read(text).map_err(|why| Error::invalid(format!("not a dialect: {why}")))
     }
 
-    /// The dialect that a model's added tokens tell, as
-    /// [`Tokenizer::added_tokens`](crate::Tokenizer::added_tokens) has them. A dialect whose markers are plain text cannot be told
-    /// so, and models that write in different ways can have the same tokens: Qwen3 (`hermes`), and Qwen3-Coder
-    /// and Qwen3.5 (`qwen3_xml`). [`guess_with_template`](Self::guess_with_template) tells those apart.
+    /// Returns the dialect that the added tokens of a model identify.
+    ///
+    /// `added` contains the texts of the tokens, for example from
+    /// [`Tokenizer::added_tokens`](crate::Tokenizer::added_tokens). The tokens are not always
+    /// sufficient:
+    ///
+    /// - A dialect whose markers are plain text has no added tokens.
+    /// - Models that write in different ways can have the same tokens. For example, Qwen3
+    ///   (`hermes`) has the same tokens as Qwen3-Coder and Qwen3.5 (`qwen3_xml`).
+    ///   [`guess_with_template`](Self::guess_with_template) distinguishes these models.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), with what was looked for, if no dialect is told, or more
-    /// than one.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the tokens identify no dialect, or more
+    /// than one. The message lists the tokens that were expected, or the dialects that fit.
     pub fn guess<'a>(added: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
         Self::guess_with_template(added, "")
     }
 
-    /// As [`guess`](Self::guess); where several dialects have the same tokens, what the text of the model's chat
-    /// template tells it to write decides.
+    /// Returns the dialect that the added tokens and the chat template of a model identify.
+    ///
+    /// The template counts only if several dialects have the same tokens. Its text contains
+    /// instructions for the model, which show how the model writes calls.
     ///
     /// # Errors
     ///
-    /// As for [`guess`](Self::guess).
+    /// The same as [`guess`](Self::guess).
     pub fn guess_with_template<'a>(
         added: impl IntoIterator<Item = &'a str>,
         template: &str,
@@ -187,38 +211,40 @@ impl Dialect {
         match left[..] {
             [one] => Ok(one.clone()),
             [] => Err(Error::invalid(format!(
-                "the added tokens tell no dialect; looked for all tokens of one of {}; choose one by its name",
+                "the added tokens identify no dialect: expected all tokens of one of {}; choose a dialect by name",
                 Self::all().filter_map(Self::shown_signs).collect::<Vec<_>>().join("; ")
             ))),
             _ => {
                 let names: Vec<&str> = left.iter().map(|one| one.name()).collect();
                 Err(Error::invalid(format!(
-                    "the added tokens are those of {}, and the chat template was not given or does not tell \
-                     which; choose one by its name",
+                    "the added tokens fit {}, and the chat template is missing or does not identify one of \
+                     them; choose a dialect by name",
                     names.join(" and ")
                 )))
             }
         }
     }
 
-    /// The name and the signs, if there are some.
+    /// Returns the name and the signs, or `None` if the dialect has no signs.
     fn shown_signs(&self) -> Option<String> {
         let signs: Vec<&str> = self.table.signs.iter().map(|sign| &**sign).collect();
         (!signs.is_empty()).then(|| format!("{} ({})", self.name(), signs.join(", ")))
     }
 
-    /// All dialects that the crate brings, in the order of their names.
+    /// Returns all built-in dialects, in the order of their names.
     pub fn all() -> impl Iterator<Item = &'static Self> {
         BUILT_IN.iter().filter_map(|(_, dialect)| dialect.as_ref().ok())
     }
 
-    /// The name, as [`by_name`](Self::by_name) takes it.
+    /// Returns the name of the dialect.
+    ///
+    /// [`by_name`](Self::by_name) accepts the name of a built-in dialect.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.table.name
     }
 
-    /// All markers, each once.
+    /// Returns all markers of the dialect, each once.
     #[must_use]
     pub fn markers(&self) -> Vec<&str> {
         self.table.markers()
@@ -239,7 +265,7 @@ impl Dialect {
 
 impl PartialEq for Dialect {
     fn eq(&self, other: &Self) -> bool {
-        // The record has the name in it.
+        // The record contains the name.
         Arc::ptr_eq(&self.table, &other.table) || (!self.record.is_empty() && self.record == other.record)
     }
 }
@@ -261,7 +287,7 @@ impl fmt::Display for Dialect {
 impl FromStr for Dialect {
     type Err = Error;
 
-    /// As [`by_name`](Self::by_name).
+    /// Returns the built-in dialect with this name, like [`by_name`](Self::by_name).
     fn from_str(name: &str) -> Result<Self, Error> {
         Self::by_name(name)
     }
@@ -272,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_added_tokens_tell_the_dialect_or_the_error_says_what_was_looked_for() {
+    fn added_tokens_identify_the_dialect_or_the_error_lists_what_was_expected() {
         let qwen2 = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"];
         let qwen3 = [&qwen2[..], &["<think>", "</think>", "<tool_response>"]].concat();
         let xml = "<tool_call>\n<function=example>\n";
@@ -307,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tokens_of_a_dialect_tell_no_other() {
+    fn the_tokens_of_a_dialect_identify_no_other_dialect() {
         for dialect in Dialect::all().filter(|dialect| !dialect.table.signs.is_empty()) {
             let signs = dialect.table.signs.iter().map(|sign| &**sign);
             match Dialect::guess(dialect.markers().into_iter().chain(signs)) {
@@ -318,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_of_files_is_what_the_folder_holds() {
+    fn the_list_of_files_matches_the_folder() {
         let folder =
             std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file!()).with_file_name("dialects");
         let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());

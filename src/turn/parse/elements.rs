@@ -1,16 +1,18 @@
-//! Values written as tags in tags, each with the namespace's marker before it: MiniMax M3.
+//! Reads values written as nested tags, as in MiniMax M3.
+//!
+//! The marker of the namespace precedes each tag.
 
 use super::marker::Marker;
 use super::schema::Element;
 use super::view::{Found, View};
 use crate::types::tree::Malformed;
 
-/// Reads one element and those in it. Only a tag behind the namespace's marker is one.
+/// Reads one element and its inner elements. A tag counts only after the namespace marker.
 #[derive(Debug)]
 pub(super) struct Elements {
     namespace: Marker,
     at: usize,
-    /// In the tag that begins here, up to there no `>` has been found.
+    /// The offset up to which the current tag contains no `>`.
     tag: Option<usize>,
     open: Vec<Open>,
 }
@@ -18,22 +20,22 @@ pub(super) struct Elements {
 #[derive(Debug)]
 struct Open {
     name: String,
-    /// Where the text behind its last tag begins.
+    /// The offset of the text after the last tag.
     text: usize,
     mixed: String,
     inner: Vec<(String, Element)>,
 }
 
-/// The name and what it holds, and the place behind its closing tag; or where and why that is not possible.
+/// The name, the content and the end of an element, or the offset and reason of an error.
 type Read = Result<(String, Element, usize), (usize, Malformed)>;
 
 impl Elements {
-    /// The namespace's marker before the opening tag stands at `at`.
+    /// Creates a reader. `at` is the offset of the namespace marker before the opening tag.
     pub(super) fn new(namespace: Marker, at: usize) -> Self {
         Self { namespace, at, tag: None, open: Vec::new() }
     }
 
-    /// `None`: more text is needed.
+    /// Returns the element, or `None` if more text is needed.
     pub(super) fn step(&mut self, view: &View<'_>) -> Option<Read> {
         loop {
             let at = match view.find(std::slice::from_ref(&self.namespace), self.at) {
@@ -43,7 +45,8 @@ impl Elements {
                     return None;
                 }
             };
-            // Any other real marker is structure too, and has no place here (rule R10 of docs/parsing-rules.md).
+            // Any other real marker is structure, too, and is not allowed here (R10 in
+            // docs/parsing-rules.md).
             if let Some(real) = view.next_real(self.at).filter(|real| real.start < at) {
                 return Some(Err((real.start, Malformed::Syntax)));
             }
@@ -75,7 +78,7 @@ impl Elements {
         }
     }
 
-    /// Takes one tag.
+    /// Takes one tag. Returns the element if the tag ends it.
     fn take(&mut self, view: &View<'_>, at: usize, tag: &str, after: usize) -> Option<Read> {
         if let Some(open) = self.open.last_mut() {
             open.mixed.push_str(&view.text[open.text..at]);

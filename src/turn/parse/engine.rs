@@ -1,25 +1,33 @@
-//! The engine: the state of a turn between two tokens, and what the next token does to it.
+//! Parses a turn: keeps the state between two tokens, and converts the next token into leaves.
 //!
-//! A letter to whoever changes this next. The whole turn is kept as one text; everything else is a place in it.
-//! `committed` is how far the text is in leaves. Behind it stands what is not decided yet: a few bytes
-//! that may become a marker, or the region of a call. Nothing here depends on where the text was cut into
-//! tokens, because no decision is made on text that could still become something else: a search that meets the
-//! beginning of a marker at the end of the text stops there ([`Found::Until`]), and so does every machine.
+//! A letter to the next person who changes this file.
+//!
+//! The whole turn is one text. Everything else is an offset in this text. The text before
+//! `committed` is in leaves. The text after it is undecided: a few bytes that may become a marker,
+//! or the region of a call.
+//!
+//! The result does not depend on where the text is cut into tokens, because no decision uses text
+//! that could still become something else. A search that finds the beginning of a marker at the end
+//! of the text stops there ([`Found::Until`]). Every machine stops there, too.
 //!
 //! ```text
 //!            ┌────────── close ──────────┐       ┌── Leave ──┐
 //!            ▼                           │       ▼           │
 //!   start ─▶ content ── its opener ───▶ reasoning    content ─ call opener ─▶ region (a machine)
-//!            └─ frame, end of turn: a marker leaf, and content goes on
+//!            └─ frame, end of turn: a marker leaf, then content again
 //! ```
 //!
-//! Ids follow their tokens' first bytes: `tokens` holds for each the place of that byte (of a token without
-//! text, the byte before it), in order, and a leaf takes those that lie in it when its text is committed. So
-//! joined leaf ids are the ids received, whatever the machines decide.
+//! The ids follow the first bytes of their tokens. `tokens` contains the offset of this byte for
+//! each token, in order. For a token without text, it contains the offset of the byte before. When
+//! text is committed to a leaf, the leaf also takes the tokens with an offset in this text. The ids
+//! of all leaves, joined, are therefore the ids received, whatever the machines decide.
 //!
-//! One decision is taken back, and only at the end of the turn: reasoning that was never closed and in which
-//! a call was drafted (rule R2 of docs/parsing-rules.md). To add a dialect, add a file to `dialects/` and its line to the list in `dialect`; to
-//! read calls in a new way, write a [`Machine`] in `machines/` and a variant of `record::Inside` for it.
+//! One decision can be reversed, and only at the end of the turn (R2 in docs/parsing-rules.md). It
+//! concerns reasoning that contains the draft of a call and was never closed.
+//!
+//! - To add a dialect, add a file to `dialects/` and a line to the list in `dialect`.
+//! - To read calls in a new way, write a [`Machine`] in `machines/` and add a variant to
+//!   `record::Inside`.
 
 use std::sync::Arc;
 
@@ -35,36 +43,48 @@ use crate::types::ids::TokenId;
 use crate::types::token::StreamToken;
 use crate::types::tree::{Branch, Leaf, LeafKind, Malformed, PendingToolCall, ToolCall};
 
-/// What the prompt has opened when the model begins.
+/// The part of a turn that the prompt has already opened.
+///
+/// ```
+/// use tokenwire::{Dialect, ResponseParser, Start};
+///
+/// let parser = ResponseParser::new(Dialect::by_name("hermes")?);
+/// let mut parser = parser.start(Start::Reasoning);
+/// parser.push("Hm.</think>Hello", None);
+/// let (turn, _) = parser.finish(None);
+/// assert_eq!((turn.reasoning().as_str(), turn.content().as_str()), ("Hm.", "Hello"));
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Start {
-    /// Nothing.
+    /// The prompt has opened nothing.
     #[default]
     Content,
-    /// Reasoning: the prompt ends with the opener of reasoning.
+    /// The prompt ends with the opener of reasoning.
     Reasoning,
 }
 
-/// The parser, without the branch it writes to: that stands in a context that others read.
+/// The parser without its branch. The branch is in a context that others read.
 #[derive(Debug)]
 pub(crate) struct Engine {
     table: Arc<Table>,
     pub(super) tools: Schemas,
     pub(super) max_nesting: usize,
     pub(super) max_arguments_bytes: usize,
-    /// What content is searched for, and what open reasoning is.
+    /// The markers to find in content. `draft_markers` are the markers to find in open reasoning.
     content_markers: Vec<Marker>,
     content_first_bytes: FirstBytes,
     draft_markers: Vec<Marker>,
     input: Input,
-    /// Up to here the text is in leaves.
+    /// The text before this offset is in leaves.
     committed: usize,
-    /// Where the last leaf begins, and its first token. `None`: the branch's leaves, if it has any, are not of
-    /// this turn's tokens.
+    /// The offset of the last leaf, and its first token.
+    ///
+    /// `None` if the branch has no leaf with tokens of this turn.
     leaf_start: Option<(usize, usize)>,
     state: State,
-    /// Tokens pushed.
+    /// The number of tokens pushed.
     pushed: u64,
     calls: u32,
     out: Vec<PendingToolCall>,
@@ -73,29 +93,29 @@ pub(crate) struct Engine {
 #[derive(Debug)]
 enum State {
     Content {
-        /// Up to here there is no marker.
+        /// No marker begins before this offset.
         at: usize,
     },
     Reasoning {
         markers: Arc<Reasoning>,
-        /// Still at its beginning, where openers are repeated and the label stands.
+        /// `true` at the start of the reasoning, where openers may repeat and a label may follow.
         opening: bool,
         at: usize,
-        /// The first opener of a call in it.
+        /// The offset of the first opener of a call in the reasoning.
         draft: Option<usize>,
     },
     Region {
         open: usize,
-        /// After the opener.
+        /// The offset after the opener.
         body: usize,
         machine: Box<dyn Machine>,
-        /// Up to here there is no real end of the turn.
+        /// No real end of the turn is before this offset.
         no_end_before: usize,
     },
 }
 
 impl State {
-    /// Reasoning whose opener ends at `at`.
+    /// Returns the state of reasoning whose opener ends at `at`.
     fn reasoning(markers: Arc<Reasoning>, at: usize) -> Self {
         Self::Reasoning { markers, opening: true, at, draft: None }
     }
@@ -126,7 +146,7 @@ impl Engine {
         new
     }
 
-    /// Makes the added tokens known that the dialect's markers are made of.
+    /// Sets the added tokens that occur in the markers of the dialect.
     pub(super) fn know<'a>(&mut self, added: impl Iterator<Item = (&'a str, TokenId)>) {
         self.input.markers = RealMarkers::new(&self.table.markers(), added);
     }
@@ -140,12 +160,12 @@ impl Engine {
         };
     }
 
-    /// Bytes of text taken.
+    /// Returns the size of the text in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.input.text.len()
     }
 
-    // Tokens in
+    // From tokens to text
 
     pub(crate) fn push(
         &mut self,
@@ -180,7 +200,7 @@ impl Engine {
         }
     }
 
-    /// Reasoning that the server has told apart.
+    /// Adds reasoning that the server has already separated.
     fn push_reasoning(&mut self, branch: &mut Branch, text: &str, id: Option<TokenId>) {
         self.settle(branch);
         self.ensure_reasoning(branch);
@@ -189,12 +209,15 @@ impl Engine {
         self.pushed += 1;
     }
 
-    /// A call that the server has told apart, or what is none. Its ids came before, as tokens without text.
+    /// Adds a call that the server has already separated, or a malformed call.
+    ///
+    /// The ids of the call arrived earlier, as tokens without text.
     fn push_call(&mut self, branch: &mut Branch, kind: LeafKind, text: &str) {
         self.settle(branch);
         let goes_on = matches!(kind, LeafKind::Malformed { .. }) && self.is_in(branch, &kind);
         if !goes_on {
-            // The tokens without text since the last text are its own: a server sends its ids before it.
+            // The tokens without text since the last text belong to the call: a server sends the
+            // ids before the call.
             self.leaf_start = Some((self.committed, self.input.owned));
             branch.leaves.push(Leaf::new(kind, "", Vec::new()));
         }
@@ -205,13 +228,13 @@ impl Engine {
         }
     }
 
-    /// Decides about all the text there is: what follows came as something of its own.
+    /// Decides all text received so far, because the next item is a leaf of its own.
     fn settle(&mut self, branch: &mut Branch) {
         self.input.flush_group();
         self.advance(branch, Some(RegionEnd::Cut));
     }
 
-    /// All the text goes to the last leaf.
+    /// Adds all remaining text to the last leaf.
     fn extend_to_here(&mut self, branch: &mut Branch) {
         let at = self.input.text.len();
         self.extend_inside(branch, at);
@@ -223,7 +246,7 @@ impl Engine {
         let end = if clean { RegionEnd::Clean } else { RegionEnd::Cut };
         self.advance(branch, Some(end));
         self.end_reasoning(branch, end);
-        // Tokens without text, where no text came after which they could stand.
+        // The remaining tokens have no text, and no text followed them.
         if self.input.owned < self.input.tokens.len() {
             if self.leaf_start.is_none() {
                 self.begin_leaf(branch, LeafKind::Marker);
@@ -233,9 +256,9 @@ impl Engine {
         std::mem::take(&mut self.out)
     }
 
-    // Text to leaves
+    // From text to leaves
 
-    /// Decides all that can be decided.
+    /// Makes all decisions that the text allows.
     fn advance(&mut self, branch: &mut Branch, end: Option<RegionEnd>) {
         loop {
             let went_on = match &self.state {
@@ -295,7 +318,9 @@ impl Engine {
         true
     }
 
-    /// "A repeated opener right at the start of reasoning is absorbed" (rule R2 of docs/parsing-rules.md), and so is the label.
+    /// Skips a repeated opener and the label at the start of reasoning.
+    ///
+    /// See R2 in docs/parsing-rules.md.
     fn reasoning_opens(&mut self, branch: &mut Branch, end: Option<RegionEnd>) -> bool {
         let State::Reasoning { markers, at: from, .. } = &self.state else { return false };
         let (markers, from) = (markers.clone(), *from);
@@ -305,7 +330,7 @@ impl Engine {
             Match::Yes => at + markers.open.len(),
             Match::Partial => return false,
             Match::No => match label_end(&view, from, &markers.label, &markers.close) {
-                // What is repeated may have a label too.
+                // Another opener may follow the label, with its own label.
                 Some(inside) if inside > from => inside,
                 Some(at) => {
                     self.draft_markers =
@@ -325,7 +350,7 @@ impl Engine {
     fn reasoning(&mut self, branch: &mut Branch, end: Option<RegionEnd>) -> bool {
         let State::Reasoning { markers, at, draft, .. } = &self.state else { return false };
         let view = self.view(end);
-        // Once a call is drafted, no other is looked for.
+        // After the first draft of a call, only the end of the reasoning matters.
         let found = match draft {
             None => view.find(&self.draft_markers, *at),
             Some(_) => view.find(std::slice::from_ref(&markers.close), *at),
@@ -350,8 +375,10 @@ impl Engine {
         goes_on.is_some()
     }
 
-    /// At the end of the turn: in reasoning that was never closed, the first call ends it, or the frame of an
-    /// answer; if there is none, an end of the turn is still no thought.
+    /// Resolves reasoning that is still open at the end of the turn.
+    ///
+    /// The first call or the frame of an answer ends the reasoning. Even without them, an
+    /// end-of-turn marker is not part of the reasoning.
     fn end_reasoning(&mut self, branch: &mut Branch, end: RegionEnd) {
         let State::Reasoning { draft, .. } = &self.state else { return };
         let Table { ends, reasoning, .. } = &*self.table;
@@ -361,7 +388,7 @@ impl Engine {
         let turn_end = turn_end.filter(|(at, end)| {
             self.leaf_start.is_some_and(|(start, _)| *at >= start) && view.here(*at, end) == Match::Yes
         });
-        // Some are written in two parts.
+        // Several ends may match, because some consist of two parts. The longest one counts.
         let turn_end = turn_end.map(|(at, _)| at).min();
         if let (Some(draft), RegionEnd::Clean) = (*draft, end) {
             let before_rewind = (branch.clone(), self.committed, self.input.owned, self.leaf_start);
@@ -370,7 +397,7 @@ impl Engine {
             let is_answer = answer.any(|open| self.input.text[draft..].starts_with(&**open));
             self.rewind(branch, draft);
             self.advance(branch, Some(end));
-            // A broken call has ended it too. What turns out to be none has not.
+            // A malformed call has ended the reasoning, too. A draft that is not a call has not.
             let is_call =
                 |leaf: &Leaf| matches!(leaf.kind, LeafKind::ToolCall(_) | LeafKind::Malformed { .. });
             if is_answer || branch.leaves[before..].iter().any(is_call) {
@@ -384,7 +411,8 @@ impl Engine {
         }
     }
 
-    /// Takes the text from `at` on out of the last leaf, which is open reasoning: content begins there.
+    /// Removes the text after `at` from the last leaf, which is open reasoning. Content begins at
+    /// `at`.
     fn rewind(&mut self, branch: &mut Branch, at: usize) {
         let Some((start, first_token)) = self.leaf_start else { return };
         let inner = branch.leaves.pop().map_or(0, |leaf| leaf.inner.start);
@@ -399,7 +427,7 @@ impl Engine {
         self.state = State::Content { at };
     }
 
-    /// Lets the machine of the region go one step.
+    /// Advances the machine of the region by one step.
     fn region(&mut self, branch: &mut Branch, end: Option<RegionEnd>) -> bool {
         let State::Region { open, body, mut machine, no_end_before } =
             std::mem::replace(&mut self.state, State::Content { at: self.committed })
@@ -407,7 +435,8 @@ impl Engine {
             return false;
         };
         let mut view = self.view(end);
-        // A real end of the turn is structure wherever it stands, and a clean end for the call before it.
+        // A real end of the turn is structure wherever it appears. For the call before it, it is a
+        // clean end.
         let (limit, turn_end) = self.region_limit(open, body, no_end_before);
         if limit < view.text.len() {
             view.text = &view.text[..limit];
@@ -426,7 +455,7 @@ impl Engine {
             Step::Leaf { until, leaf } => (until, leaf, None),
             Step::Leave { until, leaf, then } => (until, leaf, Some(then)),
         };
-        // What was no call is content, its opener at least: it must not be found again.
+        // If the region is not a call, its opener becomes content and must not be found again.
         let until = if matches!(leaf, RawLeaf::Content) { until.max(body) } else { until };
         self.add_outcome(branch, until, leaf);
         self.state = match then {
@@ -440,8 +469,9 @@ impl Engine {
         true
     }
 
-    /// How much of the text a region may see, whose opener stands at `open..body`, and whether the turn ends
-    /// there.
+    /// Returns how much of the text a region may read, and whether the turn ends there.
+    ///
+    /// The opener of the region is at `open..body`.
     fn region_limit(&self, open: usize, body: usize, from: usize) -> (usize, bool) {
         let mut limit = open.saturating_add(self.max_arguments_bytes).max(body).min(self.input.text.len());
         while !self.input.text.is_char_boundary(limit) {
@@ -476,7 +506,9 @@ impl Engine {
         }
     }
 
-    /// Content goes on in the leaf it is in, even after a region that turned out to be none.
+    /// Adds the text up to `until` to the content.
+    ///
+    /// Content continues in its leaf, even after a region that was not a call.
     fn extend_content(&mut self, branch: &mut Branch, until: usize) {
         if until <= self.committed {
             return;
@@ -489,13 +521,13 @@ impl Engine {
     }
 
     fn ensure_reasoning(&mut self, branch: &mut Branch) {
-        // An open one is the last leaf; one that the prompt has opened is not there yet.
+        // Open reasoning is the last leaf. Reasoning that the prompt opened has no leaf yet.
         if !self.is_in(branch, &LeafKind::Reasoning) {
             self.begin_leaf(branch, LeafKind::Reasoning);
         }
     }
 
-    /// Whether the last leaf is of this turn and this kind.
+    /// Returns whether the last leaf belongs to this turn and is of this kind.
     fn is_in(&self, branch: &Branch, kind: &LeafKind) -> bool {
         self.leaf_start.is_some() && branch.leaves.last().is_some_and(|leaf| leaf.kind == *kind)
     }
@@ -506,13 +538,13 @@ impl Engine {
     }
 
     fn begin_leaf(&mut self, branch: &mut Branch, kind: LeafKind) {
-        // Tokens without text stay with what came before them.
+        // Tokens without text stay with the text before them.
         self.own_tokens(branch, self.committed);
         self.leaf_start = Some((self.committed, self.input.owned));
         branch.leaves.push(Leaf::new(kind, "", Vec::new()));
     }
 
-    /// The text up to `until` goes to the last leaf, as what it is about.
+    /// Adds the text up to `until` to the last leaf, as a part of its inner text.
     fn extend_inside(&mut self, branch: &mut Branch, until: usize) {
         self.extend(branch, until);
         if let Some(leaf) = branch.leaves.last_mut() {
@@ -520,7 +552,7 @@ impl Engine {
         }
     }
 
-    /// The text up to `until` goes to the last leaf, as an opener.
+    /// Adds the text up to `until` to the last leaf, as an opener before its inner text.
     fn extend_outside(&mut self, branch: &mut Branch, until: usize) {
         self.extend_inside(branch, until);
         if let Some(leaf) = branch.leaves.last_mut() {
@@ -528,9 +560,9 @@ impl Engine {
         }
     }
 
-    /// The text up to `until` goes to the last leaf, as its end if nothing else is said.
+    /// Adds the text up to `until` to the last leaf, after its inner text.
     fn extend(&mut self, branch: &mut Branch, until: usize) {
-        // A marker's token is never divided, whatever else the dialect's markers are like.
+        // A marker token is never divided, whatever the other markers of the dialect are.
         let whole = self.input.markers.shows_all(self.committed);
         let until = if whole { until } else { self.input.markers.end_of_real_around(until) };
         let until = until.max(self.committed);
@@ -547,7 +579,7 @@ impl Engine {
         self.own_tokens(branch, until);
     }
 
-    /// Gives the last leaf the tokens before `until`.
+    /// Moves the tokens before `until` into the last leaf.
     fn own_tokens(&mut self, branch: &mut Branch, until: usize) {
         let Some(leaf) = branch.leaves.last_mut() else { return };
         let tokens = self.input.tokens[self.input.owned..].iter().take_while(|token| token.at < until);
@@ -561,7 +593,7 @@ impl Engine {
     }
 }
 
-/// The place after the label; `None` if that cannot be said yet.
+/// Returns the offset after the label, or `None` if more text is needed to decide.
 fn label_end(view: &View<'_>, from: usize, label: &str, close: &str) -> Option<usize> {
     if label.is_empty() {
         return Some(from);

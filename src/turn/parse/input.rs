@@ -1,46 +1,53 @@
-//! The tokens of a turn as they come: one text, and where each token begins in it.
+//! Collects the tokens of a turn: one text, and the offset of each token in it.
 //!
-//! A token counts as a marker by its id, so the text of a chunk with several ids waits until they have come
-//! ([`Group`]). A marker that the server left out of the text is put into it.
+//! A token counts as a marker by its id. The text of a chunk with several ids therefore waits until
+//! the ids have arrived ([`Group`]). If the server left a marker out of the text, the parser
+//! inserts it.
 
 use super::view::{RealMarkers, is_blank};
 use crate::types::ids::TokenId;
 
-/// What has come of a turn.
+/// The part of a turn that was received so far.
 #[derive(Debug, Default)]
 pub(super) struct Input {
-    /// The whole turn; markers that the server left out are in it.
+    /// The text of the whole turn, including markers that the server left out.
     pub(super) text: String,
-    /// From here on it is blank.
+    /// The text is blank from this offset on.
     pub(super) blank_from: usize,
     pub(super) tokens: Vec<Token>,
-    /// As many tokens are in leaves.
+    /// The number of tokens that are in leaves.
     pub(super) owned: usize,
     pub(super) markers: RealMarkers,
-    /// A token whose text reads like markers that its id is not.
+    /// A chunk whose text looks like a marker, until its ids show whether the marker is real.
     group: Option<Group>,
 }
 
 #[derive(Debug)]
 pub(super) struct Token {
-    /// The place of the token's first byte; without text, of the byte before it.
+    /// The offset of the token's first byte. Without text, the offset of the previous byte.
     pub(super) at: usize,
     pub(super) id: Option<TokenId>,
-    /// It is a token of its own. A marker that was left out of the text and a text of several tokens are one.
+    /// `true` if the token has text.
+    ///
+    /// If several tokens share a text, only the first has text. A marker counts as having text,
+    /// even if the server left its text out.
     pub(super) has_text: bool,
 }
 
-/// Several tokens with one text, as far as they have come. A chunk with several ids has the text at the first
-/// of them: whether a marker in it is real is told by the ids that follow.
+/// Several tokens with one text, as far as they have arrived.
+///
+/// A chunk with several ids has its text at the first id. The ids that follow show whether a marker
+/// in the text is real.
 #[derive(Debug)]
 struct Group {
     text: String,
     ids: Vec<TokenId>,
-    /// What in the text reads like a marker: its place and the marker.
+    /// The parts of the text that look like a marker: the offset and the marker.
     look_alikes: Vec<(usize, usize)>,
-    /// Up to here it is known of them whether they are real: ids and text have the same order.
+    /// The number of look-alikes that are decided. This works because ids and text have the same
+    /// order.
     decided: usize,
-    /// Those that are: place, marker, the number of the id.
+    /// The look-alikes that are real markers: the offset, the marker and the index of the id.
     real: Vec<(usize, usize, usize)>,
 }
 
@@ -84,7 +91,8 @@ impl Input {
         if look_alikes.is_empty() {
             match self.markers.atom_of(id) {
                 None => self.add_token(text, Some(id)),
-                // Its text was left out: what came with it is the text of the tokens behind it.
+                // The server left out the text of this marker. `text` is the text of the tokens
+                // after it.
                 Some(atom) => {
                     self.add_hidden(atom, id);
                     self.add_text(text);
@@ -105,8 +113,9 @@ impl Input {
     pub(super) fn add_token(&mut self, text: &str, id: Option<TokenId>) {
         let at = self.text.len();
         let has_text = !text.is_empty();
-        // The bytes of a character may be spread over tokens. Its text comes with the last of them; those before
-        // it, fewer than it has bytes, came without text and begin where it begins.
+        // The bytes of a character may be spread over several tokens. The last of these tokens
+        // carries the character. The earlier ones, fewer than the character has bytes, have no
+        // text. They begin where the character begins.
         let spread = text.chars().next().map_or(0, |first| first.len_utf8() - 1);
         let before = self.tokens[self.owned..].iter_mut().rev();
         for token in before.take(spread).take_while(|token| !token.has_text) {
@@ -116,7 +125,7 @@ impl Input {
         self.add_text(text);
     }
 
-    /// A marker whose token has come and whose text has not.
+    /// Adds a marker whose token arrived without its text.
     fn add_hidden(&mut self, atom: usize, id: TokenId) {
         let at = self.text.len();
         self.markers.add_real(at, atom, false);
@@ -132,8 +141,11 @@ impl Input {
         self.text.push_str(text);
     }
 
-    /// Of a group's tokens it is known where the first begins and where the markers do. What stands between two
-    /// markers is the text of the first token there that is no marker's; those without text stand in their order.
+    /// Adds the tokens of the group to the turn.
+    ///
+    /// The offsets of the first token and of the real markers are known. The text between two
+    /// markers belongs to the first token there that is not a marker. The other tokens between them
+    /// have no text and keep their order.
     pub(super) fn flush_group(&mut self) {
         let Some(group) = self.group.take() else { return };
         let ends = group.real.iter().map(|(at, atom, n)| (*at, *n, Some(*atom)));

@@ -1,16 +1,18 @@
-//! Finds where a JSON value ends, without reading it.
+//! Finds the end of a JSON value without decoding the value.
 
 use super::view::View;
 use crate::types::tree::Malformed;
 
-/// Follows a JSON object or list to its end, whatever stands in its strings. It is strict about structure, so
-/// that a string without an end is noticed soon; numbers and words are left to the real parser.
+/// Follows a JSON object or list to its end, whatever its strings contain.
+///
+/// The scan checks the structure strictly, so that it notices a string without an end early. It
+/// leaves numbers and words to the real parser.
 #[derive(Debug)]
 pub(super) struct JsonScan {
-    /// The place of its opening brace.
+    /// The offset of the opening brace or bracket.
     pub(super) start: usize,
     at: usize,
-    /// Open braces and brackets.
+    /// The open braces and brackets.
     open: Vec<u8>,
     expect: Expect,
 }
@@ -18,41 +20,41 @@ pub(super) struct JsonScan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expect {
     Value,
-    /// After `[`: a value or its end.
+    /// After `[`: a value, or the end of the list.
     ValueOrEnd,
-    /// After `{`: a key or its end.
+    /// After `{`: a key, or the end of the object.
     KeyOrEnd,
     Key,
     Colon,
     /// After a value: a comma or the end.
     Comma,
-    /// In a string, which is a key or not.
+    /// In a string, which may be a key.
     String {
         key: bool,
     },
     Escape {
         key: bool,
     },
-    /// In a number, `true`, `false`, `null`.
+    /// In a number, `true`, `false` or `null`.
     Word,
 }
 
 #[derive(Debug)]
 pub(super) enum Scanned {
     More,
-    /// It ended before this place.
+    /// The value ended before this offset.
     Value(usize),
     Bad(Malformed),
 }
 
 impl JsonScan {
-    /// `start` is the place of a `{` or `[`.
+    /// Creates a scan. `start` is the offset of a `{` or `[`.
     pub(super) fn new(start: usize) -> Self {
         Self { start, at: start, open: Vec::new(), expect: Expect::Value }
     }
 
     pub(super) fn advance(&mut self, view: &View<'_>) -> Scanned {
-        // A real marker is structure even in a string (rule R10 of docs/parsing-rules.md).
+        // A real marker is structure even in a string (R10 in docs/parsing-rules.md).
         let real = view.next_real(self.at).map(|real| real.start);
         let end = real.unwrap_or(view.text.len());
         while self.at < end {
@@ -66,7 +68,7 @@ impl JsonScan {
         if real.is_some() { Scanned::Bad(Malformed::Syntax) } else { Scanned::More }
     }
 
-    /// Takes one byte; true if it has ended the value.
+    /// Takes one byte. Returns `true` if the value ends with this byte.
     fn byte(&mut self, byte: u8, max_nesting: usize) -> Result<bool, Malformed> {
         self.at += 1;
         let bad = Err(Malformed::Syntax);

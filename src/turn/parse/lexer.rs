@@ -1,5 +1,6 @@
-//! Reads values in notations other than JSON, as their text comes. The notations differ in a few points, which
-//! [`Syntax`] lists.
+//! Reads values in notations other than JSON, while their text arrives.
+//!
+//! The notations differ in a few points, which [`Syntax`] lists.
 
 use serde_json::Value;
 
@@ -7,26 +8,30 @@ use super::literal::{ValueBuilder, unescaped};
 use super::view::{Found, Match, View};
 use crate::types::tree::Malformed;
 
-/// How a notation writes strings, lists and maps.
+/// The way in which a notation writes strings, lists and maps.
 #[derive(Debug)]
 pub(super) struct Syntax {
-    /// The outermost map: the arguments.
+    /// The outermost map, which contains the arguments.
     pub(super) outer: Bracket,
     pub(super) brackets: &'static [Bracket],
-    /// Of two that begin alike, the longer first.
+    /// The quotes. If two quotes begin with the same text, the longer one is first.
     pub(super) quotes: &'static [Quote],
-    /// Whether the keys of the arguments may stand in quotes.
+    /// `true` if the keys of the arguments may be in quotes.
     pub(super) quoted_keys: bool,
-    /// Whether a missing value is the empty string.
+    /// `true` if a missing value is the empty string.
     pub(super) empty_values: bool,
-    /// The characters of a word without quotes. A word is a key of the arguments or a scalar.
+    /// Returns whether a character can be in a word without quotes.
+    ///
+    /// A word is a key of the arguments or a scalar.
     pub(super) is_of_word: fn(char, is_key: bool) -> bool,
-    /// The key or value that a word stands for. `None`: it is malformed.
+    /// Returns the key that a word stands for, or `None` if the word is malformed.
+    ///
+    /// `scalar` does the same for a value.
     pub(super) key: fn(&str) -> Option<Value>,
     pub(super) scalar: fn(&str) -> Option<Value>,
 }
 
-/// What encloses a list or a map. A map has a separator between key and value.
+/// The brackets around a list or a map. A map has a separator between key and value.
 #[derive(Debug)]
 pub(super) struct Bracket {
     pub(super) open: u8,
@@ -34,17 +39,17 @@ pub(super) struct Bracket {
     pub(super) separator: Option<u8>,
 }
 
-/// What encloses a string. A quote may be a marker of the dialect.
+/// The quote around a string. A quote may be a marker of the dialect.
 #[derive(Debug)]
 pub(super) struct Quote {
     pub(super) text: &'static str,
-    /// Whether a backslash begins an escape, as in Python.
+    /// `true` if a backslash begins an escape, as in Python.
     pub(super) escapes: bool,
-    /// Whether the string may go over several lines.
+    /// `true` if the string may contain line ends.
     pub(super) lines: bool,
 }
 
-/// Reads the arguments of one call to their end.
+/// Reads the arguments of one call up to their end.
 #[derive(Debug)]
 pub(super) struct Lexer {
     syntax: &'static Syntax,
@@ -54,7 +59,7 @@ pub(super) struct Lexer {
     lexeme: Lexeme,
 }
 
-/// What `at` is in. The place is where it begins.
+/// The kind of text at `at`, and the offset where it begins.
 #[derive(Debug, Clone, Copy)]
 enum Lexeme {
     None,
@@ -62,7 +67,7 @@ enum Lexeme {
     String(usize, &'static Quote),
 }
 
-/// How far a piece has been read.
+/// The progress in reading a piece.
 enum Progress {
     /// More text is needed.
     More,
@@ -75,7 +80,7 @@ enum Progress {
 type Read = Result<Progress, Malformed>;
 
 impl Lexer {
-    /// `start` is the place of the outermost opening bracket.
+    /// Creates a lexer. `start` is the offset of the outermost opening bracket.
     pub(super) fn new(syntax: &'static Syntax, start: usize, max_nesting: usize) -> Self {
         Self { syntax, start, at: start, value: ValueBuilder::new(max_nesting), lexeme: Lexeme::None }
     }
@@ -84,14 +89,14 @@ impl Lexer {
         self.start
     }
 
-    /// The place after what has been read.
+    /// Returns the offset after the text that was read.
     pub(super) fn at(&self) -> usize {
         self.at
     }
 
-    /// The arguments; `None`: more text is needed.
+    /// Returns the arguments, or `None` if more text is needed.
     pub(super) fn advance(&mut self, view: &View<'_>) -> Result<Option<Value>, Malformed> {
-        // A real marker is structure even in a string (rule R10 of docs/parsing-rules.md).
+        // A real marker is structure even in a string (R10 in docs/parsing-rules.md).
         let real = self.next_real(view);
         let text = &view.text[..real.unwrap_or(view.text.len())];
         loop {
@@ -109,7 +114,7 @@ impl Lexer {
         }
     }
 
-    /// The place of the next real marker that is not a quote.
+    /// Returns the offset of the next real marker that is not a quote.
     fn next_real(&self, view: &View<'_>) -> Option<usize> {
         let mut from = self.at;
         loop {
@@ -156,7 +161,7 @@ impl Lexer {
         Ok(Progress::Next)
     }
 
-    /// `None`: the byte begins no quote.
+    /// Begins a string. Returns `None` if no quote begins with `byte`.
     fn begin_string(&mut self, view: &View<'_>, byte: u8) -> Option<Read> {
         let may_begin = self.value.expects_item() && (self.syntax.quoted_keys || !self.expects_key());
         for quote in self.syntax.quotes.iter().filter(|quote| quote.text.as_bytes()[0] == byte) {
@@ -174,7 +179,7 @@ impl Lexer {
         None
     }
 
-    /// A word has an end only where something follows it.
+    /// Reads a word. A word ends only where other text follows it.
     fn word(&mut self, text: &str, from: usize) -> Read {
         let is_key = self.expects_key();
         let Some(len) = text[self.at..].find(|c| !(self.syntax.is_of_word)(c, is_key)) else {
@@ -194,14 +199,14 @@ impl Lexer {
         self.take(if quote.escapes { unescaped(string).map(Value::from) } else { Some(string.into()) })
     }
 
-    /// The piece is complete.
+    /// Completes the piece with its value.
     fn take(&mut self, value: Option<Value>) -> Read {
         self.lexeme = Lexeme::None;
         self.value.value(value.ok_or(Malformed::Syntax)?)?;
         Ok(Progress::Next)
     }
 
-    /// The place of the closing quote.
+    /// Returns the offset of the closing quote, or `None` if more text is needed.
     fn string_end(&mut self, view: &View<'_>, text: &str, quote: &Quote) -> Result<Option<usize>, Malformed> {
         if !quote.escapes {
             let (at, found) = match view.find(&[quote.text], self.at) {
@@ -227,7 +232,7 @@ impl Lexer {
         Ok(None)
     }
 
-    /// Whether a key of the arguments comes next.
+    /// Returns whether a key of the arguments may come next.
     fn expects_key(&self) -> bool {
         self.syntax.outer.separator.is_some_and(|separator| self.value.expects_key(separator))
     }

@@ -1,12 +1,14 @@
-//! The pieces of literals in notations other than JSON, and how they become a value. [`Lexer`](super::lexer::Lexer) finds
-//! the pieces.
+//! Builds values from the pieces of literals in notations other than JSON.
+//!
+//! [`Lexer`](super::lexer::Lexer) finds the pieces.
 
 use serde_json::{Map, Value};
 
 use crate::types::tree::Malformed;
 
-/// Open lists and maps, and what may come next. There is no recursion, so the nesting is bounded by a number
-/// and not by the stack.
+/// Builds a value from its pieces: the open lists and maps, and what may come next.
+///
+/// The code is not recursive, so `max_nesting` limits the nesting, not the stack.
 #[derive(Debug)]
 pub(super) struct ValueBuilder {
     max_nesting: usize,
@@ -16,7 +18,7 @@ pub(super) struct ValueBuilder {
 #[derive(Debug)]
 struct Open {
     close: u8,
-    /// What stands between key and value; `None` in a list.
+    /// The separator between key and value. `None` in a list.
     separator: Option<u8>,
     key: String,
     fields: Map<String, Value>,
@@ -24,12 +26,12 @@ struct Open {
     expect: Expect,
 }
 
-/// What may come next.
+/// The piece that may come next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expect {
-    /// A key, or an item of a list; or the end, after a comma too.
+    /// A key, an item of a list, or the end. The end may follow a comma, too.
     ItemOrEnd,
-    /// What stands between key and value.
+    /// The separator between key and value.
     Separator,
     /// The value of a key.
     Value,
@@ -41,12 +43,12 @@ impl ValueBuilder {
         Self { max_nesting, open: Vec::new() }
     }
 
-    /// Whether a key or a value may come next.
+    /// Returns whether a key or a value may come next.
     pub(super) fn expects_item(&self) -> bool {
         matches!(self.expect(), Expect::ItemOrEnd | Expect::Value)
     }
 
-    /// Whether a key is there and its value is not.
+    /// Returns whether the value of a key comes next.
     pub(super) fn expects_value(&self) -> bool {
         self.open.last().is_some_and(|open| open.expect == Expect::Value)
     }
@@ -55,14 +57,14 @@ impl ValueBuilder {
         self.open.last().map_or(Expect::Value, |open| open.expect)
     }
 
-    /// Whether a key of the innermost map, whose keys are followed by `separator`, may come next.
+    /// Returns whether a key may come next, in a map whose separator is `separator`.
     pub(super) fn expects_key(&self, separator: u8) -> bool {
         self.open
             .last()
             .is_some_and(|open| open.separator == Some(separator) && open.expect == Expect::ItemOrEnd)
     }
 
-    /// A list or map begins, which ends with `close`.
+    /// Begins a list or map that ends with `close`.
     pub(super) fn open(&mut self, close: u8, separator: Option<u8>) -> Result<(), Malformed> {
         let is_key = self.open.last().is_some_and(|open| open.separator.is_some());
         match self.expect() {
@@ -78,7 +80,7 @@ impl ValueBuilder {
         Ok(())
     }
 
-    /// A comma, or what stands between key and value.
+    /// Takes a comma, or the separator between key and value.
     pub(super) fn separate(&mut self, by: u8) -> Result<(), Malformed> {
         let open = self.open.last_mut().ok_or(Malformed::Syntax)?;
         open.expect = match open.expect {
@@ -89,12 +91,12 @@ impl ValueBuilder {
         Ok(())
     }
 
-    /// The end of a list or map: the whole value, if it was the outermost.
+    /// Ends a list or map. Returns the whole value if this was the outermost list or map.
     pub(super) fn close(&mut self, close: u8) -> Result<Option<Value>, Malformed> {
         let may_end = matches!(self.expect(), Expect::ItemOrEnd | Expect::CommaOrEnd);
         let closed = self.open.pop().filter(|open| may_end && open.close == close);
         let mut closed = closed.ok_or(Malformed::Syntax)?;
-        // Parentheses around one value make no tuple, a comma would.
+        // Parentheses around one value do not make a tuple, but a comma does.
         let is_one = close == b')' && closed.items.len() == 1 && closed.expect == Expect::CommaOrEnd;
         let value = match closed.separator {
             Some(_) => Value::Object(closed.fields),
@@ -108,7 +110,7 @@ impl ValueBuilder {
         Ok(None)
     }
 
-    /// A value, or a key where one is expected.
+    /// Takes a value, or a key if a key is expected.
     pub(super) fn value(&mut self, value: Value) -> Result<(), Malformed> {
         let open = self.open.last_mut().ok_or(Malformed::Syntax)?;
         open.expect = match (open.expect, open.separator) {
@@ -119,7 +121,7 @@ impl ValueBuilder {
             (Expect::ItemOrEnd, Some(_)) => {
                 open.key = match value {
                     Value::String(key) => key,
-                    // As JSON writers spell such keys.
+                    // JSON encoders write such keys this way.
                     Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
                     Value::Array(_) | Value::Object(_) => return Err(Malformed::Syntax),
                 };
@@ -135,8 +137,10 @@ impl ValueBuilder {
     }
 }
 
-/// A number as Python and others write it: what JSON allows, a `+`, `_` between digits, digits on one side of
-/// the point only, and other bases.
+/// Reads a number as JSON or Python writes it.
+///
+/// In addition to JSON, these are allowed: a `+`, `_` between digits, digits on only one side of
+/// the point, and other bases.
 pub(super) fn number(word: &str) -> Option<Value> {
     if let Ok(number) = serde_json::from_str::<serde_json::Number>(word) {
         return Some(Value::Number(number));
@@ -162,7 +166,7 @@ pub(super) fn number(word: &str) -> Option<Value> {
         _ => {}
     }
     let plain = format!("{sign}{digits}");
-    // 007 is none, 00.5 is one.
+    // `007` is not a number, but `00.5` is one.
     let is_integer = digits.bytes().all(|byte| byte.is_ascii_digit());
     if is_integer {
         return serde_json::from_str::<serde_json::Number>(&plain).ok().map(Value::Number);
@@ -171,7 +175,7 @@ pub(super) fn number(word: &str) -> Option<Value> {
     serde_json::Number::from_f64(number).map(Value::Number)
 }
 
-/// A string without its escapes; `None` if one of them stands for no character.
+/// Returns a string without its escapes, or `None` if an escape is invalid.
 pub(super) fn unescaped(text: &str) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -192,7 +196,7 @@ pub(super) fn unescaped(text: &str) -> Option<String> {
             'x' => char::from_u32(hex(&mut rest, 2)?)?,
             'U' => char::from_u32(hex(&mut rest, 8)?)?,
             'u' => match hex(&mut rest, 4)? {
-                // As JSON writes what is beyond four digits: both halves.
+                // JSON writes a character above U+FFFF as two surrogates.
                 high @ 0xD800..0xDC00 => {
                     rest = rest.strip_prefix("\\u")?;
                     let low = hex(&mut rest, 4)?.checked_sub(0xDC00).filter(|low| *low < 0x400)?;
@@ -208,7 +212,7 @@ pub(super) fn unescaped(text: &str) -> Option<String> {
                 char::from_u32(code)?
             }
             'N' => return None,
-            // Python keeps both characters.
+            // Python keeps both characters of an unknown escape.
             other => {
                 out.push('\\');
                 other
@@ -220,7 +224,7 @@ pub(super) fn unescaped(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// Takes a number of so many digits from `rest`.
+/// Takes a number of exactly `digits` hexadecimal digits from `rest`.
 fn hex(rest: &mut &str, digits: usize) -> Option<u32> {
     let (number, after) = rest.split_at_checked(digits)?;
     if !number.bytes().all(|byte| byte.is_ascii_hexdigit()) {

@@ -1,9 +1,11 @@
-//! What the bodies of calls are read by: small machines, one for each way of writing them.
+//! Defines the machines that read the bodies of calls, one for each way to write calls.
 //!
-//! A machine is made when the opener of its region has been found. It is asked for its next step as often as
-//! text comes, sees the whole turn so far, and remembers where it was, so that no text is looked at more than a
-//! few times. What it says must follow from the text alone, never from where the text was cut: if what is there
-//! could still become something else, it waits.
+//! The engine creates a machine when it finds the opener of a region, and requests the next step
+//! whenever text arrives. A machine sees the whole turn so far. It remembers its position, so that
+//! it reads each part of the text only a few times.
+//!
+//! A step must depend on the text alone, never on where the text was cut. If the text could still
+//! become something else, the machine waits.
 
 use std::sync::Arc;
 
@@ -13,13 +15,14 @@ use super::marker::{List, Marker, Reasoning};
 use super::view::{Found, Match, RegionEnd, View};
 use crate::types::tree::Malformed;
 
-/// Reads one region: all from its opener on, up to where ordinary text goes on.
+/// Reads one region, from its opener to the point where ordinary text continues.
 pub(super) trait Machine: std::fmt::Debug + Send {
-    /// Goes from one state to the next. Returns the step that this takes, if any.
+    /// Moves to the next state. Returns a step if this change produces one.
     fn advance(&mut self, view: &View<'_>) -> Option<Step>;
 
-    /// What can be said of the text from the last step's end on. At the end of the turn
-    /// ([`View::end`]) `Wait` means that the rest is an unfinished call.
+    /// Returns the step for the text after the last step.
+    ///
+    /// At the end of the turn ([`View::end`]), `Wait` means that the rest is an unfinished call.
     fn step(&mut self, view: &View<'_>) -> Step {
         loop {
             if let Some(step) = self.advance(view) {
@@ -29,32 +32,34 @@ pub(super) trait Machine: std::fmt::Debug + Send {
     }
 }
 
-/// What a machine says. `until` is a place in the turn, at or after the last one.
+/// The result of one step. `until` is an offset in the turn, never before the previous one.
 #[derive(Debug)]
 pub(super) enum Step {
     /// More text is needed.
     Wait,
-    /// The text up to `until` is a leaf, and the region goes on.
+    /// The text up to `until` is a leaf, and the region continues.
     Leaf { until: usize, leaf: RawLeaf },
-    /// The text up to `until` is a leaf (nothing, if `until` is the last one), and what follows is as `then`
-    /// says.
+    /// The text up to `until` is a leaf, and the region ends there.
+    ///
+    /// The step adds no leaf if `until` is the previous one. `then` is the kind of text that
+    /// follows.
     Leave { until: usize, leaf: RawLeaf, then: Then },
 }
 
-/// What follows a region.
+/// The kind of text that follows a region.
 #[derive(Debug)]
 pub(super) enum Then {
     Content,
-    /// Reasoning, whose opener was the region.
+    /// Reasoning whose opener was the region.
     Reasoning(Arc<Reasoning>),
 }
 
-/// A part of a region, before it is a leaf of the turn.
+/// A part of a region, before it becomes a leaf of the turn.
 #[derive(Debug)]
 pub(super) enum RawLeaf {
     Call(RawCall),
     Malformed(Malformed),
-    /// It was no call at all.
+    /// Ordinary text, because the region was not a call.
     Content,
     Marker,
 }
@@ -62,7 +67,7 @@ pub(super) enum RawLeaf {
 /// A call before it has its place in the turn.
 #[derive(Debug)]
 pub(super) struct RawCall {
-    /// The id on the wire, if the format carries one.
+    /// The id that the model wrote, if the format has ids.
     pub(super) id: Option<String>,
     pub(super) name: String,
     pub(super) arguments: Value,
@@ -70,18 +75,18 @@ pub(super) struct RawCall {
 }
 
 impl Step {
-    /// Ordinary text goes on after `until`.
+    /// Leaves the region. Ordinary text continues after `until`.
     pub(super) fn leave(until: usize, leaf: RawLeaf) -> Self {
         Self::Leave { until, leaf, then: Then::Content }
     }
 }
 
-/// The markers that end a region in which nothing can be read.
+/// The markers that end a region, even if nothing in it can be read.
 #[derive(Debug, Clone)]
 pub(super) struct Bounds {
-    /// The region's own end; empty if the format has none.
+    /// The end marker of the region. Empty if the format has no end marker.
     pub(super) close: Marker,
-    /// Openers and ends of the turn: they show that the region is over though its end is missing.
+    /// Openers and ends of the turn. They end a region whose end marker is missing.
     pub(super) stops: List,
     both: List,
 }
@@ -92,7 +97,7 @@ impl Bounds {
         Self { close, stops, both }
     }
 
-    /// Whether a bound is at `at`.
+    /// Returns whether a bound is at `at`.
     pub(super) fn here(&self, view: &View<'_>, at: usize) -> Match {
         view.any_here(at, &self.both)
     }
@@ -107,47 +112,50 @@ impl Bounds {
 }
 
 enum Bound {
-    /// The end marker, and here is the place after it.
+    /// The end marker. The value is the offset after it.
     Close(usize),
     Stop(usize),
-    /// Neither, up to here.
+    /// No bound begins before this offset.
     None(usize),
 }
 
-/// Looks for the end of a region that is no call, or is a broken one.
+/// Finds the end of a region that is not a call, or that is a broken call.
 #[derive(Debug)]
 pub(super) struct Recovery {
-    /// After the opener.
+    /// The offset after the opener.
     body: usize,
     at: usize,
-    /// `None`: nothing of a call has been seen, so the opener may have been spelled in prose.
+    /// `None` if nothing like a call was found, so that the opener may be part of prose.
     reason: Option<Malformed>,
 }
 
 impl Recovery {
-    /// The first character after the opener begins no call.
+    /// Starts a recovery after an opener whose next character cannot begin a call.
     pub(super) fn suspect(body: usize) -> Self {
         Self { body, at: body, reason: None }
     }
 
-    /// It is a call, and it does not parse.
+    /// Starts a recovery in a call that does not parse.
     pub(super) fn broken(body: usize, reason: Malformed) -> Self {
         Self { body, at: body, reason: Some(reason) }
     }
 
-    /// A region with its end is a malformed call. Without it, one that looks like a call is so up to the next
-    /// region, and what was only suspected is ordinary text.
+    /// Returns the step for the region.
+    ///
+    /// A region with an end marker is a malformed call. Without an end marker, a region that looks
+    /// like a call is malformed up to the next region, and a suspected region is ordinary text.
     pub(super) fn step(&mut self, view: &View<'_>, bounds: &Bounds) -> Step {
         if self.reason.is_none() && bounds.close.is_empty() {
             return Step::leave(self.body, RawLeaf::Content);
         }
         let reason = self.reason.unwrap_or(Malformed::Syntax);
-        // What has its end marker is not unfinished.
+        // A call with an end marker is not unfinished.
         let closed = if reason == Malformed::Unfinished { Malformed::Syntax } else { reason };
         match bounds.find(view, self.at) {
             Bound::Close(after) => Step::leave(after, RawLeaf::Malformed(closed)),
             Bound::Stop(at) if self.reason.is_some() => {
-                // At the end of the turn: whatever is wrong with it, it was never closed.
+                // At the end of the turn, the call was never closed, whatever else is wrong with
+                // it.
                 let ended = view.any_here(at, view.ends) == Match::Yes;
                 let reason = if ended { Malformed::Unfinished } else { reason };
                 Step::leave(at, RawLeaf::Malformed(reason))
@@ -166,31 +174,31 @@ impl Recovery {
         }
     }
 
-    /// Up to here the region goes on.
+    /// Returns the offset up to which the region continues.
     pub(super) fn clear_to(&self) -> usize {
         self.at
     }
 }
 
-/// After the body of a call: its end, or what shows that it will not come.
+/// Finds the end marker after the body of a call, or a bound that shows that it is missing.
 #[derive(Debug)]
 pub(super) struct CallEnd {
-    /// The body's end.
+    /// The end of the body.
     body_end: usize,
     at: usize,
-    /// There is other text before the end.
+    /// `true` if other text comes before the end marker.
     garbage: bool,
 }
 
-/// How a call whose body is complete has ended.
+/// The way in which a call with a complete body has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
     NotYet,
-    /// Up to here, with its end marker.
+    /// The call has its end marker. The value is the offset after it.
     Closed(usize),
-    /// Up to here, its end marker missing: another region follows, or the turn has ended cleanly.
+    /// The end marker is missing: another region follows, or the turn has ended cleanly.
     Unclosed(usize),
-    /// With other text between its body and its end marker.
+    /// Other text is between the body and the end marker.
     Garbage(usize),
     /// The turn was cut off before the end marker.
     Cut(usize),
@@ -225,8 +233,8 @@ impl CallEnd {
                 match view.end {
                     None => Ended::NotYet,
                     Some(RegionEnd::Clean) => {
-                        // "A partial closing marker at the end of an open segment belongs to that segment"
-                        // (rule R10 of docs/parsing-rules.md).
+                        // The beginning of a closing marker at the end of an open segment belongs
+                        // to that segment (R10 in docs/parsing-rules.md).
                         let rest = view.skip_blank(self.body_end);
                         let is_cut = view.is_cut_at(rest, &bounds.close);
                         Ended::Unclosed(if is_cut { view.text.len() } else { self.body_end })
@@ -237,8 +245,10 @@ impl CallEnd {
         }
     }
 
-    /// The same as the step of a machine that has nothing more to read: the call counts if its end was seen, or
-    /// if the turn ended cleanly (rules R3 and R10 of docs/parsing-rules.md).
+    /// Returns the step of a machine that has nothing more to read.
+    ///
+    /// The call counts if its end marker was received, if another region follows, or if the turn
+    /// ended cleanly (R3 and R10 in docs/parsing-rules.md).
     pub(super) fn leave(&mut self, view: &View<'_>, bounds: &Bounds, call: &mut Option<RawCall>) -> Step {
         let (until, reason) = match self.step(view, bounds) {
             Ended::NotYet => return Step::Wait,
@@ -253,8 +263,9 @@ impl CallEnd {
     }
 }
 
-/// After the calls of a region, which are handed out: its end marker is a leaf with what is left before it, if it
-/// comes next.
+/// Leaves a region whose calls were already returned.
+///
+/// If the end marker comes next, it becomes a leaf, together with the text before it.
 pub(super) fn leave_at_marker(view: &View<'_>, end: usize, close: &str) -> Step {
     let at = view.skip_blank(end);
     if close.is_empty() {
@@ -268,7 +279,7 @@ pub(super) fn leave_at_marker(view: &View<'_>, end: usize, close: &str) -> Step 
     }
 }
 
-/// Whether [`leave_at_marker`] would wait for the end marker at `at`, or find it or a part of it there.
+/// Returns whether [`leave_at_marker`] at `at` finds at least a part of the end marker, or waits.
 pub(super) fn may_end(view: &View<'_>, at: usize, close: &str) -> bool {
     !close.is_empty() && (view.here(at, close) != Match::No || view.is_cut_at(at, close))
 }

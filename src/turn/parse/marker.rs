@@ -1,15 +1,18 @@
-//! The markers of a dialect: the texts that open, close and divide the parts of a turn. They are shared, so a copy is
-//! cheap and nothing outlives the dialect it was read for.
+//! Defines the markers of a dialect: the texts that open, close and divide the parts of a turn.
+//!
+//! Markers are shared, so that copies are cheap and the memory is freed together with the dialect.
 
 use std::ops::Deref;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
-/// The most markers in one list of a record. A search compares the text with each of them.
+/// The maximum number of markers in one list of a record.
+///
+/// A search compares the text with each marker in a list.
 const MAX_LIST: usize = 16;
 
-/// Text with a meaning. The empty marker stands for one that a format does not have.
+/// A text with a meaning. An empty marker represents one that the format does not have.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct Marker(Arc<str>);
@@ -28,7 +31,7 @@ impl AsRef<str> for Marker {
     }
 }
 
-/// Without the checks of a record, for the markers in the code.
+/// Creates a marker in the code, without the checks for records.
 impl From<&str> for Marker {
     fn from(text: &str) -> Self {
         Self(text.into())
@@ -41,14 +44,14 @@ impl TryFrom<String> for Marker {
     fn try_from(text: String) -> Result<Self, &'static str> {
         match text.bytes().next() {
             None => Err("a marker is empty"),
-            // Blanks before markers are passed over, so it would not be found.
-            Some(b' ' | b'\t' | b'\r' | b'\n') => Err("a marker begins with a blank"),
+            // The parser skips white space before markers, so it would not find this marker.
+            Some(b' ' | b'\t' | b'\r' | b'\n') => Err("a marker begins with white space"),
             Some(_) => Ok(Self(text.into())),
         }
     }
 }
 
-/// Markers that are looked for at once.
+/// Markers that are searched for at the same time.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(try_from = "Vec<Marker>")]
 pub(super) struct List(Arc<[Marker]>);
@@ -61,7 +64,7 @@ impl Deref for List {
     }
 }
 
-/// Without the limit of a record, and without empty markers.
+/// Creates a list in the code, without the limit for records and without empty markers.
 impl<M: Into<Marker>> FromIterator<M> for List {
     fn from_iter<I: IntoIterator<Item = M>>(markers: I) -> Self {
         Self(markers.into_iter().map(Into::into).filter(|marker| !marker.is_empty()).collect())
@@ -75,7 +78,9 @@ impl TryFrom<Vec<Marker>> for List {
         match list.first() {
             Some(first) if list.len() > MAX_LIST => {
                 let (n, first) = (list.len(), &**first);
-                Err(format!("{n} markers in one list, which begins with {first:?}, are more than {MAX_LIST}"))
+                Err(format!(
+                    "expected at most {MAX_LIST} markers in a list, got {n} (the first is {first:?})"
+                ))
             }
             _ => Ok(Self(list.into())),
         }
@@ -83,13 +88,15 @@ impl TryFrom<Vec<Marker>> for List {
 }
 
 impl List {
-    /// These markers, then the others.
+    /// Returns these markers followed by the others.
     pub(super) fn and<'a>(&'a self, others: impl IntoIterator<Item = &'a Marker>) -> Self {
         self.iter().chain(others).cloned().collect()
     }
 }
 
-/// An opening and a closing tag. The opening tag is without its end if it has attributes.
+/// An opening and a closing tag.
+///
+/// If the opening tag has attributes, `open` does not include its end.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Tag {
@@ -102,9 +109,9 @@ pub(super) struct Tag {
 pub(super) struct Reasoning {
     pub(super) open: Marker,
     pub(super) close: Marker,
-    /// A word after the opener that does not belong to the reasoning.
+    /// A word after the opener that is not part of the reasoning.
     pub(super) label: Marker,
-    /// The frames that an answer begins with: they end reasoning that is never closed.
+    /// The frames that begin an answer. Such a frame ends reasoning that was never closed.
     pub(super) answer: List,
 }
 
@@ -113,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_of_the_code_leaves_out_markers_that_a_format_does_not_have() {
+    fn a_list_made_in_code_leaves_out_empty_markers() {
         let (close, none) = (Marker::from("</call>"), Marker::default());
         let list: List = ["<call>", ""].into_iter().collect();
         let both = list.and([&close, &none]);

@@ -1,16 +1,18 @@
-//! Tokens to a tree: reasoning, content and tool calls, told apart while the model writes. Pure.
+//! Parses the output of a model into a tree of reasoning, content and tool calls.
 //!
-//! Each file uses only files of earlier rows:
+//! The parser works while the model writes. It does no input or output.
 //!
-//! | files | what they have |
+//! Each file uses only files from earlier rows of this table:
+//!
+//! | files | contents |
 //! | --- | --- |
-//! | `marker`, `schema` | the texts of a dialect; the types of arguments |
+//! | `marker`, `schema` | the texts of a dialect, and the types of arguments |
 //! | `view` | the turn so far, in which real markers differ from text that only looks like one |
-//! | `raw`, `elements`, `json_scan`, `literal`, `lexer` | how values are read; several machines share these |
-//! | `machine`, `table` | what reads a region of calls; what a dialect consists of |
-//! | `machines/` | the machines, one file for each way of writing calls |
-//! | `record`, `compile`, `dialect` | a dialect in JSON, the same as a table, the list of all dialects |
-//! | `input`, `engine` | the tokens of a turn, and how they become leaves |
+//! | `raw`, `elements`, `json_scan`, `literal`, `lexer` | the readers of values that several machines share |
+//! | `machine`, `table` | the trait of a machine, which reads a region of calls, and the parts of a dialect |
+//! | `machines/` | the machines, one file for each way to write calls |
+//! | `record`, `compile`, `dialect` | a dialect in JSON, its conversion into a table, and the list of all dialects |
+//! | `input`, `engine` | the tokens of a turn, and their conversion into leaves |
 
 mod compile;
 pub(crate) mod dialect;
@@ -41,11 +43,14 @@ use crate::types::token::StreamToken;
 pub(crate) use crate::types::tree::PendingToolCall;
 use crate::types::tree::{Branch, Role};
 
-/// Parses one turn of the model, token by token: use it by hand, or let [`run`](Self::run) do so on a thread.
+/// Parses one turn of the model, token by token.
 ///
-/// It is total: odd output ends as content or as a malformed leaf, never as an error. The result is the same
-/// for every way of cutting the text into tokens. Time is linear in the text; memory is a small multiple of
-/// it.
+/// You can call the methods yourself, or let [`run`](Self::run) call them on a thread.
+///
+/// - The parser accepts every input. Unexpected output becomes content or a malformed leaf, never
+///   an error.
+/// - The result is the same wherever the text is cut into tokens.
+/// - The time is linear in the length of the text. The memory is a small multiple of this length.
 ///
 /// ```
 /// use tokenwire::{Dialect, ResponseParser};
@@ -66,31 +71,38 @@ use crate::types::tree::{Branch, Role};
 #[derive(Debug)]
 pub struct ResponseParser {
     pub(crate) engine: Engine,
-    /// For a turn that is run on a thread.
+    /// The maximum size of a turn in bytes. Only a turn that runs on a thread uses it.
     pub(crate) max_turn_bytes: usize,
     branch: Branch,
 }
 
 impl ResponseParser {
-    /// A parser for one turn in this dialect: no tools known, markers told by their text, starting in content.
+    /// Creates a parser for one turn in this dialect.
+    ///
+    /// The parser starts in content, has no tools and recognizes markers by their text.
     #[must_use]
     pub fn new(dialect: Dialect) -> Self {
         let max_turn_bytes = Limits::default().max_turn_bytes;
         Self { engine: Engine::new(&dialect), max_turn_bytes, branch: Branch::new(Role::Assistant) }
     }
 
-    /// The tools' schemas, each `{"name", "parameters"}` or that under `function` as chat endpoints take them.
-    /// Formats that write arguments as raw text get their types from them; without a schema a value is a string.
+    /// Sets the schemas of the tools.
+    ///
+    /// Each tool is an object with `name` and `parameters`, or an object with these two under
+    /// `function`, as in requests to chat endpoints. Formats that write arguments as raw text take
+    /// the types of the values from the schemas. Without a schema, a value is a string.
     #[must_use]
     pub fn tools(mut self, tools: &[Value]) -> Self {
         self.engine.tools = Schemas::new(tools);
         self
     }
 
-    /// The model's added tokens, each its text and its id:
-    /// [`Tokenizer::added_tokens`](crate::Tokenizer::added_tokens), or any pairs. A marker that is one of them then
-    /// counts only as that token; the same characters spelled with other tokens are text. A text
-    /// whose token came without an id is still matched as text.
+    /// Sets the added tokens of the model, each with its text and its id.
+    ///
+    /// Pass [`Tokenizer::added_tokens`](crate::Tokenizer::added_tokens), or any other pairs. A
+    /// marker that is an added token then counts only as that token. The same characters in other
+    /// tokens are text. If a token arrives without an id, its text is still compared with the
+    /// markers.
     ///
     /// ```
     /// use tokenwire::{Dialect, ResponseParser};
@@ -111,16 +123,19 @@ impl ResponseParser {
         self
     }
 
-    /// What the prompt has opened. Default: [`Start::Content`].
+    /// Sets what the prompt has already opened. The default is [`Start::Content`].
     #[must_use]
     pub fn start(mut self, start: Start) -> Self {
         self.engine.begin(start);
         self
     }
 
-    /// Of the limits, [`max_nesting`](Limits::max_nesting) and
-    /// [`max_arguments_bytes`](Limits::max_arguments_bytes) are used: a call that passes one is malformed. So is
-    /// [`max_turn_bytes`](Limits::max_turn_bytes), by [`run`](Self::run) alone.
+    /// Sets the limits of the parser.
+    ///
+    /// A call that exceeds [`max_nesting`](Limits::max_nesting) or
+    /// [`max_arguments_bytes`](Limits::max_arguments_bytes) is malformed. [`run`](Self::run) also
+    /// uses [`max_turn_bytes`](Limits::max_turn_bytes). The other limits have no effect on the
+    /// parser.
     #[must_use]
     pub fn limits(mut self, limits: &Limits) -> Self {
         self.engine.max_nesting = limits.max_nesting;
@@ -129,34 +144,43 @@ impl ResponseParser {
         self
     }
 
-    /// Takes one token, as the stream gave it: its text, which may be empty, and its id, if it is known.
-    /// Returns the calls that it has completed, in the order written.
+    /// Takes the next token of the stream and returns the calls that it completes, in text order.
+    ///
+    /// `text` may be empty. `id` is `None` if the server did not send the id.
     pub fn push(&mut self, text: &str, id: Option<TokenId>) -> Vec<PendingToolCall> {
         self.engine.push(&mut self.branch, text, id)
     }
 
-    /// Takes one item of a stream: a token as [`push`](Self::push) does, and what a chat endpoint has told apart itself
-    /// (reasoning, calls) as a leaf of its kind. The end of the stream is not for here.
+    /// Takes one item of a stream and returns the calls that it completes.
+    ///
+    /// A token is handled as in [`push`](Self::push). Reasoning and calls that a chat endpoint has
+    /// already separated become leaves of their kind. [`StreamToken::Done`] and
+    /// [`StreamToken::Error`] have no effect: end the turn with [`finish`](Self::finish) or
+    /// [`cut_off`](Self::cut_off).
     pub fn push_item(&mut self, item: &StreamToken) -> Vec<PendingToolCall> {
         self.engine.push_item(&mut self.branch, item)
     }
 
-    /// The turn so far. Text that may still become a marker or a call is not in it yet.
+    /// Returns the turn so far.
+    ///
+    /// Text that may still become a marker or a call is not included yet.
     #[must_use]
     pub fn branch(&self) -> &Branch {
         &self.branch
     }
 
-    /// Ends the turn: the whole branch, and the calls that its end has completed. `finish` is why the model
-    /// stopped, as [`StreamToken::Done`] has it; `None` counts as a clean end. A turn
-    /// that was cut off (`length`, `abort`, a broken stream) hands out no call whose end was not seen.
+    /// Ends the turn and returns its branch, and the calls that the end of the turn completes.
+    ///
+    /// `finish` is the finish reason in [`StreamToken::Done`]. `None` counts as a clean end. If the
+    /// turn was cut off (`length`, `abort`, a broken stream), a call is returned only if its end
+    /// was received.
     #[must_use]
     pub fn finish(mut self, finish: Option<&FinishReason>) -> (Branch, Vec<PendingToolCall>) {
         let calls = self.engine.finish(&mut self.branch, is_clean(finish));
         (self.branch, calls)
     }
 
-    /// Ends a turn whose stream broke off, as [`finish`](Self::finish) does with `length`.
+    /// Ends a turn whose stream broke off, like [`finish`](Self::finish) with the reason `length`.
     #[must_use]
     pub fn cut_off(mut self) -> (Branch, Vec<PendingToolCall>) {
         let calls = self.engine.finish(&mut self.branch, false);

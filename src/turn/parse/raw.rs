@@ -1,21 +1,23 @@
-//! Where a raw value ends, and where a tag does: for calls whose arguments stand as plain text between tags.
+//! Finds the end of raw values and of tags, for calls with arguments as plain text between tags.
 
 use std::ops::Range;
 
 use super::marker::{List, Marker};
 use super::view::{Found, Match, View};
 
-/// What ends a raw value, or shows that it will have no end.
+/// The markers that end a raw value, or show that its end is missing.
 #[derive(Debug)]
 pub(super) struct RawForm {
-    /// The value's closing tag.
+    /// The closing tag of the value.
     end: Marker,
-    /// The end of the call.
+    /// The end marker of the call.
     call_end: Marker,
-    /// What may follow the end of the call: what belongs to it, or the openers and ends of calls, of their region and of
+    /// The markers that may follow the end of the call.
+    ///
+    /// These are the tail of the call, and the openers and ends of calls, of their region and of
     /// the turn.
     next: List,
-    /// All of these.
+    /// All of these markers.
     all: List,
 }
 
@@ -26,25 +28,29 @@ impl RawForm {
     }
 }
 
-/// Looks for the end of a raw value: its first closing tag.
+/// Finds the end of a raw value: its first closing tag.
 ///
-/// A missing one must not make it swallow the calls behind, and yet a value may well speak of the end of a call. So
-/// that end bounds the search (rule R10 of docs/parsing-rules.md) if it is a real marker, if what comes next is what may follow it, or if an
-/// opener or the end of the turn comes before any closing tag.
+/// If the closing tag is missing, the value must not swallow the calls after it. On the other hand,
+/// a value may mention the end marker of a call. This marker therefore ends the search (R10 in
+/// docs/parsing-rules.md) only in one of these cases:
+///
+/// - The marker is real.
+/// - The next marker is one that may follow the end of a call.
+/// - An opener or the end of the turn comes before any closing tag.
 #[derive(Debug)]
 pub(super) struct RawScan {
     start: usize,
     at: usize,
-    /// The first end of the call in it.
+    /// The offset of the first end marker of the call in the value.
     call_end: Option<usize>,
 }
 
 #[derive(Debug)]
 pub(super) enum RawEnd {
     More,
-    /// The value, and the place behind its closing tag.
+    /// The range of the value, and the offset after its closing tag.
     Value(Range<usize>, usize),
-    /// It has none: here the call ends, or what comes behind it begins.
+    /// The value has no closing tag. At this offset, the call ends or the text after it begins.
     Missing(usize),
 }
 
@@ -57,7 +63,7 @@ impl RawScan {
         loop {
             match view.find(&form.all, self.at) {
                 Found::At(at, marker) if *marker == *form.end => {
-                    // A real marker is structure even in a value (rule R10 of docs/parsing-rules.md).
+                    // A real marker is structure even in a value (R10 in docs/parsing-rules.md).
                     let real = view.next_real(self.start).filter(|real| real.start < at);
                     return match real {
                         Some(real) => RawEnd::Missing(real.start),
@@ -97,7 +103,7 @@ impl RawScan {
     }
 }
 
-/// Looks for the end of a tag, in which nothing else begins.
+/// Finds the end of a tag. Nothing else may begin in the tag.
 #[derive(Debug)]
 pub(super) struct TagScan {
     start: usize,
@@ -107,14 +113,14 @@ pub(super) struct TagScan {
 #[derive(Debug)]
 pub(super) enum TagEnd<'a> {
     More,
-    /// What stands in the tag, and the place behind it.
+    /// The text in the tag, and the offset after the tag.
     Text(&'a str, usize),
-    /// Something else begins here.
+    /// The tag has no end, because something else begins at this offset.
     Missing(usize),
 }
 
 impl TagScan {
-    /// `start` is the place after the tag's name.
+    /// Creates a scan. `start` is the offset after the name of the tag.
     pub(super) fn new(start: usize) -> Self {
         Self { start, at: start }
     }

@@ -1,6 +1,6 @@
-//! A dialect as it is written down, in JSON. `dialects/README.md` says what each key means.
+//! Reads a dialect in its written form, JSON. `dialects/README.md` explains each key.
 //!
-//! This file says what may be written; `compile` makes a table of it.
+//! This file defines what a record may contain. `compile` converts a record into a table.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -8,14 +8,14 @@ use serde::de::IgnoredAny;
 use super::machines::invoke::Values;
 use super::marker::{List, Marker, Tag};
 
-/// The fewest characters of a marker that may stand anywhere.
+/// The minimum length of a marker that may appear anywhere, in characters.
 const MIN_MARKER_CHARS: usize = 3;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Record {
     pub(super) name: Marker,
-    /// Which models write so, for people.
+    /// The models that use the dialect, for human readers.
     #[serde(rename = "about")]
     _about: String,
     pub(super) think: Option<Think>,
@@ -30,7 +30,7 @@ pub(super) struct Record {
     #[serde(default)]
     pub(super) signs: List,
     pub(super) in_template: Option<Marker>,
-    /// For the tests.
+    /// The cases for the tests.
     #[serde(default, rename = "cases")]
     _cases: IgnoredAny,
 }
@@ -52,7 +52,9 @@ pub(super) struct Call {
     pub(super) inside: Inside,
 }
 
-/// How the inside of a region of calls is written. Each way has a machine that reads it.
+/// The way in which the inside of a region of calls is written.
+///
+/// Each way has a machine that reads it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Inside {
@@ -76,7 +78,9 @@ pub(super) struct Json {
     pub(super) keys: Keys,
 }
 
-/// The keys that may hold a call's name, arguments and id; of several the first that is there.
+/// The keys that may hold the name, the arguments and the id of a call.
+///
+/// If several are present, the first in the list counts.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Keys {
@@ -163,7 +167,7 @@ pub(super) struct Invoke {
     pub(super) json: Option<Tag>,
 }
 
-/// Where the values are elements, a parameter has neither an end nor an attribute of its own.
+/// The tags of a parameter. With `elements`, a parameter has no end and no attribute.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Parameter {
@@ -187,7 +191,7 @@ pub(super) struct Reasoning {
     pub(super) close: Marker,
 }
 
-/// Reads a record; the error says at which line and column, or under which key, it is wrong.
+/// Reads a record. The error contains the line and column, or the key.
 pub(super) fn read(text: &str) -> Result<Record, String> {
     let record: Record = serde_json::from_str(text).map_err(|error| error.to_string())?;
     record.check()?;
@@ -195,22 +199,24 @@ pub(super) fn read(text: &str) -> Result<Record, String> {
 }
 
 impl Record {
-    /// What no single value tells.
+    /// Checks the conditions that involve several values.
     fn check(&self) -> Result<(), String> {
         let markers = self.structure();
         for (n, (key, marker)) in markers.iter().enumerate() {
             let text = &***marker;
-            // JSON and Python are full of shorter ones. The list of a call in Python begins with a bracket.
+            // JSON and Python contain many shorter texts. `[` is allowed as an opener, because it
+            // begins a Python list of calls.
             if text.chars().count() < MIN_MARKER_CHARS && !(text == "[" && key.ends_with("open")) {
-                return Err(format!("{key}: {text:?} has less than {MIN_MARKER_CHARS} characters"));
+                return Err(format!("{key}: {text:?} has fewer than {MIN_MARKER_CHARS} characters"));
             }
-            // Which of two it is must be told when the first of them ends, save between ends.
+            // At the end of a marker, it must be clear that the marker is not the beginning of a
+            // longer one. Ends of the turn are an exception.
             let begins = |(other_key, other): &&(String, &Marker)| {
                 other.starts_with(text) && !(key.starts_with("ends") && other_key.starts_with("ends"))
             };
             let others = markers[..n].iter().chain(&markers[n + 1..]);
             if let Some((other_key, other)) = others.clone().find(begins) {
-                return Err(format!("{key}: {text:?} begins {:?}, which is {other_key}", &***other));
+                return Err(format!("{key}: {text:?} is a prefix of {:?} ({other_key})", &***other));
             }
         }
         for (n, call) in self.calls.iter().enumerate() {
@@ -223,7 +229,9 @@ impl Record {
         Ok(())
     }
 
-    /// The markers that may stand anywhere, each with its key. The same may close several regions.
+    /// Returns the markers that may appear anywhere, each with its key.
+    ///
+    /// A marker that closes several regions appears only once.
     fn structure(&self) -> Vec<(String, &Marker)> {
         let mut all = Vec::new();
         if let Some(think) = &self.think {
@@ -247,7 +255,7 @@ impl Record {
         all
     }
 
-    /// What shows that a region is over though its end has not come, where the record does not say it.
+    /// Returns the markers that end a region without an end marker, if the record lists no `stops`.
     pub(super) fn default_stops(&self) -> List {
         let regions = self.calls.iter().filter(|call| !matches!(call.inside, Inside::Reasoning(_)));
         regions.map(|call| &call.open).chain(&*self.ends).cloned().collect()
@@ -255,7 +263,7 @@ impl Record {
 }
 
 impl Inside {
-    /// The region's end marker.
+    /// Returns the end marker of the region.
     fn close(&self) -> Option<&Marker> {
         match self {
             Self::Json(json) => json.close.as_ref(),
@@ -274,13 +282,13 @@ impl Inside {
             Self::Headed(Headed { marks, header: Header::First { id_mark: Some(mark) }, .. })
                 if !marks.iter().any(|known| known == mark) =>
             {
-                Err(format!("headed.header.first.id_mark: {:?} is none of the marks", &**mark))
+                Err(format!("headed.header.first.id_mark: {:?} is not one of the marks", &**mark))
             }
             Self::Invoke(invoke) => {
                 let Parameter { open, close, key } = &invoke.parameter;
                 match (invoke.values, open.strip_suffix('<')) {
                     (Values::Elements, None | Some("")) => {
-                        Err("invoke.parameter.open: for elements it is a namespace and `<`".to_owned())
+                        Err("invoke.parameter.open: expected a namespace and `<` for elements".to_owned())
                     }
                     (Values::Elements, _) => Ok(()),
                     _ if close.is_none() || key.is_none() => {

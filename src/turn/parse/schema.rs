@@ -1,17 +1,20 @@
-//! Types for values that a format writes as raw text, from the tools' schemas: rule R4 of docs/parsing-rules.md.
+//! Gives types to raw text, from the schemas of the tools (R4 in docs/parsing-rules.md).
 
 use serde_json::{Map, Value};
 
-/// Local references that are followed, one after the other, in one schema.
+/// The maximum number of local references that are followed in a row in one schema.
 const MAX_REFS: usize = 16;
 
-/// What is known of the tools: a JSON schema for each name.
+/// The JSON schemas of the tools, by name.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Schemas(Map<String, Value>);
 
 impl Schemas {
-    /// From a list of tools, each `{"name", "parameters"}` or that under `function`, as chat endpoints take them.
-    /// What has no name is left out.
+    /// Reads the schemas from a list of tools.
+    ///
+    /// Each tool is an object with `name` and `parameters`, or an object with these two under
+    /// `function`, as in requests to chat endpoints. `input_schema` is accepted instead of
+    /// `parameters`. A tool without a name is left out.
     pub(super) fn new(tools: &[Value]) -> Self {
         let mut schemas = Map::new();
         for tool in tools {
@@ -24,19 +27,21 @@ impl Schemas {
         Self(schemas)
     }
 
-    /// Whether the tool has a parameter of this name. `None`: that is not known.
+    /// Returns whether the tool has this parameter, or `None` if this is unknown.
     pub(super) fn takes(&self, tool: &str, parameter: &str) -> Option<bool> {
         let properties = self.0.get(tool)?.get("properties")?.as_object()?;
         Some(properties.contains_key(parameter))
     }
 
-    /// A parameter's raw text as the value that the schema says: what is not a string is tried first, then the
-    /// text itself; so too without a schema, or if the text does not fit.
+    /// Converts the raw text of a parameter into a value with the type in the schema.
+    ///
+    /// Types other than string are tried first. If none of them fits, or without a schema, the
+    /// value is the text as a string.
     pub(super) fn value(&self, tool: &str, parameter: &str, raw: &str) -> Value {
         self.value_but_string(tool, parameter, raw).unwrap_or_else(|| raw.into())
     }
 
-    /// The same of a parameter that a format writes as tags in tags.
+    /// Converts the value of a parameter that a format writes as nested tags.
     pub(super) fn element(&self, tool: &str, parameter: &str, element: &Element) -> Value {
         let root = self.0.get(tool).unwrap_or(&Value::Null);
         let schema = root.get("properties").and_then(|properties| properties.get(parameter));
@@ -49,18 +54,20 @@ impl Schemas {
     }
 }
 
-/// What an element of a format holds that writes values as tags in tags.
+/// The content of an element, in a format that writes values as nested tags.
 #[derive(Debug)]
 pub(super) enum Element {
     Text(String),
-    /// Elements by name, and the text between them.
+    /// The inner elements by name, and the text between them.
     Inner(Vec<(String, Self)>, String),
 }
 
-/// Where an object of such elements has text besides.
+/// The key for text that is between the elements of an object.
 const MIXED_TEXT: &str = "$text";
 
-/// An element as the value that its schema says, if that is known. Elements called `item` are a list.
+/// Converts an element into a value with the type in the schema, if there is a schema.
+///
+/// Elements with the name `item` form a list.
 fn element_value(root: &Value, schema: Option<&Value>, element: &Element) -> Value {
     let (inner, text) = match element {
         Element::Text(raw) => {
@@ -89,7 +96,7 @@ fn element_value(root: &Value, schema: Option<&Value>, element: &Element) -> Val
     values.into()
 }
 
-/// The part of a schema that speaks of values of this type.
+/// Returns the part of a schema that describes values of this type.
 fn branch<'a>(root: &'a Value, schema: &'a Value, name: &str, refs_left: usize) -> Option<&'a Value> {
     let left = refs_left.checked_sub(1)?;
     if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
@@ -108,14 +115,16 @@ fn branch<'a>(root: &'a Value, schema: &'a Value, name: &str, refs_left: usize) 
     unions.flatten().find_map(|one| branch(root, one, name, left))
 }
 
-/// The text as a value of a type other than string that `schema` allows.
+/// Returns the text as a value of a type other than string, if `schema` allows this value.
 fn raw_value(root: &Value, schema: &Value, raw: &str) -> Option<Value> {
-    // Cheaper than the schema, and most texts are no JSON.
+    // Parsing is cheaper than checking the schema, and most texts are not JSON.
     let value: Value = serde_json::from_str(raw).ok()?;
     (!value.is_string() && allows(root, schema, &value, MAX_REFS)).then_some(value)
 }
 
-/// Whether a value of this type may stand where `schema` is asked for. Of unions, one branch is enough.
+/// Returns whether `schema` allows a value of this type.
+///
+/// In a union, one matching branch is sufficient.
 fn allows(root: &Value, schema: &Value, value: &Value, refs_left: usize) -> bool {
     let Some(left) = refs_left.checked_sub(1) else { return false };
     if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
@@ -145,12 +154,12 @@ fn allows(root: &Value, schema: &Value, value: &Value, refs_left: usize) -> bool
         || (value.is_array() && schema.get("items").is_some())
 }
 
-/// Whether a value has a type of JSON Schema.
+/// Returns whether a value has this type of JSON Schema.
 pub(super) fn is_a(value: &Value, name: &str) -> bool {
     match name {
         "null" => value.is_null(),
         "boolean" => value.is_boolean(),
-        // JSON Schema: "any number with a zero fractional part".
+        // JSON Schema defines an integer as "any number with a zero fractional part".
         "integer" => value.as_f64().is_some_and(|number| number.fract() == 0.0),
         "number" => value.is_number(),
         "array" => value.is_array(),
@@ -166,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_raw_value_gets_the_type_that_its_schema_says() {
+    fn a_raw_value_gets_the_type_in_its_schema() {
         let schema = json!({
             "$defs": {"n": {"type": "integer"}, "loop": {"$ref": "#/$defs/loop"}},
             "properties": {

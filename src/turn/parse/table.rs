@@ -1,4 +1,4 @@
-//! What a dialect is made of: its markers, and what reads each region of calls.
+//! Describes a dialect: its markers, and the machines for its regions of calls.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,53 +6,61 @@ use std::sync::Arc;
 use super::machine::Machine;
 use super::marker::{List, Marker, Reasoning};
 
-/// A dialect's table.
+/// The table of a dialect.
 #[derive(Default)]
 pub(super) struct Table {
     pub(super) name: Marker,
     pub(super) reasoning: Option<Arc<Reasoning>>,
     pub(super) calls: Vec<Region>,
-    /// Structure without a meaning of its own: frames around lists of calls or around content.
+    /// Markers without a meaning of their own: frames around lists of calls or around content.
     pub(super) frames: List,
-    /// Ends of the turn.
+    /// The markers that end the turn.
     pub(super) ends: List,
-    /// Markers within the bodies of calls, so that their tokens are known.
+    /// Markers inside the bodies of calls, so that their tokens are known.
     pub(super) inner: List,
-    /// Reads a turn from its beginning, where calls need no opener (rule R8 of docs/parsing-rules.md).
+    /// Creates the machine for a turn whose calls need no opener (R8 in docs/parsing-rules.md).
+    ///
+    /// The machine reads the turn from its beginning.
     pub(super) bare: Option<Body>,
-    /// The added tokens that identify this dialect when a model has all of them. Empty: no tokens identify it.
+    /// The added tokens that identify this dialect if a model has all of them.
+    ///
+    /// If empty, no tokens identify the dialect.
     pub(super) signs: List,
-    /// What chat templates tell the model to write, for dialects that have the same tokens as another; else empty.
+    /// A text in the chat template that identifies this dialect among those with the same tokens.
+    ///
+    /// Empty for dialects that do not need it.
     pub(super) in_template: Marker,
 }
 
-/// A region of calls: its opener, and what reads the text after it.
+/// A region of calls: its opener, and the machine for the text after the opener.
 pub(super) struct Region {
     pub(super) open: Marker,
     pub(super) body: Body,
 }
 
-/// Makes a machine for a region. Its arguments are the place of the opener and the place after it.
+/// Creates a machine for a region, from the offset of the opener and the offset after it.
 pub(super) type Body = Arc<dyn Fn(usize, usize) -> Box<dyn Machine> + Send + Sync>;
 
 impl Table {
-    /// The markers that end content or open a region: those of reasoning come first, then calls and frames, then ends.
+    /// Returns the markers that end content or open a region.
+    ///
+    /// The order is reasoning, calls, frames, ends.
     pub(super) fn content_markers(&self) -> Vec<Marker> {
         let reasoning = self.reasoning.iter().flat_map(|reasoning| [&reasoning.open, &reasoning.close]);
         reasoning.chain(self.openers()).chain(&*self.ends).cloned().collect()
     }
 
-    /// What opens calls and frames.
+    /// Returns the markers that open calls and frames.
     pub(super) fn openers(&self) -> impl Iterator<Item = &Marker> {
         self.calls.iter().map(|call| &call.open).chain(&*self.frames)
     }
 
-    /// The region whose opener this is.
+    /// Returns the region with this opener.
     pub(super) fn region(&self, open: &str) -> Option<&Region> {
         self.calls.iter().find(|call| *call.open == *open)
     }
 
-    /// All markers, each once.
+    /// Returns all markers, each once.
     pub(super) fn markers(&self) -> Vec<&str> {
         let reasoning = self.reasoning.iter().flat_map(|reasoning| [&reasoning.open, &reasoning.close]);
         let mut markers: Vec<&str> = Vec::new();
@@ -64,8 +72,10 @@ impl Table {
         markers
     }
 
-    /// Whether this dialect's signs include all of the other's and more. Dialects that chat templates tell apart are not
-    /// compared: for them, more tokens mean nothing.
+    /// Returns whether this dialect has all signs of the other dialect, and more.
+    ///
+    /// Dialects that a chat template distinguishes are not compared: for them, additional tokens
+    /// mean nothing.
     pub(super) fn is_more_specific_than(&self, other: &Self) -> bool {
         let has_all = other.signs.iter().all(|sign| self.signs.contains(sign));
         let by_template = !self.in_template.is_empty() && !other.in_template.is_empty();

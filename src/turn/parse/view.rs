@@ -1,10 +1,12 @@
-//! The turn as the parser sees it: text in which real markers are told from text that only looks like one.
+//! Provides a view of the turn in which real markers differ from text that only looks like one.
 //!
-//! Where a marker is one added token and ids come with the text, only that id is structure (rule R9 of
-//! docs/parsing-rules.md): a model that explains its own format spells the marker with other tokens. So the place of
-//! each such token is kept, and the same characters elsewhere do not match. A marker token that the server
-//! left out of the text (vLLM does so with the end of a turn) stands in the parser's text all the same, and is
-//! left out again when a leaf gets its text.
+//! If a marker is one added token and the server sends ids, only the id of that token is structure
+//! (R9 in docs/parsing-rules.md). A model that explains its own format spells the marker with other
+//! tokens. The view therefore stores the offset of each real marker, and the same characters
+//! elsewhere do not match.
+//!
+//! A server may leave a marker out of the text, as vLLM does at the end of a turn. The text of the
+//! parser contains this marker anyway. A leaf receives the text without it.
 
 use std::ops::Range;
 
@@ -14,7 +16,9 @@ use super::marker::Marker;
 use super::schema::Schemas;
 use crate::types::ids::TokenId;
 
-/// The bytes that some markers begin with. Most tokens have none of them, which is told in a few instructions a byte.
+/// The bytes with which some markers begin.
+///
+/// Most tokens contain none of these bytes. The check takes a few instructions per byte.
 #[derive(Debug, Default)]
 pub(super) struct FirstBytes([u64; 4]);
 
@@ -31,35 +35,37 @@ impl FirstBytes {
         self.0[usize::from(byte >> 6)] >> (byte & 63) & 1 == 1
     }
 
-    /// Whether one of them is in `bytes`.
+    /// Returns whether `bytes` contains one of these bytes.
     pub(super) fn any_in(&self, bytes: &[u8]) -> bool {
         bytes.iter().any(|byte| self.has(*byte))
     }
 }
 
-/// Real markers in a turn's text.
+/// The real markers in the text of a turn.
 #[derive(Debug, Default)]
 pub(super) struct RealMarkers {
-    /// The added tokens that a marker of the dialect is or holds, longest first.
+    /// The added tokens that are a marker of the dialect or a part of one, longest first.
     atoms: Vec<(Box<str>, TokenId)>,
     first_bytes: FirstBytes,
-    /// In the order of the text.
+    /// The real markers, in text order.
     real: Vec<Real>,
-    /// Parts of the text whose tokens came without an id: there, text alone decides. In order, not touching.
+    /// The parts of the text whose tokens arrived without an id. There, the text alone decides.
+    ///
+    /// The ranges are in order and do not touch.
     without_ids: Vec<Range<usize>>,
 }
 
-/// A marker's token.
+/// The token of a marker.
 #[derive(Debug)]
 struct Real {
     at: usize,
     atom: usize,
-    /// Its text was in the answer.
+    /// `true` if the server sent the text of the marker.
     shown: bool,
 }
 
 impl RealMarkers {
-    /// The added tokens (text and id) that `markers` contain.
+    /// Selects the added tokens (text and id) that occur in `markers`.
     pub(super) fn new<'a>(markers: &[&str], added: impl Iterator<Item = (&'a str, TokenId)>) -> Self {
         let is_in_markers = |text: &str| markers.iter().any(|marker| marker.contains(text));
         let added = added.filter(|(text, _)| !text.is_empty() && is_in_markers(text));
@@ -78,7 +84,7 @@ impl RealMarkers {
         &self.atoms[atom].0
     }
 
-    /// The places in `text` that read like an atom: the leftmost first, none inside another.
+    /// Returns the parts of `text` that look like an atom, leftmost first and without overlaps.
     pub(super) fn look_alikes(&self, text: &str) -> Vec<(usize, usize)> {
         let (mut found, mut from) = (Vec::new(), 0);
         while let Some((at, atom)) = self.first_atom(text, from) {
@@ -88,7 +94,9 @@ impl RealMarkers {
         found
     }
 
-    /// Of two at one place, the longer: `atoms` has it first.
+    /// Returns the first atom in `text` at or after `from`.
+    ///
+    /// If two atoms begin at the same offset, the longer one wins, because it is first in `atoms`.
     fn first_atom(&self, text: &str, from: usize) -> Option<(usize, usize)> {
         let bytes = text.as_bytes();
         (from..bytes.len()).filter(|at| self.first_bytes.has(bytes[*at])).find_map(|at| {
@@ -112,19 +120,19 @@ impl RealMarkers {
         self.real.binary_search_by_key(&at, |real| real.at).ok().map(|n| &self.real[n])
     }
 
-    /// The first real marker at or after `from`, its place and its end.
+    /// Returns the range of the first real marker at or after `from`.
     fn next_real(&self, from: usize) -> Option<Range<usize>> {
         let n = self.real.partition_point(|real| real.at < from);
         self.real.get(n).map(|real| real.at..real.at + self.atoms[real.atom].0.len())
     }
 
-    /// The real markers at or after `from`, their places and texts.
+    /// Returns the offset and the text of each real marker at or after `from`.
     pub(super) fn real_from(&self, from: usize) -> impl Iterator<Item = (usize, &str)> {
         let n = self.real.partition_point(|real| real.at < from);
         self.real[n..].iter().map(|real| (real.at, &*self.atoms[real.atom].0))
     }
 
-    /// The end of the real marker that `at` is inside of, else `at`.
+    /// Returns the end of the real marker around `at`, or `at` if no real marker is there.
     pub(super) fn end_of_real_around(&self, at: usize) -> usize {
         let n = self.real.partition_point(|real| real.at < at);
         let before = n.checked_sub(1).map(|n| self.real[n].at + self.atoms[self.real[n].atom].0.len());
@@ -136,8 +144,9 @@ impl RealMarkers {
         self.without_ids.get(n).is_some_and(|range| range.start <= at)
     }
 
-    /// Whether the text at `at`, which reads like `marker`, is one. It is none if it shares characters with the token of
-    /// another.
+    /// Returns whether the text at `at`, which looks like `marker`, is a marker.
+    ///
+    /// It is not a marker if it overlaps with the token of another marker.
     fn is_marker(&self, at: usize, marker: &str) -> bool {
         let end = at + marker.len();
         if self.end_of_real_around(at) > at || self.end_of_real_around(end) > end {
@@ -154,18 +163,21 @@ impl RealMarkers {
         true
     }
 
-    /// Whether the text from `at` on, which `marker` begins with, may become it. A token is never cut, so a
-    /// marker that is one token cannot.
+    /// Returns whether the text at `at`, a prefix of `marker`, may become `marker`.
+    ///
+    /// A marker that is one token cannot, because a token is never cut.
     fn may_become(&self, at: usize, marker: &str) -> bool {
         self.is_without_id(at) || !self.atoms.iter().any(|(atom, _)| **atom == *marker)
     }
 
-    /// Whether all of the text from `from` on was in the answer, as it nearly always was.
+    /// Returns whether no real marker is after `from`, so that the server sent all of this text.
+    ///
+    /// This is almost always the case.
     pub(super) fn shows_all(&self, from: usize) -> bool {
         self.real.last().is_none_or(|real| real.at < from)
     }
 
-    /// The parts of `range` that were in the answer.
+    /// Returns the parts of `range` that the server sent.
     pub(super) fn shown(&self, range: Range<usize>) -> impl Iterator<Item = Range<usize>> + '_ {
         let first = self.real.partition_point(|real| real.at < range.start);
         let hidden = self.real[first..].iter().take_while({
@@ -184,45 +196,48 @@ impl RealMarkers {
     }
 }
 
-/// How the text that a region may see has ended, once it has: with the turn, or with a real end of the turn.
+/// The way in which the text that a region may read has ended.
+///
+/// It ends with the turn, or with a real end-of-turn marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RegionEnd {
     /// The model stopped by itself.
     Clean,
-    /// It was cut off: by the token limit, an error, a cancel.
+    /// The turn was cut off by the token limit, an error or a cancel.
     Cut,
 }
 
-/// All of the turn's text so far, for a machine that reads calls.
+/// The text of the turn so far, for a machine that reads calls.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub(super) text: &'a str,
-    /// From here on it is blank: what waits for the end of many blanks does not look at them again.
+    /// The text is blank from this offset on. [`View::skip_blank`] does not read it again.
     pub(super) blank_from: usize,
     pub(super) marks: &'a RealMarkers,
     pub(super) tools: &'a Schemas,
-    /// The dialect's ends of the turn.
+    /// The markers that end the turn.
     pub(super) ends: &'a [Marker],
     pub(super) max_nesting: usize,
-    /// `None`: more may come.
+    /// `None` while more text may arrive.
     pub(super) end: Option<RegionEnd>,
 }
 
-/// Whether a marker is at a place.
+/// The result of comparing a marker with the text at an offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Match {
     Yes,
     No,
-    /// The text ends within what could become the marker.
+    /// The text ends inside a possible marker.
     Partial,
 }
 
-/// What a search has found.
+/// The result of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found<'m> {
     At(usize, &'m str),
-    /// Nothing so far, and from here on something may become one of them. At the end of the turn this is
-    /// the end of the text.
+    /// No marker so far, but a marker may begin at this offset.
+    ///
+    /// At the end of the turn, this is the end of the text.
     Until(usize),
 }
 
@@ -231,7 +246,9 @@ impl View<'_> {
         self.text.as_bytes()
     }
 
-    /// The first place at or after `at` that is no blank (space, tab, line end); the text's end if there is none.
+    /// Returns the first offset at or after `at` that is not blank, or the end of the text.
+    ///
+    /// Blanks are spaces, tabs and line ends.
     pub(super) fn skip_blank(&self, at: usize) -> usize {
         if at >= self.blank_from {
             return self.text.len();
@@ -240,7 +257,7 @@ impl View<'_> {
         at + rest.iter().position(|byte| !is_blank(*byte)).unwrap_or(rest.len())
     }
 
-    /// Whether `marker` stands at `at`.
+    /// Returns whether `marker` is at `at`.
     pub(super) fn here(&self, at: usize, marker: &str) -> Match {
         let rest = &self.bytes()[at..];
         if rest.starts_with(marker.as_bytes()) {
@@ -254,14 +271,14 @@ impl View<'_> {
         }
     }
 
-    /// Whether the turn ends within `marker`, which begins at `at`.
+    /// Returns whether the turn ends inside `marker`, which begins at `at`.
     pub(super) fn is_cut_at(&self, at: usize, marker: &str) -> bool {
         let rest = &self.bytes()[at..];
         let begins = !rest.is_empty() && rest.len() < marker.len() && marker.as_bytes().starts_with(rest);
         self.end.is_some() && begins && self.marks.may_become(at, marker)
     }
 
-    /// Whether one of `markers` stands at `at`.
+    /// Returns whether one of `markers` is at `at`.
     pub(super) fn any_here(&self, at: usize, markers: &[impl AsRef<str>]) -> Match {
         let mut any = Match::No;
         for marker in markers {
@@ -274,14 +291,16 @@ impl View<'_> {
         any
     }
 
-    /// Whether the turn has ended at `at`, or within one of `markers` that begins there.
+    /// Returns whether the turn ends at `at`, or inside one of `markers` that begins there.
     pub(super) fn is_cut_short(&self, at: usize, markers: &[impl AsRef<str>]) -> bool {
         let ended = self.end.is_some() && at == self.text.len();
         ended || markers.iter().any(|marker| self.is_cut_at(at, marker.as_ref()))
     }
 
-    /// The first of `markers` at or after `from`; of two at one place, the longer. Costs time in proportion to
-    /// the text searched: go on from the place given.
+    /// Returns the first of `markers` at or after `from`.
+    ///
+    /// If two markers begin at the same offset, the longer one wins. The time is proportional to
+    /// the length of the searched text, so continue at the returned offset.
     pub(super) fn find<'m>(&self, markers: &'m [impl AsRef<str>], from: usize) -> Found<'m> {
         let mut from = from;
         while let Some(at) = first_of(markers, &self.bytes()[from..]).map(|offset| from + offset) {
@@ -295,7 +314,7 @@ impl View<'_> {
                     Match::Yes | Match::No => {}
                 }
             }
-            // What may still become one is longer than all that is there.
+            // A marker that is still incomplete is longer than any complete marker here.
             if wait {
                 return Found::Until(at);
             }
@@ -307,24 +326,26 @@ impl View<'_> {
         Found::Until(self.text.len())
     }
 
-    /// Whether the marker at `at` is known to be one by its id.
+    /// Returns whether an id identifies the marker at `at`.
     pub(super) fn is_real(&self, at: usize) -> bool {
         self.marks.real_at(at).is_some()
     }
 
-    /// The same of a marker that may hold its token in the middle.
+    /// Returns whether `marker` at `at` contains a token that an id identifies, even in the middle.
     pub(super) fn holds_real(&self, at: usize, marker: &str) -> bool {
         self.next_real(at).is_some_and(|real| real.end <= at + marker.len())
     }
 
-    /// The next real marker at or after `from`: where ids are known, no string and no value goes beyond it.
+    /// Returns the next real marker at or after `from`.
+    ///
+    /// If ids are known, no string and no value extends beyond a real marker.
     pub(super) fn next_real(&self, from: usize) -> Option<Range<usize>> {
-        // One may stand behind the part of the text that a region may see.
+        // The marker may be after the part of the text that a region may read.
         self.marks.next_real(from).filter(|real| real.start < self.text.len())
     }
 }
 
-/// The first byte that begins one of `markers`.
+/// Returns the offset of the first byte that begins one of `markers`.
 fn first_of(markers: &[impl AsRef<str>], bytes: &[u8]) -> Option<usize> {
     let first_byte = |marker: &_| AsRef::<str>::as_ref(marker).as_bytes()[0];
     let mut firsts = [0; 3];
@@ -347,7 +368,7 @@ fn first_of(markers: &[impl AsRef<str>], bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// A space, tab or line end.
+/// Returns whether a byte is a space, a tab or part of a line end.
 pub(super) fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }

@@ -1,4 +1,4 @@
-//! Calls written as JSON objects without an end marker, and mostly without an opener: Llama 3.
+//! Reads calls written as JSON objects without an end marker, mostly without an opener: Llama 3.
 
 use std::sync::Arc;
 
@@ -11,14 +11,15 @@ use crate::turn::parse::machine::{Machine, RawLeaf, Recovery, Step};
 use crate::turn::parse::marker::List;
 use crate::turn::parse::view::{Match, RegionEnd, View};
 
-/// Reads objects that `;` stands between. One that is no call is ordinary text, unless a marker said that a
-/// call follows.
+/// Reads objects that are separated by `;`.
+///
+/// An object that is not a call is ordinary text, unless a marker has announced a call.
 #[derive(Debug)]
 pub(crate) struct BareJson {
     form: Arc<JsonForm>,
-    /// After the opener, or the end of the last call.
+    /// The offset after the opener or after the last call.
     body: usize,
-    /// The opener was there.
+    /// `true` if the opener was present.
     opened: bool,
     state: State,
 }
@@ -27,7 +28,7 @@ pub(crate) struct BareJson {
 enum State {
     Open,
     Object(JsonScan),
-    /// After a call: here is its end.
+    /// After a call, which ends at this offset.
     After(usize),
     Recovery(Recovery),
 }
@@ -72,7 +73,10 @@ impl BareJson {
         }
     }
 
-    /// After `;` the next call may stand. Before an opener or an end of the turn, `;` is no text either.
+    /// Reads the text after a call.
+    ///
+    /// The next call may follow a `;`. Before an opener or an end of the turn, the `;` is not
+    /// content.
     fn after(&mut self, view: &View<'_>, end: usize) -> Option<Step> {
         let at = view.skip_blank(end);
         match view.bytes().get(at) {
@@ -115,10 +119,12 @@ impl Machine for BareJson {
 }
 
 impl JsonForm {
-    /// Whether an object that was cut off can have been a call: it has a name, and nothing that a call has not.
+    /// Returns whether an object that was cut off may be a call.
+    ///
+    /// Such an object has a name, and no key that a call does not have.
     fn begins(&self, object: &str) -> bool {
         let mut keys = Keys::default();
-        // It fails at the end of the text, and has seen the keys before.
+        // Parsing fails at the end of the text, but it finds the keys before.
         let _ = serde_json::Deserializer::from_str(object).deserialize_map(&mut keys);
         let contains = |keys: &List, key: &str| keys.iter().any(|known| **known == *key);
         let is_of_call = |key: &String| {
@@ -128,7 +134,7 @@ impl JsonForm {
     }
 }
 
-/// The keys of an object, up to where it does not parse.
+/// The keys of an object, up to the point where it does not parse.
 #[derive(Default)]
 struct Keys(Vec<String>);
 

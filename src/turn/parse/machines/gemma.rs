@@ -1,4 +1,6 @@
-//! Calls written as `call:NAME{KEY:VALUE}`, with strings between tokens that stand for quotes: Gemma 4.
+//! Reads calls written as `call:NAME{KEY:VALUE}`, as in Gemma 4.
+//!
+//! A special token takes the place of the quotes around a string.
 
 use std::sync::{Arc, LazyLock};
 
@@ -11,7 +13,7 @@ use crate::turn::parse::view::{Match, RegionEnd, View};
 use crate::types::tree::Malformed;
 
 const CALL: &str = "call:";
-/// Between two of these everything is data.
+/// The quote. All text between two quotes is data.
 const QUOTE: &str = "<|\"|>";
 
 static BOUNDS: LazyLock<Bounds> = LazyLock::new(|| {
@@ -19,7 +21,9 @@ static BOUNDS: LazyLock<Bounds> = LazyLock::new(|| {
     Bounds::new("<tool_call|>".into(), stops.into_iter().collect())
 });
 
-/// Gemma 4. After calls the model samples the opener of their results as its last token.
+/// Returns the table of Gemma 4.
+///
+/// After its calls, the model samples the opener of their results as its last token.
 pub(crate) fn table() -> Table {
     let open = "<|tool_call>";
     Table {
@@ -38,7 +42,9 @@ pub(crate) fn table() -> Table {
     }
 }
 
-/// `{KEY:VALUE, ..}`. What stands without quotes is a value of JSON or Python, else a string.
+/// The syntax `{KEY:VALUE, ..}`.
+///
+/// A word without quotes is a value of JSON or Python if it parses as one, and otherwise a string.
 static SYNTAX: Syntax = Syntax {
     outer: Bracket { open: b'{', close: b'}', separator: Some(b':') },
     brackets: &[
@@ -67,7 +73,7 @@ struct GemmaCall {
 #[derive(Debug)]
 enum State {
     Open,
-    /// In the name, which begins at `from`. `sure`: it is a call's, for `call:` was there.
+    /// In the name, which begins at `from`. With `sure`, the word `call:` was present.
     Name {
         from: usize,
         at: usize,
@@ -86,13 +92,13 @@ impl GemmaCall {
     fn open(&mut self, view: &View<'_>) -> Option<Step> {
         let at = view.skip_blank(self.body);
         self.state = match (view.here(at, CALL), view.bytes().get(at)) {
-            // What ends with the bare word for an opener is prose.
+            // An opener at the end of the turn is prose.
             (_, None) if view.end == Some(RegionEnd::Clean) => {
                 return Some(Step::leave(self.body, RawLeaf::Content));
             }
             (_, None) | (Match::Partial, _) => return Some(Step::Wait),
             (Match::Yes, _) => State::Name { from: at + CALL.len(), at: at + CALL.len(), sure: true },
-            // Some leave the word out, and keep the colon or not.
+            // Some models leave out the word `call`, with or without its colon.
             (Match::No, Some(b':')) => State::Name { from: at + 1, at: at + 1, sure: false },
             (Match::No, Some(_)) => State::Name { from: at, at, sure: false },
         };

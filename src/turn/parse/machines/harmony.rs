@@ -1,11 +1,13 @@
-//! Turns written as messages, each with a header that says to whom and on which channel: gpt-oss.
+//! Reads turns written as messages, as in gpt-oss.
+//!
+//! Each message has a header that names its recipient and its channel:
 //!
 //! ```text
 //! <|start|>assistant to=functions.NAME<|channel|>commentary <|constrain|>json<|message|>{..}<|call|>
 //! ```
 //!
-//! The prompt ends within a header, so a turn begins there. The channel `analysis` is reasoning, a recipient makes
-//! a call on any channel, all else is content.
+//! The prompt ends inside a header, so a turn begins there. Text on the channel `analysis` is
+//! reasoning. A message to a tool is a call, on any channel. All other text is content.
 
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
@@ -27,7 +29,7 @@ const END: &str = "<|end|>";
 const CALL: &str = "<|call|>";
 const RETURN: &str = "<|return|>";
 
-/// A header with blanks or more in it is read by [`Message`].
+/// The markers around reasoning. [`Message`] reads headers with blanks or additional words.
 static ANALYSIS: LazyLock<Arc<Reasoning>> = LazyLock::new(|| {
     Arc::new(Reasoning {
         open: "<|channel|>analysis<|message|>".into(),
@@ -37,7 +39,7 @@ static ANALYSIS: LazyLock<Arc<Reasoning>> = LazyLock::new(|| {
     })
 });
 
-/// gpt-oss.
+/// Returns the table of gpt-oss.
 pub(crate) fn table() -> Table {
     let region = |open: &str, part| Region {
         open: open.into(),
@@ -56,21 +58,22 @@ pub(crate) fn table() -> Table {
     }
 }
 
-/// What ends the text of a call. The next message shows that it has ended.
+/// The markers that end the text of a call. The beginning of the next message also ends it.
 const ENDERS: &[&str] = &[CALL, END, RETURN, START, CHANNEL];
 
-/// Reads a header, and the text behind it if that is a call.
+/// Reads a header, and the text after the header if the message is a call.
 #[derive(Debug)]
 struct Message {
     body: usize,
     state: State,
     part: Part,
-    /// A role or a channel has been read that models write.
+    /// `true` if the header contains a role or a channel that models write.
     known: bool,
     reasoning: bool,
     recipient: Option<Range<usize>>,
-    /// A word that belongs to no part of a header. It is the content type, or `<|message|>` was forgotten and
-    /// the text begins with it.
+    /// The offset of a word that belongs to no part of a header.
+    ///
+    /// It is the content type, or the first word of the text if the model forgot `<|message|>`.
     extra: Option<usize>,
 }
 
@@ -83,7 +86,7 @@ enum State {
     /// Before the text of a call.
     Text(usize),
     Object(JsonScan),
-    /// After the object, or in what is none.
+    /// After the object, or in text that is not an object.
     RegionEnd {
         from: usize,
         at: usize,
@@ -99,10 +102,10 @@ enum Body {
     Raw,
 }
 
-/// What the next word of a header is.
+/// The part of a header that the next word belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// At the start of the turn: behind the role, if it is a header at all.
+    /// At the start of the turn. If this is a header, its role is already in the prompt.
     Bare,
     Role,
     Channel,
@@ -111,7 +114,7 @@ enum Part {
 }
 
 impl Message {
-    /// `body` is the place after the marker that opens the header.
+    /// Creates a reader. `body` is the offset after the marker that opens the header.
     fn new(body: usize, part: Part) -> Self {
         Self {
             body,
@@ -183,8 +186,10 @@ impl Message {
         None
     }
 
-    /// The header has ended without `<|message|>`: the text begins with the first word that is no header, or it
-    /// was no header at all.
+    /// Handles a header that ended without `<|message|>`.
+    ///
+    /// The text begins with the first word that does not belong to the header. Without a known role
+    /// or channel, there was no header.
     fn no_message(&mut self, view: &View<'_>, at: usize) -> Option<Step> {
         match self.extra {
             _ if !self.known => Some(Step::leave(self.body, RawLeaf::Content)),
@@ -193,7 +198,7 @@ impl Message {
         }
     }
 
-    /// The turn has ended within the header, or may have.
+    /// Returns the step if the text ends inside the header.
     fn head_ends(&mut self, view: &View<'_>, at: usize) -> Step {
         match view.end {
             None => Step::Wait,
@@ -205,13 +210,13 @@ impl Message {
         }
     }
 
-    /// Whom the message is for, if that is a tool.
+    /// Returns the recipient of the message, if the recipient is a tool.
     fn tool<'a>(&self, view: &View<'a>) -> Option<&'a str> {
         let recipient = &view.text[self.recipient.clone()?];
         (!matches!(recipient, "assistant" | "user" | "all")).then_some(recipient)
     }
 
-    /// The text of the message begins at `at`.
+    /// Begins the text of the message at `at`.
     fn text(&mut self, view: &View<'_>, at: usize) -> Option<Step> {
         if self.tool(view).is_some() {
             self.state = State::Text(at);
@@ -225,12 +230,12 @@ impl Message {
         let at = view.skip_blank(from);
         self.state = State::Text(at);
         let functions = self.tool(view).is_some_and(|tool| tool.starts_with("functions."));
-        // A real end marker ends the text that can be seen.
+        // A real end marker ends the part of the text that is visible here.
         let closed = at == view.text.len() && view.end == Some(RegionEnd::Clean) && view.is_real(at);
         self.state = match (view.bytes().get(at), marker_here(view, at)) {
             (None, _) | (_, None) if !closed => return Some(Step::Wait),
             (Some(b'{'), _) => State::Object(JsonScan::new(at)),
-            // No arguments.
+            // The call has no arguments.
             (None, _) | (_, Some(CALL | END | RETURN)) => {
                 let body = self.call(view, "{}", Value::Object(Map::new()));
                 State::RegionEnd { from: at, at, body }
@@ -243,7 +248,7 @@ impl Message {
 
     fn object(&mut self, view: &View<'_>, start: usize, scanned: Scanned) -> Option<Step> {
         let (from, body) = match scanned {
-            // A string without an end must not swallow the messages that follow.
+            // A string without an end must not swallow the messages after it.
             Scanned::More if view.end == Some(RegionEnd::Clean) => {
                 (start, Body::Broken(Malformed::Unfinished))
             }
@@ -281,15 +286,15 @@ impl Message {
                 (until, from..until, view.end == Some(RegionEnd::Clean))
             }
         };
-        // The beginning of a closing marker at the end of an open segment belongs to that segment (rule R10 of
-        // docs/parsing-rules.md).
+        // The beginning of a closing marker at the end of an open segment belongs to that segment
+        // (R10 in docs/parsing-rules.md).
         let rest = view.skip_blank(from);
         let is_cut = ENDERS.iter().any(|ender| view.is_cut_at(rest, ender));
         let text_end = text.end;
         let text = &view.text[text];
         let leaf = match std::mem::replace(body, Body::Raw) {
             _ if !closed => RawLeaf::Malformed(Malformed::Unfinished),
-            // What has its end marker is not unfinished.
+            // A call with an end marker is not unfinished.
             Body::Broken(Malformed::Unfinished) if until > text_end => RawLeaf::Malformed(Malformed::Syntax),
             Body::Broken(reason) => RawLeaf::Malformed(reason),
             Body::Call(_) if !text.trim().is_empty() && !is_cut => RawLeaf::Malformed(Malformed::Syntax),
@@ -303,7 +308,9 @@ impl Message {
     }
 }
 
-/// The marker that stands here; "" if none does, `None` if that cannot be said yet.
+/// Returns the marker at `at`, or `""` if no marker is there.
+///
+/// Returns `None` if more text is needed to decide.
 fn marker_here(view: &View<'_>, at: usize) -> Option<&'static str> {
     let markers = [MESSAGE, CHANNEL, CONSTRAIN, START, END, CALL, RETURN];
     if let Some(marker) = markers.into_iter().find(|marker| view.here(at, marker) == Match::Yes) {

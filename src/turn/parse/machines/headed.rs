@@ -1,5 +1,6 @@
-//! Calls written as a header that names the tool and the arguments in JSON behind it: Kimi K2, DeepSeek up to V3.1,
-//! Mistral since its v11.
+//! Reads calls written as a header that names the tool, followed by the arguments in JSON.
+//!
+//! Kimi K2, DeepSeek up to V3.1 and Mistral since tokenizer v11 write calls this way.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,32 +14,36 @@ use crate::turn::parse::marker::{List, Marker};
 use crate::turn::parse::view::{Match, RegionEnd, View};
 use crate::types::tree::Malformed;
 
-/// How a family of models writes them: a header of words, each alone or behind a mark, then a JSON object.
+/// The form of such calls in a family of models: a header of words, then a JSON object.
+///
+/// A word is alone or after a mark.
 #[derive(Debug)]
 pub(crate) struct HeadedForm {
     pub(crate) bounds: Bounds,
-    /// What may stand before a word of the header and before the object.
+    /// The marks that may precede a word of the header or the object.
     pub(crate) marks: List,
-    /// What may stand between the object and the end marker.
+    /// The text that may be between the object and the end marker.
     pub(crate) fence: Marker,
     pub(crate) header: Header,
-    /// What a body may be instead.
+    /// The JSON form that a body may have instead.
     pub(crate) json: Option<Arc<JsonForm>>,
 }
 
-/// What the words of a header say.
+/// The meaning of the words in a header.
 #[derive(Debug)]
 pub(crate) enum Header {
-    /// The first word is the id, `functions.NAME:INDEX`, of which the name alone is sure to be there.
+    /// The first word is the id, `functions.NAME:INDEX`. Only the name in it is always present.
     Id,
     /// The last word is the name.
     Last,
-    /// The first word is the name, and the one behind this mark is the id.
+    /// The first word is the name, and the word after this mark is the id.
     First { id_mark: Marker },
 }
 
 impl Header {
-    /// The id, if there is one, and the name, out of the words and the mark before each.
+    /// Returns the id, if there is one, and the name.
+    ///
+    /// `words` contains pairs of a mark and the word after it.
     fn read(&self, words: &[(&str, &str)]) -> (Option<String>, String) {
         let after = |mark: &str| words.iter().find(|(before, word)| *before == mark && !word.is_empty());
         match self {
@@ -63,7 +68,7 @@ impl Header {
     }
 }
 
-/// The words of a header at most; the last may be empty.
+/// The maximum number of words in a header. The last word may be empty.
 const MAX_WORDS: usize = 4;
 
 /// Reads one call.
@@ -71,22 +76,22 @@ const MAX_WORDS: usize = 4;
 pub(crate) struct HeadedCall {
     form: Arc<HeadedForm>,
     body: usize,
-    /// The header's words, and the mark before each.
+    /// The words of the header, each with the mark before it.
     words: Vec<(Marker, Range<usize>)>,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Nothing but blanks up to here.
+    /// Only blanks up to this offset.
     Open(usize),
-    /// In the header: here is the next part of it.
+    /// In the header. Its next part begins at this offset.
     Head(usize),
-    /// In a word of it, up to here.
+    /// In a word of the header, which was read up to this offset.
     Word(usize),
     Object(JsonScan),
     Broken(Broken),
-    /// After the object, which ends at the first place: the fence may stand at the second.
+    /// After the object. It ends at the first offset, and the fence may be at the second.
     Fence(usize, usize, RawCall),
     CallEnd(CallEnd, Option<RawCall>),
     Recovery(Recovery),
@@ -94,7 +99,7 @@ enum State {
 }
 
 impl HeadedCall {
-    /// `body` is the place after the opener.
+    /// Creates a reader. `body` is the offset after the opener.
     pub(crate) fn new(form: Arc<HeadedForm>, body: usize) -> Self {
         Self { form, body, words: vec![(Marker::default(), body..body)], state: State::Open(body) }
     }
@@ -104,7 +109,7 @@ impl HeadedCall {
         self.state = State::Open(at);
         let mark = self.mark(view, at);
         self.state = match (mark, view.bytes().get(at), &self.form.json) {
-            // What ends with the bare word for an opener is prose.
+            // An opener at the end of the turn is prose.
             (_, None, _) if view.end == Some(RegionEnd::Clean) => {
                 return Some(Step::leave(self.body, RawLeaf::Content));
             }
@@ -115,7 +120,7 @@ impl HeadedCall {
         None
     }
 
-    /// Something that ends a word: one of the header's marks, or the end of the call.
+    /// Returns the marker at `at` that ends a word: a mark of the header, or the end of the call.
     fn mark(&self, view: &View<'_>, at: usize) -> Mark<'_> {
         let mut wait = false;
         for marker in &*self.form.marks {
@@ -132,7 +137,7 @@ impl HeadedCall {
         }
     }
 
-    /// Between the words of a header.
+    /// Reads the text between the words of a header.
     fn head(&mut self, view: &View<'_>, from: usize) -> Option<Step> {
         let at = view.skip_blank(from);
         let has_word = self.words.last().is_some_and(|(_, word)| !word.is_empty());
@@ -187,7 +192,7 @@ impl HeadedCall {
 
     fn object(&mut self, view: &View<'_>, start: usize, scanned: Scanned) -> Option<Step> {
         self.state = match scanned {
-            // A string without an end must not swallow the end marker and all that follows.
+            // A string without an end must not swallow the end marker and the text after it.
             Scanned::More if view.end == Some(RegionEnd::Clean) => {
                 State::Recovery(Recovery::broken(start, Malformed::Unfinished))
             }
@@ -201,7 +206,7 @@ impl HeadedCall {
         None
     }
 
-    /// More of the header is needed. At a clean end, a lone word behind a blank is prose.
+    /// Waits for more of the header. At a clean end, a lone word after a blank is prose.
     fn wait(&self, view: &View<'_>) -> Step {
         let apart = matches!(&self.words[..], [(_, word)] if word.start > self.body);
         if apart && view.end == Some(RegionEnd::Clean) {
@@ -211,7 +216,7 @@ impl HeadedCall {
         }
     }
 
-    /// What stands there is no header: prose, if no mark of one was seen.
+    /// Handles text that is not a header. Before any mark of a header, it is prose.
     fn no_head(&self) -> Recovery {
         if self.words.len() > 1 {
             Recovery::broken(self.body, Malformed::Syntax)
@@ -220,7 +225,9 @@ impl HeadedCall {
         }
     }
 
-    /// Between explicit call markers, missing arguments mean `{}` (rule R10 of docs/parsing-rules.md).
+    /// Ends a call that has no arguments.
+    ///
+    /// Between explicit call markers, missing arguments mean `{}` (R10 in docs/parsing-rules.md).
     fn no_arguments(&mut self, view: &View<'_>, at: usize) -> Option<Step> {
         self.state = match (view.here(at, &self.form.bounds.close), self.call(view, at..at)) {
             (Match::Yes, Ok(call)) => State::CallEnd(CallEnd::new(at), Some(call)),
@@ -264,14 +271,14 @@ impl HeadedCall {
     }
 }
 
-/// No sign that stands behind a word in prose.
+/// Returns whether the text begins with a word, and not with punctuation as in prose.
 fn begins_word(text: &str) -> bool {
     text.starts_with(|c: char| c.is_alphanumeric() || c == '_')
 }
 
 enum Mark<'a> {
     Of(&'a Marker),
-    /// The end of the call, or what shows that it will not come.
+    /// The end of the call, or a marker that shows that the end is missing.
     Bound,
     No,
     Partial,
@@ -296,7 +303,7 @@ impl Machine for HeadedCall {
     }
 }
 
-/// What opens a list of calls. Where none follows, the text only speaks of it.
+/// Reads the opener of a list of calls. If no call follows, the text only mentions the opener.
 #[derive(Debug)]
 pub(crate) struct Section {
     open: usize,

@@ -1,5 +1,7 @@
-//! Calls written as tags with attributes, `<invoke name="..">` around `<parameter name="..">` around raw text, several
-//! of them in one region: DeepSeek's DSML, MiniMax, Step-3, Kimi K3.
+//! Reads calls written as tags with attributes, with several calls in one region.
+//!
+//! `<invoke name="..">` is around `<parameter name="..">`, which is around raw text. DeepSeek's
+//! DSML, MiniMax, Step-3 and Kimi K3 write calls this way.
 //!
 //! ```text
 //! region.open ( lead* call.open NAME sharp
@@ -21,76 +23,83 @@ use crate::turn::parse::schema::is_a;
 use crate::turn::parse::view::{Found, Match, RegionEnd, View};
 use crate::types::tree::Malformed;
 
-/// How a family writes them.
+/// The form of such calls in a family of models.
 #[derive(Debug)]
 pub(crate) struct InvokeForm {
     pub(crate) region: Tag,
-    /// What may stand before a call: the first of these opens it, the others mean nothing.
+    /// The texts that may precede a call. The first one opens the call, the others mean nothing.
     pub(crate) lead: List,
     pub(crate) call: Tag,
-    /// Whether the call has another end than `call.close`, which is then that of `bounds`.
+    /// `true` if the call ends with the end marker of `bounds`, which follows `call.close`.
     pub(crate) has_tail: bool,
-    /// Where a call ends that cannot be read or has been.
+    /// The bounds of a call, after its body or if it cannot be read.
     pub(crate) bounds: Bounds,
     pub(crate) parameter: Tag,
-    /// What ends an opening tag.
+    /// The end of an opening tag.
     pub(crate) sharp: Marker,
-    /// The attributes that hold the call's and the parameter's names.
+    /// The attribute with the name of a call. `key` is the attribute with the name of a parameter.
     pub(crate) name: Marker,
     pub(crate) key: Marker,
     pub(crate) values: Values,
     pub(crate) raw: RawForm,
-    /// All arguments as one JSON object in place of the parameters; else empty.
+    /// The tags around all arguments as one JSON object. Empty if the format has no such object.
     pub(crate) json: Tag,
-    /// What ends text where a call should be: before the first call, and after one.
+    /// The markers that end other text before the first call. `after_call` is for text after a
+    /// call.
     pub(crate) before_call: List,
     pub(crate) after_call: List,
 }
 
 impl InvokeForm {
-    /// What stands before each tag of a value.
+    /// Returns the text before each tag of a value.
     fn namespace(&self) -> Marker {
         let open = &*self.parameter.open;
         open.strip_suffix('<').unwrap_or(open).into()
     }
 }
 
-/// What a parameter's value is.
+/// The way in which the value of a parameter is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Values {
-    /// Text, whose type the tool's schema tells.
+    /// Text. The schema of the tool contains the type.
     BySchema,
-    /// Text or JSON, as the attribute `string` says.
+    /// Text or JSON, depending on the attribute `string`.
     ByString,
-    /// Text or JSON, as the attribute `type` says.
+    /// Text or JSON, depending on the attribute `type`.
     ByType,
-    /// Text or tags: what has tags in it is an object or a list. The parameter's name is that of its tag.
+    /// Text or tags. A value with tags is an object or a list.
+    ///
+    /// The name of the parameter is the name of its tag.
     Elements,
 }
 
-/// Reads the calls of one region. A call is handed out at its own end; what the region's end adds is a marker.
+/// Reads the calls of one region.
+///
+/// A call is returned at its own end. The end of the region adds only a marker.
 #[derive(Debug)]
 pub(crate) struct InvokeCalls {
     form: Arc<InvokeForm>,
-    /// After the opener.
+    /// The offset after the opener.
     body: usize,
-    /// The region's opener was there.
+    /// `true` if the opener of the region was present.
     opened: bool,
-    /// It was not, and no call has been seen: the opener of a call may have been spelled in prose.
+    /// `true` if the opener of the region is missing and no call was found yet.
+    ///
+    /// The opener of a call may then be part of prose.
     doubtful: bool,
     seen: Seen,
     state: State,
     name: String,
     arguments: Map<String, Value>,
-    /// Where the arguments begin.
+    /// The offset where the arguments begin.
     raw: usize,
 }
 
-/// What there has been since the opener, or the last leaf.
+/// The part of the region that was read last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
-    /// The opener, which may have been spelled in prose.
+    /// The opener, which may be part of prose.
     Opener,
     /// The beginning of a call.
     Lead,
@@ -100,19 +109,19 @@ enum Seen {
 
 #[derive(Debug)]
 enum State {
-    /// Between calls: nothing but blanks from here on.
+    /// Between calls. Only blanks follow this offset.
     Between(usize),
-    /// Other text. From the first place on it is in no leaf; up to the second there is no marker.
+    /// In other text. It is in no leaf after the first offset, and has no marker before the second.
     Text(usize, usize),
-    /// In a call's opening tag.
+    /// In the opening tag of a call.
     Name(TagScan),
     /// Between parameters.
     Parameters(usize),
-    /// In a parameter's opening tag.
+    /// In the opening tag of a parameter.
     Key(TagScan),
     Value(Key, RawScan),
     Elements(Elements),
-    /// In the opening tag of the JSON object, in it, and behind it.
+    /// In the opening tag of the JSON object. `Json` is in the object, and `JsonEnd` is after it.
     JsonTag(TagScan),
     Json(JsonScan),
     JsonEnd(usize),
@@ -120,22 +129,25 @@ enum State {
     Broken(Recovery),
 }
 
-/// A parameter's opening tag.
+/// The opening tag of a parameter.
 #[derive(Debug)]
 struct Key {
     name: String,
-    /// What it says of its type.
+    /// The type that the tag declares.
     mark: Option<String>,
 }
 
-/// More text is needed, because a marker may begin at the end of what there is.
+/// More text is needed, because a marker may begin at the end of the text.
 struct Partial;
 
-/// The next state, and the step if there is one to be taken first.
+/// The next state, and the step to take first, if there is one.
 type Next = (State, Option<Step>);
 
 impl InvokeCalls {
-    /// `body` is the place after the region's opener, or that of the first call's if there is none.
+    /// Creates a reader.
+    ///
+    /// `body` is the offset after the opener of the region. Without an opener, `body` is the offset
+    /// of the first call.
     pub(crate) fn new(form: Arc<InvokeForm>, body: usize, opened: bool) -> Self {
         Self {
             form,
@@ -173,7 +185,7 @@ impl InvokeCalls {
         }
     }
 
-    /// What leaves a call stays in the region.
+    /// Converts a step that leaves a call into a step that stays in the region.
     fn leaf(&mut self, state: State, step: Step) -> Next {
         match step {
             Step::Leave { until, leaf, .. } => {
@@ -184,13 +196,15 @@ impl InvokeCalls {
         }
     }
 
-    /// What stands at `at` has no place in a call: it is broken, or no call at all.
+    /// Handles text at `at` that a call cannot contain: the call is broken, or there is no call.
     fn broken(&self, at: usize, reason: Malformed) -> Next {
         let step = self.doubtful.then(|| Step::leave(self.body, RawLeaf::Content));
         (State::Broken(Recovery::broken(at, reason)), step)
     }
 
-    /// Between calls come the region's end, a call, what may stand before a call, or other text.
+    /// Reads the text between calls.
+    ///
+    /// This text is the end of the region, a call, a text that may precede a call, or other text.
     fn between(&mut self, view: &View<'_>, from: usize) -> Next {
         let at = view.skip_blank(from);
         match self.region_end(view, from, at) {
@@ -218,7 +232,7 @@ impl InvokeCalls {
         })
     }
 
-    /// A call's opening tag, or what may stand before it.
+    /// Reads the opening tag of a call, or a text that may precede it.
     fn call_or_lead(&mut self, view: &View<'_>, at: usize) -> Result<Option<Next>, Partial> {
         let InvokeForm { call, sharp, .. } = &*self.form;
         match view.here(at, &call.open) {
@@ -251,13 +265,15 @@ impl InvokeCalls {
         }
     }
 
-    /// What may stand before a call here. A bare word means nothing only after what opens a call.
+    /// Returns the texts that may precede a call here.
+    ///
+    /// A bare word is skipped only after the text that opens a call.
     fn leads(&self) -> impl Iterator<Item = (usize, &Marker)> {
         let after_first = self.seen == Seen::Lead;
         self.form.lead.iter().enumerate().filter(move |(_, lead)| after_first || lead.starts_with('<'))
     }
 
-    /// Neither a call nor the region's end begins at `at`.
+    /// Handles text at `at` that begins neither a call nor the end of the region.
     fn other(&self, view: &View<'_>, from: usize, at: usize) -> Next {
         let ended = at == view.text.len() && view.end == Some(RegionEnd::Clean);
         let cut_short = view.is_cut_short(at, &[&*self.form.call.open])
@@ -274,8 +290,10 @@ impl InvokeCalls {
         }
     }
 
-    /// Text where a call should be. After the opener it says that this is no region, until a call comes or the
-    /// end; after a call it is ordinary text.
+    /// Reads text where a call should be.
+    ///
+    /// After the opener, such text shows that this is not a region, unless a call or the end of the
+    /// region follows. After a call, it is ordinary text.
     fn text(&mut self, view: &View<'_>, from: usize, at: usize) -> Next {
         let InvokeForm { region, call, lead, before_call, after_call, .. } = &*self.form;
         let suspect = self.seen == Seen::Opener;
@@ -394,8 +412,10 @@ impl InvokeCalls {
         }
     }
 
-    /// A format that marks types itself uses its own marks, and a value that is not what its mark promises is a string
-    /// (rules R4 and R10 of docs/parsing-rules.md).
+    /// Returns the value of a parameter.
+    ///
+    /// A format that marks types itself uses its own marks. A value that does not match its mark is
+    /// a string (R4 and R10 in docs/parsing-rules.md).
     fn typed(&self, view: &View<'_>, key: &Key, raw: &str) -> Value {
         let json = |allowed: &dyn Fn(&Value) -> bool| {
             let value = serde_json::from_str::<Value>(raw).ok().filter(|value| allowed(value));
@@ -470,7 +490,9 @@ impl Machine for InvokeCalls {
     }
 }
 
-/// Some models write all arguments as one object, under a name that the tool does not have.
+/// Unwraps arguments that are one object under a name that is not a parameter of the tool.
+///
+/// Some models write all arguments this way.
 fn unwrapped(view: &View<'_>, tool: &str, mut arguments: Map<String, Value>) -> Map<String, Value> {
     let [(key, Value::Object(_))] = arguments.iter().collect::<Vec<_>>()[..] else { return arguments };
     if !["arguments", "input"].contains(&&**key) || view.tools.takes(tool, key) != Some(false) {
@@ -482,11 +504,13 @@ fn unwrapped(view: &View<'_>, tool: &str, mut arguments: Map<String, Value>) -> 
     }
 }
 
-/// The value of an attribute in an opening tag: ` a="x" b='y' c=z`, with any of the quotes or none.
+/// Returns the value of an attribute in an opening tag such as ` a="x" b='y' c=z`.
+///
+/// The value may be in double quotes, in single quotes or without quotes.
 fn attribute<'a>(tag: &'a str, wanted: &str) -> Option<&'a str> {
     let mut rest = tag;
     loop {
-        // A tag's name ends with a blank.
+        // A blank ends the name of a tag.
         let (name, after) = rest.strip_prefix(|c: char| c.is_ascii_whitespace())?.split_once('=')?;
         let quote = after.chars().next().filter(|c| matches!(c, '"' | '\''));
         let (value, next) = match quote {

@@ -1,4 +1,4 @@
-//! Calls written as JSON objects, alone or in a list.
+//! Reads calls written as JSON objects, alone or in a list.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,15 +15,17 @@ use crate::turn::parse::marker::List;
 use crate::turn::parse::view::{RegionEnd, View};
 use crate::types::tree::Malformed;
 
-/// How a family of models writes such calls.
+/// The form of such calls in a family of models.
 #[derive(Debug)]
 pub(crate) struct JsonForm {
     pub(crate) bounds: Bounds,
-    /// The keys that may hold the name, the arguments, the id.
+    /// The keys that may hold the name. `arguments` and `id` are for the arguments and the id.
     pub(crate) name: List,
     pub(crate) arguments: List,
     pub(crate) id: List,
-    /// Without arguments it is no call. So it is where no marker says that one follows (rule R8 of docs/parsing-rules.md).
+    /// `true` if an object without arguments is not a call.
+    ///
+    /// This is the case if no marker announces a call (R8 in docs/parsing-rules.md).
     pub(crate) needs_arguments: bool,
 }
 
@@ -37,26 +39,28 @@ pub(crate) struct JsonCalls {
 
 #[derive(Debug)]
 enum State {
-    /// Nothing but blanks up to here.
+    /// Only blanks up to this offset.
     Open(usize),
     Object(JsonScan),
-    /// The object is read, its end marker is not.
+    /// After the object, before its end marker.
     CallEnd(CallEnd, Option<RawCall>),
-    /// In a list, between elements: after the bracket or the last element, and up to where only blanks and commas
-    /// stand.
+    /// Between the elements of a list.
+    ///
+    /// The first offset is after the bracket or the last element. Only blanks and commas are
+    /// between the first and the second offset.
     List(usize, usize),
     Element(JsonScan),
     /// An object that does not parse, alone or in a list.
     Broken(Broken),
-    /// And up to where only blanks stand behind it.
+    /// After a broken element of a list. Only blanks are between its end and this offset.
     BrokenElement(Broken, usize),
-    /// After the list: here is its end.
+    /// After the list, which ends at this offset.
     ListEnd(usize),
     Recovery(Recovery),
 }
 
 impl JsonCalls {
-    /// `body` is the place after the opener.
+    /// Creates a reader. `body` is the offset after the opener.
     pub(crate) fn new(form: Arc<JsonForm>, body: usize) -> Self {
         Self { form, body, state: State::Open(body) }
     }
@@ -65,7 +69,7 @@ impl JsonCalls {
         let at = view.skip_blank(from);
         self.state = State::Open(at);
         self.state = match view.bytes().get(at) {
-            // What ends with the bare word for an opener is prose.
+            // An opener at the end of the turn is prose.
             None if view.end == Some(RegionEnd::Clean) => {
                 return Some(Step::leave(self.body, RawLeaf::Content));
             }
@@ -77,10 +81,10 @@ impl JsonCalls {
         None
     }
 
-    /// The only object, which begins at `start`.
+    /// Handles the only object, which begins at `start`.
     fn object(&mut self, view: &View<'_>, start: usize, scanned: Scanned) -> Option<Step> {
         self.state = match scanned {
-            // A string without an end must not swallow the end marker and all that follows.
+            // A string without an end must not swallow the end marker and the text after it.
             Scanned::More if view.end == Some(RegionEnd::Clean) => {
                 State::Recovery(Recovery::broken(self.body, Malformed::Unfinished))
             }
@@ -94,7 +98,7 @@ impl JsonCalls {
         None
     }
 
-    /// An element of a list, which begins at `start`.
+    /// Handles an element of a list, which begins at `start`.
     fn element(&mut self, view: &View<'_>, start: usize, scanned: Scanned) -> Option<Step> {
         self.state = match scanned {
             Scanned::More if view.end == Some(RegionEnd::Clean) => {
@@ -114,7 +118,9 @@ impl JsonCalls {
         None
     }
 
-    /// Between the elements of a list. Commas are not counted: a model that forgets one has said enough.
+    /// Reads the text between the elements of a list.
+    ///
+    /// A missing comma is accepted, because the calls are clear without it.
     fn list(&mut self, view: &View<'_>, from: usize, at: usize) -> Option<Step> {
         let mut at = view.skip_blank(at);
         while view.bytes().get(at) == Some(&b',') {
@@ -124,7 +130,7 @@ impl JsonCalls {
         let close = &self.form.bounds.close;
         let has_call = view.text[..from].ends_with('}');
         self.state = match view.bytes().get(at) {
-            // Only the bracket is missing.
+            // Only the closing bracket is missing.
             None if has_call && view.end.is_some() => return Some(Step::leave(at, RawLeaf::Marker)),
             Some(_) if has_call && may_end(view, at, close) => {
                 return Some(leave_at_marker(view, at, close));
@@ -132,14 +138,14 @@ impl JsonCalls {
             None => return Some(Step::Wait),
             Some(b']') => State::ListEnd(at + 1),
             Some(b'{') => State::Element(JsonScan::new(at)),
-            // A list of something else.
+            // This is a list of something else.
             Some(_) if view.bytes()[from - 1] == b'[' => State::Recovery(Recovery::suspect(self.body)),
             Some(_) => State::Recovery(Recovery::broken(from, Malformed::Syntax)),
         };
         None
     }
 
-    /// A broken element ends where its brackets balance, if the list goes on there.
+    /// Ends a broken element where its brackets balance, if the list continues there.
     fn broken_element(&mut self, view: &View<'_>) -> Option<Step> {
         let State::BrokenElement(broken, at) = &mut self.state else { return None };
         let end = match broken.step(view, &self.form.bounds) {
@@ -185,7 +191,7 @@ impl Machine for JsonCalls {
 }
 
 impl JsonForm {
-    /// The call that an object is.
+    /// Returns the call that an object represents.
     pub(crate) fn call(&self, object: &str) -> Result<RawCall, Malformed> {
         let fields: BTreeMap<Cow<'_, str>, &RawValue> =
             serde_json::from_str(object).map_err(|_| Malformed::Syntax)?;
@@ -204,7 +210,7 @@ impl JsonForm {
         };
         let id = match first(&self.id).map(value).transpose()? {
             Some(Value::String(id)) => Some(id),
-            // Some write a number.
+            // Some models write a number.
             Some(Value::Number(id)) => Some(id.to_string()),
             _ => None,
         };
@@ -212,7 +218,9 @@ impl JsonForm {
     }
 }
 
-/// An object that does not parse. It ends where its brackets balance, or before that with its region.
+/// An object that does not parse.
+///
+/// It ends where its brackets balance, or with its region if the region ends earlier.
 #[derive(Debug)]
 pub(crate) struct Broken {
     pub(crate) reason: Malformed,
@@ -225,13 +233,13 @@ pub(crate) struct Broken {
 }
 
 impl Broken {
-    /// `start` is the place of its opening brace.
+    /// Creates the object. `start` is the offset of its opening brace.
     pub(crate) fn new(start: usize, reason: Malformed) -> Self {
         let recovery = Recovery::broken(start, reason);
         Self { reason, recovery, at: start, open: 0, string: false, escape: false, end: None }
     }
 
-    /// Its end; else what can be said of its region.
+    /// Returns the end of the object. Before the end is known, returns the step for its region.
     pub(crate) fn step(&mut self, view: &View<'_>, bounds: &Bounds) -> Result<usize, Step> {
         let step = self.recovery.step(view, bounds);
         let seen = match &step {
@@ -244,8 +252,9 @@ impl Broken {
         self.end.ok_or(step)
     }
 
-    /// The same as the step of a machine that has nothing more to read: an end marker is waited for if there is
-    /// one.
+    /// Returns the step of a machine that has nothing more to read.
+    ///
+    /// If the format has an end marker, the machine waits for it.
     pub(crate) fn leave(&mut self, view: &View<'_>, bounds: &Bounds) -> Step {
         match self.step(view, bounds) {
             Ok(end) if bounds.close.is_empty() => Step::leave(end, RawLeaf::Malformed(self.reason)),

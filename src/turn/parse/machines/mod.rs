@@ -1,4 +1,4 @@
-//! The machines that read regions of calls: one file for each way of writing them.
+//! Contains the machines that read regions of calls, one file for each way to write calls.
 
 pub(crate) mod bare_json;
 pub(crate) mod gemma;

@@ -1,4 +1,4 @@
-//! Calls written as a bare name with pairs of `<arg_key>` and `<arg_value>` behind it: GLM.
+//! Reads calls written as a bare name with pairs of `<arg_key>` and `<arg_value>`: GLM.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use crate::turn::parse::raw::{RawEnd, RawForm, RawScan, TagEnd, TagScan};
 use crate::turn::parse::view::{Match, RegionEnd, View};
 use crate::types::tree::Malformed;
 
-/// How a family writes them.
+/// The form of such calls in a family of models.
 #[derive(Debug)]
 pub(crate) struct PairForm {
     pub(crate) bounds: Bounds,
     pub(crate) key: Tag,
-    /// What opens a value; its closing tag is in `values`.
+    /// The opening tag of a value. Its closing tag is in `values`.
     pub(crate) value: Marker,
     pub(crate) values: RawForm,
 }
@@ -24,20 +24,20 @@ pub(crate) struct PairForm {
 #[derive(Debug)]
 pub(crate) struct PairCalls {
     form: Arc<PairForm>,
-    /// After the opener.
+    /// The offset after the opener.
     body: usize,
     state: State,
     name: String,
     arguments: Map<String, Value>,
-    /// Where the arguments begin.
+    /// The offset where the arguments begin.
     raw: usize,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Nothing but blanks so far.
+    /// Only blanks so far.
     Open,
-    /// In the name: where it begins, and up to where it has been read.
+    /// In the name, which begins at the first offset and was read up to the second.
     Name(usize, usize),
     /// Between pairs.
     Pairs(usize),
@@ -49,7 +49,7 @@ enum State {
     Recovery(Recovery),
 }
 
-/// The next state, and the step if there is one to be taken first.
+/// The next state, and the step to take first, if there is one.
 type Next = (State, Option<Step>);
 
 impl PairCalls {
@@ -83,7 +83,7 @@ impl PairCalls {
     fn open(&mut self, view: &View<'_>) -> Next {
         let at = view.skip_blank(self.body);
         match (view.bytes().get(at), view.end) {
-            // What ends with the bare word for an opener is prose.
+            // An opener at the end of the turn is prose.
             (None, Some(RegionEnd::Clean)) => (State::Open, Some(Step::leave(self.body, RawLeaf::Content))),
             (None, _) => (State::Open, Some(Step::Wait)),
             (Some(_), _) => (State::Name(at, at), None),
@@ -108,7 +108,7 @@ impl PairCalls {
         }
     }
 
-    /// There is a space before the name. No model writes one, but prose does.
+    /// Returns whether a space precedes the name. No model writes this space, but prose does.
     fn is_spaced(&self, view: &View<'_>) -> bool {
         view.bytes()[self.body] == b' '
     }
@@ -120,7 +120,7 @@ impl PairCalls {
         let wait = (State::Pairs(from), Some(Step::Wait));
         match (view.here(at, &key.open), view.here(at, &bounds.close), view.any_here(at, &bounds.stops)) {
             (Match::Yes, ..) => (State::Key(TagScan::new(at + key.open.len())), None),
-            // "Between <tool_call> and </tool_call>".
+            // This is prose, such as "between <tool_call> and </tool_call>".
             (_, Match::Yes, _) if without && self.is_spaced(view) => {
                 (State::Recovery(Recovery::suspect(self.body)), None)
             }
@@ -132,7 +132,7 @@ impl PairCalls {
             _ if view.is_cut_short(at, &[&*bounds.close]) && !without => self.end(view, from, at),
             _ if view.is_cut_short(at, &[&*bounds.close, &*key.open]) => wait,
             _ if without => (State::Recovery(Recovery::suspect(self.body)), None),
-            // The end marker is missing, or there is other text before it.
+            // The end marker is missing, or other text comes before it.
             _ => self.end(view, from, from),
         }
     }
@@ -178,7 +178,7 @@ impl PairCalls {
     }
 }
 
-/// What a tool's name is written with.
+/// Returns whether the name of a tool may contain this byte.
 fn is_of_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b':' | b'/') || !byte.is_ascii()
 }

@@ -1,5 +1,6 @@
-//! Calls written as a Python list of calls, `[f(a=1, b='x'), g()]`, with literals for arguments: Llama 3.2 and 4,
-//! LFM2.
+//! Reads calls written as a Python list of calls, such as `[f(a=1, b='x'), g()]`.
+//!
+//! The arguments are literals. Llama 3.2, Llama 4 and LFM2 write calls this way.
 
 use std::sync::Arc;
 
@@ -14,23 +15,26 @@ use crate::turn::parse::machine::{
 use crate::turn::parse::view::{Match, RegionEnd, View};
 use crate::types::tree::Malformed;
 
-/// How a family writes them.
+/// The form of such calls in a family of models.
 #[derive(Debug)]
 pub(crate) struct PythonForm {
     pub(crate) bounds: Bounds,
-    /// What stands between the markers besides: some models fall back to JSON. `None`: there are no markers, and
-    /// what is no list of calls is ordinary text (rule R8 of docs/parsing-rules.md).
+    /// The JSON form that the region may have instead, because some models fall back to JSON.
+    ///
+    /// `None` if the format has no markers. Text that is not a list of calls is then ordinary text
+    /// (R8 in docs/parsing-rules.md).
     pub(crate) json: Option<Arc<JsonForm>>,
 }
 
-/// Reads the calls of one list and the end marker, if there is one. Each call is handed out at its closing
-/// parenthesis.
+/// Reads the calls of one list, and the end marker if there is one.
+///
+/// Each call is returned at its closing parenthesis.
 #[derive(Debug)]
 pub(crate) struct PythonCalls {
     form: Arc<PythonForm>,
-    /// After the opener, or the end of the last leaf.
+    /// The offset after the opener or after the last leaf.
     body: usize,
-    /// A call of this list has been handed out, or was malformed: it is a list of calls.
+    /// `true` if this is a list of calls, because one of its calls was returned or was malformed.
     sure: bool,
     state: State,
 }
@@ -38,14 +42,14 @@ pub(crate) struct PythonCalls {
 #[derive(Debug)]
 enum State {
     Open,
-    /// Between calls: here is the last one's end.
+    /// Between calls. The last call ends at this offset.
     List(usize),
-    /// In a call's name, which begins at `from`.
+    /// In the name of a call, which begins at `from`.
     Name {
         from: usize,
         at: usize,
     },
-    /// After a call's name.
+    /// After the name of a call.
     Arguments(String, Lexer),
     Skip(Skip),
     /// After the list.
@@ -55,7 +59,9 @@ enum State {
 }
 
 impl PythonCalls {
-    /// `body` is the place after the opener, or that of the list if it has none.
+    /// Creates a reader.
+    ///
+    /// `body` is the offset after the opener. Without an opener, `body` is the offset of the list.
     pub(crate) fn new(form: Arc<PythonForm>, body: usize) -> Self {
         Self { form, body, sure: false, state: State::Open }
     }
@@ -63,7 +69,7 @@ impl PythonCalls {
     fn open(&mut self, view: &View<'_>) -> Option<Step> {
         let at = view.skip_blank(self.body);
         self.state = match (view.bytes().get(at), &self.form.json) {
-            // What ends with the bare word for an opener is prose.
+            // An opener at the end of the turn is prose.
             (None, _) if view.end == Some(RegionEnd::Clean) => return Some(self.content()),
             (None, _) => return Some(Step::Wait),
             (Some(b'['), _) => State::List(at + 1),
@@ -73,7 +79,9 @@ impl PythonCalls {
         None
     }
 
-    /// Commas are not counted: a model that forgets one has said enough.
+    /// Reads the text between calls.
+    ///
+    /// A missing comma is accepted, because the calls are clear without it.
     fn list(&mut self, view: &View<'_>, from: usize) -> Option<Step> {
         let mut at = view.skip_blank(from);
         while self.sure && view.bytes().get(at) == Some(&b',') {
@@ -81,7 +89,7 @@ impl PythonCalls {
         }
         let close = &self.form.bounds.close;
         self.state = match (view.bytes().get(at), &self.form.json) {
-            // Only the bracket is missing.
+            // Only the closing bracket is missing.
             (None, _) if view.end.is_some() && self.sure => return Some(Step::leave(at, RawLeaf::Marker)),
             (Some(_), _) if self.sure && may_end(view, at, close) => {
                 return Some(leave_at_marker(view, at, close));
@@ -150,12 +158,12 @@ impl PythonCalls {
         }
     }
 
-    /// It was no call: without markers, that makes it ordinary text.
+    /// Leaves the region as ordinary text, because it has no markers and contains no call.
     fn content(&self) -> Step {
         Step::leave(self.body, RawLeaf::Content)
     }
 
-    /// One call of the list, and the list goes on.
+    /// Returns one call of the list. The list continues after it.
     fn element(&mut self, until: usize, leaf: RawLeaf) -> Option<Step> {
         self.body = until;
         self.sure = true;
@@ -179,8 +187,10 @@ impl Machine for PythonCalls {
     }
 }
 
-/// Passes over a call that does not parse, so that the others of its list still count (rule R7 of docs/parsing-rules.md): to its closing
-/// parenthesis, or to a comma or bracket of the list.
+/// Skips a call that does not parse, so that the other calls of its list still count.
+///
+/// The skipped text ends at the closing parenthesis of the call, or at a comma or bracket of the
+/// list (R7 in docs/parsing-rules.md).
 #[derive(Debug)]
 struct Skip {
     at: usize,
@@ -192,7 +202,7 @@ struct Skip {
 enum Skipped {
     More,
     To(usize),
-    /// The region ends before the call does.
+    /// The region ends before the call ends.
     Bound,
 }
 
@@ -211,7 +221,7 @@ impl Skip {
                 },
                 (b'\\', Some(_)) if self.at + 1 == view.text.len() => return Skipped::More,
                 (b'\\', Some(_)) => self.at += 1,
-                // It may have been an apostrophe: no string goes beyond its line.
+                // The quote may have been an apostrophe. No string extends beyond its line.
                 (b'\n', Some(_)) => self.quote = None,
                 (b'\'' | b'"', None) => self.quote = Some(byte),
                 (_, Some(quote)) if byte == quote => self.quote = None,
@@ -228,7 +238,7 @@ impl Skip {
     }
 }
 
-/// `(NAME=VALUE, ..)` with the literals of Python.
+/// The syntax `(NAME=VALUE, ..)` with Python literals.
 static SYNTAX: Syntax = Syntax {
     outer: Bracket { open: b'(', close: b')', separator: Some(b'=') },
     brackets: &[
@@ -254,7 +264,7 @@ fn argument_name(word: &str) -> Option<Value> {
     (word.chars().all(is_name) && !word.starts_with(char::is_numeric)).then(|| word.into())
 }
 
-/// What stands without quotes, in the words of Python or JSON.
+/// Returns the value of a word without quotes, as in Python or JSON.
 fn scalar(word: &str) -> Option<Value> {
     match word {
         "True" | "true" => Some(true.into()),

@@ -1,4 +1,6 @@
-//! Calls written as `<function=NAME>` with `<parameter=KEY>` around raw values: the Qwen3-Coder family, Seed-OSS.
+//! Reads calls written as `<function=NAME>`, with `<parameter=KEY>` around raw values.
+//!
+//! The models of the Qwen3-Coder family and Seed-OSS write calls this way.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,46 +20,48 @@ pub(crate) const FUNCTION_END: &str = "</function>";
 const PARAMETER: &str = "<parameter=";
 const PARAMETER_END: &str = "</parameter>";
 
-/// How a family writes them.
+/// The form of such calls in a family of models.
 #[derive(Debug)]
 pub(crate) struct TaggedForm {
     pub(crate) bounds: Bounds,
-    /// Of a function without the region's opener.
+    /// The bounds of a function without the opener of the region.
     pub(crate) alone: Bounds,
-    /// The region's opener; where a value holds one after an end marker, the value has ended before.
+    /// The opener of the region. A value ends before an opener that follows an end marker.
     pub(crate) open: Marker,
-    /// One newline after the opening and one before the closing tag of a value are not part of it, and the
-    /// closing tag counts only at the start of a line (rule R4 of docs/parsing-rules.md).
+    /// `true` if each tag of a value is on its own line.
+    ///
+    /// One newline after the opening tag and one before the closing tag are then not part of the
+    /// value. The closing tag counts only at the start of a line (R4 in docs/parsing-rules.md).
     pub(crate) framed: bool,
-    /// What a body may be besides: some models fall back to JSON.
+    /// The JSON form that a body may have instead. Some models fall back to JSON.
     pub(crate) json: Option<Arc<JsonForm>>,
 }
 
-/// Reads the functions of one region and its end marker.
+/// Reads the functions of one region, and the end marker of the region.
 #[derive(Debug)]
 pub(crate) struct TaggedCalls {
     form: Arc<TaggedForm>,
-    /// The end of the last leaf, or the place after the opener.
+    /// The end of the last leaf, or the offset after the opener.
     body: usize,
-    /// The region's opener was there, so its end marker is waited for.
+    /// `true` if the opener of the region was present, so that the end marker is expected.
     opened: bool,
-    /// Up to here the tag that is being read has no end.
+    /// The tag that is being read does not end before this offset.
     tag: usize,
     state: State,
     name: String,
     arguments: Map<String, Value>,
-    /// Where the arguments begin.
+    /// The offset where the arguments begin.
     raw: usize,
 }
 
 #[derive(Debug)]
 enum State {
     Open,
-    /// In the function's name, which begins here.
+    /// In the name of the function, which begins at this offset.
     Name(usize),
     /// Between parameters.
     Parameters(usize),
-    /// In a parameter's name, which begins here.
+    /// In the name of a parameter, which begins at this offset.
     Key(usize),
     Value(ValueScan),
     CallEnd(CallEnd, Option<RawCall>),
@@ -66,7 +70,10 @@ enum State {
 }
 
 impl TaggedCalls {
-    /// `body` is the place after the opener, or that of `<function=` if the opener is missing.
+    /// Creates a reader.
+    ///
+    /// `body` is the offset after the opener. Without an opener, `body` is the offset of
+    /// `<function=`.
     pub(crate) fn new(form: Arc<TaggedForm>, body: usize, opened: bool) -> Self {
         Self {
             form,
@@ -81,7 +88,8 @@ impl TaggedCalls {
     }
 
     fn open(&mut self, view: &View<'_>) -> Option<Step> {
-        // Where ids are known and the opener is only spelled, so is the call (rule R9 of docs/parsing-rules.md).
+        // If ids are known and the opener is only spelled, the call is only spelled, too (R9 in
+        // docs/parsing-rules.md).
         if !self.opened && view.text[..self.body].trim_end().ends_with(&*self.form.open) {
             return Some(Step::leave(self.body, RawLeaf::Content));
         }
@@ -101,7 +109,7 @@ impl TaggedCalls {
         None
     }
 
-    /// The text from `from` up to `>`, which holds no `<` and no line end.
+    /// Returns the text between `from` and the next `>`. It contains no `<` and no line end.
     fn until_bracket<'a>(&mut self, view: &View<'a>, from: usize) -> Result<&'a str, Option<Step>> {
         self.tag = self.tag.max(from);
         match view.text[self.tag..].find(['>', '<', '\n']).map(|len| self.tag + len) {
@@ -114,7 +122,9 @@ impl TaggedCalls {
         }
     }
 
-    /// Without an opener, `<function=NAME>` alone may stand in prose.
+    /// Handles a call that cannot be read.
+    ///
+    /// Without an opener, `<function=NAME>` alone may be part of prose.
     fn broken(&mut self, reason: Malformed) -> Option<Step> {
         let has_parameter =
             !self.arguments.is_empty() || matches!(self.state, State::Key(_) | State::Value(_));
@@ -132,7 +142,7 @@ impl TaggedCalls {
         self.state = match (view.here(at, PARAMETER), view.here(at, FUNCTION_END), view.here(at, close)) {
             (Match::Yes, ..) => State::Key(at + PARAMETER.len()),
             (_, Match::Yes, _) => return self.function_end(view, at, at + FUNCTION_END.len()),
-            // `</function>` is missing, and all that it would have ended is there.
+            // `</function>` is missing, but all text before it is complete.
             (.., Match::Yes) => return self.function_end(view, at, at),
             (Match::No, Match::No, Match::No)
                 if !view.is_cut_short(at, &[PARAMETER, FUNCTION_END, &**close]) =>
@@ -155,12 +165,12 @@ impl TaggedCalls {
             self.state = State::CallEnd(CallEnd::new(end), Some(call));
             return None;
         }
-        // Without an opener, the end marker may still come. It is nobody's, then.
+        // Without an opener, the end marker may still follow. It then belongs to no call.
         self.state = State::CallEnd(CallEnd::new(end), None);
         Some(Step::Leaf { until: end, leaf: RawLeaf::Call(call) })
     }
 
-    /// After `</function>`: the region's end, or another function.
+    /// Reads the text after `</function>`: the end of the region, or another function.
     fn after_function(&mut self, view: &View<'_>) -> Option<Step> {
         let State::CallEnd(end, call) = &mut self.state else { return None };
         if !self.opened {
@@ -214,7 +224,10 @@ impl TaggedCalls {
         None
     }
 
-    /// A function without the region's opener ends by itself; the end marker may still come.
+    /// Finds the end of a broken function.
+    ///
+    /// A function without the opener of the region ends by itself. The end marker of the region may
+    /// still follow.
     fn recover(&mut self, view: &View<'_>) -> Option<Step> {
         let State::Recovery(recovery) = &mut self.state else { return None };
         if self.opened {
@@ -246,7 +259,7 @@ impl Machine for TaggedCalls {
 }
 
 impl TaggedForm {
-    /// A value without the newlines that belong to the tags.
+    /// Returns the value without the newlines that belong to its tags.
     fn unframed<'a>(&self, value: &'a str) -> &'a str {
         if !self.framed {
             return value;
@@ -256,13 +269,21 @@ impl TaggedForm {
     }
 }
 
-/// Looks for the end of a raw value.
+/// Finds the end of a raw value.
 ///
-/// A closing tag inside the value must not end it, and a missing one must not make it swallow the calls behind.
-/// So where values stand on lines of their own, only a closing tag at the start of a line counts, or one alone on
-/// its line. The region's end marker is in the way of a value only if it is real, stands right behind
-/// `</function>` (at the start of a line, or behind a closing tag), or is followed by another opener or the end of the turn: a value may well speak of it. Then
-/// the first closing tag counts wherever it stands, else the last `</function>`.
+/// A closing tag inside the value must not end it. If the closing tag is missing, the value must
+/// not swallow the calls after it. If values are on their own lines, a closing tag therefore counts
+/// only at the start of a line, or alone on its line.
+///
+/// A value may mention the end marker of the region. This marker ends the search only in one of
+/// these cases:
+///
+/// - The marker is real.
+/// - It directly follows `</function>`, which is at the start of a line or after a closing tag.
+/// - Another opener or the end of the turn comes after it.
+///
+/// If the search ends this way, the value ends at the first closing tag, wherever it is. Without
+/// any closing tag, the value ends at the last `</function>`.
 #[derive(Debug)]
 struct ValueScan {
     key: String,
@@ -274,12 +295,13 @@ struct ValueScan {
     function_end: Option<usize>,
     /// The first end marker of the region.
     close: Option<usize>,
-    /// Up to here the line behind a closing tag is blank.
+    /// The line after a closing tag is blank up to this offset.
     line: usize,
 }
 
-/// Whether a value ends with `</function>`, at the start of a line or right behind a closing tag: so nobody writes it
-/// in a sentence.
+/// Returns whether a value ends with `</function>` in a position that does not occur in prose.
+///
+/// The position is the start of a line, or directly after a closing tag.
 fn ends_function(value: &str) -> bool {
     let Some(before) = value.trim_end().strip_suffix(FUNCTION_END) else { return false };
     before.ends_with('\n') || before.trim_end().ends_with(PARAMETER_END)
@@ -288,9 +310,9 @@ fn ends_function(value: &str) -> bool {
 #[derive(Debug)]
 enum ValueEnd {
     More,
-    /// The value, and the place after its closing tag.
+    /// The range of the value, and the offset after its closing tag.
     Value(Range<usize>, usize),
-    /// It has none.
+    /// The value has no closing tag.
     Missing,
 }
 
@@ -305,7 +327,7 @@ impl ValueScan {
         loop {
             let found = view.find(&markers, self.at);
             let (Found::At(at, _) | Found::Until(at)) = found;
-            // A real marker is structure even in a value (rule R10 of docs/parsing-rules.md).
+            // A real marker is structure even in a value (R10 in docs/parsing-rules.md).
             if view.next_real(self.at).is_some_and(|real| real.start < at) {
                 return ValueEnd::Missing;
             }
@@ -337,7 +359,7 @@ impl ValueScan {
         }
     }
 
-    /// The value that the closing tag at `at` ends. The indentation is the tag's.
+    /// Returns the value before the closing tag at `at`. The indentation belongs to the tag.
     fn value(&self, view: &View<'_>, form: &TaggedForm, at: usize) -> ValueEnd {
         let value = &view.text[self.start..at];
         let line = value.rfind('\n').map_or(0, |newline| newline + 1);
@@ -346,7 +368,7 @@ impl ValueScan {
         ValueEnd::Value(self.start..end, at + PARAMETER_END.len())
     }
 
-    /// Whether the closing tag at `at` ends the value.
+    /// Returns whether the closing tag at `at` ends the value.
     fn counts(&mut self, view: &View<'_>, form: &TaggedForm, at: usize) -> Match {
         if !form.framed || !view.text[self.start..].starts_with('\n') {
             return Match::Yes;
@@ -358,7 +380,7 @@ impl ValueScan {
         if self.start + before.len() == at {
             return Match::Yes;
         }
-        // Indented, and alone on its line?
+        // An indented tag counts only if it is alone on its line.
         let behind = self.line.max(at + PARAMETER_END.len());
         let rest = view.text[behind..].trim_start_matches([' ', '\t', '\r']);
         self.line = view.text.len() - rest.len();
@@ -370,7 +392,7 @@ impl ValueScan {
         }
     }
 
-    /// The end of a value that the region's end has cut short.
+    /// Returns the end of a value that the end of the region has cut short.
     fn bounded(&self) -> ValueEnd {
         match (self.inline, self.function_end) {
             (Some(at), _) => ValueEnd::Value(self.start..at, at + PARAMETER_END.len()),
