@@ -148,10 +148,9 @@ impl Tools {
         self.tools.iter().map(Tool::schema).collect()
     }
 
-    /// Returns a text for the system turn of a [`Context`](crate::Context) that describes the
-    /// tools.
+    /// Returns a description of the tools, for the system turn of a [`Context`](crate::Context).
     ///
-    /// It uses the words of the chat templates of Qwen and Hermes. The model cards of other
+    /// The words are those of the chat templates of Qwen and Hermes. The model cards of other
     /// families contain their own words, but many models understand these. The text is empty if
     /// there are no tools.
     ///
@@ -177,8 +176,7 @@ impl Tools {
         )
     }
 
-    /// Runs each call of the channel as it arrives, and returns the results in the order of the
-    /// calls.
+    /// Runs the calls as they arrive, and returns the results in the order of the calls.
     ///
     /// The calls run on threads named `tokenwire-tool`. The method blocks until the channel is
     /// disconnected and the last call has ended. Only your tools limit this wait.
