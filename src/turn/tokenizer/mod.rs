@@ -327,8 +327,9 @@ impl Inner {
             // The crate ignores a token without text.
             if loaded != Some(*id) && !content.is_empty() {
                 let content = printable(content, MAX_SHOWN_CHARS);
+                let actual = loaded.map_or_else(|| "no id".to_owned(), |id| format!("id {id}"));
                 return Err(Error::invalid(format!(
-                    "the added token {content:?} has id {id} in the file, but would get id {loaded:?}"
+                    "the added token {content:?} has id {id} in the file, but would get {actual}"
                 )));
             }
         }
