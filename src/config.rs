@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::error::{Error, Timer};
 
-/// An API key, sent in the `Authorization` header and nowhere else.
+/// An API key. It is sent only in the `Authorization` header.
 ///
-/// It has no `Display`, and its `Debug` output is redacted.
+/// `ApiKey` has no `Display`, and its `Debug` output is redacted.
 ///
 /// ```
 /// let key = tokenwire::ApiKey::new("sk-secret\n")?;
@@ -148,7 +148,7 @@ impl Default for Timeouts {
 /// The limits of everything that could grow.
 ///
 /// A stream that exceeds a limit fails with an error that names the limit
-/// ([`Limit`](crate::Limit)), unless the field describes something else. Four limits cannot be
+/// ([`Limit`](crate::Limit)), unless the field describes another effect. Four limits cannot be
 /// changed: [`MAX_RESPONSE_HEAD_BYTES`], [`MAX_NESTING`](crate::MAX_NESTING),
 /// [`MAX_CHOICES`](crate::MAX_CHOICES) and [`MAX_TOKEN_IDS`](crate::MAX_TOKEN_IDS).
 ///
@@ -263,7 +263,7 @@ impl Default for Limits {
     }
 }
 
-/// What happens to a stream that is requested while [`Limits::max_streams`] streams run.
+/// The fate of a stream that is requested while [`Limits::max_streams`] streams run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenFull {

@@ -1,4 +1,4 @@
-//! The error type: what failed, where it failed, and what the server reported.
+//! The error type, with the progress of the stream and the error that the server reported.
 
 pub(crate) mod escape;
 pub(crate) mod macros;

@@ -161,7 +161,7 @@ impl Connection {
 impl Connection {
     /// Reads a request, and returns whether the client closes the connection after it.
     ///
-    /// There is no time limit: a connection may stay idle until the server is dropped.
+    /// The wait has no time limit: a connection may stay idle until the server is dropped.
     fn read_request(&mut self) -> Result<(Request, bool), Ended> {
         let (head, head_bytes) = loop {
             match Head::parse(&self.input) {

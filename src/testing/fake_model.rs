@@ -21,8 +21,8 @@ const DIGITS: u32 = 120;
 
 /// A model that always gives the same answer to the same ids.
 ///
-/// Its next id is a hash of all ids of the prompt and of the answer so far. So you know the correct
-/// result of a resumed stream, at every point where it may break.
+/// Its next id is a hash of all ids of the prompt and of the answer so far. You therefore know the
+/// correct result of a resumed stream, wherever it breaks.
 ///
 /// The path of the request selects the format of the request and of the stream:
 ///
@@ -192,13 +192,13 @@ fn bytes_of(id: u32) -> Vec<u8> {
 
 /// Decodes ids like the servers do.
 ///
-/// Inside a character, there is no text. A character that stays incomplete becomes U+FFFD before
+/// Inside a character, the text is empty. A character that stays incomplete becomes U+FFFD before
 /// the next text.
 struct Decoder {
     unfinished: Vec<u8>,
     /// The text before the first text of the answer.
     front: Option<String>,
-    /// Whether the character in which the prompt ends is omitted.
+    /// True if the character in which the prompt ends is omitted.
     loses: bool,
 }
 

@@ -80,7 +80,7 @@ impl MockServer {
     ///
     /// # Errors
     ///
-    /// Returns the same errors as [`start`](Self::start), and an error if there is no script.
+    /// Returns the same errors as [`start`](Self::start), and an error if `scripts` is empty.
     pub fn scripted(scripts: impl IntoIterator<Item = Script>) -> Result<Self, Error> {
         Self::builder().scripted(scripts)
     }

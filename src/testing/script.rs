@@ -121,8 +121,7 @@ impl Script {
         Self::default()
     }
 
-    /// Creates a script that sends these bytes as the whole response, and then closes the
-    /// connection.
+    /// Creates a script that sends these bytes as the response, then closes the connection.
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         Self::new().write(bytes)
     }
@@ -144,7 +143,7 @@ impl Script {
 
     /// Creates a whole stream as from vLLM's `/v1/completions`.
     ///
-    /// The format is that of a request with `return_token_ids` and `include_usage`: an event per
+    /// The format matches a request with `return_token_ids` and `include_usage`: an event per
     /// token with its id, the last one with finish reason `stop`, then a usage event and `[DONE]`.
     pub fn tokens<'a>(tokens: impl IntoIterator<Item = (u32, &'a str)>) -> Self {
         let tokens: Vec<_> = tokens.into_iter().collect();
@@ -166,8 +165,8 @@ impl Script {
 
     /// Creates a whole stream as from llama.cpp's native `/completion`.
     ///
-    /// There is an event per token with its id, then an event with `"stop": true` and no ids. There
-    /// is no `[DONE]`.
+    /// There is an event per token with its id, then an event with `"stop": true` and no ids. The
+    /// stream does not end with `[DONE]`.
     pub fn llama_tokens<'a>(tokens: impl IntoIterator<Item = (u32, &'a str)>) -> Self {
         let event = |stop: bool, text: &str, ids: &[u32], predicted: usize| {
             json!({"index": 0, "content": text, "tokens": ids, "stop": stop, "id_slot": -1,
@@ -290,15 +289,15 @@ impl Script {
     /// Stays silent with the connection open, until the client disconnects or `max` has passed.
     ///
     /// A disconnect ends the script. [`Duration::MAX`] means for ever. This is the same as
-    /// [`wait_for_client_gone`](Self::wait_for_client_gone), under the name of what the client
-    /// sees.
+    /// [`wait_for_client_gone`](Self::wait_for_client_gone), with a name that describes the
+    /// client's view.
     pub fn hang(self, max: Duration) -> Self {
         self.wait(Wait::ClientGone(max))
     }
 
     /// Waits until the test opens the gate.
     ///
-    /// There is no time limit. A disconnect and the drop of the server also end the wait.
+    /// The wait has no time limit. A disconnect and the drop of the server also end the wait.
     pub fn wait_for(self, gate: &Gate) -> Self {
         self.wait(Wait::Gate(gate.clone()))
     }
@@ -322,8 +321,8 @@ impl Script {
 
     /// Resets the connection with RST. No later step runs.
     ///
-    /// The client can still read the bytes that its system has received. Of a response larger than
-    /// several hundred KiB, the rest is lost.
+    /// The client can still read the bytes that its system has received. If the response is larger
+    /// than several hundred KiB, the client loses the rest.
     pub fn reset(self) -> Self {
         self.step(Step::Reset)
     }

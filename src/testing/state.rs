@@ -44,7 +44,7 @@ pub struct Disconnect {
     pub at: Instant,
 }
 
-/// What the server does with a connection before it reads anything.
+/// The reaction of the server to a new connection, before it reads anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnAccept {

@@ -41,7 +41,9 @@ impl TlsIdentity {
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .and_then(|config| config.with_no_client_auth().with_single_cert(certificates, key))
-            .map_err(|error| Error::invalid("the certificate and the key cannot be used together").with_source(error))?;
+            .map_err(|error| {
+                Error::invalid("the certificate and the key cannot be used together").with_source(error)
+            })?;
         Ok(Self(Arc::new(config)))
     }
 }

@@ -30,7 +30,7 @@ const MAX_ROUNDS: usize = 16;
 type MakeRequest = dyn Fn(Vec<TokenId>) -> CompletionRequest + Send + Sync;
 type OnToken = dyn Fn(&str, Option<TokenId>) + Send + Sync;
 
-/// A turn of the model with its tools, in as many rounds as the model needs.
+/// A turn of the model with its tools, in one or more rounds.
 ///
 /// A round is a prompt, the model's answer, and the results of its tool calls.
 ///
@@ -80,7 +80,7 @@ struct Cancel {
 pub struct TurnReport {
     /// The rounds in order. There is at least one.
     pub rounds: Vec<Round>,
-    /// Whether the turn stopped at [`max_rounds`](Turn::max_rounds).
+    /// True if the turn stopped at [`max_rounds`](Turn::max_rounds).
     ///
     /// The last answer then has tool calls, and their results are in the context. Run the turn
     /// again to continue.
@@ -117,8 +117,8 @@ pub struct TurnError {
 impl Turn {
     /// Creates a turn for the model of `context`.
     ///
-    /// The dialect is the one that belongs to the context's [`format`](Context::format). Defaults:
-    /// no tools, [`SamplingParams::default`], 16 rounds.
+    /// The turn uses the dialect of the context's [`format`](Context::format). Defaults: no tools,
+    /// [`SamplingParams::default`], 16 rounds.
     #[must_use]
     pub fn new(client: &ApiClient, context: Arc<Mutex<Context>>) -> Self {
         Self {

@@ -54,7 +54,7 @@ pub struct ParsedResponse {
 /// A handle for a turn that a thread parses: it waits for the end of the turn, or ends the parsing.
 ///
 /// [`on_drop`](Self::on_drop) sets what dropping the handle does. By default, the thread stops, and
-/// the drop does not wait for it: the thread takes no further token, the channel of calls is
+/// the drop does not wait for it. The thread takes no further token, the channel of calls is
 /// disconnected, and the turn stays in the tree as far as it was parsed. The stream ends through
 /// its own guard, or because its channel has no receiver.
 #[must_use = "dropping the handle ends the parsing"]
@@ -78,9 +78,9 @@ impl ResponseParser {
     /// such a stream use [`Dialect::chat`](crate::Dialect::chat), so that the parser does not look
     /// for markers in the content.
     ///
-    /// The thread holds the lock while it parses a token, and never while it waits. So a user
-    /// interface can draw the tree as it grows. The channel of calls has no limit of its own: the
-    /// calls are part of the turn's text, which
+    /// The thread holds the lock while it parses a token, and never while it waits. A user
+    /// interface can therefore draw the tree as it grows. The channel of calls has no limit of its
+    /// own: the calls are part of the turn's text, which
     /// [`Limits::max_turn_bytes`](crate::Limits::max_turn_bytes) limits.
     ///
     /// The turn of a context stays open. When you have the report of the stream, call
@@ -134,7 +134,9 @@ impl ResponseParser {
         let thread = thread::Builder::new().name("tokenwire-parser".into()).spawn(move || run.run(on_token));
         let (thread, failed) = match thread {
             Ok(thread) => (Some(thread), None),
-            Err(error) => (None, Some(Error::protocol("cannot start the parser's thread").with_source(error))),
+            Err(error) => {
+                (None, Some(Error::protocol("cannot start the parser's thread").with_source(error)))
+            }
         };
         (pending, ParserHandle { thread, stop: Some(stop), failed, on_drop: OnDrop::default() })
     }

@@ -52,9 +52,9 @@ pub struct Tools {
 pub struct ToolResult {
     /// The tool call.
     pub call: PendingToolCall,
-    /// The text for the model: the result of the tool, or the reason why there is none.
+    /// The text for the model: the result of the tool, or the reason for the failure.
     pub text: String,
-    /// Whether the call failed: no such tool, an error, a panic or a cancel.
+    /// True if the call failed: no such tool, an error, a panic or a cancel.
     pub failed: bool,
     /// The time that the tool ran.
     pub elapsed: Duration,
@@ -138,7 +138,7 @@ impl Tools {
         max_concurrency: usize,
         /// Sets the maximum length of a result, in bytes. Default 1 MiB.
         ///
-        /// The rest is left out, and a note at the end of the result says so.
+        /// The rest is left out, and a note at the end of the result reports this.
         max_result_bytes: usize,
     }
 
@@ -150,7 +150,7 @@ impl Tools {
 
     /// Returns a description of the tools, for the system turn of a [`Context`](crate::Context).
     ///
-    /// The words are those of the chat templates of Qwen and Hermes. The model cards of other
+    /// The text uses the words of the chat templates of Qwen and Hermes. The model cards of other
     /// families contain their own words, but many models understand these. The text is empty if
     /// there are no tools.
     ///

@@ -84,7 +84,7 @@ impl FinishReason {
 
 display_as_str!(FinishReason);
 
-/// Whether the ids received are all ids that the server generated, in order.
+/// Reports whether the ids received are all ids that the server generated, in order.
 ///
 /// ```
 /// use tokenwire::{IdsExact, Inexact};

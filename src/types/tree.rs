@@ -5,7 +5,7 @@
 //! - The texts of its leaves, joined, are the text received.
 //! - The ids of its leaves, joined, are the ids received.
 //!
-//! So each marker and each blank is in a leaf. For reading, [`Leaf::inner`] returns the text
+//! Each marker and each blank is therefore in a leaf. For reading, [`Leaf::inner`] returns the text
 //! without markers, trimmed. It does not change the leaf.
 
 use std::borrow::Cow;
@@ -61,7 +61,7 @@ pub struct Branch {
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Leaf {
-    /// What the leaf contains.
+    /// The kind of the leaf.
     #[serde(flatten)]
     pub kind: LeafKind,
     /// The text as received, including markers and blanks.

@@ -1,7 +1,7 @@
 //! Builds the ids of the next prompt from the turns of a conversation. Pure.
 //!
 //! For maintainers. The ids of a prompt are the ids of all leaves of all turns, in order. They are
-//! stored nowhere else. Turns that the caller adds have only text until [`Context::begin_response`]
+//! stored only there. Turns that the caller adds have only text until [`Context::begin_response`]
 //! renders them. It writes three parts on one [`sheet`]: the end of the model's last turn, all
 //! later turns, and the opener of the model's next turn. The sheet splits template text at the
 //! family's tokens. It encodes the text between two tokens in one piece, across leaves and turns.
@@ -63,7 +63,7 @@ pub trait Encode: Send + Sync {
 /// 4. the turns added since;
 /// 5. the opener of the model's next turn.
 ///
-/// So the server's prefix cache matches, and the model sees exactly the tokens that it wrote.
+/// The server's prefix cache then matches, and the model sees exactly the tokens that it wrote.
 ///
 /// ```
 /// use tokenwire::{ChatFormat, Context, Encode, Error, IdsExact, Prefix, ResponseParser, TokenId};
@@ -110,7 +110,7 @@ pub struct Context {
     turns: Vec<Branch>,
     /// The number of turns that have ids. Later turns are not rendered yet.
     rendered: usize,
-    /// Whether the model is writing the last rendered turn.
+    /// True while the model writes the last rendered turn.
     is_open: bool,
     /// The state of the model's turns, by their position.
     responses: BTreeMap<usize, Response>,
@@ -122,12 +122,12 @@ struct Response {
     /// The start of the opener, without the part about reasoning.
     head: &'static str,
     start: Start,
-    /// Whether the branch begins with a leaf that the model did not write.
+    /// True if the branch begins with a leaf that the model did not write.
     has_head: bool,
     ids: IdsExact,
 }
 
-/// What to do with a turn of the model that has missing ids.
+/// The treatment of a turn of the model that has missing ids.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenInexact {
@@ -149,13 +149,13 @@ pub enum WhenInexact {
 pub struct Prompt {
     /// The ids of the prompt.
     pub ids: Vec<TokenId>,
-    /// What the prompt has opened. The parser of the answer starts there.
+    /// The state in which the parser of the answer starts: in content or in reasoning.
     pub start: Start,
-    /// Whether the prompt begins with the earlier prompt and the ids received.
+    /// The comparison with the earlier prompt and the ids received.
     pub prefix: Prefix,
 }
 
-/// Whether a prompt begins with the ids of the earlier prompt, followed by the ids received.
+/// Reports whether a prompt begins with the ids of the earlier prompt and the ids received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Prefix {
@@ -176,7 +176,7 @@ pub enum Prefix {
 impl Context {
     /// Creates an empty conversation.
     ///
-    /// Reasoning is on, old reasoning is kept, and there is no token limit.
+    /// Reasoning is on, old reasoning is kept, and the number of tokens is not limited.
     #[must_use]
     pub fn new(format: ChatFormat, encoder: impl Encode + 'static) -> Self {
         Self {

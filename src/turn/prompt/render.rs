@@ -21,14 +21,16 @@ pub(super) struct Plan {
 impl Context {
     pub(super) fn plan(&self) -> Result<Plan, Error> {
         if self.is_open {
-            return Err(Error::invalid("the last response has not ended: add it, end it or discard it first"));
+            return Err(Error::invalid(
+                "the last response has not ended: add it, end it or discard it first",
+            ));
         }
         if self.turns.last().is_none_or(|turn| turn.role == Role::Assistant) {
             return Err(Error::invalid("there is nothing to respond to: add a turn first"));
         }
         let mut turns = BTreeMap::new();
         let mut prefix = Prefix::Kept;
-        // The turn that is not closed yet. After a response was discarded, there is none.
+        // The turn that is not closed yet, or `None` after a response was discarded.
         let unclosed = self.rendered.checked_sub(1).filter(|n| self.turns.len() > *n + 1);
         let unclosed = unclosed.filter(|n| self.responses.contains_key(n));
         if let Some(n) = unclosed.filter(|n| !self.is_exact(*n)) {

@@ -10,9 +10,9 @@ use crate::types::tree::{Leaf, LeafKind};
 
 /// A sheet on which leaves are written.
 ///
-/// Text is encoded only up to the next token of the template, across leaves. So the ids are those
-/// of the whole text encoded in one piece. A token that spans two leaves belongs to the leaf with
-/// its first byte, as in the parser.
+/// Text is encoded only up to the next token of the template, across leaves. The ids therefore
+/// equal the ids of the whole text, encoded in one piece. A token that spans two leaves belongs to
+/// the leaf with its first byte, as in the parser.
 pub(super) struct Sheet<'a> {
     encoder: &'a dyn Encode,
     /// The tokens of the family that this tokenizer has.
@@ -28,7 +28,7 @@ pub(super) struct Sheet<'a> {
 struct Known {
     name: &'static str,
     id: TokenId,
-    /// Whether the token belongs around turns. Other tokens appear inside the model's answer.
+    /// True for tokens around turns. Other tokens appear inside the model's answer.
     of_turns: bool,
 }
 

@@ -178,7 +178,7 @@ impl Inner {
 
 /// Moves all complete characters to `text`, with U+FFFD for bytes that are not valid UTF-8.
 ///
-/// The rule is that of `String::from_utf8_lossy`, so the result does not depend on the boundaries
+/// It follows the rule of `String::from_utf8_lossy`, so the result does not depend on the boundaries
 /// between pushes.
 fn move_text(bytes: &mut Vec<u8>, text: &mut String) {
     let mut at = 0;

@@ -39,10 +39,10 @@ type ForeignError = Box<dyn std::error::Error + Send + Sync>;
 /// tokenizer ignores the truncation and padding settings of the file: it always encodes the whole
 /// text.
 ///
-/// Loading is expensive. It takes time, and the memory is several times the size of the file. So
-/// load the file once and clone the tokenizer. To encode plain text ([`Special::parse`] is false),
-/// it does not need a second copy of the vocabulary. While it encodes a text, it needs many times
-/// the memory of the text.
+/// Loading is expensive. It takes time, and the memory is several times the size of the file. Load
+/// the file once, and clone the tokenizer. To encode plain text ([`Special::parse`] is false), it
+/// does not need a second copy of the vocabulary. While it encodes a text, it needs many times the
+/// memory of the text.
 ///
 /// ```no_run
 /// use tokenwire::{Special, Tokenizer};
@@ -78,7 +78,7 @@ pub struct AddedToken {
     pub id: TokenId,
     /// The text of the token, as it is spelled in a prompt.
     pub text: String,
-    /// Whether the file marks the token as special, so that decoding can skip it.
+    /// True if the file marks the token as special, so that decoding can skip it.
     ///
     /// Many markers are not special, for example Qwen3's `<think>` and `<tool_call>`.
     pub special: bool,
@@ -125,7 +125,7 @@ impl AddedToken {
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Special {
-    /// Whether an added token that is spelled in the text becomes that token. Default false.
+    /// True to turn added tokens that are spelled in the text into tokens. Default false.
     ///
     /// The default protects you from a tool result that contains `<|im_end|>`. With `false`, only
     /// runs of white space become added tokens, even for tokens that the file does not mark as
@@ -135,7 +135,7 @@ pub struct Special {
     /// transformers. Both still convert a spelled `<tool_call>` if the file does not mark it as
     /// special (Qwen3). If the file marks all of them as special (SmolLM2), the ids are equal.
     pub parse: bool,
-    /// Whether to add the tokens that the file's post-processor adds to each text. Default false.
+    /// True to add the tokens that the file's post-processor adds to each text. Default false.
     ///
     /// For some models this is a token at the beginning (Llama, Gemma), for some a token at the
     /// end, and for many nothing (Qwen, SmolLM2).
@@ -402,8 +402,7 @@ impl Inner {
         if pieces.iter().all(|(piece, _, _)| piece.chars().take(MAX_PIECE_BYTES).count() < MAX_PIECE_BYTES) {
             return Ok(());
         }
-        let message =
-            format!("the tokenizer does not split {MAX_PIECE_BYTES} bytes or more of the text");
+        let message = format!("the tokenizer does not split {MAX_PIECE_BYTES} bytes or more of the text");
         Err(Error::invalid(message))
     }
 
@@ -429,7 +428,7 @@ impl Inner {
 ///
 /// Fuzzing tokenizer files found three panics: a template with a token that it does not list, a
 /// `Replace` of nothing, and merges shorter than their prefix. The call changes nothing that
-/// outlives it, except a cache of words behind a lock.
+/// outlives it, except a locked cache of words.
 fn contain<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     std::panic::catch_unwind(AssertUnwindSafe(call))
         .unwrap_or_else(|_| Err(Error::invalid("the tokenizer file contradicts itself: its code panicked")))
