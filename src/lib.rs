@@ -122,11 +122,12 @@
 //! A stream may break off after tokens: the connection ends or goes silent, or the server reports a
 //! fault of its own. With [`resume`](ApiClientBuilder::resume) or
 //! [`resumes`](ApiClientBuilder::resumes), tokenwire then sends the prompt plus the ids received so
-//! far, and delivers the rest through the same channel. No id is lost and none arrives twice.
+//! far, lowers `max_tokens` by the number received, and delivers the rest through the same channel.
+//! No id is lost and none arrives twice.
 //!
-//! [`StreamReport::resumes`] lists the breaks. A stream that cannot be resumed exactly ends with its
-//! error, and [`StreamReport::not_resumed`] holds the reason ([`NotResumable`]). After a cancel,
-//! nothing is sent.
+//! [`StreamReport::resumes`] lists the breaks. A stream that cannot be resumed exactly ends with
+//! its error, and [`StreamReport::not_resumed`] holds the reason ([`NotResumable`]). After a
+//! cancel, nothing is sent.
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {
@@ -156,9 +157,9 @@
 //! # Several servers
 //!
 //! A client can have several servers with the same model: call
-//! [`base_url`](ApiClientBuilder::base_url) once for each. A stream that fails at one server moves
-//! to another one. Before the first token this is a retry, after it a resume. Both use the same
-//! budget, and neither waits.
+//! [`base_url`](ApiClientBuilder::base_url) once for each further server. A stream that fails at
+//! one server moves to another one. Before the first token this is a retry, after it a resume. Both
+//! use the same budget, and neither waits.
 //!
 //! [`RoutePolicy`] selects the server:
 //!
@@ -196,12 +197,13 @@
 //! # Failed requests
 //!
 //! With [`save_failed`](ApiClientBuilder::save_failed), the client saves the request of each stream
-//! that ends in an `Error`, without credentials. [`ApiClient::resend`] sends such a [`SavedRequest`]
-//! again.
+//! that ends in an `Error`, without credentials. [`ApiClient::resend`] sends such a
+//! [`SavedRequest`] again.
 //!
 //! # Threads
 //!
-//! tokenwire starts only these threads:
+//! tokenwire starts only these threads. The servers of the feature `testing` have their own
+//! threads.
 //!
 //! | name | work | lifetime |
 //! | --- | --- | --- |
@@ -232,9 +234,9 @@
 //! sends them back.
 //!
 //! ureq and rustls have their own log lines, under their own targets. These lines never contain the
-//! secrets that tokenwire sends. But ureq prints all bytes of the traffic at trace, and some response
-//! headers at debug, unchanged. If a server sends a key back, it appears there, and tokenwire cannot
-//! remove it. Set the target `ureq` to warn (this includes `ureq_proto`), as in
+//! secrets that tokenwire sends. But ureq prints all bytes of the traffic at trace, and some
+//! response headers at debug, unchanged. If a server sends a key back, it appears there, and
+//! tokenwire cannot remove it. Set the target `ureq` to warn (this includes `ureq_proto`), as in
 //! `RUST_LOG=trace,ureq=warn`. The `tokenwire` program does this by default.
 //!
 //! # Known limitations

@@ -178,8 +178,8 @@ impl Inner {
 
 /// Moves all complete characters to `text`, with U+FFFD for bytes that are not valid UTF-8.
 ///
-/// It follows the rule of `String::from_utf8_lossy`, so the result does not depend on the boundaries
-/// between pushes.
+/// It follows the rule of `String::from_utf8_lossy`, so the result does not depend on the
+/// boundaries between pushes.
 fn move_text(bytes: &mut Vec<u8>, text: &mut String) {
     let mut at = 0;
     while let Err(e) = std::str::from_utf8(&bytes[at..]) {
