@@ -1,34 +1,44 @@
-//! What a client is set up with: key, timers, limits. Every wait and every buffer has its name here.
+//! The settings of a client: API key, timers and limits. Every wait and every buffer is named here.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::error::{Error, Timer};
 
-/// An API key. It has no `Display`, its `Debug` is redacted, and it is sent in the `Authorization` header
-/// and nowhere else.
+/// An API key. It is sent only in the `Authorization` header.
+///
+/// `ApiKey` has no `Display`, and its `Debug` output is redacted.
+///
+/// ```
+/// let key = tokenwire::ApiKey::new("sk-secret\n")?;
+/// assert_eq!(format!("{key:?}"), "ApiKey([redacted])");
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey(Box<str>);
 
 impl ApiKey {
-    /// Takes a key as it stands in a file or a variable: spaces and line ends around it are removed.
+    /// Creates a key from the contents of a file or a variable.
+    ///
+    /// White space at both ends, line ends included, is removed.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if nothing is left, or if a character is left that
-    /// an HTTP header cannot carry (anything but visible ASCII). The message does not show the key.
+    /// Returns [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key is empty, or if it
+    /// contains a character that is not visible ASCII, which an HTTP header cannot carry. The
+    /// message does not contain the key.
     pub fn new(key: &str) -> Result<Self, Error> {
         let key = key.trim();
         if key.is_empty() {
             return Err(Error::invalid("the API key is empty"));
         }
         if !key.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(Error::invalid("the API key has a character that is not visible ASCII"));
+            return Err(Error::invalid("the API key contains a character that is not visible ASCII"));
         }
         Ok(Self(key.into()))
     }
 
-    /// The header's value.
+    /// Returns the value of the `Authorization` header.
     pub(crate) fn bearer(&self) -> String {
         format!("Bearer {}", self.0)
     }
@@ -40,11 +50,12 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// The timers of a request. `None` means no limit, which only the total has by default; so does more than 100 years. Zero
-/// passes at the first wait.
+/// The timers of a request.
 ///
-/// None of them runs while the stream waits for its consumer to take tokens, save
-/// [`deadline`](Self::deadline).
+/// `None` turns a timer off, and so does a limit of more than 100 years. By default, only
+/// `deadline` is off. A limit of zero expires at the first wait.
+///
+/// No timer except [`deadline`](Self::deadline) runs while the stream waits for a slow consumer.
 ///
 /// ```
 /// use std::time::Duration;
@@ -58,39 +69,51 @@ impl fmt::Debug for ApiKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// Name lookup, TCP connect and TLS handshake together. It can pass at most once per attempt. Default
-    /// 30 s.
+    /// Limits name lookup, TCP connect and TLS handshake together, once per attempt. Default 30 s.
     pub connect: Option<Duration>,
-    /// From the start of an attempt, its connection included, to the first token, or to the first piece of a tool call on a
-    /// chat endpoint. Response headers and keep-alive comments do not stop it: some servers send both at once and then queue
-    /// the request for minutes. Of a [`call`](crate::ApiClient::call) it bounds the wait for the whole answer. Default 600 s.
+    /// Limits the time from the start of an attempt, its connection included, to the first token.
+    ///
+    /// On a chat endpoint, the first piece of a tool call counts as a token. Response headers and
+    /// keep-alive comments do not count: some servers send both at once and then queue the request
+    /// for minutes. For a [`call`](crate::ApiClient::call), this timer limits the wait for the
+    /// whole response. Default 600 s.
     pub first_token: Option<Duration>,
-    /// Between tokens: no byte of the body for this long. Bytes of framing alone do not count. Starts anew
-    /// with each read. Default 120 s.
+    /// Limits the time between tokens in which no byte of the body arrives.
+    ///
+    /// The timer restarts with each read. Bytes that are only HTTP framing do not count. Default
+    /// 120 s.
     pub chunk: Option<Duration>,
-    /// Between tokens: no event for this long, whatever else comes. A dead engine's front end was
-    /// seen sending keep-alive comments for ten minutes. Default 600 s.
+    /// Limits the time between tokens in which no event arrives, even if other bytes do.
+    ///
+    /// The front end of a dead engine was seen sending keep-alive comments for ten minutes. Default
+    /// 600 s.
     pub content: Option<Duration>,
-    /// After the finish reason: how long to wait for what still belongs to the answer, the usage and the terminator or the
-    /// end of the body, whatever else comes. When it passes the stream is complete, without what has not come, and its
-    /// connection is not used again. Default 5 s; zero waits for nothing, and the usage is mostly lost.
+    /// Limits the wait after the finish reason for the rest of the response.
+    ///
+    /// The rest is the usage, and the terminator or the end of the body. When the timer expires,
+    /// the stream is complete without the missing parts, and its connection is not reused. Default
+    /// 5 s. With zero, the stream does not wait, and the usage is usually lost.
     pub after_finish: Option<Duration>,
-    /// The whole request with everything in it, the wait for a slow consumer too. Default none.
+    /// Limits the whole request, including waits for a slow consumer. Default none.
     pub deadline: Option<Duration>,
-    /// One write of the request, of at most 16 KiB: the server has not taken all of it after this long. It starts anew with
-    /// each write, so a server that reads slowly may take its time;
-    /// [`first_token`](Self::first_token) and [`deadline`](Self::deadline) run through the whole. Default 30 s.
+    /// Limits one write of the request, of at most 16 KiB.
+    ///
+    /// The timer expires if the server has not accepted the whole write in this time. It restarts
+    /// with each write, so a server may read slowly. [`first_token`](Self::first_token) and
+    /// [`deadline`](Self::deadline) run during all writes. Default 30 s.
     pub write: Option<Duration>,
-    /// After the end of a stream, how long to wait for the last bytes of its framing, so that the
-    /// connection can be used again. The consumer does not wait for it. Default 50 ms; zero for never.
+    /// Limits the wait for the last bytes of the HTTP framing after the end of a stream.
+    ///
+    /// With these bytes, the connection can be reused. The consumer does not wait for them. Default
+    /// 50 ms. Zero disables the wait.
     pub drain: Duration,
 }
 
-/// No timer runs longer: beyond some centuries the clock itself cannot be added to.
+/// The longest timer. A few centuries more would overflow the clock.
 const MAX_TIMER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 impl Timeouts {
-    /// With timers that the clock can be added to; what is longer is no limit.
+    /// Turns off timers longer than `MAX_TIMER`, and shortens `drain` to it.
     pub(crate) fn bounded(mut self) -> Self {
         let Self { connect, first_token, chunk, content, after_finish, deadline, write, drain } = &mut self;
         for timer in [connect, first_token, chunk, content, after_finish, deadline, write] {
@@ -100,7 +123,7 @@ impl Timeouts {
         self
     }
 
-    /// The first of the timers that run from when a stream is asked for.
+    /// Returns the shorter of the two timers that start when a stream is requested.
     pub(crate) fn before_first_token(&self) -> Option<(Timer, Duration)> {
         let timers = [(Timer::FirstToken, self.first_token), (Timer::Deadline, self.deadline)];
         timers.into_iter().filter_map(|(timer, limit)| Some((timer, limit?))).min_by_key(|(_, limit)| *limit)
@@ -122,10 +145,12 @@ impl Default for Timeouts {
     }
 }
 
-/// The bounds of everything that could grow. Passing one is a typed error that names it
-/// ([`Limit`](crate::Limit)), except where something else is named below. Those that are not settable:
-/// [`MAX_RESPONSE_HEAD_BYTES`], [`MAX_NESTING`](crate::MAX_NESTING), [`MAX_CHOICES`](crate::MAX_CHOICES),
-/// [`MAX_TOKEN_IDS`](crate::MAX_TOKEN_IDS).
+/// The limits of everything that could grow.
+///
+/// A stream that exceeds a limit fails with an error that names the limit
+/// ([`Limit`](crate::Limit)), unless the field describes another effect. Four limits cannot be
+/// changed: [`MAX_RESPONSE_HEAD_BYTES`], [`MAX_NESTING`](crate::MAX_NESTING),
+/// [`MAX_CHOICES`](crate::MAX_CHOICES) and [`MAX_TOKEN_IDS`](crate::MAX_TOKEN_IDS).
 ///
 /// ```
 /// let mut limits = tokenwire::Limits::default();
@@ -136,57 +161,85 @@ impl Default for Timeouts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// One event of a stream, its lines together. Default 32 MiB.
+    /// The size of one event, with all its lines. Default 32 MiB.
     pub max_event_bytes: usize,
-    /// How much of an error's body is read for its message; the rest is left. Passing it is no error of its own: the
-    /// server's is the one to tell, from as much as was read. Default 64 KiB.
+    /// The part of an error body that is read for the error message.
+    ///
+    /// A longer body is not an error of its own: the rest is not read. Default 64 KiB.
     pub max_error_body_bytes: usize,
-    /// A body read as a whole ([`HttpResponse::text`](crate::HttpResponse::text)). Default 32 MiB.
+    /// The size of a body that is read whole by [`HttpResponse::text`](crate::HttpResponse::text).
+    ///
+    /// Default 32 MiB.
     pub max_body_bytes: usize,
-    /// Tokens in a stream's channel that the consumer has not taken. When it is full, the
-    /// stream stops reading from its socket until some are taken. Default 1,024.
+    /// The number of tokens in a stream's channel that the consumer has not taken.
+    ///
+    /// When the channel is full, the stream stops reading from its socket until the consumer takes
+    /// tokens. Default 1,024.
     pub max_channel_tokens: usize,
-    /// Bytes of text in a stream's channel that the consumer has not taken; when full, as above. One
-    /// token alone may be larger. Default 8 MiB.
+    /// The bytes of text in a stream's channel that the consumer has not taken.
+    ///
+    /// When the channel is full, the stream stops reading from its socket until the consumer takes
+    /// tokens. A single token may be larger than this limit. Default 8 MiB.
     pub max_channel_bytes: usize,
-    /// Bytes of a response that are kept for a recording. What comes after them goes on to the consumer as ever, and the
-    /// recording's end is [`Unknown`](crate::recording::BodyEnd::Unknown). Default 64 MiB.
+    /// The bytes of a response that are kept for a recording.
+    ///
+    /// The consumer still receives the rest, and the end of the recording is
+    /// [`Unknown`](crate::recording::BodyEnd::Unknown). Default 64 MiB.
     pub max_recording_bytes: usize,
-    /// Failed requests kept in the folder of [`save_failed`](crate::ApiClientBuilder::save_failed); the oldest make room. 0
-    /// saves none. Default 32.
+    /// The number of files in the folder of [`save_failed`](crate::ApiClientBuilder::save_failed).
+    ///
+    /// A new file replaces the oldest one. With 0, no request is saved. Default 32.
     pub max_saved_files: usize,
-    /// Bytes of the failed requests kept there, together; as above. One that is larger by itself is not saved.
-    /// Default 64 MiB; more than [`MAX_SAVED_REQUEST_BYTES`](crate::MAX_SAVED_REQUEST_BYTES) counts as that.
+    /// The total size of the files in that folder, in bytes.
+    ///
+    /// A new file replaces the oldest ones. A request that is larger than this limit is not saved.
+    /// Default 64 MiB. A value above [`MAX_SAVED_REQUEST_BYTES`](crate::MAX_SAVED_REQUEST_BYTES)
+    /// has the same effect as that constant.
     pub max_saved_bytes: usize,
-    /// How deep the arguments of a call may be nested; a deeper one is [`Malformed`](crate::Malformed). Default 128,
-    /// which is also the most that serde_json reads.
+    /// The nesting depth of the arguments of a tool call.
+    ///
+    /// A call that is nested deeper is [`Malformed`](crate::Malformed). Default 128, which is also
+    /// the maximum of serde_json.
     pub max_nesting: usize,
-    /// One tool call, its markers and all; a larger one is [`Malformed`](crate::Malformed). Default 16 MiB.
+    /// The size of one tool call, including its markers.
+    ///
+    /// A larger call is [`Malformed`](crate::Malformed). Default 16 MiB.
     pub max_arguments_bytes: usize,
-    /// The text of one turn that [`ResponseParser::run`](crate::ResponseParser::run) keeps; more is
-    /// [`Limit::TurnBytes`](crate::Limit::TurnBytes). Default 64 MiB.
+    /// The text of one turn that [`ResponseParser::run`](crate::ResponseParser::run) keeps.
+    ///
+    /// A longer turn ends with [`Limit::TurnBytes`](crate::Limit::TurnBytes). Default 64 MiB.
     pub max_turn_bytes: usize,
-    /// Streams at the same time, each on a reader thread of its own. What happens to one more is
-    /// [`WhenFull`]. Default 256.
+    /// The number of streams that run at the same time, each on its own reader thread.
+    ///
+    /// [`WhenFull`] defines what happens to the next stream. Default 256.
     pub max_streams: usize,
-    /// Streams that wait for their turn, as [`WhenFull::Wait`] has it; one more fails at once. Each holds its request's body.
-    /// Default 65,536.
+    /// The number of streams that wait for their turn under [`WhenFull::Wait`].
+    ///
+    /// The next one fails at once. Each waiting stream holds the body of its request. Default
+    /// 65,536.
     pub max_waiting_streams: usize,
-    /// Connections kept open for a next request when theirs has ended; more are closed. 0 keeps none. Default 256. One that
-    /// is older than 4 s is not used again; it is closed at the client's next request, or with the client.
+    /// The number of idle connections that are kept open for later requests.
+    ///
+    /// Further connections are closed. With 0, none is kept. A connection that has been idle for
+    /// more than 4 s is not reused: it is closed at the client's next request, or with the client.
+    /// Default 256.
     pub max_idle_connections: usize,
 }
 
-/// How often one request is sent anew because the pooled connection it got turned out to be closed.
+/// How often one request is sent again because its pooled connection turned out to be closed.
 pub(crate) const MAX_STALE_RETRIES: u32 = 2;
 
-/// Status line and headers of a response together, in bytes; more is
-/// [`Limit::ResponseHeadBytes`](crate::Limit::ResponseHeadBytes). Not settable: it stays a little under the size of
-/// the connection's input buffer, which ureq does not grow.
+/// The limit for the status line and headers of a response together, in bytes.
+///
+/// A larger head is [`Limit::ResponseHeadBytes`](crate::Limit::ResponseHeadBytes). This limit
+/// cannot be changed: it must stay a little below the size of the connection's input buffer, which
+/// ureq does not grow.
 pub const MAX_RESPONSE_HEAD_BYTES: usize = 15 << 10;
 
-/// Headers of a response; more is [`Limit::ResponseHeaders`](crate::Limit::ResponseHeaders). Not settable: ureq's parser has
-/// room for so many.
+/// The maximum number of headers in a response.
+///
+/// More headers are [`Limit::ResponseHeaders`](crate::Limit::ResponseHeaders). This limit cannot be
+/// changed: ureq's parser has room for this number.
 pub const MAX_RESPONSE_HEADERS: usize = 128;
 
 impl Default for Limits {
@@ -210,15 +263,17 @@ impl Default for Limits {
     }
 }
 
-/// What happens to a stream that is asked for when [`Limits::max_streams`] are running.
+/// The fate of a stream that is requested while [`Limits::max_streams`] streams run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenFull {
-    /// It waits for its turn, in the order of asking. Its timers run from when it was asked for:
-    /// [`first_token`](Timeouts::first_token) and [`deadline`](Timeouts::deadline) end the wait, as a cancel does.
+    /// The stream waits for its turn, in the order of the requests.
+    ///
+    /// Its timers start when it is requested. [`first_token`](Timeouts::first_token),
+    /// [`deadline`](Timeouts::deadline) and a cancel end the wait.
     #[default]
     Wait,
-    /// It fails at once with [`Limit::Streams`](crate::Limit::Streams).
+    /// The stream fails at once with [`Limit::Streams`](crate::Limit::Streams).
     Fail,
 }
 
@@ -227,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_trimmed_checked_and_never_shown() {
+    fn api_key_is_trimmed_and_checked_and_never_shown() {
         let key = ApiKey::new(" sk-canary \r\n").unwrap();
         assert_eq!(key.bearer(), "Bearer sk-canary");
         assert_eq!(format!("{key:?}"), "ApiKey([redacted])");

@@ -1,5 +1,7 @@
-//! A blocking client that streams tokens from OpenAI-compatible model servers (vLLM and llama.cpp first) over
-//! server-sent events. It keeps the server's own token ids and needs no async runtime: a thread, a channel, a guard.
+//! Streams tokens from OpenAI-compatible servers such as vLLM and llama.cpp, without async.
+//!
+//! tokenwire is a blocking client. It keeps the token ids that the server generated, and it reports
+//! how each stream ended. A stream needs no async runtime: it is a thread, a channel and a guard.
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {
@@ -25,7 +27,7 @@
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
-//! # The map
+//! # Overview
 //!
 //! ```text
 //! prompt ids ─request─▶ JSON ─http─▶ bytes ─sse─▶ events ─chunk─▶ tokens ─stream─▶ channel ─▶ you, or
@@ -34,66 +36,98 @@
 //!     └─prompt── tree ◀─parse── tokens: the response parser; each complete call ─▶ channel ─▶ your tools
 //! ```
 //!
-//! - [`ApiClient`] is made once for a server and cloned; [`CompletionRequest`] and [`SamplingParams`] say what to ask.
-//! - A stream is a crossbeam receiver of [`StreamToken`]s, so that `select!` over many works, and a [`StreamGuard`]:
-//!   dropping it cancels the stream, [`join`](StreamGuard::join) waits for its end, a [`Canceller`] cancels from elsewhere.
-//!   [`fan_in()`] is one receiver for many streams, [`recv_many()`] takes many tokens at a time.
-//! - [`complete`](ApiClient::complete) has the server send the whole answer at once ([`CompletionResponse`]), which is the only way to all ids
-//!   of llama.cpp; a [`PendingCompletion`] is the same with a handle.
-//! - [`server`](ApiClient::server) tells what the server is, [`models`](ApiClient::models) what it has;
-//!   [`tokenize`](ApiClient::tokenize) and [`detokenize`](ApiClient::detokenize) use its own tokenizer.
-//! - [`StreamReport`] tells at the end what came, how fast, and by [`IdsExact`] whether the ids are all there, or why not.
-//! - [`ResponseParser`] makes a tree ([`Branch`], [`Leaf`]) of the tokens while they come: reasoning, content, tool calls, each
-//!   leaf with its ids. Each complete call is handed out as a [`PendingToolCall`] while the model still writes.
-//!   [`Dialect`] says how a family of models writes them; one of your own is a record in JSON.
-//! - [`Context`] keeps the turns and makes the ids of the next prompt, in the model's [`ChatFormat`]: the ids of this prompt,
-//!   the ids received, and what was added. [`Turn`] is the loop around all that, with [`Tools`] that are plain functions.
-//! - [`Error`] is the one error; [`ErrorKind`] is what to branch on.
-//! - [`Timeouts`] and [`Limits`] name every wait and every buffer, with its default; [`RetryPolicy`] says what is sent again,
-//!   [`ResumePolicy`] how a broken stream goes on.
-//! - The stages are usable by themselves: [`SseParser`] (bytes to events), [`ChunkDecoder`] (events to tokens),
-//!   [`BodyDecoder`] (both: a whole body to tokens), [`HttpClient`] and [`SseReader`] (a request, its answer as JSON events),
-#![cfg_attr(feature = "tokenizer", doc = "  [`Tokenizer`] (text to ids and back),")]
-#![cfg_attr(not(feature = "tokenizer"), doc = "  `Tokenizer` (text to ids and back, feature `tokenizer`),")]
-//!   [`recording`] (an exchange as a value).
+//! Requests and streams:
+//!
+//! | item | use |
+//! | --- | --- |
+//! | [`ApiClient`] | the client for a server; build it once and clone it |
+//! | [`CompletionRequest`], [`SamplingParams`] | the prompt and the settings of a request |
+//! | [`StreamToken`] | an item of a stream; the channel is a crossbeam receiver, so `select!` works over many streams |
+//! | [`StreamGuard`] | controls a stream: dropping it cancels the stream, [`join`](StreamGuard::join) waits for the end |
+//! | [`Canceller`] | cancels a stream from another thread |
+//! | [`StreamReport`] | what arrived, how fast, and how the stream ended |
+//! | [`IdsExact`] | whether all ids arrived, and if not, why |
+//! | [`fan_in()`], [`recv_many()`] | one receiver for many streams; many tokens at a time |
+//! | [`complete`](ApiClient::complete), [`PendingCompletion`] | requests the whole answer at once; the only way to get all ids of llama.cpp |
+//! | [`server`](ApiClient::server), [`models`](ApiClient::models) | detects the server; lists its models |
+//! | [`tokenize`](ApiClient::tokenize), [`detokenize`](ApiClient::detokenize) | use the server's tokenizer |
+//!
+//! Answers, tools and prompts:
+//!
+//! | item | use |
+//! | --- | --- |
+//! | [`ResponseParser`] | parses tokens as they arrive into a tree of reasoning, content and tool calls |
+//! | [`Branch`], [`Leaf`] | the tree; each leaf has its text and its ids |
+//! | [`PendingToolCall`] | a complete tool call, delivered while the model still writes |
+//! | [`Dialect`] | how a family of models writes reasoning and calls; you can load your own from JSON |
+//! | [`Context`], [`ChatFormat`] | keep the turns, and make the ids of the next prompt from the ids received |
+//! | [`Turn`], [`Tools`] | the loop of prompt, answer and tool results; tools are plain functions |
+//!
+//! Errors and policies:
+//!
+//! | item | use |
+//! | --- | --- |
+//! | [`Error`], [`ErrorKind`] | the error type, and the kind to branch on |
+//! | [`Timeouts`], [`Limits`] | every wait and every buffer, with its default |
+//! | [`RetryPolicy`], [`ResumePolicy`], [`RoutePolicy`] | when a request is sent again, and to which server |
+//!
+//! Parts that you can use separately:
+//!
+//! | item | use |
+//! | --- | --- |
+//! | [`SseParser`] | bytes to events |
+//! | [`ChunkDecoder`] | events to tokens |
+//! | [`BodyDecoder`] | a whole body to tokens |
+//! | [`HttpClient`], [`SseReader`] | a request, and its response as JSON events |
+#![cfg_attr(feature = "tokenizer", doc = "| [`Tokenizer`] | text to ids, and ids to text |")]
 #![cfg_attr(
-    feature = "testing",
-    doc = "- [`testing`] is a scripted server to test your own program against."
+    not(feature = "tokenizer"),
+    doc = "| `Tokenizer` (feature `tokenizer`) | text to ids, and ids to text |"
 )]
+//! | [`recording`] | an exchange with a server as a value |
+#![cfg_attr(feature = "testing", doc = "| [`testing`] | a scripted server for your tests |")]
 #![cfg_attr(
     not(feature = "testing"),
-    doc = "- `testing` (a feature) is a scripted server to test your own program against."
+    doc = "| `testing` (feature `testing`) | a scripted server for your tests |"
 )]
 //!
-//! The [`guide`] has a page for each question: timeouts, cancel, ids, tools, resume, tests, logs, proxies, scale, and what to write in place
-//! of openai-python or async-openai. The page [`servers`] says of each server and endpoint what it gives: ids, counts, errors, and how that is known.
+//! The [`guide`] answers one question on each page, for example how to set timeouts or cancel a
+//! stream. The page [`servers`] shows what each server and endpoint gives, and how it was tested.
 //!
 //! # How a stream ends
 //!
-//! In exactly one of these ways. Complete means that a finish reason or the terminator was seen, never merely that the
-//! bytes stopped. Tokens received before the end stay in the channel, in front of it.
+//! A stream ends in exactly one of these ways. It is complete only if a finish reason or the
+//! terminator arrived, never merely because the bytes stopped. Tokens that arrived before the end
+//! stay in the channel before the last item.
 //!
-//! | ending | decided by | the channel's last item |
+//! | ending | cause | last item in the channel |
 //! | --- | --- | --- |
-//! | complete | finish reason, or terminator (`[DONE]`, `"stop": true`); what follows the finish reason is waited for as long as [`after_finish`](Timeouts::after_finish) | `Done` |
-//! | cancelled | the guard; it comes before whatever a read returned | none: disconnected |
-//! | server error | a status other than 2xx, or an error inside the stream | `Error`, [`ServerKind`](ErrorKind::Server) |
-//! | no first token | [`first_token`](Timeouts::first_token) | `Error`, [`Timeout`](ErrorKind::Timeout) |
-//! | silence | [`chunk`](Timeouts::chunk): no bytes; [`content`](Timeouts::content): no event | `Error`, `Timeout` |
-//! | deadline | [`deadline`](Timeouts::deadline) | `Error`, `Timeout` |
-//! | closed early | the connection's end with no finish reason seen | `Error`, [`Incomplete`](ErrorKind::Incomplete) |
-//! | not an event stream | content type, or a first byte of `{` or `<` | `Error`, [`NotEventStream`](ErrorKind::NotEventStream) |
-//! | limit passed | a named limit | `Error`, [`Limit`](ErrorKind::Limit) |
-//! | never connected | refused, no such host, TLS | `Error`, [`Refused`](ErrorKind::Refused) or [`Connect`](ErrorKind::Connect) |
-//! | broken rules | HTTP framing, an id or index out of range | `Error`, [`Protocol`](ErrorKind::Protocol) |
+//! | complete | a finish reason, or the terminator (`[DONE]`, `"stop": true`); after the finish reason, the stream waits up to [`after_finish`](Timeouts::after_finish) for the rest | `Done` |
+//! | cancelled | the guard; a cancel wins over data that a read has just returned | none: the channel is disconnected |
+//! | server error | a status other than 2xx, or an error inside the stream | `Error`, [`Server`](ErrorKind::Server) |
+//! | no first token | the timer [`first_token`](Timeouts::first_token) | `Error`, [`Timeout`](ErrorKind::Timeout) |
+//! | silence | the timers [`chunk`](Timeouts::chunk) (no bytes) and [`content`](Timeouts::content) (no event) | `Error`, [`Timeout`](ErrorKind::Timeout) |
+//! | deadline | the timer [`deadline`](Timeouts::deadline) | `Error`, [`Timeout`](ErrorKind::Timeout) |
+//! | closed early | the connection ended without a finish reason | `Error`, [`Incomplete`](ErrorKind::Incomplete) |
+//! | not an event stream | the content type, or a first byte of `{` or `<` | `Error`, [`NotEventStream`](ErrorKind::NotEventStream) |
+//! | limit exceeded | one of the [`Limits`] | `Error`, [`Limit`](ErrorKind::Limit) |
+//! | not connected | connection refused, host not found, TLS failure | `Error`, [`Refused`](ErrorKind::Refused) or [`Connect`](ErrorKind::Connect) |
+//! | broken rules | invalid HTTP framing; an id or index out of range | `Error`, [`Protocol`](ErrorKind::Protocol) |
 //! | consumer gone | the receiver was dropped | - |
 //!
-//! The page [`faults`] has some 200 faults that were tried, one by one, with the ending of each.
+//! The page [`faults`] lists about 200 tested faults, with the ending of each.
 //!
-//! A stream that breaks off after tokens (silence, closed early, an error that is the server's) can go on, if the client was told
-//! so ([`resume`](ApiClientBuilder::resume)): prompt and ids received are sent again, and what comes goes into the same channel,
-//! with no id lost and none twice; [`StreamReport::resumes`] lists the breaks. What would not be exact then is not taken up
-//! but ends as above, and [`StreamReport::not_resumed`] has the reason ([`NotResumable`]). Nothing is sent after a cancel.
+//! # Resuming a stream
+//!
+//! A stream may break off after tokens: the connection ends or goes silent, or the server reports a
+//! fault of its own. With [`resume`](ApiClientBuilder::resume) or
+//! [`resumes`](ApiClientBuilder::resumes), tokenwire then sends the prompt plus the ids received so
+//! far, lowers `max_tokens` by the number received, and delivers the rest through the same channel.
+//! No id is lost and none arrives twice.
+//!
+//! [`StreamReport::resumes`] lists the breaks. A stream that cannot be resumed exactly ends with
+//! its error, and [`StreamReport::not_resumed`] holds the reason ([`NotResumable`]). After a
+//! cancel, nothing is sent.
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {
@@ -114,19 +148,30 @@
 //! let (tokens, guard) = client.stream_completion(&[785, 6722], params, None)?;
 //! let ids = tokens.iter().filter(|token| matches!(token, StreamToken::Token { id: Some(_), .. })).count();
 //! let report = guard.join();
-//! // However often the server died.
+//! // All 30 ids arrived, although the server failed several times.
 //! assert!(ids == 30 && !report.resumes.is_empty() && report.ids_exact.is_exact());
 //! # }
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
-//! A client may have several servers of the same model ([`base_url`](ApiClientBuilder::base_url), once more for each). A stream that
-//! fails at one goes to another: before its first token as a retry, after it as a resume, out of the same budget but without a
-//! wait. [`RoutePolicy`] says which server is taken: in order, or by weight, where a
-//! [`session`](CompletionRequest::session) stays at its server, which has its prefix in the cache. One that fails several times in a
-//! row is left out until a probe finds it well. [`StreamReport::route`] and [`StreamReport::failovers`] tell where a stream went.
-//! With [`hedge_after`](RoutePolicy::hedge_after) a stream whose first token is late is asked for a second time, elsewhere if it can be, and
-//! goes on with the first to have one.
+//! # Several servers
+//!
+//! A client can have several servers with the same model: call
+//! [`base_url`](ApiClientBuilder::base_url) once for each further server. A stream that fails at
+//! one server moves to another one. Before the first token this is a retry, after it a resume. Both
+//! use the same budget, and neither waits.
+//!
+//! [`RoutePolicy`] selects the server:
+//!
+//! - In order: the first server that works.
+//! - By weight: requests with the same [`session`](CompletionRequest::session) go to the same
+//!   server, which has their prefix in its cache.
+//!
+//! A server that fails several times in a row is skipped until a probe succeeds.
+//! [`StreamReport::route`] and [`StreamReport::failovers`] report the route of a stream.
+//!
+//! With [`hedge_after`](RoutePolicy::hedge_after), a stream whose first token is late is requested
+//! again, from another server if there is one. The first of the two to produce a token wins.
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {
@@ -143,67 +188,94 @@
 //! let params = SamplingParams::default().temperature(0.0).max_tokens(30);
 //! let (_tokens, guard) = client.stream_completion(&[785, 6722], params, None)?;
 //! let report = guard.join();
-//! // The first server died in mid-stream.
+//! // The first server failed in the middle of the stream.
 //! assert_eq!((report.route, report.failovers, report.tokens), (1, 1, 30));
 //! # }
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
-//! The request of every stream that ended in an `Error` is saved, without credentials, if the client was given a folder for
-//! it ([`save_failed`](ApiClientBuilder::save_failed)): a [`SavedRequest`], which [`ApiClient::resend`] sends again.
+//! # Failed requests
+//!
+//! With [`save_failed`](ApiClientBuilder::save_failed), the client saves the request of each stream
+//! that ends in an `Error`, without credentials. [`ApiClient::resend`] sends such a
+//! [`SavedRequest`] again.
 //!
 //! # Threads
 //!
-//! Each running stream has a reader thread of its own, named `tokenwire-N`, from a pool bounded by
-//! [`max_streams`](Limits::max_streams); idle ones end after 10 s. A name that is no IP address is looked up on a
-//! thread named `tokenwire-lookup`, because nothing can interrupt the system's lookup. While requests are written, and while
-//! streams wait for a place, a thread named `tokenwire-alarm` watches their timers; it ends 10 s later.
-//! [`ResponseParser::run`] parses on a thread named `tokenwire-parser`. With several servers, one that was left out is probed on
-//! a thread named `tokenwire-probe`, which lasts for [`probe_timeout`](RoutePolicy::probe_timeout) at most. Nothing else is started.
+//! tokenwire starts only these threads. The servers of the feature `testing` have their own
+//! threads.
+//!
+//! | name | work | lifetime |
+//! | --- | --- | --- |
+//! | `tokenwire-N` | reads one running stream | from a pool of at most [`max_streams`](Limits::max_streams) threads; an idle thread ends after 10 s |
+//! | `tokenwire-lookup` | looks up a host name, because nothing can interrupt the system's lookup | until no lookup is waiting |
+//! | `tokenwire-alarm` | watches the timers while requests are written and while streams wait for a place | ends 10 s after the last of them |
+//! | `tokenwire-parser` | [`ResponseParser::run`] | until the turn ends |
+//! | `tokenwire-tool` | [`Tools::run`] | until the last call ends |
+//! | `tokenwire-probe` | probes a server that was skipped | at most [`probe_timeout`](RoutePolicy::probe_timeout) |
 //!
 //! # Logging
 //!
-//! Through the `log` crate, under targets that begin with `tokenwire`:
+//! tokenwire uses the crate `log`. All its targets begin with `tokenwire`.
 //!
-//! | level | what is printed |
+//! | level | content |
 //! | --- | --- |
 //! | error, info | nothing |
-//! | warn | one line for a client whose API key (or `authorization` header) is to go over plain http to another machine; one per client when a failed request could not be saved |
-//! | debug | path and size of a request; status, `x-ratelimit-*` and `x-request-id` headers; counts, sizes, times, the ending; before a retry or a resume, the kind of the failure and its status, and why none is made; what a probe of a server came to |
-//! | trace | reply text: the beginning of the first event that is not JSON |
+//! | warn | the API key or an `authorization` header is sent over plain HTTP to another machine (once per client) |
+//! | warn | a failed request could not be saved (once per client) |
+//! | debug | path and size of a request; status, `x-ratelimit-*` and `x-request-id` headers of its response |
+//! | debug | counts, sizes, times and the ending of a stream |
+//! | debug | before a retry or a resume: the kind and status of the failure, or the reason why none is made |
+//! | debug | the result of a probe |
+//! | trace | the beginning of the first event that is not JSON, which is text of the answer |
 //!
-//! Keys (the API key, and the values of headers that a client or a request was given, from 8 characters on): never, at no level, in no error,
-//! `Debug` output or recording, also where a server sends them back. ureq and rustls log too, under targets of their own. They
-//! never have the keys, but ureq prints all bytes of the traffic at trace, and some headers of a response at debug as
-//! they came: what a server sends back stands there, a key that it echoes too. This crate cannot take it out. Filter the
-//! target `ureq` (which is also the beginning of `ureq_proto`) to warn, as in `RUST_LOG=trace,ureq=warn`; the `tokenwire`
-//! program does unless it is told otherwise.
+//! Secrets are the API key, and the values of all headers that you set, if they have at least 8
+//! characters. They never appear in errors, `Debug` output, logs or recordings, even if the server
+//! sends them back.
 //!
-//! # Not yet
+//! ureq and rustls have their own log lines, under their own targets. These lines never contain the
+//! secrets that tokenwire sends. But ureq prints all bytes of the traffic at trace, and some
+//! response headers at debug, unchanged. If a server sends a key back, it appears there, and
+//! tokenwire cannot remove it. Set the target `ureq` to warn (this includes `ureq_proto`), as in
+//! `RUST_LOG=trace,ureq=warn`. The `tokenwire` program does this by default.
 //!
-//! A chunk-size line of more than 20 characters, which HTTP allows with chunk extensions, is refused by ureq.
+//! # Known limitations
+//!
+//! ureq rejects a chunk-size line of more than 20 characters. HTTP allows such lines, with chunk
+//! extensions.
 
-mod client;
-mod config;
-mod protocol;
-mod types;
+// The modules, in the order of the pipeline. The blank lines keep rustfmt from sorting them.
 
 mod error;
+
+mod config;
+
+mod types;
+
+pub mod recording;
+
+mod protocol;
+
+mod client;
+
+// Under shuttle, a stream is not a crossbeam channel, and the parser needs one.
+#[cfg(not(shuttle))]
+mod turn;
+
+#[cfg(feature = "testing")]
+pub mod testing;
+
 pub mod guide;
-/// Every fault that was tried, and how its stream ends. This module holds nothing but this page.
+
+/// A table of all tested faults, with the ending of each stream.
 ///
 #[doc = include_str!("../docs/faults.md")]
 pub mod faults {}
-/// What each server and endpoint gives, and how that is known. This module holds nothing but this page.
+
+/// A table of what each server and endpoint gives, and how it was tested.
 ///
 #[doc = include_str!("../docs/servers.md")]
 pub mod servers {}
-pub mod recording;
-#[cfg(feature = "testing")]
-pub mod testing;
-// Where the channels are modelled a stream is no crossbeam channel, which a parser takes.
-#[cfg(not(shuttle))]
-mod turn;
 
 pub use client::ApiClient;
 pub use client::builder::ApiClientBuilder;
@@ -222,7 +294,9 @@ pub use client::stream::call::PendingCompletion;
 pub use client::stream::guard::{Canceller, OnDrop, StreamGuard};
 pub use client::stream::report::{Histogram, Outcome, Percentiles, StreamReport};
 pub use config::{ApiKey, Limits, MAX_RESPONSE_HEAD_BYTES, MAX_RESPONSE_HEADERS, Timeouts, WhenFull};
-/// The channels' crate, for `select!` over many streams: of the version whose `Receiver` this crate hands out.
+/// The crate of the channels, for `select!` over many streams.
+///
+/// This is the version whose `Receiver` tokenwire returns.
 pub use crossbeam_channel;
 pub use error::{Error, ErrorKind, Limit, MAX_SERVER_MESSAGE_CHARS, Progress, ServerError, Timer};
 pub use protocol::chunk::answer::{CompletionResponse, MalformedCall};
@@ -255,12 +329,12 @@ pub use {
     turn::tokenizer::Tokenizer, turn::tokenizer::decode::TokenDecoder,
 };
 
-/// The programs of the README compile.
+/// Compiles the programs of the README.
 #[cfg(all(doctest, feature = "tokenizer", feature = "testing"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
 
-/// So does the program in this one.
+/// Compiles the program of this page.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/ten-minutes.md")]
 mod ten_minutes {}

@@ -119,7 +119,7 @@ fn each_limit_of_a_chunk_is_named() {
                 let said = result.unwrap_err().to_string();
                 assert_eq!(
                     (said, tokens),
-                    (format!("limit passed: {} is {max}", limit.as_str()), 0),
+                    (format!("limit exceeded: {} is {max}", limit.as_str()), 0),
                     "{name}"
                 );
             }

@@ -188,7 +188,7 @@ fn a_cancel_reaches_the_stream_and_the_calls_that_wait() {
     assert!(thread.join().unwrap().unwrap_err().is_cancelled());
     let context = context.lock().unwrap();
     let results: Vec<&str> = context.turns()[2].leaves.iter().map(|leaf| leaf.inner()).collect();
-    assert_eq!(results, ["late", "error: cancelled before it began"]);
+    assert_eq!(results, ["late", "error: the call was cancelled before it began"]);
 }
 
 #[test]

@@ -1,6 +1,8 @@
-//! Macros for the plain parts of types: names of variants, setters of fields.
+//! Macros for the simple parts of types: names of variants, setters of fields.
 
-/// Defines an enum with a name for each variant. `as_str` returns the name, and the variant's documentation shows it.
+/// Defines an enum with a name for each variant.
+///
+/// `as_str` returns the name, and the documentation of the variant contains it.
 macro_rules! names {
     ($(#[$about:meta])* pub enum $type:ident {
         $($(#[$meaning:meta])* $variant:ident $(($value:ty))? = $name:literal,)*
@@ -22,7 +24,7 @@ macro_rules! names {
     };
 }
 
-/// Implements `Display` by `as_str`.
+/// Implements `Display` with `as_str`.
 macro_rules! display_as_str {
     ($($type:ty),*) => {
         $(
@@ -35,8 +37,10 @@ macro_rules! display_as_str {
     };
 }
 
-/// Defines builder methods that set the field of the same name. A method takes the field's type, or a type that converts
-/// into it: a plain `usize` for an `Option<usize>`.
+/// Defines builder methods that set the field of the same name.
+///
+/// A method accepts the type of the field, or a type that converts into it: a plain `usize` for an
+/// `Option<usize>`.
 macro_rules! setters {
     ($($(#[$meaning:meta])* $field:ident: $type:ty,)*) => {
         $(

@@ -1,4 +1,4 @@
-//! The one public error: what kind of failure, where it happened, what the server said.
+//! The error type, with the progress of the stream and the error that the server reported.
 
 pub(crate) mod escape;
 pub(crate) mod macros;
@@ -12,33 +12,35 @@ use std::time::Duration;
 
 use self::macros::{display_as_str, names};
 
-/// The longest server message kept in an error, in characters.
+/// The maximum length of a server message in an error, in characters.
 pub const MAX_SERVER_MESSAGE_CHARS: usize = 2_000;
 
 type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
-/// Everything that can go wrong in this crate.
+/// The error type of this crate.
 ///
-/// Branch on [`kind`](Self::kind) or on the predicates; the message is for people. It tells its own layer
-/// only: the cause, if there is one, is behind [`source`](std::error::Error::source). No API key is ever in
-/// it. Cloning is cheap (one reference count): the same error stands in the stream and in its report.
+/// Branch on [`kind`](Self::kind) or on the predicates. The message is for people, and describes
+/// only its own layer: [`source`](std::error::Error::source) returns the cause, if there is one.
+/// API keys never appear in an error.
+///
+/// A clone costs one reference count. The stream and its report contain the same error.
 ///
 /// ```
 /// use tokenwire::{Error, ErrorKind};
 ///
 /// fn advice(error: &Error) -> &'static str {
 ///     match error.kind() {
-///         ErrorKind::InvalidInput => "mend the program",
+///         ErrorKind::InvalidInput => "fix the program",
 ///         ErrorKind::Refused | ErrorKind::Connect => "is the server up?",
-///         ErrorKind::Timeout(_) => "it is slow, or gone",
-///         ErrorKind::Server if error.status() == Some(429) => "it is busy",
+///         ErrorKind::Timeout(_) => "the server is slow, or gone",
+///         ErrorKind::Server if error.status() == Some(429) => "the server is busy",
 ///         _ if error.is_retryable() => "try again later",
-///         _ => "ask a person",
+///         _ => "look at the log",
 ///     }
 /// }
 ///
 /// let error = tokenwire::ApiClient::builder("localhost:8000").build().unwrap_err();
-/// assert_eq!(advice(&error), "mend the program");
+/// assert_eq!(advice(&error), "fix the program");
 /// println!("{}: {error}", error.kind());
 /// ```
 #[derive(Clone)]
@@ -56,35 +58,40 @@ struct Inner {
 }
 
 names! {
-    /// The kinds of failure, a closed list as far as their names go ([`as_str`](Self::as_str)).
+    /// The kinds of failure.
+    ///
+    /// Each kind has a stable name ([`as_str`](Self::as_str)).
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
     #[non_exhaustive]
     pub enum ErrorKind {
-        /// What the caller gave cannot be used: a bad URL, a key with a line break, a file that is no
-        /// tokenizer. Nothing was sent.
+        /// The input cannot be used, for example an invalid URL or a key with a line break. Nothing
+        /// was sent.
         InvalidInput = "invalid_input",
-        /// No connection: name not found, host unreachable, TLS handshake failed. Nothing was sent.
+        /// No connection: host not found, host unreachable, or TLS handshake failed. Nothing was
+        /// sent.
         Connect = "connect",
-        /// The host answered that nobody listens there. Nothing was sent.
+        /// The host refused the connection: no server listens on this port. Nothing was sent.
         Refused = "refused",
-        /// A named timer passed.
+        /// A timer expired.
         Timeout(Timer) = "timeout",
-        /// The connection ended before a finish reason or a terminator was seen.
+        /// The connection ended before a finish reason or a terminator arrived.
         Incomplete = "incomplete",
-        /// The server said no: an HTTP status other than 2xx, or an error inside the stream.
+        /// The server reported an error: an HTTP status other than 2xx, or an error inside the
+        /// stream.
         Server = "server",
-        /// The answer has a good status but is no event stream.
+        /// The status is 2xx, but the response is not an event stream.
         NotEventStream = "not_event_stream",
-        /// The bytes break a rule that they must keep: HTTP framing, an id out of range.
+        /// The bytes break a rule, for example of HTTP framing, or an id is out of range.
         Protocol = "protocol",
-        /// A named limit was passed.
+        /// A limit was exceeded.
         Limit(Limit) = "limit",
-        /// Ended on purpose, by its guard.
+        /// The guard ended the stream on purpose.
         Cancelled = "cancelled",
-        /// Something this server or this version cannot do.
+        /// The server, or this version of the crate, cannot do this.
         Unsupported = "unsupported",
-        /// A turn's ids are not all there, and the caller wants no others
-        /// ([`WhenInexact::Refuse`](crate::WhenInexact::Refuse)). Nothing was sent.
+        /// Ids of a turn are missing, and the caller does not accept this. Nothing was sent.
+        ///
+        /// See [`WhenInexact::Refuse`](crate::WhenInexact::Refuse).
         InexactIds = "inexact_ids",
     }
 }
@@ -96,51 +103,55 @@ names! {
     pub enum Timer {
         /// Name lookup, TCP connect and TLS handshake.
         Connect = "connect",
-        /// The head of a response, for requests made with [`HttpClient`](crate::HttpClient) directly.
+        /// The head of a response.
+        ///
+        /// Only requests that use [`HttpClient`](crate::HttpClient) directly have this timer.
         Response = "response",
-        /// From the start of the request to the first token.
+        /// The time from the start of the request to the first token.
         FirstToken = "first_token",
-        /// No bytes at all, between tokens.
+        /// The time between tokens without any bytes.
         Chunk = "chunk",
-        /// No event; comments that keep the connection alive do not count.
+        /// The time between tokens without an event. Keep-alive comments do not count.
         Content = "content",
-        /// What belongs to the answer after its finish reason. No error has it: the stream is complete then.
+        /// The wait for the rest of the response after the finish reason.
+        ///
+        /// No error has this timer, because the stream is complete when the timer expires.
         AfterFinish = "after_finish",
         /// The whole request.
         Deadline = "deadline",
-        /// The server does not take the request's bytes.
+        /// One write of the request.
         Write = "write",
     }
 }
 
 names! {
-    /// The limits that can be passed, see [`Limits`](crate::Limits).
+    /// The limits that a stream can exceed, see [`Limits`](crate::Limits).
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
     #[non_exhaustive]
     pub enum Limit {
-        /// One event, its lines together.
+        /// The size of one event, with all its lines.
         EventBytes = "max_event_bytes",
-        /// Status line and headers of a response.
+        /// The size of the status line and headers of a response.
         ResponseHeadBytes = "max_response_head_bytes",
-        /// The number of headers of a response.
+        /// The number of headers in a response.
         ResponseHeaders = "max_response_headers",
-        /// A whole response body read at once.
+        /// The size of a response body that is read whole.
         BodyBytes = "max_body_bytes",
-        /// Streams at the same time.
+        /// The number of streams that run at the same time.
         Streams = "max_streams",
-        /// Streams that wait for their turn.
+        /// The number of streams that wait for their turn.
         WaitingStreams = "max_waiting_streams",
         /// The text of one turn that a thread parses.
         TurnBytes = "max_turn_bytes",
-        /// Lists and objects inside of each other in one event, [`MAX_NESTING`](crate::MAX_NESTING).
+        /// The nesting depth in one event, [`MAX_NESTING`](crate::MAX_NESTING).
         Nesting = "max_nesting",
-        /// Choices in one chunk, [`MAX_CHOICES`](crate::MAX_CHOICES).
+        /// The number of choices in one chunk, [`MAX_CHOICES`](crate::MAX_CHOICES).
         Choices = "max_choices",
-        /// Token ids in one chunk, [`MAX_TOKEN_IDS`](crate::MAX_TOKEN_IDS).
+        /// The number of token ids in one chunk, [`MAX_TOKEN_IDS`](crate::MAX_TOKEN_IDS).
         TokenIds = "max_token_ids",
-        /// A prompt, in tokens.
+        /// The length of a prompt, in tokens.
         ContextTokens = "max_context_tokens",
-        /// Pieces of tool calls in one chunk, [`MAX_TOOL_CALLS`](crate::MAX_TOOL_CALLS).
+        /// The number of tool call pieces in one chunk, [`MAX_TOOL_CALLS`](crate::MAX_TOOL_CALLS).
         ToolCalls = "max_tool_calls",
     }
 }
@@ -148,7 +159,8 @@ names! {
 display_as_str!(Timer, Limit);
 
 impl fmt::Display for ErrorKind {
-    /// The name; of a timeout and a limit with that of the timer or limit behind it: `timeout (chunk)`.
+    /// Prints the name, for a timeout or limit with the name of the timer or limit:
+    /// `timeout (chunk)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Timeout(timer) => write!(f, "timeout ({timer})"),
@@ -158,33 +170,35 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// What a server said when it refused or failed, in whichever of the known shapes it said it.
+/// The error that a server reported, read from any of the known formats.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerError {
-    /// The HTTP status, or the numeric `code` of an error that came inside a stream.
+    /// The HTTP status, or the numeric `code` of an error inside a stream.
     pub status: Option<u16>,
-    /// The message: control characters escaped, at most [`MAX_SERVER_MESSAGE_CHARS`] characters.
+    /// The message, with control characters escaped.
+    ///
+    /// At most [`MAX_SERVER_MESSAGE_CHARS`] characters.
     pub message: String,
-    /// The server's own name for the kind of error (`type` in most bodies), as it came.
+    /// The server's own name for the kind of error (`type` in most bodies), unchanged.
     pub kind: Option<String>,
-    /// The server's own code, where it is not a number.
+    /// The server's own code, if it is not a number.
     pub code: Option<String>,
-    /// The request's field that the server complains of.
+    /// The field of the request to which the error refers.
     pub param: Option<String>,
 }
 
-/// How far a stream had come.
+/// How far a stream had come when it failed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Body bytes received, after the HTTP framing was taken off.
+    /// The number of body bytes received, without HTTP framing.
     pub bytes: u64,
-    /// Events received.
+    /// The number of events received.
     pub events: u64,
-    /// Tokens handed to the consumer.
+    /// The number of tokens that the stream delivered to the consumer.
     pub tokens: u64,
-    /// Time since the request was made.
+    /// The time since the request was made.
     pub elapsed: Duration,
 }
 
@@ -220,15 +234,15 @@ impl Error {
             Timer::FirstToken => "no first token",
             Timer::Chunk => "no bytes from the server",
             Timer::Content => "no event from the server",
-            Timer::AfterFinish => "no end after the finish reason",
+            Timer::AfterFinish => "no end of the response after the finish reason",
             Timer::Deadline => "not finished",
-            Timer::Write => "the server took no bytes of the request",
+            Timer::Write => "the server did not accept the request's bytes",
         };
         Self::new(ErrorKind::Timeout(timer), format!("{what} within {limit:?} ({})", timer.as_str()))
     }
 
     pub(crate) fn limit(limit: Limit, max: u64) -> Self {
-        Self::new(ErrorKind::Limit(limit), format!("limit passed: {} is {max}", limit.as_str()))
+        Self::new(ErrorKind::Limit(limit), format!("limit exceeded: {} is {max}", limit.as_str()))
     }
 
     pub(crate) fn server(server: ServerError) -> Self {
@@ -268,62 +282,63 @@ impl Error {
         Arc::make_mut(&mut self.0)
     }
 
-    /// What kind of failure this is.
+    /// Returns the kind of failure.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// What happened, without the place and the request id that `Display` puts behind it.
+    /// Returns the message, without the progress and the request id that `Display` adds.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// What the server said, if it said anything.
+    /// Returns the error that the server reported, if it reported one.
     #[must_use]
     pub fn server_error(&self) -> Option<&ServerError> {
         self.0.server.as_ref()
     }
 
-    /// The HTTP status, or the status that an error inside a stream stands for.
+    /// Returns the HTTP status, or the status of an error inside a stream.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         self.0.server.as_ref().and_then(|server| server.status)
     }
 
-    /// How far the stream had come; `None` for failures outside a stream.
+    /// Returns how far the stream had come; `None` for failures outside a stream.
     #[must_use]
     pub fn progress(&self) -> Option<Progress> {
         self.0.progress
     }
 
-    /// The id under which the server knows the request, if it was told.
+    /// Returns the server's id of the request, if the server sent one.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         self.0.request_id.as_deref()
     }
 
-    /// The file in which the request was saved to be sent again
-    /// ([`ApiClientBuilder::save_failed`](crate::ApiClientBuilder::save_failed)), if it was.
+    /// Returns the file in which the request was saved, if it was saved.
+    ///
+    /// See [`ApiClientBuilder::save_failed`](crate::ApiClientBuilder::save_failed).
     #[must_use]
     pub fn saved_path(&self) -> Option<&Path> {
         self.0.saved.as_deref()
     }
 
-    /// A timer passed, whichever.
+    /// Returns whether a timer expired.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Timeout(_))
     }
 
-    /// Nothing was sent: the failure came before or while connecting.
+    /// Returns whether the failure happened before or during the connect, so that nothing was sent.
     #[must_use]
     pub fn is_connect(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Connect | ErrorKind::Refused | ErrorKind::Timeout(Timer::Connect))
     }
 
-    /// Ended on purpose, by its guard.
+    /// Returns whether the guard ended the stream on purpose.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.kind == ErrorKind::Cancelled

@@ -1,5 +1,6 @@
-//! Credentials kept out of what is shown: some servers put the key that they refuse into their messages,
-//! headers and logs.
+//! Removes credentials from everything that is shown.
+//!
+//! Some servers repeat a rejected key in their messages, headers and logs.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,23 +9,25 @@ use std::ops::Range;
 use super::Error;
 use super::escape::printable;
 
-/// The longest request id or header of the server's that is kept or logged, in characters.
+/// The maximum length of a request id or server header that is kept or logged, in characters.
 const MAX_WORD_CHARS: usize = 256;
-/// What stands in place of a credential.
+/// The text that replaces a credential.
 pub(crate) const REDACTED: &str = "[redacted]";
-/// So much of a credential's beginning may show where a text was cut: `sk-`, which is in every key.
+/// The number of characters that a truncated credential may show: `sk-`, which is in every key.
 const MAX_SHOWN: usize = 3;
-/// What is shorter is not looked for: the `x` or `EMPTY` that is given to a server which wants no key, or a header's `1`,
-/// would be found in places where it means something else, in the tokens' ids first of all. Nobody takes so short a word
-/// for a secret. [`ApiClientBuilder::api_key`](crate::ApiClientBuilder::api_key) says so.
+/// Shorter values are not redacted.
+///
+/// A server without keys gets `x` or `EMPTY`, and a header may be `1`. Such values also appear
+/// where they mean something else, above all in token ids. Real secrets are longer.
+/// [`ApiClientBuilder::api_key`](crate::ApiClientBuilder::api_key) documents this limit.
 const MIN_CHARS: usize = 8;
 
-/// The credentials that a request is sent with.
+/// The credentials of a request.
 #[derive(Clone, Default)]
 pub(crate) struct Secrets(Vec<Box<str>>);
 
 impl Secrets {
-    /// The values of these headers, which may be credentials: names and values.
+    /// Collects the values of these headers, given as names and values. They may be credentials.
     pub(crate) fn of<'a>(sensitive: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let values = sensitive.into_iter().map(|(name, value)| {
             let key = value.strip_prefix("Bearer ").filter(|_| is_authorization(name));
@@ -33,12 +36,12 @@ impl Secrets {
         Self(values.filter(|value| value.len() >= MIN_CHARS).map(Into::into).collect())
     }
 
-    /// The API key alone.
+    /// Collects only the API key.
     pub(crate) fn key_of<'a>(sensitive: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         Self::of(sensitive.into_iter().filter(|(name, _)| is_authorization(name)))
     }
 
-    /// `text` without any of them.
+    /// Returns `text` with all credentials redacted.
     pub(crate) fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         self.0.iter().fold(Cow::Borrowed(text), |text, secret| match redact(secret, &text) {
             Some(clean) => Cow::Owned(clean),
@@ -46,12 +49,14 @@ impl Secrets {
         })
     }
 
-    /// A word of the server's, to be kept or logged: printable, not long, and without any of them.
+    /// Redacts, escapes and shortens a server's text that is kept or logged.
     pub(crate) fn word(&self, word: &str) -> String {
         printable(&self.redact(word), MAX_WORD_CHARS)
     }
 
-    /// Overwrites them in bytes that came in several pieces, each byte with a `*`: lengths and cuts stay.
+    /// Overwrites the credentials in bytes that arrived in pieces.
+    ///
+    /// Each byte becomes a `*`, so lengths and boundaries stay the same.
     pub(crate) fn mask(&self, pieces: &mut [&mut [u8]]) {
         if self.0.is_empty() {
             return;
@@ -77,8 +82,9 @@ fn is_authorization(name: &str) -> bool {
     name.eq_ignore_ascii_case("authorization")
 }
 
-/// `text` without `secret`, also without its beginning at the end of the text and where the text was cut; `None` if it is not in
-/// it.
+/// Returns `text` with `secret` redacted, or `None` if `text` does not contain it.
+///
+/// A secret whose end is missing, at the end of the text or before a `…`, is redacted too.
 pub(crate) fn redact(secret: &str, text: &str) -> Option<String> {
     let mut out = String::new();
     for (n, piece) in text.split('…').enumerate() {
@@ -87,7 +93,7 @@ pub(crate) fn redact(secret: &str, text: &str) -> Option<String> {
         }
         let mut from = 0;
         for found in places(secret.as_bytes(), piece.as_bytes()) {
-            // Both ends are ASCII characters, or the piece's end.
+            // Both ends are ASCII characters, or the end of the piece.
             out.push_str(&piece[from..found.start]);
             out.push_str(REDACTED);
             from = found.end;
@@ -97,15 +103,17 @@ pub(crate) fn redact(secret: &str, text: &str) -> Option<String> {
     (out != text).then_some(out)
 }
 
-/// Where `secret` is in `text`, as it is or with some of its characters escaped as in JSON, and where the text ends inside
-/// of it.
+/// Returns the ranges of `text` that contain `secret`.
+///
+/// Characters of the secret may be escaped as in JSON. The last range may contain only the
+/// beginning of the secret.
 fn places(secret: &[u8], text: &[u8]) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let Some(first) = secret.first() else { return found };
     let mut from = 0;
     while let Some(at) = memchr::memchr2(*first, b'\\', &text[from..]).map(|at| from + at) {
         let rest = &text[at..];
-        // A backslash of the secret's own can stand there as it is, or escaped.
+        // A backslash that belongs to the secret may appear as it is, or escaped.
         let len = length_at(secret, rest, literal).or_else(|| length_at(secret, rest, in_json));
         found.extend(len.map(|len| at..at + len));
         from = at + len.unwrap_or(1);
@@ -113,7 +121,7 @@ fn places(secret: &[u8], text: &[u8]) -> Vec<Range<usize>> {
     found
 }
 
-/// How much of `text` the secret takes at its beginning: whole, or up to the text's end.
+/// Returns the length of the secret at the beginning of `text`: the whole secret, or to its end.
 fn length_at(secret: &[u8], text: &[u8], read: fn(&[u8]) -> Read) -> Option<usize> {
     let mut at = 0;
     for (n, byte) in secret.iter().enumerate() {
@@ -126,11 +134,11 @@ fn length_at(secret: &[u8], text: &[u8], read: fn(&[u8]) -> Read) -> Option<usiz
     Some(at)
 }
 
-/// What a text begins with.
+/// The first character of a text.
 enum Read {
-    /// This byte, which is written with so many.
+    /// This byte, and the number of bytes that write it.
     Byte(u8, usize),
-    /// The text ends before that is told.
+    /// The text ends before the byte is known.
     Cut,
 }
 
@@ -138,14 +146,14 @@ fn literal(text: &[u8]) -> Read {
     text.first().map_or(Read::Cut, |byte| Read::Byte(*byte, 1))
 }
 
-/// What is escaped differs: some write `/` as `\/`, some `<` and `-` as `\u003c` and `\u002d`.
+/// JSON writers differ: some escape `/` as `\/`, some `<` and `-` as `\u003c` and `\u002d`.
 fn in_json(text: &[u8]) -> Read {
     match text {
         [] | [b'\\'] => Read::Cut,
         [b'\\', b'u', digits @ ..] => {
             let Some(digits) = digits.get(..4) else { return Read::Cut };
             let code = std::str::from_utf8(digits).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok());
-            // What is no ASCII is in no credential.
+            // Credentials contain only ASCII.
             Read::Byte(code.unwrap_or(u8::MAX), 6)
         }
         [b'\\', b't', ..] => Read::Byte(b'\t', 2),
@@ -161,7 +169,7 @@ impl fmt::Debug for Secrets {
 }
 
 impl Error {
-    /// Without the credentials of its request, should the server have echoed them.
+    /// Removes the credentials of the request, in case the server repeated them.
     pub(crate) fn redacted(mut self, secrets: &Secrets) -> Self {
         let inner = self.edit();
         if let Cow::Owned(clean) = secrets.redact(&inner.message) {
@@ -193,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_loses_every_credential_whole_and_cut() {
+    fn credentials_are_redacted_even_when_truncated() {
         for (text, clean) in [
             ("bad key sk-canary!", "bad key [redacted]!"),
             ("sk-canary and hk-feather", "[redacted] and [redacted]"),
@@ -201,7 +209,8 @@ mod tests {
             ("but \"text/sk-can…\": hk-feat…", "but \"text/[redacted]…\": [redacted]…"),
             ("ends in sk-", "ends in sk-"),
             ("short and not-secret", "short and not-secret"),
-            // As JSON of different writers has it, whole and cut in an escape.
+            // Different JSON writers, with the whole text and with a text that ends inside an
+            // escape.
             (r#"{"key":"sk\u002dcanary"}"#, r#"{"key":"[redacted]"}"#),
             (r#"{"key":"\u0073k-canar\u0079"}"#, r#"{"key":"[redacted]"}"#),
             (r#"{"key":"q\"uo\\te\/d"}"#, r#"{"key":"[redacted]"}"#),
@@ -218,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_lose_them_at_every_cut_and_keep_their_length() {
+    fn masked_bytes_keep_their_length_at_every_boundary() {
         let whole = b"a sk-canary b hk-feather c sk-cana";
         for cut in 0..=whole.len() {
             let mut bytes = *whole;
@@ -227,9 +236,9 @@ mod tests {
             assert_eq!(&bytes, b"a ********* b ********** c *******", "cut at {cut}");
         }
     }
-    /// The escapes of every character that a credential can have, each by itself and all of them together.
+    /// Tests each escape of every possible character of a credential, alone and all together.
     #[test]
-    fn a_credential_of_any_characters_is_found_however_json_has_it() {
+    fn credentials_are_found_in_every_json_spelling() {
         let all: String = (b'!'..=b'~').map(char::from).collect();
         let by_serde = |text: &str| serde_json::to_string(text).unwrap();
         let by_number = |text: &str| text.bytes().map(|byte| format!("\\u{byte:04x}")).collect::<String>();

@@ -1,6 +1,8 @@
-//! One connection of the scripted server: reads requests, carries their scripts out, sees the client
-//! leave. It runs on a thread of its own and may block in a read or a write; the server wakes it by
-//! shutting its socket down.
+//! One connection of the scripted server.
+//!
+//! It reads requests, runs their scripts, and notices when the client disconnects. Each connection
+//! has its own thread, which may block in a read or a write. The server wakes it by shutting down
+//! its socket.
 
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
@@ -18,43 +20,47 @@ use super::tls::{Socket, Stream};
 use crate::recording::Request;
 use crate::recording::http::{BodyState, Head, dechunk};
 
-/// The longest head of a request, 64 KiB; a longer one is answered with 431.
+/// The maximum size of a request's head, 64 KiB. A larger head is answered with 431.
 pub const MAX_REQUEST_HEAD_BYTES: usize = 64 << 10;
 
-/// The longest body of a request, 64 MiB; a longer one is answered with 413.
+/// The maximum size of a request's body, 64 MiB. A larger body is answered with 413.
 pub const MAX_REQUEST_BODY_BYTES: usize = 64 << 20;
 
-/// What a client may send ahead while a script runs; more ends the connection.
+/// The maximum number of bytes that a client may send while a script runs. More end the connection.
 const MAX_INPUT_BYTES: usize = MAX_REQUEST_HEAD_BYTES + MAX_REQUEST_BODY_BYTES;
 
 const READ_BYTES: usize = 16 << 10;
 
-/// A socket's own timeout comes up to an eighth late (measured on Linux), so the last part of a wait is
-/// slept. It is also the longest that a sleep can hold up the server's drop.
+/// The part of a wait that sleeps.
+///
+/// A timeout of the socket is up to an eighth late (measured on Linux), so the last part of a wait
+/// uses a sleep. A sleep delays the drop of the server by at most this time.
 const MAX_SLEEP: Duration = Duration::from_millis(20);
 
-/// How often a script that waits for a gate looks for its client.
+/// How often a script that waits for a gate checks for a disconnect.
 const GATE_LOOK: Duration = Duration::from_millis(10);
 
-/// What is read away before a FIN at most: a close with unread bytes would become an RST.
+/// The maximum number of bytes that are discarded before a FIN. With unread bytes, it would be RST.
 const MAX_UNREAD_BYTES: usize = 1 << 20;
 
-/// Why nothing more is sent on this connection.
+/// The reason why nothing more is sent on this connection.
 enum Ended {
-    /// Or the server is being dropped: a socket shut down for that reads the same.
+    /// The client disconnected, or the server is being dropped: both shut down the socket.
     ClientGone,
-    /// The server closes it, in good order.
+    /// The server closes the connection normally.
     Closed,
-    /// The same with no closing alert, as when a process is killed.
+    /// The server closes the connection without the closing alert, like a process that was killed.
     Killed,
     Reset,
-    /// The request is not served; the status says why.
+    /// The server refuses the request with this status.
     Refused(u16),
 }
 
 impl From<io::Error> for Ended {
-    /// A failed write or read: the client is gone, or the server shut the socket down, which is told
-    /// apart later.
+    /// Converts a failed read or write.
+    ///
+    /// The client disconnected, or the server shut down the socket. A later check distinguishes
+    /// them.
     fn from(_: io::Error) -> Self {
         Self::ClientGone
     }
@@ -65,24 +71,24 @@ pub(super) struct Connection {
     number: usize,
     socket: Arc<TcpStream>,
     stream: Stream,
-    /// Read and not used yet.
+    /// Bytes that were read but not used yet.
     input: Vec<u8>,
-    /// The request being answered.
+    /// The number of the request that is being answered.
     request: Option<usize>,
-    /// Of its response, bytes of the wire and of the body.
+    /// The bytes of its response so far, on the wire and in the body.
     sent_bytes: u64,
     body_bytes: u64,
 }
 
 impl Drop for Connection {
-    /// Runs on a panicking handler too. The socket is closed after it, with the last `Arc`.
+    /// Also runs if a handler panics. The last `Arc` closes the socket afterwards.
     fn drop(&mut self) {
         self.shared.forget(self.number);
     }
 }
 
 impl Connection {
-    /// `None` if TLS cannot begin.
+    /// Returns `None` if TLS cannot start.
     pub(super) fn new(shared: Arc<Shared>, number: usize, socket: Arc<TcpStream>) -> Option<Self> {
         let stream = Stream::new(Socket(Arc::clone(&socket)), shared.tls.as_ref())?;
         let (input, request) = (Vec::new(), None);
@@ -111,14 +117,14 @@ impl Connection {
                 at: Instant::now(),
             }),
             Ended::Closed | Ended::Refused(_) => {
-                // A client that has left already needs no alert.
+                // A client that has already disconnected does not need the alert.
                 let _ = self.stream.close_notify();
                 self.discard_unread();
             }
             Ended::Killed => self.discard_unread(),
             Ended::Reset => {
-                // With linger 0 the close that follows sends an RST. It fails only on a socket that is
-                // gone.
+                // With linger 0, the close that follows sends an RST. This fails only if the socket
+                // is gone.
                 let _ = SockRef::from(&*self.socket).set_linger(Some(Duration::ZERO));
             }
         }
@@ -134,7 +140,7 @@ impl Connection {
         if plan.keep_alive && !client_closes { Ok(()) } else { Err(Ended::Closed) }
     }
 
-    /// A close with unread bytes in the socket sends an RST; this makes it a FIN.
+    /// Discards unread bytes, so that the close sends a FIN and not an RST.
     fn discard_unread(&mut self) {
         let mut buffer = [0; READ_BYTES];
         let mut left = MAX_UNREAD_BYTES;
@@ -153,8 +159,9 @@ impl Connection {
 // ---- the request
 
 impl Connection {
-    /// Returns the request, and whether the client closes the connection after it. Blocks without a limit: an idle
-    /// connection is the client's business, and the server's drop ends it.
+    /// Reads a request, and returns whether the client closes the connection after it.
+    ///
+    /// The wait has no time limit: a connection may stay idle until the server is dropped.
     fn read_request(&mut self) -> Result<(Request, bool), Ended> {
         let (head, head_bytes) = loop {
             match Head::parse(&self.input) {
@@ -199,8 +206,8 @@ impl Connection {
 
     fn read_chunked(&mut self) -> Result<Vec<u8>, Ended> {
         loop {
-            // Only a body's end is followed by nothing; looking for it at other places would take the
-            // square of the body's length.
+            // Nothing follows the end of a body. A search for the end at other places would take
+            // quadratic time.
             if self.input.ends_with(b"\r\n\r\n") {
                 let found = dechunk(&self.input);
                 match found.state {
@@ -228,14 +235,14 @@ impl Connection {
         Ok(())
     }
 
-    /// One read of at most so many bytes, as the socket is set. None within its timeout is no error.
+    /// Reads once, at most `most` bytes. A timeout without bytes is not an error.
     fn read_some(&mut self, most: usize) -> Result<(), Ended> {
         let mut buffer = [0; READ_BYTES];
         match self.stream.read(&mut buffer[..most]) {
             Ok(0) => Err(Ended::ClientGone),
             Ok(n) if self.input.len() + n > MAX_INPUT_BYTES => Err(Ended::Killed),
             Ok(n) => {
-                // A read is no longer than its buffer.
+                // A read is never longer than its buffer.
                 self.input.extend_from_slice(&buffer[..n]);
                 Ok(())
             }
@@ -324,10 +331,11 @@ impl Connection {
         }
     }
 
-    /// Waits this long, or until the client has left or the server's drop shuts the socket down. Every turn
-    /// ends with a read, which sees either.
+    /// Waits this long, or until the client disconnects or the server is dropped.
+    ///
+    /// Each iteration ends with a read, which notices both.
     fn pause(&mut self, time: Duration) -> Result<(), Ended> {
-        // A time beyond the clock's range is for ever.
+        // A time beyond the range of the clock means for ever.
         let until = Instant::now().checked_add(time);
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -346,7 +354,7 @@ impl Connection {
         }
     }
 
-    /// Whether the client is still there, without waiting.
+    /// Checks for a disconnect, without waiting.
     fn look(&mut self) -> Result<(), Ended> {
         self.socket.set_nonblocking(true)?;
         self.read_some(READ_BYTES)
@@ -360,7 +368,7 @@ impl Connection {
     }
 }
 
-/// How much may still be sent before the script is cut.
+/// The number of bytes that may still be sent before the script is cut.
 struct Room {
     left: u64,
     cut: Option<(usize, Cut)>,

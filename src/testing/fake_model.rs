@@ -1,4 +1,4 @@
-//! A model to test resumes with: whatever it is asked, its next id is a hash of all ids before it.
+//! A model for tests of resumes: its next id is a hash of all earlier ids.
 
 use serde_json::{Value, json};
 
@@ -7,29 +7,42 @@ use crate::recording::Request;
 
 /// The id that ends an answer. It has no text.
 const END: u32 = 0;
-/// From here to below `WORDS_END` the ids are words.
+/// The ids from 1 to below `WORDS_END` are words and punctuation.
 const WORDS_END: u32 = 96;
-/// The first half of a character; the second halves follow it.
+/// The first half of a character. The ids after it are the second halves.
 const HALF: u32 = 100;
 const HALVES: u32 = 4;
-/// A tool call, piece by piece; behind the piece `CALL_NUMBER` comes a digit.
+/// The pieces of a tool call. A digit follows the piece `CALL_NUMBER`.
 const CALL: u32 = 110;
 const CALL_PIECES: [&str; 4] =
     ["<tool_call>", "\n{\"name\": \"look\",", " \"arguments\": {\"n\": ", "}}\n</tool_call>"];
 const CALL_NUMBER: u32 = CALL + 2;
 const DIGITS: u32 = 120;
 
-/// A model that gives the same answer to the same ids, wherever an answer was broken off: its next id is a hash of all ids of
-/// prompt and answer so far. So what a resumed stream must come to is known.
+/// A model that always gives the same answer to the same ids.
 ///
-/// It serves the bodies and writes the streams of vLLM's `/v1/completions` and `/inference/v1/generate`, llama.cpp's
-/// `/completion` and SGLang's `/generate`, by the request's path. Of a request it heeds the prompt, which must be ids,
-/// the limits `max_tokens` and `min_tokens` in the server's words, and the field `interval`: so many ids are in one event. The id 0
-/// ends an answer.
+/// Its next id is a hash of all ids of the prompt and of the answer so far. You therefore know the
+/// correct result of a resumed stream, wherever it breaks.
 ///
-/// Its text is words, characters of two tokens (not on llama.cpp, which withholds ids then, nor with an `interval` over 1), and tool
-/// calls as Hermes writes them. A prompt that ends inside a character has the servers do what the real ones do: vLLM begins its
-/// text with that of the whole prompt, SGLang leaves the character out.
+/// The path of the request selects the format of the request and of the stream:
+///
+/// | server | path |
+/// | --- | --- |
+/// | vLLM | `/v1/completions`, `/inference/v1/generate` |
+/// | llama.cpp | `/completion` |
+/// | SGLang | `/generate` |
+///
+/// The model reads these parts of the request:
+///
+/// - the prompt, which must be ids;
+/// - the limits `max_tokens` and `min_tokens`, under the names that the server uses;
+/// - the field `interval`: the number of ids in one event.
+///
+/// The id 0 ends an answer. The text consists of words, characters of two tokens, and tool calls in
+/// the Hermes format. There are no characters of two tokens for llama.cpp, which withholds their
+/// ids, or if `interval` is more than 1. If a prompt ends inside a character, the model behaves
+/// like the real servers: vLLM begins its text with the text of the whole prompt, and SGLang omits
+/// the character.
 ///
 /// ```
 /// use tokenwire::testing::{FakeModel, MockServer};
@@ -48,7 +61,7 @@ pub struct FakeModel {
     one_of: u64,
 }
 
-/// The way in which a server streams.
+/// The streaming format of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Style {
     Vllm,
@@ -58,25 +71,29 @@ enum Style {
 }
 
 impl FakeModel {
-    /// A model; each seed is another one. An answer has some 80 ids, if its limit allows.
+    /// Creates a model. Each seed is a different model.
+    ///
+    /// An answer has about 80 ids, if its limit allows this.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { seed, one_of: 80 }
     }
 
-    /// Ends an answer behind one id of so many, on average; 0 for never.
+    /// Ends an answer after one of `ids` ids, on average. 0 means never.
     #[must_use]
     pub fn ends_one_of(mut self, ids: u64) -> Self {
         self.one_of = ids;
         self
     }
 
-    /// Answers a request that streams. One that it cannot read gets status 400.
+    /// Answers a streaming request. A request that the model cannot read gets status 400.
     pub fn answer(&self, request: &Request) -> Script {
         self.events(request).map_or_else(refusal, Script::events)
     }
 
-    /// The same in a body without a length or chunks, which ends with the connection; `together`: all events in one write.
+    /// Answers like [`answer`](Self::answer), in a body that ends with the connection.
+    ///
+    /// The body has neither a length nor chunks. With `together`, all events are in one write.
     pub fn answer_until_close(&self, request: &Request, together: bool) -> Script {
         let Some(events) = self.events(request) else { return refusal() };
         let head = Script::new().head(200, &[("Content-Type", "text/event-stream")], Framing::CloseDelimited);
@@ -86,7 +103,9 @@ impl FakeModel {
         events.iter().fold(head, |script, data| script.event(data))
     }
 
-    /// The data of the events, without those of HTTP: to be broken up by hand. `None` for what is no request to stream.
+    /// Returns the data of the events, without HTTP, so that a test can split them itself.
+    ///
+    /// Returns `None` if the request is not a streaming request.
     #[must_use]
     pub fn events(&self, request: &Request) -> Option<Vec<String>> {
         let body = request.json();
@@ -131,7 +150,7 @@ impl FakeModel {
     fn next_id(&self, last: u32, state: u64, may_end: bool, halves: bool) -> u32 {
         let draw = |one_of: u64, salt: u64| mix(state ^ salt) % one_of;
         match last {
-            // Mostly the other half; now and then none, which leaves half a character.
+            // Usually the other half. Sometimes another id, which leaves half a character.
             HALF if draw(8, 1) > 0 => HALF + 1 + draw(HALVES.into(), 2) as u32,
             CALL_NUMBER => DIGITS + draw(10, 3) as u32,
             DIGITS..130 => CALL_NUMBER + 1,
@@ -149,7 +168,7 @@ fn refusal() -> Script {
         .json(r#"{"error":{"message":"no prompt of ids","type":"BadRequestError","code":400}}"#)
 }
 
-/// SplitMix64's last step.
+/// The last step of SplitMix64.
 fn mix(state: u64) -> u64 {
     let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -157,7 +176,7 @@ fn mix(state: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The bytes that an id stands for.
+/// Returns the bytes of an id.
 fn bytes_of(id: u32) -> Vec<u8> {
     match id {
         END => Vec::new(),
@@ -171,12 +190,15 @@ fn bytes_of(id: u32) -> Vec<u8> {
     }
 }
 
-/// Ids to text as servers do it: nothing inside a character, U+FFFD in front of the next text where none came of it.
+/// Decodes ids like the servers do.
+///
+/// Inside a character, the text is empty. A character that stays incomplete becomes U+FFFD before
+/// the next text.
 struct Decoder {
     unfinished: Vec<u8>,
-    /// What stands in front of the first text.
+    /// The text before the first text of the answer.
     front: Option<String>,
-    /// The character in which the prompt ends is left out.
+    /// True if the character in which the prompt ends is omitted.
     loses: bool,
 }
 
@@ -255,7 +277,7 @@ impl Style {
 mod tests {
     use super::*;
 
-    /// Every event's data but the terminator.
+    /// Returns the data of all events except the terminator.
     fn events(path: &str, body: Value) -> Vec<Value> {
         let request = Request::new("POST", path).with_body(body.to_string().into_bytes());
         let events = FakeModel::new(3).events(&request).unwrap();
@@ -283,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_goes_on_where_it_was_broken_off_on_every_endpoint() {
+    fn a_broken_answer_continues_where_it_stopped_on_every_endpoint() {
         for path in ["/v1/completions", "/completion", "/generate", "/inference/v1/generate"] {
             let whole = ids(path, &[5, 6], 60);
             for cut in 1..whole.len() {
@@ -295,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_that_ends_inside_a_character_spoils_the_first_text_as_on_the_real_servers() {
+    fn a_prompt_that_ends_inside_a_character_changes_the_first_text_as_on_real_servers() {
         let text = |path: &str, prompt: &[u32]| {
             let body = json!({"prompt": prompt, "input_ids": prompt, "max_tokens": 1, "sampling_params": {"max_new_tokens": 1}});
             let event = events(path, body).swap_remove(0);

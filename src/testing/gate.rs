@@ -3,25 +3,37 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// A latch that a test opens once: see [`Script::wait_for`](super::script::Script::wait_for). Clones are the same gate.
+/// A latch that a test opens once. Clones are the same gate.
+///
+/// A script waits for it with [`Script::wait_for`](super::script::Script::wait_for).
+///
+/// ```
+/// use std::time::Duration;
+/// use tokenwire::testing::Gate;
+///
+/// let gate = Gate::new();
+/// assert!(!gate.wait(Duration::ZERO));
+/// gate.open();
+/// assert!(gate.wait(Duration::ZERO));
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
-    /// A closed gate.
+    /// Creates a closed gate.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Opens it, for good. Whoever waits goes on.
+    /// Opens the gate permanently, and wakes everything that waits for it.
     pub fn open(&self) {
         let (open, changed) = &*self.0;
         *open.lock().unwrap_or_else(PoisonError::into_inner) = true;
         changed.notify_all();
     }
 
-    /// Blocks until the gate is open or `max` has passed; whether it is open.
+    /// Blocks until the gate is open or `max` has passed, and returns whether it is open.
     pub fn wait(&self, max: Duration) -> bool {
         let (open, changed) = &*self.0;
         let guard = open.lock().unwrap_or_else(PoisonError::into_inner);

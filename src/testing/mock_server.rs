@@ -1,5 +1,4 @@
-//! The scripted server: listens, gives each connection a thread, keeps what tests ask about, and ends
-//! all of it.
+//! The scripted server: it listens, starts a thread per connection, and records what tests need.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::AtomicBool;
@@ -17,15 +16,28 @@ use super::tls::TlsIdentity;
 use crate::error::Error;
 use crate::recording::Request;
 
-/// Connections that may wait to be accepted. std's listener has 128, and a burst of a thousand clients
-/// then finds some reset. The system may have a lower bound of its own.
+/// The number of connections that may wait to be accepted.
+///
+/// The listener of std has 128. In a burst of a thousand clients, some connections are then reset.
+/// The system may have a lower limit.
 pub const BACKLOG: i32 = 4096;
 
-/// The threads run a TLS handshake and your handler; a debug build with JSON in it needs half of this.
+/// The threads run a TLS handshake and your handler. A debug build with JSON needs half of this.
 const STACK_BYTES: usize = 512 << 10;
 
-/// A running server. Dropping it closes all connections and joins all threads: see the
-/// [module](super).
+/// A running server. Dropping it closes all connections and joins all threads.
+///
+/// ```
+/// use tokenwire::ApiClient;
+/// use tokenwire::testing::{MockServer, Script};
+///
+/// let server = MockServer::scripted([Script::tokens([(9707, "Hello")])])?;
+/// let client = ApiClient::builder(server.url()).build()?;
+/// let (_tokens, guard) = client.stream(tokenwire::CompletionRequest::text("Say hello."))?;
+/// assert_eq!(guard.join().tokens, 1);
+/// assert_eq!(server.requests()[0].json()["prompt"], "Say hello.");
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 pub struct MockServer {
     shared: Arc<Shared>,
     listener: Arc<TcpListener>,
@@ -34,23 +46,27 @@ pub struct MockServer {
 }
 
 impl MockServer {
-    /// Starts a server on a free port of 127.0.0.1. `handler` is called for each request, when it has
-    /// been read whole, on its connection's thread; several may run at once.
+    /// Starts a server on a free port of 127.0.0.1.
+    ///
+    /// The server calls `handler` for each request, after it has read the whole request, on the
+    /// thread of the connection. Several calls may run at the same time.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) with the cause behind it if the address cannot
-    /// be listened on or no thread started.
+    /// Returns [`InvalidInput`](crate::ErrorKind::InvalidInput) with the cause as its source if the
+    /// server cannot listen on the address, or if no thread can be started.
     pub fn start(handler: impl Fn(&Request) -> Script + Send + Sync + 'static) -> Result<Self, Error> {
         Self::builder().start(handler)
     }
 
-    /// The same over TLS. The client must trust the certificate's CA; [`url`](Self::url) names the host
+    /// Starts a server like [`start`](Self::start), but with TLS.
+    ///
+    /// The client must trust the CA of the certificate. The host in [`url`](Self::url) is
     /// 127.0.0.1.
     ///
     /// # Errors
     ///
-    /// As [`start`](Self::start).
+    /// Returns the same errors as [`start`](Self::start).
     pub fn start_tls(
         handler: impl Fn(&Request) -> Script + Send + Sync + 'static,
         identity: TlsIdentity,
@@ -58,29 +74,30 @@ impl MockServer {
         Self::builder().tls(identity).start(handler)
     }
 
-    /// Starts a server that gives the n-th request, over all connections, the n-th script. The last one
-    /// repeats.
+    /// Starts a server that answers the n-th request with the n-th script.
+    ///
+    /// Requests are counted over all connections. The last script repeats.
     ///
     /// # Errors
     ///
-    /// As [`start`](Self::start), and if there is no script.
+    /// Returns the same errors as [`start`](Self::start), and an error if `scripts` is empty.
     pub fn scripted(scripts: impl IntoIterator<Item = Script>) -> Result<Self, Error> {
         Self::builder().scripted(scripts)
     }
 
-    /// A server with an address, TLS or a behaviour on accept of your choice.
+    /// Returns a builder for a server with its own address, TLS or behaviour on accept.
     pub fn builder() -> ServerBuilder {
         ServerBuilder::default()
     }
 
-    /// `http://127.0.0.1:PORT`, or `https:`; no slash at the end.
+    /// Returns `http://127.0.0.1:PORT`, or `https://` with TLS, without a slash at the end.
     #[must_use]
     pub fn url(&self) -> String {
         let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.addr())
     }
 
-    /// Where to connect to; loopback if the server listens on all addresses.
+    /// Returns the address to connect to: loopback, if the server listens on all addresses.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         let mut addr = self.addr;
@@ -93,44 +110,53 @@ impl MockServer {
         addr
     }
 
-    /// The requests read so far, with their credentials, oldest first; at most [`MAX_RECORDS`](super::MAX_RECORDS). Copies
-    /// them.
+    /// Returns a copy of the requests read so far, oldest first.
+    ///
+    /// They include credentials. At most [`MAX_RECORDS`](super::MAX_RECORDS) are kept.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         self.shared.lock().requests.clone()
     }
 
-    /// Connections accepted so far.
+    /// Returns the number of connections accepted so far.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.lock().connections
     }
 
-    /// Connections that are open now, as far as this side has seen.
+    /// Returns the number of open connections, as far as the server has noticed.
     #[must_use]
     pub fn open_connections(&self) -> usize {
         self.shared.lock().open.len()
     }
 
-    /// The clients that left so far, in the order in which it was seen; at most [`MAX_RECORDS`](super::MAX_RECORDS).
+    /// Returns the disconnects of clients so far, in the order in which the server noticed them.
+    ///
+    /// At most [`MAX_RECORDS`](super::MAX_RECORDS) are kept.
     #[must_use]
     pub fn disconnects(&self) -> Vec<Disconnect> {
         self.shared.lock().disconnects.clone()
     }
 
-    /// Blocks until `n` requests were read in all, or `max` has passed; whether they were.
+    /// Blocks until the server has read `n` requests in total, or until `max` has passed.
+    ///
+    /// Returns whether it has read them.
     #[must_use]
     pub fn wait_for_requests(&self, n: usize, max: Duration) -> bool {
         self.shared.wait(max, |state| state.request_count >= n)
     }
 
-    /// Blocks until `n` clients were seen to have left in all, or `max` has passed; whether they were.
+    /// Blocks until `n` clients in total have disconnected, or until `max` has passed.
+    ///
+    /// Returns whether they have.
     #[must_use]
     pub fn wait_for_disconnects(&self, n: usize, max: Duration) -> bool {
         self.shared.wait(max, |state| state.disconnect_count >= n)
     }
 
-    /// Blocks until at most `n` connections are open, or `max` has passed; whether that is so.
+    /// Blocks until at most `n` connections are open, or until `max` has passed.
+    ///
+    /// Returns whether this is so.
     #[must_use]
     pub fn wait_for_open_connections(&self, n: usize, max: Duration) -> bool {
         self.shared.wait(max, |state| state.open.len() <= n)
@@ -140,8 +166,8 @@ impl MockServer {
 impl Drop for MockServer {
     fn drop(&mut self) {
         self.shared.stop();
-        // The first wakes a blocked accept on Linux, the second elsewhere. On Linux it finds nobody
-        // listening.
+        // The shutdown wakes a blocked accept on Linux, the connect elsewhere. On Linux, the
+        // connect fails because the port is closed.
         let _ = SockRef::from(&*self.listener).shutdown(std::net::Shutdown::Both);
         let _ = TcpStream::connect_timeout(&self.addr(), Duration::from_secs(1));
         if let Some(acceptor) = self.acceptor.take() {
@@ -150,13 +176,14 @@ impl Drop for MockServer {
         let threads = {
             let mut state = self.shared.lock();
             for socket in state.open.values() {
-                // Wakes its thread, whatever it is blocked in. A socket that is gone already needs none.
+                // Wakes the thread of the socket from any blocking call. A socket that is already
+                // gone fails here.
                 let _ = socket.shutdown(std::net::Shutdown::Both);
             }
             std::mem::take(&mut state.threads)
         };
         for (_, thread) in threads {
-            // An error is the panic of a handler, which has been printed.
+            // An error is a panic of a handler, which has already been printed.
             let _ = thread.join();
         }
     }
@@ -168,7 +195,7 @@ impl fmt::Debug for MockServer {
     }
 }
 
-/// What a [`MockServer`] is started with: [`MockServer::builder`].
+/// The settings of a [`MockServer`], from [`MockServer::builder`].
 #[must_use]
 pub struct ServerBuilder {
     addr: SocketAddr,
@@ -185,36 +212,40 @@ impl Default for ServerBuilder {
 }
 
 impl ServerBuilder {
-    /// Listens here. Port 0 is a free port. Default 127.0.0.1:0.
+    /// Sets the address. Port 0 means a free port. Default 127.0.0.1:0.
     pub fn addr(mut self, addr: impl Into<SocketAddr>) -> Self {
         self.addr = addr.into();
         self
     }
 
-    /// Speaks TLS with this certificate. Default plain.
+    /// Enables TLS with this certificate. Default: no TLS.
     pub fn tls(mut self, identity: TlsIdentity) -> Self {
         self.tls = Some(identity);
         self
     }
 
-    /// Decides about each connection by its number, from 0, before anything is read. Default: serve all.
+    /// Decides about each connection by its number, from 0, before anything is read.
+    ///
+    /// Default: all connections are served.
     pub fn on_accept(mut self, decide: impl Fn(usize) -> OnAccept + Send + Sync + 'static) -> Self {
         self.on_accept = Box::new(decide);
         self
     }
 
-    /// Reads requests `piece` bytes at a time, and pauses for this long after each; over TLS so many of the decrypted bytes,
-    /// after the handshake. Default: as they come.
+    /// Reads requests `piece` bytes at a time, with a pause after each piece.
+    ///
+    /// Over TLS, this applies to the decrypted bytes after the handshake. Default: no limit and no
+    /// pause.
     pub fn reads_slowly(mut self, piece: usize, pause: Duration) -> Self {
         self.reads = Some((piece, pause));
         self
     }
 
-    /// As [`MockServer::scripted`].
+    /// Starts a server like [`MockServer::scripted`].
     ///
     /// # Errors
     ///
-    /// As [`MockServer::scripted`].
+    /// Returns the same errors as [`MockServer::scripted`].
     pub fn scripted(self, scripts: impl IntoIterator<Item = Script>) -> Result<MockServer, Error> {
         let scripts: Vec<Script> = scripts.into_iter().collect();
         let Some(last) = scripts.last().cloned() else {
@@ -223,11 +254,11 @@ impl ServerBuilder {
         self.launch(Box::new(move |_, n| scripts.get(n).unwrap_or(&last).clone()))
     }
 
-    /// As [`MockServer::start`].
+    /// Starts a server like [`MockServer::start`].
     ///
     /// # Errors
     ///
-    /// As [`MockServer::start`].
+    /// Returns the same errors as [`MockServer::start`].
     pub fn start(
         self,
         handler: impl Fn(&Request) -> Script + Send + Sync + 'static,
@@ -273,8 +304,8 @@ impl fmt::Debug for ServerBuilder {
 
 fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    // As std does: a port whose last connections are in TIME_WAIT can be bound again. Windows means
-    // another thing by it.
+    // As in std: a port whose last connections are in TIME_WAIT can be bound again. On Windows, the
+    // option has another meaning.
     #[cfg(not(windows))]
     socket.set_reuse_address(true)?;
     socket.bind(&addr.into())?;
@@ -290,8 +321,8 @@ fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) {
         }
         match accepted {
             Ok((stream, _)) => take(shared, stream),
-            // Out of descriptors, or the client left the queue. Either way the next one may do
-            // better.
+            // No file descriptors are left, or the client left the queue. The next accept may
+            // succeed.
             Err(_) => thread::sleep(Duration::from_millis(5)),
         }
     }
@@ -308,7 +339,7 @@ fn take(shared: &Arc<Shared>, stream: TcpStream) {
         OnAccept::Hang => drop(shared.lock().open.insert(number, Arc::new(stream))),
         OnAccept::Close => drop(stream),
         OnAccept::Reset => {
-            // With linger 0 the close sends an RST.
+            // With linger 0, the close sends an RST.
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }
     }
@@ -317,15 +348,15 @@ fn take(shared: &Arc<Shared>, stream: TcpStream) {
 }
 
 fn serve(shared: &Arc<Shared>, number: usize, socket: Arc<TcpStream>) {
-    // A piece of a stream is to leave when it is written, not with the next one.
+    // A piece of a stream must be sent when it is written, not with the next piece.
     let _ = socket.set_nodelay(true);
     let Some(connection) = Connection::new(Arc::clone(shared), number, Arc::clone(&socket)) else { return };
     shared.lock().open.insert(number, socket);
-    // A thread's name has 15 bytes on Linux.
+    // A thread name has at most 15 bytes on Linux.
     let thread = thread::Builder::new().name(format!("tw-{}-{number}", shared.port)).stack_size(STACK_BYTES);
-    // If there is no thread to be had, the connection is dropped, which notes its end. A thread may
-    // end before its handle is noted here: handles are looked for on this thread only, or after it
-    // was joined.
+    // If no thread can be started, the connection is dropped, which records its end. A thread may
+    // end before its handle is stored here. This is safe: only this thread looks for handles, or
+    // the server after it has joined this thread.
     if let Ok(thread) = thread.spawn(move || connection.serve()) {
         shared.lock().threads.insert(number, thread);
     }

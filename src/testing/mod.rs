@@ -1,9 +1,13 @@
-//! A scripted HTTP/1.1 server on this machine, to test programs against: feature `testing`.
+//! A scripted HTTP/1.1 server on this machine, to test your program against.
 //!
-//! A [`Script`] says what one request gets, byte by byte if need be: writes, pauses, waits, hang-ups,
-//! right and wrong framings. A [`MockServer`] listens on 127.0.0.1, on a port of its own unless told
-//! otherwise, gives each request its script, and notes what it received and when its clients left. It
-//! does no more than it is told: a fault in a script reaches the client as it stands there.
+//! This module needs the feature `testing`. Its main types:
+//!
+//! - A [`Script`] defines the response to one request, byte by byte if necessary: writes, pauses,
+//!   waits, disconnects, and correct or wrong framing.
+//! - A [`MockServer`] listens on 127.0.0.1, on a free port by default. It answers each request with
+//!   its script, and records the requests and the disconnects of clients.
+//!
+//! The server does not correct a script: a fault in it reaches the client unchanged.
 //!
 //! ```
 //! use tokenwire::testing::{Script, MockServer};
@@ -27,7 +31,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A fault is a word more. A stream that breaks off after every byte, in turn, with a reset:
+//! A fault is one more method call. This server breaks off after each byte in turn, with a reset:
 //!
 //! ```
 //! use tokenwire::testing::{Cut, Script, MockServer};
@@ -38,21 +42,30 @@
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
-//! What a resumed stream must come to, a [`FakeModel`] knows: it answers any ids, always the same way.
+//! Other tools:
 //!
-//! A recorded exchange is served with its own timing by [`replay()`], or by [`Script::replay`] at
-//! another pace. Over TLS it is the same with [`MockServer::start_tls`]; what only makes sense for a whole
-//! server (address, what happens on accept) is in [`ServerBuilder`].
+//! - A [`FakeModel`] always gives the same answer to the same ids. Use it to test resumes.
+//! - [`replay()`] serves a recorded exchange with its own timing, and [`Script::replay`] with
+//!   another timing.
+//! - [`MockServer::start_tls`] serves all this over TLS.
+//! - [`ServerBuilder`] has the settings of the whole server: its address, and what it does when it
+//!   accepts a connection.
+//! - [`InMemory`] is a server without sockets and waits. If it is silent, the timer expires at
+//!   once.
 //!
-//! Without sockets and waits, a silence passing its timer at once, it is [`InMemory`].
+//! # Errors and limits
 //!
-//! # What goes wrong, and limits
+//! A connection that breaks, or that does not send HTTP, ends without an effect on the others. The
+//! server answers some requests with an error status:
 //!
-//! A connection that breaks, or that sends what is no HTTP, ends by itself and touches no other. A
-//! request with a head over [`MAX_REQUEST_HEAD_BYTES`] gets 431, with a body over
-//! [`MAX_REQUEST_BODY_BYTES`] 413, what is no request 400. Each connection has a thread. Dropping the
-//! server closes every connection and joins every thread; it waits for nothing but a handler of yours
-//! that is still running.
+//! | request | status |
+//! | --- | --- |
+//! | not HTTP | 400 |
+//! | the head is larger than [`MAX_REQUEST_HEAD_BYTES`] | 431 |
+//! | the body is larger than [`MAX_REQUEST_BODY_BYTES`] | 413 |
+//!
+//! Each connection has a thread. Dropping the server closes all connections and joins all threads.
+//! It waits only for handlers that are still running.
 
 mod connection;
 pub(crate) mod fake_model;
@@ -76,7 +89,9 @@ pub use self::tls::TlsIdentity;
 pub use crate::client::http::memory::{InMemory, Sent};
 pub use crate::recording::Request;
 
-/// How long a client of this policy waits after a 503 with these headers; for the property of the header's reader.
+/// Returns how long a client with this policy waits after a 503 with these headers.
+///
+/// Used by a property test of the code that reads these headers.
 #[doc(hidden)]
 #[must_use]
 pub fn wait_of_an_overloaded_server(

@@ -1,13 +1,13 @@
-//! From a script's steps to the bytes of the wire and the waits between them. Pure.
+//! Turns the steps of a script into bytes and waits. Pure.
 
 use std::fmt::Write as _;
 
 use super::script::{Cut, Framing, How, Script, Step, Wait};
 
-/// What [`Script::wire`] returns at most, 64 MiB: a script can be endless.
+/// The maximum size that [`Script::wire`] returns, 64 MiB. A script can be endless.
 pub const MAX_WIRE_BYTES: usize = 64 << 20;
 
-/// A script as the server carries it out: framing is done.
+/// A script in the form that the server runs: with framing.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) actions: Vec<Action>,
@@ -17,7 +17,7 @@ pub(super) struct Plan {
 
 #[derive(Debug)]
 pub(super) enum Action {
-    /// `body` of the `bytes` are payload, the rest is head or framing.
+    /// `body` is the number of body bytes in `bytes`. The rest is head or framing.
     Send {
         bytes: Vec<u8>,
         body: usize,
@@ -29,8 +29,9 @@ pub(super) enum Action {
 }
 
 impl Script {
-    /// All bytes that the script sends, head and framing too, if no client leaves; at most
-    /// [`MAX_WIRE_BYTES`].
+    /// Returns all bytes that the script sends if the client stays connected.
+    ///
+    /// They include head and framing. At most [`MAX_WIRE_BYTES`] are returned.
     #[must_use]
     pub fn wire(&self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -85,7 +86,7 @@ impl Script {
         plan
     }
 
-    /// Ends the body, once.
+    /// Ends the body, at most once.
     fn finish_body(&self, plan: &mut Plan, framing: Framing, finished: &mut bool) {
         if framing == Framing::Chunked && !std::mem::replace(finished, true) {
             plan.send(LAST_CHUNK.to_vec(), 0, self.how());
@@ -101,7 +102,7 @@ impl Script {
 }
 
 impl How {
-    /// How often the bytes are written.
+    /// Returns how often the bytes are written.
     fn times(self) -> u64 {
         if let Self::Repeated { times, .. } = self { times } else { 1 }
     }
@@ -124,7 +125,7 @@ fn chunk(bytes: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
 }
 
-/// The bytes written before the next head.
+/// Returns the number of bytes written before the next head.
 fn length_of_writes(steps: &[Step]) -> u64 {
     let body = steps.iter().take_while(|step| !matches!(step, Step::Head { .. }));
     let lengths = body.map(|step| match step {
@@ -174,7 +175,7 @@ fn reason(status: u16) -> &'static str {
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
-        // The rule lets the phrase be empty.
+        // HTTP allows an empty phrase.
         _ => "",
     }
 }
@@ -188,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scripts_come_to_these_bytes() {
+    fn scripts_send_these_bytes() {
         let ab = |framing| Script::new().head(200, &[("A", "b")], framing).write("ab").write("").write("c");
         let cases: Vec<(Script, &str, bool)> = vec![
             (Script::new(), "", false),
@@ -246,14 +247,14 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_script_has_bounded_wire_bytes() {
+    fn the_wire_bytes_of_an_endless_script_are_limited() {
         let endless = Script::raw("x").repeat("yz", u64::MAX, Duration::ZERO);
         assert_eq!(endless.wire().len(), MAX_WIRE_BYTES);
     }
 
-    /// The shapes are those of the recorded servers: the same keys as in a recorded event.
+    /// The events have the same keys as the recorded events of the real servers.
     #[test]
-    fn token_scripts_have_the_shape_of_the_servers() {
+    fn token_scripts_have_the_same_format_as_the_real_servers() {
         let data = |script: Script| -> Vec<String> {
             let body = crate::recording::http::response_body(&script.wire(), false).bytes;
             let text = String::from_utf8(body).unwrap();

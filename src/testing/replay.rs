@@ -1,4 +1,4 @@
-//! A recorded exchange, served again.
+//! Serves a recorded exchange again.
 
 use std::time::Duration;
 
@@ -8,26 +8,33 @@ use crate::error::Error;
 use crate::recording::http::BodyState;
 use crate::recording::{BodyEnd, Recording, http};
 
-/// A server that answers every request with this recording, at its own pace. For another pace, another
-/// address or TLS, give [`Script::replay`] to a [`MockServer`].
+/// Starts a server that answers every request with this recording, with its own timing.
+///
+/// For another timing, another address or TLS, pass [`Script::replay`] to a [`MockServer`].
 ///
 /// # Errors
 ///
-/// As [`MockServer::start`].
+/// Returns the same errors as [`MockServer::start`].
 pub fn replay(recording: &Recording) -> Result<MockServer, Error> {
     MockServer::scripted([Script::replay(recording, 1.0)])
 }
 
 impl Script {
-    /// What the recorded server sent, when it sent it, and its end. The clock starts when the request
-    /// has been read.
+    /// Creates a script that sends the recorded response, with its timing and its end.
     ///
-    /// `pace` multiplies all times: 1 as recorded, 0.5 in half the time, 0 without any waiting.
+    /// The clock starts when the request has been read. `pace` multiplies all times: with 1 the
+    /// timing is as recorded, with 0.5 it takes half the time, and with 0 the script does not wait.
     ///
-    /// Raw bytes go out as they are. A body without its framing is chunked, a chunk per piece, behind
-    /// the recorded status and headers without those about framing and connection. It ends as it ended:
-    /// where the server fell silent or the client left, the connection stays open and silent; where the
-    /// record does not say, it is closed.
+    /// Raw bytes are sent unchanged. A body without its framing is sent chunked, one chunk per
+    /// piece, after the recorded status and headers. Headers about framing and the connection are
+    /// left out.
+    ///
+    /// | end of the recording | end of the script |
+    /// | --- | --- |
+    /// | complete | complete |
+    /// | closed or reset | the same |
+    /// | the server was silent, or the client closed the connection | the connection stays open and silent |
+    /// | not known | complete if the body is complete, otherwise closed |
     pub fn replay(recording: &Recording, pace: f64) -> Self {
         let at = |time: Duration| Duration::try_from_secs_f64(time.as_secs_f64() * pace).unwrap_or_default();
         let mut script = Self::new();
@@ -39,7 +46,8 @@ impl Script {
                 .filter(|(name, _)| !is_hop_by_hop(name))
                 .collect();
             let first = recording.pieces().first().map_or(Duration::ZERO, |piece| piece.at);
-            // When the headers came is not recorded; with the first piece is the latest it can have been.
+            // The time of the headers is not recorded. The time of the first piece is the latest
+            // possible one.
             let status = recording.status().unwrap_or(200);
             script = script.pause_until(at(first)).head(status, &kept, Framing::Chunked);
         }
@@ -69,7 +77,7 @@ impl Script {
     }
 }
 
-/// Headers that belong to the recorded connection and would be wrong on this one.
+/// Returns whether a header belongs to the recorded connection and would be wrong on this one.
 fn is_hop_by_hop(name: &str) -> bool {
     ["transfer-encoding", "content-length", "connection", "keep-alive", "trailer", "upgrade"]
         .iter()

@@ -1,4 +1,4 @@
-//! What one request gets: a list of steps. Pure, as is `plan`, which makes bytes of them.
+//! The response to one request, as a list of steps. Pure, like `plan`, which turns it into bytes.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -7,19 +7,19 @@ use serde_json::json;
 
 use super::gate::Gate;
 
-/// How a response's body is delimited.
+/// How the body of a response is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Framing {
-    /// `Transfer-Encoding: chunked`; each write is one HTTP chunk.
+    /// `Transfer-Encoding: chunked`. Each write is one HTTP chunk.
     Chunked,
-    /// `Content-Length` with the number of bytes that the script's writes have together.
+    /// `Content-Length` with the total number of bytes in the script's writes.
     ContentLength,
-    /// `Content-Length` with this number, whatever is written.
+    /// `Content-Length` with this number, even if it is wrong.
     GivenLength(u64),
-    /// No length: `Connection: close`, and the end of the connection is the end of the body.
+    /// No length. `Connection: close` is sent, and the end of the connection ends the body.
     CloseDelimited,
-    /// No header is added and nothing around the writes.
+    /// No header is added, and the writes are sent unchanged.
     Raw,
 }
 
@@ -27,24 +27,41 @@ pub enum Framing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cut {
-    /// FIN, as from a process that was killed; over TLS without the closing alert.
+    /// Sends FIN, like a process that was killed; over TLS without the closing alert.
     Fin,
-    /// RST.
+    /// Sends RST.
     Reset,
-    /// The connection stays open and silent until the client leaves.
+    /// Keeps the connection open and silent until the client disconnects.
     Hang,
 }
 
-/// What one request gets, as steps in order. Made by chained calls; cloning copies its bytes.
+/// The response to one request, as steps in order.
 ///
-/// When the steps are done, an open chunked body gets its last chunk. Then the connection serves its
-/// next request, if the framing was right, was [`Chunked`](Framing::Chunked) or had a length, and
-/// neither side has said `Connection: close`; otherwise the server closes it. [`close`](Self::close),
-/// [`reset`](Self::reset) and [`keep_alive`](Self::keep_alive) say otherwise.
+/// Build a script with chained calls. A clone copies its bytes.
 ///
-/// While a script pauses or waits, the server watches the connection: a client that closes it, or only
-/// its sending half, has left, and the script ends there. (Model servers take a half-close for a close
-/// too.)
+/// ```
+/// use std::time::Duration;
+/// use tokenwire::testing::Script;
+///
+/// let slow = Script::events([r#"{"choices":[{"index":0,"text":"Hello"}]}"#])
+///     .pause(Duration::from_millis(100))
+///     .event("[DONE]");
+/// let not_found = Script::status(404).json(r#"{"error":{"message":"no such model"}}"#);
+/// assert!(slow.wire().ends_with(b"0\r\n\r\n") && not_found.wire().starts_with(b"HTTP/1.1 404"));
+/// ```
+///
+/// After the last step, an open chunked body gets its last chunk. The connection then serves the
+/// next request, if all of this is true; otherwise the server closes it:
+///
+/// - The framing is [`Chunked`](Framing::Chunked) or has a length.
+/// - The framing is correct.
+/// - Neither side sent `Connection: close`.
+///
+/// [`close`](Self::close), [`reset`](Self::reset) and [`keep_alive`](Self::keep_alive) change this.
+///
+/// While a script pauses or waits, the server watches the connection. The script ends if the client
+/// closes the connection, or only its sending half. Model servers also treat a half-close as a
+/// close.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct Script {
@@ -68,14 +85,15 @@ pub(super) enum Step {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum How {
     AtOnce,
-    /// In pieces, with a pause after each; with `inside_records` it is TLS records that are cut into
-    /// pieces.
+    /// In pieces, with a pause after each piece.
+    ///
+    /// With `inside_records`, the TLS records are split into pieces.
     Slowly {
         piece: usize,
         pause: Duration,
         inside_records: bool,
     },
-    /// The whole again and again, with a pause after each time.
+    /// The whole write, repeatedly, with a pause after each time.
     Repeated {
         times: u64,
         pause: Duration,
@@ -85,43 +103,48 @@ pub(super) enum How {
 #[derive(Debug, Clone)]
 pub(super) enum Wait {
     For(Duration),
-    /// Since the request had been read.
+    /// Until this long after the request was read.
     Until(Duration),
-    /// Ends with the client's leaving, or at the latest after this.
+    /// Until the client disconnects, or at most this long.
     ClientGone(Duration),
     Gate(Gate),
 }
 
-// ---- whole answers in one call
+// ---- whole responses in one call
 
 impl Script {
-    /// No step: the server closes the connection without a byte. With [`write`](Self::write) first, the
-    /// script writes every byte of the response itself. An answer of HTTP begins with [`status`](Self::status) or
-    /// [`events`](Self::events).
+    /// Creates a script without steps: the server closes the connection without a byte.
+    ///
+    /// If [`write`](Self::write) is the first step, the script writes every byte of the response
+    /// itself. An HTTP response begins with [`status`](Self::status) or [`events`](Self::events).
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Every byte of the response as given; then the connection is closed.
+    /// Creates a script that sends these bytes as the response, then closes the connection.
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         Self::new().write(bytes)
     }
 
-    /// A response with this status and, until [`json`](Self::json) or [`body`](Self::body) adds one, an
-    /// empty body with its `Content-Length`.
+    /// Creates a response with this status and an empty body with its `Content-Length`.
+    ///
+    /// [`json`](Self::json) and [`body`](Self::body) add a body.
     pub fn status(status: u16) -> Self {
         Self::new().head(status, &[], Framing::ContentLength)
     }
 
-    /// Status 200 and an event stream, chunked; each string is the data of one event in one chunk.
-    /// `[DONE]` is not added.
+    /// Creates a chunked event stream with status 200. Each string is the data of one event.
+    ///
+    /// Each event is one chunk. `[DONE]` is not added.
     pub fn events<T: AsRef<str>>(data: impl IntoIterator<Item = T>) -> Self {
         let head = Self::new().head(200, &[("Content-Type", "text/event-stream")], Framing::Chunked);
         data.into_iter().fold(head, |script, data| script.event(data.as_ref()))
     }
 
-    /// A whole stream as vLLM's `/v1/completions` sends it with `return_token_ids` and `include_usage`:
-    /// an event per token with its id, the last one with finish reason `stop`, a usage event, `[DONE]`.
+    /// Creates a whole stream as from vLLM's `/v1/completions`.
+    ///
+    /// The format matches a request with `return_token_ids` and `include_usage`: an event per
+    /// token with its id, the last one with finish reason `stop`, then a usage event and `[DONE]`.
     pub fn tokens<'a>(tokens: impl IntoIterator<Item = (u32, &'a str)>) -> Self {
         let tokens: Vec<_> = tokens.into_iter().collect();
         let count = tokens.len();
@@ -140,8 +163,10 @@ impl Script {
         Self::events(events.chain(["[DONE]".to_owned()]))
     }
 
-    /// A whole stream as llama.cpp's native `/completion` sends it: an event per token with its id, a
-    /// last one with `"stop": true` and no ids, no `[DONE]`.
+    /// Creates a whole stream as from llama.cpp's native `/completion`.
+    ///
+    /// There is an event per token with its id, then an event with `"stop": true` and no ids. The
+    /// stream does not end with `[DONE]`.
     pub fn llama_tokens<'a>(tokens: impl IntoIterator<Item = (u32, &'a str)>) -> Self {
         let event = |stop: bool, text: &str, ids: &[u32], predicted: usize| {
             json!({"index": 0, "content": text, "tokens": ids, "stop": stop, "id_slot": -1,
@@ -161,14 +186,15 @@ impl Script {
 // ---- steps
 
 impl Script {
-    /// Status line and headers; the framing's own header is added to them. A script may have several
-    /// heads (103 before 200).
+    /// Adds a status line and headers, and the header of the framing.
+    ///
+    /// A script may have several heads (103 before 200).
     pub fn head(self, status: u16, headers: &[(&str, &str)], framing: Framing) -> Self {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         self.step(Step::Head { status, headers, framing })
     }
 
-    /// One header more for the last head; without a head, nothing.
+    /// Adds a header to the last head. Without a head, it does nothing.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         if let Some((headers, _)) = self.last_head() {
             headers.push((name.to_owned(), value.to_owned()));
@@ -176,7 +202,7 @@ impl Script {
         self
     }
 
-    /// Another framing for the last head; without a head, nothing.
+    /// Changes the framing of the last head. Without a head, it does nothing.
     pub fn framing(mut self, new: Framing) -> Self {
         if let Some((_, framing)) = self.last_head() {
             *framing = new;
@@ -191,41 +217,47 @@ impl Script {
         })
     }
 
-    /// This text as body, with content type `application/json`, behind a head: `Script::status(200).json("{}")`. It is not
-    /// checked: it may be broken JSON.
+    /// Adds this text as body with content type `application/json`:
+    /// `Script::status(200).json("{}")`.
+    ///
+    /// The text is not checked, so it may be invalid JSON.
     pub fn json(self, text: impl Display) -> Self {
         self.body("application/json", text.to_string())
     }
 
-    /// These bytes as body, with this content type.
+    /// Adds these bytes as body, with this content type.
     pub fn body(self, content_type: &str, bytes: impl Into<Vec<u8>>) -> Self {
         self.header("Content-Type", content_type).write(bytes)
     }
 
-    /// One event with this data, as one write; lines of the data become `data` fields of their own.
+    /// Writes an event with this data in one write. Each line of the data becomes a `data` field.
     pub fn event(self, data: &str) -> Self {
         self.write(format!("data: {}\n\n", data.replace('\n', "\ndata: ")))
     }
 
-    /// Writes these bytes, as one chunk in chunked framing. No bytes, no chunk.
+    /// Writes these bytes, as one chunk in chunked framing. Without bytes, no chunk is sent.
     pub fn write(self, bytes: impl Into<Vec<u8>>) -> Self {
         self.write_how(bytes.into(), How::AtOnce)
     }
 
-    /// As [`write`](Self::write), but what it comes to with its framing goes out in pieces of `piece`
-    /// bytes, each in a packet (and TLS record) of its own, with a pause after each.
+    /// Writes these bytes in pieces of `piece` bytes, with a pause after each piece.
+    ///
+    /// The pieces also split the framing of the write. Each piece is a separate packet, and a
+    /// separate TLS record.
     pub fn write_slowly(self, bytes: impl Into<Vec<u8>>, piece: usize, pause: Duration) -> Self {
         self.write_how(bytes.into(), How::Slowly { piece, pause, inside_records: false })
     }
 
-    /// As [`write_slowly`](Self::write_slowly), but over TLS the pieces cut the record itself: the client
-    /// gets bytes, and can decrypt none of them until the last has come.
+    /// Writes like [`write_slowly`](Self::write_slowly), but over TLS the pieces split the record.
+    ///
+    /// The client receives bytes, but cannot decrypt any of them until the last piece has arrived.
     pub fn dribble(self, bytes: impl Into<Vec<u8>>, piece: usize, pause: Duration) -> Self {
         self.write_how(bytes.into(), How::Slowly { piece, pause, inside_records: true })
     }
 
-    /// As [`write`](Self::write), `times` times, with a pause after each. `u64::MAX` does not end in a
-    /// lifetime; a client that does not read stops it until it does.
+    /// Writes these bytes `times` times, with a pause after each time.
+    ///
+    /// `u64::MAX` never ends. The script blocks while the client does not read.
     pub fn repeat(self, bytes: impl Into<Vec<u8>>, times: u64, pause: Duration) -> Self {
         self.write_how(bytes.into(), How::Repeated { times, pause })
     }
@@ -244,25 +276,28 @@ impl Script {
         self.wait(Wait::For(time))
     }
 
-    /// Waits until this long after the request had been read; not at all if that has passed.
+    /// Waits until this long after the request was read. If the time has passed, it does not wait.
     pub fn pause_until(self, since_request: Duration) -> Self {
         self.wait(Wait::Until(since_request))
     }
 
-    /// Waits until the client has left, which ends the script, or `max` has passed.
+    /// Waits until the client disconnects, which ends the script, or until `max` has passed.
     pub fn wait_for_client_gone(self, max: Duration) -> Self {
         self.wait(Wait::ClientGone(max))
     }
 
-    /// Stays silent with the connection open until the client leaves, which ends the script, or `max`
-    /// has passed; [`Duration::MAX`] for ever. The same as
-    /// [`wait_for_client_gone`](Self::wait_for_client_gone), named after what the client gets.
+    /// Stays silent with the connection open, until the client disconnects or `max` has passed.
+    ///
+    /// A disconnect ends the script. [`Duration::MAX`] means for ever. This is the same as
+    /// [`wait_for_client_gone`](Self::wait_for_client_gone), with a name that describes the
+    /// client's view.
     pub fn hang(self, max: Duration) -> Self {
         self.wait(Wait::ClientGone(max))
     }
 
-    /// Waits until the test opens the gate. It has no limit of its own: the client's leaving or the
-    /// server's drop ends it too.
+    /// Waits until the test opens the gate.
+    ///
+    /// The wait has no time limit. A disconnect and the drop of the server also end the wait.
     pub fn wait_for(self, gate: &Gate) -> Self {
         self.wait(Wait::Gate(gate.clone()))
     }
@@ -271,40 +306,46 @@ impl Script {
         self.step(Step::Wait(wait))
     }
 
-    /// Ends the body: the last chunk in chunked framing, nothing in others. It comes by itself at the
-    /// end of the script, but not before [`close`](Self::close) or [`reset`](Self::reset).
+    /// Ends the body: with the last chunk in chunked framing, with nothing in other framings.
+    ///
+    /// The end of the script does this too, unless the script ends with [`close`](Self::close) or
+    /// [`reset`](Self::reset).
     pub fn finish(self) -> Self {
         self.step(Step::Finish)
     }
 
-    /// Closes the connection (FIN; over TLS after the closing alert). Steps behind it are never reached.
+    /// Closes the connection with FIN, over TLS after the closing alert. No later step runs.
     pub fn close(self) -> Self {
         self.step(Step::Close)
     }
 
-    /// Resets the connection (RST). What the client's system has taken of the bytes before is still
-    /// readable there; of answers over some hundred KiB the rest is lost. Steps behind it are never
-    /// reached.
+    /// Resets the connection with RST. No later step runs.
+    ///
+    /// The client can still read the bytes that its system has received. If the response is larger
+    /// than several hundred KiB, the client loses the rest.
     pub fn reset(self) -> Self {
         self.step(Step::Reset)
     }
 
-    /// Keeps the connection for a next request where it would be closed: after raw bytes that are a whole
-    /// response.
+    /// Keeps the connection open for the next request if the server would close it.
+    ///
+    /// Use this after raw bytes that are a whole response.
     pub fn keep_alive(mut self) -> Self {
         self.keep_alive = true;
         self
     }
 
-    /// Ends the connection as soon as `n` bytes of the response have been sent, head and framing
-    /// counted. A script of fewer bytes is not changed.
+    /// Ends the connection after `n` bytes of the response, including head and framing.
+    ///
+    /// A script with fewer bytes does not change.
     pub fn cut_at(mut self, n: usize, how: Cut) -> Self {
         self.cut = Some((n, how));
         self
     }
 
-    /// Sends everything, head and framing too, in pieces of `piece` bytes with a pause after each.
-    /// Writes that have a pace of their own keep it.
+    /// Sends everything in pieces of `piece` bytes, with a pause after each piece.
+    ///
+    /// This includes head and framing. A write with its own pace keeps it.
     pub fn slowly(mut self, piece: usize, pause: Duration) -> Self {
         self.pace = Some((piece, pause));
         self

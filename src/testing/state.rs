@@ -1,4 +1,4 @@
-//! What a server and the threads of its connections share: the requests, the clients that left, and the signal to stop.
+//! The shared state of a server and its threads: requests, disconnects, and the stop signal.
 
 use std::collections::HashMap;
 use std::net::TcpStream;
@@ -11,59 +11,66 @@ use super::script::Script;
 use super::tls::TlsIdentity;
 use crate::recording::Request;
 
-/// How many requests and how many disconnects are kept; later ones are only counted.
+/// The maximum number of requests, and of disconnects, that are kept. Later ones are only counted.
 pub const MAX_RECORDS: usize = 65_536;
 
-/// How many bytes of request bodies are kept together, 256 MiB; later requests are kept with an empty
-/// body.
+/// The maximum size of all request bodies that are kept, 256 MiB.
+///
+/// Later requests are kept with an empty body.
 pub const MAX_REQUEST_BYTES_KEPT: usize = 256 << 20;
 
-/// A client left before its connection was closed from here.
+/// A record of a client that disconnected before the server closed the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Disconnect {
-    /// The connection's number, from 0 in the order of accepting.
+    /// The number of the connection, from 0 in the order of accepting.
     pub connection: usize,
-    /// The number of the request being answered, from 0; `None` if the connection was idle or its request
-    /// was not read whole, which is how clients end a connection that they kept.
+    /// The number of the request that the server was answering, from 0.
+    ///
+    /// `None` if the connection was idle or its request was incomplete. Clients normally end a
+    /// reused connection in this way.
     pub request: Option<usize>,
-    /// Bytes of that response written until then, head and framing counted. The client's system took
-    /// them; whether the client read them is not known here.
+    /// The bytes of the response that were written until then, including head and framing.
+    ///
+    /// The client's system has received them. The server does not know whether the client has read
+    /// them.
     pub sent_bytes: u64,
-    /// Bytes of its body, without framing, of the writes that were done.
+    /// The body bytes in the writes that were completed, without framing.
     pub body_bytes: u64,
-    /// When it was seen: at once while the script waits (within 20 ms in short pauses), else with a
-    /// later write.
+    /// The time when the server noticed the disconnect.
+    ///
+    /// While the script waits, it notices at once (in short pauses within 20 ms). Otherwise, it
+    /// notices at a later write.
     pub at: Instant,
 }
 
-/// What a connection gets before anything is read from it.
+/// The reaction of the server to a new connection, before it reads anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnAccept {
-    /// Its requests are read and served.
+    /// Reads and answers requests.
     Serve,
-    /// Nothing is ever read or written, until the server is dropped. That the client leaves is not seen.
+    /// Reads and writes nothing until the server is dropped, and does not notice a disconnect.
     Hang,
-    /// FIN.
+    /// Closes the connection with FIN.
     Close,
-    /// RST.
+    /// Resets the connection with RST.
     Reset,
 }
 
 pub(super) type Handler = dyn Fn(&Request, usize) -> Script + Send + Sync;
 
-/// What the server and its threads have in common.
+/// The state that the server shares with its threads.
 pub(super) struct Shared {
     pub(super) handler: Box<Handler>,
     pub(super) on_accept: Box<dyn Fn(usize) -> OnAccept + Send + Sync>,
     pub(super) tls: Option<TlsIdentity>,
-    /// How many bytes of a request are read at a time, and the pause after them.
+    /// The number of bytes of a request that are read at a time, and the pause after them.
     pub(super) reads: Option<(usize, Duration)>,
     pub(super) port: u16,
     pub(super) stopping: AtomicBool,
     pub(super) state: Mutex<State>,
-    /// Told after every change of the state that a test can wait for.
+    /// Notified after each change of the state for which a test can wait.
     pub(super) changed: Condvar,
 }
 
@@ -77,13 +84,14 @@ pub(super) struct State {
     pub(super) connections: usize,
     pub(super) open: HashMap<usize, Arc<TcpStream>>,
     pub(super) threads: HashMap<usize, JoinHandle<()>>,
-    /// Connections whose thread has only to be joined, which keeps its stack until then.
+    /// Connections whose thread has ended but is not joined yet. Until the join, it keeps its
+    /// stack.
     ended: Vec<usize>,
 }
 
 impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // No code that can panic runs under the lock.
+        // No code under this lock can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -108,7 +116,7 @@ impl Shared {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Threads that have ended are joined as new ones come, so that their stacks do not pile up.
+    /// Joins ended threads before new ones start, so that their stacks do not accumulate.
     pub(super) fn join_ended(&self) {
         let threads: Vec<_> = {
             let mut state = self.lock();
@@ -120,7 +128,7 @@ impl Shared {
         }
     }
 
-    /// Keeps the request; its number, from 0.
+    /// Keeps the request, and returns its number, from 0.
     pub(super) fn add_request(&self, request: &Request) -> usize {
         let mut state = self.lock();
         let number = state.request_count;
@@ -148,13 +156,13 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// The connection's thread ends.
+    /// Removes the connection when its thread ends.
     pub(super) fn forget(&self, number: usize) {
         let mut state = self.lock();
         let socket = state.open.remove(&number);
         state.ended.push(number);
         drop(state);
-        // Closed outside the lock, like everything else that asks the system for something.
+        // Closed outside the lock, like every other system call.
         drop(socket);
         self.changed.notify_all();
     }

@@ -1,4 +1,6 @@
-//! The scripted server's side of a connection, plain or TLS. The only place of it that names rustls.
+//! The server's side of a connection, with or without TLS.
+//!
+//! Only this part of the scripted server uses rustls.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -11,31 +13,37 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::error::Error;
 
-/// A certificate and its key, for [`MockServer::start_tls`](super::mock_server::MockServer::start_tls). Its `Debug` shows
-/// neither.
+/// A certificate with its key, for a server with TLS.
+///
+/// See [`MockServer::start_tls`](super::mock_server::MockServer::start_tls). The `Debug` output
+/// shows neither of them.
 #[derive(Clone)]
 pub struct TlsIdentity(Arc<ServerConfig>);
 
 impl TlsIdentity {
-    /// From PEM text: the certificate, behind it those between it and its CA if there are any, and the
-    /// private key (PKCS #8, PKCS #1 or SEC 1).
+    /// Reads a certificate and its private key from PEM text.
+    ///
+    /// The certificate comes first, followed by any intermediate certificates. The key is PKCS #8,
+    /// PKCS #1 or SEC 1.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if one of the texts holds no such thing, or the
-    /// two do not belong together.
+    /// Returns [`InvalidInput`](crate::ErrorKind::InvalidInput) if one of the texts is not a
+    /// certificate or a key, or if they do not belong together.
     pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, Error> {
         let certificates: Vec<CertificateDer<'static>> =
             CertificateDer::pem_slice_iter(certificate_pem.as_bytes())
                 .collect::<Result<_, _>>()
-                .map_err(|error| Error::invalid("the certificate is no PEM").with_source(error))?;
+                .map_err(|error| Error::invalid("the certificate is not PEM").with_source(error))?;
         let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
-            .map_err(|error| Error::invalid("the private key is no PEM").with_source(error))?;
+            .map_err(|error| Error::invalid("the private key is not PEM").with_source(error))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .and_then(|config| config.with_no_client_auth().with_single_cert(certificates, key))
-            .map_err(|error| Error::invalid("certificate and key cannot be used").with_source(error))?;
+            .map_err(|error| {
+                Error::invalid("the certificate and the key cannot be used together").with_source(error)
+            })?;
         Ok(Self(Arc::new(config)))
     }
 }
@@ -46,8 +54,9 @@ impl fmt::Debug for TlsIdentity {
     }
 }
 
-/// A socket that the server can shut down while the connection's thread is blocked in it. An `Arc`, not
-/// `try_clone`: that would cost a second descriptor for each connection.
+/// A socket that the server can shut down while the connection's thread is blocked in it.
+///
+/// It is an `Arc`, because `try_clone` would cost a second file descriptor per connection.
 #[derive(Clone)]
 pub(super) struct Socket(pub(super) Arc<TcpStream>);
 
@@ -67,14 +76,14 @@ impl Write for Socket {
     }
 }
 
-/// The handshake is made by the first read.
+/// The stream of a connection. The first read makes the handshake.
 pub(super) enum Stream {
     Plain(Socket),
     Tls(Box<StreamOwned<ServerConnection, Socket>>),
 }
 
 impl Stream {
-    /// `None` if rustls refuses, which with a checked identity it does not.
+    /// Returns `None` if rustls fails. With a checked identity, it does not.
     pub(super) fn new(socket: Socket, tls: Option<&TlsIdentity>) -> Option<Self> {
         let Some(TlsIdentity(config)) = tls else { return Some(Self::Plain(socket)) };
         let connection = ServerConnection::new(Arc::clone(config)).ok()?;
@@ -88,12 +97,12 @@ impl Stream {
         }
     }
 
-    /// `bytes` as they go over the wire: the same, or TLS records.
+    /// Encodes `bytes` for the wire: unchanged, or as TLS records.
     pub(super) fn encode(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
         let Self::Tls(tls) = self else { return Ok(bytes.to_vec()) };
         let (mut records, mut rest) = (Vec::new(), bytes);
         while !rest.is_empty() {
-            // rustls takes 64 KiB at a time, then wants its records fetched.
+            // rustls takes 64 KiB at a time. Then its records must be fetched.
             let taken = tls.conn.writer().write(rest)?;
             rest = &rest[taken..];
             fetch(&mut tls.conn, &mut records)?;
@@ -101,7 +110,7 @@ impl Stream {
         Ok(records)
     }
 
-    /// Writes what [`encode`](Self::encode) made, or a part of it.
+    /// Writes the result of [`encode`](Self::encode), or a part of it.
     pub(super) fn write_encoded(&mut self, records: &[u8]) -> io::Result<()> {
         match self {
             Self::Plain(socket) => socket.write_all(records),
@@ -117,7 +126,7 @@ impl Stream {
         self.write_encoded(&records)
     }
 
-    /// The alert that tells an end from a cut; nothing on a plain connection.
+    /// Sends the alert that distinguishes a normal end; without TLS, it does nothing.
     pub(super) fn close_notify(&mut self) -> io::Result<()> {
         let Self::Tls(tls) = self else { return Ok(()) };
         tls.conn.send_close_notify();

@@ -1,4 +1,4 @@
-//! The turn loop: ask the model, run the calls while it writes, tell it the results, and again until it calls no more.
+//! The turn loop: prompt, answer, tool calls and results, until the model calls no more tools.
 
 pub(crate) mod parse;
 pub(crate) mod prompt;
@@ -24,13 +24,15 @@ use crate::protocol::request::completion::CompletionRequest;
 use crate::protocol::request::sampling::SamplingParams;
 use crate::types::ids::TokenId;
 
-/// Rounds of one turn, by default.
+/// The default of [`Turn::max_rounds`].
 const MAX_ROUNDS: usize = 16;
 
 type MakeRequest = dyn Fn(Vec<TokenId>) -> CompletionRequest + Send + Sync;
 type OnToken = dyn Fn(&str, Option<TokenId>) + Send + Sync;
 
-/// A turn of the model with its tools: as many rounds of prompt, answer and results as it takes.
+/// A turn of the model with its tools, in one or more rounds.
+///
+/// A round is a prompt, the model's answer, and the results of its tool calls.
 ///
 /// ```no_run
 /// use std::sync::{Arc, Mutex};
@@ -61,56 +63,62 @@ pub struct Turn {
     cancel: TurnCanceller,
 }
 
-/// Cancels a turn from anywhere. Clones cancel the same turn.
+/// Cancels a turn from any thread. Clones cancel the same turn.
 #[derive(Clone, Default)]
 pub struct TurnCanceller(Arc<Cancel>);
 
 #[derive(Default)]
 struct Cancel {
     cancelled: AtomicBool,
-    /// The stream of the round that is running.
+    /// The stream of the current round.
     stream: Mutex<Option<Canceller>>,
 }
 
-/// How a turn went.
+/// The result of a turn.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TurnReport {
-    /// Each round, in order. There is at least one.
+    /// The rounds in order. There is at least one.
     pub rounds: Vec<Round>,
-    /// The model's last answer has calls, and their results are in the context, but
-    /// [`max_rounds`](Turn::max_rounds) was reached: run again to go on.
+    /// True if the turn stopped at [`max_rounds`](Turn::max_rounds).
+    ///
+    /// The last answer then has tool calls, and their results are in the context. Run the turn
+    /// again to continue.
     pub is_unfinished: bool,
 }
 
-/// One prompt and its answer.
+/// A prompt and its answer.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Round {
-    /// The ids of the prompt.
+    /// The prompt.
     pub prompt: Prompt,
     /// The answer.
     pub response: ParsedResponse,
-    /// What its calls gave, in the order of the calls.
+    /// The results of the tool calls, in the order of the calls.
     pub results: Vec<ToolResult>,
-    /// How its stream went.
+    /// The report of the stream.
     pub stream: StreamReport,
 }
 
-/// What broke a turn off. The context has all that was received and the results of the calls that had begun.
+/// The error that ended a turn.
+///
+/// The context contains everything received, and the results of the calls that had begun.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{error}")]
 #[non_exhaustive]
 pub struct TurnError {
-    /// Why.
+    /// The error.
     pub error: Error,
-    /// The rounds before the one that failed.
+    /// The complete rounds before the error.
     pub rounds: Vec<Round>,
 }
 
 impl Turn {
-    /// A turn of the model that `context` is for, in the dialect that belongs to its
-    /// [`format`](Context::format). Defaults: no tools, [`SamplingParams::default`], 16 rounds.
+    /// Creates a turn for the model of `context`.
+    ///
+    /// The turn uses the dialect of the context's [`format`](Context::format). Defaults: no tools,
+    /// [`SamplingParams::default`], 16 rounds.
     #[must_use]
     pub fn new(client: &ApiClient, context: Arc<Mutex<Context>>) -> Self {
         Self {
@@ -126,29 +134,33 @@ impl Turn {
         }
     }
 
-    /// The tools that the model may call. It learns of them from the system turn, which is yours: give it
-    /// [`Tools::described`], or what its family says in its own words.
+    /// Sets the tools that the model may call.
+    ///
+    /// The model learns about them from the system turn, which you write: use [`Tools::described`],
+    /// or the words that the model's family expects.
     #[must_use]
     pub fn tools(mut self, tools: Tools) -> Self {
         self.tools = tools;
         self
     }
 
-    /// Prompts that are sent at most, at least 1. Default 16.
+    /// Sets the maximum number of prompts, at least 1. Default 16.
     #[must_use]
     pub fn max_rounds(mut self, max_rounds: usize) -> Self {
         self.max_rounds = max_rounds;
         self
     }
 
-    /// The parser's limits, see [`ResponseParser::limits`].
+    /// Sets the limits of the parser, see [`ResponseParser::limits`].
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// The model's added tokens, see [`ResponseParser::markers`]. Without them markers are told by their text.
+    /// Sets the model's added tokens, see [`ResponseParser::markers`].
+    ///
+    /// Without them, markers are recognized by their text.
     #[must_use]
     pub fn markers<'a, T>(mut self, added: impl IntoIterator<Item = T>) -> Self
     where
@@ -159,13 +171,15 @@ impl Turn {
         self
     }
 
-    /// How the model is to sample. Takes the place of [`request`](Self::request), and `request` of this.
+    /// Sets the sampling parameters.
+    ///
+    /// This replaces an earlier [`request`](Self::request), and `request` replaces this.
     #[must_use]
     pub fn sampling(self, sampling: SamplingParams) -> Self {
         self.request(move |ids| CompletionRequest::ids(ids).sampling(sampling.clone()))
     }
 
-    /// Makes the request for a prompt's ids: sampling, stop tokens, headers.
+    /// Sets the function that makes the request for a prompt: sampling, stop tokens, headers.
     #[must_use]
     pub fn request(
         mut self,
@@ -175,26 +189,29 @@ impl Turn {
         self
     }
 
-    /// Sees each token as it comes, on the parser's thread.
+    /// Calls `on_token` for each token as it arrives, on the parser's thread.
     #[must_use]
     pub fn on_token(mut self, on_token: impl Fn(&str, Option<TokenId>) + Send + Sync + 'static) -> Self {
         self.on_token = Arc::new(on_token);
         self
     }
 
-    /// A handle that can cancel this turn from elsewhere, before or while it runs.
+    /// Returns a handle that cancels this turn from another thread, before or while it runs.
     #[must_use]
     pub fn canceller(&self) -> TurnCanceller {
         self.cancel.clone()
     }
 
-    /// Runs the turn. Blocks until the model has given an answer without calls, or until
-    /// [`max_rounds`](Self::max_rounds); the stream's timers and the tools bound the wait. Results are told in the order of
-    /// the calls.
+    /// Runs the turn.
+    ///
+    /// Blocks until the model gives an answer without tool calls, or until
+    /// [`max_rounds`](Self::max_rounds). The timers of the stream and your tools limit this wait.
+    /// The model receives the results in the order of the calls.
     ///
     /// # Errors
     ///
-    /// What the context, the request or the stream says; [`Cancelled`](ErrorKind::Cancelled).
+    /// Returns the error of the context, the request or the stream, or
+    /// [`Cancelled`](ErrorKind::Cancelled) after a cancel.
     pub fn run(&self) -> Result<TurnReport, TurnError> {
         let mut rounds = Vec::new();
         loop {
@@ -209,7 +226,7 @@ impl Turn {
         }
     }
 
-    /// One prompt, its answer, and what its calls gave.
+    /// Runs one round: a prompt, its answer, and the results of its calls.
     fn round(&self) -> Result<Round, Error> {
         if self.cancel.is_cancelled() {
             return Err(Error::cancelled());
@@ -238,7 +255,7 @@ impl Turn {
             parser.run_with(tokens, self.context.clone(), move |text, id| on_token(text, id));
         let results = self.tools.run_unless(&calls, &self.cancel.0.cancelled);
         let response = parsing.join();
-        // A turn over its limit has no reader any more: what is left of the stream is of no use.
+        // Nothing reads a turn that exceeds its limit, so the rest of the stream is useless.
         if response.is_err() {
             guard.cancel();
         }
@@ -249,7 +266,7 @@ impl Turn {
         let came = context.response_mut().is_some_and(|branch| branch.leaves.len() > head);
         context.end_response(stream.ids_exact);
         if !came && response.is_err() {
-            // Nothing came: as if it had not been asked for.
+            // Nothing arrived: restore the context as it was before the prompt.
             context.discard_response();
         }
         for ToolResult { call, text, .. } in &results {
@@ -264,8 +281,10 @@ impl Turn {
 }
 
 impl TurnCanceller {
-    /// Ends the turn: its stream now, calls that have not begun not at all. Functions that run are waited for by
-    /// [`Turn::run`]; it then returns [`Cancelled`](ErrorKind::Cancelled). The turn stays cancelled.
+    /// Cancels the turn.
+    ///
+    /// The stream ends now, and no further tool call begins. [`Turn::run`] waits for functions that
+    /// are running and then returns [`Cancelled`](ErrorKind::Cancelled). The turn stays cancelled.
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::SeqCst);
         if let Some(stream) = self.stream().as_ref() {
@@ -277,7 +296,7 @@ impl TurnCanceller {
         self.0.cancelled.load(Ordering::SeqCst)
     }
 
-    /// From now on this stream is the one to cancel; at once, if the turn is cancelled already.
+    /// Makes this the stream to cancel, and cancels it if the turn is already cancelled.
     fn watch(&self, stream: Option<Canceller>) {
         *self.stream() = stream;
         if self.is_cancelled() {
@@ -291,13 +310,13 @@ impl TurnCanceller {
 }
 
 impl TurnReport {
-    /// What the reader is told in the last answer.
+    /// Returns the text of the last answer for the reader.
     #[must_use]
     pub fn content(&self) -> String {
         self.rounds.last().map(|round| round.response.branch.content()).unwrap_or_default()
     }
 
-    /// Whether each prompt began with the one before it and the ids received.
+    /// Returns whether each prompt began with the earlier prompt and the ids received.
     #[must_use]
     pub fn is_prefix_kept(&self) -> bool {
         self.rounds.iter().all(|round| round.prompt.prefix == Prefix::Kept)
@@ -305,7 +324,7 @@ impl TurnReport {
 }
 
 impl TurnError {
-    /// Whether the turn was cancelled.
+    /// Returns whether the turn was cancelled.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.error.kind() == ErrorKind::Cancelled

@@ -1,5 +1,7 @@
-//! The joint of stream and parser: a thread that reads the tokens of one turn, parses them into a tree that
-//! others can look at meanwhile, and hands out each call the moment it is complete.
+//! Parses the tokens of one turn on a thread.
+//!
+//! The thread builds a tree that other threads can read meanwhile, and delivers each tool call as
+//! soon as it is complete.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,9 +18,11 @@ use crate::types::ids::{FinishReason, TokenId, Usage, is_clean};
 use crate::types::token::StreamToken;
 use crate::types::tree::{Branch, PendingToolCall};
 
-/// Where a turn grows while it is parsed: a [`Context`], or a lone [`Branch`].
+/// A place for a turn that is being parsed: a [`Context`], or a single [`Branch`].
 pub trait Tree: Send + 'static {
-    /// The branch that the model's tokens go to. It may have leaves already. `None`: no turn is open.
+    /// Returns the branch for the model's tokens, or `None` if no turn is open.
+    ///
+    /// The branch may already have leaves.
     fn open_turn(&mut self) -> Option<&mut Branch>;
 }
 
@@ -28,54 +32,83 @@ impl Tree for Branch {
     }
 }
 
-/// The response that [`begin_response`](Context::begin_response) has begun.
+/// The response that [`begin_response`](Context::begin_response) started.
 impl Tree for Context {
     fn open_turn(&mut self) -> Option<&mut Branch> {
         self.response_mut()
     }
 }
 
-/// A turn that has come to its end.
+/// A parsed turn that has ended.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ParsedResponse {
-    /// The model's turn, as it stands in the tree.
+    /// The model's turn, as in the tree.
     pub branch: Branch,
-    /// Why the model stopped; `None` if only the stream's terminator came.
+    /// The reason why the model stopped; `None` if only the stream's terminator arrived.
     pub finish: Option<FinishReason>,
-    /// The server's count of tokens.
+    /// The server's token counts.
     pub usage: Option<Usage>,
 }
 
-/// The end of a turn that a thread parses: wait for it, or end it.
+/// A handle for a turn that a thread parses: it waits for the end of the turn, or ends the parsing.
 ///
-/// Dropping it does what [`on_drop`](Self::on_drop) says. By default the thread is told to stop and is not waited for: it
-/// takes no further token, the channel of calls is disconnected, and the turn stays in the tree as far as it
-/// has come. The stream itself is ended by its own guard, or by its channel having no receiver any more.
+/// [`on_drop`](Self::on_drop) sets what dropping the handle does. By default, the thread stops, and
+/// the drop does not wait for it. The thread takes no further token, the channel of calls is
+/// disconnected, and the turn stays in the tree as far as it was parsed. The stream ends through
+/// its own guard, or because its channel has no receiver.
 #[must_use = "dropping the handle ends the parsing"]
 pub struct ParserHandle {
-    /// `None` once it is joined, or if it could not be started.
+    /// `None` after the join, or if the thread did not start.
     thread: Option<JoinHandle<Result<ParsedResponse, Error>>>,
-    /// Dropped to say that nobody waits.
+    /// Dropped when the caller no longer waits.
     stop: Option<Sender<()>>,
     failed: Option<Error>,
     on_drop: OnDrop,
 }
 
 impl ResponseParser {
-    /// Parses the tokens of one turn on a thread of its own (`tokenwire-parser`), into the open turn of `tree`. Returns
-    /// the channel of complete calls and the handle of the end. The channel is disconnected when the turn has
-    /// ended; read it until then and join.
+    /// Parses the tokens of one turn on a new thread, into the open turn of `tree`.
     ///
-    /// What a chat endpoint has told apart itself (reasoning, calls) becomes a leaf of its kind as it comes; give such a
-    /// stream [`Dialect::chat`](crate::Dialect::chat), so that no marker is looked for in its content.
+    /// Returns the channel of complete tool calls, and a handle for the end of the turn. The
+    /// channel is disconnected when the turn has ended: read it until then, and then join. The
+    /// thread is named `tokenwire-parser`.
     ///
-    /// The lock is held for each token while it is parsed, and never while the thread waits, so that a user
-    /// interface can draw the tree as it grows. The calls need no bound of their own: they are part of the turn's text,
-    /// which is bounded by [`Limits::max_turn_bytes`](crate::Limits::max_turn_bytes).
+    /// Reasoning and calls that a chat endpoint separates itself become leaves as they arrive. For
+    /// such a stream use [`Dialect::chat`](crate::Dialect::chat), so that the parser does not look
+    /// for markers in the content.
     ///
-    /// A context's turn stays open: when the stream's report is there, say with
-    /// [`end_response`](Context::end_response) whether its ids are all there.
+    /// The thread holds the lock while it parses a token, and never while it waits. A user
+    /// interface can therefore draw the tree as it grows. The channel of calls has no limit of its
+    /// own: the calls are part of the turn's text, which
+    /// [`Limits::max_turn_bytes`](crate::Limits::max_turn_bytes) limits.
+    ///
+    /// The turn of a context stays open. When you have the report of the stream, call
+    /// [`end_response`](Context::end_response) with its `ids_exact`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")] {
+    /// # use tokenwire::testing::{MockServer, Script};
+    /// # let answer = [(1, "<tool_call>"), (2, r#"{"name": "now", "arguments": {}}"#), (3, "</tool_call>")];
+    /// # let server = MockServer::scripted([Script::tokens(answer)])?;
+    /// # let client = tokenwire::ApiClient::builder(server.url()).build()?;
+    /// use std::sync::{Arc, Mutex};
+    /// use tokenwire::{Branch, CompletionRequest, Dialect, ResponseParser, Role};
+    ///
+    /// let (tokens, _guard) = client.stream(CompletionRequest::text("What time is it?"))?;
+    /// let tree = Arc::new(Mutex::new(Branch::new(Role::Assistant)));
+    /// let parser = ResponseParser::new(Dialect::by_name("hermes")?);
+    /// let (calls, handle) = parser.run(tokens, tree);
+    /// for call in &calls {
+    ///     println!("{}({})", call.name, call.arguments);
+    /// }
+    /// let response = handle.join()?;
+    /// assert_eq!(response.branch.tool_calls().count(), 1);
+    /// # }
+    /// # Ok::<(), tokenwire::Error>(())
+    /// ```
     pub fn run<T: Tree>(
         self,
         tokens: Receiver<StreamToken>,
@@ -84,8 +117,10 @@ impl ResponseParser {
         self.run_with(tokens, tree, |_, _| {})
     }
 
-    /// As [`run`](Self::run); `on_token` sees the text and id of each token before it is parsed, on the
-    /// parser's thread. As long as it blocks, the turn stands still.
+    /// Parses like [`run`](Self::run), and calls `on_token` with the text and id of each token.
+    ///
+    /// The call happens on the parser's thread, before the token is parsed. While it blocks, the
+    /// parser waits.
     pub fn run_with<T: Tree>(
         self,
         tokens: Receiver<StreamToken>,
@@ -99,21 +134,26 @@ impl ResponseParser {
         let thread = thread::Builder::new().name("tokenwire-parser".into()).spawn(move || run.run(on_token));
         let (thread, failed) = match thread {
             Ok(thread) => (Some(thread), None),
-            Err(error) => (None, Some(Error::protocol("no thread for the parser").with_source(error))),
+            Err(error) => {
+                (None, Some(Error::protocol("cannot start the parser's thread").with_source(error)))
+            }
         };
         (pending, ParserHandle { thread, stop: Some(stop), failed, on_drop: OnDrop::default() })
     }
 }
 
 impl ParserHandle {
-    /// Blocks until the turn has ended. What bounds the wait are the stream's timers.
+    /// Blocks until the turn has ended. The timers of the stream limit this wait.
     ///
     /// # Errors
     ///
-    /// The stream's own error; [`Cancelled`](crate::ErrorKind::Cancelled) if the channel of tokens was disconnected without
-    /// an end, as a cancel does; [`Limit::TurnBytes`]; [`InvalidInput`](crate::ErrorKind::InvalidInput) if no turn was open in
-    /// the tree. What was received before stands in the tree, closed as
-    /// a turn that was cut off.
+    /// - The stream's own error.
+    /// - [`Cancelled`](crate::ErrorKind::Cancelled) if the channel of tokens was disconnected
+    ///   without an end. A cancel does this.
+    /// - [`Limit::TurnBytes`] if the text of the turn is too long.
+    /// - [`InvalidInput`](crate::ErrorKind::InvalidInput) if no turn was open in the tree.
+    ///
+    /// Everything received earlier is in the tree, closed like a turn that was cut off.
     pub fn join(mut self) -> Result<ParsedResponse, Error> {
         let result = self.wait();
         result.unwrap_or_else(|| Err(self.failed.take().unwrap_or_else(Error::cancelled)))
@@ -152,7 +192,7 @@ impl fmt::Debug for ParserHandle {
 struct Run<T> {
     engine: Engine,
     tokens: Receiver<StreamToken>,
-    /// Disconnected when nobody waits for the turn any more.
+    /// Disconnected when the caller no longer waits for the turn.
     stopped: Receiver<()>,
     tree: Arc<Mutex<T>>,
     calls: Sender<PendingToolCall>,
@@ -197,7 +237,7 @@ impl<T: Tree> Run<T> {
         end.map(|(usage, finish)| ParsedResponse { branch, finish, usage })
     }
 
-    /// A caller that dropped the channel wants the tree only.
+    /// Sends the calls. The caller may have dropped the channel because it needs only the tree.
     fn hand_out(&self, calls: Vec<PendingToolCall>) {
         for call in calls {
             let _ = self.calls.send(call);
@@ -206,11 +246,12 @@ impl<T: Tree> Run<T> {
 }
 
 fn no_turn() -> Error {
-    Error::invalid("no turn is open in the tree: begin a response first")
+    Error::invalid("no turn is open in the tree: call begin_response first")
 }
 
-/// A panic of another thread that held the lock leaves a tree that can be read and written: every change of ours is
-/// complete before the lock is let go.
+/// Locks the tree, even if another thread panicked while it held the lock.
+///
+/// The tree is usable then, because this crate completes each change before it releases the lock.
 pub(crate) fn lock<T>(tree: &Mutex<T>) -> MutexGuard<'_, T> {
     tree.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Tools: plain functions that the model may call, and the threads that run them while it still writes.
+//! Tools: functions that the model may call, and the threads that run them while it still writes.
 
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,6 +27,18 @@ pub struct Tool {
 }
 
 /// The tools of a conversation. Cloning is cheap.
+///
+/// ```
+/// use tokenwire::{Tool, Tools};
+///
+/// let schema = serde_json::json!({"type": "object", "properties": {"city": {"type": "string"}}});
+/// let weather = Tool::new("weather", "The weather in a city.", schema, |call| {
+///     let city = call.arguments["city"].as_str().ok_or("no city")?;
+///     Ok(format!("It is sunny in {city}."))
+/// });
+/// let tools = Tools::new().with(weather).max_concurrency(4);
+/// assert_eq!(tools.schemas().len(), 1);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Tools {
     tools: Vec<Tool>,
@@ -34,17 +46,17 @@ pub struct Tools {
     max_result_bytes: usize,
 }
 
-/// What became of a call.
+/// The result of a tool call.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ToolResult {
-    /// The call.
+    /// The tool call.
     pub call: PendingToolCall,
-    /// What the model is told: the tool's answer, or why there is none.
+    /// The text for the model: the result of the tool, or the reason for the failure.
     pub text: String,
-    /// There is none: no such tool, an error, a panic, a cancel.
+    /// True if the call failed: no such tool, an error, a panic or a cancel.
     pub failed: bool,
-    /// How long the tool ran.
+    /// The time that the tool ran.
     pub elapsed: Duration,
 }
 
@@ -55,8 +67,11 @@ impl From<&ToolResult> for Message {
 }
 
 impl Tool {
-    /// A tool with the JSON schema of its arguments. The function gets the call and returns what the model is told;
-    /// its error is told too, as one. It runs on a thread of its own and is not interrupted.
+    /// Creates a tool. `parameters` is the JSON schema of its arguments.
+    ///
+    /// The function receives the call and returns the text for the model. If it returns an error,
+    /// the model receives the error as text. The function runs on another thread and is never
+    /// interrupted.
     pub fn new(
         name: impl Into<String>,
         description: impl Into<String>,
@@ -70,13 +85,13 @@ impl Tool {
         Self { name, description, parameters, function: Arc::new(function) }
     }
 
-    /// The name that the model calls it by.
+    /// Returns the name by which the model calls the tool.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// As chat endpoints and templates take it: `{"type": "function", "function": {..}}`.
+    /// Returns the form for chat endpoints and templates: `{"type": "function", "function": {..}}`.
     #[must_use]
     pub fn schema(&self) -> Value {
         let Self { name, description, parameters, function: _ } = self;
@@ -103,13 +118,13 @@ impl Default for Tools {
 }
 
 impl Tools {
-    /// No tools.
+    /// Creates a list without tools.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a tool. Of two with one name the first is called.
+    /// Adds a tool. If two tools have the same name, the first one is called.
     #[must_use]
     pub fn with(mut self, tool: Tool) -> Self {
         self.tools.push(tool);
@@ -117,22 +132,27 @@ impl Tools {
     }
 
     setters! {
-        /// Calls that run at the same time; the others wait in order. At least 1. Default 8.
+        /// Sets how many calls run at the same time, at least 1. Default 8.
+        ///
+        /// Further calls wait in order.
         max_concurrency: usize,
-        /// The most of a tool's answer that the model is told, in bytes; the rest is left out, and the model is
-        /// told so. Default 1 MiB.
+        /// Sets the maximum length of a result, in bytes. Default 1 MiB.
+        ///
+        /// The rest is left out, and a note at the end of the result reports this.
         max_result_bytes: usize,
     }
 
-    /// The tools' schemas, in order.
+    /// Returns the schemas of the tools, in order.
     #[must_use]
     pub fn schemas(&self) -> Vec<Value> {
         self.tools.iter().map(Tool::schema).collect()
     }
 
-    /// The tools, and how to call them, as the chat templates of Qwen and Hermes tell a model: a text for the system turn of a
-    /// [`Context`](crate::Context). Other families tell it in other words, which their model cards have; many models
-    /// understand these. Empty if there are no tools.
+    /// Returns a description of the tools, for the system turn of a [`Context`](crate::Context).
+    ///
+    /// The text uses the words of the chat templates of Qwen and Hermes. The model cards of other
+    /// families contain their own words, but many models understand these. The text is empty if
+    /// there are no tools.
     ///
     /// ```
     /// # use tokenwire::{Tool, Tools};
@@ -156,16 +176,18 @@ impl Tools {
         )
     }
 
-    /// Runs each call of the channel as it comes, on threads named `tokenwire-tool`, and returns the results in the order of the
-    /// calls. Blocks until the channel is disconnected and the last call has ended; only the tools bound that wait.
+    /// Runs the calls as they arrive, and returns the results in the order of the calls.
     ///
-    /// A tool that fails or panics, and a name that is no tool's, become a result that says so.
+    /// The calls run on threads named `tokenwire-tool`. The method blocks until the channel is
+    /// disconnected and the last call has ended. Only your tools limit this wait.
+    ///
+    /// If a tool fails or panics, or if no tool has this name, the result contains the reason.
     #[must_use]
     pub fn run(&self, calls: &Receiver<PendingToolCall>) -> Vec<ToolResult> {
         self.run_unless(calls, &AtomicBool::new(false))
     }
 
-    /// As [`run`](Self::run). Once `cancelled` is set no further call begins.
+    /// Runs like [`run`](Self::run), but no further call begins after `cancelled` is set.
     pub(crate) fn run_unless(
         &self,
         calls: &Receiver<PendingToolCall>,
@@ -176,7 +198,7 @@ impl Tools {
         thread::scope(|scope| {
             let work = || {
                 for (n, call) in &queued {
-                    // The other end is at the end of this function.
+                    // The receiver lives until the end of this function.
                     let _ = results.send((n, self.call(call, cancelled)));
                 }
             };
@@ -203,13 +225,13 @@ impl Tools {
     fn call(&self, call: PendingToolCall, cancelled: &AtomicBool) -> ToolResult {
         let started = Instant::now();
         let outcome = match self.tools.iter().find(|tool| tool.name == call.name) {
-            _ if cancelled.load(Ordering::SeqCst) => Err("cancelled before it began".into()),
+            _ if cancelled.load(Ordering::SeqCst) => Err("the call was cancelled before it began".into()),
             Some(tool) => catch_unwind(AssertUnwindSafe(|| (tool.function)(&call)))
                 .map_err(|panic| format!("the tool panicked: {}", panic_text(&*panic)))
                 .and_then(|result| result.map_err(|error| error.to_string())),
             None => {
                 let names: Vec<&str> = self.tools.iter().map(Tool::name).collect();
-                Err(format!("there is no tool {:?}; there are: {}", call.name, names.join(", ")))
+                Err(format!("there is no tool {:?}; the tools are: {}", call.name, names.join(", ")))
             }
         };
         let (text, failed) = match outcome {
@@ -233,14 +255,14 @@ impl Tools {
     }
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> Cow<'static, str> {
     if let Some(text) = panic.downcast_ref::<&'static str>() {
         (*text).into()
     } else if let Some(text) = panic.downcast_ref::<String>() {
         text.clone().into()
     } else {
-        "without a text".into()
+        "without a message".into()
     }
 }
 
@@ -270,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn each_call_has_its_result_whatever_becomes_of_it() {
+    fn each_call_has_a_result_even_if_its_tool_fails() {
         let tools: Tools = [
             Tool::new("double", "", json!({}), |call| {
                 Ok((call.arguments["n"].as_u64().ok_or("no n")? * 2).to_string())
@@ -294,12 +316,12 @@ mod tests {
         let told: Vec<String> = run(&whole, &names).into_iter().map(|result| result.text).collect();
         assert_eq!(told[1], "error: out of paper");
         assert_eq!(told[2], "error: the tool panicked: boom 1");
-        assert_eq!(told[4], "error: there is no tool \"none\"; there are: double, fails, panics, long");
+        assert_eq!(told[4], "error: there is no tool \"none\"; the tools are: double, fails, panics, long");
     }
 
     #[test]
-    fn calls_run_at_the_same_time_up_to_the_bound_and_come_back_in_order() {
-        // Each waits for the other: with fewer threads than two nothing would go on.
+    fn calls_run_concurrently_up_to_the_limit_and_results_keep_their_order() {
+        // Each call waits for another one. With fewer than two threads, this test would hang.
         let both = Arc::new(Barrier::new(2));
         let meet = move |call: &PendingToolCall| {
             both.wait();
@@ -311,12 +333,13 @@ mod tests {
     }
 
     #[test]
-    fn once_cancelled_no_call_begins() {
+    fn no_call_begins_after_a_cancel() {
         let (sender, calls) = unbounded();
         sender.send(call("never", 0)).unwrap();
         drop(sender);
         let tools = Tools::new().with(Tool::new("never", "", json!({}), |_| panic!("it has begun")));
         let results = tools.run_unless(&calls, &AtomicBool::new(true));
-        assert_eq!((results[0].text.as_str(), results[0].failed), ("error: cancelled before it began", true));
+        let expected = ("error: the call was cancelled before it began", true);
+        assert_eq!((results[0].text.as_str(), results[0].failed), expected);
     }
 }

@@ -1,4 +1,4 @@
-//! Token ids, and what a server says at the end: usage, why the model stopped, whether all ids arrived.
+//! Token ids, and the values that a server reports at the end: usage and finish reason.
 
 use std::fmt;
 
@@ -7,53 +7,55 @@ use serde::{Deserialize, Serialize};
 use crate::error::escape::printable;
 use crate::error::macros::display_as_str;
 
-/// A token's number in the model's vocabulary, as the server counts.
+/// The number of a token in the model's vocabulary, as the server counts.
 pub type TokenId = u32;
 
-/// The server's count of tokens for one request.
+/// The server's token counts for one request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Usage {
-    /// Tokens of the prompt.
+    /// The tokens of the prompt.
     pub prompt_tokens: u32,
-    /// Tokens generated, over all choices; the stop token is counted.
+    /// The generated tokens of all choices, including stop tokens.
     pub completion_tokens: u32,
-    /// Prompt tokens that came from the server's prefix cache, where it says so.
+    /// The prompt tokens that came from the server's prefix cache, if the server reports them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cached_tokens: Option<u32>,
-    /// Generated tokens that were reasoning, where the server says so.
+    /// The generated tokens that were reasoning, if the server reports them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning_tokens: Option<u32>,
 }
 
 impl Usage {
-    /// Prompt and completion together.
+    /// Returns the sum of prompt tokens and completion tokens.
     #[must_use]
     pub fn total_tokens(&self) -> u64 {
         u64::from(self.prompt_tokens) + u64::from(self.completion_tokens)
     }
 }
 
-/// Why the model stopped.
+/// The reason why the model stopped.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FinishReason {
-    /// A stop token or stop string (`stop`; TGI's `eos_token`, `stop_sequence`).
+    /// A stop token or a stop string (`stop`; in TGI `eos_token` or `stop_sequence`).
     Stop,
-    /// The limit of tokens, or the context was full (`length`).
+    /// The token limit was reached, or the context was full (`length`).
     Length,
-    /// The model called tools (`tool_calls`), on chat endpoints.
+    /// The model called tools, on a chat endpoint (`tool_calls`).
     ToolCalls,
-    /// The server gave the request up, for example because somebody aborted it there (`abort`).
+    /// The server gave up, for example because the request was aborted there (`abort`).
     Abort,
-    /// The server took part of the answer away (`content_filter`).
+    /// The server removed a part of the answer (`content_filter`).
     ContentFilter,
-    /// Anything else, as the server wrote it; at most 64 characters, control characters escaped.
+    /// Any other reason, as the server wrote it.
+    ///
+    /// At most 64 characters; control characters are escaped.
     Other(Box<str>),
 }
 
 impl FinishReason {
-    /// From the server's word.
+    /// Converts the server's name of the reason.
     #[must_use]
     pub fn from_wire(word: &str) -> Self {
         match word {
@@ -66,7 +68,7 @@ impl FinishReason {
         }
     }
 
-    /// The word, in OpenAI's spelling where there is one.
+    /// Returns the name of the reason, in OpenAI's spelling if it has one.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -82,15 +84,22 @@ impl FinishReason {
 
 display_as_str!(FinishReason);
 
-/// Whether the ids received are all the ids the server generated, in order.
+/// Reports whether the ids received are all ids that the server generated, in order.
+///
+/// ```
+/// use tokenwire::{IdsExact, Inexact};
+///
+/// assert!(IdsExact::Yes.is_exact());
+/// assert_eq!(IdsExact::No(Inexact::NoIds).to_string(), "not exact: the server sent no ids");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum IdsExact {
-    /// Every generated token's id was received: the count equals the server's own.
+    /// All ids were received: their number equals the server's own count.
     Yes,
-    /// They are not, and why.
+    /// Some ids are missing, for this reason.
     No(Inexact),
-    /// Nothing can be said: the server gave ids but no count of its own, or the stream broke off.
+    /// Not known: the server sent ids but no count, or the stream broke off.
     Unknown,
 }
 
@@ -105,51 +114,54 @@ impl fmt::Display for IdsExact {
 }
 
 impl IdsExact {
-    /// True for [`Yes`](Self::Yes) only.
+    /// Returns true only for [`Yes`](Self::Yes).
     #[must_use]
     pub fn is_exact(self) -> bool {
         self == Self::Yes
     }
 }
 
-/// Why ids are not exact.
+/// The reason why ids are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Inexact {
-    /// Text came, and not one id.
+    /// Text arrived, but no ids.
     #[error("the server sent no ids")]
     NoIds,
-    /// Text came, and not one id, although the server gives ids and was asked for them: something on the way, a router
-    /// or a proxy, drops them or what asks for them.
+    /// Text arrived without ids, although this server sends ids and they were requested.
+    ///
+    /// A router or proxy on the way removes either the ids or the field that requests them.
     #[error(
-        "no ids came, although this server gives them and was asked: dropped on the way, by a router or proxy"
+        "no ids arrived, although this server sends them on request: a router or proxy on the way removes them"
     )]
     Dropped,
-    /// Some text came without an id while other text had one.
-    #[error("some text came without an id")]
+    /// A part of the text arrived without an id.
+    #[error("a part of the text arrived without an id")]
     TextWithoutId,
-    /// The ids of characters that span several tokens are withheld (llama.cpp sends the last one only), or that of the end
-    /// token (llama.cpp's chat streams).
+    /// The server withholds some ids.
+    ///
+    /// llama.cpp sends only the last id of a character that spans several tokens. Its chat streams
+    /// also lack the id of the end token.
     #[error(
-        "{received} of {counted} ids: the server withholds those inside characters of several tokens, and a chat's end token"
+        "{received} of {counted} ids: the server withholds ids inside multi-token characters, and the end token of a chat"
     )]
     LostInCharacter {
-        /// Ids received.
+        /// The number of ids received.
         received: u64,
-        /// Tokens the server counted.
+        /// The number of tokens that the server counted.
         counted: u64,
     },
-    /// The server counted another number of tokens.
-    #[error("{received} ids received, the server counted {counted}")]
+    /// The server counted a different number of tokens.
+    #[error("{received} ids received, but the server counted {counted} tokens")]
     CountDiffers {
-        /// Ids received.
+        /// The number of ids received.
         received: u64,
-        /// Tokens the server counted.
+        /// The number of tokens that the server counted.
         counted: u64,
     },
 }
 
-/// Whether the model has stopped by itself.
+/// Returns whether the model stopped by itself.
 pub(crate) fn is_clean(finish: Option<&FinishReason>) -> bool {
     matches!(finish, None | Some(FinishReason::Stop | FinishReason::ToolCalls))
 }

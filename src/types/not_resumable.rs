@@ -1,66 +1,84 @@
-//! The reasons for which a broken stream is not resumed.
+//! The reasons why a broken stream is not resumed.
 
 use super::ids::Inexact;
 
-/// Why a broken stream was not taken up again. [`CompletionRequest::allow_inexact_resume`](crate::CompletionRequest::allow_inexact_resume)
-/// accepts some of them.
+/// The reason why a broken stream was not resumed.
+///
+/// [`allow_inexact_resume`](crate::CompletionRequest::allow_inexact_resume) accepts some of them:
+/// the stream is then resumed although the result may differ from an uninterrupted stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotResumable {
-    /// The prompt is text: its ids, behind which those received would have to stand, are not known.
-    #[error("the prompt is text, whose ids are not known")]
+    /// The prompt is text.
+    ///
+    /// The received ids would have to follow the ids of the prompt, and these are not known.
+    #[error("the prompt is text, so its ids are not known")]
     TextPrompt,
-    /// The endpoint takes no ids (chat, TGI).
-    #[error("the endpoint takes no ids")]
+    /// The endpoint does not accept ids (chat, TGI).
+    #[error("the endpoint does not accept ids")]
     Endpoint,
-    /// A saved request that was sent again ([`ApiClient::resend`](crate::ApiClient::resend)) is bytes, and not taken apart.
-    #[error("a saved request is not taken apart")]
+    /// The request is a saved one, sent again by [`ApiClient::resend`](crate::ApiClient::resend).
+    ///
+    /// A saved request is sent byte by byte. It is not parsed.
+    #[error("a saved request cannot be changed")]
     Resent,
-    /// Ids are missing, or text came without them.
+    /// Ids are missing, or text arrived without ids.
     #[error("the ids are not exact: {0}")]
     InexactIds(Inexact),
-    /// More than one choice was asked for.
-    #[error("more than one choice was asked for")]
+    /// The request has more than one choice.
+    #[error("more than one choice was requested")]
     SeveralChoices,
-    /// The prompt is echoed, and would be again.
+    /// The request echoes the prompt, and would echo it again.
     #[error("the prompt is echoed")]
     Echo,
-    /// A LiteLLM proxy answered (`x-litellm-` headers). It writes a finish reason where the server behind it sent none, so
-    /// that what looks complete need not be.
-    #[error("a LiteLLM proxy answers, whose finish reasons may be false")]
+    /// A LiteLLM proxy answers (it sends `x-litellm-` headers).
+    ///
+    /// LiteLLM adds a finish reason that its server did not send, so a stream that looks complete
+    /// may not be complete.
+    #[error("a LiteLLM proxy answers, and its finish reasons may be false")]
     LiteLlm,
-    /// The last id came without text, on a server (llama.cpp) that tells the end in an event of its own: it may be the model's
-    /// end token, behind which nothing must be asked for. Only a greedy request can ask for it once more.
-    #[error("the last id came without text and may be the end")]
+    /// The last id arrived without text, so it may be the model's end token.
+    ///
+    /// This happens with a server that reports the end in a separate event (llama.cpp). Nothing may
+    /// be requested after an end token. Only a greedy request can request the last token again.
+    #[error("the last id arrived without text and may be the end token")]
     MayHaveEnded,
-    /// A grammar or schema, which would begin anew in the middle of the answer. May be accepted.
-    #[error("a grammar or schema would begin anew")]
+    /// A grammar or schema would start again in the middle of the answer.
+    ///
+    /// `allow_inexact_resume` accepts this reason.
+    #[error("a grammar or schema would start again")]
     StructuredOutput,
-    /// A penalty, which counts the output apart from the prompt. May be accepted: llama.cpp's penalties, and vLLM's
-    /// `repetition_penalty`, count both together.
-    #[error("a penalty counts the output apart from the prompt")]
+    /// A penalty counts the output separately from the prompt.
+    ///
+    /// `allow_inexact_resume` accepts this reason. llama.cpp's penalties and vLLM's
+    /// `repetition_penalty` count both together, so they stay exact.
+    #[error("a penalty counts the output separately from the prompt")]
     Penalty,
-    /// Stop strings, on a server that holds text back for them (vLLM) or is not known: what it held back at the break is lost.
-    /// May be accepted: the ids are not touched.
-    #[error("text was held back for stop strings")]
+    /// The server held text back for stop strings, and this text is lost.
+    ///
+    /// This applies to vLLM and to unknown servers. `allow_inexact_resume` accepts this reason: the
+    /// ids are not affected.
+    #[error("the server held text back for stop strings")]
     StopStrings,
-    /// An extra field of this name, which sets anew what a resume has to change, or counts the output apart from the
-    /// prompt. May be accepted, where it does the second.
-    #[error("the extra field {0} would have to change, or counts the output")]
+    /// An extra field with this name does not allow a resume.
+    ///
+    /// A resume would have to change the field, or the field counts the output separately from the
+    /// prompt. `allow_inexact_resume` accepts the second case.
+    #[error("the extra field {0} would have to change, or counts the output separately")]
     Field(&'static str),
-    /// As often as [`ResumePolicy::max_resumes`](crate::ResumePolicy::max_resumes) says it was.
-    #[error("it was resumed as often as the policy allows")]
+    /// [`ResumePolicy::max_resumes`](crate::ResumePolicy::max_resumes) was reached.
+    #[error("the stream was resumed as often as the policy allows")]
     UsedUp,
-    /// The client's [`budget`](crate::RetryPolicy::budget) is empty.
-    #[error("the client's budget of retries is empty")]
+    /// The client's retry [`budget`](crate::RetryPolicy::budget) is empty.
+    #[error("the client's retry budget is empty")]
     Budget,
-    /// The wait before it would have passed the deadline.
-    #[error("the wait would pass the deadline")]
+    /// The wait before the resume would have exceeded the deadline.
+    #[error("the wait would exceed the deadline")]
     Deadline,
 }
 
 impl NotResumable {
-    /// The caller can take the difference upon himself.
+    /// Returns whether the caller may accept a different result.
     pub(crate) fn is_acceptable(self) -> bool {
         matches!(self, Self::StructuredOutput | Self::Penalty | Self::StopStrings | Self::Field(_))
     }

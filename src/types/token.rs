@@ -1,57 +1,93 @@
-//! What comes out of a stream: tokens with ids, the end, and whether the ids are all there.
+//! The items of a stream: tokens with ids, and the end.
 
 use super::ids::{FinishReason, TokenId, Usage};
 use super::tree::{Malformed, PendingToolCall};
 use crate::error::Error;
 
-/// One item of a stream. After [`Done`](Self::Done) or [`Error`](Self::Error) nothing follows.
+/// An item of a stream.
+///
+/// [`Done`](Self::Done) or [`Error`](Self::Error) is the last item.
+///
+/// ```
+/// use tokenwire::{Error, StreamToken};
+///
+/// fn text(items: impl IntoIterator<Item = StreamToken>) -> Result<String, Error> {
+///     let mut text = String::new();
+///     for item in items {
+///         match item {
+///             StreamToken::Token { text: piece, .. } => text += &piece,
+///             StreamToken::Error(error) => return Err(error),
+///             _ => {}
+///         }
+///     }
+///     Ok(text)
+/// }
+/// # let (sender, tokens) = tokenwire::crossbeam_channel::unbounded();
+/// # for (text, id) in [("Hel", 1), ("lo", 2)] {
+/// #     sender.send(StreamToken::Token { text: text.into(), id: Some(id) }).unwrap();
+/// # }
+/// # drop(sender);
+/// # assert_eq!(text(tokens)?, "Hello");
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum StreamToken {
-    /// A piece of the answer. Text and id do not go in step: the tokens of one character carry their ids
-    /// first and the text with the last; a stop token has an id and often no text; a server that
-    /// gives no ids sends text alone. A token never has neither.
+    /// A piece of the answer.
+    ///
+    /// Text and ids are not always in step:
+    ///
+    /// - If a character spans several tokens, each token has an id, and the last one has the text.
+    /// - A stop token has an id and often no text.
+    /// - A server that sends no ids sends text alone.
+    ///
+    /// A token always has text or an id.
     Token {
-        /// Text that became readable with this token; empty where there is none yet.
+        /// The text that this token completed; empty if it completed none.
         text: String,
-        /// The server's id; `None` where it sent none. Never guessed.
+        /// The server's id; `None` if the server sent none. Ids are never guessed.
         id: Option<TokenId>,
     },
-    /// A piece of reasoning that the server told apart itself, on its chat endpoint. Text and id as in
-    /// [`Token`](Self::Token).
+    /// A piece of reasoning that the server separated itself, on its chat endpoint.
+    ///
+    /// Text and id are as in [`Token`](Self::Token).
     Reasoning {
-        /// Text; empty for ids that came beside the text of another item.
+        /// The text; empty for ids whose text is in another item.
         text: String,
-        /// The server's id; `None` where it sent none.
+        /// The server's id; `None` if the server sent none.
         id: Option<TokenId>,
     },
-    /// A tool call that the server told apart itself, on its chat endpoint, put together from its pieces. It comes when it
-    /// is complete: when the next call begins, at the finish reason, or at the terminator. The ids it was made
-    /// of, if the server sends them, came before as tokens without text.
+    /// A complete tool call that the server separated itself, on its chat endpoint.
+    ///
+    /// The call is joined from its pieces. It arrives as soon as it is complete: when the next call
+    /// begins, at the finish reason, or at the terminator. If the server sends the ids of the call,
+    /// they arrive earlier, as tokens without text.
     ToolCall(Box<PendingToolCall>),
-    /// What began as a tool call of a chat endpoint and is none that can be run: its arguments are no JSON object, the
-    /// answer was cut off inside it, it has no name, or it is larger than
-    /// [`Limits::max_arguments_bytes`](crate::Limits::max_arguments_bytes). Of one that is too large, more may follow.
+    /// A tool call of a chat endpoint that cannot be run.
+    ///
+    /// Its arguments are not a JSON object, the answer was cut off inside it, it has no name, or it
+    /// is larger than [`Limits::max_arguments_bytes`](crate::Limits::max_arguments_bytes). A call
+    /// that is too large may arrive in several such items.
     MalformedCall {
         /// The name, if there is one, and the arguments as they were written.
         text: String,
-        /// Why it cannot be run.
+        /// The reason why the call cannot be run.
         reason: Malformed,
     },
-    /// The answer is complete: a finish reason or the terminator was seen.
+    /// The answer is complete: a finish reason or the terminator arrived.
     #[non_exhaustive]
     Done {
-        /// The server's own count of tokens, if it sent one.
+        /// The server's own token counts, if it sent them.
         usage: Option<Usage>,
-        /// Why the model stopped; `None` if only the terminator came.
+        /// The reason why the model stopped; `None` if only the terminator arrived.
         finish: Option<FinishReason>,
     },
-    /// The stream failed. All tokens received before are in the channel before this.
+    /// The stream failed. All tokens received earlier are in the channel before this item.
     Error(Error),
 }
 
 impl StreamToken {
-    /// The text that it holds in memory, in bytes.
+    /// Returns the bytes of text that the item holds in memory.
     pub(crate) fn text_bytes(&self) -> usize {
         match self {
             Self::Token { text, .. } | Self::Reasoning { text, .. } | Self::MalformedCall { text, .. } => {
@@ -68,12 +104,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_small_because_every_channel_slot_holds_one() {
+    fn a_token_is_small_because_every_channel_slot_holds_one_token() {
         assert!(size_of::<StreamToken>() <= 48, "{}", size_of::<StreamToken>());
     }
 
     #[test]
-    fn finish_words_survive_and_foreign_ones_are_escaped() {
+    fn known_finish_reasons_are_kept_and_unknown_ones_are_escaped() {
         for word in ["stop", "length", "tool_calls", "abort", "content_filter", "repetition"] {
             assert_eq!(FinishReason::from_wire(word).as_str(), word);
         }

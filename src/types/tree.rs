@@ -1,8 +1,12 @@
-//! The tree of a conversation: branches with a role, leaves with their text and the ids it came from.
+//! The tree of a conversation: a branch for each turn, with leaves that hold text and its ids.
 //!
-//! Two promises hold for a branch that the parser made. The texts of its leaves, joined, are the text
-//! received; their ids, joined, are the ids received. So every marker and every blank stands in some leaf.
-//! What a person wants to read is a view: [`Leaf::inner`] leaves markers out and trims, and changes nothing.
+//! Two promises hold for a branch that the parser builds:
+//!
+//! - The texts of its leaves, joined, are the text received.
+//! - The ids of its leaves, joined, are the ids received.
+//!
+//! Each marker and each blank is therefore in a leaf. For reading, [`Leaf::inner`] returns the text
+//! without markers, trimmed. It does not change the leaf.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,14 +20,14 @@ use crate::error::escape::printable;
 use crate::error::macros::{display_as_str, names};
 
 names! {
-    /// Who speaks in a branch.
+    /// The speaker of a turn.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
     #[serde(rename_all = "snake_case")]
     #[non_exhaustive]
     pub enum Role {
-        /// Instructions to the model, the tools among them.
+        /// Instructions to the model, including its tools.
         System = "system",
-        /// A person, or the program for them.
+        /// A person, or a program that acts for one.
         User = "user",
         /// The model.
         Assistant = "assistant",
@@ -32,31 +36,46 @@ names! {
     }
 }
 
-/// One turn of the conversation.
+/// A turn of the conversation.
+///
+/// ```
+/// use tokenwire::{Dialect, ResponseParser};
+///
+/// let mut parser = ResponseParser::new(Dialect::by_name("hermes")?);
+/// parser.push("<think>Easy.</think>Paris.", None);
+/// let (branch, _) = parser.finish(None);
+/// assert_eq!((branch.reasoning(), branch.content()), ("Easy.".into(), "Paris.".into()));
+/// assert_eq!(branch.text(), "<think>Easy.</think>Paris.");
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Branch {
-    /// Who speaks.
+    /// The speaker.
     pub role: Role,
-    /// What is said, in order.
+    /// The parts of the turn, in order.
     pub leaves: Vec<Leaf>,
 }
 
-/// A piece of a turn: its text as it came, and the ids it came from.
+/// A part of a turn: its text as received, and the ids of the text.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Leaf {
-    /// What it is.
+    /// The kind of the leaf.
     #[serde(flatten)]
     pub kind: LeafKind,
-    /// The text as it came, markers and blanks included.
+    /// The text as received, including markers and blanks.
     pub text: String,
-    /// The ids of the tokens whose first byte is in `text`, and of the tokens without text behind them.
+    /// The ids of the tokens whose first byte is in `text`.
+    ///
+    /// Tokens without text belong to the leaf before them.
     pub ids: Vec<TokenId>,
-    /// Tokens of this leaf whose id the server did not send. While it is zero everywhere, `ids` is all.
+    /// The number of tokens in this leaf whose id the server did not send.
+    ///
+    /// If it is zero in all leaves, no id is missing.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub ids_missing: u32,
-    /// Where in `text` the markers end and begin again.
+    /// The range of `text` between the opening and the closing markers.
     pub(crate) inner: Range<usize>,
 }
 
@@ -64,7 +83,7 @@ fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
-/// What a leaf is.
+/// The content of a leaf.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -74,27 +93,29 @@ pub enum LeafKind {
     /// Reasoning.
     #[serde(alias = "thinking")]
     Reasoning,
-    /// A complete call.
+    /// A complete tool call.
     ToolCall(ToolCall),
-    /// What began as a call and is none that can be run.
+    /// A tool call that cannot be run.
     Malformed {
-        /// Why it cannot.
+        /// The reason why it cannot be run.
         reason: Malformed,
     },
-    /// What a call gave.
+    /// The result of a tool call.
     ToolResult {
-        /// The call's id.
+        /// The id of the call.
         call_id: String,
-        /// The tool's name.
+        /// The name of the tool.
         name: String,
     },
-    /// Structure that belongs to no other leaf: the end of the turn, the frame around a list of calls, what a
+    /// Structure that belongs to no other leaf.
+    ///
+    /// Examples are the end of the turn, the frame around a list of calls, and the text that a
     /// template puts around a turn.
     Marker,
 }
 
 impl LeafKind {
-    /// The stable name, as the command line prints it.
+    /// Returns the stable name, as the command line prints it.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -108,57 +129,61 @@ impl LeafKind {
     }
 }
 
-/// A call as the model wrote it.
+/// A tool call as the model wrote it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ToolCall {
-    /// The id that the format carries (Kimi, Mistral, Cohere), else `call_0`, `call_1`, ... in the turn.
+    /// The id that the format carries (Kimi, Mistral, Cohere).
+    ///
+    /// For other formats it is `call_0`, `call_1` and so on, counted in the turn.
     pub id: String,
-    /// The tool's name. It is not checked against the tools.
+    /// The name of the tool. It may be a name that no tool has.
     pub name: String,
-    /// The arguments: an object for every format that names them.
+    /// The arguments: an object, in every format that names arguments.
     pub arguments: Value,
-    /// The arguments as they were written.
+    /// The arguments as the model wrote them.
     pub raw: String,
 }
 
-/// A complete tool call, handed out while the model may still be writing. The same call stands in the tree,
-/// under the same id.
+/// A complete tool call, delivered while the model may still be writing.
+///
+/// The same call is in the tree, under the same id.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct PendingToolCall {
-    /// See [`ToolCall::id`].
+    /// The id of the call, see [`ToolCall::id`].
     pub id: String,
-    /// The tool's name. It is not checked against the tools.
+    /// The name of the tool. It may be a name that no tool has.
     pub name: String,
-    /// The arguments: an object for every format that names them.
+    /// The arguments: an object, in every format that names arguments.
     pub arguments: Value,
-    /// The arguments as they were written.
+    /// The arguments as the model wrote them.
     pub raw: String,
-    /// Which token completed it, counted from 0. A call that only the end of the turn completes has the number
-    /// of tokens here.
+    /// The number of the token that completed the call, counted from 0.
+    ///
+    /// If only the end of the turn completed the call, this is the number of all tokens.
     pub at_token: u64,
 }
 
-/// Why something that began as a call is none.
+/// The reason why a tool call cannot be run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Malformed {
-    /// The turn ended inside it.
+    /// The turn ended inside the call.
     Unfinished,
-    /// Its JSON, its tags or its literals do not parse.
+    /// The JSON, the tags or the literals of the call do not parse.
     Syntax,
-    /// It has no name.
+    /// The call has no name.
     NoName,
-    /// It is nested deeper than [`Limits::max_nesting`](crate::Limits::max_nesting).
+    /// The call is nested deeper than [`Limits::max_nesting`](crate::Limits::max_nesting).
     TooDeep,
-    /// Its arguments are larger than [`Limits::max_arguments_bytes`](crate::Limits::max_arguments_bytes).
+    /// The call is larger than [`Limits::max_arguments_bytes`](crate::Limits::max_arguments_bytes).
     TooLarge,
 }
 
 impl Malformed {
-    /// In words.
+    /// Returns the reason in words.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -174,7 +199,7 @@ impl Malformed {
 display_as_str!(Role, Malformed);
 
 impl Leaf {
-    /// A leaf of text and ids, without markers.
+    /// Creates a leaf from text and ids, without markers.
     #[must_use]
     pub fn new(kind: LeafKind, text: impl Into<String>, ids: Vec<TokenId>) -> Self {
         let text = text.into();
@@ -182,18 +207,18 @@ impl Leaf {
         Self { kind, text, ids, ids_missing: 0, inner }
     }
 
-    /// The text without the markers around it, trimmed: for reading, not for the next prompt.
+    /// Returns the text without its markers, trimmed. Use it for reading, not for the next prompt.
     #[must_use]
     pub fn inner(&self) -> &str {
         self.without_markers().trim()
     }
 
-    /// The text without the markers around it, blanks and all.
+    /// Returns the text without its markers, with all blanks.
     pub(crate) fn without_markers(&self) -> &str {
         self.text.get(self.inner.clone()).unwrap_or_default()
     }
 
-    /// The id of the call whose result this is, if it is one.
+    /// Returns the id of the call, if this leaf is a tool result.
     pub(crate) fn result_of(&self) -> Option<&str> {
         match &self.kind {
             LeafKind::ToolResult { call_id, .. } => Some(call_id),
@@ -201,7 +226,7 @@ impl Leaf {
         }
     }
 
-    /// The call, if it is one.
+    /// Returns the tool call, if this leaf is one.
     #[must_use]
     pub fn tool_call(&self) -> Option<&ToolCall> {
         match &self.kind {
@@ -212,36 +237,38 @@ impl Leaf {
 }
 
 impl Branch {
-    /// A turn with nothing in it yet.
+    /// Creates a turn without leaves.
     #[must_use]
     pub fn new(role: Role) -> Self {
         Self { role, leaves: Vec::new() }
     }
 
-    /// All ids in order: of the assistant's turns, exactly those received.
+    /// Returns all ids in order. In a turn of the model, they are exactly the ids received.
     pub fn ids(&self) -> impl Iterator<Item = TokenId> + '_ {
         self.leaves.iter().flat_map(|leaf| leaf.ids.iter().copied())
     }
 
-    /// The text as it came, markers and blanks included.
+    /// Returns the text as received, including markers and blanks.
     #[must_use]
     pub fn text(&self) -> String {
         self.leaves.iter().map(|leaf| leaf.text.as_str()).collect()
     }
 
-    /// Tokens of the turn whose id the server did not send.
+    /// Returns the number of tokens whose id the server did not send.
     #[must_use]
     pub fn ids_missing(&self) -> u64 {
         self.leaves.iter().map(|leaf| u64::from(leaf.ids_missing)).sum()
     }
 
-    /// What the reader is told: each content leaf trimmed, empty ones left out, joined with line feeds.
+    /// Returns the text for the reader: all content leaves that are not empty, trimmed.
+    ///
+    /// Line feeds join the leaves.
     #[must_use]
     pub fn content(&self) -> String {
         self.folded(|kind| matches!(kind, LeafKind::Content))
     }
 
-    /// The reasoning, joined in the same way.
+    /// Returns the reasoning, trimmed and joined in the same way.
     #[must_use]
     pub fn reasoning(&self) -> String {
         self.folded(|kind| matches!(kind, LeafKind::Reasoning))
@@ -252,24 +279,26 @@ impl Branch {
         texts.filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n")
     }
 
-    /// The complete calls, in the order written.
+    /// Returns the complete tool calls, in the order in which the model wrote them.
     pub fn tool_calls(&self) -> impl Iterator<Item = &ToolCall> {
         self.leaves.iter().filter_map(Leaf::tool_call)
     }
 
-    /// The leaf of the call with this id.
+    /// Returns the leaf that contains the call with this id.
     #[must_use]
     pub fn find_call(&self, id: &str) -> Option<&Leaf> {
         self.leaves.iter().find(|leaf| leaf.tool_call().is_some_and(|call| call.id == id))
     }
 }
 
-// For people
+// Display and Debug
 
-/// The most of a leaf's text that a line of the tree shows, in characters.
+/// The maximum number of characters of a leaf's text in one line of the tree.
 const MAX_LINE_CHARS: usize = 100;
 
-/// A tree, a line a leaf: kind, number of ids, the text without markers. Control characters are escaped.
+/// Prints a tree with one line per leaf: kind, number of ids, and the text without markers.
+///
+/// Control characters are escaped.
 impl fmt::Display for Branch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.role.as_str())?;
@@ -300,7 +329,7 @@ impl fmt::Display for Leaf {
     }
 }
 
-/// On one line, since a list of them is what one looks at.
+/// Prints the leaf on one line, because most leaves are printed in lists.
 impl fmt::Debug for Leaf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, text, ids, ids_missing, inner } = self;

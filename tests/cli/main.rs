@@ -173,7 +173,7 @@ fn tokens_prints_lines_in_the_form_that_others_build_on() {
     let of_b = r#"{"text":"b\u001b[31m","id":null,"index":1}"#;
     let no_ids = concat!(
         r#"{"done":{"finish":null,"usage":null,"ids_exact":false,"#,
-        r#""ids_exact_reason":"some text came without an id"}}"#,
+        r#""ids_exact_reason":"a part of the text arrived without an id"}}"#,
     );
     let stopped = r#"{"done":{"finish":"stop","usage":null,"ids_exact":null}}"#;
     let ended = r#"{"done":{"finish":null,"usage":null,"ids_exact":null}}"#;

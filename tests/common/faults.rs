@@ -721,7 +721,7 @@ fn nested(levels: usize) -> String {
 fn limits() -> Vec<Fault> {
     let of_chunk = |name: &str, event: String, limit: Limit| {
         let script = begun(1).event(&event).event(&last_token());
-        answer(name, script).tokens(1).ends(ErrorKind::Limit(limit)).says("limit passed")
+        answer(name, script).tokens(1).ends(ErrorKind::Limit(limit)).says("limit exceeded")
     };
     let over = |name: &str, script| {
         answer(name, script).tokens(1).ends(ErrorKind::Limit(Limit::EventBytes)).says("max_event_bytes")

@@ -1,9 +1,10 @@
-//! The chat formats: what each family's chat template puts around turns. A format is a file in `families/`, whose README
-//! explains the keys. The files hold text only; which pieces of it are tokens is said by `tokens` and decided by the
-//! tokenizer.
+//! Chat formats: the text that each family's chat template puts around the turns.
 //!
-//! The strings were taken from rendered templates. Where nothing is known for sure a key is left out, and asking for it is
-//! [`Unsupported`](crate::ErrorKind::Unsupported).
+//! A format is a file in `families/`. The README there explains the keys. The files contain only
+//! text: `tokens` lists the special tokens in it, and the tokenizer decides which of them it has.
+//!
+//! The texts come from rendered templates. A key is left out if nothing certain is known. Using it
+//! then fails with [`Unsupported`](crate::ErrorKind::Unsupported).
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,14 +15,21 @@ use serde::Deserialize;
 use crate::error::Error;
 use crate::turn::parse::dialect::Dialect;
 
-/// What a model family's chat template puts around the turns of a conversation.
+/// The text that a model family's chat template puts around the turns of a conversation.
 ///
-/// Chosen by name ([`ChatFormat::by_name`]): `qwen3_xml`, `qwen3_coder`, `glm_4_7`, `deepseek_v4` and so on. How the model
-/// writes reasoning and calls inside its own turn is the [`Dialect`] that belongs to it.
+/// You choose a format by name ([`ChatFormat::by_name`]): `qwen3_xml`, `qwen3_coder`, `glm_4_7`,
+/// `deepseek_v4` and so on. The format also names the [`Dialect`] in which the model writes
+/// reasoning and tool calls.
+///
+/// ```
+/// let format = tokenwire::ChatFormat::by_name("qwen3")?;
+/// assert_eq!(format.dialect()?.name(), "hermes");
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ChatFormat(&'static Family);
 
-/// The names of `families/`, each with its text, in the order in which [`ChatFormat::all`] returns them.
+/// The names of the files in `families/` with their text, in the order of [`ChatFormat::all`].
 macro_rules! files {
     ($($name:literal)*) => { &[$(($name, include_str!(concat!("families/", $name, ".json")))),*] };
 }
@@ -33,15 +41,15 @@ pub(super) const FILES: &[(&str, &str)] = files!(
     "mistral_small_3_2" "mistral_nemo" "minimax_m2" "llama3" "cohere" "granite" "phi4" "seed_oss" "plain"
 );
 
-/// What the files contain; for a file that cannot be read, why. A test reads all of them.
+/// The parsed files, or the reason why a file cannot be read. A test reads all files.
 static FAMILIES: LazyLock<Vec<(&str, Result<Family, String>)>> =
     LazyLock::new(|| FILES.iter().map(|(name, text)| (*name, Family::read(name, text))).collect());
 
-/// A file of `families/`, whose README explains each key.
+/// A file in `families/`, whose README explains each key.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Family {
-    /// The file's name.
+    /// The name of the file.
     #[serde(skip)]
     pub(super) name: &'static str,
     #[serde(rename = "about")]
@@ -72,7 +80,7 @@ pub(super) struct Family {
     pub(super) stops: Vec<String>,
 }
 
-/// The text before and after something.
+/// The text before and after a part of the conversation.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Frame {
@@ -100,11 +108,11 @@ pub(super) enum ResultText {
     AsIs,
     /// As a JSON string.
     JsonString,
-    /// As it is if it is JSON, otherwise as a JSON string.
+    /// Unchanged if it is JSON, otherwise as a JSON string.
     Json,
 }
 
-/// The generation prompt.
+/// The opening: the text that lets the model speak.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Opening {
@@ -114,11 +122,12 @@ pub(super) struct Opening {
 }
 
 impl ChatFormat {
-    /// The format of this name.
+    /// Returns the format with this name.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) with the names there are.
+    /// Returns [`InvalidInput`](crate::ErrorKind::InvalidInput) for an unknown name. The message
+    /// lists the names.
     pub fn by_name(name: &str) -> Result<Self, Error> {
         match FAMILIES.iter().find(|(known, _)| *known == name) {
             Some((_, Ok(family))) => Ok(Self(family)),
@@ -126,34 +135,36 @@ impl ChatFormat {
             None => {
                 let names: Vec<&str> = Self::all().map(Self::name).collect();
                 let names = names.join(", ");
-                Err(Error::invalid(format!("no chat format is called {name:?}; there are {names}")))
+                Err(Error::invalid(format!("unknown chat format {name:?}: expected one of {names}")))
             }
         }
     }
 
-    /// All formats.
+    /// Returns all formats.
     pub fn all() -> impl Iterator<Item = Self> {
         FAMILIES.iter().filter_map(|(_, family)| family.as_ref().ok()).map(Self)
     }
 
-    /// The name, as [`by_name`](Self::by_name) takes it.
+    /// Returns the name, as [`by_name`](Self::by_name) accepts it.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.0.name
     }
 
-    /// How the models of this family write reasoning and calls.
+    /// Returns the dialect in which the models of this family write reasoning and tool calls.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if this version has no such dialect: then
-    /// [`Dialect::plain`] reads the answer as content.
+    /// Returns [`InvalidInput`](crate::ErrorKind::InvalidInput) if this version does not have the
+    /// dialect. [`Dialect::plain`] then reads the whole answer as content.
     pub fn dialect(self) -> Result<Dialect, Error> {
         Dialect::by_name(&self.0.dialect)
     }
 
-    /// The system text that the template puts where the caller gives none, if it does so.
-    /// [`Context`](super::Context) does not: give it to [`system`](super::Context::system).
+    /// Returns the system text that the template uses if the caller gives none.
+    ///
+    /// [`Context`](super::Context) does not add it. To use it, pass it to
+    /// [`system`](super::Context::system).
     #[must_use]
     pub fn default_system(self) -> Option<&'static str> {
         self.0.default_system.as_deref()
@@ -169,17 +180,18 @@ impl Family {
         serde_json::from_str(text).map(|family| Self { name, ..family }).map_err(|error| error.to_string())
     }
 
-    /// The generation prompt after results, or after a user's turn.
+    /// Returns the opening after tool results, or after a user turn.
     pub(super) fn next(&self, after_results: bool) -> &Opening {
         self.next_after_results.as_ref().filter(|_| after_results).unwrap_or(&self.next)
     }
 
-    /// The text that closes the model's turn.
+    /// Returns the text that closes the model's turn.
     pub(super) fn close(&self, before_results: bool) -> &str {
         self.close_before_results.as_ref().filter(|_| before_results).unwrap_or(&self.close)
     }
 
-    /// Whether the token stands around turns. The others stand in what the model writes.
+    /// Returns whether the token belongs around turns. Other tokens appear inside the model's
+    /// answer.
     pub(super) fn is_of_turns(&self, token: &str) -> bool {
         let results = self.results.iter().flat_map(|results| [&results.all, &results.each]);
         let frames = self.system.iter().chain(&self.developer).chain([&self.user]).chain(results);
@@ -210,7 +222,7 @@ impl fmt::Display for ChatFormat {
 impl FromStr for ChatFormat {
     type Err = Error;
 
-    /// As [`by_name`](Self::by_name).
+    /// Finds the format like [`by_name`](Self::by_name).
     fn from_str(name: &str) -> Result<Self, Error> {
         Self::by_name(name)
     }

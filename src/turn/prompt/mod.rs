@@ -1,20 +1,21 @@
-//! Turns of a conversation to the ids of the next prompt. Pure.
+//! Builds the ids of the next prompt from the turns of a conversation. Pure.
 //!
-//! A letter to whoever changes this next. The ids of a prompt are the ids of all leaves of all turns, in order: there is
-//! no other place where they are kept. Turns that the caller adds have text only, until [`Context::begin_response`]
-//! renders them: what closes the model's last turn, all turns after it and the opener of the model's next
-//! turn are written on one [`sheet`], which cuts template text at the family's tokens and encodes what stands
-//! between two of them at once, across leaves and turns. What a caller or a tool has written is never cut, so that a
-//! spelled `<|im_end|>` in it stays text.
+//! For maintainers. The ids of a prompt are the ids of all leaves of all turns, in order. They are
+//! stored only there. Turns that the caller adds have only text until [`Context::begin_response`]
+//! renders them. It writes three parts on one [`sheet`]: the end of the model's last turn, all
+//! later turns, and the opener of the model's next turn. The sheet splits template text at the
+//! family's tokens. It encodes the text between two tokens in one piece, across leaves and turns.
+//! It never splits text from the caller or from a tool, so a spelled `<|im_end|>` in it stays text.
 //!
 //! ```text
-//!  ids of turns ─┬─ the model's: as received ── close, if not sampled ┐
-//!                └─ rendered before: never touched again              ├─ Sheet ─▶ leaves ─▶ ids
-//!                                          turns added since, opener ─┘
+//!  ids of turns ─┬─ of the model: as received ── close, unless sampled ┐
+//!                └─ rendered earlier: never changed                    ├─ Sheet ─▶ leaves ─▶ ids
+//!                                           turns added since, opener ─┘
 //! ```
 //!
-//! Two things change ids that were there already, and [`Prefix`] says so: old reasoning that is dropped, and
-//! a turn whose ids did not all come. To add a family, add a file to `families/`: its README says how.
+//! Only two events change ids that already exist, and [`Prefix`] reports them: old reasoning is
+//! dropped, or a turn is encoded again because ids are missing. To add a family, add a file to
+//! `families/`. Its README describes the keys.
 
 pub(crate) mod family;
 mod render;
@@ -33,25 +34,36 @@ use crate::error::{Error, ErrorKind, Limit};
 use crate::types::ids::{IdsExact, TokenId};
 use crate::types::tree::{Branch, Leaf, LeafKind, Role, ToolCall};
 
-/// Text to ids, as far as a prompt needs it. [`Tokenizer`](crate::Tokenizer) does it; so can any tokenizer of yours.
+/// Encodes text into ids, as far as a prompt needs it.
+///
+/// [`Tokenizer`](crate::Tokenizer) implements this trait. You can implement it for your tokenizer.
 pub trait Encode: Send + Sync {
-    /// The tokens of plain text, whatever it spells: no marker comes out. With each its place: the byte of `text` at
-    /// which it begins, in order.
+    /// Encodes plain text, and returns each id with the byte of `text` at which its token begins.
+    ///
+    /// The positions are in order. Markers that are spelled in the text must stay text.
     ///
     /// # Errors
     ///
-    /// If the text cannot be encoded.
+    /// Returns an error if the text cannot be encoded.
     fn encode_text(&self, text: &str) -> Result<Vec<(TokenId, usize)>, Error>;
 
-    /// The id of the marker of this name (`<|im_end|>`), if the vocabulary has it as a token of its own.
+    /// Returns the id of the marker with this name, such as `<|im_end|>`.
+    ///
+    /// Returns `None` if the marker is not a token of the vocabulary.
     fn token(&self, name: &str) -> Option<TokenId>;
 }
 
 /// A conversation, and the ids of its next prompt.
 ///
-/// The next prompt is this prompt's ids, the ids received, what closes the model's turn if it was not sampled, the
-/// turns added since, and the opener of the model's next turn. So servers find their cache, and the model sees what
-/// it has written, token by token.
+/// The next prompt consists of these parts, in this order:
+///
+/// 1. the ids of the earlier prompt;
+/// 2. the ids received;
+/// 3. the end of the model's turn, unless the model sampled it;
+/// 4. the turns added since;
+/// 5. the opener of the model's next turn.
+///
+/// The server's prefix cache then matches, and the model sees exactly the tokens that it wrote.
 ///
 /// ```
 /// use tokenwire::{ChatFormat, Context, Encode, Error, IdsExact, Prefix, ResponseParser, TokenId};
@@ -83,10 +95,10 @@ pub trait Encode: Send + Sync {
 /// # Ok::<(), Error>(())
 /// ```
 ///
-/// Text is taken as it is: templates that trim it are left to the caller. A vocabulary that puts a space before
-/// every text (SentencePiece with a dummy prefix) gets one after every marker.
+/// Text is used as it is. If a template trims text, trim it yourself. A vocabulary that puts a
+/// space before each text (SentencePiece with a dummy prefix) gets a space after each marker.
 ///
-/// Cloning copies the turns; rendering a prompt costs time in its length.
+/// A clone copies the turns. The cost of a prompt grows with its length.
 #[derive(Debug, Clone)]
 pub struct Context {
     format: ChatFormat,
@@ -96,36 +108,38 @@ pub struct Context {
     when_inexact: WhenInexact,
     max_context_tokens: Option<usize>,
     turns: Vec<Branch>,
-    /// So many turns have ids; those after them wait to be rendered.
+    /// The number of turns that have ids. Later turns are not rendered yet.
     rendered: usize,
-    /// The last of them is being written by the model.
+    /// True while the model writes the last rendered turn.
     is_open: bool,
-    /// What is known of the model's turns, by their place.
+    /// The state of the model's turns, by their position.
     responses: BTreeMap<usize, Response>,
 }
 
 /// How a turn of the model began and ended.
 #[derive(Debug, Clone, Copy)]
 struct Response {
-    /// What lets the model speak, without what is said about reasoning.
+    /// The start of the opener, without the part about reasoning.
     head: &'static str,
     start: Start,
-    /// The branch begins with a leaf that the model did not write.
+    /// True if the branch begins with a leaf that the model did not write.
     has_head: bool,
     ids: IdsExact,
 }
 
-/// What to do about a turn of the model whose ids did not all come.
+/// The treatment of a turn of the model that has missing ids.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenInexact {
-    /// Encode its text again. The ids are then those of the text, not those that the model sampled, and
-    /// [`Prefix::Reencoded`] says so.
+    /// Encodes the text of the turn again.
+    ///
+    /// The new ids belong to the text, and may differ from the ids that the model sampled.
+    /// [`Prefix::Reencoded`] reports this.
     #[default]
     Reencode,
-    /// Fail with [`InexactIds`](ErrorKind::InexactIds).
+    /// Fails with [`InexactIds`](ErrorKind::InexactIds).
     Refuse,
-    /// Take the ids that came. What came without id is missing in the prompt.
+    /// Uses the ids that arrived. The prompt lacks the tokens that arrived without an id.
     Take,
 }
 
@@ -133,34 +147,36 @@ pub enum WhenInexact {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Prompt {
-    /// Its ids.
+    /// The ids of the prompt.
     pub ids: Vec<TokenId>,
-    /// What it has opened, for the parser of the answer.
+    /// The state in which the parser of the answer starts: in content or in reasoning.
     pub start: Start,
-    /// Whether it begins with the prompt before and the ids received.
+    /// The comparison with the earlier prompt and the ids received.
     pub prefix: Prefix,
 }
 
-/// Whether a prompt begins with the ids of the prompt before it followed by the ids received.
+/// Reports whether a prompt begins with the ids of the earlier prompt and the ids received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Prefix {
-    /// It does.
+    /// The prompt begins with these ids.
     Kept,
-    /// Not from this turn on, counted from 0: its reasoning was dropped.
+    /// The prompt differs from this turn on, because reasoning was dropped.
     ReasoningDropped {
-        /// The turn.
+        /// The number of the turn, counted from 0.
         turn: usize,
     },
-    /// Not from this turn on: its ids did not all come and its text was encoded again.
+    /// The prompt differs from this turn on, because a turn with missing ids was encoded again.
     Reencoded {
-        /// The turn.
+        /// The number of the turn, counted from 0.
         turn: usize,
     },
 }
 
 impl Context {
-    /// An empty conversation. Thinking is on, old reasoning is kept, there is no limit of tokens.
+    /// Creates an empty conversation.
+    ///
+    /// Reasoning is on, old reasoning is kept, and the number of tokens is not limited.
     #[must_use]
     pub fn new(format: ChatFormat, encoder: impl Encode + 'static) -> Self {
         Self {
@@ -178,27 +194,33 @@ impl Context {
     }
 
     setters! {
-        /// Whether the prompt lets the model think, where the family has a switch. Default true; false is
-        /// [`Unsupported`](ErrorKind::Unsupported) at [`begin_response`](Self::begin_response) for families that
-        /// always think. Set it before the first turn is rendered: some families say it in the system turn.
+        /// Sets whether the prompt lets the model reason, if the family has a switch. Default true.
+        ///
+        /// If a family always reasons, `false` makes [`begin_response`](Self::begin_response)
+        /// return [`Unsupported`](ErrorKind::Unsupported). Set this before the first prompt,
+        /// because some families put it into the system turn.
         reasoning: bool,
-        /// Whether reasoning stays in the prompt after the next user's turn. Default true. If false, it is dropped as
-        /// the family's template does it, from the tree too, and the prefix is not kept then.
+        /// Sets whether reasoning stays in the prompt after the next user turn. Default true.
+        ///
+        /// With `false`, reasoning is dropped from the prompt and from the tree, as in the family's
+        /// template. The prefix then changes.
         keep_reasoning: bool,
-        /// What to do about turns whose ids did not all come. Default: [`WhenInexact::Reencode`].
+        /// Sets what to do with turns that have missing ids. Default [`WhenInexact::Reencode`].
         when_inexact: WhenInexact,
-        /// The longest prompt, in tokens; what the model writes is not counted in. Default: no limit.
+        /// Sets the maximum length of a prompt, in tokens. Default: no limit.
+        ///
+        /// The limit does not include the model's answer.
         max_context_tokens: usize,
     }
 
-    // Turns in
+    // Adding turns
 
-    /// Adds a system turn: the text as it is, the tools in it as the family describes them.
+    /// Adds a system turn. The text must describe the tools in the way that the family expects.
     pub fn system(&mut self, text: impl Into<String>) {
         self.add(Role::System, text.into());
     }
 
-    /// Adds a user's turn.
+    /// Adds a user turn.
     pub fn user(&mut self, text: impl Into<String>) {
         self.add(Role::User, text.into());
     }
@@ -209,14 +231,16 @@ impl Context {
         self.turns.push(branch);
     }
 
-    /// Adds what a call of the last response gave. Results may come in any order, while the response is still being
-    /// written, and after a user's next turn: they stand behind the response, in the order of the calls. A
-    /// call may stay without result.
+    /// Adds the result of a tool call of the last response.
+    ///
+    /// You may add results in any order, while the model still writes the response, or after the
+    /// next user turn: they follow the response, in the order of the calls. A call may stay without
+    /// a result.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if the last response has no such call, if its result is there
-    /// already, or if a prompt was made since.
+    /// Returns [`InvalidInput`](ErrorKind::InvalidInput) if the last response has no such call, if
+    /// the call already has a result, or if a prompt was made since.
     pub fn tool_result(&mut self, call_id: &str, text: impl Into<String>) -> Result<(), Error> {
         let after = self.turns.iter().rposition(|turn| turn.role == Role::Assistant);
         let at = after.map_or(0, |response| response + 1);
@@ -226,13 +250,14 @@ impl Context {
             return Err(unfit("the last response has no call"));
         }
         if at < self.rendered {
-            return Err(unfit("too late for the result of"));
+            return Err(unfit("a prompt was already made without the result of the call"));
         }
         let earlier = self.turns.get(at).filter(|turn| turn.role == Role::Tool);
         let mut results = earlier.map_or_else(Vec::new, |turn| turn.leaves.clone());
         let is_new = earlier.is_none();
         results.push(Leaf::new(LeafKind::Content, text, Vec::new()));
-        // A model may use one id for several calls. The results of such calls are in the order of the calls.
+        // A model may use one id for several calls. Their results are matched in the order of the
+        // calls.
         let mut branch = Branch::new(Role::Tool);
         for ToolCall { id, name, .. } in calls {
             let belongs = |leaf: &Leaf| leaf.result_of().unwrap_or(call_id) == id;
@@ -242,10 +267,10 @@ impl Context {
             }
         }
         if !results.is_empty() {
-            return Err(unfit("there is already a result of"));
+            return Err(unfit("there is already a result of the call"));
         }
         if is_new {
-            // A user's turn that was added while the model wrote is after the results.
+            // A user turn that was added while the model wrote follows the results.
             self.turns.insert(at, branch);
         } else {
             self.turns[at] = branch;
@@ -255,16 +280,22 @@ impl Context {
 
     // The model's turns
 
-    /// The next prompt. From here on the model's turn is open: give what comes to
-    /// [`add_response`](Self::add_response). Turns can be added meanwhile; the next prompt has to wait.
+    /// Returns the next prompt, and opens the model's turn.
+    ///
+    /// Pass the answer to [`add_response`](Self::add_response). You may add turns while the model's
+    /// turn is open, but the next prompt must wait until it has ended.
     ///
     /// # Errors
     ///
-    /// [`Limit`](ErrorKind::Limit) with [`Limit::ContextTokens`] if the prompt is too long;
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if there is nothing to respond to or the last response has not
-    /// ended; [`Unsupported`](ErrorKind::Unsupported) if the family has no such turn or this crate does not know
-    /// how it is written; [`InexactIds`](ErrorKind::InexactIds) by [`WhenInexact::Refuse`]; what the encoder says.
-    /// The context is then as it was.
+    /// - [`Limit`](ErrorKind::Limit) with [`Limit::ContextTokens`] if the prompt is too long.
+    /// - [`InvalidInput`](ErrorKind::InvalidInput) if there is nothing to respond to, or if the
+    ///   last response has not ended.
+    /// - [`Unsupported`](ErrorKind::Unsupported) if the family has no such turn, or if this crate
+    ///   does not know how the family writes it.
+    /// - [`InexactIds`](ErrorKind::InexactIds) with [`WhenInexact::Refuse`].
+    /// - The error of the encoder.
+    ///
+    /// After an error, the context is unchanged.
     pub fn begin_response(&mut self) -> Result<Prompt, Error> {
         let plan = self.plan()?;
         let len = self.len_with(&plan);
@@ -286,26 +317,31 @@ impl Context {
         Ok(Prompt { ids: self.ids().collect(), start: response.start, prefix })
     }
 
-    /// What the model has written, as the parser made it, and whether its ids are all there, as the stream's report
-    /// has it. A turn that was cut off is added in the same way: what closes it is then put behind it.
+    /// Adds the model's answer, as the parser returned it, and ends the model's turn.
+    ///
+    /// `ids` is the `ids_exact` of the stream's report. A turn that was cut off is added in the
+    /// same way: the next prompt then closes it.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if no response was begun.
+    /// Returns [`InvalidInput`](ErrorKind::InvalidInput) if no response was begun.
     pub fn add_response(&mut self, turn: Branch, ids: IdsExact) -> Result<(), Error> {
-        let open = self.response_mut().ok_or_else(|| Error::invalid("no response was begun"))?;
+        let none = || Error::invalid("no response was begun: call begin_response first");
+        let open = self.response_mut().ok_or_else(none)?;
         open.leaves.extend(turn.leaves);
         self.end_response(ids);
         Ok(())
     }
 
-    /// The model's turn while it is being written.
+    /// Returns the model's turn while the model writes it.
     pub(crate) fn response_mut(&mut self) -> Option<&mut Branch> {
         self.rendered.checked_sub(1).filter(|_| self.is_open).and_then(|n| self.turns.get_mut(n))
     }
 
-    /// The model's turn, which the parser's thread has written, has ended, however it did; whether its ids are all
-    /// there, as the stream's report has it. Without an open turn it does nothing.
+    /// Ends the model's turn, if the parser's thread wrote it.
+    ///
+    /// `ids` is the `ids_exact` of the stream's report. The turn may have ended in any way. Without
+    /// an open turn, this method does nothing.
     pub fn end_response(&mut self, ids: IdsExact) {
         if !self.is_open {
             return;
@@ -316,7 +352,7 @@ impl Context {
         }
     }
 
-    /// Takes back the last response, open or ended, if nothing came after it: to ask again.
+    /// Removes the last response, open or ended, if no turn follows it. You can then prompt again.
     pub fn discard_response(&mut self) {
         if self.turns.last().is_some_and(|turn| turn.role == Role::Assistant) {
             self.turns.pop();
@@ -326,21 +362,25 @@ impl Context {
         }
     }
 
-    // What is there
+    // Reading the conversation
 
-    /// All turns. Those added since the last prompt have text only: what the template puts around it and the ids
-    /// come with [`begin_response`](Self::begin_response).
+    /// Returns all turns.
+    ///
+    /// Turns added since the last prompt have only text. [`begin_response`](Self::begin_response)
+    /// adds their ids and the text that the template puts around them.
     #[must_use]
     pub fn turns(&self) -> &[Branch] {
         &self.turns
     }
 
-    /// How many tokens the next prompt would have; when there is nothing to respond to, or a response is open, the
-    /// tokens that are there.
+    /// Returns the number of tokens of the next prompt.
+    ///
+    /// If there is nothing to respond to, or if a response is open, it returns the number of tokens
+    /// in the conversation.
     ///
     /// # Errors
     ///
-    /// As [`begin_response`](Self::begin_response), but for the limit.
+    /// Returns the same errors as [`begin_response`](Self::begin_response), except the limit.
     pub fn len_tokens(&self) -> Result<usize, Error> {
         match self.turns.last() {
             Some(turn) if turn.role != Role::Assistant && !self.is_open => Ok(self.len_with(&self.plan()?)),
@@ -348,7 +388,7 @@ impl Context {
         }
     }
 
-    /// How turns are written.
+    /// Returns the chat format.
     #[must_use]
     pub fn format(&self) -> ChatFormat {
         self.format
@@ -365,10 +405,10 @@ impl Context {
     }
 }
 
-/// The longest id of a call that a message shows, in characters.
+/// The maximum length of a call id in a message, in characters.
 const MAX_ID_CHARS: usize = 100;
 
-/// A tree, turn by turn.
+/// Prints the turns as trees, one after the other.
 impl fmt::Display for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, turn) in self.turns.iter().enumerate() {

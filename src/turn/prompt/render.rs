@@ -1,4 +1,4 @@
-//! What the next prompt changes: turns to leaves with ids.
+//! Renders turns into leaves with ids, and plans what the next prompt changes.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,9 @@ use crate::turn::parse::engine::Start;
 use crate::types::ids::IdsExact;
 use crate::types::tree::{Branch, Leaf, LeafKind, Role};
 
-/// What the next prompt changes in the context.
+/// The changes that the next prompt makes to the context.
 pub(super) struct Plan {
-    /// Turns that are new or other than before; the last is the model's next.
+    /// New or changed turns. The last one is the model's next turn.
     pub(super) turns: BTreeMap<usize, Branch>,
     pub(super) response: Response,
     pub(super) prefix: Prefix,
@@ -21,14 +21,16 @@ pub(super) struct Plan {
 impl Context {
     pub(super) fn plan(&self) -> Result<Plan, Error> {
         if self.is_open {
-            return Err(Error::invalid("the last response has not ended"));
+            return Err(Error::invalid(
+                "the last response has not ended: add it, end it or discard it first",
+            ));
         }
         if self.turns.last().is_none_or(|turn| turn.role == Role::Assistant) {
-            return Err(Error::invalid("nothing to respond to"));
+            return Err(Error::invalid("there is nothing to respond to: add a turn first"));
         }
         let mut turns = BTreeMap::new();
         let mut prefix = Prefix::Kept;
-        // The turn that has not been closed. After a response was discarded there is none.
+        // The turn that is not closed yet, or `None` after a response was discarded.
         let unclosed = self.rendered.checked_sub(1).filter(|n| self.turns.len() > *n + 1);
         let unclosed = unclosed.filter(|n| self.responses.contains_key(n));
         if let Some(n) = unclosed.filter(|n| !self.is_exact(*n)) {
@@ -43,7 +45,7 @@ impl Context {
         }
         for n in self.thoughts_to_drop() {
             let Some(instead) = &self.family().dropped_reasoning else {
-                return Err(self.unsupported("does not say how old thinking is dropped"));
+                return Err(self.unsupported("does not define how old reasoning is dropped"));
             };
             turns.insert(n, self.reencoded(n, Some(instead))?);
             let first = match prefix {
@@ -78,12 +80,12 @@ impl Context {
     fn inexact(&self, turn: usize) -> Error {
         let why = match self.responses.get(&turn).map(|response| response.ids) {
             Some(IdsExact::No(why)) => why.to_string(),
-            _ => format!("{} tokens came without id", self.turns[turn].ids_missing()),
+            _ => format!("{} tokens arrived without an id", self.turns[turn].ids_missing()),
         };
-        Error::new(ErrorKind::InexactIds, format!("the ids of turn {turn} are not all there: {why}"))
+        Error::new(ErrorKind::InexactIds, format!("ids of turn {turn} are missing: {why}"))
     }
 
-    /// The model's turns before the last user's turn in which there is reasoning, if it is to be dropped.
+    /// Returns the model's turns before the last user turn whose reasoning must be dropped.
     fn thoughts_to_drop(&self) -> Vec<usize> {
         let user = self.turns.iter().rposition(|turn| turn.role == Role::User);
         let before = user.filter(|_| !self.keep_reasoning).unwrap_or(0);
@@ -91,8 +93,10 @@ impl Context {
         self.responses.range(..before).map(|(n, _)| *n).filter(|n| thinks(&self.turns[*n])).collect()
     }
 
-    /// A turn of the model, its ids made from its text; with `instead` in the place of its reasoning. What the parser
-    /// took for text stays text, whatever it spells.
+    /// Returns a turn of the model with ids made from its text.
+    ///
+    /// `instead` replaces its reasoning. Text that the parser read as text stays text, even if it
+    /// spells a marker.
     fn reencoded(&self, turn: usize, instead: Option<&str>) -> Result<Branch, Error> {
         let branch = &self.turns[turn];
         let response = self.responses.get(&turn);
@@ -107,13 +111,13 @@ impl Context {
                 sources.push(None);
                 let head = response.map_or("", |response| response.head);
                 sheet.template(head)?;
-                // A turn that went on behind results, without a header, did not begin with an opener either.
+                // A turn that continued after results had no header, so it had no opener either.
                 sheet.template(if head.is_empty() { "" } else { instead })?;
             }
-            // The prompt that the model has answered stays as it was.
+            // The prompt that the model answered stays unchanged.
             None => leaves.extend_from_slice(head),
         }
-        // Templates that put nothing in the place of reasoning leave out the blanks behind it.
+        // Templates that replace reasoning with nothing also drop the blanks after it.
         let mut trims = instead.is_some_and(str::is_empty);
         for leaf in said {
             if instead.is_some() && leaf.kind == LeafKind::Reasoning {
@@ -148,15 +152,16 @@ impl Context {
         Ok(new)
     }
 
-    /// Renders what follows the last response, into `turns`: its close, the turns added since, the head of the
-    /// next response.
+    /// Renders everything after the last response into `turns`.
+    ///
+    /// This is the end of the response, the turns added since, and the opener of the next response.
     fn render(
         &self,
         unclosed: Option<usize>,
         turns: &mut BTreeMap<usize, Branch>,
     ) -> Result<Response, Error> {
         let mut sheet = self.sheet();
-        // Each turn's place and how many leaves are its own.
+        // The position of each turn, and the number of leaves up to its end.
         let mut shares = Vec::new();
         if let Some(n) = unclosed {
             sheet.begin(LeafKind::Marker);
@@ -190,7 +195,7 @@ impl Context {
         Ok(response)
     }
 
-    /// What the model's turn lacks at its end.
+    /// Writes the missing end of the model's turn.
     fn close(&self, sheet: &mut Sheet<'_>, n: usize, turn: &Branch) -> Result<(), Error> {
         let family = self.family();
         let before_results = self.turns.get(n + 1).is_some_and(|next| next.role == Role::Tool);
@@ -211,12 +216,13 @@ impl Context {
         let Some(response) = self.responses.get(&n) else { return false };
         match turn.leaves.get(usize::from(response.has_head)..).and_then(<[Leaf]>::last) {
             None => response.start == Start::Reasoning,
-            // A closer that came as an id without text is not in the leaf's: it is not put twice all the same.
+            // A closer that arrived as an id without text is not in the text, but it must not be
+            // repeated.
             Some(leaf) => leaf.kind == LeafKind::Reasoning && leaf.inner.end == leaf.text.len(),
         }
     }
 
-    /// A turn that the caller has added.
+    /// Writes a turn that the caller added.
     fn turn(&self, sheet: &mut Sheet<'_>, n: usize) -> Result<(), Error> {
         let (family, turn) = (self.family(), &self.turns[n]);
         let think = if self.reasoning { &family.system_reasoning_on } else { "" };
@@ -270,7 +276,7 @@ impl Context {
             let LeafKind::ToolResult { call_id, name } = &leaf.kind else { continue };
             if n > 0 {
                 let Some(between) = between else {
-                    return Err(self.unsupported("does not say how several results are written"));
+                    return Err(self.unsupported("does not define how several results are written"));
                 };
                 sheet.template(between)?;
             }
@@ -287,7 +293,7 @@ impl Context {
         sheet.template(&all.close)
     }
 
-    /// The generation prompt.
+    /// Writes the opening.
     fn opening(&self, sheet: &mut Sheet<'_>) -> Result<Response, Error> {
         let family = self.family();
         let after_results = self.turns.last().is_some_and(|turn| turn.role == Role::Tool);
@@ -295,7 +301,7 @@ impl Context {
         let opener = match &next.reasoning_off {
             _ if self.reasoning => &next.reasoning_on,
             Some(off) => off,
-            None => return Err(self.unsupported("does not say how thinking is turned off")),
+            None => return Err(self.unsupported("does not define how reasoning is turned off")),
         };
         sheet.template(&next.head)?;
         sheet.template(opener)?;
@@ -305,7 +311,9 @@ impl Context {
     }
 }
 
-/// A piece of the template with the call's id and name in it, which are plain text: the model wrote them.
+/// Writes a piece of the template with the id and name of the call.
+///
+/// Both are plain text, because the model wrote them.
 fn fill(sheet: &mut Sheet<'_>, template: &str, id: &str, name: &str) -> Result<(), Error> {
     let id_json = json_string(id);
     let mut rest = template;

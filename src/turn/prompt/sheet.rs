@@ -1,4 +1,4 @@
-//! Text of a template and text from outside to leaves with ids.
+//! Writes template text and text from outside into leaves with ids.
 
 use std::ops::Range;
 
@@ -8,25 +8,27 @@ use crate::error::Error;
 use crate::types::ids::TokenId;
 use crate::types::tree::{Leaf, LeafKind};
 
-/// Leaves that are being written. Text is encoded only when a token of the template cuts it, across leaves: so the ids
-/// are those of the whole text encoded at once. A token that lies in two leaves belongs to the one that holds its
-/// first byte, as in the parser.
+/// A sheet on which leaves are written.
+///
+/// Text is encoded only up to the next token of the template, across leaves. The ids therefore
+/// equal the ids of the whole text, encoded in one piece. A token that spans two leaves belongs to
+/// the leaf with its first byte, as in the parser.
 pub(super) struct Sheet<'a> {
     encoder: &'a dyn Encode,
     /// The tokens of the family that this tokenizer has.
     tokens: Vec<Known>,
     leaves: Vec<Leaf>,
-    /// Text that is not encoded yet, and where in it each leaf's begins.
+    /// Text that is not encoded yet. `parts` has the position in it at which each leaf begins.
     run: String,
     parts: Vec<(usize, usize)>,
-    /// The model has sampled the first token that is to come.
+    /// The id that the model has sampled, if the sheet may begin with it.
     sampled: Option<TokenId>,
 }
 
 struct Known {
     name: &'static str,
     id: TokenId,
-    /// It stands around turns, not in what the model writes.
+    /// True for tokens around turns. Other tokens appear inside the model's answer.
     of_turns: bool,
 }
 
@@ -39,17 +41,17 @@ impl<'a> Sheet<'a> {
         Self { encoder, tokens, leaves: Vec::new(), run: String::new(), parts: Vec::new(), sampled: None }
     }
 
-    /// The id with which the ids before this sheet end: if the sheet begins with it, it is not written again.
+    /// Sets the last id before this sheet. If the sheet begins with this id, it is not repeated.
     pub(super) fn skip(&mut self, sampled: Option<TokenId>) {
         self.sampled = sampled;
     }
 
-    /// The leaves written so far.
+    /// Returns the number of leaves written so far.
     pub(super) fn len(&self) -> usize {
         self.leaves.len()
     }
 
-    /// A piece of the template: it goes to the last leaf if that is a marker.
+    /// Writes a piece of the template, into the last leaf if that is a marker.
     pub(super) fn template(&mut self, text: &str) -> Result<(), Error> {
         if text.is_empty() {
             return Ok(());
@@ -60,12 +62,13 @@ impl<'a> Sheet<'a> {
         self.structured(text, true)
     }
 
-    /// From here on a new leaf.
+    /// Begins a new leaf.
     pub(super) fn begin(&mut self, kind: LeafKind) {
         self.leaves.push(Leaf::new(kind, "", Vec::new()));
     }
 
-    /// Text in which spelled tokens are tokens; those around turns only if `turns`.
+    /// Writes text in which spelled tokens become tokens. Tokens around turns do so only if
+    /// `turns`.
     pub(super) fn structured(&mut self, text: &str, turns: bool) -> Result<(), Error> {
         let mut rest = text;
         while let Some((at, name, id)) = self.first_token(rest, turns) {
@@ -83,7 +86,7 @@ impl<'a> Sheet<'a> {
         Ok(())
     }
 
-    /// Text in which nothing is a token of the template, whatever it spells.
+    /// Writes text in which nothing becomes a token of the template, even if it spells one.
     pub(super) fn plain(&mut self, text: &str) {
         if text.is_empty() {
             return;
@@ -102,12 +105,12 @@ impl<'a> Sheet<'a> {
         places.min_by_key(|(at, ..)| *at)
     }
 
-    /// The token's id, if the tokenizer has it as one.
+    /// Returns the id of the token with this name, if the tokenizer has it.
     pub(super) fn id(&self, name: &str) -> Option<TokenId> {
         self.tokens.iter().find(|token| token.name == name).map(|token| token.id)
     }
 
-    /// The id of the token that `text` begins with.
+    /// Returns the id of the token at the beginning of `text`.
     pub(super) fn first_id(&self, text: &str) -> Option<TokenId> {
         self.tokens.iter().find(|token| text.starts_with(token.name)).map(|token| token.id)
     }
@@ -142,7 +145,7 @@ fn push_text(leaf: &mut Leaf, text: &str) {
     leaf.inner.end = leaf.text.len();
 }
 
-/// The markers before what the leaf is about, that, and the markers behind it.
+/// Returns the markers before the content of the leaf, the content, and the markers after it.
 pub(super) fn parts(leaf: &Leaf) -> [&str; 3] {
     let Range { start, end } = leaf.inner.clone();
     [0..start, start..end, end..leaf.text.len()].map(|range| leaf.text.get(range).unwrap_or_default())

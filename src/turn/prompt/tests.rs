@@ -11,7 +11,7 @@ use super::*;
 use crate::types::ids::Inexact;
 use crate::types::tree::Malformed;
 
-/// Each character is a token, and each token of the family one of its own.
+/// An encoder in which each character is a token, and so is each token of the family.
 #[derive(Clone)]
 struct Chars(Vec<String>);
 
@@ -68,8 +68,12 @@ fn call(id: &str) -> LeafKind {
     LeafKind::ToolCall(ToolCall { id, name, arguments: serde_json::json!({}), raw: "{}".to_owned() })
 }
 
-/// What each family renders: a system's and a user's turn; what follows an answer that ended with `stop`, with a
-/// user's turn; what follows calls that ended with `call_stop`, with one result and with two. `None`: unsupported.
+/// The text that each family renders. `None` means unsupported.
+///
+/// - `first`: a system turn and a user turn.
+/// - `user`: the text after an answer that ended with `stop`, with a user turn.
+/// - `result`, `results`: the text after calls that ended with `call_stop`, with one and two
+///   results.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rendered {
@@ -81,7 +85,7 @@ struct Rendered {
     results: Option<String>,
 }
 
-/// By the family's name.
+/// The expected text, by the name of the family.
 static RENDERED: LazyLock<BTreeMap<String, Rendered>> =
     LazyLock::new(|| serde_json::from_str(include_str!("rendered.json")).unwrap());
 
@@ -95,8 +99,9 @@ fn each_row<T: fmt::Debug>(rows: impl IntoIterator<Item = T>, check: impl Fn(T))
     assert!(failed.is_empty(), "these rows fail, for the reasons above:\n{}", failed.join("\n"));
 }
 
-/// Returns the ids of `prompt` after the ids before, as text, or `None` for what the family does not support. The ids
-/// before must be there.
+/// Returns the ids of `prompt` after `before`, as text. `None` means unsupported.
+///
+/// The prompt must begin with `before`.
 fn added(chars: &Chars, before: &[TokenId], prompt: Result<Prompt, Error>) -> Option<String> {
     let prompt = match prompt {
         Ok(prompt) => prompt,
@@ -109,7 +114,7 @@ fn added(chars: &Chars, before: &[TokenId], prompt: Result<Prompt, Error>) -> Op
 }
 
 #[test]
-fn each_family_renders_what_its_template_does() {
+fn each_family_renders_the_same_text_as_its_template() {
     let names: BTreeSet<&str> = ChatFormat::all().map(ChatFormat::name).collect();
     assert!(RENDERED.keys().eq(names), "rendered.json and families/ differ");
     each_row(&*RENDERED, |(name, Rendered { first, stop, user, call_stop, result, results })| {
@@ -143,7 +148,7 @@ fn each_family_renders_what_its_template_does() {
             leaves = vec![chars.leaf(call(&of_calls(0)), "C"), chars.leaf(call(&of_calls(1)), "D")];
             leaves.push(chars.leaf(LeafKind::Marker, call_stop));
             context.add_response(said(leaves.clone()), IdsExact::Yes).unwrap();
-            // The last first: they are put in order.
+            // The last result is added first: results are put in order.
             for (n, text) in gave.iter().enumerate().rev() {
                 context.tool_result(&of_calls(n), *text).unwrap();
             }
@@ -166,7 +171,8 @@ fn the_prefix_is_kept_over_many_turns_however_they_end() {
             let prompt = context.begin_response().unwrap();
             assert_eq!(prompt.prefix, Prefix::Kept);
             assert!(prompt.ids.starts_with(&before), "turn {n}");
-            // Ids that no tokenizer would make of the text, so that encoding again would be seen.
+            // Ids that no tokenizer makes from this text, so that encoding it again would be
+            // noticed.
             let odd = Leaf::new(LeafKind::Content, "abc", vec![500_000 + n, 600_000]);
             let leaves = match n % 3 {
                 0 => vec![odd, chars.leaf(LeafKind::Marker, stop)],
@@ -186,12 +192,12 @@ fn the_prefix_is_kept_over_many_turns_however_they_end() {
     });
 }
 
-/// What follows a turn of `qwen3_xml` and a user's turn.
+/// The text after a turn of `qwen3_xml`, with a user turn.
 const QWEN: &str = "<|im_end|>\n<|im_start|>user\nV<|im_end|>\n<|im_start|>assistant\n<think>\n";
 
-/// Turns of the model that end otherwise than with its end: what follows it.
+/// Turns of the model that do not end with the family's end: the text that follows them.
 #[test]
-fn a_turn_that_was_cut_is_closed() {
+fn a_turn_that_was_cut_off_is_closed() {
     let unfinished = LeafKind::Malformed { reason: Malformed::Unfinished };
     let after_reasoning = format!("</think>{QWEN}");
     let rows = [
@@ -265,7 +271,7 @@ fn a_closer_of_several_tokens_is_not_repeated() {
 }
 
 #[test]
-fn what_is_spelled_in_text_from_outside_is_no_token() {
+fn markers_spelled_in_text_from_outside_stay_text() {
     each_row(&*RENDERED, |(name, Rendered { first, result, .. })| {
         let (mut context, chars) = context(name);
         let all: String = chars.0.concat();
@@ -296,7 +302,7 @@ fn what_is_spelled_in_text_from_outside_is_no_token() {
 }
 
 #[test]
-fn thinking_can_be_off_where_the_family_has_a_switch() {
+fn reasoning_can_be_off_if_the_family_has_a_switch() {
     let rows = [
         ("qwen3_xml", Some("<|im_start|>assistant\n<think>\n\n</think>\n\n")),
         ("nemotron3", Some("<|im_start|>assistant\n<think></think>")),
@@ -328,9 +334,9 @@ fn thinking_can_be_off_where_the_family_has_a_switch() {
     });
 }
 
-/// A turn with reasoning, then a user's: what stands for the turn in the prompt after that, from the opener on.
+/// A turn with reasoning and a user turn: the text that replaces the turn, from the opener on.
 #[test]
-fn thinking_is_dropped_as_the_templates_do() {
+fn reasoning_is_dropped_as_in_the_templates() {
     let rows = [
         ("qwen3_xml", "</think>\n\n", Some("<|im_start|>assistant\nA<|im_end|>\n<|im_start|>user\nV")),
         (
@@ -360,7 +366,7 @@ fn thinking_is_dropped_as_the_templates_do() {
                 assert!(expected.is_some_and(|expected| text.contains(expected)), "{text:?}");
                 assert_eq!(prompt.prefix, Prefix::ReasoningDropped { turn: 1 });
                 assert_eq!(prompt.ids, chars.ids(&text));
-                // Once dropped, the rest is kept.
+                // After the drop, the prefix is kept.
                 context.add_response(said(vec![chars.leaf(LeafKind::Content, "B")]), IdsExact::Yes).unwrap();
                 context.user("W");
                 let next = context.begin_response().unwrap();
@@ -371,7 +377,7 @@ fn thinking_is_dropped_as_the_templates_do() {
 }
 
 #[test]
-fn a_turn_with_missing_ids_is_encoded_again_or_refused_or_taken() {
+fn a_turn_with_missing_ids_is_encoded_again_or_refused_or_used() {
     let no_ids = IdsExact::No(Inexact::NoIds);
     let turn = || {
         let mut missing = Leaf::new(LeafKind::Content, "<|im_end|>", vec![]);
@@ -412,7 +418,7 @@ fn a_turn_with_missing_ids_is_encoded_again_or_refused_or_taken() {
 }
 
 #[test]
-fn a_prompt_over_the_limit_is_an_error_that_names_both_numbers_and_changes_nothing() {
+fn a_prompt_over_the_limit_fails_with_both_numbers_and_changes_nothing() {
     let (context, _) = context("plain");
     let mut context = context.max_context_tokens(9);
     context.user("123456789");
@@ -435,27 +441,29 @@ fn turns_out_of_order_are_refused() {
         assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::InvalidInput, why));
     };
     let begin = |context: &mut Context| context.begin_response().map(|_| ());
-    refused(begin(&mut context), "nothing to respond to");
-    refused(context.add_response(said(vec![]), IdsExact::Yes), "no response was begun");
+    refused(begin(&mut context), "there is nothing to respond to: add a turn first");
+    let early = context.add_response(said(vec![]), IdsExact::Yes);
+    refused(early, "no response was begun: call begin_response first");
     refused(context.tool_result("a", ""), "the last response has no call \"a\"");
     context.user("U");
     begin(&mut context).unwrap();
     context.user("meanwhile");
-    refused(begin(&mut context), "the last response has not ended");
+    refused(begin(&mut context), "the last response has not ended: add it, end it or discard it first");
     let calls = vec![chars.leaf(call("a"), "A"), chars.leaf(call("b"), "B")];
     context.add_response(said(calls), IdsExact::Yes).unwrap();
     context.tool_result("b", "").unwrap();
-    refused(context.tool_result("b", ""), "there is already a result of \"b\"");
+    refused(context.tool_result("b", ""), "there is already a result of the call \"b\"");
     refused(context.tool_result("c\u{7}", ""), "the last response has no call \"c\\\\u{7}\"");
     let roles: Vec<&str> = context.turns().iter().map(|turn| turn.role.as_str()).collect();
     assert_eq!(roles, ["user", "assistant", "tool", "user"]);
     begin(&mut context).unwrap();
     context.discard_response();
-    refused(context.tool_result("a", ""), "too late for the result of \"a\"");
+    let late = context.tool_result("a", "");
+    refused(late, "a prompt was already made without the result of the call \"a\"");
 }
 
 #[test]
-fn a_call_id_that_the_model_wrote_twice_takes_a_result_for_each_call() {
+fn a_call_id_that_the_model_wrote_twice_accepts_a_result_for_each_call() {
     let (mut context, chars) = context("qwen2_5");
     context.user("U");
     context.begin_response().unwrap();
@@ -470,7 +478,7 @@ fn a_call_id_that_the_model_wrote_twice_takes_a_result_for_each_call() {
 }
 
 #[test]
-fn a_response_can_be_taken_back_and_asked_for_again() {
+fn a_discarded_response_can_be_requested_again() {
     let (mut context, chars) = context("qwen3_xml");
     context.user("U");
     let prompt = context.begin_response().unwrap();
@@ -484,7 +492,7 @@ fn a_response_can_be_taken_back_and_asked_for_again() {
 }
 
 #[test]
-fn a_second_system_text_is_the_developers_in_harmony() {
+fn a_second_system_text_is_the_developer_message_in_harmony() {
     let (mut context, chars) = context("harmony");
     context.system("S");
     context.system("D");
@@ -494,7 +502,7 @@ fn a_second_system_text_is_the_developers_in_harmony() {
 }
 
 #[test]
-fn leaves_own_the_ids_of_their_text_and_the_tree_shows_them() {
+fn leaves_hold_the_ids_of_their_text_and_the_tree_shows_them() {
     let (mut context, _) = context("qwen2_5");
     context.user("Hi\n");
     context.begin_response().unwrap();
@@ -507,7 +515,7 @@ fn leaves_own_the_ids_of_their_text_and_the_tree_shows_them() {
 }
 
 #[test]
-fn a_marker_that_is_no_token_of_the_vocabulary_is_text() {
+fn a_marker_that_is_not_in_the_vocabulary_is_text() {
     let format = ChatFormat::by_name("qwen2_5").unwrap();
     let mut context = Context::new(format, Chars(vec!["<|im_end|>".to_owned()]));
     context.user("U");
@@ -517,7 +525,7 @@ fn a_marker_that_is_no_token_of_the_vocabulary_is_text() {
 }
 
 #[test]
-fn families_are_sound() {
+fn families_are_consistent() {
     fn crosses<T: Send + Sync + Clone + 'static>() {}
     crosses::<Context>();
     each_row(ChatFormat::all().map(ChatFormat::family), |family| {
@@ -525,7 +533,7 @@ fn families_are_sound() {
         for (n, token) in tokens.iter().enumerate() {
             let mut others = tokens.iter().skip(n + 1);
             let begins = others.any(|other| other.starts_with(token) || token.starts_with(other));
-            assert!(!begins, "{token} is the beginning of another");
+            assert!(!begins, "{token} is the beginning of another token");
         }
         assert!(ends.iter().chain(stops).all(|end| tokens.contains(end)));
         let first = Sheet::new(&Chars(tokens.clone()), family).first_id(family.close(false));

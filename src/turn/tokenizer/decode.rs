@@ -1,9 +1,12 @@
-//! Ids to text, one at a time.
+//! Decodes ids into text, one id at a time.
 //!
-//! The `tokenizers` crate has a `DecodeStream`. It is not used: it decodes a growing list of ids again and
-//! again while their text is empty or ends in U+FFFD (quadratic over skipped tokens, and over bytes that are
-//! no UTF-8), leaves out ids that are not in the vocabulary without a word, fails on valid ids when a run of
-//! byte tokens turns out not to be UTF-8, and has no end: a text that ends in a real U+FFFD loses it.
+//! This module does not use the `DecodeStream` of the `tokenizers` crate, which has these problems:
+//!
+//! - It decodes a growing list of ids again while their text is empty or ends in U+FFFD. The cost
+//!   is quadratic in the number of skipped tokens, and of bytes that are not valid UTF-8.
+//! - It silently ignores ids that are not in the vocabulary.
+//! - It fails on valid ids if a run of byte tokens is not valid UTF-8.
+//! - It has no end, so a text that ends in a real U+FFFD loses it.
 
 use std::fmt;
 
@@ -13,19 +16,30 @@ use super::{Inner, Tokenizer, contain};
 use crate::error::{Error, ErrorKind};
 use crate::types::ids::TokenId;
 
-/// Ids to text, one id at a time, from [`Tokenizer::decode_stream`].
+/// A decoder that turns ids into text one at a time, from [`Tokenizer::decode_stream`].
 ///
-/// Text appears as soon as it is whole UTF-8. What the pushes and [`finish`](Self::finish) return, joined, is
-/// what [`Tokenizer::decode`] returns. At most three bytes are held back. The cost of a push depends on its
-/// own token and the one before, not on how much came earlier.
+/// Text appears as soon as it is complete UTF-8. The texts from all pushes and from
+/// [`finish`](Self::finish), joined, are the text that [`Tokenizer::decode`] returns. At most three
+/// bytes are held back. The cost of a push depends only on its token and the one before it.
+///
+/// ```no_run
+/// let tokenizer = tokenwire::Tokenizer::from_file("tokenizer.json")?;
+/// let mut decoder = tokenizer.decode_stream(true);
+/// for id in [785, 6722] {
+///     print!("{}", decoder.push(id)?);
+/// }
+/// println!("{}", decoder.finish());
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 pub struct TokenDecoder {
     tokenizer: Tokenizer,
     skip_special: bool,
-    /// The last token that was not left out: many decoders treat the first token of a text in another way.
+    /// The last token that was not skipped. Many decoders treat the first token of a text
+    /// differently.
     before: Option<String>,
     /// The beginning of a character, at most three bytes between pushes.
     unfinished: Vec<u8>,
-    /// What the last push returned.
+    /// The text that the last push returned.
     text: String,
 }
 
@@ -34,13 +48,17 @@ impl TokenDecoder {
         Self { tokenizer, skip_special, before: None, unfinished: Vec::new(), text: String::new() }
     }
 
-    /// Takes one id and returns the text that became readable with it; empty inside a character.
+    /// Decodes one id, and returns the text that it completes. Inside a character, the text is
+    /// empty.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if the vocabulary has no such id, or if the tokenizer cannot
-    /// decode it; [`Unsupported`](ErrorKind::Unsupported) if its decoder cannot work token by token (none
-    /// known in a chat model). The decoder is then as it was before, and can go on.
+    /// - [`InvalidInput`](ErrorKind::InvalidInput) if the vocabulary does not have the id, or if
+    ///   the tokenizer cannot decode it.
+    /// - [`Unsupported`](ErrorKind::Unsupported) if the tokenizer cannot decode token by token. No
+    ///   chat model is known to have such a tokenizer.
+    ///
+    /// After an error, the decoder is unchanged, and you can continue with it.
     pub fn push(&mut self, id: TokenId) -> Result<&str, Error> {
         self.text.clear();
         let inner = &*self.tokenizer.0;
@@ -57,7 +75,7 @@ impl TokenDecoder {
         Ok(&self.text)
     }
 
-    /// The rest: empty, or U+FFFD if the ids end inside a character.
+    /// Returns the rest: empty, or U+FFFD if the ids end inside a character.
     #[must_use]
     pub fn finish(self) -> &'static str {
         if self.unfinished.is_empty() { "" } else { "\u{fffd}" }
@@ -76,26 +94,26 @@ impl fmt::Debug for TokenDecoder {
 /// How tokens become bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decoding {
-    /// Each character of a token's name stands for one byte (GPT-2, Llama 3, Qwen, ...).
+    /// Each character of a token's name is one byte (GPT-2, Llama 3, Qwen and others).
     ByteLevel,
-    /// By the file's decoder, on this token and the one before it.
+    /// The decoder of the file decodes this token together with the one before it.
     Pieces {
-        /// Tokens named like `<0xE4>` are bytes (Llama 2, Gemma, ...).
+        /// Tokens with names like `<0xE4>` are bytes (Llama 2, Gemma and others).
         byte_tokens: bool,
     },
-    /// Not to be done token by token.
+    /// Decoding token by token is not possible.
     Unsupported,
 }
 
 impl Decoding {
-    /// From the `decoder` of a tokenizer.json.
+    /// Chooses the method from the `decoder` of a tokenizer.json.
     pub(super) fn of(decoder: &serde_json::Value) -> Self {
         let steps = match decoder["decoders"].as_array() {
             Some(steps) => steps.as_slice(),
             None => std::slice::from_ref(decoder),
         };
         let has = |name| steps.iter().any(|step| step["type"] == name);
-        // The end of a text is not known while it grows. (The crate's code also panics on an empty token.)
+        // The end of a growing text is not known. The crate's code also panics on an empty token.
         let strips_end = steps.iter().any(|step| step["type"] == "Strip" && step["stop"] != 0);
         match (has("ByteLevel"), steps.len()) {
             (true, 1) => Self::ByteLevel,
@@ -107,24 +125,24 @@ impl Decoding {
 }
 
 impl Inner {
-    /// The bytes that `token` adds to a text in which `before` was the last token (`None`: it begins here).
+    /// Appends the bytes that `token` adds after `before`. `None` is the beginning of the text.
     fn append_bytes(&self, before: Option<&str>, token: &str, bytes: &mut Vec<u8>) -> Result<(), Error> {
         let byte_tokens = match self.decoding {
             Decoding::ByteLevel => {
                 match token.chars().map(byte_level).collect::<Option<Vec<u8>>>() {
                     Some(spelled) => bytes.extend(spelled),
-                    // An added token is named by its text.
+                    // The name of an added token is its text.
                     None => bytes.extend(token.bytes()),
                 }
                 return Ok(());
             }
             Decoding::Pieces { byte_tokens } => byte_tokens,
             Decoding::Unsupported => {
-                let message = "this tokenizer's decoder cannot work token by token";
+                let message = "this tokenizer cannot decode token by token";
                 return Err(Error::new(ErrorKind::Unsupported, message));
             }
         };
-        // ASCII at the beginning goes through the file's decoder, which may remove a space there.
+        // ASCII at the beginning uses the decoder of the file, which may remove a space there.
         let byte = byte_token(token).filter(|byte| byte_tokens && (before.is_some() || !byte.is_ascii()));
         match (byte, before) {
             (Some(byte), _) => bytes.push(byte),
@@ -132,7 +150,8 @@ impl Inner {
             (None, Some(before)) => {
                 let without = self.decode_few(&[before])?;
                 let with = self.decode_few(&[before, token])?;
-                // All known decoders only add; for one that does not, the token by itself is the nearest.
+                // All known decoders only add text. For another one, the token alone is the best
+                // estimate.
                 match with.strip_prefix(without.as_str()) {
                     Some(more) => bytes.extend(more.bytes()),
                     None => bytes.extend(self.decode_few(&[token])?.bytes()),
@@ -142,7 +161,9 @@ impl Inner {
         Ok(())
     }
 
-    /// By the file's decoder. Never called without a token: one of the crate's decoders panics then.
+    /// Decodes with the decoder of the file.
+    ///
+    /// Never called without a token, because one of the crate's decoders panics then.
     fn decode_few(&self, tokens: &[&str]) -> Result<String, Error> {
         let Some(decoder) = self.tokenizer.get_decoder() else {
             return Ok(tokens.join(" "));
@@ -155,8 +176,10 @@ impl Inner {
     }
 }
 
-/// Moves everything but the beginning of a character, with U+FFFD for what is no UTF-8. By the same rule as
-/// `String::from_utf8_lossy`, so that cuts do not matter.
+/// Moves all complete characters to `text`, with U+FFFD for bytes that are not valid UTF-8.
+///
+/// It follows the rule of `String::from_utf8_lossy`, so the result does not depend on the
+/// boundaries between pushes.
 fn move_text(bytes: &mut Vec<u8>, text: &mut String) {
     let mut at = 0;
     while let Err(e) = std::str::from_utf8(&bytes[at..]) {
@@ -175,8 +198,10 @@ fn move_text(bytes: &mut Vec<u8>, text: &mut String) {
     bytes.clear();
 }
 
-/// The byte for which a character stands in the names of a byte-level vocabulary: printable Latin-1 stands
-/// for itself, the other 68 bytes, in order, are U+0100 to U+0143 (`bytes_to_unicode` in GPT-2's encoder.py).
+/// Returns the byte that a character means in the token names of a byte-level vocabulary.
+///
+/// Printable Latin-1 characters mean themselves. The other 68 bytes, in order, are U+0100 to U+0143
+/// (`bytes_to_unicode` in GPT-2's encoder.py).
 fn byte_level(c: char) -> Option<u8> {
     let code = u32::from(c);
     let byte = match code {
@@ -189,7 +214,7 @@ fn byte_level(c: char) -> Option<u8> {
     u8::try_from(byte).ok()
 }
 
-/// The byte of a token named like `<0xE4>`.
+/// Returns the byte of a token with a name like `<0xE4>`.
 fn byte_token(token: &str) -> Option<u8> {
     let hex = token.strip_prefix("<0x")?.strip_suffix('>')?;
     if hex.len() == 2 { u8::from_str_radix(hex, 16).ok() } else { None }
@@ -200,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_byte_table_is_that_of_the_crate() {
+    fn the_byte_table_matches_the_crate() {
         let names = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet();
         let mut bytes: Vec<u8> = names.into_iter().filter_map(byte_level).collect();
         bytes.sort_unstable();
@@ -212,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_become_the_same_text_at_every_cut() {
+    fn bytes_become_the_same_text_at_every_boundary() {
         let cases: [&[u8]; 9] = [
             b"",
             b"plain",
@@ -240,7 +265,7 @@ mod tests {
         }
     }
 
-    /// A tokenizer with words of its own and one of the decoders.
+    /// Builds a tokenizer with these words and this decoder.
     fn with(decoder: &str, words: &[&str]) -> Tokenizer {
         let vocab: Vec<String> = words.iter().enumerate().map(|(i, word)| format!("{word:?}:{i}")).collect();
         let (vocab, unknown) = (vocab.join(","), words[0]);
@@ -250,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_decoder_gives_the_text_that_the_crate_gives() {
+    fn every_kind_of_decoder_returns_the_same_text_as_the_crate() {
         let replace = r#"{"type":"Replace","pattern":{"String":"▁"},"content":" "}"#;
         let strip = r#"{"type":"Strip","content":" ","start":1,"stop":0}"#;
         let bytes = r#"{"type":"ByteFallback"},{"type":"Fuse"}"#;
@@ -273,7 +298,8 @@ mod tests {
             let count = u32::try_from(words.len()).unwrap();
             for number in 0..count.pow(4) {
                 let ids: Vec<u32> = (0..4).map(|place| number / count.pow(place) % count).collect();
-                // A byte that is no UTF-8 makes the crate spoil all byte tokens beside it; not so here.
+                // An invalid byte makes the crate lose all byte tokens next to it. This decoder
+                // keeps them.
                 let spoiled = |pair: &[u32]| (pair[0] == 10) != (pair[1] == 11);
                 let padded: Vec<u32> = [0].iter().chain(&ids).chain(&[0]).copied().collect();
                 if decoder.contains("ByteFallback") && padded.windows(2).any(spoiled) {
@@ -286,13 +312,13 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_utf8_spoil_nothing_beside_them() {
+    fn invalid_utf8_does_not_affect_the_bytes_next_to_it() {
         let tokenizer = with(r#"{"type":"ByteFallback"}"#, &["x", "<0xC3>", "<0xA9>"]);
         assert_eq!(tokenizer.decode(&[1, 2, 1, 0, 1, 2], false).unwrap(), "é\u{fffd}xé");
     }
 
     #[test]
-    fn a_decoder_that_needs_the_end_is_refused() {
+    fn a_decoder_that_needs_the_end_of_the_text_is_refused() {
         for decoder in [
             r#"{"type":"Strip","content":" ","start":0,"stop":1}"#,
             r#"{"type":"Sequence","decoders":[{"type":"ByteLevel","add_prefix_space":false,

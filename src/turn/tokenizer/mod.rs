@@ -1,4 +1,6 @@
-//! Text to ids and back with a model's `tokenizer.json`. The only home of the `tokenizers` crate.
+//! Encodes and decodes text with a model's `tokenizer.json`.
+//!
+//! This is the only module that uses the `tokenizers` crate.
 
 pub(crate) mod decode;
 
@@ -20,25 +22,27 @@ use crate::error::escape::printable;
 use crate::error::{Error, ErrorKind};
 use crate::types::ids::TokenId;
 
-/// The largest `tokenizer.json` that is read, in bytes: 256 MiB. The largest known ones have 35 MB.
+/// The maximum size of a `tokenizer.json`: 256 MiB. The largest known files have 35 MB.
 pub const MAX_TOKENIZER_FILE_BYTES: u64 = 256 << 20;
 
-/// The longest name or path that a message shows, in characters.
+/// The maximum length of a name or path in a message, in characters.
 const MAX_SHOWN_CHARS: usize = 300;
 
-/// The longest stretch of text without a place to split it, in bytes; see [`Inner::check_split`].
+/// The length of text that must contain a split, in bytes; see [`Inner::check_split`].
 const MAX_PIECE_BYTES: usize = 1_000_000;
 
 type ForeignError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A model's tokenizer, loaded from its `tokenizer.json`.
 ///
-/// Cloning is one reference count, and one tokenizer can be used by many threads at once. It never truncates
-/// and never pads, whatever the file says: a prompt is encoded whole or not at all.
+/// A clone costs one reference count, and many threads can use one tokenizer at the same time. The
+/// tokenizer ignores the truncation and padding settings of the file: it always encodes the whole
+/// text.
 ///
-/// Loading is the dear part, in time and in memory, which is several times the size of the file. So load once
-/// and clone; plain-text encoding ([`Special::parse`] false) needs no second copy of the vocabulary. Encoding
-/// needs memory of many times the text's size meanwhile.
+/// Loading is expensive. It takes time, and the memory is several times the size of the file. Load
+/// the file once, and clone the tokenizer. To encode plain text ([`Special::parse`] is false), it
+/// does not need a second copy of the vocabulary. While it encodes a text, it needs many times the
+/// memory of the text.
 ///
 /// ```no_run
 /// use tokenwire::{Special, Tokenizer};
@@ -55,29 +59,32 @@ struct Inner {
     tokenizer: tokenizers::Tokenizer,
     /// Sorted by id.
     added: Vec<AddedToken>,
-    /// The added vocabulary for text that must not become structure: it knows the same tokens and passes over
-    /// those for which [`AddedToken::is_structure`] holds. The crate's own switch
-    /// (`set_encode_special_tokens`) sits in this part, so no second tokenizer is needed.
+    /// The added vocabulary for text in which no marker may become a token.
+    ///
+    /// It has the same tokens, but skips those for which [`AddedToken::is_structure`] is true. The
+    /// crate's switch for this (`set_encode_special_tokens`) is in this part, so a second tokenizer
+    /// is not necessary.
     plain: AddedVocabulary,
-    /// The token that stands for what the vocabulary cannot spell, if the model has one.
+    /// The token for text that the vocabulary cannot spell, if the model has one.
     unknown: Option<TokenId>,
     decoding: Decoding,
 }
 
-/// A token that stands apart from the ordinary vocabulary: markers such as `<|im_end|>` and `<tool_call>`.
+/// A token outside the ordinary vocabulary, for example the markers `<|im_end|>` and `<tool_call>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AddedToken {
-    /// Its id.
+    /// The id of the token.
     pub id: TokenId,
-    /// Its text, as it is spelled in a prompt.
+    /// The text of the token, as it is spelled in a prompt.
     pub text: String,
-    /// The file calls it special: decoding can leave it out. Many markers are not (Qwen3's `<think>` and
-    /// `<tool_call>`).
+    /// True if the file marks the token as special, so that decoding can skip it.
+    ///
+    /// Many markers are not special, for example Qwen3's `<think>` and `<tool_call>`.
     pub special: bool,
 }
 
-/// As [`ResponseParser::markers`](crate::ResponseParser::markers) takes it.
+/// Converts to the form that [`ResponseParser::markers`](crate::ResponseParser::markers) accepts.
 impl<'a> From<&'a AddedToken> for (&'a str, TokenId) {
     fn from(token: &'a AddedToken) -> Self {
         (&token.text, token.id)
@@ -85,54 +92,75 @@ impl<'a> From<&'a AddedToken> for (&'a str, TokenId) {
 }
 
 impl AddedToken {
-    /// Whether the token can be a marker. The others are runs of white space, which some vocabularies keep
-    /// among the added tokens (GPT-NeoX; Gemma, where `▁` stands for a space); ordinary text needs them and
-    /// they can do no harm.
+    /// Returns whether the token can be a marker.
+    ///
+    /// The other added tokens are runs of white space: GPT-NeoX has them, and Gemma, where `▁` is a
+    /// space. Ordinary text needs these tokens, and they are harmless.
     fn is_structure(&self) -> bool {
         self.special || !self.text.chars().all(|c| c.is_whitespace() || c == '▁')
     }
 }
 
-/// What encoding does about tokens that are not ordinary text. Two independent questions, the same two that
-/// `/tokenize` of llama-server asks as `parse_special` and `add_special`.
+/// How encoding treats tokens that are not ordinary text.
 ///
-/// | what is encoded | constant |
+/// The two fields are independent. `/tokenize` of llama-server has the same settings, named
+/// `parse_special` and `add_special`.
+///
+/// | text | constant |
 /// | --- | --- |
-/// | text from outside: a user's words, a tool's result | [`TEXT`](Self::TEXT) (the default) |
-/// | a piece of a chat template, markers spelled out | [`TEMPLATE`](Self::TEMPLATE) |
-/// | a whole prompt, as servers encode a prompt given as text | [`PROMPT`](Self::PROMPT) |
+/// | text from outside: a user's words, the result of a tool | [`TEXT`](Self::TEXT) (the default) |
+/// | a piece of a chat template with spelled markers | [`TEMPLATE`](Self::TEMPLATE) |
+/// | a whole prompt, as servers encode a prompt that is text | [`PROMPT`](Self::PROMPT) |
+///
+/// # Examples
+///
+/// ```no_run
+/// use tokenwire::{Special, Tokenizer};
+///
+/// let tokenizer = Tokenizer::from_file("tokenizer.json")?;
+/// let marker = tokenizer.special_id("<|im_end|>")?;
+/// assert_eq!(tokenizer.encode("<|im_end|>", Special::TEMPLATE)?, [marker]);
+/// assert!(!tokenizer.encode("<|im_end|>", Special::TEXT)?.contains(&marker));
+/// # Ok::<(), tokenwire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Special {
-    /// Whether an added token that is spelled out in the text becomes that token. Default false: the guard
-    /// against a tool result that contains `<|im_end|>`.
+    /// True to turn added tokens that are spelled in the text into tokens. Default false.
     ///
-    /// If false, no added token is looked for but runs of white space, whether the file calls it special or
-    /// not. That is stricter than `parse_special` false in llama-server and `split_special_tokens` in
-    /// transformers: both still make the token of a spelled `<tool_call>` where the file does not call it
-    /// special (Qwen3). Where the file calls all of them special (SmolLM2) the ids are equal.
+    /// The default protects you from a tool result that contains `<|im_end|>`. With `false`, only
+    /// runs of white space become added tokens, even for tokens that the file does not mark as
+    /// special.
+    ///
+    /// This is stricter than `parse_special` in llama-server and `split_special_tokens` in
+    /// transformers. Both still convert a spelled `<tool_call>` if the file does not mark it as
+    /// special (Qwen3). If the file marks all of them as special (SmolLM2), the ids are equal.
     pub parse: bool,
-    /// Whether to add what the file's post-processor adds to every text: for some models a token at the
-    /// beginning (Llama, Gemma), for some one at the end, for many nothing (Qwen, SmolLM2). Default false.
+    /// True to add the tokens that the file's post-processor adds to each text. Default false.
+    ///
+    /// For some models this is a token at the beginning (Llama, Gemma), for some a token at the
+    /// end, and for many nothing (Qwen, SmolLM2).
     pub add: bool,
 }
 
 impl Special {
-    /// Plain text, whatever it contains; nothing added.
+    /// Plain text: spelled tokens stay text, and nothing is added.
     pub const TEXT: Self = Self { parse: false, add: false };
-    /// Spelled tokens are tokens; nothing added.
+    /// Template text: spelled tokens become tokens, and nothing is added.
     pub const TEMPLATE: Self = Self { parse: true, add: false };
-    /// Spelled tokens are tokens, and the post-processor adds its own: what vLLM and llama.cpp do by default
-    /// with a prompt that is given as text.
+    /// A prompt: spelled tokens become tokens, and the post-processor adds its tokens.
+    ///
+    /// vLLM and llama.cpp do this by default with a prompt that is text.
     pub const PROMPT: Self = Self { parse: true, add: true };
 }
 
 impl Tokenizer {
-    /// Loads a `tokenizer.json`.
+    /// Loads a `tokenizer.json` file.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if the file cannot be read or is refused by
-    /// [`from_bytes`](Self::from_bytes). The message has the path, `source()` the cause.
+    /// Returns [`InvalidInput`](ErrorKind::InvalidInput) if the file cannot be read, or if
+    /// [`from_bytes`](Self::from_bytes) rejects it. The message contains the path, and `source()`
+    /// returns the cause.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let shown = || printable(&path.to_string_lossy(), MAX_SHOWN_CHARS);
@@ -144,18 +172,21 @@ impl Tokenizer {
             .map_err(|e| Error::invalid(format!("cannot load the tokenizer {}", shown())).with_source(e))
     }
 
-    /// Loads the contents of a `tokenizer.json`.
+    /// Loads the contents of a `tokenizer.json` file.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if the bytes are no tokenizer or more than
-    /// [`MAX_TOKENIZER_FILE_BYTES`], or if an added token would get another id than the file states (the
-    /// `tokenizers` crate counts on from the end of the vocabulary and only logs the difference; wrong ids
-    /// are worse than none). Some contradictions in a file make that crate panic, here or while encoding;
-    /// that is caught and is this error too, after the panic hook has printed its message.
+    /// Returns [`InvalidInput`](ErrorKind::InvalidInput) in these cases:
+    ///
+    /// - The bytes are not a tokenizer, or there are more than [`MAX_TOKENIZER_FILE_BYTES`].
+    /// - An added token would get another id than in the file. The `tokenizers` crate numbers such
+    ///   tokens from the end of the vocabulary, and only logs the difference. Wrong ids are worse
+    ///   than an error.
+    /// - The file contradicts itself, and the `tokenizers` crate panics, here or while encoding.
+    ///   The panic is caught after the panic hook has printed its message.
     pub fn from_bytes(json: &[u8]) -> Result<Self, Error> {
         if json.len() as u64 > MAX_TOKENIZER_FILE_BYTES {
-            return Err(Error::invalid(format!("more than {MAX_TOKENIZER_FILE_BYTES} bytes")));
+            return Err(Error::invalid(format!("the file has more than {MAX_TOKENIZER_FILE_BYTES} bytes")));
         }
         let not_one = |e: ForeignError| Error::invalid("not a tokenizer.json").with_source(e);
         let facts: Facts = serde_json::from_slice(json).map_err(|e| not_one(e.into()))?;
@@ -165,28 +196,31 @@ impl Tokenizer {
         })
     }
 
-    /// The ids of `text`.
+    /// Encodes `text` into ids.
     ///
-    /// Texts that are encoded apart and joined can give other ids than the joined text: cut at tokens
-    /// that are structure, and nowhere else.
+    /// If you encode two texts separately and join the ids, the result may differ from the ids of
+    /// the joined text. Split a text only at markers.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if the tokenizer cannot encode it (a vocabulary that has
-    /// neither a character nor a token for unknown ones), or if it has a million bytes that a byte-level
-    /// tokenizer does not split, such as spaces. [`Unsupported`](ErrorKind::Unsupported) if
-    /// [`Special::parse`] is false and the vocabulary is such that plain text becomes a special token all the
-    /// same; no tokenizer of a chat model is known to do that.
+    /// - [`InvalidInput`](ErrorKind::InvalidInput) if the vocabulary has neither a character of the
+    ///   text nor a token for unknown characters.
+    /// - [`InvalidInput`](ErrorKind::InvalidInput) if a byte-level tokenizer does not split a
+    ///   million bytes of the text, for example spaces.
+    /// - [`Unsupported`](ErrorKind::Unsupported) if [`Special::parse`] is false and plain text
+    ///   still becomes a special token. No tokenizer of a chat model is known to do this.
     pub fn encode(&self, text: &str, special: Special) -> Result<Vec<TokenId>, Error> {
         contain(|| self.0.encode(text, special))
     }
 
-    /// The text of `ids`; bytes that are no UTF-8 become U+FFFD. With `skip_special`, tokens that the file
-    /// calls special are left out. The same as pushing all ids through a [`TokenDecoder`].
+    /// Decodes `ids` into text. Bytes that are not valid UTF-8 become U+FFFD.
+    ///
+    /// With `skip_special`, tokens that the file marks as special are skipped. The result is the
+    /// same as from a [`TokenDecoder`].
     ///
     /// # Errors
     ///
-    /// As [`TokenDecoder::push`].
+    /// Returns the same errors as [`TokenDecoder::push`].
     pub fn decode(&self, ids: &[TokenId], skip_special: bool) -> Result<String, Error> {
         let mut decoder = self.decode_stream(skip_special);
         let mut text = String::new();
@@ -197,18 +231,20 @@ impl Tokenizer {
         Ok(text)
     }
 
-    /// Decodes ids one at a time, as they come.
+    /// Returns a decoder for ids that arrive one at a time.
     #[must_use]
     pub fn decode_stream(&self, skip_special: bool) -> TokenDecoder {
         TokenDecoder::new(self.clone(), skip_special)
     }
 
-    /// The id of an added token, by its name: `special_id("<|im_end|>")`. Ordinary words are not
-    /// found here, see [`token_id`](Self::token_id).
+    /// Returns the id of an added token by its name: `special_id("<|im_end|>")`.
+    ///
+    /// It does not find ordinary tokens; use [`token_id`](Self::token_id) for them.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if there is none; the message has the name.
+    /// Returns [`InvalidInput`](ErrorKind::InvalidInput) if there is no such token. The message
+    /// contains the name.
     pub fn special_id(&self, name: &str) -> Result<TokenId, Error> {
         self.0.added.iter().find(|token| token.text == name).map(|token| token.id).ok_or_else(|| {
             let name = printable(name, MAX_SHOWN_CHARS);
@@ -216,28 +252,31 @@ impl Tokenizer {
         })
     }
 
-    /// The id of any token, added or ordinary, by its name in the vocabulary: for byte-level
-    /// vocabularies that is not its text (`Ġthe` is " the").
+    /// Returns the id of any token, added or ordinary, by its name in the vocabulary.
+    ///
+    /// In a byte-level vocabulary, the name is not the text: `Ġthe` is " the".
     #[must_use]
     pub fn token_id(&self, token: &str) -> Option<TokenId> {
         self.0.tokenizer.token_to_id(token)
     }
 
-    /// All added tokens, sorted by id.
+    /// Returns all added tokens, sorted by id.
     #[must_use]
     pub fn added_tokens(&self) -> &[AddedToken] {
         &self.0.added
     }
 
-    /// The number of tokens, added ones included. A model can have more ids than its tokenizer (its table is
-    /// rounded up); those have no text.
+    /// Returns the number of tokens, including added tokens.
+    ///
+    /// A model may have more ids than its tokenizer, because the size of its table is rounded up.
+    /// These ids have no text.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.0.tokenizer.get_vocab_size(true)
     }
 }
 
-/// Text is encoded as [`Special::TEXT`] says.
+/// Encodes text with [`Special::TEXT`].
 impl Encode for Tokenizer {
     fn encode_text(&self, text: &str) -> Result<Vec<(TokenId, usize)>, Error> {
         let encoding = contain(|| self.0.encoding(text, Special::TEXT, OffsetType::Byte))?;
@@ -259,7 +298,7 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
-/// What is read from the file beside what the crate reads, because the crate does not tell it.
+/// The parts of the file that the crate reads but does not expose.
 #[derive(Deserialize)]
 struct Facts {
     #[serde(default)]
@@ -288,12 +327,13 @@ impl Inner {
             // The crate ignores a token without text.
             if loaded != Some(*id) && !content.is_empty() {
                 let content = printable(content, MAX_SHOWN_CHARS);
+                let actual = loaded.map_or_else(|| "no id".to_owned(), |id| format!("id {id}"));
                 return Err(Error::invalid(format!(
-                    "the added token {content:?} has id {id} in the file and would get {loaded:?}"
+                    "the added token {content:?} has id {id} in the file, but would get {actual}"
                 )));
             }
         }
-        let refused = |e: ForeignError| Error::invalid("not a tokenizer that can be used").with_source(e);
+        let refused = |e: ForeignError| Error::invalid("the tokenizer cannot be used").with_source(e);
         tokenizer.with_truncation(None).map_err(refused)?;
         tokenizer.with_padding(None);
 
@@ -305,7 +345,7 @@ impl Inner {
         added.sort_unstable_by_key(|token| token.id);
 
         let mut plain = tokenizer.get_added_vocabulary().clone();
-        // "Special" is what the switch goes by, so in this copy all structure is called special.
+        // The switch applies to special tokens, so this copy marks all markers as special.
         let structure = added.iter().filter(|token| token.is_structure());
         let structure = structure.filter_map(|token| known.get(&token.id)).map(|t| t.clone().special(true));
         plain
@@ -322,7 +362,7 @@ impl Inner {
         self.added.binary_search_by_key(&id, |token| token.id).ok().map(|i| &self.added[i])
     }
 
-    /// The crate's own `encode_fast`, step by step, so that the added vocabulary can be chosen.
+    /// Repeats the steps of the crate's `encode_fast`, with a choice of the added vocabulary.
     fn encode(&self, text: &str, special: Special) -> Result<Vec<TokenId>, Error> {
         Ok(self.encoding(text, special, OffsetType::None)?.get_ids().to_vec())
     }
@@ -348,52 +388,57 @@ impl Inner {
         Ok(encoding)
     }
 
-    /// When the regular expression of a byte-level tokenizer gives up, the crate stops splitting and says
-    /// nothing; the ids of the rest are then wrong. `fancy-regex` gives up after 1,000,000 steps back, so a
-    /// piece that long is left. (Seen with Qwen3 and SmolLM2: 1,000,010 spaces and a word.)
+    /// Refuses text that the regular expression of a byte-level tokenizer may not have split.
+    ///
+    /// When the expression gives up, the crate silently stops splitting, and the remaining ids are
+    /// wrong. `fancy-regex` gives up after backtracking 1,000,000 times, so the unsplit piece has
+    /// at least this length. Seen with Qwen3 and SmolLM2: 1,000,010 spaces and a word.
     fn check_split(&self, text: &str, pieces: &PreTokenizedString) -> Result<(), Error> {
         if text.len() < MAX_PIECE_BYTES || self.decoding != Decoding::ByteLevel {
             return Ok(());
         }
-        // Here one character stands for one byte.
+        // Here, one character is one byte.
         let pieces = pieces.get_splits(OffsetReferential::Normalized, OffsetType::None);
         if pieces.iter().all(|(piece, _, _)| piece.chars().take(MAX_PIECE_BYTES).count() < MAX_PIECE_BYTES) {
             return Ok(());
         }
-        let message =
-            format!("the text has {MAX_PIECE_BYTES} bytes or more that the tokenizer does not split");
+        let message = format!("the tokenizer does not split {MAX_PIECE_BYTES} bytes or more of the text");
         Err(Error::invalid(message))
     }
 
-    /// The added vocabulary is not the only way to a special token: a model that has it as an ordinary word
-    /// too can find it there (Unigram). Tokens that the file does not call special are left alone here: what the
-    /// model makes of plain text by itself is an ordinary word of it (Gemma's `<table>`).
+    /// Refuses plain text that became a special token.
+    ///
+    /// The added vocabulary is not the only source of special tokens: a Unigram model may also have
+    /// one as an ordinary word. Tokens that the file does not mark as special are allowed, because
+    /// in plain text they are ordinary words of the model (Gemma's `<table>`).
     fn check_plain(&self, ids: &[TokenId]) -> Result<(), Error> {
         let marker = |id: &TokenId| self.added(*id).filter(|t| t.special && Some(t.id) != self.unknown);
         match ids.iter().find_map(marker) {
             None => Ok(()),
             Some(token) => {
                 let name = printable(&token.text, MAX_SHOWN_CHARS);
-                let message = format!("this tokenizer cannot take {name:?} as plain text");
+                let message = format!("this tokenizer cannot encode {name:?} as plain text");
                 Err(Error::new(ErrorKind::Unsupported, message))
             }
         }
     }
 }
 
-/// Runs code of the `tokenizers` crate; a panic there becomes an error. (Fuzzing its files brought three: a
-/// template that names a token it does not list, a `Replace` of nothing, merges shorter than their prefix.)
-/// Nothing that the call changes outlives it, except a cache of words behind a lock.
+/// Runs code of the `tokenizers` crate, and converts a panic into an error.
+///
+/// Fuzzing tokenizer files found three panics: a template with a token that it does not list, a
+/// `Replace` of nothing, and merges shorter than their prefix. The call changes nothing that
+/// outlives it, except a locked cache of words.
 fn contain<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     std::panic::catch_unwind(AssertUnwindSafe(call))
-        .unwrap_or_else(|_| Err(Error::invalid("the tokenizer contradicts itself: its code panicked")))
+        .unwrap_or_else(|_| Err(Error::invalid("the tokenizer file contradicts itself: its code panicked")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A tokenizer of few words: `a`, `b`, space and newline, and what the case adds.
+    /// Builds a small tokenizer: `a`, `b`, space, newline, and the tokens of the test case.
     fn small(model: &str, more: &str, added: &[(TokenId, &str, bool)]) -> Result<Tokenizer, Error> {
         let added: Vec<String> = added
             .iter()
@@ -413,7 +458,7 @@ mod tests {
         "vocab":{"<unk>":0,"a":1,"b":2," ":3,"\n":4,"<":5,">":6,"s":7}"#;
 
     #[test]
-    fn plain_text_makes_no_marker_but_keeps_runs_of_space() {
+    fn plain_text_never_becomes_a_marker_but_keeps_runs_of_space() {
         let added =
             [(0, "<unk>", true), (8, "<s>", true), (9, "<b>", false), (10, "  ", false), (11, "▁▁", false)];
         let tokenizer = small(BPE, "", &added).unwrap();
@@ -430,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vocabulary_that_makes_markers_of_plain_text_is_refused_it() {
+    fn plain_text_that_a_vocabulary_turns_into_a_marker_is_refused() {
         let unigram = r#""type":"Unigram","unk_id":0,"byte_fallback":false,
             "vocab":[["<unk>",0],["</s>",0],["a",-1],["<",-9],["/",-9],["s",-9],[">",-9],
                 ["▁▁",-1],["<b>",-1]]"#;
@@ -443,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn the_post_processor_adds_only_when_asked_and_nothing_is_cut_or_filled() {
+    fn the_post_processor_adds_tokens_only_on_request_and_nothing_is_truncated_or_padded() {
         let more = r#""truncation":{"max_length":2,"strategy":"LongestFirst","stride":0,"direction":"Right"},
             "padding":{"strategy":{"Fixed":9},"direction":"Right","pad_to_multiple_of":null,"pad_id":0,
                 "pad_type_id":0,"pad_token":"<unk>"},
@@ -463,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_of_the_crate_is_an_error() {
+    fn a_panic_of_the_tokenizers_crate_becomes_an_error() {
         let more = r#""post_processor":{"type":"TemplateProcessing","pair":[],
             "single":[{"SpecialToken":{"id":"<t>","type_id":0}},{"Sequence":{"id":"A","type_id":0}}],
             "special_tokens":{"<s>":{"id":"<s>","ids":[8],"tokens":["<s>"]}}},"#;
@@ -475,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn an_added_token_with_another_id_than_the_file_says_is_refused() {
+    fn an_added_token_with_another_id_than_in_the_file_is_refused() {
         assert!(small(BPE, "", &[(8, "<s>", true)]).is_ok());
         for id in [7, 9] {
             let error = small(BPE, "", &[(id, "<s>", true)]).unwrap_err();
