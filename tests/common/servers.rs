@@ -20,7 +20,7 @@ pub const TABLE_BEGIN: &str = "| server |";
 /// A row of the tables: one endpoint of a server, and the sources of its facts.
 pub struct Row {
     pub server: &'static str,
-    /// The server that tokenwire detects. `None`: it does not detect this server.
+    /// The server that tokenwire detects, or `None` if it does not detect this server.
     pub known: Option<&'static ServerKind>,
     pub wire: Endpoint,
     /// The folder of the recordings, and the prefixes of their names. Without prefixes, the row has
@@ -117,7 +117,7 @@ pub const ROWS: &[Row] = &[
     of("litellm", row("LiteLLM proxy", None, Endpoint::Chat)),
 ];
 
-/// Counts what was seen, in recordings and in vectors.
+/// Counts the facts in recordings and in vectors.
 #[derive(Default)]
 struct Seen(BTreeMap<String, (usize, usize)>);
 
@@ -145,7 +145,7 @@ impl Seen {
     }
 }
 
-/// Everything that was seen of one row.
+/// All facts about one row.
 #[derive(Default)]
 pub struct Gathered {
     /// The number of recordings. `written` is the number of vectors.
@@ -163,9 +163,9 @@ pub struct Gathered {
 #[derive(Default)]
 pub struct Ends {
     seen: Seen,
-    /// A stream that broke off was seen.
+    /// Whether a stream broke off.
     pub broken: bool,
-    /// An error of the server was seen.
+    /// Whether the server sent an error.
     pub errors: bool,
 }
 
@@ -280,7 +280,7 @@ fn gather_recording(folder: &str, path: &Path, all: &mut [Gathered]) -> Result<(
     };
     let rows: Vec<_> = ROWS.iter().enumerate().collect();
     let Some((n, row)) = rows.iter().find(mine) else {
-        // Lists of models, health and tokens are not streams.
+        // Lists of models, health checks and token lists are not streams.
         let streams = ROWS.iter().any(|row| row.path() == endpoint);
         return if streams { Err(format!("{name} belongs to no row")) } else { Ok(()) };
     };
