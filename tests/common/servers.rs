@@ -65,17 +65,17 @@ pub const ROWS: &[Row] = &[
     Row {
         recorded: LLAMA_CPP,
         live: &[
-            ("live", "sixteen_streams_at_once_are_all_complete_and_exact"),
+            ("live", "sixteen_concurrent_streams_are_complete_and_exact"),
             ("live", "ids_equal_those_of_the_same_request_without_this_crate"),
-            ("live_servers", "each_endpoint_gives_the_same_ids_streamed_and_whole"),
+            ("live_servers", "each_endpoint_gives_the_same_ids_streamed_and_complete"),
         ],
         ..row("llama.cpp", Some(&ServerKind::LlamaCpp), Endpoint::OpenAi)
     },
     Row {
         recorded: LLAMA_CPP,
         live: &[
-            ("live_servers", "each_endpoint_gives_the_same_ids_streamed_and_whole"),
-            ("live_servers", "a_chat_with_a_tool_gives_the_call_streamed_and_whole"),
+            ("live_servers", "each_endpoint_gives_the_same_ids_streamed_and_complete"),
+            ("live_servers", "a_chat_with_a_tool_gives_the_call_streamed_and_complete"),
         ],
         ..row("llama.cpp", Some(&ServerKind::LlamaCpp), Endpoint::Chat)
     },
@@ -84,8 +84,8 @@ pub const ROWS: &[Row] = &[
         live: &[
             ("live", "ids_equal_those_of_the_same_request_without_this_crate"),
             ("live", "a_server_killed_in_mid_stream_is_one_typed_error_after_the_tokens"),
-            ("live_servers", "each_endpoint_gives_the_same_ids_streamed_and_whole"),
-            ("talk_live", "each_prompt_begins_with_the_one_before_and_the_server_finds_it"),
+            ("live_servers", "each_endpoint_gives_the_same_ids_streamed_and_complete"),
+            ("talk_live", "each_prompt_begins_with_the_previous_one_and_the_server_finds_it"),
         ],
         ..row("llama.cpp", Some(&ServerKind::LlamaCpp), Endpoint::LlamaCpp)
     },
