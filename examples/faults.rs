@@ -6,7 +6,7 @@
 #[path = "../tests/common/fault_run.rs"]
 #[allow(dead_code, unreachable_pub)] // Only the tests use all of it.
 mod fault_run;
-#[path = "../tests/common/faults.rs"]
+#[path = "../tests/common/faults/mod.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod faults;
 

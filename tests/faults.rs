@@ -8,7 +8,7 @@
 #[path = "common/fault_run.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod fault_run;
-#[path = "common/faults.rs"]
+#[path = "common/faults/mod.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod faults;
 

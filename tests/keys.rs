@@ -10,7 +10,7 @@ mod canary;
 #[path = "common/fault_run.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod fault_run;
-#[path = "common/faults.rs"]
+#[path = "common/faults/mod.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod faults;
 
