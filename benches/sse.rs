@@ -4,9 +4,9 @@
 //! cargo bench --bench sse
 //! ```
 //!
-//! The events are those of vLLM's `/v1/completions` stream (see `common`). The naive version
-//! (`BufRead::lines`) and the lower limit (only a search for line ends) run on the same bytes,
-//! because ratios stay the same on another machine.
+//! The events come from vLLM's `/v1/completions` stream (see `common`). The naive version
+//! (`BufRead::lines`) and the lower limit (only a search for line ends) read the same bytes.
+//! Compare the ratios, because they stay the same on another machine.
 
 mod common;
 

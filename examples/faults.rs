@@ -30,6 +30,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if wrong.is_empty() {
         Ok(())
     } else {
-        Err(format!("rows with another ending than the matrix requires: {wrong:#?}").into())
+        Err(format!("rows that do not end as the matrix requires: {wrong:#?}").into())
     }
 }

@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = args.next().unwrap_or(real.url());
     record(&url, &file)?;
 
-    // In the test there is no model. The pace of 0 means that the replay does not wait.
+    // The test needs no model. The pace of 0 means that the replay does not wait.
     let recording = Recording::load(&file)?;
     let replayed = MockServer::scripted([Script::replay(&recording, 0.0)])?;
     let words = count_words(&replayed.url())?;

@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (tokens, _guard) =
             ApiClient::builder(whole.url()).build()?.stream_completion(&prompt_ids, params, None)?;
         let id = |token| if let StreamToken::Token { id, .. } = token { id } else { None };
-        println!("the same as unbroken: {}", tokens.iter().filter_map(id).eq(ids));
+        println!("the same as uninterrupted: {}", tokens.iter().filter_map(id).eq(ids));
     }
     Ok(())
 }

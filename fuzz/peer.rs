@@ -1,4 +1,5 @@
-//! Compares the events with those of `sse-core`, a crate that shares no code with tokenwire.
+//! Compares the parser's events with the events from `sse-core`, a crate that shares no code with
+//! tokenwire.
 //!
 //! Both follow the standard. Name, data, id and order of the events must therefore be equal. Three
 //! intended differences are not compared:

@@ -19,7 +19,7 @@ struct Case {
     server: String,
     /// The reason for the case.
     purpose: String,
-    /// Whether the request goes to the chat endpoint.
+    /// True if the request goes to the chat endpoint.
     chat: bool,
     status: u16,
     content_type: String,

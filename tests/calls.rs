@@ -238,14 +238,14 @@ fn a_failed_complete_request_is_retried_saved_and_typed_like_a_stream() {
             1,
         ),
         (
-            "an error with a good status",
+            "an error with status 200",
             status(200, r#"{"error":{"message":"m","code":500}}"#),
             ErrorKind::Server,
             Some(500),
             3,
         ),
-        ("cut by its length", cut.write(ANSWER), ErrorKind::Incomplete, None, 3),
-        ("cut without one", closing, ErrorKind::Incomplete, None, 3),
+        ("cut, with a length", cut.write(ANSWER), ErrorKind::Incomplete, None, 3),
+        ("cut, without a length", closing, ErrorKind::Incomplete, None, 3),
         ("no byte", Script::new(), ErrorKind::Incomplete, None, 3),
         (
             "a page",
@@ -338,13 +338,13 @@ fn a_request_that_llama_cpp_cannot_read_is_not_retried_whatever_its_status() {
     let messages = r#"{"error":{"code":500,"message":"Failed to parse messages: Missing 'role' in message: {\"content\":\"x\"}","type":"server_error"}}"#;
     let others = [
         ("11549", Script::status(400).json(newer), 400),
-        ("its own fault", Script::status(500).json(own_fault), 500),
+        ("blames itself", Script::status(500).json(own_fault), 500),
         ("messages", Script::status(500).json(messages), 500),
     ];
     each_row(older.into_iter().chain(others), |(name, script, status)| {
         let server = MockServer::scripted([script]).unwrap();
         let client = client(&server).retry(quick(1)).build().unwrap();
-        let times = if name == "its own fault" { 2 } else { 1 };
+        let times = if name == "blames itself" { 2 } else { 1 };
         let (_tokens, guard) = client.stream(ids()).unwrap();
         for error in [client.complete(ids()).unwrap_err(), guard.join().error.unwrap()] {
             assert_eq!((error.kind(), error.status()), (ErrorKind::Server, Some(status)), "{name}: {error}");

@@ -96,7 +96,7 @@ fn results_are_written_in_the_order_of_the_prompts_with_all_data() {
         assert_eq!(ran.code, Some(0), "{}", ran.err);
         assert_eq!(ran.lines(), expected, "{streams} streams");
         assert!(ran.err.contains("20 complete, 0 failed"), "{}", ran.err);
-        assert!(!ran.err.contains('\u{1b}'), "no live line where nobody looks on: {}", ran.err);
+        assert!(!ran.err.contains('\u{1b}'), "no live line outside a terminal: {}", ran.err);
         assert!(ran.out.starts_with("{\"id\":1,\"text\":\""), "the order of fields: {}", ran.out);
     }
     let quiet = batch(&server, &["--json", "--max-tokens", "7"], &prompts(1));
@@ -211,8 +211,8 @@ fn concurrent_streams_and_waiting_results_are_limited() {
     let child = program(&as_strs(&folder.args(&server, "4"))).spawn().unwrap();
     assert!(server.wait_for_requests(4, HANGS));
     assert!(!server.wait_for_requests(5, Duration::from_millis(300)), "at most four at a time");
-    // The first stream hangs and the others continue. The limit is 16 results for each of the four
-    // streams, including the one that hangs.
+    // The first stream hangs and the others continue. The limit is 16 results per stream, so 64 for
+    // the four streams. The hanging stream counts too.
     rest.open();
     assert!(server.wait_for_requests(64, HANGS));
     assert!(!server.wait_for_requests(65, Duration::from_millis(300)), "at most 64 prompts ahead");
@@ -281,10 +281,10 @@ fn a_batch_killed_at_any_time_resumes_to_the_same_file() {
     assert_eq!(folder.read("out.jsonl"), whole);
     assert!(!folder.0.join("out.jsonl.waiting").exists());
     let again = server.requests().len() - asked_whole - 60;
-    assert!(again <= 6 * kills, "only what ran when it was killed is asked again: {again} after {kills}");
+    assert!(again <= 6 * kills, "only the streams that a kill interrupted are requested again: {again} after {kills}");
 
     let ran = run(&args, b"");
-    assert_eq!(ran.code, Some(1), "nothing is left to do, and what failed has failed: {}", ran.err);
+    assert_eq!(ran.code, Some(1), "nothing is left to do, but earlier failures set the exit code: {}", ran.err);
     assert!(ran.err.contains("60 results there already"), "{}", ran.err);
     assert_eq!(folder.read("out.jsonl"), whole);
 }
@@ -317,7 +317,7 @@ fn ctrl_c_keeps_finished_results_and_abandons_running_streams() {
         let ran = ended(child);
         assert_eq!(ran.code, Some(130), "{}", ran.err);
         assert!(ran.err.contains("4 complete, 0 failed, 2 given up"), "{}", ran.err);
-        assert!(server.wait_for_open_connections(0, HANGS), "the server sees the disconnects");
+        assert!(server.wait_for_open_connections(0, HANGS), "some connections are still open");
         let ids = |text: &str| -> Vec<Value> {
             text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone()).collect()
         };
@@ -442,7 +442,7 @@ fn temporary_errors_are_requested_again_if_a_flag_says_so() {
         assert_eq!(ids, (1..=10).collect::<Vec<_>>(), "step {n}: {}", ran.err);
         let good = lines.iter().filter(|line| line["error"].is_null()).count();
         assert_eq!((server.requests().len(), good), (asked, complete), "step {n}: {}", ran.err);
-        assert_eq!(ran.code, Some(1), "step {n}, one failed, be it before: {}", ran.err);
+        assert_eq!(ran.code, Some(1), "step {n}, a new or an earlier failure: {}", ran.err);
         let says_before = ran.err.contains("10 there before, 3 of these failed");
         assert_eq!(says_before, n == 1, "step {n}: {}", ran.err);
         assert!(!folder.0.join("out.jsonl.before").exists(), "step {n}");

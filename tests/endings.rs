@@ -92,7 +92,7 @@ fn the_wait_for_the_end_starts_after_the_consumer_has_received_the_tokens() {
     let (receiver, guard) = start(&client(&server, TAIL, 1));
     thread::sleep(TAIL + TAIL / 2);
     assert_eq!(collect(&receiver).len(), 4);
-    assert!(guard.join().usage.is_some(), "the usage was not waited for");
+    assert!(guard.join().usage.is_some(), "the stream did not wait for the usage");
 }
 
 #[test]

@@ -54,7 +54,7 @@ const ALONE: &[(&str, &[&str])] = &[
     ("record", &["bytes recorded", "words replayed", "the same as live: true"]),
     ("scheduler", &["start high 2", "start high 1", "start middle", "start low 2", "start low 1"]),
     ("callback", &["ended: Ok(())", "25 ids in"]),
-    ("resume", &["60 ids, Some(Length)", "broke off after", "the same as unbroken: true"]),
+    ("resume", &["60 ids, Some(Length)", "broke off after", "the same as uninterrupted: true"]),
 ];
 
 #[test]

@@ -214,7 +214,7 @@ fn a_session_stays_at_its_server_and_weights_distribute_the_rest() {
     assert!(used.iter().all(|n| *n > 0), "{used:?}");
 }
 
-/// Of two servers with 16 streams at a time, one dies. All streams are complete.
+/// Two servers have 16 streams at a time, and one of the servers dies. All streams are complete.
 #[test]
 fn all_streams_are_complete_and_exact_when_one_of_two_servers_dies() {
     let good = whole();

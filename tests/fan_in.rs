@@ -67,7 +67,7 @@ impl Dealt {
                 Ok(tagged) => dealt.deal(tagged),
                 Err(error) => {
                     assert!(error.is_disconnected(), "the channel hangs");
-                    assert!(dealt.open.is_empty(), "no end of {:?}", dealt.open.keys());
+                    assert!(dealt.open.is_empty(), "streams without an end: {:?}", dealt.open.keys());
                     return dealt.streams;
                 }
             }
@@ -132,7 +132,7 @@ fn each_stream_delivers_the_same_items_as_through_its_own_channel() {
     while let Ok(tagged) = receiver.recv_timeout(LONG) {
         dealt.deal(tagged);
     }
-    assert!(dealt.open.is_empty(), "no end of {:?}", dealt.open.keys());
+    assert!(dealt.open.is_empty(), "streams without an end: {:?}", dealt.open.keys());
     assert_eq!(dealt.streams.len(), alone.len());
     each_row(alone, |(n, name, own)| {
         let expected = told(&own);
@@ -189,7 +189,7 @@ fn the_bound_applies_to_all_streams_together_and_no_token_is_lost() {
         drop(channel);
         let mut kept = Vec::new();
         if join {
-            // Nobody reads the channel. A join is not bounded.
+            // The channel is not read here. A join is not bounded.
             for guard in guards {
                 let report = guard.join();
                 assert_eq!((report.ending, report.tokens), (Outcome::Complete, u64::from(TOKENS)));

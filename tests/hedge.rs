@@ -273,7 +273,7 @@ fn overlapping_requests_give_one_response_and_one_end() {
                     Outcome::Failed
                 }
                 Last::Nothing => {
-                    assert_eq!(n % 10, 0, "an end without a word: {report:?}");
+                    assert_eq!(n % 10, 0, "an end without an item: {report:?}");
                     seen[3] += 1;
                     Outcome::Cancelled
                 }

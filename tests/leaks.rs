@@ -1,5 +1,5 @@
 //! Tests that a thousand cancelled streams leave no thread and no descriptor. They are in a
-//! separate file because they count those of the whole process.
+//! separate file because they count the threads and descriptors of the whole process.
 
 #![cfg(all(feature = "testing", target_os = "linux"))]
 

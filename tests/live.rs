@@ -1,6 +1,7 @@
-//! Tests against a real llama.cpp server. They are ignored by default and run with `--include-ignored` when
-//! `TOKENWIRE_LIVE_URL` names a server (`http://127.0.0.1:8080`). Tests that start their own server also need
-//! `TOKENWIRE_LIVE_SERVER`, the path of `llama-server.sh`. `.ci/run` sets both.
+//! Tests against a real llama.cpp server. They are ignored by default and run with
+//! `--include-ignored` when `TOKENWIRE_LIVE_URL` is the URL of a server (`http://127.0.0.1:8080`).
+//! Tests that start their own server also need `TOKENWIRE_LIVE_SERVER`, the path of
+//! `llama-server.sh`. `.ci/run` sets both.
 
 mod common;
 
@@ -76,7 +77,7 @@ fn ids_equal_those_of_the_same_request_without_this_crate() {
     assert_eq!(expected.len(), 24);
     for wire in [Endpoint::Auto, Endpoint::OpenAi, Endpoint::LlamaCpp] {
         let client = ApiClient::builder(&url).endpoint(wire).build().unwrap();
-        for round in ["server not known", "server known"] {
+        for round in ["unknown server", "known server"] {
             let (ids, text, exact) = stream(&client, greedy(CompletionRequest::ids(PROMPT), 24));
             assert_eq!(ids, expected, "{wire}, {round}");
             assert!(!text.is_empty());

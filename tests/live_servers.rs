@@ -1,7 +1,9 @@
-//! Every endpoint of a real llama.cpp server, streamed and whole. The tests that need a server are ignored by default and run
-//! with `--include-ignored` when `TOKENWIRE_LIVE_URL` names one (`http://127.0.0.1:8080`). The chat with tools starts its
-//! own server, from a copy of the model with a template for tools, and also needs `TOKENWIRE_LIVE_SERVER`, the path of
-//! `llama-server.sh`. `.ci/run` sets both.
+//! Tests of every endpoint of a real llama.cpp server, streamed and complete. The tests that need a
+//! server are ignored by default. They run with `--include-ignored` when `TOKENWIRE_LIVE_URL` is
+//! the URL of a server (`http://127.0.0.1:8080`).
+//!
+//! The chat with tools starts its own server, from a copy of the model with a template for tools.
+//! It also needs `TOKENWIRE_LIVE_SERVER`, the path of `llama-server.sh`. `.ci/run` sets both.
 
 #![cfg(feature = "testing")]
 
@@ -91,7 +93,7 @@ fn each_endpoint_gives_the_same_ids_streamed_and_complete() {
         assert_eq!((report.ids_exact, answer.ids_exact), (IdsExact::Yes, IdsExact::Yes), "{wire}: {text:?}");
         assert_eq!((&report.finish, report.usage), (&answer.finish, answer.usage), "{wire}");
         assert_eq!(answer.usage.unwrap().completion_tokens as usize, ids.len(), "{wire}");
-        println!("{wire}: {} ids, streamed and whole: {text:?}", ids.len());
+        println!("{wire}: {} ids, streamed and complete: {text:?}", ids.len());
         all.push(answer);
     }
     assert_eq!(all[0].ids, all[1].ids, "the two endpoints for prompts");
@@ -153,7 +155,7 @@ fn text_survives_the_servers_tokenizer_like_the_local_one() {
         let back = client.detokenize(&ids).unwrap();
         assert_eq!((&back, &back), (text, &ours.decode(&ids, false).unwrap()), "{ids:?}");
     }
-    println!("{} texts there and back", strings.len().div_ceil(5));
+    println!("{} texts encoded and decoded", strings.len().div_ceil(5));
 }
 
 /// Repeats every rejected request that was recorded from build 10434. The status may differ in this
@@ -195,7 +197,7 @@ fn rejections_are_the_same_errors_in_both_builds() {
         count += 1;
     }
     assert!(count >= 20, "{count}");
-    println!("{count} refusals, of another status: {statuses:#?}");
+    println!("{count} rejections, these with another status: {statuses:#?}");
 }
 
 #[test]
@@ -310,5 +312,5 @@ fn a_chat_with_a_tool_gives_the_call_streamed_and_complete() {
     // The text is the whole call, including its markers.
     let written = client.detokenize(&answer.ids).unwrap();
     assert!(written.contains("<tool_call>") && written.contains("Paris"), "{written:?}");
-    println!("{} ids of the call, only in the whole answer: {written:?}", answer.ids.len());
+    println!("{} ids of the call, only in the complete response: {written:?}", answer.ids.len());
 }

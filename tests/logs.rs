@@ -107,7 +107,7 @@ fn no_credential_is_logged_and_all_credentials_reach_the_server() {
     drop(lines);
 
     let own = OWN.lock().unwrap();
-    assert!(own.contains("not JSON") && own.contains("x-ratelimit-for"), "no longer logged: {own}");
+    assert!(own.contains("not JSON") && own.contains("x-ratelimit-for"), "missing in the log: {own}");
     assert!(!own.contains("canary"), "{own}");
     drop(own);
 

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use tokenwire::{Dialect, LeafKind, ResponseParser};
 
 /// Parses a turn and returns its content, the arguments of its calls and the number of malformed
-/// leaves. Real markers are between `«` and `»`, or between `‹` and `›` if the server leaves out
-/// their text. Every other character is one token.
+/// leaves. Real markers are between `«` and `»`, or between `‹` and `›` if the server omits their
+/// text. Every other character is one token.
 fn parsed(dialect: &str, turn: &str) -> (String, Vec<Value>, usize) {
     let mut added = HashMap::new();
     let mut tokens = Vec::new();

@@ -121,11 +121,11 @@ fn recorded_ids_parse_into_the_servers_own_result() {
                     assert_eq!(
                         leaf.ids.first(),
                         Some(&151_657),
-                        "{name}: a call begins with its opener's id"
+                        "{name}: a call begins with the id of its opener"
                     );
                     assert_eq!(
                         server.ids[call.at_token as usize], 151_658,
-                        "{name}: and comes with its closer's"
+                        "{name}: a call is complete at the id of its closer"
                     );
                 }
             }

@@ -122,7 +122,7 @@ fn every_vllm_recording_matches_its_table() {
     });
     assert!(
         rows.len() >= 90 && streams >= 65,
-        "{} rows, {streams} streams: has the table moved?",
+        "only {} rows and {streams} streams: was the table moved?",
         rows.len()
     );
 }
@@ -203,9 +203,9 @@ const YES: &str = "yes";
 const NO_IDS: &str = "no ids";
 const UNKNOWN: &str = "unknown";
 
-/// The contents of llama.cpp's streams according to the raw files and the README: the ids in order,
-/// the finish reasons (`-` for a stream that broke off), and whether the ids are exact (`n of m`:
-/// some were lost inside characters).
+/// The contents of llama.cpp's streams according to the raw files and the README. Each row has the
+/// ids in order, the finish reasons (`-` for a stream that broke off), and whether the ids are
+/// exact. `n of m` means that some ids were lost inside characters.
 const LLAMA_CPP: &[(&str, &[TokenId], &str, &str)] = &[
     ("auth-ok", &[], "length", NO_IDS),
     ("chat-eos", &[], "stop", NO_IDS),

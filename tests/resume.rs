@@ -1,6 +1,6 @@
-//! Tests that a broken stream resumes. Its ids, text, usage and calls equal those of an
-//! uninterrupted stream, wherever, however often and however it was cut. A stream that cannot be
-//! resumed exactly ends with its error, and the report contains the reason.
+//! Tests that a broken stream resumes. Its ids, text, usage and calls are the same as in an
+//! uninterrupted stream, wherever and however often it was cut. A stream that cannot be resumed
+//! exactly ends with its error, and the report contains the reason.
 #![cfg(feature = "testing")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -274,11 +274,12 @@ fn compare(
         counts.doubled += found.ids.len() - expected.ids.len();
     }
     counts.wrong += expected.ids.iter().zip(&found.ids).filter(|(a, b)| a != b).count();
-    // After a cut behind the finish reason, the response is complete, but its counts are lost.
+    // If the stream is cut after the finish reason, the response is complete, but its counts are
+    // lost.
     let exact = if found.usage.is_none() { IdsExact::Unknown } else { IdsExact::Yes };
     counts.without_usage += usize::from(found.usage.is_none());
     found.usage = found.usage.or(expected.usage);
-    // The cached tokens are those of the first attempt, if it got that far.
+    // The number of cached tokens comes from the first attempt, if it was received.
     if let (Some(found), Some(expected)) = (&mut found.usage, expected.usage) {
         found.cached_tokens = expected.cached_tokens;
     }

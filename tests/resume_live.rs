@@ -141,8 +141,8 @@ fn a_server_killed_and_restarted_in_mid_stream_loses_and_duplicates_no_id() {
         equal += usize::from(ids == whole);
     }
     println!(
-        "{KILLS} streams, the server killed in each: lost 0, doubled 0; {resumed} taken up again, each tail as the server \
-        itself has it behind prompt and ids received; {equal} equal to the unbroken run"
+        "{KILLS} streams, the server killed in each: 0 ids lost, 0 duplicated; {resumed} resumed, each with the ids that \
+        the server gives after the prompt and the received ids; {equal} equal to the uninterrupted run"
     );
     assert!(resumed > KILLS / 2, "{resumed}");
 }
@@ -219,8 +219,9 @@ fn two_servers_with_one_killed_under_16_streams_lose_and_duplicate_no_id() {
     }
     let equal = all_ids.iter().zip(&whole).filter(|(ids, whole)| ids == whole).count();
     println!(
-        "{STREAMS} streams, one of two servers killed: {resumed} broke and were taken up again at the other, lost 0, doubled 0, \
-        each tail as the server itself has it behind prompt and ids received; {equal} of {STREAMS} equal to the unbroken run"
+        "{STREAMS} streams, one of two servers killed: {resumed} broke and were resumed at the other, 0 ids lost, 0 duplicated, \
+        each with the ids that the server gives after the prompt and the received ids; {equal} of {STREAMS} equal to the \
+        uninterrupted run"
     );
     assert!(resumed > STREAMS / 2, "{resumed}");
 

@@ -166,7 +166,7 @@ fn a_session_stays_on_one_worker() {
         }
         let after = counts();
         let took = [after[0] - before[0], after[1] - before[1]];
-        assert!(took.contains(&3), "session {session} was spread: {took:?}");
+        assert!(took.contains(&3), "session {session} is on several workers: {took:?}");
         chosen[usize::from(took[1] == 3)] += 1;
     }
     println!("sessions on each worker: {chosen:?}");
@@ -236,7 +236,7 @@ fn a_recording_decodes_the_same_with_and_without_the_router() {
 
 // ---- faults ----
 
-/// Returns request `n` of a table of cases. A header tells the worker which row to use.
+/// Returns request `n` of a table of cases. The worker selects the row by a header.
 fn case(n: usize) -> CompletionRequest {
     ids(&[1, 2, 3]).header("x-case", n.to_string())
 }
@@ -429,7 +429,7 @@ fn a_router_without_workers_is_an_error_with_its_message() {
     }
 }
 
-/// The router's attempts multiply those of the client, so the client must send few.
+/// The router repeats each attempt of the client, so the client must make few attempts.
 #[test]
 #[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
 fn the_load_of_an_outage_is_limited_when_client_and_router_both_retry() {
@@ -475,7 +475,7 @@ fn model() -> FakeModel {
     FakeModel::new(11).ends_one_of(0)
 }
 
-/// Returns only the ids. Where text was held back at a cut, it may arrive in other pieces.
+/// Returns only the ids. If text was held back at a cut, it may arrive in other pieces.
 fn ids_of(tokens: &[Token]) -> Vec<TokenId> {
     tokens.iter().filter_map(|(_, id)| *id).collect()
 }
@@ -572,8 +572,8 @@ fn all_64_streams_are_complete_and_exact_when_a_worker_dies() {
         requests += sent(&report);
     }
     println!(
-        "{STREAMS} streams, {there} of them at the worker that died: {resumed} taken up again, all {STREAMS} whole and \
-        equal to the unbroken run; {requests} requests sent"
+        "{STREAMS} streams, {there} of them at the worker that died: {resumed} resumed, all {STREAMS} complete and \
+        equal to the uninterrupted run; {requests} requests sent"
     );
     assert!(there > 0 && resumed == there, "{resumed} of {there}");
 }

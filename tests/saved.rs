@@ -1,5 +1,5 @@
 //! Tests of failed requests that are saved and resent, against the mock server: which outcomes are
-//! saved, and what the file contains.
+//! saved, and the contents of the file.
 
 #![cfg(feature = "testing")]
 

@@ -120,7 +120,7 @@ fn each_server_is_detected_by_its_models_or_by_one_of_its_paths() {
         ),
         ("no TGI", vec![("/v1/models", models(&[("org/m", "org/m")]))], None, vec!["/v1/models", "/info"]),
         (
-            "Ollama, all of others",
+            "Ollama, with models of other owners",
             vec![("/v1/models", models(&[("me/m:1b", "me")])), ("/api/version", version())],
             Some(ServerKind::Ollama),
             vec!["/v1/models", "/api/version"],
@@ -156,7 +156,7 @@ fn each_server_is_detected_by_its_models_or_by_one_of_its_paths() {
             Some(ServerKind::Tgi),
             vec!["/v1/models", "/info"],
         ),
-        ("a server of embeddings", vec![("/info", tei)], None, all.clone()),
+        ("an embeddings server", vec![("/info", tei)], None, all.clone()),
         (
             "SGLang without the list",
             vec![("/get_model_info", sglang)],

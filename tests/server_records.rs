@@ -32,7 +32,7 @@ struct Case {
     request: Map<String, Value>,
     #[serde(default = "openai")]
     wire: String,
-    /// Whether the request is for a complete response.
+    /// True if the request is for a complete response.
     #[serde(default)]
     whole: bool,
     body: Option<Value>,
@@ -109,7 +109,7 @@ fn request(fields: &Map<String, Value>) -> CompletionRequest {
                     request = request.extra(key.as_str(), value.clone());
                 }
             }
-            other => panic!("a case's request has no {other:?}"),
+            other => panic!("unknown field in the request of a case: {other:?}"),
         }
     }
     request.sampling(params)
@@ -148,7 +148,7 @@ fn each_case_of_each_record_holds() {
             }
         }
         let untried = record.refuses.keys().find(|field| !refused.contains(field.as_str()));
-        assert_eq!(untried, None, "{name}: no case for what it refuses");
+        assert_eq!(untried, None, "{name}: a refused field has no case");
     });
 }
 

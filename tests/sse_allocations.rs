@@ -47,8 +47,8 @@ fn a_token_takes_one_allocation() {
     for name in streams::STREAMS {
         let stream = streams::stream(name);
         let body = stream.body();
-        // Text with escapes is first built in a buffer if there is no template, and again if its
-        // event was cut.
+        // Without a template, text with escapes is first built in a buffer, and again if its event
+        // was cut.
         let escaped = stream.events.iter().filter(|event| event.contains('\\')).count();
         for (learning, more) in [(true, escaped), (false, 3 * escaped)] {
             let mut decoder = BodyDecoder::new(stream.wire).learning(learning);

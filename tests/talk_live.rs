@@ -1,6 +1,6 @@
 //! Tests a conversation of ten turns with a real llama.cpp server at temperature 1. Each prompt
 //! begins with the previous prompt and the ids received (`talk` asserts this), and the server finds
-//! that part in its cache. `examples/drift.rs` prints the same numbers, and those of a client that
+//! that part in its cache. `examples/drift.rs` prints the same numbers, also for a client that
 //! encodes text again.
 #![cfg(feature = "tokenizer")]
 
@@ -25,7 +25,7 @@ fn each_prompt_begins_with_the_previous_one_and_the_server_finds_it() {
         if !before.exact {
             assert!(
                 !row.kept,
-                "a turn whose ids did not all come is encoded again, and the prompt says so: {row:?}"
+                "a turn without all its ids is encoded again, and the prompt reports that: {row:?}"
             );
             continue;
         }
@@ -34,5 +34,5 @@ fn each_prompt_begins_with_the_previous_one_and_the_server_finds_it() {
         assert!(row.cached + 8 >= before.prompt_tokens + before.received, "{before:?} {row:?}");
         hits += 1;
     }
-    assert!(hits >= 5, "too few turns were exact to say anything: {rows:?}");
+    assert!(hits >= 5, "too few exact turns: {rows:?}");
 }

@@ -191,7 +191,7 @@ fn a_gate_holds_the_script_until_the_test_opens_it() {
     expect(&mut stream, b"after");
 }
 
-/// Each way to wait sees the disconnect and reports the number of bytes before it.
+/// Each way to wait reports the disconnect and the number of bytes before it.
 #[test]
 fn the_server_reports_a_disconnect_and_the_bytes_sent_before_it() {
     let head = || Script::new().head(200, &[], Framing::Chunked).write("abc");
@@ -209,7 +209,7 @@ fn the_server_reports_a_disconnect_and_the_bytes_sent_before_it() {
         },
         |stream| {
             // The client closes only its sending half, which counts as a close. The client then
-            // sees the server's close.
+            // receives the server's close.
             stream.shutdown(std::net::Shutdown::Write).unwrap();
             assert_eq!(read_to_end(&mut &stream), (vec![], None));
         },
@@ -222,7 +222,7 @@ fn the_server_reports_a_disconnect_and_the_bytes_sent_before_it() {
             stream.read_exact(&mut got).unwrap();
             assert_eq!(server.open_connections(), 1);
             leave(stream);
-            assert!(server.wait_for_disconnects(1, LONG), "way {i} of leaving in {script:?}");
+            assert!(server.wait_for_disconnects(1, LONG), "way {i} to disconnect in {script:?}");
             let seen = server.disconnects()[0];
             assert_eq!((seen.connection, seen.request), (0, Some(0)));
             assert_eq!((seen.sent_bytes, seen.body_bytes), (sent as u64, 3));

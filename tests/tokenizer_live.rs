@@ -1,5 +1,5 @@
-//! Compares the tokenizer with a server that runs the same model: the ids of 200 varied strings
-//! equal those of llama-server's `/tokenize`.
+//! Compares the tokenizer with a server that runs the same model. The ids of 200 varied strings
+//! equal the ids from llama-server's `/tokenize`.
 //!
 //! ```sh
 //! TOKENWIRE_LIVE_URL=http://127.0.0.1:8080 cargo test --test tokenizer_live -- --include-ignored

@@ -271,8 +271,8 @@ fn this_projects_cases_hold_at_any_cut() {
     }
 }
 
-/// Each case has tokens as a server sends them, with the ids of markers; the expected leaves, each
-/// with its ids; and the calls, each with the number of the token that completed it.
+/// Each case has tokens as a server sends them, with the ids of markers. It lists the expected
+/// leaves with their ids, and the calls with the number of the token that completed them.
 #[test]
 fn an_id_decides_what_is_a_marker() {
     let mut wrong = Vec::new();

@@ -82,7 +82,7 @@ fn chat_sends_its_argument_or_each_line_of_its_input() {
     assert_eq!(prompts, ["Say hello", "one", "two", "three"]);
 
     let ran = ended(program(&["chat", "--base-url", &url]).spawn().unwrap());
-    assert_eq!(ran.code, Some(2), "no text, no line: {}", ran.err);
+    assert_eq!(ran.code, Some(2), "neither an argument nor a line of input: {}", ran.err);
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn chat_with_a_tokenizer_runs_tools_and_prints_the_tree() {
     );
     assert!(prompts[2].starts_with(&[&prompts[1][..], &[9, 2]].concat()));
     let ran = run(&[&asked[..3], &["--tokenizer", &tokenizer, "--chat-format", "nope", "Hi"]].concat(), b"");
-    assert!(ran.code == Some(2) && ran.err.contains("qwen2_5"), "a wrong name lists them: {}", ran.err);
+    assert!(ran.code == Some(2) && ran.err.contains("qwen2_5"), "the error lists the valid names: {}", ran.err);
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn a_failed_request_is_saved_and_can_be_resent() {
     let asked = ["--save-failed", &dir, "--api-key-env", "KEY_VARIABLE", "--temperature", "0.5"];
     let chat = run(&[&["chat", "--base-url", &url, "--retries", "0", "Say hello"], &asked[..]].concat(), b"");
     assert_eq!(chat.code, Some(1));
-    assert!(chat.err.contains(&dir), "people are told the file: {}", chat.err);
+    assert!(chat.err.contains(&dir), "the output contains the path of the file: {}", chat.err);
     let ran = stream(&server, &asked);
     let path = ran.last()["report"]["error"]["saved"].as_str().unwrap_or_default().to_owned();
     assert!(path.starts_with(&dir) && ran.err.contains(&path), "{} {}", ran.out, ran.err);

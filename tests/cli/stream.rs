@@ -308,7 +308,7 @@ fn a_wrong_key_is_an_error_that_does_not_show_the_key() {
             .unwrap(),
     );
     assert_eq!(ran.code, Some(0), "{}", ran.err);
-    assert!(ran.err.contains("status 200"), "-v tells the status: {}", ran.err);
+    assert!(ran.err.contains("status 200"), "-v prints the status: {}", ran.err);
 }
 
 #[test]
@@ -412,6 +412,6 @@ fn model_text_cannot_reach_the_terminal_as_a_control_character() {
         MockServer::scripted([Script::tokens([(1, "a\u{1b}"), (2, "[31mb\u{202e}\r\n\tc")])]).unwrap();
     let ran = run(&["stream", "--base-url", &server.url(), "--prompt", "Hi"], b"");
     assert_eq!(ran.out, "a\u{241b}[31mb\u{fffd}\u{240d}\n\tc");
-    assert!(!ran.err.contains('\u{1b}'), "no colours and no live line where nobody looks on: {}", ran.err);
+    assert!(!ran.err.contains('\u{1b}'), "no colors and no live line outside a terminal: {}", ran.err);
     assert!(ran.err.contains("2 tokens") && ran.err.contains("ids exact"), "{}", ran.err);
 }

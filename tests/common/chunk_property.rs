@@ -432,7 +432,7 @@ fn new_ids_in(chunk: &Value, had: &[TokenId]) -> Vec<TokenId> {
     if counted == Some(had.len() + ids.len()) && counted != Some(ids.len()) {
         return ids;
     }
-    assert!(ids.starts_with(had), "the decoder let ids change: {chunk}");
+    assert!(ids.starts_with(had), "the ids changed, but the decoder accepted them: {chunk}");
     ids[had.len()..].to_vec()
 }
 

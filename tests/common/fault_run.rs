@@ -103,7 +103,7 @@ pub fn stream(client: &ApiClient, prompt_bytes: usize, keys: Keys) -> Outcome {
         let item = receiver.recv_timeout(LONG);
         if !matches!(last, Last::Nothing) {
             if !item.is_err_and(|error| error.is_disconnected()) {
-                last = Last::Wrong("something follows the last item");
+                last = Last::Wrong("an item follows the last item");
             }
             break;
         }
@@ -111,7 +111,7 @@ pub fn stream(client: &ApiClient, prompt_bytes: usize, keys: Keys) -> Outcome {
             Ok(StreamToken::Token { text, id }) => tokens.push((text, id)),
             Ok(StreamToken::Done { .. }) => last = Last::Done,
             Ok(StreamToken::Error(error)) => last = Last::Error(error),
-            Ok(_) => last = Last::Wrong("an item of no known kind"),
+            Ok(_) => last = Last::Wrong("an item of an unknown kind"),
             Err(error) if error.is_disconnected() => break,
             Err(_) => {
                 guard.cancel();
@@ -263,7 +263,7 @@ impl Fault {
         let Self { ends, tokens, head, status, says, .. } = self;
         let check = |right: bool, what: &str| if right { Ok(()) } else { Err(what.to_owned()) };
         let whole = TOKENS.iter().cycle().map(|(id, text)| ((*text).to_owned(), Some(*id)));
-        check(run.tokens.iter().cloned().eq(whole.take(run.tokens.len())), "the tokens are no exact prefix")?;
+        check(run.tokens.iter().cloned().eq(whole.take(run.tokens.len())), "the tokens are not an exact prefix")?;
         match tokens {
             Tokens::Exactly(n) => check(run.tokens.len() == *n, &format!("{} tokens", run.tokens.len()))?,
             Tokens::Many => check(!run.tokens.is_empty(), "no tokens")?,

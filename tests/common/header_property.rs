@@ -125,7 +125,7 @@ fn arrives(given: &Given) {
     assert!(report.error.is_none(), "{report:?} of {given:?}");
 
     let received = server.received();
-    let [sent] = &received[..] else { panic!("{} requests for one", received.len()) };
+    let [sent] = &received[..] else { panic!("{} requests instead of one", received.len()) };
     let end = sent.windows(4).position(|four| four == b"\r\n\r\n").expect("the head has an end");
     let head = std::str::from_utf8(&sent[..end]).expect("a head is ASCII");
     let body = &sent[end + 4..];

@@ -545,8 +545,8 @@ impl Asked {
         }
     }
 
-    /// Returns the fields that the client adds: those that request a stream, usage and ids, and
-    /// those that depend on several values.
+    /// Returns the fields that the client adds. Some request a stream, usage and ids; others depend
+    /// on several values.
     fn said_by_the_client(&self, wire: Endpoint, server: Option<&ServerKind>) -> Vec<(&'static str, Value)> {
         let may_be = |one: &ServerKind| server.is_none_or(|known| known == one);
         let yes = || json!(true);
@@ -635,7 +635,7 @@ impl<'de> Deserialize<'de> for Strict {
         impl<'de> Visitor<'de> for Any {
             type Value = Value;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("JSON without a key twice")
+                f.write_str("JSON without duplicate keys")
             }
             fn visit_unit<E>(self) -> std::result::Result<Value, E> {
                 Ok(Value::Null)

@@ -63,8 +63,8 @@ pub(crate) fn retry_after(input: &[u8]) {
             assert_near(wait("retry-after-ms", &text), expected, &text);
         }
         Value::Date(moment, form) => {
-            // Here a year of two digits is 1970 to 2069. The standard wants the nearest year within
-            // 50 years.
+            // Here a year of two digits is 1970 to 2069. The standard defines it as the nearest
+            // year within 50 years.
             let end = if form % 3 == 1 { 3_155_760_000 } else { 253_402_300_800 };
             let moment = moment % end;
             let text = date(moment, form % 3);

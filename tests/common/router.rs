@@ -54,7 +54,7 @@ impl Router {
         // the port.
         while !urls.iter().all(|url| router.get("/list_workers").contains(url)) {
             let log = || fs::read_to_string(&name).unwrap_or_default();
-            assert!(began.elapsed() < MAX_START, "{program} does not come up: {}", log());
+            assert!(began.elapsed() < MAX_START, "{program} did not start: {}", log());
             thread::sleep(Duration::from_millis(20));
         }
         router

@@ -86,7 +86,7 @@ pub(crate) fn saved(input: &[u8]) {
         Input::Cut(file, at) => {
             let json = file.json();
             let cut = &json.as_bytes()[..at as usize % json.len()];
-            assert!(holds(cut).is_none(), "half a file loads: {}", cut.escape_ascii());
+            assert!(holds(cut).is_none(), "a truncated file loads: {}", cut.escape_ascii());
         }
         Input::Hit(file, at, with) => {
             let mut json = file.json().into_bytes();
@@ -164,7 +164,7 @@ impl File {
                 "tokens": tokens, "events": events, "bytes": bytes, "elapsed_us": elapsed_us,
             },
         });
-        // In a file, null means that there is no body.
+        // In a file, null stands for a missing body, so the text `null` is stored as `body_text`.
         if matches!(self.body, Body::Other(_)) || self.body() == "null" {
             file["body_text"] = json!(self.body());
             return file.to_string();

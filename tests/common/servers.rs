@@ -163,9 +163,9 @@ pub struct Gathered {
 #[derive(Default)]
 pub struct Ends {
     seen: Seen,
-    /// Whether a stream broke off.
+    /// True if a stream broke off.
     pub broken: bool,
-    /// Whether the server sent an error.
+    /// True if the server sent an error.
     pub errors: bool,
 }
 

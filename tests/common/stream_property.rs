@@ -2,7 +2,7 @@
 //! memory:
 //!
 //! - The stream ends exactly once.
-//! - The tokens before the end are those that a slow reader finds in the received bytes.
+//! - A slow reader finds the same tokens in the received bytes.
 //! - The report, the tokens and the error agree.
 //!
 //! A fuzz target calls this function.
@@ -205,7 +205,7 @@ impl Answer<'_> {
         let status_ok = self.status % 7 < 3;
         let type_ok = self.content_type % 5 < 3;
         if begin > wire.len() || !status_ok || !type_ok {
-            // The head is incomplete, or says that no tokens follow.
+            // The head is incomplete, or is not the head of a stream.
             assert!(heard.items.is_empty() && report.ending == Outcome::Failed, "{report:?} of {self:?}");
             let reason = report.error.as_ref().unwrap().kind();
             if begin <= wire.len() && !status_ok {

@@ -30,9 +30,9 @@ const MAX_TURN_TOKENS: u32 = 120;
 pub struct Row {
     pub prompt_tokens: usize,
     pub received: usize,
-    /// Whether all ids arrived.
+    /// True if all ids arrived.
     pub exact: bool,
-    /// Whether the prompt begins with the previous prompt and the ids received.
+    /// True if the prompt begins with the previous prompt and the ids received.
     pub kept: bool,
     /// The number of prompt tokens that the server had in its cache.
     pub cached: usize,

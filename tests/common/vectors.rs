@@ -57,7 +57,7 @@ pub fn vectors() -> Vec<(String, Case)> {
     cases
 }
 
-/// Whether ids were requested, and from which server.
+/// The server whose ids were requested, if ids were requested.
 pub type Asked = Option<Option<ServerKind>>;
 
 impl Case {

@@ -13,7 +13,7 @@ pub struct Response {
     pub content_type: String,
     /// The body without the framing.
     pub body: Vec<u8>,
-    /// Whether the framing reached its end.
+    /// True if the framing reached its end.
     pub complete: bool,
 }
 

@@ -59,7 +59,7 @@ fn a_slow_consumer_uses_no_more_memory_than_the_channel_limit() {
                     while receiver.len() < full {
                         assert!(
                             began.elapsed() < LONG,
-                            "{name}: the channel does not fill: {}",
+                            "{name}: the channel does not fill up: {}",
                             receiver.len()
                         );
                         thread::sleep(Duration::from_millis(1));
@@ -71,7 +71,7 @@ fn a_slow_consumer_uses_no_more_memory_than_the_channel_limit() {
                 waited = guard.join().waited_for_consumer;
             });
             println!(
-                "{name}: {full} in the channel, {} KiB more, of {} KiB and 1 MiB allowed; {waited:.1?} waited",
+                "{name}: {full} tokens in the channel, {} KiB more memory, {} KiB and 1 MiB allowed; waited {waited:.1?}",
                 kib(grown),
                 max_bytes >> 10
             );
@@ -101,7 +101,7 @@ fn endless_data_uses_limited_memory() {
                 assert!(tokens.is_empty());
             });
             println!(
-                "{kind:?}: {} KiB read, {} KiB more, of {} KiB allowed",
+                "{kind:?}: {} KiB read, {} KiB more memory, {} KiB allowed",
                 kib(bytes),
                 kib(grown),
                 MAX_BYTES >> 10

@@ -59,8 +59,8 @@ fn thousands_of_cancels_do_not_affect_concurrent_streams() {
             let hurt = times.iter().skip(1).step_by(2).filter(|times| **times != 1).count();
             let (cancelled, reused) = (cancelled.into_inner(), reused.into_inner());
             println!(
-                "tls {tls}: {streams} cancels (of {} asked, {cancelled} before the end) beside {streams} innocent streams, \
-                 {reused} of them on a used connection: {hurt} hurt, in {took:.1?}",
+                "tls {tls}: {streams} cancels (in {} of them the outcome was read: {cancelled} before the end) and {streams} other streams, \
+                 {reused} of them on a reused connection: {hurt} affected, in {took:.1?}",
                 streams / 2
             );
             assert_eq!(hurt, 0, "sent twice or never");
@@ -125,7 +125,7 @@ fn a_late_cancel_does_not_affect_the_next_stream_on_the_connection() {
             assert_eq!(tokens, [("b".to_owned(), Some(2))]);
             shared[usize::from(is_over)] += usize::from(guard.join().connection_reused);
         }
-        println!("tls {tls}: {shared:?} of {} on the connection of the one that was cancelled", gates.len());
+        println!("tls {tls}: {shared:?} of {} on the connection of the cancelled stream", gates.len());
         assert!(shared.iter().all(|shared| *shared > gates.len() / 4), "{shared:?}");
     }
 }

@@ -115,7 +115,7 @@ impl Drop for Elsewhere {
 
 /// Not a test: the program that [`Elsewhere`] runs. It ends when its standard input ends.
 #[test]
-#[ignore = "the other tests run it, in a process of its own"]
+#[ignore = "the other tests run it in a separate process"]
 fn serve() {
     if env::var_os(INSIDE).is_none() {
         return;

@@ -20,7 +20,7 @@ struct Seen {
     answered: AtomicUsize,
     ended: AtomicUsize,
     stopping: AtomicBool,
-    /// Whether the server reads. Before this is set, it reads only a TLS handshake.
+    /// True if the server reads. Before that, it reads only a TLS handshake.
     reads: AtomicBool,
 }
 
@@ -156,7 +156,7 @@ fn leave(phase: &str, receiver: &Receiver<StreamToken>, guard: StreamGuard) {
     let (tokens, last) = collect(receiver);
     let told = began.elapsed();
     println!(
-        "{phase}: the drop took {dropped:.1?}, the receiver knew after {told:.1?}; {} tokens",
+        "{phase}: the drop took {dropped:.1?}, the receiver was closed after {told:.1?}; {} tokens",
         tokens.len()
     );
     assert!(matches!(last, Last::Nothing), "{phase}: {last:?}");
@@ -170,7 +170,7 @@ struct Phase {
     reads: bool,
     answers: Answers,
     prompt_bytes: usize,
-    /// Whether the stream has reached the phase.
+    /// Returns whether the stream has reached the phase.
     reached: fn(&Seen, &Receiver<StreamToken>) -> bool,
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A fault, and what the consumer must receive.
+/// A fault, and the items that the consumer must receive.
 struct Fault {
     name: &'static str,
     script: Script,
@@ -115,9 +115,9 @@ fn faults() -> Vec<Fault> {
             "last",
         ),
         fault("no finish", Script::events([a]), 1, ErrorKind::Incomplete, "without a finish reason"),
-        fault("nothing at all", Script::new(), 0, ErrorKind::Incomplete, "closed before"),
+        fault("an empty body", Script::new(), 0, ErrorKind::Incomplete, "closed before"),
         fault(
-            "an id that is none",
+            "an invalid id",
             Script::events([a, r#"{"choices":[{"index":0,"text":"b","token_ids":[-1]}]}"#]),
             1,
             ErrorKind::Protocol,
@@ -209,7 +209,7 @@ fn faults() -> Vec<Fault> {
             "no event",
         ),
         fault(
-            "tokens without end",
+            "endless tokens",
             Script::events::<&str>([]).repeat(format!("data: {a}\n\n"), 1000, ms(100)),
             usize::MAX,
             ErrorKind::Timeout(Timer::Deadline),
@@ -258,7 +258,7 @@ fn a_refused_connection_and_an_unknown_host_are_different_errors() {
         let (tokens, last, _) = run(&client);
         let Last::Error(error) = last else { panic!("{url}: {last:?}") };
         assert_eq!((error.kind(), tokens.len(), error.is_connect()), (kind, 0, true), "{url}: {error}");
-        assert!(error.message().contains(&server), "it says which: {error}");
+        assert!(error.message().contains(&server), "the error does not contain the address: {error}");
     }
 }
 
@@ -302,10 +302,10 @@ fn the_expired_timer_is_reported_also_before_there_is_a_connection() {
 
 #[test]
 fn a_cancel_in_a_connect_ends_the_stream_at_once_and_nothing_is_sent() {
-    // On a slow machine the cancel may be earlier than the connect. Then there is no connect, so
-    // try again with a later cancel.
+    // On a slow machine, the cancel may be earlier than the connect. Then the client does not
+    // connect, so try again with a later cancel.
     let met = [100, 1_000, 5_000].into_iter().any(|begun| cancel_in_a_connect(ms(begun)));
-    assert!(met, "no connect was begun when the cancel came");
+    assert!(met, "every cancel was earlier than the connect");
 }
 
 /// Returns true if the cancel happened during a connect, which succeeded in the end.

@@ -106,7 +106,7 @@ fn a_slow_consumer_pauses_the_socket_and_all_timers_except_the_deadline() {
     });
     let client = client(&server).limits(limits).timeouts(timeouts).build().unwrap();
     let (receiver, guard) = start(&client);
-    until(|| receiver.len() == 10, "the channel holds what it may hold");
+    until(|| receiver.len() == 10, "the channel is full");
     // Sleep for longer than the timers that must be paused now.
     thread::sleep(ms(600));
     assert_eq!(receiver.len(), 10, "the channel grew over its limit");
@@ -116,7 +116,7 @@ fn a_slow_consumer_pauses_the_socket_and_all_timers_except_the_deadline() {
     assert_eq!(tokens.len(), 50);
     assert!(guard.join().waited_for_consumer > Duration::ZERO);
 
-    // The deadline expires while nobody receives, and all received tokens are still delivered.
+    // The deadline expires while the channel is not read. All received tokens are still delivered.
     with_timer(ms(300), |deadline| {
         let server = MockServer::scripted([Script::events(events(50)).hang(LONG)]).unwrap();
         let timeouts = self::timeouts(|t| t.deadline = Some(deadline));

@@ -102,7 +102,7 @@ fn tokens_arrive_with_the_servers_ids_and_the_report_contains_the_rest() {
         ("a terminator without its blank line", Endpoint::OpenAi, unended()),
         ("a type with a parameter", Endpoint::Auto, typed("Text/Event-Stream; charset=utf-8")),
         ("without a type", Endpoint::Auto, typed("")),
-        ("a byte at a time", Endpoint::OpenAi, Script::tokens(HELLO).slowly(1, Duration::ZERO)),
+        ("one byte at a time", Endpoint::OpenAi, Script::tokens(HELLO).slowly(1, Duration::ZERO)),
     ];
     each_row(cases, |(name, wire, script)| {
         let server = MockServer::scripted([script]).unwrap();

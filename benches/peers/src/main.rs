@@ -5,12 +5,12 @@
 //! ```
 //!
 //! Each client runs in its own process (this program again), against a server in this process. The
-//! costs are therefore those of the client alone. CPU time comes from the clock of the process. If
+//! costs therefore do not include the server. CPU time comes from the clock of the process. If
 //! valgrind is installed, callgrind counts the instructions. Compare times only as ratios within
 //! one table.
 //!
-//! With names of tables as arguments, only those tables are made. `--write` writes them to
-//! `docs/peers.md`. `--quick` shortens the runs.
+//! To make only some of the tables, pass their names. `--write` writes them to `docs/peers.md`.
+//! `--quick` shortens the runs.
 
 mod clients;
 mod crowd;

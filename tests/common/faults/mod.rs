@@ -41,7 +41,7 @@ pub struct Fault {
     pub tokens: Tokens,
     /// The timer that is set to [`SHORT`]. All other timers are far away.
     pub timer: Option<Timer>,
-    /// Whether the head arrives, so that the request id is known.
+    /// True if the head arrives, so that the request id is known.
     pub head: bool,
     pub status: Option<u16>,
     /// A part of the error message.

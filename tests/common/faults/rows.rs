@@ -406,7 +406,7 @@ fn error_bodies() -> Vec<Fault> {
         row.ends = Some(match (kind, name) {
             // This is the only valid event stream.
             ("text/event-stream", "error event") => ErrorKind::Server,
-            // The line is a field with an unknown name, and the stream has nothing else.
+            // The line is a field with an unknown name, and the stream has no events.
             ("text/event-stream", "plain text") => ErrorKind::Incomplete,
             _ => ErrorKind::NotEventStream,
         });
