@@ -5,7 +5,7 @@
 //! ```
 //!
 //! In each round, the loop receives the tokens that have arrived and calls back for each. Without a
-//! URL, the example starts its own scripted server.
+//! URL, the example starts its own mock server.
 
 use std::time::Duration;
 

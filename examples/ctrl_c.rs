@@ -4,7 +4,7 @@
 //! cargo run --example ctrl_c --features cli [-- BASE_URL PROMPT_ID...]
 //! ```
 //!
-//! Without a URL, the example starts its own scripted server, whose stream never ends by itself.
+//! Without a URL, the example starts its own mock server, whose stream never ends by itself.
 
 use std::io::Write as _;
 use std::time::Duration;

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! For a few streams, or for streams together with other channels, see the `select` example.
-//! Without a URL, the example starts its own scripted server.
+//! Without a URL, the example starts its own mock server.
 
 use tokenwire::testing::{FakeModel, MockServer};
 use tokenwire::{ApiClient, CompletionRequest, SamplingParams, StreamToken, fan_in};

@@ -4,7 +4,7 @@
 //! cargo run --example record --features testing [-- FILE [BASE_URL]]
 //! ```
 //!
-//! Without a URL, the example records its own scripted server.
+//! Without a URL, the example records its own mock server.
 
 use std::path::Path;
 

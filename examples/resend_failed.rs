@@ -4,7 +4,7 @@
 //! cargo run --example resend_failed --features testing [-- FILE BASE_URL]
 //! ```
 //!
-//! Without a file, the example creates one. It uses a scripted server that breaks off its first
+//! Without a file, the example creates one. It uses a mock server that breaks off its first
 //! response and completes the second.
 
 use tokenwire::testing::{Cut, MockServer, Script};

@@ -4,7 +4,7 @@
 //! cargo run --example resume --features testing [-- BASE_URL PROMPT_ID...]
 //! ```
 //!
-//! Without a URL, the example starts its own scripted server, which resets each connection after a
+//! Without a URL, the example starts its own mock server, which resets each connection after a
 //! thousand bytes. With a URL, kill the server while it streams, then start it again.
 
 use std::io::Write as _;

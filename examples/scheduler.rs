@@ -6,7 +6,7 @@
 //!
 //! The priority is also sent to the server; vLLM uses it if it runs with `--scheduling-policy
 //! priority`. The order in which jobs are sent is decided only here. Without a URL, the example
-//! starts its own scripted server.
+//! starts its own mock server.
 
 use std::collections::BinaryHeap;
 

@@ -6,7 +6,7 @@
 //!
 //! A stream is a plain crossbeam receiver, so [`Select`] can wait for many streams and for any
 //! other channel. For hundreds of streams, see the `fan_in` example. Without a URL, the example
-//! starts its own scripted server.
+//! starts its own mock server.
 
 use crossbeam_channel::Select;
 use tokenwire::testing::{FakeModel, MockServer};

@@ -5,7 +5,7 @@
 //! cargo run --example tools --features testing,tokenizer -- BASE_URL TOKENIZER.json [FORMAT]
 //! ```
 //!
-//! Without a URL, the example starts its own scripted server, where each character is a token.
+//! Without a URL, the example starts its own mock server, where each character is a token.
 
 use std::sync::{Arc, Mutex};
 

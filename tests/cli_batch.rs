@@ -281,10 +281,18 @@ fn a_batch_killed_at_any_time_resumes_to_the_same_file() {
     assert_eq!(folder.read("out.jsonl"), whole);
     assert!(!folder.0.join("out.jsonl.waiting").exists());
     let again = server.requests().len() - asked_whole - 60;
-    assert!(again <= 6 * kills, "only the streams that a kill interrupted are requested again: {again} after {kills}");
+    assert!(
+        again <= 6 * kills,
+        "only the streams that a kill interrupted are requested again: {again} after {kills}"
+    );
 
     let ran = run(&args, b"");
-    assert_eq!(ran.code, Some(1), "nothing is left to do, but earlier failures set the exit code: {}", ran.err);
+    assert_eq!(
+        ran.code,
+        Some(1),
+        "nothing is left to do, but earlier failures set the exit code: {}",
+        ran.err
+    );
     assert!(ran.err.contains("60 results there already"), "{}", ran.err);
     assert_eq!(folder.read("out.jsonl"), whole);
 }

@@ -52,7 +52,8 @@ impl Dealt {
             self.open.insert(stream, sender);
             self.streams.insert(stream, receiver);
         }
-        let sender = self.open.get(&stream).unwrap_or_else(|| panic!("{token:?} after the end of stream {stream}"));
+        let sender =
+            self.open.get(&stream).unwrap_or_else(|| panic!("{token:?} after the end of stream {stream}"));
         match token {
             Some(token) => sender.send(token).unwrap(),
             None => drop(self.open.remove(&stream)),

@@ -164,7 +164,7 @@ fn raw_string(text: &str) -> Option<usize> {
     rest[hashes..].starts_with('"').then_some(hashes)
 }
 
-/// Returns the length of a character literal that begins here. A lifetime is not one.
+/// Returns the length of a character literal that begins here. A lifetime is not a literal.
 fn character(text: &str) -> Option<usize> {
     let inner = text.strip_prefix('\'')?;
     if let Some(escape) = inner.strip_prefix('\\') {

@@ -36,7 +36,10 @@ fn a_thousand_cancels_of_blocked_reads_leave_no_threads_or_descriptors() {
             back.push(began.elapsed());
             assert!(tokens.recv().is_err(), "no item follows a cancel");
         }
-        assert!(server.wait_for_disconnects((round + 1) * 10, LONG), "the server did not see the disconnects");
+        assert!(
+            server.wait_for_disconnects((round + 1) * 10, LONG),
+            "the server did not see the disconnects"
+        );
         assert!(entries("/proc/self/task") < threads + 40, "too many threads");
     }
     back.sort_unstable();

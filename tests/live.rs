@@ -136,7 +136,8 @@ fn a_cancel_in_mid_stream_frees_the_slot_of_the_server() {
     let busy = || {
         let metrics = plain_get(&url, "/metrics");
         let line = metrics.lines().find(|line| line.starts_with("llamacpp:requests_processing "));
-        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).expect("the metrics contain the number of busy slots")
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .expect("the metrics contain the number of busy slots")
     };
     let request = greedy(CompletionRequest::ids(PROMPT), 900).extra("ignore_eos", true);
     let (receiver, guard) = client.stream(request).unwrap();

@@ -113,7 +113,7 @@ fn answer(model: FakeModel, request: &Request, cuts: u64, ways: &[Way], done: &M
         Way::Stall => script.clone().cut_at(at(3, script.wire().len()), Cut::Hang),
         Way::ErrorFrame => {
             let events = model.events(request).unwrap();
-            // After the finish reason, an error still just ends the stream.
+            // After the finish reason, an error ends the stream without a resume.
             let before = events.iter().take_while(|data| !ends(data)).count();
             let kept = &events[..at(4, before + 1)];
             Script::events(kept).event(ERROR).event("[DONE]")

@@ -208,7 +208,11 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("\"vllm\"", "\"sglang_router\"", "no known server is called \"sglang_router\""),
     ("\"owned_by\"", "\"owner\"", "unknown field `owner`, expected `owned_by` at line 5"),
     ("\"me\"", "\"\"", "identified_by.owned_by: it is empty"),
-    ("\"me\"", "\"library\"", "identified_by.owned_by: \"library\" tells a server that is known without a record"),
+    (
+        "\"me\"",
+        "\"library\"",
+        "identified_by.owned_by: \"library\" tells a server that is known without a record",
+    ),
     ("\"limit\"", "5", "invalid type: integer `5`, expected a string at line 6 column"),
     ("\"limit\"", "\"\"", "renames.max_tokens: the new name is empty"),
     ("\"limit\"", "null", "renames.max_tokens: what a caller asks for is not left out without a word"),

@@ -11,7 +11,10 @@ fn the_page_of_servers_matches_the_recordings_and_vectors() {
     let page = include_str!("../docs/servers.md");
     let written = &page[page.find(TABLE_BEGIN).expect("the table")..];
     let found = table(&gather().unwrap());
-    assert!(written == found, "docs/servers.md is outdated: run cargo run --example servers -- --write\n{found}");
+    assert!(
+        written == found,
+        "docs/servers.md is outdated: run cargo run --example servers -- --write\n{found}"
+    );
 }
 
 #[test]

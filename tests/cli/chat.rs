@@ -130,7 +130,11 @@ fn chat_with_a_tokenizer_runs_tools_and_prints_the_tree() {
     );
     assert!(prompts[2].starts_with(&[&prompts[1][..], &[9, 2]].concat()));
     let ran = run(&[&asked[..3], &["--tokenizer", &tokenizer, "--chat-format", "nope", "Hi"]].concat(), b"");
-    assert!(ran.code == Some(2) && ran.err.contains("qwen2_5"), "the error lists the valid names: {}", ran.err);
+    assert!(
+        ran.code == Some(2) && ran.err.contains("qwen2_5"),
+        "the error lists the valid names: {}",
+        ran.err
+    );
 }
 
 #[test]

@@ -205,7 +205,10 @@ pub fn side_by_side<T: Send>(threads: usize, jobs: Vec<Box<dyn FnOnce() -> T + S
             });
         }
     });
-    results.into_iter().map(|result| result.into_inner().expect("no panic").expect("the job has run")).collect()
+    results
+        .into_iter()
+        .map(|result| result.into_inner().expect("no panic").expect("the job has run"))
+        .collect()
 }
 
 /// Returns a certificate authority (PEM) and the identity of a server, created once.
@@ -263,7 +266,10 @@ impl Fault {
         let Self { ends, tokens, head, status, says, .. } = self;
         let check = |right: bool, what: &str| if right { Ok(()) } else { Err(what.to_owned()) };
         let whole = TOKENS.iter().cycle().map(|(id, text)| ((*text).to_owned(), Some(*id)));
-        check(run.tokens.iter().cloned().eq(whole.take(run.tokens.len())), "the tokens are not an exact prefix")?;
+        check(
+            run.tokens.iter().cloned().eq(whole.take(run.tokens.len())),
+            "the tokens are not an exact prefix",
+        )?;
         match tokens {
             Tokens::Exactly(n) => check(run.tokens.len() == *n, &format!("{} tokens", run.tokens.len()))?,
             Tokens::Many => check(!run.tokens.is_empty(), "no tokens")?,

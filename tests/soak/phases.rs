@@ -110,7 +110,7 @@ impl Seen {
         });
     }
 
-    /// Returns the number of connections, and of bytes on all of them.
+    /// Returns the number of connections, and the total number of bytes.
     fn sent(&self) -> (usize, u64) {
         (self.connections.load(Ordering::Acquire), self.bytes.load(Ordering::Acquire))
     }

@@ -7,8 +7,9 @@ use tokenwire::testing::{Cut, Framing, OnAccept, Script};
 use tokenwire::{ErrorKind, Limit, MAX_RESPONSE_HEAD_BYTES, MAX_RESPONSE_HEADERS, Timer};
 
 use super::{
-    CHUNKED, Does, Fault, LONG, MAX_ERROR_BODY_BYTES, MAX_EVENT_BYTES, Over, REQUEST_ID, TICK, TOKENS, Tokens,
-    answer, begun, chunk, end_of, fault, finished, good, http_chunk, last_token, raw, status, token, with_id,
+    CHUNKED, Does, Fault, LONG, MAX_ERROR_BODY_BYTES, MAX_EVENT_BYTES, Over, REQUEST_ID, TICK, TOKENS,
+    Tokens, answer, begun, chunk, end_of, fault, finished, good, http_chunk, last_token, raw, status, token,
+    with_id,
 };
 
 /// Returns every row, in the order in which a stream reaches the place of its fault.
