@@ -115,7 +115,12 @@ fn cpu_of_children() -> Result<f64> {
     let stat = fs::read_to_string("/proc/self/stat")?;
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
     // The unit is a hundredth of a second everywhere on Linux.
-    let ticks = |place: usize| fields.get(place).and_then(|ticks| ticks.parse::<f64>().ok()).ok_or("missing field in /proc/self/stat");
+    let ticks = |place: usize| {
+        fields
+            .get(place)
+            .and_then(|ticks| ticks.parse::<f64>().ok())
+            .ok_or("missing field in /proc/self/stat")
+    };
     Ok((ticks(13)? + ticks(14)?) / 100.0)
 }
 

@@ -31,7 +31,10 @@ impl Cost {
     /// Returns the latency that `percent` in a hundred tokens are below.
     pub fn latency(&self, percent: usize) -> Result<u64> {
         let place = self.latencies_ns.len() * percent / 100;
-        self.latencies_ns.get(place).copied().ok_or_else(|| "no token contains the time of its writing".into())
+        self.latencies_ns
+            .get(place)
+            .copied()
+            .ok_or_else(|| "no token contains the time of its writing".into())
     }
 }
 

@@ -34,7 +34,9 @@ impl Python {
                 ]))
                 && fs::write(&done, "").is_ok());
         if !made {
-            eprintln!("no row for openai-python: python3 with venv and pip, or the package, is not available");
+            eprintln!(
+                "no row for openai-python: python3 with venv and pip, or the package, is not available"
+            );
         }
         made.then_some(Self { program })
     }
