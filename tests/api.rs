@@ -72,7 +72,7 @@ fn types_with_a_stable_name_display_it() {
     }
     same(ErrorKind::NotEventStream, "not_event_stream");
     same(ErrorKind::Timeout(Timer::FirstToken), "timeout (first_token)");
-    same(ErrorKind::Limit(Limit::EventBytes), "limit (event_bytes_max)");
+    same(ErrorKind::Limit(Limit::EventBytes), "limit (max_event_bytes)");
     same(Outcome::ConsumerGone, "consumer_gone");
     same(IdsExact::Yes, "exact");
     same(IdsExact::No(Inexact::NoIds), "not exact: the server sent no ids");

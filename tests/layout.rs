@@ -54,7 +54,11 @@ const MAX_FUNCTION_LINES: usize = 60;
 const MAX_CODE_LINES: usize = 24_000;
 
 /// Functions that are tables: one row after another, without logic.
-const TABLES: [&str; 0] = [];
+const TABLES: [&str; 3] = [
+    "every_field_goes_out_in_each_server_s_words",
+    "chat_and_completions_say_to_each_server_what_it_knows",
+    "what_cannot_be_sent_is_refused",
+];
 
 // ---- reading ----
 
@@ -168,7 +172,7 @@ fn raw_string(text: &str) -> Option<usize> {
 fn character(text: &str) -> Option<usize> {
     let inner = text.strip_prefix('\'')?;
     if let Some(escape) = inner.strip_prefix('\\') {
-        return escape[1..].find('\'').map(|at| at + 4 - 1);
+        return escape[1..].find('\'').map(|at| at + 4);
     }
     let first = inner.chars().next()?;
     inner[first.len_utf8()..].starts_with('\'').then(|| first.len_utf8() + 2)

@@ -28,8 +28,8 @@
 //! ```
 //!
 //! You need the ids to continue an answer, to train on the sampled tokens, and to use the server's
-//! prefix cache. Encoding the text again produces different ids; the page `docs/drift.md` shows how
-//! soon.
+//! prefix cache. Encoding the text again often produces different ids; the page `docs/drift.md`
+//! shows how soon.
 //!
 //! Every id in this crate comes from the server. tokenwire never guesses an id: a token whose id is
 //! not known has `id: None`. At the end, tokenwire compares the number of ids with the server's own

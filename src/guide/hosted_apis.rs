@@ -103,8 +103,9 @@
 //! | Together | `https://api.together.ai/v1` | none; it is not known whether it refuses unknown fields |
 //!
 //! Azure's older URLs need the query `?api-version=`. tokenwire refuses a base URL with a query, so
-//! use the `/openai/v1` URL. tokenwire adds `/v1` to a base URL without a path; Perplexity
-//! documents a URL without `/v1`.
+//! use the `/openai/v1` URL.
+//!
+//! tokenwire adds `/v1` to a base URL without a path; Perplexity documents a URL without `/v1`.
 //!
 //! # Requests
 //!

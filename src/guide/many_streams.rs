@@ -39,6 +39,6 @@
 //! You can wait for many streams in three ways:
 //!
 //! - [`fan_in`](crate::fan_in()): one channel for all streams, as above.
-//! - `select!` or `Select` from [`crossbeam_channel`](crate::crossbeam_channel): one receiver for
+//! - `select!` or `Select` from [crossbeam-channel](crate::crossbeam_channel): one receiver for
 //!   each stream.
 //! - A thread of your program for each stream.

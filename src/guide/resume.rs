@@ -22,9 +22,10 @@
 //! ```
 //!
 //! A stream is resumed only if you allow it with [`resumes`](crate::ApiClientBuilder::resumes) or
-//! [`resume`](crate::ApiClientBuilder::resume). tokenwire then sends the prompt plus the ids
-//! received so far, lowers `max_tokens` by the number received, and delivers the rest through the
-//! same channel. No id is lost and none arrives twice. The response parser is not affected.
+//! [`resume`](crate::ApiClientBuilder::resume). The new request contains the prompt plus the ids
+//! received so far. tokenwire lowers `max_tokens` by the number received, and delivers the rest
+//! through the same channel. No id is lost and none arrives twice. The response parser is not
+//! affected.
 //!
 //! The example `cargo run --example resume --features testing` shows a resume.
 //!

@@ -34,5 +34,5 @@
 //! | vllm-router 0.1.17 in front of two scripted workers: ids, headers, sessions, cancel, unusual error bodies, a worker killed under 64 streams, a total outage | `tests/router_live.rs`, in `.ci/run` |
 //! | two llama.cpp servers, one killed under 16 streams | `tests/resume_live.rs`, in `.ci/run` |
 //! | order, weights, sessions, breaker, probe | `tests/failover.rs` |
-//! | many streams at once, with faults, for a long time | `tests/soak.rs` |
+//! | many streams at once, with faults, for a long time | `tests/soak` |
 //! | Kubernetes, other routers, several machines | not tested |

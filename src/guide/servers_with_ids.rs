@@ -23,7 +23,7 @@
 //!
 //! | server | endpoint | ids | source |
 //! | --- | --- | --- | --- |
-//! | vLLM 0.32.0 | `/v1/completions`, `/v1/chat/completions`, `/inference/v1/generate` | all, the end token included | recorded |
+//! | vLLM 0.32.0 | `/v1/completions`, `/v1/chat/completions`, `/inference/v1/generate` | all, the end token included; none in a chat with `"include_reasoning": false` | recorded |
 //! | llama.cpp 11549, 10434 | `/v1/completions`, `/completion` | all, except ids inside a character of several tokens | live, recorded |
 //! | llama.cpp 11549, 10434 | `/v1/chat/completions` | the same, without the end token; none if the request has tools | live, recorded |
 //! | vllm-router 0.1.17 | `/v1/completions` | all | live, recorded |
@@ -39,15 +39,15 @@
 //! | OpenAI, Azure, OpenRouter, Ollama, LM Studio | all | none | documented |
 //! | LiteLLM proxy | all | none; the proxy drops them | documented |
 //!
-//! The column *source*:
+//! The words in the column *source*:
 //!
-//! - *live*: the tests in `.ci/run` use the real program. vllm-router runs in front of scripted
-//!   workers.
-//! - *recorded*: the tests use exchanges that were recorded from the real program.
-//! - *documented*: the tests use streams that were written from the documentation or the source
-//!   code of the server. tokenwire was never run against the real server.
+//! | word | meaning |
+//! | --- | --- |
+//! | live | The tests in `.ci/run` use the real program. vllm-router runs in front of scripted workers. |
+//! | recorded | The tests use exchanges that were recorded from the real program. |
+//! | documented | The tests use streams that were written from the server's documentation or source code. The real server was never used. |
 //!
-//! The page [`servers`](crate::servers) counts the recordings and tests behind each entry.
+//! The page [`servers`](crate::servers) gives the number of recordings and tests for each entry.
 //!
 //! # All ids from llama.cpp
 //!

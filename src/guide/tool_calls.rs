@@ -41,7 +41,7 @@
 //! | the next prompt | the ids of the previous prompt and of the answer | messages |
 //! | the tree | every leaf has its ids | text; the tree reports that ids are missing |
 //!
-//! This crate is made for the first way. On a chat endpoint, calls arrive as
+//! This crate is designed for prompts by ids. On a chat endpoint, calls arrive as
 //! [`StreamToken::ToolCall`](crate::StreamToken::ToolCall).
 //!
 //! # While the model still writes

@@ -142,7 +142,7 @@ fn parse_prints_the_tree_of_a_recorded_turn() {
     let text = "<think>hm</think>Hi!<tool_call>{\"name\": \"now\"}</tool_call>";
     let expected = json!({"reasoning": "hm", "content": "Hi!", "ids": [],
         "tool_calls": [{"id": "call_0", "name": "now", "arguments": {}, "at_token": 0}],
-        "leaves": [{"kind": "thinking", "text": "<think>hm</think>", "ids": []},
+        "leaves": [{"kind": "reasoning", "text": "<think>hm</think>", "ids": []},
             {"kind": "content", "text": "Hi!", "ids": []},
             {"kind": "tool_call", "text": &text[20..], "ids": []}]});
     let parse = ["parse", "--dialect", "hermes", "--text", "--json"];
@@ -151,7 +151,7 @@ fn parse_prints_the_tree_of_a_recorded_turn() {
     let ran = run(&[&parse[..], &["--cut", "1"]].concat(), text.as_bytes());
     assert_eq!(ran.last()["tool_calls"][0]["at_token"], text.len() - 1);
     let ran = run(&parse[..4], text.as_bytes());
-    assert!(ran.out.starts_with("assistant\n├─ thinking"), "{}", ran.out);
+    assert!(ran.out.starts_with("assistant\n├─ reasoning"), "{}", ran.out);
 
     let lines = [
         json!({"dialect": "hermes", "tokens": [{"text": "a", "id": 5}, {"text": "", "id": 6}]}),

@@ -133,7 +133,7 @@ fn models_tokenize_and_detokenize_use_the_server() {
     let line = ask(&["models", "--json"], "").last();
     assert_eq!(
         line,
-        json!({"id": "SmolLM2-135M-Instruct.Q4_1", "owned_by": "llamacpp", "max_context_tokens": 2048})
+        json!({"id": "SmolLM2-135M-Instruct.Q4_1", "owned_by": "llamacpp", "context_tokens_max": 2048})
     );
     let sent = server.requests();
     let bodies = sent.iter().filter(|request| request.path == "/tokenize");

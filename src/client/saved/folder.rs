@@ -72,7 +72,7 @@ impl Folder {
         let json = request.to_json();
         let bytes = json.len() as u64;
         if self.max_files == 0 || bytes > self.max_bytes {
-            return Err(io::Error::other("it alone is over saved_files_max or saved_bytes_max"));
+            return Err(io::Error::other("it alone is over max_saved_files or max_saved_bytes"));
         }
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         self.open()?;

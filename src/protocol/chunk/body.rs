@@ -349,16 +349,16 @@ mod tests {
             (format!("{}<title>far</title>", " \n".repeat(28)), "", "not_event_stream", "far"),
             ("\n<html><title>502</title></html>".to_owned(), "", "not_event_stream", "502"),
             (format!("{a}\n\ndata: {}\n\n", "x".repeat(400)), "a", "limit", "max_event_bytes"),
-            (format!("{a}\n\n: {}", "x".repeat(400)), "a", "limit", "event_bytes_max is 300"),
-            (format!("{a}\n\ndata: {}\n\n", nested(129)), "a", "limit", "nesting_max is 128"),
+            (format!("{a}\n\n: {}", "x".repeat(400)), "a", "limit", "max_event_bytes is 300"),
+            (format!("{a}\n\ndata: {}\n\n", nested(129)), "a", "limit", "max_nesting is 128"),
             (format!("{a}\n\ndata: {}\n\n{stop}\n\n", nested(128)), "az", "complete Some(Stop)", ""),
             (
                 format!("{a}\n\ndata: {{\"choices\":[{}0]}}\n\n", "0,".repeat(128)),
                 "a",
                 "limit",
-                "choices_max is 128",
+                "max_choices is 128",
             ),
-            (format!("{}\n\n", a.replace('0', "1")), "", "protocol", "choices_max is 1"),
+            (format!("{}\n\n", a.replace('0', "1")), "", "protocol", "max_choices is 1"),
             (String::new(), "", "incomplete", ""),
         ];
         for (body, text, begins, holds) in cases {

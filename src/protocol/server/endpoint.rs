@@ -90,13 +90,10 @@ impl FromStr for Endpoint {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for any other word than those of
     /// [`as_str`](Self::as_str).
     fn from_str(name: &str) -> Result<Self, Error> {
-        Self::ALL
-            .into_iter()
-            .find(|endpoint| endpoint.as_str() == name)
-            .ok_or_else(|| {
-                let known = Self::ALL.map(Self::as_str).join(", ");
-                Error::invalid(format!("unknown endpoint {:?}, expected one of {known}", printable(name, 40)))
-            })
+        Self::ALL.into_iter().find(|endpoint| endpoint.as_str() == name).ok_or_else(|| {
+            let known = Self::ALL.map(Self::as_str).join(", ");
+            Error::invalid(format!("unknown endpoint {:?}, expected one of {known}", printable(name, 40)))
+        })
     }
 }
 

@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn the_list_of_records_is_the_folder() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/server/records");
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/protocol/server/records");
         let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string());
         let mut names: Vec<String> =
             files.filter_map(|name| name.unwrap().strip_suffix(".json").map(str::to_owned)).collect();

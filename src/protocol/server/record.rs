@@ -106,7 +106,9 @@ impl Record {
             }
         }
         if let Some(owner) = self.owned_by().filter(|owner| Family::by_owner(owner).is_some()) {
-            return Err(format!("identified_by.owned_by: {owner:?} tells a server that is known without a record"));
+            return Err(format!(
+                "identified_by.owned_by: {owner:?} tells a server that is known without a record"
+            ));
         }
         for (field, name) in &self.renames {
             self.check_rename(field, name.as_deref()).map_err(|why| format!("renames.{field}: {why}"))?;

@@ -25,6 +25,8 @@ pub(crate) fn run(args: &Args) -> ExitResult {
     struct Line<'a> {
         id: &'a str,
         owned_by: Option<&'a str>,
+        // The key of earlier versions: scripts read it.
+        #[serde(rename = "context_tokens_max")]
         max_context_tokens: Option<u32>,
     }
     let Args { server } = args;

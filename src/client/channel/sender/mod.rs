@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn the_first_bound_reached_holds() {
-        // (tokens_max, bytes_max, text, how many fit)
+        // (max_tokens, max_bytes, text, how many fit)
         let cases = [
             (4, 1000, "abc", 4),
             (1000, 10, "abc", 3),

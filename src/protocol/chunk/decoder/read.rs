@@ -298,7 +298,7 @@ impl ChunkDecoder {
         let index = if index.is_given() { index.count() } else { Some(0) };
         index.filter(|index| *index < self.max_choices).ok_or_else(|| {
             let max = self.max_choices;
-            Error::protocol(format!("the index of a choice is out of range: choices_max is {max}"))
+            Error::protocol(format!("the index of a choice is out of range: max_choices is {max}"))
         })
     }
 
