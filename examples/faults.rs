@@ -4,7 +4,7 @@
 //! With `--write`, it replaces the table in `docs/faults.md`.
 
 #[path = "../tests/common/fault_run.rs"]
-#[allow(dead_code, unreachable_pub)] // Only the tests use all of it.
+#[allow(dead_code, unreachable_pub)] // Only the tests use the whole module.
 mod fault_run;
 #[path = "../tests/common/faults/mod.rs"]
 #[allow(dead_code, unreachable_pub)]

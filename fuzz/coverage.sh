@@ -2,7 +2,7 @@
 # Prints, for each file, the share of lines that the tests reach. The tests themselves do not count.
 #
 #   bash fuzz/coverage.sh                                     # runs all tests first
-#   bash fuzz/coverage.sh --missing src/protocol/sse/mod.rs   # prints the unreached lines of the last run
+#   bash fuzz/coverage.sh --missing src/protocol/sse/mod.rs   # prints its unreached lines
 #
 # It needs cargo-llvm-cov and llvm-tools. Tests that need the folder `shared` beside the checkout
 # count only if the folder exists.

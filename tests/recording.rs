@@ -195,7 +195,7 @@ fn every_raw_response_replayed_over_a_socket_is_byte_equal() {
     }
 }
 
-// ---- the fixtures' own formats ----
+// ---- the formats of the fixtures ----
 
 const RAW: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
 

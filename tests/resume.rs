@@ -21,7 +21,7 @@ const LONG: Duration = Duration::from_secs(60);
 /// The timer for streams that are cut by silence.
 const SHORT: Duration = Duration::from_millis(60);
 
-// ---- what a stream came to ----
+// ---- the result of a stream ----
 
 #[derive(Debug, Clone, PartialEq)]
 struct Whole {

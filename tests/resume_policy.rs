@@ -82,7 +82,7 @@ fn stream(client: ApiClientBuilder, request: CompletionRequest) -> (Vec<TokenId>
     read(client.build().unwrap().stream(request).unwrap())
 }
 
-// ---- what is sent ----
+// ---- the resumed request ----
 
 #[test]
 fn a_resume_sends_prompt_and_received_ids_with_lower_limits_and_no_other_change() {

@@ -263,7 +263,7 @@ fn a_request_that_did_not_fail_is_not_saved() {
     assert_eq!(finish(off.stream(request())).1.error.unwrap().saved_path(), None);
 }
 
-// ---- more of resend ----
+// ---- more about resending ----
 
 #[test]
 fn the_endpoint_is_saved_and_a_resend_uses_it() {

@@ -151,7 +151,7 @@ pub struct Gathered {
     /// The number of recordings. `written` is the number of vectors.
     pub recorded: usize,
     pub written: usize,
-    /// The kinds of prompts and the keys that ask for ids, in requests with a 2xx status.
+    /// The kinds of prompts and the keys that request ids, in requests with a 2xx status.
     taken: Seen,
     ids: Seen,
     usage: Seen,
@@ -216,10 +216,10 @@ fn exact(ids: IdsExact) -> &'static str {
     }
 }
 
-/// The keys with which requests ask for ids, over all servers.
+/// The keys that request ids, for all servers.
 const ASKS: [&str; 4] = ["return_token_ids", "return_tokens", "verbose", "logprobs"];
 
-/// Returns whether this request asks for ids with a key that this server reads.
+/// Returns whether this request contains a key for ids that this server reads.
 fn asks_for_ids(row: &Row, body: &Value) -> bool {
     let heeded: &[&str] = match row.wire {
         // These endpoints always send ids.
@@ -331,7 +331,7 @@ fn prompts(row: &Row, taken: &Seen) -> String {
     kept.map(|(name, _)| format!("{name} {}", taken.known(name, row))).collect::<Vec<_>>().join(", ")
 }
 
-/// Returns the keys with which tokenwire asks this row for ids.
+/// Returns the keys with which tokenwire requests ids from this row.
 fn asks(row: &Row, taken: &Seen) -> String {
     let prompt = |request: CompletionRequest| request.to_json(None, row.wire, row.known).ok();
     let body = prompt(CompletionRequest::text("Hi")).or_else(|| prompt(CompletionRequest::ids([1])));
@@ -402,7 +402,7 @@ fn summary(all: &[Gathered]) -> String {
     table
 }
 
-/// The streams whose request asked for ids.
+/// The streams whose request contained a key for ids.
 struct IdStreams {
     all: usize,
     /// Streams with all ids.

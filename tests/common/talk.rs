@@ -25,7 +25,7 @@ const SAYS: [&str; 10] = [
 /// The largest number of tokens that the model writes in a turn.
 const MAX_TURN_TOKENS: u32 = 120;
 
-/// One turn of a talk.
+/// One turn of a conversation.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
     pub prompt_tokens: usize,

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Plants bugs, one at a time, in a copy of the tree, and checks that a test catches each within a minute.
+"""Plants bugs, one at a time, in a copy of the tree. A test must catch each within a minute.
 
     python3 tests/mutations/run.py            # all bugs
     python3 tests/mutations/run.py cancel id  # the bugs whose names contain one of these words
     python3 tests/mutations/run.py --some 3   # three bugs, chosen by the hash of the commit
-    python3 tests/mutations/run.py --check    # runs nothing: checks that each bug still has exactly one place
+    python3 tests/mutations/run.py --check    # only checks that each bug has one place
 
 Prints a table. Fails if a bug survives. Also fails if the text of a bug in bugs.json does not occur
 exactly once in its file: the code has changed, so update the entry. The copy and its build stay in
@@ -33,7 +33,7 @@ BUGS = json.loads((pathlib.Path(__file__).parent / "bugs.json").read_text())
 
 
 def misplaced():
-    """Returns the bugs whose text does not occur exactly once in its file, with the number of occurrences."""
+    """Returns the bugs whose text does not occur exactly once, with the number of occurrences."""
     found = []
     for bug in BUGS:
         path = ROOT / bug["file"]
@@ -50,7 +50,7 @@ def chosen_by_commit(number):
 
 
 def copy_tree():
-    """Copies the files that git lists. Only changed files are written, because cargo compares their times."""
+    """Copies the files that git lists. Writes only changed files, because cargo compares times."""
     listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True)
     names = {name for name in listed.stdout.decode().split("\0") if (ROOT / name).is_file()}
     for old in [path for path in TREE.rglob("*") if path.is_file() and str(path.relative_to(TREE)) not in names]:
@@ -80,7 +80,7 @@ def features(which):
 
 
 def run(program, which):
-    """Builds the test and runs it. Returns the result, the seconds that the test took, and its output."""
+    """Builds the test and runs it. Returns the result, the seconds of the run, and the output."""
     # These filters are names of fuzz targets, whose properties are run by one test.
     targets = {"prompt", "request", "saved", "header", "retry_after"}
     environment = {"TOKENWIRE_TARGET": which, "TOKENWIRE_INPUTS": "4000"} if which in targets else {}

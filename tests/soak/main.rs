@@ -127,7 +127,7 @@ fn serve() {
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }
 
-// ---- what the servers answer ----
+// ---- the responses of the servers ----
 
 /// The kind of response that a prompt requests with its first id. The second id is the number of
 /// the stream, the third a position in the response.
@@ -224,7 +224,7 @@ fn answer(request: &Request) -> Script {
     }
 }
 
-// ---- what is counted ----
+// ---- threads, descriptors and memory ----
 
 /// Returns the number of threads and of descriptors of this process.
 fn counts() -> (usize, usize) {
