@@ -305,7 +305,7 @@ fn a_worker_that_dies_in_mid_stream_is_a_typed_error_after_its_tokens() {
 
 #[test]
 #[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
-fn a_worker_sees_that_the_client_has_disconnected() {
+fn a_disconnect_of_the_client_reaches_the_worker() {
     let worker = worker(|_| beginning(2).hang(Duration::MAX));
     let router = Router::start(&[&worker], &[]);
     let mut timeouts = Timeouts::default();

@@ -257,7 +257,7 @@ fn a_record_has_a_name_and_a_size_limit() {
 /// A server that is "like" a known one uses the same field names and rejects the fields that the
 /// known one ignores.
 #[test]
-fn a_server_uses_the_field_names_of_the_one_that_it_is_like() {
+fn a_server_like_a_known_one_uses_its_field_names() {
     let like = |name: &str| {
         let text = format!(r#"{{"name": "mine", "about": "", "like": "{name}"}}"#);
         (ServerKind::from_json(&text).unwrap(), ServerKind::by_name(name).unwrap())

@@ -215,8 +215,8 @@ impl Answer<'_> {
             }
             return;
         }
-        // Garbage is part of a body that lasts until the close, and of one with a length that is
-        // too large.
+        // Garbage is part of the body if the body lasts until the close, or if its length is too
+        // large.
         let came: &[u8] = match self.framing {
             Framing::UntilClose | Framing::WrongLength(_) => &wire[begin..],
             _ => &body,

@@ -4,8 +4,8 @@ use super::*;
 
 const STREAMS: u32 = 10_000;
 const WARM_UP: u32 = 3_000;
-/// The number of streams in a run that is not full. The limit of memory is the same, so such a run
-/// finds only leaks of 500 bytes or more per stream.
+/// The number of streams in a run without `TOKENWIRE_FULL=1`. The limit of memory is the same, so
+/// such a run finds only leaks of 500 bytes or more per stream.
 const STREAMS_SAMPLE: u32 = 2_000;
 const WARM_UP_SAMPLE: u32 = 1_000;
 const CLIENT_THREADS: usize = 16;

@@ -277,7 +277,7 @@ fn unanswered() -> (socket2::Socket, Vec<std::net::TcpStream>, std::net::SocketA
 }
 
 #[test]
-fn the_expired_timer_is_reported_also_before_there_is_a_connection() {
+fn the_expired_timer_is_reported_even_before_a_connection_exists() {
     let (_listener, _queued, address) = unanswered();
     let silent = MockServer::builder().on_accept(|_| OnAccept::Hang).scripted([Script::new()]).unwrap();
     for (place, url) in
