@@ -13,7 +13,7 @@ mod faults;
 use std::{env, fs};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let rows = fault_run::run_all(faults::faults(), fault_run::KEYS);
+    let rows = fault_run::run_all(faults::rows::faults(), fault_run::KEYS);
     let table = fault_run::table(&rows);
     print!("{table}");
     if env::args().any(|arg| arg == "--write") {

@@ -21,7 +21,7 @@ use tokenwire::{ErrorKind, Timer};
 
 #[test]
 fn every_fault_ends_its_stream_as_documented_and_in_time() {
-    let rows = run_all(faults::faults(), KEYS);
+    let rows = run_all(faults::rows::faults(), KEYS);
     let mut wrong = Vec::new();
     for row in &rows {
         for (over, run) in row.outcomes() {

@@ -22,7 +22,7 @@ fn no_key_appears_in_any_output_of_a_stream() {
     let watch = canary::watch(&[KEYS.api, KEYS.header, ECHOED.api, ECHOED.header]);
     let mut leaks = Vec::new();
 
-    for row in run_all(faults::faults(), KEYS) {
+    for row in run_all(faults::rows::faults(), KEYS) {
         for (over, run) in row.outcomes() {
             let found = found(&run.shown, &[KEYS.api, KEYS.header]);
             if !found.is_empty() {
@@ -37,7 +37,7 @@ fn no_key_appears_in_any_output_of_a_stream() {
     }
 
     for key in [ECHOED.api, ECHOED.header] {
-        for row in run_all(faults::echoes(key), ECHOED) {
+        for row in run_all(faults::rows::echoes(key), ECHOED) {
             for (over, run) in row.outcomes() {
                 assert!(matches!(run.last, Last::Error(_)), "{}, {over}: {:?}", row.fault.name, run.last);
                 let found = found(&run.shown, &[ECHOED.api, ECHOED.header]);

@@ -6,11 +6,10 @@
 //! All rows answer with the [`TOKENS`], repeated if the stream never ends. One check therefore
 //! covers "an exact prefix" in all rows.
 
-mod rows;
+pub mod rows;
 
 use std::time::Duration;
 
-pub use rows::{echoes, faults};
 use serde_json::{Value, json};
 use tokenwire::testing::{Framing, OnAccept, Script};
 use tokenwire::{ErrorKind, Timer, TokenId};
