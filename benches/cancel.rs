@@ -1,7 +1,12 @@
-//! How fast a cancel is: `cargo bench --features testing --bench cancel`.
+//! Measures how long a cancel takes.
 //!
-//! A stream is blocked in a read of an idle server. From the call of `cancel` until (a) the reader thread is
-//! back and has reported, (b) the server has seen the disconnect.
+//! ```sh
+//! cargo bench --features testing --bench cancel
+//! ```
+//!
+//! A stream is blocked in a read from an idle server. Two times are measured, both from the call of
+//! `cancel`: until the reader thread has returned and reported, and until the server has seen the
+//! disconnect.
 
 use std::time::{Duration, Instant};
 
@@ -20,14 +25,14 @@ fn main() {
         let (tokens, guard) =
             client.stream_completion(&[1], SamplingParams::default(), None).expect("a stream");
         tokens.recv_timeout(LONG).expect("a token");
-        // Let the thread come to rest in its read.
+        // Give the reader thread time to block in its read.
         std::thread::sleep(Duration::from_micros(300));
         let began = Instant::now();
         guard.cancel();
         let report = guard.join();
         back.push(began.elapsed());
         assert_eq!(report.ending, Outcome::Cancelled);
-        assert!(server.wait_for_disconnects(n + 1, LONG), "the server did not see the client go");
+        assert!(server.wait_for_disconnects(n + 1, LONG), "the server did not see the client disconnect");
         if let Some(last) = server.disconnects().last() {
             seen.push(last.at.saturating_duration_since(began));
         }

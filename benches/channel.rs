@@ -1,7 +1,14 @@
-//! Tokens from one thread to another: `cargo bench --bench channel`.
+//! Measures how fast tokens move from one thread to another.
 //!
-//! The channel that a stream has, an unbounded one of crossbeam, token by token; the same with `recv_many`; a bounded one; 32 tokens
-//! sent at a time, as a channel of batches would have them; the limit, the tokens moved on one thread.
+//! ```sh
+//! cargo bench --bench channel
+//! ```
+//!
+//! - `token_by_token`: the channel of a stream, an unbounded crossbeam channel
+//! - `recv_many`: the same channel, read with `recv_many`
+//! - `bounded_1024`: a bounded channel
+//! - `in_batches`: 32 tokens per send, as in a channel of batches
+//! - `limit_one_thread`: the lower limit, which moves the tokens on one thread
 
 mod common;
 

@@ -1,7 +1,13 @@
-//! One event's data to tokens: `cargo bench --bench chunk`.
+//! Measures the decoding of one event's data to tokens.
 //!
-//! The chunk decoder, with what it learns of the stream and without; the naive version, a tree of values; the limit, a copy
-//! of the bytes.
+//! ```sh
+//! cargo bench --bench chunk
+//! ```
+//!
+//! - `learned`: the chunk decoder with the template that it learns from the stream
+//! - `plain`: the chunk decoder without a template
+//! - `naive_value`: a naive version, which parses each chunk into a `serde_json::Value`
+//! - `limit_copy`: the lower limit, which only copies the bytes
 
 mod common;
 
@@ -15,7 +21,7 @@ fn main() {
     divan::main();
 }
 
-/// What stands in the data lines.
+/// Returns the contents of the data lines.
 fn data(stream: &Stream) -> Vec<&str> {
     stream.events.iter().map(|event| event["data: ".len()..].trim_end()).collect()
 }

@@ -1,7 +1,13 @@
-//! Tokens to a tree: `cargo bench --bench parser`.
+//! Measures the parsing of tokens into a tree.
 //!
-//! A thousand tokens of content, of a JSON call, of a tagged call; the naive version, which searches all of the text anew
-//! for the end of the call with each token; the limit, which joins the texts.
+//! ```sh
+//! cargo bench --bench parser
+//! ```
+//!
+//! - `response_parser`: a thousand tokens of content, of a JSON call or of a tagged call
+//! - `naive_search`: a naive version, which searches the whole text for the end of the call after
+//!   each token
+//! - `limit_join`: the lower limit, which only joins the texts
 
 mod common;
 
@@ -12,7 +18,7 @@ use tokenwire::{Dialect, ResponseParser};
 
 const TOKENS: usize = 1000;
 
-/// Name of the dialect, and what is written before the tokens.
+/// The name of the dialect, and the text before the measured tokens.
 const PLACES: [(&str, &str); 3] = [
     ("hermes", ""),
     ("hermes", "<tool_call>{\"name\":\"write\",\"arguments\":{\"text\":\""),

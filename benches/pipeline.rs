@@ -1,7 +1,12 @@
-//! A body to tokens, at read sizes that happen: `cargo bench --bench pipeline`.
+//! Measures the decoding of a body to tokens, at typical read sizes.
 //!
-//! Event parser and chunk decoder together; the naive version, `BufRead::lines` and a tree of values; the limit, one search
-//! for line ends.
+//! ```sh
+//! cargo bench --bench pipeline
+//! ```
+//!
+//! - `body_decoder`: the event parser and the chunk decoder together
+//! - `naive_lines_and_value`: a naive version with `BufRead::lines` and `serde_json::Value`
+//! - `limit_memchr`: the lower limit, one search for line ends
 
 mod common;
 

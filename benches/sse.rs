@@ -1,8 +1,12 @@
-//! Bytes to events, at read sizes that happen: `cargo bench --bench sse`.
+//! Measures the parsing of bytes to events, at typical read sizes.
 //!
-//! The events are those of vLLM's `/v1/completions` stream, see `common`. Beside the parser stand the naive version
-//! (`BufRead::lines`) and the limit (a search for the line ends and nothing else): ratios survive a change of
-//! machine.
+//! ```sh
+//! cargo bench --bench sse
+//! ```
+//!
+//! The events come from vLLM's `/v1/completions` stream (see `common`). The naive version
+//! (`BufRead::lines`) and the lower limit (only a search for line ends) read the same bytes.
+//! Compare the ratios, because they stay the same on another machine.
 
 mod common;
 
@@ -17,7 +21,7 @@ const READ_BYTES: [usize; 5] = [1, 64, 1460, 16384, 65536];
 static STREAM: LazyLock<common::Stream> = LazyLock::new(common::vllm);
 static BODY: LazyLock<Vec<u8>> = LazyLock::new(|| STREAM.body().repeat(20));
 
-/// What every version but the limit must come to: the number of events and the bytes of their data.
+/// The result of every version except the limit: the number of events and the bytes of their data.
 static ANSWER: LazyLock<(usize, usize)> = LazyLock::new(|| {
     let events = 20 * STREAM.events.len();
     (events, BODY.len() - events * "data: \n\n".len())
@@ -83,7 +87,7 @@ fn limit_memchr(bencher: Bencher<'_, '_>, read_bytes: usize) {
     });
 }
 
-/// A body that comes in reads of one size.
+/// A body that arrives in reads of one size.
 struct Reads<'a> {
     rest: &'a [u8],
     read_bytes: usize,

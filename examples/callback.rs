@@ -1,7 +1,11 @@
-//! A loop of its own that must never block (a game, an editor, a daemon in C's manner): each round it takes what has come and calls
-//! back: `cargo run --example callback --features testing [-- BASE_URL]`.
+//! Calls back from a loop that must never block, such as a game, an editor or a C daemon.
 //!
-//! Without an address it talks to a scripted model of its own.
+//! ```sh
+//! cargo run --example callback --features testing [-- BASE_URL]
+//! ```
+//!
+//! In each round, the loop receives the tokens that have arrived and calls back for each. Without a
+//! URL, the example starts its own mock server.
 
 use std::time::Duration;
 
@@ -9,7 +13,7 @@ use crossbeam_channel::Receiver;
 use tokenwire::testing::{FakeModel, MockServer};
 use tokenwire::{ApiClient, Error, SamplingParams, StreamToken, TokenId};
 
-/// What a C program would pass along as `void *`.
+/// The state that a C program would pass as `void *`.
 #[derive(Default)]
 struct State {
     text: String,
@@ -20,7 +24,7 @@ struct State {
 type OnToken = fn(&mut State, &str, Option<TokenId>);
 type OnEnd = fn(&mut State, Result<(), &Error>);
 
-/// Calls back for all that has come, and waits for nothing.
+/// Calls back for all tokens that have arrived. Never waits.
 fn poll(tokens: &Receiver<StreamToken>, state: &mut State, on_token: OnToken, on_end: OnEnd) {
     for token in tokens.try_iter() {
         match token {

@@ -1,6 +1,10 @@
-//! Ctrl-C ends the stream and not the program: `cargo run --example ctrl_c --features cli [-- BASE_URL PROMPT_ID...]`.
+//! Ends the stream on Ctrl-C, without ending the program.
 //!
-//! Without an address it talks to a scripted model of its own, which never ends by itself.
+//! ```sh
+//! cargo run --example ctrl_c --features cli [-- BASE_URL PROMPT_ID...]
+//! ```
+//!
+//! Without a URL, the example starts its own mock server, whose stream never ends by itself.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -22,7 +26,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = ApiClient::builder(url).build()?;
     let params = SamplingParams::default().max_tokens(100_000);
     let (tokens, guard) = client.stream_completion(&prompt_ids, params, None)?;
-    // The handler runs on a thread of its own; a canceller works from any, and a second call does nothing.
+    // The handler runs on its own thread. A canceller works from any thread, and a second call does
+    // nothing.
     let canceller = guard.canceller();
     ctrlc::set_handler(move || canceller.cancel())?;
 
@@ -36,7 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             _ => {}
         }
     }
-    // After a cancel the channel just ends: the report says how.
+    // A cancel just closes the channel. The report contains the reason.
     let report = guard.join();
     println!("\n{:?} after {} tokens", report.ending, report.tokens);
     Ok(())

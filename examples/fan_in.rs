@@ -1,6 +1,11 @@
-//! Many streams into one channel, for a consumer that serves hundreds of them: `cargo run --example fan_in --features testing [-- BASE_URL]`.
+//! Receives many streams through one channel, for a consumer of hundreds of streams.
 //!
-//! A few streams, or streams beside other channels, are for `select`. Without an address it talks to a scripted model of its own.
+//! ```sh
+//! cargo run --example fan_in --features testing [-- BASE_URL]
+//! ```
+//!
+//! For a few streams, or for streams together with other channels, see the `select` example.
+//! Without a URL, the example starts its own mock server.
 
 use tokenwire::testing::{FakeModel, MockServer};
 use tokenwire::{ApiClient, CompletionRequest, SamplingParams, StreamToken, fan_in};
@@ -17,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let request = CompletionRequest::ids([785, n]).sampling(params);
         guards.push(client.stream_into(request, &channel, u64::from(n))?);
     }
-    // The loop ends when the last stream has, if no end of the channel is kept here.
+    // The loop ends after the last stream, but only if this thread keeps no sender.
     drop(channel);
     let (mut ids, mut ended) = (vec![0; guards.len()], 0);
     for tagged in &tokens {

@@ -4,16 +4,16 @@
 //! With `--write`, it replaces the table in `docs/faults.md`.
 
 #[path = "../tests/common/fault_run.rs"]
-#[allow(dead_code, unreachable_pub)] // Only the tests use all of it.
+#[allow(dead_code, unreachable_pub)] // Only the tests use the whole module.
 mod fault_run;
-#[path = "../tests/common/faults.rs"]
+#[path = "../tests/common/faults/mod.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod faults;
 
 use std::{env, fs};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let rows = fault_run::run_all(faults::faults(), fault_run::KEYS);
+    let rows = fault_run::run_all(faults::rows::faults(), fault_run::KEYS);
     let table = fault_run::table(&rows);
     print!("{table}");
     if env::args().any(|arg| arg == "--write") {
@@ -30,6 +30,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if wrong.is_empty() {
         Ok(())
     } else {
-        Err(format!("rows with another ending than the matrix requires: {wrong:#?}").into())
+        Err(format!("rows that do not end as the matrix requires: {wrong:#?}").into())
     }
 }

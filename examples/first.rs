@@ -1,4 +1,8 @@
-//! The first program: `cargo run --example first -- http://127.0.0.1:8000/v1 785 6722 315`.
+//! Prints a stream: the first program.
+//!
+//! ```sh
+//! cargo run --example first -- http://127.0.0.1:8000/v1 785 6722 315
+//! ```
 
 use tokenwire::{ApiClient, SamplingParams, StreamToken, TokenId};
 

@@ -151,7 +151,7 @@ fn parse_events(stream: &Stream, read_bytes: usize, passes: usize) {
     let mut parser = SseParser::new();
     let mut data_bytes = 0;
     let mut take = |parser: &mut SseParser| {
-        while let Some(event) = parser.next_event().expect("a good stream") {
+        while let Some(event) = parser.next_event().expect("a valid stream") {
             data_bytes += event.data.len();
         }
     };
@@ -189,7 +189,7 @@ fn decode(stream: &Stream, learning: bool, passes: usize) {
             break;
         }
         decoder.filled(len);
-        while decoder.decode_event(&mut sink).expect("a good stream") == Step::Event {}
+        while decoder.decode_event(&mut sink).expect("a valid stream") == Step::Event {}
     }
     assert_eq!(tokens, passes * stream.events.len());
 }
@@ -199,7 +199,7 @@ fn parse_response(dialect: &str, before: &str, tokens: usize) {
         [("<tool_call>", 151_657), ("</tool_call>", 151_658), ("<think>", 151_667), ("</think>", 151_668)];
     let mut limits = Limits::default();
     limits.max_arguments_bytes = 64 << 20;
-    let dialect = Dialect::by_name(dialect).expect("a known name");
+    let dialect = Dialect::by_name(dialect).expect("a known dialect");
     let mut parser = ResponseParser::new(dialect).markers(added).limits(&limits);
     match before.strip_prefix("<tool_call>") {
         Some(rest) => {
@@ -229,9 +229,9 @@ fn send(batch: usize, passes: usize) {
     for _ in 0..passes {
         for n in (0..320).step_by(batch) {
             if batch == 1 {
-                one.send(token(n)).expect("the other end is here");
+                one.send(token(n)).expect("the receiver is alive");
             } else {
-                many.send((n..n + batch).map(token).collect::<Vec<_>>()).expect("the other end is here");
+                many.send((n..n + batch).map(token).collect::<Vec<_>>()).expect("the receiver is alive");
             }
         }
         assert_eq!(ones.try_iter().count() + manies.try_iter().flatten().count(), 320);
@@ -321,7 +321,7 @@ fn serve(tokens: usize) -> Result<(), Box<dyn Error>> {
     let (mut socket, _) = listener.accept()?;
     read_request(&mut socket)?;
     socket.write_all(&body)?;
-    // The client closes.
+    // The client closes the connection.
     socket.read_to_end(&mut Vec::new())?;
     Ok(())
 }

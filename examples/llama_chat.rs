@@ -1,6 +1,11 @@
-//! Chat with a llama-server on this machine, a line a turn: `cargo run --example llama_chat [-- BASE_URL]`.
+//! Chats with a llama-server on this machine. Each line of input is one turn.
 //!
-//! Start it with `llama-server -m MODEL.gguf`; any other server with `/v1/chat/completions` will do.
+//! ```sh
+//! cargo run --example llama_chat [-- BASE_URL]
+//! ```
+//!
+//! Start the server with `llama-server -m MODEL.gguf`. Any other server with `/v1/chat/completions`
+//! works too.
 
 use std::io::{BufRead as _, Write as _};
 
@@ -18,7 +23,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut answer = String::new();
         for token in &tokens {
             match token {
-                // Where the model thinks, the server tells that apart: StreamToken::Reasoning.
+                // If the model reasons, the server sends that part separately, as
+                // `StreamToken::Reasoning`.
                 StreamToken::Token { text, .. } => {
                     answer += &text;
                     print!("{text}");

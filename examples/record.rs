@@ -1,6 +1,10 @@
-//! An exchange is recorded once and replayed in a test: `cargo run --example record --features testing [-- FILE [BASE_URL]]`.
+//! Records an exchange once and replays it in a test.
 //!
-//! Without an address it records a scripted model of its own.
+//! ```sh
+//! cargo run --example record --features testing [-- FILE [BASE_URL]]
+//! ```
+//!
+//! Without a URL, the example records its own mock server.
 
 use std::path::Path;
 
@@ -12,7 +16,7 @@ fn request() -> CompletionRequest {
     CompletionRequest::ids([785, 6722]).sampling(SamplingParams::default().max_tokens(30))
 }
 
-/// What is to be tested: a program of your own that talks to a server.
+/// The code under test: your program, which talks to a server.
 fn count_words(url: &str) -> Result<usize, tokenwire::Error> {
     let (tokens, _guard) = ApiClient::builder(url).build()?.stream(request())?;
     let mut text = String::new();
@@ -26,7 +30,7 @@ fn count_words(url: &str) -> Result<usize, tokenwire::Error> {
     Ok(text.split_whitespace().count())
 }
 
-/// Once, against the real server.
+/// Runs once, against the real server.
 fn record(url: &str, file: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let (_tokens, guard) = ApiClient::builder(url).build()?.stream(request().record())?;
     guard.join().recording.ok_or("nothing was recorded")?.save(file)?;
@@ -41,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = args.next().unwrap_or(real.url());
     record(&url, &file)?;
 
-    // In the test: no model, and no wait, the pace is 0.
+    // The test needs no model. The pace of 0 means that the replay does not wait.
     let recording = Recording::load(&file)?;
     let replayed = MockServer::scripted([Script::replay(&recording, 0.0)])?;
     let words = count_words(&replayed.url())?;

@@ -1,6 +1,11 @@
-//! A request that failed is kept in a file and sent again later: `cargo run --example resend_failed --features testing [-- FILE BASE_URL]`.
+//! Saves a failed request in a file and sends it again later.
 //!
-//! Without a file it makes one: with a scripted server that breaks off at first and is well after that.
+//! ```sh
+//! cargo run --example resend_failed --features testing [-- FILE BASE_URL]
+//! ```
+//!
+//! Without a file, the example creates one. It uses a mock server that breaks off its first
+//! response and completes the second.
 
 use tokenwire::testing::{Cut, MockServer, Script};
 use tokenwire::{ApiClient, SamplingParams, SavedRequest, StreamToken};
@@ -16,10 +21,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let client = ApiClient::builder(server.url()).save_failed(&folder).build()?;
             let (tokens, guard) = client.stream_completion(&[785, 6722], SamplingParams::default(), None)?;
             let got = tokens.iter().filter(|token| matches!(token, StreamToken::Token { .. })).count();
-            let error = guard.join().error.ok_or("it did not fail")?;
+            let error = guard.join().error.ok_or("the request did not fail")?;
             println!("failed after {got} tokens: {}", error.kind().as_str());
-            // The error knows its file, and so do the files: key and credentials are in none of them.
-            (error.saved_path().ok_or("it was not saved")?.to_owned(), server.url())
+            // The error contains the path of its file. Neither contains the API key or other
+            // credentials.
+            (error.saved_path().ok_or("the request was not saved")?.to_owned(), server.url())
         }
     };
 

@@ -1,8 +1,11 @@
-//! A stream that breaks off and goes on, to the exact same ids:
-//! `cargo run --example resume --features testing [-- BASE_URL PROMPT_ID...]`.
+//! Resumes a stream that breaks off, and gets exactly the same ids.
 //!
-//! Without an address it talks to a scripted model of its own, whose server dies after every thousand bytes. With one: kill
-//! the server while it writes and start it again.
+//! ```sh
+//! cargo run --example resume --features testing [-- BASE_URL PROMPT_ID...]
+//! ```
+//!
+//! Without a URL, the example starts its own mock server, which resets each connection after a
+//! thousand bytes. With a URL, kill the server while it streams, then start it again.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -41,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("\n\n{} ids, {:?}, {:?}, exact: {:?}", ids.len(), report.finish, report.usage, report.ids_exact);
     for resume in &report.resumes {
         println!(
-            "broke off after {} ids ({}), went on after {:?}",
+            "broke off after {} ids ({}), resumed after {:?}",
             resume.at_id,
             resume.after.as_str(),
             resume.took
@@ -53,7 +56,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (tokens, _guard) =
             ApiClient::builder(whole.url()).build()?.stream_completion(&prompt_ids, params, None)?;
         let id = |token| if let StreamToken::Token { id, .. } = token { id } else { None };
-        println!("the same as unbroken: {}", tokens.iter().filter_map(id).eq(ids));
+        println!("the same as uninterrupted: {}", tokens.iter().filter_map(id).eq(ids));
     }
     Ok(())
 }

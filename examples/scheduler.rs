@@ -1,7 +1,12 @@
-//! A scheduler: jobs with priorities, so many at once, on one thread: `cargo run --example scheduler --features testing [-- BASE_URL]`.
+//! Schedules jobs by priority on one thread, with a limit on how many run at a time.
 //!
-//! The server is told the priority too (vLLM heeds it with `--scheduling-policy priority`), but only here is it decided what is sent
-//! at all. Without an address it talks to a scripted model of its own.
+//! ```sh
+//! cargo run --example scheduler --features testing [-- BASE_URL]
+//! ```
+//!
+//! The priority is also sent to the server; vLLM uses it if it runs with `--scheduling-policy
+//! priority`. The order in which jobs are sent is decided only here. Without a URL, the example
+//! starts its own mock server.
 
 use std::collections::BinaryHeap;
 
@@ -11,7 +16,7 @@ use tokenwire::{ApiClient, CompletionRequest, SamplingParams, StreamGuard, Strea
 
 const AT_ONCE: usize = 2;
 
-/// How urgent it is, its name, and its prompt's ids. The first decides.
+/// The urgency, the name and the prompt ids. The job with the highest urgency starts first.
 type Job = (i32, &'static str, [TokenId; 2]);
 
 fn start(
@@ -20,7 +25,7 @@ fn start(
 ) -> Result<(Receiver<StreamToken>, StreamGuard), tokenwire::Error> {
     println!("start {name}");
     let params = SamplingParams::default().max_tokens(10);
-    // A server's lowest number goes first.
+    // vLLM starts the request with the lowest number first.
     client.stream(CompletionRequest::ids(ids).sampling(params).priority(-urgency))
 }
 
@@ -48,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             select.recv(tokens);
         }
         let n = select.ready();
-        // What is ready may have been a part: take all there is, and wait again.
+        // Only a part of the tokens may have arrived: take them all, then wait again.
         let ended = running[n]
             .1
             .try_iter()

@@ -1,8 +1,12 @@
-//! Several streams at once on one thread, each token taken as it comes: `cargo run --example select --features testing [-- BASE_URL]`.
+//! Reads several streams on one thread and handles each token when it arrives.
 //!
-//! A stream is a plain crossbeam receiver, so that [`Select`] waits for many of them, and for anything else that is a channel.
-//! For hundreds of streams see `fan_in`.
-//! Without an address it talks to a scripted model of its own.
+//! ```sh
+//! cargo run --example select --features testing [-- BASE_URL]
+//! ```
+//!
+//! A stream is a plain crossbeam receiver, so [`Select`] can wait for many streams and for any
+//! other channel. For hundreds of streams, see the `fan_in` example. Without a URL, the example
+//! starts its own mock server.
 
 use crossbeam_channel::Select;
 use tokenwire::testing::{FakeModel, MockServer};
@@ -32,7 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Ok(StreamToken::Token { text, .. }) => texts[n].push_str(&text),
             Ok(StreamToken::Error(error)) => eprintln!("stream {n}: {error}"),
             Ok(_) => {}
-            // The channel is disconnected behind the last item.
+            // The channel is disconnected after the last item.
             Err(_) => {
                 select.remove(n);
                 open -= 1;

@@ -7,7 +7,7 @@
 #[allow(dead_code, unreachable_pub)]
 mod fixture;
 #[path = "../tests/common/servers.rs"]
-#[allow(dead_code, unreachable_pub)] // Only the tests use all of it.
+#[allow(dead_code, unreachable_pub)] // Only the tests use the whole module.
 mod servers;
 #[path = "../tests/common/vectors.rs"]
 #[allow(dead_code, unreachable_pub)]

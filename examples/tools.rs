@@ -1,7 +1,11 @@
-//! A turn with tools: the model calls them, they run while it writes, and it goes on with what they said:
-//! `cargo run --example tools --features testing,tokenizer -- BASE_URL TOKENIZER.json [FORMAT]`.
+//! Runs a turn with tools: the model calls them, they run while the model writes, and it continues
+//! with their results.
 //!
-//! Without an address it talks to a scripted model of its own, in which each character is a token.
+//! ```sh
+//! cargo run --example tools --features testing,tokenizer -- BASE_URL TOKENIZER.json [FORMAT]
+//! ```
+//!
+//! Without a URL, the example starts its own mock server, where each character is a token.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +13,7 @@ use serde_json::json;
 use tokenwire::testing::{MockServer, Script};
 use tokenwire::{ApiClient, ChatFormat, Context, Encode, Error, TokenId, Tokenizer, Tool, Tools, Turn};
 
-/// The scripted model's tokenizer.
+/// The tokenizer of the scripted model.
 struct Characters;
 
 impl Encode for Characters {
@@ -45,7 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "The sum of two numbers.",
         json!({"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "number"}}}),
         |call| {
-            let number = |key| call.arguments[key].as_f64().ok_or(format!("{key} is no number"));
+            let number = |key| call.arguments[key].as_f64().ok_or(format!("{key} is not a number"));
             Ok((number("a")? + number("b")?).to_string())
         },
     );

@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
-# The share of lines that the tests reach, file by file, tests themselves not counted:
+# Prints, for each file, the share of lines that the tests reach. The tests themselves do not count.
 #
-#   bash fuzz/coverage.sh                        # runs the whole suite first
-#   bash fuzz/coverage.sh --missing src/protocol/sse/mod.rs   # of the last run, the lines that were not reached
+#   bash fuzz/coverage.sh                                     # runs all tests first
+#   bash fuzz/coverage.sh --missing src/protocol/sse/mod.rs   # prints its unreached lines
 #
-# Wants cargo-llvm-cov and llvm-tools. Tests that need the folder `shared` beside the checkout count only where it is.
+# It needs cargo-llvm-cov and llvm-tools. Tests that need the folder `shared` beside the checkout
+# count only if the folder exists.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 lcov=target/coverage.lcov
 
 if [ "${1:-}" != --missing ] && [ "${1:-}" != --again ]; then
-    # The soak tests take minutes and reach nothing that the others do not.
+    # The soak tests take minutes and reach no additional lines.
     tests=$(cd tests && ls *.rs | sed -n "s/\.rs$//p" | grep -v "^soak$" | sed "s/^/--test /")
-    # Profiles of tests that end a process on purpose are lost; so are those of the models, which are a build of their own.
+    # Two profiles are missing: tests that end a process on purpose write none, and the shuttle
+    # tests are a separate build.
     # shellcheck disable=SC2086
     cargo llvm-cov --all-features --ignore-run-fail --lib --bins $tests --lcov --output-path "$lcov" "$@"
 fi

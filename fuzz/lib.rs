@@ -1,4 +1,4 @@
-//! The properties as a library, so that they are compiled once and not for each target.
+//! The properties as a library, so that they are compiled only once for all targets.
 
 mod peer;
 mod properties;
@@ -6,7 +6,7 @@ mod properties;
 macro_rules! targets {
     ($($module:ident: $($name:ident)*;)*) => {
         $($(
-            /// The property of the target of this name.
+            /// Checks the property of the target of this name.
             pub fn $name(input: &[u8]) {
                 $module::$name(input);
             }

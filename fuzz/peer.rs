@@ -1,15 +1,18 @@
-//! Events as another crate sees them: `sse-core`, which shares no code with this one.
+//! Compares the parser's events with the events from `sse-core`, a crate that shares no code with
+//! tokenwire.
 //!
-//! Both follow the standard, so that name, data and id of each event are the same, and their order. Where they differ on
-//! purpose, nothing is compared: a reconnection time over 32 bits (here it is kept, there it is ignored), what limits do
-//! (here the stream is over, there one event is left out), and what has no blank line behind it (here it is told at
-//! the end).
+//! Both follow the standard. Name, data, id and order of the events must therefore be equal. Three
+//! intended differences are not compared:
+//!
+//! - a reconnection time over 32 bits, which tokenwire keeps and `sse-core` ignores
+//! - the effect of limits: tokenwire ends the stream, `sse-core` drops one event
+//! - an event without a blank line after it, which tokenwire reports at the end
 
 use sse_core::{SseDecoder, SseEvent};
 
 use crate::properties::{FRAGMENTS, run};
 
-/// The input as the target `sse` takes it.
+/// Reads the input in the same way as the target `sse`.
 pub(crate) fn sse_peer(input: &[u8]) {
     let Some(([mode, _, cuts], rest)) = input.split_first_chunk::<3>() else { return };
     let body = if mode & 1 == 0 {

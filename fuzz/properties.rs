@@ -1,7 +1,9 @@
-//! The properties that the fuzz targets check, as ordinary functions: `tests/fuzz_properties.rs` runs the
-//! corpus through them on a stable compiler, `tests/sse_reference.rs` runs generated bodies.
+//! The properties that the fuzz targets check, as ordinary functions.
+//!
+//! `tests/fuzz_properties.rs` runs the corpus through them on a stable compiler.
+//! `tests/sse_reference.rs` runs generated bodies through them.
 
-// Each program that includes this uses a part of it.
+// Each program that includes this module uses only a part of it.
 #![allow(dead_code, unused_imports)]
 
 #[path = "../tests/common/chunk_property.rs"]
@@ -34,8 +36,9 @@ pub(crate) use saved_property::saved;
 pub(crate) use stream_property::stream;
 use tokenwire::{ErrorKind, Limit, SseParser, Stray};
 
-/// What event streams are made of. One byte of structured input picks one, so that the fuzzer is quickly past
-/// the spelling of `data:` and at what matters: the order of lines, their ends, and the cuts.
+/// Fragments of event streams. In structured mode, each input byte selects one. The fuzzer then
+/// spends little time on the spelling of `data:` and more on the order of lines, their ends and the
+/// cuts.
 pub(crate) const FRAGMENTS: &[&[u8]] = &[
     b"\n",
     b"\r",
@@ -94,15 +97,15 @@ pub(crate) const FRAGMENTS: &[&[u8]] = &[
     b"\xc2\x85",
     b"\xe2\x80\xa8",
     b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-    // So that bodies come that are larger than the parser's first buffer.
+    // Makes bodies that are larger than the parser's first buffer.
     &[b'x'; 3000],
 ];
 
-/// Any cutting of a body gives what the reference parser makes of the whole; at no time more is held than the
-/// limit and the last read; the work is linear.
+/// Checks that any cuts of a body give the same events as the reference parser does for the whole
+/// body. The parser also never holds more than the limit and the last read, and its work is linear.
 ///
-/// The first byte of the input: its lowest bit says whether the rest is raw or picks fragments, the others
-/// choose the limit. The next two say where the cuts are.
+/// The lowest bit of the first byte selects the mode: the rest is raw, or selects fragments. The
+/// other bits select the limit. The next two bytes select the cuts.
 pub(crate) fn sse(input: &[u8]) {
     let Some(([mode, seed @ ..], rest)) = input.split_first_chunk::<3>() else { return };
     let body = if mode & 1 == 0 {
@@ -117,7 +120,7 @@ pub(crate) fn sse(input: &[u8]) {
     sse_is_right_at_any_cut(&body, u16::from_le_bytes(*seed), max_event_bytes);
 }
 
-/// One body with one set of cuts. The reads are 1 to `seed % 97` bytes long.
+/// Checks one body with one set of cuts. The random reads are 1 to `seed % 97 + 1` bytes long.
 pub(crate) fn sse_is_right_at_any_cut(body: &[u8], seed: u16, max_event_bytes: usize) {
     let expected = reference_sse::parse(body, max_event_bytes);
     let mut random = u64::from(seed) | 1 << 32;
@@ -137,7 +140,7 @@ pub(crate) fn sse_is_right_at_any_cut(body: &[u8], seed: u16, max_event_bytes: u
     }
 }
 
-/// What `SseParser` makes of a body in reads of the lengths that `cuts` gives.
+/// Parses a body with `SseParser`, in reads of the lengths that `cuts` returns.
 pub(crate) fn run(body: &[u8], mut cuts: impl FnMut() -> usize, max_event_bytes: usize) -> Outcome {
     let mut parser = SseParser::with_max_event_bytes(max_event_bytes);
     let mut out = Outcome::default();
@@ -146,7 +149,7 @@ pub(crate) fn run(body: &[u8], mut cuts: impl FnMut() -> usize, max_event_bytes:
     while !rest.is_empty() && !out.over {
         let (read, after) = rest.split_at(cuts().min(rest.len()));
         rest = after;
-        // Both ways of giving bytes, in turns.
+        // Alternate between the two ways to pass bytes.
         if by_space {
             parser.space(read.len())[..read.len()].copy_from_slice(read);
             parser.filled(read.len());
@@ -154,7 +157,7 @@ pub(crate) fn run(body: &[u8], mut cuts: impl FnMut() -> usize, max_event_bytes:
             parser.feed(read);
         }
         by_space = !by_space;
-        // A part of a byte order mark is held too.
+        // The parser also holds a partial byte order mark.
         assert!(parser.held_bytes() <= max_event_bytes + read.len() + 3);
         take_events(&mut parser, &mut out);
         assert!(parser.held_bytes() <= max_event_bytes.max(2), "{} held", parser.held_bytes());
@@ -166,7 +169,7 @@ pub(crate) fn run(body: &[u8], mut cuts: impl FnMut() -> usize, max_event_bytes:
     out.stray = parser.take_stray().map(|stray| match stray {
         Stray::ErrorField(text) => ("error", text),
         Stray::Line(text) => ("line", text),
-        _ => unreachable!("a new kind of stray line needs a place here"),
+        _ => unreachable!("add the new kind of stray line here"),
     });
     out.incomplete = end.incomplete;
     if !out.over {
@@ -187,7 +190,7 @@ fn take_events(parser: &mut SseParser, out: &mut Outcome) {
             Ok(None) => return,
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Limit(Limit::EventBytes));
-                assert!(parser.next_event().is_err(), "an error stays");
+                assert!(parser.next_event().is_err(), "an error is permanent");
                 out.over = true;
                 return;
             }

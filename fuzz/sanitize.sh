@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# The threads under ThreadSanitizer, then what is left at the end under LeakSanitizer:
+# Runs tests of the threads under ThreadSanitizer, then under LeakSanitizer:
 #
 #   bash fuzz/sanitize.sh                 # streams, their ends, queue, pool, slot, alarm
 #   bash fuzz/sanitize.sh thread --test stream cancel
 #
-# It needs a nightly compiler with rust-src: std has to be built with the sanitizer too, or every `Arc` is a data race.
+# It needs a nightly compiler with rust-src. std must be built with the sanitizer too; otherwise it
+# reports every `Arc` as a data race.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 host=$(rustc -vV | sed -n 's/^host: //p')
@@ -13,7 +14,7 @@ run() {
     local sanitizer=$1
     shift
     printf '\n%s: %s\n' "$sanitizer" "$*"
-    # Time runs some ten times slower: what is a wait of milliseconds in these tests has room enough for that.
+    # The tests run about ten times slower. Their timers are long enough for that.
     RUSTFLAGS="-Zsanitizer=$sanitizer" CARGO_TARGET_DIR=target/sanitize CARGO_PROFILE_DEV_DEBUG=1 \
         TSAN_OPTIONS="${TSAN_OPTIONS:-history_size=4}" \
         cargo +nightly test -Zbuild-std --target "$host" --no-default-features --features testing "$@"

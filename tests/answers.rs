@@ -1,4 +1,5 @@
-//! Whole answers: every recording of one decodes to what it says, and so do vectors for servers without recordings.
+//! Tests that complete responses decode correctly: all recordings, and vectors for servers without
+//! a recording.
 
 mod common;
 
@@ -11,7 +12,8 @@ use tokenwire::{
     TokenId,
 };
 
-/// An answer as JSON, so that cases can be data: `ids_exact` is true, false, null or the numbers of a gap.
+/// Converts a response to JSON, so that cases can be data. `ids_exact` is true, false, null, or the
+/// numbers of a gap.
 fn shown(answer: &CompletionResponse) -> Value {
     let calls = answer.tool_calls.iter().map(|call| json!([call.id, call.name, call.arguments]));
     let malformed = answer.malformed_calls.iter().map(|call| json!([call.text, call.reason.as_str()]));
@@ -38,7 +40,7 @@ fn shown(answer: &CompletionResponse) -> Value {
     })
 }
 
-/// What is not said is as in an answer that has nothing.
+/// Fills in the fields that a case leaves out, with the values of an empty response.
 fn expected(wanted: &Value) -> Value {
     let mut all = json!({
         "text": "", "reasoning": "", "calls": [], "malformed": [], "ids": [], "exact": false, "prompt_ids": null,
@@ -57,7 +59,7 @@ fn body(name: &str) -> Vec<u8> {
 const TWELVE: [TokenId; 12] = [260, 3003, 4683, 282, 260, 35526, 2380, 1743, 28, 527, 359, 42];
 
 #[test]
-fn every_recorded_answer_decodes_to_what_its_file_says() {
+fn every_recorded_response_decodes_to_the_content_of_its_file() {
     let raw: Value = serde_json::from_slice(&body("vllm/chat-not-streamed-tool-call.response.http")).unwrap();
     let cases = [
         (
@@ -91,7 +93,7 @@ fn every_recorded_answer_decodes_to_what_its_file_says() {
         (
             "llama.cpp/completions-nonstream.raw",
             Endpoint::OpenAi,
-            // This request did not ask for `return_tokens`.
+            // This request did not set `return_tokens`.
             json!({
                 "text": " the primary colors of the RGB color model, which are:", "finish": "length",
                 "usage": [5, 12, 4, null], "request_id": "chatcmpl-T1ROndkIcQhwwb9Me5v1LEeAIMdGIx1k",
@@ -143,10 +145,10 @@ fn every_recorded_answer_decodes_to_what_its_file_says() {
     });
 }
 
-/// One generation, recorded both ways: a stream has the last id of a character of several tokens, the whole
-/// answer has all.
+/// Compares two recordings of the same generation. For a character of several tokens, the stream
+/// contains only the last id; the complete response contains all of them.
 #[test]
-fn llama_cpp_gives_the_ids_inside_characters_only_in_whole_answers() {
+fn llama_cpp_sends_the_ids_inside_characters_only_in_complete_responses() {
     let streamed = Response::read(&data("llama.cpp/completion-utf8.raw"));
     let streamed = decode(&streamed.body, &[], ChunkDecoder::new(Endpoint::LlamaCpp));
     let whole =
@@ -161,9 +163,10 @@ fn llama_cpp_gives_the_ids_inside_characters_only_in_whole_answers() {
     assert!(some.iter().all(|id| left.any(|one| one == id)), "{some:?} in {all:?}");
 }
 
-/// A body and what it decodes to, or the kind of error and a part of its message.
+/// Each vector has a body, and either its decoded form or the kind of error and a part of its
+/// message.
 #[test]
-fn answers_of_servers_without_recordings_decode_as_their_sources_have_them() {
+fn responses_of_servers_without_recordings_decode_as_documented() {
     let vectors = std::fs::read_to_string(data("answers.jsonl")).unwrap();
     let mut count = 0;
     each_row(vectors.lines(), |line| {
@@ -186,7 +189,7 @@ fn answers_of_servers_without_recordings_decode_as_their_sources_have_them() {
 }
 
 #[test]
-fn an_answer_that_is_cut_off_anywhere_is_incomplete() {
+fn a_truncated_response_is_incomplete_at_any_byte() {
     each_row(
         [
             ("vllm/completion-not-streamed.response.http", Endpoint::OpenAi),
@@ -203,7 +206,7 @@ fn an_answer_that_is_cut_off_anywhere_is_incomplete() {
 }
 
 #[test]
-fn an_answer_that_is_nested_too_deep_is_refused() {
+fn a_response_with_too_much_nesting_is_rejected() {
     let nested = |levels: usize| {
         let list = "[".repeat(levels - 1) + &"]".repeat(levels - 1);
         format!(r#"{{"choices":[{{"text":"a"}}],"x":{list}}}"#)

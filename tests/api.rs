@@ -1,4 +1,4 @@
-//! What callers rely on about the types, whatever else changes: which threads may have them, and that they can be shown.
+//! Tests of promises about the public types: which threads can use them, and how they print.
 
 use std::error::Error as StdError;
 use std::fmt::Debug;
@@ -10,9 +10,10 @@ fn shared<T: Send + Sync + Debug + 'static>() {}
 fn sent<T: Send + Debug + 'static>() {}
 fn value<T: Clone + Send + Sync + Debug + 'static>() {}
 
-/// Compiles, or the promise is broken (Rust API guidelines: C-SEND-SYNC, C-DEBUG, C-COMMON-TRAITS, C-GOOD-ERR).
+/// This test passes if it compiles (Rust API guidelines: C-SEND-SYNC, C-DEBUG, C-COMMON-TRAITS,
+/// C-GOOD-ERR).
 #[test]
-fn types_go_between_threads_and_can_be_shown() {
+fn types_can_move_between_threads_and_implement_debug() {
     value::<ApiClient>();
     value::<ApiClientBuilder>();
     value::<HttpClient>();
@@ -55,7 +56,7 @@ fn types_go_between_threads_and_can_be_shown() {
 }
 
 #[test]
-fn errors_are_errors_of_std_and_fit_into_a_box() {
+fn errors_implement_the_std_trait_and_fit_into_a_box() {
     fn error<T: StdError + Send + Sync + 'static>() {}
     error::<Error>();
     error::<TurnError>();
@@ -65,7 +66,7 @@ fn errors_are_errors_of_std_and_fit_into_a_box() {
 }
 
 #[test]
-fn what_has_a_stable_name_is_shown_by_it() {
+fn types_with_a_stable_name_display_it() {
     fn same(shown: impl std::fmt::Display, name: &str) {
         assert_eq!(shown.to_string(), name);
     }
@@ -87,10 +88,10 @@ fn what_has_a_stable_name_is_shown_by_it() {
     assert_eq!("chatty".parse::<Dialect>().unwrap_err().kind(), ErrorKind::InvalidInput);
 }
 
-/// A program needs no line of its own for crossbeam to wait for many streams.
+/// A program can wait for many streams without its own dependency on crossbeam.
 #[cfg(feature = "testing")]
 #[test]
-fn select_is_there_without_another_dependency() {
+fn select_is_available_without_another_dependency() {
     let server = testing::MockServer::scripted([testing::Script::tokens([(1, "a")])]).unwrap();
     let client = ApiClient::builder(server.url()).build().unwrap();
     let (tokens, _guard) = client.stream(CompletionRequest::text("Hi")).unwrap();

@@ -1,5 +1,6 @@
-//! Whole answers of servers that no recording is of, status and body, from what is known of them (tests/data/bodies.jsonl):
-//! through the client, and, where they are event streams, cut everywhere.
+//! Tests of status and body of complete responses from servers without a recording, written from
+//! their documentation (tests/data/bodies.jsonl). They are read through the client. Event streams
+//! are also cut at every byte.
 #![cfg(feature = "testing")]
 
 mod common;
@@ -16,16 +17,17 @@ use tokenwire::{ApiClient, BodyDecoder, CompletionRequest, Endpoint, Message, St
 struct Case {
     id: String,
     server: String,
-    /// Why the case is there.
+    /// The reason for the case.
     purpose: String,
-    /// Asked at the chat endpoint.
+    /// True if the request goes to the chat endpoint.
     chat: bool,
     status: u16,
     content_type: String,
     body: String,
-    /// Text and id.
+    /// The text and the id.
     tokens: Vec<Value>,
-    /// Subset of: finish, ids_exact, completion_tokens; or kind, http (a status), message.
+    /// A subset of `finish`, `ids_exact` and `completion_tokens`; or of `kind`, `http` (a status)
+    /// and `message`.
     end: serde_json::Map<String, Value>,
 }
 
@@ -37,7 +39,7 @@ fn cases() -> Vec<Case> {
 }
 
 #[test]
-fn every_answer_comes_to_its_end_through_the_client() {
+fn every_response_is_read_to_its_end_through_the_client() {
     let cases = cases();
     each_row(&cases, |Case { id, purpose, chat, status, content_type, body, tokens, end, .. }| {
         let script = Script::status(*status).body(content_type, body.as_bytes());
@@ -71,7 +73,7 @@ fn every_answer_comes_to_its_end_through_the_client() {
     assert!(of("Lemonade") >= 6 && of("sglang-router, smg") >= 6 && of("proxies") >= 6);
 }
 
-/// Tokens and end of a body in two reads.
+/// Decodes a body in two reads and returns its tokens and its end.
 fn decoded(body: &[u8], cut: usize, wire: Endpoint) -> String {
     let mut decoder = BodyDecoder::new(wire);
     let mut items: Vec<StreamToken> = Vec::new();
@@ -90,7 +92,7 @@ fn decoded(body: &[u8], cut: usize, wire: Endpoint) -> String {
 }
 
 #[test]
-fn cuts_make_no_difference_to_a_body() {
+fn a_cut_does_not_change_what_a_body_decodes_to() {
     each_row(cases().iter().filter(|case| case.status == 200), |case| {
         let (body, wire) = (case.body.as_bytes(), if case.chat { Endpoint::Chat } else { Endpoint::Auto });
         let whole = decoded(body, 0, wire);

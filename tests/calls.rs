@@ -1,4 +1,5 @@
-//! Calls, whose answers come whole, against the scripted server: what is sent, how each ends.
+//! Tests of requests for complete responses against the mock server: the request that is sent, and
+//! each way to end.
 
 #![cfg(feature = "testing")]
 
@@ -17,7 +18,7 @@ use tokenwire::{
     RetryPolicy, SamplingParams, SavedRequest, Timeouts, Timer,
 };
 
-/// vLLM's, short.
+/// A short response of vLLM.
 const ANSWER: &str = r#"{"id":"cmpl-1","choices":[{"index":0,"text":"Hi.","finish_reason":"stop","token_ids":[9707,13]}],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
 
 fn answer() -> Script {
@@ -44,20 +45,21 @@ fn quick(retries: u32) -> RetryPolicy {
     policy
 }
 
-/// The body of a recording, served as the real server did.
+/// Serves the body of a recording as the real server did.
 fn recorded(name: &str) -> Script {
     Script::status(200)
         .json(String::from_utf8(fixture::load(data(name)).unwrap().response_body().bytes).unwrap())
 }
 
 #[test]
-fn each_wire_asks_for_a_whole_answer_in_the_servers_words_and_reads_it() {
+fn each_endpoint_requests_and_reads_a_complete_response() {
     let sglang = r#"{"text":"ab","output_ids":[5,6],"meta_info":{"id":"r","completion_tokens":2,"finish_reason":{"type":"stop"}}}"#;
     let tgi = r#"{"generated_text":"ab","details":{"finish_reason":"length","generated_tokens":1,"tokens":[{"id":5,"text":"ab"}]}}"#;
     let text = || CompletionRequest::text("Hi");
     let llama = json!({"verbose": true, "return_tokens": true});
     let vllm = json!({"return_token_ids": true});
-    // wire, server, answer, request, path, how many ids, what the body has (besides `stream`)
+    // endpoint, server, response, request, path, number of ids, fields of the body (besides
+    // `stream`)
     let cases = [
         (
             Endpoint::Auto,
@@ -161,13 +163,13 @@ fn each_wire_asks_for_a_whole_answer_in_the_servers_words_and_reads_it() {
         for (key, value) in has.as_object().unwrap() {
             assert_eq!(&body[key], value, "{wire}: {key}");
         }
-        // What was learned of the server is kept.
+        // The client remembers which server it detected.
         assert_eq!(client.server().unwrap(), answer.server, "{wire}");
     });
 }
 
 #[test]
-fn ids_that_were_asked_for_and_did_not_come_were_dropped_on_the_way() {
+fn requested_ids_that_are_missing_were_dropped_by_a_proxy() {
     let server = MockServer::scripted([recorded("llama.cpp/chat-nonstream.raw")]).unwrap();
     let answer = client(&server)
         .endpoint(Endpoint::Chat)
@@ -179,7 +181,7 @@ fn ids_that_were_asked_for_and_did_not_come_were_dropped_on_the_way() {
 }
 
 #[test]
-fn a_call_carries_what_a_stream_carries() {
+fn a_complete_request_carries_the_same_headers_as_a_stream() {
     let server = MockServer::scripted([answer().header("X-Request-Id", "theirs")]).unwrap();
     let client =
         client(&server).api_key("sk-canary-0123456789").session_headers(["x-affinity"]).build().unwrap();
@@ -210,7 +212,7 @@ fn a_call_carries_what_a_stream_carries() {
 }
 
 #[test]
-fn two_calls_use_one_connection() {
+fn two_complete_requests_share_one_connection() {
     let server = MockServer::scripted([answer()]).unwrap();
     let client = client(&server).build().unwrap();
     for _ in 0..2 {
@@ -220,11 +222,11 @@ fn two_calls_use_one_connection() {
 }
 
 #[test]
-fn what_fails_is_retried_saved_and_typed_as_a_stream_is() {
+fn a_failed_complete_request_is_retried_saved_and_typed_like_a_stream() {
     let status = |status, body: &str| Script::status(status).json(body);
     let cut = Script::new().head(200, &[("Content-Type", "application/json")], Framing::GivenLength(900));
     let closing = Script::new().head(200, &[], Framing::CloseDelimited).write(&ANSWER[..40]);
-    // name, script, kind, status, how often it is sent with two retries
+    // name, script, kind, status, number of requests with two retries
     let cases = [
         ("503", status(503, r#"{"error":{"message":"busy"}}"#), ErrorKind::Server, Some(503), 3),
         ("400", status(400, r#"{"error":{"message":"bad"}}"#), ErrorKind::Server, Some(400), 1),
@@ -236,14 +238,14 @@ fn what_fails_is_retried_saved_and_typed_as_a_stream_is() {
             1,
         ),
         (
-            "an error with a good status",
+            "an error with status 200",
             status(200, r#"{"error":{"message":"m","code":500}}"#),
             ErrorKind::Server,
             Some(500),
             3,
         ),
-        ("cut by its length", cut.write(ANSWER), ErrorKind::Incomplete, None, 3),
-        ("cut without one", closing, ErrorKind::Incomplete, None, 3),
+        ("cut, with a length", cut.write(ANSWER), ErrorKind::Incomplete, None, 3),
+        ("cut, without a length", closing, ErrorKind::Incomplete, None, 3),
         ("no byte", Script::new(), ErrorKind::Incomplete, None, 3),
         (
             "a page",
@@ -267,7 +269,7 @@ fn what_fails_is_retried_saved_and_typed_as_a_stream_is() {
         assert_eq!(
             report.error.as_ref().map(tokenwire::Error::kind),
             Some(kind),
-            "{name}: the report of a failed call"
+            "{name}: the report of a failed request"
         );
         assert_eq!((error.kind(), error.status()), (kind, code), "{name}: {error}");
         assert_eq!((report.ending, report.retries), (Outcome::Failed, times - 1), "{name}: {error}");
@@ -290,8 +292,8 @@ fn what_fails_is_retried_saved_and_typed_as_a_stream_is() {
 }
 
 #[test]
-fn a_saved_stream_is_not_sent_again_as_a_call() {
-    // Whatever the client accepts as an answer, which is its own to say.
+fn a_saved_stream_cannot_be_resent_as_a_complete_request() {
+    // The client can set any `accept` header.
     for (n, accept) in [None, Some("application/json"), Some("text/event-stream")].into_iter().enumerate() {
         let server = MockServer::scripted([Script::status(400), Script::status(400)]).unwrap();
         let folder = std::env::temp_dir().join(format!("tokenwire-calls-{}-stream-{n}", std::process::id()));
@@ -315,18 +317,18 @@ fn a_saved_stream_is_not_sent_again_as_a_call() {
 }
 
 #[test]
-fn an_attempt_that_succeeds_after_others_gives_its_answer() {
+fn an_attempt_that_succeeds_after_failures_returns_its_response() {
     let server = MockServer::scripted([Script::status(503), Script::status(502), answer()]).unwrap();
     let client = client(&server).retry(quick(2)).build().unwrap();
     let call = client.call(ids()).unwrap();
     assert_eq!((call.join().unwrap().ids.len(), call.join_report().retries), (2, 2));
-    assert_eq!(call.join().unwrap().ids, [9707, 13], "joined again");
+    assert_eq!(call.join().unwrap().ids, [9707, 13], "a second join");
 }
 
-/// llama.cpp's build 10434 blames itself for a request that it cannot read, 11549 the request: sent again, neither
-/// would go better.
+/// llama.cpp build 10434 answers an unreadable request with a server error, build 11549 with a
+/// request error. A retry would not help with either.
 #[test]
-fn a_request_that_llama_cpp_cannot_read_is_not_sent_again_whatever_its_status() {
+fn a_request_that_llama_cpp_cannot_read_is_not_retried_whatever_its_status() {
     let newer = r#"{"error":{"code":400,"message":"[json.exception.parse_error.101] parse error at line 1, column 11: syntax error while parsing value - unexpected end of input; expected '[', '{', or a literal","type":"invalid_request_error"}}"#;
     let older = ["error-bad-json", "error-body-not-utf8", "error-empty-body"].map(|name| {
         let script = Script::raw(std::fs::read(data(&format!("llama.cpp/{name}.raw"))).unwrap());
@@ -336,13 +338,13 @@ fn a_request_that_llama_cpp_cannot_read_is_not_sent_again_whatever_its_status() 
     let messages = r#"{"error":{"code":500,"message":"Failed to parse messages: Missing 'role' in message: {\"content\":\"x\"}","type":"server_error"}}"#;
     let others = [
         ("11549", Script::status(400).json(newer), 400),
-        ("its own fault", Script::status(500).json(own_fault), 500),
+        ("blames itself", Script::status(500).json(own_fault), 500),
         ("messages", Script::status(500).json(messages), 500),
     ];
     each_row(older.into_iter().chain(others), |(name, script, status)| {
         let server = MockServer::scripted([script]).unwrap();
         let client = client(&server).retry(quick(1)).build().unwrap();
-        let times = if name == "its own fault" { 2 } else { 1 };
+        let times = if name == "blames itself" { 2 } else { 1 };
         let (_tokens, guard) = client.stream(ids()).unwrap();
         for error in [client.complete(ids()).unwrap_err(), guard.join().error.unwrap()] {
             assert_eq!((error.kind(), error.status()), (ErrorKind::Server, Some(status)), "{name}: {error}");
@@ -353,7 +355,7 @@ fn a_request_that_llama_cpp_cannot_read_is_not_sent_again_whatever_its_status() 
 }
 
 #[test]
-fn what_cannot_be_sent_as_a_call_is_refused_before_anything_is_sent() {
+fn a_request_with_unsupported_fields_is_rejected_before_anything_is_sent() {
     let server = MockServer::scripted([answer()]).unwrap();
     let client = client(&server).server(tokenwire::ServerKind::LlamaCpp).build().unwrap();
     each_row(
@@ -372,7 +374,7 @@ fn what_cannot_be_sent_as_a_call_is_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn timers_and_the_limit_of_the_body_end_a_call() {
+fn timers_and_the_body_limit_end_a_complete_request() {
     let ms = Duration::from_millis;
     let silent = Script::new().wait_for_client_gone(LONG);
     let headed =
@@ -404,7 +406,7 @@ fn timers_and_the_limit_of_the_body_end_a_call() {
 }
 
 #[test]
-fn a_kept_canceller_keeps_no_connection_open() {
+fn a_stored_canceller_keeps_no_connection_open() {
     let server = MockServer::scripted([answer()]).unwrap();
     let call = client(&server).build().unwrap().call(ids()).unwrap();
     let canceller = call.canceller();
@@ -415,7 +417,7 @@ fn a_kept_canceller_keeps_no_connection_open() {
 }
 
 #[test]
-fn a_cancel_from_another_thread_reaches_the_socket() {
+fn a_cancel_from_another_thread_closes_the_socket() {
     let body = Script::new().head(200, &[], Framing::GivenLength(900)).write("{").wait_for_client_gone(LONG);
     for script in
         [Script::new().wait_for_client_gone(LONG), body, Script::status(503).header("Retry-After", "50")]
@@ -428,7 +430,7 @@ fn a_cancel_from_another_thread_reaches_the_socket() {
         let began = Instant::now();
         canceller.cancel();
         let (result, report) = joined.join().unwrap();
-        assert!(began.elapsed() < LONG / 2, "the cancel was waited for");
+        assert!(began.elapsed() < LONG / 2, "the cancel did not take effect at once");
         assert!(result.unwrap_err().is_cancelled());
         assert_eq!((report.ending, server.requests().len()), (Outcome::Cancelled, 1));
         assert!(server.wait_for_open_connections(0, LONG));
@@ -436,7 +438,7 @@ fn a_cancel_from_another_thread_reaches_the_socket() {
 }
 
 #[test]
-fn dropping_a_call_cancels_it() {
+fn dropping_a_pending_completion_cancels_it() {
     let server = MockServer::scripted([Script::new().wait_for_client_gone(LONG)]).unwrap();
     let call = client(&server).build().unwrap().call(ids()).unwrap();
     assert!(server.wait_for_requests(1, LONG));
@@ -445,7 +447,7 @@ fn dropping_a_call_cancels_it() {
 }
 
 #[test]
-fn a_key_that_the_server_sends_back_is_taken_out() {
+fn a_key_that_the_server_echoes_is_redacted() {
     const KEY: &str = "sk-canary-0123456789abcdef";
     let echo = json!({"id": format!("id-{KEY}"), "choices": [{"text": "Hi", "finish_reason": format!("because {KEY}")}]});
     let refusal = json!({"error": {"message": format!("bad key {KEY}")}});

@@ -1,4 +1,4 @@
-//! The helpers with which other tests run their checks.
+//! Tests of the helpers that run checks in other tests.
 
 #[path = "common/checks.rs"]
 #[allow(dead_code, unreachable_pub)]
@@ -18,7 +18,7 @@ fn every_failing_row_of_a_table_is_reported() {
 }
 
 #[test]
-fn a_check_with_a_timer_runs_until_it_passes_and_fails_with_its_last_try() {
+fn a_check_with_a_timer_is_retried_and_fails_with_its_last_failure() {
     for (enough, passes, tries) in [(1, true, 1), (5, true, 2), (25, true, 3), (26, false, 3)] {
         let tried = Cell::new(0);
         let check = |timer: Duration| {

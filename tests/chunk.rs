@@ -1,5 +1,5 @@
-//! The chunk decoder against vectors of our own (tests/data/chunk) and against its property on generated
-//! input.
+//! Tests of the chunk decoder with this project's vectors (tests/data/chunk), and of its property
+//! on generated input.
 
 mod common;
 
@@ -10,7 +10,7 @@ use tokenwire::{
 };
 
 #[test]
-fn every_vector_holds() {
+fn every_vector_decodes_as_written() {
     let mut cases = 0;
     let mut failed = String::new();
     for (_, case) in &vectors() {
@@ -34,12 +34,13 @@ fn the_property_holds_on_generated_input() {
     }
 }
 
-/// Of each chunk in a full run. A few thousand were tried too.
+/// The number of changes to each chunk in a full run. Runs with a few thousand changes passed too.
 const CHANGES: usize = 16;
 
-/// The stream of one recording, as it is and with chunks changed somewhere.
+/// Decodes the stream of each recording with and without a learned template, unchanged and with
+/// changed chunks.
 #[test]
-fn what_was_learned_of_a_recording_makes_no_difference() {
+fn a_learned_template_does_not_change_the_result_for_any_recording() {
     use common::chunk_property::{changed, data_lines, learning_makes_no_difference, random_bytes};
     let (mut streams, changes) = (0, sample_of(3, CHANGES));
     for folder in ["vllm", "llama.cpp"] {
@@ -57,8 +58,8 @@ fn what_was_learned_of_a_recording_makes_no_difference() {
             {
                 learning_makes_no_difference(wire, chunks.iter().copied());
             }
-            // One kind of chunk alone, so that most are read by what was learned. An error ends a stream: each change has
-            // one of its own.
+            // Use one kind of chunk alone, so that the template reads most of them. An error ends a
+            // stream, so each change gets its own stream.
             for (n, chunk) in chunks.iter().enumerate().take(2) {
                 let seed = (streams * 100 + n) as u64;
                 for change in changed(&[chunk], &random_bytes(seed, 3 * changes)) {
@@ -72,7 +73,7 @@ fn what_was_learned_of_a_recording_makes_no_difference() {
 }
 
 #[test]
-fn the_property_holds_on_odd_bytes() {
+fn the_property_holds_on_unusual_bytes() {
     let deep = format!("\0{}", "[".repeat(100_000));
     let deep_object = format!("\0{}", r#"{"choices":[{"delta":"#.repeat(200));
     let many = format!("\0{{\"choices\":[{}{{}}]}}", "{},".repeat(500));
@@ -81,9 +82,9 @@ fn the_property_holds_on_odd_bytes() {
     }
 }
 
-/// What stands at each limit of a chunk, and one over it.
+/// Checks a value at each limit of a chunk, and a value one above it.
 #[test]
-fn each_limit_of_a_chunk_is_named() {
+fn exceeding_a_limit_of_a_chunk_reports_that_limit() {
     let lists = |n: usize| format!("{{\"x\":{}{}}}", "[".repeat(n - 1), "]".repeat(n - 1));
     let in_known =
         |n: usize| format!("{{\"choices\":[{{\"logprobs\":{}{}}}]}}", "[".repeat(n - 3), "]".repeat(n - 3));
@@ -97,14 +98,14 @@ fn each_limit_of_a_chunk_is_named() {
     let error = |n: usize| lists(n).replace("{\"x\"", "{\"error\":{\"message\":\"no\"},\"x\"");
     type Data<'a> = &'a dyn Fn(usize) -> String;
     let cases: [(&str, Data<'_>, usize, Result<(), ErrorKind>); 8] = [
-        ("lists in a field of no meaning", &lists, MAX_NESTING, Err(ErrorKind::Limit(Limit::Nesting))),
-        ("lists in a field that is read", &in_known, MAX_NESTING, Err(ErrorKind::Limit(Limit::Nesting))),
+        ("lists in an unknown field", &lists, MAX_NESTING, Err(ErrorKind::Limit(Limit::Nesting))),
+        ("lists in a known field", &in_known, MAX_NESTING, Err(ErrorKind::Limit(Limit::Nesting))),
         ("brackets in text", &in_text, MAX_NESTING, Ok(())),
         ("choices", &choices, MAX_CHOICES as usize, Err(ErrorKind::Limit(Limit::Choices))),
         ("ids", &ids, MAX_TOKEN_IDS, Err(ErrorKind::Limit(Limit::TokenIds))),
         ("ids of llama.cpp", &native, MAX_TOKEN_IDS, Err(ErrorKind::Limit(Limit::TokenIds))),
         ("pieces of calls", &calls, MAX_TOOL_CALLS, Err(ErrorKind::Limit(Limit::ToolCalls))),
-        // The server's error says more than a limit of ours.
+        // The server's error is more useful than an exceeded limit.
         ("lists beside an error", &error, MAX_NESTING, Err(ErrorKind::Server)),
     ];
     each_row(cases, |(name, data, max, over)| {
@@ -128,8 +129,8 @@ fn each_limit_of_a_chunk_is_named() {
 }
 
 #[test]
-fn the_first_event_that_is_not_json_is_shown_by_its_beginning() {
+fn the_first_event_that_is_not_json_is_quoted_up_to_80_characters() {
     let mut decoder = ChunkDecoder::new(Endpoint::Auto);
     let _ = decoder.decode("message", &"y".repeat(5000), &mut |_, _| {}).unwrap();
-    assert_eq!(decoder.first_skipped().unwrap().chars().count(), 81, "80 characters, and the mark of a cut");
+    assert_eq!(decoder.first_skipped().unwrap().chars().count(), 81, "80 characters and the truncation mark");
 }

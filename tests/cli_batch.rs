@@ -1,4 +1,4 @@
-//! `tokenwire batch` as people and scripts use it.
+//! Tests of `tokenwire batch` as people and scripts use it.
 
 #![cfg(feature = "cli")]
 
@@ -16,7 +16,7 @@ use common::program::{HANGS, Ran, ended, has, interrupt, program, run};
 use serde_json::{Value, json};
 use tokenwire::testing::{Cut, FakeModel, Gate, MockServer, Request, Script};
 
-/// A folder of a test's own, with an input.
+/// A temporary folder of one test, with an input file.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -37,7 +37,7 @@ impl Folder {
         fs::read_to_string(self.0.join(name)).unwrap()
     }
 
-    /// The arguments of a run from the input to `out.jsonl`.
+    /// Returns the arguments of a run from the input to `out.jsonl`.
     fn args(&self, server: &MockServer, streams: &str) -> Vec<String> {
         let (input, out, url) = (self.path("in.jsonl"), self.path("out.jsonl"), server.url());
         ["batch", &input, "-o", &out, "--base-url", &url, "-c", streams].map(str::to_owned).to_vec()
@@ -54,12 +54,12 @@ fn as_strs(args: &[String]) -> Vec<&str> {
     args.iter().map(String::as_str).collect()
 }
 
-/// A prompt of one id for each number.
+/// Returns this many prompts of one id each.
 fn prompts(count: u32) -> String {
     (0..count).map(|n| format!("{{\"prompt\":[{}]}}\n", n + 10)).collect()
 }
 
-/// The number of the prompt that a request is for.
+/// Returns the number of the prompt in a request.
 fn number(request: &Request) -> u64 {
     request.json()["prompt"][0].as_u64().unwrap() - 10
 }
@@ -69,9 +69,9 @@ fn batch(server: &MockServer, more: &[&str], input: &str) -> Ran {
 }
 
 #[test]
-fn results_stand_in_the_order_of_the_prompts_with_everything_that_came() {
+fn results_are_written_in_the_order_of_the_prompts_with_all_data() {
     let model = FakeModel::new(3);
-    // The earlier a prompt, the later its answer.
+    // Earlier prompts get later responses.
     let server = MockServer::start(move |request| {
         let pause = Duration::from_millis(40_u64.saturating_sub(4 * number(request)));
         let (head, tail) = (Script::events([""; 0]).pause(pause), model.events(request).unwrap());
@@ -96,7 +96,7 @@ fn results_stand_in_the_order_of_the_prompts_with_everything_that_came() {
         assert_eq!(ran.code, Some(0), "{}", ran.err);
         assert_eq!(ran.lines(), expected, "{streams} streams");
         assert!(ran.err.contains("20 complete, 0 failed"), "{}", ran.err);
-        assert!(!ran.err.contains('\u{1b}'), "no live line where nobody looks on: {}", ran.err);
+        assert!(!ran.err.contains('\u{1b}'), "no live line outside a terminal: {}", ran.err);
         assert!(ran.out.starts_with("{\"id\":1,\"text\":\""), "the order of fields: {}", ran.out);
     }
     let quiet = batch(&server, &["--json", "--max-tokens", "7"], &prompts(1));
@@ -104,7 +104,7 @@ fn results_stand_in_the_order_of_the_prompts_with_everything_that_came() {
 }
 
 #[test]
-fn a_line_says_what_is_asked_and_wins_over_the_flags() {
+fn a_line_sets_its_own_fields_and_overrides_the_flags() {
     let server = MockServer::start(|request| match request.path.as_str() {
         "/v1/chat/completions" => Script::events([
             r#"{"choices":[{"index":0,"delta":{"reasoning_content":"hm"}}]}"#,
@@ -118,7 +118,7 @@ fn a_line_says_what_is_asked_and_wins_over_the_flags() {
         ["-c", "1", "--max-tokens", "9", "--temperature", "0.5", "--request-id", "mine", "--seed", "3"];
     let messages = json!([{"role": "user", "content": [{"type": "text", "text": "Hi"}], "name": "x"}]);
     let of_chat = json!({"id": 7, "messages": messages}).to_string();
-    // Line, what is sent, result.
+    // line, request, result
     let cases = [
         (
             r#"{"prompt":"Hi"}"#,
@@ -148,7 +148,7 @@ fn a_line_says_what_is_asked_and_wins_over_the_flags() {
 }
 
 #[test]
-fn a_bad_line_and_a_failed_stream_are_told_and_the_rest_is_done() {
+fn a_bad_line_and_a_failed_stream_are_reported_and_the_others_continue() {
     let server = MockServer::start(|request| match number(request) {
         1 => Script::status(503).json(r#"{"error":{"message":"busy"}}"#),
         2 => Script::status(400).json(r#"{"error":{"message":"too long"}}"#),
@@ -195,7 +195,7 @@ fn a_bad_line_and_a_failed_stream_are_told_and_the_rest_is_done() {
 }
 
 #[test]
-fn so_many_streams_run_at_a_time_and_results_that_wait_are_bounded() {
+fn concurrent_streams_and_waiting_results_are_limited() {
     let (first, rest, asked) = (Gate::new(), Gate::new(), Arc::new(AtomicUsize::new(0)));
     let (of_first, of_rest, counted) = (first.clone(), rest.clone(), asked.clone());
     let server = MockServer::start(move |request| {
@@ -210,13 +210,14 @@ fn so_many_streams_run_at_a_time_and_results_that_wait_are_bounded() {
     let folder = Folder::new("bounded", &prompts(200));
     let child = program(&as_strs(&folder.args(&server, "4"))).spawn().unwrap();
     assert!(server.wait_for_requests(4, HANGS));
-    assert!(!server.wait_for_requests(5, Duration::from_millis(300)), "four at a time");
-    // The first one hangs, the others run: 16 for each of the four streams, the one that hangs among them.
+    assert!(!server.wait_for_requests(5, Duration::from_millis(300)), "at most four at a time");
+    // The first stream hangs and the others continue. The limit is 16 results per stream, so 64 for
+    // the four streams. The hanging stream counts too.
     rest.open();
     assert!(server.wait_for_requests(64, HANGS));
-    assert!(!server.wait_for_requests(65, Duration::from_millis(300)), "no further ahead");
+    assert!(!server.wait_for_requests(65, Duration::from_millis(300)), "at most 64 prompts ahead");
     assert_eq!(folder.read("out.jsonl"), "");
-    assert_eq!(folder.read("out.jsonl.waiting").lines().count(), 63, "what has ended is on the disk");
+    assert_eq!(folder.read("out.jsonl.waiting").lines().count(), 63, "finished results are on the disk");
     first.open();
     let ran = ended(child);
     assert_eq!(ran.code, Some(0), "{}", ran.err);
@@ -228,7 +229,7 @@ fn so_many_streams_run_at_a_time_and_results_that_wait_are_bounded() {
     assert_eq!(asked.load(Ordering::SeqCst), 200);
 }
 
-/// A server on which prompts answer at very different times, some with a break.
+/// Starts a server whose responses take very different times. Some of them break off.
 fn uneven() -> MockServer {
     let model = FakeModel::new(4);
     MockServer::start(move |request| {
@@ -240,7 +241,7 @@ fn uneven() -> MockServer {
 }
 
 #[test]
-fn a_batch_killed_anywhere_goes_on_to_the_file_of_an_unbroken_run() {
+fn a_batch_killed_at_any_time_resumes_to_the_same_file() {
     let server = uneven();
     let folder = Folder::new("killed", &prompts(60));
     let args = folder.args(&server, "6");
@@ -255,7 +256,7 @@ fn a_batch_killed_anywhere_goes_on_to_the_file_of_an_unbroken_run() {
     let (mut kills, mut asked) = (0, asked_whole);
     loop {
         let mut child = program(&args).spawn().unwrap();
-        // Ever further: each run is killed after some more requests.
+        // Each run is killed after some more requests than the previous one.
         let further = asked + 7 + 4 * kills;
         while !server.wait_for_requests(further, Duration::from_millis(20)) {
             if child.try_wait().unwrap().is_some() {
@@ -272,7 +273,7 @@ fn a_batch_killed_anywhere_goes_on_to_the_file_of_an_unbroken_run() {
         }
         kills += 1;
         asked = server.requests().len();
-        // As a crash of the machine may leave it.
+        // A crash of the machine can leave the file like this.
         let mut out = OpenOptions::new().append(true).open(folder.path("out.jsonl")).unwrap();
         out.write_all(br#"{"id":61,"text":"ha"#).unwrap();
     }
@@ -280,16 +281,24 @@ fn a_batch_killed_anywhere_goes_on_to_the_file_of_an_unbroken_run() {
     assert_eq!(folder.read("out.jsonl"), whole);
     assert!(!folder.0.join("out.jsonl.waiting").exists());
     let again = server.requests().len() - asked_whole - 60;
-    assert!(again <= 6 * kills, "only what ran when it was killed is asked again: {again} after {kills}");
+    assert!(
+        again <= 6 * kills,
+        "only the streams that a kill interrupted are requested again: {again} after {kills}"
+    );
 
     let ran = run(&args, b"");
-    assert_eq!(ran.code, Some(1), "nothing is left to do, and what failed has failed: {}", ran.err);
+    assert_eq!(
+        ran.code,
+        Some(1),
+        "nothing is left to do, but earlier failures set the exit code: {}",
+        ran.err
+    );
     assert!(ran.err.contains("60 results from earlier runs"), "{}", ran.err);
     assert_eq!(folder.read("out.jsonl"), whole);
 }
 
 #[test]
-fn ctrl_c_keeps_what_has_ended_and_gives_up_what_runs() {
+fn ctrl_c_keeps_finished_results_and_abandons_running_streams() {
     let hang = Arc::new(AtomicUsize::new(1));
     let of_server = hang.clone();
     let server = MockServer::start(move |request| {
@@ -309,13 +318,14 @@ fn ctrl_c_keeps_what_has_ended_and_gives_up_what_runs() {
         }
         let before = server.requests().len();
         let child = program(&as_strs(&args)).spawn().unwrap();
-        // The third and the sixth hang, and so nobody takes the seventh.
+        // The third and the sixth stream hang, so none of the two streams starts the seventh
+        // prompt.
         assert!(server.wait_for_requests(before + 6, HANGS));
         interrupt(&child);
         let ran = ended(child);
         assert_eq!(ran.code, Some(130), "{}", ran.err);
         assert!(ran.err.contains("4 complete, 0 failed, 2 cancelled"), "{}", ran.err);
-        assert!(server.wait_for_open_connections(0, HANGS), "the server sees that they left");
+        assert!(server.wait_for_open_connections(0, HANGS), "some connections are still open");
         let ids = |text: &str| -> Vec<Value> {
             text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone()).collect()
         };
@@ -334,12 +344,12 @@ fn ctrl_c_keeps_what_has_ended_and_gives_up_what_runs() {
         assert_eq!(ran.code, Some(0), "{}", ran.err);
         assert!(ran.err.contains("4 results from earlier runs"), "{}", ran.err);
         assert_eq!(ids(&folder.read("out.jsonl")), (1..=8).map(|id| json!(id)).collect::<Vec<_>>());
-        assert_eq!(server.requests().len(), before + 6 + 4, "what has a result is not asked again");
+        assert_eq!(server.requests().len(), before + 6 + 4, "a prompt with a result is not requested again");
     }
 }
 
 #[test]
-fn ctrl_c_does_not_wait_for_an_input_that_says_nothing() {
+fn ctrl_c_does_not_wait_for_an_input_without_data() {
     let server = MockServer::scripted([Script::tokens([(1, "a")])]).unwrap();
     let mut command = program(&["batch", "--base-url", &server.url()]);
     let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
@@ -351,10 +361,10 @@ fn ctrl_c_does_not_wait_for_an_input_that_says_nothing() {
 }
 
 #[test]
-fn an_output_of_another_input_is_refused_and_left_alone() {
+fn an_output_of_another_input_is_rejected_and_left_unchanged() {
     let server = MockServer::scripted([Script::tokens([(1, "a")])]).unwrap();
     let result = |id: &str| format!("{{\"id\":{id},\"text\":\"\",\"error\":null}}\n");
-    // Input, output, a word of the message.
+    // input, output, a word of the message
     let cases = [
         (prompts(2), result("9"), "another input"),
         (prompts(1), result("1") + &result("2"), "2 results, but the input has 1"),
@@ -373,7 +383,7 @@ fn an_output_of_another_input_is_refused_and_left_alone() {
     let path = folder.path("in.jsonl");
     let ran = batch(&server, &[&path, "-o", &path], "");
     assert_eq!((ran.code, folder.read("in.jsonl")), (Some(2), prompts(1)), "{}", ran.err);
-    // Nor one that can be read again.
+    // An output that cannot be read back is rejected too.
     let ran = batch(&server, &["-o", "/dev/null"], "");
     assert!(ran.code == Some(2) && ran.err.contains("is not a regular file"), "{}", ran.err);
     let ran = batch(&server, &["-o", "/no/such/folder/out"], "");
@@ -384,7 +394,7 @@ fn an_output_of_another_input_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_batch_sends_again_and_goes_on_where_it_broke_off() {
+fn a_batch_retries_and_resumes_its_streams() {
     let model = FakeModel::new(6);
     let server = MockServer::start(move |request| {
         let script = model.answer(request);
@@ -400,7 +410,7 @@ fn a_batch_sends_again_and_goes_on_where_it_broke_off() {
 }
 
 #[test]
-fn the_streams_of_a_batch_are_drawn_beside_each_other() {
+fn a_plot_of_a_batch_shows_its_streams_side_by_side() {
     let server = uneven();
     let folder = Folder::new("timeline", &prompts(12));
     let (args, svg) = (folder.args(&server, "3"), folder.path("streams.svg"));
@@ -416,7 +426,7 @@ fn the_streams_of_a_batch_are_drawn_beside_each_other() {
 }
 
 #[test]
-fn errors_that_may_pass_are_asked_again_where_that_is_wanted() {
+fn temporary_errors_are_requested_again_if_a_flag_says_so() {
     let is_down = Arc::new(AtomicUsize::new(1));
     let of_server = is_down.clone();
     let server = MockServer::start(move |request| match number(request) {
@@ -428,7 +438,7 @@ fn errors_that_may_pass_are_asked_again_where_that_is_wanted() {
     let folder = Folder::new("redo", &prompts(10));
     let args = folder.args(&server, "3");
     let args = [&as_strs(&args)[..], &["--retries", "0"]].concat();
-    // Whether it is down, flags, what is asked then in all, complete.
+    // whether the server is down, flags, total requests afterwards, complete results
     let steps: [(usize, &[&str], usize, usize); 4] =
         [(1, &[], 10, 7), (1, &[], 10, 7), (1, &["--redo-failed"], 13, 7), (0, &["--redo-failed"], 16, 9)];
     for (n, (down, flags, asked, complete)) in steps.into_iter().enumerate() {
@@ -440,8 +450,8 @@ fn errors_that_may_pass_are_asked_again_where_that_is_wanted() {
         assert_eq!(ids, (1..=10).collect::<Vec<_>>(), "step {n}: {}", ran.err);
         let good = lines.iter().filter(|line| line["error"].is_null()).count();
         assert_eq!((server.requests().len(), good), (asked, complete), "step {n}: {}", ran.err);
-        assert_eq!(ran.code, Some(1), "step {n}, one failed, be it before: {}", ran.err);
-        let says_before = ran.err.contains("10 from earlier runs, 3 of these failed");
+        assert_eq!(ran.code, Some(1), "step {n}, a new or an earlier failure: {}", ran.err);
+        let says_before = ran.err.contains("10 there before, 3 of these failed");
         assert_eq!(says_before, n == 1, "step {n}: {}", ran.err);
         assert!(!folder.0.join("out.jsonl.before").exists(), "step {n}");
     }

@@ -1,4 +1,4 @@
-//! `tokenwire bench` as people and scripts use it.
+//! Tests of `tokenwire bench` as people and scripts use it.
 
 #![cfg(feature = "cli")]
 
@@ -18,12 +18,12 @@ fn hello() -> Script {
     Script::tokens(HELLO)
 }
 
-/// A run against `server`, without the part that looks at the program itself.
+/// Runs `bench` against `server`, without measuring the program itself.
 fn bench(server: &MockServer, more: &[&str]) -> Ran {
     run(&[&["bench", "--base-url", &server.url(), "--no-self-check"], more].concat(), b"")
 }
 
-/// Its one line.
+/// Parses the only line of the output.
 fn figures(ran: &Ran) -> Value {
     assert_eq!(ran.lines().len(), 1, "{}", ran.out);
     ran.last()["bench"].clone()
@@ -35,8 +35,8 @@ fn ordered(percentiles: &Value) -> bool {
 }
 
 #[test]
-fn a_load_has_counts_times_and_rates() {
-    // Two pauses of 5 ms in each answer: none of its times is nothing.
+fn a_load_reports_counts_times_and_rates() {
+    // Each response has two pauses of 5 ms, so none of its times is zero.
     let answer = Script::events([""; 0])
         .pause(Duration::from_millis(5))
         .event(r#"{"choices":[{"index":0,"text":"a","token_ids":[7]}]}"#)
@@ -62,7 +62,8 @@ fn a_load_has_counts_times_and_rates() {
     let seconds = number("elapsed_us") / 1e6;
     assert!((number("tokens_per_second") * seconds - 20.0).abs() < 0.1, "{figures}");
     assert!((number("requests_per_second") * seconds - 10.0).abs() < 0.1, "{figures}");
-    // How fast a stream was is the machine's: one that wakes late gets both tokens at once.
+    // The speed of a stream depends on the machine: a thread that wakes up late receives both
+    // tokens together.
     let rate = |name: &str| figures["stream_tokens_per_second"][name].as_f64().unwrap();
     assert!(0.0 < rate("p10") && rate("p10") <= rate("p50"), "{figures}");
 
@@ -80,7 +81,7 @@ fn a_load_has_counts_times_and_rates() {
 }
 
 #[test]
-fn so_many_streams_run_at_a_time_and_no_more() {
+fn the_number_of_concurrent_streams_is_exact() {
     let gate = Gate::new();
     let token = |finish: &str| {
         format!(r#"{{"choices":[{{"index":0,"text":"a","token_ids":[7],"finish_reason":{finish}}}]}}"#)
@@ -99,7 +100,7 @@ fn so_many_streams_run_at_a_time_and_no_more() {
 }
 
 #[test]
-fn errors_are_counted_by_kind_and_make_the_exit_code() {
+fn errors_are_counted_by_kind_and_set_the_exit_code() {
     let cut = hello().cut_at(hello().wire().len() - 300, Cut::Fin);
     let scripts = [Script::status(503).json(r#"{"error":{"message":"overloaded"}}"#), hello(), cut, hello()];
     let server = MockServer::scripted(scripts).unwrap();
@@ -113,7 +114,7 @@ fn errors_are_counted_by_kind_and_make_the_exit_code() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_an_error_of_every_request() {
+fn every_request_to_an_unreachable_server_is_an_error() {
     let url = MockServer::scripted([hello()]).unwrap().url();
     let ran = run(&["bench", "--base-url", &url, "-c", "2", "-n", "6", "--retries", "0", "--json"], b"");
     assert_eq!(ran.code, Some(1));
@@ -123,7 +124,7 @@ fn a_server_that_is_not_there_is_an_error_of_every_request() {
 }
 
 #[test]
-fn people_get_a_table_and_no_live_line_where_nobody_looks_on() {
+fn output_for_people_is_a_table_without_a_live_line_outside_a_terminal() {
     let server = MockServer::scripted([hello()]).unwrap();
     let ran = bench(&server, &["-c", "2", "-n", "4", "--prompt-ids", "1,2,3"]);
     assert_eq!((ran.code, &*ran.err), (Some(0), ""));
@@ -135,8 +136,8 @@ fn people_get_a_table_and_no_live_line_where_nobody_looks_on() {
 }
 
 #[test]
-fn ctrl_c_tells_the_figures_so_far() {
-    // Two answers, then silence.
+fn ctrl_c_prints_the_results_so_far() {
+    // The server answers twice, then stays silent.
     let asked = AtomicUsize::new(0);
     let server = MockServer::start(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
         0 | 1 => hello(),
@@ -147,7 +148,7 @@ fn ctrl_c_tells_the_figures_so_far() {
         let mut command = program(&["bench", "--base-url", &server.url(), "-c", "2", "-n", "50"]);
         let before = server.requests().len();
         let child = command.args(json.then_some("--json")).spawn().unwrap();
-        // Of the first run two answers are whole.
+        // Two responses of the first run are complete.
         assert!(server.wait_for_requests(before + if json { 4 } else { 2 }, HANGS));
         interrupt(&child);
         let ran = ended(child);
@@ -158,12 +159,12 @@ fn ctrl_c_tells_the_figures_so_far() {
         } else {
             assert!(ran.out.starts_with("0 of 50 requests complete, 2 cancelled"), "{}", ran.out);
         }
-        assert!(server.wait_for_open_connections(0, HANGS), "the server sees that they left");
+        assert!(server.wait_for_open_connections(0, HANGS), "some connections are still open");
     }
 }
 
 #[test]
-fn a_plot_is_drawn_where_there_is_something_to_draw() {
+fn a_plot_is_drawn_only_if_there_is_data() {
     let file = std::env::temp_dir().join(format!("tokenwire-bench-{}.svg", std::process::id()));
     let path = file.to_string_lossy().into_owned();
     let server = MockServer::scripted([hello()]).unwrap();
@@ -187,13 +188,13 @@ fn a_plot_is_drawn_where_there_is_something_to_draw() {
 }
 
 #[test]
-fn with_no_server_it_loads_the_recorded_answer_and_looks_at_itself() {
+fn bench_without_a_server_loads_a_recording_and_measures_itself() {
     let ran = run(&["bench", "-c", "2", "-n", "2", "--json"], b"");
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert!(ran.err.contains("recorded from a real vLLM"), "{}", ran.err);
     let figures = figures(&ran);
     assert!(has(&figures, &json!({"complete": 2, "cost": {"cpu_includes_server": true}})), "{figures}");
-    // The recorded tokens come more than 50 ms apart, the most that the look at itself waits.
+    // The recorded tokens are more than 50 ms apart. The self-check waits at most 50 ms.
     let check = &figures["cost"]["self_check"];
     assert_eq!(check["interval_us"], 50_000, "{figures}");
     assert!(

@@ -1,5 +1,5 @@
-//! Dialects as records: the files in `src/turn/parse/dialects/`, and those that a program reads itself. What the files' cases say is
-//! for `tool_cases.rs`.
+//! Tests of dialects as records: the files in `src/turn/parse/dialects/`, and records that a
+//! program reads itself. `tool_cases.rs` runs the cases in the files.
 
 mod common;
 
@@ -7,7 +7,7 @@ use common::checks::each_row;
 use tokenwire::{Dialect, ErrorKind, MAX_DIALECT_BYTES, ResponseParser};
 
 #[test]
-fn each_file_is_a_dialect_under_its_own_name() {
+fn each_file_defines_the_dialect_of_its_name() {
     let files = common::dialects();
     assert!(files.len() > 20, "{}", files.len());
     each_row(files, |(name, record)| {
@@ -18,7 +18,7 @@ fn each_file_is_a_dialect_under_its_own_name() {
     });
 }
 
-/// A record, in which a test puts what is wrong.
+/// A valid record, which the tests make invalid by a replacement.
 const RECORD: &str = r#"{
   "name": "odd",
   "about": "Invented.",
@@ -32,7 +32,7 @@ const RECORD: &str = r#"{
 const INVOKE: &str = r##"{"invoke": {"close": "</call>", "call": {"open": "(", "close": ")"}, "parameter": {"open": "p"},
   "sharp": "#", "name": "n", "values": "by_schema"}}"##;
 
-/// What is replaced, by what, and what the error then says.
+/// The text to replace, the replacement, and a part of the error message.
 const WRONG: &[(&str, &str, &str)] = &[
     ("\"name\": \"odd\",", "", "missing field `name` at line 9 column 1"),
     ("\"odd\"", "\"\"", "a marker is empty at line 2 column 12"),
@@ -88,7 +88,7 @@ const WRONG: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn an_error_in_a_record_says_what_and_where() {
+fn an_error_in_a_record_contains_its_reason_and_place() {
     each_row(WRONG, |(old, new, expected)| {
         assert_eq!(RECORD.matches(old).count(), 1, "{old}");
         let error = Dialect::from_json(&RECORD.replace(old, new)).unwrap_err();
@@ -101,7 +101,7 @@ fn an_error_in_a_record_says_what_and_where() {
 }
 
 #[test]
-fn a_record_read_at_run_time_is_a_dialect() {
+fn a_record_can_be_read_at_run_time() {
     let turn = "<think>Hm</think>Now: <call>{\"name\": \"now\"}</call><eos>";
     let mine = Dialect::from_json(RECORD).unwrap();
     let mut parser = ResponseParser::new(mine.clone());
@@ -110,20 +110,20 @@ fn a_record_read_at_run_time_is_a_dialect() {
     assert_eq!((calls.len(), more.len(), calls[0].name.as_str()), (1, 0, "now"));
     assert_eq!((branch.reasoning().as_str(), branch.content().as_str()), ("Hm", "Now:"));
     assert_eq!(mine.name(), "odd");
-    assert!(Dialect::by_name("odd").is_err(), "it is this program's, not the crate's");
+    assert!(Dialect::by_name("odd").is_err(), "the dialect is not built in");
 
     let too_long = format!("{RECORD}{}", " ".repeat(MAX_DIALECT_BYTES));
     let error = Dialect::from_json(&too_long).unwrap_err();
     assert!(error.to_string().contains("at most 262144"), "{error}");
 
-    assert_eq!(Dialect::from_json(RECORD).unwrap(), mine, "the same record is the same dialect");
+    assert_eq!(Dialect::from_json(RECORD).unwrap(), mine, "equal records are equal dialects");
     assert_ne!(Dialect::from_json(&RECORD.replace("Invented.", "Another.")).unwrap(), mine);
 }
 
-/// On the command line a dialect is a name, or a file.
+/// On the command line, a dialect is a name or a file.
 #[cfg(feature = "cli")]
 #[test]
-fn the_program_takes_a_dialect_out_of_a_file() {
+fn the_program_reads_a_dialect_from_a_file() {
     use common::program::run;
 
     let folder = std::env::temp_dir().join(format!("tokenwire-dialects-{}", std::process::id()));

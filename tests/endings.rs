@@ -1,4 +1,5 @@
-//! What is left of a stream at its end: the connection after a withheld end, the count of tokens after a cancel.
+//! Tests of what remains at the end of a stream: the connection if the server withholds the end,
+//! and the token count after a cancel.
 
 #![cfg(feature = "testing")]
 
@@ -16,7 +17,7 @@ use tokenwire::{
     ApiClient, CompletionRequest, Limits, Outcome, StreamGuard, StreamReport, StreamToken, Timeouts,
 };
 
-/// "Does not hang": nothing here takes a tenth of it.
+/// A limit that only a hanging test reaches. Nothing here takes a tenth of it.
 const LONG: Duration = Duration::from_secs(30);
 const TAIL: Duration = Duration::from_secs(1);
 const TOKEN: &str = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
@@ -34,7 +35,7 @@ fn start(client: &ApiClient) -> (Receiver<StreamToken>, StreamGuard) {
     client.stream(CompletionRequest::text("p")).unwrap()
 }
 
-/// Everything in the channel, up to its end.
+/// Receives everything in the channel, up to its end.
 fn collect(receiver: &Receiver<StreamToken>) -> Vec<StreamToken> {
     let mut items = Vec::new();
     loop {
@@ -60,11 +61,11 @@ fn report_of(guard: &StreamGuard) -> StreamReport {
 }
 
 #[test]
-fn after_a_withheld_end_the_stream_is_complete_and_its_connection_is_closed() {
+fn a_stream_with_a_withheld_end_is_complete_and_its_connection_is_closed() {
     let withheld = || Script::events([TOKEN, FINISH]).hang(LONG);
     let cases = [
         ("nothing", withheld(), Duration::from_millis(50), false),
-        ("nothing, and nothing is waited for", withheld(), Duration::ZERO, false),
+        ("nothing, with a wait of zero", withheld(), Duration::ZERO, false),
         ("the usage", Script::events([TOKEN, FINISH, USAGE]).hang(LONG), Duration::from_millis(500), true),
     ];
     each_row(cases, |(comes, script, tail, usage)| {
@@ -84,18 +85,18 @@ fn after_a_withheld_end_the_stream_is_complete_and_its_connection_is_closed() {
 }
 
 #[test]
-fn the_wait_for_the_end_begins_when_the_consumer_has_the_tokens() {
+fn the_wait_for_the_end_starts_after_the_consumer_has_received_the_tokens() {
     let apart = Duration::from_millis(100);
     let script = Script::events([TOKEN, TOKEN, FINISH]).pause(apart).event(USAGE).event("[DONE]");
     let server = MockServer::scripted([script]).unwrap();
     let (receiver, guard) = start(&client(&server, TAIL, 1));
     thread::sleep(TAIL + TAIL / 2);
     assert_eq!(collect(&receiver).len(), 4);
-    assert!(guard.join().usage.is_some(), "the usage was not waited for");
+    assert!(guard.join().usage.is_some(), "the stream did not wait for the usage");
 }
 
 #[test]
-fn a_token_that_a_cancel_kept_from_the_consumer_is_not_counted() {
+fn a_token_that_a_cancel_withheld_from_the_consumer_is_not_counted() {
     let ten_tokens = r#"{"choices":[{"index":0,"text":"a","token_ids":[1,2,3,4,5,6,7,8,9,10]}]}"#;
     let server = MockServer::scripted([Script::events([ten_tokens]).hang(LONG)]).unwrap();
     let (receiver, guard) = start(&client(&server, TAIL, 2));
@@ -105,7 +106,7 @@ fn a_token_that_a_cancel_kept_from_the_consumer_is_not_counted() {
         thread::sleep(Duration::from_millis(1));
     }
     guard.cancel();
-    // Read on before that would make room for more.
+    // Do not read before this: it would make room for more tokens.
     let report = report_of(&guard);
     assert_eq!(collect(&receiver).len(), 2);
     assert_eq!((report.ending, report.tokens), (Outcome::Cancelled, 2));

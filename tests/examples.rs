@@ -1,4 +1,4 @@
-//! Each example runs as a program of its own and prints what it is there to show.
+//! Runs each example as a separate program and checks its output.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -12,7 +12,8 @@ use common::program::{Ran, ended, interrupt};
 use serde_json::json;
 use tokenwire::testing::{MockServer, Script};
 
-/// The program. It is built here: `cargo test --test examples` does not do so, and might find an old one.
+/// Returns the program of an example. It is built here, because `cargo test --test examples` does
+/// not build it and might run an old one.
 fn example(name: &str) -> Command {
     static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
         let tests = std::env::current_exe().unwrap();
@@ -20,7 +21,8 @@ fn example(name: &str) -> Command {
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--quiet", "--all-features", "--examples", "--target-dir"]);
         build.arg(profile.parent().unwrap()).args(profile.ends_with("release").then_some("--release"));
-        // What cargo tells this test of its package would have that of others (ring) built anew.
+        // With the variables that cargo sets for this test, other packages (ring) would be built
+        // again.
         let mine = |name: &String| {
             ["CARGO_PKG_", "CARGO_MANIFEST", "OUT_DIR"].iter().any(|own| name.starts_with(own))
         };
@@ -43,7 +45,7 @@ fn run(name: &str, args: &[&str], input: &str) -> Ran {
     ran
 }
 
-/// What talks to a scripted server of its own, and what it then prints, in order.
+/// The examples that start their own mock server, with parts of their output, in order.
 const ALONE: &[(&str, &[&str])] = &[
     ("select", &["0: 20 tokens", "1: 20 tokens", "2: 20 tokens", "3: 20 tokens"]),
     ("fan_in", &["100 streams ended, each of 10 ids: true"]),
@@ -52,11 +54,11 @@ const ALONE: &[(&str, &[&str])] = &[
     ("record", &["bytes recorded", "words replayed", "the same as live: true"]),
     ("scheduler", &["start high 2", "start high 1", "start middle", "start low 2", "start low 1"]),
     ("callback", &["ended: Ok(())", "25 ids in"]),
-    ("resume", &["60 ids, Some(Length)", "broke off after", "the same as unbroken: true"]),
+    ("resume", &["60 ids, Some(Length)", "broke off after", "the same as uninterrupted: true"]),
 ];
 
 #[test]
-fn each_example_shows_what_it_is_there_for() {
+fn each_example_prints_its_result() {
     for (name, expected) in ALONE {
         let ran = run(name, &[], "");
         let mut rest = ran.out.as_str();
@@ -68,7 +70,7 @@ fn each_example_shows_what_it_is_there_for() {
 }
 
 #[test]
-fn the_scheduler_runs_two_at_once_and_all_of_them() {
+fn the_scheduler_runs_all_jobs_two_at_a_time() {
     let ran = run("scheduler", &[], "");
     let (mut running, mut most) = (0, 0);
     for line in ran.out.lines() {
@@ -86,10 +88,10 @@ fn the_first_program_prints_tokens_with_their_ids() {
 }
 
 #[test]
-fn ctrl_c_ends_the_stream_and_not_the_program() {
+fn ctrl_c_ends_the_stream_without_ending_the_program() {
     let mut child = example("ctrl_c").spawn().unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
-    // Something of the answer is there.
+    // Wait until a part of the response has arrived.
     assert!(!out.fill_buf().unwrap().is_empty());
     interrupt(&child);
     let mut text = String::new();
@@ -99,7 +101,7 @@ fn ctrl_c_ends_the_stream_and_not_the_program() {
 }
 
 #[test]
-fn the_chat_remembers_what_was_said() {
+fn the_chat_sends_the_previous_messages() {
     let chunk = |delta, finish: Option<&str>| {
         json!({"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
             .to_string()

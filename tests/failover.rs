@@ -1,5 +1,6 @@
-//! Several servers: a stream that fails at one goes to another, before its first token and after it; one that fails is left out
-//! and comes back when a probe finds it well; sessions stay where they are.
+//! Tests with several servers. A stream that fails at one server moves to another, before its first
+//! token or later. A failed server is skipped until a probe succeeds. A session stays at one
+//! server.
 #![cfg(feature = "testing")]
 
 #[path = "common/checks.rs"]
@@ -19,14 +20,15 @@ use tokenwire::{
     RoutePolicy, SamplingParams, StreamReport, StreamToken, TokenId,
 };
 
-/// Generous: nothing here waits for it unless something is broken.
+/// A generous limit. Only a broken test waits for it.
 const LONG: Duration = Duration::from_secs(60);
 
 fn model() -> FakeModel {
     FakeModel::new(7)
 }
 
-/// A wait that no test here could bear: it shows that another server is not waited for.
+/// Returns a policy with a wait longer than any test. It shows that a stream does not wait before
+/// it uses another server.
 fn retry() -> RetryPolicy {
     let mut retry = RetryPolicy::default();
     (retry.min_wait, retry.max_wait, retry.budget) = (LONG, LONG, 1_000);
@@ -61,7 +63,7 @@ fn whole() -> MockServer {
     MockServer::start(|request| model().answer(request)).unwrap()
 }
 
-/// Its streams break off in the middle.
+/// Starts a server whose streams break off in the middle.
 fn cut() -> MockServer {
     MockServer::start(|request| {
         let script = model().answer(request);
@@ -75,19 +77,19 @@ fn status(code: u16) -> MockServer {
     MockServer::start(move |_| Script::status(code).json(r#"{"error":{"message":"no"}}"#)).unwrap()
 }
 
-/// An address where nobody listens.
+/// Returns an address without a listener.
 fn nobody() -> String {
     let server = whole();
     server.url()
 }
 
 #[test]
-fn a_stream_that_fails_goes_to_the_next_server_at_once_and_is_the_same() {
+fn a_failed_stream_moves_to_the_next_server_at_once_with_the_same_tokens() {
     let good = whole();
     let expected = read(&client(&[&good]).build().unwrap(), request(1)).0;
     assert_eq!(expected.len(), 20);
     let (busy, dead, breaks) = (status(429), status(503), cut());
-    // Servers in front of the good one; how often the stream goes elsewhere; retries and resumes.
+    // failing servers before the good one, number of failovers, retries, resumes
     let cases: &[(&[&MockServer], u32, u32, usize)] = &[
         (&[], 0, 0, 0),
         (&[&dead], 1, 1, 0),
@@ -111,12 +113,13 @@ fn a_stream_that_fails_goes_to_the_next_server_at_once_and_is_the_same() {
 }
 
 #[test]
-fn what_is_the_request_s_fault_is_asked_of_no_other_server() {
+fn an_invalid_request_is_not_sent_to_another_server() {
     let (bad, good) = (status(400), whole());
     let (ids, report) = read(&client(&[&bad, &good]).build().unwrap(), request(1));
     assert_eq!((ids.len(), report.error.unwrap().status(), report.failovers), (0, Some(400), 0));
     assert!(good.requests().is_empty());
-    // Without retries a stream fails where it is sent; without resumes where it breaks.
+    // Without retries, a stream fails at its first server. Without resumes, it fails where it
+    // breaks.
     let (dead, breaks) = (status(503), cut());
     let (_, report) = read(&client(&[&dead, &good]).retries(0).build().unwrap(), request(1));
     assert_eq!((report.error.unwrap().status(), report.route), (Some(503), 0));
@@ -126,7 +129,7 @@ fn what_is_the_request_s_fault_is_asked_of_no_other_server() {
 }
 
 #[test]
-fn a_server_that_fails_is_left_out_until_a_probe_finds_it_well() {
+fn a_failed_server_is_skipped_until_a_probe_succeeds() {
     let well = Arc::new(AtomicBool::new(false));
     let probes = Arc::new(AtomicUsize::new(0));
     let (state, seen) = (well.clone(), probes.clone());
@@ -149,27 +152,27 @@ fn a_server_that_fails_is_left_out_until_a_probe_finds_it_well() {
         assert_eq!(read(&client, request(n)).1.failovers, 1);
     }
     assert_eq!(completions(), 2);
-    // Left out: nothing but probes goes there, and they come again and again.
+    // A skipped server gets only probes, which are repeated.
     let began = Instant::now();
     while probes.load(Ordering::SeqCst) < 3 {
         let (ids, report) = read(&client, request(9));
         assert_eq!((ids.len(), report.route, report.failovers), (20, 1, 0));
-        assert!(began.elapsed() < LONG, "no probe is made");
+        assert!(began.elapsed() < LONG, "no probe is sent");
         thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(completions(), 2);
     well.store(true, Ordering::SeqCst);
     let began = Instant::now();
     while read(&client, request(3)).1.route == 1 {
-        assert!(began.elapsed() < LONG, "it never comes back");
+        assert!(began.elapsed() < LONG, "the server is never used again");
         thread::sleep(Duration::from_millis(5));
     }
     assert!(completions() > 2);
 }
 
-/// It is neither waited for, nor the only one that is ever made.
+/// A hanging probe delays nothing, and does not prevent later probes.
 #[test]
-fn a_probe_that_nobody_answers_ends_and_is_made_again() {
+fn a_probe_without_an_answer_ends_and_is_repeated() {
     let first = MockServer::start(|request: &Request| match request.path.as_str() {
         "/health" => Script::new().hang(Duration::MAX),
         _ => Script::status(503),
@@ -183,16 +186,16 @@ fn a_probe_that_nobody_answers_ends_and_is_made_again() {
     let began = Instant::now();
     while probes() < 3 {
         assert_eq!(read(&client, request(1)).0.len(), 20);
-        assert!(began.elapsed() < LONG, "{} probes were made, and no more", probes());
+        assert!(began.elapsed() < LONG, "only {} probes were sent", probes());
         thread::sleep(Duration::from_millis(5));
     }
-    // And its connection is closed with it.
+    // The probe's connection is closed too.
     drop(client);
     assert!(first.wait_for_open_connections(0, LONG), "a probe holds its connection");
 }
 
 #[test]
-fn a_session_stays_at_its_server_and_weights_share_out_the_rest() {
+fn a_session_stays_at_its_server_and_weights_distribute_the_rest() {
     let servers = [whole(), whole(), whole()];
     let mut routes = RoutePolicy::default();
     routes.balance = Balance::Weighted;
@@ -211,9 +214,9 @@ fn a_session_stays_at_its_server_and_weights_share_out_the_rest() {
     assert!(used.iter().all(|n| *n > 0), "{used:?}");
 }
 
-/// 16 streams at a time, of two servers one dies under them: all are whole.
+/// Two servers have 16 streams at a time, and one of the servers dies. All streams are complete.
 #[test]
-fn when_one_of_two_servers_dies_under_many_streams_all_are_whole_and_exact() {
+fn all_streams_are_complete_and_exact_when_one_of_two_servers_dies() {
     let good = whole();
     let one = client(&[&good]).build().unwrap();
     let expected: Vec<Vec<TokenId>> = (0..64).map(|n| read(&one, request(n)).0).collect();
@@ -238,9 +241,10 @@ fn when_one_of_two_servers_dies_under_many_streams_all_are_whole_and_exact() {
     assert!(reports >= 16, "only {reports} were broken");
 }
 
-/// Everything is down: what is offered is bounded by the client's one budget, however many streams and servers there are.
+/// All servers are down. One budget of the client limits the requests, for any number of streams
+/// and servers.
 #[test]
-fn in_a_total_outage_the_load_is_at_most_a_fifth_more() {
+fn in_a_total_outage_the_load_grows_by_at_most_a_fifth() {
     let servers = [status(503), status(503)];
     let mut policy = retry();
     (policy.budget, policy.min_wait, policy.max_wait) = (10, Duration::ZERO, Duration::ZERO);

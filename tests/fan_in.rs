@@ -1,4 +1,4 @@
-//! Many streams into one channel.
+//! Tests of many streams in one channel.
 
 #![cfg(feature = "testing")]
 
@@ -31,13 +31,14 @@ fn limits(set: impl FnOnce(&mut Limits)) -> Limits {
     limits
 }
 
-/// So many tokens, each with its number as id and text.
+/// Returns a stream of this many tokens, each with its number as id and text.
 fn numbers(count: TokenId) -> Script {
     let texts: Vec<_> = (0..count).map(|n| (n, n.to_string())).collect();
     Script::tokens(texts.iter().map(|(id, text)| (*id, text.as_str())))
 }
 
-/// Deals what came out to a channel for each stream, which ends where the stream's end is told.
+/// Distributes the items to one channel per stream. Each channel ends where the end of its stream
+/// was reported.
 #[derive(Default)]
 struct Dealt {
     open: BTreeMap<u64, Sender<StreamToken>>,
@@ -51,14 +52,15 @@ impl Dealt {
             self.open.insert(stream, sender);
             self.streams.insert(stream, receiver);
         }
-        let sender = self.open.get(&stream).unwrap_or_else(|| panic!("{token:?} after the end of {stream}"));
+        let sender =
+            self.open.get(&stream).unwrap_or_else(|| panic!("{token:?} after the end of stream {stream}"));
         match token {
             Some(token) => sender.send(token).unwrap(),
             None => drop(self.open.remove(&stream)),
         }
     }
 
-    /// Until every stream has ended.
+    /// Receives items until every stream has ended.
     fn all(receiver: &Receiver<Tagged>) -> BTreeMap<u64, Receiver<StreamToken>> {
         let mut dealt = Self::default();
         loop {
@@ -66,7 +68,7 @@ impl Dealt {
                 Ok(tagged) => dealt.deal(tagged),
                 Err(error) => {
                     assert!(error.is_disconnected(), "the channel hangs");
-                    assert!(dealt.open.is_empty(), "no end of {:?}", dealt.open.keys());
+                    assert!(dealt.open.is_empty(), "streams without an end: {:?}", dealt.open.keys());
                     return dealt.streams;
                 }
             }
@@ -74,7 +76,7 @@ impl Dealt {
     }
 }
 
-/// Comparable: errors by their kind.
+/// Returns the tokens and the outcome, with errors as their kind, so that streams can be compared.
 fn told(receiver: &Receiver<StreamToken>) -> (Vec<Token>, Option<Result<(), ErrorKind>>) {
     let (tokens, last) = collect(receiver);
     let last = match last {
@@ -86,7 +88,7 @@ fn told(receiver: &Receiver<StreamToken>) -> (Vec<Token>, Option<Result<(), Erro
 }
 
 #[test]
-fn each_stream_has_in_it_what_its_own_channel_would() {
+fn each_stream_delivers_the_same_items_as_through_its_own_channel() {
     let scripts = [
         ("whole", numbers(20)),
         ("cut", numbers(20).cut_at(900, Cut::Reset)),
@@ -113,7 +115,7 @@ fn each_stream_has_in_it_what_its_own_channel_would() {
         }
     }
     drop(channel);
-    // The one that has a token has it by then.
+    // The cancelled stream that has a token has it by now.
     let waiting = alone.iter().filter(|(_, name, _)| *name == "cancelled");
     let began = Instant::now();
     let mut dealt = Dealt::default();
@@ -131,7 +133,7 @@ fn each_stream_has_in_it_what_its_own_channel_would() {
     while let Ok(tagged) = receiver.recv_timeout(LONG) {
         dealt.deal(tagged);
     }
-    assert!(dealt.open.is_empty(), "no end of {:?}", dealt.open.keys());
+    assert!(dealt.open.is_empty(), "streams without an end: {:?}", dealt.open.keys());
     assert_eq!(dealt.streams.len(), alone.len());
     each_row(alone, |(n, name, own)| {
         let expected = told(&own);
@@ -141,13 +143,13 @@ fn each_stream_has_in_it_what_its_own_channel_would() {
 }
 
 #[test]
-fn a_stream_that_has_not_begun_leaves_nothing_in_the_channel() {
+fn a_stream_that_fails_to_start_sends_nothing_to_the_channel() {
     let server = MockServer::scripted([Script::new().hang(LONG)]).unwrap();
     let one = limits(|limits| limits.max_streams = 1);
     let client = client(&server).limits(one).when_full(WhenFull::Fail).build().unwrap();
     let (channel, receiver) = fan_in();
     let _guard = client.stream_into(request(), &channel, 0).unwrap();
-    // (request, why it is refused)
+    // request, error
     let refused = [
         (request(), ErrorKind::Limit(Limit::Streams)),
         (CompletionRequest::ids([]), ErrorKind::InvalidInput),
@@ -160,7 +162,7 @@ fn a_stream_that_has_not_begun_leaves_nothing_in_the_channel() {
 }
 
 #[test]
-fn the_end_of_a_stream_that_was_cancelled_before_its_thread_began_is_told() {
+fn a_stream_cancelled_before_its_thread_starts_still_sends_its_end() {
     let server = MockServer::scripted([Script::new().hang(LONG)]).unwrap();
     let client = client(&server).limits(limits(|limits| limits.max_streams = 1)).build().unwrap();
     let (channel, receiver) = fan_in();
@@ -174,7 +176,7 @@ fn the_end_of_a_stream_that_was_cancelled_before_its_thread_began_is_told() {
 }
 
 #[test]
-fn the_bound_is_of_all_streams_together_and_nothing_is_lost_to_it() {
+fn the_bound_applies_to_all_streams_together_and_no_token_is_lost() {
     const STREAMS: u64 = 8;
     const TOKENS: TokenId = 1_000;
     const BOUND: usize = 100;
@@ -188,7 +190,7 @@ fn the_bound_is_of_all_streams_together_and_nothing_is_lost_to_it() {
         drop(channel);
         let mut kept = Vec::new();
         if join {
-            // Nobody reads, and there is no bound for who joins.
+            // The channel is not read here. A join is not bounded.
             for guard in guards {
                 let report = guard.join();
                 assert_eq!((report.ending, report.tokens), (Outcome::Complete, u64::from(TOKENS)));
@@ -216,7 +218,7 @@ fn the_bound_is_of_all_streams_together_and_nothing_is_lost_to_it() {
 }
 
 #[test]
-fn a_dropped_receiver_ends_all_its_streams() {
+fn dropping_the_receiver_ends_all_streams() {
     let server = MockServer::start(|_| numbers(5_000)).unwrap();
     let client = client(&server).build().unwrap();
     let (channel, receiver) = fan_in();
@@ -229,8 +231,8 @@ fn a_dropped_receiver_ends_all_its_streams() {
 }
 
 #[test]
-fn many_tokens_are_taken_at_once_and_the_end_is_seen() {
-    // (how many there are, how many are taken, the sizes of the batches)
+fn recv_many_returns_many_tokens_and_the_end() {
+    // number of tokens, tokens per call, sizes of the batches
     let cases: [(usize, usize, &[usize]); 6] = [
         (0, 4, &[]),
         (1, 4, &[1]),
@@ -242,7 +244,7 @@ fn many_tokens_are_taken_at_once_and_the_end_is_seen() {
     each_row(cases, |(count, max, sizes)| {
         let (sender, receiver) = unbounded();
         (0..count).for_each(|n| sender.send(n).unwrap());
-        assert!(recv_many(&receiver, &mut Vec::new(), 0), "of none there is always enough");
+        assert!(recv_many(&receiver, &mut Vec::new(), 0), "a request for no tokens always succeeds");
         drop(sender);
         let (mut all, mut seen) = (vec![usize::MAX], Vec::new());
         let mut before = 1;
@@ -251,6 +253,6 @@ fn many_tokens_are_taken_at_once_and_the_end_is_seen() {
             before = all.len();
         }
         assert_eq!(seen, sizes, "{count} by {max}");
-        assert_eq!(all[1..], (0..count).collect::<Vec<_>>(), "behind what was there");
+        assert_eq!(all[1..], (0..count).collect::<Vec<_>>(), "after the existing items");
     });
 }

@@ -1,5 +1,6 @@
-//! The fault matrix: whatever a server does, a stream ends in the one way that is written down for it, after
-//! an exact prefix of the tokens, soon after the timer that had to end it; and a key is shown nowhere.
+//! Tests of the fault matrix. For each fault of a server, a stream ends in the documented way,
+//! after an exact prefix of the tokens, soon after the timer that had to end it. No key is printed
+//! anywhere.
 
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used)]
@@ -7,7 +8,7 @@
 #[path = "common/fault_run.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod fault_run;
-#[path = "common/faults.rs"]
+#[path = "common/faults/mod.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod faults;
 
@@ -19,15 +20,15 @@ use tokenwire::testing::{Cut, Framing, MockServer};
 use tokenwire::{ErrorKind, Timer};
 
 #[test]
-fn every_fault_ends_its_stream_as_written_and_in_time() {
-    let rows = run_all(faults::faults(), KEYS);
+fn every_fault_ends_its_stream_as_documented_and_in_time() {
+    let rows = run_all(faults::rows::faults(), KEYS);
     let mut wrong = Vec::new();
     for row in &rows {
         for (over, run) in row.outcomes() {
             if let Err(what) = row.fault.verdict(run) {
                 wrong.push(format!("{}, {over}: {what}", row.fault.name));
             }
-            // None of the other timers has ended it. How long it took is in the table.
+            // No other timer may have ended the stream. The table contains the time that it took.
             if row.over(run) > LONG / 2 {
                 wrong.push(format!("{}, {over}: {:?} too late", row.fault.name, row.over(run)));
             }
@@ -37,12 +38,12 @@ fn every_fault_ends_its_stream_as_written_and_in_time() {
     assert_eq!(
         unmeasured(&table(&rows)),
         unmeasured(include_str!("../docs/faults.md")),
-        "docs/faults.md is old"
+        "docs/faults.md is outdated: run cargo run --release --features testing --example faults -- --write"
     );
     assert!(wrong.is_empty(), "{} of {} rows:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
 }
 
-/// A table without its measured numbers, and without what stands before it.
+/// Returns the table without its measured numbers and without the text before it.
 fn unmeasured(page: &str) -> String {
     let rows = page.lines().filter(|line| line.starts_with("| "));
     let cells = rows.map(|row| row.split(" | ").collect::<Vec<_>>());
@@ -54,10 +55,10 @@ fn unmeasured(page: &str) -> String {
     kept.collect::<Vec<_>>().join("\n")
 }
 
-/// A short answer broken off at every byte, with an end, an error or silence: whichever read it is that
-/// fails.
+/// Breaks off a short response at every byte, with an end, an error or silence, so that every read
+/// fails once.
 #[test]
-fn every_read_failed_at_every_byte_gives_a_prefix_and_its_own_ending() {
+fn a_failure_at_any_byte_gives_a_prefix_and_its_own_error() {
     let mut jobs: Vec<Box<dyn FnOnce() -> Result<bool, String> + Send>> = Vec::new();
     for framing in [Framing::Chunked, Framing::ContentLength, Framing::CloseDelimited] {
         for n in 0..faults::short(framing).wire().len() {
@@ -77,10 +78,11 @@ fn every_read_failed_at_every_byte_gives_a_prefix_and_its_own_ending() {
     assert!(complete > count / 20 && complete < count / 2, "{complete} of {count} are complete");
 }
 
-/// Whether the stream was complete all the same; what is wrong with it.
+/// Runs one failed read. Returns whether the stream was complete despite it, or an error with the
+/// difference.
 fn failed_read(framing: Framing, n: usize, cut: Cut, tls: bool) -> Result<bool, String> {
     let script = faults::short(framing);
-    // Every third answer comes in reads of a few bytes, so that it is not one of the first that fails.
+    // Every third response arrives in reads of a few bytes, so that a later read fails.
     let script = if n % 3 == 0 { script.slowly(5, Duration::ZERO) } else { script };
     let mut builder = MockServer::builder();
     if tls {
@@ -100,7 +102,7 @@ fn failed_read(framing: Framing, n: usize, cut: Cut, tls: bool) -> Result<bool, 
         return Err(wrong());
     }
     match &run.last {
-        // The second token's chunk carries the finish reason.
+        // The second token's chunk contains the finish reason.
         Last::Done if run.tokens.len() == 2 => Ok(true),
         Last::Error(error) if run.tokens.len() < 2 => {
             let right = match error.kind() {

@@ -1,5 +1,5 @@
-//! The corpus of each fuzz target, and with it every past crash, through the target's own property. Inputs
-//! that the fuzzer found to fail belong into the corpus.
+//! Runs the corpus of each fuzz target, which includes every past crash, through the property of
+//! the target. Add new failing inputs of the fuzzer to the corpus.
 #![cfg(feature = "testing")]
 
 #[path = "../fuzz/properties.rs"]
@@ -28,7 +28,7 @@ fn the_corpus_of_each_target_holds() {
         let mut files = 0;
         for entry in std::fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
-            // Printed if the test fails: the file that did it.
+            // Printed only if the test fails: the file that caused the failure.
             println!("{}", path.display());
             property(&std::fs::read(&path).unwrap());
             files += 1;
@@ -37,8 +37,9 @@ fn the_corpus_of_each_target_holds() {
     }
 }
 
-/// The same inputs every time; more of them, or those of one target, with `TOKENWIRE_INPUTS=100000` and
-/// `TOKENWIRE_TARGET=stream`. What fails is written to a file, which belongs into the corpus.
+/// Uses the same inputs every time. `TOKENWIRE_INPUTS=100000` sets their number,
+/// `TOKENWIRE_TARGET=stream` selects one target. A failing input is written to a file. Add that
+/// file to the corpus.
 #[test]
 fn each_target_holds_for_random_inputs() {
     let count = std::env::var("TOKENWIRE_INPUTS").map_or(400, |count| count.parse().unwrap());
@@ -55,7 +56,7 @@ fn each_target_holds_for_random_inputs() {
                 random >> 32
             };
             let len = 1 + next() % if number % 8 == 0 { 2000 } else { 200 };
-            // Small numbers choose more often than large ones do.
+            // Small numbers make more choices than large ones.
             let small = number % 3 == 0;
             let input: Vec<u8> =
                 (0..len).map(|_| if small && next() % 2 == 0 { next() % 8 } else { next() } as u8).collect();

@@ -1,4 +1,5 @@
-//! A stream whose first token is late is asked for a second time; the first to have a token goes on.
+//! Tests of hedging: a stream whose first token is late is requested again, and the first request
+//! to produce a token wins.
 
 #![cfg(feature = "testing")]
 
@@ -43,7 +44,7 @@ fn good() -> Script {
     Script::tokens(WORDS)
 }
 
-/// The head at once, and comments, but no token.
+/// Sends the head at once, then comments, but no token.
 fn begun() -> Script {
     Script::events::<&str>([]).write(": queued\n\n")
 }
@@ -52,24 +53,24 @@ fn error(status: u16) -> Script {
     Script::status(status).json(r#"{"error":{"message":"no"}}"#)
 }
 
-/// Not before the gate is opened.
+/// Waits until the gate is open, then runs the script.
 fn later(gate: &Gate, script: Script) -> Script {
     Script::new().wait_for(gate).write(script.wire()).close()
 }
 
 #[test]
-fn the_first_token_decides_and_a_failure_only_if_it_is_the_last() {
+fn the_first_token_decides_and_a_failure_decides_only_if_both_requests_fail() {
     let hang = || Script::new().hang(LONG);
-    // Open when the second server has its request.
+    // Each gate opens when the second server has its request.
     let gates: [Gate; 5] = std::array::from_fn(|_| Gate::new());
     let slowly = |script: Script| Script::new().pause(ms(50)).write(script.wire()).close();
-    // (what, first server, second server, hedged after, gate, errors, hedged, routes)
+    // name, first server, second server, hedge time, gate, errors, hedged, routes
     let cases = [
         ("in time", good(), good(), LONG, None, vec![], false, 0..1),
         ("silent before its head", hang(), good(), ms(30), None, vec![], true, 1..2),
-        ("silent behind its head", begun().hang(LONG), good(), ms(30), None, vec![], true, 1..2),
+        ("silent after its head", begun().hang(LONG), good(), ms(30), None, vec![], true, 1..2),
         (
-            "late, and the second is later",
+            "late, but earlier than the second",
             later(&gates[0], good()),
             hang(),
             ms(30),
@@ -107,7 +108,7 @@ fn the_first_token_decides_and_a_failure_only_if_it_is_the_last() {
         assert!(found.0 == hedged && routes.contains(&found.1), "{what}: {found:?}");
         assert_eq!(report.tokens as usize, tokens.len(), "{what}");
         let sent = servers.each_ref().map(|server| server.requests());
-        // The first may have lost before it was read.
+        // The first request may have lost before the server read it.
         assert!(sent[0].len() <= 1, "{what}");
         assert_eq!(sent[1].len(), usize::from(hedged), "{what}");
         if hedged && !sent[0].is_empty() {
@@ -115,7 +116,7 @@ fn the_first_token_decides_and_a_failure_only_if_it_is_the_last() {
             assert_eq!(id(1), format!("{}-hedge", id(0)), "{what}");
             assert_eq!(sent[0][0].json(), sent[1][0].json(), "{what}");
         }
-        // Whoever lost was told to stop.
+        // The losing request was cancelled.
         drop(client);
         for server in &servers {
             assert!(server.wait_for_open_connections(0, LONG), "{what}");
@@ -147,8 +148,8 @@ fn a_cancel_reaches_both_requests() {
 }
 
 #[test]
-fn a_cancel_before_the_second_request_leaves_it_out() {
-    // On a busy machine the cancel can come too late.
+fn a_cancel_before_the_second_request_prevents_it() {
+    // On a busy machine the cancel can be too late.
     with_timer(ms(500), |after| {
         let server = MockServer::scripted([begun().hang(LONG)]).unwrap();
         let client = client(&[&server], after).build().unwrap();
@@ -162,7 +163,7 @@ fn a_cancel_before_the_second_request_leaves_it_out() {
 }
 
 #[test]
-fn one_server_is_asked_twice_and_an_empty_budget_has_no_second() {
+fn one_server_can_be_requested_twice_and_an_empty_budget_prevents_the_second_request() {
     for budget in [10, 0] {
         let gate = Gate::new();
         let server = MockServer::scripted([later(&gate, good()), good()]).unwrap();
@@ -182,27 +183,28 @@ fn one_server_is_asked_twice_and_an_empty_budget_has_no_second() {
 }
 
 #[test]
-fn the_one_that_goes_on_can_be_resumed() {
+fn the_winner_can_be_resumed() {
     let first = MockServer::scripted([Script::new().hang(LONG), Script::new().hang(LONG)]).unwrap();
     let gate = Gate::new();
     let half = &good().wire()[..good().wire().len() / 2];
     let cut = Script::new().wait_for(&gate).write(half).reset();
     let second = MockServer::scripted([cut, good()]).unwrap();
-    // In order: what breaks off at the second goes to the first, which hangs, unless that was tried last.
+    // The servers are used in order. A stream that breaks off at the second one resumes at the
+    // first, which hangs.
     let client = client(&[&first, &second], ms(20)).resumes(3).build().unwrap();
     let (receiver, guard) = client.stream(request()).unwrap();
     assert!(first.wait_for_requests(1, LONG));
     gate.open();
     let one = receiver.recv_timeout(LONG).unwrap();
     assert!(matches!(one, tokenwire::StreamToken::Token { id: Some(9707), .. }), "{one:?}");
-    assert!(first.wait_for_requests(2, LONG), "it is taken up again");
+    assert!(first.wait_for_requests(2, LONG), "the stream is resumed");
     assert_eq!(first.requests()[1].json()["prompt"][3], 9707);
     guard.cancel();
     assert_eq!(guard.join().resumes.len(), 1);
 }
 
 #[test]
-fn a_shared_channel_gets_one_of_both_and_one_end() {
+fn a_shared_channel_gets_one_of_the_two_streams_and_one_end() {
     let servers = [Script::new().hang(LONG), good()].map(|script| MockServer::scripted([script]).unwrap());
     let client = client(&[&servers[0], &servers[1]], ms(20)).build().unwrap();
     let (channel, receiver) = fan_in();
@@ -215,9 +217,10 @@ fn a_shared_channel_gets_one_of_both_and_one_end() {
     assert_eq!(guard.join().ending, Outcome::Complete);
 }
 
-/// Delays and failures by chance, so close that everything meets: never two answers in one, never an end that is missing.
+/// Random delays and failures, close enough that all events overlap. A stream never contains tokens
+/// of both requests, and it always has an end.
 #[test]
-fn whatever_meets_there_is_one_answer_and_one_end() {
+fn overlapping_requests_give_one_response_and_one_end() {
     const STREAMS: u32 = 600;
     let seed = |request: &tokenwire::testing::Request, salt: u64| {
         let prompt = request.json()["prompt"][0].as_u64().unwrap();
@@ -270,7 +273,7 @@ fn whatever_meets_there_is_one_answer_and_one_end() {
                     Outcome::Failed
                 }
                 Last::Nothing => {
-                    assert_eq!(n % 10, 0, "an end without a word: {report:?}");
+                    assert_eq!(n % 10, 0, "an end without an item: {report:?}");
                     seen[3] += 1;
                     Outcome::Cancelled
                 }
@@ -282,7 +285,7 @@ fn whatever_meets_there_is_one_answer_and_one_end() {
         "complete {}, complete and hedged {}, failed {}, cancelled {}",
         seen[0], seen[1], seen[2], seen[3]
     );
-    // How many are cancelled, or in time, is the machine's.
+    // How many streams are cancelled or in time depends on the machine.
     assert!(seen[1] > 0 && seen[2] > 0, "{seen:?}");
     let began = Instant::now();
     drop(client);

@@ -1,6 +1,6 @@
-//! Keys are shown nowhere: the whole fault matrix, and servers that show what they were sent, with every log
-//! line at trace, every error and its causes, every `Debug` and every recording searched for them. In a file
-//! of its own, because a process has one log.
+//! Tests that keys are never printed. They run the whole fault matrix, and servers that echo the
+//! request, and search every log line at trace level, every error with its causes, every `Debug`
+//! output and every recording. They are in a separate file because a process has one logger.
 
 #![cfg(feature = "testing")]
 
@@ -10,7 +10,7 @@ mod canary;
 #[path = "common/fault_run.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod fault_run;
-#[path = "common/faults.rs"]
+#[path = "common/faults/mod.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod faults;
 
@@ -18,11 +18,11 @@ use canary::found;
 use fault_run::{ECHOED, KEYS, Last, run_all};
 
 #[test]
-fn no_key_is_in_anything_that_a_stream_shows() {
+fn no_key_appears_in_any_output_of_a_stream() {
     let watch = canary::watch(&[KEYS.api, KEYS.header, ECHOED.api, ECHOED.header]);
     let mut leaks = Vec::new();
 
-    for row in run_all(faults::faults(), KEYS) {
+    for row in run_all(faults::rows::faults(), KEYS) {
         for (over, run) in row.outcomes() {
             let found = found(&run.shown, &[KEYS.api, KEYS.header]);
             if !found.is_empty() {
@@ -33,11 +33,11 @@ fn no_key_is_in_anything_that_a_stream_shows() {
     let seen = watch.take();
     leaks.extend(seen.leaks.into_iter().map(|(target, line)| format!("log of {target}: {line}")));
     for target in ["tokenwire", "ureq::", "ureq_proto", "rustls"] {
-        assert!(seen.lines.keys().any(|name| name.starts_with(target)), "{target} was not listened to");
+        assert!(seen.lines.keys().any(|name| name.starts_with(target)), "no line of {target} was captured");
     }
 
     for key in [ECHOED.api, ECHOED.header] {
-        for row in run_all(faults::echoes(key), ECHOED) {
+        for row in run_all(faults::rows::echoes(key), ECHOED) {
             for (over, run) in row.outcomes() {
                 assert!(matches!(run.last, Last::Error(_)), "{}, {over}: {:?}", row.fault.name, run.last);
                 let found = found(&run.shown, &[ECHOED.api, ECHOED.header]);
@@ -47,14 +47,15 @@ fn no_key_is_in_anything_that_a_stream_shows() {
             }
         }
     }
-    // What ureq logs of a response is not ours to hold back: some headers at debug, all bytes at trace.
+    // tokenwire cannot hide what ureq logs of a response: some headers at debug level, all bytes at
+    // trace level.
     let ours = watch.take().leaks.into_iter().filter(|(target, _)| target.starts_with("tokenwire"));
     leaks.extend(ours.map(|(target, line)| format!("log of {target}: {line}")));
     assert!(leaks.is_empty(), "{}:\n{}", leaks.len(), leaks.join("\n"));
 }
 
 #[test]
-fn every_request_still_brings_its_keys_to_the_server() {
+fn every_request_sends_its_keys_to_the_server() {
     for tls in [false, true] {
         let mut builder = tokenwire::testing::MockServer::builder();
         if tls {
@@ -66,7 +67,7 @@ fn every_request_still_brings_its_keys_to_the_server() {
         for big in [10, 100_000, 10] {
             assert!(matches!(fault_run::stream(&client, big, KEYS).last, Last::Done));
         }
-        assert_eq!(server.connections(), 1, "on a kept connection too");
+        assert_eq!(server.connections(), 1, "the second request uses the same connection");
         let bearer = format!("Bearer {}", KEYS.api);
         for request in server.requests() {
             assert_eq!(request.header("authorization"), Some(&*bearer));

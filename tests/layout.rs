@@ -1,5 +1,5 @@
-//! The layout of `src`: which folder may import which, where a foreign crate is named, and how large files and
-//! functions are. CONTRIBUTING.md explains the rules.
+//! Tests of the layout of `src`: which folder may import which, where a foreign crate is named, and
+//! the sizes of files and functions. CONTRIBUTING.md explains the rules.
 //!
 //! `cargo test --test layout -- --nocapture` also prints the sizes.
 
@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The direction of imports: a file imports from folders of a lower rank, or from its own folder. Folders of one rank do
-/// not import each other.
+/// The order of imports. A file imports from folders of a lower rank or from its own folder.
+/// Folders of the same rank do not import each other.
 const RANKS: [(&str, u32); 9] = [
     ("error", 0),
     ("config", 1),
@@ -22,7 +22,7 @@ const RANKS: [(&str, u32); 9] = [
     ("guide", 5),
 ];
 
-/// The same rule inside of three folders. A part that is not listed is above all that are.
+/// The same order inside three folders. A part that is not listed is above all listed parts.
 const INNER_RANKS: [(&str, &[(&str, u32)]); 3] = [
     ("protocol", &[("server", 0), ("request", 1), ("sse", 1), ("chunk", 2)]),
     (
@@ -43,17 +43,17 @@ const INNER_RANKS: [(&str, &[(&str, u32)]); 3] = [
 /// A foreign crate, and the only folder that names it.
 const HOMES: [(&str, &str); 2] = [("ureq", "client/http"), ("tokenizers", "turn/tokenizer")];
 
-/// Folders whose code is pure, and what pure code does not name.
+/// The folders with pure code, and the names that pure code does not use.
 const PURE: [&str; 4] = ["types", "protocol", "turn/parse", "turn/prompt"];
 const IMPURE: [&str; 7] =
     ["std::net", "std::thread", "std::fs", "std::process", "std::env", "Instant::now", "SystemTime::now"];
 
 const MAX_FILE_LINES: usize = 700;
 const MAX_FUNCTION_LINES: usize = 60;
-/// Lines of `src` without tests, comments and blank lines.
+/// The largest number of lines in `src`, without tests, comments and blank lines.
 const MAX_CODE_LINES: usize = 24_000;
 
-/// Functions that are tables: one row after another, and nothing to follow.
+/// Functions that are tables: one row after another, without logic.
 const TABLES: [&str; 3] = [
     "every_field_is_sent_under_the_name_of_each_server",
     "each_server_gets_only_the_fields_that_it_supports",
@@ -63,11 +63,12 @@ const TABLES: [&str; 3] = [
 // ---- reading ----
 
 struct File {
-    /// Below `src`, with slashes.
+    /// The path below `src`, with slashes.
     path: String,
-    /// The module path, `client::http::slot`.
+    /// The module path, such as `client::http::slot`.
     module: Vec<String>,
-    /// The text with comments and the inside of strings turned into blanks; lines stay where they are.
+    /// The text with blanks in place of comments and the insides of strings. Lines keep their
+    /// numbers.
     code: String,
     /// For each line, whether it is in a `#[cfg(test)]` item.
     is_test: Vec<bool>,
@@ -114,13 +115,13 @@ impl File {
         self.path.starts_with("bin/")
     }
 
-    /// Code lines outside of tests.
+    /// Counts the lines of code outside of tests.
     fn code_lines(&self) -> usize {
         self.code.lines().zip(&self.is_test).filter(|(line, test)| !line.trim().is_empty() && !**test).count()
     }
 }
 
-/// Blanks out comments and the inside of string and character literals.
+/// Replaces comments and the insides of string and character literals with blanks.
 fn blanked(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = bytes.to_vec();
@@ -160,14 +161,14 @@ fn blanked(text: &str) -> String {
     String::from_utf8(out.iter().map(|byte| if byte.is_ascii() { *byte } else { b'?' }).collect()).unwrap()
 }
 
-/// The number of hashes of a raw string that begins here.
+/// Returns the number of hashes of a raw string that begins here.
 fn raw_string(text: &str) -> Option<usize> {
     let rest = text.strip_prefix('r')?;
     let hashes = rest.len() - rest.trim_start_matches('#').len();
     rest[hashes..].starts_with('"').then_some(hashes)
 }
 
-/// The length of a character literal that begins here; a lifetime has none.
+/// Returns the length of a character literal that begins here. A lifetime is not a literal.
 fn character(text: &str) -> Option<usize> {
     let inner = text.strip_prefix('\'')?;
     if let Some(escape) = inner.strip_prefix('\\') {
@@ -177,7 +178,7 @@ fn character(text: &str) -> Option<usize> {
     inner[first.len_utf8()..].starts_with('\'').then(|| first.len_utf8() + 2)
 }
 
-/// The end of the braces that open at or after `from`, or of the item's `;`.
+/// Returns the end of the braces that open at or after `from`, or of the item's `;`.
 fn item_end(code: &str, from: usize) -> usize {
     let mut depth = 0;
     for (at, byte) in code.bytes().enumerate().skip(from) {
@@ -208,7 +209,7 @@ fn test_lines(code: &str, path: &str) -> Vec<bool> {
         inner == "test" || inner.starts_with("all(test")
     }) {
         let begin = at + attribute.len() + code[at + attribute.len()..].find(']').unwrap();
-        // Other attributes of the same item come between.
+        // Skip the other attributes of the same item.
         let mut from = begin + 1;
         while let Some(rest) = code[from..].trim_start().strip_prefix("#[") {
             from = code.len() - rest.len() + rest.find(']').unwrap() + 1;
@@ -222,13 +223,13 @@ fn test_lines(code: &str, path: &str) -> Vec<bool> {
 
 // ---- imports ----
 
-/// A path in the code: where it stands, and its segments.
+/// A path in the code: its position and its segments.
 struct Named {
     line: usize,
     segments: Vec<String>,
 }
 
-/// Every path that begins with `crate`, `super` or `self`, in `use` trees and elsewhere, and every name in `use` trees.
+/// Returns every path that begins with `crate`, `super` or `self`, and every name in `use` trees.
 fn paths(file: &File) -> Vec<Named> {
     let code = &file.code;
     let mut found = Vec::new();
@@ -247,7 +248,7 @@ fn paths(file: &File) -> Vec<Named> {
     found
 }
 
-/// Reads a path, or a tree of paths in braces; returns how many bytes it takes.
+/// Reads a path, or a tree of paths in braces. Returns its length in bytes.
 fn tree(text: &str, prefix: &[String], leaves: &mut Vec<Vec<String>>) -> usize {
     let mut segments = prefix.to_vec();
     let mut at = 0;
@@ -264,7 +265,7 @@ fn tree(text: &str, prefix: &[String], leaves: &mut Vec<Vec<String>>) -> usize {
                 at += tree(&text[at..], &segments, leaves);
                 at +=
                     text[at..].bytes().take_while(|byte| byte.is_ascii_whitespace() || *byte == b',').count();
-                // An alias.
+                // Skip an alias.
                 if text[at..].starts_with("as ") {
                     at += text[at..].find([',', '}']).unwrap_or(0);
                 }
@@ -284,13 +285,14 @@ fn tree(text: &str, prefix: &[String], leaves: &mut Vec<Vec<String>>) -> usize {
     }
 }
 
-/// The module whose name a path takes: the longest beginning of the path that is a module.
+/// Returns the module in a path: the longest beginning of the path that is a module.
 fn target(named: &Named, file: &File, modules: &BTreeSet<Vec<String>>) -> Result<Option<Vec<String>>, ()> {
     let mut absolute: Vec<String> = Vec::new();
     let mut rest = &named.segments[..];
     match rest[0].as_str() {
         "crate" => rest = &rest[1..],
-        // In a module inside of the file `super` is the file itself; what matters here is that it is not outside.
+        // In a module inside a file, `super` is the file itself. It is enough that the path stays
+        // inside.
         _ => {
             absolute.clone_from(&file.module);
             while let Some(first) = rest.first().filter(|first| ["self", "super"].contains(&first.as_str())) {
@@ -326,7 +328,7 @@ fn import_faults(files: &[File]) -> Vec<String> {
     let library: Vec<&File> = files.iter().filter(|file| !file.is_bin()).collect();
     let modules: BTreeSet<Vec<String>> = library.iter().map(|file| file.module.clone()).collect();
     let mut faults = Vec::new();
-    // By folder: which of its parts imports which, and where.
+    // For each folder, which of its parts imports which, and where.
     let mut siblings: BTreeMap<Vec<String>, BTreeMap<(String, String), String>> = BTreeMap::new();
     for file in &library {
         for named in paths(file) {
@@ -372,7 +374,7 @@ fn import_faults(files: &[File]) -> Vec<String> {
     faults
 }
 
-/// Each import that closes a circle of modules of one folder.
+/// Returns each import that closes a circle of modules in one folder.
 fn circles(folder: &[String], edges: &BTreeMap<(String, String), String>) -> Vec<String> {
     let reaches = |from: &str, to: &str| {
         let mut seen = BTreeSet::from([from]);
@@ -419,7 +421,7 @@ fn foreign_faults(files: &[File]) -> Vec<String> {
 
 // ---- sizes ----
 
-/// Name, first line and code lines of each function.
+/// Returns the name, the first line and the number of code lines of each function.
 fn functions(file: &File) -> Vec<(String, usize, usize)> {
     let code = &file.code;
     let mut found = Vec::new();
@@ -458,12 +460,12 @@ fn every_import_follows_the_direction_of_the_pipeline() {
 }
 
 #[test]
-fn foreign_crates_have_one_home_and_pure_folders_name_no_outside() {
+fn foreign_crates_have_one_home_and_pure_folders_use_no_outside_names() {
     report("names", &foreign_faults(&files()));
 }
 
 #[test]
-fn a_forbidden_import_is_found_with_file_and_line() {
+fn a_forbidden_import_is_reported_with_file_and_line() {
     let mut files = files();
     let file = files.iter_mut().find(|file| file.path == "protocol/sse/mod.rs").unwrap();
     file.code += "\nuse crate::client::stream::StreamGuard;\nuse crate::ApiClient;\nuse ureq::Agent;\nuse std::net::TcpStream;\n";
@@ -486,7 +488,7 @@ fn a_forbidden_import_is_found_with_file_and_line() {
 }
 
 #[test]
-fn files_and_functions_stay_small() {
+fn files_and_functions_are_small() {
     let files = files();
     let mut faults = Vec::new();
     let mut sizes = Vec::new();

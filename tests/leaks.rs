@@ -1,5 +1,5 @@
-//! A thousand cancelled streams leave no thread and no descriptor behind. In a file of its own, because it counts those of the
-//! whole process.
+//! Tests that a thousand cancelled streams leave no thread and no descriptor. They are in a
+//! separate file because they count the threads and descriptors of the whole process.
 
 #![cfg(all(feature = "testing", target_os = "linux"))]
 
@@ -16,7 +16,7 @@ fn entries(folder: &str) -> usize {
 }
 
 #[test]
-fn a_thousand_cancels_of_blocked_reads_leave_nothing_behind() {
+fn a_thousand_cancels_of_blocked_reads_leave_no_threads_or_descriptors() {
     let event = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
     let (threads, files) = (entries("/proc/self/task"), entries("/proc/self/fd"));
     let server = MockServer::scripted([Script::events([event]).hang(LONG)]).unwrap();
@@ -34,10 +34,13 @@ fn a_thousand_cancels_of_blocked_reads_leave_nothing_behind() {
             guard.cancel();
             assert_eq!(guard.join().ending, Outcome::Cancelled);
             back.push(began.elapsed());
-            assert!(tokens.recv().is_err(), "nothing may follow a cancel");
+            assert!(tokens.recv().is_err(), "no item follows a cancel");
         }
-        assert!(server.wait_for_disconnects((round + 1) * 10, LONG), "the server did not see the clients go");
-        assert!(entries("/proc/self/task") < threads + 40, "threads pile up");
+        assert!(
+            server.wait_for_disconnects((round + 1) * 10, LONG),
+            "the server did not see the disconnects"
+        );
+        assert!(entries("/proc/self/task") < threads + 40, "too many threads");
     }
     back.sort_unstable();
     println!("from cancel to thread back: p50 {:?}, p99 {:?}", back[500], back[990]);

@@ -1,6 +1,7 @@
-//! Tests against a real llama.cpp server. They are ignored by default and run with `--include-ignored` when
-//! `TOKENWIRE_LIVE_URL` names a server (`http://127.0.0.1:8080`). Tests that start their own server also need
-//! `TOKENWIRE_LIVE_SERVER`, the path of `llama-server.sh`. `.ci/run` sets both.
+//! Tests against a real llama.cpp server. They are ignored by default and run with
+//! `--include-ignored` when `TOKENWIRE_LIVE_URL` is the URL of a server (`http://127.0.0.1:8080`).
+//! Tests that start their own server also need `TOKENWIRE_LIVE_SERVER`, the path of
+//! `llama-server.sh`. `.ci/run` sets both.
 
 mod common;
 
@@ -17,7 +18,7 @@ use tokenwire::{
     TokenId,
 };
 
-/// The stream's ids and text; it must be complete.
+/// Reads a stream and returns its ids, text and exactness. The stream must be complete.
 fn stream(client: &ApiClient, request: CompletionRequest) -> (Vec<TokenId>, String, IdsExact) {
     let (receiver, guard) = client.stream(request).unwrap();
     let (mut ids, mut text, mut done) = (Vec::new(), String::new(), false);
@@ -37,7 +38,7 @@ fn stream(client: &ApiClient, request: CompletionRequest) -> (Vec<TokenId>, Stri
     (ids, text, report.ids_exact)
 }
 
-/// An exchange without any of this crate: a socket, and the body as it comes.
+/// Sends a request over a plain socket, without this crate, and returns the body.
 fn plain_post(url: &str, path: &str, body: &Value) -> String {
     let host = url.trim_start_matches("http://");
     let mut socket = TcpStream::connect(host).unwrap();
@@ -53,7 +54,8 @@ fn plain_post(url: &str, path: &str, body: &Value) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-/// The ids that the server gives for the same request, asked plainly: streamed, read off the native endpoint's events.
+/// Returns the ids that the server streams for the same request on its native endpoint, without
+/// this crate.
 fn plain_ids(url: &str, prompt: impl Into<Value>, max_tokens: u32) -> Vec<TokenId> {
     let prompt = prompt.into();
     let body = json!({"prompt": prompt, "n_predict": max_tokens, "temperature": 0.0, "seed": 1,
@@ -75,7 +77,7 @@ fn ids_equal_those_of_the_same_request_without_this_crate() {
     assert_eq!(expected.len(), 24);
     for wire in [Endpoint::Auto, Endpoint::OpenAi, Endpoint::LlamaCpp] {
         let client = ApiClient::builder(&url).endpoint(wire).build().unwrap();
-        for round in ["server not known", "server known"] {
+        for round in ["unknown server", "known server"] {
             let (ids, text, exact) = stream(&client, greedy(CompletionRequest::ids(PROMPT), 24));
             assert_eq!(ids, expected, "{wire}, {round}");
             assert!(!text.is_empty());
@@ -88,7 +90,7 @@ fn ids_equal_those_of_the_same_request_without_this_crate() {
 #[cfg(feature = "tokenizer")]
 #[test]
 #[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL"]
-fn a_prompt_given_as_text_and_encoded_here_gives_the_same_ids() {
+fn a_text_prompt_encoded_with_the_tokenizer_gives_the_same_ids() {
     let url = live_url();
     let Some(file) = common::shared("tokenizers/smollm2/tokenizer.json") else { return };
     let tokenizer = tokenwire::Tokenizer::from_file(file).unwrap();
@@ -99,14 +101,14 @@ fn a_prompt_given_as_text_and_encoded_here_gives_the_same_ids() {
     let (from_text, ..) = stream(&client, greedy(CompletionRequest::text(prompt), 24));
     assert_eq!(ids, plain_ids(&url, prompt, 24));
     assert_eq!(ids, from_text);
-    // Plain English: no character of several tokens, whose ids this server keeps back.
+    // Plain English has no characters of several tokens, whose ids this server holds back.
     assert_eq!(exact, IdsExact::Yes, "{text:?}");
     assert_eq!(tokenizer.decode(&ids, true).unwrap(), text);
 }
 
 #[test]
 #[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL"]
-fn sixteen_streams_at_once_are_all_complete_and_exact() {
+fn sixteen_concurrent_streams_are_complete_and_exact() {
     let url = live_url();
     let client = ApiClient::builder(&url).build().unwrap();
     let streams: Vec<_> = (0..16)
@@ -128,13 +130,14 @@ fn sixteen_streams_at_once_are_all_complete_and_exact() {
 
 #[test]
 #[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL"]
-fn a_cancel_in_mid_stream_frees_the_servers_slot() {
+fn a_cancel_in_mid_stream_frees_the_slot_of_the_server() {
     let url = live_url();
     let client = ApiClient::builder(&url).build().unwrap();
     let busy = || {
         let metrics = plain_get(&url, "/metrics");
         let line = metrics.lines().find(|line| line.starts_with("llamacpp:requests_processing "));
-        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).expect("a count of busy slots")
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .expect("the metrics contain the number of busy slots")
     };
     let request = greedy(CompletionRequest::ids(PROMPT), 900).extra("ignore_eos", true);
     let (receiver, guard) = client.stream(request).unwrap();
@@ -145,7 +148,7 @@ fn a_cancel_in_mid_stream_frees_the_servers_slot() {
     guard.cancel();
     let began = Instant::now();
     while busy() > 0.0 {
-        assert!(began.elapsed() < LONG, "the slot stays busy");
+        assert!(began.elapsed() < LONG, "the slot is still busy");
         thread::sleep(Duration::from_millis(5));
     }
     println!("slot free {:?} after the cancel", began.elapsed());
@@ -161,7 +164,7 @@ fn plain_get(url: &str, path: &str) -> String {
     answer
 }
 
-/// A server of the test's own; killed when it goes.
+/// The server of one test. Dropping it kills it.
 struct OwnServer {
     script: String,
     url: String,
@@ -194,7 +197,7 @@ impl Drop for OwnServer {
 
 #[test]
 #[ignore = "needs llama-server.sh: TOKENWIRE_LIVE_SERVER"]
-fn a_wrong_key_is_a_typed_error_and_the_right_one_works() {
+fn a_wrong_key_is_a_typed_error_and_the_right_key_works() {
     let server = OwnServer::start(&["-np", "1", "-c", "512", "--api-key", "sesame"]);
     for (key, status) in [(Some("wrong-canary"), Some(401)), (None, Some(401)), (Some("sesame"), None)] {
         let mut client = server.client();

@@ -1,7 +1,9 @@
-//! Every endpoint of a real llama.cpp server, streamed and whole. The tests that need a server are ignored by default and run
-//! with `--include-ignored` when `TOKENWIRE_LIVE_URL` names one (`http://127.0.0.1:8080`). The chat with tools starts its
-//! own server, from a copy of the model with a template for tools, and also needs `TOKENWIRE_LIVE_SERVER`, the path of
-//! `llama-server.sh`. `.ci/run` sets both.
+//! Tests of every endpoint of a real llama.cpp server, streamed and complete. The tests that need a
+//! server are ignored by default. They run with `--include-ignored` when `TOKENWIRE_LIVE_URL` is
+//! the URL of a server (`http://127.0.0.1:8080`).
+//!
+//! The chat with tools starts its own server, from a copy of the model with a template for tools.
+//! It also needs `TOKENWIRE_LIVE_SERVER`, the path of `llama-server.sh`. `.ci/run` sets both.
 
 #![cfg(feature = "testing")]
 
@@ -25,7 +27,8 @@ fn client(url: &str, wire: Endpoint) -> ApiClient {
     ApiClient::builder(url).endpoint(wire).server(ServerKind::LlamaCpp).build().unwrap()
 }
 
-/// What a stream gave: text, calls (name, arguments), ids; it must be complete.
+/// Reads a stream and returns its text, calls (name, arguments) and ids. The stream must be
+/// complete.
 fn stream(
     client: &ApiClient,
     request: CompletionRequest,
@@ -48,11 +51,11 @@ fn stream(
     (text, calls, ids, report)
 }
 
-/// A request as it is, without any of this crate, and the answer as it came, head and all.
+/// Sends the bytes of a request without this crate and returns the response with its head.
 fn plain(url: &str, request: &[u8]) -> Vec<u8> {
     let mut socket = TcpStream::connect(url.trim_start_matches("http://")).unwrap();
     socket.write_all(request).unwrap();
-    // It leaves the connection open, whatever it says.
+    // The server keeps the connection open even if its head says otherwise.
     socket.set_read_timeout(Some(LONG)).unwrap();
     let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
     let is_whole = |answer: &[u8]| {
@@ -71,7 +74,7 @@ fn plain(url: &str, request: &[u8]) -> Vec<u8> {
 
 #[test]
 #[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL"]
-fn each_endpoint_gives_the_same_ids_streamed_and_whole() {
+fn each_endpoint_gives_the_same_ids_streamed_and_complete() {
     let url = live_url();
     let mut all: Vec<CompletionResponse> = Vec::new();
     for wire in [Endpoint::OpenAi, Endpoint::LlamaCpp, Endpoint::Chat] {
@@ -82,7 +85,7 @@ fn each_endpoint_gives_the_same_ids_streamed_and_whole() {
             }
             _ => CompletionRequest::ids(PROMPT),
         };
-        // Short of the model's end token, which a chat's stream does not show.
+        // Stop before the model's end token, which the stream of a chat does not contain.
         let request = greedy(prompt, 12);
         let (text, _, ids, report) = stream(&client, request.clone());
         let answer = client.complete(request).unwrap();
@@ -90,16 +93,17 @@ fn each_endpoint_gives_the_same_ids_streamed_and_whole() {
         assert_eq!((report.ids_exact, answer.ids_exact), (IdsExact::Yes, IdsExact::Yes), "{wire}: {text:?}");
         assert_eq!((&report.finish, report.usage), (&answer.finish, answer.usage), "{wire}");
         assert_eq!(answer.usage.unwrap().completion_tokens as usize, ids.len(), "{wire}");
-        println!("{wire}: {} ids, streamed and whole: {text:?}", ids.len());
+        println!("{wire}: {} ids, streamed and complete: {text:?}", ids.len());
         all.push(answer);
     }
     assert_eq!(all[0].ids, all[1].ids, "the two endpoints for prompts");
 }
 
-/// Only the whole answer has the ids inside characters of several tokens, on each endpoint, and a chat's end token.
+/// On each endpoint, only the complete response has the ids inside characters of several tokens,
+/// and the end token of a chat.
 #[test]
 #[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL"]
-fn ids_that_a_stream_loses_are_in_the_whole_answer() {
+fn ids_that_are_missing_in_a_stream_are_in_the_complete_response() {
     let url = live_url();
     const TEXT: &str = "你好，世界！🤖 ok";
     for wire in [Endpoint::OpenAi, Endpoint::LlamaCpp, Endpoint::Chat] {
@@ -119,13 +123,13 @@ fn ids_that_a_stream_loses_are_in_the_whole_answer() {
         assert_eq!(answer.ids_exact, IdsExact::Yes, "{wire}");
         let mut left = answer.ids.iter();
         assert!(some.iter().all(|id| left.any(|one| one == id)), "{wire}: {some:?} in {:?}", answer.ids);
-        println!("{wire}: the stream has {received} ids of {counted}, the whole answer all");
+        println!("{wire}: the stream has {received} ids of {counted}, the complete response all");
     }
 }
 
 #[test]
 #[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL"]
-fn the_server_tells_what_it_is_and_lists_its_model() {
+fn the_server_reports_its_kind_and_lists_its_model() {
     let url = live_url();
     let client = ApiClient::builder(&url).build().unwrap();
     assert_eq!(client.server().unwrap(), Some(ServerKind::LlamaCpp));
@@ -138,7 +142,7 @@ fn the_server_tells_what_it_is_and_lists_its_model() {
 #[cfg(feature = "tokenizer")]
 #[test]
 #[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL"]
-fn text_goes_through_the_servers_tokenizer_and_back_as_through_our_own() {
+fn text_survives_the_servers_tokenizer_like_the_local_one() {
     let url = live_url();
     let Some(file) = common::smollm2() else { return };
     let ours = tokenwire::Tokenizer::from_file(file).unwrap();
@@ -151,14 +155,14 @@ fn text_goes_through_the_servers_tokenizer_and_back_as_through_our_own() {
         let back = client.detokenize(&ids).unwrap();
         assert_eq!((&back, &back), (text, &ours.decode(&ids, false).unwrap()), "{ids:?}");
     }
-    println!("{} texts there and back", strings.len().div_ceil(5));
+    println!("{} texts encoded and decoded", strings.len().div_ceil(5));
 }
 
-/// Every refusal that was recorded of build 10434, asked for anew: whatever its status is in this build, it is the same kind
-/// of error, and no more or less a reason to send the request again.
+/// Repeats every rejected request that was recorded from build 10434. The status may differ in this
+/// build. The kind of error, and whether a retry makes sense, may not.
 #[test]
 #[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL"]
-fn refusals_are_the_same_errors_in_both_builds() {
+fn rejections_are_the_same_errors_in_both_builds() {
     let url = live_url();
     let typed = |answer: Vec<u8>| {
         let server = Scripted::scripted([Script::raw(answer)]).unwrap();
@@ -170,7 +174,7 @@ fn refusals_are_the_same_errors_in_both_builds() {
     for entry in std::fs::read_dir(common::data("llama.cpp")).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        // Those of a server with a key, and one that is no error.
+        // Skip the requests for a server with a key, and one that is not an error.
         let other = name.starts_with("error-auth") || name == "error-empty-prompt";
         if !name.starts_with("error-") || path.extension().is_none_or(|ext| ext != "req") || other {
             continue;
@@ -193,12 +197,12 @@ fn refusals_are_the_same_errors_in_both_builds() {
         count += 1;
     }
     assert!(count >= 20, "{count}");
-    println!("{count} refusals, of another status: {statuses:#?}");
+    println!("{count} rejections, these with another status: {statuses:#?}");
 }
 
 #[test]
 #[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL"]
-fn what_the_server_refuses_is_the_same_error_streamed_and_whole() {
+fn a_rejection_is_the_same_error_streamed_and_complete() {
     let url = live_url();
     let long = vec![PROMPT[0]; 70_000];
     for (name, wire, request, part) in [
@@ -222,15 +226,15 @@ fn what_the_server_refuses_is_the_same_error_streamed_and_whole() {
         let whole = client.complete(greedy(request.clone(), 2)).unwrap_err();
         let (_receiver, guard) = client.stream(greedy(request, 2)).unwrap();
         let streamed = guard.join().error.unwrap();
-        // Build 11549 answers 500 to bad messages.
+        // Build 11549 answers bad messages with 500.
         assert_eq!((whole.kind(), whole.is_retryable()), (ErrorKind::Server, false), "{name}: {whole}");
         assert_eq!((streamed.kind(), streamed.message()), (whole.kind(), whole.message()), "{name}");
         assert!(whole.message().contains(part), "{name}: {whole}");
     }
 }
 
-/// Llama.cpp's own template for this model knows no tools. A template that does, in its place in a copy of the model's
-/// file, at the same length.
+/// A server whose chat template knows tools. llama.cpp's template for this model does not, so a
+/// copy of the model's file contains another template of the same length.
 struct ToolServer {
     script: String,
     url: String,
@@ -250,7 +254,7 @@ impl ToolServer {
             (props["model_path"].as_str().unwrap(), props["chat_template"].as_str().unwrap());
         let mut file = std::fs::read(path).unwrap();
         let places = memchr::memmem::find_iter(&file, template).collect::<Vec<_>>();
-        let [at] = places[..] else { panic!("the template stands at {places:?}") };
+        let [at] = places[..] else { panic!("the template is at {places:?}") };
         let filled = format!("{TOOL_TEMPLATE}{{#{:1$}#}}", "", template.len() - TOOL_TEMPLATE.len() - 4);
         file[at..at + template.len()].copy_from_slice(filled.as_bytes());
         let model = env::temp_dir().join(format!("tokenwire-tools-{}.gguf", std::process::id()));
@@ -276,13 +280,13 @@ impl Drop for ToolServer {
 
 #[test]
 #[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL and TOKENWIRE_LIVE_SERVER"]
-fn a_chat_with_a_tool_gives_the_call_streamed_and_whole() {
+fn a_chat_with_a_tool_gives_the_call_streamed_and_complete() {
     let url = live_url();
     let server = ToolServer::start(&url);
     let client = client(&server.url, Endpoint::Auto);
     let schema = json!({"type": "function", "function": {"name": "get_weather", "description": "Weather of a city",
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}});
-    // A model this small calls a tool when it has seen it done.
+    // Such a small model calls a tool only after examples.
     let asked = |city: &str| Message::user(format!("What is the weather in {city}?"));
     let done = [("c0", "Rome", "21"), ("c1", "Oslo", "4")].into_iter().flat_map(|(id, city, degrees)| {
         let call = Message::assistant("").tool_call(id, "get_weather", format!(r#"{{"city": "{city}"}}"#));
@@ -294,7 +298,7 @@ fn a_chat_with_a_tool_gives_the_call_streamed_and_whole() {
     let expected = vec![("get_weather".to_owned(), json!({"city": "Paris"}))];
     let (text, calls, ids, report) = stream(&client, request.clone());
     assert_eq!((text.trim(), &calls), ("", &expected));
-    // Beside tools it refuses the log-probabilities that have the ids of a chat's stream.
+    // With tools, the server rejects log-probabilities, which carry the ids of a chat's stream.
     assert_eq!((ids.len(), report.ids_exact), (0, IdsExact::No(Inexact::NoIds)));
     let answer = client.complete(request).unwrap();
     let calls: Vec<_> =
@@ -305,8 +309,8 @@ fn a_chat_with_a_tool_gives_the_call_streamed_and_whole() {
         (IdsExact::Yes, answer.finish.clone(), answer.finish.clone())
     );
     assert_eq!(answer.finish.unwrap().as_str(), "tool_calls");
-    // All of the call, markers and all.
+    // The text is the whole call, including its markers.
     let written = client.detokenize(&answer.ids).unwrap();
     assert!(written.contains("<tool_call>") && written.contains("Paris"), "{written:?}");
-    println!("{} ids of the call, only in the whole answer: {written:?}", answer.ids.len());
+    println!("{} ids of the call, only in the complete response: {written:?}", answer.ids.len());
 }

@@ -1,5 +1,5 @@
-//! The promise of the front page, section "Logging", level by level. In a file of its own with one test,
-//! because a process has one log.
+//! Tests the section "Logging" of the front page, level by level. The only test is in a separate
+//! file because a process has one logger.
 
 #![cfg(feature = "testing")]
 
@@ -36,7 +36,8 @@ fn taken() -> Vec<(Level, String, String)> {
     std::mem::take(&mut *LINES.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// A text with each number, and what hangs on it, as one `#`: times and sizes differ from run to run.
+/// Replaces each number, and the characters attached to it, with one `#`, because times and sizes
+/// differ from run to run.
 fn numberless(text: &str) -> String {
     let words = text.split(' ').map(|word| {
         let is_number = word.starts_with(|c: char| c.is_ascii_digit());
@@ -46,7 +47,7 @@ fn numberless(text: &str) -> String {
 }
 
 #[test]
-fn each_level_prints_what_is_promised_and_no_more() {
+fn each_level_logs_exactly_the_documented_lines() {
     log::set_logger(&Keep).unwrap();
     log::set_max_level(LevelFilter::Trace);
     let tokens = [(1, "replytext"), (2, "replytext")];
@@ -97,7 +98,7 @@ fn each_level_prints_what_is_promised_and_no_more() {
         for level in [Level::Error, Level::Warn, Level::Info] {
             assert_eq!(ours(level), [""; 0], "{name}, {level}");
         }
-        // The order of a response's headers is the HTTP library's.
+        // The HTTP library decides the order of a response's headers.
         let mut debug = ours(Level::Debug);
         let mut expected =
             [head, if is_odd { &["skipped # events that are not JSON objects"][..] } else { &[] }, &[end]]
@@ -115,7 +116,8 @@ fn each_level_prints_what_is_promised_and_no_more() {
         }
     });
 
-    // What a server says of a failure that is tried again is in no line: it may be the prompt, or the key.
+    // The server's message about a failure that is retried is never logged. It may contain the
+    // prompt or the key.
     let busy = r#"{"error":{"message":"prompttext of sk-secret-1","code":503}}"#;
     let server = MockServer::scripted([Script::events([busy]), good()]).unwrap();
     let client = ApiClient::builder(server.url()).retries(1).api_key("sk-secret-1").build().unwrap();
@@ -128,7 +130,7 @@ fn each_level_prints_what_is_promised_and_no_more() {
     let text = |line: &String| ["prompttext", "secret"].iter().any(|text| line.contains(text));
     assert!(!own.iter().any(text), "{own:?}");
 
-    // The one warning: for each client once, when it is made.
+    // The only warning is logged once for each client, when it is created.
     each_row(
         [
             ("http://10.0.0.7/v1", Some("sk-secret-1"), 1),

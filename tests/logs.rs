@@ -1,4 +1,5 @@
-//! What is logged, at every level, by this crate and by those below it. In a file of its own, because a process has one log.
+//! Tests of all log lines, at every level, from this crate and its dependencies. They are in a
+//! separate file because a process has one logger.
 
 #![cfg(feature = "testing")]
 
@@ -26,12 +27,12 @@ impl log::Log for Sink {
     fn log(&self, record: &log::Record<'_>) {
         let line = record.args().to_string();
         let is_fatal = line.contains("stream ended") || line.contains("was probed");
-        assert!(!is_fatal || !PANICS.load(Ordering::Relaxed), "a sink with a fault");
+        assert!(!is_fatal || !PANICS.load(Ordering::Relaxed), "a log sink that panics");
         if record.target().starts_with("tokenwire") {
             *OWN.lock().unwrap() += &format!("{line}\n");
         }
         let mut lines = LINES.lock().unwrap();
-        // ureq-proto logs what it sends in rows of 16 bytes, in hex and as text: the text is put together again.
+        // ureq-proto logs the sent bytes in rows of 16, in hex and as text. Join the text again.
         let row = record.target().starts_with("ureq_proto").then(|| line.get(line.len().wrapping_sub(16)..));
         match row.flatten() {
             Some(text) => lines.push_str(text),
@@ -43,18 +44,18 @@ impl log::Log for Sink {
 }
 
 #[test]
-fn no_credential_is_in_any_log_line_and_all_reach_the_server() {
+fn no_credential_is_logged_and_all_credentials_reach_the_server() {
     log::set_logger(&Sink).unwrap();
     log::set_max_level(log::LevelFilter::Trace);
     let script = Script::tokens([(1, "a")]);
     let server = MockServer::scripted([script.clone(), Script::new(), script]).unwrap();
     let client =
         ApiClient::builder(server.url()).api_key(KEY).header("x-api-key", HEADER).header("x-empty", "");
-    // The second stream begins when the first one's connection is back.
+    // The second stream starts after the connection of the first one is back in the pool.
     let (mut limits, mut timeouts) = (Limits::default(), Timeouts::default());
     (limits.max_streams, timeouts.drain) = (1, Duration::from_secs(60));
     let client = client.limits(limits).timeouts(timeouts).build().unwrap();
-    // The second is sent twice: its pooled connection is closed by the server.
+    // The second request is sent twice, because the server closes its pooled connection.
     for _ in 0..2 {
         let (tokens, guard) = client.stream_completion(&[1], SamplingParams::default(), None).unwrap();
         assert!(guard.join().error.is_none());
@@ -77,7 +78,8 @@ fn no_credential_is_in_any_log_line_and_all_reach_the_server() {
     assert!(!lines.contains("canary"), "{lines}");
     drop(lines);
 
-    // A server that says the key wherever it can. At trace ureq-proto logs what it received, as it is; this crate does not.
+    // The server echoes the key in every possible place. At trace level, ureq-proto logs the
+    // response unchanged; this crate does not.
     let echo = Script::events([format!("not JSON, {KEY}")])
         .header("X-Request-Id", KEY)
         .header("X-RateLimit-For", KEY);
@@ -87,7 +89,7 @@ fn no_credential_is_in_any_log_line_and_all_reach_the_server() {
     let shown = format!("{:?} {:?}", guard.join(), tokens.iter().collect::<Vec<_>>());
     assert!(shown.contains("[redacted]") && !shown.contains("canary"), "{shown}");
 
-    // A proxy's password, as it is and as it is sent.
+    // The password of a proxy, in plain form and in the form that is sent.
     LINES.lock().unwrap().clear();
     for status in [200, 407] {
         let proxy = MockServer::scripted([Script::status(status)]).unwrap();
@@ -105,19 +107,19 @@ fn no_credential_is_in_any_log_line_and_all_reach_the_server() {
     drop(lines);
 
     let own = OWN.lock().unwrap();
-    assert!(own.contains("not JSON") && own.contains("x-ratelimit-for"), "no longer logged: {own}");
+    assert!(own.contains("not JSON") && own.contains("x-ratelimit-for"), "missing in the log: {own}");
     assert!(!own.contains("canary"), "{own}");
     drop(own);
 
-    // A sink that panics costs its line, not the stream's end.
+    // A log sink that panics loses its line, but the stream still ends.
     PANICS.store(true, Ordering::Relaxed);
     let (tokens, guard) = client.stream_completion(&[1], SamplingParams::default(), None).unwrap();
     let (done, report) = std::sync::mpsc::channel();
     std::thread::spawn(move || drop(done.send(guard.join())));
-    let report = report.recv_timeout(Duration::from_secs(30)).expect("the join hangs");
+    let report = report.recv_timeout(Duration::from_secs(30)).expect("join hangs");
     assert_eq!((report.ending, tokens.iter().count()), (tokenwire::Outcome::Complete, 2));
 
-    // Nor does it cost the server that was probed when it panicked its next probe.
+    // If the sink panics during a probe, the server still gets its next probe.
     let (dead, good) =
         (MockServer::scripted([Script::status(503)]), MockServer::scripted([Script::tokens([(1, "a")])]));
     let (dead, good) = (dead.unwrap(), good.unwrap());
@@ -130,7 +132,7 @@ fn no_credential_is_in_any_log_line_and_all_reach_the_server() {
     while probes() < 3 {
         let (_tokens, guard) = client.stream_completion(&[1], SamplingParams::default(), None).unwrap();
         assert_eq!(guard.join().ending, tokenwire::Outcome::Complete);
-        assert!(began.elapsed() < Duration::from_secs(30), "{} probes were made, and no more", probes());
+        assert!(began.elapsed() < Duration::from_secs(30), "only {} probes were sent", probes());
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -1,4 +1,5 @@
-//! Chats for programs without a tokenizer: messages out, a tree with text, calls and no ids in.
+//! Tests of chats without a tokenizer: messages are sent, and a tree with text and calls, but no
+//! ids, is received.
 #![cfg(feature = "testing")]
 
 use std::sync::{Arc, Mutex};
@@ -20,7 +21,7 @@ fn call_piece(index: u32, id: Option<&str>, name: Option<&str>, arguments: &str)
     delta(json!({"tool_calls": [call]}), None)
 }
 
-/// One round: the answer as a tree, and what its calls gave.
+/// Runs one round. Returns the response as a tree, and the results of its calls.
 fn round(
     client: &ApiClient,
     messages: &[Message],
@@ -35,7 +36,7 @@ fn round(
 }
 
 #[test]
-fn a_chat_with_tools_needs_no_tokenizer_and_its_tree_says_that_it_has_no_ids() {
+fn a_chat_with_tools_works_without_a_tokenizer_and_its_tree_reports_missing_ids() {
     let first = Script::events([
         delta(json!({"role": "assistant", "content": ""}), None),
         delta(json!({"reasoning_content": "Two cities."}), None),
@@ -104,7 +105,7 @@ fn a_chat_with_tools_needs_no_tokenizer_and_its_tree_says_that_it_has_no_ids() {
 }
 
 #[test]
-fn a_parsed_turn_becomes_the_message_that_stands_for_it() {
+fn a_parsed_turn_becomes_the_equivalent_message() {
     let parsed = |dialect: &str, text: &str| {
         let mut parser = ResponseParser::new(Dialect::by_name(dialect).unwrap());
         parser.push(text, Some(1));

@@ -1,5 +1,5 @@
-//! Markers told by their ids: what is spelled with other tokens is text, in prose and in values; what is the token
-//! itself is structure, even in a value.
+//! Tests that markers are recognized by their ids. A marker spelled with other tokens is text, in
+//! prose and in values. The marker's own token is structure, even in a value.
 
 #[path = "common/checks.rs"]
 #[allow(dead_code, unreachable_pub)]
@@ -11,8 +11,9 @@ use checks::each_row;
 use serde_json::{Value, json};
 use tokenwire::{Dialect, LeafKind, ResponseParser};
 
-/// Of a turn whose real markers stand between `«` and `»`, each other character a token: content, calls' arguments,
-/// malformed leaves. `‹..›` is a real marker whose text the server has left out.
+/// Parses a turn and returns its content, the arguments of its calls and the number of malformed
+/// leaves. Real markers are between `«` and `»`, or between `‹` and `›` if the server omits their
+/// text. Every other character is one token.
 fn parsed(dialect: &str, turn: &str) -> (String, Vec<Value>, usize) {
     let mut added = HashMap::new();
     let mut tokens = Vec::new();
@@ -49,7 +50,7 @@ fn parsed(dialect: &str, turn: &str) -> (String, Vec<Value>, usize) {
 }
 
 #[test]
-fn a_marker_counts_as_its_token_only() {
+fn a_marker_counts_only_as_its_own_token() {
     let glm = "«<tool_call>»f«<arg_key>»s«</arg_key>»«<arg_value>»$«</arg_value>»«</tool_call>»Z";
     let dsml = "<«｜DSML｜»tool_calls>\n<«｜DSML｜»invoke name=\"f\">\n<«｜DSML｜»parameter name=\"s\" string=\"true\">$\
                 </«｜DSML｜»parameter>\n</«｜DSML｜»invoke>\n</«｜DSML｜»tool_calls>Z";
@@ -97,7 +98,7 @@ fn a_marker_counts_as_its_token_only() {
 }
 
 #[test]
-fn spelled_in_prose_it_is_content() {
+fn a_marker_spelled_in_prose_is_content() {
     each_row(
         [
             ("glm", "<tool_call>", "Write <tool_call>f</tool_call>."),
@@ -113,7 +114,7 @@ fn spelled_in_prose_it_is_content() {
             ),
         ],
         |(dialect, added, prose)| {
-            // The first token makes the marker known, and is a stray one.
+            // The first token shows that the marker is known. It is a stray marker.
             let (content, calls, malformed) = parsed(dialect, &format!("{prose}«{added}»"));
             assert_eq!((calls.len(), malformed), (0, 0), "{dialect}: {content}");
             assert!(content.starts_with(prose), "{dialect}: {content}");

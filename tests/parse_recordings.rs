@@ -1,6 +1,7 @@
-//! Chat exchanges recorded from vLLM with hermes calls and reasoning: their ids, parsed by us, give the reasoning,
-//! content and calls that the server itself made of them. `tests/data/qwen3-pieces.json` has the text of each id that
-//! occurs, or its bytes where it is a part of a character.
+//! Tests with chats recorded from vLLM, with hermes calls and reasoning. Parsing the recorded ids
+//! gives the same reasoning, content and calls as the server's own parser.
+//! `tests/data/qwen3-pieces.json` contains the text of each id, or its bytes if it is a part of a
+//! character.
 
 mod common;
 
@@ -12,7 +13,7 @@ use common::wire::Response;
 use serde_json::{Value, json};
 use tokenwire::{Dialect, FinishReason, ResponseParser, TokenId};
 
-/// The texts of ids, each with the last id that it needs, as servers send them.
+/// The texts of ids. As servers do, the text of a character is sent with the last id that it needs.
 struct Pieces(HashMap<TokenId, Vec<u8>>);
 
 impl Pieces {
@@ -44,7 +45,7 @@ impl Pieces {
     }
 }
 
-/// What vLLM's own parsers sent in the deltas.
+/// The result of vLLM's own parsers, from the deltas.
 #[derive(Debug, Default, PartialEq)]
 struct ServerKind {
     ids: Vec<TokenId>,
@@ -81,7 +82,7 @@ impl ServerKind {
 }
 
 #[test]
-fn recorded_ids_parse_into_what_the_server_parsed() {
+fn recorded_ids_parse_into_the_servers_own_result() {
     let pieces = Pieces::load();
     each_row(
         [
@@ -94,7 +95,7 @@ fn recorded_ids_parse_into_what_the_server_parsed() {
         |(name, calls, thinks)| {
             let server = ServerKind::read(name);
             let tokens = pieces.tokens(&server.ids);
-            // With the marker ids known, and by text alone.
+            // Parse with known marker ids, and by text alone.
             for markers in [pieces.markers(), HashMap::new()] {
                 let mut parser = ResponseParser::new(Dialect::by_name("hermes").unwrap())
                     .markers(markers.iter().map(|(text, id)| (text.as_str(), *id)));
@@ -103,7 +104,7 @@ fn recorded_ids_parse_into_what_the_server_parsed() {
                     pending.extend(parser.push(text, Some(*id)));
                 }
                 let (branch, more) = parser.finish(Some(&FinishReason::from_wire(&server.finish)));
-                assert!(more.is_empty(), "{name}: calls come with their end marker");
+                assert!(more.is_empty(), "{name}: a call is complete at its end marker");
                 assert_eq!(branch.ids().collect::<Vec<_>>(), server.ids, "{name}");
                 assert_eq!(branch.reasoning(), server.reasoning.trim(), "{name}");
                 assert_eq!(branch.content(), server.content.trim(), "{name}");
@@ -120,11 +121,11 @@ fn recorded_ids_parse_into_what_the_server_parsed() {
                     assert_eq!(
                         leaf.ids.first(),
                         Some(&151_657),
-                        "{name}: a call begins with its opener's id"
+                        "{name}: a call begins with the id of its opener"
                     );
                     assert_eq!(
                         server.ids[call.at_token as usize], 151_658,
-                        "{name}: and comes with its closer's"
+                        "{name}: a call is complete at the id of its closer"
                     );
                 }
             }

@@ -1,4 +1,5 @@
-//! What stands in a string of a call's arguments ends nothing: not the string, not the call, not its region.
+//! Tests that the text of a string in a call's arguments ends neither the string, nor the call, nor
+//! its region.
 
 #[path = "common/checks.rs"]
 #[allow(dead_code, unreachable_pub)]
@@ -8,7 +9,7 @@ use checks::each_row;
 use serde_json::json;
 use tokenwire::{Dialect, FinishReason, ResponseParser};
 
-/// How dialects write a call of `f` whose arguments are at `ARGUMENTS`.
+/// A call of `f` in each dialect, with the arguments at `ARGUMENTS`.
 const CALLS: &[(&str, &str)] = &[
     ("hermes", "<tool_call>\n{\"name\": \"f\", \"arguments\": ARGUMENTS}\n</tool_call>"),
     ("cohere", "<|START_ACTION|>[{\"tool_name\": \"f\", \"parameters\": ARGUMENTS}]<|END_ACTION|>"),
@@ -22,7 +23,7 @@ const STRINGS: &[&str] = &[
 ];
 
 #[test]
-fn what_stands_in_a_string_ends_no_call_at_any_cut() {
+fn markers_inside_a_string_end_no_call_at_any_cut() {
     each_row(CALLS, |(dialect, form)| {
         for string in STRINGS {
             let arguments = json!({"s": string, "t": [string, {"u": string}]});
@@ -42,10 +43,10 @@ fn what_stands_in_a_string_ends_no_call_at_any_cut() {
 }
 
 #[test]
-fn a_value_may_speak_of_its_own_closing_tag() {
+fn a_value_may_contain_its_own_closing_tag() {
     const OPEN: &str = "<tool_call>\n<function=f>\n<parameter=a>\n";
     const END: &str = "\n</parameter>\n</function>\n</tool_call>";
-    // What the model writes behind the opener, and the value.
+    // text after the opener, value
     let cases = [
         (format!("use </parameter> so{END}"), "use </parameter> so"),
         (format!("x\n  </parameter> is one{END}"), "x\n  </parameter> is one"),
@@ -56,7 +57,8 @@ fn a_value_may_speak_of_its_own_closing_tag() {
             "</function> and </tool_call> in a sentence",
         ),
         (format!("<tool_call> opens one{END}"), "<tool_call> opens one"),
-        // Its own is missing: the first that stands in it, or the end of the function, has to do.
+        // The closing tag is missing. The first tag inside the value, or the end of the function,
+        // closes it.
         ("see </parameter>\n</function>\n</tool_call>".to_owned(), "see "),
         ("see\n</function>\n</tool_call>".to_owned(), "see"),
     ];

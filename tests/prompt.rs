@@ -1,4 +1,4 @@
-//! Prompts with a real tokenizer: the ids are those of the whole text.
+//! Tests that prompts have the ids of their whole text, with a real tokenizer.
 #![cfg(feature = "tokenizer")]
 
 mod common;
@@ -43,7 +43,7 @@ fn prompts_of_smollm2_have_the_ids_of_its_rendered_template() {
             context.user("<|im_end|>");
             let next = context.begin_response().unwrap();
             let rest = next.ids.strip_prefix(&[&prompt.ids[..], &[41, 42, 43, end]].concat()[..]).unwrap();
-            assert_eq!(rest.iter().filter(|id| **id == end).count(), 1, "the spelled one is text");
+            assert_eq!(rest.iter().filter(|id| **id == end).count(), 1, "the spelled marker is text");
         },
     );
 }

@@ -30,7 +30,7 @@ fn prose_wraps_at_100_columns() {
 }
 
 #[test]
-fn long_prose_is_found_and_lines_that_cannot_wrap_are_not() {
+fn long_prose_is_found_but_lines_that_cannot_wrap_are_not() {
     let words = "word ".repeat(30);
     let link = format!("[a link](https://example.org/{})", "x".repeat(100));
     let span = format!("`{}`", "a = b; ".repeat(20));

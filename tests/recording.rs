@@ -1,5 +1,5 @@
-//! Every recorded exchange of a real server loads, says what its README says, and is the same again
-//! after a round trip through our own format and, with the feature `testing`, over a socket.
+//! Tests of the recorded exchanges of real servers. Each loads, matches its README, and stays equal
+//! after a round trip through this crate's format and, with the feature `testing`, over a socket.
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::fixture::{self, from_llama, from_vllm};
 use tokenwire::recording::{BodyEnd, BodyState, Recording};
 
-/// Name and recording of every fixture of one server.
+/// Returns the name and the recording of every fixture of one server.
 fn load_all(server: &str, suffix: &str) -> Vec<(String, Recording)> {
     let folder = common::data(server);
     let entries =
@@ -33,7 +33,7 @@ fn llama() -> Vec<(String, Recording)> {
     load_all("llama.cpp", ".raw")
 }
 
-/// The README's table: the first column's name and the other columns.
+/// Returns the table in the README: the name in the first column, and the other columns.
 fn table(server: &str) -> HashMap<String, Vec<String>> {
     let text = std::fs::read_to_string(common::data(server).join("README.md")).unwrap();
     let rows = text.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
@@ -41,14 +41,14 @@ fn table(server: &str) -> HashMap<String, Vec<String>> {
     cells.map(|cells| (cells[0].clone(), cells[1..].to_vec())).collect()
 }
 
-/// What stands between blank lines.
+/// Splits a body at blank lines.
 fn events(body: &[u8]) -> Vec<&str> {
     let text = std::str::from_utf8(body).unwrap();
     text.split("\n\n").map(str::trim).filter(|event| !event.is_empty()).collect()
 }
 
 #[test]
-fn vllm_recordings_say_what_their_table_says() {
+fn vllm_recordings_match_their_table() {
     let (table, recordings) = (table("vllm"), vllm());
     assert!(recordings.len() >= 94, "only {} recordings", recordings.len());
     let (mut counted, mut cut) = (0, 0);
@@ -69,14 +69,14 @@ fn vllm_recordings_say_what_their_table_says() {
             counted += 1;
         }
         if sent.method == "POST" && name != "error-400-bad-json" {
-            assert!(sent.json().is_object(), "{name}: the request's body is JSON");
+            assert!(sent.json().is_object(), "{name}: the body of the request is not JSON");
         }
     }
     assert!(counted >= 60 && cut >= 4, "{counted} with events, {cut} cut");
 }
 
 #[test]
-fn llama_recordings_say_what_their_table_says() {
+fn llama_recordings_match_their_table() {
     let (table, recordings) = (table("llama.cpp"), llama());
     assert!(recordings.len() >= 87, "only {} recordings", recordings.len());
     let mut streams = 0;
@@ -91,7 +91,7 @@ fn llama_recordings_say_what_their_table_says() {
         let is_stream =
             recording.response_headers().contains(&("Content-Type".into(), "text/event-stream".into()));
         if is_stream {
-            // No table column counts them, but the requests say how they end.
+            // The table does not count these, but the requests show how the responses end.
             let events = events(&body.bytes);
             assert!(events.iter().all(|event| event.starts_with("data: ") || *event == ":"), "{name}");
             let done = events.last() == Some(&"data: [DONE]");
@@ -102,9 +102,9 @@ fn llama_recordings_say_what_their_table_says() {
     assert!(streams >= 40, "{streams} streams");
 }
 
-/// A few ends and times, read by hand from the files.
+/// Compares a few outcomes and times with values read by hand from the files.
 #[test]
-fn ends_and_times_are_those_of_the_files() {
+fn outcomes_and_times_match_the_files() {
     let all: HashMap<_, _> = vllm().into_iter().chain(llama()).collect();
     let ms = |millis: f64| Some(Duration::from_micros((millis * 1000.0).round() as u64));
     let cases = [
@@ -128,7 +128,7 @@ fn ends_and_times_are_those_of_the_files() {
 }
 
 #[test]
-fn every_recording_is_equal_after_a_round_trip_and_holds_no_key() {
+fn every_recording_is_equal_after_a_round_trip_and_contains_no_key() {
     let folder = std::env::temp_dir().join(format!("tokenwire-recording-{}", std::process::id()));
     std::fs::create_dir(&folder).unwrap();
     let file = folder.join("recording.jsonl");
@@ -159,7 +159,7 @@ fn a_missing_or_foreign_file_is_an_error() {
 
 #[cfg(feature = "testing")]
 #[test]
-fn replayed_over_a_socket_every_raw_response_is_byte_equal() {
+fn every_raw_response_replayed_over_a_socket_is_byte_equal() {
     use std::io::{ErrorKind, Read as _, Write as _};
     use std::net::TcpStream;
 
@@ -195,12 +195,12 @@ fn replayed_over_a_socket_every_raw_response_is_byte_equal() {
     }
 }
 
-// ---- the fixtures' own formats ----
+// ---- the formats of the fixtures ----
 
 const RAW: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
 
 #[test]
-fn times_that_do_not_fit_the_bytes_are_refused() {
+fn times_that_do_not_match_the_bytes_are_rejected() {
     let llama: &[&str] =
         &["0.1 0 10\n", "0.1 0 99\n", "0.1 1 40\n", "-1 0 40\n", "NaN 0 40\n", "x\n", "0.1 0 40\n0.2 40 2\n"];
     for times in llama {
@@ -221,7 +221,7 @@ fn times_that_do_not_fit_the_bytes_are_refused() {
 }
 
 #[test]
-fn the_words_for_the_end_are_understood() {
+fn every_word_for_an_outcome_is_parsed() {
     let cases = [
         ("10.7 complete, connection left open by the server so far", BodyEnd::Complete, 10_700),
         (
@@ -256,7 +256,7 @@ fn the_words_for_the_end_are_understood() {
 }
 
 #[test]
-fn with_no_times_the_framing_tells_the_end() {
+fn without_times_the_framing_shows_the_outcome() {
     assert_eq!(from_llama(None, RAW, None).unwrap().end(), BodyEnd::Complete);
     assert_eq!(from_vllm(None, &RAW[..RAW.len() - 1], None).unwrap().end(), BodyEnd::Unknown);
 }

@@ -1,4 +1,4 @@
-//! The outside judge: every recording of a real server decodes to what its README says of it.
+//! Tests that every recording of a real server decodes to the contents that its README lists.
 
 mod common;
 
@@ -19,7 +19,7 @@ fn decoder(wire: Endpoint) -> ChunkDecoder {
     ChunkDecoder::new(wire).max_choices(4)
 }
 
-/// What the parser makes of these reads.
+/// Parses these reads and returns the events.
 fn events(reads: &[&[u8]]) -> Vec<(String, String)> {
     let (mut parser, mut events) = (SseParser::new(), Vec::new());
     for read in reads {
@@ -31,8 +31,8 @@ fn events(reads: &[&[u8]]) -> Vec<(String, String)> {
     events
 }
 
-/// Cuts a body once at every offset, or at a sample of them ([`in_sample`]). It is the events that are compared, of which alone tokens are made, and of those the ones
-/// around the cut.
+/// Cuts a body once at every offset, or at a sample of offsets ([`in_sample`]). Only the events
+/// around the cut are compared, because tokens are made only from events.
 fn events_are_the_same_at_every_cut(name: &str, body: &[u8]) {
     let ends = (2..=body.len()).filter(|at| body[..*at].ends_with(b"\n\n"));
     let ends: Vec<usize> = [0].into_iter().chain(ends).chain([body.len()]).collect();
@@ -46,7 +46,8 @@ fn events_are_the_same_at_every_cut(name: &str, body: &[u8]) {
     }
 }
 
-/// The body whole, in single bytes, and, as far as its events go, cut once at every offset: always the same.
+/// Decodes a body whole and in single bytes, and its events with one cut at every offset. All
+/// results must be equal.
 fn decode_at_every_cut(name: &str, body: &[u8], wire: Endpoint) -> Decoded {
     let whole = decode(body, &[], decoder(wire));
     let check = |cuts: &[usize]| {
@@ -60,7 +61,7 @@ fn decode_at_every_cut(name: &str, body: &[u8], wire: Endpoint) -> Decoded {
     whole
 }
 
-/// The rows of the table in a README that begins with the column `first`, by column.
+/// Returns the rows of the README's table that begins with the column `first`.
 fn table(readme: &Path, first: &str) -> Vec<BTreeMap<String, String>> {
     let text = std::fs::read_to_string(readme).unwrap();
     let cells = |line: &str| -> Vec<String> {
@@ -78,7 +79,7 @@ fn table(readme: &Path, first: &str) -> Vec<BTreeMap<String, String>> {
         .collect()
 }
 
-/// The ids in `data` lines, read the slow way, in document order.
+/// Reads the ids in `data` lines with slow, simple code, in document order.
 fn ids_by_eye(body: &[u8], read: impl Fn(&Value) -> Vec<&Value>) -> Vec<TokenId> {
     let text = std::str::from_utf8(body).unwrap();
     let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
@@ -87,7 +88,7 @@ fn ids_by_eye(body: &[u8], read: impl Fn(&Value) -> Vec<&Value>) -> Vec<TokenId>
 }
 
 #[test]
-fn every_vllm_recording_decodes_to_what_its_table_says() {
+fn every_vllm_recording_matches_its_table() {
     let folder = data("vllm");
     let rows = table(&folder.join("README.md"), "name");
     let mut streams = 0;
@@ -121,7 +122,7 @@ fn every_vllm_recording_decodes_to_what_its_table_says() {
     });
     assert!(
         rows.len() >= 90 && streams >= 65,
-        "{} rows, {streams} streams: has the table moved?",
+        "only {} rows and {streams} streams: was the table moved?",
         rows.len()
     );
 }
@@ -169,7 +170,7 @@ fn check_vllm(name: &str, row: &BTreeMap<String, String>, decoded: &Decoded, bod
 }
 
 #[test]
-fn usage_comes_with_its_details() {
+fn usage_includes_its_details() {
     let usage_of = |server: &str, name: &str| {
         let response = Response::read(&data(server).join(name));
         decode(&response.body, &[], decoder(Endpoint::Auto)).end.unwrap().usage.unwrap()
@@ -185,7 +186,7 @@ fn usage_comes_with_its_details() {
             ("llama.cpp", "completions-n2.raw", 5, 8, Some(4), None),
             ("llama.cpp", "completions-two-prompts.raw", 8, 8, Some(4), None),
             ("llama.cpp", "chat-include-usage.raw", 34, 4, Some(33), None),
-            // The native endpoint's count of cache hits is in its timings.
+            // The native endpoint reports its cache hits in the timings.
             ("llama.cpp", "completion-return-tokens.raw", 5, 12, Some(4), None),
             ("llama.cpp", "completion-return-progress.raw", 721, 2, None, None),
         ],
@@ -202,8 +203,9 @@ const YES: &str = "yes";
 const NO_IDS: &str = "no ids";
 const UNKNOWN: &str = "unknown";
 
-/// What the raw files and the README say of llama.cpp's streams: ids in order, finish reasons (`-` for a
-/// stream that broke off), and whether the ids are exact (`n of m`: lost inside characters).
+/// The contents of llama.cpp's streams according to the raw files and the README. Each row has the
+/// ids in order, the finish reasons (`-` for a stream that broke off), and whether the ids are
+/// exact. `n of m` means that some ids were lost inside characters.
 const LLAMA_CPP: &[(&str, &[TokenId], &str, &str)] = &[
     ("auth-ok", &[], "length", NO_IDS),
     ("chat-eos", &[], "stop", NO_IDS),
@@ -258,7 +260,7 @@ const LLAMA_CPP: &[(&str, &[TokenId], &str, &str)] = &[
     ("completions-utf8-logprobs", &[250, 138, 230], "length", "3 of 7"),
     ("completions-utf8-verbose", &[250, 138, 230, 240, 230, 219, 240, 216, 95, 91, 0], "stop", "11 of 20"),
     ("completions-warm-cache", &[], "length", NO_IDS),
-    // No tokens were made and none counted.
+    // The server made no tokens and counted none.
     ("error-empty-prompt", &[], "length", YES),
     ("killed-in-stream", &[], "-", NO_IDS),
     ("terminated-in-stream", &[], "-", NO_IDS),
@@ -267,7 +269,7 @@ const LLAMA_CPP: &[(&str, &[TokenId], &str, &str)] = &[
 const TWELVE: &[TokenId] = &[260, 3003, 4683, 282, 260, 35526, 2380, 1743, 28, 527, 359, 42];
 
 #[test]
-fn every_llama_cpp_recording_decodes_to_what_its_raw_file_says() {
+fn every_llama_cpp_recording_matches_its_raw_file() {
     let folder = data("llama.cpp");
     let mut left: BTreeMap<&str, _> = LLAMA_CPP.iter().map(|row| (row.0, row)).collect();
     let mut seen = BTreeSet::new();
@@ -328,12 +330,13 @@ fn check_llama_cpp(name: &str, decoded: &Decoded, (ids, finish, exact): (&[Token
         }
         Err(error) => {
             assert_eq!((error.kind(), finish), (ErrorKind::Incomplete, "-"), "{name}: {error}");
-            assert!(!decoded.items.is_empty(), "{name}: the tokens before the end stay");
+            assert!(!decoded.items.is_empty(), "{name}: the tokens before the end are missing");
         }
     }
 }
 
-/// What the deltas of a chat's first choice say, read the slow way: reasoning, content, calls (name, arguments), ids.
+/// Reads the deltas of a chat's first choice with slow, simple code: reasoning, content, calls
+/// (name, arguments) and ids.
 type Said = (String, String, Vec<(String, Value)>, Vec<TokenId>);
 
 fn said_by_eye(body: &[u8]) -> Said {
@@ -370,7 +373,7 @@ fn said_by_eye(body: &[u8]) -> Said {
 }
 
 #[test]
-fn chats_come_as_their_deltas_say_and_make_that_tree() {
+fn chats_decode_to_their_deltas_and_give_the_same_tree() {
     let (mut streams, mut with_calls, mut malformed) = (0, 0, 0);
     for (server, end) in [("vllm", ".response.http"), ("llama.cpp", ".raw")] {
         for file in std::fs::read_dir(data(server)).unwrap() {
@@ -393,7 +396,7 @@ fn chats_come_as_their_deltas_say_and_make_that_tree() {
             drop(sender);
             let tree = Arc::new(Mutex::new(Branch::new(Role::Assistant)));
             let (calls, handle) = ResponseParser::new(Dialect::chat()).run(tokens, tree.clone());
-            // The channel ends without its `Done`, which a decoder does not make.
+            // The channel ends without `Done`, which only a stream adds.
             assert!(handle.join().unwrap_err().is_cancelled());
             let branch = tree.lock().unwrap();
             let text = |kind: &LeafKind| -> String {
@@ -412,11 +415,11 @@ fn chats_come_as_their_deltas_say_and_make_that_tree() {
             assert_eq!((text(&LeafKind::Reasoning), text(&LeafKind::Content), calls, ids), said, "{name}");
             if !said.3.is_empty() && !name.contains("logprobs") {
                 assert_eq!(branch.ids_missing(), 0, "{name}");
-                // The opener of a second call comes before that call is known to begin.
+                // The opener of a second call arrives before the decoder recognizes that call.
                 let first_call = branch.leaves.iter().find(|leaf| leaf.tool_call().is_some());
                 first_call
                     .into_iter()
-                    .for_each(|leaf| assert!(leaf.ids.contains(&151_657), "{name}: with its opener"));
+                    .for_each(|leaf| assert!(leaf.ids.contains(&151_657), "{name}: the opener is missing"));
             }
             with_calls += usize::from(!said.2.is_empty());
             malformed += branch.leaves.iter().filter(|leaf| leaf.kind.as_str() == "malformed").count();
@@ -426,7 +429,7 @@ fn chats_come_as_their_deltas_say_and_make_that_tree() {
 }
 
 #[test]
-fn text_is_what_the_model_wrote() {
+fn text_equals_the_models_output() {
     each_row(
         [
             ("vllm", "completion-utf8-held-back.response.http", "🦀 𓀀 é 👩\u{200d}🚀 ﷽"),

@@ -1,5 +1,5 @@
-//! A turn parsed on a thread: calls come while the model writes, the tree grows under its lock, and each way of ending
-//! is told once.
+//! Tests of a turn that is parsed on a thread. Calls arrive while the model writes, the tree grows
+//! under its lock, and each outcome is reported once.
 #![cfg(feature = "testing")]
 
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use tokenwire::{
     ResponseParser, Role, SamplingParams, StreamToken,
 };
 
-/// Generous: nothing here waits for it unless something is broken.
+/// A generous limit. Only a broken test waits for it.
 const SOON: Duration = Duration::from_secs(20);
 
 const FIRST_CALL: &str = "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>";
@@ -30,13 +30,13 @@ fn tree() -> Arc<Mutex<Branch>> {
     Arc::new(Mutex::new(Branch::new(Role::Assistant)))
 }
 
-/// One event of a stream, with its id.
+/// Returns one event of a stream, with its id.
 fn event(text: &str, id: u32, finish: Option<&str>) -> String {
     json!({"choices": [{"index": 0, "text": text, "token_ids": [id], "finish_reason": finish}]}).to_string()
 }
 
 #[test]
-fn the_first_of_two_calls_is_run_before_the_last_token_is_sent() {
+fn the_first_of_two_calls_runs_before_the_last_token_is_sent() {
     let called = Gate::new();
     let script = Script::events([event("Let me see. ", 1, None), event(FIRST_CALL, 2, None)])
         .wait_for(&called)
@@ -51,7 +51,7 @@ fn the_first_of_two_calls_is_run_before_the_last_token_is_sent() {
     let first = calls.recv_timeout(SOON).unwrap();
     assert_eq!((first.name.as_str(), first.at_token), ("now", 1));
     {
-        // The server waits for this test: no other token can have come.
+        // The server waits for this test, so no other token can have arrived.
         let tree = tree.lock().unwrap();
         assert_eq!(tree.ids().collect::<Vec<_>>(), [1, 2]);
         assert_eq!(tree.content(), "Let me see.");
@@ -70,7 +70,7 @@ fn the_first_of_two_calls_is_run_before_the_last_token_is_sent() {
 }
 
 #[test]
-fn a_turn_that_breaks_off_says_why_and_keeps_what_came() {
+fn a_turn_that_breaks_off_reports_the_reason_and_keeps_the_received_part() {
     let whole = |last: &str| {
         Script::events([
             event("Hi ", 1, None),
@@ -118,27 +118,27 @@ fn a_cancelled_stream_ends_its_turn() {
 }
 
 #[test]
-fn dropping_the_handle_ends_the_parsing_or_waits_for_it() {
+fn dropping_the_handle_stops_the_parser_or_waits_for_it() {
     for policy in [OnDrop::Cancel, OnDrop::Join] {
         let (sender, tokens) = crossbeam_channel::unbounded();
         let tree = tree();
         let (calls, handle) = parser().run(tokens, tree.clone());
         let mut open = Some(sender);
         if policy == OnDrop::Join {
-            // A drop that waits needs an end to wait for.
+            // A drop that waits needs a stream that ends.
             let sender = open.take().unwrap();
             sender.send(StreamToken::Token { text: "Hi".into(), id: Some(1) }).unwrap();
         }
         drop(handle.on_drop(policy));
         if policy == OnDrop::Join {
-            assert_eq!(tree.lock().unwrap().content(), "Hi", "the drop has waited");
+            assert_eq!(tree.lock().unwrap().content(), "Hi", "the drop did not wait");
         }
-        assert!(calls.recv_timeout(SOON).is_err(), "{policy:?}: the thread is gone");
+        assert!(calls.recv_timeout(SOON).is_err(), "{policy:?}: the thread is still running");
     }
 }
 
 #[test]
-fn a_turn_over_its_limit_is_an_error_that_names_it() {
+fn a_turn_over_a_limit_is_an_error_with_that_limit() {
     let (sender, tokens) = crossbeam_channel::unbounded();
     for text in ["12345678", "9", "no more"] {
         sender.send(StreamToken::Token { text: text.into(), id: None }).unwrap();

@@ -1,5 +1,6 @@
-//! A broken stream goes on: ids, text, usage and calls are those of the unbroken one, wherever, however often and in whatever
-//! way it was cut. What must not be taken up ends as before, with the reason.
+//! Tests that a broken stream resumes. Its ids, text, usage and calls are the same as in an
+//! uninterrupted stream, wherever and however often it was cut. A stream that cannot be resumed
+//! exactly ends with its error, and the report contains the reason.
 #![cfg(feature = "testing")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,12 +16,12 @@ use tokenwire::{
     Usage,
 };
 
-/// Generous: nothing here waits for it unless something is broken.
+/// A generous limit. Only a broken test waits for it.
 const LONG: Duration = Duration::from_secs(60);
-/// For the streams that are cut by silence.
+/// The timer for streams that are cut by silence.
 const SHORT: Duration = Duration::from_millis(60);
 
-// ---- what a stream came to ----
+// ---- the result of a stream ----
 
 #[derive(Debug, Clone, PartialEq)]
 struct Whole {
@@ -28,12 +29,12 @@ struct Whole {
     text: String,
     finish: Option<FinishReason>,
     usage: Option<Usage>,
-    /// What a parser makes of it: the tree, and the calls that it handed out.
+    /// The result of a parser: the tree, and the calls that it returned.
     tree: Branch,
     calls: String,
 }
 
-/// Reads a stream to its end, and parses it as it comes.
+/// Reads a stream to its end and parses it at the same time.
 fn read(client: &ApiClient, request: CompletionRequest) -> (Whole, StreamReport) {
     let (tokens, guard) = client.stream(request).unwrap();
     let (mut ids, mut text, mut calls) = (Vec::new(), String::new(), Vec::new());
@@ -73,7 +74,7 @@ fn greedy(max_tokens: u32) -> SamplingParams {
 
 // ---- streams that are cut ----
 
-/// A draw that depends on its parts alone.
+/// Returns a random number that depends only on `parts`.
 fn draw(parts: &[u64]) -> u64 {
     parts.iter().fold(0x9e37_79b9_7f4a_7c15, |state, part| {
         let z = (state ^ part).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -91,7 +92,8 @@ enum Way {
 
 const ERROR: &str = r#"{"error":{"message":"the engine died","type":"InternalServerError","code":500}}"#;
 
-/// The answer to a request, whole or cut at a place that its number and the attempt's decide.
+/// Returns the response to a request: whole, or cut at a place that depends on the stream and the
+/// attempt.
 fn answer(model: FakeModel, request: &Request, cuts: u64, ways: &[Way], done: &Mutex<Vec<Way>>) -> Script {
     let (stream, attempt) = stream_and_attempt(request);
     let at = |salt: u64, below: usize| (draw(&[stream, attempt, salt]) % below as u64) as usize;
@@ -111,7 +113,7 @@ fn answer(model: FakeModel, request: &Request, cuts: u64, ways: &[Way], done: &M
         Way::Stall => script.clone().cut_at(at(3, script.wire().len()), Cut::Hang),
         Way::ErrorFrame => {
             let events = model.events(request).unwrap();
-            // Behind the finish reason an error is the end, as it ever was.
+            // After the finish reason, an error ends the stream without a resume.
             let before = events.iter().take_while(|data| !ends(data)).count();
             let kept = &events[..at(4, before + 1)];
             Script::events(kept).event(ERROR).event("[DONE]")
@@ -125,14 +127,14 @@ fn ends(data: &str) -> bool {
         .any(|mark| data.contains(mark))
 }
 
-/// From the request's id: `s7`, `s7-1`, `s7-2`.
+/// Parses the request's id: `s7`, `s7-1`, `s7-2`.
 fn stream_and_attempt(request: &Request) -> (u64, u64) {
     let id = request.header("x-request-id").expect("an id");
     let mut numbers = id.trim_start_matches('s').split('-').map(|n| n.parse().expect("a number"));
     (numbers.next().unwrap(), numbers.next().unwrap_or(0))
 }
 
-/// What was asked for.
+/// The settings of a request.
 #[derive(Debug, Clone, Copy)]
 struct Ask {
     wire: Endpoint,
@@ -152,7 +154,7 @@ impl Ask {
             wire,
             prompt: draw(&[number, 5]) % 7,
             max_tokens: pick(6, &[1, 17, 60, 120]),
-            // llama.cpp has no such thing.
+            // llama.cpp does not support this field.
             min_tokens: if wire == Endpoint::LlamaCpp { 0 } else { pick(7, &[0, 0, 9, 40]) },
             interval: pick(8, &[1, 1, 1, 3]),
         }
@@ -182,11 +184,11 @@ struct Counts {
     resumes: usize,
     ids_again: u64,
     without_usage: usize,
-    /// The first streams that are not as they should be.
+    /// The first streams with a wrong result.
     differences: Vec<String>,
 }
 
-/// So many streams, four at a time, each cut up to `cuts` times in one of these `ways`.
+/// Runs this many streams, four at a time. Each is cut up to `cuts` times in one of these `ways`.
 fn run(name: &str, streams: u64, cuts: u64, ways: &'static [Way], timeouts: Timeouts) -> Vec<Way> {
     let model = FakeModel::new(11);
     let done = Arc::new(Mutex::new(Vec::new()));
@@ -206,7 +208,7 @@ fn run(name: &str, streams: u64, cuts: u64, ways: &'static [Way], timeouts: Time
                     Endpoint::VllmGenerate,
                     Endpoint::SgLang,
                 ];
-                // A client for each: what it learns of its server is another thing on each.
+                // Use one client for each, because a client learns something else on each endpoint.
                 let clients = |server, timeouts| {
                     wires.map(|wire| client(server).endpoint(wire).timeouts(timeouts).build().unwrap())
                 };
@@ -272,11 +274,12 @@ fn compare(
         counts.doubled += found.ids.len() - expected.ids.len();
     }
     counts.wrong += expected.ids.iter().zip(&found.ids).filter(|(a, b)| a != b).count();
-    // Cut behind its finish reason the answer is whole, its counts are lost.
+    // If the stream is cut after the finish reason, the response is complete, but its counts are
+    // lost.
     let exact = if found.usage.is_none() { IdsExact::Unknown } else { IdsExact::Yes };
     counts.without_usage += usize::from(found.usage.is_none());
     found.usage = found.usage.or(expected.usage);
-    // What came from a cache is known of the first attempt, if it had come so far.
+    // The number of cached tokens comes from the first attempt, if it was received.
     if let (Some(found), Some(expected)) = (&mut found.usage, expected.usage) {
         found.cached_tokens = expected.cached_tokens;
     }
@@ -292,10 +295,10 @@ fn compare(
 }
 
 #[test]
-fn a_stream_cut_anywhere_in_any_way_equals_the_unbroken_one() {
+fn a_stream_cut_anywhere_in_any_way_equals_the_uninterrupted_one() {
     let wanted =
         env::var("RESUME_CUTS").ok().map_or(1500, |cuts| cuts.parse().expect("RESUME_CUTS is a number"));
-    // Not every stream lives to its last cut: one behind the finish reason ends it.
+    // Not every stream reaches its last cut, because a cut after the finish reason ends the stream.
     let streams = wanted / 3;
     let cuts = run("cuts", streams, 4, &[Way::Fin, Way::Reset, Way::ErrorFrame], Timeouts::default());
     assert!(cuts.len() as u64 >= wanted, "{} cuts of {wanted}", cuts.len());
@@ -307,7 +310,7 @@ fn a_stream_cut_anywhere_in_any_way_equals_the_unbroken_one() {
 }
 
 #[test]
-fn a_stream_that_falls_silent_goes_on_too() {
+fn a_silent_stream_is_resumed_too() {
     let mut timeouts = Timeouts::default();
     (timeouts.first_token, timeouts.chunk, timeouts.after_finish) = (Some(SHORT), Some(SHORT), Some(SHORT));
     let cuts = run("stalls", 60, 2, &[Way::Stall], timeouts);

@@ -1,6 +1,7 @@
-//! Resumes against real llama.cpp servers: one that is killed with -9 in mid-stream and started again on the same port, and two of
-//! which one is killed under many streams. They are ignored by default and run with
-//! `--include-ignored` when `TOKENWIRE_LIVE_SERVER` is the path of `llama-server.sh`.
+//! Tests of resuming with real llama.cpp servers: one is killed with -9 in mid-stream and started
+//! again on the same port, and of two servers one is killed under many streams. The tests are
+//! ignored by default and run with `--include-ignored` when `TOKENWIRE_LIVE_SERVER` is the path of
+//! `llama-server.sh`.
 
 mod common;
 
@@ -24,13 +25,13 @@ const LONG: Duration = Duration::from_secs(120);
 const PROMPT: [TokenId; 5] = [504, 1296, 3003, 4683, 359];
 const IDS: u32 = 48;
 const KILLS: usize = 20;
-/// Of the server that is alone, and of each of the two, with a place for every stream.
+/// The arguments of each server. Two servers together have a slot for every stream.
 const ARGS: [&str; 4] = ["-np", "2", "-c", "2048"];
 const ARGS_OF_MANY: [&str; 4] = ["-np", "16", "-c", "2048"];
 const STREAMS: usize = 16;
 const IDS_OF_MANY: u32 = 18;
 
-/// Killed when it goes.
+/// A server that is killed when it is dropped.
 struct LiveServer {
     script: String,
     args: [&'static str; 4],
@@ -56,7 +57,7 @@ impl LiveServer {
         assert_eq!(run(&self.script, &args), self.url);
     }
 
-    /// What the server answers to these ids, asked without any of this crate.
+    /// Returns the server's ids for this prompt, without this crate.
     fn plain_ids(&self, prompt: &[TokenId], count: u32) -> Vec<TokenId> {
         let host = self.url.trim_start_matches("http://");
         let body = json!({"prompt": prompt, "n_predict": count, "temperature": 0.0, "cache_prompt": false, "stream": true,
@@ -91,7 +92,8 @@ fn run(script: &str, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// Ids and text of a stream whose server dies when so many have come, and comes back.
+/// Reads a stream whose server is killed after `kill_at` ids and started again. Returns its ids,
+/// its text and its report.
 fn stream(server: &LiveServer, client: &ApiClient, kill_at: usize) -> (Vec<TokenId>, String, StreamReport) {
     let (tokens, guard) = greedy(client, &PROMPT, IDS);
     let (mut ids, mut text) = (Vec::new(), String::new());
@@ -110,7 +112,7 @@ fn stream(server: &LiveServer, client: &ApiClient, kill_at: usize) -> (Vec<Token
 
 #[test]
 #[ignore = "needs llama-server.sh: TOKENWIRE_LIVE_SERVER"]
-fn a_server_killed_and_started_again_in_mid_stream_loses_and_doubles_nothing() {
+fn a_server_killed_and_restarted_in_mid_stream_loses_and_duplicates_no_id() {
     let script = live_script();
     let server = LiveServer::start(&script, ARGS);
     let whole = server.plain_ids(&PROMPT, IDS);
@@ -126,8 +128,8 @@ fn a_server_killed_and_started_again_in_mid_stream_loses_and_doubles_nothing() {
         assert!(text.is_ascii(), "{text:?}");
         let usage = report.usage.unwrap();
         assert_eq!((usage.prompt_tokens as usize, usage.completion_tokens), (PROMPT.len(), IDS));
-        assert_eq!((ids.len(), report.tokens as u32), (whole.len(), IDS), "lost or doubled");
-        // The server may have sent all the rest before it died.
+        assert_eq!((ids.len(), report.tokens as u32), (whole.len(), IDS), "lost or duplicated");
+        // The server may have sent all remaining tokens before it died.
         if let [resume] = &report.resumes[..] {
             resumed += 1;
             assert!(resume.text_exact, "{resume:?}");
@@ -139,14 +141,15 @@ fn a_server_killed_and_started_again_in_mid_stream_loses_and_doubles_nothing() {
         equal += usize::from(ids == whole);
     }
     println!(
-        "{KILLS} streams, the server killed in each: lost 0, doubled 0; {resumed} taken up again, each tail as the server \
-        itself has it behind prompt and ids received; {equal} equal to the unbroken run"
+        "{KILLS} streams, the server killed in each: 0 ids lost, 0 duplicated; {resumed} resumed, each with the ids that \
+        the server gives after the prompt and the received ids; {equal} equal to the uninterrupted run"
     );
     assert!(resumed > KILLS / 2, "{resumed}");
 }
 
-/// Numbers that go up, from another one for each stream: the model goes on counting, so what was lost or doubled would be seen, and
-/// hardly ever are two tokens nearly as likely, so that it does not matter which others the server works on at the same time.
+/// Returns a sequence of rising numbers, with another start for each stream. The model continues to
+/// count, so lost or duplicated tokens are visible. Two tokens are rarely almost equally likely, so
+/// other streams on the server do not change the result.
 fn counting(n: usize) -> String {
     let numbers: Vec<_> = (0..5).map(|more| (10 + 5 * n + more).to_string()).collect();
     format!("{},", numbers.join(", "))
@@ -170,13 +173,13 @@ fn first_tokens(tokens: &Receiver<StreamToken>, count: usize) -> Vec<Token> {
 
 #[test]
 #[ignore = "needs llama-server.sh: TOKENWIRE_LIVE_SERVER"]
-fn of_two_servers_one_killed_under_16_streams_loses_and_doubles_nothing() {
+fn two_servers_with_one_killed_under_16_streams_lose_and_duplicate_no_id() {
     let script = live_script();
     let [first, second] = thread::scope(|scope| {
         let starting = [(); 2].map(|()| scope.spawn(|| LiveServer::start(&script, ARGS_OF_MANY)));
         starting.map(|starting| starting.join().unwrap())
     });
-    // All break at once.
+    // All streams break at the same time.
     let mut retry = RetryPolicy::default();
     retry.budget = STREAMS as u32 * 2;
     let builder = ApiClient::builder(&first.url).base_url(&second.url).endpoint(Endpoint::LlamaCpp);
@@ -198,7 +201,7 @@ fn of_two_servers_one_killed_under_16_streams_loses_and_doubles_nothing() {
         assert_eq!(
             (ids.len() as u32, report.usage.unwrap().completion_tokens),
             (IDS_OF_MANY, IDS_OF_MANY),
-            "lost or doubled"
+            "lost or duplicated"
         );
         if let Some(resume) = report.resumes.last() {
             assert!(resume.text_exact && report.route == 1 && report.failovers > 0, "{report:?}");
@@ -216,8 +219,9 @@ fn of_two_servers_one_killed_under_16_streams_loses_and_doubles_nothing() {
     }
     let equal = all_ids.iter().zip(&whole).filter(|(ids, whole)| ids == whole).count();
     println!(
-        "{STREAMS} streams, one of two servers killed: {resumed} broke and were taken up again at the other, lost 0, doubled 0, \
-        each tail as the server itself has it behind prompt and ids received; {equal} of {STREAMS} equal to the unbroken run"
+        "{STREAMS} streams, one of two servers killed: {resumed} broke and were resumed at the other, 0 ids lost, 0 duplicated, \
+        each with the ids that the server gives after the prompt and the received ids; {equal} of {STREAMS} equal to the \
+        uninterrupted run"
     );
     assert!(resumed > STREAMS / 2, "{resumed}");
 
@@ -239,8 +243,8 @@ fn wait_for_streams_at_the_first(client: &ApiClient) {
         if report.route == 0 {
             break;
         }
-        assert!(began.elapsed() < LONG, "the server that was killed never comes back");
+        assert!(began.elapsed() < LONG, "the killed server is never used again");
         thread::sleep(Duration::from_millis(100));
     }
-    println!("the server that was killed has streams again {:.1?} after it was up", began.elapsed());
+    println!("the killed server gets streams again {:.1?} after its restart", began.elapsed());
 }

@@ -1,4 +1,4 @@
-//! Which broken streams are taken up again and which are not, how often, and what that costs a server.
+//! Tests of which broken streams are resumed, how often, and how many requests that costs a server.
 #![cfg(feature = "testing")]
 
 #[path = "common/checks.rs"]
@@ -21,28 +21,28 @@ use tokenwire::{
     StreamReport, StreamToken, Timeouts, Timer, TokenId,
 };
 
-/// Generous: nothing here waits for it unless something is broken.
+/// A generous limit. Only a broken test waits for it.
 const LONG: Duration = Duration::from_secs(30);
 
 // ---- servers and clients ----
 
-/// One event of `/v1/completions`.
+/// Returns one event of `/v1/completions`.
 fn event(text: &str, ids: &[TokenId], finish: Option<&str>) -> String {
     json!({"choices": [{"index": 0, "text": text, "token_ids": ids, "finish_reason": finish}]}).to_string()
 }
 
-/// Two tokens, then nothing more.
+/// Sends two tokens, then closes the connection.
 fn broken() -> Script {
     Script::events([event(" a", &[7], None), event(" b", &[8], None)]).close()
 }
 
-/// The rest of it.
+/// Sends the rest of the stream.
 fn rest() -> Script {
     let usage = json!({"choices": [], "usage": {"prompt_tokens": 4, "completion_tokens": 2}}).to_string();
     Script::events([event(" c", &[9], None), event(" d", &[10], Some("stop")), usage, "[DONE]".to_owned()])
 }
 
-/// Waits for nothing, gives nothing up.
+/// Returns a policy that waits for nothing and gives up nothing.
 fn retry() -> RetryPolicy {
     let mut retry = RetryPolicy::default();
     (retry.max_retries, retry.min_wait, retry.budget) = (5, Duration::ZERO, 1000);
@@ -61,7 +61,7 @@ fn request() -> CompletionRequest {
     CompletionRequest::ids([1, 2]).sampling(greedy())
 }
 
-/// Ids and text up to the end, and the report.
+/// Reads the ids and the text to the end, and returns them with the report.
 fn read((tokens, guard): (Receiver<StreamToken>, StreamGuard)) -> (Vec<TokenId>, String, StreamReport) {
     let (mut ids, mut text) = (Vec::new(), String::new());
     loop {
@@ -82,10 +82,10 @@ fn stream(client: ApiClientBuilder, request: CompletionRequest) -> (Vec<TokenId>
     read(client.build().unwrap().stream(request).unwrap())
 }
 
-// ---- what is sent ----
+// ---- the resumed request ----
 
 #[test]
-fn prompt_and_ids_are_sent_with_limits_less_by_as_many_and_nothing_else_is_changed() {
+fn a_resume_sends_prompt_and_received_ids_with_lower_limits_and_no_other_change() {
     let server = MockServer::scripted([broken(), broken(), rest()]).unwrap();
     let asked = request()
         .sampling(greedy().min_tokens(3).top_p(0.5).seed(4).logit_bias(vec![(5, 1.0)]))
@@ -110,7 +110,7 @@ fn prompt_and_ids_are_sent_with_limits_less_by_as_many_and_nothing_else_is_chang
     assert_eq!(names, ["mine", "mine-1", "mine-2"]);
     let told: Vec<_> = report.resumes.iter().map(|r| (r.at_id, r.after, r.requests, r.text_exact)).collect();
     assert_eq!(told, [(2, ErrorKind::Incomplete, 1, true), (4, ErrorKind::Incomplete, 1, true)]);
-    // The server's counts for the last request were 4 and 2, of which four were received before.
+    // For the last request, the server counted 4 and 2 tokens. Two of the 4 were received before.
     let usage = report.usage.unwrap();
     assert_eq!((usage.prompt_tokens, usage.completion_tokens), (0, 6));
     assert_eq!((report.tokens, report.retries, report.not_resumed), (6, 0, None));
@@ -123,7 +123,7 @@ fn prompt_and_ids_are_sent_with_limits_less_by_as_many_and_nothing_else_is_chang
 }
 
 #[test]
-fn a_client_that_was_told_nothing_takes_nothing_up() {
+fn a_client_without_a_resume_setting_never_resumes() {
     let server = MockServer::scripted([broken(), rest()]).unwrap();
     let (ids, _, report) = stream(ApiClient::builder(server.url()).retry(retry()), request());
     assert_eq!((ids, report.ending), (vec![7, 8], Outcome::Failed));
@@ -131,7 +131,7 @@ fn a_client_that_was_told_nothing_takes_nothing_up() {
     assert!(report.error.unwrap().is_resumable());
 }
 
-// ---- what is not taken up ----
+// ---- streams that are not resumed ----
 
 struct Row {
     why: NotResumable,
@@ -194,7 +194,8 @@ fn rows() -> Vec<Row> {
         row(NotResumable::Field("truncate_prompt_tokens"), with("truncate_prompt_tokens", 9.into())),
         row(NotResumable::Field("vllm_xargs"), with("vllm_xargs", json!({"a": 1}))),
     ];
-    // What asks for nothing speaks against nothing: taken up until the server, which always breaks, has done so too often.
+    // Fields with a neutral value do not prevent a resume. The server always breaks off, so the
+    // stream resumes until the limit is used up.
     let nothing = greedy().presence_penalty(0.0).frequency_penalty(0.0).repetition_penalty(1.0);
     let nothing =
         sampled(nothing).extra("echo", false).extra("n", 1).extra("stop", json!([])).extra("mirostat", 0);
@@ -203,7 +204,7 @@ fn rows() -> Vec<Row> {
 }
 
 #[test]
-fn what_would_not_be_exact_ends_as_before_and_says_why() {
+fn a_stream_that_cannot_be_resumed_exactly_ends_with_its_error_and_a_reason() {
     each_row(rows(), |Row { why, request, wire, script }| {
         let server = MockServer::scripted([script.clone()]).unwrap();
         let (ids, text, report) = stream(client(&server).endpoint(wire), request.clone());
@@ -215,7 +216,7 @@ fn what_would_not_be_exact_ends_as_before_and_says_why() {
         assert_eq!(error.progress().unwrap().tokens, report.tokens, "{why}");
         assert!(!ids.is_empty() || !text.is_empty(), "{why}");
 
-        // Whoever accepts the difference gets the ids, and has to be asked about no more than the difference.
+        // With `allow_inexact_resume`, the ids arrive, and no other setting is needed.
         let server = MockServer::scripted([script, rest()]).unwrap();
         let (ids, _, report) = stream(client(&server).endpoint(wire), request.allow_inexact_resume());
         let is_own = matches!(why, NotResumable::Field("max_tokens" | "prompt"));
@@ -228,19 +229,19 @@ fn what_would_not_be_exact_ends_as_before_and_says_why() {
         assert_eq!(report.ending == Outcome::Complete, accepted, "{why}: {report:?}");
         assert_eq!(server.requests().len(), if accepted { 2 } else { 1 }, "{why}");
         assert!(!accepted || ids == [7, 8, 9, 10], "{why}: {ids:?}");
-        // Of stop strings in an extra field nothing is known.
+        // The meaning of stop strings in an extra field is unknown.
         let holds_back = why == NotResumable::StopStrings && report.resumes.iter().any(|r| !r.text_exact);
         assert!(!holds_back || accepted);
     });
 }
 
 #[test]
-fn a_saved_request_that_was_sent_again_is_not_taken_up() {
+fn a_resent_saved_request_is_not_resumed() {
     let folder = std::env::temp_dir().join(format!("tokenwire-resume-{}", std::process::id()));
     let server = MockServer::scripted([broken()]).unwrap();
     let saving = client(&server).resumes(2).save_failed(&folder).build().unwrap();
     let (.., report) = read(saving.stream(request().request_id("mine")).unwrap());
-    // Saved once, when all had failed, and as it was asked for.
+    // The original request was saved once, after all attempts had failed.
     assert_eq!((report.not_resumed, server.requests().len()), (Some(NotResumable::UsedUp), 3));
     let files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
     assert_eq!(files.len(), 1, "{files:?}");
@@ -255,7 +256,7 @@ fn a_saved_request_that_was_sent_again_is_not_taken_up() {
 }
 
 #[test]
-fn ends_that_are_not_the_connection_s_or_the_server_s_fault_are_none_of_its_business() {
+fn errors_of_the_request_or_the_consumer_do_not_resume_a_stream() {
     let started = || Script::events([event(" a", &[7], None)]);
     let error = |code: u16| json!({"error": {"message": "m", "code": code}}).to_string();
     let timeouts = |deadline| {
@@ -269,7 +270,7 @@ fn ends_that_are_not_the_connection_s_or_the_server_s_fault_are_none_of_its_busi
         (started().event(&error(429)), None, ErrorKind::Server),
         (started().event(&event("x", &[7, 8], None).replace('8', "-8")), None, ErrorKind::Protocol),
         (started().hang(LONG), soon, ErrorKind::Timeout(Timer::Deadline)),
-        // Behind the finish reason nothing is missing.
+        // After the finish reason, nothing is missing.
         (Script::events([event(" a", &[7], Some("stop")), error(500)]), None, ErrorKind::Server),
     ];
     each_row(rows, |(script, deadline, kind)| {
@@ -284,10 +285,10 @@ fn ends_that_are_not_the_connection_s_or_the_server_s_fault_are_none_of_its_busi
     });
 }
 
-// ---- how a stream goes on ----
+// ---- how a stream resumes ----
 
 #[test]
-fn each_way_to_break_off_is_taken_up() {
+fn a_stream_broken_in_any_way_is_resumed() {
     let started = || Script::events([event(" a", &[7], None), event(" b", &[8], None)]);
     let mut timeouts = Timeouts::default();
     (timeouts.chunk, timeouts.content) = (Some(Duration::from_secs(1)), Some(Duration::from_secs(2)));
@@ -313,20 +314,20 @@ fn each_way_to_break_off_is_taken_up() {
 }
 
 #[test]
-fn a_resume_that_fails_before_its_first_token_is_one_of_several_and_the_original_is_not_asked_again() {
+fn a_resume_that_fails_before_its_first_token_is_repeated_without_the_original_request() {
     let busy = || Script::status(503).json(r#"{"error":{"message":"loading"}}"#);
     let first_event = || Script::events([json!({"error": {"message": "m", "code": 503}}).to_string()]);
     let mut timeouts = Timeouts::default();
     timeouts.first_token = Some(Duration::from_secs(1));
-    // The answers, how it ends, how many requests for the break.
+    // responses, outcome, number of requests for the break
     let rows = [
         (vec![broken(), busy(), rest()], Outcome::Complete, 2),
-        // Its own first token has its own timer.
+        // The resumed request has its own first-token timer.
         (vec![broken(), Script::new().hang(LONG), rest()], Outcome::Complete, 2),
         (vec![broken(), first_event(), busy(), rest()], Outcome::Complete, 3),
         (vec![broken(), Script::new(), rest()], Outcome::Complete, 2),
         (vec![broken(), busy()], Outcome::Failed, 3),
-        // The request's own fault: a longer prompt is too long, say.
+        // The request itself is invalid, for example because the longer prompt is too long.
         (vec![broken(), Script::status(400).json(r#"{"error":"too long"}"#)], Outcome::Failed, 1),
     ];
     each_row(rows, |(scripts, ending, requests)| {
@@ -344,7 +345,7 @@ fn a_resume_that_fails_before_its_first_token_is_one_of_several_and_the_original
 }
 
 #[test]
-fn a_stream_whose_ids_are_all_there_is_complete_and_nothing_is_sent() {
+fn a_broken_stream_with_all_its_ids_is_complete_without_another_request() {
     let rows = [
         (greedy().max_tokens(2), FinishReason::Length),
         (greedy().stop_token_ids(vec![8]), FinishReason::Stop),
@@ -354,18 +355,18 @@ fn a_stream_whose_ids_are_all_there_is_complete_and_nothing_is_sent() {
         let (ids, _, report) = stream(client(&server), request().sampling(sampling));
         assert_eq!((ids, report.ending), (vec![7, 8], Outcome::Complete), "{report:?}");
         assert_eq!((report.finish, report.usage, report.error.is_none()), (Some(finish), None, true));
-        // The server has not said how many there are.
+        // The server has not sent their number.
         assert_eq!(report.ids_exact, IdsExact::Unknown);
         assert_eq!(server.requests().len(), 1);
     });
 }
 
 #[test]
-fn a_server_that_does_not_repeat_its_ids_is_asked_to_go_on_behind_them() {
+fn a_server_that_does_not_repeat_the_last_id_gets_a_prompt_with_that_id() {
     let cut = || Script::events([event(" a", &[7], None), event("", &[8], None)]).close();
     let whole =
         || Script::events([event("the whole prompt é", &[9], None), event(" d", &[10], Some("stop"))]);
-    // Another id, with more to come; another one that is the end; and an end without any.
+    // Another id with more to follow; another id at the end; and an end without an id.
     let others = [
         Script::events([event("b", &[5], None)]).hang(LONG),
         Script::events([event("b", &[5], Some("length"))]),
@@ -385,7 +386,7 @@ fn a_server_that_does_not_repeat_its_ids_is_asked_to_go_on_behind_them() {
 }
 
 #[test]
-fn a_stop_string_over_the_break_ends_the_stream_and_the_server_is_left() {
+fn a_stop_string_across_the_break_ends_the_stream_and_disconnects() {
     let event = |text: &str, ids: &[TokenId]| {
         let meta = json!({"prompt_tokens": 2, "completion_tokens": ids.len(), "finish_reason": null});
         json!({"text": text, "output_ids": ids, "meta_info": meta}).to_string()
@@ -402,15 +403,16 @@ fn a_stop_string_over_the_break_ends_the_stream_and_the_server_is_left() {
     assert!(server.wait_for_disconnects(1, LONG));
 }
 
-// ---- never after a cancel, never beyond the deadline ----
+// ---- no resume after a cancel or beyond the deadline ----
 
 #[test]
-fn nothing_is_sent_after_a_cancel_wherever_the_stream_stands() {
+fn nothing_is_sent_after_a_cancel_in_any_state_of_the_stream() {
     let mut slow = retry();
-    // Drawn from zero on: of so long a wait something is left.
+    // A wait is a random time from zero on. With such a long maximum it never ends during the test.
     (slow.min_wait, slow.max_wait) = (LONG * 100_000, LONG * 100_000);
     let rows = [
-        // In the pause before the resume, in the resume before its head, and behind its first token.
+        // During the wait before the resume, before the head of the resume, and after its first
+        // token.
         (vec![broken()], slow, 1),
         (vec![broken(), Script::new().hang(LONG)], retry(), 2),
         (vec![broken(), Script::events([event(" c", &[9], None)]).hang(LONG)], retry(), 2),
@@ -431,14 +433,14 @@ fn nothing_is_sent_after_a_cancel_wherever_the_stream_stands() {
         let report = guard.join();
         assert_eq!((report.ending, report.not_resumed), (Outcome::Cancelled, None));
         assert!(report.tokens >= 2 && report.tokens as usize <= expected, "{report:?}");
-        assert!(began.elapsed() < LONG / 2, "the pause was waited for");
+        assert!(began.elapsed() < LONG / 2, "the cancel waited for the pause");
         thread::sleep(Duration::from_millis(50));
         assert_eq!(server.requests().len(), requests);
     });
 }
 
 #[test]
-fn the_deadline_runs_on_over_all_attempts() {
+fn the_deadline_covers_all_attempts() {
     let mut timeouts = Timeouts::default();
     timeouts.deadline = Some(LONG);
     let late = Script::status(503).header("Retry-After", "3600");
@@ -459,7 +461,7 @@ fn the_deadline_runs_on_over_all_attempts() {
 // ---- the budget ----
 
 #[test]
-fn in_an_outage_all_streams_together_send_a_fifth_more_at_most() {
+fn in_an_outage_all_streams_together_send_at_most_a_fifth_more() {
     const STREAMS: usize = 50;
     let (down, asked) = (Gate::new(), AtomicUsize::new(0));
     let server = {
@@ -501,8 +503,9 @@ fn broken_at(gate: &Gate) -> Script {
 }
 
 #[test]
-fn new_tokens_make_the_next_wait_the_first_again() {
-    // A wait doubles with each failure: after five of them in a row it would be 32 times the first.
+fn new_tokens_reset_the_wait_between_resumes() {
+    // A wait doubles with each failure. After five failures in a row it would be 32 times the
+    // first.
     let mut policy = retry();
     (policy.min_wait, policy.max_wait) = (Duration::from_millis(20), LONG);
     let scripts = vec![broken(); 12].into_iter().chain([rest()]);
@@ -514,7 +517,7 @@ fn new_tokens_make_the_next_wait_the_first_again() {
 }
 
 #[test]
-fn the_number_of_resumes_has_a_bound_of_its_own() {
+fn the_number_of_resumes_has_its_own_limit() {
     let mut policy = ResumePolicy::default();
     assert_eq!((policy.max_resumes, policy.max_ids_again), (3, 16));
     policy.max_resumes = u32::MAX;

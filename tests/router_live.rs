@@ -1,5 +1,5 @@
-//! Tests through a real vllm-router to scripted workers. They are ignored by default and run with `--include-ignored` when
-//! `TOKENWIRE_ROUTER` is the path of its program. `.ci/run` installs it.
+//! Tests through a real vllm-router to scripted workers. They are ignored by default and run with
+//! `--include-ignored` when `TOKENWIRE_ROUTER` is the path of its program. `.ci/run` installs it.
 
 #![cfg(feature = "testing")]
 
@@ -23,7 +23,7 @@ use tokenwire::{
 
 const HELLO: [(TokenId, &str); 4] = [(9707, "Hello"), (1879, " wörld"), (0, ""), (13, ".")];
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-/// How often the router asks its workers for one request, unless told otherwise.
+/// The number of times that the router sends one request to its workers by default.
 const ROUTER_ATTEMPTS: usize = 5;
 
 // ---- helpers ----
@@ -32,7 +32,7 @@ fn hello() -> Vec<Token> {
     HELLO.iter().map(|(id, text)| ((*text).to_owned(), Some(*id))).collect()
 }
 
-/// Without retries: what a test is about shows at once.
+/// Returns a client without retries, so that a failure is visible at once.
 fn client(url: &str) -> ApiClientBuilder {
     ApiClient::builder(url).model("m").retries(0)
 }
@@ -47,7 +47,7 @@ fn ids(prompt: &[TokenId]) -> CompletionRequest {
     CompletionRequest::ids(prompt)
 }
 
-/// The events of a script, each with a comment before it.
+/// Returns the events of a script, each with a comment before it.
 fn with_comments(script: Script) -> Script {
     let wire = String::from_utf8(script.framing(Framing::CloseDelimited).wire()).unwrap();
     let (_, body) = wire.split_once("\r\n\r\n").unwrap();
@@ -59,7 +59,7 @@ fn with_comments(script: Script) -> Script {
 
 #[test]
 #[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
-fn ids_usage_comments_and_headers_pass_both_ways() {
+fn ids_usage_comments_and_headers_pass_through_the_router() {
     let worker = worker(|request| {
         let head = with_comments(Script::tokens(HELLO));
         let id = request.header("x-request-id").unwrap_or_default();
@@ -102,10 +102,10 @@ fn ids_usage_comments_and_headers_pass_both_ways() {
     }
 }
 
-/// The router reads the body and writes one of its own.
+/// The router parses the body and writes its own.
 #[test]
 #[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
-fn every_field_of_a_request_arrives_as_it_was_sent() {
+fn every_field_of_a_request_arrives_unchanged() {
     let worker = worker(|_| Script::tokens(HELLO));
     let router = Router::start(&[&worker], &[]);
     let sampling = SamplingParams::default()
@@ -160,20 +160,20 @@ fn a_session_stays_on_one_worker() {
         let counts = || workers.each_ref().map(|worker| completions(worker).len());
         let before = counts();
         for turn in 0..3 {
-            // Another prompt each time, so that it is the header that decides.
+            // Each request has another prompt, so only the header can select the worker.
             let (tokens, ..) = run(&client, ids(&[session, turn]).session(format!("s-{session}")));
             assert_eq!(tokens, hello());
         }
         let after = counts();
         let took = [after[0] - before[0], after[1] - before[1]];
-        assert!(took.contains(&3), "session {session} was spread: {took:?}");
+        assert!(took.contains(&3), "session {session} is on several workers: {took:?}");
         chosen[usize::from(took[1] == 3)] += 1;
     }
     println!("sessions on each worker: {chosen:?}");
     assert!(!chosen.contains(&0), "{chosen:?}");
 }
 
-/// What the client says of a stream but its times and the request's id, whichever way it came.
+/// Returns everything that the client reports for a stream, except times and the request id.
 fn told(client: &ApiClient, request: CompletionRequest) -> String {
     let (receiver, guard) = client.stream(request).unwrap();
     let mut told = String::new();
@@ -191,7 +191,7 @@ fn told(client: &ApiClient, request: CompletionRequest) -> String {
 
 #[test]
 #[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
-fn what_comes_through_the_router_is_what_comes_without_it() {
+fn a_recording_decodes_the_same_with_and_without_the_router() {
     let folder = data("vllm");
     let recording = move |name: &str| fixture::load(folder.join(format!("{name}.response.http"))).unwrap();
     let script = {
@@ -216,36 +216,37 @@ fn what_comes_through_the_router_is_what_comes_without_it() {
             "/inference/v1/generate" => (Endpoint::VllmGenerate, ids(&[1])),
             _ => continue,
         };
-        // Of a body that breaks off at once the router passes on what it likes: see the faults.
+        // If a body breaks off at once, the part that the router passes on varies. Other tests
+        // cover faults.
         if recording.response_body().state != BodyState::Complete {
             continue;
         }
         let request = request.header("x-recording", name);
         let [with, without] = [&router.url, &worker.url()]
             .map(|url| told(&client(url).endpoint(wire).build().unwrap(), request.clone()));
-        // Whatever a stream was asked for comes as one, the router says.
-        let without = without
-            .replace("not an event stream but application/json", "not an event stream but text/event-stream");
+        // The router labels the response to every stream request as an event stream.
+        let without =
+            without.replace("not an event stream but application/json", "not an event stream but text/event-stream");
         assert_eq!(with, without, "{name}");
         compared += 1;
     }
-    println!("{compared} recordings of vLLM say the same through the router");
+    println!("{compared} recordings of vLLM decode the same through the router");
     assert!(compared > 80, "{compared}");
 }
 
 // ---- faults ----
 
-/// The request `n` of a table of cases, whose row the worker finds by this header.
+/// Returns request `n` of a table of cases. The worker selects the row by a header.
 fn case(n: usize) -> CompletionRequest {
     ids(&[1, 2, 3]).header("x-case", n.to_string())
 }
 
-/// A worker that answers each [`case`] with the script of that number.
+/// Starts a worker that answers each [`case`] with the script of that number.
 fn worker_of(scripts: Vec<Script>) -> MockServer {
     worker(move |request| scripts[request.header("x-case").unwrap().parse::<usize>().unwrap()].clone())
 }
 
-/// The first events of [`HELLO`]'s stream.
+/// Sends the first events of [`HELLO`]'s stream.
 fn beginning(events: usize) -> Script {
     let wire = String::from_utf8(Script::tokens(HELLO).framing(Framing::CloseDelimited).wire()).unwrap();
     let (_, body) = wire.split_once("\r\n\r\n").unwrap();
@@ -257,7 +258,8 @@ fn beginning(events: usize) -> Script {
 #[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
 fn a_worker_that_dies_in_mid_stream_is_a_typed_error_after_its_tokens() {
     let inside = |script: Script| script.write("data: {\"id\":\"cmpl-te");
-    // The worker dies when the client has so many tokens. What it sent just before it died, the router may lose.
+    // The worker dies after the client has received this many tokens. The router may lose the last
+    // bytes that a worker sent.
     let gates: [Gate; 7] = Default::default();
     let cases: [(&str, usize, Script, bool); 7] = [
         ("FIN after an event", 1, beginning(1).wait_for(&gates[0]).close(), false),
@@ -266,11 +268,11 @@ fn a_worker_that_dies_in_mid_stream_is_a_typed_error_after_its_tokens() {
         ("RST inside an event", 3, inside(beginning(3)).wait_for(&gates[3]).reset(), false),
         ("FIN after the finish reason", 4, beginning(4).wait_for(&gates[4]).close(), true),
         ("RST after the finish reason", 4, beginning(4).wait_for(&gates[5]).reset(), true),
-        ("an end in good order, without a finish reason", 2, beginning(2).wait_for(&gates[6]), false),
+        ("a proper end without a finish reason", 2, beginning(2).wait_for(&gates[6]), false),
     ];
     let worker = worker_of(cases.iter().map(|(_, _, script, _)| script.clone()).collect());
     let router = Router::start(&[&worker], &["--disable-circuit-breaker"]);
-    // Retries are on: a stream that has begun must not be sent again.
+    // Retries are on. A stream that has begun must not be sent again.
     let client = client(&router.url).retries(2).build().unwrap();
     for (n, (name, tokens, _, complete)) in cases.iter().enumerate() {
         let before = completions(&worker).len();
@@ -303,7 +305,7 @@ fn a_worker_that_dies_in_mid_stream_is_a_typed_error_after_its_tokens() {
 
 #[test]
 #[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
-fn a_client_that_leaves_is_seen_by_the_worker() {
+fn a_disconnect_of_the_client_reaches_the_worker() {
     let worker = worker(|_| beginning(2).hang(Duration::MAX));
     let router = Router::start(&[&worker], &[]);
     let mut timeouts = Timeouts::default();
@@ -316,7 +318,7 @@ fn a_client_that_leaves_is_seen_by_the_worker() {
         ("guard dropped", &patient, drop),
         ("silent for too long", &impatient, |guard| assert!(guard.join().error.unwrap().is_timeout())),
     ];
-    // In the middle of an answer; the router ends connections that it kept, too.
+    // Count only disconnects during a response. The router also closes idle connections.
     let seen = || worker.disconnects().iter().filter(|left| left.request.is_some()).count();
     for (n, (name, client, leave)) in cases.into_iter().enumerate() {
         let (receiver, guard) = client.stream(ids(&[1])).unwrap();
@@ -327,13 +329,13 @@ fn a_client_that_leaves_is_seen_by_the_worker() {
         leave(guard);
         let began = Instant::now();
         while seen() == n {
-            assert!(began.elapsed() < LONG, "{name}: the worker goes on");
+            assert!(began.elapsed() < LONG, "{name}: the worker still has its connection");
             thread::sleep(Duration::from_millis(5));
         }
     }
 }
 
-/// What a worker answers, and what the client makes of what the router makes of it.
+/// The response of a worker, and the error that the client returns for the router's version of it.
 struct Refusal {
     worker: Script,
     kind: ErrorKind,
@@ -348,7 +350,7 @@ fn refusal(status: u16, worker: Script, message: &'static str, attempts: usize) 
 
 #[test]
 #[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
-fn the_routers_answers_for_a_worker_that_refuses_are_understood() {
+fn the_routers_responses_for_rejected_requests_are_parsed() {
     let error = |status: u16, message: &str, kind: &str| {
         let body = json!({"error": {"message": message, "type": kind, "param": null, "code": status}});
         Script::status(status).json(body)
@@ -367,7 +369,7 @@ fn the_routers_answers_for_a_worker_that_refuses_are_understood() {
         refusal(500, Script::status(500).body("text/plain", "it broke"), "it broke", ROUTER_ATTEMPTS),
         refusal(500, Script::status(500), "the body is empty", ROUTER_ATTEMPTS),
         refusal(502, Script::status(502).body("text/html", html), "502 Bad Gateway", ROUTER_ATTEMPTS),
-        // Its own words, in plain text.
+        // The router's own message, in plain text.
         refusal(500, Script::new().close(), "Request failed: error sending request for url", ROUTER_ATTEMPTS),
         refusal(500, Script::new().reset(), "Request failed: error sending request for url", ROUTER_ATTEMPTS),
         refusal(400, error(400, "too long", "BadRequestError"), "too long", 1),
@@ -409,13 +411,13 @@ fn the_routers_answers_for_a_worker_that_refuses_are_understood() {
 
 #[test]
 #[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
-fn a_router_without_workers_is_understood() {
+fn a_router_without_workers_is_an_error_with_its_message() {
     let workers = [(); 2].map(|()| worker(|_| Script::tokens(HELLO)));
     let args = ["--cb-failure-threshold", "1"];
     let router = Router::start(&[&workers[0], &workers[1]], &args);
     drop(workers);
     let client = client(&router.url).build().unwrap();
-    // The first finds out.
+    // The first request detects that the worker is gone.
     for _ in 0..2 {
         let (tokens, last, _) = run(&client, ids(&[1]));
         let Last::Error(error) = last else { panic!("{last:?}") };
@@ -427,10 +429,10 @@ fn a_router_without_workers_is_understood() {
     }
 }
 
-/// The router's attempts multiply the client's, so the client's own have to be few.
+/// The router repeats each attempt of the client, so the client must make few attempts.
 #[test]
 #[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
-fn the_load_of_an_outage_stays_bounded_where_both_retry() {
+fn the_load_of_an_outage_is_limited_when_client_and_router_both_retry() {
     const REQUESTS: usize = 20;
     for (name, args) in [("default", &[][..]), ("no circuit breaker", &["--disable-circuit-breaker"])] {
         let busy = || worker(|_| Script::status(503).header("retry-after-ms", "1"));
@@ -458,11 +460,12 @@ fn the_load_of_an_outage_stays_bounded_where_both_retry() {
 
 // ---- resumes ----
 
-/// The ids of an answer, and the fewest that come before a [`mortal`] worker's streams stand still.
+/// The number of ids in a response. `BEFORE` is the smallest number of ids before the streams of a
+/// [`mortal`] worker pause.
 const ANSWER: u32 = 40;
 const BEFORE: usize = 3;
 
-/// A prompt for each `n`, greedy.
+/// Returns a prompt for each `n`, with temperature 0.
 fn question(n: usize) -> CompletionRequest {
     let greedy = SamplingParams::default().temperature(0.0).max_tokens(ANSWER).min_tokens(ANSWER);
     ids(&[11, 12, 20 + n as TokenId]).sampling(greedy)
@@ -472,12 +475,12 @@ fn model() -> FakeModel {
     FakeModel::new(11).ends_one_of(0)
 }
 
-/// Ids alone: where text had to be held back at a cut, it may come in other pieces.
+/// Returns only the ids. If text was held back at a cut, it may arrive in other pieces.
 fn ids_of(tokens: &[Token]) -> Vec<TokenId> {
     tokens.iter().filter_map(|(_, id)| *id).collect()
 }
 
-/// The ids that each of so many questions has, asked one by one of a worker that nothing happens to.
+/// Returns the ids of each question, from a worker without faults.
 fn unbroken(questions: usize) -> Vec<Vec<TokenId>> {
     let whole = worker(|request| model().answer(request));
     let client = client(&whole.url()).build().unwrap();
@@ -487,8 +490,8 @@ fn unbroken(questions: usize) -> Vec<Vec<TokenId>> {
     answers
 }
 
-/// A worker whose streams stand still after some ids until the gate is open. Then they go on; or, if it `dies`, they are reset, and
-/// so is whatever else is asked of it.
+/// Starts a worker whose streams pause after some ids until the gate opens. Then they continue. If
+/// the worker `dies`, it resets them instead, and every later request too.
 fn mortal(gate: &Gate, dies: bool) -> MockServer {
     let gate = gate.clone();
     worker(move |request| {
@@ -505,20 +508,20 @@ fn mortal(gate: &Gate, dies: bool) -> MockServer {
     })
 }
 
-/// Opens the gate, on which all streams of the dying workers are reset, and closes their ports.
+/// Opens the gate, at which the dying workers reset all streams, and closes their ports.
 fn kill(gate: &Gate, dying: Vec<MockServer>) {
     let streams = |worker: &MockServer| completions(worker).len();
     let left: Vec<_> =
         dying.iter().map(|worker| worker.open_connections().saturating_sub(streams(worker))).collect();
     gate.open();
     for (worker, left) in dying.into_iter().zip(left) {
-        assert!(worker.wait_for_open_connections(left, LONG), "its connections stay");
+        assert!(worker.wait_for_open_connections(left, LONG), "the connections of the worker are still open");
     }
 }
 
 type Running = (Receiver<StreamToken>, StreamGuard, Vec<Token>);
 
-/// So many streams, each with its first token.
+/// Starts this many streams and receives the first token of each.
 fn running(client: &ApiClient, streams: usize) -> Vec<Running> {
     let streams: Vec<_> = (0..streams).map(|n| client.stream(question(n)).unwrap()).collect();
     let begun = streams.into_iter().map(|(receiver, guard)| match receiver.recv_timeout(LONG).unwrap() {
@@ -528,30 +531,31 @@ fn running(client: &ApiClient, streams: usize) -> Vec<Running> {
     begun.collect()
 }
 
-/// What a stream has in the end.
+/// Reads a stream to its end.
 fn rest((receiver, guard, mut tokens): Running) -> (Vec<TokenId>, StreamReport) {
     tokens.extend(collect(&receiver).0);
     (ids_of(&tokens), guard.join())
 }
 
-/// The requests that the client has sent for a stream.
+/// Returns the number of requests that the client has sent for a stream.
 fn sent(report: &StreamReport) -> u32 {
     let resumes: u32 = report.resumes.iter().map(|resume| resume.requests).sum();
     1 + report.retries + report.stale_retries + resumes
 }
 
-/// The router loses some of what a worker sent just before it died: the stream goes on behind what came, not what was sent.
+/// The router loses some of the last bytes of a dying worker. A stream resumes after the received
+/// tokens, not after the sent ones.
 #[test]
 #[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
-fn when_a_worker_dies_under_64_streams_all_are_whole_and_exact() {
+fn all_64_streams_are_complete_and_exact_when_a_worker_dies() {
     const STREAMS: usize = 64;
     let gate = Gate::new();
     let (dies, lives) = (mortal(&gate, true), mortal(&gate, false));
-    // So that each has half of them.
+    // With this policy, each worker gets half of the streams.
     let policy = ["--policy", "round_robin"];
     let router = Router::start(&[&dies, &lives], &policy);
     let expected = unbroken(STREAMS);
-    // Half of the streams break at once, which takes half as many resumes out of the budget.
+    // Half of the streams break at once, so the budget must allow that many resumes.
     let mut retry = RetryPolicy::default();
     retry.budget = STREAMS as u32;
     let client = client(&router.url).retry(retry).resumes(8).build().unwrap();
@@ -568,17 +572,18 @@ fn when_a_worker_dies_under_64_streams_all_are_whole_and_exact() {
         requests += sent(&report);
     }
     println!(
-        "{STREAMS} streams, {there} of them at the worker that died: {resumed} taken up again, all {STREAMS} whole and \
-        equal to the unbroken run; {requests} requests sent"
+        "{STREAMS} streams, {there} of them at the worker that died: {resumed} resumed, all {STREAMS} complete and \
+        equal to the uninterrupted run; {requests} requests sent"
     );
     assert!(there > 0 && resumed == there, "{resumed} of {there}");
 }
 
-/// The client's part, bounded by its budget. Behind it the router asks a worker up to [`ROUTER_ATTEMPTS`] times for each request, as
-/// long as its circuit breakers let it: `the_load_of_an_outage_stays_bounded_where_both_retry` counts what arrives there.
+/// Tests the client's part, which its budget limits. For each request, the router may send up to
+/// [`ROUTER_ATTEMPTS`] requests to a worker, until its circuit breakers open.
+/// `the_load_of_an_outage_is_limited_when_client_and_router_both_retry` counts those.
 #[test]
 #[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
-fn in_a_total_outage_the_client_sends_at_most_a_fifth_more_than_it_has_streams() {
+fn in_a_total_outage_the_client_sends_at_most_a_fifth_more_requests_than_streams() {
     const STREAMS: usize = 120;
     let gate = Gate::new();
     let workers = [mortal(&gate, true), mortal(&gate, true)];
@@ -598,7 +603,7 @@ fn in_a_total_outage_the_client_sends_at_most_a_fifth_more_than_it_has_streams()
     let broken: Vec<_> = streams.into_iter().map(rest).collect();
     for (n, (ids, report)) in broken.iter().enumerate() {
         assert_eq!(report.ending, Outcome::Failed, "{report:?}");
-        // What came before stands, and is right.
+        // The tokens before the outage are kept, and they are right.
         assert!(!ids.is_empty() && expected[n].starts_with(ids), "{n}: {ids:?}");
     }
     let reports: Vec<_> = broken.into_iter().map(|(_, report)| report).collect();

@@ -1,5 +1,5 @@
-//! Failed requests saved and sent again, against the scripted server: which endings are saved, what is in the
-//! file.
+//! Tests of failed requests that are saved and resent, against the mock server: which outcomes are
+//! saved, and the contents of the file.
 
 #![cfg(feature = "testing")]
 
@@ -21,7 +21,7 @@ use tokenwire::{
     SavedRequest, StreamGuard, StreamReport, StreamToken, Timeouts,
 };
 
-/// "Does not hang": nothing here takes a hundredth of it.
+/// A limit that only a hanging test reaches. Nothing here takes a hundredth of it.
 const LONG: Duration = Duration::from_secs(30);
 const KEY: &str = "sk-canary-77aa";
 const GATEWAY: &str = "canary-gateway-88bb";
@@ -32,7 +32,7 @@ const TOKENS: [(u32, &str); 2] = [(9707, "Hello"), (13, ".")];
 
 // ---- helpers ----
 
-/// A folder that is not there yet, removed at the end.
+/// A folder that does not exist yet. It is removed at the end.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -54,7 +54,7 @@ impl Drop for Folder {
     }
 }
 
-/// A failure is one request here: nothing may be sent again before it is told.
+/// Returns a client without retries, so that each failure is one request.
 fn builder(url: &str) -> ApiClientBuilder {
     ApiClient::builder(url).retries(0)
 }
@@ -68,14 +68,15 @@ fn request() -> CompletionRequest {
     CompletionRequest::ids([785, 6722]).header("x-own", OWN).request_id("r-7").extra("z", json!({"a": 1.50}))
 }
 
-/// How many tokens came, and the last error, whose file has to be there at that moment.
+/// Returns the number of tokens and the last error. Its file must already exist when the error
+/// arrives.
 fn collect(receiver: &Receiver<StreamToken>) -> (usize, Option<Error>) {
     let (mut tokens, mut last) = (0, None);
     loop {
         match receiver.recv_timeout(LONG) {
             Ok(StreamToken::Token { .. }) => tokens += 1,
             Ok(StreamToken::Error(error)) => {
-                assert!(error.saved_path().is_none_or(Path::exists), "the file is there with the error");
+                assert!(error.saved_path().is_none_or(Path::exists), "the file does not exist yet");
                 last = Some(error);
             }
             Ok(_) => {}
@@ -109,7 +110,7 @@ fn one_token() -> Script {
     Script::events([r#"{"choices":[{"index":0,"text":"canary-of-the-answer","token_ids":[1]}]}"#])
 }
 
-// ---- which endings ----
+// ---- which outcomes are saved ----
 
 struct Case {
     name: &'static str,
@@ -120,7 +121,7 @@ struct Case {
     tokens: usize,
 }
 
-/// The rows of the table of endings that are saved.
+/// Returns the table of failures that are saved.
 fn failures() -> Vec<Case> {
     let echo = format!("no: {KEY} {GATEWAY} {OWN}");
     let case =
@@ -161,7 +162,7 @@ fn failures() -> Vec<Case> {
 }
 
 #[test]
-fn every_failure_is_saved_and_resent_it_is_the_same_request() {
+fn every_failure_is_saved_and_a_resend_is_the_same_request() {
     each_row(
         failures(),
         |Case { name, script, timeouts: set_timeouts, limits: set_limits, kind, tokens }| {
@@ -194,7 +195,7 @@ fn every_failure_is_saved_and_resent_it_is_the_same_request() {
                 "{name}"
             );
 
-            // The same client has the limits that made it fail.
+            // The same client has the limits that caused the failure.
             let again = self::client(saved.base_url(), &folder.0, Timeouts::default(), Limits::default());
             let (received, report) = finish(again.resend(&saved));
             assert_eq!((received, report.ending), (2, Outcome::Complete), "{name}: {:?}", report.error);
@@ -205,16 +206,16 @@ fn every_failure_is_saved_and_resent_it_is_the_same_request() {
             for header in ["authorization", "x-gateway", "x-request-id", "accept", "content-type"] {
                 assert_eq!(first.header(header), last.header(header), "{name}: {header}");
             }
-            assert_eq!(folder.files().len(), 1, "{name}: what succeeds is not saved");
+            assert_eq!(folder.files().len(), 1, "{name}: a successful request was saved");
         },
     );
 }
 
 #[test]
-fn connections_that_fail_are_saved_too() {
+fn failed_connections_are_saved_too() {
     let folder = Folder::new("connect");
     let refusing = MockServer::scripted([Script::new()]).unwrap().url();
-    // An authority that nobody trusts.
+    // A certificate of an unknown authority.
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let identity = TlsIdentity::from_pem(&made.cert.pem(), &made.signing_key.serialize_pem()).unwrap();
     let untrusted = MockServer::start_tls(|_| Script::new(), identity).unwrap();
@@ -234,7 +235,7 @@ fn connections_that_fail_are_saved_too() {
 }
 
 #[test]
-fn what_did_not_fail_is_not_saved() {
+fn a_request_that_did_not_fail_is_not_saved() {
     let folder = Folder::new("endings");
     let endless = || {
         one_token().repeat("data: {\"choices\":[{\"text\":\"a\"}]}\n\n", u64::MAX, Duration::from_millis(1))
@@ -254,7 +255,7 @@ fn what_did_not_fail_is_not_saved() {
     drop(receiver);
     assert_eq!(guard.join().ending, Outcome::ConsumerGone);
 
-    // Refused before there was a stream.
+    // The request is rejected before a stream exists.
     client.stream(CompletionRequest::ids([])).unwrap_err();
     assert!(!folder.0.exists(), "{:?}", folder.files());
 
@@ -262,10 +263,10 @@ fn what_did_not_fail_is_not_saved() {
     assert_eq!(finish(off.stream(request())).1.error.unwrap().saved_path(), None);
 }
 
-// ---- more of resend ----
+// ---- more about resending ----
 
 #[test]
-fn the_wire_is_saved_and_the_request_goes_to_the_same_endpoint() {
+fn the_endpoint_is_saved_and_a_resend_uses_it() {
     each_row(
         [
             (Endpoint::LlamaCpp, Endpoint::OpenAi, "", Script::llama_tokens(TOKENS)),
@@ -279,7 +280,7 @@ fn the_wire_is_saved_and_the_request_goes_to_the_same_endpoint() {
             let error = finish(client.stream(CompletionRequest::ids([1]))).1.error.unwrap();
             let saved = SavedRequest::load(error.saved_path().unwrap()).unwrap();
             assert_eq!(saved.endpoint(), wire);
-            // A client that was set to something else.
+            // The second client has another endpoint.
             let again = builder(saved.base_url()).endpoint(other).build().unwrap();
             let (received, report) = finish(again.resend(&saved));
             assert_eq!((received, report.ending), (2, Outcome::Complete), "{wire}: {:?}", report.error);
@@ -294,7 +295,7 @@ fn the_wire_is_saved_and_the_request_goes_to_the_same_endpoint() {
 }
 
 #[test]
-fn a_key_inside_the_prompt_is_taken_out_and_such_a_request_is_not_resent() {
+fn a_key_inside_the_prompt_is_redacted_and_such_a_request_cannot_be_resent() {
     let folder = Folder::new("key-in-prompt");
     let server = MockServer::scripted([Script::status(503)]).unwrap();
     let client = client(&server.url(), &folder.0, Timeouts::default(), Limits::default());
@@ -310,7 +311,7 @@ fn a_key_inside_the_prompt_is_taken_out_and_such_a_request_is_not_resent() {
 }
 
 #[test]
-fn a_resend_that_fails_is_saved_anew() {
+fn a_resend_that_fails_is_saved_again() {
     let folder = Folder::new("anew");
     let server = MockServer::scripted([Script::status(503)]).unwrap();
     let client = client(&server.url(), &folder.0, Timeouts::default(), Limits::default());
@@ -321,10 +322,10 @@ fn a_resend_that_fails_is_saved_anew() {
     assert_eq!(SavedRequest::load(second).unwrap().body(), saved.body());
 }
 
-// ---- what saving must not do ----
+// ---- what saving must not change ----
 
 #[test]
-fn a_folder_that_cannot_be_used_changes_nothing_but_the_path() {
+fn an_unusable_folder_changes_only_the_saved_path() {
     let folder = Folder::new("a-file");
     fs::write(&folder.0, "in the way").unwrap();
     let server = MockServer::scripted([Script::status(503).json(r#"{"error":"busy"}"#)]).unwrap();
@@ -338,7 +339,7 @@ fn a_folder_that_cannot_be_used_changes_nothing_but_the_path() {
 }
 
 #[test]
-fn many_streams_that_fail_at_once_keep_to_the_limit() {
+fn many_concurrent_failures_keep_the_limit_of_files() {
     let folder = Folder::new("many");
     let server = MockServer::start(|_| Script::status(503)).unwrap();
     let mut limits = Limits::default();
@@ -361,7 +362,8 @@ fn many_streams_that_fail_at_once_keep_to_the_limit() {
     assert_eq!((paths.len(), folder.files().len()), (48, 40));
 }
 
-/// With so many, another one's file may be removed before it is looked at.
+/// Reads any stream to its error. With many streams, the file may already be removed to make room
+/// for another.
 fn finish_any(stream: Result<(Receiver<StreamToken>, StreamGuard), Error>) -> Error {
     let (_receiver, guard) = stream.unwrap();
     guard.join().error.unwrap()

@@ -1,5 +1,5 @@
-//! What a client learns of its server beside completions, against the scripted server: what it is, its models, its
-//! tokenizer.
+//! Tests of the other requests of a client, against the mock server: detecting the server, listing
+//! models, and its tokenizer.
 
 #![cfg(feature = "testing")]
 
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokenwire::testing::{Framing, MockServer as Scripted, Script};
 use tokenwire::{ApiClient, ApiClientBuilder, ErrorKind, Limit, Limits, ServerKind, Timeouts, Timer};
 
-/// A server that has these paths and no others.
+/// Starts a server that has only these paths.
 fn serving(paths: Vec<(&'static str, Script)>) -> Scripted {
     Scripted::start(move |request| {
         let found = paths.iter().find(|(path, _)| *path == request.path);
@@ -50,12 +50,13 @@ fn recorded(name: &str) -> Script {
         .json(String::from_utf8(fixture::load(data(name)).unwrap().response_body().bytes).unwrap())
 }
 
-/// What it is about, the paths that the server has, what it is, what was asked.
+/// name, paths of the server, detected kind, requested paths
 type Case = (&'static str, Vec<(&'static str, Script)>, Option<ServerKind>, Vec<&'static str>);
 
-/// Each is told by as few requests as it takes, which are listed; what came of it is remembered.
+/// Each server is detected with as few requests as possible, which are listed. The result is
+/// remembered.
 #[test]
-fn each_server_is_told_by_what_it_lists_or_by_a_path_of_its_own() {
+fn each_server_is_detected_by_its_models_or_by_one_of_its_paths() {
     let tgi = || {
         ok(
             &json!({"model_id": "org/m", "max_best_of": 2, "router": "text-generation-router", "version": "3.3.6"}),
@@ -119,7 +120,7 @@ fn each_server_is_told_by_what_it_lists_or_by_a_path_of_its_own() {
         ),
         ("no TGI", vec![("/v1/models", models(&[("org/m", "org/m")]))], None, vec!["/v1/models", "/info"]),
         (
-            "Ollama, all of others",
+            "Ollama, with models of other owners",
             vec![("/v1/models", models(&[("me/m:1b", "me")])), ("/api/version", version())],
             Some(ServerKind::Ollama),
             vec!["/v1/models", "/api/version"],
@@ -155,7 +156,7 @@ fn each_server_is_told_by_what_it_lists_or_by_a_path_of_its_own() {
             Some(ServerKind::Tgi),
             vec!["/v1/models", "/info"],
         ),
-        ("a server of embeddings", vec![("/info", tei)], None, all.clone()),
+        ("an embeddings server", vec![("/info", tei)], None, all.clone()),
         (
             "SGLang without the list",
             vec![("/get_model_info", sglang)],
@@ -205,7 +206,7 @@ fn each_server_is_told_by_what_it_lists_or_by_a_path_of_its_own() {
 }
 
 #[test]
-fn what_the_caller_says_is_not_asked_for() {
+fn a_server_set_by_the_caller_is_not_detected() {
     let server = serving(vec![]);
     let client = client(&server).server(ServerKind::Tgi).build().unwrap();
     assert_eq!(client.server().unwrap(), Some(ServerKind::Tgi));
@@ -213,7 +214,7 @@ fn what_the_caller_says_is_not_asked_for() {
 }
 
 #[test]
-fn a_first_question_that_fails_is_an_error_and_asked_anew() {
+fn a_failed_first_request_is_an_error_and_is_repeated_by_the_next_call() {
     for (script, kind) in [
         (Script::status(401).json(r#"{"error":"Unauthorized"}"#), ErrorKind::Server),
         (Script::status(503), ErrorKind::Server),
@@ -228,9 +229,9 @@ fn a_first_question_that_fails_is_an_error_and_asked_anew() {
     }
 }
 
-/// Five seconds for all questions together.
+/// All requests together have five seconds.
 #[test]
-fn a_server_that_is_silent_on_the_second_question_is_waited_for_once() {
+fn a_server_that_is_silent_on_the_second_request_is_waited_for_once() {
     let server = serving(vec![
         ("/v1/models", models(&[("m", "m")])),
         ("/info", Script::new().wait_for_client_gone(LONG)),
@@ -280,9 +281,10 @@ fn models_are_listed_with_owner_and_context() {
     );
 }
 
-/// What the server has at `/tokenize` or `/detokenize`, and the body that it must be sent.
+/// Each row has the server's response at `/tokenize` or `/detokenize`, and the body that must be
+/// sent to it.
 #[test]
-fn text_and_ids_go_through_the_servers_tokenizer_in_its_words() {
+fn text_and_ids_use_the_format_of_the_servers_tokenizer() {
     let text = "你好，世界！🤖 ok";
     let llama_ids: &[u32] =
         &[18645, 250, 48392, 138, 12831, 7906, 240, 178, 239, 230, 8083, 219, 10813, 114, 240, 10907];
@@ -291,7 +293,7 @@ fn text_and_ids_go_through_the_servers_tokenizer_in_its_words() {
         &json!([{"id": 5, "text": "a", "start": 0, "stop": 1}, {"id": 6, "text": "b", "start": 1, "stop": 2}]),
     );
     let two: &[u32] = &[5, 6];
-    // Plain lists, as without `with_pieces`, come as those of vLLM do.
+    // Plain lists, as llama.cpp sends them without `with_pieces`, have the form of vLLM's lists.
     let llama = recorded("llama.cpp/tokenize.raw");
     each_row(
         [
@@ -361,7 +363,7 @@ fn text_and_ids_go_through_the_servers_tokenizer_in_its_words() {
 }
 
 #[test]
-fn a_server_that_is_not_known_is_asked_what_it_is_before_its_tokenizer() {
+fn an_unknown_server_is_detected_before_its_tokenizer_is_used() {
     let server = serving(vec![
         ("/v1/models", recorded("llama.cpp/get-models.raw")),
         ("/tokenize", recorded("llama.cpp/tokenize.raw")),
@@ -374,7 +376,7 @@ fn a_server_that_is_not_known_is_asked_what_it_is_before_its_tokenizer() {
 }
 
 #[test]
-fn servers_without_a_tokenizer_endpoint_are_refused_and_nothing_is_sent() {
+fn a_server_without_a_tokenizer_endpoint_is_an_error_and_nothing_is_sent() {
     let server = serving(vec![]);
     for kind in [ServerKind::Ollama, ServerKind::LmStudio, ServerKind::TensorRtLlm] {
         let client = client(&server).server(kind.clone()).build().unwrap();
@@ -387,13 +389,13 @@ fn servers_without_a_tokenizer_endpoint_are_refused_and_nothing_is_sent() {
     assert_eq!(client.tokenize("x", false).unwrap_err().kind(), ErrorKind::Unsupported);
     assert_eq!(client.detokenize(&[1]).unwrap_err().kind(), ErrorKind::Unsupported);
     assert_eq!(asked(&server), [""; 0]);
-    // One that turns out to be none that is known.
+    // The server turns out to be of an unknown kind.
     let client = self::client(&server).build().unwrap();
     assert_eq!(client.tokenize("x", true).unwrap_err().kind(), ErrorKind::Unsupported);
 }
 
 #[test]
-fn answers_that_are_none_are_typed() {
+fn invalid_responses_are_typed_errors() {
     const KEY: &str = "sk-canary-0123456789abcdef";
     let page = Script::status(200).body("text/html", format!("<title>{KEY}</title>"));
     let cut = Script::new().head(200, &[], Framing::GivenLength(900)).write("[");
@@ -424,7 +426,7 @@ fn answers_that_are_none_are_typed() {
             client.detokenize(&[1]).map(|text| text.len()),
         ];
         for (path, result) in all.iter().zip(results) {
-            // An empty list of ids is one.
+            // An empty list of ids is valid.
             if let (Ok(0), &"/tokenize") = (&result, path) {
                 continue;
             }
@@ -436,7 +438,7 @@ fn answers_that_are_none_are_typed() {
 }
 
 #[test]
-fn a_client_can_be_asked_from_many_threads() {
+fn a_client_can_be_used_from_many_threads() {
     let server = serving(vec![("/v1/models", recorded("vllm/models.response.http"))]);
     let client = client(&server).build().unwrap();
     thread::scope(|scope| {

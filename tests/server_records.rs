@@ -1,4 +1,5 @@
-//! Servers as records: the files in `src/protocol/server/records/`, one that is invented, and those that a program reads itself.
+//! Tests of servers as records: the files in `src/protocol/server/records/`, an invented record,
+//! and records that a program reads itself.
 
 mod common;
 
@@ -13,7 +14,7 @@ use tokenwire::{
     CompletionRequest, Endpoint, ErrorKind, MAX_SERVER_RECORD_BYTES, Message, SamplingParams, ServerKind,
 };
 
-/// What the tests read of a record.
+/// The parts of a record that the tests read.
 #[derive(Deserialize)]
 struct Record {
     name: String,
@@ -31,7 +32,7 @@ struct Case {
     request: Map<String, Value>,
     #[serde(default = "openai")]
     wire: String,
-    /// The answer is to come whole.
+    /// True if the request is for a complete response.
     #[serde(default)]
     whole: bool,
     body: Option<Value>,
@@ -42,7 +43,7 @@ fn openai() -> String {
     "openai".to_owned()
 }
 
-/// All records there are, each with its server.
+/// Returns all built-in records, each with its server.
 fn all() -> Vec<(Record, ServerKind)> {
     let built_in = records("src/protocol/server/records").into_iter().map(|(name, text)| {
         let server = ServerKind::by_name(&name).unwrap();
@@ -108,7 +109,7 @@ fn request(fields: &Map<String, Value>) -> CompletionRequest {
                     request = request.extra(key.as_str(), value.clone());
                 }
             }
-            other => panic!("a case's request has no {other:?}"),
+            other => panic!("unknown field in the request of a case: {other:?}"),
         }
     }
     request.sampling(params)
@@ -132,7 +133,8 @@ fn each_case_of_each_record_holds() {
                     let text = String::from_utf8(written).unwrap();
                     let found: Value = serde_json::from_str(&text).unwrap();
                     assert_eq!(found, *body, "{name}, case {n}");
-                    // No field twice: a value says nothing of that.
+                    // Check for duplicate fields in the text, because a parsed value does not show
+                    // them.
                     assert_eq!(found.to_string().len(), text.len(), "{name}, case {n}: {text}");
                 }
                 (Err(error), None, Some(field)) => {
@@ -146,7 +148,7 @@ fn each_case_of_each_record_holds() {
             }
         }
         let untried = record.refuses.keys().find(|field| !refused.contains(field.as_str()));
-        assert_eq!(untried, None, "{name}: no case for what it refuses");
+        assert_eq!(untried, None, "{name}: a refused field has no case");
     });
 }
 
@@ -173,9 +175,9 @@ fn each_stream_of_each_record_holds_at_every_cut() {
     assert!(cuts > 500, "{cuts}");
 }
 
-/// What tells one tells no other.
+/// A sign that identifies one server must not identify another.
 #[test]
-fn no_two_records_are_identified_by_the_same() {
+fn no_two_records_are_identified_by_the_same_sign() {
     let mut seen = Vec::new();
     for (record, _) in all() {
         if let Some(told) = record.identified_by {
@@ -185,7 +187,7 @@ fn no_two_records_are_identified_by_the_same() {
     }
 }
 
-/// A record, in which a test puts what is wrong.
+/// A valid record, which the tests make invalid by a replacement.
 const RECORD: &str = r#"{
   "name": "odd",
   "about": "Invented.",
@@ -196,7 +198,7 @@ const RECORD: &str = r#"{
   "refuses": {"min_p": "it has none"}
 }"#;
 
-/// What is replaced, by what, and what the error then says.
+/// The text to replace, the replacement, and a part of the error message.
 const WRONG: &[(&str, &str, &str)] = &[
     ("\"name\": \"odd\",", "", "missing field `name` at line 9 column 1"),
     ("\"odd\"", "\"\"", "invalid name \"\": expected letters, digits, `_`, `-` and `.` at line 2 column"),
@@ -226,7 +228,7 @@ const WRONG: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn what_is_no_record_says_where_it_is_wrong() {
+fn an_invalid_record_is_an_error_with_its_place() {
     ServerKind::from_json(RECORD).unwrap();
     each_row(WRONG, |(part, other, said)| {
         assert!(RECORD.contains(part), "{part}");
@@ -238,7 +240,7 @@ fn what_is_no_record_says_where_it_is_wrong() {
 }
 
 #[test]
-fn a_record_has_a_name_and_a_longest_text() {
+fn a_record_has_a_name_and_a_size_limit() {
     let odd = ServerKind::from_json(RECORD).unwrap();
     assert_eq!(odd.name(), "odd");
     let error = ServerKind::by_name("odd").unwrap_err();
@@ -250,13 +252,14 @@ fn a_record_has_a_name_and_a_longest_text() {
     let error = ServerKind::from_json(&too_long).unwrap_err();
     assert!(error.to_string().contains("the limit is 262144"), "{error}");
 
-    assert_eq!(ServerKind::from_json(RECORD).unwrap(), odd, "the same record is the same server");
+    assert_eq!(ServerKind::from_json(RECORD).unwrap(), odd, "equal records are equal servers");
     assert_ne!(ServerKind::from_json(&RECORD.replace("Invented.", "Another.")).unwrap(), odd);
 }
 
-/// Of the known server that it is like, it has the words, and what that one would ignore is refused too.
+/// A server that is "like" a known one uses the same field names and rejects the fields that the
+/// known one ignores.
 #[test]
-fn a_server_has_the_words_of_the_one_that_it_is_like() {
+fn a_server_like_a_known_one_uses_its_field_names() {
     let like = |name: &str| {
         let text = format!(r#"{{"name": "mine", "about": "", "like": "{name}"}}"#);
         (ServerKind::from_json(&text).unwrap(), ServerKind::by_name(name).unwrap())
@@ -288,10 +291,10 @@ fn a_server_has_the_words_of_the_one_that_it_is_like() {
     }
 }
 
-/// What its chunks look like does not change what it was said to be.
+/// A server that the caller has set stays the same, whatever its chunks look like.
 #[cfg(feature = "testing")]
 #[test]
-fn a_client_speaks_to_a_server_as_its_record_says() {
+fn a_client_uses_a_server_as_its_record_describes() {
     use common::streams::collect;
     use tokenwire::testing::{MockServer as Scripted, Script};
     use tokenwire::{ApiClient, IdsExact, Inexact};
@@ -315,7 +318,7 @@ fn a_client_speaks_to_a_server_as_its_record_says() {
     assert_eq!(error.kind(), ErrorKind::Unsupported);
 
     let sent = scripted.requests();
-    assert_eq!(sent.len(), 2, "what is refused is not sent");
+    assert_eq!(sent.len(), 2, "a rejected request was sent");
     for request in sent {
         let body: Value = serde_json::from_slice(&request.body).unwrap();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The table of servers in docs/servers.md is what the recordings and vectors say.
+//! Tests that the table in docs/servers.md contains exactly what the recordings and vectors show.
 
 mod common;
 
@@ -7,17 +7,20 @@ use std::collections::BTreeMap;
 use common::servers::{ROWS, TABLE_BEGIN, gather, table};
 
 #[test]
-fn the_page_of_servers_is_what_recordings_and_vectors_say() {
+fn the_page_of_servers_matches_the_recordings_and_vectors() {
     let page = include_str!("../docs/servers.md");
     let written = &page[page.find(TABLE_BEGIN).expect("the table")..];
     let found = table(&gather().unwrap());
-    assert!(written == found, "write it anew: cargo run --example servers -- --write\n{found}");
+    assert!(
+        written == found,
+        "docs/servers.md is outdated: run cargo run --example servers -- --write\n{found}"
+    );
 }
 
 #[test]
-fn each_row_rests_on_something_and_each_live_test_exists() {
+fn each_row_has_a_source_and_each_live_test_exists() {
     let all = gather().unwrap();
-    // By server: recordings, vectors, whether an error and a broken stream are among them.
+    // For each server: recordings, vectors, and whether they include an error and a broken stream.
     let mut servers: BTreeMap<&str, (usize, usize, bool, bool)> = BTreeMap::new();
     for (row, seen) in ROWS.iter().zip(&all) {
         let name = (row.server, row.wire);

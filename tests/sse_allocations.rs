@@ -1,12 +1,13 @@
-//! Nothing is allocated for an event once the parser is warm, and for a token nothing but its text. In a program of its own:
-//! `allocation_counter` replaces the allocator of the whole program.
+//! Tests that a parser in use allocates nothing for an event, and only the text for a token. They
+//! are in a separate program because `allocation_counter` replaces the allocator of the whole
+//! program.
 
 #[path = "../benches/common/mod.rs"]
 mod streams;
 
 use tokenwire::{BodyDecoder, SseParser, Step};
 
-/// One of each kind that takes another way through the parser.
+/// One event of each kind that takes another path through the parser.
 const BODY: &str = concat!(
     "data: {\"choices\":[{\"index\":0,\"text\":\" a\",\"token_ids\":[64]}]}\n\n",
     "event: delta\r\ndata: one\r\ndata: two\r\nid: 17\r\nretry: 3\r\n\r\n",
@@ -18,7 +19,7 @@ const BODY: &str = concat!(
 );
 
 #[test]
-fn a_warm_parser_allocates_nothing() {
+fn a_parser_in_use_allocates_nothing() {
     let mut body = BODY.repeat(40).into_bytes();
     body.extend_from_slice(b"data: \xff\xe2\x82\n\n"); // UTF-8 to mend.
     for read_bytes in [1, 7, 64, 1460, 16384, 65536] {
@@ -46,7 +47,8 @@ fn a_token_takes_one_allocation() {
     for name in streams::STREAMS {
         let stream = streams::stream(name);
         let body = stream.body();
-        // Text with escapes is put together in a buffer first, where nothing was learned, and again if its event was cut.
+        // Without a template, text with escapes is first built in a buffer, and again if its event
+        // was cut.
         let escaped = stream.events.iter().filter(|event| event.contains('\\')).count();
         for (learning, more) in [(true, escaped), (false, 3 * escaped)] {
             let mut decoder = BodyDecoder::new(stream.wire).learning(learning);

@@ -1,4 +1,5 @@
-//! The conformance cases of `sse/conformance.jsonl`, at every cut that their README asks for.
+//! Tests of the conformance cases in `sse/conformance.jsonl`, at every cut that their README
+//! requires.
 
 mod common;
 
@@ -6,12 +7,12 @@ use common::checks::{each_row, in_sample};
 use serde_json::{Value, json};
 use tokenwire::SseParser;
 
-/// Longest bodies that are tried at every single cut, and at every pair of cuts.
+/// The longest bodies that are tried at every single cut, and at every pair of cuts.
 const MAX_ONE_CUT_BYTES: usize = 4 << 10;
 const MAX_TWO_CUTS_BYTES: usize = 64;
 
 #[test]
-fn every_case_gives_the_same_at_every_cut() {
+fn every_case_gives_the_same_result_at_every_cut() {
     let Some(path) = common::shared("cases/sse/conformance.jsonl") else { return };
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     each_row(text.lines(), |line| check(&serde_json::from_str(line).unwrap()));
@@ -44,7 +45,7 @@ fn check(case: &Value) {
     }
 }
 
-/// The outcome in the words of the cases.
+/// Returns the result in the format of the cases.
 fn run(reads: &[&[u8]]) -> Value {
     let mut parser = SseParser::new();
     let mut events = Vec::new();
@@ -71,7 +72,7 @@ fn body(case: &Value) -> Vec<u8> {
     }
 }
 
-/// Enough of base64 for the cases: the standard alphabet.
+/// Decodes base64 with the standard alphabet, as far as the cases need it.
 fn decode_base64(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let (mut bits, mut count) = (0_u32, 0);

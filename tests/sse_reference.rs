@@ -1,5 +1,5 @@
-//! `SseParser` against the slow reference parser, on bodies put together at random from the fragments that
-//! the fuzzer uses. The same bodies every time.
+//! Compares `SseParser` with the slow reference parser. The bodies are random combinations of the
+//! fuzzer's fragments, and the same in every run.
 #![cfg(feature = "testing")]
 
 #[path = "../fuzz/properties.rs"]
@@ -18,7 +18,7 @@ impl Random {
 }
 
 #[test]
-fn equals_the_reference_on_generated_bodies_at_random_cuts() {
+fn the_parser_equals_the_reference_on_generated_bodies_at_random_cuts() {
     let mut random = Random(0x5EED);
     let (mut events, mut over) = (0, 0);
     for _ in 0..6000 {
@@ -34,7 +34,7 @@ fn equals_the_reference_on_generated_bodies_at_random_cuts() {
         events += outcome.events.len();
         over += usize::from(outcome.over);
     }
-    // The bodies are worth comparing.
+    // Check that the bodies contain enough events.
     assert!(events > 3000, "only {events} events");
     assert!((300..3000).contains(&over), "{over} bodies over the limit");
 }

@@ -1,6 +1,7 @@
-//! A talk of ten turns with a real llama.cpp server at temperature 1: each prompt begins with the one before and the ids
-//! received (the talk asserts it), and the server finds that in its cache. `examples/drift.rs` prints the same
-//! beside a client that goes through text.
+//! Tests a conversation of ten turns with a real llama.cpp server at temperature 1. Each prompt
+//! begins with the previous prompt and the ids received (`talk` asserts this), and the server finds
+//! that part in its cache. `examples/drift.rs` prints the same numbers, also for a client that
+//! encodes text again.
 #![cfg(feature = "tokenizer")]
 
 mod common;
@@ -13,7 +14,7 @@ use tokenwire::Tokenizer;
 
 #[test]
 #[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL"]
-fn each_prompt_begins_with_the_one_before_and_the_server_finds_it() {
+fn each_prompt_begins_with_the_previous_one_and_the_server_finds_it() {
     let url = common::live::live_url();
     let Some(file) = common::smollm2() else { return };
     let rows = talk(&url, &Tokenizer::from_file(file).unwrap(), 7, Way::Ids).unwrap();
@@ -24,14 +25,14 @@ fn each_prompt_begins_with_the_one_before_and_the_server_finds_it() {
         if !before.exact {
             assert!(
                 !row.kept,
-                "a turn whose ids did not all come is encoded again, and the prompt says so: {row:?}"
+                "a turn without all its ids is encoded again, and the prompt reports that: {row:?}"
             );
             continue;
         }
         assert!(row.kept, "{row:?}");
-        // The last token sampled is not evaluated yet; servers may evaluate a few more again.
+        // The last sampled token is not evaluated yet. A server may evaluate a few more again.
         assert!(row.cached + 8 >= before.prompt_tokens + before.received, "{before:?} {row:?}");
         hits += 1;
     }
-    assert!(hits >= 5, "too few turns were exact to say anything: {rows:?}");
+    assert!(hits >= 5, "too few exact turns: {rows:?}");
 }

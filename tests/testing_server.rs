@@ -1,4 +1,4 @@
-//! The scripted server, driven with plain sockets, so that what is asserted is what was on the wire.
+//! Tests of the mock server with plain sockets, so that they check the bytes on the wire.
 #![cfg(feature = "testing")]
 
 mod common;
@@ -21,7 +21,7 @@ fn exchange(server: &MockServer) -> (String, Option<ErrorKind>) {
 }
 
 #[test]
-fn each_framing_is_on_the_wire_as_planned() {
+fn each_framing_is_on_the_wire_as_scripted() {
     let framings = [
         Framing::Chunked,
         Framing::ContentLength,
@@ -52,7 +52,7 @@ fn each_framing_is_on_the_wire_as_planned() {
 }
 
 #[test]
-fn a_kept_connection_serves_requests_in_turn_pipelined_or_not() {
+fn a_kept_connection_serves_requests_in_order_pipelined_or_not() {
     let server =
         MockServer::start(|request| Script::status(200).body("text/plain", request.path.clone())).unwrap();
     let mut stream = connect(&server);
@@ -70,7 +70,7 @@ fn a_kept_connection_serves_requests_in_turn_pipelined_or_not() {
             expect(&mut stream, &Script::status(200).body("text/plain", path).wire());
         }
     });
-    assert_eq!(read_to_end(&mut stream), (vec![], None), "the client asked for a close");
+    assert_eq!(read_to_end(&mut stream), (vec![], None), "the client requested a close");
     let seen: Vec<_> = server.requests().iter().map(|r| (r.path.clone(), r.text().into_owned())).collect();
     let expected = [("/plain", ""), ("/chunked", "abcd"), ("/one", ""), ("/two", "x"), ("/last", "")];
     assert_eq!(seen, expected.map(|(path, body)| (path.to_owned(), body.to_owned())));
@@ -78,7 +78,7 @@ fn a_kept_connection_serves_requests_in_turn_pipelined_or_not() {
 }
 
 #[test]
-fn a_request_may_come_in_single_bytes() {
+fn a_request_may_arrive_in_single_bytes() {
     let server = MockServer::scripted([events().close()]).unwrap();
     let mut stream = connect(&server);
     for byte in ASK {
@@ -108,12 +108,12 @@ fn every_cut_ends_after_its_byte_with_fin_or_reset() {
             let (got, ended) = read_to_end(&mut ask(&server));
             assert_eq!((got.as_slice(), ended), (&wire[..n], end), "{cut:?} at {n}");
         }
-        assert_eq!(server.disconnects(), [], "the server left, not the client");
+        assert_eq!(server.disconnects(), [], "the server closed the connection, not the client");
     }
 }
 
 #[test]
-fn a_cut_that_hangs_is_silent_until_the_client_leaves() {
+fn a_cut_that_hangs_is_silent_until_the_client_disconnects() {
     let server = MockServer::scripted([events().cut_at(20, Cut::Hang)]).unwrap();
     let mut stream = ask(&server);
     expect(&mut stream, &events().wire()[..20]);
@@ -141,13 +141,13 @@ fn close_is_fin_and_reset_is_rst() {
     }
 }
 
-/// Sleeps are never short, so that the pauses between pieces are a sure lower bound.
+/// A sleep is never too short, so the pauses between pieces are a lower bound.
 #[test]
-fn slow_writes_take_their_pauses_and_arrive_whole() {
+fn slow_writes_pause_between_pieces_and_arrive_complete() {
     let pause = Duration::from_millis(2);
     let head = || Script::new().head(200, &[], Framing::Chunked);
     let whole = events().wire().len() as u32;
-    // The chunk of six bytes is eleven on the wire.
+    // The chunk of six bytes is eleven bytes on the wire.
     let scripts = [
         (head().write_slowly("abcdef", 1, pause).close(), 11),
         (head().write_slowly("abcdef", 0, pause).close(), 11),
@@ -160,13 +160,13 @@ fn slow_writes_take_their_pauses_and_arrive_whole() {
         let server = MockServer::scripted([script.clone()]).unwrap();
         let begin = Instant::now();
         expect(&mut ask(&server), &script.wire());
-        // The last pause comes after the last byte.
+        // The last pause follows the last byte.
         assert!(begin.elapsed() >= pause * (pauses - 1), "{script:?}: {:?}", begin.elapsed());
     }
 }
 
 #[test]
-fn pauses_last_at_least_as_long_as_asked() {
+fn pauses_last_at_least_as_long_as_requested() {
     for millis in [0, 5, 60] {
         let time = Duration::from_millis(millis);
         let server =
@@ -191,9 +191,9 @@ fn a_gate_holds_the_script_until_the_test_opens_it() {
     expect(&mut stream, b"after");
 }
 
-/// Each way of waiting sees the client go, and says after how many bytes.
+/// Each way to wait reports the disconnect and the number of bytes before it.
 #[test]
-fn the_server_sees_the_disconnect_and_how_far_it_had_come() {
+fn the_server_reports_a_disconnect_and_the_bytes_sent_before_it() {
     let head = || Script::new().head(200, &[], Framing::Chunked).write("abc");
     let cases = [
         head().hang(Duration::MAX),
@@ -208,7 +208,8 @@ fn the_server_sees_the_disconnect_and_how_far_it_had_come() {
             socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
         },
         |stream| {
-            // Only the sending half: taken for a close. The client then sees the server's.
+            // The client closes only its sending half, which counts as a close. The client then
+            // receives the server's close.
             stream.shutdown(std::net::Shutdown::Write).unwrap();
             assert_eq!(read_to_end(&mut &stream), (vec![], None));
         },
@@ -221,7 +222,7 @@ fn the_server_sees_the_disconnect_and_how_far_it_had_come() {
             stream.read_exact(&mut got).unwrap();
             assert_eq!(server.open_connections(), 1);
             leave(stream);
-            assert!(server.wait_for_disconnects(1, LONG), "way {i} of leaving in {script:?}");
+            assert!(server.wait_for_disconnects(1, LONG), "way {i} to disconnect in {script:?}");
             let seen = server.disconnects()[0];
             assert_eq!((seen.connection, seen.request), (0, Some(0)));
             assert_eq!((seen.sent_bytes, seen.body_bytes), (sent as u64, 3));
@@ -242,7 +243,7 @@ fn an_endless_script_ends_with_its_client() {
 }
 
 #[test]
-fn a_client_that_leaves_an_idle_connection_is_noted_without_a_request() {
+fn a_client_that_leaves_an_idle_connection_is_recorded_without_a_request() {
     let server = MockServer::scripted([Script::status(204)]).unwrap();
     let mut stream = ask(&server);
     expect(&mut stream, &Script::status(204).wire());
@@ -253,7 +254,7 @@ fn a_client_that_leaves_an_idle_connection_is_noted_without_a_request() {
 }
 
 #[test]
-fn what_is_no_request_or_too_large_is_refused() {
+fn an_invalid_or_too_large_request_is_rejected() {
     let server = MockServer::scripted([events()]).unwrap();
     let long_head = format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "x".repeat(MAX_REQUEST_HEAD_BYTES));
     let cases = [
@@ -293,7 +294,7 @@ fn a_client_that_waits_for_100_continue_gets_it() {
 }
 
 #[test]
-fn a_connection_can_be_ended_or_ignored_on_accept() {
+fn a_connection_can_be_closed_or_ignored_on_accept() {
     let script = |n| [OnAccept::Close, OnAccept::Reset, OnAccept::Hang, OnAccept::Serve][n % 4];
     let server = MockServer::builder().on_accept(script).scripted([events().close()]).unwrap();
     let read = |server: &MockServer| read_to_end(&mut connect(server));
@@ -304,12 +305,12 @@ fn a_connection_can_be_ended_or_ignored_on_accept() {
     assert!(server.wait_for_open_connections(1, LONG));
     assert_eq!((server.connections(), server.requests().len()), (4, 1));
     drop(server);
-    // Ended by the drop; with the request unread the system makes that an RST.
+    // The drop ends the connection. The request is unread, so the system sends an RST.
     assert!(matches!(read_to_end(&mut ignored), (got, _) if got.is_empty()));
 }
 
 #[test]
-fn a_handler_that_panics_ends_its_connection_only() {
+fn a_handler_that_panics_ends_only_its_connection() {
     let server = MockServer::start(|request| match request.path.as_str() {
         "/v1/completions" => panic!("on purpose"),
         _ => Script::status(200).close(),
@@ -323,7 +324,7 @@ fn a_handler_that_panics_ends_its_connection_only() {
 }
 
 #[test]
-fn it_can_listen_on_all_addresses_and_a_taken_one_is_an_error() {
+fn the_server_can_listen_on_all_addresses_and_a_taken_address_is_an_error() {
     let first = MockServer::builder().addr(([0, 0, 0, 0], 0)).scripted([events()]).unwrap();
     let port = first.addr().port();
     assert_eq!(first.url(), format!("http://127.0.0.1:{port}"));
@@ -332,9 +333,9 @@ fn it_can_listen_on_all_addresses_and_a_taken_one_is_an_error() {
     assert_eq!(taken.unwrap_err().to_string(), format!("cannot serve on 0.0.0.0:{port}"));
 }
 
-/// Unread bytes would make the system send an RST, and the answer could be lost.
+/// With unread bytes, the system would send an RST, and the response could be lost.
 #[test]
-fn a_close_is_fin_also_when_the_client_has_sent_more() {
+fn a_close_is_fin_even_if_the_client_has_sent_more() {
     let gate = Gate::new();
     let server = MockServer::scripted([Script::new().wait_for(&gate).write("x")]).unwrap();
     let mut stream = ask(&server);
@@ -352,7 +353,7 @@ struct Ca {
     pem: (String, String),
 }
 
-/// A CA of our own and a leaf for this machine.
+/// Returns a new CA, and a certificate for this machine signed by it.
 fn ca() -> Ca {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     let mut params = CertificateParams::default();
@@ -385,7 +386,7 @@ fn ask_tls(server: &MockServer, ca: &Ca) -> TlsClient {
 }
 
 #[test]
-fn over_tls_the_same_scripts_and_endings() {
+fn over_tls_scripts_and_outcomes_are_the_same() {
     let ca = ca();
     let big = Script::status(200).body("text/plain", "x".repeat(300_000)).close();
     let pause = Duration::from_millis(1);
@@ -394,7 +395,7 @@ fn over_tls_the_same_scripts_and_endings() {
         (big, None),
         (events().slowly(7, Duration::ZERO).close(), None),
         (Script::new().head(200, &[], Framing::Chunked).dribble("abcdef", 5, pause).close(), None),
-        // rustls tells an end without its closing alert.
+        // rustls reports an end without a closing alert.
         (events().cut_at(40, Cut::Fin), Some(ErrorKind::UnexpectedEof)),
         (events().cut_at(40, Cut::Reset), Some(ErrorKind::ConnectionReset)),
         (events().reset(), Some(ErrorKind::ConnectionReset)),
@@ -408,7 +409,7 @@ fn over_tls_the_same_scripts_and_endings() {
 }
 
 #[test]
-fn over_tls_connections_are_kept_and_disconnects_seen() {
+fn over_tls_connections_are_kept_and_disconnects_are_seen() {
     let ca = ca();
     let server = MockServer::builder()
         .tls(ca.identity.clone())
@@ -421,13 +422,13 @@ fn over_tls_connections_are_kept_and_disconnects_seen() {
     drop(stream);
     assert!(server.wait_for_disconnects(1, LONG));
     assert_eq!((server.connections(), server.disconnects()[0].request), (1, Some(1)));
-    // Not TLS at all: that connection ends, the next is served.
+    // The next client does not speak TLS. Its connection ends, and the following one is served.
     read_to_end(&mut ask(&server));
     expect(&mut ask_tls(&server, &ca), &events().wire()[..40]);
 }
 
-/// Six bytes are a record of at least 28: four pieces of eight. The pauses between them are a sure
-/// lower bound.
+/// Six bytes make a record of at least 28 bytes, which is four pieces of eight. The pauses between
+/// them are a lower bound.
 #[test]
 fn a_dribbled_record_is_unreadable_until_its_last_byte() {
     let ca = ca();
@@ -442,7 +443,7 @@ fn a_dribbled_record_is_unreadable_until_its_last_byte() {
 }
 
 #[test]
-fn a_useless_identity_is_an_error_and_none_is_shown() {
+fn an_invalid_identity_is_an_error_and_its_key_is_not_shown() {
     let ca = ca();
     let (certificate, key) = &ca.pem;
     let other_key = rcgen::KeyPair::generate().unwrap().serialize_pem();
@@ -487,7 +488,7 @@ fn a_replayed_body_is_chunked_by_its_pieces_and_ends_as_recorded() {
 }
 
 #[test]
-fn a_replay_sends_no_piece_before_its_time() {
+fn a_replay_sends_no_piece_too_early() {
     let mut recording = Recording::of_wire(Request::new("POST", "/"));
     let times = [40, 90, 90, 160];
     for millis in times {
@@ -506,7 +507,7 @@ fn a_replay_sends_no_piece_before_its_time() {
 }
 
 #[test]
-fn a_replay_where_nothing_more_was_recorded_stays_silent() {
+fn a_replay_stays_silent_after_the_recorded_part() {
     for end in [BodyEnd::Silent, BodyEnd::ClientClosed] {
         let mut recording = Recording::of_wire(Request::new("POST", "/"));
         recording.push(Duration::from_secs(3600), "HTTP/1.1 200 OK\r\n");

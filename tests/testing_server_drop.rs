@@ -1,5 +1,5 @@
-//! What a dropped server leaves behind: nothing. Apart from the other tests of the server, because
-//! threads are counted over the whole process.
+//! Tests that a dropped server leaves nothing behind. They are separate from the other tests of the
+//! server because they count the threads of the whole process.
 #![cfg(all(feature = "testing", target_os = "linux"))]
 
 mod common;
@@ -13,49 +13,49 @@ use std::time::{Duration, Instant};
 use common::sockets::{ASK, LONG, ask, connect, events, expect, read_to_end};
 use tokenwire::testing::{Cut, Gate, MockServer};
 
-/// These tests run one after the other.
+/// Makes these tests run one after the other.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The names of all servers' threads in this process.
+/// Returns the names of all server threads in this process.
 fn threads() -> HashSet<String> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    // A thread that ends while we look has no name any more.
+    // A thread that ends at this moment no longer has a name.
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
     names.map(|name| name.trim().to_owned()).filter(|name| name.starts_with("tw-")).collect()
 }
 
-/// Waits until that many threads are there. The system takes a joined thread off its list a moment late; a leaked
-/// one stays and fails the test.
+/// Waits until there are this many threads. The system removes a joined thread from its list a
+/// moment late. A leaked thread stays and fails the test.
 fn expect_threads(count: usize) {
     let begin = Instant::now();
     while threads().len() != count {
-        assert!(begin.elapsed() < LONG, "{count} expected, there are {:?}", threads());
+        assert!(begin.elapsed() < LONG, "expected {count} threads, found {:?}", threads());
         std::thread::yield_now();
     }
 }
 
-/// On a thread of its own, so that a drop that hangs fails the test and does not hang it.
+/// Drops the server on another thread, so that a hanging drop fails the test.
 fn drop_within(server: MockServer, max: Duration) {
     let (done, dropped) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         drop(server);
         done.send(()).unwrap();
     });
-    dropped.recv_timeout(max).expect("the drop returns");
+    dropped.recv_timeout(max).expect("the drop hangs");
 }
 
 #[test]
 fn drop_of_an_idle_server_leaves_no_thread_and_frees_its_port() {
     let _alone = alone();
-    // An address that nothing else here binds, so that nobody takes the port in between.
+    // Use an address that nothing else binds, so that no other process takes the port in between.
     let mut addr = SocketAddr::from(([127, 0, 0, 77], 0));
     for _ in 0..100 {
-        let server = MockServer::builder().addr(addr).scripted([events()]).expect("the port is free again");
+        let server = MockServer::builder().addr(addr).scripted([events()]).expect("the port is still in use");
         addr = server.addr();
-        // The server closes first, so that it is its side that stays in TIME_WAIT.
+        // The server closes first, so that its side stays in TIME_WAIT.
         let mut stream = ask(&server);
         expect(&mut stream, &events().wire());
         drop_within(server, LONG);
@@ -75,7 +75,7 @@ fn drop_ends_every_connection_and_leaves_no_thread() {
         events().wait_for(&Gate::new()),
         events().cut_at(30, Cut::Hang),
         events(),
-        // Blocked in a write: nobody reads.
+        // This connection blocks in a write, because the client does not read.
         endless,
     ];
     let count = scripts.len();
@@ -85,7 +85,7 @@ fn drop_ends_every_connection_and_leaves_no_thread() {
         clients.push(ask(&server));
         assert!(server.wait_for_requests(n, LONG));
     }
-    // One that has sent half a request, and one that has sent none.
+    // One client has sent half a request, another has sent nothing.
     clients.push(connect(&server));
     clients[count].write_all(&ASK[..10]).unwrap();
     clients.push(connect(&server));
@@ -93,14 +93,14 @@ fn drop_ends_every_connection_and_leaves_no_thread() {
     drop_within(server, LONG);
     expect_threads(0);
     for mut client in clients {
-        // Ended, one way or the other; not the client's own timeout.
+        // The connection ended in some way, but not by the client's own timeout.
         let (_, end) = read_to_end(&mut client);
         assert!(matches!(end, None | Some(ErrorKind::ConnectionReset)), "{end:?}");
     }
 }
 
 #[test]
-fn a_server_that_reads_slowly_reads_all_and_its_drop_waits_for_no_pause() {
+fn a_server_that_reads_slowly_reads_everything_and_its_drop_skips_the_pauses() {
     let _alone = alone();
     for (piece, pause, served) in
         [(1, Duration::ZERO, true), (0, Duration::ZERO, true), (1, LONG * 100, false)]
@@ -111,7 +111,7 @@ fn a_server_that_reads_slowly_reads_all_and_its_drop_waits_for_no_pause() {
             expect(&mut client, &events().wire());
         } else {
             expect_threads(2);
-            assert!(server.requests().is_empty(), "it has read on");
+            assert!(server.requests().is_empty(), "the server continued to read");
         }
         drop_within(server, LONG);
         expect_threads(0);
@@ -119,7 +119,7 @@ fn a_server_that_reads_slowly_reads_all_and_its_drop_waits_for_no_pause() {
 }
 
 #[test]
-fn a_thousand_connections_at_once_are_served_and_their_threads_end() {
+fn a_thousand_concurrent_connections_are_served_and_their_threads_end() {
     let _alone = alone();
     let server = MockServer::scripted([events().hang(Duration::MAX)]).unwrap();
     let mut clients: Vec<_> = (0..1000).map(|_| ask(&server)).collect();

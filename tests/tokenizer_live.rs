@@ -1,9 +1,12 @@
-//! The tokenizer against the server that runs the same model: the ids of 200 varied strings equal those of
-//! llama-server's `/tokenize`.
+//! Compares the tokenizer with a server that runs the same model. The ids of 200 varied strings
+//! equal the ids from llama-server's `/tokenize`.
 //!
-//! `TOKENWIRE_LIVE_URL=http://127.0.0.1:8080 cargo test --test tokenizer_live -- --include-ignored`.
-//! With `TOKENWIRE_WRITE=1` besides, the server's answers are written to tests/data/tokenizer-ids.json, which
-//! tests/tokenizer.rs compares with everywhere.
+//! ```sh
+//! TOKENWIRE_LIVE_URL=http://127.0.0.1:8080 cargo test --test tokenizer_live -- --include-ignored
+//! ```
+//!
+//! With `TOKENWIRE_WRITE=1`, the server's answers are also written to
+//! tests/data/tokenizer-ids.json. tests/tokenizer.rs compares them on every machine.
 #![cfg(feature = "tokenizer")]
 
 mod common;

@@ -1,6 +1,8 @@
-//! The outside cases of `cases/tool-calls` and our own, in `tests/data/tool-calls` and in the dialects' files: one turn each, as
-//! a model of that family writes it, and what a right parser makes of it. Each is fed whole, by characters and in pieces,
-//! with ids made up; the tree, the calls and the moments at which they are handed out must be the same.
+//! Tests of the external cases in `cases/tool-calls`, and of this project's cases in
+//! `tests/data/tool-calls` and in the dialects' files. Each case is one turn as a model of that
+//! family writes it, and its expected result. It is parsed whole, by characters and in pieces, with
+//! invented ids. The tree, the calls and the times at which calls are returned must always be the
+//! same.
 
 mod common;
 
@@ -14,14 +16,14 @@ use tokenwire::{
     Branch, Dialect, FinishReason, LeafKind, Malformed, PendingToolCall, ResponseParser, Start, TokenId,
 };
 
-/// Random ways of cutting a case.
+/// The number of random cuts of a case.
 const RANDOM_CUTS: u64 = 40;
 
-/// Up to so many characters, a text is cut at every two places, and at every three.
+/// Up to this many characters, a text is cut at every pair of places, and at every triple.
 const MAX_TWO_CUTS_CHARS: usize = 80;
 const MAX_THREE_CUTS_CHARS: usize = 40;
 
-/// One case, from the outside or of our own: see the README beside the outside ones.
+/// One case. The README of the external cases describes the format.
 struct Case(Value);
 
 impl Case {
@@ -40,8 +42,8 @@ impl Case {
         ResponseParser::new(dialect).tools(&tools).start(start)
     }
 
-    /// Feeds pieces, each with an id of its own, and some ids without text between them. Returns the tree, the
-    /// calls, and the byte at which each call was handed out.
+    /// Parses pieces, each with its own id, and some ids without text between them. Returns the
+    /// tree, the calls, and the byte at which each call was returned.
     fn run(&self, pieces: &[&str]) -> (Branch, Vec<PendingToolCall>, Vec<usize>) {
         let mut parser = self.parser();
         let (mut ids, mut calls, mut at_bytes, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
@@ -67,7 +69,7 @@ impl Case {
         (branch, calls, at_bytes)
     }
 
-    /// What of the expected does not hold.
+    /// Returns the differences between the expected and the actual result.
     fn differences(&self, branch: &Branch, calls: &[PendingToolCall]) -> Vec<String> {
         let expect = &self.0["expect"];
         let mut found = Vec::new();
@@ -99,7 +101,8 @@ impl Case {
             LeafKind::ToolCall(_) => Some("tool_call"),
             _ => None,
         });
-        // The first of each kind in a row: content on both sides of a frame is one segment there.
+        // Take the first of each kind in a row: in the cases, content on both sides of a frame is
+        // one segment.
         let mut order: Vec<&str> = order.collect();
         order.dedup_by(|a, b| a == b && *a == "content");
         check("order", json!(order), &self.0["order"]);
@@ -119,8 +122,9 @@ impl Case {
     }
 }
 
-/// The ways of cutting a text that are tried, each a list of places in characters: whole, at all, at random;
-/// at every one place; at every two and three, or a sample of them ([`in_sample`]), if the text is short enough.
+/// Returns the cuts of a text that are tried, each a list of places in characters: none, random
+/// ones, and every single place. A short text is also cut at every two and three places, or at a
+/// sample of them ([`in_sample`]).
 fn cuttings(text: &str) -> impl Iterator<Item = Vec<usize>> {
     let chars = text.chars().count();
     let whole_and_random = (0..RANDOM_CUTS).map(move |seed| random_cuts(chars, seed)).chain([Vec::new()]);
@@ -134,7 +138,7 @@ fn cuttings(text: &str) -> impl Iterator<Item = Vec<usize>> {
     whole_and_random.chain(one).chain(sampled)
 }
 
-/// Cuts drawn from `seed`; mean length from 1 to 16 characters.
+/// Returns random cuts for `seed`. The mean length of a piece is 1 to 16 characters.
 fn random_cuts(chars: usize, seed: u64) -> Vec<usize> {
     let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mean = 1 + seed % 16;
@@ -147,15 +151,15 @@ fn random_cuts(chars: usize, seed: u64) -> Vec<usize> {
     (1..chars).filter(|_| drawn()).collect()
 }
 
-/// What is wrong with a case, and nothing if it holds at every cut tried.
+/// Returns what is wrong with a case, or an empty list if it holds at every cut.
 fn judge(case: &Case) -> Vec<String> {
     let text = case.text();
     let chars: Vec<&str> = text.char_indices().map(|(at, c)| &text[at..at + c.len_utf8()]).collect();
     let places: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
     let (tree, calls, at_bytes) = case.run(&chars);
     let mut wrong = case.differences(&tree, &calls);
-    // A call is handed out at the end of its leaf, or when the turn ends, or at what shows that its end
-    // marker is missing.
+    // A call is returned at the end of its leaf, at the end of the turn, or at the text that shows
+    // that its end marker is missing.
     let mut leaf_ends = Vec::new();
     let mut end = 0;
     for leaf in &tree.leaves {
@@ -166,7 +170,7 @@ fn judge(case: &Case) -> Vec<String> {
     let markers = dialect.markers();
     for (at, end) in at_bytes.iter().zip(leaf_ends) {
         if *at != usize::MAX && *at != end && !markers.contains(&text[end..*at].trim()) {
-            wrong.push(format!("a call is handed out at {at} and ends at {end}"));
+            wrong.push(format!("a call is returned at {at} and ends at {end}"));
         }
     }
     for cuts in cuttings(text) {
@@ -175,7 +179,8 @@ fn judge(case: &Case) -> Vec<String> {
         let pieces: Vec<&str> =
             ends.iter().map(|end| &text[std::mem::replace(&mut from, *end)..*end]).collect();
         let (cut_tree, cut_calls, cut_at_bytes) = case.run(&pieces);
-        // A call comes with the very piece that has the byte at which it came by characters.
+        // A call is returned with the piece that contains the byte at which it is returned by
+        // characters.
         let moment = |at: &usize| ends.iter().copied().find(|end| end >= at).unwrap_or(usize::MAX);
         let moments: Vec<usize> = at_bytes.iter().map(moment).collect();
         let same_leaves = tree.leaves.len() == cut_tree.leaves.len()
@@ -193,14 +198,14 @@ fn judge(case: &Case) -> Vec<String> {
             break;
         }
         if cut_at_bytes != moments {
-            wrong.push(format!("cut {pieces:?} hands out at {cut_at_bytes:?} instead of {moments:?}"));
+            wrong.push(format!("cut {pieces:?} returns calls at {cut_at_bytes:?} instead of {moments:?}"));
             break;
         }
     }
     wrong
 }
 
-/// The cases of all files in a folder, a line each.
+/// Returns the cases in all files of a folder, one per line.
 fn cases_in(folder: &Path) -> Vec<Case> {
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
@@ -210,7 +215,7 @@ fn cases_in(folder: &Path) -> Vec<Case> {
     texts.flat_map(cases).collect()
 }
 
-/// The cases in the dialects' own files.
+/// Returns the cases in the dialects' files.
 fn cases_of_dialects() -> Vec<Case> {
     let mut all = Vec::new();
     for (name, mut record) in common::dialects() {
@@ -222,7 +227,7 @@ fn cases_of_dialects() -> Vec<Case> {
     all
 }
 
-/// Judges cases: for each dialect how many there are.
+/// Judges the cases. Returns the number of cases for each dialect.
 fn judge_all(cases: &[Case]) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     let mut wrong = Vec::new();
@@ -240,7 +245,7 @@ fn judge_all(cases: &[Case]) -> BTreeMap<String, usize> {
         }
     }
     for (dialect, (held, all)) in &counts {
-        // Not through `println`, which a test that passes does not show.
+        // Do not use `println`, whose output is hidden when a test passes.
         let _ = writeln!(std::io::stderr(), "{dialect:14} {held:3} of {all:3}");
     }
     assert!(wrong.is_empty(), "{} cases fail:\n{}", wrong.len(), wrong.join("\n"));
@@ -249,14 +254,14 @@ fn judge_all(cases: &[Case]) -> BTreeMap<String, usize> {
 }
 
 #[test]
-fn the_outside_cases_hold_at_any_cut() {
+fn the_external_cases_hold_at_any_cut() {
     let Some(folder) = common::shared("cases").map(|cases| cases.join("tool-calls")) else { return };
     let counts = judge_all(&cases_in(&folder));
     assert!(counts.len() >= 23, "{} dialects", counts.len());
 }
 
 #[test]
-fn our_own_cases_hold_at_any_cut() {
+fn this_projects_cases_hold_at_any_cut() {
     let mut cases = cases_in(&common::data("tool-calls"));
     cases.extend(cases_of_dialects());
     let counts = judge_all(&cases);
@@ -266,10 +271,10 @@ fn our_own_cases_hold_at_any_cut() {
     }
 }
 
-/// Tokens as a server sends them, with the ids of markers: the leaves, each with its ids, and the calls, each with
-/// the number of the token that completed it.
+/// Each case has tokens as a server sends them, with the ids of markers. It lists the expected
+/// leaves with their ids, and the calls with the number of the token that completed them.
 #[test]
-fn an_id_says_what_is_a_marker() {
+fn an_id_decides_what_is_a_marker() {
     let mut wrong = Vec::new();
     for entry in std::fs::read_dir(common::data("tool-calls/ids")).unwrap() {
         for line in std::fs::read_to_string(entry.unwrap().path()).unwrap().lines() {

@@ -1,5 +1,6 @@
-//! The turn loop against the scripted server: calls run while the model writes, results are told in order, each prompt
-//! begins with the one before and the ids received, and nothing that fails is silent.
+//! Tests of the turn loop against the mock server. Calls run while the model writes, results are
+//! sent in order, each prompt begins with the previous one and the ids received, and every failure
+//! is reported.
 #![cfg(feature = "testing")]
 
 use std::sync::{Arc, Mutex};
@@ -13,12 +14,12 @@ use tokenwire::{
     Tools, Turn,
 };
 
-/// Generous: nothing here waits for it unless something is broken.
+/// A generous limit. Only a broken test waits for it.
 const SOON: Duration = Duration::from_secs(20);
 
 const IM_END: TokenId = 900_001;
 
-/// Each character is a token, and so are the two markers of ChatML.
+/// A tokenizer in which each character is a token, and so is each of the two markers of ChatML.
 struct Characters;
 
 impl Encode for Characters {
@@ -49,7 +50,7 @@ fn event(text: &str, id: TokenId, finish: Option<&str>) -> String {
     json!({"choices": [{"index": 0, "text": text, "token_ids": [id], "finish_reason": finish}]}).to_string()
 }
 
-/// An answer: a token for each text, then the end of the turn.
+/// Returns a response with one token for each text, then the end of the turn.
 fn answer(texts: &[&str]) -> Script {
     let tokens = texts.iter().zip(1..).map(|(text, id)| event(text, id, None));
     let count = texts.len() + 1;
@@ -70,17 +71,17 @@ fn tool(name: &str, function: impl Fn(&Value) -> Result<String, String> + Send +
 }
 
 #[test]
-fn calls_run_while_the_model_writes_and_their_results_are_told_in_order() {
+fn calls_run_while_the_model_writes_and_their_results_are_sent_in_order() {
     let (first, second) = (call("first", json!({"n": 1})), call("second", json!({})));
     let called = Gate::new();
-    // The rest of the answer comes when the first call is being run, so it is run before.
+    // The server sends the rest of the response only while the first call runs.
     let script = Script::events([event("Let me see.", 1, None), event(&first, 2, None)])
         .wait_for(&called)
         .event(&event(&second, 3, None))
         .event(&event("", IM_END, Some("stop")))
         .event("[DONE]");
     let server = MockServer::scripted([script, answer(&["Done."])]).unwrap();
-    // The first call ends after the second, and is told before it.
+    // The first call ends after the second, but its result is sent first.
     let second_done = Gate::new();
     let tools = Tools::new()
         .with(tool("first", {
@@ -111,7 +112,7 @@ fn calls_run_while_the_model_writes_and_their_results_are_told_in_order() {
 }
 
 #[test]
-fn what_a_tool_does_wrong_is_told_to_the_model() {
+fn a_tool_error_is_sent_to_the_model() {
     let calls = [call("fails", json!({})), call("panics", json!({})), call("nobody", json!({}))].concat();
     let server = MockServer::scripted([answer(&[&calls]), answer(&["Sorry."])]).unwrap();
     let tools = Tools::new()
@@ -125,7 +126,7 @@ fn what_a_tool_does_wrong_is_told_to_the_model() {
 }
 
 #[test]
-fn a_turn_ends_with_its_last_round_and_can_be_gone_on_with() {
+fn a_turn_ends_with_its_last_round_and_can_be_continued() {
     let again = call("again", json!({}));
     let server = MockServer::scripted([answer(&[&again]), answer(&[&again]), answer(&["At last."])]).unwrap();
     let context = context();
@@ -139,7 +140,7 @@ fn a_turn_ends_with_its_last_round_and_can_be_gone_on_with() {
 }
 
 #[test]
-fn a_stream_that_fails_keeps_what_came_and_the_turn_can_be_run_again() {
+fn a_failed_stream_keeps_the_received_part_and_the_turn_can_run_again() {
     let error = json!({"error": {"message": "engine died", "type": "server_error", "code": 500}}).to_string();
     let ping = call("ping", json!({}));
     let broken = Script::events([event("Half", 1, None), event(&ping, 2, None), error]);
@@ -150,21 +151,21 @@ fn a_stream_that_fails_keeps_what_came_and_the_turn_can_be_run_again() {
         .tools(Tools::new().with(tool("ping", |_| Ok("pong".into()))));
 
     assert_eq!(turn.run().unwrap_err().error.kind(), ErrorKind::Server);
-    assert_eq!(context.lock().unwrap().turns().len(), 1, "nothing came, nothing is there");
+    assert_eq!(context.lock().unwrap().turns().len(), 1, "an empty response was added");
 
     assert_eq!(turn.run().unwrap_err().error.kind(), ErrorKind::Server);
     let roles: Vec<Role> = context.lock().unwrap().turns().iter().map(|turn| turn.role).collect();
-    assert_eq!(roles, [Role::User, Role::Assistant, Role::Tool], "the call has its result");
+    assert_eq!(roles, [Role::User, Role::Assistant, Role::Tool], "the result of the call is missing");
     assert_eq!(context.lock().unwrap().turns()[1].content(), "Half");
 
     let report = turn.run().unwrap();
     assert_eq!(report.content(), "Whole.");
-    // The ids received, then the close that was not sampled.
+    // The received ids, then the end marker, which was not sampled.
     assert!(prompt(&server, 2).starts_with(&[&prompt(&server, 1)[..], &[1, 2, IM_END]].concat()));
 }
 
 #[test]
-fn a_cancel_reaches_the_stream_and_the_calls_that_wait() {
+fn a_cancel_reaches_the_stream_and_the_waiting_calls() {
     let calls = [call("slow", json!({})), call("never", json!({}))].concat();
     let script = Script::events([event(&calls, 1, None)]).hang(SOON);
     let server = MockServer::scripted([script]).unwrap();
@@ -177,7 +178,7 @@ fn a_cancel_reaches_the_stream_and_the_calls_that_wait() {
             Ok("late".into())
         }
     }));
-    let tools = tools.with(tool("never", |_| panic!("it has begun")));
+    let tools = tools.with(tool("never", |_| panic!("a cancelled call has begun")));
     let context = context();
     let turn = Turn::new(&client(&server), context.clone()).tools(tools);
     let canceller = turn.canceller();
@@ -192,7 +193,7 @@ fn a_cancel_reaches_the_stream_and_the_calls_that_wait() {
 }
 
 #[test]
-fn a_turn_that_is_cancelled_before_it_runs_sends_nothing() {
+fn a_turn_cancelled_before_it_runs_sends_nothing() {
     let server = MockServer::scripted([answer(&["Hi"])]).unwrap();
     let turn = Turn::new(&client(&server), context());
     turn.canceller().cancel();
@@ -201,7 +202,7 @@ fn a_turn_that_is_cancelled_before_it_runs_sends_nothing() {
 }
 
 #[test]
-fn a_turn_samples_as_it_is_told_in_every_round() {
+fn a_turn_uses_its_sampling_in_every_round() {
     let server = MockServer::scripted([answer(&[&call("now", json!({}))]), answer(&["Ten."])]).unwrap();
     let tools = Tools::new().with(tool("now", |_| Ok("ten".to_owned())));
     let sampling = SamplingParams::default().max_tokens(7).temperature(0.5);

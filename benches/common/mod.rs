@@ -1,10 +1,11 @@
-//! The streams that are measured: what real servers sent.
+//! Provides the streams that the benchmarks read, made from recordings of real servers.
 //!
-//! llama.cpp's is a recording as it is, a hundred tokens (`tests/data/llama.cpp/completion-long-100`). vLLM's recordings
-//! have a few tokens each, so their chunks (`completion-usage-continuous`, `chat-basic`) are written again for each of
-//! those hundred, with its text and id and with counts that grow.
+//! The llama.cpp stream is an unchanged recording of a hundred tokens
+//! (`tests/data/llama.cpp/completion-long-100`). The recordings of vLLM contain only a few tokens
+//! each. Their chunks (`completion-usage-continuous`, `chat-basic`) are therefore copied for each
+//! of the hundred tokens, with that token's text and id and with increasing counts.
 
-// Each program that includes this uses a part of it.
+// Each program that includes this module uses only a part of it.
 #![allow(dead_code)]
 
 use std::fs::File;
@@ -13,10 +14,10 @@ use std::path::Path;
 
 use tokenwire::{BodyDecoder, Endpoint, Step, StreamToken, TokenId};
 
-/// A body in the middle of its stream: nothing in it ends it, so that it can be read again and again.
+/// The middle part of a stream's body. Nothing in it ends the stream, so it can be repeated.
 pub(crate) struct Stream {
     pub(crate) wire: Endpoint,
-    /// One event each, with the blank line.
+    /// One event per entry, including the blank line.
     pub(crate) events: Vec<String>,
 }
 
@@ -25,15 +26,15 @@ impl Stream {
         self.events.concat().into_bytes()
     }
 
-    /// The body again and again, in a file without a name.
+    /// Writes the body `passes` times into a file without a name.
     pub(crate) fn file(&self, passes: usize) -> File {
         let path = std::env::temp_dir().join(format!("tokenwire-body-{}", std::process::id()));
         let open = File::options().create(true).truncate(true).read(true).write(true).open(&path);
         let mut file = open.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        std::fs::remove_file(&path).expect("it was made");
+        std::fs::remove_file(&path).expect("the file was just created");
         let body = self.body();
         for _ in 0..passes {
-            file.write_all(&body).expect("room for a body");
+            file.write_all(&body).expect("space for a body");
         }
         file.rewind().expect("a file");
         file
@@ -51,7 +52,7 @@ pub(crate) fn stream(name: &str) -> Stream {
     }
 }
 
-/// `/v1/completions` of vLLM with ids and with usage in each chunk: about 310 bytes a token.
+/// `/v1/completions` of vLLM, with ids and with usage in each chunk: about 310 bytes per token.
 pub(crate) fn vllm() -> Stream {
     let shape = recorded("vllm/completion-usage-continuous.response.http").swap_remove(1);
     let event = |(n, (text, id)): (usize, (String, TokenId))| {
@@ -65,7 +66,7 @@ pub(crate) fn vllm() -> Stream {
     Stream { wire: Endpoint::OpenAi, events: words().into_iter().enumerate().map(event).collect() }
 }
 
-/// `/v1/chat/completions` of vLLM with ids: about 230 bytes a token.
+/// `/v1/chat/completions` of vLLM, with ids: about 230 bytes per token.
 pub(crate) fn vllm_chat() -> Stream {
     let shape = recorded("vllm/chat-basic.response.http").swap_remove(2);
     let event = |(text, id): (String, TokenId)| {
@@ -75,15 +76,15 @@ pub(crate) fn vllm_chat() -> Stream {
     Stream { wire: Endpoint::Chat, events: words().into_iter().map(event).collect() }
 }
 
-/// llama.cpp's `/completion` with ids: about 120 bytes a token.
+/// `/completion` of llama.cpp, with ids: about 120 bytes per token.
 pub(crate) fn llama_cpp() -> Stream {
     let mut events = recorded("llama.cpp/completion-long-100.raw");
-    // The last one ends the answer.
+    // The last event ends the response.
     events.pop();
     Stream { wire: Endpoint::LlamaCpp, events }
 }
 
-/// The tokens of the recording.
+/// Returns the tokens of the llama.cpp recording.
 pub(crate) fn words() -> Vec<(String, TokenId)> {
     let mut words = Vec::new();
     let mut body = BodyDecoder::new(Endpoint::LlamaCpp);
@@ -92,12 +93,13 @@ pub(crate) fn words() -> Vec<(String, TokenId)> {
         StreamToken::Token { text, id: Some(id) } => words.push((text, id)),
         other => panic!("{other:?}"),
     };
-    while body.decode_event(&mut sink).expect("the recording is good") == Step::Event {}
+    while body.decode_event(&mut sink).expect("the recording is valid") == Step::Event {}
     assert_eq!(words.len(), 100);
     words
 }
 
-/// The events of a recorded answer. Each stands in an HTTP chunk of its own there, on one line.
+/// Returns the events of a recorded response. In the file, each event is one line in its own HTTP
+/// chunk.
 fn recorded(name: &str) -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));

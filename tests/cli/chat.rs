@@ -1,11 +1,11 @@
-//! `tokenwire chat` and `replay`, signals and closed pipes.
+//! Tests of `tokenwire chat` and `replay`, and of signals and closed pipes.
 
 use super::*;
 
 // ---- signals and pipes ----
 
 #[test]
-fn ctrl_c_cancels_the_stream_and_the_last_line_still_comes() {
+fn ctrl_c_cancels_the_stream_and_the_last_line_is_still_printed() {
     let server = MockServer::scripted([one_token().hang(HANGS)]).unwrap();
     let start = |more: &[&str]| {
         let url = server.url();
@@ -13,7 +13,7 @@ fn ctrl_c_cancels_the_stream_and_the_last_line_still_comes() {
     };
     let mut child = start(&["--json"]);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(lines.next().unwrap().unwrap().contains("Hello"), "lines come as the tokens do");
+    assert!(lines.next().unwrap().unwrap().contains("Hello"), "lines are printed as the tokens arrive");
     interrupt(&child);
     let last: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
     let expected = json!({"report": {"ending": "cancelled", "error": {"kind": "cancelled"}, "tokens": 1}});
@@ -24,7 +24,7 @@ fn ctrl_c_cancels_the_stream_and_the_last_line_still_comes() {
     let mut child = start(&[]);
     let mut text = [0; 5];
     child.stdout.as_mut().unwrap().read_exact(&mut text).unwrap();
-    assert_eq!(&text, b"Hello", "text comes as the tokens do");
+    assert_eq!(&text, b"Hello", "text is printed as the tokens arrive");
     interrupt(&child);
     let ran = ended(child);
     assert_eq!(ran.code, Some(130));
@@ -33,7 +33,7 @@ fn ctrl_c_cancels_the_stream_and_the_last_line_still_comes() {
 }
 
 #[test]
-fn a_closed_pipe_ends_the_stream_quietly() {
+fn a_closed_pipe_ends_the_stream_without_an_error() {
     let token = "data: {\"choices\":[{\"index\":0,\"text\":\"Hello\",\"token_ids\":[785]}]}\n\n";
     let endless = Script::status(200).framing(Framing::Chunked).header("content-type", "text/event-stream");
     let server = MockServer::scripted([endless.repeat(token, u64::MAX, Duration::from_millis(1))]).unwrap();
@@ -53,7 +53,7 @@ fn a_closed_pipe_ends_the_stream_quietly() {
 // ---- chat and replay ----
 
 #[test]
-fn chat_with_no_server_streams_a_recorded_answer_and_says_so() {
+fn chat_without_a_server_streams_a_recording_and_reports_it() {
     let ran = ended(program(&["chat"]).spawn().unwrap());
     assert_eq!((ran.code, &*ran.out), (Some(0), "one by one it came"), "{}", ran.err);
     assert!(
@@ -65,13 +65,13 @@ fn chat_with_no_server_streams_a_recorded_answer_and_says_so() {
     let original = fixture::load(data("vllm/completion-slow.response.http")).unwrap();
     let tokens = run(&["tokens", "--json"], &original.response_body().bytes).tokens();
     let ran = run(&["chat", "--json", "Hi"], b"");
-    assert_eq!(ran.tokens(), tokens, "it is the recording that it says it is");
-    // The recording took 866 ms; on a busy machine it takes longer, never less.
+    assert_eq!(ran.tokens(), tokens, "the recording that it names");
+    // The recording took 866 ms. A busy machine takes longer, never less.
     assert!(ran.last()["report"]["elapsed_us"].as_u64().unwrap() >= 866_000, "{}", ran.out);
 }
 
 #[test]
-fn chat_sends_its_text_or_each_line_of_its_input() {
+fn chat_sends_its_argument_or_each_line_of_its_input() {
     let server = MockServer::scripted([two_tokens()]).unwrap();
     let url = server.url();
     let ran = run(&["chat", "--base-url", &url, "Say hello"], b"not read\n");
@@ -82,11 +82,11 @@ fn chat_sends_its_text_or_each_line_of_its_input() {
     assert_eq!(prompts, ["Say hello", "one", "two", "three"]);
 
     let ran = ended(program(&["chat", "--base-url", &url]).spawn().unwrap());
-    assert_eq!(ran.code, Some(2), "no text, no line: {}", ran.err);
+    assert_eq!(ran.code, Some(2), "neither an argument nor a line of input: {}", ran.err);
 }
 
 #[test]
-fn chat_with_a_tokenizer_runs_tools_and_shows_the_tree() {
+fn chat_with_a_tokenizer_runs_tools_and_prints_the_tree() {
     let Some(tokenizer) = common::smollm2() else { return };
     let tokenizer = tokenizer.to_string_lossy().into_owned();
     let event = |text: &str, id: u32, finish: Option<&str>| {
@@ -126,15 +126,19 @@ fn chat_with_a_tokenizer_runs_tools_and_shows_the_tree() {
         .collect();
     assert!(
         prompts[1].starts_with(&[&prompts[0][..], &[9, 2]].concat()),
-        "the ids received, and nothing between"
+        "the received ids without any others"
     );
     assert!(prompts[2].starts_with(&[&prompts[1][..], &[9, 2]].concat()));
     let ran = run(&[&asked[..3], &["--tokenizer", &tokenizer, "--chat-format", "nope", "Hi"]].concat(), b"");
-    assert!(ran.code == Some(2) && ran.err.contains("qwen2_5"), "a wrong name lists them: {}", ran.err);
+    assert!(
+        ran.code == Some(2) && ran.err.contains("qwen2_5"),
+        "the error lists the valid names: {}",
+        ran.err
+    );
 }
 
 #[test]
-fn parse_gives_the_tree_of_a_kept_turn() {
+fn parse_prints_the_tree_of_a_recorded_turn() {
     let text = "<think>hm</think>Hi!<tool_call>{\"name\": \"now\"}</tool_call>";
     let expected = json!({"reasoning": "hm", "content": "Hi!", "ids": [],
         "tool_calls": [{"id": "call_0", "name": "now", "arguments": {}, "at_token": 0}],
@@ -167,7 +171,7 @@ fn parse_gives_the_tree_of_a_kept_turn() {
 }
 
 #[test]
-fn a_replayed_recording_streams_as_it_was() {
+fn a_replayed_recording_streams_the_original_tokens() {
     let file = std::env::temp_dir().join(format!("tokenwire-replay-{}.jsonl", std::process::id()));
     let cases = [
         ("vllm/interval3-completion.response.http", "auto", "10"),
@@ -193,7 +197,7 @@ fn a_replayed_recording_streams_as_it_was() {
             let last =
                 recording.pieces().last().unwrap().at.as_micros() as f64 / speed.parse::<f64>().unwrap();
             let elapsed = ran.last()["report"]["elapsed_us"].as_f64().unwrap();
-            assert!(elapsed + 1000.0 >= last, "{path}: its own timing, {elapsed} of {last}");
+            assert!(elapsed + 1000.0 >= last, "{path}: the recorded timing, {elapsed} of {last}");
         }
         interrupt(&replay);
         assert_eq!(wait(&mut replay), Some(130));
@@ -202,7 +206,7 @@ fn a_replayed_recording_streams_as_it_was() {
 }
 
 #[test]
-fn stream_keeps_the_exchange_on_success_and_on_failure() {
+fn record_writes_the_exchange_on_success_and_on_failure() {
     let file = std::env::temp_dir().join(format!("tokenwire-record-{}.jsonl", std::process::id()));
     let path = file.to_string_lossy().into_owned();
     for (script, code) in [(two_tokens(), 0), (cut_before_the_end(), 1)] {
@@ -225,7 +229,7 @@ fn stream_keeps_the_exchange_on_success_and_on_failure() {
 }
 
 #[test]
-fn a_failed_request_is_saved_and_sent_again() {
+fn a_failed_request_is_saved_and_can_be_resent() {
     let folder = std::env::temp_dir().join(format!("tokenwire-save-{}", std::process::id()));
     let dir = folder.to_string_lossy().into_owned();
     let refusal = Script::status(503).json(format!(r#"{{"error":"busy, {KEY}"}}"#));
@@ -234,7 +238,7 @@ fn a_failed_request_is_saved_and_sent_again() {
     let asked = ["--save-failed", &dir, "--api-key-env", "KEY_VARIABLE", "--temperature", "0.5"];
     let chat = run(&[&["chat", "--base-url", &url, "--retries", "0", "Say hello"], &asked[..]].concat(), b"");
     assert_eq!(chat.code, Some(1));
-    assert!(chat.err.contains(&dir), "people are told the file: {}", chat.err);
+    assert!(chat.err.contains(&dir), "the output contains the path of the file: {}", chat.err);
     let ran = stream(&server, &asked);
     let path = ran.last()["report"]["error"]["saved"].as_str().unwrap_or_default().to_owned();
     assert!(path.starts_with(&dir) && ran.err.contains(&path), "{} {}", ran.out, ran.err);
@@ -265,7 +269,7 @@ fn a_failed_request_is_saved_and_sent_again() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_used_is_told_once_and_disturbs_nothing() {
+fn an_unusable_save_folder_is_reported_once_and_changes_nothing_else() {
     let server = MockServer::scripted([Script::status(503).json(r#"{"error":"busy"}"#)]).unwrap();
     let ran = run(
         &["chat", "--base-url", &server.url(), "--retries", "0", "--save-failed", "/dev/null"],
@@ -277,7 +281,7 @@ fn a_folder_that_cannot_be_used_is_told_once_and_disturbs_nothing() {
 }
 
 #[test]
-fn processes_that_fail_at_once_share_a_folder_and_keep_to_the_limit() {
+fn concurrent_failing_processes_share_a_folder_and_keep_its_limit() {
     let folder = std::env::temp_dir().join(format!("tokenwire-shared-{}", std::process::id()));
     let dir = folder.to_string_lossy().into_owned();
     let url = MockServer::scripted([two_tokens()]).unwrap().url();

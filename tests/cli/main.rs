@@ -1,4 +1,5 @@
-//! The program as people and scripts use it: arguments and standard input in, lines and an exit code out.
+//! Tests of the program as people and scripts use it: arguments and standard input, then the lines
+//! and the exit code.
 
 #![cfg(feature = "cli")]
 
@@ -59,7 +60,7 @@ fn sse_prints_events_and_the_end_for_every_cut() {
     });
 }
 
-/// The conformance cases, where they are.
+/// Loads the conformance cases, if they are available.
 fn outside_cases() -> Vec<(String, Vec<u8>, Vec<Value>)> {
     let Some(path) = common::shared("cases/sse/conformance.jsonl") else { return Vec::new() };
     let text = std::fs::read_to_string(path).unwrap();
@@ -79,7 +80,7 @@ fn outside_cases() -> Vec<(String, Vec<u8>, Vec<Value>)> {
     text.lines().map(case).collect()
 }
 
-/// By way of a recording, which can hold bytes so.
+/// Decodes base64 with a recording, which can contain bytes in this form.
 fn from_base64(base64: &str) -> Vec<u8> {
     let head = concat!(
         r#"{"tokenwire_recording":1,"request":{"method":"GET","path":"/","headers":[]},"#,
@@ -90,11 +91,11 @@ fn from_base64(base64: &str) -> Vec<u8> {
 }
 
 #[test]
-fn sse_tells_an_event_that_is_too_large() {
+fn sse_reports_an_event_that_is_too_large() {
     let body = [b"data: a\n\ndata: ", vec![b'x'; (32 << 20) + 1].as_slice()].concat();
     let ran = run(&["sse", "--json"], &body);
     assert_eq!(ran.code, Some(1));
-    assert_eq!(ran.lines().len(), 2, "the event before it, and the error");
+    assert_eq!(ran.lines().len(), 2, "the event before the large one, and the error");
     assert!(
         has(&ran.last(), &json!({"error": {"kind": "limit", "limit": "max_event_bytes"}})),
         "{}",
@@ -109,7 +110,7 @@ fn sse_tells_an_event_that_is_too_large() {
 fn tokens_of_recordings_are_the_same_for_every_cut() {
     let error = |kind: &str, tokens: u64| json!({"error": {"kind": kind, "tokens": tokens}});
     let done = |finish: &str, exact: Option<bool>| json!({"done": {"finish": finish, "ids_exact": exact}});
-    // Name, wire, number of ids, last line.
+    // name, endpoint, number of ids, last line
     let cases: &[(&str, &str, usize, Value)] = &[
         ("vllm/completion-slow.response.http", "auto", 6, done("stop", None)),
         (
@@ -164,7 +165,7 @@ fn tokens_of_recordings_are_the_same_for_every_cut() {
 }
 
 #[test]
-fn tokens_prints_lines_in_the_form_that_others_build_on() {
+fn tokens_prints_the_line_format_that_scripts_rely_on() {
     let a = r#"data: {"choices":[{"index":0,"text":"a","token_ids":[7,8]}]}"#;
     let b = r#"data: {"choices":[{"index":1,"text":"b\u001b[31m"}]}"#;
     let ends = r#"data: {"choices":[{"index":0,"text":"","finish_reason":"stop"}]}"#;
@@ -189,12 +190,13 @@ fn tokens_prints_lines_in_the_form_that_others_build_on() {
         r#"{"error":{"kind":"incomplete","#,
         r#""message":"the stream ended before the first token, without a finish reason","tokens":0}}"#,
     );
-    // Body, exit code, lines.
+    // body, exit code, lines
     let cases = [
-        // A terminator without its blank line counts.
+        // A terminator counts without its blank line.
         (format!("{a}\n\n{b}\n\ndata: [DONE]"), 0, vec![of_a, of_b, no_ids]),
         (format!("{a}\n\n{ends}\n\n"), 0, vec![of_a, stopped]),
-        // Errors where the standard says to ignore the line: before an event, at the end; not behind the end.
+        // An error on a line that the standard ignores counts before an event and at the end, but
+        // not after the end.
         (format!("{a}\n\n{stray}\n{b}\n\n"), 1, vec![of_a, died]),
         (format!("{a}\n\n{stray}\ndata: [DONE]\n\n"), 1, vec![of_a, died]),
         (format!("{a}\n\n{stray}\n{ends}\n\n"), 1, vec![of_a, died]),
@@ -216,7 +218,7 @@ fn tokens_prints_lines_in_the_form_that_others_build_on() {
 }
 
 #[test]
-fn tokens_prints_what_a_chat_tells_apart() {
+fn tokens_distinguishes_the_parts_of_a_chat() {
     let delta = |delta: Value, finish: Value| {
         format!("data: {}\n\n", json!({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}))
     };
@@ -246,7 +248,7 @@ fn two_tokens() -> Script {
     Script::tokens([(785, "Hello"), (6722, " world")])
 }
 
-/// Without retries, unless `more` says how many.
+/// Runs `stream` without retries, unless `more` contains a number of retries.
 fn stream(server: &MockServer, more: &[&str]) -> Ran {
     let url = server.url();
     let retries: &[&str] = if more.contains(&"--retries") { &[] } else { &["--retries", "0"] };
@@ -258,7 +260,7 @@ fn one_token() -> Script {
     Script::events(["{\"choices\":[{\"index\":0,\"text\":\"Hello\",\"token_ids\":[785]}]}"])
 }
 
-/// Two tokens, no finish reason, and the connection is closed.
+/// Sends two tokens, then closes the connection without a finish reason.
 fn cut_before_the_end() -> Script {
     let token = |text: &str, id: u32| {
         format!("{{\"choices\":[{{\"index\":0,\"text\":\"{text}\",\"token_ids\":[{id}]}}]}}")

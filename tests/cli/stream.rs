@@ -1,9 +1,9 @@
-//! `tokenwire stream`.
+//! Tests of `tokenwire stream`.
 
 use super::*;
 
 #[test]
-fn stream_sends_again_as_often_as_it_is_told() {
+fn stream_retries_as_often_as_requested() {
     let busy = || Script::status(503).header("retry-after-ms", "1");
     each_row([("0", 1), ("1", 1), ("2", 0)], |(retries, code)| {
         let server = MockServer::scripted([busy(), busy(), two_tokens()]).unwrap();
@@ -15,7 +15,7 @@ fn stream_sends_again_as_often_as_it_is_told() {
 }
 
 #[test]
-fn stream_goes_on_where_it_broke_off() {
+fn stream_resumes_where_it_broke_off() {
     let model = FakeModel::new(4);
     let server = MockServer::start(move |request| {
         let script = model.answer(request);
@@ -45,7 +45,7 @@ fn stream_goes_on_where_it_broke_off() {
 }
 
 #[test]
-fn stream_draws_what_came_and_when() {
+fn stream_draws_a_trace_of_tokens_and_times() {
     let calls = Script::events([
         r#"{"choices":[{"index":0,"delta":{"content":"Hi"}}]}"#,
         r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"now","arguments":"{}"}}]}}]}"#,
@@ -54,7 +54,8 @@ fn stream_draws_what_came_and_when() {
     ]);
     let broken = || Script::tokens((1..9).map(|id| (id, "a"))).cut_at(900, Cut::Fin);
     let busy = Script::status(503).header("retry-after-ms", "1");
-    // What the server answers, flags, exit code, words in the picture, diamonds in it: one is the legend's.
+    // responses, flags, exit code, words in the picture, number of diamonds (one belongs to the
+    // legend)
     type Case = (Vec<Script>, &'static [&'static str], i32, &'static [&'static str], usize);
     let cases: Vec<Case> = vec![
         (vec![two_tokens()], &[], 0, &["2 tokens in ", ", the first after ", ">stop", "p50 ", "max "], 1),
@@ -83,7 +84,7 @@ fn stream_draws_what_came_and_when() {
 }
 
 #[test]
-fn stream_goes_on_at_the_next_server() {
+fn stream_resumes_at_the_next_server() {
     let model = FakeModel::new(5).ends_one_of(0);
     let breaks = MockServer::start(move |request| {
         let script = model.answer(request);
@@ -108,7 +109,7 @@ fn stream_goes_on_at_the_next_server() {
 }
 
 #[test]
-fn stream_prints_tokens_and_reports_every_ending() {
+fn stream_prints_tokens_and_reports_every_outcome() {
     let hangs = || one_token().hang(HANGS);
     let silent = Script::new().hang(HANGS);
     let comments = (0..200).fold(one_token(), |s, _| s.write(": alive\n\n").pause(Duration::from_millis(20)));
@@ -193,7 +194,7 @@ fn stream_prints_tokens_and_reports_every_ending() {
 }
 
 #[test]
-fn stream_reports_a_server_that_is_not_there() {
+fn stream_reports_an_unreachable_server() {
     let url = MockServer::scripted([two_tokens()]).unwrap().url();
     let ran = run(&["stream", "--base-url", &url, "--prompt", "Hi", "--json"], b"");
     assert_eq!(ran.code, Some(1));
@@ -201,7 +202,7 @@ fn stream_reports_a_server_that_is_not_there() {
 }
 
 #[test]
-fn stream_sends_what_the_flags_say() {
+fn stream_sends_what_the_flags_set() {
     let server = MockServer::scripted([two_tokens()]).unwrap();
     let ran = stream(
         &server,
@@ -248,7 +249,7 @@ fn stream_sends_what_the_flags_say() {
 }
 
 #[test]
-fn a_text_prompt_goes_as_text_or_through_a_tokenizer() {
+fn a_text_prompt_is_sent_as_text_or_encoded_with_a_tokenizer() {
     let tokenizer = json!({"version": "1.0", "added_tokens": [{"id": 2, "content": "<|end|>", "special": true,
         "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}],
         "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"}, 
@@ -272,7 +273,7 @@ fn a_text_prompt_goes_as_text_or_through_a_tokenizer() {
 }
 
 #[test]
-fn a_wrong_key_is_an_error_that_does_not_show_it() {
+fn a_wrong_key_is_an_error_that_does_not_show_the_key() {
     let server = MockServer::start(|request| {
         let given = request.header("authorization").unwrap_or("none").to_owned();
         if given == "Bearer right" {
@@ -282,7 +283,7 @@ fn a_wrong_key_is_an_error_that_does_not_show_it() {
     })
     .unwrap();
     let url = server.url();
-    // What ureq logs of an answer, in rows of 16 bytes, is there for those who name it.
+    // ureq's log of a response, in rows of 16 bytes, appears only if it is requested by name.
     for (verbose, ureq) in
         [("", false), ("trace", false), ("tokenwire=trace", false), ("trace,ureq=trace", true)]
     {
@@ -307,11 +308,11 @@ fn a_wrong_key_is_an_error_that_does_not_show_it() {
             .unwrap(),
     );
     assert_eq!(ran.code, Some(0), "{}", ran.err);
-    assert!(ran.err.contains("status 200"), "-v tells the status: {}", ran.err);
+    assert!(ran.err.contains("status 200"), "-v prints the status: {}", ran.err);
 }
 
 #[test]
-fn another_authority_is_trusted_when_its_file_is_given() {
+fn a_custom_certificate_authority_is_trusted_when_its_file_is_given() {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let pem = made.cert.pem();
     let identity = TlsIdentity::from_pem(&pem, &made.signing_key.serialize_pem()).unwrap();
@@ -325,7 +326,8 @@ fn another_authority_is_trusted_when_its_file_is_given() {
     std::fs::remove_file(&file).unwrap();
 }
 
-/// What would move the cursor, set colours or turn the direction, in each of the ways there are: C0, C1, DEL, bidi.
+/// Control characters of every form (C0, C1, DEL, bidi) that move the cursor, set colors or change
+/// the direction.
 const EVIL: &str = "\u{1b}[31m\u{9b}2J\u{7f}\u{202e}\u{61c}\u{8}\r";
 
 fn assert_harmless(what: &str, text: &str) {
@@ -334,7 +336,7 @@ fn assert_harmless(what: &str, text: &str) {
 }
 
 #[test]
-fn nothing_that_a_server_sends_reaches_the_terminal_as_control() {
+fn nothing_from_the_server_reaches_the_terminal_as_a_control_character() {
     let evil = json!(EVIL).to_string();
     let evil = &evil[1..evil.len() - 1];
     let chat = Script::events([
@@ -405,11 +407,11 @@ fn nothing_that_a_server_sends_reaches_the_terminal_as_control() {
 }
 
 #[test]
-fn model_text_cannot_reach_the_terminal_as_control() {
+fn model_text_cannot_reach_the_terminal_as_a_control_character() {
     let server =
         MockServer::scripted([Script::tokens([(1, "a\u{1b}"), (2, "[31mb\u{202e}\r\n\tc")])]).unwrap();
     let ran = run(&["stream", "--base-url", &server.url(), "--prompt", "Hi"], b"");
     assert_eq!(ran.out, "a\u{241b}[31mb\u{fffd}\u{240d}\n\tc");
-    assert!(!ran.err.contains('\u{1b}'), "no colours and no live line where nobody looks on: {}", ran.err);
+    assert!(!ran.err.contains('\u{1b}'), "no colors and no live line outside a terminal: {}", ran.err);
     assert!(ran.err.contains("2 tokens") && ran.err.contains("ids exact"), "{}", ran.err);
 }

@@ -1,15 +1,15 @@
-//! Help, invalid usage, terminals, and the commands in the README.
+//! Tests of the help, invalid usage, terminals, and the commands in the README.
 
 use super::*;
 
 // ---- usage ----
 
 #[test]
-fn what_cannot_be_used_is_told_with_code_2_before_anything_is_sent() {
+fn invalid_usage_exits_with_code_2_before_anything_is_sent() {
     let server = MockServer::scripted([two_tokens()]).unwrap();
     let url = server.url();
     let stream: &[&str] = &["stream", "--base-url", &url, "--prompt", "Hi", "--json"];
-    // Arguments, and a word of the message.
+    // arguments, a word of the message
     let cases: &[(&[&str], &str)] = &[
         (&[], "Usage"),
         (&["nonsense"], "nonsense"),
@@ -61,7 +61,7 @@ fn what_cannot_be_used_is_told_with_code_2_before_anything_is_sent() {
 }
 
 #[test]
-fn what_the_server_cannot_do_is_reported() {
+fn a_feature_that_the_server_lacks_is_reported() {
     let ran =
         run(&["stream", "--base-url", "http://h.test", "--prompt-ids", "1", "--wire", "chat", "--json"], b"");
     assert_eq!(ran.code, Some(1));
@@ -73,7 +73,7 @@ fn what_the_server_cannot_do_is_reported() {
 }
 
 #[test]
-fn stream_whole_prints_the_answer_with_all_its_ids_and_a_failed_one_is_sent_again() {
+fn stream_whole_prints_a_response_with_all_ids_and_retries_a_failure() {
     let body = fixture::load(data("llama.cpp/completion-utf8-nonstream.raw")).unwrap().response_body().bytes;
     let folder = std::env::temp_dir().join(format!("tokenwire-whole-{}", std::process::id()));
     let dir = folder.to_string_lossy().into_owned();
@@ -98,7 +98,7 @@ fn stream_whole_prints_the_answer_with_all_its_ids_and_a_failed_one_is_sent_agai
 }
 
 #[test]
-fn models_tokenize_and_detokenize_ask_the_server() {
+fn models_tokenize_and_detokenize_use_the_server() {
     let server = MockServer::start(|request| {
         let name = match request.path.as_str() {
             "/v1/models" => "get-models",
@@ -148,11 +148,11 @@ fn models_tokenize_and_detokenize_ask_the_server() {
     }
 }
 
-/// Every command, as the help lists them.
+/// Returns every command that the help lists.
 fn commands() -> Vec<String> {
     let help = run(&["--help"], b"").out;
     let list = help.split("\nCommands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
-    // What a line too long goes on with stands further to the right.
+    // A continuation line is indented further.
     let names = list.lines().filter(|line| !line.starts_with("   "));
     names
         .map(|line| line.split_whitespace().next().unwrap().to_owned())
@@ -161,7 +161,7 @@ fn commands() -> Vec<String> {
 }
 
 #[test]
-fn each_command_has_help_with_a_purpose_an_example_and_its_exit_codes() {
+fn the_help_of_each_command_has_a_purpose_an_example_and_its_exit_codes() {
     let commands = commands();
     assert!(commands.len() >= 14 && commands.contains(&"batch".to_owned()), "{commands:?}");
     for command in commands {
@@ -273,7 +273,7 @@ fn a_misspelt_flag_gets_a_likely_suggestion_or_none() {
 }
 
 #[test]
-fn completions_and_the_man_page_have_every_command_and_flag() {
+fn completions_and_the_man_page_contain_every_command_and_flag() {
     let commands = commands();
     for shell in ["bash", "zsh", "fish"] {
         let ran = run(&["completions", shell], b"");
@@ -281,7 +281,7 @@ fn completions_and_the_man_page_have_every_command_and_flag() {
         for word in commands.iter().map(String::as_str).chain(["save-failed", "timeline", "resume"]) {
             assert!(ran.out.contains(word), "{shell}: no {word}");
         }
-        // Where the shell is there, it has to be able to read it.
+        // If the shell is installed, it must be able to read the completions.
         let mut check = Command::new(shell);
         check.arg(if shell == "fish" { "--no-execute" } else { "-n" }).stdin(Stdio::piped());
         let Ok(mut check) = check.spawn() else { continue };
@@ -307,7 +307,7 @@ fn completions_and_the_man_page_have_every_command_and_flag() {
 
 // ---- on a terminal ----
 
-/// On a terminal of util-linux's `script`: what both streams wrote to it.
+/// Runs the program on a terminal from util-linux's `script`. The output contains both streams.
 fn on_a_terminal(args: &str, variables: &[(&str, &str)]) -> Ran {
     let line = format!("'{}' {args}", env!("CARGO_BIN_EXE_tokenwire"));
     let mut command = Command::new("script");
@@ -318,7 +318,7 @@ fn on_a_terminal(args: &str, variables: &[(&str, &str)]) -> Ran {
 
 #[test]
 #[ignore = "needs script of util-linux"]
-fn a_live_line_and_colours_are_for_terminals_that_want_them() {
+fn a_live_line_and_colors_appear_only_on_terminals_that_support_them() {
     let slow = || two_tokens().slowly(250, Duration::from_millis(25));
     let thinks = Script::events([
         r#"{"choices":[{"index":0,"delta":{"reasoning_content":"hm"}}]}"#,
@@ -326,7 +326,7 @@ fn a_live_line_and_colours_are_for_terminals_that_want_them() {
         "[DONE]",
     ]);
     let (dim, red, live, clear) = ("\u{1b}[2m", "\u{1b}[1;31m", " s]", "\r\u{1b}[2K[");
-    // What the server answers, arguments, what is on the screen.
+    // response, arguments, expected text on the screen
     let cases = [
         (slow(), "stream --prompt a", vec![" tokens/s, first after ", dim, live]),
         (slow(), "chat a", vec![" tokens/s, first after ", dim, live]),
@@ -342,7 +342,7 @@ fn a_live_line_and_colours_are_for_terminals_that_want_them() {
         for word in &words {
             assert!(ran.out.contains(word), "{args}: no {word:?} in {:?}", ran.out);
         }
-        // A live line is no colour, but a dumb terminal can do neither.
+        // A live line needs no colors, but a dumb terminal supports neither.
         let unwanted = [("NO_COLOR", "1", &[dim, red][..]), ("TERM", "dumb", &["\u{1b}"])];
         for (variable, value, unwanted) in unwanted {
             let ran = on_a_terminal(&args, &[(variable, value)]);
@@ -354,7 +354,7 @@ fn a_live_line_and_colours_are_for_terminals_that_want_them() {
 
 // ---- the README ----
 
-/// The lines of its blocks of code, block by block, without those of Rust.
+/// Returns the lines of each code block, except Rust blocks.
 fn readme_blocks() -> Vec<Vec<String>> {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let blocks = text.split("```").skip(1).step_by(2);
@@ -362,7 +362,7 @@ fn readme_blocks() -> Vec<Vec<String>> {
     plain.map(|block| block.lines().skip(1).map(str::to_owned).collect()).collect()
 }
 
-/// With this program for `tokenwire`.
+/// Runs the line in a shell, with this program as `tokenwire`.
 fn shell(line: &str) -> Ran {
     let program = Path::new(env!("CARGO_BIN_EXE_tokenwire")).parent().unwrap();
     let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
@@ -372,7 +372,7 @@ fn shell(line: &str) -> Ran {
 }
 
 #[test]
-fn the_commands_in_the_readme_are_such() {
+fn the_commands_in_the_readme_are_valid() {
     let mut count = 0;
     for line in readme_blocks().into_iter().flatten() {
         let line = line.strip_prefix("$ ").unwrap_or(&line);
@@ -387,7 +387,7 @@ fn the_commands_in_the_readme_are_such() {
     assert!(count >= 5, "{count}");
 }
 
-/// Every number is the same one.
+/// Replaces every number with the same number.
 fn without_numbers(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
@@ -401,7 +401,7 @@ fn without_numbers(text: &str) -> String {
 }
 
 #[test]
-fn the_screens_in_the_readme_that_need_no_server_are_what_is_printed() {
+fn the_readme_screens_that_need_no_server_match_the_output() {
     let mut count = 0;
     for block in readme_blocks() {
         let (commands, screen): (Vec<_>, Vec<_>) = block.iter().partition(|line| line.starts_with("$ "));

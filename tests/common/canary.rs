@@ -1,16 +1,16 @@
-//! Looks for keys in whatever is printed: in texts, and in every line that goes to the `log` crate at trace.
+//! Searches all output for API keys: texts, and every line that is logged at trace level.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// So much of a key's beginning or end counts as the key.
+/// This many characters of a key's beginning or end count as the key.
 const PART_CHARS: usize = 10;
-/// How much of a hex dump is kept to look for a key in: more than any key has.
+/// The number of bytes of a hex dump that are kept for the search. No key is longer.
 const DUMP_BYTES: usize = 128;
 
-/// Everything by which `key` could be known: itself, its beginning and its end, in base64, percent-encoded and escaped in
-/// JSON.
+/// Returns every form in which `key` could be recognized: plain, its beginning, its end, in base64,
+/// percent-encoded, and escaped in JSON.
 pub fn forms(key: &str) -> Vec<String> {
     let (front, back) = (&key[..PART_CHARS], &key[key.len() - PART_CHARS..]);
     let escaped = key.replace('/', "%2F").replace('+', "%2B");
@@ -18,8 +18,8 @@ pub fn forms(key: &str) -> Vec<String> {
         vec![front.to_owned(), back.to_owned(), escaped.to_lowercase(), escaped, key.replace('/', "\\/")];
     let by_serde = serde_json::Value::from(front).to_string();
     forms.extend([by_serde[1..by_serde.len() - 1].to_owned(), in_numbers(front), in_numbers(back)]);
-    // As a part of something longer, a key can begin at each of three places in a group. What its neighbours
-    // decide is left out.
+    // Inside a longer base64 text, a key can start at three positions in a group. Leave out the
+    // characters that also depend on the text around the key.
     for before in 0..3 {
         let text = base64(&["x".repeat(before).as_bytes(), key.as_bytes()].concat());
         forms.push(text[4..text.len() - 4].to_owned());
@@ -28,12 +28,12 @@ pub fn forms(key: &str) -> Vec<String> {
     forms
 }
 
-/// Every character as JSON can escape it.
+/// Escapes every character with a JSON number escape.
 pub fn in_numbers(text: &str) -> String {
     text.bytes().map(|byte| format!("\\u{byte:04x}")).collect()
 }
 
-/// The places of `text` where a form of one of `keys` is.
+/// Returns the places of `text` that contain a form of one of `keys`.
 pub fn found(text: &str, keys: &[&str]) -> Vec<String> {
     let places = keys.iter().flat_map(|key| forms(key)).filter_map(|form| text.find(&form));
     let around = |at: usize| {
@@ -62,7 +62,7 @@ fn base64(bytes: &[u8]) -> String {
     out
 }
 
-/// A log that keeps the lines with a key in them, and how many lines each target has.
+/// A logger that keeps the lines that contain a key, and counts the lines of each target.
 pub struct Watch {
     forms: Vec<String>,
     seen: Mutex<Seen>,
@@ -70,12 +70,12 @@ pub struct Watch {
 
 #[derive(Default)]
 pub struct Seen {
-    /// Target and line.
+    /// The target and the line.
     pub leaks: Vec<(String, String)>,
     pub lines: BTreeMap<String, usize>,
 }
 
-/// Installs the watch over `keys` in this process, at trace.
+/// Installs a logger that searches for `keys` in this process, at trace level.
 pub fn watch(keys: &[&str]) -> &'static Watch {
     static WATCH: OnceLock<Watch> = OnceLock::new();
     let watch = WATCH.get_or_init(|| Watch {
@@ -89,7 +89,7 @@ pub fn watch(keys: &[&str]) -> &'static Watch {
 }
 
 impl Watch {
-    /// What was seen so far.
+    /// Returns everything that was seen so far, and forgets it.
     pub fn take(&self) -> Seen {
         std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -99,10 +99,10 @@ thread_local! {
     static DUMP: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// The bytes of a line like `48 45 4c 4c 4f --`, as ureq-proto writes the traffic at trace, after those of
-/// the lines before it on this thread.
+/// Decodes a line such as `48 45 4c 4c 4f --`, in which ureq-proto logs the traffic at trace level.
+/// The result starts with the bytes of earlier lines from this thread.
 fn dumped(line: &str) -> Option<String> {
-    // Behind the digits stands the same as text.
+    // The same bytes follow as text after the digits.
     let digits: String = line.chars().take(40).filter(|c| !matches!(c, ' ' | '-')).collect();
     let bytes = (0..digits.len() / 2).map(|i| u8::from_str_radix(digits.get(2 * i..2 * i + 2)?, 16).ok());
     let bytes: Vec<u8> = bytes.collect::<Option<_>>()?;

@@ -1,8 +1,8 @@
-//! A server's identity for the tests over TLS.
+//! Creates the identity of a server for tests over TLS.
 
 use tokenwire::testing::TlsIdentity;
 
-/// A new authority (PEM), and the identity of a server on this machine, signed by it.
+/// Returns a new certificate authority (PEM), and the identity of a local server signed by it.
 pub fn certificates() -> (String, TlsIdentity) {
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
     let make = || -> Result<_, rcgen::Error> {
@@ -15,5 +15,5 @@ pub fn certificates() -> (String, TlsIdentity) {
         Ok((authority.pem(), leaf.pem(), key.serialize_pem()))
     };
     let (authority, leaf, key) = make().expect("certificates");
-    (authority, TlsIdentity::from_pem(&leaf, &key).expect("an identity"))
+    (authority, TlsIdentity::from_pem(&leaf, &key).expect("a valid identity"))
 }

@@ -1,11 +1,13 @@
-//! How tests run their checks: each row of a table, short timers on a busy machine, and samples of long loops.
+//! Helpers that run checks: each row of a table, short timers on a busy machine, and samples of
+//! long loops.
 
 use std::any::Any;
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-/// Runs `check` on each row of a table and fails after the last row if any row failed, so that one run shows them all.
+/// Runs `check` on each row of a table. It fails after the last row if any row failed, so one run
+/// shows all failures.
 pub fn each_row<T>(rows: impl IntoIterator<Item = T>, mut check: impl FnMut(T)) {
     let (mut count, mut failures) = (0, Vec::new());
     for row in rows {
@@ -22,8 +24,9 @@ fn message(panic: &dyn Any) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message")
 }
 
-/// Runs a check that needs a short timer. On a busy machine such a timer can expire before the event that the check is
-/// about, so a check that fails runs again with a timer 5 and then 25 times as long. The last failure counts.
+/// Runs a check that needs a short timer. On a busy machine, such a timer can expire before the
+/// event that the check waits for. A failed check therefore runs again with a timer 5 times as
+/// long, then 25 times as long. The last failure counts.
 pub fn with_timer(short: Duration, check: impl Fn(Duration)) {
     let passes = |times: u32| catch_unwind(AssertUnwindSafe(|| check(short * times))).is_ok();
     if !passes(1) && !passes(5) {
@@ -31,12 +34,13 @@ pub fn with_timer(short: Duration, check: impl Fn(Duration)) {
     }
 }
 
-/// Whether this number of a long loop runs: all do with `TOKENWIRE_FULL=1`, as in `.ci/run`, otherwise each `step`th does.
+/// Returns whether this number of a long loop runs. With `TOKENWIRE_FULL=1`, as in `.ci/run`, all
+/// numbers run, otherwise every `step`th.
 pub fn in_sample(number: usize, step: usize) -> bool {
     is_full() || number % step == 0
 }
 
-/// How often a long loop runs: `full` times with `TOKENWIRE_FULL=1`, otherwise `sample` times.
+/// Returns the number of runs of a long loop: `full` with `TOKENWIRE_FULL=1`, otherwise `sample`.
 pub fn sample_of<T>(sample: T, full: T) -> T {
     if is_full() { full } else { sample }
 }

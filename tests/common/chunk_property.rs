@@ -1,6 +1,11 @@
-//! The property of the chunk decoder, for arbitrary bytes: no panic; nothing is taken back or invented; the
-//! ids handed out are the ids in the JSON, as an independent reader (a `Value` tree) finds them; and what was learned of a
-//! stream makes no difference. A fuzz target is this function.
+//! The property of the chunk decoder, for arbitrary bytes:
+//!
+//! - It does not panic.
+//! - It does not lose or invent tokens.
+//! - Its ids are the ids in the JSON, as an independent reader (a `Value` tree) finds them.
+//! - A learned template does not change the result.
+//!
+//! A fuzz target calls this function.
 
 use std::collections::HashMap;
 
@@ -20,8 +25,11 @@ const WIRES: [Endpoint; 7] = [
     Endpoint::Auto,
 ];
 
-/// The first byte chooses the wire, and what the rest is: below 128 lines, which are the data of events; below 224
-/// changes to chunks that were recorded; from there on the choices of [`generated`], a byte each, objects of the keys there are.
+/// Checks one input. The first byte selects the endpoint, and how the rest is read:
+///
+/// - below 128: as lines, which are the data of events
+/// - below 224: as changes to recorded chunks
+/// - otherwise: as the choices of [`generated`], one byte each, which make objects from known keys
 pub(crate) fn chunk(bytes: &[u8]) {
     let Some((first, rest)) = bytes.split_first() else { return };
     let wire = WIRES[usize::from(*first) % WIRES.len()];
@@ -49,7 +57,7 @@ pub(crate) fn chunk(bytes: &[u8]) {
 fn is_read_right(wire: Endpoint, text: &str) {
     let mut decoder = ChunkDecoder::new(wire).max_choices(3);
     let mut total = 0;
-    // SGLang: what each choice had so far.
+    // For SGLang: the ids that each choice had so far.
     let mut so_far: HashMap<u32, Vec<TokenId>> = HashMap::new();
     for data in text.split('\n') {
         whole(wire, data);
@@ -74,7 +82,7 @@ fn is_read_right(wire: Endpoint, text: &str) {
                 }
                 other => panic!("{wire} {other:?}"),
             };
-            assert!(id.is_some() || !text.is_empty(), "a token has text or id");
+            assert!(id.is_some() || !text.is_empty(), "a token has a text or an id");
             count += 1;
             ids.extend(id);
             said.push_str(&text);
@@ -87,7 +95,7 @@ fn is_read_right(wire: Endpoint, text: &str) {
                 if let Ok(value) = serde_json::from_str::<Value>(data) {
                     let skipped = decoder.skipped() > before;
                     assert_eq!(skipped, not_json, "{data}");
-                    // On `Auto`, places depend on what the chunks before said.
+                    // With `Auto`, the position of the fields depends on the earlier chunks.
                     if wire == Endpoint::SgLang {
                         let had = so_far.entry(index_of(&value)).or_default();
                         assert_eq!(ids, new_ids_in(&value, had), "{data}");
@@ -97,7 +105,8 @@ fn is_read_right(wire: Endpoint, text: &str) {
                         assert_eq!(said, text_in(&value, wire), "{wire} {data}");
                     }
                 } else if serde_json::from_str::<IgnoredAny>(data).is_err() {
-                    // What serde_json takes for no JSON is none here. Half a surrogate is, where nobody reads it.
+                    // Invalid JSON is skipped. serde_json accepts half of a surrogate pair in a
+                    // value that it ignores, and so does the decoder.
                     match flow {
                         Flow::Ended => assert_eq!(data.trim(), "[DONE]"),
                         Flow::More => assert_eq!((decoder.skipped(), count), (before + 1, 0), "{data}"),
@@ -115,7 +124,7 @@ fn is_read_right(wire: Endpoint, text: &str) {
             Ok(Flow::More) => {}
             Ok(Flow::Ended) => break,
             Err(_) => {
-                // It stays failed, and hands nothing out any more.
+                // After an error, the decoder keeps failing and returns no tokens.
                 let again = decoder.decode("message", data, &mut |_, _| panic!("a token after the error"));
                 assert!(again.is_err() && decoder.finish().is_err());
                 return;
@@ -125,15 +134,16 @@ fn is_read_right(wire: Endpoint, text: &str) {
     let counted = decoder.usage().map(|usage| u64::from(usage.completion_tokens));
     if decoder.finish().is_ok_and(|completion| completion.ids_exact.is_exact()) {
         if let Some(counted) = counted {
-            assert_eq!(counted, decoder.ids(), "exact means equal counts");
+            assert_eq!(counted, decoder.ids(), "exact ids have the count that the server sent");
         }
     }
 }
 
-/// The same of a whole answer: its ids are those in the JSON, and exact means that they are as many as the server counted.
+/// Checks a complete response: its ids are those in the JSON. If they are exact, their number is
+/// the count that the server sent.
 fn whole(wire: Endpoint, data: &str) {
     let Ok(answer) = CompletionResponse::from_json(wire, data.as_bytes()) else { return };
-    // Half a surrogate is no JSON to a reader of everything.
+    // Half of a surrogate pair is invalid for a reader that parses every value.
     let Ok(mut value) = serde_json::from_str::<Value>(data) else {
         return assert!(serde_json::from_str::<IgnoredAny>(data).is_ok(), "{data}");
     };
@@ -146,7 +156,7 @@ fn whole(wire: Endpoint, data: &str) {
         list.as_array().into_iter().flatten().map(|id| id.as_f64().unwrap() as TokenId).collect()
     };
     let expected = match wire {
-        // Places depend on what the answer looks like.
+        // The position of the fields depends on the form of the response.
         Endpoint::Auto => answer.ids.clone(),
         Endpoint::SgLang => numbers(&value["output_ids"]),
         Endpoint::Tgi => {
@@ -162,9 +172,9 @@ fn whole(wire: Endpoint, data: &str) {
     assert!(answer.tool_calls.iter().all(|call| call.arguments.is_object() && !call.name.is_empty()));
 }
 
-// What was learned
+// The learned template
 
-/// Streams of each wire, whose chunks are changed.
+/// The recorded streams of each endpoint, whose chunks are changed.
 const RECORDED: [&str; 11] = [
     include_str!("../data/vllm/completion-usage-continuous.response.http"),
     include_str!("../data/vllm/completion-n2.response.http"),
@@ -179,12 +189,13 @@ const RECORDED: [&str; 11] = [
     include_str!("../data/llama.cpp/chat-logprobs.raw"),
 ];
 
-/// What stands in `data` lines of a recorded body.
+/// Returns the contents of the `data` lines in a recorded body.
 pub(crate) fn data_lines(body: &str) -> impl Iterator<Item = &str> {
     body.lines().filter_map(|line| line.strip_prefix("data: {").map(|_| &line["data: ".len()..]))
 }
 
-/// A decoder that learns and one that does not say the same of any events, also where they are read as parts of a body.
+/// Checks that decoders with and without a learned template return the same for all events, also
+/// when they read them as parts of a body.
 pub(crate) fn learning_makes_no_difference<'a>(
     wire: Endpoint,
     events: impl Iterator<Item = &'a str> + Clone,
@@ -204,7 +215,7 @@ pub(crate) fn learning_makes_no_difference<'a>(
             let (expected, flow) = say(&mut plain);
             assert_eq!(say(&mut learning).0, expected, "{wire} {data}");
             assert_eq!(state(&learning), state(&plain), "{wire} {data}");
-            // Data with a line end in it is not one line of a body.
+            // Data with a line break is not one line of a body.
             in_body &= !data.contains(['\r', '\n']);
             if in_body {
                 body.feed(format!("data: {data}\n\n").as_bytes());
@@ -213,7 +224,7 @@ pub(crate) fn learning_makes_no_difference<'a>(
                 let as_flow = match &step {
                     Ok(Step::Event) => Ok(Flow::More),
                     Ok(Step::Ended) => Ok(Flow::Ended),
-                    Ok(Step::More) => panic!("no event of {data}"),
+                    Ok(Step::More) => panic!("no event in {data}"),
                     Err(error) => Err(error),
                 };
                 assert_eq!(format!("{items:?} {as_flow:?}"), expected, "{wire} in a body: {data}");
@@ -227,7 +238,7 @@ pub(crate) fn learning_makes_no_difference<'a>(
     }
 }
 
-/// All that a decoder tells of itself.
+/// Returns the whole visible state of a decoder.
 fn state(decoder: &ChunkDecoder) -> String {
     let finish: Vec<_> = (0..3).map(|choice| decoder.finish_reason(choice)).collect();
     let counts = (decoder.tokens(), decoder.ids(), decoder.skipped(), decoder.usage(), decoder.ids_exact());
@@ -235,7 +246,7 @@ fn state(decoder: &ChunkDecoder) -> String {
     format!("{finish:?} {counts:?} {told:?}")
 }
 
-/// What a value, a key, a bracket or a comma is replaced by.
+/// The replacements for a value, a key, a bracket or a comma.
 const CHANGES: [&str; 64] = [
     "0",
     "1",
@@ -303,8 +314,9 @@ const CHANGES: [&str; 64] = [
     "\"prompt_progress\":{},",
 ];
 
-/// A stream of `bases` in their order, over and over. Of `bytes`, each three change one chunk: the place in it, with what,
-/// and whether it is replaced or stands before; a first byte of 200 or more leaves as many chunks as they are.
+/// Returns a stream that repeats `bases` in order, with changes. Three bytes describe one change:
+/// the position in the chunk, the replacement, and whether it replaces the part or is inserted
+/// before it. With a first byte of 200 or more, 1 to 6 chunks, or none, stay unchanged first.
 pub(crate) fn changed(bases: &[&str], bytes: &[u8]) -> Vec<String> {
     const MAX_CHUNKS: usize = 400;
     let mut bases = bases.iter().cycle();
@@ -322,7 +334,7 @@ pub(crate) fn changed(bases: &[&str], bytes: &[u8]) -> Vec<String> {
     out
 }
 
-/// The places of all strings, words, numbers and signs of some JSON.
+/// Returns the positions of all strings, words, numbers and punctuation of a JSON text.
 fn parts(json: &str) -> Vec<(usize, usize)> {
     let (bytes, mut parts, mut at) = (json.as_bytes(), Vec::new(), 0);
     while at < bytes.len() {
@@ -342,13 +354,14 @@ fn parts(json: &str) -> Vec<(usize, usize)> {
     parts
 }
 
-/// Random bytes for [`changed`].
+/// Returns random bytes for [`changed`].
 pub(crate) fn random_bytes(seed: u64, len: usize) -> Vec<u8> {
     let mut random = Random::Seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     (0..len).map(|_| random.below(256) as u8).collect()
 }
 
-/// The ids of one chunk, read the slow way. Only for chunks that decode without an error.
+/// Reads the ids of one chunk with slow, simple code. Works only for chunks that decode without an
+/// error.
 fn ids_in(chunk: &Value, wire: Endpoint) -> Vec<TokenId> {
     let numbers = |list: &Value| -> Option<Vec<TokenId>> {
         Some(list.as_array()?.iter().map(|id| id.as_f64().unwrap() as TokenId).collect())
@@ -383,7 +396,7 @@ fn ids_in(chunk: &Value, wire: Endpoint) -> Vec<TokenId> {
     ids
 }
 
-/// The text of one chunk, read the slow way; escapes are serde_json's.
+/// Reads the text of one chunk with slow, simple code. serde_json decodes the escapes.
 fn text_in(chunk: &Value, wire: Endpoint) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let choices = || chunk["choices"].as_array().into_iter().flatten();
@@ -406,12 +419,12 @@ fn text_in(chunk: &Value, wire: Endpoint) -> String {
     }
 }
 
-/// The choice that an event without choices is of.
+/// Returns the choice of an event that has no list of choices.
 fn index_of(chunk: &Value) -> u32 {
     chunk["index"].as_f64().unwrap_or(0.0) as u32
 }
 
-/// The ids that an event of SGLang adds to those before.
+/// Returns the ids that an SGLang event adds to the earlier ones.
 fn new_ids_in(chunk: &Value, had: &[TokenId]) -> Vec<TokenId> {
     let Some(list) = chunk["output_ids"].as_array() else { return Vec::new() };
     let ids: Vec<_> = list.iter().map(|id| id.as_f64().unwrap() as TokenId).collect();
@@ -419,11 +432,11 @@ fn new_ids_in(chunk: &Value, had: &[TokenId]) -> Vec<TokenId> {
     if counted == Some(had.len() + ids.len()) && counted != Some(ids.len()) {
         return ids;
     }
-    assert!(ids.starts_with(had), "the decoder let ids change: {chunk}");
+    assert!(ids.starts_with(had), "the ids changed, but the decoder accepted them: {chunk}");
     ids[had.len()..].to_vec()
 }
 
-/// Bytes that reach deep: a dictionary of what chunks are made of, put together at random.
+/// Returns bytes that get past the first checks: parts of real chunks, combined at random.
 pub(crate) fn generated(seed: u64) -> Vec<u8> {
     let mut random = Random::Seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut out = vec![random.below(128) as u8];
@@ -437,7 +450,7 @@ pub(crate) fn generated(seed: u64) -> Vec<u8> {
     out
 }
 
-/// The data of an event.
+/// Appends the data of one event.
 fn line(random: &mut Random<'_>, out: &mut Vec<u8>) {
     if random.below(12) == 0 {
         const ODD: [&str; 8] =
@@ -449,11 +462,11 @@ fn line(random: &mut Random<'_>, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// Where choices come from.
+/// The source of random choices.
 enum Random<'a> {
-    /// Xorshift: the same numbers for the same seed, everywhere.
+    /// The generator xorshift, which returns the same numbers for the same seed on every machine.
     Seed(u64),
-    /// A byte each, and zeros behind the last: what a fuzzer steers.
+    /// One byte per choice, then zeros. A fuzzer controls these bytes.
     Bytes(&'a [u8]),
 }
 
@@ -532,7 +545,7 @@ fn value_for(key: &str, random: &mut Random<'_>, depth: usize) -> String {
     const IDS: [&str; 9] = ["0", "1", "151645", "4294967295", "5.0", "1e2", "-1", "4294967296", "1.5"];
     const ANY: [&str; 10] =
         ["null", "true", "\"a\"", "\"\"", "\"\\n\\u00e9\"", "3", "-2", "{}", "[]", "\"stop\""];
-    // Mostly what belongs there, so that most chunks get past the first check.
+    // Mostly use a value of the right type, so that most chunks get past the first check.
     if random.below(16) == 0 || depth > 3 {
         return ANY[random.below(ANY.len())].to_owned();
     }

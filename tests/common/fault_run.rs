@@ -1,4 +1,5 @@
-//! Runs the rows of `faults`: a server and a client for each, plain and over TLS, and what came of it.
+//! Runs the rows of `faults`, each with its own server and client, plain and over TLS, and collects
+//! the results.
 
 use std::error::Error as _;
 use std::fmt::Write as _;
@@ -18,48 +19,48 @@ mod certificates;
 
 use super::faults::{Does, Fault, MAX_ERROR_BODY_BYTES, MAX_EVENT_BYTES, Over, SHORT, TOKENS, Tokens, good};
 
-/// "Does not hang": every row is done long before.
+/// A limit that only a hanging test reaches. Every row ends long before it.
 pub const LONG: Duration = Duration::from_secs(60);
-/// The credentials of a client: its API key, and what it sends in headers of its own.
+/// The credentials of a client: its API key, and the value of its custom headers.
 #[derive(Clone, Copy)]
 pub struct Keys {
     pub api: &'static str,
     pub header: &'static str,
 }
 
-/// Of the clients of the matrix.
+/// The keys of the clients in the matrix.
 pub const KEYS: Keys =
     Keys { api: "sk-CanaryBird0/aB+9zKeyOfTheMatrix", header: "hk-YellowFeather7/qW+3inTheHeader" };
-/// Of the clients whose servers show what they were sent.
+/// The keys of the clients whose servers echo the request.
 pub const ECHOED: Keys =
     Keys { api: "sk-ParrotTalks4/cD+8zSaysItAgain", header: r#"hk-Grey"W\ng5/eF+2SaysItAgain"# };
-/// Rows that run at the same time: most only wait for a timer.
+/// The number of rows that run at the same time. Most rows only wait for a timer.
 const SIDE_BY_SIDE: usize = 16;
 
-/// How one stream ended.
+/// The last item of a stream.
 #[derive(Debug)]
 pub enum Last {
     Done,
     Error(Error),
-    /// Disconnected with neither.
+    /// The channel was closed without an outcome.
     Nothing,
-    /// It did not end, or something came after its end.
+    /// The stream did not end, or an item followed its end.
     Wrong(&'static str),
 }
 
-/// What came of one run.
+/// The result of one run.
 pub struct Outcome {
     pub tokens: Vec<(String, Option<TokenId>)>,
     pub last: Last,
     pub report: StreamReport,
     pub took: Duration,
-    /// Everything that can be printed of the run.
+    /// Everything printable from the run.
     pub shown: String,
 }
 
 // ---- one stream ----
 
-/// The timers: all far away but the one that the row is about.
+/// Returns timers that are far away, except for the timer that the row tests.
 pub fn timeouts(short: Option<Timer>) -> Timeouts {
     timeouts_of(short, SHORT)
 }
@@ -78,19 +79,19 @@ fn timeouts_of(short: Option<Timer>, limit: Duration) -> Timeouts {
     timeouts
 }
 
-/// The client of every row: the one place that says how it is set up.
+/// Returns the client of every row. Its settings are only here.
 pub fn client(url: &str, timeouts: Timeouts, keys: Keys) -> ApiClientBuilder {
     let mut limits = Limits::default();
     limits.max_event_bytes = MAX_EVENT_BYTES;
     limits.max_error_body_bytes = MAX_ERROR_BODY_BYTES;
-    // A second stream begins when the first one's connection is back.
+    // A second stream starts after the connection of the first one is back in the pool.
     limits.max_streams = 1;
     let authority = certificates().0.clone();
     let client = ApiClient::builder(url).retries(0).api_key(keys.api).header("x-api-key", keys.header);
     client.ca_pem(authority).limits(limits).timeouts(timeouts)
 }
 
-/// Streams once, to the end, and keeps what it shows.
+/// Reads one stream to its end and collects everything that it prints.
 pub fn stream(client: &ApiClient, prompt_bytes: usize, keys: Keys) -> Outcome {
     let request =
         CompletionRequest::text("p".repeat(prompt_bytes)).header("x-route-key", keys.header).record();
@@ -102,7 +103,7 @@ pub fn stream(client: &ApiClient, prompt_bytes: usize, keys: Keys) -> Outcome {
         let item = receiver.recv_timeout(LONG);
         if !matches!(last, Last::Nothing) {
             if !item.is_err_and(|error| error.is_disconnected()) {
-                last = Last::Wrong("something follows the last item");
+                last = Last::Wrong("an item follows the last item");
             }
             break;
         }
@@ -110,7 +111,7 @@ pub fn stream(client: &ApiClient, prompt_bytes: usize, keys: Keys) -> Outcome {
             Ok(StreamToken::Token { text, id }) => tokens.push((text, id)),
             Ok(StreamToken::Done { .. }) => last = Last::Done,
             Ok(StreamToken::Error(error)) => last = Last::Error(error),
-            Ok(_) => last = Last::Wrong("an item of no known kind"),
+            Ok(_) => last = Last::Wrong("an item of an unknown kind"),
             Err(error) if error.is_disconnected() => break,
             Err(_) => {
                 guard.cancel();
@@ -138,8 +139,9 @@ pub fn stream(client: &ApiClient, prompt_bytes: usize, keys: Keys) -> Outcome {
     Outcome { tokens, last, report, took, shown }
 }
 
-/// Runs a row, over TLS or plain. On a busy machine the row's short timer can expire before the bytes arrive that should come
-/// first, so a row that ends wrongly runs again with longer timers; the last outcome counts.
+/// Runs a row, plain or over TLS. On a busy machine, the row's short timer can expire before the
+/// bytes that should come first. A row with a wrong end therefore runs again with longer timers,
+/// and its last result counts.
 pub fn run(fault: &Fault, tls: bool, keys: Keys) -> Outcome {
     let longer: &[u32] = if fault.timer.is_some() { &[1, 8] } else { &[] };
     let tries = longer.iter().map(|times| run_once(fault, tls, keys, SHORT * *times));
@@ -155,7 +157,7 @@ fn run_once(fault: &Fault, tls: bool, keys: Keys, short: Duration) -> Outcome {
     let mut scripts = vec![good()];
     match &fault.server {
         Does::Answer(script) => scripts = vec![script.clone()],
-        // The third is for the request that is sent anew.
+        // The third script answers a repeated request.
         Does::SecondAnswer(script) => scripts = vec![good(), script.clone(), good()],
         Does::Accept(how) => {
             let how: OnAccept = *how;
@@ -183,7 +185,7 @@ fn run_once(fault: &Fault, tls: bool, keys: Keys, short: Duration) -> Outcome {
     outcome
 }
 
-/// Runs `jobs`, so many side by side, and gives the results in their order.
+/// Runs `jobs` on `threads` threads and returns the results in order.
 pub fn side_by_side<T: Send>(threads: usize, jobs: Vec<Box<dyn FnOnce() -> T + Send + '_>>) -> Vec<T> {
     let count = jobs.len();
     let jobs: Vec<_> = jobs.into_iter().map(|job| Mutex::new(Some(job))).collect();
@@ -203,10 +205,13 @@ pub fn side_by_side<T: Send>(threads: usize, jobs: Vec<Box<dyn FnOnce() -> T + S
             });
         }
     });
-    results.into_iter().map(|result| result.into_inner().expect("no panic").expect("it was run")).collect()
+    results
+        .into_iter()
+        .map(|result| result.into_inner().expect("no panic").expect("the job has run"))
+        .collect()
 }
 
-/// An authority (PEM) and the identity of a server of its, made once.
+/// Returns a certificate authority (PEM) and the identity of a server, created once.
 pub fn certificates() -> &'static (String, TlsIdentity) {
     static MADE: OnceLock<(String, TlsIdentity)> = OnceLock::new();
     MADE.get_or_init(certificates::certificates)
@@ -214,14 +219,14 @@ pub fn certificates() -> &'static (String, TlsIdentity) {
 
 // ---- the table ----
 
-/// One row with what came of it, plain and over TLS.
+/// A row and its results, plain and over TLS.
 pub struct Ran {
     pub fault: Fault,
     pub plain: Option<Outcome>,
     pub tls: Option<Outcome>,
 }
 
-/// Runs them all.
+/// Runs all rows.
 pub fn run_all(faults: Vec<Fault>, keys: Keys) -> Vec<Ran> {
     let mut jobs: Vec<Box<dyn FnOnce() -> Outcome + Send + '_>> = Vec::new();
     for fault in &faults {
@@ -236,8 +241,8 @@ pub fn run_all(faults: Vec<Fault>, keys: Keys) -> Vec<Ran> {
     faults
         .into_iter()
         .map(|fault| {
-            let plain = (fault.over != Over::Tls).then(|| outcomes.next().expect("it was run"));
-            let tls = (fault.over != Over::Plain).then(|| outcomes.next().expect("it was run"));
+            let plain = (fault.over != Over::Tls).then(|| outcomes.next().expect("the row has run"));
+            let tls = (fault.over != Over::Plain).then(|| outcomes.next().expect("the row has run"));
             Ran { fault, plain, tls }
         })
         .collect()
@@ -249,19 +254,22 @@ impl Ran {
         plain.map(|run| ("plain", run)).into_iter().chain(tls.map(|run| ("TLS", run)))
     }
 
-    /// How long a run took beyond the timer that had to end it.
+    /// Returns how long a run took after the timer that had to end it.
     pub fn over(&self, run: &Outcome) -> Duration {
         run.took.saturating_sub(if self.fault.timer.is_some() { SHORT } else { Duration::ZERO })
     }
 }
 
 impl Fault {
-    /// What is wrong with a run, if anything is.
+    /// Returns what is wrong with a run, if anything.
     pub fn verdict(&self, run: &Outcome) -> Result<(), String> {
         let Self { ends, tokens, head, status, says, .. } = self;
         let check = |right: bool, what: &str| if right { Ok(()) } else { Err(what.to_owned()) };
         let whole = TOKENS.iter().cycle().map(|(id, text)| ((*text).to_owned(), Some(*id)));
-        check(run.tokens.iter().cloned().eq(whole.take(run.tokens.len())), "the tokens are no exact prefix")?;
+        check(
+            run.tokens.iter().cloned().eq(whole.take(run.tokens.len())),
+            "the tokens are not an exact prefix",
+        )?;
         match tokens {
             Tokens::Exactly(n) => check(run.tokens.len() == *n, &format!("{} tokens", run.tokens.len()))?,
             Tokens::Many => check(!run.tokens.is_empty(), "no tokens")?,
@@ -273,13 +281,13 @@ impl Fault {
                 check(error.kind() == *kind, &format!("{:?}", error.kind()))?;
                 check(
                     at.is_some_and(|at| at.tokens == run.tokens.len() as u64),
-                    "the progress is not right",
+                    "the progress of the error is wrong",
                 )?;
                 check(
                     run.report.error.as_ref().is_some_and(|e| e.kind() == *kind),
-                    "another error in the report",
+                    "the report contains another error",
                 )?;
-                check(error.to_string().contains(says), &format!("it says {error}"))?;
+                check(error.to_string().contains(says), &format!("wrong error text: {error}"))?;
                 check(
                     status.is_none() || error.status() == *status,
                     &format!("status {:?}", error.status()),
@@ -292,11 +300,11 @@ impl Fault {
     }
 }
 
-/// How the table begins.
+/// The beginning of the table.
 pub const TABLE_BEGIN: &str = "| fault |";
 
-/// The table as it stands in the documentation. Its last two columns are measured: how long after its timer,
-/// or after its beginning, a run had ended.
+/// Returns the table in the form of the documentation. Its last two columns are measured: the time
+/// from the timer, or from the start, to the end of a run.
 pub fn table(rows: &[Ran]) -> String {
     let mut out = format!(
         "{TABLE_BEGIN} ends as | tokens | timer | plain, ms | TLS, ms |\n| --- | --- | --- | --- | --- | --- |\n",

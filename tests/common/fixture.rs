@@ -1,5 +1,6 @@
-//! The recorded fixtures in tests/data. Other programs wrote them: the response's bytes are in one file, the request in a second,
-//! and a third, which may be missing, has the times of the bytes and how the response ended.
+//! Reads the recorded fixtures in tests/data, which other programs wrote. One file contains the
+//! bytes of the response and a second one the request. An optional third file contains the times of
+//! the bytes and how the response ended.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use tokenwire::recording::{BodyEnd, BodyState, Recording, Request};
 
-/// Reads `NAME.raw`, `NAME.response.http`, or any other file as a recording in this crate's own format.
+/// Reads `NAME.raw`, `NAME.response.http`, or any other file as a recording in this crate's format.
 pub fn load(path: impl AsRef<Path>) -> Result<Recording, String> {
     let name = path.as_ref().to_str().unwrap();
     let read = |name: &str| fs::read(name).map_err(|error| format!("{name}: {error}"));
@@ -22,8 +23,8 @@ pub fn load(path: impl AsRef<Path>) -> Result<Recording, String> {
     }
 }
 
-/// `NAME.req`, `NAME.raw`, `NAME.times`. A line of the times is milliseconds, offset, length; the last
-/// one begins with `end: ` and says in words how it ended.
+/// Reads `NAME.req`, `NAME.raw` and `NAME.times`. A line of the times has milliseconds, offset and
+/// length. The last line begins with `end: ` and describes how the response ended.
 pub fn from_llama(request: Option<&[u8]>, raw: &[u8], times: Option<&[u8]>) -> Result<Recording, String> {
     let mut recording = Recording::of_wire(read_request(request)?);
     let Some(times) = times else { return Ok(all_at_once(recording, raw)) };
@@ -44,9 +45,9 @@ pub fn from_llama(request: Option<&[u8]>, raw: &[u8], times: Option<&[u8]>) -> R
     pieces.finish().map(|()| recording)
 }
 
-/// The words that the recording program writes; `77.3 closed by the server` and the like.
+/// Parses the words of the recording program, such as `77.3 closed by the server`.
 fn llama_end(words: &str) -> BodyEnd {
-    // A server that leaves the connection open and is then found to have closed it, did close it.
+    // A connection that was left open but later found closed was closed by the server.
     if words.contains("closed by the server") || words.contains("closed at once") {
         BodyEnd::Closed
     } else if words.contains("closed by the client") {
@@ -62,13 +63,14 @@ fn llama_end(words: &str) -> BodyEnd {
     }
 }
 
-/// The time stands first, or, in `gave up after 60000.0 ms`, later.
+/// Finds the time, which is first, or later in `gave up after 60000.0 ms`.
 fn first_number(words: &str) -> Option<Duration> {
     words.split(' ').find_map(millis)
 }
 
-/// `NAME.request.http`, `NAME.response.http`, `NAME.timing.tsv`. After its title line, a line of the
-/// timing is milliseconds, a tab, and a number of bytes or, in the last one, how it ended.
+/// Reads `NAME.request.http`, `NAME.response.http` and `NAME.timing.tsv`. After its title line, a
+/// line of the timing has milliseconds, a tab and a number of bytes. The last line has the outcome
+/// instead.
 pub fn from_vllm(request: Option<&[u8]>, raw: &[u8], timing: Option<&[u8]>) -> Result<Recording, String> {
     let mut recording = Recording::of_wire(read_request(request)?);
     let Some(timing) = timing else { return Ok(all_at_once(recording, raw)) };
@@ -87,7 +89,7 @@ pub fn from_vllm(request: Option<&[u8]>, raw: &[u8], timing: Option<&[u8]>) -> R
     pieces.finish().map(|()| recording)
 }
 
-/// With no times all that is known of the end is whether the framing came to its own.
+/// Adds all bytes at once. Without times, only the framing shows how the response ended.
 fn all_at_once(mut recording: Recording, raw: &[u8]) -> Recording {
     recording.push(Duration::ZERO, raw);
     if recording.response_body().state == BodyState::Complete {
@@ -96,7 +98,7 @@ fn all_at_once(mut recording: Recording, raw: &[u8]) -> Recording {
     recording
 }
 
-/// The response's bytes, handed out in order.
+/// Returns the bytes of the response piece by piece.
 struct Pieces<'a> {
     raw: &'a [u8],
     taken: usize,
@@ -119,10 +121,11 @@ impl<'a> Pieces<'a> {
     }
 }
 
-/// Milliseconds with a fraction, to the microsecond that recordings keep.
+/// Parses milliseconds with a fraction, to the microseconds that recordings keep.
 fn millis(text: &str) -> Option<Duration> {
     let micros = (text.parse::<f64>().ok()? * 1000.0).round();
-    // A float beyond the range becomes the range's end; a negative one or NaN is no time.
+    // A float outside of the range becomes the nearest value in it. A negative number and NaN are
+    // not times.
     (micros >= 0.0).then(|| Duration::from_micros(micros as u64))
 }
 

@@ -1,5 +1,6 @@
-//! The property of headers, for any names and values: what is let through arrives as it is, once, and breaks nothing around
-//! it; what would break something is refused, by the client's builder as by the request. A fuzz target is this function.
+//! The property of headers, for any names and values. An accepted header arrives unchanged and
+//! once, and does not break anything around it. The builder of the client and the request reject
+//! every other header. A fuzz target calls this function.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use tokenwire::testing::{InMemory, Sent};
@@ -7,10 +8,11 @@ use tokenwire::{ApiClient, CompletionRequest, ErrorKind, RetryPolicy, Timeouts};
 
 const ANSWER: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 14\r\n\r\ndata: [DONE]\n\n";
-/// What the client writes by itself; the first is also a caller's to give, for a scheme that is not `Bearer`.
+/// The headers that the client writes itself. The caller can set only the first, for a scheme other
+/// than `Bearer`.
 const OWNED: [&str; 6] =
     ["authorization", "host", "content-length", "transfer-encoding", "accept-encoding", "content-type"];
-/// What else is in a head.
+/// The other headers that a head contains.
 const OTHERS: [&str; 2] = ["accept", "user-agent"];
 
 #[derive(Debug, Arbitrary)]
@@ -57,7 +59,7 @@ impl<'a> Arbitrary<'a> for Value {
     }
 }
 
-/// One of these, or any other.
+/// Returns one of these texts, or any other text.
 fn text(u: &mut Unstructured<'_>, some: &[&str]) -> Result<String> {
     Ok(match some.get(usize::from(u.arbitrary::<u8>()?) % (some.len() + 4)) {
         Some(known) => (*known).to_owned(),
@@ -71,7 +73,8 @@ pub(crate) fn header(input: &[u8]) {
         let request = CompletionRequest::ids([1]).header(name, value).validate();
         assert_eq!(request.is_ok(), may_stand(name, value) && !is_owned(name), "{name:?} {value:?}");
         let client = ApiClient::builder("http://127.0.0.1").header(name, value).build();
-        // A client takes its values from files and variables, with line ends around them; and another scheme than Bearer.
+        // A client trims its values, which may come from files and variables with line ends. It
+        // also accepts another scheme than Bearer.
         let own_scheme = name.eq_ignore_ascii_case(OWNED[0]);
         let good = may_stand(name, value.trim()) && (own_scheme || !is_owned(name));
         assert_eq!(client.is_ok(), good, "{name:?} {value:?}");
@@ -82,7 +85,7 @@ pub(crate) fn header(input: &[u8]) {
     arrives(&given);
 }
 
-/// RFC 9110, 5.1 and 5.5, without `obs-text`.
+/// Checks a header by RFC 9110, 5.1 and 5.5, without `obs-text`.
 fn may_stand(name: &str, value: &str) -> bool {
     let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     !name.is_empty()
@@ -95,10 +98,10 @@ fn is_owned(name: &str) -> bool {
     OWNED.iter().any(|owned| owned.eq_ignore_ascii_case(name))
 }
 
-/// Sends those that are good and reads what comes to the server.
+/// Sends the valid headers and checks what the server receives.
 fn arrives(given: &Given) {
     let good = |(Name(name), Value(value)): &&(Name, Value)| may_stand(name, value) && !is_owned(name);
-    // `Expect: 100-continue` has a protocol of its own.
+    // `Expect: 100-continue` has its own protocol.
     let plain = |(Name(name), _): &&(Name, Value)| !name.eq_ignore_ascii_case("expect");
     let by_client: Vec<_> = given.by_client.iter().filter(good).filter(plain).collect();
     let by_request: Vec<_> = given.by_request.iter().filter(good).filter(plain).collect();
@@ -106,7 +109,8 @@ fn arrives(given: &Given) {
     let server = InMemory::new([vec![Sent::bytes(ANSWER)]]);
     let mut retry = RetryPolicy::default();
     (retry.max_retries, retry.max_stale_retries) = (0, 0);
-    // Without timers on the write no thread watches it, which would last longer than this client.
+    // Without timers for writing, the client starts no thread to watch a write. Such a thread would
+    // outlive the client.
     let mut timeouts = Timeouts::default();
     (timeouts.first_token, timeouts.write) = (None, None);
     let mut client =
@@ -121,7 +125,7 @@ fn arrives(given: &Given) {
     assert!(report.error.is_none(), "{report:?} of {given:?}");
 
     let received = server.received();
-    let [sent] = &received[..] else { panic!("{} requests for one", received.len()) };
+    let [sent] = &received[..] else { panic!("{} requests instead of one", received.len()) };
     let end = sent.windows(4).position(|four| four == b"\r\n\r\n").expect("the head has an end");
     let head = std::str::from_utf8(&sent[..end]).expect("a head is ASCII");
     let body = &sent[end + 4..];
@@ -143,7 +147,8 @@ fn arrives(given: &Given) {
         let asked = by_client.iter().chain(&by_request).any(|given| given.0.0.eq_ignore_ascii_case(name));
         assert!(asked || is_owned(name) || OTHERS.contains(&&**name), "{name} was not given: {head:?}");
     }
-    // A name once, the request's before the client's. A client's own may repeat, as in HTTP: a list.
+    // A name occurs once, and the request's header replaces the client's. The client's headers may
+    // repeat, because HTTP allows lists.
     for (Name(name), _) in by_client.iter().chain(&by_request) {
         let of = |list: &[&(Name, Value)]| -> Vec<String> {
             let same = list.iter().filter(|given| given.0.0.eq_ignore_ascii_case(name));

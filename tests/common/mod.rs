@@ -1,5 +1,5 @@
-//! What several test programs use.
-#![allow(dead_code, unreachable_pub)] // Each of them uses a part, and is a crate of its own.
+//! Helpers that several test programs share.
+#![allow(dead_code, unreachable_pub)] // Each test is its own crate and uses only a part.
 
 use std::env;
 use std::io::Write as _;
@@ -22,12 +22,12 @@ pub mod streams;
 pub mod vectors;
 pub mod wire;
 
-/// A file of this crate's own test data.
+/// Returns the path of a file in this crate's test data.
 pub fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
-/// The files of `src/turn/parse/dialects/`: each its name and what it holds.
+/// Returns the name and the contents of each file in `src/turn/parse/dialects/`.
 pub fn dialects() -> Vec<(String, serde_json::Value)> {
     let read = |(name, text): (String, String)| {
         let record = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}.json: {error}"));
@@ -36,7 +36,7 @@ pub fn dialects() -> Vec<(String, serde_json::Value)> {
     records("src/turn/parse/dialects").into_iter().map(read).collect()
 }
 
-/// The JSON files of this folder of the crate: each its name and its text.
+/// Returns the name and the text of each JSON file in this folder of the crate.
 pub fn records(folder: &str) -> Vec<(String, String)> {
     let files = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap();
     let files = files.map(|file| file.unwrap().path());
@@ -48,17 +48,17 @@ pub fn records(folder: &str) -> Vec<(String, String)> {
     files.map(read).collect()
 }
 
-/// The tokenizer of SmolLM2, the model of the live tests.
+/// Returns the tokenizer of SmolLM2, the model of the live tests.
 pub fn smollm2() -> Option<PathBuf> {
     shared("tokenizers/smollm2/tokenizer.json")
 }
 
-/// Something in the folder `shared` beside the checkout: `cases/sse`, `tokenizers/smollm2`. `TOKENWIRE_CASES` is the path of
-/// its folder `cases` if that is elsewhere.
+/// Returns a path in the folder `shared` beside the checkout, such as `cases/sse` or
+/// `tokenizers/smollm2`. `TOKENWIRE_CASES` sets the path of its folder `cases`.
 ///
-/// A test that uses this runs wherever the folder exists, so it cannot be `#[ignore]`. Where `TOKENWIRE_CASES` is set, as in
-/// `.ci/run`, a missing path fails the test. Otherwise the test checks nothing, and a line that cargo does not capture
-/// reports it by name.
+/// A test that uses this runs wherever the folder exists, so it cannot be `#[ignore]`. If
+/// `TOKENWIRE_CASES` is set, as in `.ci/run`, a missing path fails the test. Otherwise the test
+/// checks nothing and prints its name in a line that cargo does not capture.
 pub fn shared(path: &str) -> Option<PathBuf> {
     let cases = env::var_os("TOKENWIRE_CASES").map(PathBuf::from);
     let insists = cases.is_some();
@@ -67,9 +67,9 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     if wanted.exists() {
         return Some(wanted);
     }
-    assert!(!insists, "TOKENWIRE_CASES is set, but there is no {path} beside it");
+    assert!(!insists, "TOKENWIRE_CASES is set, but {path} is missing");
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    // `eprintln!` would be hidden, because the test passes.
+    // cargo would capture `eprintln!`, because the test passes.
     let _ =
         writeln!(std::io::stderr(), "NOT RUN: {test} needs {path} in a folder `shared` beside the checkout");
     None

@@ -1,6 +1,11 @@
-//! The property of the response parser, for turns put together from markers and pieces of calls: no panic;
-//! every cutting gives the same leaves and the same calls; joined ids are the ids fed, joined text is the text
-//! fed; each call is handed out once, in the order of the tree. A fuzz target is this function.
+//! The property of the response parser, for turns made from markers and parts of calls:
+//!
+//! - It does not panic.
+//! - All cuts of the text give the same leaves and the same calls.
+//! - The joined ids and the joined text equal the input.
+//! - Each call is returned once, in the order of the tree.
+//!
+//! A fuzz target calls this function.
 
 use std::collections::HashMap;
 
@@ -9,7 +14,7 @@ use tokenwire::{
     Branch, Dialect, FinishReason, LeafKind, Limits, PendingToolCall, ResponseParser, Start, TokenId,
 };
 
-/// What stands between markers. One byte of input picks a marker of the dialect or one of these.
+/// The texts between markers. One byte of input selects one of these, or a marker of the dialect.
 pub(crate) const PIECES: &[&str] = &[
     "{\"name\": \"f\", \"arguments\": {\"a\": 1}}",
     "{\"name\": \"g\", \"parameters\": {\"b\": \"x\"}}",
@@ -88,8 +93,8 @@ pub(crate) const PIECES: &[&str] = &[
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 ];
 
-/// Dialects that a program could read at run time and no model has: markers that overlap, that hold each other and what stands
-/// in calls.
+/// Unusual dialects that no model uses but a program could read at run time. Their markers overlap,
+/// or contain each other or the content of calls.
 const ODD: &[&str] = &[
     r#"{"name": "o1", "about": "", "think": {"open": "<<a", "close": "a<<"}, "ends": ["a<a"],
         "calls": [{"open": "<|<", "inside": {"json": {"close": "<<|"}}}, {"open": "[", "inside": {"python": {"close": "]<]"}}}]}"#,
@@ -114,16 +119,16 @@ const ODD: &[&str] = &[
         "key": {"open": "<arg_key>", "close": "<"}, "value": {"open": "<arg_value>", "close": "</"}}}}]}"#,
 ];
 
-/// How a part of the turn comes.
+/// A part of the turn, and the form in which it arrives.
 #[derive(Debug, Clone, PartialEq)]
 enum Part<'a> {
-    /// Tokens with ids of their own, none of which is a marker's.
+    /// Tokens with ordinary ids, which are not ids of markers.
     Plain(String),
     /// Tokens without ids.
     WithoutIds(String),
-    /// A marker's token; `shown`: with its text.
+    /// The token of a marker. `shown`: the token has its text.
     Marker { text: &'a str, id: TokenId, shown: bool },
-    /// A token without text that is no marker's.
+    /// A token without text that is not a marker.
     Silent,
 }
 
@@ -133,7 +138,7 @@ impl Part<'_> {
     }
 }
 
-/// A turn and what the parser is told about it.
+/// A turn, and the settings of the parser.
 #[derive(Debug)]
 struct Turn<'a> {
     dialect: &'a Dialect,
@@ -145,8 +150,10 @@ struct Turn<'a> {
     limits: Limits,
 }
 
-/// The first byte chooses the dialect (255: each of them, 254: each odd one), the second how the turn begins and ends and which ids come,
-/// the next two are the seed of that and of the cuts. Each byte of the rest picks a part.
+/// Checks one input. The first byte selects the dialect: 254 selects all unusual ones, 255 all
+/// built-in ones. The second byte selects how the turn begins and ends, and which ids are sent. The
+/// next two bytes are the seed for the choices and the cuts. Each of the other bytes selects a
+/// part.
 pub(crate) fn parse(bytes: &[u8]) {
     let Some(([dialect, mode, seed @ ..], rest)) = bytes.split_first_chunk::<4>() else { return };
     let seed = u64::from(u16::from_le_bytes(*seed));
@@ -165,7 +172,7 @@ pub(crate) fn parse(bytes: &[u8]) {
 
 fn holds_at_any_cut(turn: &Turn<'_>, seed: u64) {
     let reference = turn.run(&turn.tokens(|| 1));
-    // With ids, a text that reads like a marker waits for the ids that may follow.
+    // With ids, a text that looks like a marker waits for the ids that may follow.
     let moments_matter = turn.markers.is_empty();
     let mut random = Random::new(seed);
     let whole = turn.tokens(|| usize::MAX);
@@ -187,16 +194,16 @@ fn holds_at_any_cut(turn: &Turn<'_>, seed: u64) {
             assert!(got.eq(expected), "cut {tokens:?} of {turn:?}");
         }
     }
-    // Chunks of several ids: what is a marker in them cannot always be told, but nothing is lost.
+    // In chunks of several ids, a marker cannot always be recognized, but nothing is lost.
     turn.run(&in_chunks(&whole, || random.below(4) + 1));
 }
 
-/// What came of a turn.
+/// The result of a turn.
 #[derive(Debug)]
 struct Outcome {
     leaves: Vec<(LeafKind, String, String)>,
     calls: Vec<(String, String, Value, String)>,
-    /// The byte at which each call was handed out; `usize::MAX` for the end of the turn.
+    /// The byte at which each call was returned; `usize::MAX` for the end of the turn.
     moments: Vec<usize>,
 }
 
@@ -207,7 +214,7 @@ impl<'a> Turn<'a> {
         let with_ids = mode & 1 == 1;
         let mut markers = HashMap::new();
         for (n, marker) in known.iter().enumerate().filter(|_| with_ids) {
-            // Most are added tokens.
+            // Most markers are added tokens.
             if random.below(8) > 0 {
                 markers.insert((*marker).to_owned(), 1_000_000 + n as TokenId);
             }
@@ -232,7 +239,7 @@ impl<'a> Turn<'a> {
                 252.. if with_ids => Part::WithoutIds(PIECES[byte % PIECES.len()].to_owned()),
                 _ => continue,
             };
-            // What reads like a marker may be that of an id behind it, in a chunk of several ids.
+            // A text that looks like a marker may belong to a later id, in a chunk of several ids.
             let is_ambiguous = |text: &str| {
                 let spelled = parts.iter().rev().find(|part| **part != Part::Silent && !part.is_hidden());
                 matches!(spelled, Some(Part::Plain(before)) if before.contains(text))
@@ -254,7 +261,7 @@ impl<'a> Turn<'a> {
         Self { dialect, parts, markers, start, finish, tools, limits }
     }
 
-    /// A marker as the token it is, with or without text; or spelled with other tokens.
+    /// Returns a marker as its token, with or without text, or spelled with other tokens.
     fn marker(text: &'a str, markers: &HashMap<String, TokenId>, random: &mut Random) -> Part<'a> {
         match (markers.get(text), random.below(6)) {
             (Some(id), 0) => Part::Marker { text, id: *id, shown: false },
@@ -263,7 +270,8 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// The turn as tokens; those of plain text have as many characters as `cut` says.
+    /// Returns the tokens of the turn. `cut` returns the number of characters in each token of
+    /// plain text.
     fn tokens(&self, mut cut: impl FnMut() -> usize) -> Vec<(&str, Option<TokenId>)> {
         let mut tokens = Vec::new();
         let mut next_id = 0..;
@@ -322,12 +330,12 @@ impl<'a> Turn<'a> {
         let in_tree = branch.tool_calls().map(|call| (&call.id, &call.name, &call.arguments, &call.raw));
         let handed_out = calls.iter().map(|call| (&call.id, &call.name, &call.arguments, &call.raw));
         assert!(in_tree.eq(handed_out), "{branch:?} and {calls:?} of {self:?}");
-        // A leaf without text has a token at least.
+        // A leaf without text has at least one id.
         assert!(branch.leaves.iter().all(|leaf| !leaf.text.is_empty() || !leaf.ids.is_empty()), "{branch:?}");
     }
 }
 
-/// Several tokens at a time: all text with the first id.
+/// Joins several tokens into one chunk. The first id gets the whole text.
 fn in_chunks(
     tokens: &[(&str, Option<TokenId>)],
     mut count: impl FnMut() -> usize,
@@ -335,7 +343,7 @@ fn in_chunks(
     let mut chunks = Vec::new();
     let mut rest = tokens;
     while !rest.is_empty() {
-        // A token without an id is a chunk by itself.
+        // A token without an id is its own chunk.
         let with_ids = rest.iter().take_while(|(_, id)| id.is_some()).count();
         let (chunk, after) = rest.split_at(count().min(with_ids).max(1));
         rest = after;

@@ -1,4 +1,4 @@
-//! Runs the program: arguments and standard input in, what it printed and its exit code out.
+//! Runs the program with arguments and standard input, and returns its output and exit code.
 
 use std::io::{Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// After so long a run hangs. Nothing here takes a hundredth of it.
+/// A limit that only a hanging program reaches. Everything here takes less than a hundredth of it.
 pub const HANGS: Duration = Duration::from_secs(60);
 
 pub const KEY: &str = "sk-canary-5db1";
 
-/// What it printed, and its exit code.
+/// The output and the exit code of the program.
 pub struct Ran {
     pub code: Option<i32>,
     pub out: String,
@@ -25,7 +25,7 @@ impl Ran {
         self.out.lines().map(parse).collect()
     }
 
-    /// The tokens as (text, id).
+    /// Returns the tokens as (text, id).
     pub fn tokens(&self) -> Vec<Value> {
         let lines = self.lines();
         lines.iter().filter(|line| line.get("text").is_some()).map(|l| json!([l["text"], l["id"]])).collect()
@@ -85,7 +85,7 @@ pub fn interrupt(child: &Child) {
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
 }
 
-/// Whether everything in `expected` is in `actual`.
+/// Returns whether `actual` contains everything in `expected`.
 pub fn has(actual: &Value, expected: &Value) -> bool {
     match expected {
         Value::Object(fields) => fields.iter().all(|(key, value)| match actual.get(key) {

@@ -1,6 +1,11 @@
-//! The property of prompts, for any conversation in any chat format: a prompt begins with the one before it and the ids
-//! received, or says from which turn on it does not and may; what the context holds is what it sends; what fails changes
-//! nothing. A fuzz target is this function.
+//! The property of prompts, for any conversation in any chat format:
+//!
+//! - A prompt begins with the previous prompt and the ids received, or reports the first turn that
+//!   differs, for an allowed reason.
+//! - The context contains the ids that it sends.
+//! - A failed call changes nothing.
+//!
+//! A fuzz target calls this function.
 
 use std::sync::Mutex;
 
@@ -19,7 +24,7 @@ struct Talk {
     keep_reasoning: bool,
     when_inexact: u8,
     max_context_tokens: Option<u16>,
-    /// Which of the family's tokens the vocabulary has.
+    /// Selects the tokens of the family that are in the vocabulary.
     vocabulary: u32,
     steps: Vec<Step>,
 }
@@ -32,7 +37,7 @@ enum Step {
     Begin,
     Respond(Vec<Token>, bool),
     Discard,
-    /// What most rounds are: a user's turn, a prompt, an answer.
+    /// A typical round: a user's turn, a prompt and a response.
     Round(Text, Vec<Token>),
 }
 
@@ -43,7 +48,7 @@ enum Text {
     Any(String),
 }
 
-/// A token of the model's.
+/// A token from the model.
 #[derive(Debug, Arbitrary)]
 struct Token {
     text: Text,
@@ -53,12 +58,13 @@ struct Token {
 #[derive(Debug, Arbitrary)]
 enum Id {
     Any(TokenId),
-    /// That of the marker which is its text, or of another.
+    /// The id of a marker: the one in the text, or another.
     Marker(u8),
     None,
 }
 
-/// Two equal characters are a token, any other one is; a marker is one if the vocabulary has it.
+/// A toy tokenizer. Two equal characters are one token, and so is any other single character. A
+/// marker is one token if it is in the vocabulary.
 struct Toy {
     vocabulary: u32,
     names: Mutex<Vec<String>>,
@@ -72,7 +78,7 @@ impl Encode for Toy {
         let mut last = None;
         for (at, c) in text.char_indices() {
             if last == Some(c) {
-                ids.last_mut().expect("there was one").0 += 1_200_000;
+                ids.last_mut().expect("the list is not empty").0 += 1_200_000;
                 last = None;
             } else {
                 ids.push((c.into(), at));
@@ -122,9 +128,9 @@ struct State<'a> {
     talk: &'a Talk,
     dialect: Dialect,
     context: Context,
-    /// The last prompt and what came of it: with what the next one begins.
+    /// The last prompt and its response. The next prompt begins with these ids.
     sent: Vec<TokenId>,
-    /// By turn: whether the ids of the model's are all there.
+    /// For each turn of the model, whether all its ids are there.
     exact: Vec<(usize, bool)>,
     /// The turn that the model is writing.
     open: Option<usize>,
@@ -210,13 +216,13 @@ impl State<'_> {
                 assert!(told || before[turn].ids_missing() > 0, "{talk:?}");
                 ids(&before[..turn]).len()
             }
-            other => panic!("{other:?} needs a place here"),
+            other => panic!("add {other:?} here"),
         };
         assert_eq!(prompt.ids.get(..kept), self.sent.get(..kept), "{:?} of {talk:?}", prompt.prefix);
-        // What was said before is there still, whatever happened to its ids.
+        // The texts of earlier turns are unchanged, even if their ids changed.
         for (turn, old) in context.turns().iter().zip(&before) {
             assert_eq!(turn.role, old.role, "{talk:?}");
-            // Some families write results as JSON strings.
+            // Some families write tool results as JSON strings.
             if matches!(old.role, Role::System | Role::User) {
                 assert_eq!(said(turn), said(old), "{talk:?}");
             }
@@ -232,7 +238,8 @@ impl State<'_> {
         for token in tokens {
             let id = match token.id {
                 Id::Any(id) => Some(id),
-                // Any marker of the vocabulary: what ends turns, opens them, or neither.
+                // Any marker of the vocabulary: one that opens a turn, ends a turn, or does
+                // neither.
                 Id::Marker(n) => Some(FIRST_MARKER + TokenId::from(n % 32)),
                 Id::None => None,
             };
@@ -266,7 +273,7 @@ fn ids(turns: &[Branch]) -> Vec<TokenId> {
     turns.iter().flat_map(Branch::ids).collect()
 }
 
-/// What was said in a turn that is not the model's, without the template around it.
+/// Returns the text of a turn that the model did not write, without the template.
 fn said(turn: &Branch) -> String {
     let is_said = |leaf: &&tokenwire::Leaf| leaf.kind != LeafKind::Marker;
     turn.leaves.iter().filter(is_said).map(|leaf| leaf.text.as_str()).collect()

@@ -1,14 +1,15 @@
-//! A slow parser of `text/event-stream` that is right at a glance: it has the whole body, splits it into
-//! lines, and does with each what the standard says (WHATWG HTML 9.2.6). `SseParser` must agree with it.
+//! A slow, obviously correct parser of `text/event-stream`, which `SseParser` must agree with. It
+//! gets the whole body, splits it into lines, and treats each line as the standard says (WHATWG
+//! HTML 9.2.6).
 
 use tokenwire::MAX_SSE_STRAY_BYTES;
 
-/// Everything that a body comes to.
+/// The result of parsing a body.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
-    /// Type, data, id and reconnection time of each event.
+    /// The type, data, id and reconnection time of each event.
     pub(crate) events: Vec<(String, String, String, Option<u64>)>,
-    /// The limit was passed; the fields below are then as new.
+    /// The limit was exceeded. The fields below then have their initial values.
     pub(crate) over: bool,
     pub(crate) last_event_id: String,
     pub(crate) retry: Option<u64>,
@@ -22,13 +23,14 @@ pub(crate) struct Outcome {
 /// Parses a whole body.
 pub(crate) fn parse(body: &[u8], max_event_bytes: usize) -> Outcome {
     let bom = "\u{feff}".as_bytes();
-    // As long as only a part of a byte order mark came, there is no line yet, so no limit holds for it.
+    // A partial byte order mark is not yet a line, so no limit applies to it.
     let part_of_bom = body.len() < bom.len() && bom.starts_with(body);
     let body = body.strip_prefix(bom).unwrap_or(body);
     let (lines, unended) = split_into_lines(body);
 
     let mut out = Outcome::default();
-    // The bytes of the data, since a limit in bytes means those of the body, before U+FFFD comes in.
+    // Keep the bytes of the data, because a limit counts the bytes of the body, before U+FFFD
+    // replaces any.
     let mut data = Vec::new();
     let (mut event_type, mut last_event_id) = (String::new(), String::new());
     let (mut bytes, mut open) = (0, false);
@@ -83,12 +85,12 @@ pub(crate) fn parse(body: &[u8], max_event_bytes: usize) -> Outcome {
     out
 }
 
-/// What is left once the limit was passed.
+/// Resets the fields that no longer apply after the limit was exceeded.
 fn passed(out: Outcome) -> Outcome {
     Outcome { over: true, incomplete: true, events: out.events, stray: out.stray, ..Outcome::default() }
 }
 
-/// The lines that have ended, without their ends, and what comes after the last of them.
+/// Returns the lines that have ended, without their ends, and the rest after the last line.
 fn split_into_lines(body: &[u8]) -> (Vec<&[u8]>, &[u8]) {
     let (mut lines, mut rest) = (Vec::new(), body);
     while let Some(at) = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')) {
@@ -98,7 +100,7 @@ fn split_into_lines(body: &[u8]) -> (Vec<&[u8]>, &[u8]) {
     (lines, rest)
 }
 
-/// What follows the colon of a data line.
+/// Returns the value after the colon of a data line.
 fn data_value(line: &[u8]) -> &[u8] {
     let value = line.strip_prefix(b"data:").unwrap_or_default();
     value.strip_prefix(b" ").unwrap_or(value)
@@ -118,7 +120,7 @@ fn note_stray(out: &mut Outcome, line: &[u8]) {
     }
 }
 
-/// As much as is kept of it, no character cut.
+/// Returns the part of the text that the parser keeps, without cutting a character.
 fn start_of(text: &[u8]) -> String {
     let at_boundary = |len: &usize| *len == text.len() || text[*len] & 0xC0 != 0x80;
     let len = (0..=text.len().min(MAX_SSE_STRAY_BYTES)).rev().find(at_boundary).unwrap_or(0);

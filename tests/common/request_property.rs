@@ -1,8 +1,9 @@
-//! The property of request bodies, for any request whatever: what `to_json` writes is JSON in which no key stands twice, and
-//! which says neither more nor less than was put in, each value where the endpoint's words have it. What it refuses is
-//! what no server could be asked. A fuzz target is this function.
+//! The property of request bodies, for any request. `to_json` writes JSON without duplicate keys.
+//! The body contains exactly the values of the request, each under the name that the endpoint uses.
+//! Only requests that no server could answer are rejected. A fuzz target calls this function.
 //!
-//! The endpoints' words are written down here a second time, as a table of paths; src/protocol/request/body/mod.rs is code.
+//! The names of the endpoints are written here a second time, as a table of paths.
+//! `src/protocol/request/body/mod.rs` has them as code.
 
 use std::fmt;
 
@@ -31,7 +32,7 @@ static SERVERS: [ServerKind; 7] = [
     ServerKind::LmStudio,
 ];
 
-/// Everything that a request may be asked for.
+/// Everything that a request can contain.
 #[derive(Debug, Arbitrary)]
 struct Asked {
     prompt: Prompt,
@@ -71,7 +72,7 @@ enum Prompt {
     Messages(Vec<Said>),
 }
 
-/// A message.
+/// A message of a chat.
 #[derive(Debug, Arbitrary)]
 struct Said {
     role: u8,
@@ -96,7 +97,8 @@ enum Structured {
     Choice(Vec<String>),
 }
 
-/// The name of a field: mostly one that means something, so that extra fields meet own ones.
+/// The name of a field. Most names have a meaning, so that extra fields collide with the crate's
+/// own fields.
 #[derive(Debug)]
 struct Key(String);
 
@@ -137,7 +139,7 @@ impl<'a> Arbitrary<'a> for Key {
     }
 }
 
-/// Any JSON, not deep.
+/// Any JSON value with little nesting.
 #[derive(Debug, Clone)]
 struct Json(Value);
 
@@ -153,7 +155,7 @@ fn json_value(u: &mut Unstructured<'_>, depth: u32) -> Result<Value> {
         1 => Value::Bool(u.arbitrary()?),
         2 => json!(u.arbitrary::<i64>()?),
         3 => json!(u.arbitrary::<u64>()?),
-        // What is not finite becomes null.
+        // An infinite number or NaN becomes null.
         4 => json!(u.arbitrary::<f64>()?),
         5 => json!(u.arbitrary::<u8>()? % 3),
         6 => Value::String(u.arbitrary()?),
@@ -168,7 +170,7 @@ fn json_value(u: &mut Unstructured<'_>, depth: u32) -> Result<Value> {
     })
 }
 
-/// The input: the wire, the server, then the request's fields.
+/// Checks one input: the endpoint, the server, then the fields of the request.
 pub(crate) fn request(input: &[u8]) {
     let mut u = Unstructured::new(input);
     let Ok(wire) = u.choose(&WIRES).copied() else { return };
@@ -197,7 +199,7 @@ pub(crate) fn request(input: &[u8]) {
         "{wire} {server:?}\nfound    {}\nexpected {expected}\nof {asked:?}",
         found.0
     );
-    // The client writes exactly this again: nothing in it depends on the moment.
+    // A second call writes exactly the same bytes, because nothing depends on the time.
     assert_eq!(json, request.to_json(asked.clients_model.as_deref(), wire, server).unwrap());
 }
 
@@ -211,10 +213,10 @@ fn server_of(wire: Endpoint) -> Option<&'static ServerKind> {
     }
 }
 
-// ---- in ----
+// ---- the request ----
 
 impl Asked {
-    /// Messages have a wire of their own.
+    /// Returns the endpoint. Messages with `Auto` go to the chat endpoint.
     fn wire(&self, wire: Endpoint) -> Endpoint {
         match self.prompt {
             Prompt::Messages(_) if wire == Endpoint::Auto => Endpoint::Chat,
@@ -261,7 +263,7 @@ impl Asked {
         if self.allow_ignored_fields { request.allow_ignored_fields() } else { request }
     }
 
-    /// What no server can be asked; the library may refuse more than this.
+    /// Returns whether any server could answer the request. The crate may reject more.
     fn is_sendable(&self) -> bool {
         let Self {
             temperature, top_p, min_p, presence_penalty, frequency_penalty, repetition_penalty, ..
@@ -281,7 +283,7 @@ impl Asked {
             }
     }
 
-    /// Whether an endpoint or a server may have no words for it.
+    /// Returns whether the endpoint or the server may have no name for a field of the request.
     fn may_be_refused(&self, wire: Endpoint, server: Option<&ServerKind>) -> bool {
         let has_tools = !self.tools.is_empty() || self.tool_choice.is_some();
         match &self.prompt {
@@ -305,7 +307,8 @@ impl Structured {
         }
     }
 
-    /// The server's own field. What has none is refused, or, where the server is not known, left out.
+    /// Returns the field of this server. A request without such a field is rejected; if the server
+    /// is unknown, the field is left out.
     fn field(&self, server: &ServerKind) -> Option<(&'static str, Value)> {
         let schema = matches!(self, Self::Schema(Json(Value::Object(_))));
         let (kind, text) = match self {
@@ -387,10 +390,11 @@ impl Said {
     }
 }
 
-// ---- out ----
+// ---- the expected body ----
 
-/// Where the endpoints have a value: `a/b` is field `b` of the object `a`, no path is no word.
-/// In the order: `/v1/completions` and chat, llama.cpp, vLLM's generate, SGLang, TGI.
+/// The path of each value at each endpoint. `a/b` is field `b` of the object `a`; an empty path
+/// means that the endpoint does not have the field. The columns are: `/v1/completions` and chat,
+/// llama.cpp, vLLM's generate, SGLang, TGI.
 #[rustfmt::skip]
 const WORDS: &[(&str, [&str; 5])] = &[
     ("max_tokens", ["max_tokens", "n_predict", "sampling_params/max_tokens", "sampling_params/max_new_tokens", "parameters/max_new_tokens"]),
@@ -420,7 +424,7 @@ const WORDS: &[(&str, [&str; 5])] = &[
 ];
 
 impl Asked {
-    /// The whole body.
+    /// Returns the whole body.
     fn expected(&self, wire: Endpoint, server: Option<&ServerKind>) -> Map<String, Value> {
         let column = match wire {
             Endpoint::LlamaCpp => 1,
@@ -446,7 +450,7 @@ impl Asked {
             3 => &["sampling_params"],
             _ => &["parameters"],
         };
-        // Later ones win, as in the request.
+        // Later extra fields win, as in the request.
         let extras: Map<String, Value> =
             self.extras.iter().map(|(key, value)| (key.0.clone(), value.0.clone())).collect();
         let mut body = Map::new();
@@ -463,7 +467,7 @@ impl Asked {
                 None => (&mut body, path.as_str()),
                 Some((object, key)) => {
                     if let Some(extra) = extras.get(object).filter(|extra| !extra.is_object()) {
-                        // It took the place of the whole.
+                        // The extra field replaces the whole object.
                         body.insert(object.to_owned(), extra.clone());
                         continue;
                     }
@@ -480,7 +484,7 @@ impl Asked {
         body
     }
 
-    /// What was asked for, by name, as a value; what was not asked for is not in it.
+    /// Returns the values of the request by name, without the values that are not set.
     fn values(&self, wire: Endpoint, server: Option<&ServerKind>) -> Vec<(&'static str, Value)> {
         let is_tgi = wire == Endpoint::Tgi;
         let list = |list: Value| Some(list).filter(|list| !list.as_array().unwrap().is_empty());
@@ -541,7 +545,8 @@ impl Asked {
         }
     }
 
-    /// What the client says by itself: that it wants a stream, usage and ids; and what depends on more than one value.
+    /// Returns the fields that the client adds. Some request a stream, usage and ids; others depend
+    /// on several values.
     fn said_by_the_client(&self, wire: Endpoint, server: Option<&ServerKind>) -> Vec<(&'static str, Value)> {
         let may_be = |one: &ServerKind| server.is_none_or(|known| known == one);
         let yes = || json!(true);
@@ -562,7 +567,7 @@ impl Asked {
                     said.push(("return_token_ids", yes()));
                 }
                 match (wire, server) {
-                    // In a stream it refuses them beside tools.
+                    // In a stream, llama.cpp rejects log-probabilities together with tools.
                     (Endpoint::Chat, Some(ServerKind::LlamaCpp)) if !self.has_tools() => {
                         said.extend([("logprobs", yes()), ("top_logprobs", json!(1))]);
                     }
@@ -601,9 +606,10 @@ impl Asked {
     }
 }
 
-// ---- compared ----
+// ---- comparing ----
 
-/// Equal, but for the last digit of a fraction, which serde_json reads approximately.
+/// Returns whether the values are equal, except for the last digit of a fraction, which serde_json
+/// reads approximately.
 fn is_same(found: &Value, expected: &Value) -> bool {
     match (found, expected) {
         (Value::Number(a), Value::Number(b)) => match (a.as_f64(), b.as_f64()) {
@@ -620,7 +626,7 @@ fn is_same(found: &Value, expected: &Value) -> bool {
     }
 }
 
-/// JSON in which no key stands twice.
+/// A JSON value without duplicate keys.
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {
@@ -629,7 +635,7 @@ impl<'de> Deserialize<'de> for Strict {
         impl<'de> Visitor<'de> for Any {
             type Value = Value;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("JSON without a key twice")
+                f.write_str("JSON without duplicate keys")
             }
             fn visit_unit<E>(self) -> std::result::Result<Value, E> {
                 Ok(Value::Null)
@@ -660,7 +666,7 @@ impl<'de> Deserialize<'de> for Strict {
                 let mut fields = Map::new();
                 while let Some((key, Strict(value))) = map.next_entry::<String, _>()? {
                     if fields.insert(key.clone(), value).is_some() {
-                        return Err(A::Error::custom(format!("the key {key:?} stands twice")));
+                        return Err(A::Error::custom(format!("duplicate key {key:?}")));
                     }
                 }
                 Ok(fields.into())

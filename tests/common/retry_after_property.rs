@@ -1,12 +1,14 @@
-//! The property of `Retry-After`, for any value: no wait is longer than the policy's, and seconds, fractions and the three
-//! forms of a date are read as a slow reader reads them. A fuzz target is this function.
+//! The property of `Retry-After`, for any value. No wait is longer than the policy allows. Seconds,
+//! fractions and the three forms of a date are read as a slow reader reads them. A fuzz target
+//! calls this function.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use arbitrary::{Arbitrary, Unstructured};
 use tokenwire::{RetryPolicy, testing};
 
-/// The policy's own wait, which nothing else comes to: then the header was not read.
+/// The wait of the policy. No header results in this wait, so it shows that the header was not
+/// read.
 const OWN: Duration = Duration::from_nanos(123_456_789);
 
 #[derive(Debug, Arbitrary)]
@@ -20,10 +22,10 @@ struct Input {
 enum Value {
     Any(String),
     Seconds(u64),
-    /// With so many digits behind the point.
+    /// The last number is the number of digits after the point.
     Fraction(u32, u32, u8),
     Millis(u32),
-    /// A moment and how it is written.
+    /// A time and the form of the date.
     Date(u64, u8),
 }
 
@@ -61,7 +63,8 @@ pub(crate) fn retry_after(input: &[u8]) {
             assert_near(wait("retry-after-ms", &text), expected, &text);
         }
         Value::Date(moment, form) => {
-            // Two digits of a year mean 1970 to 2069 here; the standard wants the nearest within 50 years.
+            // Here a year of two digits is 1970 to 2069. The standard defines it as the nearest
+            // year within 50 years.
             let end = if form % 3 == 1 { 3_155_760_000 } else { 253_402_300_800 };
             let moment = moment % end;
             let text = date(moment, form % 3);
@@ -77,7 +80,7 @@ fn assert_near(found: Duration, expected: Duration, text: &str) {
     assert!(apart <= 1e-6 + expected.as_secs_f64() * 1e-9, "{text:?}: {found:?}, not {expected:?}");
 }
 
-/// Digits, and maybe a point and digits.
+/// Parses digits, optionally followed by a point and digits.
 fn slow_seconds(text: &str) -> Option<Duration> {
     let text = text.trim();
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
@@ -86,12 +89,12 @@ fn slow_seconds(text: &str) -> Option<Duration> {
         return None;
     }
     let nanos: String = part.chars().chain("000000000".chars()).take(9).collect();
-    // What no clock counts is left alone.
+    // A number too large for any clock is not checked.
     let whole = whole.parse().ok().filter(|whole: &u64| *whole < 1 << 60)?;
     Some(Duration::new(whole, nanos.parse().ok()?))
 }
 
-/// A moment, in seconds since 1970, in the forms of RFC 9110, 5.6.7. Counted day by day.
+/// Formats a time, in seconds since 1970, in the forms of RFC 9110, 5.6.7. It counts day by day.
 fn date(moment: u64, form: u8) -> String {
     let (mut day, second) = (moment / 86_400, moment % 86_400);
     let weekday = (day + 4) % 7;
@@ -123,7 +126,7 @@ fn date(moment: u64, form: u8) -> String {
 }
 
 #[test]
-fn dates_are_written_as_the_standard_shows_them() {
+fn dates_are_written_as_in_the_standard() {
     let shown =
         ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"];
     for (form, text) in (0..).zip(shown) {

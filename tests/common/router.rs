@@ -1,4 +1,5 @@
-//! A real vllm-router in front of scripted workers. It runs where `TOKENWIRE_ROUTER` names its program; `.ci/run` installs it.
+//! Runs a real vllm-router with scripted workers. `TOKENWIRE_ROUTER` is the path of its program;
+//! `.ci/run` installs it.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -11,23 +12,25 @@ use std::{env, thread};
 use serde_json::json;
 use tokenwire::testing::{MockServer, Request, Script};
 
-/// Runs the router until its own standard input ends, which it does however the test's process ends. A key that interrupts
-/// the whole group must not end this shell before it has done so.
+/// Runs the router until its standard input ends, which happens however the process of the test
+/// ends. A Ctrl-C for the whole group must not end this shell before that.
 const LAUNCH: &str =
     r#"trap '' INT TERM; "$@" </dev/null & router=$!; cat >/dev/null; kill -9 $router; wait"#;
 
-/// It is up in a second; a busy machine may take longer.
+/// The longest time that the router may take to start. It usually takes a second, on a busy machine
+/// more.
 const MAX_START: Duration = Duration::from_secs(60);
 
-/// A router of the test's own. Dropping it ends its process, and so does the end of the test's.
+/// The router of one test. Its process ends when the router is dropped, or with the test's process.
 pub struct Router {
     pub url: String,
     launcher: Child,
 }
 
 impl Router {
-    /// Blocks until it serves these workers, which must be up; `args` are further ones of its command line. The tests that
-    /// call this are ignored by default, so a missing variable fails them.
+    /// Starts a router and blocks until it serves these workers, which must be running. `args` are
+    /// added to its command line. Tests that call this are ignored by default, so a missing
+    /// variable is a failure.
     pub fn start(workers: &[&MockServer], args: &[&str]) -> Self {
         let program = env::var("TOKENWIRE_ROUTER").expect("TOKENWIRE_ROUTER is the path of vllm-router");
         assert!(Path::new(&program).exists(), "TOKENWIRE_ROUTER: no {program}");
@@ -47,22 +50,24 @@ impl Router {
             .unwrap();
         let router = Self { url: format!("http://127.0.0.1:{port}"), launcher };
         let began = Instant::now();
-        // Its list of workers tells it from any other server that might have taken the port.
+        // The list of workers distinguishes the router from another server that might have taken
+        // the port.
         while !urls.iter().all(|url| router.get("/list_workers").contains(url)) {
             let log = || fs::read_to_string(&name).unwrap_or_default();
-            assert!(began.elapsed() < MAX_START, "{program} does not come up: {}", log());
+            assert!(began.elapsed() < MAX_START, "{program} did not start: {}", log());
             thread::sleep(Duration::from_millis(20));
         }
         router
     }
 
-    /// What it answers, head and body; nothing if it cannot be reached.
+    /// Returns the response, head and body. Returns an empty string if the router is unreachable.
     pub fn get(&self, path: &str) -> String {
         let host = self.url.trim_start_matches("http://");
         let mut answer = String::new();
         if let Ok(mut socket) = TcpStream::connect(host) {
             let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-            // A router that is being started or ended may break off; then what came is the answer.
+            // While the router starts or ends, it may break off. The bytes that arrived are then
+            // the response.
             let _ = socket.write_all(head.as_bytes());
             let _ = socket.read_to_string(&mut answer);
         }
@@ -77,11 +82,12 @@ impl Drop for Router {
     }
 }
 
-/// Where completions are asked for.
+/// The paths of completions.
 const COMPLETIONS: [&str; 3] = ["/v1/completions", "/v1/chat/completions", "/inference/v1/generate"];
 
-/// A worker: healthy, serves the model `m` as vLLM does, and answers each completion with what `script` says. What else the
-/// router asks for (a chat as ids, so as to know its prefix) it does not have.
+/// Starts a healthy worker that serves the model `m` as vLLM does and answers each completion with
+/// `script`. It has no other endpoints, although the router requests some (for example, the ids of
+/// a chat, to find its prefix).
 pub fn worker(script: impl Fn(&Request) -> Script + Send + Sync + 'static) -> MockServer {
     let models = json!({"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "vllm"}]});
     let start = MockServer::start(move |request| match request.path.as_str() {
@@ -93,13 +99,13 @@ pub fn worker(script: impl Fn(&Request) -> Script + Send + Sync + 'static) -> Mo
     start.unwrap()
 }
 
-/// The completions that a worker was asked for.
+/// Returns the completions that a worker received.
 pub fn completions(worker: &MockServer) -> Vec<Request> {
     let requests = worker.requests().into_iter();
     requests.filter(|request| COMPLETIONS.contains(&request.path.as_str())).collect()
 }
 
-/// They are free now; another process could take one before the router does.
+/// Returns free ports. Another process could still take one before the router does.
 fn free_ports<const N: usize>() -> [u16; N] {
     let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())

@@ -1,24 +1,25 @@
-//! The property of saved requests, for any file: what is no saved request is an error, what is one loads back equal and holds
-//! the body byte for byte, and no header comes out of it that could be a credential. A fuzz target is this function.
+//! The property of saved requests, for any file. A valid file loads back equal and contains the
+//! body byte for byte. Every other file is an error. No header that could be a credential is
+//! loaded. A fuzz target calls this function.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use serde_json::{Value, json};
 use tokenwire::{ErrorKind, SavedRequest};
 
-/// The headers that are known to be none.
+/// The headers that are known not to be credentials.
 const OPEN: [&str; 5] = ["accept", "x-request-id", "traceparent", "user-agent", "content-type"];
 
 #[derive(Debug, Arbitrary)]
 enum Input<'a> {
     Any(&'a [u8]),
     Whole(File),
-    /// Ends too early.
+    /// The file ends too early.
     Cut(File, u32),
-    /// One byte is another.
+    /// One byte is replaced.
     Hit(File, u32, u8),
 }
 
-/// What may stand in a file.
+/// The contents of a file.
 #[derive(Debug, Arbitrary)]
 struct File {
     at_ms: u64,
@@ -68,7 +69,7 @@ enum Body {
     Ids(Vec<u32>),
     Number(f64),
     Text(String),
-    /// Not JSON, or JSON with blanks around it: kept as text.
+    /// A body that is not JSON, or JSON with spaces around it. It is kept as text.
     Other(String),
 }
 
@@ -85,7 +86,7 @@ pub(crate) fn saved(input: &[u8]) {
         Input::Cut(file, at) => {
             let json = file.json();
             let cut = &json.as_bytes()[..at as usize % json.len()];
-            assert!(holds(cut).is_none(), "half a file loads: {}", cut.escape_ascii());
+            assert!(holds(cut).is_none(), "a truncated file loads: {}", cut.escape_ascii());
         }
         Input::Hit(file, at, with) => {
             let mut json = file.json().into_bytes();
@@ -96,7 +97,7 @@ pub(crate) fn saved(input: &[u8]) {
     }
 }
 
-/// Loads it, and if it does, loads what it writes.
+/// Loads a file. If that works, also loads the file that the result writes.
 fn holds(json: &[u8]) -> Option<SavedRequest> {
     let loaded = match SavedRequest::from_json(json) {
         Ok(loaded) => loaded,
@@ -131,7 +132,7 @@ impl File {
         ][usize::from(self.wire % 7)]
     }
 
-    /// The two have the same paths.
+    /// Returns whether the request is for a complete response, which has the same paths.
     fn call(&self) -> bool {
         self.place >= 128
     }
@@ -141,7 +142,7 @@ impl File {
         format!("{}{}", places[usize::from(self.place) % places.len()], self.wire().1)
     }
 
-    /// The body as it was sent.
+    /// Returns the body as it was sent.
     fn body(&self) -> String {
         match &self.body {
             Body::Ids(ids) => format!("{{\"prompt\": {ids:?} , \"f\":1.50}}"),
@@ -163,13 +164,13 @@ impl File {
                 "tokens": tokens, "events": events, "bytes": bytes, "elapsed_us": elapsed_us,
             },
         });
-        // In a file, null is no body.
+        // In a file, null stands for a missing body, so the text `null` is stored as `body_text`.
         if matches!(self.body, Body::Other(_)) || self.body() == "null" {
             file["body_text"] = json!(self.body());
             return file.to_string();
         }
         let file = file.to_string();
-        // As it was sent, byte for byte.
+        // The body is inserted byte for byte, as it was sent.
         format!("{},\"body\":{}}}", file.strip_suffix('}').unwrap(), self.body())
     }
 

@@ -20,7 +20,7 @@ pub const TABLE_BEGIN: &str = "| server |";
 /// A row of the tables: one endpoint of a server, and the sources of its facts.
 pub struct Row {
     pub server: &'static str,
-    /// The server that tokenwire detects. `None`: it does not detect this server.
+    /// The server that tokenwire detects, or `None` if it does not detect this server.
     pub known: Option<&'static ServerKind>,
     pub wire: Endpoint,
     /// The folder of the recordings, and the prefixes of their names. Without prefixes, the row has
@@ -65,17 +65,17 @@ pub const ROWS: &[Row] = &[
     Row {
         recorded: LLAMA_CPP,
         live: &[
-            ("live", "sixteen_streams_at_once_are_all_complete_and_exact"),
+            ("live", "sixteen_concurrent_streams_are_complete_and_exact"),
             ("live", "ids_equal_those_of_the_same_request_without_this_crate"),
-            ("live_servers", "each_endpoint_gives_the_same_ids_streamed_and_whole"),
+            ("live_servers", "each_endpoint_gives_the_same_ids_streamed_and_complete"),
         ],
         ..row("llama.cpp", Some(&ServerKind::LlamaCpp), Endpoint::OpenAi)
     },
     Row {
         recorded: LLAMA_CPP,
         live: &[
-            ("live_servers", "each_endpoint_gives_the_same_ids_streamed_and_whole"),
-            ("live_servers", "a_chat_with_a_tool_gives_the_call_streamed_and_whole"),
+            ("live_servers", "each_endpoint_gives_the_same_ids_streamed_and_complete"),
+            ("live_servers", "a_chat_with_a_tool_gives_the_call_streamed_and_complete"),
         ],
         ..row("llama.cpp", Some(&ServerKind::LlamaCpp), Endpoint::Chat)
     },
@@ -84,8 +84,8 @@ pub const ROWS: &[Row] = &[
         live: &[
             ("live", "ids_equal_those_of_the_same_request_without_this_crate"),
             ("live", "a_server_killed_in_mid_stream_is_one_typed_error_after_the_tokens"),
-            ("live_servers", "each_endpoint_gives_the_same_ids_streamed_and_whole"),
-            ("talk_live", "each_prompt_begins_with_the_one_before_and_the_server_finds_it"),
+            ("live_servers", "each_endpoint_gives_the_same_ids_streamed_and_complete"),
+            ("talk_live", "each_prompt_begins_with_the_previous_one_and_the_server_finds_it"),
         ],
         ..row("llama.cpp", Some(&ServerKind::LlamaCpp), Endpoint::LlamaCpp)
     },
@@ -117,7 +117,7 @@ pub const ROWS: &[Row] = &[
     of("litellm", row("LiteLLM proxy", None, Endpoint::Chat)),
 ];
 
-/// Counts what was seen, in recordings and in vectors.
+/// Counts the facts in recordings and in vectors.
 #[derive(Default)]
 struct Seen(BTreeMap<String, (usize, usize)>);
 
@@ -145,13 +145,13 @@ impl Seen {
     }
 }
 
-/// Everything that was seen of one row.
+/// All facts about one row.
 #[derive(Default)]
 pub struct Gathered {
     /// The number of recordings. `written` is the number of vectors.
     pub recorded: usize,
     pub written: usize,
-    /// The kinds of prompts and the keys that ask for ids, in requests with a 2xx status.
+    /// The kinds of prompts and the keys that request ids, in requests with a 2xx status.
     taken: Seen,
     ids: Seen,
     usage: Seen,
@@ -163,9 +163,9 @@ pub struct Gathered {
 #[derive(Default)]
 pub struct Ends {
     seen: Seen,
-    /// A stream that broke off was seen.
+    /// True if a stream broke off.
     pub broken: bool,
-    /// An error of the server was seen.
+    /// True if the server sent an error.
     pub errors: bool,
 }
 
@@ -216,10 +216,10 @@ fn exact(ids: IdsExact) -> &'static str {
     }
 }
 
-/// The keys with which requests ask for ids, over all servers.
+/// The keys that request ids, for all servers.
 const ASKS: [&str; 4] = ["return_token_ids", "return_tokens", "verbose", "logprobs"];
 
-/// Returns whether this request asks for ids with a key that this server reads.
+/// Returns whether this request contains a key for ids that this server reads.
 fn asks_for_ids(row: &Row, body: &Value) -> bool {
     let heeded: &[&str] = match row.wire {
         // These endpoints always send ids.
@@ -280,7 +280,7 @@ fn gather_recording(folder: &str, path: &Path, all: &mut [Gathered]) -> Result<(
     };
     let rows: Vec<_> = ROWS.iter().enumerate().collect();
     let Some((n, row)) = rows.iter().find(mine) else {
-        // Lists of models, health and tokens are not streams.
+        // Lists of models, health checks and token lists are not streams.
         let streams = ROWS.iter().any(|row| row.path() == endpoint);
         return if streams { Err(format!("{name} belongs to no row")) } else { Ok(()) };
     };
@@ -331,7 +331,7 @@ fn prompts(row: &Row, taken: &Seen) -> String {
     kept.map(|(name, _)| format!("{name} {}", taken.known(name, row))).collect::<Vec<_>>().join(", ")
 }
 
-/// Returns the keys with which tokenwire asks this row for ids.
+/// Returns the keys with which tokenwire requests ids from this row.
 fn asks(row: &Row, taken: &Seen) -> String {
     let prompt = |request: CompletionRequest| request.to_json(None, row.wire, row.known).ok();
     let body = prompt(CompletionRequest::text("Hi")).or_else(|| prompt(CompletionRequest::ids([1])));
@@ -402,7 +402,7 @@ fn summary(all: &[Gathered]) -> String {
     table
 }
 
-/// The streams whose request asked for ids.
+/// The streams whose request contained a key for ids.
 struct IdStreams {
     all: usize,
     /// Streams with all ids.

@@ -1,4 +1,4 @@
-//! Plain sockets to the scripted server, so that what is asserted is what was on the wire.
+//! Plain sockets to the mock server, so that a test checks the bytes on the wire.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokenwire::testing::{MockServer, Script};
 
-/// No test waits longer for what must come. It decides nothing but that a test does not hang.
+/// The longest wait for expected bytes. Only a hanging test reaches it.
 pub const LONG: Duration = Duration::from_secs(30);
 
 pub const ASK: &[u8] = b"POST /v1/completions HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\n{}";
@@ -24,14 +24,15 @@ pub fn ask(server: &MockServer) -> TcpStream {
     stream
 }
 
-/// What comes until the end, and the end: `None` for FIN.
+/// Reads until the end. Returns the bytes, and the error that ended the connection, or `None` for a
+/// FIN.
 pub fn read_to_end(stream: &mut impl Read) -> (Vec<u8>, Option<ErrorKind>) {
     let mut got = Vec::new();
     let end = stream.read_to_end(&mut got).err().map(|error| error.kind());
     (got, end)
 }
 
-/// As many bytes as `wire` has, which they must equal.
+/// Reads the bytes of `wire` from the socket and checks that they are equal.
 pub fn expect(stream: &mut impl Read, wire: &[u8]) {
     let mut got = vec![0; wire.len()];
     stream.read_exact(&mut got).unwrap();

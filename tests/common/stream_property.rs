@@ -1,6 +1,11 @@
-//! The property of a stream, for any answer in any framing with any fault, over connections in memory: it ends, once; what
-//! came before the end is what a slow reader finds in the bytes that came; report, tokens and error tell the same. A
-//! fuzz target is this function.
+//! The property of a stream, for any response in any framing with any fault, over connections in
+//! memory:
+//!
+//! - The stream ends exactly once.
+//! - A slow reader finds the same tokens in the received bytes.
+//! - The report, the tokens and the error agree.
+//!
+//! A fuzz target calls this function.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -15,7 +20,7 @@ use tokenwire::{
 
 use super::reference_sse;
 
-/// "Does not hang": nothing here waits for anything.
+/// A limit that only a hanging test reaches. Nothing here waits.
 const LONG: Duration = Duration::from_secs(20);
 const WIRES: [Endpoint; 7] = [
     Endpoint::Auto,
@@ -27,7 +32,7 @@ const WIRES: [Endpoint; 7] = [
     Endpoint::Tgi,
 ];
 
-/// What bodies are made of.
+/// Parts of bodies.
 const PIECES: &[&str] = &[
     "data: {\"choices\":[{\"index\":0,\"text\":\" a\",\"token_ids\":[64]}]}\n\n",
     "data: {\"choices\":[{\"index\":0,\"text\":\"\\u00e9\\ud83d\\ude00\",\"token_ids\":[1,2]}]}\r\n\r\n",
@@ -65,7 +70,7 @@ const PIECES: &[&str] = &[
 #[derive(Debug, Arbitrary)]
 enum Input<'a> {
     Answer(Answer<'a>),
-    /// Every byte of the answer, and where it is cut.
+    /// The endpoint, the cuts, and all bytes of the response.
     Raw(u8, u16, &'a [u8]),
 }
 
@@ -77,7 +82,7 @@ struct Answer<'a> {
     framing: Framing,
     cuts: u16,
     fault: Fault,
-    /// The consumer ends the stream after so many items.
+    /// The consumer ends the stream after this many items.
     leaves: Option<(u8, bool)>,
     raw_body: bool,
     body: &'a [u8],
@@ -85,10 +90,10 @@ struct Answer<'a> {
 
 #[derive(Debug, Clone, Copy, Arbitrary)]
 enum Framing {
-    /// In chunks of so many bytes at most.
+    /// Chunks of at most this many bytes.
     Chunked(u8),
     Length,
-    /// The length is wrong by so much.
+    /// A length that is wrong by this much.
     WrongLength(i8),
     UntilClose,
 }
@@ -96,11 +101,11 @@ enum Framing {
 #[derive(Debug, Clone, Copy, PartialEq, Arbitrary)]
 enum Fault {
     None,
-    /// So many bytes come of the whole.
+    /// The connection closes after this many bytes of the response.
     Close(u16),
     Reset(u16),
     Silence(u16),
-    /// Behind the end.
+    /// Extra bytes follow the end.
     Garbage(u8),
 }
 
@@ -125,7 +130,7 @@ impl Answer<'_> {
     }
 
     fn head(&self) -> String {
-        // The first of each are the usual ones.
+        // The first entries are the common ones.
         let status =
             ["200 OK", "200 OK", "201 Created", "400 Bad Request", "404 Not Found", "429 Busy", "503 No"];
         let status = status[usize::from(self.status) % status.len()];
@@ -139,7 +144,7 @@ impl Answer<'_> {
         format!("HTTP/1.1 {status}\r\n{}", kinds[usize::from(self.content_type) % kinds.len()])
     }
 
-    /// The whole answer, and where its body begins.
+    /// Returns the whole response, and the position of its body.
     fn wire(&self, body: &[u8]) -> (Vec<u8>, usize) {
         let framing = match self.framing {
             Framing::Chunked(_) => "transfer-encoding: chunked\r\n\r\n".to_owned(),
@@ -200,7 +205,7 @@ impl Answer<'_> {
         let status_ok = self.status % 7 < 3;
         let type_ok = self.content_type % 5 < 3;
         if begin > wire.len() || !status_ok || !type_ok {
-            // The head did not come whole, or says that no tokens come.
+            // The head is incomplete, or is not the head of a stream.
             assert!(heard.items.is_empty() && report.ending == Outcome::Failed, "{report:?} of {self:?}");
             let reason = report.error.as_ref().unwrap().kind();
             if begin <= wire.len() && !status_ok {
@@ -210,7 +215,8 @@ impl Answer<'_> {
             }
             return;
         }
-        // Garbage is part of a body that lasts until the close, and of one whose length is too large.
+        // Garbage is part of the body if the body lasts until the close, or if its length is too
+        // large.
         let came: &[u8] = match self.framing {
             Framing::UntilClose | Framing::WrongLength(_) => &wire[begin..],
             _ => &body,
@@ -220,11 +226,11 @@ impl Answer<'_> {
         let (found, wanted) = (shown(&heard.items), shown(&expected.items));
         let is_right = found == wanted || (expected.stops && wanted.starts_with(&found));
         assert!(is_right, "{found:?}, not {wanted:?}, of {self:?}");
-        // Complete means that the server said so.
+        // Complete means that the server sent an end.
         const SAID: [&str; 5] =
             ["[DONE]", "finish_reason\":\"", "stop\":true", "stop_type\":\"", "generated_text\":\""];
         let is_said = SAID.iter().any(|word| String::from_utf8_lossy(came).contains(word));
-        // Raw bodies may spell it with escapes.
+        // A raw body may spell the end with escapes.
         assert!(report.ending != Outcome::Complete || is_said || self.raw_body, "{report:?} of {self:?}");
         let is_complete = report.ending == Outcome::Complete;
         let may_be_cut = expected.terminator_is_unended && !is_complete;
@@ -236,7 +242,7 @@ impl Answer<'_> {
         }
         if let (Fault::Silence(_), Some(error)) = (self.fault, &report.error) {
             if error.kind() == ErrorKind::Timeout(Timer::Chunk) {
-                // The first piece of a call, which is not handed out yet, has begun the answer too.
+                // The first piece of a call, which is not delivered yet, also starts the response.
                 let has_begun = String::from_utf8_lossy(came).contains("tool_calls");
                 assert!(!heard.items.is_empty() || has_begun || self.raw_body, "{self:?}");
             }
@@ -244,7 +250,7 @@ impl Answer<'_> {
     }
 }
 
-/// The bytes in reads of 1 to `cuts % 251` bytes.
+/// Splits the bytes into reads of random lengths, up to `cuts % 251 + 1` bytes.
 fn reads(bytes: &[u8], cuts: u16) -> Vec<Sent> {
     let mut random = u64::from(cuts) | 1 << 32;
     let longest = u64::from(cuts % 251) + 1;
@@ -253,7 +259,7 @@ fn reads(bytes: &[u8], cuts: u16) -> Vec<Sent> {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        // Every fourth is long, so that large bodies do not take a thousand reads.
+        // Every fourth read is long, so that a large body does not take a thousand reads.
         let len = if random & 0x300 == 0 { 4000 } else { (random % longest) as usize + 1 };
         let (read, after) = rest.split_at(len.min(rest.len()));
         sent.push(Sent::bytes(read));
@@ -270,13 +276,13 @@ struct Heard {
     report: StreamReport,
 }
 
-/// What a client hears of a server that sends this; `leaves`: it goes after so many items, by the guard or by dropping the
-/// receiver.
+/// Streams a response with these reads and returns what the client received. With `leaves`, the
+/// consumer leaves after this many items, through the guard or by dropping the receiver.
 fn hear(wire: Endpoint, sent: Vec<Sent>, leaves: Option<(u8, bool)>) -> Heard {
-    // One client a wire: each has threads that last a while. Its server is known, so that it learns nothing from one answer
-    // to the next.
+    // Share one client per endpoint, because each client has threads that live for a while. The
+    // server is set, so the client learns nothing from one response to the next.
     static CLIENTS: OnceLock<(InMemory, Vec<ApiClient>)> = OnceLock::new();
-    // The tests of a program run at the same time.
+    // Tests of one program run at the same time.
     static IN_USE: Mutex<()> = Mutex::new(());
     let _in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
     let (server, clients) = CLIENTS.get_or_init(|| {
@@ -317,7 +323,8 @@ fn hear(wire: Endpoint, sent: Vec<Sent>, leaves: Option<(u8, bool)>) -> Heard {
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => panic!("the stream hangs after {items:?}"),
         }
-        // What is left in the channel comes in any case; the guard was ended once.
+        // The items that are already in the channel still arrive. The guard has ended the stream
+        // only once.
         if leaves.is_some_and(|(count, _)| items.len() > usize::from(count)) && last.is_some() {
             break;
         }
@@ -330,7 +337,7 @@ fn hear(wire: Endpoint, sent: Vec<Sent>, leaves: Option<(u8, bool)>) -> Heard {
 }
 
 impl Heard {
-    /// What holds for every answer whatever.
+    /// Checks what holds for every response.
     fn is_consistent(&self, sent: &[u8]) {
         let Self { items, last, report } = self;
         let told = || format!("{report:?} after {items:?} and {last:?} of {}", sent.escape_ascii());
@@ -355,15 +362,15 @@ impl Heard {
                 let odd = matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported);
                 assert!(!odd && !error.is_cancelled(), "{}", told());
             }
-            Some(other) => panic!("{other:?} is no end"),
-            // The consumer has gone, or the guard has ended it.
+            Some(other) => panic!("{other:?} is not the end of a stream"),
+            // The consumer has left, or the guard has ended the stream.
             None => {}
         }
         if report.ids_exact.is_exact() && report.ending == Outcome::Complete && last.is_some() {
             let without = |item: &StreamToken| {
                 matches!(item, StreamToken::Token { id: None, .. } | StreamToken::Reasoning { id: None, .. })
             };
-            // Several ids of one chunk: its text is with the first. No text is without one.
+            // If a chunk has several ids, its text is with the first id. No text is without an id.
             assert!(!items.iter().any(without), "{}", told());
         }
     }
@@ -378,14 +385,16 @@ fn shown(items: &[StreamToken]) -> Vec<String> {
 struct Decoded {
     items: Vec<StreamToken>,
     is_complete: bool,
-    /// An error in a line that the events do not show may have ended it before.
+    /// An error line that is not an event may have ended the stream earlier.
     stops: bool,
     error: Option<ErrorKind>,
-    /// The terminator has no blank line behind it: it counts at the end of a body, and not where a connection broke.
+    /// The terminator has no blank line after it. It counts at the end of a body, but not where a
+    /// connection broke.
     terminator_is_unended: bool,
 }
 
-/// What is in these bytes of a body: the items by way of the slow parser, the verdict by way of the whole body at once.
+/// Decodes these bytes of a body: the items with the slow parser, and the outcome with the whole
+/// body at once.
 fn decoded(wire: Endpoint, body: &[u8]) -> Decoded {
     let mut whole = BodyDecoder::new(wire);
     whole.feed(body);

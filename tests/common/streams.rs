@@ -1,11 +1,11 @@
-//! A stream from the consumer's side.
+//! Reads a stream as its consumer.
 
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use tokenwire::{ApiClientBuilder, Error, Limits, StreamToken, Timeouts, TokenId};
 
-/// "Does not hang": nothing takes a tenth of it.
+/// A limit that only a hanging test reaches. Nothing takes a tenth of it.
 pub const LONG: Duration = Duration::from_secs(60);
 
 pub type Token = (String, Option<TokenId>);
@@ -15,12 +15,13 @@ pub type Token = (String, Option<TokenId>);
 pub enum Last {
     Done,
     Error(Error),
-    /// Disconnected with neither.
+    /// The channel was closed without an outcome.
     Nothing,
 }
 
-/// Has each stream of the client begin after the one before has given its connection back: the only reader thread first reads
-/// the rest of the framing, however long that takes. Replaces the limits, and of `timeouts` the drain.
+/// Makes each stream of the client start after the previous one has returned its connection. The
+/// only reader thread first reads the rest of the framing, however long that takes. Replaces the
+/// limits of the client, and the drain timer in `timeouts`.
 pub fn one_at_a_time(client: ApiClientBuilder, mut timeouts: Timeouts) -> ApiClientBuilder {
     let mut limits = Limits::default();
     limits.max_streams = 1;
@@ -28,7 +29,7 @@ pub fn one_at_a_time(client: ApiClientBuilder, mut timeouts: Timeouts) -> ApiCli
     client.limits(limits).timeouts(timeouts)
 }
 
-/// Everything that a receiver gives. A stream that does not end, or ends twice, fails the test.
+/// Receives all items. The test fails if the stream does not end, or ends twice.
 pub fn collect(receiver: &Receiver<StreamToken>) -> (Vec<Token>, Last) {
     let (mut tokens, mut last) = (Vec::new(), Last::Nothing);
     loop {
@@ -45,7 +46,7 @@ pub fn collect(receiver: &Receiver<StreamToken>) -> (Vec<Token>, Last) {
                     StreamToken::Token { text, id } => tokens.push((text, id)),
                     StreamToken::Done { .. } => last = Last::Done,
                     StreamToken::Error(error) => last = Last::Error(error),
-                    _ => panic!("an item of no known kind"),
+                    _ => panic!("an unknown kind of item"),
                 }
             }
         }

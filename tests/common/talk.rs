@@ -8,7 +8,7 @@ use tokenwire::{
     SamplingParams, Special, TokenId, Tokenizer,
 };
 
-/// What the user says, turn by turn.
+/// The user's message of each turn.
 const SAYS: [&str; 10] = [
     "Hi! Who are you?",
     "Name three colors and say what they remind you of.",
@@ -22,36 +22,36 @@ const SAYS: [&str; 10] = [
     "Thanks! Say goodbye in three languages.",
 ];
 
-/// The most that the model writes in a turn, in tokens.
+/// The largest number of tokens that the model writes in a turn.
 const MAX_TURN_TOKENS: u32 = 120;
 
-/// One turn of a talk.
+/// One turn of a conversation.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
     pub prompt_tokens: usize,
     pub received: usize,
-    /// All ids came.
+    /// True if all ids arrived.
     pub exact: bool,
-    /// The prompt begins with the one before and the ids received.
+    /// True if the prompt begins with the previous prompt and the ids received.
     pub kept: bool,
-    /// Prompt tokens that the server had in its cache.
+    /// The number of prompt tokens that the server had in its cache.
     pub cached: usize,
-    /// Prompt tokens that it evaluated.
+    /// The number of prompt tokens that the server evaluated.
     pub evaluated: usize,
-    /// Of these, the ones that were in the talk before.
+    /// The number of evaluated tokens that were already in the previous prompt or response.
     pub anew: usize,
 }
 
-/// How the next prompt is made.
+/// How the next prompt is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// The ids of the tree.
     Ids,
-    /// The text of the talk, encoded whole.
+    /// The text of the conversation, encoded as a whole.
     Text,
 }
 
-/// Talks at temperature 1.
+/// Holds the conversation at temperature 1.
 ///
 /// # Panics
 ///
@@ -63,7 +63,7 @@ pub fn talk(url: &str, tokenizer: &Tokenizer, seed: i64, way: Way) -> Result<Vec
     let context = Arc::new(Mutex::new(Context::new(format, tokenizer.clone())));
     let mut text = String::new();
     let (mut rows, mut before) = (Vec::new(), Vec::new());
-    // A slot of the server for each way, so that neither finds the other's cache.
+    // Each way uses its own slot of the server, so that neither finds the cache of the other.
     let slot = match way {
         Way::Ids => 0,
         Way::Text => 1,
@@ -118,12 +118,12 @@ pub fn talk(url: &str, tokenizer: &Tokenizer, seed: i64, way: Way) -> Result<Vec
     Ok(rows)
 }
 
-/// The ids of the turn's head, which the prompt has already.
+/// Returns the number of ids in the turn's head, which the prompt already contains.
 fn prompt_head(branch: &tokenwire::Branch) -> usize {
     branch.leaves.first().map_or(0, |leaf| leaf.ids.len())
 }
 
-/// The table of a talk, and its sums.
+/// Returns the table of a conversation and its sums.
 pub fn table(seed: i64, ids: &[Row], text: &[Row]) -> String {
     let mut out = format!("Seed {seed}:\n\n");
     out.push_str("| turn | ids: prompt | received | exact | prefix | cached | evaluated | text: prompt | received | prefix | cached | evaluated | evaluated again |\n");

@@ -1,4 +1,5 @@
-//! The vectors of our own in tests/data/chunk: data of events, written from what is known of each server.
+//! The vectors in tests/data/chunk: data of events, written from the documentation and the source
+//! code of each server.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -11,21 +12,23 @@ use super::wire::Decoded;
 #[serde(deny_unknown_fields)]
 pub struct Case {
     pub id: String,
-    /// Why the case is there.
+    /// The reason for the case.
     pub purpose: String,
     #[serde(default = "auto")]
     pub wire: String,
     #[serde(default = "one")]
     pub max_choices: u32,
-    /// Ids were asked for: of the server that `ServerKind::by_name` has under this name, or of one that was not known, ``.
+    /// The server whose ids were requested: a name of `ServerKind::by_name`, or an empty string for
+    /// an unknown server.
     pub asked: Option<String>,
-    /// The data of events: text as it is, anything else as JSON; `{"event","data"}` names the type too.
+    /// The data of events: text unchanged, everything else as JSON. `{"event","data"}` also sets
+    /// the type.
     pub events: Vec<Value>,
-    /// `[text, id]`, or `[choice, text, id]`; of chat `{"reasoning": [text, id]}`, `{"call": [id, name, arguments,
-    /// at_token]}`, `{"malformed": [text, reason]}`.
+    /// `[text, id]`, or `[choice, text, id]`. For a chat also `{"reasoning": [text, id]}`,
+    /// `{"call": [id, name, arguments, at_token]}` and `{"malformed": [text, reason]}`.
     pub tokens: Vec<Value>,
-    /// Subset of: finish, usage, ids_exact, ended, skipped, server, request_id; or error with kind, status,
-    /// message, server_kind, code, param.
+    /// A subset of finish, usage, ids_exact, ended, skipped, server, request_id; or error with
+    /// kind, status, message, server_kind, code, param.
     pub end: Map<String, Value>,
 }
 
@@ -37,7 +40,7 @@ fn one() -> u32 {
     1
 }
 
-/// All vectors, each with the name of its file without `.jsonl`.
+/// Returns all vectors, each with the name of its file without `.jsonl`.
 pub fn vectors() -> Vec<(String, Case)> {
     let mut files: Vec<_> =
         std::fs::read_dir(super::data("chunk")).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -54,7 +57,7 @@ pub fn vectors() -> Vec<(String, Case)> {
     cases
 }
 
-/// Whether ids were asked for, and of whom.
+/// The server whose ids were requested, if ids were requested.
 pub type Asked = Option<Option<ServerKind>>;
 
 impl Case {
@@ -63,7 +66,7 @@ impl Case {
         Some((!asked.is_empty()).then(|| ServerKind::by_name(asked).unwrap()))
     }
 
-    /// A decoder as a stream of this case has it.
+    /// Creates a decoder with the settings of this case.
     pub fn decoder(&self, asked: Asked) -> ChunkDecoder {
         let decoder = ChunkDecoder::new(self.wire.parse().unwrap()).max_choices(self.max_choices);
         match asked {
@@ -73,7 +76,7 @@ impl Case {
     }
 }
 
-/// What a case decodes to, and whether its terminator was seen.
+/// Decodes a case. Also returns whether the terminator was seen.
 pub fn decode(case: &Case) -> (Decoded, bool) {
     decode_asked(case, case.asked_of())
 }
@@ -83,7 +86,7 @@ fn decode_asked(case: &Case, asked: Asked) -> (Decoded, bool) {
     let mut items = Vec::new();
     let mut result = Ok(Flow::More);
     for event in &case.events {
-        // Whatever follows an end or an error is fed too: it must not matter.
+        // The data after an end or an error is decoded too. It must not change the result.
         let named =
             event.as_object().filter(|object| object.contains_key("event") && object.contains_key("data"));
         let (name, data) = match named {
@@ -101,7 +104,7 @@ fn decode_asked(case: &Case, asked: Asked) -> (Decoded, bool) {
     (Decoded { events: case.events.len(), items, end, decoder }, ended)
 }
 
-/// What comes of a case, as its `tokens` and `end` are written.
+/// Runs a case and returns the result in the form of its `tokens` and `end`.
 fn run(case: &Case, asked: Asked) -> (Vec<Value>, Value) {
     let (decoded, ended) = decode_asked(case, asked);
     let decoder = &decoded.decoder;
@@ -161,7 +164,7 @@ fn shown(exact: IdsExact) -> Value {
     }
 }
 
-/// Whether everything in `expected` is so in `found`.
+/// Returns whether `found` contains everything in `expected`.
 fn holds(expected: &Value, found: &Value) -> bool {
     match (expected, found) {
         (Value::Object(expected), Value::Object(found)) => {
@@ -171,7 +174,7 @@ fn holds(expected: &Value, found: &Value) -> bool {
     }
 }
 
-/// How what a case decodes to differs from what it says.
+/// Returns the difference between the decoded case and its expected result.
 pub fn mismatch(case: &Case, asked: Asked) -> Option<String> {
     let (tokens, end) = run(case, asked);
     if tokens == case.tokens && holds(&case.end.clone().into(), &end) {

@@ -1,4 +1,4 @@
-//! Recorded responses, and bodies decoded as a stream does it: reads to events to tokens.
+//! Reads recorded responses, and decodes bodies as a stream does: reads to events to tokens.
 
 use std::path::Path;
 
@@ -7,13 +7,13 @@ use tokenwire::{ChunkDecoder, Completion, Error, Flow, SseParser, StreamToken, T
 
 use super::fixture;
 
-/// A recorded response, as far as the tests look at it.
+/// The parts of a recorded response that the tests use.
 pub struct Response {
     pub status: u16,
     pub content_type: String,
-    /// Without the framing.
+    /// The body without the framing.
     pub body: Vec<u8>,
-    /// The framing came to its end.
+    /// True if the framing reached its end.
     pub complete: bool,
 }
 
@@ -36,12 +36,12 @@ impl Response {
     }
 }
 
-/// What a body decoded to.
+/// The result of decoding a body.
 #[derive(Debug)]
 pub struct Decoded {
-    /// Events and comments.
+    /// The number of events and comments.
     pub events: usize,
-    /// What was handed out, with its choice.
+    /// The decoded items, each with its choice.
     pub items: Vec<(u32, StreamToken)>,
     pub end: Result<Completion, Error>,
     pub decoder: ChunkDecoder,
@@ -56,7 +56,7 @@ impl Decoded {
         self.tokens().map(|(text, _)| text).collect()
     }
 
-    /// Reasoning and what is none.
+    /// Returns the tokens of reasoning and of content.
     fn tokens(&self) -> impl Iterator<Item = (&str, Option<TokenId>)> {
         self.items.iter().filter_map(|(_, item)| match item {
             StreamToken::Token { text, id } | StreamToken::Reasoning { text, id } => {
@@ -66,14 +66,14 @@ impl Decoded {
         })
     }
 
-    /// Everything that must not depend on the cuts.
+    /// Returns everything that must not depend on the cuts.
     pub fn summary(&self) -> String {
         let end = self.end.as_ref().map_err(ToString::to_string);
         format!("{:?} {end:?} {:?} {}", self.items, self.decoder.ids_exact(), self.decoder.skipped())
     }
 }
 
-/// Decodes a body that comes in reads, cut at the given offsets.
+/// Decodes a body that arrives in reads, cut at the given offsets.
 pub fn decode(body: &[u8], cuts: &[usize], mut decoder: ChunkDecoder) -> Decoded {
     let mut items = Vec::new();
     let mut parser = SseParser::new();

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Plants bugs, one at a time, in a copy of the tree, and sees that a named test catches each within a minute.
+"""Plants bugs, one at a time, in a copy of the tree. A test must catch each within a minute.
 
     python3 tests/mutations/run.py            # all bugs
     python3 tests/mutations/run.py cancel id  # the bugs whose names contain one of these words
     python3 tests/mutations/run.py --some 3   # three bugs, chosen by the hash of the commit
-    python3 tests/mutations/run.py --check    # runs nothing: checks that each bug still has exactly one place
+    python3 tests/mutations/run.py --check    # only checks that each bug has one place
 
-Prints a table. Fails if a bug survives, or if its text in bugs.json no longer occurs exactly once in its file: then the code
-has changed and the entry must follow it. The copy and its build stay in target/mutations, so that each costs an
-incremental build. The time of the build does not count.
+Prints a table. Fails if a bug survives. Also fails if the text of a bug in bugs.json does not occur
+exactly once in its file: the code has changed, so update the entry. The copy and its build stay in
+target/mutations, so that each bug costs an incremental build. The time of the build does not count.
 """
 
 import json
@@ -24,16 +24,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRATCH = ROOT / "target" / "mutations"
 TREE = SCRATCH / "tree"
 SECONDS = 60
-# Tests of what users see want the scripted server; none of them wants a tokenizer but one.
+# All tests use the mock server. Only one needs a tokenizer.
 LEAN = ["--no-default-features", "--features", "testing"]
 
-# Where each bug is planted: its name, what it breaks, the file, the text there, the text put in its place, the test that
+# Each bug has a name, the behavior that it breaks, a file, the old and the new text, the test that
 # catches it ("--lib" or the name of a file in tests), and a filter of test names.
 BUGS = json.loads((pathlib.Path(__file__).parent / "bugs.json").read_text())
 
 
 def misplaced():
-    """The bugs whose text does not occur exactly once in their file, with the number of times it does."""
+    """Returns the bugs whose text does not occur exactly once, with the number of occurrences."""
     found = []
     for bug in BUGS:
         path = ROOT / bug["file"]
@@ -44,13 +44,13 @@ def misplaced():
 
 
 def chosen_by_commit(number):
-    """This many bugs, others for each commit and the same ones again for the same commit."""
+    """Returns this many bugs. The selection depends only on the hash of the commit."""
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True)
     return random.Random(head.stdout.strip()).sample(BUGS, number)
 
 
 def copy_tree():
-    """Copies the files that git knows. Only changed files are touched, because cargo goes by their times."""
+    """Copies the files that git lists. Writes only changed files, because cargo compares times."""
     listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True)
     names = {name for name in listed.stdout.decode().split("\0") if (ROOT / name).is_file()}
     for old in [path for path in TREE.rglob("*") if path.is_file() and str(path.relative_to(TREE)) not in names]:
@@ -80,8 +80,8 @@ def features(which):
 
 
 def run(program, which):
-    """Builds the test, then runs it: what came of it, and in which time."""
-    # A property of the fuzz targets is chosen by its name, not by that of the test.
+    """Builds the test and runs it. Returns the result, the seconds of the run, and the output."""
+    # These filters are names of fuzz targets, whose properties are run by one test.
     targets = {"prompt", "request", "saved", "header", "retry_after"}
     environment = {"TOKENWIRE_TARGET": which, "TOKENWIRE_INPUTS": "4000"} if which in targets else {}
     filters = "each_target" if which in targets else which
@@ -105,10 +105,10 @@ def run(program, which):
 
 def main():
     for bug, count in misplaced():
-        print(f"{bug['name']}: its text occurs {count} times in {bug['file']}: {bug['old']!r}")
+        print(f"{bug['name']}: its text occurs {count} times instead of once in {bug['file']}: {bug['old']!r}")
     match sys.argv[1:]:
         case ["--check"]:
-            print(f"{len(BUGS)} planted bugs, {len(misplaced())} without their one place")
+            print(f"{len(BUGS)} planted bugs, {len(misplaced())} of them without exactly one place")
             return 1 if misplaced() else 0
         case ["--some", number]:
             chosen = chosen_by_commit(int(number))
@@ -118,7 +118,7 @@ def main():
     copy_tree()
     survivors = 0
     sound = {}
-    print(f"{'planted bug':28} {'seen by':32} {'what came':16} seconds")
+    print(f"{'planted bug':28} {'test':32} {'result':16} seconds")
     for bug in chosen:
         name, old, which = bug["name"], bug["old"], bug["filter"]
         program = ["--lib"] if bug["test"] == "--lib" else ["--test", bug["test"]]

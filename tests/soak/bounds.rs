@@ -1,8 +1,8 @@
-//! What a slow consumer and endless data cost.
+//! Tests of the memory that a slow consumer and endless data use.
 
 use super::*;
 
-/// The most memory that is resident while `during` runs, over what it was before.
+/// Returns by how much the resident memory grows, at most, while `during` runs.
 fn growth_during(during: impl FnOnce()) -> u64 {
     let (before, most, done) = (resident(), AtomicU64::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
@@ -19,10 +19,10 @@ fn growth_during(during: impl FnOnce()) -> u64 {
     most.into_inner().saturating_sub(before)
 }
 
-/// Has this client do once what is measured later: code and stack are then there already.
+/// Makes the client do what is measured later, so that its code and stack are already in memory.
 fn warm_up(client: &ApiClient, kind: Kind) {
     let (receiver, guard) = start(client, &prompt(kind, 0, 0));
-    // An endless line gives no token; then this is its error.
+    // An endless line gives no token. The received item is then its error.
     receiver.recv_timeout(LONG).unwrap();
     drop(receiver);
     guard.cancel();
@@ -30,8 +30,8 @@ fn warm_up(client: &ApiClient, kind: Kind) {
 }
 
 #[test]
-fn a_slow_consumer_costs_the_channels_bound_and_no_more() {
-    in_own_process("bounds::a_slow_consumer_costs_the_channels_bound_and_no_more", || {
+fn a_slow_consumer_uses_no_more_memory_than_the_channel_limit() {
+    in_own_process("bounds::a_slow_consumer_uses_no_more_memory_than_the_channel_limit", || {
         const MAX_BYTES: usize = 2 << 20;
         let servers = Elsewhere::start();
         for (name, kind, max_bytes, max_tokens, full, tls) in [
@@ -40,8 +40,9 @@ fn a_slow_consumer_costs_the_channels_bound_and_no_more() {
             ("tokens of 2 bytes, plain", Kind::SmallTokens, 1024 * 2, 1024, 1024, false),
         ] {
             let mut limits = Limits::default();
-            assert_eq!(limits.max_channel_tokens, max_tokens, "the default is what is tested");
-            // Of small tokens the default of the bytes is never reached: so the bound below is tighter than it.
+            assert_eq!(limits.max_channel_tokens, max_tokens, "the test uses the default limit");
+            // Small tokens never reach the default limit in bytes, so the limit below is lower than
+            // the default.
             if kind == Kind::BigTokens {
                 limits.max_channel_bytes = max_bytes;
             }
@@ -58,7 +59,7 @@ fn a_slow_consumer_costs_the_channels_bound_and_no_more() {
                     while receiver.len() < full {
                         assert!(
                             began.elapsed() < LONG,
-                            "{name}: the channel does not fill: {}",
+                            "{name}: the channel does not fill up: {}",
                             receiver.len()
                         );
                         thread::sleep(Duration::from_millis(1));
@@ -70,7 +71,7 @@ fn a_slow_consumer_costs_the_channels_bound_and_no_more() {
                 waited = guard.join().waited_for_consumer;
             });
             println!(
-                "{name}: {full} in the channel, {} KiB more, of {} KiB and 1 MiB allowed; {waited:.1?} waited",
+                "{name}: {full} tokens in the channel, {} KiB more memory, {} KiB and 1 MiB allowed; waited {waited:.1?}",
                 kib(grown),
                 max_bytes >> 10
             );
@@ -80,8 +81,8 @@ fn a_slow_consumer_costs_the_channels_bound_and_no_more() {
 }
 
 #[test]
-fn what_never_ends_is_capped() {
-    in_own_process("bounds::what_never_ends_is_capped", || {
+fn endless_data_uses_limited_memory() {
+    in_own_process("bounds::endless_data_uses_limited_memory", || {
         const MAX_BYTES: usize = 4 << 20;
         let servers = Elsewhere::start();
         for kind in [Kind::EndlessLine, Kind::EndlessComment, Kind::EndlessEvent] {
@@ -100,7 +101,7 @@ fn what_never_ends_is_capped() {
                 assert!(tokens.is_empty());
             });
             println!(
-                "{kind:?}: {} KiB read, {} KiB more, of {} KiB allowed",
+                "{kind:?}: {} KiB read, {} KiB more memory, {} KiB allowed",
                 kib(bytes),
                 kib(grown),
                 MAX_BYTES >> 10

@@ -1,12 +1,12 @@
-//! Cancels do not hurt other streams.
+//! Tests that a cancel does not affect other streams.
 
 use super::*;
 
 const INNOCENT_THREADS: u32 = 8;
 
 #[test]
-fn thousands_of_cancels_hurt_no_stream_beside_them() {
-    in_own_process("innocent::thousands_of_cancels_hurt_no_stream_beside_them", || {
+fn thousands_of_cancels_do_not_affect_concurrent_streams() {
+    in_own_process("innocent::thousands_of_cancels_do_not_affect_concurrent_streams", || {
         let (authority, identity) = certificates();
         for (tls, rounds) in [(false, sample_of(150, 600)), (true, sample_of(40, 150))] {
             let mut builder = MockServer::builder();
@@ -28,7 +28,8 @@ fn thousands_of_cancels_hurt_no_stream_beside_them() {
                             let (receiver, guard) = start(client, &prompt(Kind::Good, number, 0));
                             spin(chance.micros(900));
                             guard.cancel();
-                            // Every other innocent one begins before the cancelled one's thread is back.
+                            // Every other concurrent stream starts before the thread of the
+                            // cancelled one is back.
                             if round % 2 == 0 {
                                 cancelled.fetch_add(
                                     usize::from(guard.join().ending == Outcome::Cancelled),
@@ -49,7 +50,8 @@ fn thousands_of_cancels_hurt_no_stream_beside_them() {
             });
             let took = began.elapsed();
             let streams = (INNOCENT_THREADS * rounds) as usize;
-            // An innocent one whose pooled connection was shut down could have been sent again without a word.
+            // If a cancel had shut down the pooled connection of another stream, that stream could
+            // have been resent silently.
             let mut times = vec![0; 2 * streams];
             for request in server.requests() {
                 times[request.json()["prompt"][1].as_u64().unwrap() as usize] += 1;
@@ -57,12 +59,12 @@ fn thousands_of_cancels_hurt_no_stream_beside_them() {
             let hurt = times.iter().skip(1).step_by(2).filter(|times| **times != 1).count();
             let (cancelled, reused) = (cancelled.into_inner(), reused.into_inner());
             println!(
-                "tls {tls}: {streams} cancels (of {} asked, {cancelled} before the end) beside {streams} innocent streams, \
-                 {reused} of them on a used connection: {hurt} hurt, in {took:.1?}",
+                "tls {tls}: {streams} cancels (in {} of them the outcome was read: {cancelled} before the end) and {streams} other streams, \
+                 {reused} of them on a reused connection: {hurt} affected, in {took:.1?}",
                 streams / 2
             );
-            assert_eq!(hurt, 0, "sent twice, or never");
-            // Else nothing was shared, or nothing was cancelled in the middle.
+            assert_eq!(hurt, 0, "sent twice or never");
+            // Otherwise no connection was shared, or no stream was cancelled in the middle.
             assert!(
                 reused > streams / 10 && cancelled > streams / 20,
                 "{reused} reused, {cancelled} cancelled"
@@ -71,14 +73,15 @@ fn thousands_of_cancels_hurt_no_stream_beside_them() {
     });
 }
 
-/// A connection is another stream's as soon as the whole of an answer was read: while the first one sleeps before a
-/// retry, and when it is over and only its guard was kept. A cancel of the first may not reach the second.
+/// A connection belongs to another stream as soon as a whole response was read: while the first
+/// stream sleeps before a retry, and after it is over but its guard still exists. A cancel of the
+/// first stream must not reach the second.
 #[test]
-fn a_late_cancel_spares_the_stream_that_has_the_connection_now() {
+fn a_late_cancel_does_not_affect_the_next_stream_on_the_connection() {
     const SENT_AGAIN: usize = 1000;
     let (authority, identity) = certificates();
     for tls in [false, true] {
-        // Of each pair the second answer is in the middle when the first is cancelled.
+        // In each pair, the second response is in progress when the first stream is cancelled.
         let gates: Arc<Vec<Gate>> = Arc::new((0..20).map(|_| Gate::new()).collect());
         let of_server = gates.clone();
         let begun = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
@@ -104,7 +107,8 @@ fn a_late_cancel_spares_the_stream_that_has_the_connection_now() {
             } else {
                 assert!(server.wait_for_requests(2 * n + 1, LONG));
             }
-            // Its connection is back a moment later, when the end of the framing was read. Most pairs share it, see below.
+            // The connection is back in the pool a moment later, after the end of the framing was
+            // read. Most pairs share it, as checked below.
             thread::sleep(Duration::from_millis(30));
             let canceller = late.canceller();
             let (innocent, guard) = start(&client, &[n as TokenId + 1]);
@@ -121,7 +125,7 @@ fn a_late_cancel_spares_the_stream_that_has_the_connection_now() {
             assert_eq!(tokens, [("b".to_owned(), Some(2))]);
             shared[usize::from(is_over)] += usize::from(guard.join().connection_reused);
         }
-        println!("tls {tls}: {shared:?} of {} on the connection of the one that was cancelled", gates.len());
+        println!("tls {tls}: {shared:?} of {} on the connection of the cancelled stream", gates.len());
         assert!(shared.iter().all(|shared| *shared > gates.len() / 4), "{shared:?}");
     }
 }

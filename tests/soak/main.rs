@@ -1,14 +1,19 @@
-//! Ten thousand streams, half of them cancelled and a third of them faulted, and what is left afterwards: no thread, no
-//! descriptor, no memory, no other stream that was hurt.
+//! Runs ten thousand streams, half of them cancelled and a third of them faulty. Afterwards no
+//! thread, descriptor or memory may remain, and no other stream may be affected.
 //!
-//! Each test runs its body in a process of its own, one after the other, for it counts that process's threads,
-//! descriptors and memory ([`in_own_process`]). The servers whose memory must not count run in one more ([`Elsewhere`]).
-//! glibc would give each thread an arena of its own, and with it fragments that differ from run to run: the
-//! processes have `MALLOC_ARENA_MAX=1`, and the thresholds from which freed memory is given back are fixed at their defaults.
-//! Resident memory is the `Rss` of `/proc/self/smaps_rollup`, because the `VmRSS` of `/proc/self/status` is summed up from counters
-//! that each processor holds back by up to 32 pages.
+//! Each test runs its body in its own process ([`in_own_process`]), one after the other, because it
+//! counts the threads, descriptors and memory of that process. Servers whose memory must not count
+//! run in another process ([`Elsewhere`]).
 //!
-//! Chance has fixed seeds. No clock decides a test but to say that something hangs.
+//! Three settings make the memory comparable between runs:
+//!
+//! - `MALLOC_ARENA_MAX=1`: otherwise glibc gives each thread its own arena, with fragments that
+//!   differ from run to run.
+//! - The thresholds at which freed memory is returned are fixed at their defaults.
+//! - Resident memory is the `Rss` of `/proc/self/smaps_rollup`. The `VmRSS` of `/proc/self/status`
+//!   is a sum of counters, and each processor holds back up to 32 pages of it.
+//!
+//! Random numbers have fixed seeds. A clock decides a test only if something hangs.
 
 #![cfg(all(feature = "testing", target_os = "linux"))]
 
@@ -39,16 +44,17 @@ use tokenwire::{
 };
 
 const MIB: u64 = 1 << 20;
-/// Rounds of all streams, of which one has to end within the bound of memory. A round is judged by what it adds to the one
-/// before: what is lost with each stream is lost in every round, 105 bytes a stream are over the bound. What the bound cannot
-/// see is less than that, and what grows once: the allocator takes such steps when the machine is busy.
+/// The largest number of rounds of all streams. One round must stay within the limit of memory. A
+/// round counts the memory that it adds to the previous one. A leak in each stream adds memory in
+/// every round, and 105 bytes per stream exceed the limit. Smaller leaks are not found, nor is
+/// memory that grows only once, as in the allocator on a busy machine.
 const MAX_ROUNDS: usize = 3;
-/// Set in a process that runs the body of a test.
+/// The variable that is set in a process that runs the body of a test.
 const INSIDE: &str = "TOKENWIRE_SOAK_INSIDE";
 
 // ---- processes ----
 
-/// Runs `body` in a process in which nothing else runs. What it prints is printed, how it ends is how this ends.
+/// Runs `body` in a process of its own. Prints the output of that process, and fails if it fails.
 fn in_own_process(test: &str, body: fn()) {
     static TURN: Mutex<()> = Mutex::new(());
     if env::var_os(INSIDE).is_some() {
@@ -60,7 +66,7 @@ fn in_own_process(test: &str, body: fn()) {
     let shown = String::from_utf8_lossy(&output.stdout);
     println!("{shown}{}", String::from_utf8_lossy(&output.stderr));
     println!("{test}: {:.1?}", began.elapsed());
-    assert!(output.status.success() && shown.contains("1 passed"), "it failed in its own process");
+    assert!(output.status.success() && shown.contains("1 passed"), "the test failed in its own process");
 }
 
 fn this_program(arguments: &[&str]) -> Command {
@@ -71,7 +77,7 @@ fn this_program(arguments: &[&str]) -> Command {
     command
 }
 
-/// The servers, plain and TLS, in a process of their own. Dropping it ends that process.
+/// The servers, plain and TLS, in a separate process. Dropping this ends that process.
 struct Elsewhere {
     process: Child,
     said: BufReader<ChildStdout>,
@@ -100,16 +106,16 @@ impl Elsewhere {
 impl Drop for Elsewhere {
     fn drop(&mut self) {
         drop(self.process.stdin.take());
-        // It has a last word to say, and would complain of a pipe that is closed.
+        // The process still prints its last lines, and a closed pipe would be an error.
         let _ = self.said.read_to_end(&mut Vec::new());
-        // If it is gone already, the test has failed before.
+        // If the process has already ended, the test has failed before.
         let _ = self.process.wait();
     }
 }
 
-/// No test: the program that [`Elsewhere`] runs. It ends with its standard input.
+/// Not a test: the program that [`Elsewhere`] runs. It ends when its standard input ends.
 #[test]
-#[ignore = "the other tests run it, in a process of its own"]
+#[ignore = "the other tests run it in a separate process"]
 fn serve() {
     if env::var_os(INSIDE).is_none() {
         return;
@@ -121,9 +127,10 @@ fn serve() {
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }
 
-// ---- what the servers answer ----
+// ---- the responses of the servers ----
 
-/// What a prompt asks for: its first id. The second is the number of the stream, the third a place in the answer.
+/// The kind of response that a prompt requests with its first id. The second id is the number of
+/// the stream, the third a position in the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Good,
@@ -131,7 +138,7 @@ enum Kind {
     Reset,
     Garbage,
     Busy,
-    /// Silence after so many tokens.
+    /// Silence after a number of tokens.
     Stall,
     /// Silence before the head.
     Silent,
@@ -157,9 +164,9 @@ const KINDS: [Kind; 12] = [
     Kind::EndlessEvent,
 ];
 
-/// The tokens of a whole answer.
+/// The number of tokens in a complete response.
 const TOKENS: usize = 8;
-/// One of the big tokens.
+/// The size of one big token.
 const BIG_BYTES: usize = 64 << 10;
 
 fn tokens(number: u32) -> Vec<(TokenId, String)> {
@@ -217,15 +224,15 @@ fn answer(request: &Request) -> Script {
     }
 }
 
-// ---- what is counted ----
+// ---- threads, descriptors and memory ----
 
-/// Threads and descriptors of this process.
+/// Returns the number of threads and of descriptors of this process.
 fn counts() -> (usize, usize) {
     let entries = |folder| fs::read_dir(folder).unwrap().count();
     (entries("/proc/self/task"), entries("/proc/self/fd"))
 }
 
-/// Waits until threads and descriptors are as before; how long that took.
+/// Waits until the numbers of threads and descriptors are as before. Returns how long that took.
 fn back_to(before: (usize, usize)) -> Duration {
     let began = Instant::now();
     while counts() != before {
@@ -239,7 +246,7 @@ fn back_to(before: (usize, usize)) -> Duration {
     began.elapsed()
 }
 
-/// Resident memory in bytes.
+/// Returns the resident memory in bytes.
 fn resident() -> u64 {
     let rollup = fs::read_to_string("/proc/self/smaps_rollup").unwrap();
     let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
@@ -250,7 +257,7 @@ fn kib(bytes: u64) -> u64 {
     bytes >> 10
 }
 
-/// splitmix64: a fixed row of numbers for each seed.
+/// The generator splitmix64, which returns the same numbers for the same seed.
 struct Chance(u64);
 
 impl Chance {

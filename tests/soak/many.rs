@@ -1,19 +1,19 @@
-//! Ten thousand streams leave nothing behind.
+//! Tests that ten thousand streams leave nothing behind.
 
 use super::*;
 
 const STREAMS: u32 = 10_000;
 const WARM_UP: u32 = 3_000;
-/// A sample of them, for a run that is not full. The bound of memory is the same, so it sees only losses of 500 bytes a
-/// stream there.
+/// The number of streams in a run without `TOKENWIRE_FULL=1`. The limit of memory is the same, so
+/// such a run finds only leaks of 500 bytes or more per stream.
 const STREAMS_SAMPLE: u32 = 2_000;
 const WARM_UP_SAMPLE: u32 = 1_000;
 const CLIENT_THREADS: usize = 16;
-/// Streams that a client may have at the same time. More than there are client threads: a reader may have its
-/// connection still to drain.
+/// The largest number of streams per client. It is higher than the number of threads that use the
+/// client, because a reader may still be draining its connection.
 const READERS: usize = 24;
 
-/// When a stream is cancelled.
+/// The time at which a stream is cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moment {
     Never,
@@ -30,7 +30,7 @@ struct Plan {
     cancel: Moment,
 }
 
-/// The plan of a stream depends on its number alone.
+/// Returns the plan of a stream, which depends only on its number.
 fn plan(number: u32) -> Plan {
     let mut chance = Chance(u64::from(number));
     let (cancelled, faulted, tls) = (number % 2 == 0, number % 3 == 0, chance.next(8) == 0);
@@ -55,7 +55,7 @@ fn plan(number: u32) -> Plan {
     Plan { number, kind, place, tls, cancel }
 }
 
-/// The clients: with far timers, and with near ones for the streams that run into them.
+/// The clients: with long timers, and with short ones for the streams that run into them.
 struct Clients([[ApiClient; 2]; 2]);
 
 impl Clients {
@@ -73,10 +73,11 @@ impl Clients {
         Self([both(false), both(true)])
     }
 
-    /// Has every client start all the reader threads that it may have, and each of them use its stack.
+    /// Makes every client start all its reader threads, and each thread use its stack.
     fn fill(&self) {
         let stalled = prompt(Kind::Stall, 0, 1);
-        // One after the other: the more there are at once, the more free memory there is afterwards in which a leak can hide.
+        // One client at a time: with more streams at once, more free memory would remain, in which
+        // a leak can hide.
         for client in self.0.iter().flatten() {
             let streams: Vec<_> = (0..READERS).map(|_| start(client, &stalled)).collect();
             for (receiver, guard) in streams {
@@ -115,7 +116,7 @@ impl Clients {
     }
 }
 
-/// Whether a stream may end so.
+/// Checks that a stream ended as planned.
 fn judge(plan: Plan, received: &[Token], last: &Last, report: &StreamReport) -> Outcome {
     let shown = format!("{plan:?}: {last:?} after {} tokens, {:?}", received.len(), report.ending);
     let expected = expected(plan.number);
@@ -124,7 +125,7 @@ fn judge(plan: Plan, received: &[Token], last: &Last, report: &StreamReport) -> 
     match last {
         Last::Done => {
             assert_eq!((report.ending, received), (Outcome::Complete, &*expected), "{shown}");
-            // A cut after the finish reason costs no token.
+            // A cut after the finish reason loses no token.
             assert!(matches!(plan.kind, Kind::Good | Kind::Fin | Kind::Reset), "{shown}");
         }
         Last::Error(error) => {
@@ -146,7 +147,8 @@ fn judge(plan: Plan, received: &[Token], last: &Last, report: &StreamReport) -> 
     report.ending
 }
 
-/// Runs the streams of these numbers on several threads; how many were complete, failed, cancelled.
+/// Runs the streams of these numbers on several threads. Returns how many were complete, failed and
+/// cancelled.
 fn load(clients: &Clients, numbers: std::ops::Range<u32>) -> [usize; 3] {
     let next = AtomicUsize::new(numbers.start as usize);
     let endings = [const { AtomicUsize::new(0) }; 3];
@@ -178,11 +180,12 @@ fn ten_thousand_streams_leave_nothing_behind() {
         let streams = sample_of(STREAMS_SAMPLE, STREAMS);
         let servers = Elsewhere::start();
         let clients = Clients::new(&servers);
-        // Else it is chance when the last reader thread is started, and its stack is taken for a leak.
+        // Otherwise the last reader thread starts at a random time, and its stack looks like a
+        // leak.
         clients.fill();
         load(&clients, STREAMS..STREAMS + sample_of(WARM_UP_SAMPLE, WARM_UP));
 
-        // What leaks, leaks in every round; the allocator's noise does not.
+        // A leak occurs in every round, the noise of the allocator does not.
         let mut grown = Vec::new();
         let held = loop {
             let (warm, began) = (resident(), Instant::now());

@@ -1,12 +1,12 @@
-//! A cancel in each phase of a request.
+//! Tests of a cancel in each phase of a request.
 
 use super::*;
 
-/// The connect timer where a test waits for it to pass.
+/// The connect timer for a test that waits for it to expire.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// A server that counts each byte which reaches it. It knows no more of HTTP than where this client's request ends; over
-/// TLS it hands the bytes on to a server that knows it all.
+/// A server that counts each byte that it receives. It recognizes only the end of this client's
+/// requests. Over TLS, it passes the bytes on to a real server.
 struct Peer {
     address: SocketAddr,
     seen: Arc<Seen>,
@@ -20,20 +20,21 @@ struct Seen {
     answered: AtomicUsize,
     ended: AtomicUsize,
     stopping: AtomicBool,
-    /// Whoever connects is not read from until this is set, save for a TLS handshake.
+    /// True if the server reads. Before that, it reads only a TLS handshake.
     reads: AtomicBool,
 }
 
-/// More than a client sends in a TLS handshake, and less than the big request of these tests.
+/// A limit above the size of a TLS handshake and below the size of the big request in these tests.
 const MAX_HANDSHAKE_BYTES: u64 = 8 << 10;
 
-/// The size of the big request. The scripted server rejects a body of 64 MiB with 413 and closes. The relay then closed the
-/// client's connection as well, and the client sent the request again on a second one.
+/// The size of the big request. The mock server rejects a body of 64 MiB with 413 and closes the
+/// connection. Then the relay also closed the client's connection, and the client sent the request
+/// again on a second one.
 const UPLOAD_BYTES: usize = 48 << 20;
 
-/// What answers behind a [`Peer`].
+/// The source of a [`Peer`]'s responses.
 enum Answers {
-    /// The bytes of an answer to each request.
+    /// The same bytes for each request.
     Endpoint(Vec<u8>),
     /// A server with TLS.
     Tls(MockServer),
@@ -72,7 +73,7 @@ impl Seen {
         while let Ok(length @ 1..) = stream.read(&mut buffer) {
             self.bytes.fetch_add(length as u64, Ordering::AcqRel);
             request.extend_from_slice(&buffer[..length.min(1 << 10)]);
-            // A body of JSON ends so, and no TLS record and no long prompt does.
+            // A JSON body ends like this. A TLS record or a long prompt does not.
             if request.starts_with(b"POST") && request.ends_with(b"}") {
                 request.clear();
                 if stream.write_all(answer).is_ok() {
@@ -87,7 +88,7 @@ impl Seen {
         let mut behind = TcpStream::connect(server.addr()).unwrap();
         thread::scope(|scope| {
             let (mut from_server, mut to_client) = (behind.try_clone().unwrap(), client.try_clone().unwrap());
-            // It ends with either of them; the tests look at what the client sends.
+            // This thread ends with either side. The tests check the bytes from the client.
             scope.spawn(move || std::io::copy(&mut from_server, &mut to_client));
             scope.spawn(|| {
                 while !server.wait_for_requests(1, Duration::from_millis(5)) {
@@ -108,26 +109,26 @@ impl Seen {
                     break;
                 }
             }
-            // An error says that the server was quicker.
+            // An error means that the server was faster.
             let _ = behind.shutdown(std::net::Shutdown::Both);
             self.ended.fetch_add(1, Ordering::AcqRel);
         });
     }
 
-    /// Connections, and bytes on all of them.
+    /// Returns the number of connections, and the total number of bytes.
     fn sent(&self) -> (usize, u64) {
         (self.connections.load(Ordering::Acquire), self.bytes.load(Ordering::Acquire))
     }
 }
 
 impl Drop for Peer {
-    /// The clients are gone when this runs, so that every connection ends.
+    /// Stops the server. The clients are dropped before, so every connection ends.
     fn drop(&mut self) {
         self.seen.stopping.store(true, Ordering::Release);
         self.seen.reads.store(true, Ordering::Release);
         let waker = TcpStream::connect(self.address);
         if let Some(acceptor) = self.acceptor.take() {
-            // It has panicked if it is an error, which was printed.
+            // An error means that the thread panicked, which was printed.
             let _ = acceptor.join();
         }
         drop(waker);
@@ -142,8 +143,8 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// A client whose other timers are far away: a connect timer of 3 s passed in the TLS handshake on a busy machine, and the
-/// stream was sent again on a second connection.
+/// Returns a client whose other timers are long. On a busy machine, a connect timer of 3 s expired
+/// in the TLS handshake, and the stream was sent again on a second connection.
 fn connecting_within(connect: Duration, url: String) -> ApiClientBuilder {
     let (mut timeouts, mut retry) = (Timeouts::default(), RetryPolicy::default());
     let far = Some(LONG * 10);
@@ -160,11 +161,11 @@ fn leave(phase: &str, receiver: &Receiver<StreamToken>, guard: StreamGuard) {
     let (tokens, last) = collect(receiver);
     let told = began.elapsed();
     println!(
-        "{phase}: the drop took {dropped:.1?}, the receiver knew after {told:.1?}; {} tokens",
+        "{phase}: the drop took {dropped:.1?}, the receiver was closed after {told:.1?}; {} tokens",
         tokens.len()
     );
     assert!(matches!(last, Last::Nothing), "{phase}: {last:?}");
-    // Every phase would last LONG: less than half of it shows that neither waited for the phase to end.
+    // Every phase would last LONG. Less than half of that shows that neither waited for its end.
     assert!(told < LONG / 2, "{phase}: {dropped:?}, {told:?}");
 }
 
@@ -174,7 +175,7 @@ struct Phase {
     reads: bool,
     answers: Answers,
     prompt_bytes: usize,
-    /// Whether the stream is in the phase.
+    /// Returns whether the stream has reached the phase.
     reached: fn(&Seen, &Receiver<StreamToken>) -> bool,
 }
 
@@ -243,19 +244,20 @@ fn a_cancel_in_each_phase_ends_the_stream_at_once_and_nothing_is_sent() {
             let request = CompletionRequest::text("p".repeat(prompt_bytes));
             let (receiver, guard) = client.stream(request).unwrap();
             until(name, || reached(&peer.seen, &receiver));
-            // From there to where it blocks. If it is not there yet, the cancel comes a little earlier in the phase.
+            // Give the stream time to block. If it has not blocked yet, the cancel is only a little
+            // earlier in the phase.
             thread::sleep(Duration::from_millis(150));
             let sent = peer.seen.sent();
             leave(name, &receiver, guard);
             peer.seen.reads.store(true, Ordering::Release);
-            // The connection of a 503 is whole and stays in the pool for as long as the client lives.
+            // The connection of a 503 is intact and stays in the pool while the client exists.
             drop(client);
             until(name, || peer.seen.ended.load(Ordering::Acquire) == 1);
             let sent_at_last = peer.seen.sent();
             if reads {
                 assert_eq!(sent_at_last, sent, "{name}: connections and bytes");
             } else {
-                // What the system's buffers held already.
+                // The system's buffers already contained these bytes.
                 assert_eq!(sent_at_last.0, 1, "{name}: connections");
                 assert!(sent_at_last.1 < prompt_bytes as u64 / 2, "{name}: {} KiB", kib(sent_at_last.1));
                 println!("{name}: {} KiB had been sent", kib(sent_at_last.1));
@@ -266,8 +268,9 @@ fn a_cancel_in_each_phase_ends_the_stream_at_once_and_nothing_is_sent() {
     });
 }
 
-/// Offline the resolver says at once that there is no such name, and nothing here can make it hang. So the cancels come
-/// beside its answer: some before it, some after it.
+/// Cancels name lookups at random times, some before the answer of the resolver and some after it.
+/// Offline, the resolver reports at once that the name does not exist, and a test cannot make it
+/// hang.
 fn cancel_in_a_lookup() {
     let before = counts();
     let client =
@@ -288,7 +291,7 @@ fn cancel_in_a_lookup() {
         match collect(&receiver).1 {
             Last::Nothing => cancelled += 1,
             Last::Error(error) => assert_eq!(error.kind(), ErrorKind::Connect),
-            Last::Done => panic!("a host that does not exist has answered"),
+            Last::Done => panic!("a host that does not exist answered"),
         }
     }
     drop(client);
@@ -299,7 +302,8 @@ fn cancel_in_a_lookup() {
     assert!(cancelled > 0 && longest < LONG / 2, "{cancelled} cancelled, {longest:?}");
 }
 
-/// The listener's queue is full, so that the system answers no further connect until there is room.
+/// Cancels a connect that blocks. The queue of the listener is full, so the system answers no
+/// further connect until there is room.
 fn cancel_in_a_connect() {
     let before = counts();
     let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
@@ -310,7 +314,7 @@ fn cancel_in_a_connect() {
     while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
         queued.push(stream);
     }
-    // One whose connect goes through after all, and two whose connect timer has to pass.
+    // One connect succeeds later. For two others, the connect timer has to expire.
     for late in [true, false, false] {
         let connect = if late { LONG } else { CONNECT };
         let client = connecting_within(connect, format!("http://{address}")).retries(0).build().unwrap();

@@ -1,8 +1,8 @@
-//! How streams end when servers fail.
+//! Tests of how streams end when servers fail.
 
 use super::*;
 
-/// What a fault must look like from the consumer's side.
+/// A fault, and the items that the consumer must receive.
 struct Fault {
     name: &'static str,
     script: Script,
@@ -115,9 +115,9 @@ fn faults() -> Vec<Fault> {
             "last",
         ),
         fault("no finish", Script::events([a]), 1, ErrorKind::Incomplete, "without a finish reason"),
-        fault("nothing at all", Script::new(), 0, ErrorKind::Incomplete, "closed before"),
+        fault("an empty body", Script::new(), 0, ErrorKind::Incomplete, "closed before"),
         fault(
-            "an id that is none",
+            "an invalid id",
             Script::events([a, r#"{"choices":[{"index":0,"text":"b","token_ids":[-1]}]}"#]),
             1,
             ErrorKind::Protocol,
@@ -209,7 +209,7 @@ fn faults() -> Vec<Fault> {
             "no event",
         ),
         fault(
-            "tokens without end",
+            "endless tokens",
             Script::events::<&str>([]).repeat(format!("data: {a}\n\n"), 1000, ms(100)),
             usize::MAX,
             ErrorKind::Timeout(Timer::Deadline),
@@ -219,7 +219,7 @@ fn faults() -> Vec<Fault> {
 }
 
 #[test]
-fn every_fault_is_one_typed_error_after_the_tokens_that_came() {
+fn every_fault_is_one_typed_error_after_the_received_tokens() {
     each_row(faults(), |fault| {
         let server = MockServer::scripted([fault.script]).unwrap();
         let mut limits = Limits::default();
@@ -248,7 +248,7 @@ fn every_fault_is_one_typed_error_after_the_tokens_that_came() {
 }
 
 #[test]
-fn nobody_listening_and_no_such_host_are_told_apart() {
+fn a_refused_connection_and_an_unknown_host_are_different_errors() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (server, kind) in
         [(free.to_string(), ErrorKind::Refused), ("no-such-host.invalid".to_owned(), ErrorKind::Connect)]
@@ -258,11 +258,12 @@ fn nobody_listening_and_no_such_host_are_told_apart() {
         let (tokens, last, _) = run(&client);
         let Last::Error(error) = last else { panic!("{url}: {last:?}") };
         assert_eq!((error.kind(), tokens.len(), error.is_connect()), (kind, 0, true), "{url}: {error}");
-        assert!(error.message().contains(&server), "it says which: {error}");
+        assert!(error.message().contains(&server), "the error does not contain the address: {error}");
     }
 }
 
-/// A listener whose queue is full: the system answers no further connect. The streams keep it so.
+/// Returns a listener with a full queue, so the system answers no further connect. The streams keep
+/// the queue full.
 fn unanswered() -> (socket2::Socket, Vec<std::net::TcpStream>, std::net::SocketAddr) {
     let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -276,14 +277,15 @@ fn unanswered() -> (socket2::Socket, Vec<std::net::TcpStream>, std::net::SocketA
 }
 
 #[test]
-fn the_timer_that_passes_is_named_while_there_is_no_connection_too() {
+fn the_expired_timer_is_reported_even_before_a_connection_exists() {
     let (_listener, _queued, address) = unanswered();
     let silent = MockServer::builder().on_accept(|_| OnAccept::Hang).scripted([Script::new()]).unwrap();
     for (place, url) in
         [("connect", format!("http://{address}")), ("handshake", silent.url().replace("http:", "https:"))]
     {
         for timer in [Timer::Connect, Timer::FirstToken, Timer::Deadline] {
-            // Odd on purpose: a connect's timer is cut to milliseconds, the handshake's runs from a moment earlier.
+            // The odd value is on purpose: a connect timer is rounded down to milliseconds, and the
+            // timer of the handshake starts a moment earlier.
             let limit = Some(Duration::from_micros(150_900));
             let timeouts = timeouts(|t| match timer {
                 Timer::Connect => t.connect = limit,
@@ -300,12 +302,13 @@ fn the_timer_that_passes_is_named_while_there_is_no_connection_too() {
 
 #[test]
 fn a_cancel_in_a_connect_ends_the_stream_at_once_and_nothing_is_sent() {
-    // On a machine that stalls the cancel may come before the connect, and then there is none: once more, later.
+    // On a slow machine, the cancel may be earlier than the connect. Then the client does not
+    // connect, so try again with a later cancel.
     let met = [100, 1_000, 5_000].into_iter().any(|begun| cancel_in_a_connect(ms(begun)));
-    assert!(met, "no connect was begun when the cancel came");
+    assert!(met, "every cancel was earlier than the connect");
 }
 
-/// True if the cancel met a connect, which went through in the end.
+/// Returns true if the cancel happened during a connect, which succeeded in the end.
 fn cancel_in_a_connect(begun: Duration) -> bool {
     let (listener, queued, address) = unanswered();
     let client = ApiClient::builder(format!("http://{address}")).retries(0).timeouts(far()).build().unwrap();
@@ -314,7 +317,7 @@ fn cancel_in_a_connect(begun: Duration) -> bool {
     guard.cancel();
     assert!(matches!(collect(&receiver), (_, Last::Nothing)));
     assert_eq!(guard.join().ending, Outcome::Cancelled);
-    // Let the connect go through after all.
+    // Let the connect succeed.
     for _ in 0..queued.len() {
         drop(listener.accept());
     }
@@ -336,16 +339,16 @@ fn cancel_in_a_connect(begun: Duration) -> bool {
 }
 
 #[test]
-fn no_timer_is_outlived_by_a_body_that_is_no_stream() {
+fn timers_also_end_a_body_that_is_not_a_stream() {
     let hang = |status, kind, body: &str| {
         Script::status(status).framing(Framing::CloseDelimited).body(kind, body).hang(LONG)
     };
     let json = r#"{"error":{"message":"came before the hang"}}"#;
     each_row(
         [
-            ("a status", hang(503, "application/json", json), ErrorKind::Server),
-            ("a type", hang(200, "application/json", json), ErrorKind::NotEventStream),
-            ("a first byte", hang(200, "text/event-stream", json), ErrorKind::NotEventStream),
+            ("an error status", hang(503, "application/json", json), ErrorKind::Server),
+            ("another type", hang(200, "application/json", json), ErrorKind::NotEventStream),
+            ("another first byte", hang(200, "text/event-stream", json), ErrorKind::NotEventStream),
         ],
         |(name, script, kind)| {
             type Set = fn(&mut Timeouts, Duration);
@@ -358,7 +361,7 @@ fn no_timer_is_outlived_by_a_body_that_is_no_stream() {
                     let Last::Error(error) = last else { panic!("{name}: {last:?}") };
                     assert_eq!(error.kind(), kind, "{name}: {error}");
                     assert!(error.to_string().contains("came before the hang"), "{name}: {error}");
-                    // Without the timer an error's body takes 5 s.
+                    // Without the timer, reading the body of an error takes 5 s.
                     assert!(report.elapsed < ms(5000), "{name}: {:?}", report.elapsed);
                 });
             }
@@ -367,19 +370,19 @@ fn no_timer_is_outlived_by_a_body_that_is_no_stream() {
 }
 
 #[test]
-fn the_probe_takes_no_longer_than_it_says() {
+fn the_probe_ends_within_its_timeout() {
     let head = Script::status(200).header("Content-Type", "application/json");
     let server = MockServer::scripted([head.repeat(" ", 1000, ms(100))]).unwrap();
     let client = client(&server).build().unwrap();
     let (done, answer) = mpsc::channel();
     thread::spawn(move || done.send(client.server()));
-    // It says 5 s.
+    // The documented timeout is 5 s.
     let error = answer.recv_timeout(LONG).expect("the probe hangs").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout(Timer::Response), "{error}");
 }
 
 #[test]
-fn a_proxy_that_says_no_is_a_failure_to_connect() {
+fn a_rejection_by_a_proxy_is_a_connect_error() {
     for answer in ["HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n", ""] {
         let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", proxy.local_addr().unwrap());
@@ -397,7 +400,7 @@ fn a_proxy_that_says_no_is_a_failure_to_connect() {
 }
 
 #[test]
-fn a_stream_cut_at_any_byte_gives_a_prefix_and_is_complete_only_with_its_finish() {
+fn a_stream_cut_at_any_byte_gives_a_prefix_and_is_complete_only_with_its_finish_reason() {
     each_row([Framing::Chunked, Framing::ContentLength, Framing::CloseDelimited], |framing| {
         let script = Script::tokens(HELLO).framing(framing);
         let len = script.wire().len();
@@ -410,7 +413,7 @@ fn a_stream_cut_at_any_byte_gives_a_prefix_and_is_complete_only_with_its_finish(
                 let place = format!("{framing:?} {cut:?} at byte {n} of {len}");
                 assert!(hello().starts_with(&tokens), "{place}: {tokens:?}");
                 match last {
-                    // The last token's chunk carries the finish reason.
+                    // The last token's chunk contains the finish reason.
                     Last::Done => {
                         complete += 1;
                         assert_eq!(tokens.len(), HELLO.len(), "{place}");
@@ -420,7 +423,7 @@ fn a_stream_cut_at_any_byte_gives_a_prefix_and_is_complete_only_with_its_finish(
                         assert_eq!(error.kind(), ErrorKind::Incomplete, "{place}: {error}");
                         assert!(tokens.len() < HELLO.len(), "{place}: {error}");
                     }
-                    Last::Nothing => panic!("{place}: a silent end"),
+                    Last::Nothing => panic!("{place}: an end without an outcome"),
                 }
             }
             assert!(complete > 50 && complete < len / 2, "{framing:?} {cut:?}: {complete} of {len}");
@@ -428,12 +431,12 @@ fn a_stream_cut_at_any_byte_gives_a_prefix_and_is_complete_only_with_its_finish(
     });
 }
 
-/// ureq forgets what it decoded in the call that meets the bad chunk.
+/// ureq forgets the bytes that it decoded in the call that reaches the bad chunk.
 #[test]
-fn bad_framing_costs_nothing_that_came_before_it_however_it_was_cut() {
+fn bad_framing_loses_no_token_before_it_at_any_cut() {
     let whole = Script::tokens(HELLO).wire();
     let good = whole.strip_suffix(b"0\r\n\r\n").unwrap();
-    // The end of the second token's event, and so of its chunk.
+    // The end of the second token's event is also the end of its chunk.
     let second = good.windows(4).enumerate().filter(|(_, w)| w == b"\n\n\r\n").nth(1).unwrap().0 + 4;
     each_row(
         [("after two tokens", &good[..second], 2), ("after the terminator", good, 4)],
@@ -457,7 +460,7 @@ fn bad_framing_costs_nothing_that_came_before_it_however_it_was_cut() {
 }
 
 #[test]
-fn ids_that_are_not_all_there_are_said_to_be_so() {
+fn missing_ids_are_reported() {
     let text = |t: &str| json!({"choices":[{"index":0,"text":t}]}).to_string();
     let with_id =
         json!({"choices":[{"index":0,"text":"a","token_ids":[1],"finish_reason":"stop"}]}).to_string();
@@ -503,7 +506,7 @@ fn a_key_that_the_server_echoes_is_in_no_error() {
 }
 
 #[test]
-fn a_request_that_cannot_be_sent_is_refused_before_anything_is() {
+fn an_invalid_request_is_rejected_before_anything_is_sent() {
     let server = MockServer::scripted([Script::tokens(HELLO)]).unwrap();
     let client = client(&server).build().unwrap();
     let requests = [

@@ -1,8 +1,8 @@
-//! Cancelling, joining, dropping, and the limits on streams and connections.
+//! Tests of cancelling, joining and dropping, and of the limits on streams and connections.
 
 use super::*;
 
-/// A server that sends one token and then waits.
+/// Starts a server that sends one token and then waits.
 fn stalled() -> MockServer {
     MockServer::scripted([
         Script::events([r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#]).hang(LONG)
@@ -11,7 +11,7 @@ fn stalled() -> MockServer {
 }
 
 #[test]
-fn cancel_ends_the_stream_without_a_word_and_reaches_the_server() {
+fn cancel_closes_the_channel_without_an_item_and_disconnects() {
     each_row(["cancel", "drop", "canceller", "drop the receiver"], |how| {
         let server = stalled();
         let client = client(&server).build().unwrap();
@@ -30,16 +30,17 @@ fn cancel_ends_the_stream_without_a_word_and_reaches_the_server() {
             }
             _ => {
                 drop(receiver.take());
-                // The thread finds out with the next token, or its silence limit: a guard is there to be quicker.
+                // Without the guard, the thread notices only at the next token or at its silence
+                // limit.
                 drop(guard.take());
             }
         }
         if let Some(receiver) = &receiver {
             let (tokens, last) = collect(receiver);
-            assert_eq!(tokens, [("a".to_owned(), Some(1))], "{how}: what was received stays readable");
+            assert_eq!(tokens, [("a".to_owned(), Some(1))], "{how}: received tokens can still be read");
             assert!(matches!(last, Last::Nothing), "{how}: {last:?}");
         }
-        assert!(server.wait_for_disconnects(1, LONG), "{how}: the server saw nothing");
+        assert!(server.wait_for_disconnects(1, LONG), "{how}: the server did not see the disconnect");
         if let Some(guard) = guard {
             let report = guard.join();
             assert_eq!((report.ending, report.tokens), (Outcome::Cancelled, 1), "{how}");
@@ -49,7 +50,7 @@ fn cancel_ends_the_stream_without_a_word_and_reaches_the_server() {
 }
 
 #[test]
-fn cancel_works_while_nothing_has_come_back_yet() {
+fn cancel_works_before_any_response() {
     each_row(["connection accepted, then silence", "request read, then silence", "TLS handshake"], |phase| {
         let builder = MockServer::builder();
         let server = match phase {
@@ -74,11 +75,11 @@ fn cancel_works_while_nothing_has_come_back_yet() {
 }
 
 #[test]
-fn a_joining_guard_waits_and_loses_nothing_though_nobody_reads() {
+fn a_joining_guard_waits_and_loses_nothing_without_a_reader() {
     let many = 5_000;
     let server = MockServer::scripted([Script::tokens((0..many).map(|n| (n, "some text")))]).unwrap();
     let client = client(&server).build().unwrap();
-    // Both ways of joining, with a channel that holds a fifth of it.
+    // Test both ways to join, with a channel that holds a fifth of the tokens.
     let (receiver, guard) = start(&client);
     let report = guard.join();
     assert_eq!((report.ending, report.tokens), (Outcome::Complete, u64::from(many)));
@@ -88,12 +89,12 @@ fn a_joining_guard_waits_and_loses_nothing_though_nobody_reads() {
 
     let (receiver, guard) = start(&client);
     drop(guard.on_drop(OnDrop::Join));
-    assert_eq!(receiver.len(), many as usize + 1, "the drop has waited");
+    assert_eq!(receiver.len(), many as usize + 1, "the drop did not wait");
     assert_eq!(collect(&receiver).0.len(), many as usize);
 }
 
 #[test]
-fn a_slow_consumer_stops_the_socket_and_no_timer_but_the_deadline_runs() {
+fn a_slow_consumer_pauses_the_socket_and_all_timers_except_the_deadline() {
     let events = |n: usize| vec![r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#; n];
     let gate = Gate::new();
     let server = MockServer::scripted([Script::events(events(50)).wait_for(&gate).event("[DONE]")]).unwrap();
@@ -105,17 +106,17 @@ fn a_slow_consumer_stops_the_socket_and_no_timer_but_the_deadline_runs() {
     });
     let client = client(&server).limits(limits).timeouts(timeouts).build().unwrap();
     let (receiver, guard) = start(&client);
-    until(|| receiver.len() == 10, "the channel holds what it may hold");
-    // Longer than the timers that must not run now.
+    until(|| receiver.len() == 10, "the channel is full");
+    // Sleep for longer than the timers that must be paused now.
     thread::sleep(ms(600));
-    assert_eq!(receiver.len(), 10, "and no more");
+    assert_eq!(receiver.len(), 10, "the channel grew over its limit");
     gate.open();
     let (tokens, last) = collect(&receiver);
     assert!(matches!(last, Last::Done), "{last:?}");
     assert_eq!(tokens.len(), 50);
     assert!(guard.join().waited_for_consumer > Duration::ZERO);
 
-    // The deadline passes while nobody takes anything, and what was received is delivered.
+    // The deadline expires while the channel is not read. All received tokens are still delivered.
     with_timer(ms(300), |deadline| {
         let server = MockServer::scripted([Script::events(events(50)).hang(LONG)]).unwrap();
         let timeouts = self::timeouts(|t| t.deadline = Some(deadline));
@@ -141,7 +142,7 @@ fn until(done: impl Fn() -> bool, what: &str) {
 }
 
 #[test]
-fn a_cancel_beside_the_end_gives_one_ending_and_the_report_the_same() {
+fn a_cancel_during_the_end_gives_one_outcome_and_a_matching_report() {
     let server = MockServer::scripted([Script::tokens(HELLO)]).unwrap();
     let client = client(&server).build().unwrap();
     let mut endings = [0, 0];
@@ -166,8 +167,8 @@ fn a_cancel_beside_the_end_gives_one_ending_and_the_report_the_same() {
 }
 
 #[test]
-fn a_cancel_after_the_end_spares_the_connection() {
-    // The framing's end comes a moment after the content's.
+fn a_cancel_after_the_end_keeps_the_connection() {
+    // The framing ends a moment after the content.
     let gate = Gate::new();
     let server = MockServer::scripted([Script::tokens(HELLO).wait_for(&gate)]).unwrap();
     let client = reusing(&server).build().unwrap();
@@ -182,22 +183,22 @@ fn a_cancel_after_the_end_spares_the_connection() {
 }
 
 #[test]
-fn the_drain_of_a_connection_is_bounded_in_time_and_in_bytes() {
+fn the_drain_of_a_connection_is_limited_in_time_and_bytes() {
     let (short, long) = (ms(200), LONG * 2);
     let good = || Script::tokens(HELLO);
-    // (what follows the end, the limit, whether the connection is used again)
+    // bytes after the end, limit, whether the connection is reused
     let cases = [
         ("nothing", good(), long, true),
         ("some bytes", good().write(vec![b'x'; 4000]), long, true),
-        ("more bytes than are taken", good().write(vec![b'x'; 40_000]), long, false),
-        ("bytes without end", good().repeat("x", u64::MAX, Duration::ZERO), long, false),
+        ("more bytes than the limit", good().write(vec![b'x'; 40_000]), long, false),
+        ("endless bytes", good().repeat("x", u64::MAX, Duration::ZERO), long, false),
         ("silence", good().hang(LONG), short, false),
-        ("nothing, and no time for it", good().pause(ms(20)), Duration::ZERO, false),
+        ("a pause, with a limit of zero", good().pause(ms(20)), Duration::ZERO, false),
     ];
     each_row(cases, |(name, script, limit, reused)| {
         let server = MockServer::scripted([script, Script::tokens(HELLO)]).unwrap();
         let mut limits = Limits::default();
-        // With one thread the second stream begins after the first one's drain.
+        // With one thread, the second stream starts after the drain of the first.
         limits.max_streams = 1;
         let set = timeouts(|t| t.drain = limit);
         let client = client(&server).limits(limits).timeouts(set).build().unwrap();
@@ -207,19 +208,19 @@ fn the_drain_of_a_connection_is_bounded_in_time_and_in_bytes() {
             assert!(matches!(last, Last::Done), "{name}: {last:?}");
             assert_eq!((tokens, report.connection_reused), (hello(), reused && n > 0), "{name}");
         }
-        assert!(began.elapsed() < LONG, "{name}: waits for what never ends");
+        assert!(began.elapsed() < LONG, "{name}: waits for endless bytes");
     });
 }
 
 #[test]
-fn so_many_idle_connections_are_kept() {
+fn idle_connections_are_kept_up_to_the_limit() {
     each_row([(0, 1), (2, 6), (6, 6)], |(kept, streams)| {
         let gate = Gate::new();
         let server =
             MockServer::scripted([Script::events::<&str>([]).wait_for(&gate).event("[DONE]")]).unwrap();
         let mut limits = Limits::default();
         limits.max_idle_connections = kept;
-        // Idle ones are closed for their number, not for a drain that was too short.
+        // Idle connections must be closed for their number, not because the drain was too short.
         let set = timeouts(|t| t.drain = LONG);
         let client = client(&server).limits(limits).timeouts(set).build().unwrap();
         let running: Vec<_> = (0..streams).map(|_| start(&client)).collect();
@@ -231,7 +232,7 @@ fn so_many_idle_connections_are_kept() {
         assert!(server.wait_for_open_connections(kept, LONG), "{kept} of {streams}");
         assert_eq!(server.connections(), streams);
         if kept == streams {
-            // And no fewer.
+            // Check that not fewer are kept.
             thread::sleep(ms(50));
             assert_eq!(server.open_connections(), kept);
         }
@@ -240,7 +241,7 @@ fn so_many_idle_connections_are_kept() {
 }
 
 #[test]
-fn the_servers_name_for_the_request_is_told_and_its_header_goes_first() {
+fn the_servers_request_id_is_reported_and_its_header_comes_first() {
     let event =
         r#"{"id":"cmpl-body","choices":[{"index":0,"text":"a","token_ids":[1],"finish_reason":"stop"}]}"#;
     let error = r#"{"error":{"message":"no"}}"#;
@@ -263,7 +264,7 @@ fn the_servers_name_for_the_request_is_told_and_its_header_goes_first() {
 }
 
 #[test]
-fn what_the_caller_says_wins_over_what_is_learned_and_a_requests_header_over_the_clients() {
+fn caller_settings_override_detection_and_request_headers_override_client_headers() {
     let server = MockServer::scripted([Script::tokens(HELLO), Script::status(404).json("{}")]).unwrap();
     let told =
         client(&server).server(tokenwire::ServerKind::LlamaCpp).header("x-a", "client's").build().unwrap();
@@ -278,7 +279,7 @@ fn what_the_caller_says_wins_over_what_is_learned_and_a_requests_header_over_the
 }
 
 #[test]
-fn a_reused_connection_that_breaks_in_its_answer_sends_nothing_again() {
+fn a_reused_connection_that_breaks_in_its_response_is_not_retried() {
     let broken = Script::raw("HTTP/1.1 200 OK\r\ncontent-ty");
     let server = MockServer::scripted([Script::tokens(HELLO), broken, Script::tokens(HELLO)]).unwrap();
     let client = reusing(&server).build().unwrap();
@@ -289,7 +290,7 @@ fn a_reused_connection_that_breaks_in_its_answer_sends_nothing_again() {
 }
 
 #[test]
-fn a_timer_on_a_reused_connection_sends_nothing_again() {
+fn a_timer_on_a_reused_connection_does_not_resend_the_request() {
     with_timer(ms(300), |first_token| {
         let server = MockServer::scripted([Script::tokens(HELLO), Script::new().hang(LONG)]).unwrap();
         let timeouts = timeouts(|t| t.first_token = Some(first_token));
@@ -305,7 +306,7 @@ fn a_timer_on_a_reused_connection_sends_nothing_again() {
 }
 
 #[test]
-fn over_the_bound_a_stream_waits_its_turn_or_fails_and_can_be_cancelled_unsent() {
+fn over_the_limit_a_stream_waits_or_fails_and_can_be_cancelled_unsent() {
     let gate = Gate::new();
     let waiting = Script::events::<&str>([]).wait_for(&gate).event("[DONE]");
     let server = MockServer::scripted([waiting]).unwrap();
@@ -322,7 +323,7 @@ fn over_the_bound_a_stream_waits_its_turn_or_fails_and_can_be_cancelled_unsent()
     gate.open();
     assert!(matches!(collect(&first), (_, Last::Done)));
     assert!(matches!(collect(&third), (_, Last::Done)));
-    assert_eq!(server.requests().len(), 2, "the cancelled one was never sent");
+    assert_eq!(server.requests().len(), 2, "the cancelled request was sent");
 
     let server = stalled();
     let client = self::client(&server).limits(limits).when_full(WhenFull::Fail).build().unwrap();
@@ -330,7 +331,8 @@ fn over_the_bound_a_stream_waits_its_turn_or_fails_and_can_be_cancelled_unsent()
     let error = client.stream_completion(&[1], SamplingParams::default(), None).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Limit(Limit::Streams));
 
-    // A stream whose end was seen does not count, though its thread still drains the connection or is on its way back.
+    // A stream that has ended does not count, even if its thread still drains the connection or is
+    // about to return.
     let server = MockServer::scripted([Script::tokens(HELLO).pause(ms(30))]).unwrap();
     let client = self::client(&server).limits(limits).when_full(WhenFull::Fail).build().unwrap();
     for n in 0..20 {
@@ -345,19 +347,19 @@ fn over_the_bound_a_stream_waits_its_turn_or_fails_and_can_be_cancelled_unsent()
 }
 
 #[test]
-fn a_stream_that_waits_for_its_turn_ends_with_its_timers() {
+fn a_waiting_stream_ends_with_its_timers() {
     // The timers are multiples of a short one.
     each_row(
         [
             ("deadline", Some(1), None, Timer::Deadline),
             ("first token", None, Some(1), Timer::FirstToken),
             ("both", Some(1), Some(2), Timer::Deadline),
-            ("both, the other way round", Some(100), Some(1), Timer::FirstToken),
+            ("both, in the other order", Some(100), Some(1), Timer::FirstToken),
         ],
         |(name, deadline, first_token, ends)| {
             with_timer(ms(250), |short| {
                 let limit = |times: Option<u32>| times.map(|times| short * times);
-                // The one thread stays with its connection's last bytes, which never come.
+                // The only thread waits for the last bytes of its connection, which never arrive.
                 let server = MockServer::scripted([Script::tokens(HELLO).hang(LONG)]).unwrap();
                 let set = timeouts(|t| (t.deadline, t.first_token) = (limit(deadline), limit(first_token)));
                 let client = one_at_a_time(client(&server), set).build().unwrap();
@@ -371,14 +373,14 @@ fn a_stream_that_waits_for_its_turn_ends_with_its_timers() {
                     assert_eq!(report.ending, Outcome::Failed, "{name}");
                     assert!(report.elapsed >= short, "{name}: {:?}", report.elapsed);
                 }
-                assert_eq!(server.requests().len(), 1, "{name}: they had their turn");
+                assert_eq!(server.requests().len(), 1, "{name}: a waiting stream was sent");
             });
         },
     );
 }
 
 #[test]
-fn many_streams_can_be_selected_over() {
+fn many_streams_can_be_selected() {
     let gate = Gate::new();
     let slow = Script::events::<&str>([]).wait_for(&gate).event("[DONE]");
     let server = MockServer::start(move |request| {

@@ -1,11 +1,11 @@
-//! Streams over TLS, and `HttpClient` and `SseReader` without a stream.
+//! Tests of streams over TLS, and of `HttpClient` and `SseReader` without a stream.
 
 use super::*;
 
 // ---- TLS ----
 
 #[test]
-fn https_needs_a_trusted_authority_and_then_works_and_cancels_like_http() {
+fn https_needs_a_trusted_authority_and_then_streams_and_cancels_like_http() {
     let (authority, identity) = certificates();
     let hang = Script::tokens(HELLO[..1].iter().copied()).event("{}");
     let server = MockServer::start_tls(
@@ -42,10 +42,10 @@ fn https_needs_a_trusted_authority_and_then_works_and_cancels_like_http() {
     assert!(matches!(collect(&receiver), (_, Last::Error(e)) if e.kind() == ErrorKind::Incomplete));
 }
 
-// ---- by themselves: HttpClient and SseReader ----
+// ---- HttpClient and SseReader alone ----
 
 #[test]
-fn the_http_client_gives_status_headers_text_and_pieces() {
+fn the_http_client_returns_status_headers_text_and_pieces() {
     let server = MockServer::scripted([
         Script::status(418).header("X-Tea", "pot").json(r#"{"a":"ä"}"#),
         Script::events(["1", "{\"b\":2}", "[DONE]", "3"]),
@@ -78,7 +78,7 @@ fn the_http_client_gives_status_headers_text_and_pieces() {
 }
 
 #[test]
-fn the_sse_reader_skips_what_is_not_json_and_stops_at_silence() {
+fn the_sse_reader_skips_invalid_json_and_stops_at_silence() {
     let server =
         MockServer::scripted([Script::events(["{\"a\":1}", "oops", "{\"b\":2}"]).hang(LONG)]).unwrap();
     let http = tokenwire::HttpClient::new().unwrap();
@@ -92,7 +92,7 @@ fn the_sse_reader_skips_what_is_not_json_and_stops_at_silence() {
 }
 
 #[test]
-fn guards_and_receivers_can_cross_threads() {
+fn guards_and_receivers_can_move_to_other_threads() {
     let (done, finished) = mpsc::channel();
     let server = MockServer::scripted([Script::tokens(HELLO)]).unwrap();
     let client = client(&server).build().unwrap();
@@ -105,14 +105,14 @@ fn guards_and_receivers_can_cross_threads() {
 }
 
 #[test]
-fn ids_that_a_proxy_drops_are_told_from_ids_that_no_server_gave() {
+fn ids_dropped_by_a_proxy_differ_from_ids_that_no_server_sent() {
     let text = r#"{"choices":[{"index":0,"text":"Hi","finish_reason":"stop"}]}"#;
     each_row(
         [
             (Some(tokenwire::ServerKind::Vllm), None, Inexact::Dropped),
             (Some(tokenwire::ServerKind::Ollama), None, Inexact::NoIds),
             (None, None, Inexact::NoIds),
-            // Switched off by the caller.
+            // The caller has switched the ids off.
             (Some(tokenwire::ServerKind::Vllm), Some("return_token_ids"), Inexact::NoIds),
         ],
         |(server_is, extra, why)| {
@@ -134,7 +134,7 @@ fn ids_that_a_proxy_drops_are_told_from_ids_that_no_server_gave() {
 }
 
 #[test]
-fn each_attempt_has_its_own_request_id_and_the_headers_that_routers_look_at() {
+fn each_attempt_has_its_own_request_id_and_the_headers_for_routers() {
     let busy = || Script::status(503).header("retry-after-ms", "1");
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let server =

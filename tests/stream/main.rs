@@ -1,4 +1,5 @@
-//! Streams against the scripted server: what the consumer sees, how it ends, what the server saw.
+//! Tests of streams against the mock server: the items that the consumer receives, how streams end,
+//! and the requests that the server receives.
 
 #![cfg(feature = "testing")]
 
@@ -34,12 +35,12 @@ fn hello() -> Vec<Token> {
     HELLO.iter().map(|(id, text)| ((*text).to_owned(), Some(*id))).collect()
 }
 
-/// Without retries: what a test is about shows at once.
+/// Returns a client without retries, so that a failure is visible at once.
 fn client(server: &MockServer) -> ApiClientBuilder {
     ApiClient::builder(server.url()).retries(0)
 }
 
-/// The same, for tests about used connections.
+/// Returns a client for tests of reused connections, also without retries.
 fn reusing(server: &MockServer) -> ApiClientBuilder {
     one_at_a_time(client(server), Timeouts::default())
 }
@@ -60,7 +61,8 @@ fn timeouts(set: impl FnOnce(&mut Timeouts)) -> Timeouts {
     timeouts
 }
 
-/// Every timer is longer than [`collect`] waits, so a stream that waits for one of them fails its test.
+/// Returns timers longer than [`collect`] waits, so a stream that waits for one of them fails its
+/// test.
 fn far() -> Timeouts {
     let far = Some(LONG * 10);
     timeouts(|t| (t.connect, t.first_token, t.chunk, t.content, t.deadline) = (far, far, far, far, far))
@@ -72,7 +74,7 @@ fn ms(n: u64) -> Duration {
 
 // ---- the good case ----
 
-/// The last bytes of the body are `data: [DONE]`, and there is no finish reason.
+/// Sends a body that ends with `data: [DONE]`, without a finish reason.
 fn unended() -> Script {
     let chunk = |(id, text): (TokenId, &str)| json!({"choices":[{"index":0,"text":text,"token_ids":[id]}]});
     let usage = json!({"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}});
@@ -80,7 +82,7 @@ fn unended() -> Script {
     Script::events(events).write(": bye\n\ndata: [DONE]")
 }
 
-/// The tokens under this content type, or under none.
+/// Sends the tokens with this content type, or without one.
 fn typed(content_type: &str) -> Script {
     let wire = Script::tokens(HELLO).framing(Framing::CloseDelimited).wire();
     let wire = String::from_utf8(wire).unwrap();
@@ -91,7 +93,7 @@ fn typed(content_type: &str) -> Script {
 }
 
 #[test]
-fn tokens_arrive_with_the_servers_ids_and_the_report_tells_the_rest() {
+fn tokens_arrive_with_the_servers_ids_and_the_report_contains_the_rest() {
     let cases = [
         ("vLLM", Endpoint::Auto, Script::tokens(HELLO)),
         ("llama.cpp, native", Endpoint::LlamaCpp, Script::llama_tokens(HELLO)),
@@ -99,8 +101,8 @@ fn tokens_arrive_with_the_servers_ids_and_the_report_tells_the_rest() {
         ("with a length", Endpoint::OpenAi, Script::tokens(HELLO).framing(Framing::ContentLength)),
         ("a terminator without its blank line", Endpoint::OpenAi, unended()),
         ("a type with a parameter", Endpoint::Auto, typed("Text/Event-Stream; charset=utf-8")),
-        ("no type", Endpoint::Auto, typed("")),
-        ("a byte at a time", Endpoint::OpenAi, Script::tokens(HELLO).slowly(1, Duration::ZERO)),
+        ("without a type", Endpoint::Auto, typed("")),
+        ("one byte at a time", Endpoint::OpenAi, Script::tokens(HELLO).slowly(1, Duration::ZERO)),
     ];
     each_row(cases, |(name, wire, script)| {
         let server = MockServer::scripted([script]).unwrap();
@@ -122,7 +124,7 @@ fn tokens_arrive_with_the_servers_ids_and_the_report_tells_the_rest() {
 }
 
 #[test]
-fn the_longest_timers_are_no_limit_and_no_overflow() {
+fn the_longest_timers_never_expire_or_overflow() {
     let forever = Some(Duration::MAX);
     let timeouts = timeouts(|t| {
         (t.connect, t.first_token, t.chunk, t.content) = (forever, forever, forever, forever);
@@ -134,9 +136,9 @@ fn the_longest_timers_are_no_limit_and_no_overflow() {
     assert_eq!(tokens, hello());
 }
 
-/// Each timer at zero, and each as long as can be, by itself.
+/// Tests each timer alone, at zero and at its maximum.
 #[test]
-fn a_timer_of_zero_passes_at_once_and_the_longest_never() {
+fn a_timer_of_zero_expires_at_once_and_the_longest_never() {
     type Set = fn(&mut Timeouts, Duration);
     let timers: [(Timer, Set); 6] = [
         (Timer::Connect, |t, limit| t.connect = Some(limit)),
@@ -160,14 +162,14 @@ fn a_timer_of_zero_passes_at_once_and_the_longest_never() {
             assert!(matches!(last, Last::Done) && tokens.len() == 1, "{timer:?} {limit:?}: {last:?}");
         }
     }
-    // The wait for the framing's end is no error: without it the connection is not used again.
+    // The drain timer is not an error. Without a drain, the connection is not reused.
     let server = MockServer::scripted([Script::events([begun, "[DONE]"])]).unwrap();
     let client = client(&server).timeouts(timeouts(|t| t.drain = Duration::ZERO)).build().unwrap();
     assert!((0..3).all(|_| matches!(run(&client).1, Last::Done)));
 }
 
 #[test]
-fn the_short_form_sends_what_the_original_sent() {
+fn the_short_form_sends_the_original_request() {
     let server = MockServer::scripted([Script::tokens(HELLO)]).unwrap();
     let client = client(&server).model("m").api_key("sk-1").header("x-session", "s").build().unwrap();
     let params = SamplingParams::default().temperature(0.6).top_p(0.95).top_k(20).stop_token_ids(vec![2]);
@@ -194,7 +196,7 @@ fn the_short_form_sends_what_the_original_sent() {
 }
 
 #[test]
-fn the_first_answer_tells_what_the_server_is_and_the_next_request_fits_it() {
+fn the_first_response_identifies_the_server_and_the_next_request_adapts() {
     let server = MockServer::scripted([Script::tokens(HELLO)]).unwrap();
     let client = client(&server).build().unwrap();
     run(&client);
@@ -207,7 +209,7 @@ fn the_first_answer_tells_what_the_server_is_and_the_next_request_fits_it() {
         .collect();
     assert_eq!(asked, [(true, true), (true, false)]);
     assert_eq!(client.server().unwrap(), Some(tokenwire::ServerKind::Vllm));
-    assert_eq!(server.requests().len(), 2, "it was known, so nothing was asked");
+    assert_eq!(server.requests().len(), 2, "the known server was detected again");
 }
 
 #[test]
@@ -225,7 +227,7 @@ fn the_probe_is_sent_once() {
 }
 
 #[test]
-fn the_connection_is_used_again_even_if_the_guard_goes_with_the_last_token() {
+fn the_connection_is_reused_even_if_the_guard_is_dropped_with_the_last_token() {
     let server = MockServer::scripted([Script::tokens(HELLO)]).unwrap();
     let client = reusing(&server).build().unwrap();
     for n in 0..10 {
@@ -238,8 +240,8 @@ fn the_connection_is_used_again_even_if_the_guard_goes_with_the_last_token() {
 }
 
 #[test]
-fn a_pooled_connection_that_the_server_has_closed_costs_nothing() {
-    // The connection dies when the second request is read: no FIN was there for the pool to see.
+fn a_pooled_connection_that_the_server_has_closed_does_not_fail_the_stream() {
+    // The connection dies when the second request is read, so the pool has not seen a FIN.
     let server = MockServer::scripted([Script::tokens(HELLO), Script::new(), Script::tokens(HELLO)]).unwrap();
     let client = reusing(&server).build().unwrap();
     run(&client);
@@ -251,7 +253,7 @@ fn a_pooled_connection_that_the_server_has_closed_costs_nothing() {
 }
 
 #[test]
-fn a_request_is_sent_once_at_most_if_the_policy_says_so() {
+fn a_request_is_sent_at_most_once_if_the_policy_requires_it() {
     let server = MockServer::scripted([Script::tokens(HELLO), Script::new(), Script::tokens(HELLO)]).unwrap();
     let mut policy = RetryPolicy::default();
     (policy.max_retries, policy.max_stale_retries) = (0, 0);
@@ -264,7 +266,7 @@ fn a_request_is_sent_once_at_most_if_the_policy_says_so() {
 }
 
 #[test]
-fn a_recorded_exchange_has_no_credential_and_replays_to_the_same_tokens() {
+fn a_recorded_exchange_contains_no_credential_and_replays_to_the_same_tokens() {
     let cut = 700;
     for (name, script, end, tokens) in [
         ("whole", Script::tokens(HELLO).framing(Framing::CloseDelimited), BodyEnd::Unknown, 4),
@@ -273,7 +275,7 @@ fn a_recorded_exchange_has_no_credential_and_replays_to_the_same_tokens() {
     ] {
         let server = MockServer::scripted([script]).unwrap();
         let client = client(&server).api_key("canary-1").header("x-any", "canary-2").build().unwrap();
-        // The key in the prompt too, and in a header that is kept.
+        // The key is also in the prompt and in a header that is kept.
         let request =
             CompletionRequest::ids([7]).header("user-agent", "of canary-1").extra("user", "canary-1");
         let (receiver, guard) = client.stream(request.record()).unwrap();
@@ -295,12 +297,12 @@ fn a_recorded_exchange_has_no_credential_and_replays_to_the_same_tokens() {
     limits.max_recording_bytes = 10;
     let client = client(&server).limits(limits).build().unwrap();
     let (receiver, guard) = client.stream(CompletionRequest::ids([7]).record()).unwrap();
-    assert_eq!(collect(&receiver).0, hello(), "the limit of the record is none of the stream's");
+    assert_eq!(collect(&receiver).0, hello(), "the limit of the recording does not limit the stream");
     assert!(guard.join().recording.unwrap().pieces().is_empty());
 }
 
 #[test]
-fn streams_side_by_side_do_not_mix() {
+fn concurrent_streams_do_not_mix() {
     let server = MockServer::start(|request| {
         let first = request.json()["prompt"][0].as_u64().unwrap() as TokenId;
         Script::tokens((0..50).map(|n| (first + n, "x")))

@@ -1,8 +1,8 @@
-//! What is sent again, and when.
+//! Tests of which requests are retried, and when.
 
 use super::*;
 
-/// A client whose own waits are short.
+/// Returns a client with short waits.
 fn retrying(server: &MockServer, first_token: Duration) -> ApiClient {
     let mut policy = RetryPolicy::default();
     (policy.min_wait, policy.max_server_wait) = (ms(5), LONG * 10);
@@ -10,9 +10,10 @@ fn retrying(server: &MockServer, first_token: Duration) -> ApiClient {
     ApiClient::builder(server.url()).retry(policy).timeouts(timeouts).build().unwrap()
 }
 
-/// A call is handed out when it is whole; until then its pieces show that the answer has begun.
+/// A call is delivered when it is complete. Until then, its pieces show that the response has
+/// begun.
 #[test]
-fn the_first_piece_of_a_call_stops_the_first_tokens_timer() {
+fn the_first_piece_of_a_call_stops_the_first_token_timer() {
     let piece = |delta: Value, finish: Option<&str>| {
         json!({"choices":[{"index":0,"delta":delta,"finish_reason":finish}]}).to_string()
     };
@@ -32,18 +33,18 @@ fn the_first_piece_of_a_call_stops_the_first_tokens_timer() {
 }
 
 #[test]
-fn what_fails_before_the_first_token_is_sent_again_and_what_fails_after_it_is_not() {
+fn failures_before_the_first_token_are_retried_and_later_failures_are_not() {
     let busy = r#"{"error":{"message":"busy","code":503}}"#;
     let wrong = r#"{"error":{"message":"bad id","code":400}}"#;
     let a = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
-    // (name, the first answer, requests that the server gets)
+    // name, first response, number of requests
     let cases = [
         ("503", Script::status(503).json(busy), 2),
         ("429", Script::status(429).header("Retry-After", "0").json(busy), 2),
         ("429 with milliseconds", Script::status(429).header("retry-after-ms", "1").json(busy), 2),
         ("409", Script::status(409), 2),
-        ("400 that asks for it", Script::status(400).header("x-should-retry", "true"), 2),
-        ("503 that forbids it", Script::status(503).header("x-should-retry", "false"), 1),
+        ("400 that requests a retry", Script::status(400).header("x-should-retry", "true"), 2),
+        ("503 that forbids a retry", Script::status(503).header("x-should-retry", "false"), 1),
         ("400", Script::status(400).json(wrong), 1),
         ("closed without a byte", Script::new(), 2),
         ("reset in the head", Script::tokens(HELLO).cut_at(20, Cut::Reset), 2),
@@ -77,14 +78,14 @@ fn what_fails_before_the_first_token_is_sent_again_and_what_fails_after_it_is_no
 }
 
 #[test]
-fn the_servers_wait_is_kept_and_the_deadline_does_not_let_it_begin() {
+fn the_servers_wait_is_respected_unless_it_exceeds_the_deadline() {
     let wait = |ms: &str| Script::status(503).header("retry-after-ms", ms);
     let server = MockServer::scripted([wait("150"), Script::tokens(HELLO)]).unwrap();
     let (_, last, report) = run(&retrying(&server, LONG));
     assert!(matches!(last, Last::Done), "{last:?}");
     assert!(report.elapsed >= ms(150), "{:?}", report.elapsed);
 
-    // A stream that waited for this deadline would hang for `collect`.
+    // A stream that waited until this deadline would hang in `collect`.
     let server = MockServer::scripted([wait("1000000"), Script::tokens(HELLO)]).unwrap();
     let mut policy = RetryPolicy::default();
     policy.max_server_wait = LONG * 100;

@@ -1,4 +1,4 @@
-"""openai-python, its plain client: streams one chat and prints its costs, as the clients in Rust do."""
+"""Streams one chat with the plain client of openai-python and prints its costs, as the Rust clients do."""
 
 import json
 import resource

@@ -1,4 +1,4 @@
-//! The clients: each streams one chat and hands every token's text to `on_token`.
+//! The clients. Each streams one chat and passes the text of every token to `on_token`.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -19,7 +19,7 @@ use crate::Result;
 pub type OnToken<'a> = &'a mut dyn FnMut(&str);
 pub type Client = fn(&str, OnToken<'_>) -> Result<()>;
 
-/// Name on the command line, name in the tables, and the client.
+/// The name on the command line, the name in the tables, and the client.
 pub const CLIENTS: &[(&str, &str, Client)] = &[
     ("raw", "limit: raw socket, searches for the key", raw),
     ("raw-hop", "limit: the same on its own thread, with a crossbeam channel", raw_hop),
@@ -35,7 +35,7 @@ fn body() -> Value {
     json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": true})
 }
 
-/// Right only for this server: what reading and finding alone cost.
+/// Measures the cost of reading and searching alone. It works only with this server.
 pub fn raw(base: &str, on_token: OnToken<'_>) -> Result<()> {
     const KEY: &[u8] = br#""content":""#;
     let addr = base.trim_start_matches("http://");
@@ -68,7 +68,7 @@ pub fn raw(base: &str, on_token: OnToken<'_>) -> Result<()> {
     }
 }
 
-/// The floor under any client that reads on a thread and hands over through a channel.
+/// The lower limit for a client that reads on a thread and delivers through a channel.
 fn raw_hop(base: &str, on_token: OnToken<'_>) -> Result<()> {
     hop(raw, base, on_token)
 }
@@ -77,11 +77,11 @@ fn ureq_hop(base: &str, on_token: OnToken<'_>) -> Result<()> {
     hop(ureq_value, base, on_token)
 }
 
-/// Has `client` run on a thread of its own; its tokens come through a channel.
+/// Runs `client` on a separate thread, which delivers its tokens through a channel.
 fn hop(client: Client, base: &str, on_token: OnToken<'_>) -> Result<()> {
     let ((sender, tokens), base) = (crossbeam_channel::unbounded(), base.to_owned());
     let reader = thread::spawn(move || {
-        // The consumer takes all of them.
+        // A send cannot fail: the consumer receives all tokens.
         client(&base, &mut |text| sender.send(text.to_owned()).unwrap_or_default())
             .map_err(|error| error.to_string())
     });

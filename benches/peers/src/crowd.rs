@@ -1,7 +1,9 @@
-//! The server of the many streams: one thread writes to them all, so that it is no bottleneck.
+//! The server for many streams. One thread writes to all streams, so the server is not the
+//! bottleneck.
 //!
-//! As an engine does that serves a batch, it makes a step in which some streams get a token each, then the next ones, and so
-//! round. Every token's text is the time of its writing.
+//! It works like an engine that serves a batch: in each step, some of the streams get one token
+//! each, and the next step continues with the next streams. The text of each token is the time at
+//! which it was written.
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,15 +15,15 @@ use crate::server::{HEAD, chunk, data, last, listen, now_nanos, read_request};
 #[derive(Clone, Copy)]
 pub struct Crowd {
     pub streams: usize,
-    /// Of each stream.
+    /// The number of tokens in each stream.
     pub tokens: usize,
     pub tokens_per_second: u32,
 }
 
-/// From one step to the next.
+/// The time between two steps.
 const STEP: Duration = Duration::from_millis(1);
 
-/// Starts a server that waits for so many requests, then answers them all.
+/// Starts a server that waits for all its requests, then answers them together.
 pub fn start(crowd: Crowd) -> io::Result<SocketAddr> {
     let (listener, addr) = listen()?;
     thread::spawn(move || -> io::Result<()> {
@@ -30,7 +32,7 @@ pub fn start(crowd: Crowd) -> io::Result<SocketAddr> {
             let mut stream = stream?;
             stream.set_nodelay(true)?;
             read_request(&mut stream)?;
-            // Now, for who asks for one after the other.
+            // Send the head now: a client may wait for it before it sends its next request.
             stream.write_all(HEAD.as_bytes())?;
             streams.push(stream);
         }

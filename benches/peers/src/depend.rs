@@ -18,9 +18,9 @@ struct Package {
     name: &'static str,
     title: &'static str,
     dependencies: &'static str,
-    /// What a program has of it at the least: a chat's text, streamed.
+    /// The smallest program that streams the text of a chat.
     main: &'static str,
-    /// Which lock file has the versions.
+    /// The lock file that sets the versions.
     lock: &'static str,
 }
 
@@ -65,7 +65,7 @@ tokio = { version = "1", features = ["rt-multi-thread"] }"#,
 const TOKENWIRE: &str = include_str!("../programs/tokenwire.rs");
 
 impl Package {
-    /// Its folder, with nothing built in it.
+    /// Creates the folder of the package, without any build output.
     fn make(&self) -> Result<PathBuf> {
         let here = Path::new(HERE);
         let folder = here.join("target/depend").join(self.name);
@@ -99,22 +99,28 @@ fn cargo(folder: &Path, args: &[&str]) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Crates that are compiled for the program, itself not counted. `edges` as cargo names them.
+/// Counts the crates that are compiled for the program, except the program itself. `edges` is an
+/// argument of `cargo tree`.
 fn crates(folder: &Path, edges: &str) -> Result<usize> {
     let tree =
         cargo(folder, &["tree", "--edges", edges, "--prefix", "none", "--format", "{p}", "--no-dedupe"])?;
-    // Name and version; behind them stands where it is from, or that it is a macro.
+    // Keep the name and version. The source, or the mark of a macro, follows them.
     let names = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
     let crates: BTreeSet<_> = tree.lines().map(names).filter(|name| !name.starts_with("smallest ")).collect();
     Ok(crates.len())
 }
 
-/// CPU time of all processes that this one has waited for, in seconds.
+/// Returns the CPU time of all child processes that have ended, in seconds.
 fn cpu_of_children() -> Result<f64> {
     let stat = fs::read_to_string("/proc/self/stat")?;
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
-    // In hundredths, which is what Linux has it in everywhere.
-    let ticks = |place: usize| fields.get(place).and_then(|ticks| ticks.parse::<f64>().ok()).ok_or("no stat");
+    // The unit is a hundredth of a second everywhere on Linux.
+    let ticks = |place: usize| {
+        fields
+            .get(place)
+            .and_then(|ticks| ticks.parse::<f64>().ok())
+            .ok_or("missing field in /proc/self/stat")
+    };
     Ok((ticks(13)? + ticks(14)?) / 100.0)
 }
 

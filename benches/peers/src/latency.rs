@@ -1,4 +1,4 @@
-//! The table of latencies: from the server's write to the consumer.
+//! The table of latencies, from the server's write to the consumer.
 
 use std::fmt::Write as _;
 use std::time::Duration;

@@ -1,10 +1,16 @@
-//! tokenwire beside its peers, in one run: `cargo run --release --manifest-path benches/peers/Cargo.toml`.
+//! Compares tokenwire with other clients.
 //!
-//! Each client runs in a process of its own (this program again) against a server in this one, so that what is counted is the
-//! client's alone: CPU time by the process's clock, instructions by callgrind where valgrind is there. Figures of time are
-//! good as ratios within one table.
+//! ```sh
+//! cargo run --release --manifest-path benches/peers/Cargo.toml
+//! ```
 //!
-//! The names of tables make those alone. With `--write` they go to `docs/peers.md`. `--quick` makes shorter runs.
+//! Each client runs in its own process (this program again), against a server in this process. The
+//! costs therefore do not include the server. CPU time comes from the clock of the process. If
+//! valgrind is installed, callgrind counts the instructions. Compare times only as ratios within
+//! one table.
+//!
+//! To make only some of the tables, pass their names. `--write` writes them to `docs/peers.md`.
+//! `--quick` shortens the runs.
 
 mod clients;
 mod crowd;
@@ -26,10 +32,10 @@ use streams::CROWDS;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// How much is done for a figure.
+/// The amount of work for one measurement.
 #[derive(Clone, Copy)]
 struct Effort {
-    /// Runs, of which the best counts.
+    /// The number of runs. The best one counts.
     times: usize,
 }
 

@@ -1,4 +1,5 @@
-//! A client in a process of its own, and what it cost: by the process's clocks, and by callgrind.
+//! Runs a client in its own process and measures its cost with the clocks of the process and with
+//! callgrind.
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -12,29 +13,33 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 use crate::server::now_nanos;
 
-/// What one run of a client cost.
+/// The cost of one run of a client.
 #[derive(Serialize, Deserialize)]
 pub struct Cost {
     pub tokens: usize,
     pub cpu_ns: u64,
     pub wall_ns: u64,
-    /// From the start of the process.
+    /// The time from the start of the process.
     pub first_token_ns: u64,
-    /// The most that was resident.
+    /// The peak of the resident memory.
     pub rss_kib: u64,
-    /// Of tokens whose text is the time of their writing, in order.
+    /// The latencies of the tokens whose text is the time of their writing, sorted.
     pub latencies_ns: Vec<u64>,
 }
 
 impl Cost {
-    /// So many hundredths of the tokens came sooner.
+    /// Returns the latency that `percent` in a hundred tokens are below.
     pub fn latency(&self, percent: usize) -> Result<u64> {
         let place = self.latencies_ns.len() * percent / 100;
-        self.latencies_ns.get(place).copied().ok_or_else(|| "no token tells when it was written".into())
+        self.latencies_ns
+            .get(place)
+            .copied()
+            .ok_or_else(|| "no token contains the time of its writing".into())
     }
 }
 
-/// The costs of this process, which began at `started`: `run` hands every token's text to what it is given.
+/// Returns the costs of this process, which began at `started`. `run` passes the text of every
+/// token to its argument.
 pub fn this_process(started: u64, run: impl FnOnce(&mut dyn FnMut(&str)) -> Result<()>) -> Result<Cost> {
     let (began, mut tokens, mut first) = (Instant::now(), 0, 0);
     let mut latencies = Vec::new();
@@ -59,21 +64,22 @@ pub fn this_process(started: u64, run: impl FnOnce(&mut dyn FnMut(&str)) -> Resu
     })
 }
 
-/// A number of this process's status.
+/// Returns a number from the status of this process.
 fn status(name: &str) -> Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let value = status.lines().find_map(|line| line.strip_prefix(name)).ok_or(name)?;
     Ok(value.trim().trim_end_matches(" kB").parse()?)
 }
 
-/// Runs this program as a client: `how`, the client's name, the server, the time.
+/// Runs this program as the client `name`. `how` selects the kind of client.
 pub fn run(how: &str, name: &str, addr: SocketAddr) -> Result<Cost> {
     let mut command = Command::new(env::current_exe()?);
     command.args([how, name]);
     finish(command, addr)
 }
 
-/// Runs a client's program, which prints its [`Cost`]. Two more arguments: the server, and the time.
+/// Runs a client's program, which prints its [`Cost`]. It gets two more arguments: the server's URL
+/// and the time.
 pub fn finish(mut command: Command, addr: SocketAddr) -> Result<Cost> {
     command.args([format!("http://{addr}"), now_nanos().to_string()]);
     let output = command.stderr(Stdio::inherit()).output()?;
@@ -83,7 +89,7 @@ pub fn finish(mut command: Command, addr: SocketAddr) -> Result<Cost> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// The best of several: noise only adds.
+/// Returns the best of several results, because noise only adds to a cost.
 pub fn best<T: PartialOrd>(times: usize, mut each: impl FnMut() -> Result<T>) -> Result<T> {
     let mut best = each()?;
     for _ in 1..times {
@@ -95,7 +101,7 @@ pub fn best<T: PartialOrd>(times: usize, mut each: impl FnMut() -> Result<T>) ->
     Ok(best)
 }
 
-/// Between two lengths, for each of what they differ in.
+/// Returns the cost of one unit, from the difference between two lengths.
 pub fn per_one(few: usize, many: usize, mut at: impl FnMut(usize) -> Result<u64>) -> Result<u64> {
     let (few_cost, many_cost) = (at(few)?, at(many)?);
     Ok(many_cost.saturating_sub(few_cost) / (many - few) as u64)
@@ -109,7 +115,7 @@ pub fn has_valgrind() -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Instructions of this program with these arguments.
+/// Counts the instructions that this program executes with these arguments.
 pub fn instructions(args: &[&str]) -> Result<u64> {
     let tool = ["--tool=callgrind", "--callgrind-out-file=/dev/null"];
     let output = Command::new("valgrind").args(tool).arg(env::current_exe()?).args(args).output()?;

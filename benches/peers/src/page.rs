@@ -1,4 +1,4 @@
-//! The page of tables. Each table is a section that can be measured by itself.
+//! The page of tables. Each table is a section that can be measured separately.
 
 use std::fs;
 

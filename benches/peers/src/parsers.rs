@@ -1,5 +1,5 @@
-//! The event parsers. Each counts the events, and the bytes of their data, in a body that arrives
-//! in reads of one size.
+//! The event parsers. Each counts the events and the bytes of their data in a body that arrives in
+//! reads of one size.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ use crate::measure::{best, has_valgrind, instructions, per_one};
 use crate::server::{data, word};
 use crate::{Effort, Result};
 
-/// Events and bytes of data.
+/// The number of events and of bytes of data.
 type Counted = (usize, usize);
 type Parser = fn(&[u8], usize) -> Counted;
 
@@ -28,11 +28,11 @@ const PARSERS: &[(&str, Parser)] = &[
     ("eventsource-stream", eventsource_stream),
 ];
 
-/// In the body that the parsers get.
+/// The number of events in the body that the parsers read.
 const EVENTS: usize = 2_000;
 const READS: [usize; 4] = [1, 64, 1460, 65_536];
 
-/// A body of so many events.
+/// Creates a body with this number of events.
 fn body(events: usize) -> Vec<u8> {
     (0..events).flat_map(|n| format!("data: {}\n\n", data(n, word(n))).into_bytes()).collect()
 }
@@ -65,14 +65,14 @@ fn sse_core(body: &[u8], read: usize) -> Counted {
     counted
 }
 
-/// The reads, each a `Bytes` of its own, as a client hands them on; made without copying.
+/// Returns the reads, each as its own `Bytes`, as a client would pass them on. They are not copied.
 fn reads(body: &[u8], read: usize) -> impl Iterator<Item = std::result::Result<Bytes, Infallible>> {
     let whole = Bytes::copy_from_slice(body);
     (0..body.len()).step_by(read).map(move |at| Ok(whole.slice(at..whole.len().min(at + read))))
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    // No timers, no sockets.
+    // There are no timers and no sockets, so the future never waits.
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
 }
 
@@ -110,7 +110,7 @@ fn eventsource_stream(body: &[u8], read: usize) -> Counted {
     })
 }
 
-/// Has a parser read the body so often.
+/// Makes a parser read the body `rounds` times.
 pub fn run(parser: usize, read: usize, rounds: usize) {
     let body = body(EVENTS);
     for _ in 0..rounds {

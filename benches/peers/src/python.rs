@@ -1,4 +1,5 @@
-//! openai-python, where python3 and pip are: in an environment of its own under the package's target folder.
+//! openai-python, in a virtual environment under the package's target folder. It needs python3 and
+//! pip.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ pub struct Python {
 }
 
 impl Python {
-    /// None, and a word of why, where there is no python3 with pip, or no package to be had.
+    /// Returns `None` and prints the reason if python3, pip or the package is not available.
     pub fn find() -> Option<Self> {
         let folder =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(format!("openai-python-{VERSION}"));
@@ -33,7 +34,9 @@ impl Python {
                 ]))
                 && fs::write(&done, "").is_ok());
         if !made {
-            eprintln!("no row of openai-python: python3 with venv and pip, or the package, is not to be had");
+            eprintln!(
+                "no row for openai-python: python3 with venv and pip, or the package, is not available"
+            );
         }
         made.then_some(Self { program })
     }

@@ -1,4 +1,5 @@
-//! The server that all clients are measured against: chat chunks in vLLM's shape, an HTTP chunk per event, from plain threads.
+//! The server for all measurements. Plain threads send chat chunks in vLLM's shape, one event per
+//! HTTP chunk.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -7,22 +8,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use socket2::{Domain, Socket, Type};
 
-/// How the tokens come.
+/// The pace at which the tokens are sent.
 #[derive(Clone, Copy)]
 pub enum Pace {
-    /// As fast as they are taken, several chunks to a write.
+    /// As fast as the client reads them, with several chunks per write.
     Blast(usize),
-    /// One by one, each with the time of its writing in its text.
+    /// One at a time. The text of each token is the time of its writing.
     Every(Duration, usize),
 }
 
 pub const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
 const WRITE_BYTES: usize = 16 << 10;
 
-/// The texts of the tokens, in turn.
+/// The texts of the tokens, used in turn.
 const WORDS: [&str; 8] = [" the", " answer", " is", " forty", "-two", ",", " she", " said"];
 
-/// One event, as its data.
+/// Returns the data of one event.
 pub fn data(n: usize, text: &str) -> String {
     format!(
         r#"{{"id":"chatcmpl-bdc5c031c50c38cb","object":"chat.completion.chunk","created":1795361208,"model":"tiny-qwen3","choices":[{{"index":0,"delta":{{"content":"{text}"}},"logprobs":null,"finish_reason":null,"token_ids":[{}]}}]}}"#,
@@ -34,7 +35,7 @@ pub fn word(n: usize) -> &'static str {
     WORDS[n % WORDS.len()]
 }
 
-/// The end: finish reason, terminator.
+/// Returns the end of the stream: the finish reason and the terminator.
 pub fn last() -> String {
     let finish = data(0, "").replace(r#""finish_reason":null"#, r#""finish_reason":"length""#);
     chunk(&finish) + &chunk("[DONE]") + "0\r\n\r\n"
@@ -45,7 +46,7 @@ pub fn chunk(data: &str) -> String {
     format!("{:x}\r\n{event}\r\n", event.len())
 }
 
-/// Starts a server that gives every request the same. It lives as long as the program.
+/// Starts a server that sends the same response to every request. It runs until the program ends.
 pub fn start(pace: Pace) -> io::Result<SocketAddr> {
     let (listener, addr) = listen()?;
     thread::spawn(move || {
@@ -56,11 +57,11 @@ pub fn start(pace: Pace) -> io::Result<SocketAddr> {
     Ok(addr)
 }
 
-/// On a port of its own.
+/// Listens on a free port.
 pub fn listen() -> io::Result<(TcpListener, SocketAddr)> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
-    // A thousand streams come at once.
+    // The default backlog is too small for a thousand streams that connect together.
     socket.listen(4096)?;
     let listener = TcpListener::from(socket);
     let addr = listener.local_addr()?;
@@ -94,7 +95,7 @@ fn serve(mut stream: TcpStream, pace: Pace) -> io::Result<()> {
     stream.write_all(last().as_bytes())
 }
 
-/// The system's clock, which server and client have in common.
+/// Returns the time of the system's clock, which the server and the client share.
 pub fn now_nanos() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64
 }

@@ -1,4 +1,4 @@
-//! Many streams at once into one consumer.
+//! The table of many concurrent streams with one consumer.
 
 use std::fmt::Write as _;
 use std::sync::mpsc;
@@ -16,7 +16,7 @@ const CROWD: Crowd = Crowd { streams: 1_000, tokens: 400, tokens_per_second: 50 
 
 type Client = fn(&str, OnToken<'_>) -> Result<()>;
 
-/// Name on the command line, name in the table, and the client.
+/// The name on the command line, the name in the table, and the client.
 pub const CROWDS: &[(&str, &str, Client)] = &[
     ("raw-hop", "limit: one thread with a raw socket per stream, a crossbeam channel", raw_hop),
     ("tokenwire", "**tokenwire**, fan-in", tokenwire),
@@ -27,7 +27,7 @@ fn raw_hop(base: &str, on_token: OnToken<'_>) -> Result<()> {
     let (sender, tokens) = crossbeam_channel::unbounded();
     for _ in 0..CROWD.streams {
         let (sender, base) = (sender.clone(), base.to_owned());
-        // The consumer takes all of them.
+        // A send cannot fail: the consumer receives all tokens.
         let read = move || raw(&base, &mut |text| sender.send(text.to_owned()).unwrap_or_default()).is_ok();
         thread::Builder::new().stack_size(128 << 10).spawn(read)?;
     }
@@ -67,7 +67,7 @@ fn async_openai(base: &str, on_token: OnToken<'_>) -> Result<()> {
                 Err(error) => return sender.send(Err(error)).unwrap_or_default(),
             };
             while let Some(chunk) = stream.next().await {
-                // The consumer takes all of them.
+                // A send cannot fail: the consumer receives all tokens.
                 sender.send(chunk).unwrap_or_default();
             }
         });
@@ -104,7 +104,7 @@ pub fn table(out: &mut String, effort: Effort) -> Result<()> {
         for _ in 0..effort.times.min(3) {
             let cost = run("crowd", name, crowd::start(CROWD)?)?;
             if cost.tokens != CROWD.streams * CROWD.tokens {
-                return Err(format!("{name} gave {} tokens", cost.tokens).into());
+                return Err(format!("{name} returned {} tokens", cost.tokens).into());
             }
             runs.push(cost);
         }

@@ -8,14 +8,14 @@ use crate::python::Python;
 use crate::server::{self, Pace};
 use crate::{Effort, Result};
 
-/// What is measured: a client of this program, or Python's.
+/// A measured client: one of this program, or openai-python.
 pub enum Contender {
     Own { name: &'static str, title: &'static str },
     Python(Python),
 }
 
 impl Contender {
-    /// All that can be had here.
+    /// Returns all clients that are available on this machine.
     pub fn all() -> Vec<Self> {
         let own = CLIENTS.iter().map(|(name, title, _)| Self::Own { name, title });
         own.chain(Python::find().map(Self::Python)).collect()
@@ -35,12 +35,13 @@ impl Contender {
         }
     }
 
-    /// So many times slower that it gets as many tokens fewer.
+    /// Returns how much slower this client is. It gets fewer tokens by the same factor.
     fn slowness(&self) -> usize {
         if let Self::Python(_) = self { 10 } else { 1 }
     }
 
-    /// Per token; none without valgrind, or where that takes for ever.
+    /// Returns the instructions per token. `None` without valgrind, or if counting would take too
+    /// long.
     fn instructions(&self) -> Result<Option<u64>> {
         let Self::Own { name, .. } = self else { return Ok(None) };
         let at = |tokens| {
@@ -93,7 +94,7 @@ fn row(client: &Contender, effort: Effort) -> Result<Row> {
     let cpu_ns = per_one(few, many, cpu)?;
     let run = client.run(Pace::Blast(many))?;
     if run.tokens != many {
-        return Err(format!("{title} gave {} tokens", run.tokens).into());
+        return Err(format!("{title} returned {} tokens", run.tokens).into());
     }
     let first_token_ns = best(2 * effort.times, || Ok(client.run(Pace::Blast(1))?.first_token_ns))?;
     Ok(Row { title, instructions: client.instructions()?, cpu_ns, rss_kib: run.rss_kib, first_token_ns })

@@ -1,213 +1,18 @@
-//! The fault matrix as data: what a server does wrong, and how the stream has to end. `fault_run` runs the
-//! rows, over plain HTTP and over TLS; `tests/faults.rs` judges them, `examples/faults.rs` prints them as the
-//! table in `docs/faults.md`.
-//!
-//! All rows answer with the tokens of [`TOKENS`], again and again where one never ends, so that "an exact
-//! prefix" is one check for all of them.
+//! The rows of the fault matrix, and the responses in which a server echoes a key.
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokenwire::testing::{Cut, Framing, OnAccept, Script};
-use tokenwire::{ErrorKind, Limit, MAX_RESPONSE_HEAD_BYTES, MAX_RESPONSE_HEADERS, Timer, TokenId};
+use tokenwire::{ErrorKind, Limit, MAX_RESPONSE_HEAD_BYTES, MAX_RESPONSE_HEADERS, Timer};
 
-/// What the model says: a character of two bytes and an id without text are in it.
-pub const TOKENS: [(TokenId, &str); 4] = [(9707, "Hello"), (1879, " wörld"), (0, ""), (13, ".")];
-/// The request id in the head of every answer that has a head.
-pub const REQUEST_ID: &str = "req-7";
-/// The timer that ends a row.
-pub const SHORT: Duration = Duration::from_millis(600);
-/// The limit on one event, small so that passing it is quick.
-pub const MAX_EVENT_BYTES: usize = 64 << 10;
+use super::{
+    CHUNKED, Does, Fault, LONG, MAX_ERROR_BODY_BYTES, MAX_EVENT_BYTES, Over, REQUEST_ID, TICK, TOKENS,
+    Tokens, answer, begun, chunk, end_of, fault, finished, good, http_chunk, last_token, raw, status, token,
+    with_id,
+};
 
-/// The limit on the body of an error, small so that it can cut a key.
-pub const MAX_ERROR_BODY_BYTES: usize = 1000;
-
-/// Longer than any timer.
-const LONG: Duration = Duration::from_secs(30);
-const TICK: Duration = Duration::from_millis(50);
-
-/// One row.
-pub struct Fault {
-    pub name: String,
-    pub server: Does,
-    pub over: Over,
-    /// `None`: the stream is complete all the same.
-    pub ends: Option<ErrorKind>,
-    pub tokens: Tokens,
-    /// The timer set to [`SHORT`]; all others are far away.
-    pub timer: Option<Timer>,
-    /// The head came, so that the request id is known.
-    pub head: bool,
-    pub status: Option<u16>,
-    /// Part of the error's text.
-    pub says: &'static str,
-    /// The request's size.
-    pub prompt_bytes: usize,
-}
-
-/// What the server does.
-pub enum Does {
-    Answer(Script),
-    /// The same to the second request, after a good answer to the first on the same connection.
-    SecondAnswer(Script),
-    Accept(OnAccept),
-    /// It reads the request so many bytes at a time, with this pause after each.
-    Read(usize, Duration),
-    /// Nobody listens.
-    Refuse,
-    /// It speaks TLS where plain HTTP was asked for, and the other way round.
-    OtherScheme,
-    /// Its certificate is signed by somebody else.
-    Untrusted,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Over {
-    Both,
-    Plain,
-    Tls,
-}
-
-/// How many tokens the consumer gets.
-#[derive(Clone, Copy)]
-pub enum Tokens {
-    Exactly(usize),
-    Many,
-}
-
-// ---- a row in few words ----
-
-fn fault(name: impl Into<String>, server: Does) -> Fault {
-    Fault {
-        name: name.into(),
-        server,
-        over: Over::Both,
-        ends: None,
-        tokens: Tokens::Exactly(0),
-        timer: None,
-        head: true,
-        status: None,
-        says: "",
-        prompt_bytes: 10,
-    }
-}
-
-fn answer(name: impl Into<String>, script: Script) -> Fault {
-    fault(name, Does::Answer(script))
-}
-
-impl Fault {
-    fn ends(mut self, kind: ErrorKind) -> Self {
-        self.ends = Some(kind);
-        self
-    }
-
-    fn times_out(mut self, timer: Timer) -> Self {
-        self.timer = Some(timer);
-        self.ends(ErrorKind::Timeout(timer))
-    }
-
-    /// The server's own error.
-    fn refused(mut self, status: Option<u16>, says: &'static str) -> Self {
-        self.status = status;
-        self.says = says;
-        self.ends(ErrorKind::Server)
-    }
-
-    fn tokens(mut self, n: usize) -> Self {
-        self.tokens = Tokens::Exactly(n);
-        self
-    }
-
-    fn says(mut self, says: &'static str) -> Self {
-        self.says = says;
-        self
-    }
-
-    fn over(mut self, over: Over) -> Self {
-        self.over = over;
-        self
-    }
-
-    fn headless(mut self) -> Self {
-        self.head = false;
-        self
-    }
-}
-
-fn chunk(choice: &Value) -> String {
-    json!({"id": "cmpl-1", "choices": [choice]}).to_string()
-}
-
-/// The event of the n-th token.
-fn token(n: usize) -> String {
-    let (id, text) = TOKENS[n % TOKENS.len()];
-    chunk(&json!({"index": 0, "text": text, "token_ids": [id]}))
-}
-
-fn last_token() -> String {
-    let (id, text) = TOKENS[TOKENS.len() - 1];
-    chunk(&json!({"index": 0, "text": text, "token_ids": [id], "finish_reason": "stop"}))
-}
-
-fn with_id(script: Script) -> Script {
-    script.header("X-Request-Id", REQUEST_ID)
-}
-
-/// The head of a stream and its first `n` tokens, without an end.
-fn begun(n: usize) -> Script {
-    let head = Script::new().head(200, &[("Content-Type", "text/event-stream")], Framing::Chunked);
-    (0..n).fold(with_id(head), |script, n| script.event(&token(n)))
-}
-
-/// All tokens, the last one with its finish reason.
-fn finished() -> Script {
-    begun(3).event(&last_token())
-}
-
-/// A whole answer with nothing wrong.
-pub fn good() -> Script {
-    finished().event("[DONE]")
-}
-
-/// A good answer as short as can be, in this framing: for faults at every byte of it.
-pub fn short(framing: Framing) -> Script {
-    let event = |n: usize, finish: Value| {
-        let (id, text) = TOKENS[n];
-        json!({"choices": [{"text": text, "token_ids": [id], "finish_reason": finish}]}).to_string()
-    };
-    let head = Script::new().head(200, &[("Content-Type", "text/event-stream")], framing);
-    head.event(&event(0, Value::Null)).event(&event(1, json!("stop"))).event("[DONE]")
-}
-
-fn status(status: u16) -> Script {
-    with_id(Script::status(status))
-}
-
-/// An answer of raw bytes, the head without its last empty line first.
-fn raw(head: &str, body: impl AsRef<[u8]>) -> Script {
-    let mut bytes = format!("HTTP/1.1 200 OK\r\nX-Request-Id: {REQUEST_ID}\r\n{head}\r\n\r\n").into_bytes();
-    bytes.extend_from_slice(body.as_ref());
-    Script::raw(bytes)
-}
-
-const CHUNKED: &str = "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked";
-
-fn http_chunk(bytes: &str) -> String {
-    format!("{:x}\r\n{bytes}\r\n", bytes.len())
-}
-
-/// Where in the wire's bytes of `script` this text ends.
-fn end_of(script: &Script, text: &[u8]) -> usize {
-    let wire = script.wire();
-    let at = wire.windows(text.len()).position(|window| window == text).expect("the text is in the script");
-    at + text.len()
-}
-
-// ---- the rows ----
-
-/// Every row, in the order in which a stream comes to the place of its fault.
+/// Returns every row, in the order in which a stream reaches the place of its fault.
 pub fn faults() -> Vec<Fault> {
     let mut rows = connections();
     rows.extend(heads());
@@ -248,7 +53,8 @@ fn connections() -> Vec<Fault> {
             .times_out(Timer::Connect),
         accept("accepts and closes the connection", OnAccept::Close, Over::Plain, Incomplete),
         accept("closes the connection before the TLS handshake", OnAccept::Close, Over::Tls, Connect),
-        // On a plain port an accept and reset is Connect or Incomplete: the system's connect may or may not be back.
+        // On a plain port, an accepted and reset connection ends with Connect or Incomplete,
+        // because the reset can arrive before or after the system's `connect` returns.
         accept("resets the connection before the TLS handshake", OnAccept::Reset, Over::Tls, Connect),
         fault("speaks TLS on a plain port", Does::OtherScheme).over(Over::Plain).headless().ends(Protocol),
         fault("speaks plain HTTP on a TLS port", Does::OtherScheme)
@@ -284,7 +90,7 @@ fn heads() -> Vec<Fault> {
     let in_a_header = end_of(&good(), b"Content-Ty");
     let no_http = |name: &str, bytes: &str| answer(name, Script::raw(bytes)).headless().ends(Protocol);
     let one = http_chunk(&format!("data: {}\n\ndata: [DONE]\n\n", token(0))) + "0\r\n\r\n";
-    // The answer brings three headers by itself; these are further ones.
+    // The response already has three headers, so the others are added to them.
     let head = |more: &str| raw(&format!("{more}{CHUNKED}"), &one);
     let headers = |count: usize| head(&"X: y\r\n".repeat(count - 3));
     let head_bytes = |bytes: usize| {
@@ -430,7 +236,8 @@ fn not_streams() -> Vec<Fault> {
 fn framings() -> Vec<Fault> {
     use ErrorKind::{Incomplete, Protocol};
     let one = http_chunk(&format!("data: {}\n\n", token(0)));
-    // ureq hands on nothing of a read in which its framing breaks: the token comes in a read of its own.
+    // ureq discards the whole read in which the framing breaks, so the token is sent in its own
+    // read.
     let after_one = |bytes: &str| raw(CHUNKED, &one).pause(TICK).write(bytes);
     let body_bytes = |script: Script| {
         let whole = script.framing(Framing::ContentLength);
@@ -477,7 +284,8 @@ fn framings() -> Vec<Fault> {
     ]
 }
 
-/// An event that takes a minute, a byte every 50 ms: a machine that stalls for seconds does not get to its end.
+/// Returns an event that takes a minute at one byte every 50 ms. A machine that stalls for seconds
+/// does not reach its end.
 fn long_event() -> String {
     format!("data: {}{}\n\n", token(1), " ".repeat(1_000))
 }
@@ -544,7 +352,7 @@ fn cuts() -> Vec<Fault> {
     rows
 }
 
-/// Every JSON in which servers are known to say no, and the status that it stands for inside a stream.
+/// Every JSON error that servers are known to send, and the status that it has inside a stream.
 const SAID_NO: [(&str, &str, Option<u16>); 10] = [
     (
         "vLLM error",
@@ -570,11 +378,12 @@ const SAID_NO: [(&str, &str, Option<u16>); 10] = [
     ),
 ];
 
-/// Types under which such a body comes, from those who know better and from those who do not.
+/// The content types of such a body, right ones and wrong ones.
 const BODY_TYPES: [&str; 5] =
     ["application/json", "text/event-stream", "text/html", "text/plain; charset=utf-8", "image/png"];
 
-/// Every body in which servers and those before them are known to say no, as a status and at 200, in turn under each type.
+/// Returns every error body that servers and proxies are known to send, with an error status and
+/// with 200, in turn with each content type.
 fn error_bodies() -> Vec<Fault> {
     let others = [
         ("FastAPI error", r#"{"detail":"said no"}"#),
@@ -586,7 +395,7 @@ fn error_bodies() -> Vec<Fault> {
     let bodies = SAID_NO.iter().map(|(name, body, _)| (*name, *body)).chain(others);
     let mut rows = Vec::new();
     for (n, (name, body)) in bodies.enumerate() {
-        // No number of bodies after which the same types come again.
+        // Shift the types after each round, so that the bodies do not always get the same ones.
         let kind = |n: usize| BODY_TYPES[(n + n / BODY_TYPES.len()) % BODY_TYPES.len()];
         let named =
             |at: u16, kind: &str| format!("{at}: {name}, type {}", kind.split(';').next().unwrap_or(kind));
@@ -596,9 +405,9 @@ fn error_bodies() -> Vec<Fault> {
         let kind = kind(n + 1);
         let mut row = answer(named(200, kind), status(200).body(kind, body)).says("said no");
         row.ends = Some(match (kind, name) {
-            // The one thing that is in its place.
+            // This is the only valid event stream.
             ("text/event-stream", "error event") => ErrorKind::Server,
-            // A field of no known name, in a stream that has nothing else.
+            // The line is a field with an unknown name, and the stream has no events.
             ("text/event-stream", "plain text") => ErrorKind::Incomplete,
             _ => ErrorKind::NotEventStream,
         });
@@ -610,7 +419,8 @@ fn error_bodies() -> Vec<Fault> {
     rows
 }
 
-/// Every shape in which servers are known to say no inside a stream, as the first event and after two tokens.
+/// Returns every form of an error inside a stream, as the first event, after one token and after
+/// two.
 fn error_frames() -> Vec<Fault> {
     let data = |json: &str| format!("data: {json}\n\n");
     let in_json = SAID_NO.iter().map(|(name, json, status)| (*name, data(json), *status));
@@ -628,7 +438,7 @@ fn error_frames() -> Vec<Fault> {
         ] {
             let mut script = begun(tokens).write(frame.clone());
             if !after.is_empty() {
-                // It changes nothing.
+                // The text after the error does not matter.
                 script = script.event(after);
             }
             let mut row = answer(format!("error in the stream: {name}, {place}"), script);
@@ -650,7 +460,7 @@ fn error_frames() -> Vec<Fault> {
 
 fn endings() -> Vec<Fault> {
     let no_end = "without a finish reason";
-    // Complete all the same: the timer only ends the wait.
+    // The stream is complete. The timer only ends the wait.
     let withheld = |name: &str, script: Script| {
         let mut row = answer(name, script).tokens(4);
         row.timer = Some(Timer::AfterFinish);
@@ -698,7 +508,7 @@ fn endings() -> Vec<Fault> {
 
 fn numbers() -> Vec<Fault> {
     let odd = |name: String, field: &str, value: &str| {
-        // Written by hand: such numbers have no place in a JSON value of ours.
+        // The event is written by hand, because a JSON value cannot contain such numbers.
         let (index, ids) = if field == "index" { (value, "[7]") } else { ("0", value) };
         let event = format!(r#"{{"choices":[{{"index":{index},"text":"x","token_ids":{ids}}}]}}"#);
         answer(name, begun(1).event(&event).event(&last_token())).tokens(1).ends(ErrorKind::Protocol)
@@ -752,7 +562,8 @@ fn limits() -> Vec<Fault> {
     ]
 }
 
-/// Answers in which the server shows the key it was sent: whole, cut by a limit of ours, in two reads.
+/// Returns responses in which the server echoes the key that it received: whole, cut by a limit,
+/// and in two reads.
 pub fn echoes(key: &str) -> Vec<Fault> {
     let x = |n: usize| "x".repeat(n);
     let error =
