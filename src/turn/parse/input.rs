@@ -114,8 +114,8 @@ impl Input {
         let at = self.text.len();
         let has_text = !text.is_empty();
         // The bytes of a character may be spread over several tokens. The last of these tokens
-        // carries the character. The earlier ones, fewer than the character has bytes, have no
-        // text. They begin where the character begins.
+        // carries the character. The earlier tokens have no text and begin where the character
+        // begins. Their number is less than the number of bytes.
         let spread = text.chars().next().map_or(0, |first| first.len_utf8() - 1);
         let before = self.tokens[self.owned..].iter_mut().rev();
         for token in before.take(spread).take_while(|token| !token.has_text) {

@@ -216,7 +216,7 @@ impl HeadedCall {
         }
     }
 
-    /// Handles text that is not a header. Before any mark of a header, it is prose.
+    /// Handles text that is not a header. Without a mark before it, the text is prose.
     fn no_head(&self) -> Recovery {
         if self.words.len() > 1 {
             Recovery::broken(self.body, Malformed::Syntax)

@@ -142,7 +142,7 @@ impl TaggedCalls {
         self.state = match (view.here(at, PARAMETER), view.here(at, FUNCTION_END), view.here(at, close)) {
             (Match::Yes, ..) => State::Key(at + PARAMETER.len()),
             (_, Match::Yes, _) => return self.function_end(view, at, at + FUNCTION_END.len()),
-            // `</function>` is missing, but all text before it is complete.
+            // `</function>` is missing, but the call is complete without it.
             (.., Match::Yes) => return self.function_end(view, at, at),
             (Match::No, Match::No, Match::No)
                 if !view.is_cut_short(at, &[PARAMETER, FUNCTION_END, &**close]) =>
