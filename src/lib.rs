@@ -229,9 +229,9 @@
 //! | debug | the result of a probe |
 //! | trace | the beginning of the first event that is not JSON, which is text of the answer |
 //!
-//! Secrets are the API key, and the values of all headers that you set, if they have at least 8
-//! characters. They never appear in errors, `Debug` output, logs or recordings, even if the server
-//! sends them back.
+//! A secret is the API key or the value of a header that you set, if it has at least 8 characters.
+//! Secrets never appear in errors, `Debug` output, logs or recordings, even if the server sends
+//! them back.
 //!
 //! ureq and rustls have their own log lines, under their own targets. These lines never contain the
 //! secrets that tokenwire sends. But ureq prints all bytes of the traffic at trace, and some
