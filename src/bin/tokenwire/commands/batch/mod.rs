@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use before::{Before, failed_in};
+use before::{Before, Found};
 use input::{Item, Items};
 use results::Results;
 use tokenwire::{CompletionRequest, Tokenizer};
@@ -152,7 +152,7 @@ pub(crate) fn run(args: Args) -> ExitResult {
     let tally = work.tally();
     // The file now has all results. Errors of earlier runs count for the exit code too.
     let failed_before = match &output {
-        Some(output) if done_before > 0 && is_all => failed_in(output)?.saturating_sub(tally.failed),
+        Some(output) if done_before > 0 && is_all => Found::at(output)?.failed.saturating_sub(tally.failed),
         _ => 0,
     };
     if !flags.json {
