@@ -451,7 +451,7 @@ fn temporary_errors_are_requested_again_if_a_flag_says_so() {
         let good = lines.iter().filter(|line| line["error"].is_null()).count();
         assert_eq!((server.requests().len(), good), (asked, complete), "step {n}: {}", ran.err);
         assert_eq!(ran.code, Some(1), "step {n}, a new or an earlier failure: {}", ran.err);
-        let says_before = ran.err.contains("10 there before, 3 of these failed");
+        let says_before = ran.err.contains("10 from earlier runs, 3 of these failed");
         assert_eq!(says_before, n == 1, "step {n}: {}", ran.err);
         assert!(!folder.0.join("out.jsonl.before").exists(), "step {n}");
     }

@@ -18,9 +18,9 @@ fn hello() -> Script {
     Script::tokens(HELLO)
 }
 
-/// Runs `bench` against `server`, without measuring the program itself.
+/// Runs `bench` against `server`.
 fn bench(server: &MockServer, more: &[&str]) -> Ran {
-    run(&[&["bench", "--base-url", &server.url(), "--no-self-check"], more].concat(), b"")
+    run(&[&["bench", "--base-url", &server.url()], more].concat(), b"")
 }
 
 /// Parses the only line of the output.
@@ -188,18 +188,10 @@ fn a_plot_is_drawn_only_if_there_is_data() {
 }
 
 #[test]
-fn bench_without_a_server_loads_a_recording_and_measures_itself() {
+fn bench_without_a_server_loads_a_recording() {
     let ran = run(&["bench", "-c", "2", "-n", "2", "--json"], b"");
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert!(ran.err.contains("recorded from a real vLLM"), "{}", ran.err);
-    let figures = figures(&ran);
-    assert!(has(&figures, &json!({"complete": 2, "cost": {"cpu_includes_server": true}})), "{figures}");
-    // The recorded tokens are more than 50 ms apart. The self-check waits at most 50 ms.
-    let check = &figures["cost"]["self_check"];
-    assert_eq!(check["interval_us"], 50_000, "{figures}");
-    assert!(
-        ordered(&check["inter_token_us"]) && check["inter_token_us"]["max"].as_u64() >= Some(50_000),
-        "{figures}"
-    );
-    assert!(check["tokens_per_second"].as_f64().unwrap() > 100.0, "{figures}");
+    let expected = json!({"complete": 2, "cost": {"cpu_includes_server": true, "self_check": null}});
+    assert!(has(&figures(&ran), &expected), "{}", ran.out);
 }

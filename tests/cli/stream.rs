@@ -54,16 +54,15 @@ fn stream_draws_a_trace_of_tokens_and_times() {
     ]);
     let broken = || Script::tokens((1..9).map(|id| (id, "a"))).cut_at(900, Cut::Fin);
     let busy = Script::status(503).header("retry-after-ms", "1");
-    // responses, flags, exit code, words in the picture, number of diamonds (one belongs to the
-    // legend)
+    // responses, flags, exit code, words in the picture, number of diamonds
     type Case = (Vec<Script>, &'static [&'static str], i32, &'static [&'static str], usize);
     let cases: Vec<Case> = vec![
-        (vec![two_tokens()], &[], 0, &["2 tokens in ", ", the first after ", ">stop", "p50 ", "max "], 1),
-        (vec![calls], &["--wire", "chat", "--prompt", "a"], 0, &["1 token in ", "tool_calls"], 2),
-        (vec![broken(), two_tokens()], &["--resume", "1", "--temperature", "0"], 0, &["stop, 1 break"], 1),
-        (vec![broken()], &[], 1, &["incomplete"], 1),
-        (vec![busy, two_tokens()], &["--retries", "1"], 0, &["stop, 1 retry"], 1),
-        (vec![Script::status(400)], &[], 1, &["0 tokens in ", ">server"], 1),
+        (vec![two_tokens()], &[], 0, &["1 stream, 2 tokens in ", "first token", ">stop"], 0),
+        (vec![calls], &["--wire", "chat", "--prompt", "a"], 0, &["1 token in ", "tool_calls"], 1),
+        (vec![broken(), two_tokens()], &["--resume", "1", "--temperature", "0"], 0, &["stop, 1 break"], 0),
+        (vec![broken()], &[], 1, &["incomplete"], 0),
+        (vec![busy, two_tokens()], &["--retries", "1"], 0, &["stop, 1 retry"], 0),
+        (vec![Script::status(400)], &[], 1, &["0 tokens in ", ">server"], 0),
     ];
     let file = std::env::temp_dir().join(format!("tokenwire-trace-{}.svg", std::process::id()));
     let path = file.to_string_lossy().into_owned();

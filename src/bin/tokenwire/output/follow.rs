@@ -1,25 +1,26 @@
 //! One stream, printed as it arrives, from the request to the last line.
 
-use std::io::{self, Write};
+use std::collections::BTreeMap;
+use std::io::{self, StdoutLock, Write as _};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tokenwire::{
-    ApiClient, CompletionRequest, CompletionResponse, Error, Outcome, PendingCompletion, ResponseParser,
-    SavedRequest, StreamGuard, StreamReport, StreamToken,
+    ApiClient, Branch, CompletionRequest, CompletionResponse, Error, Outcome, PendingCompletion,
+    ResponseParser, SavedRequest, StreamGuard, StreamReport, StreamToken,
 };
 
 use crate::exit::{Exit, ExitResult, Failure};
 use crate::interrupt::Interrupt;
-use crate::output::json::{ErrorJson, item_line, json_line, micros, report_line, turns_line};
-use crate::output::plot::{self, Target};
+use crate::output::json::{DoneJson, ErrorJson, item_line, json_line, micros, report_line, turns_line};
+use crate::output::plot::Target;
 use crate::output::status::Status;
 use crate::output::terminal::harmless;
 use crate::output::text::{
     item_text, note_dim, note_error, note_tree, stdout_has_colours, stdout_is_terminal, summary, with_causes,
 };
-use crate::output::trace::Lane;
+use crate::output::trace::{Lane, Traces};
 
 /// Additional outputs of a stream.
 #[derive(Default)]
@@ -70,23 +71,11 @@ pub(crate) fn whole(
     let (answer, report) = (call.join(), call.join_report());
     let interrupted = interrupt.ended();
     let saved = save_recording(record, &report);
-    let mut out = io::stdout().lock();
-    let mut newline_missing = false;
+    let mut print = Print::new(Instant::now(), json);
     for item in answer.into_iter().flat_map(items) {
-        let text = item_text(&item);
-        if json {
-            item_line(&mut out, &item, 0, Some(micros(report.elapsed)))?;
-        } else if let Some(last) = text.chars().last() {
-            newline_missing = last != '\n';
-            out.write_all(harmless(&text).as_bytes())?;
-        }
+        print.item(&item, report.elapsed)?;
     }
-    if json {
-        report_line(&mut out, &report)?;
-    } else if newline_missing && stdout_is_terminal() {
-        out.write_all(b"\n")?;
-    }
-    out.flush()?;
+    print.end(&report, None)?;
     let exit = tell(&report, interrupted, json);
     saved?;
     Ok(exit)
@@ -116,8 +105,9 @@ fn follow(
     json: bool,
     aside: Aside<'_>,
 ) -> ExitResult {
-    let Aside { record, trace: target, mut parser } = aside;
-    let mut lane = target.is_some().then(|| Lane::new(Instant::now(), 0, String::new()));
+    let Aside { record, trace, mut parser } = aside;
+    let traces = Traces::new(trace);
+    let mut lane = traces.begin(0, String::new);
     let (tokens, guard) = match ask() {
         Ok(stream) => stream,
         Err(error) if error.kind() == tokenwire::ErrorKind::InvalidInput => return Err(error.into()),
@@ -125,10 +115,8 @@ fn follow(
     };
     let canceller = guard.canceller();
     interrupt.running(move || canceller.cancel());
-    let mut out = io::stdout().lock();
-    let mut print = Print { out: &mut out, started, json, in_line: false, has_colours: stdout_has_colours() };
+    let mut print = Print::new(started, json);
     let printed = print.all(&tokens, parser.as_mut(), lane.as_mut());
-    let newline_missing = print.in_line;
     // After a broken pipe nothing reads the rest, and without a cancel `join` would wait for it.
     if printed.is_err() {
         guard.cancel();
@@ -137,25 +125,14 @@ fn follow(
     let interrupted = interrupt.ended();
     // The recording is saved first, before anything else can fail.
     let saved = save_recording(record, &report);
-    let lane = lane.map(|lane| lane.ended(Ok(&report)));
-    let drawn = target.zip(lane).map_or(Ok(()), |(target, lane)| target.write(&plot::one(&lane)));
+    traces.keep(lane, Ok(&report));
+    let drawn = traces.draw(1);
     printed?;
     let branch = parser.map(|parser| match report.ending {
         Outcome::Complete => parser.finish(report.finish.as_ref()).0,
         _ => parser.cut_off().0,
     });
-    if json {
-        if let Some(branch) = &branch {
-            turns_line(&mut out, std::slice::from_ref(branch))?;
-        }
-        report_line(&mut out, &report)?;
-    } else if newline_missing && stdout_is_terminal() {
-        out.write_all(b"\n")?;
-    }
-    out.flush()?;
-    if let Some(branch) = branch.filter(|_| !json) {
-        note_tree(&branch);
-    }
+    print.end(&report, branch.as_ref())?;
     let exit = tell(&report, interrupted, json);
     saved?;
     drawn?;
@@ -169,9 +146,10 @@ fn save_recording(file: Option<&Path>, report: &StreamReport) -> Result<(), Erro
     }
 }
 
-/// Prints the items of a stream as they arrive.
-struct Print<'a, W> {
-    out: &'a mut W,
+/// Prints the items of a stream as they arrive, and its end.
+struct Print {
+    out: StdoutLock<'static>,
+    status: Status,
     started: Instant,
     json: bool,
     has_colours: bool,
@@ -179,7 +157,12 @@ struct Print<'a, W> {
     in_line: bool,
 }
 
-impl<W: Write> Print<'_, W> {
+impl Print {
+    fn new(started: Instant, json: bool) -> Self {
+        let (out, status, has_colours) = (io::stdout().lock(), Status::new(started), stdout_has_colours());
+        Self { out, status, started, json, has_colours, in_line: false }
+    }
+
     /// Prints all items, until the channel disconnects.
     fn all(
         &mut self,
@@ -187,50 +170,62 @@ impl<W: Write> Print<'_, W> {
         mut parser: Option<&mut ResponseParser>,
         mut lane: Option<&mut Lane>,
     ) -> io::Result<()> {
-        let mut status = Status::new(self.started);
         loop {
-            let next = match status.next_draw() {
+            let next = match self.status.next_draw() {
                 Some(at) => tokens.recv_deadline(at),
                 None => tokens.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
-            let item = match next {
+            match next {
                 // The report contains the end of the stream.
                 Ok(StreamToken::Done { .. } | StreamToken::Error(_)) => continue,
-                Ok(item) => item,
-                Err(RecvTimeoutError::Timeout) => {
-                    status.draw();
-                    continue;
+                Ok(item) => {
+                    let now = Instant::now();
+                    self.status.token();
+                    // The calls are not run here. The tree and the picture show them.
+                    let calls = parser.as_mut().map_or(0, |parser| parser.push_item(&item).len());
+                    if let Some(lane) = &mut lane {
+                        lane.item(now, &item);
+                        lane.calls(now, calls);
+                    }
+                    self.item(&item, self.started.elapsed())?;
                 }
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            };
-            let now = Instant::now();
-            status.token();
-            // The calls are not run here. The tree and the picture show them.
-            let calls = parser.as_mut().map_or(0, |parser| parser.push_item(&item).len());
-            if let Some(lane) = &mut lane {
-                lane.item(now, &item);
-                lane.calls(now, calls);
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
             }
-            self.item(&item, &mut status)?;
-            status.draw();
+            self.status.draw();
         }
+        self.status.clear();
+        Ok(())
     }
 
-    fn item(&mut self, item: &StreamToken, status: &mut Status) -> io::Result<()> {
+    /// Prints an item that arrived `after` this time.
+    fn item(&mut self, item: &StreamToken, after: Duration) -> io::Result<()> {
         let text = item_text(item);
         if self.json {
-            let t_us = Some(micros(self.started.elapsed()));
-            status.clear();
-            item_line(self.out, item, 0, t_us)?;
+            self.status.clear();
+            item_line(&mut self.out, item, 0, Some(micros(after)))?;
         } else if let Some(last) = text.chars().last() {
             self.in_line = last != '\n';
-            status.clear();
+            self.status.clear();
             // Reasoning is dimmer than the answer.
             let dim = self.has_colours && matches!(item, StreamToken::Reasoning { .. });
             let (on, off) = if dim { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
             write!(self.out, "{on}{}{off}", harmless(&text))?;
         }
         self.out.flush()
+    }
+
+    /// Prints what follows the last item: the tree and the report.
+    fn end(&mut self, report: &StreamReport, branch: Option<&Branch>) -> io::Result<()> {
+        if self.json {
+            branch.map_or(Ok(()), |branch| turns_line(&mut self.out, std::slice::from_ref(branch)))?;
+            report_line(&mut self.out, report)?;
+        } else if self.in_line && stdout_is_terminal() {
+            self.out.write_all(b"\n")?;
+        }
+        self.out.flush()?;
+        branch.filter(|_| !self.json).into_iter().for_each(note_tree);
+        Ok(())
     }
 }
 
@@ -252,28 +247,17 @@ fn tell(report: &StreamReport, interrupted: bool, json: bool) -> Exit {
 /// Reports a request that was not sent, because the server or this version does not support it.
 fn refused(error: &Error, json: bool) -> Result<Exit, Failure> {
     #[derive(serde::Serialize)]
-    struct Line<'a> {
-        report: Report<'a>,
-    }
-    #[derive(serde::Serialize)]
     struct Report<'a> {
-        finish: Option<()>,
-        usage: Option<()>,
-        ids_exact: Option<()>,
+        #[serde(flatten)]
+        done: DoneJson,
         error: ErrorJson<'a>,
         ending: &'static str,
         tokens: u64,
     }
     if json {
-        let report = Report {
-            finish: None,
-            usage: None,
-            ids_exact: None,
-            error: ErrorJson::new(error),
-            ending: "failed",
-            tokens: 0,
-        };
-        json_line(&mut io::stdout().lock(), &Line { report })?;
+        let (done, error) = (DoneJson::default(), ErrorJson::new(error));
+        let report = Report { done, error, ending: Outcome::Failed.as_str(), tokens: 0 };
+        json_line(&mut io::stdout().lock(), &BTreeMap::from([("report", report)]))?;
     }
     note_error(&with_causes(error));
     Ok(Exit::Failed)

@@ -1,5 +1,6 @@
 //! The JSON of each kind of output line.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -28,11 +29,7 @@ pub(crate) fn json_text(value: &impl Serialize) -> io::Result<String> {
 
 /// Prints the trees of turns on one line.
 pub(crate) fn turns_line(out: &mut impl Write, turns: &[Branch]) -> io::Result<()> {
-    #[derive(Serialize)]
-    struct TurnsLine<'a> {
-        turns: &'a [Branch],
-    }
-    json_line(out, &TurnsLine { turns })
+    json_line(out, &BTreeMap::from([("turns", turns)]))
 }
 
 /// A token. `reasoning` is present only if the server marks it, `index` only for choices other than
@@ -122,91 +119,82 @@ impl From<Usage> for UsageJson {
     }
 }
 
-/// `ids_exact`, and `ids_exact_reason` if it is false.
-#[derive(Serialize)]
-struct ExactJson {
+/// The end of an answer: finish reason, usage, and whether its ids are exact.
+#[derive(Default, Serialize)]
+pub(crate) struct DoneJson {
+    finish: Option<String>,
+    usage: Option<UsageJson>,
     ids_exact: Option<bool>,
+    /// The reason if `ids_exact` is false.
     #[serde(skip_serializing_if = "Option::is_none")]
     ids_exact_reason: Option<String>,
 }
 
-impl From<IdsExact> for ExactJson {
-    fn from(exact: IdsExact) -> Self {
-        match exact {
-            IdsExact::Yes => Self { ids_exact: Some(true), ids_exact_reason: None },
-            IdsExact::No(why) => Self { ids_exact: Some(false), ids_exact_reason: Some(why.to_string()) },
-            _ => Self { ids_exact: None, ids_exact_reason: None },
-        }
-    }
-}
-
-/// The end of an answer: finish reason, usage, and whether its ids are exact.
-#[derive(Serialize)]
-pub(crate) struct DoneJson {
-    finish: Option<String>,
-    usage: Option<UsageJson>,
-    #[serde(flatten)]
-    exact: ExactJson,
-}
-
 impl DoneJson {
     pub(crate) fn new(finish: Option<&FinishReason>, usage: Option<Usage>, ids_exact: IdsExact) -> Self {
-        Self {
-            finish: finish.map(|finish| finish.as_str().to_owned()),
-            usage: usage.map(UsageJson::from),
-            exact: ids_exact.into(),
-        }
+        let (ids_exact, ids_exact_reason) = match ids_exact {
+            IdsExact::Yes => (Some(true), None),
+            IdsExact::No(why) => (Some(false), Some(why.to_string())),
+            _ => (None, None),
+        };
+        let finish = finish.map(|finish| finish.as_str().to_owned());
+        Self { finish, usage: usage.map(UsageJson::from), ids_exact, ids_exact_reason }
     }
 }
 
 /// An error. `kind` and `message` are always present, other keys only if they are known.
 pub(crate) struct ErrorJson<'a> {
-    pub(crate) error: &'a Error,
-    /// The kind and the message of `error`.
+    /// `None` for an error that tokenwire itself found.
+    pub(crate) error: Option<&'a Error>,
     pub(crate) kind: &'a str,
     pub(crate) message: &'a str,
     /// The number of tokens printed before the error.
     pub(crate) tokens: Option<u64>,
+    /// Whether it may pass, where that is printed.
+    pub(crate) retryable: Option<bool>,
 }
 
 impl<'a> ErrorJson<'a> {
     pub(crate) fn new(error: &'a Error) -> Self {
         let tokens = error.progress().map(|progress| progress.tokens);
-        Self { error, kind: error.kind().as_str(), message: error.message(), tokens }
+        Self { error: Some(error), tokens, ..Self::own(error.kind().as_str(), error.message()) }
+    }
+
+    pub(crate) fn own(kind: &'a str, message: &'a str) -> Self {
+        Self { error: None, kind, message, tokens: None, retryable: None }
     }
 }
 
 impl Serialize for ErrorJson<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { error, kind, message, tokens } = self;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("kind", kind)?;
-        map.serialize_entry("message", message)?;
-        let mut known = |key: &str, value: Option<&str>| match value {
-            Some(value) => map.serialize_entry(key, value),
-            None => Ok(()),
+        let server = self.error.and_then(Error::server_error);
+        let causes = self.error.map(causes).unwrap_or_default();
+        let (timer, limit) = match self.error.map(Error::kind) {
+            Some(ErrorKind::Timeout(timer)) => (Some(timer.as_str()), None),
+            Some(ErrorKind::Limit(limit)) => (None, Some(limit.as_str())),
+            _ => (None, None),
         };
-        match error.kind() {
-            ErrorKind::Timeout(timer) => known("timer", Some(timer.as_str()))?,
-            ErrorKind::Limit(limit) => known("limit", Some(limit.as_str()))?,
-            _ => {}
-        }
-        if let Some(server) = error.server_error() {
-            known("type", server.kind.as_deref())?;
-            known("code", server.code.as_deref())?;
-            known("param", server.param.as_deref())?;
-        }
-        known("request_id", error.request_id())?;
-        let causes = causes(error);
-        known("cause", (!causes.is_empty()).then_some(&causes))?;
-        if let Some(status) = error.status() {
-            map.serialize_entry("status", &status)?;
-        }
-        if let Some(tokens) = tokens {
-            map.serialize_entry("tokens", tokens)?;
-        }
-        if let Some(path) = error.saved_path() {
-            map.serialize_entry("saved", &path.to_string_lossy())?;
+        let saved = self.error.and_then(Error::saved_path).map(|path| path.to_string_lossy());
+        let known = [
+            ("timer", timer.map(Value::from)),
+            ("limit", limit.map(Value::from)),
+            ("type", server.and_then(|server| server.kind.as_deref()).map(Value::from)),
+            ("code", server.and_then(|server| server.code.as_deref()).map(Value::from)),
+            ("param", server.and_then(|server| server.param.as_deref()).map(Value::from)),
+            ("request_id", self.error.and_then(Error::request_id).map(Value::from)),
+            ("cause", (!causes.is_empty()).then(|| causes.into())),
+            ("status", self.error.and_then(Error::status).map(Value::from)),
+            ("tokens", self.tokens.map(Value::from)),
+            ("saved", saved.map(Value::from)),
+            ("retryable", self.retryable.map(Value::from)),
+        ];
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("kind", self.kind)?;
+        map.serialize_entry("message", self.message)?;
+        for (key, value) in known {
+            if let Some(value) = value {
+                map.serialize_entry(key, &value)?;
+            }
         }
         map.end()
     }
@@ -214,18 +202,14 @@ impl Serialize for ErrorJson<'_> {
 
 /// Prints the last line of a stream: `{"report":{..}}`.
 pub(crate) fn report_line(out: &mut impl Write, report: &StreamReport) -> io::Result<()> {
-    #[derive(Serialize)]
-    struct Line<'a> {
-        report: ReportJson<'a>,
-    }
-    json_line(out, &Line { report: ReportJson::new(report) })
+    json_line(out, &BTreeMap::from([("report", ReportJson::new(report))]))
 }
 
 #[derive(Serialize)]
 struct ReportJson<'a> {
     #[serde(flatten)]
     done: DoneJson,
-    error: Option<ReportedError<'a>>,
+    error: Option<ErrorJson<'a>>,
     ending: &'static str,
     request_id: Option<&'a str>,
     server: Option<String>,
@@ -249,18 +233,6 @@ struct ReportJson<'a> {
     waited_for_consumer_us: u64,
     tokens_per_second: Option<f64>,
     inter_token_us: Option<PercentilesJson>,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum ReportedError<'a> {
-    Error(ErrorJson<'a>),
-    /// A cancel. It is not an error in the library, but the output must not look like a complete
-    /// stream.
-    Cancelled {
-        kind: &'static str,
-        message: &'static str,
-    },
 }
 
 /// A break from which the stream resumed.
@@ -308,11 +280,13 @@ impl From<Percentiles> for PercentilesJson {
 
 impl<'a> ReportJson<'a> {
     fn new(report: &'a StreamReport) -> Self {
-        let cancelled = || ReportedError::Cancelled { kind: "cancelled", message: "cancelled" };
+        // A cancel is not an error in the library, but the output must not look like a complete
+        // stream.
+        let cancelled = || ErrorJson::own("cancelled", "cancelled");
         Self {
             done: DoneJson::new(report.finish.as_ref(), report.usage, report.ids_exact),
             error: match &report.error {
-                Some(error) => Some(ReportedError::Error(ErrorJson::new(error))),
+                Some(error) => Some(ErrorJson::new(error)),
                 None => (report.ending != Outcome::Complete).then(cancelled),
             },
             ending: report.ending.as_str(),

@@ -6,91 +6,75 @@ use std::time::{Duration, Instant};
 
 use tokenwire::{Error, Outcome, StreamReport, StreamToken};
 
-/// The maximum number of streams in a picture. With more, the lanes would be too thin to see.
+use crate::exit::Failure;
+use crate::output::plot::{self, Target};
+use crate::output::text::more;
+
+/// The maximum number of streams in a picture.
 const MAX_LANES: u64 = 200;
-/// The maximum number of tokens of a stream in a picture. They take 256 KiB.
+/// The maximum number of tokens of a stream in a picture. They take 384 KiB.
 const MAX_TOKENS: usize = 16_384;
 /// The maximum number of tool calls of a stream in a picture.
 const MAX_CALLS: usize = 1024;
 
-/// The lanes of all streams of a run that have ended.
+/// The lanes of all streams of a run that have ended, if a picture of them was requested.
 pub(crate) struct Traces {
+    target: Option<Target>,
     start: Instant,
     lanes: Mutex<Vec<Lane>>,
 }
 
 /// The data of one stream. All times are counted from the start of the run.
-#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Lane {
     start: Instant,
     number: u64,
     pub(crate) name: String,
     pub(crate) asked: Duration,
-    pub(crate) tokens: Vec<Tick>,
+    /// The time of each token, and the number of ids up to this token.
+    pub(crate) tokens: Vec<(Duration, u64)>,
     /// The number of all tokens, drawn or not.
     pub(crate) count: u64,
-    ids: u32,
     pub(crate) calls: Vec<Duration>,
     /// For each break, its time and the time of the first token after the resume.
     pub(crate) breaks: Vec<(Duration, Duration)>,
     pub(crate) end: Duration,
-    pub(crate) outcome: LaneEnd,
-    /// How many times the request was retried before the first token.
-    pub(crate) retries: u32,
-}
-
-/// A token.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Tick {
-    micros: u64,
-    /// The number of ids up to this token.
-    ids: u32,
-}
-
-impl Tick {
-    pub(crate) fn at(self) -> Duration {
-        Duration::from_micros(self.micros)
-    }
-}
-
-/// How a stream ended.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum LaneEnd {
-    /// Complete, with the finish reason if the server sent one.
-    Complete(Option<String>),
-    /// Failed, with the kind of the error.
-    Failed(&'static str),
-    Cancelled,
+    pub(crate) outcome: Outcome,
+    /// The finish reason, the kind of the error or the outcome, with the number of retries and breaks.
+    pub(crate) ending: String,
 }
 
 impl Traces {
-    pub(crate) fn new() -> Self {
-        Self { start: Instant::now(), lanes: Mutex::default() }
+    pub(crate) fn new(target: Option<Target>) -> Self {
+        Self { target, start: Instant::now(), lanes: Mutex::default() }
     }
 
     /// Starts the lane of a stream that is requested now. `number` counts from 0.
     ///
-    /// Returns `None` if the picture is full.
-    pub(crate) fn begin(&self, number: u64, name: impl ToString) -> Option<Lane> {
-        (number < MAX_LANES).then(|| Lane::new(self.start, number, name.to_string()))
+    /// Returns `None` if there is no picture, or if it is full.
+    pub(crate) fn begin(&self, number: u64, name: impl FnOnce() -> String) -> Option<Lane> {
+        let is_drawn = self.target.is_some() && number < MAX_LANES;
+        is_drawn.then(|| Lane::new(self.start, number, name()))
     }
 
     /// Adds the lane of a stream that has ended.
-    pub(crate) fn keep(&self, lane: Lane) {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(lane);
+    pub(crate) fn keep(&self, lane: Option<Lane>, report: Result<&StreamReport, &Error>) {
+        if let Some(lane) = lane {
+            self.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(lane.ended(report));
+        }
     }
 
-    /// Returns the lanes in the order of their numbers.
-    pub(crate) fn finish(&self) -> Vec<Lane> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    /// Draws the lanes in the order of their numbers. `requests` is the number of all streams.
+    pub(crate) fn draw(&self, requests: u64) -> Result<(), Failure> {
+        let Some(target) = &self.target else { return Ok(()) };
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         lanes.sort_by_key(|lane| lane.number);
-        lanes
+        target.write(&plot::timeline(&lanes, requests))
     }
 }
 
 impl Lane {
     /// Creates the lane of a stream that is requested now, in a run that began at `start`.
-    pub(crate) fn new(start: Instant, number: u64, name: String) -> Self {
+    fn new(start: Instant, number: u64, name: String) -> Self {
         Self {
             start,
             number,
@@ -98,12 +82,11 @@ impl Lane {
             asked: start.elapsed(),
             tokens: Vec::new(),
             count: 0,
-            ids: 0,
             calls: Vec::new(),
             breaks: Vec::new(),
             end: Duration::ZERO,
-            outcome: LaneEnd::Cancelled,
-            retries: 0,
+            outcome: Outcome::Cancelled,
+            ending: String::new(),
         }
     }
 
@@ -111,11 +94,10 @@ impl Lane {
     pub(crate) fn item(&mut self, at: Instant, item: &StreamToken) {
         match item {
             StreamToken::Token { id, .. } | StreamToken::Reasoning { id, .. } => {
-                self.ids += u32::from(id.is_some());
                 self.count += 1;
                 if self.tokens.len() < MAX_TOKENS {
-                    let micros = u64::try_from((at - self.start).as_micros()).unwrap_or(u64::MAX);
-                    self.tokens.push(Tick { micros, ids: self.ids });
+                    let ids = self.tokens.last().map_or(0, |(_, ids)| *ids) + u64::from(id.is_some());
+                    self.tokens.push((at - self.start, ids));
                 }
             }
             StreamToken::ToolCall(_) => self.calls(at, 1),
@@ -129,19 +111,21 @@ impl Lane {
         self.calls.extend(std::iter::repeat_n(at - self.start, count.min(room)));
     }
 
-    pub(crate) fn ended(mut self, report: Result<&StreamReport, &Error>) -> Self {
+    fn ended(mut self, report: Result<&StreamReport, &Error>) -> Self {
         self.end = self.start.elapsed();
-        let failed = |error: &Error| LaneEnd::Failed(error.kind().as_str());
-        self.outcome = match report {
+        let failed = |error: &Error| (Outcome::Failed, error.kind().as_str().to_owned());
+        (self.outcome, self.ending) = match report {
             Err(error) => failed(error),
-            Ok(StreamReport { ending: Outcome::Complete, finish, .. }) => {
-                LaneEnd::Complete(finish.as_ref().map(ToString::to_string))
+            Ok(StreamReport { error: Some(error), .. }) => failed(error),
+            Ok(StreamReport { ending: Outcome::Complete, finish: Some(finish), .. }) => {
+                (Outcome::Complete, finish.as_str().chars().take(16).collect())
             }
-            Ok(report) => report.error.as_ref().map_or(LaneEnd::Cancelled, failed),
+            Ok(report) => (report.ending, report.ending.to_string()),
         };
         if let Ok(report) = report {
-            self.retries = report.retries;
             self.breaks = report.resumes.iter().map(|resume| self.gap(resume.at_id, resume.took)).collect();
+            self.ending += &more(report.retries.into(), "retry", "retries");
+            self.ending += &more(self.breaks.len() as u64, "break", "breaks");
         }
         self
     }
@@ -149,15 +133,11 @@ impl Lane {
     /// Returns the gap after `ids` ids: from the break, or from the last token if the time of the
     /// break is unknown, to the next token.
     fn gap(&self, ids: u64, took: Option<Duration>) -> (Duration, Duration) {
-        let next = self.tokens.partition_point(|tick| u64::from(tick.ids) <= ids);
-        let before = next.checked_sub(1).map_or(self.asked, |last| self.tokens[last].at());
-        let after = self.tokens.get(next).map_or(self.end, |tick| tick.at());
+        let next = self.tokens.partition_point(|(_, so_far)| *so_far <= ids);
+        let before = next.checked_sub(1).map_or(self.asked, |last| self.tokens[last].0);
+        let after = self.tokens.get(next).map_or(self.end, |(at, _)| *at);
         let from = took.and_then(|took| after.checked_sub(took)).unwrap_or(before);
         (from.max(before), after)
-    }
-
-    pub(crate) fn first(&self) -> Option<Duration> {
-        self.tokens.first().map(|tick| tick.at())
     }
 }
 
@@ -171,21 +151,21 @@ pub(crate) mod tests {
 
     /// Returns a lane that was requested after 10 ms. Its tokens have these times, in ms, and an id
     /// each.
-    pub(crate) fn lane(number: u64, tokens: &[u64], end: u64, outcome: LaneEnd) -> Lane {
-        let ticks = (1..).zip(tokens).map(|(ids, at)| Tick { micros: at * 1000, ids });
+    pub(crate) fn lane(number: u64, tokens: &[u64], end: u64, outcome: Outcome) -> Lane {
         Lane {
             asked: ms(10),
-            tokens: ticks.collect(),
+            tokens: tokens.iter().map(|at| ms(*at)).zip(1..).collect(),
             count: tokens.len() as u64,
             end: ms(end),
             outcome,
+            ending: outcome.to_string(),
             ..Lane::new(Instant::now(), number, (number + 1).to_string())
         }
     }
 
     #[test]
     fn a_break_is_between_the_tokens_around_it() {
-        let lane = lane(0, &[20, 30, 90, 100], 110, LaneEnd::Complete(None));
+        let lane = lane(0, &[20, 30, 90, 100], 110, Outcome::Complete);
         let cases = [
             (2, Some(ms(40)), (ms(50), ms(90))),
             (2, None, (ms(30), ms(90))),
@@ -201,16 +181,20 @@ pub(crate) mod tests {
 
     #[test]
     fn streams_tokens_and_calls_are_kept_up_to_their_limits() {
-        let traces = Traces::new();
+        let file = std::env::temp_dir().join(format!("tokenwire-traces-{}.svg", std::process::id()));
+        let traces = Traces::new(Target::open("--trace", Some(file.clone())).unwrap());
+        std::fs::remove_file(file).unwrap();
+        let error = tokenwire::Dialect::by_name("none").unwrap_err();
         let token = StreamToken::Token { text: "a".to_owned(), id: Some(1) };
         for number in (0..MAX_LANES + 5).rev() {
-            let Some(mut lane) = traces.begin(number, number) else { continue };
+            let Some(mut lane) = traces.begin(number, || number.to_string()) else { continue };
             let tokens = if number == 3 { MAX_TOKENS + 10 } else { 1 };
             (0..tokens).for_each(|_| lane.item(Instant::now(), &token));
             lane.calls(Instant::now(), 2 * MAX_CALLS);
-            traces.keep(lane);
+            traces.keep(Some(lane), Err(&error));
         }
-        let lanes = traces.finish();
+        traces.draw(MAX_LANES + 5).unwrap();
+        let lanes = traces.lanes.lock().unwrap();
         let numbers: Vec<u64> = lanes.iter().map(|lane| lane.number).collect();
         assert_eq!(numbers, (0..MAX_LANES).collect::<Vec<_>>());
         assert_eq!((lanes[3].tokens.len(), lanes[3].count), (MAX_TOKENS, MAX_TOKENS as u64 + 10));

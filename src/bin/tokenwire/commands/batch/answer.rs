@@ -2,14 +2,15 @@
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokenwire::{Error, ErrorKind, IdsExact, Outcome, StreamReport, StreamToken, TokenId};
+use tokenwire::{Error, ErrorKind, Outcome, StreamReport, StreamToken, TokenId};
 
 use crate::exit::Failure;
 use crate::output::json::{DoneJson, ErrorJson, json_text};
 
 /// The maximum size of one answer's text, in bytes. A server that never stops must not fill the
 /// memory.
-pub(crate) const MAX_TEXT_BYTES: usize = 64 << 20;
+const MAX_TEXT_BYTES: usize = 64 << 20;
+const TOO_LONG: &str = "the answer has more than 64 MiB: set a lower --max-tokens";
 
 /// The tokens and tool calls received for one prompt.
 #[derive(Default)]
@@ -26,11 +27,8 @@ pub(crate) enum End {
     Report(Box<StreamReport>),
     /// The stream did not start.
     Refused(Error),
-    /// The line is not a valid prompt.
-    Unusable {
-        line: u64,
-        why: String,
-    },
+    /// The line is not a valid prompt. The text has the number of the line and the reason.
+    Unusable(String),
 }
 
 /// A result line. Missing values are null or empty, so that every line has the same fields.
@@ -45,19 +43,7 @@ struct ResultLine<'a> {
     tool_calls: &'a [Value],
     #[serde(flatten)]
     done: DoneJson,
-    error: Option<Failed<'a>>,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Failed<'a> {
-    Stream {
-        #[serde(flatten)]
-        error: ErrorJson<'a>,
-        retryable: bool,
-    },
-    /// An error that tokenwire itself found.
-    Own { kind: &'static str, message: &'a str, retryable: bool },
+    error: Option<ErrorJson<'a>>,
 }
 
 impl PromptAnswer {
@@ -89,32 +75,13 @@ impl PromptAnswer {
     }
 
     /// Returns the result line of the prompt with this `id`.
-    ///
-    /// A cancelled stream with a line was too long: a stream that Ctrl-C cancels has no line.
     pub(crate) fn line(&self, id: &Value, end: &End) -> Result<Vec<u8>, Failure> {
-        let why_unusable = match end {
-            End::Unusable { line, why } => format!("line {line}: {why}"),
-            End::Report(_) | End::Refused(_) => {
-                format!("the answer has more than {MAX_TEXT_BYTES} bytes: set a lower --max-tokens")
-            }
-        };
-        let failed = |error| Failed::Stream { error: ErrorJson::new(error), retryable: error.is_retryable() };
-        let own = |kind| Failed::Own { kind, message: &why_unusable, retryable: false };
-        let nothing = || DoneJson::new(None, None, IdsExact::Unknown);
-        let (done, error) = match end {
-            End::Report(report) => {
-                let error = match (report.ending, &report.error) {
-                    (Outcome::Complete, _) => None,
-                    (_, Some(error)) => Some(failed(error)),
-                    (_, None) => Some(own("limit")),
-                };
-                (DoneJson::new(report.finish.as_ref(), report.usage, report.ids_exact), error)
-            }
-            End::Refused(error) => (nothing(), Some(failed(error))),
-            End::Unusable { .. } => (nothing(), Some(own(ErrorKind::InvalidInput.as_str()))),
+        let done = match end {
+            End::Report(report) => DoneJson::new(report.finish.as_ref(), report.usage, report.ids_exact),
+            End::Refused(_) | End::Unusable(_) => DoneJson::default(),
         };
         let Self { text, reasoning, ids, tool_calls, bytes: _ } = self;
-        let line = ResultLine { id, text, reasoning, ids, tool_calls, done, error };
+        let line = ResultLine { id, text, reasoning, ids, tool_calls, done, error: end.failure() };
         Ok(json_text(&line).map_err(|error| Failure::Machine(error.to_string()))?.into_bytes())
     }
 }
@@ -125,18 +92,19 @@ impl End {
         matches!(self, Self::Report(report) if report.ending == Outcome::Cancelled)
     }
 
-    /// Returns the kind and the message of the error; `None` if the answer is complete.
-    pub(crate) fn failure(&self) -> Option<(&'static str, String)> {
-        match self {
-            Self::Report(report) if report.ending == Outcome::Complete => None,
-            Self::Report(report) => Some(match &report.error {
-                Some(error) => (error.kind().as_str(), error.message().to_owned()),
-                None => ("limit", "the answer is too long".to_owned()),
-            }),
-            Self::Refused(error) => Some((error.kind().as_str(), error.message().to_owned())),
-            Self::Unusable { line, why } => {
-                Some((ErrorKind::InvalidInput.as_str(), format!("line {line}: {why}")))
-            }
-        }
+    /// Returns the error; `None` if the answer is complete.
+    ///
+    /// A cancelled stream was too long: a stream that Ctrl-C cancels has no result.
+    pub(crate) fn failure(&self) -> Option<ErrorJson<'_>> {
+        let (error, retryable) = match self {
+            Self::Report(report) if report.ending == Outcome::Complete => return None,
+            Self::Report(report) => match &report.error {
+                Some(error) => (ErrorJson::new(error), error.is_retryable()),
+                None => (ErrorJson::own("limit", TOO_LONG), false),
+            },
+            Self::Refused(error) => (ErrorJson::new(error), error.is_retryable()),
+            Self::Unusable(why) => (ErrorJson::own(ErrorKind::InvalidInput.as_str(), why), false),
+        };
+        Some(ErrorJson { retryable: Some(retryable), ..error })
     }
 }

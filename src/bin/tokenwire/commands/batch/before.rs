@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -27,11 +27,10 @@ pub(crate) struct Before {
     kept: u64,
 }
 
-/// A file of results, which may be missing.
-#[derive(Default)]
+/// A file of results.
 struct Lines {
     path: PathBuf,
-    lines: Option<BufReader<File>>,
+    lines: Box<dyn BufRead + Send>,
     count: u64,
 }
 
@@ -45,6 +44,7 @@ pub(crate) enum Taken {
 }
 
 /// The contents of an output file.
+#[derive(Default)]
 pub(crate) struct Found {
     pub(crate) lines: u64,
     /// The lines with an error.
@@ -65,7 +65,7 @@ pub(crate) struct Kept {
 
 impl Before {
     pub(crate) fn nothing() -> Self {
-        let (output, earlier) = (Lines::default(), Lines::default());
+        let (output, earlier) = (Lines::none(), Lines::none());
         Self { output, written: 0, waiting: BTreeMap::new(), earlier, kept: 0 }
     }
 
@@ -75,18 +75,12 @@ impl Before {
         waiting: BTreeMap<u64, Value>,
         earlier: &Path,
     ) -> Result<Self, Failure> {
-        let output = Lines::open(output)?;
-        let earlier = Lines::open(earlier)?;
-        let kept = match &earlier.lines {
-            Some(lines) => {
-                let found = Found::of(&earlier.path, lines.get_ref())?;
-                found.lines - found.retryable
-            }
-            None => 0,
+        let (found, earlier) = match earlier.exists() {
+            true => (Found::at(earlier)?, Lines::open(earlier)?),
+            false => (Found::default(), Lines::none()),
         };
-        // The handle is at the end of the file now, so the file is opened again.
-        let earlier = Lines::open(&earlier.path)?;
-        Ok(Self { output, written, waiting, earlier, kept })
+        let kept = found.lines - found.retryable;
+        Ok(Self { output: Lines::open(output)?, written, waiting, earlier, kept })
     }
 
     /// Returns the number of results.
@@ -134,49 +128,46 @@ impl Before {
 }
 
 impl Lines {
+    fn none() -> Self {
+        Self { path: PathBuf::new(), lines: Box::new(io::empty()), count: 0 }
+    }
+
     fn open(path: &Path) -> Result<Self, Failure> {
-        let lines = match File::open(path) {
-            Ok(file) => Some(BufReader::new(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(cannot("read", path, &error)),
-        };
-        Ok(Self { path: path.to_owned(), lines, count: 0 })
+        let file = File::open(path).map_err(|error| cannot("read", path, &error))?;
+        Ok(Self { path: path.to_owned(), lines: Box::new(BufReader::new(file)), count: 0 })
     }
 
     /// Reads the next line; returns an empty one at the end.
     fn next(&mut self) -> Result<Vec<u8>, Failure> {
         let mut line = Vec::new();
-        if let Some(lines) = &mut self.lines {
-            let read = lines.read_until(b'\n', &mut line);
-            self.count += u64::from(read.map_err(|error| cannot("read", &self.path, &error))? > 0);
-        }
+        let read =
+            self.lines.read_until(b'\n', &mut line).map_err(|error| cannot("read", &self.path, &error))?;
+        self.count += u64::from(read > 0);
         Ok(line)
     }
 }
 
 impl Found {
-    pub(crate) fn of(path: &Path, file: &File) -> Result<Self, Failure> {
-        let mut lines = BufReader::new(file);
-        let mut found = Self { lines: 0, failed: 0, retryable: 0, bytes: 0 };
+    /// Reads the file at `path`.
+    pub(crate) fn at(path: &Path) -> Result<Self, Failure> {
+        let (mut lines, mut found) = (Lines::open(path)?, Self::default());
         loop {
-            let mut line = Vec::new();
-            let read = lines.read_until(b'\n', &mut line).map_err(|error| cannot("read", path, &error))?;
+            let line = lines.next()?;
             let kept = Kept::of(&line);
             let is_cut = !line.ends_with(b"\n") && (kept.is_some() || is_begun(&line));
-            if read == 0 || is_cut {
+            if line.is_empty() || is_cut {
                 return Ok(found);
             }
             let Some(kept) = kept else {
-                let line = found.lines + 1;
+                let (line, path) = (lines.count, shown(path));
                 return Err(Failure::Usage(format!(
-                    "line {line} of {} is not a result of a batch: choose another --output",
-                    shown(path)
+                    "line {line} of {path} is not a result of a batch: choose another --output"
                 )));
             };
             found.lines += 1;
             found.failed += u64::from(!kept.error.is_null());
             found.retryable += u64::from(kept.is_retryable());
-            found.bytes += read as u64;
+            found.bytes += line.len() as u64;
         }
     }
 }
@@ -190,12 +181,6 @@ impl Kept {
     pub(crate) fn is_retryable(&self) -> bool {
         self.error["retryable"] == true
     }
-}
-
-/// Returns the number of errors in an output file.
-pub(crate) fn failed_in(path: &Path) -> Result<u64, Failure> {
-    let file = File::open(path).map_err(|error| cannot("read", path, &error))?;
-    Ok(Found::of(path, &file)?.failed)
 }
 
 /// Returns whether `line` can be the beginning of a result line that a killed run left behind.

@@ -153,25 +153,17 @@ impl Asked {
 
 /// Returns the number of prompts in a file: its lines that are not blank.
 pub(crate) fn count(path: &Path) -> io::Result<u64> {
-    let mut input = BufReader::new(File::open(path)?);
     let (mut count, mut is_blank) = (0, true);
-    loop {
-        let bytes = input.fill_buf()?;
-        if bytes.is_empty() {
-            return Ok(count + u64::from(!is_blank));
-        }
-        for byte in bytes {
-            match byte {
-                b'\n' => {
-                    count += u64::from(!is_blank);
-                    is_blank = true;
-                }
-                byte => is_blank &= byte.is_ascii_whitespace(),
+    for byte in BufReader::new(File::open(path)?).bytes() {
+        match byte? {
+            b'\n' => {
+                count += u64::from(!is_blank);
+                is_blank = true;
             }
+            byte => is_blank &= byte.is_ascii_whitespace(),
         }
-        let length = bytes.len();
-        input.consume(length);
     }
+    Ok(count + u64::from(!is_blank))
 }
 
 #[cfg(test)]

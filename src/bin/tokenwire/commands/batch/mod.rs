@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
 
-use before::{Before, failed_in};
+use before::{Before, Found};
 use input::{Item, Items};
 use results::Results;
 use tokenwire::{CompletionRequest, Tokenizer};
@@ -21,7 +20,7 @@ use work::{Tally, Work};
 use crate::exit::{Exit, ExitResult, Failure};
 use crate::flags::{MAX_STREAMS, StreamFlags, limits};
 use crate::interrupt::Interrupt;
-use crate::output::plot::{self, Target};
+use crate::output::plot::Target;
 use crate::output::status::LiveLine;
 use crate::output::text::{counted, more, note, note_dim};
 use crate::output::trace::Traces;
@@ -129,7 +128,7 @@ pub(crate) fn run(args: Args) -> ExitResult {
     let tokenizer = tokenizer.map(Tokenizer::from_file).transpose()?;
     let input = input.as_deref().filter(|path| path.as_os_str() != "-");
     let items = Items::open(input)?;
-    let timeline = Target::open("--timeline", timeline)?;
+    let traces = Traces::new(Target::open("--timeline", timeline)?);
     let (results, before) = open(input, output.as_deref(), redo_failed)?;
     let done_before = before.done();
     if done_before > 0 {
@@ -138,12 +137,19 @@ pub(crate) fn run(args: Args) -> ExitResult {
 
     let request = |item| request(item, &flags, tokenizer.as_ref(), request_id.as_deref());
     let interrupt = Interrupt::install()?;
-    let traces = timeline.is_some().then(|| Arc::new(Traces::new()));
-    let work = Work::new(streams, whole, results, traces.clone());
+    let work = Work::new(streams, whole, results, traces);
     let of_handler = Arc::clone(&work);
     interrupt.running(move || of_handler.stop());
-    let live = Live::new(input, done_before);
-    let ran = work.run(&client, items, before, &request, |work| live.draw(work));
+    let live = LiveLine::new();
+    let total = Arc::new(AtomicU64::new(0));
+    if let Some(path) = input.filter(|path| live.is_shown && path.is_file()) {
+        let (path, total) = (path.to_owned(), total.clone());
+        // Beside the work, and not waited for: a large file takes a while.
+        let count = move || total.store(input::count(&path).unwrap_or(0), Ordering::Relaxed);
+        drop(thread::Builder::new().name("tokenwire-count".to_owned()).spawn(count));
+    }
+    let line = |work: &Work| live_line(&work.tally(), done_before, total.load(Ordering::Relaxed));
+    let ran = work.run(&client, items, before, &request, |work| live.draw(|| line(work)));
     drop(live);
     let interrupted = interrupt.ended();
 
@@ -152,16 +158,14 @@ pub(crate) fn run(args: Args) -> ExitResult {
     let tally = work.tally();
     // The file now has all results. Errors of earlier runs count for the exit code too.
     let failed_before = match &output {
-        Some(output) if done_before > 0 && is_all => failed_in(output)?.saturating_sub(tally.failed),
+        Some(output) if done_before > 0 && is_all => Found::at(output)?.failed.saturating_sub(tally.failed),
         _ => 0,
     };
     if !flags.json {
-        note_dim(&summary(&tally, (done_before, failed_before), work.tokens(), work.started.elapsed()));
+        note_dim(&summary(&tally, done_before, failed_before));
     }
     note_problems(&tally, waits);
-    if let (Some(target), Some(traces)) = (timeline, traces) {
-        target.write(&plot::timeline(&traces.finish(), work.begun()))?;
-    }
+    work.draw()?;
     ran?;
     Ok(match tally.failed + failed_before {
         _ if interrupted => Exit::Cancelled,
@@ -210,7 +214,7 @@ fn note_problems(tally: &Tally, waits: Option<(usize, PathBuf)>) {
 }
 
 /// Returns `198 complete, 2 failed, 3 retries, 51200 tokens in 61.2 s, 836.1 tokens/s`.
-fn summary(tally: &Tally, (before, failed_before): (u64, u64), tokens: u64, elapsed: Duration) -> String {
+fn summary(tally: &Tally, before: u64, failed_before: u64) -> String {
     let same = |count, what| more(count, what, what);
     let parts = [
         same(tally.given_up, "cancelled"),
@@ -219,80 +223,53 @@ fn summary(tally: &Tally, (before, failed_before): (u64, u64), tokens: u64, elap
         more(tally.retries, "retry", "retries"),
         more(tally.resumes, "resume", "resumes"),
     ];
-    let (seconds, tokens_text) = (elapsed.as_secs_f64(), counted(tokens, "token"));
-    let rate = tokens as f64 / seconds.max(1e-3);
+    let seconds = tally.elapsed.as_secs_f64();
+    let (tokens, rate) = (counted(tally.tokens, "token"), tally.tokens as f64 / seconds.max(1e-3));
     let (complete, failed, parts) = (tally.complete, tally.failed, parts.concat());
-    format!(
-        "{complete} complete, {failed} failed{parts}, {tokens_text} in {seconds:.1} s, {rate:.1} tokens/s"
-    )
+    format!("{complete} complete, {failed} failed{parts}, {tokens} in {seconds:.1} s, {rate:.1} tokens/s")
 }
 
-/// The progress of the batch, shown if standard error is a terminal.
-struct Live {
-    line: LiveLine,
-    before: u64,
-    /// The number of prompts; 0 while it is unknown. For standard input it stays unknown.
-    total: Arc<AtomicU64>,
-}
-
-impl Live {
-    fn new(input: Option<&Path>, before: u64) -> Self {
-        let live = Self { line: LiveLine::new(), before, total: Arc::default() };
-        if let Some(path) = input.filter(|path| live.line.is_shown && path.is_file()) {
-            let (path, total) = (path.to_owned(), live.total.clone());
-            // A large file takes a while, so a thread counts it and nothing waits for the thread.
-            let count = move || total.store(input::count(&path).unwrap_or(0), Ordering::Relaxed);
-            drop(thread::Builder::new().name("tokenwire-count".to_owned()).spawn(count));
-        }
-        live
-    }
-
-    fn draw(&self, work: &Work) {
-        let (tally, elapsed) = (work.tally(), work.started.elapsed());
-        self.line.draw(|| self.text(&tally, work.waiting(), work.tokens(), elapsed));
-    }
-
-    /// Returns `[12 of 200 done, 1 failed, 8 running, 3 waiting, 410 tokens/s]`, under 80 columns.
-    fn text(&self, tally: &Tally, waiting: usize, tokens: u64, elapsed: Duration) -> String {
-        let done = self.before + tally.complete + tally.failed;
-        let of = match self.total.load(Ordering::Relaxed) {
-            0 => String::new(),
-            total => format!(" of {total}"),
-        };
-        let same = |count, what| more(count, what, what);
-        let parts =
-            [same(tally.failed, "failed"), same(tally.running, "running"), same(waiting as u64, "waiting")];
-        let rate = tokens as f64 / elapsed.as_secs_f64().max(1e-3);
-        format!("[{done}{of} done{}, {rate:.0} tokens/s]", parts.concat())
-    }
+/// Returns `[12 of 200 done, 1 failed, 8 running, 3 waiting, 410 tokens/s]`, under 80 columns.
+///
+/// `total` is 0 while the number of prompts is unknown. For standard input it stays unknown.
+fn live_line(tally: &Tally, before: u64, total: u64) -> String {
+    let done = before + tally.complete + tally.failed;
+    let of = if total > 0 { format!(" of {total}") } else { String::new() };
+    let parts = [(tally.failed, "failed"), (tally.running, "running"), (tally.waiting, "waiting")];
+    let parts = parts.map(|(count, what)| more(count, what, what)).concat();
+    let rate = tally.tokens as f64 / tally.elapsed.as_secs_f64().max(1e-3);
+    format!("[{done}{of} done{parts}, {rate:.0} tokens/s]")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
-    fn the_live_line_shows_the_progress() {
-        let live = |before, total: u64| Live {
-            line: LiveLine { is_shown: false },
-            before,
-            total: Arc::new(total.into()),
+    fn the_live_line_says_what_there_is_to_say() {
+        let tally = |complete, failed, running, waiting, tokens| Tally {
+            complete,
+            failed,
+            running,
+            waiting,
+            tokens,
+            elapsed: Duration::from_secs(1),
+            ..Tally::default()
         };
-        let tally = |complete, failed, running| Tally { complete, failed, running, ..Tally::default() };
-        let second = Duration::from_secs(1);
         let cases = [
-            (live(0, 0), tally(0, 0, 8), 0, 0, "[0 done, 8 running, 0 tokens/s]"),
+            (0, 0, tally(0, 0, 8, 0, 0), "[0 done, 8 running, 0 tokens/s]"),
             (
-                live(0, 200),
-                tally(11, 1, 8),
-                3,
-                400,
+                0,
+                200,
+                tally(11, 1, 8, 3, 400),
                 "[12 of 200 done, 1 failed, 8 running, 3 waiting, 400 tokens/s]",
             ),
-            (live(100, 200), tally(11, 0, 0), 0, 50, "[111 of 200 done, 50 tokens/s]"),
+            (100, 200, tally(11, 0, 0, 0, 50), "[111 of 200 done, 50 tokens/s]"),
         ];
-        for (live, tally, waiting, tokens, expected) in cases {
-            assert_eq!(live.text(&tally, waiting, tokens, second), expected);
+        for (before, total, tally, expected) in cases {
+            assert_eq!(live_line(&tally, before, total), expected);
         }
     }
 }

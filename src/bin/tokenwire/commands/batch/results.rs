@@ -33,14 +33,14 @@ pub(crate) struct Results {
 
 enum Out {
     Stdout(io::Stdout),
-    File { path: PathBuf, file: File, waiting: Journal },
+    File { path: PathBuf, file: File, journal: Journal },
 }
 
 /// The file of waiting results.
 struct Journal {
     path: PathBuf,
+    /// Open if results of this run were added.
     file: Option<File>,
-    is_there: bool,
     bytes: u64,
 }
 
@@ -54,11 +54,7 @@ struct Waiting<'a> {
 
 impl Results {
     pub(crate) fn to_stdout() -> Self {
-        Self::new(Out::Stdout(io::stdout()), 0)
-    }
-
-    fn new(out: Out, turn: u64) -> Self {
-        Self { out, turn, waiting: BTreeMap::new(), waiting_bytes: 0 }
+        Self { out: Out::Stdout(io::stdout()), turn: 0, waiting: BTreeMap::new(), waiting_bytes: 0 }
     }
 
     /// Opens a file and appends to the results of earlier runs.
@@ -74,20 +70,17 @@ impl Results {
             (file, found) = open(path)?;
         }
         let written = found.lines;
-
-        let mut waiting = Journal { path: beside(path, ".waiting"), file: None, is_there: false, bytes: 0 };
-        let mut kept = waiting.load(written)?;
+        let mut journal = Journal { path: beside(path, ".waiting"), file: None, bytes: 0 };
+        let mut waiting = journal.load(written)?;
         if redo {
-            kept.retain(|_, line| !Kept::of(line).is_some_and(|kept| kept.is_retryable()));
+            waiting.retain(|_, line| !Kept::of(line).is_some_and(|kept| kept.is_retryable()));
         }
-        let mut results = Self::new(Out::File { path: path.to_owned(), file, waiting }, written);
-        let mut ids = BTreeMap::new();
-        for (at, line) in kept {
-            ids.insert(at, Kept::of(&line).map(|kept| kept.id).unwrap_or_default());
-            results.waiting_bytes += line.len();
-            results.waiting.insert(at, line);
-        }
-        // A killed run may have received the first missing result without writing it to the output.
+        let id = |line: &Vec<u8>| Kept::of(line).map(|kept| kept.id).unwrap_or_default();
+        let ids = waiting.iter().map(|(at, line)| (*at, id(line))).collect();
+        let waiting_bytes = waiting.values().map(Vec::len).sum();
+        let out = Out::File { path: path.to_owned(), file, journal };
+        let mut results = Self { out, turn: written, waiting, waiting_bytes };
+        // The killed one may have had the result whose turn it is, and not come to write it.
         results.write_those_whose_turn_it_is().map_err(failed)?;
         results.tidy().map_err(failed)?;
         Ok((results, Before::new(path, written, ids, &earlier)?))
@@ -123,8 +116,8 @@ impl Results {
             self.write(&line)?;
             self.write_those_whose_turn_it_is()?;
         } else {
-            if let Out::File { waiting, .. } = &mut self.out {
-                waiting.append(at, &line)?;
+            if let Out::File { journal, .. } = &mut self.out {
+                journal.append(at, &line)?;
             }
             self.waiting_bytes += line.len();
             self.waiting.insert(at, line);
@@ -139,28 +132,23 @@ impl Results {
     pub(crate) fn finish(&mut self, is_all: bool) -> io::Result<Option<(usize, PathBuf)>> {
         match &mut self.out {
             Out::Stdout(out) => {
-                let mut out = out.lock();
                 self.waiting.values().try_for_each(|line| out.write_all(line))?;
                 out.flush()?;
                 Ok(None)
             }
-            Out::File { path, waiting, .. } => {
+            Out::File { path, journal, .. } => {
                 let earlier = beside(path, ".before");
                 if is_all && self.waiting.is_empty() && earlier.exists() {
                     fs::remove_file(earlier)?;
                 }
-                Ok((!self.waiting.is_empty()).then(|| (self.waiting.len(), waiting.path.clone())))
+                Ok((!self.waiting.is_empty()).then(|| (self.waiting.len(), journal.path.clone())))
             }
         }
     }
 
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
         match &mut self.out {
-            Out::Stdout(out) => {
-                let mut out = out.lock();
-                out.write_all(line)?;
-                out.flush()?;
-            }
+            Out::Stdout(out) => out.write_all(line).and_then(|()| out.flush())?,
             Out::File { file, .. } => file.write_all(line)?,
         }
         self.turn += 1;
@@ -178,12 +166,12 @@ impl Results {
     /// Keeps the file of waiting results small: removes it if no result waits, and rewrites it if
     /// most of its results no longer wait.
     fn tidy(&mut self) -> io::Result<()> {
-        let Out::File { waiting: journal, .. } = &mut self.out else { return Ok(()) };
+        let Out::File { journal, .. } = &mut self.out else { return Ok(()) };
         if self.waiting.is_empty() {
             return journal.remove();
         }
-        let live = self.waiting_bytes as u64;
-        if journal.bytes > MAX_STALE_BYTES + 2 * live { journal.rewrite(&self.waiting) } else { Ok(()) }
+        let is_stale = journal.bytes > MAX_STALE_BYTES + 2 * self.waiting_bytes as u64;
+        if is_stale { journal.rewrite(&self.waiting) } else { Ok(()) }
     }
 }
 
@@ -191,14 +179,11 @@ impl Journal {
     fn append(&mut self, at: u64, line: &[u8]) -> io::Result<()> {
         let line = waiting_line(at, line)?;
         self.bytes += line.len() as u64;
-        if self.file.is_none() {
-            self.file = Some(OpenOptions::new().append(true).create(true).open(&self.path)?);
-            self.is_there = true;
-        }
-        match &mut self.file {
-            Some(file) => file.write_all(&line),
-            None => Ok(()),
-        }
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => OpenOptions::new().append(true).create(true).open(&self.path)?,
+        };
+        self.file.insert(file).write_all(&line)
     }
 
     /// Loads the waiting results of an earlier run. Skips results that the output already has.
@@ -233,13 +218,13 @@ impl Journal {
         }
         out.flush()?;
         fs::rename(&new, &self.path)?;
-        (self.file, self.is_there) = (None, true);
+        self.file = Some(OpenOptions::new().append(true).open(&self.path)?);
         Ok(())
     }
 
     fn remove(&mut self) -> io::Result<()> {
-        (self.file, self.bytes) = (None, 0);
-        if std::mem::take(&mut self.is_there) { fs::remove_file(&self.path) } else { Ok(()) }
+        self.bytes = 0;
+        self.file.take().map_or(Ok(()), |_| fs::remove_file(&self.path))
     }
 }
 
@@ -252,7 +237,7 @@ fn open(path: &Path) -> Result<(File, Found), Failure> {
     if !path.is_file() {
         return Err(Failure::Usage(format!("invalid --output: {} is not a regular file", shown(path))));
     }
-    let found = Found::of(path, &file)?;
+    let found = Found::at(path)?;
     let cut = file.set_len(found.bytes).and_then(|()| file.seek(SeekFrom::Start(found.bytes)));
     cut.map_err(|error| cannot("write", path, &error))?;
     Ok((file, found))

@@ -3,9 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
@@ -19,6 +18,7 @@ use super::results::Results;
 use crate::commands::workers::{Worker, Workers, lock, no_thread};
 use crate::exit::Failure;
 use crate::output::follow;
+use crate::output::json::ErrorJson;
 use crate::output::trace::{Lane, Traces};
 
 /// How many prompts, for each stream, a stream may be ahead of the first missing result.
@@ -33,7 +33,7 @@ pub(crate) type MakeRequest<'a> = &'a (dyn Fn(Item) -> Result<CompletionRequest,
 
 /// A running batch.
 pub(crate) struct Work {
-    pub(crate) started: Instant,
+    started: Instant,
     /// Whether each answer is requested in one piece instead of a stream.
     whole: bool,
     ahead: u64,
@@ -47,9 +47,7 @@ pub(crate) struct Work {
     tally: Mutex<Tally>,
     /// The first failure of the output, the input or a thread. It ends the batch.
     broken: Mutex<Option<Failure>>,
-    traces: Option<Arc<Traces>>,
-    /// The number of streams begun.
-    begun: AtomicU64,
+    traces: Traces,
 }
 
 /// A prompt, and its result line if an earlier run has left one.
@@ -63,20 +61,22 @@ pub(crate) struct Tally {
     pub(crate) failed: u64,
     /// Prompts that Ctrl-C cancelled. They have no result.
     pub(crate) given_up: u64,
+    /// The number of streams begun.
+    pub(crate) begun: u64,
     pub(crate) running: u64,
+    /// The number of results that wait for their turn.
+    pub(crate) waiting: u64,
+    /// The number of items received: one for each id, if the server sends ids.
+    pub(crate) tokens: u64,
+    pub(crate) elapsed: Duration,
     pub(crate) retries: u64,
     pub(crate) resumes: u64,
     /// For each kind, the number of errors and the message of the first one.
-    pub(crate) errors: BTreeMap<&'static str, (u64, String)>,
+    pub(crate) errors: BTreeMap<String, (u64, String)>,
 }
 
 impl Work {
-    pub(crate) fn new(
-        streams: usize,
-        whole: bool,
-        results: Results,
-        traces: Option<Arc<Traces>>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(streams: usize, whole: bool, results: Results, traces: Traces) -> Arc<Self> {
         let (stop, stopped) = bounded(0);
         Arc::new(Self {
             started: Instant::now(),
@@ -90,7 +90,6 @@ impl Work {
             tally: Mutex::default(),
             broken: Mutex::default(),
             traces,
-            begun: AtomicU64::new(0),
         })
     }
 
@@ -138,22 +137,13 @@ impl Work {
     }
 
     pub(crate) fn tally(&self) -> Tally {
-        lock(&self.tally).clone()
+        let (waiting, tokens) = (lock(&self.results).waiting() as u64, self.workers.tokens());
+        Tally { waiting, tokens, elapsed: self.started.elapsed(), ..lock(&self.tally).clone() }
     }
 
-    /// Returns the number of items received so far: one for each id, if the server sends ids.
-    pub(crate) fn tokens(&self) -> u64 {
-        self.workers.tokens()
-    }
-
-    /// Returns the number of streams begun.
-    pub(crate) fn begun(&self) -> u64 {
-        self.begun.load(Ordering::Relaxed)
-    }
-
-    /// Returns the number of results that wait for their turn.
-    pub(crate) fn waiting(&self) -> usize {
-        lock(&self.results).waiting()
+    /// Draws the picture of the streams, if one was requested.
+    pub(crate) fn draw(&self) -> Result<(), Failure> {
+        self.traces.draw(lock(&self.tally).begun)
     }
 
     /// Ends the output after all workers have stopped. See [`Results::finish`].
@@ -190,7 +180,7 @@ impl Work {
             lock(&self.tally).running += 1;
             let end = match request(item) {
                 Ok(request) => self.ask(worker, client, &id, request, &mut answer),
-                Err(why) => End::Unusable { line, why },
+                Err(why) => End::Unusable(format!("line {line}: {why}")),
             };
             lock(&self.tally).running -= 1;
             if self.workers.is_stopping() && end.is_cancelled() {
@@ -220,19 +210,20 @@ impl Work {
         request: CompletionRequest,
         answer: &mut PromptAnswer,
     ) -> End {
-        let number = self.begun.fetch_add(1, Ordering::Relaxed);
+        let number = {
+            let mut tally = lock(&self.tally);
+            tally.begun += 1;
+            tally.begun - 1
+        };
         let name = || id.as_str().map_or_else(|| id.to_string(), str::to_owned);
-        let traces = self.traces.as_deref();
-        let mut lane = traces.and_then(|traces| traces.begin(number, name()));
+        let mut lane = self.traces.begin(number, name);
         let report = if self.whole {
             self.call(worker, client, request, answer)
         } else {
             self.stream(worker, client, request, answer, lane.as_mut())
         };
         worker.end();
-        if let (Some(traces), Some(lane)) = (traces, lane) {
-            traces.keep(lane.ended(report.as_ref()));
-        }
+        self.traces.keep(lane, report.as_ref());
         report.map_or_else(End::Refused, |report| End::Report(Box::new(report)))
     }
 
@@ -284,9 +275,9 @@ impl Work {
         }
         match end.failure() {
             None => tally.complete += 1,
-            Some((kind, message)) => {
+            Some(ErrorJson { kind, message, .. }) => {
                 tally.failed += 1;
-                tally.errors.entry(kind).or_insert((0, message)).0 += 1;
+                tally.errors.entry(kind.to_owned()).or_insert_with(|| (0, message.to_owned())).0 += 1;
             }
         }
     }

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use serde::{Serialize, Serializer};
 use tokenwire::{Error, Histogram, IdsExact, Outcome, StreamReport, StreamToken};
 
-use super::over_time::{OverTime, PRECISION_BITS};
 use crate::output::json::{PercentilesJson, micros};
 use crate::output::text::human;
 
-/// How many times between tokens a stream keeps before they are added to the figures: 96 KiB.
+/// The precision of all histograms of a load: 0.8 %.
+const PRECISION_BITS: u32 = 7;
+/// How many times between tokens a stream keeps before they are added to the figures: 64 KiB.
 const MAX_GAPS: usize = 4096;
 
 /// The measurements of one stream.
@@ -19,9 +20,9 @@ pub(crate) struct Sample {
     asked: Instant,
     first: Option<Instant>,
     last: Instant,
-    /// For each token after the first, its time and the time since the token before it. The figures
-    /// do not have these times yet.
-    gaps: Vec<(Instant, Duration)>,
+    /// For each token after the first, the time since the token before it. The figures do not have
+    /// these times yet.
+    gaps: Vec<Duration>,
     tokens: u64,
     ids: u64,
 }
@@ -33,7 +34,7 @@ impl Sample {
 
     pub(crate) fn token(&mut self, at: Instant, item: &StreamToken) {
         if self.first.is_some() {
-            self.gaps.push((at, at - self.last));
+            self.gaps.push(at - self.last);
         }
         self.first.get_or_insert(at);
         self.last = at;
@@ -64,8 +65,6 @@ pub(crate) struct Figures {
     /// The times of complete answers.
     #[serde(rename = "answer_us", serialize_with = "as_percentiles")]
     answer: Histogram,
-    #[serde(skip)]
-    pub(crate) over_time: OverTime,
     /// The mean time per token after the first, one for each stream.
     #[serde(skip)]
     per_token: Histogram,
@@ -121,16 +120,13 @@ impl Figures {
     }
 
     /// Takes the times between tokens from a running stream.
-    pub(crate) fn take_gaps(&mut self, sample: &mut Sample, started: Instant) {
-        for (at, gap) in sample.gaps.drain(..) {
-            self.inter_token.add(gap, 1);
-            self.over_time.add(at - started, gap);
-        }
+    pub(crate) fn take_gaps(&mut self, sample: &mut Sample) {
+        sample.gaps.drain(..).for_each(|gap| self.inter_token.add(gap, 1));
     }
 
     /// Adds a stream that has ended, or the error that prevented it.
-    pub(crate) fn add(&mut self, mut sample: Sample, report: &Result<StreamReport, Error>, started: Instant) {
-        self.take_gaps(&mut sample, started);
+    pub(crate) fn add(&mut self, mut sample: Sample, report: &Result<StreamReport, Error>) {
+        self.take_gaps(&mut sample);
         let Sample { asked, first, last, gaps: _, tokens, ids } = sample;
         if let Some(first) = first {
             self.first_token.add(first - asked, 1);
@@ -176,7 +172,11 @@ impl Figures {
         rate(self.tokens, self.elapsed)
     }
 
-    fn stream_rates(&self) -> Option<StreamRates> {
+    pub(crate) fn requests_per_second(&self) -> f64 {
+        rate(self.complete, self.elapsed)
+    }
+
+    pub(crate) fn stream_rates(&self) -> Option<StreamRates> {
         let rate = |percent| Some(rate(1, self.per_token.percentile(percent)?));
         Some(StreamRates { p50: rate(50.0)?, p10: rate(90.0)? })
     }
@@ -209,29 +209,11 @@ fn as_percentiles<S: Serializer>(times: &Histogram, serializer: S) -> Result<S::
     times.percentiles().map(PercentilesJson::from).serialize(serializer)
 }
 
-/// The rates of a load.
-#[derive(Serialize)]
-pub(crate) struct Rates {
-    tokens_per_second: f64,
-    stream_tokens_per_second: Option<StreamRates>,
-    requests_per_second: f64,
-}
-
 /// The rates of single streams: the median, and the rate that nine of ten streams exceed.
 #[derive(Serialize)]
-struct StreamRates {
+pub(crate) struct StreamRates {
     p50: f64,
     p10: f64,
-}
-
-impl From<&Figures> for Rates {
-    fn from(figures: &Figures) -> Self {
-        Self {
-            tokens_per_second: figures.tokens_per_second(),
-            stream_tokens_per_second: figures.stream_rates(),
-            requests_per_second: rate(figures.complete, figures.elapsed),
-        }
-    }
 }
 
 // ---- for people ----
@@ -250,10 +232,7 @@ pub(crate) fn told(figures: &Figures) -> String {
     row("answer", &figures.answer);
     let mut line = |name: &str, value: String| text += &format!("{name:<12}  {value}\n");
     line("tokens", figures.tokens_line());
-    line(
-        "requests",
-        format!("{:.2}/s in {}", rate(figures.complete, figures.elapsed), human(figures.elapsed)),
-    );
+    line("requests", format!("{:.2}/s in {}", figures.requests_per_second(), human(figures.elapsed)));
     line("ids", figures.ids_line());
     if let Some(usage) = &figures.usage {
         let UsageSum { prompt_tokens, completion_tokens, cached_tokens } = usage;
@@ -318,12 +297,12 @@ mod tests {
             let item = StreamToken::Token { text: "a".to_owned(), id: Some(7) };
             sample.token(started + Duration::from_millis(ms), &item);
             if sample.is_full() {
-                figures.take_gaps(&mut sample, started);
+                figures.take_gaps(&mut sample);
             }
             assert!(sample.gaps.len() < MAX_GAPS);
         }
         let failed = Err(tokenwire::Dialect::by_name("none").unwrap_err());
-        figures.add(sample, &failed, started);
+        figures.add(sample, &failed);
         let tokens = 3 * MAX_GAPS as u64;
         assert_eq!((figures.tokens, figures.ids, figures.inter_token.total()), (tokens, tokens, tokens - 1));
         assert_eq!(figures.inter_token.max(), Duration::from_millis(1));

@@ -3,14 +3,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokenwire::{ApiClient, CompletionRequest, Error, StreamReport, StreamToken};
 
 use super::figures::{Figures, Sample};
 use crate::commands::workers::{Worker, Workers, lock};
 use crate::exit::Failure;
-use crate::output::trace::Traces;
+use crate::output::text::more;
+use crate::output::trace::{Lane, Traces};
 
 /// A function that makes a request from its number, which counts from 0.
 pub(crate) type MakeRequest<'a> = &'a (dyn Fn(u64) -> CompletionRequest + Sync);
@@ -22,19 +23,11 @@ pub(crate) struct Load {
     next: AtomicU64,
     workers: Workers,
     figures: Mutex<Figures>,
-    traces: Option<Arc<Traces>>,
-}
-
-/// The contents of the live line.
-pub(crate) struct Progress {
-    pub(crate) done: u64,
-    pub(crate) failed: u64,
-    pub(crate) tokens: u64,
-    pub(crate) elapsed: Duration,
+    traces: Traces,
 }
 
 impl Load {
-    pub(crate) fn new(streams: usize, requests: u64, traces: Option<Arc<Traces>>) -> Arc<Self> {
+    pub(crate) fn new(streams: usize, requests: u64, traces: Traces) -> Arc<Self> {
         Arc::new(Self {
             requests,
             started: Instant::now(),
@@ -52,14 +45,14 @@ impl Load {
         &self,
         client: &ApiClient,
         request: MakeRequest<'_>,
-        mut look: impl FnMut(&Progress),
+        mut look: impl FnMut(&Self),
     ) -> Result<Figures, Failure> {
         let mut failure = None;
         let failed = |error| {
             failure = Some(error);
             self.stop();
         };
-        self.workers.run(|worker| self.fill(worker, client, request), failed, || look(&self.progress()));
+        self.workers.run(|worker| self.fill(worker, client, request), failed, || look(self));
         failure.map_or(Ok(()), Err)?;
         let mut figures = std::mem::take(&mut *lock(&self.figures));
         figures.elapsed = self.started.elapsed();
@@ -71,14 +64,20 @@ impl Load {
         self.workers.stop();
     }
 
-    fn progress(&self) -> Progress {
-        let figures = lock(&self.figures);
-        Progress {
-            done: figures.done(),
-            failed: figures.failed,
-            tokens: self.workers.tokens(),
-            elapsed: self.started.elapsed(),
-        }
+    /// Returns `[12 of 200 requests, 1 failed, 2100 tokens, 410 tokens/s]`.
+    pub(crate) fn live_line(&self) -> String {
+        let (done, failed) = {
+            let figures = lock(&self.figures);
+            (figures.done(), more(figures.failed, "failed", "failed"))
+        };
+        let (tokens, requests) = (self.workers.tokens(), self.requests);
+        let rate = tokens as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
+        format!("[{done} of {requests} requests{failed}, {tokens} tokens, {rate:.0} tokens/s]")
+    }
+
+    /// Draws the picture of the streams, if one was requested.
+    pub(crate) fn draw(&self) -> Result<(), Failure> {
+        self.traces.draw(self.requests)
     }
 
     /// Runs one stream after the other until no request is left.
@@ -88,8 +87,11 @@ impl Load {
             if number >= self.requests || self.workers.is_stopping() {
                 return;
             }
-            let (sample, report) = self.stream(worker, client, number, request(number));
-            lock(&self.figures).add(sample, &report, self.started);
+            let mut sample = Sample::new(Instant::now());
+            let mut lane = self.traces.begin(number, || (number + 1).to_string());
+            let report = self.stream(worker, client, request(number), &mut sample, lane.as_mut());
+            self.traces.keep(lane, report.as_ref());
+            lock(&self.figures).add(sample, &report);
         }
     }
 
@@ -97,44 +99,25 @@ impl Load {
         &self,
         worker: &Worker,
         client: &ApiClient,
-        number: u64,
         request: CompletionRequest,
-    ) -> (Sample, Result<StreamReport, Error>) {
-        let mut sample = Sample::new(Instant::now());
-        let traces = self.traces.as_deref();
-        let mut lane = traces.and_then(|traces| traces.begin(number, number + 1));
-        let mut received = |item: &StreamToken| {
-            let now = Instant::now();
-            sample.token(now, item);
-            if let Some(lane) = &mut lane {
-                lane.item(now, item);
-            }
-            if sample.is_full() {
-                lock(&self.figures).take_gaps(&mut sample, self.started);
-            }
-        };
-        let report = self.follow(worker, client, request, &mut received);
-        if let (Some(traces), Some(lane)) = (traces, lane) {
-            traces.keep(lane.ended(report.as_ref()));
-        }
-        (sample, report)
-    }
-
-    /// Passes each item of a stream to `received`.
-    fn follow(
-        &self,
-        worker: &Worker,
-        client: &ApiClient,
-        request: CompletionRequest,
-        received: &mut impl FnMut(&StreamToken),
+        sample: &mut Sample,
+        mut lane: Option<&mut Lane>,
     ) -> Result<StreamReport, Error> {
         let (tokens, guard) = client.stream(request)?;
         self.workers.begin(worker, guard.canceller());
         for item in &tokens {
-            if !matches!(item, StreamToken::Done { .. } | StreamToken::Error(_)) {
-                received(&item);
-                worker.received();
+            if matches!(item, StreamToken::Done { .. } | StreamToken::Error(_)) {
+                continue;
             }
+            let now = Instant::now();
+            sample.token(now, &item);
+            if let Some(lane) = &mut lane {
+                lane.item(now, &item);
+            }
+            if sample.is_full() {
+                lock(&self.figures).take_gaps(sample);
+            }
+            worker.received();
         }
         worker.end();
         Ok(guard.join())

@@ -3,30 +3,30 @@
 mod cost;
 mod figures;
 mod load;
-mod over_time;
 mod plot;
 
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cost::{Cost, SelfCheck, cpu_time};
-use figures::{Figures, Rates};
-use load::{Load, Progress};
+use cost::{Cost, cpu_time};
+use figures::{Figures, StreamRates};
+use load::Load;
 use serde::Serialize;
 use tokenwire::recording::Recording;
 use tokenwire::testing::{self, MockServer};
-use tokenwire::{ApiClient, CompletionRequest, TokenId};
+use tokenwire::{CompletionRequest, TokenId};
 
 use crate::commands::chat;
 use crate::exit::{Exit, ExitResult, Failure};
 use crate::flags::{MAX_STREAMS, StreamFlags, limits};
 use crate::interrupt::Interrupt;
 use crate::output::json::json_line;
-use crate::output::plot::{self as drawing, Target};
+use crate::output::plot::Target;
 use crate::output::status::LiveLine;
 use crate::output::terminal;
-use crate::output::text::{counted, note};
+use crate::output::text::{counted, more, note};
 use crate::output::trace::Traces;
 
 const STREAMS: usize = 8;
@@ -52,10 +52,8 @@ Times:
   Tokens that arrive in one read follow each other within microseconds.
 
 Cost:
-  tokenwire also reports its own CPU time. A self-check then measures a server
-  inside tokenwire that sends tokens at about the same rate as your server.
-  Differences that are not larger than the times of the self-check come from
-  tokenwire. --no-self-check skips the self-check.
+  tokenwire also reports its own CPU time, and warns you if tokenwire itself
+  may be the bottleneck.
 
 JSON output:
   One line: {"bench":{"streams","requests","complete","failed","elapsed_us",
@@ -87,22 +85,22 @@ pub(crate) struct Args {
     /// The prompt as token ids: 785,6722,315.
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
     prompt_ids: Option<Vec<TokenId>>,
-    /// Draw the time between tokens into this file (SVG), over the run and as a distribution.
+    /// Draw the distribution of the time between tokens into this file (SVG).
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
     /// Draw the first 200 streams into this file (SVG). The picture shows each stream's request,
     /// first token, tokens, tool calls, breaks and end.
     #[arg(long, value_name = "FILE")]
     timeline: Option<PathBuf>,
-    /// Skip the self-check, which takes a second and measures tokenwire itself.
-    #[arg(long)]
+    /// Has no effect. There is no self-check any more.
+    #[arg(long, hide = true)]
     no_self_check: bool,
     #[command(flatten)]
     flags: StreamFlags,
 }
 
 pub(crate) fn run(args: Args) -> ExitResult {
-    let Args { base_url, streams, requests, prompt, prompt_ids, plot, timeline, no_self_check, mut flags } =
+    let Args { base_url, streams, requests, prompt, prompt_ids, plot, timeline, no_self_check: _, mut flags } =
         args;
     let streams = usize::try_from(streams).unwrap_or(STREAMS);
     let requests = requests.unwrap_or(REQUESTS_PER_STREAM.saturating_mul(streams as u64));
@@ -122,28 +120,24 @@ pub(crate) fn run(args: Args) -> ExitResult {
     };
     request(0).validate()?;
     let plot = Target::open("--plot", plot)?;
-    let timeline = Target::open("--timeline", timeline)?;
+    let traces = Traces::new(Target::open("--timeline", timeline)?);
 
     let interrupt = Interrupt::install()?;
-    let traces = timeline.is_some().then(|| Arc::new(Traces::new()));
-    let load = Load::new(streams, requests, traces.clone());
+    let load = Load::new(streams, requests, traces);
+    let of_handler = Arc::clone(&load);
+    interrupt.running(move || of_handler.stop());
     let cpu_before = cpu_time();
-    let figures = measure(&load, &client, &request, requests, &interrupt)?;
+    let live = LiveLine::new();
+    let figures = load.run(&client, &request, |load| live.draw(|| load.live_line()))?;
+    drop(live);
     let cpu = cpu_time().zip(cpu_before).map(|(after, before)| after - before);
-    let mut check = None;
-    if !interrupt.ended() && !no_self_check && figures.tokens > 0 {
-        let begin = |load: Arc<Load>| interrupt.running(move || load.stop());
-        check = SelfCheck::run(streams, &figures.inter_token, begin)?;
-    }
     let interrupted = interrupt.ended();
-    let cost = Cost::new(cpu, inside.is_some(), &figures, check);
+    let cost = Cost::new(cpu, inside.is_some(), &figures);
     let bench = Bench { streams, requests, figures, cost };
     if let Some(target) = plot {
-        bench.draw(target)?;
+        bench.draw(&target)?;
     }
-    if let (Some(target), Some(traces)) = (timeline, traces) {
-        target.write(&drawing::timeline(&traces.finish(), requests))?;
-    }
+    load.draw()?;
     bench.print(flags.json)?;
     Ok(match bench.figures.failed {
         _ if interrupted => Exit::Cancelled,
@@ -159,28 +153,7 @@ fn recorded() -> Result<MockServer, Failure> {
     Ok(testing::replay(&Recording::from_jsonl(chat::RECORDING)?)?)
 }
 
-/// Runs the load, with a live line if standard error is a terminal.
-fn measure(
-    load: &Arc<Load>,
-    client: &ApiClient,
-    request: load::MakeRequest<'_>,
-    requests: u64,
-    interrupt: &Interrupt,
-) -> Result<Figures, Failure> {
-    let of_handler = Arc::clone(load);
-    interrupt.running(move || of_handler.stop());
-    let live = LiveLine::new();
-    load.run(client, request, |progress| live.draw(|| live_line(progress, requests)))
-}
-
-fn live_line(progress: &Progress, requests: u64) -> String {
-    let Progress { done, failed, tokens, elapsed } = progress;
-    let rate = *tokens as f64 / elapsed.as_secs_f64().max(1e-3);
-    let failed = if *failed > 0 { format!(", {failed} failed") } else { String::new() };
-    format!("[{done} of {requests} requests{failed}, {tokens} tokens, {rate:.0} tokens/s]")
-}
-
-/// A finished load, ready to be printed and drawn.
+/// A load that has run, and what is said of it.
 struct Bench {
     streams: usize,
     requests: u64,
@@ -189,52 +162,57 @@ struct Bench {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
-    bench: BenchJson<'a>,
-}
-
-#[derive(Serialize)]
 struct BenchJson<'a> {
     streams: usize,
     requests: u64,
     #[serde(flatten)]
     figures: &'a Figures,
-    #[serde(flatten)]
-    rates: Rates,
+    tokens_per_second: f64,
+    stream_tokens_per_second: Option<StreamRates>,
+    requests_per_second: f64,
     cost: &'a Cost,
-    warnings: Vec<String>,
+    warnings: &'a [String],
 }
 
 impl Bench {
     fn print(&self, json: bool) -> Result<(), Failure> {
         let Self { streams, requests, figures, cost } = self;
         let (streams, requests) = (*streams, *requests);
-        let warnings = cost.warnings(figures, streams);
+        let warning = cost.warning(figures, streams);
         let mut out = io::stdout().lock();
         if json {
-            let bench = BenchJson { streams, requests, figures, rates: figures.into(), cost, warnings };
-            json_line(&mut out, &Line { bench })?;
+            let bench = BenchJson {
+                streams,
+                requests,
+                figures,
+                tokens_per_second: figures.tokens_per_second(),
+                stream_tokens_per_second: figures.stream_rates(),
+                requests_per_second: figures.requests_per_second(),
+                cost,
+                warnings: warning.as_slice(),
+            };
+            json_line(&mut out, &BTreeMap::from([("bench", bench)]))?;
         } else {
-            let text = self.heading() + &figures::told(figures) + &cost.text(streams);
+            let text = self.heading() + &figures::told(figures) + &cost.text();
             out.write_all(terminal::harmless(&text).as_bytes())?;
             out.flush()?;
-            warnings.iter().for_each(|warning| note(&format!("warning: {warning}")));
+            warning.iter().for_each(|warning| note(&format!("warning: {warning}")));
         }
         Ok(())
     }
 
     fn heading(&self) -> String {
-        let Figures { complete, failed, cancelled, .. } = &self.figures;
-        let mut line = format!("{complete} of {} requests complete", self.requests);
-        for (count, what) in [(failed, "failed"), (cancelled, "cancelled")] {
-            if *count > 0 {
-                line += &format!(", {count} {what}");
-            }
-        }
-        line + &format!(", {} at a time\n\n", counted(self.streams as u64, "stream"))
+        let Figures { complete, failed, cancelled, .. } = self.figures;
+        format!(
+            "{complete} of {} requests complete{}{}, {} at a time\n\n",
+            self.requests,
+            more(failed, "failed", "failed"),
+            more(cancelled, "cancelled", "cancelled"),
+            counted(self.streams as u64, "stream")
+        )
     }
 
-    fn draw(&self, target: Target) -> Result<(), Failure> {
+    fn draw(&self, target: &Target) -> Result<(), Failure> {
         let Some(svg) = plot::svg(&self.figures, self.streams) else {
             note("no plot: no stream received two tokens");
             return Ok(());

@@ -9,17 +9,10 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub(crate) use timeline::{one, svg as timeline};
+pub(crate) use timeline::svg as timeline;
 
 use crate::exit::Failure;
 use crate::output::terminal::harmless;
-
-/// The lowest value of an axis of times. Shorter times are drawn at this value.
-pub(crate) const SHORTEST: Duration = Duration::from_micros(1);
-/// The steps of an axis of times within a factor of ten. An axis with more than `MAX_STEPS` steps
-/// shows only the powers of ten.
-const STEPS: [u64; 3] = [1, 2, 5];
-const MAX_STEPS: usize = 13;
 
 pub(crate) const TEXT: &str = "#282828";
 const GRID: &str = "#d8d8d8";
@@ -28,8 +21,6 @@ const GRID: &str = "#d8d8d8";
 pub(crate) const LEFT: &str = "";
 pub(crate) const CENTRED: &str = r#"text-anchor="middle""#;
 pub(crate) const RIGHT: &str = r#"text-anchor="end""#;
-/// A white border, for text over lines.
-pub(crate) const HALO: &str = r#"stroke="white" stroke-width="4" paint-order="stroke""#;
 pub(crate) const TITLE: &str = r#"font-size="20""#;
 
 /// A file for a picture. It is opened before anything is sent.
@@ -51,8 +42,8 @@ impl Target {
         path.map(open).transpose()
     }
 
-    pub(crate) fn write(mut self, svg: &str) -> Result<(), Failure> {
-        self.file.write_all(svg.as_bytes()).map_err(|error| {
+    pub(crate) fn write(&self, svg: &str) -> Result<(), Failure> {
+        (&self.file).write_all(svg.as_bytes()).map_err(|error| {
             Failure::Machine(format!("cannot write {:?}: {error}", self.path.display().to_string()))
         })
     }
@@ -65,16 +56,12 @@ pub(crate) struct Svg(String);
 
 impl Svg {
     pub(crate) fn new(width: f64, height: f64) -> Self {
-        Self(format!(
+        let mut svg = Self(format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
              font-family=\"sans-serif\" font-size=\"14\">\n"
-        ))
-        .with(|svg| svg.rect(0.0..width, 0.0..height, "white"))
-    }
-
-    fn with(mut self, draw: impl FnOnce(&mut Self)) -> Self {
-        draw(&mut self);
-        self
+        ));
+        svg.rect(0.0..width, 0.0..height, "white");
+        svg
     }
 
     pub(crate) fn finish(self) -> String {
@@ -102,20 +89,9 @@ impl Svg {
         ));
     }
 
-    pub(crate) fn dot(&mut self, (x, y): (f64, f64), radius: u32, colour: &str) {
-        self.element(format_args!(
-            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\" fill=\"{colour}\"/>\n"
-        ));
-    }
-
     fn diamond(&mut self, (x, y): (f64, f64), size: f64, colour: &str) {
         let points = coordinates(&[(x - size, y), (x, y - size), (x + size, y), (x, y + size)]);
         self.element(format_args!("<polygon points=\"{points}\" fill=\"{colour}\"/>\n"));
-    }
-
-    fn cross(&mut self, (x, y): (f64, f64), size: f64, colour: &str) {
-        self.line(&[(x - size, y - size), (x + size, y + size)], colour, 2);
-        self.line(&[(x - size, y + size), (x + size, y - size)], colour, 2);
     }
 
     /// Draws a line of text. `y` is its vertical centre; `style` has further attributes.
@@ -134,107 +110,71 @@ fn coordinates(points: &[(f64, f64)]) -> String {
 
 // ---- axes ----
 
-/// An axis of a chart: the values at its ends, and its labelled steps.
+/// An axis of a chart: its pixels, the values at its ends, and its labelled steps.
 pub(crate) struct Axis {
-    range: Range<f64>,
+    pixels: Range<f64>,
+    values: Range<f64>,
     steps: Vec<(f64, String)>,
-    name: &'static str,
+    /// The function from a value to its place: the value itself, or its logarithm.
+    scale: fn(f64) -> f64,
 }
 
-/// Returns the value of a time on a logarithmic axis.
-pub(crate) fn place(time: Duration) -> f64 {
-    time.max(SHORTEST).as_secs_f64().log10()
+/// Returns the values that can be steps, in order.
+fn nice() -> impl Iterator<Item = f64> {
+    (-6..9).flat_map(|tens| [1.0, 2.0, 5.0].map(|n| n * 10_f64.powi(tens)))
 }
 
 impl Axis {
-    /// Returns an axis without steps and name.
-    fn bare() -> Self {
-        Self { range: 0.0..1.0, steps: Vec::new(), name: "" }
-    }
-
     /// Returns an axis from 0 to `end` with at most ten steps.
-    pub(crate) fn numbers(end: f64, name: &'static str) -> Self {
-        let tens = 10_f64.powf((end / 10.0).log10().floor());
-        let step = [1.0, 2.0, 5.0].map(|n| n * tens).into_iter().find(|step| end / step <= 10.0);
-        let step = step.unwrap_or(10.0 * tens);
-        // Labels are rounded, because 3 times 0.1 is not exactly 0.3.
-        let label = |value: f64| ((value * 1e6).round() / 1e6).to_string();
+    pub(crate) fn numbers(pixels: Range<f64>, end: f64) -> Self {
+        let step = nice().find(|step| end / step <= 10.0).unwrap_or(end);
         let steps = (0..=(end / step) as u32).map(|n| step * f64::from(n));
-        Self { range: 0.0..end, steps: steps.map(|value| (value, label(value))).collect(), name }
+        // Rounded: 3 times 0.1 is not quite 0.3.
+        let steps = steps.map(|value| (value, ((value * 1e6).round() / 1e6).to_string())).collect();
+        Self { pixels, values: 0.0..end, steps, scale: |value| value }
     }
 
-    /// Returns an axis from the step below the shortest time to the step above the longest.
-    pub(crate) fn times(shortest: Duration, longest: Duration, name: &'static str) -> Self {
-        let micros = (0..12).flat_map(|tens| STEPS.map(|step| step * 10_u64.pow(tens)));
-        let all: Vec<f64> = micros.map(|micros| place(Duration::from_micros(micros))).collect();
-        let below = all.iter().rposition(|step| *step <= place(shortest)).unwrap_or(0);
-        let above = all.iter().position(|step| *step > place(longest)).unwrap_or(all.len() - 1);
-        let mut steps = all[below..=above].to_vec();
-        if steps.len() > MAX_STEPS {
-            steps.retain(|step| (step - step.round()).abs() < 1e-6);
+    /// Returns a logarithmic axis of seconds, from the step below the shortest time to the step above
+    /// the longest.
+    pub(crate) fn times(pixels: Range<f64>, shortest: Duration, longest: Duration) -> Self {
+        let (shortest, longest) = (shortest.as_secs_f64(), longest.as_secs_f64());
+        let below = nice().take_while(|step| *step <= shortest).last().unwrap_or(1e-6);
+        let above = nice().find(|step| *step > longest.max(below)).unwrap_or(longest);
+        let steps: Vec<f64> = nice().filter(|step| (below..=above).contains(step)).collect();
+        // Every third step is ten times the one before.
+        let every = if steps.len() > 12 { 3 } else { 1 };
+        let label = |step: f64| (step, format!("{:?}", Duration::from_secs_f64(step)));
+        let steps = steps.into_iter().step_by(every).map(label).collect();
+        Self { pixels, values: below..above, steps, scale: f64::log10 }
+    }
+
+    /// Returns the pixel of a value.
+    pub(crate) fn at(&self, value: f64) -> f64 {
+        let value = value.clamp(self.values.start, self.values.end);
+        let [start, end, value] = [self.values.start, self.values.end, value].map(self.scale);
+        self.pixels.start + (value - start) / (end - start) * (self.pixels.end - self.pixels.start)
+    }
+
+    /// Draws the axis from left to right, with a grid over the pixels `y` and its name below.
+    pub(crate) fn draw_across(&self, svg: &mut Svg, y: Range<f64>, name: &str) {
+        for (value, label) in &self.steps {
+            let x = self.at(*value);
+            svg.line(&[(x, y.start), (x, y.end)], GRID, 1);
+            svg.text((x, y.end + 14.0), CENTRED, TEXT, label);
         }
-        if let [low, high] = steps[..] {
-            // Adds steps between the two: every 0.2 from 1 to 2, 0.5 from 2 to 5, 1 from 5 to 10.
-            let (low, high) = (10_f64.powf(low), 10_f64.powf(high));
-            let parts = if high / low > 2.25 { 6 } else { 5 };
-            let part = (high - low) / f64::from(parts);
-            steps = (0..=parts).map(|n| (low + part * f64::from(n)).log10()).collect();
+        let Range { start, end } = self.pixels;
+        svg.line(&[(start, y.end), (end, y.end)], TEXT, 1);
+        svg.text(((start + end) / 2.0, y.end + 34.0), CENTRED, TEXT, name);
+    }
+
+    /// Draws the axis from bottom to top, with a grid over the pixels `x` and its name above.
+    pub(crate) fn draw_up(&self, svg: &mut Svg, x: Range<f64>, name: &str) {
+        for (value, label) in &self.steps {
+            let y = self.at(*value);
+            svg.line(&[(x.start, y), (x.end, y)], GRID, 1);
+            svg.text((x.start - 8.0, y), RIGHT, TEXT, label);
         }
-        let steps = steps.into_iter().map(|step| (step, time_label(step))).collect();
-        Self { range: all[below]..all[above], steps, name }
-    }
-
-    /// Returns the share of the axis below `value`, from 0 to 1.
-    fn share(&self, value: f64) -> f64 {
-        ((value - self.range.start) / (self.range.end - self.range.start)).clamp(0.0, 1.0)
-    }
-}
-
-/// Returns the label of a time, with at most two decimals.
-fn time_label(place: f64) -> String {
-    let seconds = 10_f64.powf(place);
-    let short = |value: f64| (value * 100.0).round() / 100.0;
-    match seconds {
-        ..0.999e-3 => format!("{} us", short(seconds * 1e6)),
-        ..0.999 => format!("{} ms", short(seconds * 1e3)),
-        _ => format!("{} s", short(seconds)),
-    }
-}
-
-/// An area of a picture with two axes.
-pub(crate) struct Chart {
-    /// The pixels of the area, from left to right and from top to bottom.
-    pub(crate) x: Range<f64>,
-    pub(crate) y: Range<f64>,
-    pub(crate) across: Axis,
-    pub(crate) up: Axis,
-}
-
-impl Chart {
-    /// Returns the pixel of a pair of values.
-    pub(crate) fn at(&self, across: f64, up: f64) -> (f64, f64) {
-        let x = self.x.start + self.across.share(across) * (self.x.end - self.x.start);
-        (x, self.y.end - self.up.share(up) * (self.y.end - self.y.start))
-    }
-
-    /// Draws the grid, and the labels on the left of the chart and below it.
-    pub(crate) fn draw_axes(&self, svg: &mut Svg) {
-        let (left, bottom) = (self.x.start, self.y.end);
-        for (value, label) in &self.across.steps {
-            let (x, _) = self.at(*value, 0.0);
-            svg.line(&[(x, self.y.start), (x, bottom)], GRID, 1);
-            svg.text((x, bottom + 14.0), CENTRED, TEXT, label);
-        }
-        for (value, label) in &self.up.steps {
-            let (_, y) = self.at(0.0, *value);
-            svg.line(&[(left, y), (self.x.end, y)], GRID, 1);
-            svg.text((left - 8.0, y), RIGHT, TEXT, label);
-        }
-        svg.line(&[(left, bottom), (self.x.end, bottom)], TEXT, 1);
-        svg.text(((left + self.x.end) / 2.0, bottom + 34.0), CENTRED, TEXT, self.across.name);
-        let (x, y) = (left - 74.0, (self.y.start + bottom) / 2.0);
-        let turned = format!("{CENTRED} transform=\"rotate(-90 {x:.1} {y:.1})\"");
-        svg.text((x, y), &turned, TEXT, self.up.name);
+        svg.text((x.start, self.pixels.end - 18.0), LEFT, TEXT, name);
     }
 }
 
@@ -242,21 +182,25 @@ impl Chart {
 mod tests {
     use super::*;
 
+    fn labels(axis: &Axis) -> Vec<&str> {
+        axis.steps.iter().map(|(_, label)| &**label).collect()
+    }
+
     #[test]
     fn an_axis_has_a_readable_number_of_steps_around_its_times() {
         let ms = |ms: f64| Duration::from_secs_f64(ms / 1e3);
         let cases: [(f64, f64, &[&str]); 5] = [
-            (11.0, 480.0, &["10 ms", "20 ms", "50 ms", "100 ms", "200 ms", "500 ms"]),
-            (130.0, 164.0, &["100 ms", "120 ms", "140 ms", "160 ms", "180 ms", "200 ms"]),
-            (2.1, 4.9, &["2 ms", "2.5 ms", "3 ms", "3.5 ms", "4 ms", "4.5 ms", "5 ms"]),
-            (0.0, 480.0, &["1 us", "10 us", "100 us", "1 ms", "10 ms", "100 ms"]),
-            (700.0, 1500.0, &["500 ms", "1 s", "2 s"]),
+            (11.0, 480.0, &["10ms", "20ms", "50ms", "100ms", "200ms", "500ms"]),
+            (130.0, 164.0, &["100ms", "200ms"]),
+            (0.0, 480.0, &["1µs", "10µs", "100µs", "1ms", "10ms", "100ms"]),
+            (0.0, 0.0, &["1µs", "2µs"]),
+            (700.0, 1500.0, &["500ms", "1s", "2s"]),
         ];
         for (shortest, longest, expected) in cases {
-            let axis = Axis::times(ms(shortest), ms(longest), "");
-            let steps: Vec<&str> = axis.steps.iter().map(|(_, label)| &**label).collect();
-            assert_eq!(steps, expected);
-            assert!(axis.range.start <= place(ms(shortest)) && place(ms(longest)) <= axis.range.end);
+            let axis = Axis::times(0.0..100.0, ms(shortest), ms(longest));
+            assert_eq!(labels(&axis), expected);
+            let ends = [shortest, longest].map(|ms| axis.at(ms / 1e3));
+            assert!(ends[0] <= ends[1] && ends.iter().all(|at| (0.0..=100.0).contains(at)), "{ends:?}");
         }
     }
 
@@ -268,9 +212,7 @@ mod tests {
             (37.0, &["0", "5", "10", "15", "20", "25", "30", "35"]),
         ];
         for (end, expected) in cases {
-            let axis = Axis::numbers(end, "");
-            let steps: Vec<&str> = axis.steps.iter().map(|(_, label)| &**label).collect();
-            assert_eq!(steps, expected);
+            assert_eq!(labels(&Axis::numbers(0.0..1.0, end)), expected);
         }
     }
 }
