@@ -10,6 +10,7 @@ use crate::error::escape::printable;
 use crate::error::secrets::Secrets;
 use crate::error::{Error, ErrorKind, Progress};
 use crate::protocol::server::endpoint::Endpoint;
+use crate::recording::whole_micros;
 
 /// The number of causes of an error that are kept, and the length of each in characters.
 const MAX_CAUSES: usize = 8;
@@ -227,13 +228,4 @@ impl SavedFailure {
             progress: Progress { elapsed: whole_micros(progress.elapsed), ..progress },
         }
     }
-}
-
-/// Rounds down to microseconds, as in the file, so that a request equals its loaded copy.
-fn whole_micros(time: Duration) -> Duration {
-    Duration::from_micros(micros(time))
-}
-
-pub(super) fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
