@@ -14,6 +14,7 @@ use super::script::Script;
 use super::state::{Disconnect, Handler, OnAccept, Shared};
 use super::tls::TlsIdentity;
 use crate::error::Error;
+use crate::error::macros::debug_fields;
 use crate::recording::Request;
 
 /// The number of connections that may wait to be accepted.
@@ -291,16 +292,7 @@ impl ServerBuilder {
     }
 }
 
-impl fmt::Debug for ServerBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { addr, tls, on_accept: _, reads } = self;
-        f.debug_struct("ServerBuilder")
-            .field("addr", addr)
-            .field("tls", tls)
-            .field("reads", reads)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields! { ServerBuilder { addr, tls, reads } }
 
 fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;

@@ -1,6 +1,5 @@
 //! A response whose body is read in pieces.
 
-use std::fmt;
 use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use super::fault::fault;
 use super::headers::check_encoding;
 use super::slot::{CancelSlot, Wait};
 use crate::config::{Limits, Timeouts};
+use crate::error::macros::debug_fields;
 use crate::error::{Error, ErrorKind, Limit, Timer};
 use crate::recording::{BodyEnd, Recording, Request};
 
@@ -321,11 +321,4 @@ impl HttpResponse {
     }
 }
 
-impl fmt::Debug for HttpResponse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpResponse")
-            .field("status", &self.status)
-            .field("bytes", &self.bytes)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields! { HttpResponse { status, bytes } }
