@@ -359,7 +359,6 @@ impl Recording {
     }
 
     /// Returns the request, without credentials.
-    #[must_use]
     pub fn request(&self) -> &Request {
         &self.request
     }

@@ -1,11 +1,11 @@
 //! The scripted server: it listens, starts a thread per connection, and records what tests need.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use std::{fmt, io};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -190,11 +190,7 @@ impl Drop for MockServer {
     }
 }
 
-impl fmt::Debug for MockServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MockServer").field("url", &self.url()).finish_non_exhaustive()
-    }
-}
+debug_fields! { MockServer { addr } }
 
 /// The settings of a [`MockServer`], from [`MockServer::builder`].
 #[must_use]

@@ -101,14 +101,6 @@ impl Backend {
         request.to_json(self.model.as_deref(), self.endpoint, server)
     }
 
-    pub(crate) fn call_body(
-        &self,
-        request: &CompletionRequest,
-        server: Option<&ServerKind>,
-    ) -> Result<Vec<u8>, Error> {
-        request.to_call_json(self.model.as_deref(), self.endpoint, server)
-    }
-
     /// Returns the client's headers merged with `own`, the headers of the request, which win.
     pub(crate) fn headers(&self, own: &[(String, String)]) -> Result<HeaderMap, Error> {
         let mut map = self.headers.clone();

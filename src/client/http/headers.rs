@@ -76,8 +76,12 @@ pub(crate) fn is_open_header(name: &str) -> bool {
 
 /// Returns the headers that may be saved and shown.
 pub(crate) fn open_headers(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
-    let open = headers.iter().filter(|(name, _)| is_open_header(name.as_str()));
-    open.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+    visible_headers(headers).filter(|(name, _)| is_open_header(name))
+}
+
+/// Returns the headers whose values are visible ASCII.
+pub(super) fn visible_headers(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+    headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
 }
 
 /// Returns the names and values of the headers that may be credentials.

@@ -1,12 +1,12 @@
 //! A failed request as a value.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::client::http::headers::{open_headers, sensitive_headers};
 use crate::client::http::{HeaderMap, Uri};
 use crate::error::escape::printable;
+use crate::error::macros::debug_fields;
 use crate::error::secrets::Secrets;
 use crate::error::{Error, ErrorKind, Progress};
 use crate::protocol::server::endpoint::Endpoint;
@@ -140,22 +140,7 @@ impl SavedRequest {
     }
 }
 
-impl fmt::Debug for SavedRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { at_ms, method, url, endpoint, headers, body, call, redacted, failure } = self;
-        f.debug_struct("SavedRequest")
-            .field("at_ms", at_ms)
-            .field("method", method)
-            .field("url", url)
-            .field("endpoint", endpoint)
-            .field("headers", &headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
-            .field("body_bytes", &body.len())
-            .field("call", call)
-            .field("redacted", redacted)
-            .field("failure", failure)
-            .finish()
-    }
-}
+debug_fields! { SavedRequest { at_ms, method, url, endpoint, call, redacted, failure } }
 
 // ---- from a stream that failed ----
 

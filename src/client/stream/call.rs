@@ -107,7 +107,7 @@ pub(crate) fn start(backend: &Arc<Backend>, request: CompletionRequest) -> Resul
     request.validate()?;
     let (request, headers) = backend.address(request);
     let server = backend.server();
-    let body = backend.call_body(&request, server.as_ref())?;
+    let body = request.to_call_json(backend.model.as_deref(), backend.endpoint, server.as_ref())?;
     let requested = Requested::of(&request, server, true);
     launch(backend, RequestPlan { endpoint: request.endpoint(backend.endpoint), headers, body, requested })
 }
