@@ -1,6 +1,5 @@
 //! The settings of a client with their defaults. They are checked when the client is built.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -10,7 +9,7 @@ use super::backend::Backend;
 use super::backend::base_url::BaseUrl;
 use super::backend::request_ids::RequestIds;
 use super::http::client::{HttpClient, HttpClientBuilder};
-use super::http::headers::header;
+use super::http::headers::{Redacted, header};
 #[cfg(feature = "testing")]
 use super::http::memory::InMemory;
 use super::http::{AUTHORIZATION, HeaderMap, HeaderValue};
@@ -21,6 +20,7 @@ use super::saved::folder::Folder;
 use super::threads::pool::ReaderPool;
 use crate::config::{ApiKey, Limits, Timeouts, WhenFull};
 use crate::error::Error;
+use crate::error::macros::setters;
 use crate::protocol::request::completion::CompletionRequest;
 use crate::protocol::request::headers::{OWNED_HEADERS, validate_header};
 use crate::protocol::server::ServerKind;
@@ -46,15 +46,16 @@ use crate::protocol::server::endpoint::Endpoint;
 /// # Ok::<(), tokenwire::Error>(())
 /// ```
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct ApiClientBuilder {
     /// Each URL with its weight.
     base_urls: Vec<(String, u32)>,
     routes: RoutePolicy,
-    key: Option<Redacted>,
+    key: Option<Redacted<String>>,
     model: Option<String>,
     endpoint: Endpoint,
     server: Option<ServerKind>,
-    headers: Vec<(String, Redacted)>,
+    headers: Vec<(String, Redacted<String>)>,
     session_headers: Vec<String>,
     priority_header: Option<String>,
     request_ids: Option<String>,
@@ -65,16 +66,6 @@ pub struct ApiClientBuilder {
     when_full: WhenFull,
     save_failed: Option<PathBuf>,
     http: HttpClientBuilder,
-}
-
-/// A key, or the value of a header, which may be a credential. `Debug` does not print it.
-#[derive(Clone)]
-struct Redacted(String);
-
-impl fmt::Debug for Redacted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
-    }
 }
 
 impl ApiClientBuilder {
@@ -100,6 +91,43 @@ impl ApiClientBuilder {
         }
     }
 
+    setters! {
+        /// Sets the endpoint, and with it the format of the answers. Default: [`Endpoint::Auto`].
+        ///
+        /// `Auto` sends requests to `/v1/completions` and detects the server from the first chunk.
+        endpoint: Endpoint,
+
+        /// Sets the kind of server. By default, tokenwire detects it from the first answer.
+        ///
+        /// Until then, requests ask for ids in every known way. [`ServerKind::by_name`] and
+        /// [`ServerKind::from_json`] return the kinds that are described by a record.
+        server: ServerKind,
+
+        /// Sets all timers. [`Timeouts`] lists their defaults.
+        timeouts: Timeouts,
+
+        /// Sets all limits. [`Limits`] lists their defaults.
+        limits: Limits,
+
+        /// Sets when a request that failed before its first token is retried.
+        ///
+        /// [`RetryPolicy`] lists the defaults.
+        retry: RetryPolicy,
+
+        /// Sets how a stream that breaks after tokens is resumed. Default: streams are not resumed.
+        ///
+        /// [`ResumePolicy`] explains how a stream is resumed and lists the defaults.
+        resume: ResumePolicy,
+
+        /// Sets what happens to a stream over [`Limits::max_streams`]. Default: [`WhenFull::Wait`].
+        when_full: WhenFull,
+
+        /// Sets how streams are distributed among several servers.
+        ///
+        /// [`RoutePolicy`] lists the defaults.
+        routes: RoutePolicy,
+    }
+
     /// Sets the API key, which is sent as `Authorization: Bearer`. Default: none.
     ///
     /// Spaces and line ends around the key are removed.
@@ -107,7 +135,6 @@ impl ApiClientBuilder {
     /// If a server sends the key back, tokenwire removes it from errors, logs, reports and
     /// recordings. The key must have at least 8 characters for this. A shorter key, such as `EMPTY`
     /// for a server that needs no key, could also be part of an ordinary word.
-    #[must_use]
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(Redacted(key.into()));
         self
@@ -116,28 +143,8 @@ impl ApiClientBuilder {
     /// Sets the model for requests that do not name one. Default: none.
     ///
     /// Without a model, most servers use the model that they have loaded.
-    #[must_use]
     pub fn model(mut self, model: impl Into<String>) -> Self {
         self.model = Some(model.into());
-        self
-    }
-
-    /// Sets the endpoint, and with it the format of the answers. Default: [`Endpoint::Auto`].
-    ///
-    /// `Auto` sends requests to `/v1/completions` and detects the server from the first chunk.
-    #[must_use]
-    pub fn endpoint(mut self, endpoint: Endpoint) -> Self {
-        self.endpoint = endpoint;
-        self
-    }
-
-    /// Sets the kind of server. By default, tokenwire detects it from the first answer.
-    ///
-    /// Until then, requests ask for ids in every known way. [`ServerKind::by_name`] and
-    /// [`ServerKind::from_json`] return the kinds that are described by a record.
-    #[must_use]
-    pub fn server(mut self, server: ServerKind) -> Self {
-        self.server = Some(server);
         self
     }
 
@@ -149,7 +156,6 @@ impl ApiClientBuilder {
     ///
     /// tokenwire writes some headers itself; [`CompletionRequest::validate`] lists them. You cannot
     /// set them, except `authorization` for a scheme other than `Bearer`.
-    #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), Redacted(value.into())));
         self
@@ -159,7 +165,6 @@ impl ApiClientBuilder {
     ///
     /// Default: `x-session-affinity` (Fireworks, Together). Your names replace the default. Routers
     /// use their own names: vllm-router with the policy `consistent_hash` uses `x-session-id`.
-    #[must_use]
     pub fn session_headers<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.session_headers = names.into_iter().map(Into::into).collect();
         self
@@ -169,7 +174,6 @@ impl ApiClientBuilder {
     ///
     /// The priority is then not in the body. Use this for a router that queues requests. Default:
     /// the priority is sent in the body.
-    #[must_use]
     pub fn priority_header(mut self, name: impl Into<String>) -> Self {
         self.priority_header = Some(name.into());
         self
@@ -179,32 +183,8 @@ impl ApiClientBuilder {
     ///
     /// The id consists of `prefix`, a random number of this client, and the number of the request,
     /// joined by `-`. Default: the server chooses the id.
-    #[must_use]
     pub fn request_ids(mut self, prefix: impl Into<String>) -> Self {
         self.request_ids = Some(prefix.into());
-        self
-    }
-
-    /// Sets all timers. [`Timeouts`] lists their defaults.
-    #[must_use]
-    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
-        self.timeouts = timeouts;
-        self
-    }
-
-    /// Sets all limits. [`Limits`] lists their defaults.
-    #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// Sets when a request that failed before its first token is retried.
-    ///
-    /// [`RetryPolicy`] lists the defaults.
-    #[must_use]
-    pub fn retry(mut self, policy: RetryPolicy) -> Self {
-        self.retry = policy;
         self
     }
 
@@ -212,34 +192,16 @@ impl ApiClientBuilder {
     ///
     /// Default: 2. Set 0 to turn retries off. [`RetryPolicy::max_stale_retries`] is a separate
     /// limit for retries on kept connections that the server had closed.
-    #[must_use]
     pub fn retries(mut self, max_retries: u32) -> Self {
         self.retry.max_retries = max_retries;
-        self
-    }
-
-    /// Sets how a stream that breaks after tokens is resumed. Default: streams are not resumed.
-    ///
-    /// [`ResumePolicy`] explains how a stream is resumed and lists the defaults.
-    #[must_use]
-    pub fn resume(mut self, policy: ResumePolicy) -> Self {
-        self.resume = policy;
         self
     }
 
     /// Sets [`ResumePolicy::max_resumes`]: how many requests may be sent to resume one stream.
     ///
     /// Default: 0, which means that streams are not resumed.
-    #[must_use]
     pub fn resumes(mut self, max_resumes: u32) -> Self {
         self.resume.max_resumes = max_resumes;
-        self
-    }
-
-    /// Sets what happens to a stream over [`Limits::max_streams`]. Default: [`WhenFull::Wait`].
-    #[must_use]
-    pub fn when_full(mut self, policy: WhenFull) -> Self {
-        self.when_full = policy;
         self
     }
 
@@ -266,14 +228,12 @@ impl ApiClientBuilder {
     ///
     /// If saving fails, the log reports it (the first time at level warn), and the error of the
     /// stream has no path.
-    #[must_use]
     pub fn save_failed(mut self, folder: impl Into<PathBuf>) -> Self {
         self.save_failed = Some(folder.into());
         self
     }
 
     /// Replaces the trusted certificate authorities; see [`HttpClientBuilder::ca_pem`].
-    #[must_use]
     pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.http = self.http.ca_pem(pem);
         self
@@ -294,7 +254,6 @@ impl ApiClientBuilder {
     /// A server that dies breaks all its streams at once, and each of them takes one retry from the
     /// [`budget`](RetryPolicy::budget) to move. If all of them must continue, set the budget to at
     /// least the number of streams.
-    #[must_use]
     pub fn base_url(mut self, url: impl Into<String>) -> Self {
         self.base_urls.push((url.into(), 1));
         self
@@ -303,7 +262,6 @@ impl ApiClientBuilder {
     /// Sets the weight of a server for [`Balance::Weighted`](crate::Balance::Weighted).
     ///
     /// The weight applies to the server that you added last. Default: 1. A weight of 0 counts as 1.
-    #[must_use]
     pub fn weight(mut self, weight: u32) -> Self {
         if let Some((_, of_last)) = self.base_urls.last_mut() {
             *of_last = weight;
@@ -311,17 +269,7 @@ impl ApiClientBuilder {
         self
     }
 
-    /// Sets how streams are distributed among several servers.
-    ///
-    /// [`RoutePolicy`] lists the defaults.
-    #[must_use]
-    pub fn routes(mut self, policy: RoutePolicy) -> Self {
-        self.routes = policy;
-        self
-    }
-
     /// Sends everything through a proxy; see [`HttpClientBuilder::proxy`].
-    #[must_use]
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
         self.http = self.http.proxy(url);
         self
@@ -331,9 +279,8 @@ impl ApiClientBuilder {
     ///
     /// The host of the base URL must be an IP address, and its scheme `http`.
     #[cfg(feature = "testing")]
-    #[must_use]
     pub fn in_memory(mut self, server: &InMemory) -> Self {
-        self.http = self.http.memory(server.clone());
+        self.http.memory = Some(server.clone());
         self
     }
 
@@ -347,63 +294,38 @@ impl ApiClientBuilder {
     /// - a key or a header that HTTP cannot carry, or a header that only tokenwire may write;
     /// - a CA text without a certificate, or an invalid proxy URL.
     pub fn build(self) -> Result<ApiClient, Error> {
-        let Self {
-            base_urls,
-            routes,
-            key,
-            model,
-            endpoint,
-            server,
-            headers,
-            session_headers,
-            priority_header,
-            request_ids,
-            timeouts,
-            limits,
-            retry,
-            resume,
-            when_full,
-            save_failed,
-            http,
-        } = self;
+        let Self { timeouts, limits, retry, .. } = self;
         let timeouts = timeouts.bounded();
-        let (bases, routes) = servers(&base_urls, routes)?;
-        let key = key.map(|key| ApiKey::new(&key.0)).transpose()?;
-        let headers = header_map(&headers, key.as_ref())?;
+        let (bases, routes) = servers(&self.base_urls, self.routes)?;
+        let key = self.key.map(|key| ApiKey::new(&key.0)).transpose()?;
+        let headers = header_map(&self.headers, key.as_ref())?;
         // Only the names are checked, so any value will do.
-        let names = session_headers.iter().chain(&priority_header);
+        let names = self.session_headers.iter().chain(&self.priority_header);
         names.fold(CompletionRequest::text(""), |request, name| request.header(name, "0")).validate()?;
-        let request_ids = request_ids.map(RequestIds::new).transpose()?;
+        let request_ids = self.request_ids.map(RequestIds::new).transpose()?;
         if headers.contains_key(AUTHORIZATION) && bases.iter().any(BaseUrl::is_plain_and_far) {
             log::warn!("the API key is sent over http without encryption; use an https base URL");
         }
-        let http = http.timeouts(timeouts).limits(limits).build()?;
+        let http = HttpClientBuilder { timeouts, limits, ..self.http }.build()?;
         let max_wait = timeouts.before_first_token().map(|(_, limit)| limit);
         Ok(ApiClient(Arc::new(Backend {
-            pool: ReaderPool::new(
-                limits.max_streams,
-                limits.max_waiting_streams,
-                when_full,
-                max_wait,
-                http.alarms(),
-            ),
+            pool: ReaderPool::new(&limits, self.when_full, max_wait, http.alarms()),
             http,
             timeouts,
             limits,
             retry,
             retry_budget: Budget::new(retry.budget),
-            resume,
-            key,
-            failed: save_failed.map(|path| Folder::new(&path, &limits)),
-            endpoint,
+            resume: self.resume,
+            failed: self.save_failed.map(|path| Folder::new(&path, &limits)),
+            endpoint: self.endpoint,
             bases,
             routes,
-            model,
+            model: self.model,
             headers,
-            session_headers,
-            priority_header,
+            session_headers: self.session_headers,
+            priority_header: self.priority_header,
             request_ids,
-            server: Mutex::new(server),
+            server: Mutex::new(self.server),
             probed: AtomicBool::new(false),
         })))
     }
@@ -418,7 +340,7 @@ fn servers(base_urls: &[(String, u32)], policy: RoutePolicy) -> Result<(Vec<Base
 }
 
 /// Returns the headers of every request: your headers and the key.
-fn header_map(headers: &[(String, Redacted)], key: Option<&ApiKey>) -> Result<HeaderMap, Error> {
+fn header_map(headers: &[(String, Redacted<String>)], key: Option<&ApiKey>) -> Result<HeaderMap, Error> {
     // You can set `authorization` for a scheme other than the one of the key.
     let can_set = |name: &&str| !name.eq_ignore_ascii_case(AUTHORIZATION.as_str());
     let owned: Vec<&str> = OWNED_HEADERS.into_iter().filter(can_set).collect();

@@ -12,7 +12,6 @@ pub(crate) mod stream;
 mod threads;
 mod tokenize;
 
-use std::fmt;
 use std::sync::Arc;
 
 use self::backend::Backend;
@@ -60,14 +59,13 @@ use crate::types::token::StreamToken;
 /// # }
 /// # Ok::<(), tokenwire::Error>(())
 /// ```
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct ApiClient(pub(crate) Arc<Backend>);
 
 impl ApiClient {
     /// Starts a builder with the base URL of the server: `http://127.0.0.1:8000/v1`.
     ///
     /// OpenAI's clients take the same URL. A URL without a path gets the path `/v1`.
-    #[must_use]
     pub fn builder(base_url: impl Into<String>) -> ApiClientBuilder {
         ApiClientBuilder::new(base_url.into())
     }
@@ -227,48 +225,6 @@ impl ApiClient {
     /// ([`is_call`](SavedRequest::is_call)).
     pub fn resend(&self, saved: &SavedRequest) -> Result<(Receiver<StreamToken>, StreamGuard), Error> {
         start::resend(&self.0, saved)
-    }
-}
-
-impl fmt::Debug for ApiClient {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Backend {
-            http: _,
-            pool,
-            timeouts,
-            limits,
-            retry,
-            retry_budget: _,
-            resume,
-            key,
-            failed,
-            endpoint,
-            bases,
-            routes,
-            model,
-            headers: _,
-            session_headers,
-            priority_header,
-            request_ids: _,
-            server,
-            probed: _,
-        } = &*self.0;
-        f.debug_struct("ApiClient")
-            .field("bases", bases)
-            .field("routes", routes)
-            .field("model", model)
-            .field("endpoint", endpoint)
-            .field("server", server)
-            .field("key", key)
-            .field("session_headers", session_headers)
-            .field("priority_header", priority_header)
-            .field("failed", failed)
-            .field("timeouts", timeouts)
-            .field("limits", limits)
-            .field("retry", retry)
-            .field("resume", resume)
-            .field("pool", pool)
-            .finish_non_exhaustive()
     }
 }
 

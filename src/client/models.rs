@@ -51,23 +51,6 @@ impl ApiClient {
             _ => Err(Error::protocol("the answer is not a list of models")),
         }
     }
-}
-
-fn model(entry: &Value) -> Option<ModelInfo> {
-    let places = [
-        &entry["max_model_len"],
-        &entry["meta"]["n_ctx"],
-        &entry["max_context_length"],
-        &entry["context_length"],
-    ];
-    Some(ModelInfo {
-        id: entry["id"].as_str()?.to_owned(),
-        owned_by: entry["owned_by"].as_str().map(str::to_owned),
-        max_context_tokens: places.iter().find_map(|count| count.as_u64()?.try_into().ok()),
-    })
-}
-
-impl ApiClient {
     /// Returns the limit of the wait for a whole answer: the shorter timer up to a first token.
     pub(super) fn wait_for_answer(&self) -> Option<Wait> {
         let (timer, limit) = self.0.timeouts.before_first_token()?;
@@ -92,4 +75,18 @@ impl ApiClient {
             }
         }
     }
+}
+
+fn model(entry: &Value) -> Option<ModelInfo> {
+    let places = [
+        &entry["max_model_len"],
+        &entry["meta"]["n_ctx"],
+        &entry["max_context_length"],
+        &entry["context_length"],
+    ];
+    Some(ModelInfo {
+        id: entry["id"].as_str()?.to_owned(),
+        owned_by: entry["owned_by"].as_str().map(str::to_owned),
+        max_context_tokens: places.iter().find_map(|count| count.as_u64()?.try_into().ok()),
+    })
 }

@@ -32,9 +32,9 @@ impl ApiClient {
     ///   an endpoint, and for TGI without `add_special`, because TGI always adds these tokens;
     /// - `Protocol` for an answer without ids.
     pub fn tokenize(&self, text: &str, add_special: bool) -> Result<Vec<TokenId>, Error> {
-        let (server, model) = (self.server()?, &self.0.model);
+        let server = self.server()?;
         let family = server.as_ref().and_then(ServerKind::family);
-        let mut body = match family {
+        let body = match family {
             Some(Family::Vllm | Family::SgLang) => json!({"prompt": text, "add_special_tokens": add_special}),
             Some(Family::LlamaCpp) => {
                 json!({"content": text, "add_special": add_special, "parse_special": true})
@@ -46,10 +46,7 @@ impl ApiClient {
             }
             _ => return Err(has_none(server)),
         };
-        if let (Some(Family::Vllm | Family::SgLang), Some(model)) = (family, model) {
-            body["model"] = model.as_str().into();
-        }
-        let answer = self.post_json("/tokenize", &body)?;
+        let answer = self.post_json("/tokenize", family, body)?;
         // TGI sends the list without an object around it.
         let list = answer.as_array().or_else(|| answer["tokens"].as_array());
         let ids = list.and_then(|list| list.iter().map(token_id).collect());
@@ -67,7 +64,7 @@ impl ApiClient {
     ///
     /// The same as [`tokenize`](Self::tokenize).
     pub fn detokenize(&self, ids: &[TokenId]) -> Result<String, Error> {
-        let (server, model) = (self.server()?, &self.0.model);
+        let server = self.server()?;
         let family = server.as_ref().and_then(ServerKind::family);
         let mut body = json!({"tokens": ids});
         let key = match family {
@@ -79,19 +76,18 @@ impl ApiClient {
             }
             _ => return Err(has_none(server)),
         };
-        if let (Some(Family::Vllm | Family::SgLang), Some(model)) = (family, model) {
-            body["model"] = model.as_str().into();
-        }
-        let mut answer = self.post_json("/detokenize", &body)?;
+        let mut answer = self.post_json("/detokenize", family, body)?;
         match answer.get_mut(key).map(Value::take) {
             Some(Value::String(text)) => Ok(text),
             _ => Err(Error::protocol("the answer of the tokenizer endpoint has no text")),
         }
     }
-}
 
-impl ApiClient {
-    fn post_json(&self, path: &str, body: &Value) -> Result<Value, Error> {
+    /// Sends a request of the tokenizer, with the name of the model for servers that want it.
+    fn post_json(&self, path: &str, family: Option<Family>, mut body: Value) -> Result<Value, Error> {
+        if let (Some(Family::Vllm | Family::SgLang), Some(model)) = (family, &self.0.model) {
+            body["model"] = model.as_str().into();
+        }
         let wait = self.wait_for_answer();
         let response = self.ask(Method::POST, (path, true), body.to_string().as_bytes(), wait)?;
         self.json_answer(response, wait)

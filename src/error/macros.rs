@@ -45,7 +45,6 @@ macro_rules! setters {
     ($($(#[$meaning:meta])* $field:ident: $type:ty,)*) => {
         $(
             $(#[$meaning])*
-            #[must_use]
             pub fn $field(mut self, $field: $type) -> Self {
                 self.$field = $field.into();
                 self
@@ -54,6 +53,24 @@ macro_rules! setters {
     };
 }
 
+/// Implements `Debug` for structs, with some of their fields.
+///
+/// The other fields are too large, cannot be printed, or must not be printed.
+macro_rules! debug_fields {
+    ($($type:ident { $($field:ident),* })*) => {
+        $(
+            impl std::fmt::Debug for $type {
+                fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    let mut shown = f.debug_struct(stringify!($type));
+                    $(shown.field(stringify!($field), &self.$field);)*
+                    shown.finish_non_exhaustive()
+                }
+            }
+        )*
+    };
+}
+
+pub(crate) use debug_fields;
 pub(crate) use display_as_str;
 pub(crate) use names;
 pub(crate) use setters;

@@ -4,9 +4,11 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::{BodyEnd, Piece, Recording, Request, base64};
+use super::{BodyEnd, Piece, Recording, Request, ResponseHead, micros};
 use crate::error::Error;
 
 /// The number of the format in the head line. The reader refuses any other number.
@@ -17,7 +19,7 @@ struct HeadLine {
     tokenwire_recording: u32,
     request: RequestPart,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    response: Option<ResponsePart>,
+    response: Option<ResponseHead>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -29,12 +31,6 @@ struct RequestPart {
     text: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     base64: Option<String>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct ResponsePart {
-    status: u16,
-    headers: Vec<(String, String)>,
 }
 
 /// Any line after the head.
@@ -58,10 +54,8 @@ pub(super) fn write(recording: &Recording) -> String {
     let (text, base64) = as_text(body);
     let request =
         RequestPart { method: method.clone(), path: path.clone(), headers: headers.clone(), text, base64 };
-    let response =
-        head.as_ref().map(|head| ResponsePart { status: head.status, headers: head.headers.clone() });
     let mut out = String::new();
-    write_line(&mut out, &HeadLine { tokenwire_recording: VERSION, request, response });
+    write_line(&mut out, &HeadLine { tokenwire_recording: VERSION, request, response: head.clone() });
     for Piece { at, bytes } in pieces {
         let (text, base64) = as_text(bytes);
         write_line(&mut out, &Line { t_us: Some(micros(*at)), text, base64, end: None });
@@ -77,14 +71,10 @@ fn write_line(out: &mut String, line: &impl Serialize) {
     out.push('\n');
 }
 
-fn micros(at: Duration) -> u64 {
-    u64::try_from(at.as_micros()).unwrap_or(u64::MAX)
-}
-
 fn as_text(bytes: &[u8]) -> (Option<String>, Option<String>) {
     match std::str::from_utf8(bytes) {
         Ok(text) => (Some(text.to_owned()), None),
-        Err(_) => (None, Some(base64::encode(bytes))),
+        Err(_) => (None, Some(STANDARD.encode(bytes))),
     }
 }
 
@@ -119,7 +109,7 @@ fn read_head(line: &[u8]) -> Result<Recording, Error> {
         .ok_or_else(|| wrong(0, "has an invalid body: expected `text` or valid `base64`"))?;
     let request = Request { method, path, headers, body };
     Ok(match head.response {
-        Some(ResponsePart { status, headers }) => Recording::of_body(request, status, headers),
+        Some(ResponseHead { status, headers }) => Recording::of_body(request, status, headers),
         None => Recording::of_wire(request),
     })
 }
@@ -143,7 +133,7 @@ fn add_line(recording: &mut Recording, line: Line) -> Result<bool, &'static str>
 fn from_text(text: Option<String>, base64: Option<String>) -> Option<Vec<u8>> {
     match (text, base64) {
         (Some(text), None) => Some(text.into_bytes()),
-        (None, Some(coded)) => base64::decode(&coded),
+        (None, Some(coded)) => STANDARD.decode(coded).ok(),
         (None, None) => Some(Vec::new()),
         (Some(_), Some(_)) => None,
     }
@@ -157,6 +147,15 @@ fn wrong(line: usize, problem: &str) -> Error {
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
+
+    #[test]
+    fn base64_that_the_writer_does_not_write_is_refused() {
+        for bad in
+            ["Z", "Zg", "Zg=", "Zh==", "Zm9=", "====", "Z===", "Zm=v", "Zg==Zg==", "Zm9v\n", "Zm9*", "Zmöv"]
+        {
+            assert_eq!(from_text(None, Some(bad.to_owned())), None, "{bad:?}");
+        }
+    }
 
     fn samples() -> [Recording; 3] {
         let request = Request::new("POST", "/v1/completions")

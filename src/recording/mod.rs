@@ -45,10 +45,12 @@ use std::path::Path;
 use std::time::Duration;
 use std::{fmt, fs};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Error;
+use crate::error::macros::{display_as_str, names};
 use crate::error::secrets::Secrets;
 
-mod base64;
 pub(crate) mod http;
 mod jsonl;
 
@@ -88,6 +90,7 @@ fn is_credential(name: &str) -> bool {
 /// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use]
 pub struct Request {
     /// The method: `GET`, `POST`, ...
     pub method: String,
@@ -101,20 +104,17 @@ pub struct Request {
 
 impl Request {
     /// Creates a request without headers and without a body.
-    #[must_use]
     pub fn new(method: impl Into<String>, path: impl Into<String>) -> Self {
         Self { method: method.into(), path: path.into(), ..Self::default() }
     }
 
     /// Adds one header.
-    #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
     /// Sets the body.
-    #[must_use]
     pub fn with_body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
@@ -171,57 +171,41 @@ impl fmt::Debug for Piece {
     }
 }
 
-/// The way in which an exchange ended, as far as the recording shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum BodyEnd {
-    /// The response reached the end that its framing announced. The connection stayed open.
-    Complete,
-    /// The server closed the connection (FIN).
-    ///
-    /// This may be before or after the end of the response: see [`Body::state`].
-    Closed,
-    /// The server reset the connection (RST).
-    Reset,
-    /// No more bytes arrived, and the connection stayed open until the recorder gave up.
-    Silent,
-    /// The client closed the connection.
-    ClientClosed,
-    /// The recording does not contain the end.
-    Unknown,
+names! {
+    /// The way in which an exchange ended, as far as the recording shows.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum BodyEnd {
+        /// The response reached the end that its framing announced. The connection stayed open.
+        Complete = "complete",
+        /// The server closed the connection (FIN).
+        ///
+        /// This may be before or after the end of the response: see [`Body::state`].
+        Closed = "closed",
+        /// The server reset the connection (RST).
+        Reset = "reset",
+        /// No more bytes arrived, and the connection stayed open until the recorder gave up.
+        Silent = "silent",
+        /// The client closed the connection.
+        ClientClosed = "client_closed",
+        /// The recording does not contain the end.
+        Unknown = "unknown",
+    }
 }
+
+display_as_str!(BodyEnd);
 
 impl BodyEnd {
     const ALL: [Self; 6] =
         [Self::Complete, Self::Closed, Self::Reset, Self::Silent, Self::ClientClosed, Self::Unknown];
-
-    /// Returns the stable name: `complete`, `closed`, `reset`, `silent`, `client_closed`,
-    /// `unknown`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Complete => "complete",
-            Self::Closed => "closed",
-            Self::Reset => "reset",
-            Self::Silent => "silent",
-            Self::ClientClosed => "client_closed",
-            Self::Unknown => "unknown",
-        }
-    }
 
     fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|end| end.as_str() == name)
     }
 }
 
-impl fmt::Display for BodyEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 /// The status and the headers of a response whose pieces are the body alone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct ResponseHead {
     status: u16,
     headers: Vec<(String, String)>,
@@ -375,7 +359,6 @@ impl Recording {
     }
 
     /// Returns the request, without credentials.
-    #[must_use]
     pub fn request(&self) -> &Request {
         &self.request
     }
@@ -409,21 +392,20 @@ impl Recording {
     /// Returns the status of the response, or `None` if its head is incomplete.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
-        match &self.head {
-            Some(head) => Some(head.status),
-            None => http::response_head(&self.response_bytes()).map(|(head, _)| head.status()),
-        }
+        Some(self.response_head()?.status)
     }
 
     /// Returns the headers of the response, or an empty list if its head is incomplete.
     #[must_use]
     pub fn response_headers(&self) -> Vec<(String, String)> {
-        match &self.head {
-            Some(head) => head.headers.clone(),
-            None => {
-                http::response_head(&self.response_bytes()).map(|(head, _)| head.headers).unwrap_or_default()
-            }
-        }
+        self.response_head().map(|head| head.headers).unwrap_or_default()
+    }
+
+    fn response_head(&self) -> Option<ResponseHead> {
+        self.head.clone().or_else(|| {
+            let (head, _) = http::response_head(&self.response_bytes())?;
+            Some(ResponseHead { status: head.status(), headers: head.headers })
+        })
     }
 
     /// Returns a copy of the received body of the response, without its framing.
@@ -454,9 +436,13 @@ impl Recording {
     }
 }
 
-/// Truncates a time to whole microseconds, so that a recording equals its loaded copy.
-fn whole_micros(at: Duration) -> Duration {
-    Duration::from_micros(u64::try_from(at.as_micros()).unwrap_or(u64::MAX))
+/// Truncates a time to whole microseconds, so that a saved value equals its loaded copy.
+pub(crate) fn whole_micros(at: Duration) -> Duration {
+    Duration::from_micros(micros(at))
+}
+
+pub(crate) fn micros(at: Duration) -> u64 {
+    u64::try_from(at.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn file_error(what: &str, path: &Path, error: std::io::Error) -> Error {

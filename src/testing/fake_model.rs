@@ -56,6 +56,7 @@ const DIGITS: u32 = 120;
 /// # Ok::<(), tokenwire::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy)]
+#[must_use]
 pub struct FakeModel {
     seed: u64,
     one_of: u64,
@@ -74,13 +75,11 @@ impl FakeModel {
     /// Creates a model. Each seed is a different model.
     ///
     /// An answer has about 80 ids, if its limit allows this.
-    #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { seed, one_of: 80 }
     }
 
     /// Ends an answer after one of `ids` ids, on average. 0 means never.
-    #[must_use]
     pub fn ends_one_of(mut self, ids: u64) -> Self {
         self.one_of = ids;
         self

@@ -1,11 +1,11 @@
 //! The scripted server: it listens, starts a thread per connection, and records what tests need.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use std::{fmt, io};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -14,6 +14,7 @@ use super::script::Script;
 use super::state::{Disconnect, Handler, OnAccept, Shared};
 use super::tls::TlsIdentity;
 use crate::error::Error;
+use crate::error::macros::debug_fields;
 use crate::recording::Request;
 
 /// The number of connections that may wait to be accepted.
@@ -189,11 +190,7 @@ impl Drop for MockServer {
     }
 }
 
-impl fmt::Debug for MockServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MockServer").field("url", &self.url()).finish_non_exhaustive()
-    }
-}
+debug_fields! { MockServer { addr } }
 
 /// The settings of a [`MockServer`], from [`MockServer::builder`].
 #[must_use]
@@ -291,16 +288,7 @@ impl ServerBuilder {
     }
 }
 
-impl fmt::Debug for ServerBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { addr, tls, on_accept: _, reads } = self;
-        f.debug_struct("ServerBuilder")
-            .field("addr", addr)
-            .field("tls", tls)
-            .field("reads", reads)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields! { ServerBuilder { addr, tls, reads } }
 
 fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;

@@ -1,8 +1,7 @@
 //! Turns the steps of a script into bytes and waits. Pure.
 
-use std::fmt::Write as _;
-
 use super::script::{Cut, Framing, How, Script, Step, Wait};
+use crate::client::http::StatusCode;
 
 /// The maximum size that [`Script::wire`] returns, 64 MiB. A script can be endless.
 pub const MAX_WIRE_BYTES: usize = 64 << 20;
@@ -136,10 +135,12 @@ fn length_of_writes(steps: &[Step]) -> u64 {
 }
 
 fn head_bytes(status: u16, headers: &[(String, String)], framing: Framing, length: u64) -> String {
-    let mut head = format!("HTTP/1.1 {status} {}\r\n", reason(status));
+    let known = StatusCode::from_u16(status).ok();
+    // HTTP allows an empty phrase.
+    let reason = known.and_then(|status| status.canonical_reason()).unwrap_or_default();
+    let mut head = format!("HTTP/1.1 {status} {reason}\r\n");
     for (name, value) in headers {
-        // Writing to a string does not fail.
-        let _ = write!(head, "{name}: {value}\r\n");
+        head.push_str(&format!("{name}: {value}\r\n"));
     }
     match framing {
         Framing::Chunked => head.push_str("Transfer-Encoding: chunked\r\n"),
@@ -150,34 +151,6 @@ fn head_bytes(status: u16, headers: &[(String, String)], framing: Framing, lengt
     }
     head.push_str("\r\n");
     head
-}
-
-fn reason(status: u16) -> &'static str {
-    match status {
-        103 => "Early Hints",
-        200 => "OK",
-        204 => "No Content",
-        301 => "Moved Permanently",
-        302 => "Found",
-        307 => "Temporary Redirect",
-        308 => "Permanent Redirect",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        413 => "Content Too Large",
-        422 => "Unprocessable Content",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        // HTTP allows an empty phrase.
-        _ => "",
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 //!
 //! Only this part of the scripted server uses rustls.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::error::Error;
+use crate::error::macros::debug_fields;
 
 /// A certificate with its key, for a server with TLS.
 ///
@@ -48,11 +48,7 @@ impl TlsIdentity {
     }
 }
 
-impl fmt::Debug for TlsIdentity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TlsIdentity(..)")
-    }
-}
+debug_fields! { TlsIdentity {} }
 
 /// A socket that the server can shut down while the connection's thread is blocked in it.
 ///

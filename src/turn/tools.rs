@@ -40,6 +40,7 @@ pub struct Tool {
 /// assert_eq!(tools.schemas().len(), 1);
 /// ```
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct Tools {
     tools: Vec<Tool>,
     max_concurrency: usize,
@@ -119,13 +120,11 @@ impl Default for Tools {
 
 impl Tools {
     /// Creates a list without tools.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Adds a tool. If two tools have the same name, the first one is called.
-    #[must_use]
     pub fn with(mut self, tool: Tool) -> Self {
         self.tools.push(tool);
         self

@@ -1,6 +1,5 @@
 //! Base URLs of servers, to which tokenwire appends the paths of endpoints.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use crate::client::http::Uri;
@@ -10,7 +9,7 @@ use crate::error::Error;
 /// The base URL of a server, with and without the API version.
 ///
 /// OpenAI's paths are appended to `api`. The native paths of a server are appended to `root`.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct BaseUrl {
     /// The URL with the version: `http://host:8000/v1`.
     pub(crate) api: String,
@@ -49,12 +48,6 @@ impl BaseUrl {
 
     pub(crate) fn is_plain_and_far(&self) -> bool {
         self.plain_and_far
-    }
-}
-
-impl fmt::Debug for BaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.api)
     }
 }
 

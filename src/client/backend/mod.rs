@@ -20,13 +20,14 @@ use super::policy::retry::{Budget, RetryPolicy};
 use super::policy::route::Routes;
 use super::saved::folder::Folder;
 use super::threads::pool::ReaderPool;
-use crate::config::{ApiKey, Limits, Timeouts};
+use crate::config::{Limits, Timeouts};
 use crate::error::Error;
 use crate::protocol::request::completion::CompletionRequest;
 use crate::protocol::server::ServerKind;
 use crate::protocol::server::endpoint::Endpoint;
 
 /// The servers of a client, and the settings that all its requests share.
+#[derive(Debug)]
 pub(crate) struct Backend {
     pub(crate) http: HttpClient,
     pub(crate) pool: ReaderPool,
@@ -35,7 +36,6 @@ pub(crate) struct Backend {
     pub(crate) retry: RetryPolicy,
     pub(crate) retry_budget: Budget,
     pub(crate) resume: ResumePolicy,
-    pub(crate) key: Option<ApiKey>,
     /// The folder for failed requests, if they are saved.
     pub(crate) failed: Option<Folder>,
     pub(crate) endpoint: Endpoint,
@@ -99,14 +99,6 @@ impl Backend {
         server: Option<&ServerKind>,
     ) -> Result<Vec<u8>, Error> {
         request.to_json(self.model.as_deref(), self.endpoint, server)
-    }
-
-    pub(crate) fn call_body(
-        &self,
-        request: &CompletionRequest,
-        server: Option<&ServerKind>,
-    ) -> Result<Vec<u8>, Error> {
-        request.to_call_json(self.model.as_deref(), self.endpoint, server)
     }
 
     /// Returns the client's headers merged with `own`, the headers of the request, which win.

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::protocol::request::completion::CompletionRequest;
 
 /// Generates ids that differ between clients and between requests.
+#[derive(Debug)]
 pub(crate) struct RequestIds {
     prefix: String,
     next: AtomicU64,

@@ -1,8 +1,7 @@
 //! One channel for many streams, so that a consumer of a thousand streams waits in one place.
 
-use std::fmt;
-
 use crate::client::threads::sync::channel::{Receiver, Sender, unbounded};
+use crate::error::macros::debug_fields;
 use crate::types::token::StreamToken;
 
 /// The default of [`FanIn::max_tokens`].
@@ -87,11 +86,7 @@ impl FanIn {
     }
 }
 
-impl fmt::Debug for FanIn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FanIn").field("max_tokens", &self.max_tokens).finish_non_exhaustive()
-    }
-}
+debug_fields! { FanIn { max_tokens } }
 
 /// The part of the channel that belongs to one stream.
 ///

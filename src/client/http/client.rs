@@ -1,6 +1,5 @@
 //! The HTTP client: sends requests through one shared ureq agent and returns responses.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,7 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Proxy};
 
 use super::fault::fault;
-use super::headers::{check_url, header};
+use super::headers::{Redacted, check_url, header};
 #[cfg(feature = "testing")]
 use super::memory;
 use super::resolver::CachingResolver;
@@ -19,7 +18,7 @@ use super::slot::{CancelSlot, Wait};
 use super::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, Method, Uri, tap};
 use crate::client::threads::alarm::Alarms;
 use crate::config::{Limits, MAX_RESPONSE_HEAD_BYTES, MAX_STALE_RETRIES, Timeouts};
-use crate::error::secrets::REDACTED;
+use crate::error::macros::debug_fields;
 use crate::error::{Error, ErrorKind, Timer};
 
 /// The size of each buffer of a connection, which has one per direction.
@@ -80,15 +79,17 @@ pub struct HttpClient {
 ///     .build()?;
 /// # Ok::<(), tokenwire::Error>(())
 /// ```
-#[derive(Clone)]
+#[derive(Debug, Clone)]
+#[must_use]
 pub struct HttpClientBuilder {
-    timeouts: Timeouts,
-    limits: Limits,
-    timeout: Duration,
-    ca_pem: Option<Vec<u8>>,
-    proxy: Option<String>,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) limits: Limits,
+    pub(crate) timeout: Duration,
+    pub(crate) ca_pem: Option<Redacted<Vec<u8>>>,
+    /// The URL may contain a password.
+    pub(crate) proxy: Option<Redacted<String>>,
     #[cfg(feature = "testing")]
-    memory: Option<memory::InMemory>,
+    pub(crate) memory: Option<memory::InMemory>,
 }
 
 impl HttpClientBuilder {
@@ -96,7 +97,6 @@ impl HttpClientBuilder {
     ///
     /// If a host has several addresses, they share the limit. Each address gets half as much time
     /// as the address before it.
-    #[must_use]
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.timeouts.connect = Some(limit);
         self
@@ -105,7 +105,6 @@ impl HttpClientBuilder {
     /// Limits the wait for the head of a response, then for each piece of its body. Default: 600 s.
     ///
     /// The wait for the head includes the connection. The response as a whole has no limit.
-    #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
         self
@@ -115,9 +114,8 @@ impl HttpClientBuilder {
     ///
     /// `pem` contains one or more certificates in PEM format. Most programs use this for the
     /// private authority of a company or a cluster.
-    #[must_use]
     pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.ca_pem = Some(pem.into());
+        self.ca_pem = Some(Redacted(pem.into()));
         self
     }
 
@@ -125,25 +123,8 @@ impl HttpClientBuilder {
     ///
     /// The URL begins with `http://`, `https://`, `socks4://`, `socks4a://`, `socks5://` or
     /// `socks5h://`. It may contain `user:password@`.
-    #[must_use]
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
-        self.proxy = Some(url.into());
-        self
-    }
-
-    pub(crate) fn timeouts(mut self, timeouts: Timeouts) -> Self {
-        self.timeouts = timeouts;
-        self
-    }
-
-    pub(crate) fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    #[cfg(feature = "testing")]
-    pub(crate) fn memory(mut self, server: memory::InMemory) -> Self {
-        self.memory = Some(server);
+        self.proxy = Some(Redacted(url.into()));
         self
     }
 
@@ -158,17 +139,13 @@ impl HttpClientBuilder {
     }
 
     pub(super) fn build_with(self, resolver: CachingResolver) -> Result<HttpClient, Error> {
-        #[cfg(feature = "testing")]
-        let memory = self.memory.clone();
-        let Self { timeouts, limits, timeout, ca_pem, proxy, .. } = self;
-        let timeouts = timeouts.bounded();
-        let proxy = match proxy {
-            // Do not show the URL: it may contain a password.
-            Some(url) => Some(Proxy::new(&url).map_err(|_| Error::invalid("the proxy URL is not valid"))?),
-            None => None,
-        };
+        let Self { limits, timeout, .. } = self;
+        let timeouts = self.timeouts.bounded();
+        // Do not show the URL: it may contain a password.
+        let proxy = self.proxy.map(|Redacted(url)| Proxy::new(&url)).transpose();
+        let proxy = proxy.map_err(|_| Error::invalid("the proxy URL is not valid"))?;
         let mut tls = TlsConfig::builder();
-        if let Some(pem) = ca_pem {
+        if let Some(Redacted(pem)) = self.ca_pem {
             tls = tls.root_certs(RootCerts::Specific(Arc::new(certificates(&pem)?)));
         }
         let config = Agent::config_builder()
@@ -191,7 +168,7 @@ impl HttpClientBuilder {
         let alarms = Alarms::new();
         let connector = tap::TapConnector::new(alarms.clone());
         #[cfg(feature = "testing")]
-        let connector = match memory {
+        let connector = match self.memory {
             Some(server) => connector.over(memory::MemoryConnector(server)),
             None => connector,
         };
@@ -200,29 +177,11 @@ impl HttpClientBuilder {
     }
 }
 
-impl fmt::Debug for HttpClientBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { timeouts, limits, timeout, ca_pem, proxy, .. } = self;
-        f.debug_struct("HttpClientBuilder")
-            .field("timeouts", timeouts)
-            .field("limits", limits)
-            .field("timeout", timeout)
-            .field("ca_pem", &ca_pem.as_ref().map(Vec::len))
-            // The URL may contain a password.
-            .field("proxy", &proxy.as_ref().map(|_| REDACTED))
-            .finish()
-    }
-}
-
 fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, Error> {
-    let mut found = Vec::new();
-    for item in parse_pem(pem) {
-        let item =
-            item.map_err(|e| Error::invalid("the CA certificates are not valid PEM").with_source(e))?;
-        if let PemItem::Certificate(certificate) = item {
-            found.push(certificate);
-        }
-    }
+    let items = parse_pem(pem).collect::<Result<Vec<_>, _>>();
+    let items = items.map_err(|e| Error::invalid("the CA certificates are not valid PEM").with_source(e))?;
+    let certificate = |item| if let PemItem::Certificate(found) = item { Some(found) } else { None };
+    let found: Vec<_> = items.into_iter().filter_map(certificate).collect();
     if found.is_empty() {
         return Err(Error::invalid("the PEM text of the CA contains no certificate"));
     }
@@ -250,7 +209,6 @@ impl HttpClient {
     }
 
     /// Returns a builder with the default settings.
-    #[must_use]
     pub fn builder() -> HttpClientBuilder {
         HttpClientBuilder {
             timeouts: Timeouts::default(),
@@ -382,14 +340,7 @@ impl HttpClient {
     }
 }
 
-impl fmt::Debug for HttpClient {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpClient")
-            .field("timeouts", &self.timeouts)
-            .field("limits", &self.limits)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields! { HttpClient { timeouts, limits } }
 
 #[cfg(all(test, not(shuttle)))]
 mod tests {

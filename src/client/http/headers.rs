@@ -1,11 +1,24 @@
 //! Checks URLs and headers before they are sent, and decides which headers may be shown.
 
+use std::fmt;
+
 use super::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, Uri};
 use crate::error::Error;
 use crate::error::escape::printable;
+use crate::error::secrets::REDACTED;
 
 /// Headers that ureq interprets, so it must see their values. None of them is a credential.
 const READ_BY_UREQ: [&str; 5] = ["connection", "content-length", "expect", "host", "transfer-encoding"];
+
+/// A value that is or contains a credential, or is too long to show. `Debug` does not print it.
+#[derive(Clone)]
+pub(crate) struct Redacted<T>(pub(crate) T);
+
+impl<T> fmt::Debug for Redacted<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
+}
 
 /// Parses a URL and checks that a request can be sent to it.
 pub(crate) fn check_url(url: &str) -> Result<Uri, Error> {
@@ -63,8 +76,12 @@ pub(crate) fn is_open_header(name: &str) -> bool {
 
 /// Returns the headers that may be saved and shown.
 pub(crate) fn open_headers(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
-    let open = headers.iter().filter(|(name, _)| is_open_header(name.as_str()));
-    open.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+    visible_headers(headers).filter(|(name, _)| is_open_header(name))
+}
+
+/// Returns the headers whose values are visible ASCII.
+pub(super) fn visible_headers(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+    headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
 }
 
 /// Returns the names and values of the headers that may be credentials.

@@ -127,6 +127,7 @@ impl Connector<()> for MemoryConnector {
     }
 }
 
+#[derive(Debug)]
 struct Shut(AtomicBool);
 
 impl ShutdownHandle for Shut {
@@ -135,18 +136,13 @@ impl ShutdownHandle for Shut {
     }
 }
 
+#[derive(Debug)]
 struct Connection {
     server: InMemory,
     number: usize,
     sent: VecDeque<Sent>,
     shut: Arc<Shut>,
     buffers: LazyBuffers,
-}
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Connection").field(&self.number).finish()
-    }
 }
 
 impl Transport for Connection {

@@ -21,6 +21,8 @@ pub(crate) mod slot;
 pub(crate) mod tap;
 pub(crate) mod unversioned;
 
+#[cfg(feature = "testing")]
+pub(crate) use ureq::http::StatusCode;
 pub(crate) use ureq::http::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue,
 };

@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use std::{fmt, io, thread};
+use std::{io, thread};
 
 use crossbeam_channel::{Sender, after, bounded, never, select};
 use ureq::Error;
@@ -26,6 +26,7 @@ use super::slot::CancelSlot;
 use super::tap::{cancelled, current_slot, cut};
 use super::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use super::unversioned::transport::NextTimeout;
+use crate::error::macros::debug_fields;
 
 /// How long the addresses of a name are kept.
 ///
@@ -212,15 +213,7 @@ impl Names {
     }
 }
 
-impl fmt::Debug for Names {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.lock();
-        f.debug_struct("Names")
-            .field("names", &state.names.len())
-            .field("threads", &state.threads)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields! { Names { ttl } }
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,5 @@
 //! A response whose body is read in pieces.
 
-use std::fmt;
 use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,9 +8,10 @@ use ureq::{Body, BodyReader};
 
 use super::HeaderMap;
 use super::fault::fault;
-use super::headers::check_encoding;
+use super::headers::{check_encoding, visible_headers};
 use super::slot::{CancelSlot, Wait};
 use crate::config::{Limits, Timeouts};
+use crate::error::macros::debug_fields;
 use crate::error::{Error, ErrorKind, Limit, Timer};
 use crate::recording::{BodyEnd, Recording, Request};
 
@@ -140,10 +140,7 @@ impl HttpResponse {
         prefixes: &'a [&str],
     ) -> impl Iterator<Item = (&'a str, &'a str)> + 'a {
         let wanted = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
-        self.headers
-            .iter()
-            .filter(move |(name, _)| wanted(name.as_str()))
-            .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+        visible_headers(&self.headers).filter(move |(name, _)| wanted(name))
     }
 
     /// Returns the number of body bytes read so far, without the framing of HTTP.
@@ -266,9 +263,7 @@ impl HttpResponse {
     ///
     /// `since` is the time at which `request` was made.
     pub(crate) fn record(&mut self, request: Request, since: Instant, max_bytes: usize) {
-        let headers =
-            self.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-        let recording = Recording::of_body(request, self.status, headers);
+        let recording = Recording::of_body(request, self.status, visible_headers(&self.headers));
         // One more than may be recorded, so that zero means that the limit was exceeded.
         self.tape = Some(Tape { recording, since, left: max_bytes.saturating_add(1) });
     }
@@ -321,11 +316,4 @@ impl HttpResponse {
     }
 }
 
-impl fmt::Debug for HttpResponse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpResponse")
-            .field("status", &self.status)
-            .field("bytes", &self.bytes)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields! { HttpResponse { status, bytes } }

@@ -88,15 +88,10 @@ impl SseReader {
                     Err(error) => {
                         self.parse_errors += 1;
                         if self.parse_errors == 1 {
-                            log::debug!(
-                                "skipped an event of {} bytes that is not JSON: {error}",
-                                event.data.len()
-                            );
+                            let (data, size) = (event.data, event.data.len());
+                            log::debug!("skipped an event of {size} bytes that is not JSON: {error}");
                             // Generated text is logged at trace level only.
-                            log::trace!(
-                                "the skipped event begins: {}",
-                                printable(event.data, MAX_PREVIEW_CHARS)
-                            );
+                            log::trace!("the skipped event begins: {}", printable(data, MAX_PREVIEW_CHARS));
                         }
                     }
                 }

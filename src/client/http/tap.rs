@@ -15,9 +15,9 @@
 //! uses them through `unversioned` only.
 
 use std::cell::RefCell;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
-use std::{fmt, io};
 
 use ureq::{Error, Timeout};
 
@@ -199,6 +199,7 @@ impl Connector<()> for TapConnector {
     }
 }
 
+#[derive(Debug)]
 pub(super) struct TapTransport {
     inner: Box<dyn Transport>,
     socket: Option<Weak<dyn ShutdownHandle>>,
@@ -278,14 +279,10 @@ impl Transport for TapTransport {
     }
 }
 
-impl fmt::Debug for TapTransport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("TapTransport").field(&self.inner).finish()
-    }
-}
-
 #[cfg(all(test, not(shuttle)))]
 mod tests {
+    use std::fmt;
+
     use crossbeam_channel::{Receiver, Sender, bounded};
 
     use super::*;

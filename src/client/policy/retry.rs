@@ -111,11 +111,7 @@ pub(crate) struct Advice {
 impl Advice {
     /// Reads the advice from an answer's headers, without invalid values. Dates need `now`.
     pub(crate) fn of<'a>(header: impl Fn(&str) -> Option<&'a str>, now: SystemTime) -> Self {
-        let should = match header("x-should-retry").map(str::trim) {
-            Some("true") => Some(true),
-            Some("false") => Some(false),
-            _ => None,
-        };
+        let should = header("x-should-retry").and_then(|value| value.trim().parse().ok());
         let millis = header("retry-after-ms").and_then(|value| seconds(value, 1e-3));
         let after = || header("retry-after").and_then(|value| retry_after(value, now));
         Self { should, after: millis.or_else(after) }

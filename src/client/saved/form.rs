@@ -6,13 +6,14 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::request::{SavedFailure, SavedRequest, micros};
+use super::request::{SavedFailure, SavedRequest};
 use crate::client::http::headers::{check_url, is_open_header};
 use crate::error::{Error, Progress};
 use crate::protocol::server::endpoint::Endpoint;
+use crate::recording::micros;
 
 /// The largest file that [`SavedRequest::load`] reads: 256 MiB. A larger file is an error.
 pub const MAX_SAVED_REQUEST_BYTES: u64 = 256 << 20;
@@ -68,20 +69,17 @@ impl SavedRequest {
 struct Form<'a> {
     tokenwire_failed_request: u32,
     at_ms: u64,
-    #[serde(borrow)]
-    method: Cow<'a, str>,
-    #[serde(borrow)]
-    url: Cow<'a, str>,
-    #[serde(borrow)]
+    method: String,
+    url: String,
     // Earlier versions called this field `wire`.
     #[serde(alias = "wire")]
-    endpoint: Cow<'a, str>,
-    headers: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    endpoint: String,
+    headers: Vec<(String, String)>,
     #[serde(default)]
     call: bool,
     redacted: bool,
-    #[serde(borrow)]
-    failure: FailureForm<'a>,
+    #[serde(with = "FailureForm")]
+    failure: SavedFailure,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     body: Option<&'a RawValue>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -89,62 +87,63 @@ struct Form<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct FailureForm<'a> {
-    #[serde(borrow)]
-    kind: Cow<'a, str>,
-    detail: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    message: Cow<'a, str>,
-    causes: Vec<Cow<'a, str>>,
+#[serde(remote = "SavedFailure")]
+struct FailureForm {
+    kind: String,
+    detail: Option<String>,
+    message: String,
+    causes: Vec<String>,
     status: Option<u16>,
-    request_id: Option<Cow<'a, str>>,
+    request_id: Option<String>,
+    #[serde(flatten, with = "ProgressForm")]
+    progress: Progress,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Progress")]
+struct ProgressForm {
     tokens: u64,
     events: u64,
     bytes: u64,
-    elapsed_us: u64,
+    #[serde(rename = "elapsed_us", serialize_with = "as_micros", deserialize_with = "from_micros")]
+    elapsed: Duration,
+}
+
+fn as_micros<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(micros(*time))
+}
+
+fn from_micros<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    u64::deserialize(deserializer).map(Duration::from_micros)
 }
 
 impl<'a> Form<'a> {
     fn new(request: &'a SavedRequest) -> Self {
         let SavedRequest { at_ms, method, url, endpoint, headers, body, call, redacted, failure } = request;
-        let SavedFailure { kind, detail, message, causes, status, request_id, progress } = failure;
-        let Progress { bytes, events, tokens, elapsed } = *progress;
         // Spaces around the JSON would be lost, and `null` would be read as a missing body.
         let raw: Option<&RawValue> = serde_json::from_str(body).ok();
         let raw = raw.filter(|raw| raw.get().len() == body.len() && body != "null");
         Form {
             tokenwire_failed_request: VERSION,
             at_ms: *at_ms,
-            method: method.into(),
-            url: url.into(),
-            endpoint: endpoint.as_str().into(),
-            headers: headers.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+            method: method.clone(),
+            url: url.clone(),
+            endpoint: endpoint.as_str().to_owned(),
+            headers: headers.clone(),
             call: *call,
             redacted: *redacted,
-            failure: FailureForm {
-                kind: kind.into(),
-                detail: detail.as_deref().map(Cow::from),
-                message: message.into(),
-                causes: causes.iter().map(Cow::from).collect(),
-                status: *status,
-                request_id: request_id.as_deref().map(Cow::from),
-                tokens,
-                events,
-                bytes,
-                elapsed_us: micros(elapsed),
-            },
+            failure: failure.clone(),
             body: raw,
             body_text: raw.is_none().then_some(body.into()),
         }
     }
 
     fn into_request(self) -> Result<SavedRequest, Error> {
-        let Form { tokenwire_failed_request, at_ms, method, url, endpoint, headers, call, redacted, .. } =
-            self;
-        if tokenwire_failed_request != VERSION {
+        let Form { at_ms, method, url, mut headers, call, redacted, failure, .. } = self;
+        if self.tokenwire_failed_request != VERSION {
             return Err(Error::invalid("the saved request has a version that tokenwire does not support"));
         }
-        let endpoint: Endpoint = endpoint.parse()?;
+        let endpoint: Endpoint = self.endpoint.parse()?;
         check_url(&url)?;
         if ![endpoint.path(), endpoint.call_path()].iter().any(|(path, _)| url.ends_with(path)) {
             return Err(Error::invalid("the saved URL does not match the saved endpoint"));
@@ -154,31 +153,7 @@ impl<'a> Form<'a> {
             (None, Some(text)) => text.into_owned(),
             _ => return Err(Error::invalid("a saved request must have exactly one of body and body_text")),
         };
-        let FailureForm { kind, detail, message, causes, status, request_id, .. } = self.failure;
-        let FailureForm { tokens, events, bytes, elapsed_us, .. } = self.failure;
-        let elapsed = Duration::from_micros(elapsed_us);
-        Ok(SavedRequest {
-            at_ms,
-            method: method.into_owned(),
-            url: url.into_owned(),
-            endpoint,
-            headers: headers
-                .into_iter()
-                .filter(|(name, _)| is_open_header(name))
-                .map(|(name, value)| (name.into_owned(), value.into_owned()))
-                .collect(),
-            body,
-            call,
-            redacted,
-            failure: SavedFailure {
-                kind: kind.into_owned(),
-                detail: detail.map(Cow::into_owned),
-                message: message.into_owned(),
-                causes: causes.into_iter().map(Cow::into_owned).collect(),
-                status,
-                request_id: request_id.map(Cow::into_owned),
-                progress: Progress { bytes, events, tokens, elapsed },
-            },
-        })
+        headers.retain(|(name, _)| is_open_header(name));
+        Ok(SavedRequest { at_ms, method, url, endpoint, headers, body, call, redacted, failure })
     }
 }

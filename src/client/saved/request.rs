@@ -1,15 +1,16 @@
 //! A failed request as a value.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::client::http::headers::{open_headers, sensitive_headers};
 use crate::client::http::{HeaderMap, Uri};
 use crate::error::escape::printable;
+use crate::error::macros::debug_fields;
 use crate::error::secrets::Secrets;
 use crate::error::{Error, ErrorKind, Progress};
 use crate::protocol::server::endpoint::Endpoint;
+use crate::recording::whole_micros;
 
 /// The number of causes of an error that are kept, and the length of each in characters.
 const MAX_CAUSES: usize = 8;
@@ -139,22 +140,7 @@ impl SavedRequest {
     }
 }
 
-impl fmt::Debug for SavedRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { at_ms, method, url, endpoint, headers, body, call, redacted, failure } = self;
-        f.debug_struct("SavedRequest")
-            .field("at_ms", at_ms)
-            .field("method", method)
-            .field("url", url)
-            .field("endpoint", endpoint)
-            .field("headers", &headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
-            .field("body_bytes", &body.len())
-            .field("call", call)
-            .field("redacted", redacted)
-            .field("failure", failure)
-            .finish()
-    }
-}
+debug_fields! { SavedRequest { at_ms, method, url, endpoint, call, redacted, failure } }
 
 // ---- from a stream that failed ----
 
@@ -227,13 +213,4 @@ impl SavedFailure {
             progress: Progress { elapsed: whole_micros(progress.elapsed), ..progress },
         }
     }
-}
-
-/// Rounds down to microseconds, as in the file, so that a request equals its loaded copy.
-fn whole_micros(time: Duration) -> Duration {
-    Duration::from_micros(micros(time))
-}
-
-pub(super) fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

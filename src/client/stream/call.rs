@@ -1,6 +1,5 @@
 //! A call: a request with one whole answer. It uses the exchange, threads and retries of a stream.
 
-use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
@@ -21,6 +20,7 @@ use crate::client::saved::request::SavedRequest;
 use crate::client::threads::sync::Mutex;
 use crate::client::threads::sync::channel::{Receiver, unbounded};
 use crate::error::Error;
+use crate::error::macros::debug_fields;
 use crate::protocol::chunk::answer::CompletionResponse;
 use crate::protocol::chunk::decoder::{ChunkDecoder, Completion};
 use crate::protocol::request::completion::CompletionRequest;
@@ -101,17 +101,13 @@ impl PendingCompletion {
     }
 }
 
-impl fmt::Debug for PendingCompletion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PendingCompletion").field("guard", &self.guard).finish_non_exhaustive()
-    }
-}
+debug_fields! { PendingCompletion { guard } }
 
 pub(crate) fn start(backend: &Arc<Backend>, request: CompletionRequest) -> Result<PendingCompletion, Error> {
     request.validate()?;
     let (request, headers) = backend.address(request);
     let server = backend.server();
-    let body = backend.call_body(&request, server.as_ref())?;
+    let body = request.to_call_json(backend.model.as_deref(), backend.endpoint, server.as_ref())?;
     let requested = Requested::of(&request, server, true);
     launch(backend, RequestPlan { endpoint: request.endpoint(backend.endpoint), headers, body, requested })
 }

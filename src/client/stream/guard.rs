@@ -70,7 +70,7 @@ pub enum OnDrop {
 /// # }
 /// # Ok::<(), tokenwire::Error>(())
 /// ```
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Canceller(Weak<dyn StreamControl>);
 
 impl StreamGuard {
@@ -152,11 +152,5 @@ impl fmt::Debug for StreamGuard {
             .field("ending", &self.control.report().map(|report| report.ending))
             .field("on_drop", &self.on_drop)
             .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Canceller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Canceller").finish_non_exhaustive()
     }
 }

@@ -7,49 +7,33 @@ use std::time::Duration;
 
 use crate::client::policy::resume::Resume;
 use crate::error::Error;
+use crate::error::macros::{display_as_str, names};
 use crate::protocol::server::ServerKind;
 use crate::recording::Recording;
 use crate::types::ids::{FinishReason, IdsExact, Usage};
 use crate::types::not_resumable::NotResumable;
 
-/// How a stream ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// A finish reason or the terminator arrived.
-    Complete,
-    /// The guard or a canceller cancelled the stream.
-    Cancelled,
-    /// The receiver was dropped.
-    ///
-    /// The stream notices the drop when it sends its next token, because a crossbeam channel does
-    /// not report a dropped receiver earlier. While the server is silent, the stream continues
-    /// under its timers. To end it at once, drop or cancel the guard.
-    ConsumerGone,
-    /// The stream failed; see [`StreamReport::error`].
-    Failed,
-}
-
-impl Outcome {
-    /// Returns the stable name: `complete`, `cancelled`, `consumer_gone` or `failed`.
-    ///
-    /// The command line prints the same names.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Complete => "complete",
-            Self::Cancelled => "cancelled",
-            Self::ConsumerGone => "consumer_gone",
-            Self::Failed => "failed",
-        }
+names! {
+    /// How a stream ended.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum Outcome {
+        /// A finish reason or the terminator arrived.
+        Complete = "complete",
+        /// The guard or a canceller cancelled the stream.
+        Cancelled = "cancelled",
+        /// The receiver was dropped.
+        ///
+        /// The stream notices the drop when it sends its next token, because a crossbeam channel does
+        /// not report a dropped receiver earlier. While the server is silent, the stream continues
+        /// under its timers. To end it at once, drop or cancel the guard.
+        ConsumerGone = "consumer_gone",
+        /// The stream failed; see [`StreamReport::error`].
+        Failed = "failed",
     }
 }
 
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+display_as_str!(Outcome);
 
 /// The report of a stream that has ended.
 ///

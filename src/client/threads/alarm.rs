@@ -7,12 +7,12 @@
 //! for an alarm that is earlier than all others.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::sync::{Condvar, Mutex, MutexGuard, thread};
+use crate::error::macros::debug_fields;
 
 /// The longest time that the thread sleeps, and so the longest time that it stays without an alarm.
 const MAX_SLEEP: Duration = Duration::from_secs(10);
@@ -152,11 +152,7 @@ impl Inner {
     }
 }
 
-impl fmt::Debug for Alarms {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Alarms").field("set", &self.0.lock().set.len()).finish_non_exhaustive()
-    }
-}
+debug_fields! { Alarms {} }
 
 #[cfg(all(test, not(shuttle)))]
 mod tests {

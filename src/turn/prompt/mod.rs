@@ -100,6 +100,7 @@ pub trait Encode: Send + Sync {
 ///
 /// A clone copies the turns. The cost of a prompt grows with its length.
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct Context {
     format: ChatFormat,
     encoder: Arc<dyn Encode>,
@@ -177,7 +178,6 @@ impl Context {
     /// Creates an empty conversation.
     ///
     /// Reasoning is on, old reasoning is kept, and the number of tokens is not limited.
-    #[must_use]
     pub fn new(format: ChatFormat, encoder: impl Encode + 'static) -> Self {
         Self {
             format,

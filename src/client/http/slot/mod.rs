@@ -1,6 +1,5 @@
 //! The state that a stream's guard and its reader thread share: cancel flag, socket, time limit.
 
-use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -9,6 +8,7 @@ use super::unversioned::transport::ShutdownHandle;
 use crate::client::threads::sync::channel::{Receiver, Sender, bounded};
 use crate::client::threads::sync::{AtomicBool, Mutex, MutexGuard};
 use crate::error::Timer;
+use crate::error::macros::debug_fields;
 
 /// The cancel state of one request.
 ///
@@ -261,16 +261,7 @@ impl CancelSlot {
     }
 }
 
-impl fmt::Debug for CancelSlot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.lock();
-        f.debug_struct("CancelSlot")
-            .field("cancelled", &self.is_cancelled())
-            .field("phase", &state.phase)
-            .field("wait", &state.wait)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields! { CancelSlot { cancelled } }
 
 #[cfg(all(test, shuttle))]
 pub(crate) mod shuttle;

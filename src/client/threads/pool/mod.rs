@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::alarm::{Alarm, Alarms};
 use super::sync::{Condvar, Mutex, MutexGuard, thread};
-use crate::config::WhenFull;
+use crate::config::{Limits, WhenFull};
 use crate::error::{Error, ErrorKind, Limit};
 
 /// How long an idle reader thread waits for another stream before it ends.
@@ -99,16 +99,15 @@ struct State {
 impl ReaderPool {
     /// Creates a pool without threads.
     ///
-    /// `max_waiting` is the number of jobs that may wait for their turn. A job that has waited for
-    /// `max_wait` runs [late](ThreadSlot::is_late).
+    /// The limits are the numbers of threads and of jobs that wait for their turn. A job that has
+    /// waited for `max_wait` runs [late](ThreadSlot::is_late).
     pub(crate) fn new(
-        max_threads: usize,
-        max_waiting: usize,
+        limits: &Limits,
         when_full: WhenFull,
         max_wait: Option<Duration>,
         alarms: Arc<Alarms>,
     ) -> Self {
-        let max_threads = max_threads.max(1);
+        let (max_threads, max_waiting) = (limits.max_streams.max(1), limits.max_waiting_streams);
         let (state, changed) = (Mutex::default(), Condvar::new());
         Self(Arc::new(Inner { state, changed, max_threads, max_waiting, when_full, max_wait, alarms }))
     }
@@ -237,7 +236,12 @@ impl fmt::Debug for ReaderPool {
 
 #[cfg(test)]
 fn new_pool(max_threads: usize, when_full: WhenFull) -> ReaderPool {
-    ReaderPool::new(max_threads, usize::MAX, when_full, None, Alarms::new())
+    ReaderPool::new(&limits(max_threads, usize::MAX), when_full, None, Alarms::new())
+}
+
+#[cfg(test)]
+fn limits(max_streams: usize, max_waiting_streams: usize) -> Limits {
+    Limits { max_streams, max_waiting_streams, ..Limits::default() }
 }
 
 #[cfg(all(test, shuttle))]
@@ -319,7 +323,7 @@ mod tests {
     fn max_waiting_jobs_wait_and_the_next_is_refused() {
         for max_waiting in [0, 1, 3] {
             let ((started, starts), (go, gate)) = (unbounded(), bounded::<()>(0));
-            let pool = ReaderPool::new(2, max_waiting, WhenFull::Wait, None, Alarms::new());
+            let pool = ReaderPool::new(&limits(2, max_waiting), WhenFull::Wait, None, Alarms::new());
             // The first two jobs do not count as waiting, even if their threads have not started
             // them yet.
             let entries: Vec<_> =
@@ -338,7 +342,8 @@ mod tests {
     #[test]
     fn a_job_that_waits_for_too_long_runs_late_and_beside_the_others() {
         let ((started, starts), (go, gate)) = (unbounded(), bounded::<()>(0));
-        let pool = ReaderPool::new(1, 9, WhenFull::Wait, Some(Duration::from_millis(30)), Alarms::new());
+        let pool =
+            ReaderPool::new(&limits(1, 9), WhenFull::Wait, Some(Duration::from_millis(30)), Alarms::new());
         pool.run(job(0, &started, &gate)).unwrap();
         assert_eq!(starts.recv_timeout(LONG), Ok(0));
         let (said, late) = unbounded();

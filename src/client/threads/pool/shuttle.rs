@@ -117,7 +117,7 @@ fn a_place_whose_end_was_seen_is_free() {
 
 /// Keeps the only thread busy, while jobs wait until their time is over or they are withdrawn.
 fn jobs_that_wait_for_too_long() {
-    let pool = Arc::new(ReaderPool::new(1, 9, WhenFull::Wait, Some(Duration::ZERO), Alarms::new()));
+    let pool = Arc::new(ReaderPool::new(&limits(1, 9), WhenFull::Wait, Some(Duration::ZERO), Alarms::new()));
     let inner = pool.0.clone();
     let (end, ended) = unbounded::<()>();
     pool.run(move |_| assert!(ended.recv().is_err())).unwrap();
