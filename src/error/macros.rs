@@ -2,20 +2,34 @@
 
 /// Defines an enum with a name for each variant.
 ///
-/// `as_str` returns the name, and the documentation of the variant contains it.
+/// `as_str` returns the name, and the documentation of the variant contains it. An enum that is
+/// marked with `all` also has `by_name`, and `ALL`, the list of its variants. They have no values.
 macro_rules! names {
-    ($(#[$about:meta])* pub enum $type:ident {
+    (all $(#[$about:meta])* $vis:vis enum $type:ident {
+        $($(#[$meaning:meta])* $variant:ident = $name:literal,)*
+    }) => {
+        names! { $(#[$about])* $vis enum $type { $($(#[$meaning])* $variant = $name,)* } }
+
+        impl $type {
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            pub(crate) fn by_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|known| known.as_str() == name)
+            }
+        }
+    };
+    ($(#[$about:meta])* $vis:vis enum $type:ident {
         $($(#[$meaning:meta])* $variant:ident $(($value:ty))? = $name:literal,)*
     }) => {
         $(#[$about])*
-        pub enum $type {
+        $vis enum $type {
             $($(#[$meaning])* #[doc = concat!("\n\nName: `", $name, "`.")] $variant $(($value))?,)*
         }
 
         impl $type {
             /// Returns the stable name, as the command line prints it.
             #[must_use]
-            pub fn as_str(self) -> &'static str {
+            $vis fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant { .. } => $name,)*
                 }

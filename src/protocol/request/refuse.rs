@@ -72,7 +72,7 @@ impl CompletionRequest {
         match self.unheeded_by(server) {
             Some((feature, reason)) if !self.allow_ignored_fields => Err(unsupported(format!(
                 "{name} does not support {}{reason} (allow_ignored_fields sends the request anyway)",
-                feature.name()
+                feature.as_str()
             ))),
             _ => Ok(()),
         }
@@ -141,12 +141,12 @@ mod tests {
     fn ignored_features_are_rejected_unless_allowed() {
         let mut features: Vec<Feature> =
             FAMILIES.iter().flat_map(|family| family.ignores()).copied().collect();
-        features.sort_unstable_by_key(|feature| feature.name());
+        features.sort_unstable_by_key(|feature| feature.as_str());
         features.dedup();
         for family in FAMILIES {
             let server = &ServerKind::from(family);
             for feature in &features {
-                let field = feature.name();
+                let field = feature.as_str();
                 let request = asking(field);
                 let endpoint = if field == "tool_choice" { Endpoint::Chat } else { Endpoint::OpenAi };
                 let result = request.to_json(None, endpoint, Some(server)).map(|_| ());
@@ -173,11 +173,11 @@ mod tests {
 
     #[test]
     fn a_record_refuses_only_the_features_that_it_lists() {
-        for refused in Feature::ALL.iter().map(|feature| feature.name()) {
+        for refused in Feature::ALL.iter().map(|feature| feature.as_str()) {
             let record =
                 json!({"name": "mine", "about": "", "like": "sglang", "refuses": {refused: "so it is"}});
             let server = ServerKind::from_json(&record.to_string()).unwrap();
-            for field in Feature::ALL.iter().map(|feature| feature.name()) {
+            for field in Feature::ALL.iter().map(|feature| feature.as_str()) {
                 let endpoint = if field.starts_with("tool") { Endpoint::Chat } else { Endpoint::OpenAi };
                 let asked = asking(field);
                 match asked.to_json(None, endpoint, Some(&server)) {

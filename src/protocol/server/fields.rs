@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::endpoint::Endpoint;
 use super::family::Family;
+use crate::error::macros::names;
 use crate::error::{Error, ErrorKind};
 
 /// The fields on an OpenAI endpoint that callers set.
@@ -63,54 +64,33 @@ impl Endpoint {
     }
 }
 
-/// Declares the features with their names.
-macro_rules! features {
-    ($($feature:ident: $name:literal,)*) => {
-        /// A feature that a request may use and a server may ignore or get wrong.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(crate) enum Feature {
-            $($feature,)*
-        }
-
-        impl Feature {
-            pub(crate) const ALL: &'static [Self] = &[$(Self::$feature),*];
-
-            /// Returns the name in records and in errors.
-            pub(crate) fn name(self) -> &'static str {
-                match self {
-                    $(Self::$feature => $name,)*
-                }
-            }
-        }
-    };
-}
-
-features! {
-    PromptIds: "prompt ids",
-    NoTokens: "max_tokens of 0",
-    MinTokens: "min_tokens",
-    MinP: "min_p",
-    TopK: "top_k",
-    PresencePenalty: "presence_penalty",
-    FrequencyPenalty: "frequency_penalty",
-    RepetitionPenalty: "repetition_penalty",
-    Seed: "seed",
-    Stop: "stop",
-    StopTokenIds: "stop_token_ids",
-    IgnoreEos: "ignore_eos",
-    LogitBias: "logit_bias",
-    SkipSpecialTokens: "skip_special_tokens",
-    Priority: "priority",
-    CacheSalt: "cache_salt",
-    CachePrompt: "cache_prompt",
-    StructuredOutput: "structured_output",
-    Tools: "tools",
-    ToolChoice: "tool_choice",
-}
-
-impl Feature {
-    pub(crate) fn by_name(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|feature| feature.name() == name)
+names! {
+    all
+    /// A feature that a request may use and a server may ignore or get wrong.
+    ///
+    /// Records and errors use these names.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum Feature {
+        PromptIds = "prompt ids",
+        NoTokens = "max_tokens of 0",
+        MinTokens = "min_tokens",
+        MinP = "min_p",
+        TopK = "top_k",
+        PresencePenalty = "presence_penalty",
+        FrequencyPenalty = "frequency_penalty",
+        RepetitionPenalty = "repetition_penalty",
+        Seed = "seed",
+        Stop = "stop",
+        StopTokenIds = "stop_token_ids",
+        IgnoreEos = "ignore_eos",
+        LogitBias = "logit_bias",
+        SkipSpecialTokens = "skip_special_tokens",
+        Priority = "priority",
+        CacheSalt = "cache_salt",
+        CachePrompt = "cache_prompt",
+        StructuredOutput = "structured_output",
+        Tools = "tools",
+        ToolChoice = "tool_choice",
     }
 }
 
