@@ -54,12 +54,14 @@ macro_rules! display_as_str {
 /// Defines builder methods that set the field of the same name.
 ///
 /// A method accepts the type of the field, or a type that converts into it: a plain `usize` for an
-/// `Option<usize>`.
+/// `Option<usize>`. Mark the type of the builder with `#[must_use]`.
 macro_rules! setters {
+    ($($field:ident: $type:ty,)*) => {
+        setters! { $(#[doc = "Sets the field with the same name."] $field: $type,)* }
+    };
     ($($(#[$meaning:meta])* $field:ident: $type:ty,)*) => {
         $(
             $(#[$meaning])*
-            #[must_use]
             pub fn $field(mut self, $field: $type) -> Self {
                 self.$field = $field.into();
                 self
@@ -68,6 +70,23 @@ macro_rules! setters {
     };
 }
 
+/// Defines builder methods that set the optional field of the same name.
+///
+/// A method accepts any type that converts into the type in the field: a `&str` for an
+/// `Option<String>`.
+macro_rules! option_setters {
+    ($($(#[$meaning:meta])* $field:ident: $type:ty,)*) => {
+        $(
+            $(#[$meaning])*
+            pub fn $field(mut self, $field: impl Into<$type>) -> Self {
+                self.$field = Some($field.into());
+                self
+            }
+        )*
+    };
+}
+
 pub(crate) use display_as_str;
 pub(crate) use names;
+pub(crate) use option_setters;
 pub(crate) use setters;

@@ -1,6 +1,7 @@
 //! Sampling parameters.
 
 use crate::error::Error;
+use crate::error::macros::setters;
 use crate::types::ids::TokenId;
 
 /// Sampling parameters. `None` or an empty list is not sent, so the server's default applies.
@@ -12,6 +13,7 @@ use crate::types::ids::TokenId;
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[must_use]
 pub struct SamplingParams {
     /// The highest number of tokens to generate. Default 16,384.
     ///
@@ -53,19 +55,6 @@ pub struct SamplingParams {
     /// Default false, unlike vLLM's own default, because the parser needs the markers. llama.cpp
     /// has no such field.
     pub skip_special_tokens: bool,
-}
-
-macro_rules! setters {
-    ($($field:ident: $type:ty,)*) => {
-        $(
-            /// Sets the field with the same name.
-            #[must_use]
-            pub fn $field(mut self, $field: $type) -> Self {
-                self.$field = $field.into();
-                self
-            }
-        )*
-    };
 }
 
 impl SamplingParams {

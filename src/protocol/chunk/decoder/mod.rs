@@ -76,6 +76,7 @@ pub struct Completion {
 /// # Ok::<(), tokenwire::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use]
 pub struct ChunkDecoder {
     /// The endpoint of the request.
     endpoint: Endpoint,
@@ -113,7 +114,6 @@ enum State {
 
 impl ChunkDecoder {
     /// Creates a decoder for one response with one choice.
-    #[must_use]
     pub fn new(endpoint: Endpoint) -> Self {
         Self {
             endpoint,
@@ -137,7 +137,6 @@ impl ChunkDecoder {
     /// Sets the highest number of choices, from 1 to [`MAX_CHOICES`]. Default 1.
     ///
     /// A chunk with an index of `n` or more ends the stream with an error.
-    #[must_use]
     pub fn max_choices(mut self, n: u32) -> Self {
         self.max_choices = n.clamp(1, MAX_CHOICES);
         self
@@ -148,7 +147,6 @@ impl ChunkDecoder {
     /// [`CompletionRequest::to_json`](crate::CompletionRequest::to_json) writes such a request. If
     /// a server that gives ids then sends none, the result is [`Inexact::Dropped`]: the ids were
     /// lost on the way. Default: nothing is known about the request.
-    #[must_use]
     pub fn ids_asked(mut self, server: Option<ServerKind>) -> Self {
         (self.ids_asked, self.asked_server) = (true, server);
         self
@@ -157,7 +155,6 @@ impl ChunkDecoder {
     /// Sets the largest tool call of a chat stream, in bytes. A larger call is malformed.
     ///
     /// The default is that of [`Limits::max_arguments_bytes`].
-    #[must_use]
     pub fn max_arguments_bytes(mut self, n: usize) -> Self {
         self.max_arguments_bytes = n;
         self
@@ -167,7 +164,6 @@ impl ChunkDecoder {
     ///
     /// It then compares most chunks with an earlier one and does not parse them. The results are
     /// the same, but decoding takes several times longer without learning.
-    #[must_use]
     pub fn learning(mut self, is_on: bool) -> Self {
         self.templates.is_on = is_on;
         self
