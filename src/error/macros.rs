@@ -86,6 +86,25 @@ macro_rules! option_setters {
     };
 }
 
+/// Defines a struct with the default value of each field, as `field: Type = value`.
+macro_rules! defaults {
+    ($(#[$about:meta])* pub struct $type:ident {
+        $($(#[$meaning:meta])* pub $field:ident: $of:ty = $default:expr,)*
+    }) => {
+        $(#[$about])*
+        pub struct $type {
+            $($(#[$meaning])* pub $field: $of,)*
+        }
+
+        impl Default for $type {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+    };
+}
+
+pub(crate) use defaults;
 pub(crate) use display_as_str;
 pub(crate) use names;
 pub(crate) use option_setters;

@@ -6,6 +6,7 @@
 use super::decoder::{ChunkDecoder, Completion, Flow};
 use super::json::is_error;
 use super::server_error::server_error_from_body;
+use super::tally::Sink;
 use crate::config::Limits;
 use crate::error::escape::printable;
 use crate::error::{Error, ErrorKind};
@@ -187,7 +188,7 @@ impl BodyDecoder {
         step
     }
 
-    fn next_step(&mut self, sink: &mut impl FnMut(u32, StreamToken)) -> Result<Step, Error> {
+    fn next_step(&mut self, sink: &mut impl Sink) -> Result<Step, Error> {
         loop {
             // Most events are like the previous one. Only the values that differ are then read.
             if let Some(bytes) = self.parser.before_event() {

@@ -146,7 +146,8 @@ impl CompletionRequest {
         sampling: SamplingParams,
         /// Sets vLLM's priority. A request with a lower value runs earlier.
         ///
-        /// vLLM without priority scheduling ignores it, and llama.cpp always does. Default: not sent.
+        /// vLLM without priority scheduling ignores it, and llama.cpp always does. Default: not
+        /// sent.
         priority: i32,
         /// Sets whether llama.cpp may use the cached prefix of a slot.
         ///
@@ -160,14 +161,14 @@ impl CompletionRequest {
         model: String,
         /// Sets whether the model must call a tool, in the server's format.
         ///
-        /// This is `"auto"`, `"none"`, `"required"`, or an object that names a function. Default: not
-        /// sent, which means `"auto"`.
+        /// This is `"auto"`, `"none"`, `"required"`, or an object that names a function. Default:
+        /// not sent, which means `"auto"`.
         tool_choice: Value,
         /// Sets a required format of the response. Default: any text.
         ///
         /// The value has the form of vLLM's `structured_outputs`: an object with one of `json` (a
-        /// schema), `regex`, `choice` or `grammar`. For llama.cpp, which supports the schema and the
-        /// grammar, tokenwire translates it.
+        /// schema), `regex`, `choice` or `grammar`. For llama.cpp, which supports the schema and
+        /// the grammar, tokenwire translates it.
         structured_output: Value,
         /// Sets vLLM's salt for the prefix cache. Default: none.
         ///
@@ -175,11 +176,11 @@ impl CompletionRequest {
         cache_salt: String,
         /// Sets the id that the server uses for this request.
         ///
-        /// It is sent in the header `x-request-id` and, on the generate endpoints of vLLM and SGLang,
-        /// in the body. If the request is sent again, the header gets a suffix, so that each attempt
-        /// has its own id: `mine`, `mine-1`, `mine-2`. The body keeps the original id. Default: an id
-        /// from the client ([`request_ids`](crate::ApiClientBuilder::request_ids)), or else from the
-        /// server.
+        /// It is sent in the header `x-request-id` and, on the generate endpoints of vLLM and
+        /// SGLang, in the body. If the request is sent again, the header gets a suffix, so that
+        /// each attempt has its own id: `mine`, `mine-1`, `mine-2`. The body keeps the original id.
+        /// Default: an id from the client ([`request_ids`](crate::ApiClientBuilder::request_ids)),
+        /// or else from the server.
         request_id: String,
         /// Sets the key of the session that this request belongs to. Default: none.
         ///
@@ -189,7 +190,8 @@ impl CompletionRequest {
         session: String,
         /// Sets the W3C trace context of your span, which is sent in the header `traceparent`.
         ///
-        /// Its format is `00-`, 32 hexadecimal digits, `-`, 16 digits, `-`, 2 digits. Default: none.
+        /// Its format is `00-`, 32 hexadecimal digits, `-`, 16 digits, `-`, 2 digits. Default:
+        /// none.
         traceparent: String,
     }
 

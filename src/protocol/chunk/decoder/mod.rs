@@ -4,7 +4,7 @@ mod read;
 
 use super::limits::MAX_CHOICES;
 use super::outline::Count;
-use super::tally::{ChoiceTally, Total};
+use super::tally::{ChoiceTally, Sink, Total};
 use super::template::Templates;
 use crate::config::Limits;
 use crate::error::{Error, ErrorKind};
@@ -212,7 +212,7 @@ impl ChunkDecoder {
         &mut self,
         event: &str,
         data: &str,
-        sink: &mut impl FnMut(u32, StreamToken),
+        sink: &mut impl Sink,
     ) -> Result<Flow, Error> {
         match self.state {
             State::Ended => return Ok(Flow::Ended),
@@ -233,12 +233,7 @@ impl ChunkDecoder {
     /// Returns false for any other event and uses nothing of it. A matching event never ends the
     /// stream. The data may be invalid UTF-8.
     #[inline]
-    pub(crate) fn decode_by_template(
-        &mut self,
-        event: &str,
-        data: &[u8],
-        sink: &mut impl FnMut(u32, StreamToken),
-    ) -> bool {
+    pub(crate) fn decode_by_template(&mut self, event: &str, data: &[u8], sink: &mut impl Sink) -> bool {
         event != "error" && self.read_by_template(data, <[u8]>::is_empty, sink).is_some()
     }
 
@@ -247,11 +242,7 @@ impl ChunkDecoder {
     /// The event must be one data line and a blank line. Returns the length of the data line. The
     /// end of that line is not searched for, because no template contains a line end.
     #[inline]
-    pub(crate) fn decode_at_front(
-        &mut self,
-        body: &[u8],
-        sink: &mut impl FnMut(u32, StreamToken),
-    ) -> Option<usize> {
+    pub(crate) fn decode_at_front(&mut self, body: &[u8], sink: &mut impl Sink) -> Option<usize> {
         let data = body.strip_prefix(b"data: ")?;
         let data_bytes = self.read_by_template(data, |rest| rest.starts_with(b"\n\n"), sink)?;
         Some(b"data: ".len() + data_bytes)
@@ -262,7 +253,7 @@ impl ChunkDecoder {
         &mut self,
         data: &[u8],
         ends: impl Fn(&[u8]) -> bool,
-        sink: &mut impl FnMut(u32, StreamToken),
+        sink: &mut impl Sink,
     ) -> Option<usize> {
         if self.state != State::Open {
             return None;
