@@ -179,8 +179,5 @@ fn prompt_ids(prompted: PromptIds<'_>) -> Option<Vec<TokenId>> {
 }
 
 fn good_list<const MAX: usize>(ids: List<Id, MAX>) -> Option<Vec<TokenId>> {
-    if ids.presence != Presence::Given {
-        return None;
-    }
-    ids.into_items().map(|id| if let Id::Valid(id) = id { Some(id) } else { None }).collect()
+    (ids.presence == Presence::Given).then(|| ids.into_items().map(Id::valid).collect())?
 }

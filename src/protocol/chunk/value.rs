@@ -340,6 +340,12 @@ pub(super) enum Id {
     Invalid,
 }
 
+impl Id {
+    pub(super) fn valid(self) -> Option<TokenId> {
+        if let Self::Valid(id) = self { Some(id) } else { None }
+    }
+}
+
 impl<'de> Deserialize<'de> for Id {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let scalar = Scalar::deserialize(deserializer)?;

@@ -326,9 +326,12 @@ impl CompletionRequest {
             validate_header(name, value, &OWNED_HEADERS)?;
         }
         validate_extras(&self.extras)?;
-        let nested =
-            ["sampling_params", "parameters"].iter().filter_map(|key| self.extras.get(*key)?.as_object());
-        nested.into_iter().try_for_each(validate_extras)
+        self.nested_extras().try_for_each(validate_extras)
+    }
+
+    /// Returns the extra objects that contain fields of the sampling.
+    pub(super) fn nested_extras(&self) -> impl Iterator<Item = &Map<String, Value>> {
+        ["sampling_params", "parameters"].iter().filter_map(|key| self.extras.get(*key)?.as_object())
     }
 
     /// Returns the endpoint of this request, for a client with `endpoint`.

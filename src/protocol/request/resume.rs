@@ -90,9 +90,7 @@ impl CompletionRequest {
         if !matches!(self.prompt, Prompt::Ids(_)) {
             return Err(NotResumable::TextPrompt);
         }
-        let nested = ["sampling_params", "parameters"];
-        let nested = nested.iter().filter_map(|key| self.extras.get(*key)?.as_object());
-        let maps: Vec<_> = nested.chain([&self.extras]).collect();
+        let maps: Vec<_> = self.nested_extras().chain([&self.extras]).collect();
         if let Some(name) = maps.iter().find_map(|map| OWN.iter().find(|name| map.contains_key(**name))) {
             return Err(NotResumable::Field(name));
         }
@@ -132,19 +130,17 @@ impl CompletionRequest {
 
     /// Returns whether the extra fields contain stop strings, which are not checked elsewhere.
     pub(crate) fn has_own_stops(&self) -> bool {
-        let maps = [Some(&self.extras), self.extras.get("sampling_params").and_then(Value::as_object)];
-        maps.into_iter().flatten().any(|map| map.get("stop").is_some_and(|stop| !EMPTY(stop)))
+        self.any_extras(|map| map.get("stop").is_some_and(|stop| !EMPTY(stop)))
     }
 
     /// Returns whether the text keeps the stop strings.
     pub(crate) fn keeps_stop_strings(&self) -> bool {
-        let is_on = |map: &Map<String, Value>| {
-            ["include_stop_str_in_output", "no_stop_trim"]
-                .iter()
-                .any(|key| map.get(*key) == Some(&true.into()))
-        };
-        is_on(&self.extras)
-            || self.extras.get("sampling_params").and_then(Value::as_object).is_some_and(is_on)
+        let keys = ["include_stop_str_in_output", "no_stop_trim"];
+        self.any_extras(|map| keys.iter().any(|key| map.get(*key) == Some(&true.into())))
+    }
+
+    fn any_extras(&self, has: impl Fn(&Map<String, Value>) -> bool) -> bool {
+        has(&self.extras) || self.extras.get("sampling_params").and_then(Value::as_object).is_some_and(has)
     }
 }
 

@@ -241,11 +241,8 @@ impl ChunkDecoder {
         if begins(&self.choices[index as usize].calls, calls.first()) {
             self.close_call(index, sink);
         }
-        let ids = ids.into_iter().flat_map(Ids::into_items).filter_map(|id| match id {
-            Id::Valid(id) => Some(id),
-            // `good_ids` has rejected these.
-            Id::Missing | Id::Invalid => None,
-        });
+        // `good_ids` has rejected all others.
+        let ids = ids.into_iter().flat_map(Ids::into_items).filter_map(Id::valid);
         let has_call = calls.first().is_some();
         self.choices[index as usize].hand_out(index, reasoning, text, ids, has_call, sink);
         for piece in calls.into_items() {
