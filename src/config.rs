@@ -76,8 +76,7 @@ defaults! {
         ///
         /// Default 30 s.
         pub connect: Option<Duration> = Some(Duration::from_secs(30)),
-        /// Limits the time from the start of an attempt, its connection included, to the first
-        /// token.
+        /// Limits the time from the start of an attempt to the first token, including the connect.
         ///
         /// On a chat endpoint, the first piece of a tool call counts as a token. Response headers
         /// and keep-alive comments do not count: some servers send both at once and then queue the

@@ -46,23 +46,20 @@ impl CompletionRequest {
         let has_ids = matches!(self.prompt, Prompt::Ids(_));
         let (is_chat, has_tools) =
             (endpoint == Endpoint::Chat, !self.tools.is_empty() || self.tool_choice.is_some());
-        match endpoint {
+        let misfit = match endpoint {
             _ if !is_chat && matches!(self.prompt, Prompt::Messages(_)) => {
-                return Err(unsupported("only the chat endpoint takes messages"));
+                Some("only the chat endpoint takes messages")
             }
             _ if !is_chat && has_tools => {
-                return Err(unsupported(
-                    "only the chat endpoint takes tools; with ids or text, describe them in the prompt",
-                ));
+                Some("only the chat endpoint takes tools; with ids or text, describe them in the prompt")
             }
-            Endpoint::Chat if has_ids => {
-                return Err(unsupported("the chat endpoint takes messages, not a prompt of ids"));
-            }
-            Endpoint::Tgi if has_ids => return Err(unsupported("TGI takes text, not a prompt of ids")),
-            Endpoint::VllmGenerate if !has_ids => {
-                return Err(unsupported("vLLM's generate endpoint takes ids, not text"));
-            }
-            _ => {}
+            Endpoint::Chat if has_ids => Some("the chat endpoint takes messages, not a prompt of ids"),
+            Endpoint::Tgi if has_ids => Some("TGI takes text, not a prompt of ids"),
+            Endpoint::VllmGenerate if !has_ids => Some("vLLM's generate endpoint takes ids, not text"),
+            _ => None,
+        };
+        if let Some(misfit) = misfit {
+            return Err(unsupported(misfit));
         }
         let Some(server) = server else { return Ok(()) };
         let name = server.name();

@@ -100,11 +100,11 @@ impl SamplingParams {
         if let Some(twice) = biased.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(Error::invalid(format!("invalid logit_bias: it contains token {} twice", twice[0])));
         }
-        match self.logit_bias.iter().find(|(_, bias)| !bias.is_finite()) {
-            Some((id, _)) => {
-                Err(Error::invalid(format!("invalid logit_bias of token {id}: expected a finite number")))
-            }
-            None => Ok(()),
+        if let Some((id, _)) = self.logit_bias.iter().find(|(_, bias)| !bias.is_finite()) {
+            return Err(Error::invalid(format!(
+                "invalid logit_bias of token {id}: expected a finite number"
+            )));
         }
+        Ok(())
     }
 }

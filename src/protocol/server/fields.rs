@@ -8,37 +8,13 @@ use crate::error::macros::names;
 use crate::error::{Error, ErrorKind};
 
 /// The fields on an OpenAI endpoint that callers set.
+#[rustfmt::skip] // One row for each group.
 pub(crate) const FIELDS: &[&str] = &[
-    "model",
-    "prompt",
-    "messages",
-    "tools",
-    "tool_choice",
-    "max_tokens",
-    "min_tokens",
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "presence_penalty",
-    "frequency_penalty",
-    "repetition_penalty",
-    "seed",
-    "ignore_eos",
-    "stop",
-    "stop_token_ids",
-    "logit_bias",
-    "skip_special_tokens",
-    "stream",
-    "priority",
-    "cache_salt",
-    "cache_prompt",
-    "structured_outputs",
-    "json_schema",
-    "regex",
-    "grammar",
-    "ebnf",
-    "response_format",
+    "model", "prompt", "messages", "tools", "tool_choice", "stream", "priority", "cache_salt", "cache_prompt",
+    "max_tokens", "min_tokens", "ignore_eos", "stop", "stop_token_ids", "skip_special_tokens",
+    "temperature", "top_p", "top_k", "min_p", "seed", "logit_bias",
+    "presence_penalty", "frequency_penalty", "repetition_penalty",
+    "structured_outputs", "json_schema", "regex", "grammar", "ebnf", "response_format",
 ];
 
 /// The fields on an OpenAI endpoint with which this crate asks for ids and counts.

@@ -214,17 +214,16 @@ impl ChunkDecoder {
         data: &str,
         sink: &mut impl Sink,
     ) -> Result<Flow, Error> {
-        match self.state {
-            State::Ended => return Ok(Flow::Ended),
-            State::Failed => return Err(failed_before()),
-            State::Open => {}
+        self.check_not_failed()?;
+        if self.is_ended() {
+            return Ok(Flow::Ended);
         }
         let result = self.decode_open(event, data, sink);
-        match &result {
-            Ok(Flow::More) => {}
-            Ok(Flow::Ended) => self.state = State::Ended,
-            Err(_) => self.state = State::Failed,
-        }
+        self.state = match &result {
+            Ok(Flow::More) => State::Open,
+            Ok(Flow::Ended) => State::Ended,
+            Err(_) => State::Failed,
+        };
         result
     }
 
@@ -434,7 +433,10 @@ impl ChunkDecoder {
 
     /// Returns an error if `decode` has returned one, or if [`fail`](Self::fail) was called.
     pub(crate) fn check_not_failed(&self) -> Result<(), Error> {
-        if self.state == State::Failed { Err(failed_before()) } else { Ok(()) }
+        match self.state {
+            State::Failed => Err(Error::protocol("the stream has already failed; no more of it is read")),
+            State::Open | State::Ended => Ok(()),
+        }
     }
 
     /// Returns whether the terminator was seen, or the end of every choice that has begun.
@@ -448,8 +450,4 @@ impl ChunkDecoder {
             }
         }
     }
-}
-
-fn failed_before() -> Error {
-    Error::protocol("the stream has already failed; no more of it is read")
 }

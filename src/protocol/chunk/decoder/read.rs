@@ -7,7 +7,7 @@ use crate::protocol::chunk::calls::Calls;
 use crate::protocol::chunk::delta::{ChoiceDelta, mismatch};
 use crate::protocol::chunk::detect::{detect_endpoint, detect_server, endpoint_without_choices, is_native};
 use crate::protocol::chunk::json::{CallDelta, Chunk};
-use crate::protocol::chunk::limits::{MAX_CHOICES, MAX_NESTING, nests_too_deep};
+use crate::protocol::chunk::limits::{MAX_NESTING, nests_too_deep};
 use crate::protocol::chunk::outline::Count;
 use crate::protocol::chunk::server_error::server_error_from_body;
 use crate::protocol::chunk::tally::{ChoiceTally, Sink};
@@ -187,11 +187,7 @@ impl ChunkDecoder {
         chunk: &mut Chunk<'_>,
         sink: &mut impl Sink,
     ) -> Result<Flow, Error> {
-        match chunk.choices.presence {
-            Presence::WrongType => return Err(Error::protocol("the choices of a chunk are not a list")),
-            Presence::TooLong => return Err(Error::limit(Limit::Choices, MAX_CHOICES.into())),
-            Presence::Missing | Presence::Null | Presence::Given => {}
-        }
+        chunk.choices.check("choices", Limit::Choices)?;
         if let Some(usage) = chunk.usage.usage() {
             let index = chunk.choices.first().map(|choice| self.index_of(&choice.index));
             self.count_usage(usage, index.transpose()?);
