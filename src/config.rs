@@ -141,9 +141,10 @@ defaults! {
     /// The limits of everything that could grow.
     ///
     /// A stream that exceeds a limit fails with an error that names the limit
-    /// ([`Limit`](crate::Limit)), unless the field describes another effect. Four limits cannot be
-    /// changed: [`MAX_RESPONSE_HEAD_BYTES`], [`MAX_NESTING`](crate::MAX_NESTING),
-    /// [`MAX_CHOICES`](crate::MAX_CHOICES) and [`MAX_TOKEN_IDS`](crate::MAX_TOKEN_IDS).
+    /// ([`Limit`](crate::Limit)), unless the field describes another effect. These limits cannot be
+    /// changed: [`MAX_RESPONSE_HEAD_BYTES`], [`MAX_RESPONSE_HEADERS`],
+    /// [`MAX_NESTING`](crate::MAX_NESTING), [`MAX_CHOICES`](crate::MAX_CHOICES),
+    /// [`MAX_TOKEN_IDS`](crate::MAX_TOKEN_IDS) and [`MAX_TOOL_CALLS`](crate::MAX_TOOL_CALLS).
     ///
     /// ```
     /// let mut limits = tokenwire::Limits::default();
@@ -239,7 +240,7 @@ pub const MAX_RESPONSE_HEAD_BYTES: usize = 15 << 10;
 /// changed: ureq's parser has room for this number.
 pub const MAX_RESPONSE_HEADERS: usize = 128;
 
-/// The fate of a stream that is requested while [`Limits::max_streams`] streams run.
+/// Selects what happens to a stream that is requested while [`Limits::max_streams`] streams run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenFull {

@@ -229,9 +229,9 @@
 //! | debug | the result of a probe |
 //! | trace | the beginning of the first event that is not JSON, which is text of the answer |
 //!
-//! Secrets are the API key, and the values of all headers that you set, if they have at least 8
-//! characters. They never appear in errors, `Debug` output, logs or recordings, even if the server
-//! sends them back.
+//! A secret is the API key or the value of a header that you set, if it has at least 8 characters.
+//! Secrets never appear in errors, `Debug` output, logs or recordings, even if the server sends
+//! them back.
 //!
 //! ureq and rustls have their own log lines, under their own targets. These lines never contain the
 //! secrets that tokenwire sends. But ureq prints all bytes of the traffic at trace, and some
@@ -310,19 +310,22 @@ pub use protocol::server::endpoint::Endpoint;
 pub use protocol::server::{MAX_SERVER_RECORD_BYTES, Quirks, ServerKind};
 pub use protocol::sse::event::{Event, MAX_SSE_STRAY_BYTES, SseEnd, Stray};
 pub use protocol::sse::{SSE_BUFFER_KEPT_BYTES, SseParser};
-pub use turn::parse::ResponseParser;
-pub use turn::parse::dialect::{Dialect, MAX_DIALECT_BYTES};
-pub use turn::parse::engine::Start;
-pub use turn::prompt::family::ChatFormat;
-pub use turn::prompt::{Context, Encode, Prefix, Prompt, WhenInexact};
-pub use turn::respond::{ParsedResponse, ParserHandle, Tree};
-pub use turn::tools::{Tool, ToolResult, Tools};
+#[cfg(not(shuttle))]
+pub use turn::{
+    Round, Turn, TurnCanceller, TurnError, TurnReport,
+    parse::{
+        ResponseParser,
+        dialect::{Dialect, MAX_DIALECT_BYTES},
+        engine::Start,
+    },
+    prompt::{Context, Encode, Prefix, Prompt, WhenInexact, family::ChatFormat},
+    respond::{ParsedResponse, ParserHandle, Tree},
+    tools::{Tool, ToolResult, Tools},
+};
 pub use types::ids::{FinishReason, IdsExact, Inexact, TokenId, Usage};
 pub use types::not_resumable::NotResumable;
 pub use types::token::StreamToken;
 pub use types::tree::{Branch, Leaf, LeafKind, Malformed, PendingToolCall, Role, ToolCall};
-#[cfg(not(shuttle))]
-pub use {turn::Round, turn::Turn, turn::TurnCanceller, turn::TurnError, turn::TurnReport};
 #[cfg(feature = "tokenizer")]
 pub use {
     turn::tokenizer::AddedToken, turn::tokenizer::MAX_TOKENIZER_FILE_BYTES, turn::tokenizer::Special,

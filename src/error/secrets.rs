@@ -121,7 +121,9 @@ fn places(secret: &[u8], text: &[u8]) -> Vec<Range<usize>> {
     found
 }
 
-/// Returns the length of the secret at the beginning of `text`: the whole secret, or to its end.
+/// Returns the length of the secret at the beginning of `text`.
+///
+/// If the text ends inside the secret, this is the length of the text.
 fn length_at(secret: &[u8], text: &[u8], read: fn(&[u8]) -> Read) -> Option<usize> {
     let mut at = 0;
     for (n, byte) in secret.iter().enumerate() {
@@ -136,7 +138,7 @@ fn length_at(secret: &[u8], text: &[u8], read: fn(&[u8]) -> Read) -> Option<usiz
 
 /// The first character of a text.
 enum Read {
-    /// This byte, and the number of bytes that write it.
+    /// This byte, and the number of bytes that represent it in the text.
     Byte(u8, usize),
     /// The text ends before the byte is known.
     Cut,
@@ -206,8 +208,7 @@ mod tests {
             ("but \"text/sk-can…\": hk-feat…", "but \"text/[redacted]…\": [redacted]…"),
             ("ends in sk-", "ends in sk-"),
             ("short and not-secret", "short and not-secret"),
-            // Different JSON writers, with the whole text and with a text that ends inside an
-            // escape.
+            // Texts of different JSON writers, complete or cut inside an escape.
             (r#"{"key":"sk\u002dcanary"}"#, r#"{"key":"[redacted]"}"#),
             (r#"{"key":"\u0073k-canar\u0079"}"#, r#"{"key":"[redacted]"}"#),
             (r#"{"key":"q\"uo\\te\/d"}"#, r#"{"key":"[redacted]"}"#),

@@ -31,7 +31,7 @@ const MAX_INPUT_BYTES: usize = MAX_REQUEST_HEAD_BYTES + MAX_REQUEST_BODY_BYTES;
 
 const READ_BYTES: usize = 16 << 10;
 
-/// The part of a wait that sleeps.
+/// The longest sleep, which is the last part of each wait.
 ///
 /// A timeout of the socket is up to an eighth late (measured on Linux), so the last part of a wait
 /// uses a sleep. A sleep delays the drop of the server by at most this time.

@@ -103,7 +103,7 @@ pub(super) enum How {
 #[derive(Debug, Clone)]
 pub(super) enum Wait {
     For(Duration),
-    /// Until this long after the request was read.
+    /// Until this time after the request was read.
     Until(Duration),
     /// Until the client disconnects, or at most this long.
     ClientGone(Duration),
@@ -289,8 +289,8 @@ impl Script {
     /// Stays silent with the connection open, until the client disconnects or `max` has passed.
     ///
     /// A disconnect ends the script. [`Duration::MAX`] means for ever. This is the same as
-    /// [`wait_for_client_gone`](Self::wait_for_client_gone), with a name that describes the
-    /// client's view.
+    /// [`wait_for_client_gone`](Self::wait_for_client_gone), but the name describes the effect on
+    /// the client.
     pub fn hang(self, max: Duration) -> Self {
         self.wait(Wait::ClientGone(max))
     }

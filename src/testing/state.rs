@@ -44,7 +44,7 @@ pub struct Disconnect {
     pub at: Instant,
 }
 
-/// The reaction of the server to a new connection, before it reads anything.
+/// Selects what the server does with a new connection before it reads anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnAccept {
@@ -162,7 +162,7 @@ impl Shared {
         let socket = state.open.remove(&number);
         state.ended.push(number);
         drop(state);
-        // Closed outside the lock, like every other system call.
+        // The socket closes outside the lock, like every other system call.
         drop(socket);
         self.changed.notify_all();
     }

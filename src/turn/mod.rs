@@ -296,7 +296,7 @@ impl TurnCanceller {
         self.0.cancelled.load(Ordering::SeqCst)
     }
 
-    /// Makes this the stream to cancel, and cancels it if the turn is already cancelled.
+    /// Sets the stream that a cancel ends. Cancels it now if the turn is already cancelled.
     fn watch(&self, stream: Option<Canceller>) {
         *self.stream() = stream;
         if self.is_cancelled() {

@@ -74,9 +74,9 @@ impl ResponseParser {
     /// channel is disconnected when the turn has ended: read it until then, and then join. The
     /// thread is named `tokenwire-parser`.
     ///
-    /// Reasoning and calls that a chat endpoint separates itself become leaves as they arrive. For
-    /// such a stream use [`Dialect::chat`](crate::Dialect::chat), so that the parser does not look
-    /// for markers in the content.
+    /// A chat endpoint may separate reasoning and calls itself. They then become leaves as they
+    /// arrive. For such a stream, use [`Dialect::chat`](crate::Dialect::chat), so that the parser
+    /// does not look for markers in the content.
     ///
     /// The thread holds the lock while it parses a token, and never while it waits. A user
     /// interface can therefore draw the tree as it grows. The channel of calls has no limit of its

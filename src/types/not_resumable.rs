@@ -17,7 +17,8 @@ pub enum NotResumable {
     /// The endpoint does not accept ids (chat, TGI).
     #[error("the endpoint does not accept ids")]
     Endpoint,
-    /// The request is a saved one, sent again by [`ApiClient::resend`](crate::ApiClient::resend).
+    /// The request is a saved request, sent again by
+    /// [`ApiClient::resend`](crate::ApiClient::resend).
     ///
     /// A saved request is sent byte by byte. It is not parsed.
     #[error("a saved request cannot be changed")]

@@ -359,31 +359,6 @@ mod tests {
     }
 
     #[test]
-    fn lookup_connect_and_handshake_share_the_connect_timer() {
-        // The listener accepts no connections, so the TLS handshake gets no answer.
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let limit = Duration::from_millis(1500);
-        let at = listener.local_addr().unwrap();
-        let resolver = CachingResolver::new(
-            move |_, _| {
-                thread::sleep(limit - limit / 15);
-                Ok(vec![at])
-            },
-            TTL,
-        );
-        let client = crate::client::http::client::HttpClient::builder()
-            .connect_timeout(limit)
-            .build_with(resolver)
-            .unwrap();
-        let began = Instant::now();
-        let error = client.get("https://name.test/", &[]).unwrap_err();
-        assert_eq!(error.kind(), crate::error::ErrorKind::Timeout(Timer::Connect), "{error}");
-        assert!(began.elapsed() >= limit);
-        // With separate limits, these steps would take nearly twice as long.
-        assert!(began.elapsed() < limit * 9 / 5, "{:?}", began.elapsed());
-    }
-
-    #[test]
     fn streams_that_need_the_same_name_share_a_lookup() {
         let gated = gated(TTL);
         let found: Vec<_> = (0..20).map(|_| gated.ask("shared.test", within(None), None)).collect();

@@ -127,7 +127,7 @@ struct Response {
     ids: IdsExact,
 }
 
-/// The treatment of a turn of the model that has missing ids.
+/// Selects what happens to a turn of the model that has missing ids.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenInexact {
@@ -151,7 +151,7 @@ pub struct Prompt {
     pub ids: Vec<TokenId>,
     /// The state in which the parser of the answer starts: in content or in reasoning.
     pub start: Start,
-    /// The comparison with the earlier prompt and the ids received.
+    /// Reports whether the prompt begins with the earlier prompt and the ids received.
     pub prefix: Prefix,
 }
 

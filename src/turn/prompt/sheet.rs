@@ -1,4 +1,4 @@
-//! Writes template text and text from outside into leaves with ids.
+//! Writes the text of templates, callers and tools into leaves, with its ids.
 
 use std::ops::Range;
 

@@ -388,11 +388,11 @@ impl Inner {
         Ok(encoding)
     }
 
-    /// Refuses text that the regular expression of a byte-level tokenizer may not have split.
+    /// Refuses text that a byte-level tokenizer may have failed to split.
     ///
-    /// When the expression gives up, the crate silently stops splitting, and the remaining ids are
-    /// wrong. `fancy-regex` gives up after backtracking 1,000,000 times, so the unsplit piece has
-    /// at least this length. Seen with Qwen3 and SmolLM2: 1,000,010 spaces and a word.
+    /// When its regular expression gives up, the crate silently stops splitting, and the remaining
+    /// ids are wrong. `fancy-regex` gives up after backtracking 1,000,000 times, so the unsplit
+    /// piece has at least this length. Seen with Qwen3 and SmolLM2: 1,000,010 spaces and a word.
     fn check_split(&self, text: &str, pieces: &PreTokenizedString) -> Result<(), Error> {
         if text.len() < MAX_PIECE_BYTES || self.decoding != Decoding::ByteLevel {
             return Ok(());

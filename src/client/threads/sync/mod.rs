@@ -25,6 +25,9 @@ pub(crate) use crossbeam_channel as channel;
 pub(crate) mod shuttle;
 #[cfg(all(test, shuttle))]
 pub(crate) use {
-    self::shuttle::Condvar, self::shuttle::channel, shuttle::sync::Mutex, shuttle::sync::MutexGuard,
-    shuttle::sync::atomic::AtomicBool, shuttle::thread,
+    self::shuttle::{Condvar, channel},
+    ::shuttle::{
+        sync::{Mutex, MutexGuard, atomic::AtomicBool},
+        thread,
+    },
 };
