@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::error::macros::defaults;
 use crate::error::{Error, Timer};
 
 /// An API key. It is sent only in the `Authorization` header.
@@ -50,63 +51,69 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// The timers of a request.
-///
-/// `None` turns a timer off, and so does a limit of more than 100 years. By default, only
-/// `deadline` is off. A limit of zero expires at the first wait.
-///
-/// No timer except [`deadline`](Self::deadline) runs while the stream waits for a slow consumer.
-///
-/// ```
-/// use std::time::Duration;
-///
-/// let mut timeouts = tokenwire::Timeouts::default();
-/// timeouts.first_token = Some(Duration::from_secs(30));
-/// timeouts.deadline = Some(Duration::from_secs(300));
-/// let client = tokenwire::ApiClient::builder("http://127.0.0.1:8000/v1").timeouts(timeouts).build()?;
-/// # Ok::<(), tokenwire::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Timeouts {
-    /// Limits name lookup, TCP connect and TLS handshake together, once per attempt. Default 30 s.
-    pub connect: Option<Duration>,
-    /// Limits the time from the start of an attempt, its connection included, to the first token.
+defaults! {
+    /// The timers of a request.
     ///
-    /// On a chat endpoint, the first piece of a tool call counts as a token. Response headers and
-    /// keep-alive comments do not count: some servers send both at once and then queue the request
-    /// for minutes. For a [`call`](crate::ApiClient::call), this timer limits the wait for the
-    /// whole response. Default 600 s.
-    pub first_token: Option<Duration>,
-    /// Limits the time between tokens in which no byte of the body arrives.
+    /// `None` turns a timer off, and so does a limit of more than 100 years. By default, only
+    /// `deadline` is off. A limit of zero expires at the first wait.
     ///
-    /// The timer restarts with each read. Bytes that are only HTTP framing do not count. Default
-    /// 120 s.
-    pub chunk: Option<Duration>,
-    /// Limits the time between tokens in which no event arrives, even if other bytes do.
+    /// No timer except [`deadline`](Self::deadline) runs while the stream waits for a slow
+    /// consumer.
     ///
-    /// The front end of a dead engine was seen sending keep-alive comments for ten minutes. Default
-    /// 600 s.
-    pub content: Option<Duration>,
-    /// Limits the wait after the finish reason for the rest of the response.
+    /// ```
+    /// use std::time::Duration;
     ///
-    /// The rest is the usage, and the terminator or the end of the body. When the timer expires,
-    /// the stream is complete without the missing parts, and its connection is not reused. Default
-    /// 5 s. With zero, the stream does not wait, and the usage is usually lost.
-    pub after_finish: Option<Duration>,
-    /// Limits the whole request, including waits for a slow consumer. Default none.
-    pub deadline: Option<Duration>,
-    /// Limits one write of the request, of at most 16 KiB.
-    ///
-    /// The timer expires if the server has not accepted the whole write in this time. It restarts
-    /// with each write, so a server may read slowly. [`first_token`](Self::first_token) and
-    /// [`deadline`](Self::deadline) run during all writes. Default 30 s.
-    pub write: Option<Duration>,
-    /// Limits the wait for the last bytes of the HTTP framing after the end of a stream.
-    ///
-    /// With these bytes, the connection can be reused. The consumer does not wait for them. Default
-    /// 50 ms. Zero disables the wait.
-    pub drain: Duration,
+    /// let mut timeouts = tokenwire::Timeouts::default();
+    /// timeouts.first_token = Some(Duration::from_secs(30));
+    /// timeouts.deadline = Some(Duration::from_secs(300));
+    /// let client = tokenwire::ApiClient::builder("http://127.0.0.1:8000/v1").timeouts(timeouts).build()?;
+    /// # Ok::<(), tokenwire::Error>(())
+    /// ```
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    #[non_exhaustive]
+    pub struct Timeouts {
+        /// Limits name lookup, TCP connect and TLS handshake together, once per attempt.
+        ///
+        /// Default 30 s.
+        pub connect: Option<Duration> = Some(Duration::from_secs(30)),
+        /// Limits the time from the start of an attempt to the first token, including the connect.
+        ///
+        /// On a chat endpoint, the first piece of a tool call counts as a token. Response headers
+        /// and keep-alive comments do not count: some servers send both at once and then queue the
+        /// request for minutes. For a [`call`](crate::ApiClient::call), this timer limits the wait
+        /// for the whole response. Default 600 s.
+        pub first_token: Option<Duration> = Some(Duration::from_secs(600)),
+        /// Limits the time between tokens in which no byte of the body arrives.
+        ///
+        /// The timer restarts with each read. Bytes that are only HTTP framing do not count.
+        /// Default 120 s.
+        pub chunk: Option<Duration> = Some(Duration::from_secs(120)),
+        /// Limits the time between tokens in which no event arrives, even if other bytes do.
+        ///
+        /// The front end of a dead engine was seen sending keep-alive comments for ten minutes.
+        /// Default 600 s.
+        pub content: Option<Duration> = Some(Duration::from_secs(600)),
+        /// Limits the wait after the finish reason for the rest of the response.
+        ///
+        /// The rest is the usage, and the terminator or the end of the body. When the timer
+        /// expires, the stream is complete without the missing parts, and its connection is not
+        /// reused. Default 5 s. With zero, the stream does not wait, and the usage is usually lost.
+        pub after_finish: Option<Duration> = Some(Duration::from_secs(5)),
+        /// Limits the whole request, including waits for a slow consumer. Default none.
+        pub deadline: Option<Duration> = None,
+        /// Limits one write of the request, of at most 16 KiB.
+        ///
+        /// The timer expires if the server has not accepted the whole write in this time. It
+        /// restarts with each write, so a server may read slowly.
+        /// [`first_token`](Self::first_token) and [`deadline`](Self::deadline) run during all
+        /// writes. Default 30 s.
+        pub write: Option<Duration> = Some(Duration::from_secs(30)),
+        /// Limits the wait for the last bytes of the HTTP framing after the end of a stream.
+        ///
+        /// With these bytes, the connection can be reused. The consumer does not wait for them.
+        /// Default 50 ms. Zero disables the wait.
+        pub drain: Duration = Duration::from_millis(50),
+    }
 }
 
 /// The longest timer. A few centuries more would overflow the clock.
@@ -130,101 +137,91 @@ impl Timeouts {
     }
 }
 
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            connect: Some(Duration::from_secs(30)),
-            first_token: Some(Duration::from_secs(600)),
-            chunk: Some(Duration::from_secs(120)),
-            content: Some(Duration::from_secs(600)),
-            after_finish: Some(Duration::from_secs(5)),
-            deadline: None,
-            write: Some(Duration::from_secs(30)),
-            drain: Duration::from_millis(50),
-        }
+defaults! {
+    /// The limits of everything that could grow.
+    ///
+    /// A stream that exceeds a limit fails with an error that names the limit
+    /// ([`Limit`](crate::Limit)), unless the field describes another effect. These limits cannot be
+    /// changed: [`MAX_RESPONSE_HEAD_BYTES`], [`MAX_RESPONSE_HEADERS`],
+    /// [`MAX_NESTING`](crate::MAX_NESTING), [`MAX_CHOICES`](crate::MAX_CHOICES),
+    /// [`MAX_TOKEN_IDS`](crate::MAX_TOKEN_IDS) and [`MAX_TOOL_CALLS`](crate::MAX_TOOL_CALLS).
+    ///
+    /// ```
+    /// let mut limits = tokenwire::Limits::default();
+    /// limits.max_streams = 1000;
+    /// let client = tokenwire::ApiClient::builder("http://127.0.0.1:8000/v1").limits(limits).build()?;
+    /// # Ok::<(), tokenwire::Error>(())
+    /// ```
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    #[non_exhaustive]
+    pub struct Limits {
+        /// The size of one event, with all its lines. Default 32 MiB.
+        pub max_event_bytes: usize = 32 << 20,
+        /// The part of an error body that is read for the error message.
+        ///
+        /// A longer body is not an error of its own: the rest is not read. Default 64 KiB.
+        pub max_error_body_bytes: usize = 64 << 10,
+        /// The size of a body that is read whole by
+        /// [`HttpResponse::text`](crate::HttpResponse::text).
+        ///
+        /// Default 32 MiB.
+        pub max_body_bytes: usize = 32 << 20,
+        /// The number of tokens in a stream's channel that the consumer has not taken.
+        ///
+        /// When the channel is full, the stream stops reading from its socket until the consumer
+        /// takes tokens. Default 1,024.
+        pub max_channel_tokens: usize = 1024,
+        /// The bytes of text in a stream's channel that the consumer has not taken.
+        ///
+        /// When the channel is full, the stream stops reading from its socket until the consumer
+        /// takes tokens. A single token may be larger than this limit. Default 8 MiB.
+        pub max_channel_bytes: usize = 8 << 20,
+        /// The bytes of a response that are kept for a recording.
+        ///
+        /// The consumer still receives the rest, and the end of the recording is
+        /// [`Unknown`](crate::recording::BodyEnd::Unknown). Default 64 MiB.
+        pub max_recording_bytes: usize = 64 << 20,
+        /// The number of files in the folder of
+        /// [`save_failed`](crate::ApiClientBuilder::save_failed).
+        ///
+        /// A new file replaces the oldest one. With 0, no request is saved. Default 32.
+        pub max_saved_files: usize = 32,
+        /// The total size of the files in that folder, in bytes.
+        ///
+        /// A new file replaces the oldest ones. A request that is larger than this limit is not
+        /// saved. Default 64 MiB. A value above
+        /// [`MAX_SAVED_REQUEST_BYTES`](crate::MAX_SAVED_REQUEST_BYTES) has the same effect as that
+        /// constant.
+        pub max_saved_bytes: usize = 64 << 20,
+        /// The nesting depth of the arguments of a tool call.
+        ///
+        /// A call that is nested deeper is [`Malformed`](crate::Malformed). Default 128, which is
+        /// also the maximum of serde_json.
+        pub max_nesting: usize = 128,
+        /// The size of one tool call, including its markers.
+        ///
+        /// A larger call is [`Malformed`](crate::Malformed). Default 16 MiB.
+        pub max_arguments_bytes: usize = 16 << 20,
+        /// The text of one turn that [`ResponseParser::run`](crate::ResponseParser::run) keeps.
+        ///
+        /// A longer turn ends with [`Limit::TurnBytes`](crate::Limit::TurnBytes). Default 64 MiB.
+        pub max_turn_bytes: usize = 64 << 20,
+        /// The number of streams that run at the same time, each on its own reader thread.
+        ///
+        /// [`WhenFull`] defines what happens to the next stream. Default 256.
+        pub max_streams: usize = 256,
+        /// The number of streams that wait for their turn under [`WhenFull::Wait`].
+        ///
+        /// The next one fails at once. Each waiting stream holds the body of its request. Default
+        /// 65,536.
+        pub max_waiting_streams: usize = 64 << 10,
+        /// The number of idle connections that are kept open for later requests.
+        ///
+        /// Further connections are closed. With 0, none is kept. A connection that has been idle
+        /// for more than 4 s is not reused: it is closed at the client's next request, or with the
+        /// client. Default 256.
+        pub max_idle_connections: usize = 256,
     }
-}
-
-/// The limits of everything that could grow.
-///
-/// A stream that exceeds a limit fails with an error that names the limit
-/// ([`Limit`](crate::Limit)), unless the field describes another effect. These limits cannot be
-/// changed: [`MAX_RESPONSE_HEAD_BYTES`], [`MAX_RESPONSE_HEADERS`],
-/// [`MAX_NESTING`](crate::MAX_NESTING), [`MAX_CHOICES`](crate::MAX_CHOICES),
-/// [`MAX_TOKEN_IDS`](crate::MAX_TOKEN_IDS) and [`MAX_TOOL_CALLS`](crate::MAX_TOOL_CALLS).
-///
-/// ```
-/// let mut limits = tokenwire::Limits::default();
-/// limits.max_streams = 1000;
-/// let client = tokenwire::ApiClient::builder("http://127.0.0.1:8000/v1").limits(limits).build()?;
-/// # Ok::<(), tokenwire::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// The size of one event, with all its lines. Default 32 MiB.
-    pub max_event_bytes: usize,
-    /// The part of an error body that is read for the error message.
-    ///
-    /// A longer body is not an error of its own: the rest is not read. Default 64 KiB.
-    pub max_error_body_bytes: usize,
-    /// The size of a body that is read whole by [`HttpResponse::text`](crate::HttpResponse::text).
-    ///
-    /// Default 32 MiB.
-    pub max_body_bytes: usize,
-    /// The number of tokens in a stream's channel that the consumer has not taken.
-    ///
-    /// When the channel is full, the stream stops reading from its socket until the consumer takes
-    /// tokens. Default 1,024.
-    pub max_channel_tokens: usize,
-    /// The bytes of text in a stream's channel that the consumer has not taken.
-    ///
-    /// When the channel is full, the stream stops reading from its socket until the consumer takes
-    /// tokens. A single token may be larger than this limit. Default 8 MiB.
-    pub max_channel_bytes: usize,
-    /// The bytes of a response that are kept for a recording.
-    ///
-    /// The consumer still receives the rest, and the end of the recording is
-    /// [`Unknown`](crate::recording::BodyEnd::Unknown). Default 64 MiB.
-    pub max_recording_bytes: usize,
-    /// The number of files in the folder of [`save_failed`](crate::ApiClientBuilder::save_failed).
-    ///
-    /// A new file replaces the oldest one. With 0, no request is saved. Default 32.
-    pub max_saved_files: usize,
-    /// The total size of the files in that folder, in bytes.
-    ///
-    /// A new file replaces the oldest ones. A request that is larger than this limit is not saved.
-    /// Default 64 MiB. A value above [`MAX_SAVED_REQUEST_BYTES`](crate::MAX_SAVED_REQUEST_BYTES)
-    /// has the same effect as that constant.
-    pub max_saved_bytes: usize,
-    /// The nesting depth of the arguments of a tool call.
-    ///
-    /// A call that is nested deeper is [`Malformed`](crate::Malformed). Default 128, which is also
-    /// the maximum of serde_json.
-    pub max_nesting: usize,
-    /// The size of one tool call, including its markers.
-    ///
-    /// A larger call is [`Malformed`](crate::Malformed). Default 16 MiB.
-    pub max_arguments_bytes: usize,
-    /// The text of one turn that [`ResponseParser::run`](crate::ResponseParser::run) keeps.
-    ///
-    /// A longer turn ends with [`Limit::TurnBytes`](crate::Limit::TurnBytes). Default 64 MiB.
-    pub max_turn_bytes: usize,
-    /// The number of streams that run at the same time, each on its own reader thread.
-    ///
-    /// [`WhenFull`] defines what happens to the next stream. Default 256.
-    pub max_streams: usize,
-    /// The number of streams that wait for their turn under [`WhenFull::Wait`].
-    ///
-    /// The next one fails at once. Each waiting stream holds the body of its request. Default
-    /// 65,536.
-    pub max_waiting_streams: usize,
-    /// The number of idle connections that are kept open for later requests.
-    ///
-    /// Further connections are closed. With 0, none is kept. A connection that has been idle for
-    /// more than 4 s is not reused: it is closed at the client's next request, or with the client.
-    /// Default 256.
-    pub max_idle_connections: usize,
 }
 
 /// How often one request is sent again because its pooled connection turned out to be closed.
@@ -242,27 +239,6 @@ pub const MAX_RESPONSE_HEAD_BYTES: usize = 15 << 10;
 /// More headers are [`Limit::ResponseHeaders`](crate::Limit::ResponseHeaders). This limit cannot be
 /// changed: ureq's parser has room for this number.
 pub const MAX_RESPONSE_HEADERS: usize = 128;
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_event_bytes: 32 << 20,
-            max_error_body_bytes: 64 << 10,
-            max_body_bytes: 32 << 20,
-            max_channel_tokens: 1024,
-            max_channel_bytes: 8 << 20,
-            max_recording_bytes: 64 << 20,
-            max_saved_files: 32,
-            max_saved_bytes: 64 << 20,
-            max_nesting: 128,
-            max_arguments_bytes: 16 << 20,
-            max_turn_bytes: 64 << 20,
-            max_streams: 256,
-            max_waiting_streams: 64 << 10,
-            max_idle_connections: 256,
-        }
-    }
-}
 
 /// Selects what happens to a stream that is requested while [`Limits::max_streams`] streams run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -2,20 +2,34 @@
 
 /// Defines an enum with a name for each variant.
 ///
-/// `as_str` returns the name, and the documentation of the variant contains it.
+/// `as_str` returns the name, and the documentation of the variant contains it. An enum that is
+/// marked with `all` also has `by_name`, and `ALL`, the list of its variants. They have no values.
 macro_rules! names {
-    ($(#[$about:meta])* pub enum $type:ident {
+    (all $(#[$about:meta])* $vis:vis enum $type:ident {
+        $($(#[$meaning:meta])* $variant:ident = $name:literal,)*
+    }) => {
+        names! { $(#[$about])* $vis enum $type { $($(#[$meaning])* $variant = $name,)* } }
+
+        impl $type {
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            pub(crate) fn by_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|known| known.as_str() == name)
+            }
+        }
+    };
+    ($(#[$about:meta])* $vis:vis enum $type:ident {
         $($(#[$meaning:meta])* $variant:ident $(($value:ty))? = $name:literal,)*
     }) => {
         $(#[$about])*
-        pub enum $type {
+        $vis enum $type {
             $($(#[$meaning])* #[doc = concat!("\n\nName: `", $name, "`.")] $variant $(($value))?,)*
         }
 
         impl $type {
             /// Returns the stable name, as the command line prints it.
             #[must_use]
-            pub fn as_str(self) -> &'static str {
+            $vis fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant { .. } => $name,)*
                 }
@@ -40,8 +54,11 @@ macro_rules! display_as_str {
 /// Defines builder methods that set the field of the same name.
 ///
 /// A method accepts the type of the field, or a type that converts into it: a plain `usize` for an
-/// `Option<usize>`.
+/// `Option<usize>`. Mark the type of the builder with `#[must_use]`.
 macro_rules! setters {
+    ($($field:ident: $type:ty,)*) => {
+        setters! { $(#[doc = "Sets the field with the same name."] $field: $type,)* }
+    };
     ($($(#[$meaning:meta])* $field:ident: $type:ty,)*) => {
         $(
             $(#[$meaning])*
@@ -70,7 +87,43 @@ macro_rules! debug_fields {
     };
 }
 
+/// Defines builder methods that set the optional field of the same name.
+///
+/// A method accepts any type that converts into the type in the field: a `&str` for an
+/// `Option<String>`.
+macro_rules! option_setters {
+    ($($(#[$meaning:meta])* $field:ident: $type:ty,)*) => {
+        $(
+            $(#[$meaning])*
+            pub fn $field(mut self, $field: impl Into<$type>) -> Self {
+                self.$field = Some($field.into());
+                self
+            }
+        )*
+    };
+}
+
+/// Defines a struct with the default value of each field, as `field: Type = value`.
+macro_rules! defaults {
+    ($(#[$about:meta])* pub struct $type:ident {
+        $($(#[$meaning:meta])* pub $field:ident: $of:ty = $default:expr,)*
+    }) => {
+        $(#[$about])*
+        pub struct $type {
+            $($(#[$meaning])* pub $field: $of,)*
+        }
+
+        impl Default for $type {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+    };
+}
+
 pub(crate) use debug_fields;
+pub(crate) use defaults;
 pub(crate) use display_as_str;
 pub(crate) use names;
+pub(crate) use option_setters;
 pub(crate) use setters;

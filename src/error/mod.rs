@@ -253,33 +253,29 @@ impl Error {
         Self::new(ErrorKind::Server, message).with_server(server)
     }
 
-    pub(crate) fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        self.edit().cause = Some(source.into().into());
-        self
+    pub(crate) fn with_source(self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.with(|inner| inner.cause = Some(source.into().into()))
     }
 
-    pub(crate) fn with_server(mut self, server: ServerError) -> Self {
-        self.edit().server = Some(server);
-        self
+    pub(crate) fn with_server(self, server: ServerError) -> Self {
+        self.with(|inner| inner.server = Some(server))
     }
 
-    pub(crate) fn with_request_id(mut self, request_id: Option<&str>) -> Self {
-        self.edit().request_id = request_id.map(str::to_owned);
-        self
+    pub(crate) fn with_request_id(self, request_id: Option<&str>) -> Self {
+        self.with(|inner| inner.request_id = request_id.map(str::to_owned))
     }
 
-    pub(crate) fn with_progress(mut self, progress: Progress) -> Self {
-        self.edit().progress = Some(progress);
-        self
+    pub(crate) fn with_progress(self, progress: Progress) -> Self {
+        self.with(|inner| inner.progress = Some(progress))
     }
 
-    pub(crate) fn with_saved_path(mut self, path: Option<PathBuf>) -> Self {
-        self.edit().saved = path;
-        self
+    pub(crate) fn with_saved_path(self, path: Option<PathBuf>) -> Self {
+        self.with(|inner| inner.saved = path)
     }
 
-    fn edit(&mut self) -> &mut Inner {
-        Arc::make_mut(&mut self.0)
+    fn with(mut self, edit: impl FnOnce(&mut Inner)) -> Self {
+        edit(Arc::make_mut(&mut self.0));
+        self
     }
 
     /// Returns the kind of failure.

@@ -172,20 +172,17 @@ impl fmt::Debug for Secrets {
 
 impl Error {
     /// Removes the credentials of the request, in case the server repeated them.
-    pub(crate) fn redacted(mut self, secrets: &Secrets) -> Self {
-        let inner = self.edit();
-        if let Cow::Owned(clean) = secrets.redact(&inner.message) {
-            inner.message = clean.into();
-        }
-        if let Some(server) = &mut inner.server {
+    pub(crate) fn redacted(self, secrets: &Secrets) -> Self {
+        self.with(|inner| {
+            if let Cow::Owned(clean) = secrets.redact(&inner.message) {
+                inner.message = clean.into();
+            }
+            let Some(server) = &mut inner.server else { return };
             let words = [&mut server.kind, &mut server.code, &mut server.param].into_iter().flatten();
             for text in words.chain([&mut server.message]) {
-                if let Cow::Owned(clean) = secrets.redact(text) {
-                    *text = clean;
-                }
+                *text = secrets.redact(text).into_owned();
             }
-        }
-        self
+        })
     }
 }
 

@@ -220,19 +220,13 @@ impl Leaf {
 
     /// Returns the id of the call, if this leaf is a tool result.
     pub(crate) fn result_of(&self) -> Option<&str> {
-        match &self.kind {
-            LeafKind::ToolResult { call_id, .. } => Some(call_id),
-            _ => None,
-        }
+        if let LeafKind::ToolResult { call_id, .. } = &self.kind { Some(call_id) } else { None }
     }
 
     /// Returns the tool call, if this leaf is one.
     #[must_use]
     pub fn tool_call(&self) -> Option<&ToolCall> {
-        match &self.kind {
-            LeafKind::ToolCall(call) => Some(call),
-            _ => None,
-        }
+        if let LeafKind::ToolCall(call) = &self.kind { Some(call) } else { None }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use serde_json::error::Category;
 
-use super::decoder::ChunkDecoder;
+use super::decoder::{ChunkDecoder, Completion};
 use super::json::PromptIds;
 use super::server_error::server_error_from_body;
 use super::value::{Id, Ids, List, Presence, fill};
@@ -106,51 +106,34 @@ impl CompletionResponse {
             }
         };
         decoder.expect_whole();
-        let mut parts = Parts::default();
-        let mut sink = |_choice, token| parts.take(token);
+        let mut answer = Self {
+            text: String::new(),
+            reasoning: String::new(),
+            tool_calls: Vec::new(),
+            malformed_calls: Vec::new(),
+            ids: Vec::new(),
+            ids_exact: IdsExact::Unknown,
+            prompt_ids,
+            finish: None,
+            usage: None,
+            request_id: None,
+            server: None,
+        };
+        let mut sink = |_choice, token| answer.take(token);
         let _ = decoder.decode("message", &json, &mut sink)?;
         if !decoder.has_choice() {
             return Err(Error::protocol("the response has no choices"));
         }
         // The JSON was complete, so the response is complete, with or without a finish reason.
         let _ = decoder.decode("message", "[DONE]", &mut sink)?;
-        let completion = decoder.finish()?;
-        let Parts { text, reasoning, tool_calls, malformed_calls, ids } = parts;
-        Ok(Self {
-            text,
-            reasoning,
-            tool_calls,
-            malformed_calls,
-            ids,
-            ids_exact: completion.ids_exact,
-            prompt_ids,
-            finish: completion.finish,
-            usage: completion.usage,
-            request_id: decoder.request_id().map(str::to_owned),
-            server: decoder.server().or(decoder.endpoint().family().map(ServerKind::from)),
-        })
+        Completion { usage: answer.usage, finish: answer.finish, ids_exact: answer.ids_exact } =
+            decoder.finish()?;
+        answer.request_id = decoder.request_id().map(str::to_owned);
+        answer.server = decoder.server().or(decoder.endpoint().family().map(ServerKind::from));
+        Ok(answer)
     }
-}
 
-/// Returns whether a JSON object began and did not end.
-///
-/// The text is checked too: if the end is inside a number, serde_json reports a different category.
-fn is_cut_off(json: &str, error: &serde_json::Error) -> bool {
-    let json = json.trim();
-    json.starts_with('{') && (error.classify() == Category::Eof || !json.ends_with('}'))
-}
-
-/// The items that the decoder hands out.
-#[derive(Default)]
-struct Parts {
-    text: String,
-    reasoning: String,
-    tool_calls: Vec<PendingToolCall>,
-    malformed_calls: Vec<MalformedCall>,
-    ids: Vec<TokenId>,
-}
-
-impl Parts {
+    /// Adds an item that the decoder hands out.
     fn take(&mut self, token: StreamToken) {
         match token {
             StreamToken::Token { text, id } => {
@@ -171,6 +154,14 @@ impl Parts {
     }
 }
 
+/// Returns whether a JSON object began and did not end.
+///
+/// The text is checked too: if the end is inside a number, serde_json reports a different category.
+fn is_cut_off(json: &str, error: &serde_json::Error) -> bool {
+    let json = json.trim();
+    json.starts_with('{') && (error.classify() == Category::Eof || !json.ends_with('}'))
+}
+
 /// Returns the prompt ids. Ignores any other value, such as TensorRT-LLM's lists of lists.
 fn prompt_ids(prompted: PromptIds<'_>) -> Option<Vec<TokenId>> {
     let prefill: Ids = prompted.details.prefill.map(|token| token.0);
@@ -179,8 +170,5 @@ fn prompt_ids(prompted: PromptIds<'_>) -> Option<Vec<TokenId>> {
 }
 
 fn good_list<const MAX: usize>(ids: List<Id, MAX>) -> Option<Vec<TokenId>> {
-    if ids.presence != Presence::Given {
-        return None;
-    }
-    ids.into_items().map(|id| if let Id::Valid(id) = id { Some(id) } else { None }).collect()
+    (ids.presence == Presence::Given).then(|| ids.into_items().map(Id::valid).collect())?
 }

@@ -6,6 +6,7 @@
 use super::decoder::{ChunkDecoder, Completion, Flow};
 use super::json::is_error;
 use super::server_error::server_error_from_body;
+use super::tally::Sink;
 use crate::config::Limits;
 use crate::error::escape::printable;
 use crate::error::{Error, ErrorKind};
@@ -49,6 +50,7 @@ use crate::types::token::StreamToken;
 /// # Ok::<(), tokenwire::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use]
 pub struct BodyDecoder {
     parser: SseParser,
     decoder: ChunkDecoder,
@@ -81,7 +83,6 @@ pub enum Step {
 
 impl BodyDecoder {
     /// Creates a decoder for one response with one choice, with the default limits.
-    #[must_use]
     pub fn new(endpoint: Endpoint) -> Self {
         Self {
             parser: SseParser::new(),
@@ -93,21 +94,18 @@ impl BodyDecoder {
     }
 
     /// Sets the highest number of choices, as [`ChunkDecoder::max_choices`] does.
-    #[must_use]
     pub fn max_choices(mut self, n: u32) -> Self {
         self.decoder = self.decoder.max_choices(n);
         self
     }
 
     /// Turns learning on or off, as [`ChunkDecoder::learning`] does.
-    #[must_use]
     pub fn learning(mut self, is_on: bool) -> Self {
         self.decoder = self.decoder.learning(is_on);
         self
     }
 
     /// States that the request asked for ids, as [`ChunkDecoder::ids_asked`] does.
-    #[must_use]
     pub fn ids_asked(mut self, server: Option<ServerKind>) -> Self {
         self.decoder = self.decoder.ids_asked(server);
         self
@@ -118,7 +116,6 @@ impl BodyDecoder {
     /// They are [`max_event_bytes`](Limits::max_event_bytes),
     /// [`max_error_body_bytes`](Limits::max_error_body_bytes) and
     /// [`max_arguments_bytes`](Limits::max_arguments_bytes).
-    #[must_use]
     pub fn limits(mut self, limits: &Limits) -> Self {
         self.parser = SseParser::with_max_event_bytes(limits.max_event_bytes);
         self.max_error_body_bytes = limits.max_error_body_bytes;
@@ -191,7 +188,7 @@ impl BodyDecoder {
         step
     }
 
-    fn next_step(&mut self, sink: &mut impl FnMut(u32, StreamToken)) -> Result<Step, Error> {
+    fn next_step(&mut self, sink: &mut impl Sink) -> Result<Step, Error> {
         loop {
             // Most events are like the previous one. Only the values that differ are then read.
             if let Some(bytes) = self.parser.before_event() {
@@ -250,7 +247,6 @@ impl BodyDecoder {
     }
 
     /// Returns the chunk decoder, with usage, finish reason and the exactness of ids so far.
-    #[must_use]
     pub fn chunks(&self) -> &ChunkDecoder {
         &self.decoder
     }

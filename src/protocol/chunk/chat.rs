@@ -4,7 +4,6 @@ use std::mem::take;
 
 use super::delta::{ChoiceDelta, ids_of, mismatch, token_text};
 use super::json::{Choice, Verbose};
-use super::limits::MAX_TOOL_CALLS;
 use super::value::Presence;
 use crate::error::{Error, Limit};
 
@@ -26,11 +25,7 @@ pub(super) fn read<'a>(choice: &mut Choice<'a>, verbose: Verbose<'a>) -> Result<
         reasoning = token_text(take(&mut choice.delta.reasoning_content))?;
     }
     let calls = take(&mut choice.delta.tool_calls);
-    match calls.presence {
-        Presence::WrongType => return Err(Error::protocol("the tool calls of a chunk are not a list")),
-        Presence::TooLong => return Err(Error::limit(Limit::ToolCalls, MAX_TOOL_CALLS as u64)),
-        Presence::Missing | Presence::Null | Presence::Given => {}
-    }
+    calls.check("tool calls", Limit::ToolCalls)?;
     Ok(ChoiceDelta {
         index: take(&mut choice.index),
         reasoning,

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::json::{CallDelta, Choice, Verbose};
-use super::limits::{MAX_TOKEN_IDS, MAX_TOOL_CALLS};
+use super::limits::MAX_TOOL_CALLS;
 use super::value::{Id, Ids, List, Presence, Scalar};
 use crate::error::{Error, Limit};
 
@@ -46,13 +46,11 @@ pub(super) fn ids_of(choice: &mut Choice<'_>, verbose: Verbose<'_>) -> Result<Op
 
 /// Returns the list if each entry is a valid id.
 pub(super) fn good_ids(ids: Ids) -> Result<Option<Ids>, Error> {
-    match ids.presence {
-        Presence::Missing | Presence::Null => Ok(None),
-        Presence::WrongType => Err(Error::protocol("the token ids of a chunk are not a list")),
-        Presence::TooLong => Err(Error::limit(Limit::TokenIds, MAX_TOKEN_IDS as u64)),
-        Presence::Given if ids.iter().all(|id| matches!(id, Id::Valid(_))) => Ok(Some(ids)),
-        Presence::Given => Err(Error::protocol("a token id is not a whole number from 0 to 4294967295")),
+    ids.check("token ids", Limit::TokenIds)?;
+    if !ids.iter().all(|id| matches!(id, Id::Valid(_))) {
+        return Err(Error::protocol("a token id is not a whole number from 0 to 4294967295"));
     }
+    Ok((ids.presence == Presence::Given).then_some(ids))
 }
 
 pub(super) fn token_text<'a>(text: Scalar<'a>) -> Result<Cow<'a, str>, Error> {

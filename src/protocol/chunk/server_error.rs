@@ -56,10 +56,7 @@ pub(super) fn server_error_from_json(status: Option<u16>, value: &Value) -> Opti
         Value::Array(items) => items.first()?,
         other => other,
     };
-    let inner = match value.get("error") {
-        Some(Value::Null) | None => None,
-        Some(error) => Some(error),
-    };
+    let inner = value.get("error").filter(|error| !error.is_null());
     let message = match inner {
         Some(Value::String(message)) if !message.is_empty() => Some(message.clone()),
         Some(object) => message_of(object).or_else(|| message_of(value)).or_else(|| Some(object.to_string())),
@@ -110,9 +107,9 @@ fn details_message(details: &[Value]) -> String {
             let step = |part: &Value| part.as_str().map_or_else(|| part.to_string(), str::to_owned);
             path.iter().map(step).collect::<Vec<_>>().join(".")
         });
-        let message = detail.get("msg").and_then(Value::as_str).map(str::to_owned);
-        let message = message.unwrap_or_else(|| detail.to_string());
-        place.map_or(message.clone(), |place| format!("{place}: {message}"))
+        let message = detail.get("msg").and_then(Value::as_str);
+        let message = message.map_or_else(|| detail.to_string(), str::to_owned);
+        place.into_iter().chain([message]).collect::<Vec<_>>().join(": ")
     };
     details.iter().map(one).collect::<Vec<_>>().join("; ")
 }
@@ -127,16 +124,12 @@ fn html_message(page: &str) -> String {
         let end = start + lower[start..].find("</title")?;
         Some(page[start..end].split_whitespace().collect::<Vec<_>>().join(" "))
     });
-    match title {
-        Some(title) if !title.is_empty() => title,
-        _ => {
-            let (before, tags) = page.split_once('<').unwrap_or((page, ""));
-            let after_tags = tags.split('<').map(|tag| tag.split_once('>').map_or("", |(_tag, text)| text));
-            let words: Vec<_> =
-                [before].into_iter().chain(after_tags).flat_map(str::split_whitespace).collect();
-            if words.is_empty() { "an HTML page without text".to_owned() } else { words.join(" ") }
-        }
-    }
+    title.filter(|title| !title.is_empty()).unwrap_or_else(|| {
+        let (before, tags) = page.split_once('<').unwrap_or((page, ""));
+        let after_tags = tags.split('<').filter_map(|tag| Some(tag.split_once('>')?.1));
+        let words: Vec<_> = [before].into_iter().chain(after_tags).flat_map(str::split_whitespace).collect();
+        if words.is_empty() { "an HTML page without text".to_owned() } else { words.join(" ") }
+    })
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub(super) fn read<'a>(chunk: &mut Chunk<'a>, so_far: &mut SoFar) -> Result<Choi
         let ids = ids.map(|ids| new_ids(ids.into_items(), &so_far.ids)).transpose()?;
         (ids, new_text(text, &so_far.text, finish.is_given())?)
     };
-    so_far.ids.extend(ids.iter().flat_map(List::iter).filter_map(good));
+    so_far.ids.extend(ids.iter().flat_map(List::iter).filter_map(|id| id.valid()));
     so_far.text.push_str(&text);
     Ok(ChoiceDelta { index: std::mem::take(&mut chunk.index), text, ids, finish, ..ChoiceDelta::default() })
 }
@@ -45,17 +45,13 @@ fn new_ids<const MAX: usize>(
     before: &[TokenId],
 ) -> Result<List<Id, MAX>, Error> {
     for id in before {
-        match ids.next().as_ref().and_then(good) {
+        match ids.next().and_then(Id::valid) {
             Some(same) if same == *id => {}
             Some(_) => return Err(Error::protocol("an event changed ids that were sent earlier")),
             None => return Err(Error::protocol("an event lacks ids that were sent earlier")),
         }
     }
     Ok(List::of(ids))
-}
-
-fn good(id: &Id) -> Option<TokenId> {
-    if let Id::Valid(id) = id { Some(*id) } else { None }
 }
 
 /// Returns the new part of the text.

@@ -6,6 +6,11 @@ use super::calls::Calls;
 use crate::types::ids::{FinishReason, IdsExact, Inexact, TokenId, Usage};
 use crate::types::token::StreamToken;
 
+/// Takes the items of a stream, each with the index of its choice.
+pub(crate) trait Sink: FnMut(u32, StreamToken) {}
+
+impl<F: FnMut(u32, StreamToken)> Sink for F {}
+
 /// The state of one choice so far.
 #[derive(Debug, Default)]
 pub(super) struct ChoiceTally {
@@ -54,7 +59,7 @@ impl ChoiceTally {
         text: Cow<'_, str>,
         ids: impl IntoIterator<Item = TokenId>,
         has_call: bool,
-        sink: &mut impl FnMut(u32, StreamToken),
+        sink: &mut impl Sink,
     ) {
         let mut ids = ids.into_iter();
         let mut next = ids.next();

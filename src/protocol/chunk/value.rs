@@ -9,6 +9,7 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAcces
 use serde_json::Value;
 
 use super::limits::MAX_TOKEN_IDS;
+use crate::error::{Error, Limit};
 use crate::types::ids::TokenId;
 
 /// Declares the visits of scalars for a visitor of lists or objects. Any scalar but null is wrong.
@@ -106,10 +107,7 @@ impl<'a> Scalar<'a> {
     }
 
     pub(super) fn text(&self) -> Option<&str> {
-        match self {
-            Self::Text(text) => Some(text),
-            _ => None,
-        }
+        if let Self::Text(text) = self { Some(text) } else { None }
     }
 
     /// Returns the text, which is empty if the key is missing. `Err` for a value of another type.
@@ -199,6 +197,15 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawArguments<'a> {
     }
 }
 
+/// Declares the visits of scalars that are copied.
+macro_rules! as_written {
+    ($($visit:ident $type:ty),*) => {
+        $(fn $visit<E>(self, value: $type) -> Result<Self::Value, E> {
+            Ok(RawArguments(value.to_string().into()))
+        })*
+    };
+}
+
 struct RawArgumentsVisitor<'a>(PhantomData<&'a ()>);
 
 impl<'de: 'a, 'a> Visitor<'de> for RawArgumentsVisitor<'a> {
@@ -210,23 +217,9 @@ impl<'de: 'a, 'a> Visitor<'de> for RawArgumentsVisitor<'a> {
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
         Ok(RawArguments::default())
     }
-    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(RawArguments(value.to_string().into()))
-    }
-    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(RawArguments(value.to_string().into()))
-    }
-    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(RawArguments(value.to_string().into()))
-    }
-    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
-        Ok(RawArguments(value.to_string().into()))
-    }
+    as_written!(visit_bool bool, visit_u64 u64, visit_i64 i64, visit_f64 f64, visit_str &str);
     fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Self::Value, E> {
         Ok(RawArguments(Cow::Borrowed(value)))
-    }
-    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(RawArguments(Cow::Owned(value.to_owned())))
     }
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
         let value = Value::deserialize(SeqAccessDeserializer::new(seq))?;
@@ -271,6 +264,15 @@ impl<T, const MAX: usize> List<T, MAX> {
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.first.iter_mut().chain(&mut self.rest)
+    }
+
+    /// Returns an error if the value is not a list, or has too many items. `what` names the items.
+    pub(super) fn check(&self, what: &str, limit: Limit) -> Result<(), Error> {
+        match self.presence {
+            Presence::WrongType => Err(Error::protocol(format!("the {what} of a chunk are not a list"))),
+            Presence::TooLong => Err(Error::limit(limit, MAX as u64)),
+            Presence::Missing | Presence::Null | Presence::Given => Ok(()),
+        }
     }
 
     pub(super) fn map<U>(self, each: impl FnMut(T) -> U + Copy) -> List<U, MAX> {
@@ -338,6 +340,12 @@ pub(super) enum Id {
     Valid(TokenId),
     /// Not an id: negative, too large, with a fraction, or not a number.
     Invalid,
+}
+
+impl Id {
+    pub(super) fn valid(self) -> Option<TokenId> {
+        if let Self::Valid(id) = self { Some(id) } else { None }
+    }
 }
 
 impl<'de> Deserialize<'de> for Id {

@@ -8,6 +8,7 @@ use super::headers::{OWNED_HEADERS, is_traceparent, validate_header};
 use super::message::Message;
 use super::sampling::SamplingParams;
 use crate::error::Error;
+use crate::error::macros::{option_setters, setters};
 use crate::protocol::server::ServerKind;
 use crate::protocol::server::endpoint::Endpoint;
 use crate::protocol::server::family::Family;
@@ -39,6 +40,7 @@ pub(crate) enum Prompt {
 /// # Ok::<(), tokenwire::Error>(())
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct CompletionRequest {
     pub(crate) prompt: Prompt,
     pub(crate) sampling: SamplingParams,
@@ -61,7 +63,6 @@ pub struct CompletionRequest {
 
 impl CompletionRequest {
     /// Creates a request from token ids, which the server uses unchanged.
-    #[must_use]
     pub fn ids(ids: impl Into<Vec<TokenId>>) -> Self {
         Self::new(Prompt::Ids(ids.into()))
     }
@@ -69,7 +70,6 @@ impl CompletionRequest {
     /// Creates a request from text, which the server encodes.
     ///
     /// Its stream cannot be resumed, because the ids of the prompt are unknown.
-    #[must_use]
     pub fn text(text: impl Into<String>) -> Self {
         Self::new(Prompt::Text(text.into()))
     }
@@ -99,7 +99,6 @@ impl CompletionRequest {
     /// assert!(request.to_json(None, Endpoint::Auto, None)?.starts_with(br#"{"messages":[{"role":"system""#));
     /// # Ok::<(), tokenwire::Error>(())
     /// ```
-    #[must_use]
     pub fn messages(messages: impl IntoIterator<Item = Message>) -> Self {
         Self::new(Prompt::Messages(messages.into_iter().collect()))
     }
@@ -109,24 +108,12 @@ impl CompletionRequest {
     /// [`Tools::schemas`](crate::Tools::schemas) returns them in this format. The template of a
     /// chat endpoint describes the tools to the model. If your prompt is ids or text, describe them
     /// in the prompt.
-    #[must_use]
     pub fn tools(mut self, schemas: impl IntoIterator<Item = Value>) -> Self {
         self.tools = schemas.into_iter().collect();
         self
     }
 
-    /// Sets whether the model must call a tool, in the server's format.
-    ///
-    /// This is `"auto"`, `"none"`, `"required"`, or an object that names a function. Default: not
-    /// sent, which means `"auto"`.
-    #[must_use]
-    pub fn tool_choice(mut self, choice: impl Into<Value>) -> Self {
-        self.tool_choice = Some(choice.into());
-        self
-    }
-
     /// Replaces the prompt of the request with these ids.
-    #[must_use]
     pub fn prompt_ids(mut self, ids: impl Into<Vec<TokenId>>) -> Self {
         self.prompt = Prompt::Ids(ids.into());
         self
@@ -154,63 +141,63 @@ impl CompletionRequest {
         }
     }
 
-    /// Sets the sampling parameters. Default: [`SamplingParams::default`].
-    #[must_use]
-    pub fn sampling(mut self, sampling: SamplingParams) -> Self {
-        self.sampling = sampling;
-        self
+    setters! {
+        /// Sets the sampling parameters. Default: [`SamplingParams::default`].
+        sampling: SamplingParams,
+        /// Sets vLLM's priority. A request with a lower value runs earlier.
+        ///
+        /// vLLM without priority scheduling ignores it, and llama.cpp always does. Default: not
+        /// sent.
+        priority: i32,
+        /// Sets whether llama.cpp may use the cached prefix of a slot.
+        ///
+        /// Default: not sent, which means `true` there. With `false`, greedy text is the same each
+        /// time. Other servers do not support this field.
+        cache_prompt: bool,
     }
 
-    /// Sets vLLM's priority. A request with a lower value runs earlier.
-    ///
-    /// vLLM without priority scheduling ignores it, and llama.cpp always does. Default: not sent.
-    #[must_use]
-    pub fn priority(mut self, priority: i32) -> Self {
-        self.priority = Some(priority);
-        self
-    }
-
-    /// Sets the model for this request instead of the client's.
-    #[must_use]
-    pub fn model(mut self, model: impl Into<String>) -> Self {
-        self.model = Some(model.into());
-        self
-    }
-
-    /// Sets a required format of the response. Default: any text.
-    ///
-    /// The value has the form of vLLM's `structured_outputs`: an object with one of `json` (a
-    /// schema), `regex`, `choice` or `grammar`. For llama.cpp, which supports the schema and the
-    /// grammar, tokenwire translates it.
-    #[must_use]
-    pub fn structured_output(mut self, structured_output: impl Into<Value>) -> Self {
-        self.structured_output = Some(structured_output.into());
-        self
-    }
-
-    /// Sets vLLM's salt for the prefix cache. Default: none.
-    ///
-    /// Requests share cached prefixes only with requests that have the same salt.
-    #[must_use]
-    pub fn cache_salt(mut self, salt: impl Into<String>) -> Self {
-        self.cache_salt = Some(salt.into());
-        self
-    }
-
-    /// Sets whether llama.cpp may use the cached prefix of a slot.
-    ///
-    /// Default: not sent, which means `true` there. With `false`, greedy text is the same each
-    /// time. Other servers do not support this field.
-    #[must_use]
-    pub fn cache_prompt(mut self, cache_prompt: bool) -> Self {
-        self.cache_prompt = Some(cache_prompt);
-        self
+    option_setters! {
+        /// Sets the model for this request instead of the client's.
+        model: String,
+        /// Sets whether the model must call a tool, in the server's format.
+        ///
+        /// This is `"auto"`, `"none"`, `"required"`, or an object that names a function. Default:
+        /// not sent, which means `"auto"`.
+        tool_choice: Value,
+        /// Sets a required format of the response. Default: any text.
+        ///
+        /// The value has the form of vLLM's `structured_outputs`: an object with one of `json` (a
+        /// schema), `regex`, `choice` or `grammar`. For llama.cpp, which supports the schema and
+        /// the grammar, tokenwire translates it.
+        structured_output: Value,
+        /// Sets vLLM's salt for the prefix cache. Default: none.
+        ///
+        /// Requests share cached prefixes only with requests that have the same salt.
+        cache_salt: String,
+        /// Sets the id that the server uses for this request.
+        ///
+        /// It is sent in the header `x-request-id` and, on the generate endpoints of vLLM and
+        /// SGLang, in the body. If the request is sent again, the header gets a suffix, so that
+        /// each attempt has its own id: `mine`, `mine-1`, `mine-2`. The body keeps the original id.
+        /// Default: an id from the client ([`request_ids`](crate::ApiClientBuilder::request_ids)),
+        /// or else from the server.
+        request_id: String,
+        /// Sets the key of the session that this request belongs to. Default: none.
+        ///
+        /// Routers and providers send requests with the same key to the same worker, which has the
+        /// prefix in its cache. The key is sent in the client's
+        /// [`session_headers`](crate::ApiClientBuilder::session_headers).
+        session: String,
+        /// Sets the W3C trace context of your span, which is sent in the header `traceparent`.
+        ///
+        /// Its format is `00-`, 32 hexadecimal digits, `-`, 16 digits, `-`, 2 digits. Default:
+        /// none.
+        traceparent: String,
     }
 
     /// Sends the request even if the server is known to ignore a part of it.
     ///
     /// Default: such a request is an error, see [`to_json`](Self::to_json).
-    #[must_use]
     pub fn allow_ignored_fields(mut self) -> Self {
         self.allow_ignored_fields = true;
         self
@@ -224,7 +211,6 @@ impl CompletionRequest {
     ///
     /// Default: such a stream ends where it breaks. The client's
     /// [`ResumePolicy`](crate::ResumePolicy) decides whether streams are resumed at all.
-    #[must_use]
     pub fn allow_inexact_resume(mut self) -> Self {
         self.allow_inexact_resume = true;
         self
@@ -235,7 +221,6 @@ impl CompletionRequest {
     /// The recording is in [`StreamReport::recording`](crate::StreamReport::recording). It contains
     /// only the last attempt and no credentials, and has at most
     /// [`max_recording_bytes`](crate::Limits::max_recording_bytes).
-    #[must_use]
     pub fn record(mut self) -> Self {
         self.record = true;
         self
@@ -250,14 +235,12 @@ impl CompletionRequest {
     /// It replaces a field of the same name that this request would write. If both are objects
     /// (`stream_options`, vLLM's `sampling_params`), they are merged. [`validate`](Self::validate)
     /// rejects a field with which the response would not be a stream of one choice.
-    #[must_use]
     pub fn extra(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.extras.insert(key.into(), value.into());
         self
     }
 
     /// Adds several such fields.
-    #[must_use]
     pub fn extras(mut self, extras: Map<String, Value>) -> Self {
         self.extras.extend(extras);
         self
@@ -267,42 +250,8 @@ impl CompletionRequest {
     ///
     /// Some headers cannot be set, because the client writes them: [`validate`](Self::validate)
     /// lists them.
-    #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
-        self
-    }
-
-    /// Sets the id that the server uses for this request.
-    ///
-    /// It is sent in the header `x-request-id` and, on the generate endpoints of vLLM and SGLang,
-    /// in the body. If the request is sent again, the header gets a suffix, so that each attempt
-    /// has its own id: `mine`, `mine-1`, `mine-2`. The body keeps the original id. Default: an id
-    /// from the client ([`request_ids`](crate::ApiClientBuilder::request_ids)), or else from the
-    /// server.
-    #[must_use]
-    pub fn request_id(mut self, id: impl Into<String>) -> Self {
-        self.request_id = Some(id.into());
-        self
-    }
-
-    /// Sets the key of the session that this request belongs to. Default: none.
-    ///
-    /// Routers and providers send requests with the same key to the same worker, which has the
-    /// prefix in its cache. The key is sent in the client's
-    /// [`session_headers`](crate::ApiClientBuilder::session_headers).
-    #[must_use]
-    pub fn session(mut self, key: impl Into<String>) -> Self {
-        self.session = Some(key.into());
-        self
-    }
-
-    /// Sets the W3C trace context of your span, which is sent in the header `traceparent`.
-    ///
-    /// Its format is `00-`, 32 hexadecimal digits, `-`, 16 digits, `-`, 2 digits. Default: none.
-    #[must_use]
-    pub fn traceparent(mut self, traceparent: impl Into<String>) -> Self {
-        self.traceparent = Some(traceparent.into());
         self
     }
 
@@ -360,17 +309,13 @@ impl CompletionRequest {
             return Err(Error::invalid("the chat has no messages"));
         }
         self.sampling.validate()?;
-        if let Some(id) = &self.request_id {
-            if id.is_empty() || !id.bytes().all(|b| b.is_ascii_graphic()) {
-                return Err(Error::invalid("invalid request id: expected visible ASCII without spaces"));
+        for (what, value) in [("request id", &self.request_id), ("session key", &self.session)] {
+            if value
+                .as_ref()
+                .is_some_and(|word| word.is_empty() || !word.bytes().all(|b| b.is_ascii_graphic()))
+            {
+                return Err(Error::invalid(format!("invalid {what}: expected visible ASCII without spaces")));
             }
-        }
-        if self
-            .session
-            .as_deref()
-            .is_some_and(|key| key.is_empty() || !key.bytes().all(|b| b.is_ascii_graphic()))
-        {
-            return Err(Error::invalid("invalid session key: expected visible ASCII without spaces"));
         }
         if self.traceparent.as_deref().is_some_and(|trace| !is_traceparent(trace)) {
             return Err(Error::invalid(
@@ -381,9 +326,12 @@ impl CompletionRequest {
             validate_header(name, value, &OWNED_HEADERS)?;
         }
         validate_extras(&self.extras)?;
-        let nested =
-            ["sampling_params", "parameters"].iter().filter_map(|key| self.extras.get(*key)?.as_object());
-        nested.into_iter().try_for_each(validate_extras)
+        self.nested_extras().try_for_each(validate_extras)
+    }
+
+    /// Returns the extra objects that contain fields of the sampling.
+    pub(super) fn nested_extras(&self) -> impl Iterator<Item = &Map<String, Value>> {
+        ["sampling_params", "parameters"].iter().filter_map(|key| self.extras.get(*key)?.as_object())
     }
 
     /// Returns the endpoint of this request, for a client with `endpoint`.

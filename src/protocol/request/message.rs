@@ -29,6 +29,7 @@ use crate::types::tree::{Branch, LeafKind, Role};
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Clone, PartialEq)]
+#[must_use]
 pub struct Message {
     role: Role,
     parts: Vec<Part>,
@@ -60,19 +61,16 @@ impl Message {
     /// Creates a message with instructions to the model.
     ///
     /// Tools do not belong here. Pass them to [`tools`](crate::CompletionRequest::tools).
-    #[must_use]
     pub fn system(text: impl Into<String>) -> Self {
         Self::new(Role::System).text(text)
     }
 
     /// Creates a message of the user, which is a person or your program.
-    #[must_use]
     pub fn user(text: impl Into<String>) -> Self {
         Self::new(Role::User).text(text)
     }
 
     /// Creates a message of the model.
-    #[must_use]
     pub fn assistant(text: impl Into<String>) -> Self {
         Self::new(Role::Assistant).text(text)
     }
@@ -80,7 +78,6 @@ impl Message {
     /// Creates a message with the result of a tool call.
     ///
     /// `call_id` is the [`id`](crate::PendingToolCall::id) of the call.
-    #[must_use]
     pub fn tool(call_id: impl Into<String>, text: impl Into<String>) -> Self {
         let mut message = Self::new(Role::Tool).text(text);
         message.call_id = Some(call_id.into());
@@ -88,14 +85,12 @@ impl Message {
     }
 
     /// Adds a piece of text.
-    #[must_use]
     pub fn text(mut self, text: impl Into<String>) -> Self {
         self.parts.push(Part::Text(text.into()));
         self
     }
 
     /// Adds an image by its address, `https:` or `data:`. The address is sent unchanged.
-    #[must_use]
     pub fn image_url(self, url: impl Into<String>) -> Self {
         let url: String = url.into();
         self.part(json!({"type": "image_url", "image_url": {"url": url}}))
@@ -104,14 +99,12 @@ impl Message {
     /// Adds a part of any other kind, in the server's format.
     ///
     /// Examples are audio, video, or an image with its detail.
-    #[must_use]
     pub fn part(mut self, part: impl Into<Value>) -> Self {
         self.parts.push(Part::Other(part.into()));
         self
     }
 
     /// Adds a tool call that the model made. `arguments` is the model's own JSON, as a string.
-    #[must_use]
     pub fn tool_call(
         mut self,
         id: impl Into<String>,
@@ -125,7 +118,6 @@ impl Message {
     /// Adds a field to the message, such as `name` or `reasoning_content`.
     ///
     /// It replaces a field of the same name that the message would write.
-    #[must_use]
     pub fn extra(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.extras.insert(key.into(), value.into());
         self
@@ -205,12 +197,7 @@ impl Serialize for Part {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Other(value) => value.serialize(serializer),
-            Self::Text(text) => {
-                let mut map = serializer.serialize_map(Some(2))?;
-                map.serialize_entry("type", "text")?;
-                map.serialize_entry("text", text)?;
-                map.end()
-            }
+            Self::Text(text) => serializer.collect_map([("type", "text"), ("text", text)]),
         }
     }
 }

@@ -46,23 +46,20 @@ impl CompletionRequest {
         let has_ids = matches!(self.prompt, Prompt::Ids(_));
         let (is_chat, has_tools) =
             (endpoint == Endpoint::Chat, !self.tools.is_empty() || self.tool_choice.is_some());
-        match endpoint {
+        let misfit = match endpoint {
             _ if !is_chat && matches!(self.prompt, Prompt::Messages(_)) => {
-                return Err(unsupported("only the chat endpoint takes messages"));
+                Some("only the chat endpoint takes messages")
             }
             _ if !is_chat && has_tools => {
-                return Err(unsupported(
-                    "only the chat endpoint takes tools; with ids or text, describe them in the prompt",
-                ));
+                Some("only the chat endpoint takes tools; with ids or text, describe them in the prompt")
             }
-            Endpoint::Chat if has_ids => {
-                return Err(unsupported("the chat endpoint takes messages, not a prompt of ids"));
-            }
-            Endpoint::Tgi if has_ids => return Err(unsupported("TGI takes text, not a prompt of ids")),
-            Endpoint::VllmGenerate if !has_ids => {
-                return Err(unsupported("vLLM's generate endpoint takes ids, not text"));
-            }
-            _ => {}
+            Endpoint::Chat if has_ids => Some("the chat endpoint takes messages, not a prompt of ids"),
+            Endpoint::Tgi if has_ids => Some("TGI takes text, not a prompt of ids"),
+            Endpoint::VllmGenerate if !has_ids => Some("vLLM's generate endpoint takes ids, not text"),
+            _ => None,
+        };
+        if let Some(misfit) = misfit {
+            return Err(unsupported(misfit));
         }
         let Some(server) = server else { return Ok(()) };
         let name = server.name();
@@ -72,7 +69,7 @@ impl CompletionRequest {
         match self.unheeded_by(server) {
             Some((feature, reason)) if !self.allow_ignored_fields => Err(unsupported(format!(
                 "{name} does not support {}{reason} (allow_ignored_fields sends the request anyway)",
-                feature.name()
+                feature.as_str()
             ))),
             _ => Ok(()),
         }
@@ -141,12 +138,12 @@ mod tests {
     fn ignored_features_are_rejected_unless_allowed() {
         let mut features: Vec<Feature> =
             FAMILIES.iter().flat_map(|family| family.ignores()).copied().collect();
-        features.sort_unstable_by_key(|feature| feature.name());
+        features.sort_unstable_by_key(|feature| feature.as_str());
         features.dedup();
         for family in FAMILIES {
             let server = &ServerKind::from(family);
             for feature in &features {
-                let field = feature.name();
+                let field = feature.as_str();
                 let request = asking(field);
                 let endpoint = if field == "tool_choice" { Endpoint::Chat } else { Endpoint::OpenAi };
                 let result = request.to_json(None, endpoint, Some(server)).map(|_| ());
@@ -173,11 +170,11 @@ mod tests {
 
     #[test]
     fn a_record_refuses_only_the_features_that_it_lists() {
-        for refused in Feature::ALL.iter().map(|feature| feature.name()) {
+        for refused in Feature::ALL.iter().map(|feature| feature.as_str()) {
             let record =
                 json!({"name": "mine", "about": "", "like": "sglang", "refuses": {refused: "so it is"}});
             let server = ServerKind::from_json(&record.to_string()).unwrap();
-            for field in Feature::ALL.iter().map(|feature| feature.name()) {
+            for field in Feature::ALL.iter().map(|feature| feature.as_str()) {
                 let endpoint = if field.starts_with("tool") { Endpoint::Chat } else { Endpoint::OpenAi };
                 let asked = asking(field);
                 match asked.to_json(None, endpoint, Some(&server)) {

@@ -24,23 +24,13 @@ const EMPTY: Neutral = |value| value.is_null() || value.as_array().is_some_and(V
 const FIELDS: &[(&[&str], Neutral, NotResumable)] = &[
     (&["n", "best_of", "n_cmpl"], ONE, NotResumable::SeveralChoices),
     (&["echo"], OFF, NotResumable::Echo),
+    (&["structured_outputs", "response_format", "structural_tag"], NULL, NotResumable::StructuredOutput),
     (
-        &[
-            "structured_outputs",
-            "response_format",
-            "guided_json",
-            "guided_regex",
-            "guided_choice",
-            "guided_grammar",
-            "json_schema",
-            "grammar",
-            "regex",
-            "ebnf",
-            "structural_tag",
-        ],
+        &["guided_json", "guided_regex", "guided_choice", "guided_grammar"],
         NULL,
         NotResumable::StructuredOutput,
     ),
+    (&["json_schema", "grammar", "regex", "ebnf"], NULL, NotResumable::StructuredOutput),
     (&["presence_penalty", "frequency_penalty", "dry_multiplier"], ZERO, NotResumable::Penalty),
     (&["repetition_penalty", "repeat_penalty"], ONE, NotResumable::Penalty),
     (&["stop"], EMPTY, NotResumable::StopStrings),
@@ -49,34 +39,20 @@ const FIELDS: &[(&[&str], Neutral, NotResumable)] = &[
 /// Fields that change their meaning if a part of the output is in the prompt.
 ///
 /// They search over whole responses, count the output, keep state over it, or shorten the prompt.
+#[rustfmt::skip] // One row for each reason.
 const COUNTING: &[&str] = &[
-    "use_beam_search",
-    "length_penalty",
-    "suffix",
-    "min_tokens",
-    "min_new_tokens",
-    "thinking_token_budget",
-    "bad_words",
-    "logits_processors",
-    "custom_logit_processor",
-    "custom_params",
-    "vllm_xargs",
-    "repetition_detection",
+    "use_beam_search", "length_penalty", "suffix",
+    "min_tokens", "min_new_tokens", "thinking_token_budget", "t_max_predict_ms",
+    "bad_words", "logits_processors", "custom_logit_processor", "custom_params", "vllm_xargs",
+    "repetition_detection", "mirostat", "session_params",
     "truncate_prompt_tokens",
-    "mirostat",
-    "session_params",
-    "t_max_predict_ms",
 ];
 
 /// Fields that a resume must write itself. An extra field would replace its value.
+#[rustfmt::skip] // The prompt, and the limit.
 const OWN: &[&str] = &[
-    "prompt",
-    "token_ids",
-    "input_ids",
-    "max_tokens",
-    "max_completion_tokens",
-    "n_predict",
-    "max_new_tokens",
+    "prompt", "token_ids", "input_ids",
+    "max_tokens", "max_completion_tokens", "n_predict", "max_new_tokens",
 ];
 
 impl CompletionRequest {
@@ -90,9 +66,7 @@ impl CompletionRequest {
         if !matches!(self.prompt, Prompt::Ids(_)) {
             return Err(NotResumable::TextPrompt);
         }
-        let nested = ["sampling_params", "parameters"];
-        let nested = nested.iter().filter_map(|key| self.extras.get(*key)?.as_object());
-        let maps: Vec<_> = nested.chain([&self.extras]).collect();
+        let maps: Vec<_> = self.nested_extras().chain([&self.extras]).collect();
         if let Some(name) = maps.iter().find_map(|map| OWN.iter().find(|name| map.contains_key(**name))) {
             return Err(NotResumable::Field(name));
         }
@@ -132,19 +106,17 @@ impl CompletionRequest {
 
     /// Returns whether the extra fields contain stop strings, which are not checked elsewhere.
     pub(crate) fn has_own_stops(&self) -> bool {
-        let maps = [Some(&self.extras), self.extras.get("sampling_params").and_then(Value::as_object)];
-        maps.into_iter().flatten().any(|map| map.get("stop").is_some_and(|stop| !EMPTY(stop)))
+        self.any_extras(|map| map.get("stop").is_some_and(|stop| !EMPTY(stop)))
     }
 
     /// Returns whether the text keeps the stop strings.
     pub(crate) fn keeps_stop_strings(&self) -> bool {
-        let is_on = |map: &Map<String, Value>| {
-            ["include_stop_str_in_output", "no_stop_trim"]
-                .iter()
-                .any(|key| map.get(*key) == Some(&true.into()))
-        };
-        is_on(&self.extras)
-            || self.extras.get("sampling_params").and_then(Value::as_object).is_some_and(is_on)
+        let keys = ["include_stop_str_in_output", "no_stop_trim"];
+        self.any_extras(|map| keys.iter().any(|key| map.get(*key) == Some(&true.into())))
+    }
+
+    fn any_extras(&self, has: impl Fn(&Map<String, Value>) -> bool) -> bool {
+        has(&self.extras) || self.extras.get("sampling_params").and_then(Value::as_object).is_some_and(has)
     }
 }
 

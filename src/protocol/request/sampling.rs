@@ -1,71 +1,63 @@
 //! Sampling parameters.
 
 use crate::error::Error;
+use crate::error::macros::{defaults, setters};
 use crate::types::ids::TokenId;
 
-/// Sampling parameters. `None` or an empty list is not sent, so the server's default applies.
-///
-/// ```
-/// let params = tokenwire::SamplingParams::default().max_tokens(64).temperature(0.0);
-/// assert_eq!(params.max_tokens, Some(64));
-/// assert_eq!(params.top_p, None);
-/// ```
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct SamplingParams {
-    /// The highest number of tokens to generate. Default 16,384.
+defaults! {
+    /// Sampling parameters. `None` or an empty list is not sent, so the server's default applies.
     ///
-    /// With `None` the server decides. vLLM uses the rest of its context or 16, depending on the
-    /// version; llama.cpp has no limit. Some servers treat 0 as 1.
-    pub max_tokens: Option<u32>,
-    /// The number of tokens before a stop takes effect. llama.cpp ignores this field.
-    pub min_tokens: Option<u32>,
-    /// The temperature. 0 always takes the most probable token.
-    pub temperature: Option<f64>,
-    /// The total probability of the tokens to sample from (nucleus sampling).
-    pub top_p: Option<f64>,
-    /// The lowest probability of a token, relative to that of the most probable token.
-    pub min_p: Option<f64>,
-    /// The number of most probable tokens to sample from. -1 means all; for llama.cpp, 0 does too.
-    pub top_k: Option<i32>,
-    /// The penalty for tokens that are already in the output.
-    pub presence_penalty: Option<f64>,
-    /// The penalty for tokens that are already in the output, multiplied by how often they are.
-    pub frequency_penalty: Option<f64>,
-    /// The factor against tokens that are already in the prompt or the output. 1 has no effect.
-    ///
-    /// llama.cpp calls it `repeat_penalty`.
-    pub repetition_penalty: Option<f64>,
-    /// The seed of the random numbers.
-    pub seed: Option<i64>,
-    /// Strings that end the response. The text does not contain them, but their ids are kept.
-    pub stop: Vec<String>,
-    /// Ids that end the response, in addition to the model's own.
-    ///
-    /// llama.cpp ignores them, so its stream continues after such an id.
-    pub stop_token_ids: Vec<TokenId>,
-    /// Whether to continue after the model's end token.
-    pub ignore_eos: Option<bool>,
-    /// Values that are added to the scores of tokens. Each token may appear only once.
-    pub logit_bias: Vec<(TokenId, f64)>,
-    /// Whether to leave special tokens out of the text. Their ids arrive in both cases.
-    ///
-    /// Default false, unlike vLLM's own default, because the parser needs the markers. llama.cpp
-    /// has no such field.
-    pub skip_special_tokens: bool,
-}
-
-macro_rules! setters {
-    ($($field:ident: $type:ty,)*) => {
-        $(
-            /// Sets the field with the same name.
-            #[must_use]
-            pub fn $field(mut self, $field: $type) -> Self {
-                self.$field = $field.into();
-                self
-            }
-        )*
-    };
+    /// ```
+    /// let params = tokenwire::SamplingParams::default().max_tokens(64).temperature(0.0);
+    /// assert_eq!(params.max_tokens, Some(64));
+    /// assert_eq!(params.top_p, None);
+    /// ```
+    #[derive(Debug, Clone, PartialEq)]
+    #[non_exhaustive]
+    #[must_use]
+    pub struct SamplingParams {
+        /// The highest number of tokens to generate. Default 16,384.
+        ///
+        /// With `None` the server decides. vLLM uses the rest of its context or 16, depending on
+        /// the version; llama.cpp has no limit. Some servers treat 0 as 1.
+        pub max_tokens: Option<u32> = Some(16_384),
+        /// The number of tokens before a stop takes effect. llama.cpp ignores this field.
+        pub min_tokens: Option<u32> = None,
+        /// The temperature. 0 always takes the most probable token.
+        pub temperature: Option<f64> = None,
+        /// The total probability of the tokens to sample from (nucleus sampling).
+        pub top_p: Option<f64> = None,
+        /// The lowest probability of a token, relative to that of the most probable token.
+        pub min_p: Option<f64> = None,
+        /// The number of most probable tokens to sample from. -1 means all; for llama.cpp, 0 does
+        /// too.
+        pub top_k: Option<i32> = None,
+        /// The penalty for tokens that are already in the output.
+        pub presence_penalty: Option<f64> = None,
+        /// The penalty for tokens that are already in the output, multiplied by how often they are.
+        pub frequency_penalty: Option<f64> = None,
+        /// The factor against tokens that are already in the prompt or the output. 1 has no effect.
+        ///
+        /// llama.cpp calls it `repeat_penalty`.
+        pub repetition_penalty: Option<f64> = None,
+        /// The seed of the random numbers.
+        pub seed: Option<i64> = None,
+        /// Strings that end the response. The text does not contain them, but their ids are kept.
+        pub stop: Vec<String> = Vec::new(),
+        /// Ids that end the response, in addition to the model's own.
+        ///
+        /// llama.cpp ignores them, so its stream continues after such an id.
+        pub stop_token_ids: Vec<TokenId> = Vec::new(),
+        /// Whether to continue after the model's end token.
+        pub ignore_eos: Option<bool> = None,
+        /// Values that are added to the scores of tokens. Each token may appear only once.
+        pub logit_bias: Vec<(TokenId, f64)> = Vec::new(),
+        /// Whether to leave special tokens out of the text. Their ids arrive in both cases.
+        ///
+        /// Default false, unlike vLLM's own default, because the parser needs the markers.
+        /// llama.cpp has no such field.
+        pub skip_special_tokens: bool = false,
+    }
 }
 
 impl SamplingParams {
@@ -85,28 +77,6 @@ impl SamplingParams {
         ignore_eos: bool,
         logit_bias: Vec<(TokenId, f64)>,
         skip_special_tokens: bool,
-    }
-}
-
-impl Default for SamplingParams {
-    fn default() -> Self {
-        Self {
-            max_tokens: Some(16_384),
-            min_tokens: None,
-            temperature: None,
-            top_p: None,
-            min_p: None,
-            top_k: None,
-            presence_penalty: None,
-            frequency_penalty: None,
-            repetition_penalty: None,
-            seed: None,
-            stop: Vec::new(),
-            stop_token_ids: Vec::new(),
-            ignore_eos: None,
-            logit_bias: Vec::new(),
-            skip_special_tokens: false,
-        }
     }
 }
 
@@ -130,11 +100,11 @@ impl SamplingParams {
         if let Some(twice) = biased.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(Error::invalid(format!("invalid logit_bias: it contains token {} twice", twice[0])));
         }
-        match self.logit_bias.iter().find(|(_, bias)| !bias.is_finite()) {
-            Some((id, _)) => {
-                Err(Error::invalid(format!("invalid logit_bias of token {id}: expected a finite number")))
-            }
-            None => Ok(()),
+        if let Some((id, _)) = self.logit_bias.iter().find(|(_, bias)| !bias.is_finite()) {
+            return Err(Error::invalid(format!(
+                "invalid logit_bias of token {id}: expected a finite number"
+            )));
         }
+        Ok(())
     }
 }

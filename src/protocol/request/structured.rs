@@ -14,6 +14,7 @@ impl CompletionRequest {
         let schema = asked.get("json").filter(|schema| schema.is_object());
         let text = |key: &str| asked.get(key).filter(|value| value.is_string());
         let own = |key, value: Value| Some((key, Cow::Owned(value)));
+        let format = |value| own("response_format", value);
         match (family?, schema, text("regex"), text("grammar")) {
             (Family::Vllm, ..) => Some(("structured_outputs", Cow::Borrowed(asked))),
             (Family::LlamaCpp, Some(schema), ..) => Some(("json_schema", Cow::Borrowed(schema))),
@@ -23,15 +24,9 @@ impl CompletionRequest {
             (Family::SgLang, .., Some(grammar)) => Some(("ebnf", Cow::Borrowed(grammar))),
             (Family::Tgi, Some(schema), ..) => own("grammar", json!({"type": "json", "value": schema})),
             (Family::Tgi, _, Some(regex), _) => own("grammar", json!({"type": "regex", "value": regex})),
-            (Family::TensorRtLlm, Some(schema), ..) => {
-                own("response_format", json!({"type": "json", "schema": schema}))
-            }
-            (Family::TensorRtLlm, _, Some(regex), _) => {
-                own("response_format", json!({"type": "regex", "regex": regex}))
-            }
-            (Family::TensorRtLlm, .., Some(grammar)) => {
-                own("response_format", json!({"type": "ebnf", "ebnf": grammar}))
-            }
+            (Family::TensorRtLlm, Some(schema), ..) => format(json!({"type": "json", "schema": schema})),
+            (Family::TensorRtLlm, _, Some(regex), _) => format(json!({"type": "regex", "regex": regex})),
+            (Family::TensorRtLlm, .., Some(grammar)) => format(json!({"type": "ebnf", "ebnf": grammar})),
             _ => None,
         }
     }

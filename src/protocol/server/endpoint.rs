@@ -1,64 +1,50 @@
 //! The endpoints that servers stream from.
 
-use std::fmt;
 use std::str::FromStr;
 
 use super::family::Family;
 use crate::error::Error;
 use crate::error::escape::printable;
+use crate::error::macros::{display_as_str, names};
 
-/// An endpoint of a server, with its format of requests and responses.
-///
-/// ```
-/// use tokenwire::Endpoint;
-///
-/// let endpoint: Endpoint = "chat".parse()?;
-/// assert_eq!(endpoint, Endpoint::Chat);
-/// assert_eq!(endpoint.to_string(), "chat");
-/// # Ok::<(), tokenwire::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Endpoint {
-    /// Sends requests as [`OpenAi`](Self::OpenAi), and detects the format of the response.
+names! {
+    all
+    /// An endpoint of a server, with its format of requests and responses.
     ///
-    /// The first chunk that identifies the format decides.
-    #[default]
-    Auto,
-    /// `/v1/completions`, as in vLLM, llama.cpp and most other servers.
-    OpenAi,
-    /// `/v1/chat/completions`.
-    Chat,
-    /// llama.cpp's native `/completion`.
-    LlamaCpp,
-    /// vLLM's `/inference/v1/generate`, which takes and returns ids.
-    VllmGenerate,
-    /// SGLang's native `/generate`.
-    SgLang,
-    /// TGI's `/generate_stream`.
-    Tgi,
+    /// ```
+    /// use tokenwire::Endpoint;
+    ///
+    /// let endpoint: Endpoint = "chat".parse()?;
+    /// assert_eq!(endpoint, Endpoint::Chat);
+    /// assert_eq!(endpoint.to_string(), "chat");
+    /// # Ok::<(), tokenwire::Error>(())
+    /// ```
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum Endpoint {
+        /// Sends requests as [`OpenAi`](Self::OpenAi), and detects the format of the response.
+        ///
+        /// The first chunk that identifies the format decides.
+        #[default]
+        Auto = "auto",
+        /// `/v1/completions`, as in vLLM, llama.cpp and most other servers.
+        OpenAi = "openai",
+        /// `/v1/chat/completions`.
+        Chat = "chat",
+        /// llama.cpp's native `/completion`.
+        LlamaCpp = "llamacpp",
+        /// vLLM's `/inference/v1/generate`, which takes and returns ids.
+        VllmGenerate = "vllm-generate",
+        /// SGLang's native `/generate`.
+        SgLang = "sglang",
+        /// TGI's `/generate_stream`.
+        Tgi = "tgi",
+    }
 }
 
+display_as_str!(Endpoint);
+
 impl Endpoint {
-    const ALL: [Self; 7] =
-        [Self::Auto, Self::OpenAi, Self::Chat, Self::LlamaCpp, Self::VllmGenerate, Self::SgLang, Self::Tgi];
-
-    /// Returns the name on the command line.
-    ///
-    /// It is `auto`, `openai`, `chat`, `llamacpp`, `vllm-generate`, `sglang` or `tgi`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::OpenAi => "openai",
-            Self::Chat => "chat",
-            Self::LlamaCpp => "llamacpp",
-            Self::VllmGenerate => "vllm-generate",
-            Self::SgLang => "sglang",
-            Self::Tgi => "tgi",
-        }
-    }
-
     /// Returns the only family that has this endpoint.
     pub(crate) fn family(self) -> Option<Family> {
         match self {
@@ -90,12 +76,6 @@ impl Endpoint {
     }
 }
 
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 impl FromStr for Endpoint {
     type Err = Error;
 
@@ -104,9 +84,10 @@ impl FromStr for Endpoint {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for any name that [`as_str`](Self::as_str)
     /// does not return.
     fn from_str(name: &str) -> Result<Self, Error> {
-        Self::ALL.into_iter().find(|endpoint| endpoint.as_str() == name).ok_or_else(|| {
-            let known = Self::ALL.map(Self::as_str).join(", ");
-            Error::invalid(format!("unknown endpoint {:?}, expected one of {known}", printable(name, 40)))
+        Self::by_name(name).ok_or_else(|| {
+            let known: Vec<_> = Self::ALL.iter().map(|endpoint| endpoint.as_str()).collect();
+            let (name, known) = (printable(name, 40), known.join(", "));
+            Error::invalid(format!("unknown endpoint {name:?}, expected one of {known}"))
         })
     }
 }

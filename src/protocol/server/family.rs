@@ -1,33 +1,28 @@
 //! The servers that this crate supports without a record.
 
-/// A server whose endpoints and fields are known. A record names the family of its server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Family {
-    Vllm,
-    LlamaCpp,
-    SgLang,
-    Tgi,
-    TensorRtLlm,
-    Ollama,
-    LmStudio,
+use crate::error::macros::names;
+
+names! {
+    all
+    /// A server whose endpoints and fields are known. A record names the family of its server.
+    ///
+    /// Records and [`ServerKind::by_name`](super::ServerKind::by_name) use these names.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub(crate) enum Family {
+        Vllm = "vllm",
+        LlamaCpp = "llamacpp",
+        SgLang = "sglang",
+        Tgi = "tgi",
+        TensorRtLlm = "tensorrt_llm",
+        Ollama = "ollama",
+        LmStudio = "lmstudio",
+    }
 }
 
 impl Family {
-    /// The families and their names.
-    ///
-    /// Records and [`ServerKind::by_name`](super::ServerKind::by_name) use these names.
-    pub(super) const NAMED: [(&'static str, Self); 7] = [
-        ("vllm", Self::Vllm),
-        ("llamacpp", Self::LlamaCpp),
-        ("sglang", Self::SgLang),
-        ("tgi", Self::Tgi),
-        ("tensorrt_llm", Self::TensorRtLlm),
-        ("ollama", Self::Ollama),
-        ("lmstudio", Self::LmStudio),
-    ];
-
-    pub(super) fn by_name(name: &str) -> Option<Self> {
-        Self::NAMED.iter().find(|(known, _)| *known == name).map(|(_, family)| *family)
+    /// Returns the names of all families.
+    pub(super) fn names() -> impl Iterator<Item = &'static str> {
+        Self::ALL.iter().map(|family| family.as_str())
     }
 
     /// Returns the family whose list of models has this `owned_by`.

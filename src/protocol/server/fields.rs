@@ -4,40 +4,17 @@ use serde_json::{Map, Value};
 
 use super::endpoint::Endpoint;
 use super::family::Family;
+use crate::error::macros::names;
 use crate::error::{Error, ErrorKind};
 
 /// The fields on an OpenAI endpoint that callers set.
+#[rustfmt::skip] // One row for each group.
 pub(crate) const FIELDS: &[&str] = &[
-    "model",
-    "prompt",
-    "messages",
-    "tools",
-    "tool_choice",
-    "max_tokens",
-    "min_tokens",
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "presence_penalty",
-    "frequency_penalty",
-    "repetition_penalty",
-    "seed",
-    "ignore_eos",
-    "stop",
-    "stop_token_ids",
-    "logit_bias",
-    "skip_special_tokens",
-    "stream",
-    "priority",
-    "cache_salt",
-    "cache_prompt",
-    "structured_outputs",
-    "json_schema",
-    "regex",
-    "grammar",
-    "ebnf",
-    "response_format",
+    "model", "prompt", "messages", "tools", "tool_choice", "stream", "priority", "cache_salt", "cache_prompt",
+    "max_tokens", "min_tokens", "ignore_eos", "stop", "stop_token_ids", "skip_special_tokens",
+    "temperature", "top_p", "top_k", "min_p", "seed", "logit_bias",
+    "presence_penalty", "frequency_penalty", "repetition_penalty",
+    "structured_outputs", "json_schema", "regex", "grammar", "ebnf", "response_format",
 ];
 
 /// The fields on an OpenAI endpoint with which this crate asks for ids and counts.
@@ -63,54 +40,33 @@ impl Endpoint {
     }
 }
 
-/// Declares the features with their names.
-macro_rules! features {
-    ($($feature:ident: $name:literal,)*) => {
-        /// A feature that a request may use and a server may ignore or get wrong.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(crate) enum Feature {
-            $($feature,)*
-        }
-
-        impl Feature {
-            pub(crate) const ALL: &'static [Self] = &[$(Self::$feature),*];
-
-            /// Returns the name in records and in errors.
-            pub(crate) fn name(self) -> &'static str {
-                match self {
-                    $(Self::$feature => $name,)*
-                }
-            }
-        }
-    };
-}
-
-features! {
-    PromptIds: "prompt ids",
-    NoTokens: "max_tokens of 0",
-    MinTokens: "min_tokens",
-    MinP: "min_p",
-    TopK: "top_k",
-    PresencePenalty: "presence_penalty",
-    FrequencyPenalty: "frequency_penalty",
-    RepetitionPenalty: "repetition_penalty",
-    Seed: "seed",
-    Stop: "stop",
-    StopTokenIds: "stop_token_ids",
-    IgnoreEos: "ignore_eos",
-    LogitBias: "logit_bias",
-    SkipSpecialTokens: "skip_special_tokens",
-    Priority: "priority",
-    CacheSalt: "cache_salt",
-    CachePrompt: "cache_prompt",
-    StructuredOutput: "structured_output",
-    Tools: "tools",
-    ToolChoice: "tool_choice",
-}
-
-impl Feature {
-    pub(crate) fn by_name(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|feature| feature.name() == name)
+names! {
+    all
+    /// A feature that a request may use and a server may ignore or get wrong.
+    ///
+    /// Records and errors use these names.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum Feature {
+        PromptIds = "prompt ids",
+        NoTokens = "max_tokens of 0",
+        MinTokens = "min_tokens",
+        MinP = "min_p",
+        TopK = "top_k",
+        PresencePenalty = "presence_penalty",
+        FrequencyPenalty = "frequency_penalty",
+        RepetitionPenalty = "repetition_penalty",
+        Seed = "seed",
+        Stop = "stop",
+        StopTokenIds = "stop_token_ids",
+        IgnoreEos = "ignore_eos",
+        LogitBias = "logit_bias",
+        SkipSpecialTokens = "skip_special_tokens",
+        Priority = "priority",
+        CacheSalt = "cache_salt",
+        CachePrompt = "cache_prompt",
+        StructuredOutput = "structured_output",
+        Tools = "tools",
+        ToolChoice = "tool_choice",
     }
 }
 

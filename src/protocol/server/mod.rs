@@ -93,8 +93,7 @@ impl ServerKind {
             Some((_, Ok(quirks))) => Ok(Self::Other(quirks.clone())),
             Some((_, Err(why))) => Err(Error::invalid(format!("records/{name}.json: {why}"))),
             None => {
-                let known = Family::NAMED.iter().map(|(name, _)| *name);
-                let names: Vec<&str> = known.chain(FILES.iter().map(|(name, _)| *name)).collect();
+                let names: Vec<&str> = Family::names().chain(FILES.iter().map(|(name, _)| *name)).collect();
                 Err(Error::invalid(format!("unknown server {name:?}, expected one of {}", names.join(", "))))
             }
         }
@@ -157,16 +156,10 @@ impl ServerKind {
     ///
     /// Returns `None` if its record names none. The server then has the plain OpenAI fields.
     pub(crate) fn family(&self) -> Option<Family> {
-        Some(match self {
-            Self::Vllm => Family::Vllm,
-            Self::LlamaCpp => Family::LlamaCpp,
-            Self::SgLang => Family::SgLang,
-            Self::Tgi => Family::Tgi,
-            Self::TensorRtLlm => Family::TensorRtLlm,
-            Self::Ollama => Family::Ollama,
-            Self::LmStudio => Family::LmStudio,
-            Self::Other(quirks) => return quirks.0.family(),
-        })
+        match self {
+            Self::Other(quirks) => quirks.0.family(),
+            known => Family::ALL.iter().copied().find(|family| Self::from(*family) == *known),
+        }
     }
 
     /// Returns whether each stream on this endpoint has ids, if the request asks for them.

@@ -65,8 +65,8 @@ impl TryFrom<String> for Like {
 
     fn try_from(name: String) -> Result<Self, String> {
         Family::by_name(&name).map(Self).ok_or_else(|| {
-            let names: Vec<&str> = Family::NAMED.iter().map(|(name, _)| *name).collect();
-            format!("unknown server {name:?}, expected one of {}", names.join(", "))
+            let names = Family::names().collect::<Vec<_>>().join(", ");
+            format!("unknown server {name:?}, expected one of {names}")
         })
     }
 }

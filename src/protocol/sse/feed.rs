@@ -83,12 +83,7 @@ impl SseParser {
     /// after that number of new bytes, so a large event takes linear time.
     #[cold]
     fn make_room(&mut self, at_least: usize) {
-        if let Data::InBuffer(from, to) = self.block.data {
-            self.joined.clear();
-            self.joined.extend_from_slice(&self.buf[from..to]);
-            self.block.data = Data::Joined;
-            self.counters.examined += (to - from) as u64;
-        }
+        self.copy_to_joined();
         self.move_to_front();
         let mut wanted = self.end.saturating_mul(2);
         // A line never needs more room than the limit plus the bytes that show that it is exceeded.

@@ -464,21 +464,14 @@ impl SseParser {
             // "Append the field value to the data buffer, then append a single U+000A LINE FEED
             // (LF) character to the data buffer." The standard removes the last LF again when it
             // dispatches the event. This code does not add it.
-            match self.block.data {
-                Data::None => self.block.data = Data::InBuffer(line_end - value.len(), line_end),
-                Data::InBuffer(from, to) => {
-                    self.joined.clear();
-                    self.joined.extend_from_slice(&self.buf[from..to]);
-                    self.joined.push(b'\n');
-                    self.joined.extend_from_slice(value);
-                    self.counters.examined += (to - from + value.len()) as u64;
-                    self.block.data = Data::Joined;
-                }
-                Data::Joined => {
-                    self.joined.push(b'\n');
-                    self.joined.extend_from_slice(value);
-                    self.counters.examined += value.len() as u64;
-                }
+            let from = line_end - value.len();
+            if self.block.data == Data::None {
+                self.block.data = Data::InBuffer(from, line_end);
+            } else {
+                self.copy_to_joined();
+                self.joined.push(b'\n');
+                self.joined.extend_from_slice(&self.buf[from..line_end]);
+                self.counters.examined += (line_end - from) as u64;
             }
         } else if line[0] == b':' {
             self.counters.comments += 1;
@@ -503,7 +496,17 @@ impl SseParser {
             known = false;
         }
         self.block.open |= known;
-        self.block.bytes += line.len();
+        self.block.bytes += line_end - self.start;
+    }
+
+    /// Copies the data line of this block to `joined`, if it is still in `buf`.
+    fn copy_to_joined(&mut self) {
+        if let Data::InBuffer(from, to) = self.block.data {
+            self.joined.clear();
+            self.joined.extend_from_slice(&self.buf[from..to]);
+            self.counters.examined += (to - from) as u64;
+            self.block.data = Data::Joined;
+        }
     }
 
     /// Handles a blank line for the rest of the state. Returns true if the block is an event.
@@ -615,22 +618,12 @@ impl SseParser {
     }
 
     fn unended_data(&self, unended: &[u8]) -> Option<String> {
-        let mut data = match self.block.data {
-            Data::InBuffer(from, to) => Some(self.buf[from..to].to_vec()),
-            Data::Joined => Some(self.joined.clone()),
-            Data::None => None,
-        };
-        if let Some(value) = field(unended, b"data") {
-            match &mut data {
-                Some(data) => {
-                    data.push(b'\n');
-                    data.extend_from_slice(value);
-                }
-                None => data = Some(value.to_vec()),
-            }
-        }
-        data.filter(|data| data.len() <= MAX_SSE_STRAY_BYTES)
-            .map(|data| String::from_utf8_lossy(&data).into_owned())
+        let held = data_of(self.block, &self.buf, &self.joined);
+        let held = (self.block.data != Data::None).then_some(held);
+        let lines: Vec<&[u8]> = held.into_iter().chain(field(unended, b"data")).collect();
+        let data = lines.join(&b'\n');
+        let is_kept = !lines.is_empty() && data.len() <= MAX_SSE_STRAY_BYTES;
+        is_kept.then(|| String::from_utf8_lossy(&data).into_owned())
     }
 
     /// Returns the first stray line since the last call, if there was one.

@@ -4,7 +4,7 @@ mod read;
 
 use super::limits::MAX_CHOICES;
 use super::outline::Count;
-use super::tally::{ChoiceTally, Total};
+use super::tally::{ChoiceTally, Sink, Total};
 use super::template::Templates;
 use crate::config::Limits;
 use crate::error::{Error, ErrorKind};
@@ -76,6 +76,7 @@ pub struct Completion {
 /// # Ok::<(), tokenwire::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use]
 pub struct ChunkDecoder {
     /// The endpoint of the request.
     endpoint: Endpoint,
@@ -113,7 +114,6 @@ enum State {
 
 impl ChunkDecoder {
     /// Creates a decoder for one response with one choice.
-    #[must_use]
     pub fn new(endpoint: Endpoint) -> Self {
         Self {
             endpoint,
@@ -137,7 +137,6 @@ impl ChunkDecoder {
     /// Sets the highest number of choices, from 1 to [`MAX_CHOICES`]. Default 1.
     ///
     /// A chunk with an index of `n` or more ends the stream with an error.
-    #[must_use]
     pub fn max_choices(mut self, n: u32) -> Self {
         self.max_choices = n.clamp(1, MAX_CHOICES);
         self
@@ -148,7 +147,6 @@ impl ChunkDecoder {
     /// [`CompletionRequest::to_json`](crate::CompletionRequest::to_json) writes such a request. If
     /// a server that gives ids then sends none, the result is [`Inexact::Dropped`]: the ids were
     /// lost on the way. Default: nothing is known about the request.
-    #[must_use]
     pub fn ids_asked(mut self, server: Option<ServerKind>) -> Self {
         (self.ids_asked, self.asked_server) = (true, server);
         self
@@ -157,7 +155,6 @@ impl ChunkDecoder {
     /// Sets the largest tool call of a chat stream, in bytes. A larger call is malformed.
     ///
     /// The default is that of [`Limits::max_arguments_bytes`].
-    #[must_use]
     pub fn max_arguments_bytes(mut self, n: usize) -> Self {
         self.max_arguments_bytes = n;
         self
@@ -167,7 +164,6 @@ impl ChunkDecoder {
     ///
     /// It then compares most chunks with an earlier one and does not parse them. The results are
     /// the same, but decoding takes several times longer without learning.
-    #[must_use]
     pub fn learning(mut self, is_on: bool) -> Self {
         self.templates.is_on = is_on;
         self
@@ -216,19 +212,18 @@ impl ChunkDecoder {
         &mut self,
         event: &str,
         data: &str,
-        sink: &mut impl FnMut(u32, StreamToken),
+        sink: &mut impl Sink,
     ) -> Result<Flow, Error> {
-        match self.state {
-            State::Ended => return Ok(Flow::Ended),
-            State::Failed => return Err(failed_before()),
-            State::Open => {}
+        self.check_not_failed()?;
+        if self.is_ended() {
+            return Ok(Flow::Ended);
         }
         let result = self.decode_open(event, data, sink);
-        match &result {
-            Ok(Flow::More) => {}
-            Ok(Flow::Ended) => self.state = State::Ended,
-            Err(_) => self.state = State::Failed,
-        }
+        self.state = match &result {
+            Ok(Flow::More) => State::Open,
+            Ok(Flow::Ended) => State::Ended,
+            Err(_) => State::Failed,
+        };
         result
     }
 
@@ -237,12 +232,7 @@ impl ChunkDecoder {
     /// Returns false for any other event and uses nothing of it. A matching event never ends the
     /// stream. The data may be invalid UTF-8.
     #[inline]
-    pub(crate) fn decode_by_template(
-        &mut self,
-        event: &str,
-        data: &[u8],
-        sink: &mut impl FnMut(u32, StreamToken),
-    ) -> bool {
+    pub(crate) fn decode_by_template(&mut self, event: &str, data: &[u8], sink: &mut impl Sink) -> bool {
         event != "error" && self.read_by_template(data, <[u8]>::is_empty, sink).is_some()
     }
 
@@ -251,11 +241,7 @@ impl ChunkDecoder {
     /// The event must be one data line and a blank line. Returns the length of the data line. The
     /// end of that line is not searched for, because no template contains a line end.
     #[inline]
-    pub(crate) fn decode_at_front(
-        &mut self,
-        body: &[u8],
-        sink: &mut impl FnMut(u32, StreamToken),
-    ) -> Option<usize> {
+    pub(crate) fn decode_at_front(&mut self, body: &[u8], sink: &mut impl Sink) -> Option<usize> {
         let data = body.strip_prefix(b"data: ")?;
         let data_bytes = self.read_by_template(data, |rest| rest.starts_with(b"\n\n"), sink)?;
         Some(b"data: ".len() + data_bytes)
@@ -266,7 +252,7 @@ impl ChunkDecoder {
         &mut self,
         data: &[u8],
         ends: impl Fn(&[u8]) -> bool,
-        sink: &mut impl FnMut(u32, StreamToken),
+        sink: &mut impl Sink,
     ) -> Option<usize> {
         if self.state != State::Open {
             return None;
@@ -447,7 +433,10 @@ impl ChunkDecoder {
 
     /// Returns an error if `decode` has returned one, or if [`fail`](Self::fail) was called.
     pub(crate) fn check_not_failed(&self) -> Result<(), Error> {
-        if self.state == State::Failed { Err(failed_before()) } else { Ok(()) }
+        match self.state {
+            State::Failed => Err(Error::protocol("the stream has already failed; no more of it is read")),
+            State::Open | State::Ended => Ok(()),
+        }
     }
 
     /// Returns whether the terminator was seen, or the end of every choice that has begun.
@@ -461,8 +450,4 @@ impl ChunkDecoder {
             }
         }
     }
-}
-
-fn failed_before() -> Error {
-    Error::protocol("the stream has already failed; no more of it is read")
 }

@@ -7,16 +7,15 @@ use crate::protocol::chunk::calls::Calls;
 use crate::protocol::chunk::delta::{ChoiceDelta, mismatch};
 use crate::protocol::chunk::detect::{detect_endpoint, detect_server, endpoint_without_choices, is_native};
 use crate::protocol::chunk::json::{CallDelta, Chunk};
-use crate::protocol::chunk::limits::{MAX_CHOICES, MAX_NESTING, nests_too_deep};
+use crate::protocol::chunk::limits::{MAX_NESTING, nests_too_deep};
 use crate::protocol::chunk::outline::Count;
 use crate::protocol::chunk::server_error::server_error_from_body;
-use crate::protocol::chunk::tally::ChoiceTally;
+use crate::protocol::chunk::tally::{ChoiceTally, Sink};
 use crate::protocol::chunk::template::ParsedChunk;
 use crate::protocol::chunk::value::{Id, Ids, Presence, Scalar, fill};
 use crate::protocol::chunk::{chat, llamacpp, openai, sglang, tgi, vllm_generate};
 use crate::protocol::server::endpoint::Endpoint;
 use crate::types::ids::{FinishReason, Usage, is_clean};
-use crate::types::token::StreamToken;
 
 /// The longest request id that is kept, in bytes. A longer id is dropped, not cut.
 const MAX_REQUEST_ID_BYTES: usize = 256;
@@ -28,7 +27,7 @@ impl ChunkDecoder {
         &mut self,
         event: &str,
         data: &str,
-        sink: &mut impl FnMut(u32, StreamToken),
+        sink: &mut impl Sink,
     ) -> Result<Flow, Error> {
         if event == "error" {
             return Err(Error::server(server_error_from_body(None, None, data.as_bytes())));
@@ -73,11 +72,7 @@ impl ChunkDecoder {
 
     /// Hands out a chunk that was read by a template, as `read_chunk` does for a parsed chunk.
     #[inline]
-    pub(super) fn hand_out_parsed(
-        &mut self,
-        parsed: ParsedChunk<'_>,
-        sink: &mut impl FnMut(u32, StreamToken),
-    ) {
+    pub(super) fn hand_out_parsed(&mut self, parsed: ParsedChunk<'_>, sink: &mut impl Sink) {
         let index = parsed.count(Count::Index).unwrap_or(0);
         let cached_tokens = parsed.count(Count::Cached);
         let is_native = self.endpoint() == Endpoint::LlamaCpp;
@@ -120,11 +115,7 @@ impl ChunkDecoder {
         self.server = self.server.or_else(|| detect_server(chunk));
     }
 
-    fn read_chunk(
-        &mut self,
-        chunk: &mut Chunk<'_>,
-        sink: &mut impl FnMut(u32, StreamToken),
-    ) -> Result<Flow, Error> {
+    fn read_chunk(&mut self, chunk: &mut Chunk<'_>, sink: &mut impl Sink) -> Result<Flow, Error> {
         let endpoint = self.endpoint();
         if let Some(came) = endpoint_without_choices(chunk).filter(|came| *came != endpoint) {
             // Metadata of other servers may have these keys, with empty values.
@@ -172,11 +163,7 @@ impl ChunkDecoder {
         }
     }
 
-    fn read_llama_cpp(
-        &mut self,
-        chunk: &mut Chunk<'_>,
-        sink: &mut impl FnMut(u32, StreamToken),
-    ) -> Result<Flow, Error> {
+    fn read_llama_cpp(&mut self, chunk: &mut Chunk<'_>, sink: &mut impl Sink) -> Result<Flow, Error> {
         let (delta, ended) = llamacpp::read(chunk)?;
         // An event without any of the native fields (an error, null) does not begin a choice.
         if ended || is_native(chunk) || delta.ids.is_some() || !delta.text.is_empty() {
@@ -198,13 +185,9 @@ impl ChunkDecoder {
         &mut self,
         endpoint: Endpoint,
         chunk: &mut Chunk<'_>,
-        sink: &mut impl FnMut(u32, StreamToken),
+        sink: &mut impl Sink,
     ) -> Result<Flow, Error> {
-        match chunk.choices.presence {
-            Presence::WrongType => return Err(Error::protocol("the choices of a chunk are not a list")),
-            Presence::TooLong => return Err(Error::limit(Limit::Choices, MAX_CHOICES.into())),
-            Presence::Missing | Presence::Null | Presence::Given => {}
-        }
+        chunk.choices.check("choices", Limit::Choices)?;
         if let Some(usage) = chunk.usage.usage() {
             let index = chunk.choices.first().map(|choice| self.index_of(&choice.index));
             self.count_usage(usage, index.transpose()?);
@@ -246,11 +229,7 @@ impl ChunkDecoder {
         }
     }
 
-    fn hand_out(
-        &mut self,
-        delta: ChoiceDelta<'_>,
-        sink: &mut impl FnMut(u32, StreamToken),
-    ) -> Result<&mut ChoiceTally, Error> {
+    fn hand_out(&mut self, delta: ChoiceDelta<'_>, sink: &mut impl Sink) -> Result<&mut ChoiceTally, Error> {
         let ChoiceDelta { index, reasoning, text, calls, ids, finish, counted } = delta;
         let index = self.begin_choice_of(&index)?;
         let begins =
@@ -258,11 +237,8 @@ impl ChunkDecoder {
         if begins(&self.choices[index as usize].calls, calls.first()) {
             self.close_call(index, sink);
         }
-        let ids = ids.into_iter().flat_map(Ids::into_items).filter_map(|id| match id {
-            Id::Valid(id) => Some(id),
-            // `good_ids` has rejected these.
-            Id::Missing | Id::Invalid => None,
-        });
+        // `good_ids` has rejected all others.
+        let ids = ids.into_iter().flat_map(Ids::into_items).filter_map(Id::valid);
         let has_call = calls.first().is_some();
         self.choices[index as usize].hand_out(index, reasoning, text, ids, has_call, sink);
         for piece in calls.into_items() {
@@ -290,7 +266,7 @@ impl ChunkDecoder {
     }
 
     /// Hands out the open tool call of a choice, if there is one.
-    fn close_call(&mut self, index: u32, sink: &mut impl FnMut(u32, StreamToken)) {
+    fn close_call(&mut self, index: u32, sink: &mut impl Sink) {
         let tally = &mut self.choices[index as usize];
         let cut = !is_clean(tally.finish.as_ref());
         if let Some(token) = tally.calls.close(tally.tokens, cut) {

@@ -18,6 +18,13 @@ use crate::protocol::server::family::Family;
 use crate::protocol::server::{Quirks, ServerKind};
 use crate::types::ids::TokenId;
 
+/// Writes fields that have a value, under their own names.
+macro_rules! some {
+    ($out:ident, $of:ident: $($field:ident),*) => {
+        $($out.some(stringify!($field), $of.$field.as_ref())?;)*
+    };
+}
+
 impl CompletionRequest {
     /// Returns the JSON body, which asks for a stream, for usage and for ids.
     ///
@@ -200,9 +207,7 @@ impl<'a> Body<'a> {
             out.put("skip_special_tokens", &request.sampling.skip_special_tokens)?;
         }
         self.stream(out)?;
-        out.some("priority", request.priority)?;
-        out.some("cache_salt", request.cache_salt.as_ref())?;
-        out.some("cache_prompt", request.cache_prompt)?;
+        some!(out, request: priority, cache_salt, cache_prompt);
         self.ids(out)?;
         if self.may_be(Family::LlamaCpp) || self.family() == Some(Family::LmStudio) {
             out.some("repeat_penalty", request.sampling.repetition_penalty)?;
@@ -260,9 +265,7 @@ impl<'a> Body<'a> {
             out.put("token_ids", ids)?;
         }
         self.stream(out)?;
-        out.some("priority", request.priority)?;
-        out.some("cache_salt", request.cache_salt.as_ref())?;
-        out.some("request_id", request.request_id.as_ref())?;
+        some!(out, request: priority, cache_salt, request_id);
         out.merge("sampling_params", NestedSampling(self))
     }
 
@@ -277,8 +280,7 @@ impl<'a> Body<'a> {
         }
         out.put("stream", &self.stream)?;
         out.some("rid", request.request_id.as_ref())?;
-        out.some("priority", request.priority)?;
-        out.some("cache_salt", request.cache_salt.as_ref())?;
+        some!(out, request: priority, cache_salt);
         out.merge("sampling_params", NestedSampling(self))
     }
 
@@ -294,16 +296,8 @@ impl<'a> Body<'a> {
 impl SamplingParams {
     /// Writes the fields of every endpoint under its own names, except `skip_special_tokens`.
     fn write<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
-        out.some("max_tokens", self.max_tokens)?;
-        out.some("min_tokens", self.min_tokens)?;
-        out.some("temperature", self.temperature)?;
-        out.some("top_p", self.top_p)?;
-        out.some("top_k", self.top_k)?;
-        out.some("min_p", self.min_p)?;
-        out.some("presence_penalty", self.presence_penalty)?;
-        out.some("frequency_penalty", self.frequency_penalty)?;
-        out.some("seed", self.seed)?;
-        out.some("ignore_eos", self.ignore_eos)?;
+        some!(out, self: max_tokens, min_tokens, temperature, top_p, top_k, min_p);
+        some!(out, self: presence_penalty, frequency_penalty, seed, ignore_eos);
         out.list("stop", &self.stop)?;
         out.some("repetition_penalty", self.repetition_penalty)?;
         out.list("stop_token_ids", &self.stop_token_ids)?;
