@@ -225,8 +225,8 @@ fn a_recording_decodes_the_same_with_and_without_the_router() {
         let [with, without] = [&router.url, &worker.url()]
             .map(|url| told(&client(url).endpoint(wire).build().unwrap(), request.clone()));
         // The router labels the response to every stream request as an event stream.
-        let without =
-            without.replace("not an event stream but application/json", "not an event stream but text/event-stream");
+        let without = without
+            .replace("not an event stream but application/json", "not an event stream but text/event-stream");
         assert_eq!(with, without, "{name}");
         compared += 1;
     }

@@ -59,11 +59,10 @@ pub struct ParsedResponse {
 /// its own guard, or because its channel has no receiver.
 #[must_use = "dropping the handle ends the parsing"]
 pub struct ParserHandle {
-    /// `None` after the join, or if the thread did not start.
-    thread: Option<JoinHandle<Result<ParsedResponse, Error>>>,
+    /// `None` after the join. An error if the thread did not start.
+    thread: Option<Result<JoinHandle<Result<ParsedResponse, Error>>, Error>>,
     /// Dropped when the caller no longer waits.
     stop: Option<Sender<()>>,
-    failed: Option<Error>,
     on_drop: OnDrop,
 }
 
@@ -132,13 +131,9 @@ impl ResponseParser {
         let run =
             Run { engine: self.engine, tokens, stopped, tree, calls, max_turn_bytes: self.max_turn_bytes };
         let thread = thread::Builder::new().name("tokenwire-parser".into()).spawn(move || run.run(on_token));
-        let (thread, failed) = match thread {
-            Ok(thread) => (Some(thread), None),
-            Err(error) => {
-                (None, Some(Error::protocol("cannot start the parser's thread").with_source(error)))
-            }
-        };
-        (pending, ParserHandle { thread, stop: Some(stop), failed, on_drop: OnDrop::default() })
+        let cannot = |error| Error::protocol("cannot start the parser's thread").with_source(error);
+        let thread = Some(thread.map_err(cannot));
+        (pending, ParserHandle { thread, stop: Some(stop), on_drop: OnDrop::default() })
     }
 }
 
@@ -155,8 +150,7 @@ impl ParserHandle {
     ///
     /// Everything received earlier is in the tree, closed like a turn that was cut off.
     pub fn join(mut self) -> Result<ParsedResponse, Error> {
-        let result = self.wait();
-        result.unwrap_or_else(|| Err(self.failed.take().unwrap_or_else(Error::cancelled)))
+        self.wait().unwrap_or_else(|| Err(Error::cancelled()))
     }
 
     /// Sets what dropping this handle does. Default [`OnDrop::Cancel`].
@@ -166,9 +160,8 @@ impl ParserHandle {
     }
 
     fn wait(&mut self) -> Option<Result<ParsedResponse, Error>> {
-        let thread = self.thread.take()?;
         let bug = |_| Err(Error::protocol("the parser's thread panicked: a bug in tokenwire"));
-        Some(thread.join().unwrap_or_else(bug))
+        Some(self.thread.take()?.and_then(|thread| thread.join().unwrap_or_else(bug)))
     }
 }
 

@@ -1,6 +1,5 @@
 //! Tools: functions that the model may call, and the threads that run them while it still writes.
 
-use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +39,7 @@ pub struct Tool {
 /// assert_eq!(tools.schemas().len(), 1);
 /// ```
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct Tools {
     tools: Vec<Tool>,
     max_concurrency: usize,
@@ -119,13 +119,11 @@ impl Default for Tools {
 
 impl Tools {
     /// Creates a list without tools.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Adds a tool. If two tools have the same name, the first one is called.
-    #[must_use]
     pub fn with(mut self, tool: Tool) -> Self {
         self.tools.push(tool);
         self
@@ -256,14 +254,9 @@ impl Tools {
 }
 
 /// Returns the message of a panic.
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> Cow<'static, str> {
-    if let Some(text) = panic.downcast_ref::<&'static str>() {
-        (*text).into()
-    } else if let Some(text) = panic.downcast_ref::<String>() {
-        text.clone().into()
-    } else {
-        "without a message".into()
-    }
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref().map(String::as_str)).unwrap_or("without a message")
 }
 
 #[cfg(test)]

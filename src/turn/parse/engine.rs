@@ -329,7 +329,7 @@ impl Engine {
         let inside = match view.here(at, &markers.open) {
             Match::Yes => at + markers.open.len(),
             Match::Partial => return false,
-            Match::No => match label_end(&view, from, &markers.label, &markers.close) {
+            Match::No => match label_end(&view, from, markers.label.as_deref(), &markers.close) {
                 // Another opener may follow the label, with its own label.
                 Some(inside) if inside > from => inside,
                 Some(at) => {
@@ -594,10 +594,8 @@ impl Engine {
 }
 
 /// Returns the offset after the label, or `None` if more text is needed to decide.
-fn label_end(view: &View<'_>, from: usize, label: &str, close: &str) -> Option<usize> {
-    if label.is_empty() {
-        return Some(from);
-    }
+fn label_end(view: &View<'_>, from: usize, label: Option<&str>, close: &str) -> Option<usize> {
+    let Some(label) = label else { return Some(from) };
     match view.here(from, label) {
         Match::No => Some(from),
         Match::Partial => None,

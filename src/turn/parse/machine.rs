@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::marker::{List, Marker, Reasoning};
 use super::view::{Found, Match, RegionEnd, View};
@@ -72,6 +72,28 @@ pub(super) struct RawCall {
     pub(super) name: String,
     pub(super) arguments: Value,
     pub(super) raw: String,
+}
+
+/// A call whose arguments are written one by one.
+#[derive(Debug, Default)]
+pub(super) struct OpenCall {
+    pub(super) name: String,
+    pub(super) arguments: Map<String, Value>,
+    /// The offset where the arguments begin.
+    pub(super) raw: usize,
+}
+
+impl OpenCall {
+    pub(super) fn new(name: &str, raw: usize) -> Self {
+        Self { name: name.to_owned(), arguments: Map::new(), raw }
+    }
+
+    /// Ends the call, whose arguments end at `until`.
+    pub(super) fn end(&mut self, view: &View<'_>, until: usize) -> RawCall {
+        let Self { name, arguments, raw } = std::mem::take(self);
+        let raw = view.text[raw..until].to_owned();
+        RawCall { id: None, name, arguments: arguments.into(), raw }
+    }
 }
 
 impl Step {
@@ -190,20 +212,6 @@ pub(super) struct CallEnd {
     garbage: bool,
 }
 
-/// The way in which a call with a complete body has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
-    NotYet,
-    /// The call has its end marker. The value is the offset after it.
-    Closed(usize),
-    /// The end marker is missing: another region follows, or the turn has ended cleanly.
-    Unclosed(usize),
-    /// Other text is between the body and the end marker.
-    Garbage(usize),
-    /// The turn was cut off before the end marker.
-    Cut(usize),
-}
-
 impl CallEnd {
     pub(super) fn new(body_end: usize) -> Self {
         Self { body_end, at: body_end, garbage: false }
@@ -213,53 +221,39 @@ impl CallEnd {
         self.body_end
     }
 
-    pub(super) fn step(&mut self, view: &View<'_>, bounds: &Bounds) -> Ended {
-        if bounds.close.is_empty() {
-            return Ended::Closed(self.body_end);
-        }
-        match bounds.find(view, self.at) {
-            Bound::Close(after) => {
-                let between = &view.text[self.at..after - bounds.close.len()];
-                if self.garbage || !between.trim().is_empty() {
-                    Ended::Garbage(after)
-                } else {
-                    Ended::Closed(after)
-                }
-            }
-            Bound::Stop(_) => Ended::Unclosed(self.body_end),
-            Bound::None(at) => {
-                self.garbage |= !view.text[self.at..at].trim().is_empty();
-                self.at = at;
-                match view.end {
-                    None => Ended::NotYet,
-                    Some(RegionEnd::Clean) => {
-                        // The beginning of a closing marker at the end of an open segment belongs
-                        // to that segment (R10 in docs/parsing-rules.md).
-                        let rest = view.skip_blank(self.body_end);
-                        let is_cut = view.is_cut_at(rest, &bounds.close);
-                        Ended::Unclosed(if is_cut { view.text.len() } else { self.body_end })
-                    }
-                    Some(RegionEnd::Cut) => Ended::Cut(view.text.len()),
-                }
-            }
-        }
-    }
-
     /// Returns the step of a machine that has nothing more to read.
     ///
     /// The call counts if its end marker was received, if another region follows, or if the turn
     /// ended cleanly (R3 and R10 in docs/parsing-rules.md).
     pub(super) fn leave(&mut self, view: &View<'_>, bounds: &Bounds, call: &mut Option<RawCall>) -> Step {
-        let (until, reason) = match self.step(view, bounds) {
-            Ended::NotYet => return Step::Wait,
-            Ended::Closed(until) | Ended::Unclosed(until) => match call.take() {
-                Some(call) => return Step::leave(until, RawLeaf::Call(call)),
-                None => return Step::leave(until, RawLeaf::Marker),
-            },
-            Ended::Garbage(until) => (until, Malformed::Syntax),
-            Ended::Cut(until) => (until, Malformed::Unfinished),
-        };
-        Step::leave(until, RawLeaf::Malformed(reason))
+        let mut ended = |until| Step::leave(until, call.take().map_or(RawLeaf::Marker, RawLeaf::Call));
+        let broken = |until, reason| Step::leave(until, RawLeaf::Malformed(reason));
+        if bounds.close.is_empty() {
+            return ended(self.body_end);
+        }
+        match bounds.find(view, self.at) {
+            Bound::Close(after) => {
+                let between = &view.text[self.at..after - bounds.close.len()];
+                let is_blank = !self.garbage && between.trim().is_empty();
+                if is_blank { ended(after) } else { broken(after, Malformed::Syntax) }
+            }
+            Bound::Stop(_) => ended(self.body_end),
+            Bound::None(at) => {
+                self.garbage |= !view.text[self.at..at].trim().is_empty();
+                self.at = at;
+                match view.end {
+                    None => Step::Wait,
+                    Some(RegionEnd::Clean) => {
+                        // The beginning of a closing marker at the end of an open segment belongs
+                        // to that segment (R10 in docs/parsing-rules.md).
+                        let rest = view.skip_blank(self.body_end);
+                        let is_cut = view.is_cut_at(rest, &bounds.close);
+                        ended(if is_cut { view.text.len() } else { self.body_end })
+                    }
+                    Some(RegionEnd::Cut) => broken(view.text.len(), Malformed::Unfinished),
+                }
+            }
+        }
     }
 }
 

@@ -105,13 +105,15 @@ pub(super) struct Tag {
 }
 
 /// The markers around reasoning.
-#[derive(Debug)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Reasoning {
     pub(super) open: Marker,
     pub(super) close: Marker,
     /// A word after the opener that is not part of the reasoning.
-    pub(super) label: Marker,
+    pub(super) label: Option<Marker>,
     /// The frames that begin an answer. Such a frame ends reasoning that was never closed.
+    #[serde(default)]
     pub(super) answer: List,
 }
 

@@ -126,11 +126,11 @@ impl JsonForm {
         let mut keys = Keys::default();
         // Parsing fails at the end of the text, but it finds the keys before.
         let _ = serde_json::Deserializer::from_str(object).deserialize_map(&mut keys);
+        let super::json::Keys { name, arguments, id } = &self.keys;
         let contains = |keys: &List, key: &str| keys.iter().any(|known| **known == *key);
-        let is_of_call = |key: &String| {
-            key == "type" || [&self.name, &self.arguments, &self.id].iter().any(|keys| contains(keys, key))
-        };
-        keys.0.iter().any(|key| contains(&self.name, key)) && keys.0.iter().all(is_of_call)
+        let is_of_call =
+            |key: &String| key == "type" || [name, arguments, id].iter().any(|keys| contains(keys, key));
+        keys.0.iter().any(|key| contains(name, key)) && keys.0.iter().all(is_of_call)
     }
 }
 

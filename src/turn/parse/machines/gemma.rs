@@ -31,7 +31,7 @@ pub(crate) fn table() -> Table {
         reasoning: Some(Arc::new(Reasoning {
             open: "<|channel>".into(),
             close: "<channel|>".into(),
-            label: "thought".into(),
+            label: Some("thought".into()),
             answer: List::default(),
         })),
         calls: vec![Region { open: open.into(), body: Arc::new(|_, body| Box::new(GemmaCall::new(body))) }],

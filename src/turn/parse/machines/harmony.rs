@@ -34,7 +34,7 @@ static ANALYSIS: LazyLock<Arc<Reasoning>> = LazyLock::new(|| {
     Arc::new(Reasoning {
         open: "<|channel|>analysis<|message|>".into(),
         close: END.into(),
-        label: "".into(),
+        label: None,
         answer: List::default(),
     })
 });

@@ -5,6 +5,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::json::{Broken, JsonCalls, JsonForm};
@@ -30,14 +31,15 @@ pub(crate) struct HeadedForm {
 }
 
 /// The meaning of the words in a header.
-#[derive(Debug)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Header {
     /// The first word is the id, `functions.NAME:INDEX`. Only the name in it is always present.
     Id,
     /// The last word is the name.
     Last,
     /// The first word is the name, and the word after this mark is the id.
-    First { id_mark: Marker },
+    First { id_mark: Option<Marker> },
 }
 
 impl Header {
@@ -61,7 +63,7 @@ impl Header {
                 (None, name.map_or("", |(_, word)| *word).to_owned())
             }
             Self::First { id_mark } => {
-                let id = after(id_mark).filter(|_| !id_mark.is_empty()).map(|(_, word)| (*word).to_owned());
+                let id = id_mark.as_deref().and_then(after).map(|(_, word)| (*word).to_owned());
                 (id, after("").map_or("", |(_, word)| *word).to_owned())
             }
         }

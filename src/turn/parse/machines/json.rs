@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -19,14 +20,29 @@ use crate::types::tree::Malformed;
 #[derive(Debug)]
 pub(crate) struct JsonForm {
     pub(crate) bounds: Bounds,
-    /// The keys that may hold the name. `arguments` and `id` are for the arguments and the id.
-    pub(crate) name: List,
-    pub(crate) arguments: List,
-    pub(crate) id: List,
+    pub(crate) keys: Keys,
     /// `true` if an object without arguments is not a call.
     ///
     /// This is the case if no marker announces a call (R8 in docs/parsing-rules.md).
     pub(crate) needs_arguments: bool,
+}
+
+/// The keys that may hold the name, the arguments and the id of a call.
+///
+/// If several are present, the first in the list counts.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Keys {
+    pub(crate) name: List,
+    pub(crate) arguments: List,
+    pub(crate) id: List,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        let list = |keys: &[&str]| keys.iter().copied().collect();
+        Self { name: list(&["name"]), arguments: list(&["arguments", "parameters"]), id: list(&["id"]) }
+    }
 }
 
 /// Reads `{..}` or `[{..}, ..]`, then the end marker if the form has one.
@@ -197,18 +213,18 @@ impl JsonForm {
             serde_json::from_str(object).map_err(|_| Malformed::Syntax)?;
         let first = |keys: &List| keys.iter().find_map(|key| fields.get(&**key)).map(|raw| raw.get());
         let value = |raw: &str| serde_json::from_str::<Value>(raw).map_err(|_| Malformed::Syntax);
-        let Value::String(name) = first(&self.name).map_or(Ok(Value::Null), value)? else {
+        let Value::String(name) = first(&self.keys.name).map_or(Ok(Value::Null), value)? else {
             return Err(Malformed::NoName);
         };
         if name.is_empty() {
             return Err(Malformed::NoName);
         }
-        let (arguments, raw) = match first(&self.arguments) {
+        let (arguments, raw) = match first(&self.keys.arguments) {
             Some(raw) => (value(raw)?, raw),
             None if self.needs_arguments => return Err(Malformed::Syntax),
             None => (Value::Object(serde_json::Map::new()), "{}"),
         };
-        let id = match first(&self.id).map(value).transpose()? {
+        let id = match first(&self.keys.id).map(value).transpose()? {
             Some(Value::String(id)) => Some(id),
             // Some models write a number.
             Some(Value::Number(id)) => Some(id.to_string()),

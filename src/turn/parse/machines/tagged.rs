@@ -5,11 +5,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
-
 use super::json::{JsonCalls, JsonForm};
 use crate::turn::parse::machine::{
-    Bounds, CallEnd, Machine, RawCall, RawLeaf, Recovery, Step, leave_at_marker,
+    Bounds, CallEnd, Machine, OpenCall, RawCall, RawLeaf, Recovery, Step, leave_at_marker,
 };
 use crate::turn::parse::marker::Marker;
 use crate::turn::parse::view::{Found, Match, RegionEnd, View};
@@ -48,10 +46,7 @@ pub(crate) struct TaggedCalls {
     /// The tag that is being read does not end before this offset.
     tag: usize,
     state: State,
-    name: String,
-    arguments: Map<String, Value>,
-    /// The offset where the arguments begin.
-    raw: usize,
+    call: OpenCall,
 }
 
 #[derive(Debug)]
@@ -75,16 +70,7 @@ impl TaggedCalls {
     /// `body` is the offset after the opener. Without an opener, `body` is the offset of
     /// `<function=`.
     pub(crate) fn new(form: Arc<TaggedForm>, body: usize, opened: bool) -> Self {
-        Self {
-            form,
-            body,
-            opened,
-            tag: body,
-            state: State::Open,
-            name: String::new(),
-            arguments: Map::new(),
-            raw: body,
-        }
+        Self { form, body, opened, tag: body, state: State::Open, call: OpenCall::default() }
     }
 
     fn open(&mut self, view: &View<'_>) -> Option<Step> {
@@ -127,7 +113,7 @@ impl TaggedCalls {
     /// Without an opener, `<function=NAME>` alone may be part of prose.
     fn broken(&mut self, reason: Malformed) -> Option<Step> {
         let has_parameter =
-            !self.arguments.is_empty() || matches!(self.state, State::Key(_) | State::Value(_));
+            !self.call.arguments.is_empty() || matches!(self.state, State::Key(_) | State::Value(_));
         if !self.opened && !has_parameter {
             return Some(Step::leave(self.body, RawLeaf::Content));
         }
@@ -155,12 +141,7 @@ impl TaggedCalls {
     }
 
     fn function_end(&mut self, view: &View<'_>, raw_end: usize, end: usize) -> Option<Step> {
-        let call = RawCall {
-            id: None,
-            name: std::mem::take(&mut self.name),
-            arguments: Value::Object(std::mem::take(&mut self.arguments)),
-            raw: view.text[self.raw..raw_end].to_owned(),
-        };
+        let call = self.call.end(view, raw_end);
         if self.opened {
             self.state = State::CallEnd(CallEnd::new(end), Some(call));
             return None;
@@ -194,9 +175,9 @@ impl TaggedCalls {
             Ok(name) => name,
             Err(step) => return step,
         };
-        self.name = name.trim().to_owned();
-        self.raw = from + name.len() + 1;
-        self.state = State::Parameters(self.raw);
+        let after = from + name.len() + 1;
+        self.call = OpenCall::new(name.trim(), after);
+        self.state = State::Parameters(after);
         None
     }
 
@@ -216,8 +197,8 @@ impl TaggedCalls {
             ValueEnd::Missing => return self.broken(Malformed::Syntax),
             ValueEnd::Value(range, after) => {
                 let value = self.form.unframed(&view.text[range]);
-                let value = view.tools.value(&self.name, &scan.key, value);
-                self.arguments.insert(std::mem::take(&mut scan.key), value);
+                let value = view.tools.value(&self.call.name, &scan.key, value);
+                self.call.arguments.insert(std::mem::take(&mut scan.key), value);
                 self.state = State::Parameters(after);
             }
         }
