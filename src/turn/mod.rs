@@ -9,7 +9,7 @@ pub(crate) mod tools;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use self::parse::ResponseParser;
 use self::prompt::{Context, Prefix, Prompt};
@@ -272,7 +272,7 @@ impl TurnCanceller {
     /// are running and then returns [`Cancelled`](ErrorKind::Cancelled). The turn stays cancelled.
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::SeqCst);
-        if let Some(stream) = self.stream().as_ref() {
+        if let Some(stream) = lock(&self.0.stream).as_ref() {
             stream.cancel();
         }
     }
@@ -283,14 +283,10 @@ impl TurnCanceller {
 
     /// Makes this the stream to cancel, and cancels it if the turn is already cancelled.
     fn watch(&self, stream: Option<Canceller>) {
-        *self.stream() = stream;
+        *lock(&self.0.stream) = stream;
         if self.is_cancelled() {
             self.cancel();
         }
-    }
-
-    fn stream(&self) -> std::sync::MutexGuard<'_, Option<Canceller>> {
-        self.0.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

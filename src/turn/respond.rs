@@ -128,9 +128,8 @@ impl ResponseParser {
     ) -> (Receiver<PendingToolCall>, ParserHandle) {
         let (calls, pending) = unbounded();
         let (stop, stopped) = bounded(0);
-        let run =
-            Run { engine: self.engine, tokens, stopped, tree, calls, max_turn_bytes: self.max_turn_bytes };
-        let thread = thread::Builder::new().name("tokenwire-parser".into()).spawn(move || run.run(on_token));
+        let run = move || run(self.engine, &tokens, &stopped, &tree, &calls, on_token);
+        let thread = thread::Builder::new().name("tokenwire-parser".into()).spawn(run);
         let cannot = |error| Error::protocol("cannot start the parser's thread").with_source(error);
         let thread = Some(thread.map_err(cannot));
         (pending, ParserHandle { thread, stop: Some(stop), on_drop: OnDrop::default() })
@@ -182,60 +181,51 @@ impl fmt::Debug for ParserHandle {
 
 // ---- the thread ----
 
-struct Run<T> {
-    engine: Engine,
-    tokens: Receiver<StreamToken>,
-    /// Disconnected when the caller no longer waits for the turn.
-    stopped: Receiver<()>,
-    tree: Arc<Mutex<T>>,
-    calls: Sender<PendingToolCall>,
-    max_turn_bytes: usize,
-}
-
-impl<T: Tree> Run<T> {
-    fn run(mut self, mut on_token: impl FnMut(&str, Option<TokenId>)) -> Result<ParsedResponse, Error> {
-        let end = loop {
-            let item = select! {
-                recv(self.tokens) -> item => item.ok(),
-                recv(self.stopped) -> _ => None,
-            };
-            let size = item.as_ref().map_or(0, StreamToken::text_bytes);
-            if self.engine.bytes().saturating_add(size) > self.max_turn_bytes {
-                break Err(Error::limit(Limit::TurnBytes, self.max_turn_bytes as u64));
-            }
-            match item {
-                Some(StreamToken::Done { usage, finish }) => break Ok((usage, finish)),
-                Some(StreamToken::Error(error)) => break Err(error),
-                None => break Err(Error::cancelled()),
-                Some(item) => {
-                    if let StreamToken::Token { text, id } | StreamToken::Reasoning { text, id } = &item {
-                        on_token(text, *id);
-                    }
-                    let calls = match lock(&self.tree).open_turn() {
-                        Some(branch) => self.engine.push_item(branch, &item),
-                        None => break Err(no_turn()),
-                    };
-                    self.hand_out(calls);
-                }
-            }
+/// Parses until the turn ends, or until `stopped` is disconnected because no caller waits.
+fn run(
+    mut engine: Engine,
+    tokens: &Receiver<StreamToken>,
+    stopped: &Receiver<()>,
+    tree: &Mutex<impl Tree>,
+    calls: &Sender<PendingToolCall>,
+    mut on_token: impl FnMut(&str, Option<TokenId>),
+) -> Result<ParsedResponse, Error> {
+    let max = engine.limits.max_turn_bytes;
+    // The caller may have dropped the channel of calls because it needs only the tree.
+    let hand_out = |done: Vec<PendingToolCall>| done.into_iter().for_each(|call| _ = calls.send(call));
+    let end = loop {
+        let item = select! {
+            recv(tokens) -> item => item.ok(),
+            recv(stopped) -> _ => None,
         };
-        let clean = end.as_ref().is_ok_and(|(_, finish)| is_clean(finish.as_ref()));
-        let (calls, branch) = {
-            let mut tree = lock(&self.tree);
-            let branch = tree.open_turn().ok_or_else(no_turn)?;
-            let calls = self.engine.finish(branch, clean);
-            (calls, branch.clone())
-        };
-        self.hand_out(calls);
-        end.map(|(usage, finish)| ParsedResponse { branch, finish, usage })
-    }
-
-    /// Sends the calls. The caller may have dropped the channel because it needs only the tree.
-    fn hand_out(&self, calls: Vec<PendingToolCall>) {
-        for call in calls {
-            let _ = self.calls.send(call);
+        let size = item.as_ref().map_or(0, StreamToken::text_bytes);
+        if engine.bytes().saturating_add(size) > max {
+            break Err(Error::limit(Limit::TurnBytes, max as u64));
         }
-    }
+        match item {
+            Some(StreamToken::Done { usage, finish }) => break Ok((usage, finish)),
+            Some(StreamToken::Error(error)) => break Err(error),
+            None => break Err(Error::cancelled()),
+            Some(item) => {
+                if let StreamToken::Token { text, id } | StreamToken::Reasoning { text, id } = &item {
+                    on_token(text, *id);
+                }
+                let done = match lock(tree).open_turn() {
+                    Some(branch) => engine.push_item(branch, &item),
+                    None => break Err(no_turn()),
+                };
+                hand_out(done);
+            }
+        }
+    };
+    let clean = end.as_ref().is_ok_and(|(_, finish)| is_clean(finish.as_ref()));
+    let (done, branch) = {
+        let mut tree = lock(tree);
+        let branch = tree.open_turn().ok_or_else(no_turn)?;
+        (engine.finish(branch, clean), branch.clone())
+    };
+    hand_out(done);
+    end.map(|(usage, finish)| ParsedResponse { branch, finish, usage })
 }
 
 fn no_turn() -> Error {

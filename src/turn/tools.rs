@@ -232,19 +232,15 @@ impl Tools {
                 Err(format!("there is no tool {:?}; the tools are: {}", call.name, names.join(", ")))
             }
         };
-        let (text, failed) = match outcome {
-            Ok(text) => (text, false),
-            Err(error) => (format!("error: {error}"), true),
-        };
+        let failed = outcome.is_err();
+        let text = outcome.unwrap_or_else(|error| format!("error: {error}"));
         ToolResult { call, text: self.shortened(text), failed, elapsed: started.elapsed() }
     }
 
     fn shortened(&self, mut text: String) -> String {
         if text.len() > self.max_result_bytes {
-            let mut kept = self.max_result_bytes;
-            while !text.is_char_boundary(kept) {
-                kept -= 1;
-            }
+            let mut ends = (0..=self.max_result_bytes).rev();
+            let kept = ends.find(|at| text.is_char_boundary(*at)).unwrap_or_default();
             let left_out = text.len() - kept;
             text.truncate(kept);
             text.push_str(&format!("\n[{left_out} bytes left out]"));

@@ -101,6 +101,18 @@ impl Step {
     pub(super) fn leave(until: usize, leaf: RawLeaf) -> Self {
         Self::Leave { until, leaf, then: Then::Content }
     }
+
+    pub(super) fn content(until: usize) -> Self {
+        Self::leave(until, RawLeaf::Content)
+    }
+
+    pub(super) fn marker(until: usize) -> Self {
+        Self::leave(until, RawLeaf::Marker)
+    }
+
+    pub(super) fn malformed(until: usize, reason: Malformed) -> Self {
+        Self::leave(until, RawLeaf::Malformed(reason))
+    }
 }
 
 /// The markers that end a region, even if nothing in it can be read.
@@ -168,29 +180,27 @@ impl Recovery {
     /// like a call is malformed up to the next region, and a suspected region is ordinary text.
     pub(super) fn step(&mut self, view: &View<'_>, bounds: &Bounds) -> Step {
         if self.reason.is_none() && bounds.close.is_empty() {
-            return Step::leave(self.body, RawLeaf::Content);
+            return Step::content(self.body);
         }
         let reason = self.reason.unwrap_or(Malformed::Syntax);
         // A call with an end marker is not unfinished.
         let closed = if reason == Malformed::Unfinished { Malformed::Syntax } else { reason };
         match bounds.find(view, self.at) {
-            Bound::Close(after) => Step::leave(after, RawLeaf::Malformed(closed)),
+            Bound::Close(after) => Step::malformed(after, closed),
             Bound::Stop(at) if self.reason.is_some() => {
                 // At the end of the turn, the call was never closed, whatever else is wrong with
                 // it.
                 let ended = view.any_here(at, view.ends) == Match::Yes;
                 let reason = if ended { Malformed::Unfinished } else { reason };
-                Step::leave(at, RawLeaf::Malformed(reason))
+                Step::malformed(at, reason)
             }
-            Bound::Stop(_) => Step::leave(self.body, RawLeaf::Content),
+            Bound::Stop(_) => Step::content(self.body),
             Bound::None(at) => {
                 self.at = at;
                 match (view.end, self.reason) {
                     (None, _) => Step::Wait,
-                    (Some(_), Some(_)) => {
-                        Step::leave(view.text.len(), RawLeaf::Malformed(Malformed::Unfinished))
-                    }
-                    (Some(_), None) => Step::leave(self.body, RawLeaf::Content),
+                    (Some(_), Some(_)) => Step::malformed(view.text.len(), Malformed::Unfinished),
+                    (Some(_), None) => Step::content(self.body),
                 }
             }
         }
@@ -227,7 +237,6 @@ impl CallEnd {
     /// ended cleanly (R3 and R10 in docs/parsing-rules.md).
     pub(super) fn leave(&mut self, view: &View<'_>, bounds: &Bounds, call: &mut Option<RawCall>) -> Step {
         let mut ended = |until| Step::leave(until, call.take().map_or(RawLeaf::Marker, RawLeaf::Call));
-        let broken = |until, reason| Step::leave(until, RawLeaf::Malformed(reason));
         if bounds.close.is_empty() {
             return ended(self.body_end);
         }
@@ -235,7 +244,7 @@ impl CallEnd {
             Bound::Close(after) => {
                 let between = &view.text[self.at..after - bounds.close.len()];
                 let is_blank = !self.garbage && between.trim().is_empty();
-                if is_blank { ended(after) } else { broken(after, Malformed::Syntax) }
+                if is_blank { ended(after) } else { Step::malformed(after, Malformed::Syntax) }
             }
             Bound::Stop(_) => ended(self.body_end),
             Bound::None(at) => {
@@ -250,7 +259,7 @@ impl CallEnd {
                         let is_cut = view.is_cut_at(rest, &bounds.close);
                         ended(if is_cut { view.text.len() } else { self.body_end })
                     }
-                    Some(RegionEnd::Cut) => broken(view.text.len(), Malformed::Unfinished),
+                    Some(RegionEnd::Cut) => Step::malformed(view.text.len(), Malformed::Unfinished),
                 }
             }
         }
@@ -263,13 +272,13 @@ impl CallEnd {
 pub(super) fn leave_at_marker(view: &View<'_>, end: usize, close: &str) -> Step {
     let at = view.skip_blank(end);
     if close.is_empty() {
-        return Step::leave(end, RawLeaf::Marker);
+        return Step::marker(end);
     }
     match view.here(at, close) {
-        Match::Yes => Step::leave(at + close.len(), RawLeaf::Marker),
+        Match::Yes => Step::marker(at + close.len()),
         Match::Partial => Step::Wait,
-        Match::No if view.is_cut_at(at, close) => Step::leave(view.text.len(), RawLeaf::Marker),
-        Match::No => Step::leave(end, RawLeaf::Marker),
+        Match::No if view.is_cut_at(at, close) => Step::marker(view.text.len()),
+        Match::No => Step::marker(end),
     }
 }
 

@@ -74,8 +74,6 @@ use crate::types::tree::{Branch, Role};
 #[must_use]
 pub struct ResponseParser {
     pub(crate) engine: Engine,
-    /// The maximum size of a turn in bytes. Only a turn that runs on a thread uses it.
-    pub(crate) max_turn_bytes: usize,
     branch: Branch,
 }
 
@@ -84,8 +82,7 @@ impl ResponseParser {
     ///
     /// The parser starts in content, has no tools and recognizes markers by their text.
     pub fn new(dialect: Dialect) -> Self {
-        let max_turn_bytes = Limits::default().max_turn_bytes;
-        Self { engine: Engine::new(&dialect), max_turn_bytes, branch: Branch::new(Role::Assistant) }
+        Self { engine: Engine::new(&dialect), branch: Branch::new(Role::Assistant) }
     }
 
     /// Sets the schemas of the tools.
@@ -136,9 +133,7 @@ impl ResponseParser {
     /// uses [`max_turn_bytes`](Limits::max_turn_bytes). The other limits have no effect on the
     /// parser.
     pub fn limits(mut self, limits: &Limits) -> Self {
-        self.engine.max_nesting = limits.max_nesting;
-        self.engine.max_arguments_bytes = limits.max_arguments_bytes;
-        self.max_turn_bytes = limits.max_turn_bytes;
+        self.engine.limits = *limits;
         self
     }
 

@@ -129,11 +129,9 @@ impl Inner {
     fn append_bytes(&self, before: Option<&str>, token: &str, bytes: &mut Vec<u8>) -> Result<(), Error> {
         let byte_tokens = match self.decoding {
             Decoding::ByteLevel => {
-                match token.chars().map(byte_level).collect::<Option<Vec<u8>>>() {
-                    Some(spelled) => bytes.extend(spelled),
-                    // The name of an added token is its text.
-                    None => bytes.extend(token.bytes()),
-                }
+                let spelled = token.chars().map(byte_level).collect::<Option<Vec<u8>>>();
+                // The name of an added token is its text.
+                bytes.extend(spelled.unwrap_or_else(|| token.into()));
                 return Ok(());
             }
             Decoding::Pieces { byte_tokens } => byte_tokens,
@@ -181,21 +179,17 @@ impl Inner {
 /// It follows the rule of `String::from_utf8_lossy`, so the result does not depend on the
 /// boundaries between pushes.
 fn move_text(bytes: &mut Vec<u8>, text: &mut String) {
-    let mut at = 0;
-    while let Err(e) = std::str::from_utf8(&bytes[at..]) {
-        let valid = at + e.valid_up_to();
-        text.push_str(&String::from_utf8_lossy(&bytes[at..valid]));
-        at = valid;
-        let Some(bad) = e.error_len() else {
+    let mut cut = 0;
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        match std::str::from_utf8(chunk.invalid()) {
+            Ok(_) => {}
             // The bytes end inside a character.
-            bytes.drain(..at);
-            return;
-        };
-        text.push('\u{fffd}');
-        at += bad;
+            Err(error) if error.error_len().is_none() => cut = chunk.invalid().len(),
+            Err(_) => text.push('\u{fffd}'),
+        }
     }
-    text.push_str(&String::from_utf8_lossy(&bytes[at..]));
-    bytes.clear();
+    bytes.drain(..bytes.len() - cut);
 }
 
 /// Returns the byte that a character means in the token names of a byte-level vocabulary.

@@ -6,10 +6,10 @@ use std::sync::{Arc, LazyLock};
 
 use crate::turn::parse::lexer::{Bracket, Lexer, Quote, Syntax};
 use crate::turn::parse::literal::number;
-use crate::turn::parse::machine::{Bounds, CallEnd, Machine, RawCall, RawLeaf, Recovery, Step};
+use crate::turn::parse::machine::{Bounds, CallEnd, Machine, RawCall, Recovery, Step};
 use crate::turn::parse::marker::{List, Reasoning};
 use crate::turn::parse::table::{Region, Table};
-use crate::turn::parse::view::{Match, RegionEnd, View};
+use crate::turn::parse::view::{Match, View};
 use crate::types::tree::Malformed;
 
 const CALL: &str = "call:";
@@ -93,9 +93,7 @@ impl GemmaCall {
         let at = view.skip_blank(self.body);
         self.state = match (view.here(at, CALL), view.bytes().get(at)) {
             // An opener at the end of the turn is prose.
-            (_, None) if view.end == Some(RegionEnd::Clean) => {
-                return Some(Step::leave(self.body, RawLeaf::Content));
-            }
+            (_, None) if view.ended_cleanly() => return Some(Step::content(self.body)),
             (_, None) | (Match::Partial, _) => return Some(Step::Wait),
             (Match::Yes, _) => State::Name { from: at + CALL.len(), at: at + CALL.len(), sure: true },
             // Some models leave out the word `call`, with or without its colon.
@@ -136,7 +134,7 @@ impl GemmaCall {
     fn arguments(&mut self, view: &View<'_>) -> Option<Step> {
         let State::Arguments(lexer) = &mut self.state else { return None };
         self.state = match lexer.advance(view) {
-            Ok(None) if view.end == Some(RegionEnd::Clean) => {
+            Ok(None) if view.ended_cleanly() => {
                 State::Recovery(Recovery::broken(self.body, Malformed::Unfinished))
             }
             Ok(None) => return Some(Step::Wait),

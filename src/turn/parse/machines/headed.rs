@@ -112,9 +112,7 @@ impl HeadedCall {
         let mark = self.mark(view, at);
         self.state = match (mark, view.bytes().get(at), &self.form.json) {
             // An opener at the end of the turn is prose.
-            (_, None, _) if view.end == Some(RegionEnd::Clean) => {
-                return Some(Step::leave(self.body, RawLeaf::Content));
-            }
+            (_, None, _) if view.ended_cleanly() => return Some(Step::content(self.body)),
             (_, None, _) | (Mark::Partial, ..) => return Some(Step::Wait),
             (Mark::No, Some(b'{' | b'['), Some(json)) => State::Json(JsonCalls::new(json.clone(), self.body)),
             _ => State::Head(at),
@@ -195,7 +193,7 @@ impl HeadedCall {
     fn object(&mut self, view: &View<'_>, start: usize, scanned: Scanned) -> Option<Step> {
         self.state = match scanned {
             // A string without an end must not swallow the end marker and the text after it.
-            Scanned::More if view.end == Some(RegionEnd::Clean) => {
+            Scanned::More if view.ended_cleanly() => {
                 State::Recovery(Recovery::broken(start, Malformed::Unfinished))
             }
             Scanned::More => return Some(Step::Wait),
@@ -211,11 +209,7 @@ impl HeadedCall {
     /// Waits for more of the header. At a clean end, a lone word after a blank is prose.
     fn wait(&self, view: &View<'_>) -> Step {
         let apart = matches!(&self.words[..], [(_, word)] if word.start > self.body);
-        if apart && view.end == Some(RegionEnd::Clean) {
-            Step::leave(self.body, RawLeaf::Content)
-        } else {
-            Step::Wait
-        }
+        if apart && view.ended_cleanly() { Step::content(self.body) } else { Step::Wait }
     }
 
     /// Handles text that is not a header. Without a mark before it, the text is prose.

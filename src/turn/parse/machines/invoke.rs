@@ -20,7 +20,7 @@ use crate::turn::parse::machine::{Bounds, CallEnd, Machine, OpenCall, RawCall, R
 use crate::turn::parse::marker::{List, Marker, Tag};
 use crate::turn::parse::raw::{RawEnd, RawForm, RawScan, TagEnd, TagScan};
 use crate::turn::parse::schema::is_a;
-use crate::turn::parse::view::{Found, Match, RegionEnd, View};
+use crate::turn::parse::view::{Found, Match, View};
 use crate::types::tree::Malformed;
 
 /// The tags of such calls in a family of models, as a record contains them.
@@ -215,7 +215,7 @@ impl InvokeCalls {
 
     /// Handles text at `at` that a call cannot contain: the call is broken, or there is no call.
     fn broken(&self, at: usize, reason: Malformed) -> Next {
-        let step = self.doubtful.then(|| Step::leave(self.body, RawLeaf::Content));
+        let step = self.doubtful.then(|| Step::content(self.body));
         (State::Broken(Recovery::broken(at, reason)), step)
     }
 
@@ -237,7 +237,7 @@ impl InvokeCalls {
 
     fn region_end(&self, view: &View<'_>, from: usize, at: usize) -> Result<Option<Next>, Partial> {
         let close = &self.form.tags.close;
-        let leave = |until| (State::Between(from), Some(Step::leave(until, RawLeaf::Marker)));
+        let leave = |until| (State::Between(from), Some(Step::marker(until)));
         Ok(match view.here(at, close) {
             Match::Partial => return Err(Partial),
             Match::Yes if self.seen == Seen::Lead => Some(self.broken(at, Malformed::Syntax)),
@@ -292,18 +292,18 @@ impl InvokeCalls {
 
     /// Handles text at `at` that begins neither a call nor the end of the region.
     fn other(&self, view: &View<'_>, from: usize, at: usize) -> Next {
-        let ended = at == view.text.len() && view.end == Some(RegionEnd::Clean);
+        let ended = at == view.text.len() && view.ended_cleanly();
         let cut_short = view.is_cut_short(at, &[&*self.form.tags.call.open])
             || self.leads().any(|(_, lead)| view.is_cut_short(at, &[&**lead]));
         match self.seen {
             _ if ended && (self.doubtful || self.seen == Seen::Opener) => {
-                (State::Between(from), Some(Step::leave(self.body, RawLeaf::Content)))
+                (State::Between(from), Some(Step::content(self.body)))
             }
             _ if cut_short => (State::Between(from), Some(Step::Wait)),
             Seen::Opener => (State::Text(self.body, at), None),
             Seen::Lead => self.broken(at, Malformed::Syntax),
             Seen::Leaf if self.opened => (State::Text(from, at), None),
-            Seen::Leaf => (State::Between(from), Some(Step::leave(from, RawLeaf::Marker))),
+            Seen::Leaf => (State::Between(from), Some(Step::marker(from))),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::turn::parse::machine::{
     Bounds, CallEnd, Machine, RawCall, RawLeaf, Recovery, Step, leave_at_marker, may_end,
 };
 use crate::turn::parse::marker::List;
-use crate::turn::parse::view::{RegionEnd, View};
+use crate::turn::parse::view::View;
 use crate::types::tree::Malformed;
 
 /// The form of such calls in a family of models.
@@ -86,9 +86,7 @@ impl JsonCalls {
         self.state = State::Open(at);
         self.state = match view.bytes().get(at) {
             // An opener at the end of the turn is prose.
-            None if view.end == Some(RegionEnd::Clean) => {
-                return Some(Step::leave(self.body, RawLeaf::Content));
-            }
+            None if view.ended_cleanly() => return Some(Step::content(self.body)),
             None => return Some(Step::Wait),
             Some(b'{') => State::Object(JsonScan::new(at)),
             Some(b'[') => State::List(at + 1, at + 1),
@@ -101,7 +99,7 @@ impl JsonCalls {
     fn object(&mut self, view: &View<'_>, start: usize, scanned: Scanned) -> Option<Step> {
         self.state = match scanned {
             // A string without an end must not swallow the end marker and the text after it.
-            Scanned::More if view.end == Some(RegionEnd::Clean) => {
+            Scanned::More if view.ended_cleanly() => {
                 State::Recovery(Recovery::broken(self.body, Malformed::Unfinished))
             }
             Scanned::More => return Some(Step::Wait),
@@ -117,7 +115,7 @@ impl JsonCalls {
     /// Handles an element of a list, which begins at `start`.
     fn element(&mut self, view: &View<'_>, start: usize, scanned: Scanned) -> Option<Step> {
         self.state = match scanned {
-            Scanned::More if view.end == Some(RegionEnd::Clean) => {
+            Scanned::More if view.ended_cleanly() => {
                 State::Recovery(Recovery::broken(start, Malformed::Unfinished))
             }
             Scanned::More => return Some(Step::Wait),
@@ -147,10 +145,8 @@ impl JsonCalls {
         let has_call = view.text[..from].ends_with('}');
         self.state = match view.bytes().get(at) {
             // Only the closing bracket is missing.
-            None if has_call && view.end.is_some() => return Some(Step::leave(at, RawLeaf::Marker)),
-            Some(_) if has_call && may_end(view, at, close) => {
-                return Some(leave_at_marker(view, at, close));
-            }
+            None if has_call && view.end.is_some() => return Some(Step::marker(at)),
+            Some(_) if has_call && may_end(view, at, close) => return Some(leave_at_marker(view, at, close)),
             None => return Some(Step::Wait),
             Some(b']') => State::ListEnd(at + 1),
             Some(b'{') => State::Element(JsonScan::new(at)),
@@ -273,7 +269,7 @@ impl Broken {
     /// If the format has an end marker, the machine waits for it.
     pub(crate) fn leave(&mut self, view: &View<'_>, bounds: &Bounds) -> Step {
         match self.step(view, bounds) {
-            Ok(end) if bounds.close.is_empty() => Step::leave(end, RawLeaf::Malformed(self.reason)),
+            Ok(end) if bounds.close.is_empty() => Step::malformed(end, self.reason),
             Ok(_) => self.recovery.step(view, bounds),
             Err(step) => step,
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::turn::parse::machine::{Bounds, CallEnd, Machine, OpenCall, RawCall, RawLeaf, Recovery, Step};
+use crate::turn::parse::machine::{Bounds, CallEnd, Machine, OpenCall, RawCall, Recovery, Step};
 use crate::turn::parse::marker::{Marker, Tag};
 use crate::turn::parse::raw::{RawEnd, RawForm, RawScan, TagEnd, TagScan};
 use crate::turn::parse::view::{Match, RegionEnd, View};
@@ -79,7 +79,7 @@ impl PairCalls {
         let at = view.skip_blank(self.body);
         match (view.bytes().get(at), view.end) {
             // An opener at the end of the turn is prose.
-            (None, Some(RegionEnd::Clean)) => (State::Open, Some(Step::leave(self.body, RawLeaf::Content))),
+            (None, Some(RegionEnd::Clean)) => (State::Open, Some(Step::content(self.body))),
             (None, _) => (State::Open, Some(Step::Wait)),
             (Some(_), _) => (State::Name(at, at), None),
         }
@@ -96,7 +96,7 @@ impl PairCalls {
             }
             Some(_) => (State::Recovery(Recovery::suspect(self.body)), None),
             None if view.end.is_some() && self.is_spaced(view) => {
-                (State::Open, Some(Step::leave(self.body, RawLeaf::Content)))
+                (State::Open, Some(Step::content(self.body)))
             }
             None => (State::Name(start, at), Some(Step::Wait)),
         }
@@ -121,7 +121,7 @@ impl PairCalls {
             (_, Match::Yes, _) => self.end(view, from, at),
             (Match::Partial, ..) | (_, Match::Partial, _) | (.., Match::Partial) => wait,
             (.., Match::Yes) if without => {
-                (State::Pairs(from), Some(Step::leave(at, RawLeaf::Malformed(Malformed::Unfinished))))
+                (State::Pairs(from), Some(Step::malformed(at, Malformed::Unfinished)))
             }
             _ if view.is_cut_short(at, &[&*bounds.close]) && !without => self.end(view, from, at),
             _ if view.is_cut_short(at, &[&*bounds.close, &*key.open]) => wait,

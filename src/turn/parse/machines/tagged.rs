@@ -10,7 +10,7 @@ use crate::turn::parse::machine::{
     Bounds, CallEnd, Machine, OpenCall, RawCall, RawLeaf, Recovery, Step, leave_at_marker,
 };
 use crate::turn::parse::marker::Marker;
-use crate::turn::parse::view::{Found, Match, RegionEnd, View};
+use crate::turn::parse::view::{Found, Match, View};
 use crate::types::tree::Malformed;
 
 pub(crate) const FUNCTION: &str = "<function=";
@@ -77,15 +77,13 @@ impl TaggedCalls {
         // If ids are known and the opener is only spelled, the call is only spelled, too (R9 in
         // docs/parsing-rules.md).
         if !self.opened && view.text[..self.body].trim_end().ends_with(&*self.form.open) {
-            return Some(Step::leave(self.body, RawLeaf::Content));
+            return Some(Step::content(self.body));
         }
         let at = view.skip_blank(self.body);
         self.state = match (view.here(at, FUNCTION), view.bytes().get(at), &self.form.json) {
             (Match::Yes, ..) => State::Name(at + FUNCTION.len()),
             (Match::Partial, ..) => return Some(Step::Wait),
-            (Match::No, None, _) if view.end == Some(RegionEnd::Clean) => {
-                return Some(Step::leave(self.body, RawLeaf::Content));
-            }
+            (Match::No, None, _) if view.ended_cleanly() => return Some(Step::content(self.body)),
             (Match::No, ..) if view.is_cut_short(at, &[FUNCTION]) => return Some(Step::Wait),
             (Match::No, Some(b'{' | b'['), Some(json)) => {
                 State::Json(JsonCalls::new(json.clone(), self.body))
@@ -115,7 +113,7 @@ impl TaggedCalls {
         let has_parameter =
             !self.call.arguments.is_empty() || matches!(self.state, State::Key(_) | State::Value(_));
         if !self.opened && !has_parameter {
-            return Some(Step::leave(self.body, RawLeaf::Content));
+            return Some(Step::content(self.body));
         }
         let body = if self.opened { self.body } else { self.body + FUNCTION.len() };
         self.state = State::Recovery(Recovery::broken(body, reason));
