@@ -54,6 +54,24 @@ macro_rules! setters {
     };
 }
 
+/// Implements `Debug` for structs, with some of their fields.
+///
+/// The other fields are too large, cannot be printed, or must not be printed.
+macro_rules! debug_fields {
+    ($($type:ident { $($field:ident),* })*) => {
+        $(
+            impl std::fmt::Debug for $type {
+                fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    let mut shown = f.debug_struct(stringify!($type));
+                    $(shown.field(stringify!($field), &self.$field);)*
+                    shown.finish_non_exhaustive()
+                }
+            }
+        )*
+    };
+}
+
+pub(crate) use debug_fields;
 pub(crate) use display_as_str;
 pub(crate) use names;
 pub(crate) use setters;

@@ -19,7 +19,7 @@ use crate::client::ApiClient;
 use crate::client::stream::guard::Canceller;
 use crate::client::stream::report::StreamReport;
 use crate::config::Limits;
-use crate::error::macros::setters;
+use crate::error::macros::{debug_fields, setters};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::request::completion::CompletionRequest;
 use crate::protocol::request::sampling::SamplingParams;
@@ -312,14 +312,7 @@ impl TurnError {
     }
 }
 
-impl fmt::Debug for Turn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Turn")
-            .field("tools", &self.tools)
-            .field("max_rounds", &self.max_rounds)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(Turn { tools, max_rounds });
 
 impl fmt::Debug for TurnCanceller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,7 +3,6 @@
 //! The thread builds a tree that other threads can read meanwhile, and delivers each tool call as
 //! soon as it is complete.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -13,6 +12,7 @@ use super::parse::ResponseParser;
 use super::parse::engine::Engine;
 use super::prompt::Context;
 use crate::client::stream::guard::OnDrop;
+use crate::error::macros::debug_fields;
 use crate::error::{Error, Limit};
 use crate::types::ids::{FinishReason, TokenId, Usage, is_clean};
 use crate::types::token::StreamToken;
@@ -173,11 +173,7 @@ impl Drop for ParserHandle {
     }
 }
 
-impl fmt::Debug for ParserHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ParserHandle").field("on_drop", &self.on_drop).finish_non_exhaustive()
-    }
-}
+debug_fields!(ParserHandle { on_drop });
 
 // ---- the thread ----
 

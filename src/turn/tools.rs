@@ -3,13 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{fmt, thread};
 
 use crossbeam_channel::{Receiver, unbounded};
 use serde_json::{Value, json};
 
-use crate::error::macros::setters;
+use crate::error::macros::{debug_fields, setters};
 use crate::protocol::request::message::Message;
 use crate::types::tree::PendingToolCall;
 
@@ -99,11 +99,7 @@ impl Tool {
     }
 }
 
-impl fmt::Debug for Tool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tool").field("name", &self.name).finish_non_exhaustive()
-    }
-}
+debug_fields!(Tool { name });
 
 impl FromIterator<Tool> for Tools {
     fn from_iter<I: IntoIterator<Item = Tool>>(tools: I) -> Self {

@@ -8,11 +8,10 @@
 //! - It fails on valid ids if a run of byte tokens is not valid UTF-8.
 //! - It has no end, so a text that ends in a real U+FFFD loses it.
 
-use std::fmt;
-
 use tokenizers::Decoder;
 
 use super::{Inner, Tokenizer, contain};
+use crate::error::macros::debug_fields;
 use crate::error::{Error, ErrorKind};
 use crate::types::ids::TokenId;
 
@@ -82,14 +81,7 @@ impl TokenDecoder {
     }
 }
 
-impl fmt::Debug for TokenDecoder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenDecoder")
-            .field("skip_special", &self.skip_special)
-            .field("unfinished", &self.unfinished)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(TokenDecoder { skip_special, unfinished });
 
 /// How tokens become bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -72,15 +72,15 @@ struct GemmaCall {
 
 #[derive(Debug)]
 enum State {
+    /// Only blanks so far.
     Open,
     /// In the name, which begins at `from`. With `sure`, the word `call:` was present.
-    Name {
-        from: usize,
-        at: usize,
-        sure: bool,
-    },
+    Name { from: usize, at: usize, sure: bool },
+    /// After the name.
     Arguments(Lexer),
+    /// After the arguments, before the end marker.
     CallEnd(CallEnd, Option<RawCall>),
+    /// In text that is not a call, or in a broken call.
     Recovery(Recovery),
 }
 

@@ -85,13 +85,10 @@ enum State {
     Word(Range<usize>),
     /// Before the text of a call.
     Text(usize),
+    /// In the object with the arguments.
     Object(JsonScan),
     /// After the object, or in text that is not an object.
-    RegionEnd {
-        from: usize,
-        at: usize,
-        body: Body,
-    },
+    RegionEnd { from: usize, at: usize, body: Body },
 }
 
 #[derive(Debug)]
@@ -246,8 +243,10 @@ impl Message {
         None
     }
 
-    fn object(&mut self, view: &View<'_>, start: usize, scanned: Scanned) -> Option<Step> {
-        let (from, body) = match scanned {
+    fn object(&mut self, view: &View<'_>) -> Option<Step> {
+        let State::Object(scan) = &mut self.state else { return None };
+        let start = scan.start;
+        let (from, body) = match scan.advance(view) {
             // A string without an end must not swallow the messages after it.
             Scanned::More if view.ended_cleanly() => (start, Body::Broken(Malformed::Unfinished)),
             Scanned::More => return Some(Step::Wait),
@@ -324,10 +323,7 @@ impl Machine for Message {
             State::Head(from) => self.head(view, from),
             State::Word(Range { start, end }) => self.word(view, start, end),
             State::Text(from) => self.call_text(view, from),
-            State::Object(ref mut scan) => {
-                let (start, scanned) = (scan.start, scan.advance(view));
-                self.object(view, start, scanned)
-            }
+            State::Object(_) => self.object(view),
             State::RegionEnd { .. } => self.end(view),
         }
     }

@@ -52,10 +52,9 @@ impl Header {
             Self::Id => {
                 let id = words.first().map_or("", |(_, word)| *word);
                 let name = id.strip_prefix("functions.").unwrap_or(id);
-                let name = match name.rsplit_once(':') {
-                    Some((name, index)) if index.bytes().all(|byte| byte.is_ascii_digit()) => name,
-                    _ => name,
-                };
+                let is_index = |index: &str| index.bytes().all(|byte| byte.is_ascii_digit());
+                let parts = name.rsplit_once(':').filter(|(_, index)| is_index(index));
+                let name = parts.map_or(name, |(name, _)| name);
                 (Some(id.to_owned()), name.to_owned())
             }
             Self::Last => {
@@ -190,8 +189,10 @@ impl HeadedCall {
         if ended { None } else { Some(self.wait(view)) }
     }
 
-    fn object(&mut self, view: &View<'_>, start: usize, scanned: Scanned) -> Option<Step> {
-        self.state = match scanned {
+    fn object(&mut self, view: &View<'_>) -> Option<Step> {
+        let State::Object(scan) = &mut self.state else { return None };
+        let start = scan.start;
+        self.state = match scan.advance(view) {
             // A string without an end must not swallow the end marker and the text after it.
             Scanned::More if view.ended_cleanly() => {
                 State::Recovery(Recovery::broken(start, Malformed::Unfinished))
@@ -286,10 +287,7 @@ impl Machine for HeadedCall {
             State::Open(from) => self.open(view, from),
             State::Head(from) => self.head(view, from),
             State::Word(from) => self.word(view, from),
-            State::Object(ref mut scan) => {
-                let (start, scanned) = (scan.start, scan.advance(view));
-                self.object(view, start, scanned)
-            }
+            State::Object(_) => self.object(view),
             State::Broken(ref mut broken) => Some(broken.leave(view, &self.form.bounds)),
             State::Fence(..) => self.fence(view),
             State::CallEnd(ref mut end, ref mut call) => Some(end.leave(view, &self.form.bounds, call)),

@@ -156,9 +156,6 @@ struct Key {
     mark: Option<String>,
 }
 
-/// More text is needed, because a marker may begin at the end of the text.
-struct Partial;
-
 /// The next state, and the step to take first, if there is one.
 type Next = (State, Option<Step>);
 
@@ -224,62 +221,49 @@ impl InvokeCalls {
     /// This text is the end of the region, a call, a text that may precede a call, or other text.
     fn between(&mut self, view: &View<'_>, from: usize) -> Next {
         let at = view.skip_blank(from);
-        match self.region_end(view, from, at) {
-            Err(Partial) => (State::Between(from), Some(Step::Wait)),
-            Ok(Some(next)) => next,
-            Ok(None) => match self.call_or_lead(view, at) {
-                Err(Partial) => (State::Between(from), Some(Step::Wait)),
-                Ok(Some(next)) => next,
-                Ok(None) => self.other(view, from, at),
-            },
-        }
+        let next = self.region_end(view, from, at);
+        let next = if next.is_none() { self.call_or_lead(view, from, at) } else { next };
+        next.unwrap_or_else(|| self.other(view, from, at))
     }
 
-    fn region_end(&self, view: &View<'_>, from: usize, at: usize) -> Result<Option<Next>, Partial> {
+    fn region_end(&self, view: &View<'_>, from: usize, at: usize) -> Option<Next> {
         let close = &self.form.tags.close;
-        let leave = |until| (State::Between(from), Some(Step::marker(until)));
-        Ok(match view.here(at, close) {
-            Match::Partial => return Err(Partial),
-            Match::Yes if self.seen == Seen::Lead => Some(self.broken(at, Malformed::Syntax)),
-            Match::Yes => Some(leave(at + close.len())),
-            Match::No if self.seen == Seen::Leaf && view.is_cut_short(at, &[&**close]) => {
-                Some(leave(view.text.len()))
-            }
-            Match::No => None,
-        })
+        let step = match view.here(at, close) {
+            Match::Partial => Step::Wait,
+            Match::Yes if self.seen == Seen::Lead => return Some(self.broken(at, Malformed::Syntax)),
+            Match::Yes => Step::marker(at + close.len()),
+            Match::No if self.seen != Seen::Leaf || !view.is_cut_short(at, &[&**close]) => return None,
+            Match::No => Step::marker(view.text.len()),
+        };
+        Some((State::Between(from), Some(step)))
     }
 
     /// Reads the opening tag of a call, or a text that may precede it.
-    fn call_or_lead(&mut self, view: &View<'_>, at: usize) -> Result<Option<Next>, Partial> {
+    fn call_or_lead(&mut self, view: &View<'_>, from: usize, at: usize) -> Option<Next> {
         let Invoke { call, sharp, .. } = &self.form.tags;
+        let wait = Some((State::Between(from), Some(Step::Wait)));
         match view.here(at, &call.open) {
-            Match::Partial => return Err(Partial),
+            Match::Partial => return wait,
             Match::Yes => {
                 let tag = at + call.open.len();
-                let next = view.bytes().get(tag).ok_or(Partial)?;
+                let Some(next) = view.bytes().get(tag) else { return wait };
                 self.seen = Seen::Lead;
                 let is_tag = next.is_ascii_whitespace() || sharp.as_bytes().first() == Some(next);
-                return Ok(Some(if is_tag {
-                    (State::Name(TagScan::new(tag)), None)
-                } else {
-                    self.broken(tag, Malformed::NoName)
-                }));
+                let name = || (State::Name(TagScan::new(tag)), None);
+                return Some(if is_tag { name() } else { self.broken(tag, Malformed::NoName) });
             }
             Match::No => {}
         }
         let mut leads = self.leads().map(|(n, lead)| (n, lead.len(), view.here(at, lead)));
-        let lead = leads.find(|(.., here)| *here != Match::No);
+        let (n, len, here) = leads.find(|(.., here)| *here != Match::No)?;
         drop(leads);
-        match lead {
-            None => Ok(None),
-            Some((.., Match::Partial)) => Err(Partial),
-            Some((n, len, _)) => {
-                if n == 0 {
-                    self.seen = Seen::Lead;
-                }
-                Ok(Some((State::Between(at + len), None)))
-            }
+        if here == Match::Partial {
+            return wait;
         }
+        if n == 0 {
+            self.seen = Seen::Lead;
+        }
+        Some((State::Between(at + len), None))
     }
 
     /// Returns the texts that may precede a call here.

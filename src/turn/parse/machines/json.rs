@@ -95,9 +95,11 @@ impl JsonCalls {
         None
     }
 
-    /// Handles the only object, which begins at `start`.
-    fn object(&mut self, view: &View<'_>, start: usize, scanned: Scanned) -> Option<Step> {
-        self.state = match scanned {
+    /// Reads the only object.
+    fn object(&mut self, view: &View<'_>) -> Option<Step> {
+        let State::Object(scan) = &mut self.state else { return None };
+        let start = scan.start;
+        self.state = match scan.advance(view) {
             // A string without an end must not swallow the end marker and the text after it.
             Scanned::More if view.ended_cleanly() => {
                 State::Recovery(Recovery::broken(self.body, Malformed::Unfinished))
@@ -112,9 +114,11 @@ impl JsonCalls {
         None
     }
 
-    /// Handles an element of a list, which begins at `start`.
-    fn element(&mut self, view: &View<'_>, start: usize, scanned: Scanned) -> Option<Step> {
-        self.state = match scanned {
+    /// Reads an element of a list.
+    fn element(&mut self, view: &View<'_>) -> Option<Step> {
+        let State::Element(scan) = &mut self.state else { return None };
+        let start = scan.start;
+        self.state = match scan.advance(view) {
             Scanned::More if view.ended_cleanly() => {
                 State::Recovery(Recovery::broken(start, Malformed::Unfinished))
             }
@@ -184,16 +188,10 @@ impl Machine for JsonCalls {
     fn advance(&mut self, view: &View<'_>) -> Option<Step> {
         match self.state {
             State::Open(from) => self.open(view, from),
-            State::Object(ref mut scan) => {
-                let (start, scanned) = (scan.start, scan.advance(view));
-                self.object(view, start, scanned)
-            }
+            State::Object(_) => self.object(view),
             State::CallEnd(ref mut end, ref mut call) => Some(end.leave(view, &self.form.bounds, call)),
             State::List(from, at) => self.list(view, from, at),
-            State::Element(ref mut scan) => {
-                let (start, scanned) = (scan.start, scan.advance(view));
-                self.element(view, start, scanned)
-            }
+            State::Element(_) => self.element(view),
             State::Broken(ref mut broken) => Some(broken.leave(view, &self.form.bounds)),
             State::BrokenElement(..) => self.broken_element(view),
             State::ListEnd(end) => Some(leave_at_marker(view, end, &self.form.bounds.close)),

@@ -41,20 +41,21 @@ pub(crate) struct PythonCalls {
 
 #[derive(Debug)]
 enum State {
+    /// Only blanks so far.
     Open,
     /// Between calls. The last call ends at this offset.
     List(usize),
     /// In the name of a call, which begins at `from`.
-    Name {
-        from: usize,
-        at: usize,
-    },
+    Name { from: usize, at: usize },
     /// After the name of a call.
     Arguments(String, Lexer),
+    /// In a call that does not parse.
     Skip(Skip),
     /// After the list.
     ListEnd(usize),
+    /// In text that is not a list of calls, or in a broken list.
     Recovery(Recovery),
+    /// In a body that has the JSON form instead.
     Json(JsonCalls),
 }
 
