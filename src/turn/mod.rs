@@ -222,13 +222,8 @@ impl Turn {
             let prompt = context.begin_response()?;
             (prompt, dialect, context.response_mut().map_or(0, |branch| branch.leaves.len()))
         };
-        let (tokens, guard) = match self.client.stream((self.request)(prompt.ids.clone())) {
-            Ok(stream) => stream,
-            Err(error) => {
-                lock(&self.context).discard_response();
-                return Err(error);
-            }
-        };
+        let stream = self.client.stream((self.request)(prompt.ids.clone()));
+        let (tokens, guard) = stream.inspect_err(|_| lock(&self.context).discard_response())?;
         self.cancel.watch(Some(guard.canceller()));
         let on_token = self.on_token.clone();
         let parser = ResponseParser::new(dialect)

@@ -12,7 +12,7 @@ use super::machines::python::{PythonCalls, PythonForm};
 use super::machines::tagged::{FUNCTION, FUNCTION_END, TaggedCalls, TaggedForm};
 use super::marker::{List, Marker, Reasoning};
 use super::raw::RawForm;
-use super::record::{Inside, Record};
+use super::record::{self, Inside, Record};
 use super::table::{Body, Region, Table};
 use super::view::View;
 
@@ -23,24 +23,22 @@ impl Record {
         let mut regions = Regions {
             default_stops: self.default_stops(),
             reasoning: reasoning.iter().flat_map(|it| [&it.open, &it.close]).cloned().collect(),
-            calls: Vec::new(),
             alone: Vec::new(),
             inner: Vec::new(),
         };
-        for call in &self.calls {
-            let body = regions.body(&call.open, &call.inside);
-            regions.calls.push(Region { open: call.open.clone(), body });
+        let mut calls = Vec::new();
+        for record::Call { open, inside } in &self.calls {
+            calls.push(Region { open: open.clone(), body: regions.body(open, inside) });
         }
         let bare = self.bare.as_ref().map(|bare| regions.body(&Marker::default(), bare));
-        let Regions { mut calls, alone, inner, .. } = regions;
-        calls.extend(alone);
+        calls.extend(regions.alone);
         Table {
             name: self.name.clone(),
             reasoning: reasoning.map(Arc::new),
             calls,
             frames: self.frames.clone(),
             ends: self.ends.clone(),
-            inner: self.inner.and(&inner),
+            inner: self.inner.and(&regions.inner),
             bare,
             signs: self.signs.clone(),
             in_template: self.in_template.clone().unwrap_or_default(),
@@ -48,13 +46,12 @@ impl Record {
     }
 }
 
-/// The regions compiled so far.
+/// The parts of a table that its regions add.
 struct Regions {
     /// The stops of a region that does not list its own stops.
     default_stops: List,
     /// The markers of reasoning.
     reasoning: List,
-    calls: Vec<Region>,
     /// The regions of calls that have no opener.
     alone: Vec<Region>,
     /// The markers inside regions.

@@ -36,7 +36,7 @@ pub const MAX_DIALECT_BYTES: usize = 256 << 10;
 /// ```
 #[derive(Clone)]
 pub struct Dialect {
-    table: Arc<Table>,
+    pub(super) table: Arc<Table>,
     /// The JSON of the record. Empty for a table in the code.
     record: Arc<str>,
 }
@@ -222,10 +222,6 @@ impl Dialect {
     #[must_use]
     pub fn markers(&self) -> Vec<&str> {
         self.table.markers()
-    }
-
-    pub(super) fn table(&self) -> &Arc<Table> {
-        &self.table
     }
 
     fn in_code(table: Table) -> Self {

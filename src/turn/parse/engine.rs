@@ -122,7 +122,7 @@ impl State {
 
 impl Engine {
     pub(super) fn new(dialect: &Dialect) -> Self {
-        let table = dialect.table().clone();
+        let table = dialect.table.clone();
         let content_markers = table.content_markers();
         let mut new = Self {
             table,

@@ -158,7 +158,8 @@ enum Bound {
 pub(super) struct Recovery {
     /// The offset after the opener.
     body: usize,
-    at: usize,
+    /// The offset up to which the region continues.
+    pub(super) at: usize,
     /// `None` if nothing like a call was found, so that the opener may be part of prose.
     reason: Option<Malformed>,
 }
@@ -205,18 +206,13 @@ impl Recovery {
             }
         }
     }
-
-    /// Returns the offset up to which the region continues.
-    pub(super) fn clear_to(&self) -> usize {
-        self.at
-    }
 }
 
 /// Finds the end marker after the body of a call, or a bound that shows that it is missing.
 #[derive(Debug)]
 pub(super) struct CallEnd {
     /// The end of the body.
-    body_end: usize,
+    pub(super) body_end: usize,
     at: usize,
     /// `true` if other text comes before the end marker.
     garbage: bool,
@@ -225,10 +221,6 @@ pub(super) struct CallEnd {
 impl CallEnd {
     pub(super) fn new(body_end: usize) -> Self {
         Self { body_end, at: body_end, garbage: false }
-    }
-
-    pub(super) fn body_end(&self) -> usize {
-        self.body_end
     }
 
     /// Returns the step of a machine that has nothing more to read.

@@ -75,15 +75,12 @@ impl TryFrom<Vec<Marker>> for List {
     type Error = String;
 
     fn try_from(list: Vec<Marker>) -> Result<Self, String> {
-        match list.first() {
-            Some(first) if list.len() > MAX_LIST => {
-                let (n, first) = (list.len(), &**first);
-                Err(format!(
-                    "expected at most {MAX_LIST} markers in a list, got {n} (the first is {first:?})"
-                ))
-            }
-            _ => Ok(Self(list.into())),
+        let n = list.len();
+        if n <= MAX_LIST {
+            return Ok(Self(list.into()));
         }
+        let first = &*list[0];
+        Err(format!("expected at most {MAX_LIST} markers in a list, got {n} (the first is {first:?})"))
     }
 }
 

@@ -166,16 +166,16 @@ impl Context {
             sheet.begin(LeafKind::Marker);
             let turn = turns.get(&n).unwrap_or(&self.turns[n]);
             self.close(&mut sheet, n, turn)?;
-            shares.push((n, sheet.len()));
+            shares.push((n, sheet.leaves.len()));
         }
         for n in self.rendered..self.turns.len() {
             sheet.begin(LeafKind::Marker);
             self.turn(&mut sheet, n)?;
-            shares.push((n, sheet.len()));
+            shares.push((n, sheet.leaves.len()));
         }
         sheet.begin(LeafKind::Marker);
         let mut response = self.opening(&mut sheet)?;
-        shares.push((self.turns.len(), sheet.len()));
+        shares.push((self.turns.len(), sheet.leaves.len()));
 
         let mut leaves = sheet.finish()?.into_iter();
         let mut taken = 0;
@@ -203,8 +203,7 @@ impl Context {
         let is = |names: &[String]| sampled.is_some() && names.iter().any(|name| sheet.id(name) == sampled);
         let (ended, stopped) = (is(&family.ends), is(&family.stops));
         let reasoning = self.has_open_thinking(n, turn);
-        let skip = if ended { sheet.first_id(close).or(sampled) } else { sampled };
-        sheet.skip(skip);
+        sheet.sampled = if ended { sheet.first_id(close).or(sampled) } else { sampled };
         if let (Some(think), true, false) = (&family.reasoning, reasoning, ended || stopped) {
             sheet.template(&think.close)?;
         }

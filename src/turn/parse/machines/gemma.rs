@@ -139,8 +139,8 @@ impl GemmaCall {
             }
             Ok(None) => return Some(Step::Wait),
             Ok(Some(arguments)) => {
-                let (name, end) = (std::mem::take(&mut self.name), lexer.at());
-                let raw = view.text[lexer.start()..end].to_owned();
+                let (name, end) = (std::mem::take(&mut self.name), lexer.at);
+                let raw = view.text[lexer.start..end].to_owned();
                 State::CallEnd(CallEnd::new(end), Some(RawCall { id: None, name, arguments, raw }))
             }
             Err(reason) => State::Recovery(Recovery::broken(self.body, reason)),

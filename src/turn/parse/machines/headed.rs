@@ -47,6 +47,7 @@ impl Header {
     ///
     /// `words` contains pairs of a mark and the word after it.
     fn read(&self, words: &[(&str, &str)]) -> (Option<String>, String) {
+        let text = |word: &(&str, &str)| word.1.to_owned();
         let after = |mark: &str| words.iter().find(|(before, word)| *before == mark && !word.is_empty());
         match self {
             Self::Id => {
@@ -59,11 +60,11 @@ impl Header {
             }
             Self::Last => {
                 let name = words.iter().rev().find(|(_, word)| !word.is_empty());
-                (None, name.map_or("", |(_, word)| *word).to_owned())
+                (None, name.map(text).unwrap_or_default())
             }
             Self::First { id_mark } => {
-                let id = id_mark.as_deref().and_then(after).map(|(_, word)| (*word).to_owned());
-                (id, after("").map_or("", |(_, word)| *word).to_owned())
+                let id = id_mark.as_deref().and_then(after).map(text);
+                (id, after("").map(text).unwrap_or_default())
             }
         }
     }

@@ -253,7 +253,7 @@ impl Broken {
     pub(crate) fn step(&mut self, view: &View<'_>, bounds: &Bounds) -> Result<usize, Step> {
         let step = self.recovery.step(view, bounds);
         let seen = match &step {
-            Step::Wait => self.recovery.clear_to(),
+            Step::Wait => self.recovery.at,
             Step::Leaf { until, .. } | Step::Leave { until, .. } => *until,
         };
         while self.end.is_none() && self.at < seen {

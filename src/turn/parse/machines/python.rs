@@ -136,12 +136,12 @@ impl PythonCalls {
             }
             Ok(None) => return Some(Step::Wait),
             Ok(Some(arguments)) => {
-                let raw = view.text[lexer.start() + 1..lexer.at() - 1].to_owned();
-                let (until, name) = (lexer.at(), std::mem::take(name));
+                let raw = view.text[lexer.start + 1..lexer.at - 1].to_owned();
+                let (until, name) = (lexer.at, std::mem::take(name));
                 return self.element(until, RawLeaf::Call(RawCall { id: None, name, arguments, raw }));
             }
             Err(_) if !self.sure && self.form.json.is_none() => return Some(Step::content(self.body)),
-            Err(reason) => self.state = State::Skip(Skip::new(lexer.start(), reason)),
+            Err(reason) => self.state = State::Skip(Skip::new(lexer.start, reason)),
         }
         None
     }

@@ -153,13 +153,13 @@ impl TaggedCalls {
     fn after_function(&mut self, view: &View<'_>) -> Option<Step> {
         let State::CallEnd(end, call) = &mut self.state else { return None };
         if !self.opened {
-            return Some(leave_at_marker(view, end.body_end(), &self.form.bounds.close));
+            return Some(leave_at_marker(view, end.body_end, &self.form.bounds.close));
         }
-        match view.here(view.skip_blank(end.body_end()), FUNCTION) {
+        match view.here(view.skip_blank(end.body_end), FUNCTION) {
             Match::No => Some(end.leave(view, &self.form.bounds, call)),
             Match::Partial => Some(Step::Wait),
             Match::Yes => {
-                let (until, call) = (end.body_end(), call.take());
+                let (until, call) = (end.body_end, call.take());
                 self.body = until;
                 self.state = State::Open;
                 call.map(|call| Step::Leaf { until, leaf: RawLeaf::Call(call) })
