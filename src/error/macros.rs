@@ -45,7 +45,6 @@ macro_rules! setters {
     ($($(#[$meaning:meta])* $field:ident: $type:ty,)*) => {
         $(
             $(#[$meaning])*
-            #[must_use]
             pub fn $field(mut self, $field: $type) -> Self {
                 self.$field = $field.into();
                 self

@@ -100,6 +100,7 @@ pub trait Encode: Send + Sync {
 ///
 /// A clone copies the turns. The cost of a prompt grows with its length.
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct Context {
     format: ChatFormat,
     encoder: Arc<dyn Encode>,
@@ -177,7 +178,6 @@ impl Context {
     /// Creates an empty conversation.
     ///
     /// Reasoning is on, old reasoning is kept, and the number of tokens is not limited.
-    #[must_use]
     pub fn new(format: ChatFormat, encoder: impl Encode + 'static) -> Self {
         Self {
             format,
@@ -343,11 +343,8 @@ impl Context {
     /// `ids` is the `ids_exact` of the stream's report. The turn may have ended in any way. Without
     /// an open turn, this method does nothing.
     pub fn end_response(&mut self, ids: IdsExact) {
-        if !self.is_open {
-            return;
-        }
-        self.is_open = false;
-        if let Some(mut response) = self.responses.last_entry() {
+        let was_open = std::mem::take(&mut self.is_open);
+        if let Some(mut response) = self.responses.last_entry().filter(|_| was_open) {
             response.get_mut().ids = ids;
         }
     }

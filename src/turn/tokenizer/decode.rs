@@ -61,10 +61,8 @@ impl TokenDecoder {
     pub fn push(&mut self, id: TokenId) -> Result<&str, Error> {
         self.text.clear();
         let inner = &*self.tokenizer.0;
-        let token = inner
-            .tokenizer
-            .id_to_token(id)
-            .ok_or_else(|| Error::invalid(format!("id {id} is not in the tokenizer's vocabulary")))?;
+        let unknown = || Error::invalid(format!("id {id} is not in the tokenizer's vocabulary"));
+        let token = inner.tokenizer.id_to_token(id).ok_or_else(unknown)?;
         if self.skip_special && inner.added(id).is_some_and(|token| token.special) {
             return Ok("");
         }
@@ -100,10 +98,7 @@ pub(super) enum Decoding {
 impl Decoding {
     /// Chooses the method from the `decoder` of a tokenizer.json.
     pub(super) fn of(decoder: &serde_json::Value) -> Self {
-        let steps = match decoder["decoders"].as_array() {
-            Some(steps) => steps.as_slice(),
-            None => std::slice::from_ref(decoder),
-        };
+        let steps = decoder["decoders"].as_array().map_or(std::slice::from_ref(decoder), Vec::as_slice);
         let has = |name| steps.iter().any(|step| step["type"] == name);
         // The end of a growing text is not known. The crate's code also panics on an empty token.
         let strips_end = steps.iter().any(|step| step["type"] == "Strip" && step["stop"] != 0);
@@ -171,17 +166,21 @@ impl Inner {
 /// It follows the rule of `String::from_utf8_lossy`, so the result does not depend on the
 /// boundaries between pushes.
 fn move_text(bytes: &mut Vec<u8>, text: &mut String) {
-    let mut cut = 0;
-    for chunk in bytes.utf8_chunks() {
-        text.push_str(chunk.valid());
-        match std::str::from_utf8(chunk.invalid()) {
-            Ok(_) => {}
+    let mut at = 0;
+    while let Err(e) = std::str::from_utf8(&bytes[at..]) {
+        let valid = at + e.valid_up_to();
+        text.push_str(&String::from_utf8_lossy(&bytes[at..valid]));
+        at = valid;
+        let Some(bad) = e.error_len() else {
             // The bytes end inside a character.
-            Err(error) if error.error_len().is_none() => cut = chunk.invalid().len(),
-            Err(_) => text.push('\u{fffd}'),
-        }
+            bytes.drain(..at);
+            return;
+        };
+        text.push('\u{fffd}');
+        at += bad;
     }
-    bytes.drain(..bytes.len() - cut);
+    text.push_str(&String::from_utf8_lossy(&bytes[at..]));
+    bytes.clear();
 }
 
 /// Returns the byte that a character means in the token names of a byte-level vocabulary.
