@@ -40,7 +40,7 @@ macro_rules! display_as_str {
 /// Defines builder methods that set the field of the same name.
 ///
 /// A method accepts the type of the field, or a type that converts into it: a plain `usize` for an
-/// `Option<usize>`.
+/// `Option<usize>`. Mark the type of the builder with `#[must_use]`.
 macro_rules! setters {
     ($($(#[$meaning:meta])* $field:ident: $type:ty,)*) => {
         $(
