@@ -9,7 +9,7 @@ pub(crate) mod tools;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use self::parse::ResponseParser;
 use self::prompt::{Context, Prefix, Prompt};
@@ -19,6 +19,7 @@ use crate::client::ApiClient;
 use crate::client::stream::guard::Canceller;
 use crate::client::stream::report::StreamReport;
 use crate::config::Limits;
+use crate::error::macros::{debug_fields, setters};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::request::completion::CompletionRequest;
 use crate::protocol::request::sampling::SamplingParams;
@@ -51,6 +52,7 @@ type OnToken = dyn Fn(&str, Option<TokenId>) + Send + Sync;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct Turn {
     client: ApiClient,
     context: Arc<Mutex<Context>>,
@@ -119,7 +121,6 @@ impl Turn {
     ///
     /// The turn uses the dialect of the context's [`format`](Context::format). Defaults: no tools,
     /// [`SamplingParams::default`], 16 rounds.
-    #[must_use]
     pub fn new(client: &ApiClient, context: Arc<Mutex<Context>>) -> Self {
         Self {
             client: client.clone(),
@@ -134,34 +135,21 @@ impl Turn {
         }
     }
 
-    /// Sets the tools that the model may call.
-    ///
-    /// The model learns about them from the system turn, which you write: use [`Tools::described`],
-    /// or the words that the model's family expects.
-    #[must_use]
-    pub fn tools(mut self, tools: Tools) -> Self {
-        self.tools = tools;
-        self
-    }
-
-    /// Sets the maximum number of prompts, at least 1. Default 16.
-    #[must_use]
-    pub fn max_rounds(mut self, max_rounds: usize) -> Self {
-        self.max_rounds = max_rounds;
-        self
-    }
-
-    /// Sets the limits of the parser, see [`ResponseParser::limits`].
-    #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
+    setters! {
+        /// Sets the tools that the model may call.
+        ///
+        /// The model learns about them from the system turn, which you write: use
+        /// [`Tools::described`], or the words that the model's family expects.
+        tools: Tools,
+        /// Sets the maximum number of prompts, at least 1. Default 16.
+        max_rounds: usize,
+        /// Sets the limits of the parser, see [`ResponseParser::limits`].
+        limits: Limits,
     }
 
     /// Sets the model's added tokens, see [`ResponseParser::markers`].
     ///
     /// Without them, markers are recognized by their text.
-    #[must_use]
     pub fn markers<'a, T>(mut self, added: impl IntoIterator<Item = T>) -> Self
     where
         T: Into<(&'a str, TokenId)>,
@@ -174,13 +162,11 @@ impl Turn {
     /// Sets the sampling parameters.
     ///
     /// This replaces an earlier [`request`](Self::request), and `request` replaces this.
-    #[must_use]
     pub fn sampling(self, sampling: SamplingParams) -> Self {
         self.request(move |ids| CompletionRequest::ids(ids).sampling(sampling.clone()))
     }
 
     /// Sets the function that makes the request for a prompt: sampling, stop tokens, headers.
-    #[must_use]
     pub fn request(
         mut self,
         request: impl Fn(Vec<TokenId>) -> CompletionRequest + Send + Sync + 'static,
@@ -190,7 +176,6 @@ impl Turn {
     }
 
     /// Calls `on_token` for each token as it arrives, on the parser's thread.
-    #[must_use]
     pub fn on_token(mut self, on_token: impl Fn(&str, Option<TokenId>) + Send + Sync + 'static) -> Self {
         self.on_token = Arc::new(on_token);
         self
@@ -237,13 +222,8 @@ impl Turn {
             let prompt = context.begin_response()?;
             (prompt, dialect, context.response_mut().map_or(0, |branch| branch.leaves.len()))
         };
-        let (tokens, guard) = match self.client.stream((self.request)(prompt.ids.clone())) {
-            Ok(stream) => stream,
-            Err(error) => {
-                lock(&self.context).discard_response();
-                return Err(error);
-            }
-        };
+        let stream = self.client.stream((self.request)(prompt.ids.clone()));
+        let (tokens, guard) = stream.inspect_err(|_| lock(&self.context).discard_response())?;
         self.cancel.watch(Some(guard.canceller()));
         let on_token = self.on_token.clone();
         let parser = ResponseParser::new(dialect)
@@ -287,7 +267,7 @@ impl TurnCanceller {
     /// are running and then returns [`Cancelled`](ErrorKind::Cancelled). The turn stays cancelled.
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::SeqCst);
-        if let Some(stream) = self.stream().as_ref() {
+        if let Some(stream) = lock(&self.0.stream).as_ref() {
             stream.cancel();
         }
     }
@@ -298,14 +278,10 @@ impl TurnCanceller {
 
     /// Sets the stream that a cancel ends. Cancels it now if the turn is already cancelled.
     fn watch(&self, stream: Option<Canceller>) {
-        *self.stream() = stream;
+        *lock(&self.0.stream) = stream;
         if self.is_cancelled() {
             self.cancel();
         }
-    }
-
-    fn stream(&self) -> std::sync::MutexGuard<'_, Option<Canceller>> {
-        self.0.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -331,14 +307,7 @@ impl TurnError {
     }
 }
 
-impl fmt::Debug for Turn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Turn")
-            .field("tools", &self.tools)
-            .field("max_rounds", &self.max_rounds)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(Turn { tools, max_rounds });
 
 impl fmt::Debug for TurnCanceller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,7 +3,6 @@
 //! The thread builds a tree that other threads can read meanwhile, and delivers each tool call as
 //! soon as it is complete.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -13,6 +12,7 @@ use super::parse::ResponseParser;
 use super::parse::engine::Engine;
 use super::prompt::Context;
 use crate::client::stream::guard::OnDrop;
+use crate::error::macros::debug_fields;
 use crate::error::{Error, Limit};
 use crate::types::ids::{FinishReason, TokenId, Usage, is_clean};
 use crate::types::token::StreamToken;
@@ -59,11 +59,10 @@ pub struct ParsedResponse {
 /// its own guard, or because its channel has no receiver.
 #[must_use = "dropping the handle ends the parsing"]
 pub struct ParserHandle {
-    /// `None` after the join, or if the thread did not start.
-    thread: Option<JoinHandle<Result<ParsedResponse, Error>>>,
+    /// `None` after the join. An error if the thread did not start.
+    thread: Option<Result<JoinHandle<Result<ParsedResponse, Error>>, Error>>,
     /// Dropped when the caller no longer waits.
     stop: Option<Sender<()>>,
-    failed: Option<Error>,
     on_drop: OnDrop,
 }
 
@@ -129,16 +128,11 @@ impl ResponseParser {
     ) -> (Receiver<PendingToolCall>, ParserHandle) {
         let (calls, pending) = unbounded();
         let (stop, stopped) = bounded(0);
-        let run =
-            Run { engine: self.engine, tokens, stopped, tree, calls, max_turn_bytes: self.max_turn_bytes };
-        let thread = thread::Builder::new().name("tokenwire-parser".into()).spawn(move || run.run(on_token));
-        let (thread, failed) = match thread {
-            Ok(thread) => (Some(thread), None),
-            Err(error) => {
-                (None, Some(Error::protocol("cannot start the parser's thread").with_source(error)))
-            }
-        };
-        (pending, ParserHandle { thread, stop: Some(stop), failed, on_drop: OnDrop::default() })
+        let run = move || run(self.engine, &tokens, &stopped, &tree, &calls, on_token);
+        let thread = thread::Builder::new().name("tokenwire-parser".into()).spawn(run);
+        let cannot = |error| Error::protocol("cannot start the parser's thread").with_source(error);
+        let thread = Some(thread.map_err(cannot));
+        (pending, ParserHandle { thread, stop: Some(stop), on_drop: OnDrop::default() })
     }
 }
 
@@ -155,8 +149,7 @@ impl ParserHandle {
     ///
     /// Everything received earlier is in the tree, closed like a turn that was cut off.
     pub fn join(mut self) -> Result<ParsedResponse, Error> {
-        let result = self.wait();
-        result.unwrap_or_else(|| Err(self.failed.take().unwrap_or_else(Error::cancelled)))
+        self.wait().unwrap_or_else(|| Err(Error::cancelled()))
     }
 
     /// Sets what dropping this handle does. Default [`OnDrop::Cancel`].
@@ -166,9 +159,8 @@ impl ParserHandle {
     }
 
     fn wait(&mut self) -> Option<Result<ParsedResponse, Error>> {
-        let thread = self.thread.take()?;
         let bug = |_| Err(Error::protocol("the parser's thread panicked: a bug in tokenwire"));
-        Some(thread.join().unwrap_or_else(bug))
+        Some(self.thread.take()?.and_then(|thread| thread.join().unwrap_or_else(bug)))
     }
 }
 
@@ -181,68 +173,55 @@ impl Drop for ParserHandle {
     }
 }
 
-impl fmt::Debug for ParserHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ParserHandle").field("on_drop", &self.on_drop).finish_non_exhaustive()
-    }
-}
+debug_fields!(ParserHandle { on_drop });
 
 // ---- the thread ----
 
-struct Run<T> {
-    engine: Engine,
-    tokens: Receiver<StreamToken>,
-    /// Disconnected when the caller no longer waits for the turn.
-    stopped: Receiver<()>,
-    tree: Arc<Mutex<T>>,
-    calls: Sender<PendingToolCall>,
-    max_turn_bytes: usize,
-}
-
-impl<T: Tree> Run<T> {
-    fn run(mut self, mut on_token: impl FnMut(&str, Option<TokenId>)) -> Result<ParsedResponse, Error> {
-        let end = loop {
-            let item = select! {
-                recv(self.tokens) -> item => item.ok(),
-                recv(self.stopped) -> _ => None,
-            };
-            let size = item.as_ref().map_or(0, StreamToken::text_bytes);
-            if self.engine.bytes().saturating_add(size) > self.max_turn_bytes {
-                break Err(Error::limit(Limit::TurnBytes, self.max_turn_bytes as u64));
-            }
-            match item {
-                Some(StreamToken::Done { usage, finish }) => break Ok((usage, finish)),
-                Some(StreamToken::Error(error)) => break Err(error),
-                None => break Err(Error::cancelled()),
-                Some(item) => {
-                    if let StreamToken::Token { text, id } | StreamToken::Reasoning { text, id } = &item {
-                        on_token(text, *id);
-                    }
-                    let calls = match lock(&self.tree).open_turn() {
-                        Some(branch) => self.engine.push_item(branch, &item),
-                        None => break Err(no_turn()),
-                    };
-                    self.hand_out(calls);
-                }
-            }
+/// Parses until the turn ends, or until `stopped` is disconnected because no caller waits.
+fn run(
+    mut engine: Engine,
+    tokens: &Receiver<StreamToken>,
+    stopped: &Receiver<()>,
+    tree: &Mutex<impl Tree>,
+    calls: &Sender<PendingToolCall>,
+    mut on_token: impl FnMut(&str, Option<TokenId>),
+) -> Result<ParsedResponse, Error> {
+    let max = engine.limits.max_turn_bytes;
+    // The caller may have dropped the channel of calls because it needs only the tree.
+    let hand_out = |done: Vec<PendingToolCall>| done.into_iter().for_each(|call| _ = calls.send(call));
+    let end = loop {
+        let item = select! {
+            recv(tokens) -> item => item.ok(),
+            recv(stopped) -> _ => None,
         };
-        let clean = end.as_ref().is_ok_and(|(_, finish)| is_clean(finish.as_ref()));
-        let (calls, branch) = {
-            let mut tree = lock(&self.tree);
-            let branch = tree.open_turn().ok_or_else(no_turn)?;
-            let calls = self.engine.finish(branch, clean);
-            (calls, branch.clone())
-        };
-        self.hand_out(calls);
-        end.map(|(usage, finish)| ParsedResponse { branch, finish, usage })
-    }
-
-    /// Sends the calls. The caller may have dropped the channel because it needs only the tree.
-    fn hand_out(&self, calls: Vec<PendingToolCall>) {
-        for call in calls {
-            let _ = self.calls.send(call);
+        let size = item.as_ref().map_or(0, StreamToken::text_bytes);
+        if engine.bytes().saturating_add(size) > max {
+            break Err(Error::limit(Limit::TurnBytes, max as u64));
         }
-    }
+        match item {
+            Some(StreamToken::Done { usage, finish }) => break Ok((usage, finish)),
+            Some(StreamToken::Error(error)) => break Err(error),
+            None => break Err(Error::cancelled()),
+            Some(item) => {
+                if let StreamToken::Token { text, id } | StreamToken::Reasoning { text, id } = &item {
+                    on_token(text, *id);
+                }
+                let done = match lock(tree).open_turn() {
+                    Some(branch) => engine.push_item(branch, &item),
+                    None => break Err(no_turn()),
+                };
+                hand_out(done);
+            }
+        }
+    };
+    let clean = end.as_ref().is_ok_and(|(_, finish)| is_clean(finish.as_ref()));
+    let (done, branch) = {
+        let mut tree = lock(tree);
+        let branch = tree.open_turn().ok_or_else(no_turn)?;
+        (engine.finish(branch, clean), branch.clone())
+    };
+    hand_out(done);
+    end.map(|(usage, finish)| ParsedResponse { branch, finish, usage })
 }
 
 fn no_turn() -> Error {

@@ -1,16 +1,15 @@
 //! Tools: functions that the model may call, and the threads that run them while it still writes.
 
-use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{fmt, thread};
 
 use crossbeam_channel::{Receiver, unbounded};
 use serde_json::{Value, json};
 
-use crate::error::macros::setters;
+use crate::error::macros::{debug_fields, setters};
 use crate::protocol::request::message::Message;
 use crate::types::tree::PendingToolCall;
 
@@ -100,11 +99,7 @@ impl Tool {
     }
 }
 
-impl fmt::Debug for Tool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tool").field("name", &self.name).finish_non_exhaustive()
-    }
-}
+debug_fields!(Tool { name });
 
 impl FromIterator<Tool> for Tools {
     fn from_iter<I: IntoIterator<Item = Tool>>(tools: I) -> Self {
@@ -233,19 +228,15 @@ impl Tools {
                 Err(format!("there is no tool {:?}; the tools are: {}", call.name, names.join(", ")))
             }
         };
-        let (text, failed) = match outcome {
-            Ok(text) => (text, false),
-            Err(error) => (format!("error: {error}"), true),
-        };
+        let failed = outcome.is_err();
+        let text = outcome.unwrap_or_else(|error| format!("error: {error}"));
         ToolResult { call, text: self.shortened(text), failed, elapsed: started.elapsed() }
     }
 
     fn shortened(&self, mut text: String) -> String {
         if text.len() > self.max_result_bytes {
-            let mut kept = self.max_result_bytes;
-            while !text.is_char_boundary(kept) {
-                kept -= 1;
-            }
+            let mut ends = (0..=self.max_result_bytes).rev();
+            let kept = ends.find(|at| text.is_char_boundary(*at)).unwrap_or_default();
             let left_out = text.len() - kept;
             text.truncate(kept);
             text.push_str(&format!("\n[{left_out} bytes left out]"));
@@ -255,14 +246,9 @@ impl Tools {
 }
 
 /// Returns the message of a panic.
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> Cow<'static, str> {
-    if let Some(text) = panic.downcast_ref::<&'static str>() {
-        (*text).into()
-    } else if let Some(text) = panic.downcast_ref::<String>() {
-        text.clone().into()
-    } else {
-        "without a message".into()
-    }
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref().map(String::as_str)).unwrap_or("without a message")
 }
 
 #[cfg(test)]

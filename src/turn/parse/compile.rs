@@ -4,49 +4,41 @@ use std::sync::Arc;
 
 use super::machine::{Bounds, Machine, RawLeaf, Step, Then};
 use super::machines::bare_json::BareJson;
-use super::machines::headed::{HeadedCall, HeadedForm, Header, Section};
-use super::machines::invoke::{InvokeCalls, InvokeForm};
-use super::machines::json::{JsonCalls, JsonForm};
+use super::machines::headed::{HeadedCall, HeadedForm, Section};
+use super::machines::invoke::{Invoke, InvokeCalls, InvokeForm};
+use super::machines::json::{JsonCalls, JsonForm, Keys};
 use super::machines::pairs::{PairCalls, PairForm};
 use super::machines::python::{PythonCalls, PythonForm};
 use super::machines::tagged::{FUNCTION, FUNCTION_END, TaggedCalls, TaggedForm};
-use super::marker::{List, Marker, Reasoning, Tag};
+use super::marker::{List, Marker, Reasoning};
 use super::raw::RawForm;
-use super::record;
-use super::record::{Inside, Record};
+use super::record::{self, Inside, Record};
 use super::table::{Body, Region, Table};
 use super::view::View;
 
 impl Record {
     /// Returns the table that the record describes.
     pub(super) fn compile(&self) -> Table {
-        let reasoning = self.think.as_ref().map(|think| Reasoning {
-            open: think.open.clone(),
-            close: think.close.clone(),
-            label: think.label.clone().unwrap_or_default(),
-            answer: think.answer.clone(),
-        });
+        let reasoning = self.think.clone();
         let mut regions = Regions {
             default_stops: self.default_stops(),
             reasoning: reasoning.iter().flat_map(|it| [&it.open, &it.close]).cloned().collect(),
-            calls: Vec::new(),
             alone: Vec::new(),
             inner: Vec::new(),
         };
-        for call in &self.calls {
-            let body = regions.body(&call.open, &call.inside);
-            regions.calls.push(Region { open: call.open.clone(), body });
+        let mut calls = Vec::new();
+        for record::Call { open, inside } in &self.calls {
+            calls.push(Region { open: open.clone(), body: regions.body(open, inside) });
         }
         let bare = self.bare.as_ref().map(|bare| regions.body(&Marker::default(), bare));
-        let Regions { mut calls, alone, inner, .. } = regions;
-        calls.extend(alone);
+        calls.extend(regions.alone);
         Table {
             name: self.name.clone(),
             reasoning: reasoning.map(Arc::new),
             calls,
             frames: self.frames.clone(),
             ends: self.ends.clone(),
-            inner: self.inner.and(&inner),
+            inner: self.inner.and(&regions.inner),
             bare,
             signs: self.signs.clone(),
             in_template: self.in_template.clone().unwrap_or_default(),
@@ -54,13 +46,12 @@ impl Record {
     }
 }
 
-/// The regions compiled so far.
+/// The parts of a table that its regions add.
 struct Regions {
     /// The stops of a region that does not list its own stops.
     default_stops: List,
     /// The markers of reasoning.
     reasoning: List,
-    calls: Vec<Region>,
     /// The regions of calls that have no opener.
     alone: Vec<Region>,
     /// The markers inside regions.
@@ -74,53 +65,72 @@ impl Regions {
     /// region has no opener.
     fn body(&mut self, open: &Marker, inside: &Inside) -> Body {
         match inside {
-            Inside::Json(json) => {
-                let bounds = self.bounds(json.close.as_ref(), json.stops.as_ref());
-                let form = json_form(&json.keys, bounds, false);
+            Inside::Json { close, stops, keys } => {
+                let form = json_form(keys, self.bounds(close, stops), false);
                 let first = usize::from(open.ends_with(['{', '[']));
                 Arc::new(move |_, body| Box::new(JsonCalls::new(form.clone(), body - first)))
             }
-            Inside::BareJson(json) => {
-                let form = json_form(&json.keys, self.bounds(None, json.stops.as_ref()), true);
+            Inside::BareJson { stops, keys } => {
+                let form = json_form(keys, self.bounds(None, stops), true);
                 let opened = !open.is_empty();
                 Arc::new(move |_, body| Box::new(BareJson::new(form.clone(), body, opened)))
             }
-            Inside::Tagged(tagged) => self.tagged(open, tagged),
-            Inside::Headed(headed) => self.headed(headed),
-            Inside::Section(section) => {
-                let followed_by = section.followed_by.clone();
+            Inside::Tagged { close, stops, framed, alone, json } => {
+                let bounds = self.bounds(close, stops);
+                self.tagged(open.clone(), bounds, *framed, *alone, json.as_ref())
+            }
+            Inside::Headed { close, stops, marks, fence, header, json } => {
+                let bounds = self.bounds(close, stops);
+                let form = Arc::new(HeadedForm {
+                    marks: marks.clone(),
+                    fence: fence.clone().unwrap_or_default(),
+                    header: header.clone(),
+                    json: json.as_ref().map(|keys| json_form(keys, bounds.clone(), false)),
+                    bounds,
+                });
+                Arc::new(move |_, body| Box::new(HeadedCall::new(form.clone(), body)))
+            }
+            Inside::Section { followed_by } => {
+                let followed_by = followed_by.clone();
                 Arc::new(move |open, body| Box::new(Section::new(open, body, followed_by.clone())))
             }
-            Inside::Python(python) => {
-                let bounds = self.bounds(python.close.as_ref(), python.stops.as_ref());
-                let json = python.json.as_ref().map(|keys| json_form(keys, bounds.clone(), false));
+            Inside::Python { close, stops, json } => {
+                let bounds = self.bounds(close, stops);
+                let json = json.as_ref().map(|keys| json_form(keys, bounds.clone(), false));
                 let form = Arc::new(PythonForm { bounds, json });
                 let first = usize::from(open.ends_with('['));
                 Arc::new(move |_, body| Box::new(PythonCalls::new(form.clone(), body - first)))
             }
-            Inside::Invoke(invoke) => self.invoke(open, invoke),
-            Inside::Pairs(pairs) => self.pairs(pairs),
-            Inside::Reasoning(reasoning) => {
-                let (open, close) = (open.clone(), reasoning.close.clone());
-                let (label, answer) = (Marker::default(), List::default());
-                let reasoning = Arc::new(Reasoning { open, close, label, answer });
+            Inside::Invoke(invoke) => self.invoke(invoke),
+            Inside::Pairs { close, stops, key, value } => {
+                let bounds = self.bounds(close, stops);
+                self.inner.extend([&key.open, &key.close, &value.open, &value.close].map(Marker::clone));
+                let values = RawForm::new(value.close.clone(), bounds.close.clone(), bounds.stops.clone());
+                let form = Arc::new(PairForm { bounds, key: key.clone(), value: value.open.clone(), values });
+                Arc::new(move |_, body| Box::new(PairCalls::new(form.clone(), body)))
+            }
+            Inside::Reasoning { close } => {
+                let (open, close) = (open.clone(), close.clone());
+                let reasoning = Arc::new(Reasoning { open, close, label: None, answer: List::default() });
                 Arc::new(move |_, body| Box::new(OtherReasoning { body, reasoning: reasoning.clone() }))
             }
         }
     }
 
-    fn tagged(&mut self, open: &Marker, tagged: &record::Tagged) -> Body {
-        let bounds = self.bounds(Some(&tagged.close), tagged.stops.as_ref());
+    fn tagged(
+        &mut self,
+        open: Marker,
+        bounds: Bounds,
+        framed: bool,
+        alone: bool,
+        json: Option<&Keys>,
+    ) -> Body {
         let function = Marker::from(FUNCTION);
         let stops = [&function].into_iter().chain(&*bounds.stops).cloned().collect();
-        let form = Arc::new(TaggedForm {
-            alone: Bounds::new(FUNCTION_END.into(), stops),
-            open: open.clone(),
-            framed: tagged.framed,
-            json: tagged.json.as_ref().map(|keys| json_form(keys, bounds.clone(), false)),
-            bounds,
-        });
-        if tagged.alone {
+        let json = json.map(|keys| json_form(keys, bounds.clone(), false));
+        let alone_bounds = Bounds::new(FUNCTION_END.into(), stops);
+        let form = Arc::new(TaggedForm { alone: alone_bounds, open, framed, json, bounds });
+        if alone {
             let form = form.clone();
             let body: Body = Arc::new(move |open, _| Box::new(TaggedCalls::new(form.clone(), open, false)));
             self.alone.push(Region { open: function, body });
@@ -130,48 +140,20 @@ impl Regions {
         Arc::new(move |_, body| Box::new(TaggedCalls::new(form.clone(), body, true)))
     }
 
-    fn headed(&mut self, headed: &record::Headed) -> Body {
-        let bounds = self.bounds(headed.close.as_ref(), headed.stops.as_ref());
-        let form = Arc::new(HeadedForm {
-            marks: headed.marks.clone(),
-            fence: headed.fence.clone().unwrap_or_default(),
-            header: match &headed.header {
-                record::Header::Id => Header::Id,
-                record::Header::Last => Header::Last,
-                record::Header::First { id_mark } => {
-                    Header::First { id_mark: id_mark.clone().unwrap_or_default() }
-                }
-            },
-            json: headed.json.as_ref().map(|keys| json_form(keys, bounds.clone(), false)),
-            bounds,
-        });
-        Arc::new(move |_, body| Box::new(HeadedCall::new(form.clone(), body)))
-    }
-
-    fn invoke(&mut self, open: &Marker, invoke: &record::Invoke) -> Body {
-        let Bounds { close, stops, .. } = self.bounds(Some(&invoke.close), invoke.stops.as_ref());
-        let record::Parameter { open: parameter, close: parameter_end, key } = &invoke.parameter;
-        let parameter = Tag { open: parameter.clone(), close: parameter_end.clone().unwrap_or_default() };
-        let call = invoke.call.clone();
+    fn invoke(&mut self, tags: &Invoke) -> Body {
+        let Bounds { stops, .. } = self.bounds(&tags.close, &tags.stops);
+        let Invoke { call, tail, parameter, .. } = tags;
+        let parameter_end = parameter.close.clone().unwrap_or_default();
         let before_call = stops.and([&call.open]);
         let form = Arc::new(InvokeForm {
-            region: Tag { open: open.clone(), close },
-            lead: invoke.lead.clone(),
-            has_tail: invoke.tail.is_some(),
-            raw: RawForm::new(parameter.close.clone(), call.close.clone(), stops.and(&invoke.tail)),
-            bounds: Bounds::new(invoke.tail.clone().unwrap_or_else(|| call.close.clone()), stops),
-            call,
-            parameter,
-            sharp: invoke.sharp.clone(),
-            name: invoke.name.clone(),
-            key: key.clone().unwrap_or_default(),
-            values: invoke.values,
-            json: invoke.json.clone().unwrap_or_default(),
+            tags: tags.clone(),
+            raw: RawForm::new(parameter_end, call.close.clone(), stops.and(tail)),
+            bounds: Bounds::new(tail.as_ref().unwrap_or(&call.close).clone(), stops),
             after_call: before_call.and(&*self.reasoning),
             before_call,
         });
-        if invoke.alone {
-            let open = form.lead.first().unwrap_or(&form.call.open).clone();
+        if tags.alone {
+            let open = tags.lead.first().unwrap_or(&call.open).clone();
             let form = form.clone();
             let body: Body = Arc::new(move |open, _| Box::new(InvokeCalls::new(form.clone(), open, false)));
             self.alone.push(Region { open, body });
@@ -179,18 +161,10 @@ impl Regions {
         Arc::new(move |_, body| Box::new(InvokeCalls::new(form.clone(), body, true)))
     }
 
-    fn pairs(&mut self, pairs: &record::Pairs) -> Body {
-        let bounds = self.bounds(Some(&pairs.close), pairs.stops.as_ref());
-        let (key, value) = (&pairs.key, &pairs.value);
-        self.inner.extend([&key.open, &key.close, &value.open, &value.close].map(Marker::clone));
-        let values = RawForm::new(value.close.clone(), bounds.close.clone(), bounds.stops.clone());
-        let form = Arc::new(PairForm { bounds, key: key.clone(), value: value.open.clone(), values });
-        Arc::new(move |_, body| Box::new(PairCalls::new(form.clone(), body)))
-    }
-
-    fn bounds(&mut self, close: Option<&Marker>, stops: Option<&List>) -> Bounds {
-        self.inner.extend(close.cloned());
-        Bounds::new(close.cloned().unwrap_or_default(), stops.unwrap_or(&self.default_stops).clone())
+    fn bounds<'a>(&mut self, close: impl Into<Option<&'a Marker>>, stops: &Option<List>) -> Bounds {
+        let close = close.into().cloned();
+        self.inner.extend(close.clone());
+        Bounds::new(close.unwrap_or_default(), stops.as_ref().unwrap_or(&self.default_stops).clone())
     }
 }
 
@@ -208,7 +182,6 @@ impl Machine for OtherReasoning {
     }
 }
 
-fn json_form(keys: &record::Keys, bounds: Bounds, needs_arguments: bool) -> Arc<JsonForm> {
-    let record::Keys { name, arguments, id } = keys.clone();
-    Arc::new(JsonForm { bounds, name, arguments, id, needs_arguments })
+fn json_form(keys: &Keys, bounds: Bounds, needs_arguments: bool) -> Arc<JsonForm> {
+    Arc::new(JsonForm { bounds, keys: keys.clone(), needs_arguments })
 }

@@ -4,10 +4,9 @@
 //! table is in the file of the machine that reads it.
 
 use std::collections::HashSet;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
 
+use super::built_in::{BuiltIn, by_name, files, find};
 use super::machines::{gemma, harmony};
 use super::record;
 use super::table::Table;
@@ -37,39 +36,21 @@ pub const MAX_DIALECT_BYTES: usize = 256 << 10;
 /// ```
 #[derive(Clone)]
 pub struct Dialect {
-    table: Arc<Table>,
+    pub(super) table: Arc<Table>,
     /// The JSON of the record. Empty for a table in the code.
     record: Arc<str>,
 }
 
 /// The files of `dialects/`, each with its name and its text.
-const FILES: &[(&str, &str)] = &[
-    ("cohere", include_str!("dialects/cohere.json")),
-    ("deepseek_dsml", include_str!("dialects/deepseek_dsml.json")),
-    ("deepseek_v3", include_str!("dialects/deepseek_v3.json")),
-    ("deepseek_v31", include_str!("dialects/deepseek_v31.json")),
-    ("glm", include_str!("dialects/glm.json")),
-    ("granite", include_str!("dialects/granite.json")),
-    ("hermes", include_str!("dialects/hermes.json")),
-    ("internlm2", include_str!("dialects/internlm2.json")),
-    ("jamba", include_str!("dialects/jamba.json")),
-    ("kimi_k2", include_str!("dialects/kimi_k2.json")),
-    ("kimi_k3", include_str!("dialects/kimi_k3.json")),
-    ("lfm2", include_str!("dialects/lfm2.json")),
-    ("llama3_json", include_str!("dialects/llama3_json.json")),
-    ("minimax_m2", include_str!("dialects/minimax_m2.json")),
-    ("minimax_m3", include_str!("dialects/minimax_m3.json")),
-    ("mistral", include_str!("dialects/mistral.json")),
-    ("nemotron_v2", include_str!("dialects/nemotron_v2.json")),
-    ("phi4", include_str!("dialects/phi4.json")),
-    ("pythonic", include_str!("dialects/pythonic.json")),
-    ("qwen3_xml", include_str!("dialects/qwen3_xml.json")),
-    ("seed_oss", include_str!("dialects/seed_oss.json")),
-    ("step3", include_str!("dialects/step3.json")),
-];
+#[rustfmt::skip]
+const FILES: &[(&str, &str)] = files!("dialects/"
+    "cohere" "deepseek_dsml" "deepseek_v3" "deepseek_v31" "glm" "granite" "hermes" "internlm2"
+    "jamba" "kimi_k2" "kimi_k3" "lfm2" "llama3_json" "minimax_m2" "minimax_m3" "mistral"
+    "nemotron_v2" "phi4" "pythonic" "qwen3_xml" "seed_oss" "step3"
+);
 
 /// The built-in dialects, in the order of their names. A file that cannot be read has its error.
-static BUILT_IN: LazyLock<Vec<(&str, Result<Dialect, String>)>> = LazyLock::new(|| {
+static BUILT_IN: LazyLock<BuiltIn<Dialect>> = LazyLock::new(|| {
     let files = FILES.iter().map(|(name, text)| (*name, Dialect::read(text)));
     let in_code = [("harmony", harmony::table()), ("gemma4", gemma::table())];
     let in_code = in_code.map(|(name, table)| (name, Ok(Dialect::in_code(table))));
@@ -114,14 +95,7 @@ impl Dialect {
     ///
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput), with a list of the known names.
     pub fn by_name(name: &str) -> Result<Self, Error> {
-        match BUILT_IN.iter().find(|(known, _)| *known == name) {
-            Some((_, Ok(dialect))) => Ok(dialect.clone()),
-            Some((_, Err(why))) => Err(Error::invalid(format!("dialects/{name}.json: {why}"))),
-            None => {
-                let names: Vec<&str> = Self::all().map(Self::name).collect();
-                Err(Error::invalid(format!("unknown dialect {name:?}: expected one of {}", names.join(", "))))
-            }
-        }
+        find(&BUILT_IN, "dialect", "dialects", name).cloned()
     }
 
     /// Reads your own dialect from a record in JSON.
@@ -250,10 +224,6 @@ impl Dialect {
         self.table.markers()
     }
 
-    pub(super) fn table(&self) -> &Arc<Table> {
-        &self.table
-    }
-
     fn in_code(table: Table) -> Self {
         Self { table: Arc::new(table), record: "".into() }
     }
@@ -272,26 +242,7 @@ impl PartialEq for Dialect {
 
 impl Eq for Dialect {}
 
-impl fmt::Debug for Dialect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Dialect").field(&self.name()).finish()
-    }
-}
-
-impl fmt::Display for Dialect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Dialect {
-    type Err = Error;
-
-    /// Returns the built-in dialect with this name, like [`by_name`](Self::by_name).
-    fn from_str(name: &str) -> Result<Self, Error> {
-        Self::by_name(name)
-    }
-}
+by_name!(Dialect, "built-in dialect");
 
 #[cfg(test)]
 mod tests {

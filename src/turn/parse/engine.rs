@@ -70,8 +70,7 @@ pub enum Start {
 pub(crate) struct Engine {
     table: Arc<Table>,
     pub(super) tools: Schemas,
-    pub(super) max_nesting: usize,
-    pub(super) max_arguments_bytes: usize,
+    pub(crate) limits: Limits,
     /// The markers to find in content. `draft_markers` are the markers to find in open reasoning.
     content_markers: Vec<Marker>,
     content_first_bytes: FirstBytes,
@@ -123,14 +122,12 @@ impl State {
 
 impl Engine {
     pub(super) fn new(dialect: &Dialect) -> Self {
-        let table = dialect.table().clone();
-        let limits = Limits::default();
+        let table = dialect.table.clone();
         let content_markers = table.content_markers();
         let mut new = Self {
             table,
             tools: Schemas::default(),
-            max_nesting: limits.max_nesting,
-            max_arguments_bytes: limits.max_arguments_bytes,
+            limits: Limits::default(),
             content_first_bytes: FirstBytes::of(&content_markers),
             content_markers,
             draft_markers: Vec::new(),
@@ -187,9 +184,7 @@ impl Engine {
                 Vec::new()
             }
             StreamToken::ToolCall(call) => {
-                let PendingToolCall { id, name, arguments, raw, at_token: _ } = (**call).clone();
-                let kind = LeafKind::ToolCall(ToolCall { id, name, arguments, raw });
-                self.push_call(branch, kind, &call.raw);
+                self.push_call(branch, Self::kind_of(call), &call.raw);
                 vec![(**call).clone()]
             }
             StreamToken::MalformedCall { text, reason } => {
@@ -198,6 +193,12 @@ impl Engine {
             }
             StreamToken::Done { .. } | StreamToken::Error(_) => Vec::new(),
         }
+    }
+
+    /// Returns the kind of the leaf of this call.
+    fn kind_of(call: &PendingToolCall) -> LeafKind {
+        let PendingToolCall { id, name, arguments, raw, at_token: _ } = call.clone();
+        LeafKind::ToolCall(ToolCall { id, name, arguments, raw })
     }
 
     /// Adds reasoning that the server has already separated.
@@ -280,7 +281,7 @@ impl Engine {
             marks: &self.input.markers,
             tools: &self.tools,
             ends: &self.table.ends,
-            max_nesting: self.max_nesting,
+            max_nesting: self.limits.max_nesting,
             end,
         }
     }
@@ -329,7 +330,7 @@ impl Engine {
         let inside = match view.here(at, &markers.open) {
             Match::Yes => at + markers.open.len(),
             Match::Partial => return false,
-            Match::No => match label_end(&view, from, &markers.label, &markers.close) {
+            Match::No => match label_end(&view, from, markers.label.as_deref(), &markers.close) {
                 // Another opener may follow the label, with its own label.
                 Some(inside) if inside > from => inside,
                 Some(at) => {
@@ -473,7 +474,8 @@ impl Engine {
     ///
     /// The opener of the region is at `open..body`.
     fn region_limit(&self, open: usize, body: usize, from: usize) -> (usize, bool) {
-        let mut limit = open.saturating_add(self.max_arguments_bytes).max(body).min(self.input.text.len());
+        let mut limit =
+            open.saturating_add(self.limits.max_arguments_bytes).max(body).min(self.input.text.len());
         while !self.input.text.is_char_boundary(limit) {
             limit -= 1;
         }
@@ -497,11 +499,9 @@ impl Engine {
             RawLeaf::Call(RawCall { id, name, arguments, raw }) => {
                 let id = id.unwrap_or_else(|| format!("call_{}", self.calls));
                 self.calls += 1;
-                let at_token = self.pushed;
-                let call = ToolCall { id, name, arguments, raw };
-                let ToolCall { id, name, arguments, raw } = call.clone();
-                self.out.push(PendingToolCall { id, name, arguments, raw, at_token });
-                self.add_leaf(branch, LeafKind::ToolCall(call), until);
+                let call = PendingToolCall { id, name, arguments, raw, at_token: self.pushed };
+                self.add_leaf(branch, Self::kind_of(&call), until);
+                self.out.push(call);
             }
         }
     }
@@ -594,10 +594,8 @@ impl Engine {
 }
 
 /// Returns the offset after the label, or `None` if more text is needed to decide.
-fn label_end(view: &View<'_>, from: usize, label: &str, close: &str) -> Option<usize> {
-    if label.is_empty() {
-        return Some(from);
-    }
+fn label_end(view: &View<'_>, from: usize, label: Option<&str>, close: &str) -> Option<usize> {
+    let Some(label) = label else { return Some(from) };
     match view.here(from, label) {
         Match::No => Some(from),
         Match::Partial => None,

@@ -28,13 +28,9 @@ enum Expect {
     Colon,
     /// After a value: a comma or the end.
     Comma,
-    /// In a string, which may be a key.
-    String {
-        key: bool,
-    },
-    Escape {
-        key: bool,
-    },
+    /// In a string. `true` if the string is a key.
+    String(bool),
+    Escape(bool),
     /// In a number, `true`, `false` or `null`.
     Word,
 }
@@ -73,22 +69,17 @@ impl JsonScan {
         self.at += 1;
         let bad = Err(Malformed::Syntax);
         self.expect = match (self.expect, byte) {
-            (Expect::String { key }, b'\\') => Expect::Escape { key },
-            (Expect::String { key: true }, b'"') => Expect::Colon,
-            (Expect::String { key: false }, b'"') => Expect::Comma,
-            (Expect::String { .. }, 0..0x20) => return bad,
-            (string @ Expect::String { .. }, _) => string,
-            (Expect::Escape { key }, _) => Expect::String { key },
+            (Expect::String(key), b'\\') => Expect::Escape(key),
+            (Expect::String(true), b'"') => Expect::Colon,
+            (Expect::String(false), b'"') => Expect::Comma,
+            (Expect::String(_), 0..0x20) => return bad,
+            (string @ Expect::String(_), _) => string,
+            (Expect::Escape(key), _) => Expect::String(key),
             (Expect::Word, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'+' | b'-' | b'.') => Expect::Word,
-            (expect, b' ' | b'\t' | b'\n' | b'\r') => {
-                if expect == Expect::Word {
-                    Expect::Comma
-                } else {
-                    expect
-                }
-            }
-            (Expect::KeyOrEnd | Expect::Key, b'"') => Expect::String { key: true },
-            (Expect::Value | Expect::ValueOrEnd, b'"') => Expect::String { key: false },
+            (Expect::Word, b' ' | b'\t' | b'\n' | b'\r') => Expect::Comma,
+            (expect, b' ' | b'\t' | b'\n' | b'\r') => expect,
+            (Expect::KeyOrEnd | Expect::Key, b'"') => Expect::String(true),
+            (Expect::Value | Expect::ValueOrEnd, b'"') => Expect::String(false),
             (Expect::Colon, b':') => Expect::Value,
             (Expect::Value | Expect::ValueOrEnd, b'{' | b'[') => {
                 if self.open.len() >= max_nesting {
@@ -104,11 +95,10 @@ impl JsonScan {
                 Some(b'{') => Expect::Key,
                 _ => Expect::Value,
             },
-            (Expect::Word | Expect::Comma | Expect::KeyOrEnd, b'}') if self.open.last() == Some(&b'{') => {
-                self.open.pop();
-                Expect::Comma
-            }
-            (Expect::Word | Expect::Comma | Expect::ValueOrEnd, b']') if self.open.last() == Some(&b'[') => {
+            // In ASCII, the code of a closing bracket is the code of its opening bracket and 2.
+            (Expect::Word | Expect::Comma | Expect::KeyOrEnd | Expect::ValueOrEnd, b'}' | b']')
+                if self.open.last() == Some(&(byte - 2)) =>
+            {
                 self.open.pop();
                 Expect::Comma
             }

@@ -53,8 +53,9 @@ pub(super) struct Quote {
 #[derive(Debug)]
 pub(super) struct Lexer {
     syntax: &'static Syntax,
-    start: usize,
-    at: usize,
+    pub(super) start: usize,
+    /// The offset after the text that was read.
+    pub(super) at: usize,
     value: ValueBuilder,
     lexeme: Lexeme,
 }
@@ -83,15 +84,6 @@ impl Lexer {
     /// Creates a lexer. `start` is the offset of the outermost opening bracket.
     pub(super) fn new(syntax: &'static Syntax, start: usize, max_nesting: usize) -> Self {
         Self { syntax, start, at: start, value: ValueBuilder::new(max_nesting), lexeme: Lexeme::None }
-    }
-
-    pub(super) fn start(&self) -> usize {
-        self.start
-    }
-
-    /// Returns the offset after the text that was read.
-    pub(super) fn at(&self) -> usize {
-        self.at
     }
 
     /// Returns the arguments, or `None` if more text is needed.

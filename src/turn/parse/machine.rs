@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::marker::{List, Marker, Reasoning};
 use super::view::{Found, Match, RegionEnd, View};
@@ -74,10 +74,44 @@ pub(super) struct RawCall {
     pub(super) raw: String,
 }
 
+/// A call whose arguments are written one by one.
+#[derive(Debug, Default)]
+pub(super) struct OpenCall {
+    pub(super) name: String,
+    pub(super) arguments: Map<String, Value>,
+    /// The offset where the arguments begin.
+    pub(super) raw: usize,
+}
+
+impl OpenCall {
+    pub(super) fn new(name: &str, raw: usize) -> Self {
+        Self { name: name.to_owned(), arguments: Map::new(), raw }
+    }
+
+    /// Ends the call, whose arguments end at `until`.
+    pub(super) fn end(&mut self, view: &View<'_>, until: usize) -> RawCall {
+        let Self { name, arguments, raw } = std::mem::take(self);
+        let raw = view.text[raw..until].to_owned();
+        RawCall { id: None, name, arguments: arguments.into(), raw }
+    }
+}
+
 impl Step {
     /// Leaves the region. Ordinary text continues after `until`.
     pub(super) fn leave(until: usize, leaf: RawLeaf) -> Self {
         Self::Leave { until, leaf, then: Then::Content }
+    }
+
+    pub(super) fn content(until: usize) -> Self {
+        Self::leave(until, RawLeaf::Content)
+    }
+
+    pub(super) fn marker(until: usize) -> Self {
+        Self::leave(until, RawLeaf::Marker)
+    }
+
+    pub(super) fn malformed(until: usize, reason: Malformed) -> Self {
+        Self::leave(until, RawLeaf::Malformed(reason))
     }
 }
 
@@ -124,7 +158,8 @@ enum Bound {
 pub(super) struct Recovery {
     /// The offset after the opener.
     body: usize,
-    at: usize,
+    /// The offset up to which the region continues.
+    pub(super) at: usize,
     /// `None` if nothing like a call was found, so that the opener may be part of prose.
     reason: Option<Malformed>,
 }
@@ -146,37 +181,30 @@ impl Recovery {
     /// like a call is malformed up to the next region, and a suspected region is ordinary text.
     pub(super) fn step(&mut self, view: &View<'_>, bounds: &Bounds) -> Step {
         if self.reason.is_none() && bounds.close.is_empty() {
-            return Step::leave(self.body, RawLeaf::Content);
+            return Step::content(self.body);
         }
         let reason = self.reason.unwrap_or(Malformed::Syntax);
         // A call with an end marker is not unfinished.
         let closed = if reason == Malformed::Unfinished { Malformed::Syntax } else { reason };
         match bounds.find(view, self.at) {
-            Bound::Close(after) => Step::leave(after, RawLeaf::Malformed(closed)),
+            Bound::Close(after) => Step::malformed(after, closed),
             Bound::Stop(at) if self.reason.is_some() => {
                 // At the end of the turn, the call was never closed, whatever else is wrong with
                 // it.
                 let ended = view.any_here(at, view.ends) == Match::Yes;
                 let reason = if ended { Malformed::Unfinished } else { reason };
-                Step::leave(at, RawLeaf::Malformed(reason))
+                Step::malformed(at, reason)
             }
-            Bound::Stop(_) => Step::leave(self.body, RawLeaf::Content),
+            Bound::Stop(_) => Step::content(self.body),
             Bound::None(at) => {
                 self.at = at;
                 match (view.end, self.reason) {
                     (None, _) => Step::Wait,
-                    (Some(_), Some(_)) => {
-                        Step::leave(view.text.len(), RawLeaf::Malformed(Malformed::Unfinished))
-                    }
-                    (Some(_), None) => Step::leave(self.body, RawLeaf::Content),
+                    (Some(_), Some(_)) => Step::malformed(view.text.len(), Malformed::Unfinished),
+                    (Some(_), None) => Step::content(self.body),
                 }
             }
         }
-    }
-
-    /// Returns the offset up to which the region continues.
-    pub(super) fn clear_to(&self) -> usize {
-        self.at
     }
 }
 
@@ -184,24 +212,10 @@ impl Recovery {
 #[derive(Debug)]
 pub(super) struct CallEnd {
     /// The end of the body.
-    body_end: usize,
+    pub(super) body_end: usize,
     at: usize,
     /// `true` if other text comes before the end marker.
     garbage: bool,
-}
-
-/// The way in which a call with a complete body has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
-    NotYet,
-    /// The call has its end marker. The value is the offset after it.
-    Closed(usize),
-    /// The end marker is missing: another region follows, or the turn has ended cleanly.
-    Unclosed(usize),
-    /// Other text is between the body and the end marker.
-    Garbage(usize),
-    /// The turn was cut off before the end marker.
-    Cut(usize),
 }
 
 impl CallEnd {
@@ -209,57 +223,38 @@ impl CallEnd {
         Self { body_end, at: body_end, garbage: false }
     }
 
-    pub(super) fn body_end(&self) -> usize {
-        self.body_end
-    }
-
-    pub(super) fn step(&mut self, view: &View<'_>, bounds: &Bounds) -> Ended {
-        if bounds.close.is_empty() {
-            return Ended::Closed(self.body_end);
-        }
-        match bounds.find(view, self.at) {
-            Bound::Close(after) => {
-                let between = &view.text[self.at..after - bounds.close.len()];
-                if self.garbage || !between.trim().is_empty() {
-                    Ended::Garbage(after)
-                } else {
-                    Ended::Closed(after)
-                }
-            }
-            Bound::Stop(_) => Ended::Unclosed(self.body_end),
-            Bound::None(at) => {
-                self.garbage |= !view.text[self.at..at].trim().is_empty();
-                self.at = at;
-                match view.end {
-                    None => Ended::NotYet,
-                    Some(RegionEnd::Clean) => {
-                        // The beginning of a closing marker at the end of an open segment belongs
-                        // to that segment (R10 in docs/parsing-rules.md).
-                        let rest = view.skip_blank(self.body_end);
-                        let is_cut = view.is_cut_at(rest, &bounds.close);
-                        Ended::Unclosed(if is_cut { view.text.len() } else { self.body_end })
-                    }
-                    Some(RegionEnd::Cut) => Ended::Cut(view.text.len()),
-                }
-            }
-        }
-    }
-
     /// Returns the step of a machine that has nothing more to read.
     ///
     /// The call counts if its end marker was received, if another region follows, or if the turn
     /// ended cleanly (R3 and R10 in docs/parsing-rules.md).
     pub(super) fn leave(&mut self, view: &View<'_>, bounds: &Bounds, call: &mut Option<RawCall>) -> Step {
-        let (until, reason) = match self.step(view, bounds) {
-            Ended::NotYet => return Step::Wait,
-            Ended::Closed(until) | Ended::Unclosed(until) => match call.take() {
-                Some(call) => return Step::leave(until, RawLeaf::Call(call)),
-                None => return Step::leave(until, RawLeaf::Marker),
-            },
-            Ended::Garbage(until) => (until, Malformed::Syntax),
-            Ended::Cut(until) => (until, Malformed::Unfinished),
-        };
-        Step::leave(until, RawLeaf::Malformed(reason))
+        let mut ended = |until| Step::leave(until, call.take().map_or(RawLeaf::Marker, RawLeaf::Call));
+        if bounds.close.is_empty() {
+            return ended(self.body_end);
+        }
+        match bounds.find(view, self.at) {
+            Bound::Close(after) => {
+                let between = &view.text[self.at..after - bounds.close.len()];
+                let is_blank = !self.garbage && between.trim().is_empty();
+                if is_blank { ended(after) } else { Step::malformed(after, Malformed::Syntax) }
+            }
+            Bound::Stop(_) => ended(self.body_end),
+            Bound::None(at) => {
+                self.garbage |= !view.text[self.at..at].trim().is_empty();
+                self.at = at;
+                match view.end {
+                    None => Step::Wait,
+                    Some(RegionEnd::Clean) => {
+                        // The beginning of a closing marker at the end of an open segment belongs
+                        // to that segment (R10 in docs/parsing-rules.md).
+                        let rest = view.skip_blank(self.body_end);
+                        let is_cut = view.is_cut_at(rest, &bounds.close);
+                        ended(if is_cut { view.text.len() } else { self.body_end })
+                    }
+                    Some(RegionEnd::Cut) => Step::malformed(view.text.len(), Malformed::Unfinished),
+                }
+            }
+        }
     }
 }
 
@@ -269,13 +264,13 @@ impl CallEnd {
 pub(super) fn leave_at_marker(view: &View<'_>, end: usize, close: &str) -> Step {
     let at = view.skip_blank(end);
     if close.is_empty() {
-        return Step::leave(end, RawLeaf::Marker);
+        return Step::marker(end);
     }
     match view.here(at, close) {
-        Match::Yes => Step::leave(at + close.len(), RawLeaf::Marker),
+        Match::Yes => Step::marker(at + close.len()),
         Match::Partial => Step::Wait,
-        Match::No if view.is_cut_at(at, close) => Step::leave(view.text.len(), RawLeaf::Marker),
-        Match::No => Step::leave(end, RawLeaf::Marker),
+        Match::No if view.is_cut_at(at, close) => Step::marker(view.text.len()),
+        Match::No => Step::marker(end),
     }
 }
 

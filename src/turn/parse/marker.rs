@@ -75,15 +75,12 @@ impl TryFrom<Vec<Marker>> for List {
     type Error = String;
 
     fn try_from(list: Vec<Marker>) -> Result<Self, String> {
-        match list.first() {
-            Some(first) if list.len() > MAX_LIST => {
-                let (n, first) = (list.len(), &**first);
-                Err(format!(
-                    "expected at most {MAX_LIST} markers in a list, got {n} (the first is {first:?})"
-                ))
-            }
-            _ => Ok(Self(list.into())),
+        let n = list.len();
+        if n <= MAX_LIST {
+            return Ok(Self(list.into()));
         }
+        let first = &*list[0];
+        Err(format!("expected at most {MAX_LIST} markers in a list, got {n} (the first is {first:?})"))
     }
 }
 
@@ -105,13 +102,15 @@ pub(super) struct Tag {
 }
 
 /// The markers around reasoning.
-#[derive(Debug)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Reasoning {
     pub(super) open: Marker,
     pub(super) close: Marker,
     /// A word after the opener that is not part of the reasoning.
-    pub(super) label: Marker,
+    pub(super) label: Option<Marker>,
     /// The frames that begin an answer. Such a frame ends reasoning that was never closed.
+    #[serde(default)]
     pub(super) answer: List,
 }
 

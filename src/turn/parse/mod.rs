@@ -6,6 +6,7 @@
 //!
 //! | files | contents |
 //! | --- | --- |
+//! | `built_in` | the names of the built-in dialects and chat formats |
 //! | `marker`, `schema` | the texts of a dialect, and the types of arguments |
 //! | `view` | the turn so far, in which real markers differ from text that only looks like one |
 //! | `raw`, `elements`, `json_scan`, `literal`, `lexer` | the readers of values that several machines share |
@@ -14,6 +15,7 @@
 //! | `record`, `compile`, `dialect` | a dialect in JSON, its conversion into a table, and the list of all dialects |
 //! | `input`, `engine` | the tokens of a turn, and their conversion into leaves |
 
+pub(crate) mod built_in;
 mod compile;
 pub(crate) mod dialect;
 mod elements;
@@ -69,10 +71,9 @@ use crate::types::tree::{Branch, Role};
 /// # Ok::<(), tokenwire::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use]
 pub struct ResponseParser {
     pub(crate) engine: Engine,
-    /// The maximum size of a turn in bytes. Only a turn that runs on a thread uses it.
-    pub(crate) max_turn_bytes: usize,
     branch: Branch,
 }
 
@@ -80,10 +81,8 @@ impl ResponseParser {
     /// Creates a parser for one turn in this dialect.
     ///
     /// The parser starts in content, has no tools and recognizes markers by their text.
-    #[must_use]
     pub fn new(dialect: Dialect) -> Self {
-        let max_turn_bytes = Limits::default().max_turn_bytes;
-        Self { engine: Engine::new(&dialect), max_turn_bytes, branch: Branch::new(Role::Assistant) }
+        Self { engine: Engine::new(&dialect), branch: Branch::new(Role::Assistant) }
     }
 
     /// Sets the schemas of the tools.
@@ -91,7 +90,6 @@ impl ResponseParser {
     /// Each tool is an object with `name` and `parameters`, or an object with these two under
     /// `function`, as in requests to chat endpoints. Formats that write arguments as raw text take
     /// the types of the values from the schemas. Without a schema, a value is a string.
-    #[must_use]
     pub fn tools(mut self, tools: &[Value]) -> Self {
         self.engine.tools = Schemas::new(tools);
         self
@@ -114,7 +112,6 @@ impl ResponseParser {
     /// assert_eq!(turn.content(), "<tool_call>", "spelled with another token, so it is text");
     /// # Ok::<(), tokenwire::Error>(())
     /// ```
-    #[must_use]
     pub fn markers<'a, T>(mut self, added: impl IntoIterator<Item = T>) -> Self
     where
         T: Into<(&'a str, TokenId)>,
@@ -124,7 +121,6 @@ impl ResponseParser {
     }
 
     /// Sets what the prompt has already opened. The default is [`Start::Content`].
-    #[must_use]
     pub fn start(mut self, start: Start) -> Self {
         self.engine.begin(start);
         self
@@ -136,11 +132,8 @@ impl ResponseParser {
     /// [`max_arguments_bytes`](Limits::max_arguments_bytes) is malformed. [`run`](Self::run) also
     /// uses [`max_turn_bytes`](Limits::max_turn_bytes). The other limits have no effect on the
     /// parser.
-    #[must_use]
     pub fn limits(mut self, limits: &Limits) -> Self {
-        self.engine.max_nesting = limits.max_nesting;
-        self.engine.max_arguments_bytes = limits.max_arguments_bytes;
-        self.max_turn_bytes = limits.max_turn_bytes;
+        self.engine.limits = *limits;
         self
     }
 

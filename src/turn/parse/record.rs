@@ -5,8 +5,10 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::machines::invoke::Values;
-use super::marker::{List, Marker, Tag};
+use super::machines::headed::Header;
+use super::machines::invoke::{Invoke, Parameter, Values};
+use super::machines::json::Keys;
+use super::marker::{List, Marker, Reasoning, Tag};
 
 /// The minimum length of a marker that may appear anywhere, in characters.
 const MIN_MARKER_CHARS: usize = 3;
@@ -18,7 +20,7 @@ pub(super) struct Record {
     /// The models that use the dialect, for human readers.
     #[serde(rename = "about")]
     _about: String,
-    pub(super) think: Option<Think>,
+    pub(super) think: Option<Reasoning>,
     #[serde(default)]
     pub(super) calls: Vec<Call>,
     pub(super) bare: Option<Inside>,
@@ -37,16 +39,6 @@ pub(super) struct Record {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Think {
-    pub(super) open: Marker,
-    pub(super) close: Marker,
-    pub(super) label: Option<Marker>,
-    #[serde(default)]
-    pub(super) answer: List,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Call {
     pub(super) open: Marker,
     pub(super) inside: Inside,
@@ -56,139 +48,50 @@ pub(super) struct Call {
 ///
 /// Each way has a machine that reads it.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Inside {
-    Json(Json),
-    BareJson(BareJson),
-    Tagged(Tagged),
-    Headed(Headed),
-    Section(Section),
-    Python(Python),
-    Invoke(Box<Invoke>),
-    Pairs(Pairs),
-    Reasoning(Reasoning),
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Json {
-    pub(super) close: Option<Marker>,
-    pub(super) stops: Option<List>,
-    #[serde(default)]
-    pub(super) keys: Keys,
-}
-
-/// The keys that may hold the name, the arguments and the id of a call.
-///
-/// If several are present, the first in the list counts.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Keys {
-    pub(super) name: List,
-    pub(super) arguments: List,
-    pub(super) id: List,
-}
-
-impl Default for Keys {
-    fn default() -> Self {
-        let list = |keys: &[&str]| keys.iter().copied().collect();
-        Self { name: list(&["name"]), arguments: list(&["arguments", "parameters"]), id: list(&["id"]) }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct BareJson {
-    pub(super) stops: Option<List>,
-    #[serde(default)]
-    pub(super) keys: Keys,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Tagged {
-    pub(super) close: Marker,
-    pub(super) stops: Option<List>,
-    #[serde(default)]
-    pub(super) framed: bool,
-    #[serde(default)]
-    pub(super) alone: bool,
-    pub(super) json: Option<Keys>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Headed {
-    pub(super) close: Option<Marker>,
-    pub(super) stops: Option<List>,
-    pub(super) marks: List,
-    pub(super) fence: Option<Marker>,
-    pub(super) header: Header,
-    pub(super) json: Option<Keys>,
-}
-
-#[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum Header {
-    Id,
-    Last,
-    First { id_mark: Option<Marker> },
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Section {
-    pub(super) followed_by: List,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Python {
-    pub(super) close: Option<Marker>,
-    pub(super) stops: Option<List>,
-    pub(super) json: Option<Keys>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Invoke {
-    pub(super) close: Marker,
-    pub(super) stops: Option<List>,
-    #[serde(default)]
-    pub(super) alone: bool,
-    #[serde(default)]
-    pub(super) lead: List,
-    pub(super) call: Tag,
-    pub(super) tail: Option<Marker>,
-    pub(super) parameter: Parameter,
-    pub(super) sharp: Marker,
-    pub(super) name: Marker,
-    pub(super) values: Values,
-    pub(super) json: Option<Tag>,
-}
-
-/// The tags of a parameter. With `elements`, a parameter has no end and no attribute.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Parameter {
-    pub(super) open: Marker,
-    pub(super) close: Option<Marker>,
-    pub(super) key: Option<Marker>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Pairs {
-    pub(super) close: Marker,
-    pub(super) stops: Option<List>,
-    pub(super) key: Tag,
-    pub(super) value: Tag,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Reasoning {
-    pub(super) close: Marker,
+pub(super) enum Inside {
+    /// [`JsonCalls`](super::machines::json::JsonCalls)
+    Json {
+        close: Option<Marker>,
+        stops: Option<List>,
+        #[serde(default)]
+        keys: Keys,
+    },
+    /// [`BareJson`](super::machines::bare_json::BareJson)
+    BareJson {
+        stops: Option<List>,
+        #[serde(default)]
+        keys: Keys,
+    },
+    /// [`TaggedCalls`](super::machines::tagged::TaggedCalls)
+    Tagged {
+        close: Marker,
+        stops: Option<List>,
+        #[serde(default)]
+        framed: bool,
+        #[serde(default)]
+        alone: bool,
+        json: Option<Keys>,
+    },
+    /// [`HeadedCall`](super::machines::headed::HeadedCall)
+    Headed {
+        close: Option<Marker>,
+        stops: Option<List>,
+        marks: List,
+        fence: Option<Marker>,
+        header: Header,
+        json: Option<Keys>,
+    },
+    /// [`Section`](super::machines::headed::Section)
+    Section { followed_by: List },
+    /// [`PythonCalls`](super::machines::python::PythonCalls)
+    Python { close: Option<Marker>, stops: Option<List>, json: Option<Keys> },
+    /// [`InvokeCalls`](super::machines::invoke::InvokeCalls)
+    Invoke(Box<Invoke>),
+    /// [`PairCalls`](super::machines::pairs::PairCalls)
+    Pairs { close: Marker, stops: Option<List>, key: Tag, value: Tag },
+    /// An opener of reasoning in addition to the first opener of the dialect.
+    Reasoning { close: Marker },
 }
 
 /// Reads a record. The error contains the line and column, or the key.
@@ -257,7 +160,7 @@ impl Record {
 
     /// Returns the markers that end a region without an end marker, if the record lists no `stops`.
     pub(super) fn default_stops(&self) -> List {
-        let regions = self.calls.iter().filter(|call| !matches!(call.inside, Inside::Reasoning(_)));
+        let regions = self.calls.iter().filter(|call| !matches!(call.inside, Inside::Reasoning { .. }));
         regions.map(|call| &call.open).chain(&*self.ends).cloned().collect()
     }
 }
@@ -266,20 +169,18 @@ impl Inside {
     /// Returns the end marker of the region.
     fn close(&self) -> Option<&Marker> {
         match self {
-            Self::Json(json) => json.close.as_ref(),
-            Self::Headed(headed) => headed.close.as_ref(),
-            Self::Python(python) => python.close.as_ref(),
-            Self::Tagged(Tagged { close, .. })
-            | Self::Pairs(Pairs { close, .. })
-            | Self::Reasoning(Reasoning { close }) => Some(close),
+            Self::Json { close, .. } | Self::Headed { close, .. } | Self::Python { close, .. } => {
+                close.as_ref()
+            }
+            Self::Tagged { close, .. } | Self::Pairs { close, .. } | Self::Reasoning { close } => Some(close),
             Self::Invoke(invoke) => Some(&invoke.close),
-            Self::BareJson(_) | Self::Section(_) => None,
+            Self::BareJson { .. } | Self::Section { .. } => None,
         }
     }
 
     fn check(&self) -> Result<(), String> {
         match self {
-            Self::Headed(Headed { marks, header: Header::First { id_mark: Some(mark) }, .. })
+            Self::Headed { marks, header: Header::First { id_mark: Some(mark) }, .. }
                 if !marks.iter().any(|known| known == mark) =>
             {
                 Err(format!("headed.header.first.id_mark: {:?} is not one of the marks", &**mark))

@@ -71,9 +71,8 @@ const MIXED_TEXT: &str = "$text";
 fn element_value(root: &Value, schema: Option<&Value>, element: &Element) -> Value {
     let (inner, text) = match element {
         Element::Text(raw) => {
-            return schema
-                .and_then(|schema| raw_value(root, schema, raw))
-                .unwrap_or_else(|| raw.as_str().into());
+            let value = schema.and_then(|schema| raw_value(root, schema, raw));
+            return value.unwrap_or_else(|| raw.as_str().into());
         }
         Element::Inner(inner, text) => (inner, text),
     };

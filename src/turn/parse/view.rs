@@ -58,7 +58,7 @@ pub(super) struct RealMarkers {
 /// The token of a marker.
 #[derive(Debug)]
 struct Real {
-    at: usize,
+    range: Range<usize>,
     atom: usize,
     /// `true` if the server sent the text of the marker.
     shown: bool,
@@ -106,7 +106,8 @@ impl RealMarkers {
     }
 
     pub(super) fn add_real(&mut self, at: usize, atom: usize, shown: bool) {
-        self.real.push(Real { at, atom, shown });
+        let range = at..at + self.atoms[atom].0.len();
+        self.real.push(Real { range, atom, shown });
     }
 
     pub(super) fn add_without_id(&mut self, range: Range<usize>) {
@@ -117,26 +118,27 @@ impl RealMarkers {
     }
 
     fn real_at(&self, at: usize) -> Option<&Real> {
-        self.real.binary_search_by_key(&at, |real| real.at).ok().map(|n| &self.real[n])
+        self.real.binary_search_by_key(&at, |real| real.range.start).ok().map(|n| &self.real[n])
     }
 
     /// Returns the range of the first real marker at or after `from`.
     fn next_real(&self, from: usize) -> Option<Range<usize>> {
-        let n = self.real.partition_point(|real| real.at < from);
-        self.real.get(n).map(|real| real.at..real.at + self.atoms[real.atom].0.len())
+        self.real.get(self.before(from)).map(|real| real.range.clone())
     }
 
     /// Returns the offset and the text of each real marker at or after `from`.
     pub(super) fn real_from(&self, from: usize) -> impl Iterator<Item = (usize, &str)> {
-        let n = self.real.partition_point(|real| real.at < from);
-        self.real[n..].iter().map(|real| (real.at, &*self.atoms[real.atom].0))
+        self.real[self.before(from)..].iter().map(|real| (real.range.start, self.atom_text(real.atom)))
+    }
+
+    /// Returns the number of real markers that begin before `at`.
+    fn before(&self, at: usize) -> usize {
+        self.real.partition_point(|real| real.range.start < at)
     }
 
     /// Returns the end of the real marker around `at`, or `at` if no real marker is there.
     pub(super) fn end_of_real_around(&self, at: usize) -> usize {
-        let n = self.real.partition_point(|real| real.at < at);
-        let before = n.checked_sub(1).map(|n| self.real[n].at + self.atoms[self.real[n].atom].0.len());
-        before.map_or(at, |end| end.max(at))
+        self.real[..self.before(at)].last().map_or(at, |real| real.range.end.max(at))
     }
 
     fn is_without_id(&self, at: usize) -> bool {
@@ -174,18 +176,13 @@ impl RealMarkers {
     ///
     /// This is almost always the case.
     pub(super) fn shows_all(&self, from: usize) -> bool {
-        self.real.last().is_none_or(|real| real.at < from)
+        self.real.last().is_none_or(|real| real.range.start < from)
     }
 
     /// Returns the parts of `range` that the server sent.
     pub(super) fn shown(&self, range: Range<usize>) -> impl Iterator<Item = Range<usize>> + '_ {
-        let first = self.real.partition_point(|real| real.at < range.start);
-        let hidden = self.real[first..].iter().take_while({
-            let end = range.end;
-            move |real| real.at < end
-        });
-        let hidden =
-            hidden.filter(|real| !real.shown).map(|real| real.at..real.at + self.atoms[real.atom].0.len());
+        let hidden = self.real[self.before(range.start)..self.before(range.end)].iter();
+        let hidden = hidden.filter(|real| !real.shown).map(|real| real.range.clone());
         let mut from = range.start;
         let ends = hidden.chain(std::iter::once(range.end..range.end));
         ends.map(move |hidden| {
@@ -242,6 +239,11 @@ pub(super) enum Found<'m> {
 }
 
 impl View<'_> {
+    /// Returns whether no more text arrives because the model stopped by itself.
+    pub(super) fn ended_cleanly(&self) -> bool {
+        self.end == Some(RegionEnd::Clean)
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         self.text.as_bytes()
     }

@@ -6,13 +6,12 @@
 //! The texts come from rendered templates. A key is left out if nothing certain is known. Using it
 //! then fails with [`Unsupported`](crate::ErrorKind::Unsupported).
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
 
 use crate::error::Error;
+use crate::turn::parse::built_in::{BuiltIn, by_name, files, find};
 use crate::turn::parse::dialect::Dialect;
 
 /// The text that a model family's chat template puts around the turns of a conversation.
@@ -30,19 +29,15 @@ use crate::turn::parse::dialect::Dialect;
 pub struct ChatFormat(&'static Family);
 
 /// The names of the files in `families/` with their text, in the order of [`ChatFormat::all`].
-macro_rules! files {
-    ($($name:literal)*) => { &[$(($name, include_str!(concat!("families/", $name, ".json")))),*] };
-}
-
 #[rustfmt::skip]
-pub(super) const FILES: &[(&str, &str)] = files!(
+pub(super) const FILES: &[(&str, &str)] = files!("families/"
     "qwen3_xml" "qwen3_coder" "nemotron3" "qwen3" "qwen3_thinking" "qwen2_5" "hermes3" "smollm2" "granite4" "gemma4"
     "kimi_k2" "kimi_k2_5" "glm_4_6" "glm_4_7" "deepseek_v3_1" "deepseek_v3_2" "deepseek_v4" "harmony" "mistral"
     "mistral_small_3_2" "mistral_nemo" "minimax_m2" "llama3" "cohere" "granite" "phi4" "seed_oss" "plain"
 );
 
 /// The parsed files, or the reason why a file cannot be read. A test reads all files.
-static FAMILIES: LazyLock<Vec<(&str, Result<Family, String>)>> =
+static FAMILIES: LazyLock<BuiltIn<Family>> =
     LazyLock::new(|| FILES.iter().map(|(name, text)| (*name, Family::read(name, text))).collect());
 
 /// A file in `families/`, whose README explains each key.
@@ -129,15 +124,7 @@ impl ChatFormat {
     /// Returns [`InvalidInput`](crate::ErrorKind::InvalidInput) for an unknown name. The message
     /// lists the names.
     pub fn by_name(name: &str) -> Result<Self, Error> {
-        match FAMILIES.iter().find(|(known, _)| *known == name) {
-            Some((_, Ok(family))) => Ok(Self(family)),
-            Some((_, Err(why))) => Err(Error::invalid(format!("families/{name}.json: {why}"))),
-            None => {
-                let names: Vec<&str> = Self::all().map(Self::name).collect();
-                let names = names.join(", ");
-                Err(Error::invalid(format!("unknown chat format {name:?}: expected one of {names}")))
-            }
-        }
+        find(&FAMILIES, "chat format", "families", name).map(Self)
     }
 
     /// Returns all formats.
@@ -207,23 +194,4 @@ impl Family {
     }
 }
 
-impl fmt::Debug for ChatFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ChatFormat").field(&self.name()).finish()
-    }
-}
-
-impl fmt::Display for ChatFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for ChatFormat {
-    type Err = Error;
-
-    /// Finds the format like [`by_name`](Self::by_name).
-    fn from_str(name: &str) -> Result<Self, Error> {
-        Self::by_name(name)
-    }
-}
+by_name!(ChatFormat, "format");

@@ -343,11 +343,8 @@ impl Context {
     /// `ids` is the `ids_exact` of the stream's report. The turn may have ended in any way. Without
     /// an open turn, this method does nothing.
     pub fn end_response(&mut self, ids: IdsExact) {
-        if !self.is_open {
-            return;
-        }
-        self.is_open = false;
-        if let Some(mut response) = self.responses.last_entry() {
+        let was_open = std::mem::take(&mut self.is_open);
+        if let Some(mut response) = self.responses.last_entry().filter(|_| was_open) {
             response.get_mut().ids = ids;
         }
     }

@@ -44,9 +44,8 @@ impl Context {
             }
         }
         for n in self.thoughts_to_drop() {
-            let Some(instead) = &self.family().dropped_reasoning else {
-                return Err(self.unsupported("does not define how old reasoning is dropped"));
-            };
+            let none = || self.unsupported("does not define how old reasoning is dropped");
+            let instead = self.family().dropped_reasoning.as_ref().ok_or_else(none)?;
             turns.insert(n, self.reencoded(n, Some(instead))?);
             let first = match prefix {
                 Prefix::ReasoningDropped { turn } | Prefix::Reencoded { turn } => turn,
@@ -167,16 +166,16 @@ impl Context {
             sheet.begin(LeafKind::Marker);
             let turn = turns.get(&n).unwrap_or(&self.turns[n]);
             self.close(&mut sheet, n, turn)?;
-            shares.push((n, sheet.len()));
+            shares.push((n, sheet.leaves.len()));
         }
         for n in self.rendered..self.turns.len() {
             sheet.begin(LeafKind::Marker);
             self.turn(&mut sheet, n)?;
-            shares.push((n, sheet.len()));
+            shares.push((n, sheet.leaves.len()));
         }
         sheet.begin(LeafKind::Marker);
         let mut response = self.opening(&mut sheet)?;
-        shares.push((self.turns.len(), sheet.len()));
+        shares.push((self.turns.len(), sheet.leaves.len()));
 
         let mut leaves = sheet.finish()?.into_iter();
         let mut taken = 0;
@@ -204,8 +203,7 @@ impl Context {
         let is = |names: &[String]| sampled.is_some() && names.iter().any(|name| sheet.id(name) == sampled);
         let (ended, stopped) = (is(&family.ends), is(&family.stops));
         let reasoning = self.has_open_thinking(n, turn);
-        let skip = if ended { sheet.first_id(close).or(sampled) } else { sampled };
-        sheet.skip(skip);
+        sheet.sampled = if ended { sheet.first_id(close).or(sampled) } else { sampled };
         if let (Some(think), true, false) = (&family.reasoning, reasoning, ended || stopped) {
             sheet.template(&think.close)?;
         }
@@ -237,17 +235,14 @@ impl Context {
         let text = turn.text();
         match turn.role {
             Role::Tool => {
-                let Some(results) = &family.results else {
-                    return Err(self.unsupported("has no tool results"));
-                };
-                return self.results(sheet, results, turn);
+                let none = || self.unsupported("has no tool results");
+                self.results(sheet, family.results.as_ref().ok_or_else(none)?, turn)?;
             }
             Role::System => {
                 let is_second = self.turns[..n].iter().any(|turn| turn.role == Role::System);
                 let second = family.developer.as_ref().filter(|_| is_second);
-                let Some(system) = second.or(family.system.as_ref()) else {
-                    return Err(self.unsupported("has no system turn"));
-                };
+                let none = || self.unsupported("has no system turn");
+                let system = second.or(family.system.as_ref()).ok_or_else(none)?;
                 sheet.template(&system.open)?;
                 if !is_second {
                     sheet.template(think)?;
@@ -275,10 +270,8 @@ impl Context {
         for (n, leaf) in turn.leaves.iter().enumerate() {
             let LeafKind::ToolResult { call_id, name } = &leaf.kind else { continue };
             if n > 0 {
-                let Some(between) = between else {
-                    return Err(self.unsupported("does not define how several results are written"));
-                };
-                sheet.template(between)?;
+                let none = || self.unsupported("does not define how several results are written");
+                sheet.template(between.as_ref().ok_or_else(none)?)?;
             }
             fill(sheet, &each.open, call_id, name)?;
             sheet.begin(leaf.kind.clone());

@@ -17,12 +17,15 @@ pub(super) struct Sheet<'a> {
     encoder: &'a dyn Encode,
     /// The tokens of the family that this tokenizer has.
     tokens: Vec<Known>,
-    leaves: Vec<Leaf>,
+    /// The leaves written so far.
+    pub(super) leaves: Vec<Leaf>,
     /// Text that is not encoded yet. `parts` has the position in it at which each leaf begins.
     run: String,
     parts: Vec<(usize, usize)>,
-    /// The id that the model has sampled, if the sheet may begin with it.
-    sampled: Option<TokenId>,
+    /// The last id before this sheet, which the model has sampled.
+    ///
+    /// If the sheet begins with this id, it is not repeated.
+    pub(super) sampled: Option<TokenId>,
 }
 
 struct Known {
@@ -39,16 +42,6 @@ impl<'a> Sheet<'a> {
         };
         let tokens = family.tokens.iter().filter_map(known).collect();
         Self { encoder, tokens, leaves: Vec::new(), run: String::new(), parts: Vec::new(), sampled: None }
-    }
-
-    /// Sets the last id before this sheet. If the sheet begins with this id, it is not repeated.
-    pub(super) fn skip(&mut self, sampled: Option<TokenId>) {
-        self.sampled = sampled;
-    }
-
-    /// Returns the number of leaves written so far.
-    pub(super) fn len(&self) -> usize {
-        self.leaves.len()
     }
 
     /// Writes a piece of the template, into the last leaf if that is a marker.

@@ -8,11 +8,10 @@
 //! - It fails on valid ids if a run of byte tokens is not valid UTF-8.
 //! - It has no end, so a text that ends in a real U+FFFD loses it.
 
-use std::fmt;
-
 use tokenizers::Decoder;
 
 use super::{Inner, Tokenizer, contain};
+use crate::error::macros::debug_fields;
 use crate::error::{Error, ErrorKind};
 use crate::types::ids::TokenId;
 
@@ -62,10 +61,8 @@ impl TokenDecoder {
     pub fn push(&mut self, id: TokenId) -> Result<&str, Error> {
         self.text.clear();
         let inner = &*self.tokenizer.0;
-        let token = inner
-            .tokenizer
-            .id_to_token(id)
-            .ok_or_else(|| Error::invalid(format!("id {id} is not in the tokenizer's vocabulary")))?;
+        let unknown = || Error::invalid(format!("id {id} is not in the tokenizer's vocabulary"));
+        let token = inner.tokenizer.id_to_token(id).ok_or_else(unknown)?;
         if self.skip_special && inner.added(id).is_some_and(|token| token.special) {
             return Ok("");
         }
@@ -82,14 +79,7 @@ impl TokenDecoder {
     }
 }
 
-impl fmt::Debug for TokenDecoder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenDecoder")
-            .field("skip_special", &self.skip_special)
-            .field("unfinished", &self.unfinished)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(TokenDecoder { skip_special, unfinished });
 
 /// How tokens become bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,10 +98,7 @@ pub(super) enum Decoding {
 impl Decoding {
     /// Chooses the method from the `decoder` of a tokenizer.json.
     pub(super) fn of(decoder: &serde_json::Value) -> Self {
-        let steps = match decoder["decoders"].as_array() {
-            Some(steps) => steps.as_slice(),
-            None => std::slice::from_ref(decoder),
-        };
+        let steps = decoder["decoders"].as_array().map_or(std::slice::from_ref(decoder), Vec::as_slice);
         let has = |name| steps.iter().any(|step| step["type"] == name);
         // The end of a growing text is not known. The crate's code also panics on an empty token.
         let strips_end = steps.iter().any(|step| step["type"] == "Strip" && step["stop"] != 0);
@@ -129,11 +116,9 @@ impl Inner {
     fn append_bytes(&self, before: Option<&str>, token: &str, bytes: &mut Vec<u8>) -> Result<(), Error> {
         let byte_tokens = match self.decoding {
             Decoding::ByteLevel => {
-                match token.chars().map(byte_level).collect::<Option<Vec<u8>>>() {
-                    Some(spelled) => bytes.extend(spelled),
-                    // The name of an added token is its text.
-                    None => bytes.extend(token.bytes()),
-                }
+                let spelled = token.chars().map(byte_level).collect::<Option<Vec<u8>>>();
+                // The name of an added token is its text.
+                bytes.extend(spelled.unwrap_or_else(|| token.into()));
                 return Ok(());
             }
             Decoding::Pieces { byte_tokens } => byte_tokens,

@@ -413,14 +413,10 @@ impl Inner {
     /// in plain text they are ordinary words of the model (Gemma's `<table>`).
     fn check_plain(&self, ids: &[TokenId]) -> Result<(), Error> {
         let marker = |id: &TokenId| self.added(*id).filter(|t| t.special && Some(t.id) != self.unknown);
-        match ids.iter().find_map(marker) {
-            None => Ok(()),
-            Some(token) => {
-                let name = printable(&token.text, MAX_SHOWN_CHARS);
-                let message = format!("this tokenizer cannot encode {name:?} as plain text");
-                Err(Error::new(ErrorKind::Unsupported, message))
-            }
-        }
+        let Some(token) = ids.iter().find_map(marker) else { return Ok(()) };
+        let name = printable(&token.text, MAX_SHOWN_CHARS);
+        let message = format!("this tokenizer cannot encode {name:?} as plain text");
+        Err(Error::new(ErrorKind::Unsupported, message))
     }
 }
 

@@ -45,7 +45,7 @@ impl BareJson {
             None if view.end.is_none() || (self.opened && view.end == Some(RegionEnd::Cut)) => {
                 return Some(Step::Wait);
             }
-            _ => return Some(self.content()),
+            _ => return Some(Step::content(self.body)),
         }
         None
     }
@@ -54,7 +54,7 @@ impl BareJson {
         let State::Object(scan) = &mut self.state else { return None };
         match (scan.advance(view), self.opened) {
             (Scanned::More, false) if view.end.is_some() && !self.form.begins(&view.text[scan.start..]) => {
-                Some(self.content())
+                Some(Step::content(self.body))
             }
             (Scanned::More, _) => Some(Step::Wait),
             (Scanned::Value(end), opened) => match (self.form.call(&view.text[scan.start..end]), opened) {
@@ -62,10 +62,10 @@ impl BareJson {
                     (self.body, self.opened, self.state) = (end, false, State::After(end));
                     Some(Step::Leaf { until: end, leaf: RawLeaf::Call(call) })
                 }
-                (Err(reason), true) => Some(Step::leave(end, RawLeaf::Malformed(reason))),
-                (Err(_), false) => Some(self.content()),
+                (Err(reason), true) => Some(Step::malformed(end, reason)),
+                (Err(_), false) => Some(Step::content(self.body)),
             },
-            (Scanned::Bad(_), false) => Some(self.content()),
+            (Scanned::Bad(_), false) => Some(Step::content(self.body)),
             (Scanned::Bad(reason), true) => {
                 self.state = State::Recovery(Recovery::broken(self.body, reason));
                 None
@@ -82,7 +82,7 @@ impl BareJson {
         match view.bytes().get(at) {
             Some(b';') => {}
             None if view.end.is_none() => return Some(Step::Wait),
-            _ => return Some(Step::leave(end, RawLeaf::Marker)),
+            _ => return Some(Step::marker(end)),
         }
         let at = view.skip_blank(at + 1);
         match view.bytes().get(at) {
@@ -91,19 +91,15 @@ impl BareJson {
                 return None;
             }
             None if view.end.is_none() => return Some(Step::Wait),
-            None => return Some(Step::leave(at, RawLeaf::Marker)),
+            None => return Some(Step::marker(at)),
             Some(_) => {}
         }
         let mut stops = self.form.bounds.stops.iter().map(|stop| view.here(at, stop));
         Some(match stops.find(|stop| *stop != Match::No) {
-            Some(Match::Yes) => Step::leave(at, RawLeaf::Marker),
+            Some(Match::Yes) => Step::marker(at),
             Some(_) => Step::Wait,
-            None => self.content(),
+            None => Step::content(self.body),
         })
-    }
-
-    fn content(&self) -> Step {
-        Step::leave(self.body, RawLeaf::Content)
     }
 }
 
@@ -126,11 +122,11 @@ impl JsonForm {
         let mut keys = Keys::default();
         // Parsing fails at the end of the text, but it finds the keys before.
         let _ = serde_json::Deserializer::from_str(object).deserialize_map(&mut keys);
+        let super::json::Keys { name, arguments, id } = &self.keys;
         let contains = |keys: &List, key: &str| keys.iter().any(|known| **known == *key);
-        let is_of_call = |key: &String| {
-            key == "type" || [&self.name, &self.arguments, &self.id].iter().any(|keys| contains(keys, key))
-        };
-        keys.0.iter().any(|key| contains(&self.name, key)) && keys.0.iter().all(is_of_call)
+        let is_of_call =
+            |key: &String| key == "type" || [name, arguments, id].iter().any(|keys| contains(keys, key));
+        keys.0.iter().any(|key| contains(name, key)) && keys.0.iter().all(is_of_call)
     }
 }
 

@@ -6,10 +6,10 @@ use std::sync::{Arc, LazyLock};
 
 use crate::turn::parse::lexer::{Bracket, Lexer, Quote, Syntax};
 use crate::turn::parse::literal::number;
-use crate::turn::parse::machine::{Bounds, CallEnd, Machine, RawCall, RawLeaf, Recovery, Step};
+use crate::turn::parse::machine::{Bounds, CallEnd, Machine, RawCall, Recovery, Step};
 use crate::turn::parse::marker::{List, Reasoning};
 use crate::turn::parse::table::{Region, Table};
-use crate::turn::parse::view::{Match, RegionEnd, View};
+use crate::turn::parse::view::{Match, View};
 use crate::types::tree::Malformed;
 
 const CALL: &str = "call:";
@@ -31,7 +31,7 @@ pub(crate) fn table() -> Table {
         reasoning: Some(Arc::new(Reasoning {
             open: "<|channel>".into(),
             close: "<channel|>".into(),
-            label: "thought".into(),
+            label: Some("thought".into()),
             answer: List::default(),
         })),
         calls: vec![Region { open: open.into(), body: Arc::new(|_, body| Box::new(GemmaCall::new(body))) }],
@@ -72,15 +72,15 @@ struct GemmaCall {
 
 #[derive(Debug)]
 enum State {
+    /// Only blanks so far.
     Open,
     /// In the name, which begins at `from`. With `sure`, the word `call:` was present.
-    Name {
-        from: usize,
-        at: usize,
-        sure: bool,
-    },
+    Name { from: usize, at: usize, sure: bool },
+    /// After the name.
     Arguments(Lexer),
+    /// After the arguments, before the end marker.
     CallEnd(CallEnd, Option<RawCall>),
+    /// In text that is not a call, or in a broken call.
     Recovery(Recovery),
 }
 
@@ -93,9 +93,7 @@ impl GemmaCall {
         let at = view.skip_blank(self.body);
         self.state = match (view.here(at, CALL), view.bytes().get(at)) {
             // An opener at the end of the turn is prose.
-            (_, None) if view.end == Some(RegionEnd::Clean) => {
-                return Some(Step::leave(self.body, RawLeaf::Content));
-            }
+            (_, None) if view.ended_cleanly() => return Some(Step::content(self.body)),
             (_, None) | (Match::Partial, _) => return Some(Step::Wait),
             (Match::Yes, _) => State::Name { from: at + CALL.len(), at: at + CALL.len(), sure: true },
             // Some models leave out the word `call`, with or without its colon.
@@ -136,13 +134,13 @@ impl GemmaCall {
     fn arguments(&mut self, view: &View<'_>) -> Option<Step> {
         let State::Arguments(lexer) = &mut self.state else { return None };
         self.state = match lexer.advance(view) {
-            Ok(None) if view.end == Some(RegionEnd::Clean) => {
+            Ok(None) if view.ended_cleanly() => {
                 State::Recovery(Recovery::broken(self.body, Malformed::Unfinished))
             }
             Ok(None) => return Some(Step::Wait),
             Ok(Some(arguments)) => {
-                let (name, end) = (std::mem::take(&mut self.name), lexer.at());
-                let raw = view.text[lexer.start()..end].to_owned();
+                let (name, end) = (std::mem::take(&mut self.name), lexer.at);
+                let raw = view.text[lexer.start..end].to_owned();
                 State::CallEnd(CallEnd::new(end), Some(RawCall { id: None, name, arguments, raw }))
             }
             Err(reason) => State::Recovery(Recovery::broken(self.body, reason)),

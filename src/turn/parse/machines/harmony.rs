@@ -34,7 +34,7 @@ static ANALYSIS: LazyLock<Arc<Reasoning>> = LazyLock::new(|| {
     Arc::new(Reasoning {
         open: "<|channel|>analysis<|message|>".into(),
         close: END.into(),
-        label: "".into(),
+        label: None,
         answer: List::default(),
     })
 });
@@ -85,13 +85,10 @@ enum State {
     Word(Range<usize>),
     /// Before the text of a call.
     Text(usize),
+    /// In the object with the arguments.
     Object(JsonScan),
     /// After the object, or in text that is not an object.
-    RegionEnd {
-        from: usize,
-        at: usize,
-        body: Body,
-    },
+    RegionEnd { from: usize, at: usize, body: Body },
 }
 
 #[derive(Debug)]
@@ -172,7 +169,7 @@ impl Message {
             return None;
         }
         match self.part {
-            Part::Bare => return Some(Step::leave(self.body, RawLeaf::Content)),
+            Part::Bare => return Some(Step::content(self.body)),
             Part::Role => self.known = word == "assistant",
             Part::Channel => {
                 self.known = matches!(word, "analysis" | "commentary" | "final");
@@ -192,7 +189,7 @@ impl Message {
     /// or channel, there was no header.
     fn no_message(&mut self, view: &View<'_>, at: usize) -> Option<Step> {
         match self.extra {
-            _ if !self.known => Some(Step::leave(self.body, RawLeaf::Content)),
+            _ if !self.known => Some(Step::content(self.body)),
             Some(extra) => self.text(view, extra),
             None => self.text(view, at),
         }
@@ -203,10 +200,10 @@ impl Message {
         match view.end {
             None => Step::Wait,
             Some(_) if self.tool(view).is_some() && self.part != Part::Bare => Step::Wait,
-            Some(_) if self.part == Part::Bare => Step::leave(self.body, RawLeaf::Content),
+            Some(_) if self.part == Part::Bare => Step::content(self.body),
             Some(_) if self.known => Step::leave(self.extra.unwrap_or(at), RawLeaf::Marker),
-            Some(RegionEnd::Cut) => Step::leave(at, RawLeaf::Marker),
-            Some(RegionEnd::Clean) => Step::leave(self.body, RawLeaf::Content),
+            Some(RegionEnd::Cut) => Step::marker(at),
+            Some(RegionEnd::Clean) => Step::content(self.body),
         }
     }
 
@@ -231,7 +228,7 @@ impl Message {
         self.state = State::Text(at);
         let functions = self.tool(view).is_some_and(|tool| tool.starts_with("functions."));
         // A real end marker ends the part of the text that is visible here.
-        let closed = at == view.text.len() && view.end == Some(RegionEnd::Clean) && view.is_real(at);
+        let closed = at == view.text.len() && view.ended_cleanly() && view.is_real(at);
         self.state = match (view.bytes().get(at), marker_here(view, at)) {
             (None, _) | (_, None) if !closed => return Some(Step::Wait),
             (Some(b'{'), _) => State::Object(JsonScan::new(at)),
@@ -246,12 +243,12 @@ impl Message {
         None
     }
 
-    fn object(&mut self, view: &View<'_>, start: usize, scanned: Scanned) -> Option<Step> {
-        let (from, body) = match scanned {
+    fn object(&mut self, view: &View<'_>) -> Option<Step> {
+        let State::Object(scan) = &mut self.state else { return None };
+        let start = scan.start;
+        let (from, body) = match scan.advance(view) {
             // A string without an end must not swallow the messages after it.
-            Scanned::More if view.end == Some(RegionEnd::Clean) => {
-                (start, Body::Broken(Malformed::Unfinished))
-            }
+            Scanned::More if view.ended_cleanly() => (start, Body::Broken(Malformed::Unfinished)),
             Scanned::More => return Some(Step::Wait),
             Scanned::Value(end) => {
                 let raw = &view.text[start..end];
@@ -283,7 +280,7 @@ impl Message {
                 if view.end.is_none() {
                     return Some(Step::Wait);
                 }
-                (until, from..until, view.end == Some(RegionEnd::Clean))
+                (until, from..until, view.ended_cleanly())
             }
         };
         // The beginning of a closing marker at the end of an open segment belongs to that segment
@@ -326,10 +323,7 @@ impl Machine for Message {
             State::Head(from) => self.head(view, from),
             State::Word(Range { start, end }) => self.word(view, start, end),
             State::Text(from) => self.call_text(view, from),
-            State::Object(ref mut scan) => {
-                let (start, scanned) = (scan.start, scan.advance(view));
-                self.object(view, start, scanned)
-            }
+            State::Object(_) => self.object(view),
             State::RegionEnd { .. } => self.end(view),
         }
     }

@@ -5,6 +5,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::json::{Broken, JsonCalls, JsonForm};
@@ -30,14 +31,15 @@ pub(crate) struct HeadedForm {
 }
 
 /// The meaning of the words in a header.
-#[derive(Debug)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Header {
     /// The first word is the id, `functions.NAME:INDEX`. Only the name in it is always present.
     Id,
     /// The last word is the name.
     Last,
     /// The first word is the name, and the word after this mark is the id.
-    First { id_mark: Marker },
+    First { id_mark: Option<Marker> },
 }
 
 impl Header {
@@ -45,24 +47,24 @@ impl Header {
     ///
     /// `words` contains pairs of a mark and the word after it.
     fn read(&self, words: &[(&str, &str)]) -> (Option<String>, String) {
+        let text = |word: &(&str, &str)| word.1.to_owned();
         let after = |mark: &str| words.iter().find(|(before, word)| *before == mark && !word.is_empty());
         match self {
             Self::Id => {
                 let id = words.first().map_or("", |(_, word)| *word);
                 let name = id.strip_prefix("functions.").unwrap_or(id);
-                let name = match name.rsplit_once(':') {
-                    Some((name, index)) if index.bytes().all(|byte| byte.is_ascii_digit()) => name,
-                    _ => name,
-                };
+                let is_index = |index: &str| index.bytes().all(|byte| byte.is_ascii_digit());
+                let parts = name.rsplit_once(':').filter(|(_, index)| is_index(index));
+                let name = parts.map_or(name, |(name, _)| name);
                 (Some(id.to_owned()), name.to_owned())
             }
             Self::Last => {
                 let name = words.iter().rev().find(|(_, word)| !word.is_empty());
-                (None, name.map_or("", |(_, word)| *word).to_owned())
+                (None, name.map(text).unwrap_or_default())
             }
             Self::First { id_mark } => {
-                let id = after(id_mark).filter(|_| !id_mark.is_empty()).map(|(_, word)| (*word).to_owned());
-                (id, after("").map_or("", |(_, word)| *word).to_owned())
+                let id = id_mark.as_deref().and_then(after).map(text);
+                (id, after("").map(text).unwrap_or_default())
             }
         }
     }
@@ -110,9 +112,7 @@ impl HeadedCall {
         let mark = self.mark(view, at);
         self.state = match (mark, view.bytes().get(at), &self.form.json) {
             // An opener at the end of the turn is prose.
-            (_, None, _) if view.end == Some(RegionEnd::Clean) => {
-                return Some(Step::leave(self.body, RawLeaf::Content));
-            }
+            (_, None, _) if view.ended_cleanly() => return Some(Step::content(self.body)),
             (_, None, _) | (Mark::Partial, ..) => return Some(Step::Wait),
             (Mark::No, Some(b'{' | b'['), Some(json)) => State::Json(JsonCalls::new(json.clone(), self.body)),
             _ => State::Head(at),
@@ -190,10 +190,12 @@ impl HeadedCall {
         if ended { None } else { Some(self.wait(view)) }
     }
 
-    fn object(&mut self, view: &View<'_>, start: usize, scanned: Scanned) -> Option<Step> {
-        self.state = match scanned {
+    fn object(&mut self, view: &View<'_>) -> Option<Step> {
+        let State::Object(scan) = &mut self.state else { return None };
+        let start = scan.start;
+        self.state = match scan.advance(view) {
             // A string without an end must not swallow the end marker and the text after it.
-            Scanned::More if view.end == Some(RegionEnd::Clean) => {
+            Scanned::More if view.ended_cleanly() => {
                 State::Recovery(Recovery::broken(start, Malformed::Unfinished))
             }
             Scanned::More => return Some(Step::Wait),
@@ -209,11 +211,7 @@ impl HeadedCall {
     /// Waits for more of the header. At a clean end, a lone word after a blank is prose.
     fn wait(&self, view: &View<'_>) -> Step {
         let apart = matches!(&self.words[..], [(_, word)] if word.start > self.body);
-        if apart && view.end == Some(RegionEnd::Clean) {
-            Step::leave(self.body, RawLeaf::Content)
-        } else {
-            Step::Wait
-        }
+        if apart && view.ended_cleanly() { Step::content(self.body) } else { Step::Wait }
     }
 
     /// Handles text that is not a header. Without a mark before it, the text is prose.
@@ -290,10 +288,7 @@ impl Machine for HeadedCall {
             State::Open(from) => self.open(view, from),
             State::Head(from) => self.head(view, from),
             State::Word(from) => self.word(view, from),
-            State::Object(ref mut scan) => {
-                let (start, scanned) = (scan.start, scan.advance(view));
-                self.object(view, start, scanned)
-            }
+            State::Object(_) => self.object(view),
             State::Broken(ref mut broken) => Some(broken.leave(view, &self.form.bounds)),
             State::Fence(..) => self.fence(view),
             State::CallEnd(ref mut end, ref mut call) => Some(end.leave(view, &self.form.bounds, call)),

@@ -12,38 +12,60 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::turn::parse::elements::Elements;
 use crate::turn::parse::json_scan::{JsonScan, Scanned};
-use crate::turn::parse::machine::{Bounds, CallEnd, Machine, RawCall, RawLeaf, Recovery, Step};
+use crate::turn::parse::machine::{Bounds, CallEnd, Machine, OpenCall, RawCall, RawLeaf, Recovery, Step};
 use crate::turn::parse::marker::{List, Marker, Tag};
 use crate::turn::parse::raw::{RawEnd, RawForm, RawScan, TagEnd, TagScan};
 use crate::turn::parse::schema::is_a;
-use crate::turn::parse::view::{Found, Match, RegionEnd, View};
+use crate::turn::parse::view::{Found, Match, View};
 use crate::types::tree::Malformed;
+
+/// The tags of such calls in a family of models, as a record contains them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Invoke {
+    /// The end of the region.
+    pub(crate) close: Marker,
+    pub(crate) stops: Option<List>,
+    /// `true` if a call may have no region around it.
+    #[serde(default)]
+    pub(crate) alone: bool,
+    /// The texts that may precede a call. The first one opens the call, the others mean nothing.
+    #[serde(default)]
+    pub(crate) lead: List,
+    pub(crate) call: Tag,
+    /// The end marker of a call, which follows `call.close`.
+    pub(crate) tail: Option<Marker>,
+    pub(crate) parameter: Parameter,
+    /// The end of an opening tag.
+    pub(crate) sharp: Marker,
+    /// The attribute with the name of a call.
+    pub(crate) name: Marker,
+    pub(crate) values: Values,
+    /// The tags around all arguments as one JSON object.
+    pub(crate) json: Option<Tag>,
+}
+
+/// The tags of a parameter. With `elements`, a parameter has no end and no attribute.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Parameter {
+    pub(crate) open: Marker,
+    pub(crate) close: Option<Marker>,
+    /// The attribute with the name of a parameter.
+    pub(crate) key: Option<Marker>,
+}
 
 /// The form of such calls in a family of models.
 #[derive(Debug)]
 pub(crate) struct InvokeForm {
-    pub(crate) region: Tag,
-    /// The texts that may precede a call. The first one opens the call, the others mean nothing.
-    pub(crate) lead: List,
-    pub(crate) call: Tag,
-    /// `true` if the call ends with the end marker of `bounds`, which follows `call.close`.
-    pub(crate) has_tail: bool,
+    pub(crate) tags: Invoke,
     /// The bounds of a call, after its body or if it cannot be read.
     pub(crate) bounds: Bounds,
-    pub(crate) parameter: Tag,
-    /// The end of an opening tag.
-    pub(crate) sharp: Marker,
-    /// The attribute with the name of a call. `key` is the attribute with the name of a parameter.
-    pub(crate) name: Marker,
-    pub(crate) key: Marker,
-    pub(crate) values: Values,
     pub(crate) raw: RawForm,
-    /// The tags around all arguments as one JSON object. Empty if the format has no such object.
-    pub(crate) json: Tag,
     /// The markers that end other text before the first call. `after_call` is for text after a
     /// call.
     pub(crate) before_call: List,
@@ -53,7 +75,7 @@ pub(crate) struct InvokeForm {
 impl InvokeForm {
     /// Returns the text before each tag of a value.
     fn namespace(&self) -> Marker {
-        let open = &*self.parameter.open;
+        let open = &*self.tags.parameter.open;
         open.strip_suffix('<').unwrap_or(open).into()
     }
 }
@@ -90,10 +112,7 @@ pub(crate) struct InvokeCalls {
     doubtful: bool,
     seen: Seen,
     state: State,
-    name: String,
-    arguments: Map<String, Value>,
-    /// The offset where the arguments begin.
-    raw: usize,
+    call: OpenCall,
 }
 
 /// The part of the region that was read last.
@@ -137,9 +156,6 @@ struct Key {
     mark: Option<String>,
 }
 
-/// More text is needed, because a marker may begin at the end of the text.
-struct Partial;
-
 /// The next state, and the step to take first, if there is one.
 type Next = (State, Option<Step>);
 
@@ -156,9 +172,7 @@ impl InvokeCalls {
             doubtful: !opened,
             seen: Seen::Opener,
             state: State::Between(body),
-            name: String::new(),
-            arguments: Map::new(),
-            raw: body,
+            call: OpenCall::default(),
         }
     }
 
@@ -198,7 +212,7 @@ impl InvokeCalls {
 
     /// Handles text at `at` that a call cannot contain: the call is broken, or there is no call.
     fn broken(&self, at: usize, reason: Malformed) -> Next {
-        let step = self.doubtful.then(|| Step::leave(self.body, RawLeaf::Content));
+        let step = self.doubtful.then(|| Step::content(self.body));
         (State::Broken(Recovery::broken(at, reason)), step)
     }
 
@@ -207,62 +221,49 @@ impl InvokeCalls {
     /// This text is the end of the region, a call, a text that may precede a call, or other text.
     fn between(&mut self, view: &View<'_>, from: usize) -> Next {
         let at = view.skip_blank(from);
-        match self.region_end(view, from, at) {
-            Err(Partial) => (State::Between(from), Some(Step::Wait)),
-            Ok(Some(next)) => next,
-            Ok(None) => match self.call_or_lead(view, at) {
-                Err(Partial) => (State::Between(from), Some(Step::Wait)),
-                Ok(Some(next)) => next,
-                Ok(None) => self.other(view, from, at),
-            },
-        }
+        let next = self.region_end(view, from, at);
+        let next = if next.is_none() { self.call_or_lead(view, from, at) } else { next };
+        next.unwrap_or_else(|| self.other(view, from, at))
     }
 
-    fn region_end(&self, view: &View<'_>, from: usize, at: usize) -> Result<Option<Next>, Partial> {
-        let close = &self.form.region.close;
-        let leave = |until| (State::Between(from), Some(Step::leave(until, RawLeaf::Marker)));
-        Ok(match view.here(at, close) {
-            Match::Partial => return Err(Partial),
-            Match::Yes if self.seen == Seen::Lead => Some(self.broken(at, Malformed::Syntax)),
-            Match::Yes => Some(leave(at + close.len())),
-            Match::No if self.seen == Seen::Leaf && view.is_cut_short(at, &[&**close]) => {
-                Some(leave(view.text.len()))
-            }
-            Match::No => None,
-        })
+    fn region_end(&self, view: &View<'_>, from: usize, at: usize) -> Option<Next> {
+        let close = &self.form.tags.close;
+        let step = match view.here(at, close) {
+            Match::Partial => Step::Wait,
+            Match::Yes if self.seen == Seen::Lead => return Some(self.broken(at, Malformed::Syntax)),
+            Match::Yes => Step::marker(at + close.len()),
+            Match::No if self.seen != Seen::Leaf || !view.is_cut_short(at, &[&**close]) => return None,
+            Match::No => Step::marker(view.text.len()),
+        };
+        Some((State::Between(from), Some(step)))
     }
 
     /// Reads the opening tag of a call, or a text that may precede it.
-    fn call_or_lead(&mut self, view: &View<'_>, at: usize) -> Result<Option<Next>, Partial> {
-        let InvokeForm { call, sharp, .. } = &*self.form;
+    fn call_or_lead(&mut self, view: &View<'_>, from: usize, at: usize) -> Option<Next> {
+        let Invoke { call, sharp, .. } = &self.form.tags;
+        let wait = Some((State::Between(from), Some(Step::Wait)));
         match view.here(at, &call.open) {
-            Match::Partial => return Err(Partial),
+            Match::Partial => return wait,
             Match::Yes => {
                 let tag = at + call.open.len();
-                let next = view.bytes().get(tag).ok_or(Partial)?;
+                let Some(next) = view.bytes().get(tag) else { return wait };
                 self.seen = Seen::Lead;
                 let is_tag = next.is_ascii_whitespace() || sharp.as_bytes().first() == Some(next);
-                return Ok(Some(if is_tag {
-                    (State::Name(TagScan::new(tag)), None)
-                } else {
-                    self.broken(tag, Malformed::NoName)
-                }));
+                let name = || (State::Name(TagScan::new(tag)), None);
+                return Some(if is_tag { name() } else { self.broken(tag, Malformed::NoName) });
             }
             Match::No => {}
         }
         let mut leads = self.leads().map(|(n, lead)| (n, lead.len(), view.here(at, lead)));
-        let lead = leads.find(|(.., here)| *here != Match::No);
+        let (n, len, here) = leads.find(|(.., here)| *here != Match::No)?;
         drop(leads);
-        match lead {
-            None => Ok(None),
-            Some((.., Match::Partial)) => Err(Partial),
-            Some((n, len, _)) => {
-                if n == 0 {
-                    self.seen = Seen::Lead;
-                }
-                Ok(Some((State::Between(at + len), None)))
-            }
+        if here == Match::Partial {
+            return wait;
         }
+        if n == 0 {
+            self.seen = Seen::Lead;
+        }
+        Some((State::Between(at + len), None))
     }
 
     /// Returns the texts that may precede a call here.
@@ -270,23 +271,23 @@ impl InvokeCalls {
     /// A bare word is skipped only after the text that opens a call.
     fn leads(&self) -> impl Iterator<Item = (usize, &Marker)> {
         let after_first = self.seen == Seen::Lead;
-        self.form.lead.iter().enumerate().filter(move |(_, lead)| after_first || lead.starts_with('<'))
+        self.form.tags.lead.iter().enumerate().filter(move |(_, lead)| after_first || lead.starts_with('<'))
     }
 
     /// Handles text at `at` that begins neither a call nor the end of the region.
     fn other(&self, view: &View<'_>, from: usize, at: usize) -> Next {
-        let ended = at == view.text.len() && view.end == Some(RegionEnd::Clean);
-        let cut_short = view.is_cut_short(at, &[&*self.form.call.open])
+        let ended = at == view.text.len() && view.ended_cleanly();
+        let cut_short = view.is_cut_short(at, &[&*self.form.tags.call.open])
             || self.leads().any(|(_, lead)| view.is_cut_short(at, &[&**lead]));
         match self.seen {
             _ if ended && (self.doubtful || self.seen == Seen::Opener) => {
-                (State::Between(from), Some(Step::leave(self.body, RawLeaf::Content)))
+                (State::Between(from), Some(Step::content(self.body)))
             }
             _ if cut_short => (State::Between(from), Some(Step::Wait)),
             Seen::Opener => (State::Text(self.body, at), None),
             Seen::Lead => self.broken(at, Malformed::Syntax),
             Seen::Leaf if self.opened => (State::Text(from, at), None),
-            Seen::Leaf => (State::Between(from), Some(Step::leave(from, RawLeaf::Marker))),
+            Seen::Leaf => (State::Between(from), Some(Step::marker(from))),
         }
     }
 
@@ -295,15 +296,15 @@ impl InvokeCalls {
     /// After the opener, such text shows that this is not a region, unless a call or the end of the
     /// region follows. After a call, it is ordinary text.
     fn text(&mut self, view: &View<'_>, from: usize, at: usize) -> Next {
-        let InvokeForm { region, call, lead, before_call, after_call, .. } = &*self.form;
+        let InvokeForm { tags: Invoke { close, call, lead, .. }, before_call, after_call, .. } = &*self.form;
         let suspect = self.seen == Seen::Opener;
         let leave = |until, leaf| (State::Between(from), Some(Step::leave(until, leaf)));
         match view.find(if suspect { before_call } else { after_call }, at) {
-            Found::At(at, marker) if *marker == *region.close && suspect => {
+            Found::At(at, marker) if *marker == **close && suspect => {
                 leave(at + marker.len(), RawLeaf::Malformed(Malformed::Syntax))
             }
             Found::At(at, marker)
-                if [&region.close, &call.open].into_iter().chain(lead.first()).any(|m| **m == *marker) =>
+                if [close, &call.open].into_iter().chain(lead.first()).any(|m| **m == *marker) =>
             {
                 self.seen = Seen::Leaf;
                 (State::Between(at), Some(Step::Leaf { until: at, leaf: RawLeaf::Content }))
@@ -320,15 +321,13 @@ impl InvokeCalls {
     }
 
     fn name(&mut self, view: &View<'_>, mut tag: TagScan) -> Next {
-        match tag.step(view, &self.form.sharp) {
+        match tag.step(view, &self.form.tags.sharp) {
             TagEnd::More => (State::Name(tag), Some(Step::Wait)),
             TagEnd::Missing(at) => self.broken(at, Malformed::Syntax),
-            TagEnd::Text(text, after) => match attribute(text, &self.form.name) {
+            TagEnd::Text(text, after) => match attribute(text, &self.form.tags.name) {
                 Some(name) if !name.trim().is_empty() => {
                     self.doubtful = false;
-                    self.name = name.trim().to_owned();
-                    self.arguments = Map::new();
-                    self.raw = after;
+                    self.call = OpenCall::new(name.trim(), after);
                     (State::Parameters(after), None)
                 }
                 _ => self.broken(after, Malformed::NoName),
@@ -337,21 +336,22 @@ impl InvokeCalls {
     }
 
     fn parameters(&mut self, view: &View<'_>, from: usize) -> Next {
-        let InvokeForm { call, parameter, json, values, .. } = &*self.form;
+        let Invoke { call, parameter, json, values, .. } = &self.form.tags;
         let at = view.skip_blank(from);
         match view.here(at, &call.close) {
             Match::Yes => return self.call_end(view, at, at + call.close.len()),
             Match::Partial => return (State::Parameters(from), Some(Step::Wait)),
             Match::No => {}
         }
-        let json_here = if json.open.is_empty() { Match::No } else { view.here(at, &json.open) };
+        let json_open = json.as_ref().map_or("", |json| &json.open);
+        let json_here = if json_open.is_empty() { Match::No } else { view.here(at, json_open) };
         match (view.here(at, &parameter.open), json_here) {
             (Match::Yes, _) if *values == Values::Elements => {
                 (State::Elements(Elements::new(self.form.namespace(), at)), None)
             }
             (Match::Yes, _) => (State::Key(TagScan::new(at + parameter.open.len())), None),
-            (_, Match::Yes) if self.arguments.is_empty() => {
-                (State::JsonTag(TagScan::new(at + json.open.len())), None)
+            (_, Match::Yes) if self.call.arguments.is_empty() => {
+                (State::JsonTag(TagScan::new(at + json_open.len())), None)
             }
             (Match::No, Match::No | Match::Yes)
                 if !view.is_cut_short(at, &[&*call.close, &*parameter.open]) =>
@@ -363,17 +363,11 @@ impl InvokeCalls {
     }
 
     fn call_end(&mut self, view: &View<'_>, raw_end: usize, end: usize) -> Next {
-        let mut arguments = std::mem::take(&mut self.arguments);
-        if self.form.values == Values::ByString {
-            arguments = unwrapped(view, &self.name, arguments);
+        if self.form.tags.values == Values::ByString {
+            unwrap_arguments(view, &mut self.call);
         }
-        let call = RawCall {
-            id: None,
-            name: std::mem::take(&mut self.name),
-            arguments: Value::Object(arguments),
-            raw: view.text[self.raw..raw_end].to_owned(),
-        };
-        if self.form.has_tail {
+        let call = self.call.end(view, raw_end);
+        if self.form.tags.tail.is_some() {
             (State::CallEnd(CallEnd::new(end), Some(call)), None)
         } else {
             self.seen = Seen::Leaf;
@@ -382,14 +376,14 @@ impl InvokeCalls {
     }
 
     fn key(&mut self, view: &View<'_>, mut tag: TagScan) -> Next {
-        let InvokeForm { sharp, key, values, .. } = &*self.form;
+        let Invoke { sharp, parameter, values, .. } = &self.form.tags;
         match tag.step(view, sharp) {
             TagEnd::More => (State::Key(tag), Some(Step::Wait)),
             TagEnd::Missing(at) => self.broken(at, Malformed::Syntax),
             TagEnd::Text(text, after) => {
                 let mark = if *values == Values::ByType { "type" } else { "string" };
                 let mark = attribute(text, mark).map(str::to_owned);
-                match attribute(text, key) {
+                match attribute(text, parameter.key.as_deref().unwrap_or_default()) {
                     Some(name) => {
                         let name = name.trim().to_owned();
                         (State::Value(Key { name, mark }, RawScan::new(after)), None)
@@ -406,7 +400,7 @@ impl InvokeCalls {
             RawEnd::Missing(at) => self.broken(at, Malformed::Syntax),
             RawEnd::Value(range, after) => {
                 let value = self.typed(view, &key, &view.text[range]);
-                self.arguments.insert(key.name, value);
+                self.call.arguments.insert(key.name, value);
                 (State::Parameters(after), None)
             }
         }
@@ -421,11 +415,11 @@ impl InvokeCalls {
             let value = serde_json::from_str::<Value>(raw).ok().filter(|value| allowed(value));
             value.unwrap_or_else(|| raw.into())
         };
-        match (self.form.values, key.mark.as_deref()) {
+        match (self.form.tags.values, key.mark.as_deref()) {
             (Values::ByString, Some("true")) | (Values::ByType, Some("string")) => raw.into(),
             (Values::ByString, Some("false")) => json(&|_| true),
             (Values::ByType, Some(name)) => json(&|value| is_a(value, name)),
-            _ => view.tools.value(&self.name, &key.name, raw),
+            _ => view.tools.value(&self.call.name, &key.name, raw),
         }
     }
 
@@ -434,15 +428,15 @@ impl InvokeCalls {
             None => (State::Elements(elements), Some(Step::Wait)),
             Some(Err((at, reason))) => self.broken(at, reason),
             Some(Ok((key, element, after))) => {
-                let value = view.tools.element(&self.name, &key, &element);
-                self.arguments.insert(key, value);
+                let value = view.tools.element(&self.call.name, &key, &element);
+                self.call.arguments.insert(key, value);
                 (State::Parameters(after), None)
             }
         }
     }
 
     fn json_tag(&mut self, view: &View<'_>, mut tag: TagScan) -> Next {
-        match tag.step(view, &self.form.sharp) {
+        match tag.step(view, &self.form.tags.sharp) {
             TagEnd::More => (State::JsonTag(tag), Some(Step::Wait)),
             TagEnd::Missing(at) => self.broken(at, Malformed::Syntax),
             TagEnd::Text(_, after) => {
@@ -462,7 +456,7 @@ impl InvokeCalls {
             Scanned::Bad(reason) => self.broken(scan.start, reason),
             Scanned::Value(end) => match serde_json::from_str(&view.text[scan.start..end]) {
                 Ok(arguments) => {
-                    self.arguments = arguments;
+                    self.call.arguments = arguments;
                     (State::JsonEnd(end), None)
                 }
                 Err(_) => self.broken(end, Malformed::Syntax),
@@ -471,11 +465,11 @@ impl InvokeCalls {
     }
 
     fn json_end(&mut self, view: &View<'_>, end: usize) -> Next {
-        let close = &self.form.json.close;
+        let close = self.form.tags.json.as_ref().map_or("", |json| &json.close);
         let at = view.skip_blank(end);
         match view.here(at, close) {
             Match::Yes => (State::Parameters(at + close.len()), None),
-            Match::No if !view.is_cut_short(at, &[&**close]) => self.broken(at, Malformed::Syntax),
+            Match::No if !view.is_cut_short(at, &[close]) => self.broken(at, Malformed::Syntax),
             Match::Partial | Match::No => (State::JsonEnd(end), Some(Step::Wait)),
         }
     }
@@ -493,14 +487,11 @@ impl Machine for InvokeCalls {
 /// Unwraps arguments that are one object under a name that is not a parameter of the tool.
 ///
 /// Some models write all arguments this way.
-fn unwrapped(view: &View<'_>, tool: &str, mut arguments: Map<String, Value>) -> Map<String, Value> {
-    let [(key, Value::Object(_))] = arguments.iter().collect::<Vec<_>>()[..] else { return arguments };
-    if !["arguments", "input"].contains(&&**key) || view.tools.takes(tool, key) != Some(false) {
-        return arguments;
-    }
-    match arguments.values_mut().next().map(Value::take) {
-        Some(Value::Object(inner)) => inner,
-        _ => arguments,
+fn unwrap_arguments(view: &View<'_>, call: &mut OpenCall) {
+    let mut all = call.arguments.iter_mut();
+    let (Some((key, Value::Object(inner))), None) = (all.next(), all.next()) else { return };
+    if ["arguments", "input"].contains(&&**key) && view.tools.takes(&call.name, key) == Some(false) {
+        call.arguments = std::mem::take(inner);
     }
 }
 

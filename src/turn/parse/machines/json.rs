@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -12,21 +13,36 @@ use crate::turn::parse::machine::{
     Bounds, CallEnd, Machine, RawCall, RawLeaf, Recovery, Step, leave_at_marker, may_end,
 };
 use crate::turn::parse::marker::List;
-use crate::turn::parse::view::{RegionEnd, View};
+use crate::turn::parse::view::View;
 use crate::types::tree::Malformed;
 
 /// The form of such calls in a family of models.
 #[derive(Debug)]
 pub(crate) struct JsonForm {
     pub(crate) bounds: Bounds,
-    /// The keys that may hold the name. `arguments` and `id` are for the arguments and the id.
-    pub(crate) name: List,
-    pub(crate) arguments: List,
-    pub(crate) id: List,
+    pub(crate) keys: Keys,
     /// `true` if an object without arguments is not a call.
     ///
     /// This is the case if no marker announces a call (R8 in docs/parsing-rules.md).
     pub(crate) needs_arguments: bool,
+}
+
+/// The keys that may hold the name, the arguments and the id of a call.
+///
+/// If several are present, the first in the list counts.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Keys {
+    pub(crate) name: List,
+    pub(crate) arguments: List,
+    pub(crate) id: List,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        let list = |keys: &[&str]| keys.iter().copied().collect();
+        Self { name: list(&["name"]), arguments: list(&["arguments", "parameters"]), id: list(&["id"]) }
+    }
 }
 
 /// Reads `{..}` or `[{..}, ..]`, then the end marker if the form has one.
@@ -70,9 +86,7 @@ impl JsonCalls {
         self.state = State::Open(at);
         self.state = match view.bytes().get(at) {
             // An opener at the end of the turn is prose.
-            None if view.end == Some(RegionEnd::Clean) => {
-                return Some(Step::leave(self.body, RawLeaf::Content));
-            }
+            None if view.ended_cleanly() => return Some(Step::content(self.body)),
             None => return Some(Step::Wait),
             Some(b'{') => State::Object(JsonScan::new(at)),
             Some(b'[') => State::List(at + 1, at + 1),
@@ -81,11 +95,13 @@ impl JsonCalls {
         None
     }
 
-    /// Handles the only object, which begins at `start`.
-    fn object(&mut self, view: &View<'_>, start: usize, scanned: Scanned) -> Option<Step> {
-        self.state = match scanned {
+    /// Reads the only object.
+    fn object(&mut self, view: &View<'_>) -> Option<Step> {
+        let State::Object(scan) = &mut self.state else { return None };
+        let start = scan.start;
+        self.state = match scan.advance(view) {
             // A string without an end must not swallow the end marker and the text after it.
-            Scanned::More if view.end == Some(RegionEnd::Clean) => {
+            Scanned::More if view.ended_cleanly() => {
                 State::Recovery(Recovery::broken(self.body, Malformed::Unfinished))
             }
             Scanned::More => return Some(Step::Wait),
@@ -98,10 +114,12 @@ impl JsonCalls {
         None
     }
 
-    /// Handles an element of a list, which begins at `start`.
-    fn element(&mut self, view: &View<'_>, start: usize, scanned: Scanned) -> Option<Step> {
-        self.state = match scanned {
-            Scanned::More if view.end == Some(RegionEnd::Clean) => {
+    /// Reads an element of a list.
+    fn element(&mut self, view: &View<'_>) -> Option<Step> {
+        let State::Element(scan) = &mut self.state else { return None };
+        let start = scan.start;
+        self.state = match scan.advance(view) {
+            Scanned::More if view.ended_cleanly() => {
                 State::Recovery(Recovery::broken(start, Malformed::Unfinished))
             }
             Scanned::More => return Some(Step::Wait),
@@ -131,10 +149,8 @@ impl JsonCalls {
         let has_call = view.text[..from].ends_with('}');
         self.state = match view.bytes().get(at) {
             // Only the closing bracket is missing.
-            None if has_call && view.end.is_some() => return Some(Step::leave(at, RawLeaf::Marker)),
-            Some(_) if has_call && may_end(view, at, close) => {
-                return Some(leave_at_marker(view, at, close));
-            }
+            None if has_call && view.end.is_some() => return Some(Step::marker(at)),
+            Some(_) if has_call && may_end(view, at, close) => return Some(leave_at_marker(view, at, close)),
             None => return Some(Step::Wait),
             Some(b']') => State::ListEnd(at + 1),
             Some(b'{') => State::Element(JsonScan::new(at)),
@@ -172,16 +188,10 @@ impl Machine for JsonCalls {
     fn advance(&mut self, view: &View<'_>) -> Option<Step> {
         match self.state {
             State::Open(from) => self.open(view, from),
-            State::Object(ref mut scan) => {
-                let (start, scanned) = (scan.start, scan.advance(view));
-                self.object(view, start, scanned)
-            }
+            State::Object(_) => self.object(view),
             State::CallEnd(ref mut end, ref mut call) => Some(end.leave(view, &self.form.bounds, call)),
             State::List(from, at) => self.list(view, from, at),
-            State::Element(ref mut scan) => {
-                let (start, scanned) = (scan.start, scan.advance(view));
-                self.element(view, start, scanned)
-            }
+            State::Element(_) => self.element(view),
             State::Broken(ref mut broken) => Some(broken.leave(view, &self.form.bounds)),
             State::BrokenElement(..) => self.broken_element(view),
             State::ListEnd(end) => Some(leave_at_marker(view, end, &self.form.bounds.close)),
@@ -197,18 +207,18 @@ impl JsonForm {
             serde_json::from_str(object).map_err(|_| Malformed::Syntax)?;
         let first = |keys: &List| keys.iter().find_map(|key| fields.get(&**key)).map(|raw| raw.get());
         let value = |raw: &str| serde_json::from_str::<Value>(raw).map_err(|_| Malformed::Syntax);
-        let Value::String(name) = first(&self.name).map_or(Ok(Value::Null), value)? else {
+        let Value::String(name) = first(&self.keys.name).map_or(Ok(Value::Null), value)? else {
             return Err(Malformed::NoName);
         };
         if name.is_empty() {
             return Err(Malformed::NoName);
         }
-        let (arguments, raw) = match first(&self.arguments) {
+        let (arguments, raw) = match first(&self.keys.arguments) {
             Some(raw) => (value(raw)?, raw),
             None if self.needs_arguments => return Err(Malformed::Syntax),
             None => (Value::Object(serde_json::Map::new()), "{}"),
         };
-        let id = match first(&self.id).map(value).transpose()? {
+        let id = match first(&self.keys.id).map(value).transpose()? {
             Some(Value::String(id)) => Some(id),
             // Some models write a number.
             Some(Value::Number(id)) => Some(id.to_string()),
@@ -243,7 +253,7 @@ impl Broken {
     pub(crate) fn step(&mut self, view: &View<'_>, bounds: &Bounds) -> Result<usize, Step> {
         let step = self.recovery.step(view, bounds);
         let seen = match &step {
-            Step::Wait => self.recovery.clear_to(),
+            Step::Wait => self.recovery.at,
             Step::Leaf { until, .. } | Step::Leave { until, .. } => *until,
         };
         while self.end.is_none() && self.at < seen {
@@ -257,7 +267,7 @@ impl Broken {
     /// If the format has an end marker, the machine waits for it.
     pub(crate) fn leave(&mut self, view: &View<'_>, bounds: &Bounds) -> Step {
         match self.step(view, bounds) {
-            Ok(end) if bounds.close.is_empty() => Step::leave(end, RawLeaf::Malformed(self.reason)),
+            Ok(end) if bounds.close.is_empty() => Step::malformed(end, self.reason),
             Ok(_) => self.recovery.step(view, bounds),
             Err(step) => step,
         }

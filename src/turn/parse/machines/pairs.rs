@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
-
-use crate::turn::parse::machine::{Bounds, CallEnd, Machine, RawCall, RawLeaf, Recovery, Step};
+use crate::turn::parse::machine::{Bounds, CallEnd, Machine, OpenCall, RawCall, Recovery, Step};
 use crate::turn::parse::marker::{Marker, Tag};
 use crate::turn::parse::raw::{RawEnd, RawForm, RawScan, TagEnd, TagScan};
 use crate::turn::parse::view::{Match, RegionEnd, View};
@@ -27,10 +25,7 @@ pub(crate) struct PairCalls {
     /// The offset after the opener.
     body: usize,
     state: State,
-    name: String,
-    arguments: Map<String, Value>,
-    /// The offset where the arguments begin.
-    raw: usize,
+    call: OpenCall,
 }
 
 #[derive(Debug)]
@@ -54,7 +49,7 @@ type Next = (State, Option<Step>);
 
 impl PairCalls {
     pub(crate) fn new(form: Arc<PairForm>, body: usize) -> Self {
-        Self { form, body, state: State::Open, name: String::new(), arguments: Map::new(), raw: body }
+        Self { form, body, state: State::Open, call: OpenCall::default() }
     }
 
     fn next(&mut self, view: &View<'_>, state: State) -> Next {
@@ -84,7 +79,7 @@ impl PairCalls {
         let at = view.skip_blank(self.body);
         match (view.bytes().get(at), view.end) {
             // An opener at the end of the turn is prose.
-            (None, Some(RegionEnd::Clean)) => (State::Open, Some(Step::leave(self.body, RawLeaf::Content))),
+            (None, Some(RegionEnd::Clean)) => (State::Open, Some(Step::content(self.body))),
             (None, _) => (State::Open, Some(Step::Wait)),
             (Some(_), _) => (State::Name(at, at), None),
         }
@@ -96,13 +91,12 @@ impl PairCalls {
         let at = from + len;
         match view.bytes().get(at) {
             Some(b'<' | b' ' | b'\t' | b'\n' | b'\r') if at > start => {
-                self.name = view.text[start..at].to_owned();
-                self.raw = at;
+                self.call = OpenCall::new(&view.text[start..at], at);
                 (State::Pairs(at), None)
             }
             Some(_) => (State::Recovery(Recovery::suspect(self.body)), None),
             None if view.end.is_some() && self.is_spaced(view) => {
-                (State::Open, Some(Step::leave(self.body, RawLeaf::Content)))
+                (State::Open, Some(Step::content(self.body)))
             }
             None => (State::Name(start, at), Some(Step::Wait)),
         }
@@ -115,7 +109,7 @@ impl PairCalls {
 
     fn pairs(&mut self, view: &View<'_>, from: usize) -> Next {
         let at = view.skip_blank(from);
-        let without = self.arguments.is_empty();
+        let without = self.call.arguments.is_empty();
         let PairForm { bounds, key, .. } = &*self.form;
         let wait = (State::Pairs(from), Some(Step::Wait));
         match (view.here(at, &key.open), view.here(at, &bounds.close), view.any_here(at, &bounds.stops)) {
@@ -127,7 +121,7 @@ impl PairCalls {
             (_, Match::Yes, _) => self.end(view, from, at),
             (Match::Partial, ..) | (_, Match::Partial, _) | (.., Match::Partial) => wait,
             (.., Match::Yes) if without => {
-                (State::Pairs(from), Some(Step::leave(at, RawLeaf::Malformed(Malformed::Unfinished))))
+                (State::Pairs(from), Some(Step::malformed(at, Malformed::Unfinished)))
             }
             _ if view.is_cut_short(at, &[&*bounds.close]) && !without => self.end(view, from, at),
             _ if view.is_cut_short(at, &[&*bounds.close, &*key.open]) => wait,
@@ -138,12 +132,7 @@ impl PairCalls {
     }
 
     fn end(&mut self, view: &View<'_>, body_end: usize, raw_end: usize) -> Next {
-        let call = RawCall {
-            id: None,
-            name: std::mem::take(&mut self.name),
-            arguments: Value::Object(std::mem::take(&mut self.arguments)),
-            raw: view.text[self.raw..raw_end].to_owned(),
-        };
+        let call = self.call.end(view, raw_end);
         (State::CallEnd(CallEnd::new(body_end), Some(call)), None)
     }
 
@@ -170,8 +159,8 @@ impl PairCalls {
             RawEnd::More => (State::Value(key, scan), Some(Step::Wait)),
             RawEnd::Missing(at) => Self::broken(at),
             RawEnd::Value(range, after) => {
-                let value = view.tools.value(&self.name, &key, &view.text[range]);
-                self.arguments.insert(key, value);
+                let value = view.tools.value(&self.call.name, &key, &view.text[range]);
+                self.call.arguments.insert(key, value);
                 (State::Pairs(after), None)
             }
         }

@@ -12,7 +12,7 @@ use crate::turn::parse::literal::number;
 use crate::turn::parse::machine::{
     Bounds, Machine, RawCall, RawLeaf, Recovery, Step, leave_at_marker, may_end,
 };
-use crate::turn::parse::view::{Match, RegionEnd, View};
+use crate::turn::parse::view::{Match, View};
 use crate::types::tree::Malformed;
 
 /// The form of such calls in a family of models.
@@ -41,20 +41,21 @@ pub(crate) struct PythonCalls {
 
 #[derive(Debug)]
 enum State {
+    /// Only blanks so far.
     Open,
     /// Between calls. The last call ends at this offset.
     List(usize),
     /// In the name of a call, which begins at `from`.
-    Name {
-        from: usize,
-        at: usize,
-    },
+    Name { from: usize, at: usize },
     /// After the name of a call.
     Arguments(String, Lexer),
+    /// In a call that does not parse.
     Skip(Skip),
     /// After the list.
     ListEnd(usize),
+    /// In text that is not a list of calls, or in a broken list.
     Recovery(Recovery),
+    /// In a body that has the JSON form instead.
     Json(JsonCalls),
 }
 
@@ -70,7 +71,7 @@ impl PythonCalls {
         let at = view.skip_blank(self.body);
         self.state = match (view.bytes().get(at), &self.form.json) {
             // An opener at the end of the turn is prose.
-            (None, _) if view.end == Some(RegionEnd::Clean) => return Some(self.content()),
+            (None, _) if view.ended_cleanly() => return Some(Step::content(self.body)),
             (None, _) => return Some(Step::Wait),
             (Some(b'['), _) => State::List(at + 1),
             (Some(b'{'), Some(json)) => State::Json(JsonCalls::new(json.clone(), self.body)),
@@ -90,11 +91,11 @@ impl PythonCalls {
         let close = &self.form.bounds.close;
         self.state = match (view.bytes().get(at), &self.form.json) {
             // Only the closing bracket is missing.
-            (None, _) if view.end.is_some() && self.sure => return Some(Step::leave(at, RawLeaf::Marker)),
+            (None, _) if view.end.is_some() && self.sure => return Some(Step::marker(at)),
             (Some(_), _) if self.sure && may_end(view, at, close) => {
                 return Some(leave_at_marker(view, at, close));
             }
-            (None, None) if view.end.is_some() => return Some(self.content()),
+            (None, None) if view.end.is_some() => return Some(Step::content(self.body)),
             (None, _) => return Some(Step::Wait),
             (Some(b']'), json) if self.sure || json.is_some() => State::ListEnd(at + 1),
             (Some(b'{'), Some(json)) if !self.sure => State::Json(JsonCalls::new(json.clone(), self.body)),
@@ -107,7 +108,7 @@ impl PythonCalls {
         let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '-');
         let Some(len) = view.text[at..].find(|c| !is_name(c)) else {
             if view.end.is_some() && self.form.json.is_none() {
-                return Some(self.content());
+                return Some(Step::content(self.body));
             }
             self.state = State::Name { from, at: view.text.len() };
             return Some(Step::Wait);
@@ -118,7 +119,7 @@ impl PythonCalls {
         {
             State::Arguments(name.to_owned(), Lexer::new(&SYNTAX, at, view.max_nesting))
         } else if self.form.json.is_none() {
-            return Some(self.content());
+            return Some(Step::content(self.body));
         } else if self.sure {
             State::Skip(Skip::new(from, Malformed::Syntax))
         } else {
@@ -130,17 +131,17 @@ impl PythonCalls {
     fn arguments(&mut self, view: &View<'_>) -> Option<Step> {
         let State::Arguments(name, lexer) = &mut self.state else { return None };
         match lexer.advance(view) {
-            Ok(None) if view.end == Some(RegionEnd::Clean) && self.form.json.is_some() => {
+            Ok(None) if view.ended_cleanly() && self.form.json.is_some() => {
                 self.state = State::Recovery(Recovery::broken(self.body, Malformed::Unfinished));
             }
             Ok(None) => return Some(Step::Wait),
             Ok(Some(arguments)) => {
-                let raw = view.text[lexer.start() + 1..lexer.at() - 1].to_owned();
-                let (until, name) = (lexer.at(), std::mem::take(name));
+                let raw = view.text[lexer.start + 1..lexer.at - 1].to_owned();
+                let (until, name) = (lexer.at, std::mem::take(name));
                 return self.element(until, RawLeaf::Call(RawCall { id: None, name, arguments, raw }));
             }
-            Err(_) if !self.sure && self.form.json.is_none() => return Some(self.content()),
-            Err(reason) => self.state = State::Skip(Skip::new(lexer.start(), reason)),
+            Err(_) if !self.sure && self.form.json.is_none() => return Some(Step::content(self.body)),
+            Err(reason) => self.state = State::Skip(Skip::new(lexer.start, reason)),
         }
         None
     }
@@ -156,11 +157,6 @@ impl PythonCalls {
                 None
             }
         }
-    }
-
-    /// Leaves the region as ordinary text, because it has no markers and contains no call.
-    fn content(&self) -> Step {
-        Step::leave(self.body, RawLeaf::Content)
     }
 
     /// Returns one call of the list. The list continues after it.

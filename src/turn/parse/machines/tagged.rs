@@ -5,14 +5,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
-
 use super::json::{JsonCalls, JsonForm};
 use crate::turn::parse::machine::{
-    Bounds, CallEnd, Machine, RawCall, RawLeaf, Recovery, Step, leave_at_marker,
+    Bounds, CallEnd, Machine, OpenCall, RawCall, RawLeaf, Recovery, Step, leave_at_marker,
 };
 use crate::turn::parse::marker::Marker;
-use crate::turn::parse::view::{Found, Match, RegionEnd, View};
+use crate::turn::parse::view::{Found, Match, View};
 use crate::types::tree::Malformed;
 
 pub(crate) const FUNCTION: &str = "<function=";
@@ -48,10 +46,7 @@ pub(crate) struct TaggedCalls {
     /// The tag that is being read does not end before this offset.
     tag: usize,
     state: State,
-    name: String,
-    arguments: Map<String, Value>,
-    /// The offset where the arguments begin.
-    raw: usize,
+    call: OpenCall,
 }
 
 #[derive(Debug)]
@@ -75,31 +70,20 @@ impl TaggedCalls {
     /// `body` is the offset after the opener. Without an opener, `body` is the offset of
     /// `<function=`.
     pub(crate) fn new(form: Arc<TaggedForm>, body: usize, opened: bool) -> Self {
-        Self {
-            form,
-            body,
-            opened,
-            tag: body,
-            state: State::Open,
-            name: String::new(),
-            arguments: Map::new(),
-            raw: body,
-        }
+        Self { form, body, opened, tag: body, state: State::Open, call: OpenCall::default() }
     }
 
     fn open(&mut self, view: &View<'_>) -> Option<Step> {
         // If ids are known and the opener is only spelled, the call is only spelled, too (R9 in
         // docs/parsing-rules.md).
         if !self.opened && view.text[..self.body].trim_end().ends_with(&*self.form.open) {
-            return Some(Step::leave(self.body, RawLeaf::Content));
+            return Some(Step::content(self.body));
         }
         let at = view.skip_blank(self.body);
         self.state = match (view.here(at, FUNCTION), view.bytes().get(at), &self.form.json) {
             (Match::Yes, ..) => State::Name(at + FUNCTION.len()),
             (Match::Partial, ..) => return Some(Step::Wait),
-            (Match::No, None, _) if view.end == Some(RegionEnd::Clean) => {
-                return Some(Step::leave(self.body, RawLeaf::Content));
-            }
+            (Match::No, None, _) if view.ended_cleanly() => return Some(Step::content(self.body)),
             (Match::No, ..) if view.is_cut_short(at, &[FUNCTION]) => return Some(Step::Wait),
             (Match::No, Some(b'{' | b'['), Some(json)) => {
                 State::Json(JsonCalls::new(json.clone(), self.body))
@@ -127,9 +111,9 @@ impl TaggedCalls {
     /// Without an opener, `<function=NAME>` alone may be part of prose.
     fn broken(&mut self, reason: Malformed) -> Option<Step> {
         let has_parameter =
-            !self.arguments.is_empty() || matches!(self.state, State::Key(_) | State::Value(_));
+            !self.call.arguments.is_empty() || matches!(self.state, State::Key(_) | State::Value(_));
         if !self.opened && !has_parameter {
-            return Some(Step::leave(self.body, RawLeaf::Content));
+            return Some(Step::content(self.body));
         }
         let body = if self.opened { self.body } else { self.body + FUNCTION.len() };
         self.state = State::Recovery(Recovery::broken(body, reason));
@@ -155,12 +139,7 @@ impl TaggedCalls {
     }
 
     fn function_end(&mut self, view: &View<'_>, raw_end: usize, end: usize) -> Option<Step> {
-        let call = RawCall {
-            id: None,
-            name: std::mem::take(&mut self.name),
-            arguments: Value::Object(std::mem::take(&mut self.arguments)),
-            raw: view.text[self.raw..raw_end].to_owned(),
-        };
+        let call = self.call.end(view, raw_end);
         if self.opened {
             self.state = State::CallEnd(CallEnd::new(end), Some(call));
             return None;
@@ -174,13 +153,13 @@ impl TaggedCalls {
     fn after_function(&mut self, view: &View<'_>) -> Option<Step> {
         let State::CallEnd(end, call) = &mut self.state else { return None };
         if !self.opened {
-            return Some(leave_at_marker(view, end.body_end(), &self.form.bounds.close));
+            return Some(leave_at_marker(view, end.body_end, &self.form.bounds.close));
         }
-        match view.here(view.skip_blank(end.body_end()), FUNCTION) {
+        match view.here(view.skip_blank(end.body_end), FUNCTION) {
             Match::No => Some(end.leave(view, &self.form.bounds, call)),
             Match::Partial => Some(Step::Wait),
             Match::Yes => {
-                let (until, call) = (end.body_end(), call.take());
+                let (until, call) = (end.body_end, call.take());
                 self.body = until;
                 self.state = State::Open;
                 call.map(|call| Step::Leaf { until, leaf: RawLeaf::Call(call) })
@@ -194,9 +173,9 @@ impl TaggedCalls {
             Ok(name) => name,
             Err(step) => return step,
         };
-        self.name = name.trim().to_owned();
-        self.raw = from + name.len() + 1;
-        self.state = State::Parameters(self.raw);
+        let after = from + name.len() + 1;
+        self.call = OpenCall::new(name.trim(), after);
+        self.state = State::Parameters(after);
         None
     }
 
@@ -216,8 +195,8 @@ impl TaggedCalls {
             ValueEnd::Missing => return self.broken(Malformed::Syntax),
             ValueEnd::Value(range, after) => {
                 let value = self.form.unframed(&view.text[range]);
-                let value = view.tools.value(&self.name, &scan.key, value);
-                self.arguments.insert(std::mem::take(&mut scan.key), value);
+                let value = view.tools.value(&self.call.name, &scan.key, value);
+                self.call.arguments.insert(std::mem::take(&mut scan.key), value);
                 self.state = State::Parameters(after);
             }
         }
