@@ -479,7 +479,8 @@ fn a_replayed_body_is_chunked_by_its_pieces_and_ends_as_recorded() {
         assert!(begin.elapsed() >= Duration::from_millis(90), "{end:?}");
         assert_eq!(ended, fin.map_or(Some(ErrorKind::ConnectionReset), |_| None), "{end:?}");
         let body = b"9\r\ndata: a\n\n\r\n9\r\ndata: b\n\n\r\n0\r\n\r\n";
-        let head = b"HTTP/1.1 201 \r\ncontent-type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let head =
+            b"HTTP/1.1 201 Created\r\ncontent-type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
         let whole = [&head[..], body].concat();
         let expected = if fin == Some(true) { &whole[..] } else { &whole[..whole.len() - 5] };
         assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(expected), "{end:?}");

@@ -2,6 +2,7 @@
 //!
 //! Only this part of the scripted server uses rustls.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -11,7 +12,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::error::Error;
-use crate::error::macros::debug_fields;
 
 /// A certificate with its key, for a server with TLS.
 ///
@@ -48,7 +48,11 @@ impl TlsIdentity {
     }
 }
 
-debug_fields! { TlsIdentity {} }
+impl fmt::Debug for TlsIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsIdentity(..)")
+    }
+}
 
 /// A socket that the server can shut down while the connection's thread is blocked in it.
 ///

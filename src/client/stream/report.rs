@@ -24,9 +24,9 @@ names! {
         Cancelled = "cancelled",
         /// The receiver was dropped.
         ///
-        /// The stream notices the drop when it sends its next token, because a crossbeam channel does
-        /// not report a dropped receiver earlier. While the server is silent, the stream continues
-        /// under its timers. To end it at once, drop or cancel the guard.
+        /// The stream notices the drop when it sends its next token, because a crossbeam channel
+        /// does not report a dropped receiver earlier. While the server is silent, the stream
+        /// continues under its timers. To end it at once, drop or cancel the guard.
         ConsumerGone = "consumer_gone",
         /// The stream failed; see [`StreamReport::error`].
         Failed = "failed",
