@@ -39,7 +39,8 @@ pub(crate) struct Lane {
     pub(crate) breaks: Vec<(Duration, Duration)>,
     pub(crate) end: Duration,
     pub(crate) outcome: Outcome,
-    /// The finish reason, the kind of the error or the outcome, with the number of retries and breaks.
+    /// The finish reason, the kind of the error or the outcome, with the number of retries and
+    /// breaks.
     pub(crate) ending: String,
 }
 

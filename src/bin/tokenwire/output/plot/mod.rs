@@ -134,7 +134,8 @@ impl Axis {
         Self { pixels, values: 0.0..end, steps, scale: |value| value }
     }
 
-    /// Returns a logarithmic axis of seconds, from the step below the shortest time to the step above
+    /// Returns a logarithmic axis of seconds, from the step below the shortest time to the step
+    /// above
     /// the longest.
     pub(crate) fn times(pixels: Range<f64>, shortest: Duration, longest: Duration) -> Self {
         let (shortest, longest) = (shortest.as_secs_f64(), longest.as_secs_f64());
