@@ -40,9 +40,8 @@
 //! The response parser and your tools, if you use them:
 //!
 //! ```text
-//! channel ─▶ parser ─▶ tree ─▶ ids of the next prompt
-//!               │                   ▲
-//!               └─▶ complete calls ─▶ your tools (their results join the next prompt)
+//! channel ─▶ parser ─▶ tree ───────────────────────────────────┬─▶ ids of the next prompt
+//!               └────▶ complete calls ─▶ your tools ─▶ results ┘
 //! ```
 //!
 //! Requests and streams:
