@@ -29,11 +29,19 @@
 //!
 //! # Overview
 //!
+//! A request and its stream:
+//!
 //! ```text
-//! prompt ids ─request─▶ JSON ─http─▶ bytes ─sse─▶ events ─chunk─▶ tokens ─stream─▶ channel ─▶ you, or
-//!     ▲                        ▲
-//!     │                      guard (cancel or join)
-//!     └─prompt── tree ◀─parse── tokens: the response parser; each complete call ─▶ channel ─▶ your tools
+//! prompt ids ─request─▶ JSON ─http─▶ bytes ─sse─▶ events ─chunk─▶ tokens ─stream─▶ channel ─▶ you
+//!                              ▲
+//!                            guard (cancel or join)
+//! ```
+//!
+//! The response parser and your tools, if you use them:
+//!
+//! ```text
+//! channel ─▶ parser ─▶ tree ───────────────────────────────────┬─▶ ids of the next prompt
+//!               └────▶ complete calls ─▶ your tools ─▶ results ┘
 //! ```
 //!
 //! Requests and streams:
@@ -48,7 +56,7 @@
 //! | [`StreamReport`] | what arrived, how fast, and how the stream ended |
 //! | [`IdsExact`] | whether all ids arrived, and if not, why |
 //! | [`fan_in()`], [`recv_many()`] | one receiver for many streams; many tokens at a time |
-//! | [`complete`](ApiClient::complete), [`PendingCompletion`] | requests the whole answer at once; the only way to get all ids of llama.cpp |
+//! | [`complete`](ApiClient::complete), [`PendingCompletion`] | requests the whole answer at once; the only way to get all ids from llama.cpp |
 //! | [`server`](ApiClient::server), [`models`](ApiClient::models) | detects the server; lists its models |
 //! | [`tokenize`](ApiClient::tokenize), [`detokenize`](ApiClient::detokenize) | use the server's tokenizer |
 //!
@@ -58,7 +66,7 @@
 //! | --- | --- |
 //! | [`ResponseParser`] | parses tokens as they arrive into a tree of reasoning, content and tool calls |
 //! | [`Branch`], [`Leaf`] | the tree; each leaf has its text and its ids |
-//! | [`PendingToolCall`] | a complete tool call, delivered while the model still writes |
+//! | [`PendingToolCall`] | a complete tool call, delivered while the model is still writing |
 //! | [`Dialect`] | how a family of models writes reasoning and calls; you can load your own from JSON |
 //! | [`Context`], [`ChatFormat`] | keep the turns, and make the ids of the next prompt from the ids received |
 //! | [`Turn`], [`Tools`] | the loop of prompt, answer and tool results; tools are plain functions |
@@ -68,7 +76,7 @@
 //! | item | use |
 //! | --- | --- |
 //! | [`Error`], [`ErrorKind`] | the error type, and the kind to branch on |
-//! | [`Timeouts`], [`Limits`] | every wait and every buffer, with its default |
+//! | [`Timeouts`], [`Limits`] | every wait and every buffer, with its default; a few limits are constants, such as [`MAX_CHOICES`] |
 //! | [`RetryPolicy`], [`ResumePolicy`], [`RoutePolicy`] | when a request is sent again, and to which server |
 //!
 //! Parts that you can use separately:
@@ -84,7 +92,7 @@
     not(feature = "tokenizer"),
     doc = "| `Tokenizer` (feature `tokenizer`) | text to ids, and ids to text |"
 )]
-//! | [`recording`] | an exchange with a server as a value |
+//! | [`recording`] | a recorded exchange with a server |
 #![cfg_attr(feature = "testing", doc = "| [`testing`] | a scripted server for your tests |")]
 #![cfg_attr(
     not(feature = "testing"),
@@ -92,13 +100,13 @@
 )]
 //!
 //! The [`guide`] answers one question on each page, for example how to set timeouts or cancel a
-//! stream. The page [`servers`] shows what each server and endpoint gives, and how it was tested.
+//! stream. The page [`servers`] shows what each server and endpoint returns, and how it was tested.
 //!
 //! # How a stream ends
 //!
 //! A stream ends in exactly one of these ways. It is complete only if a finish reason or the
-//! terminator arrived, never merely because the bytes stopped. Tokens that arrived before the end
-//! stay in the channel before the last item.
+//! terminator arrived, never merely because the bytes stopped. Tokens that arrived earlier stay in
+//! the channel, ahead of the last item.
 //!
 //! | ending | cause | last item in the channel |
 //! | --- | --- | --- |
@@ -112,15 +120,15 @@
 //! | not an event stream | the content type, or a first byte of `{` or `<` | `Error`, [`NotEventStream`](ErrorKind::NotEventStream) |
 //! | limit exceeded | one of the [`Limits`] | `Error`, [`Limit`](ErrorKind::Limit) |
 //! | not connected | connection refused, host not found, TLS failure | `Error`, [`Refused`](ErrorKind::Refused) or [`Connect`](ErrorKind::Connect) |
-//! | broken rules | invalid HTTP framing; an id or index out of range | `Error`, [`Protocol`](ErrorKind::Protocol) |
+//! | protocol violation | invalid HTTP framing; an id or index out of range | `Error`, [`Protocol`](ErrorKind::Protocol) |
 //! | consumer gone | the receiver was dropped | - |
 //!
-//! The page [`faults`] lists about 200 tested faults, with the ending of each.
+//! The page [`faults`] lists more than 200 tested faults, with the ending of each.
 //!
 //! # Resuming a stream
 //!
-//! A stream may break off after tokens: the connection ends or goes silent, or the server reports a
-//! fault of its own. With [`resume`](ApiClientBuilder::resume) or
+//! A stream may break off after tokens: the connection ends or goes silent, or the server reports
+//! an internal error. With [`resume`](ApiClientBuilder::resume) or
 //! [`resumes`](ApiClientBuilder::resumes), tokenwire then sends the prompt plus the ids received so
 //! far, lowers `max_tokens` by the number received, and delivers the rest through the same channel.
 //! No id is lost and none arrives twice.
@@ -158,8 +166,8 @@
 //!
 //! A client can have several servers with the same model: call
 //! [`base_url`](ApiClientBuilder::base_url) once for each further server. A stream that fails at
-//! one server moves to another one. Before the first token this is a retry, after it a resume. Both
-//! use the same budget, and neither waits.
+//! one server moves to another one. This is a retry before the first token and a resume after it.
+//! Both use the same budget. tokenwire does not wait before either one.
 //!
 //! [`RoutePolicy`] selects the server:
 //!
@@ -209,7 +217,7 @@
 //! | --- | --- | --- |
 //! | `tokenwire-N` | reads one running stream | from a pool of at most [`max_streams`](Limits::max_streams) threads; an idle thread ends after 10 s |
 //! | `tokenwire-lookup` | looks up a host name, because nothing can interrupt the system's lookup | until no lookup is waiting |
-//! | `tokenwire-alarm` | watches the timers while requests are written and while streams wait for a place | ends 10 s after the last of them |
+//! | `tokenwire-alarm` | watches the timers while requests are written and while streams wait for a place | ends after 10 s without such work |
 //! | `tokenwire-parser` | [`ResponseParser::run`] | until the turn ends |
 //! | `tokenwire-tool` | [`Tools::run`] | until the last call ends |
 //! | `tokenwire-probe` | probes a server that was skipped | at most [`probe_timeout`](RoutePolicy::probe_timeout) |
@@ -225,7 +233,7 @@
 //! | warn | a failed request could not be saved (once per client) |
 //! | debug | path and size of a request; status, `x-ratelimit-*` and `x-request-id` headers of its response |
 //! | debug | counts, sizes, times and the ending of a stream |
-//! | debug | before a retry or a resume: the kind and status of the failure, or the reason why none is made |
+//! | debug | before a retry or a resume: the kind and status of the failure, or the reason why tokenwire does not retry or resume |
 //! | debug | the result of a probe |
 //! | trace | the beginning of the first event that is not JSON, which is text of the answer |
 //!
@@ -234,9 +242,10 @@
 //! them back.
 //!
 //! ureq and rustls have their own log lines, under their own targets. These lines never contain the
-//! secrets that tokenwire sends. But ureq prints all bytes of the traffic at trace, and some
-//! response headers at debug, unchanged. If a server sends a key back, it appears there, and
-//! tokenwire cannot remove it. Set the target `ureq` to warn (this includes `ureq_proto`), as in
+//! secrets that tokenwire sends: ureq gets asterisks, and tokenwire replaces them when the request
+//! goes to the socket. But ureq reads responses unchanged. It logs some response headers at debug
+//! and all bytes at trace. If a server sends a key back, the key appears there, and tokenwire
+//! cannot remove it. Set the target `ureq` to warn (this includes `ureq_proto`), as in
 //! `RUST_LOG=trace,ureq=warn`. The `tokenwire` program does this by default.
 //!
 //! # Known limitations
@@ -272,7 +281,7 @@ pub mod guide;
 #[doc = include_str!("../docs/faults.md")]
 pub mod faults {}
 
-/// A table of what each server and endpoint gives, and how it was tested.
+/// A table of what each server and endpoint returns, and how it was tested.
 ///
 #[doc = include_str!("../docs/servers.md")]
 pub mod servers {}

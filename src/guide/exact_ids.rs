@@ -28,8 +28,8 @@
 //! ```
 //!
 //! You need the ids to continue an answer, to train on the sampled tokens, and to use the server's
-//! prefix cache. Encoding the text again often produces different ids; the page `docs/drift.md`
-//! shows how soon.
+//! prefix cache. Encoding the text again often produces different ids. The page `docs/drift.md` in
+//! the repository shows how soon the ids differ.
 //!
 //! Every id in this crate comes from the server. tokenwire never guesses an id: a token whose id is
 //! not known has `id: None`. At the end, tokenwire compares the number of ids with the server's own
@@ -38,7 +38,7 @@
 //! | value | meaning |
 //! | --- | --- |
 //! | `Yes` | All ids arrived. |
-//! | `No(reason)` | Ids are missing; [`Inexact`](crate::Inexact) has the reasons. |
+//! | `No(reason)` | Ids are missing; [`Inexact`](crate::Inexact) lists the reasons. |
 //! | `Unknown` | The server sent no count, or the stream broke. |
 //!
 //! [`servers_with_ids`](super::servers_with_ids) lists the servers that send ids. A router or a

@@ -117,8 +117,8 @@
 //!   you set.
 //! - Pass other fields with [`extra`](crate::CompletionRequest::extra), for example
 //!   `.extra("reasoning_effort", "low")`.
-//! - Pass a schema with `.extra("response_format", ..)`. A record without `like` refuses
-//!   [`structured_output`](crate::CompletionRequest::structured_output).
+//! - Pass a schema with `.extra("response_format", ..)`. With a server record without `like`,
+//!   tokenwire rejects [`structured_output`](crate::CompletionRequest::structured_output).
 //! - Read the API key in your program. tokenwire does not read `OPENAI_API_KEY`.
 //!
 //! # Answers

@@ -13,8 +13,9 @@
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
-//! Every buffer and every queue has a limit in [`Limits`](crate::Limits). The most important
-//! limits:
+//! Every buffer and every queue has a limit. You can set most limits in [`Limits`](crate::Limits).
+//! A few are constants, such as [`MAX_RESPONSE_HEAD_BYTES`](crate::MAX_RESPONSE_HEAD_BYTES) and
+//! [`MAX_CHOICES`](crate::MAX_CHOICES), marked *fixed* below. The most important limits:
 //!
 //! | what | default | when the limit is reached |
 //! | --- | --- | --- |

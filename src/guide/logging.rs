@@ -47,9 +47,10 @@
 //! | debug | sizes, statuses, times and outcomes |
 //! | trace | the beginning of the first event that is not JSON |
 //!
-//! The [front page](crate#logging) has the details. Prompts are not logged at any level. Text of
-//! answers is logged only at trace, as in the table. API keys are never logged.
+//! The [front page](crate#logging) has the details. Prompts are not logged at any level. The text
+//! of an answer is logged only at trace, as the table shows. tokenwire never logs API keys of at
+//! least 8 characters.
 //!
-//! ureq and rustls have their own log lines. At trace, ureq prints all bytes of the traffic, and a
-//! server may send your key back in them. Filter the target `ureq`, for example with
-//! `RUST_LOG=trace,ureq=warn`.
+//! ureq and rustls have their own log lines. ureq logs some response headers at debug and all bytes
+//! of the traffic at trace, and a server may send your key back in them. Filter the target `ureq`,
+//! for example with `RUST_LOG=trace,ureq=warn`.

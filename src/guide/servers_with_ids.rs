@@ -35,7 +35,7 @@
 //! | TGI | `/v1/chat/completions` | none | documented |
 //! | TensorRT-LLM | `/v1/completions` | none; with `.extra("detokenize", false)` all, but no text | documented |
 //! | Together | `/v1/completions`, `/v1/chat/completions` | one for each chunk | documented |
-//! | Fireworks | `/v1/completions`, `/v1/chat/completions` | all, with `return_token_ids` | documented |
+//! | Fireworks | `/v1/completions`, `/v1/chat/completions` | all, if the request has `return_token_ids`, which tokenwire sends | documented |
 //! | OpenAI, Azure, OpenRouter, Ollama, LM Studio | all | none | documented |
 //! | LiteLLM proxy | all | none; the proxy drops them | documented |
 //!
@@ -47,7 +47,10 @@
 //! | recorded | The tests use exchanges that were recorded from the real program. |
 //! | documented | The tests use streams that were written from the server's documentation or source code. The real server was never used. |
 //!
-//! The page [`servers`](crate::servers) gives the number of recordings and tests for each entry.
+//! The page [`servers`](crate::servers) lists the number of recordings and tests for each entry.
+//! Its test cases include streams whose request did not ask for ids. It therefore shows *some* or
+//! *none* where this table shows *all*, for example for Fireworks: this table assumes that ids were
+//! requested.
 //!
 //! # All ids from llama.cpp
 //!

@@ -28,27 +28,28 @@
 //! has no calls, or until [`max_rounds`](crate::Turn::max_rounds) is reached.
 //!
 //! The system turn must describe the tools; otherwise the model does not call them.
-//! [`Tools::described`](crate::Tools::described) returns such a description, in the words of Qwen
-//! and Hermes.
+//! [`Tools::described`](crate::Tools::described) returns such a description, in the format of
+//! Qwen and Hermes.
 //!
-//! # By ids or by messages
+//! # Prompts as ids or as messages
 //!
-//! | | by ids, as above | by messages |
+//! | | ids, as above | messages |
 //! | --- | --- | --- |
 //! | endpoint | completions | chat |
 //! | the calls are found by | [`ResponseParser`](crate::ResponseParser), in the text of the model | the server |
 //! | the tools are described by | your system turn | [`CompletionRequest::tools`](crate::CompletionRequest::tools) |
 //! | the next prompt | the ids of the previous prompt and of the answer | messages |
-//! | the tree | every leaf has its ids | text; the tree reports that ids are missing |
+//! | the tree | every leaf has its ids | text, and the ids that the server sends; [`Branch::ids_missing`](crate::Branch::ids_missing) counts the missing ones |
 //!
-//! This crate is designed for prompts by ids. On a chat endpoint, calls arrive as
+//! This crate is designed for prompts as ids. On a chat endpoint, calls arrive as
 //! [`StreamToken::ToolCall`](crate::StreamToken::ToolCall).
 //!
-//! # While the model still writes
+//! # While the model is still writing
 //!
 //! [`ResponseParser::run`](crate::ResponseParser::run) parses on a thread and sends each call as
-//! soon as the call is complete. [`Tools::run`](crate::Tools::run) runs each call on its own thread
-//! and returns the results in the order of the calls:
+//! soon as the call is complete. [`Tools::run`](crate::Tools::run) runs the calls on at most
+//! [`max_concurrency`](crate::Tools::max_concurrency) threads (8 by default); further calls wait.
+//! It returns the results in the order of the calls:
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {
@@ -76,7 +77,7 @@
 //!
 //! - A tool that returns an error or panics does not end the turn. The model gets the error as the
 //!   result of the call.
-//! - A tool is never interrupted. Limit the waits inside your tools yourself.
+//! - A tool is never interrupted. Give every wait inside your tools a limit.
 //!
 //! # Dialects
 //!

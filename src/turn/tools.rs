@@ -1,4 +1,4 @@
-//! Tools: functions that the model may call, and the threads that run them while it still writes.
+//! Tools: functions that the model may call, and the threads that run them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

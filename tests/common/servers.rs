@@ -109,6 +109,10 @@ pub const ROWS: &[Row] = &[
     of("fireworks", row("Fireworks", None, Endpoint::Chat)),
     Row {
         recorded: Some(("vllm", &["router-"])),
+        live: &[
+            ("router_live", "ids_usage_comments_and_headers_pass_through_the_router"),
+            ("router_live", "a_worker_that_dies_in_mid_stream_is_a_typed_error_after_its_tokens"),
+        ],
         ..row("vllm-router", Some(&ServerKind::Vllm), Endpoint::OpenAi)
     },
     Row { recorded: Some(("vllm", &["sglrouter-"])), ..row("sglang-router", None, Endpoint::OpenAi) },
@@ -358,17 +362,24 @@ The columns:
 | column | meaning |
 | --- | --- |
 | prompt | the kinds of prompts that tokenwire sends to this server once it is known. `12r` counts \
-recorded requests with this prompt that succeeded. Any other kind is a typed error, because the \
-server would reject or misread it |
-| request for ids | the fields with which tokenwire requests ids. `12r` counts recorded requests \
+recorded requests with this prompt that succeeded. tokenwire rejects any other kind with a typed \
+error, because the server would reject or misread it |
+| request for ids | the fields that tokenwire sends to request ids. `12r` counts recorded requests \
 with this field that succeeded |
-| ids in streams | the streams whose request asked for ids. *exact*: all ids arrived, and the count \
-of the server agrees. *not counted*: ids arrived, and the stream has no count to compare with. The \
-other words name the missing ids, as [`IdsExact`](crate::IdsExact) reports them |
+| ids in streams | streams whose request included a field for ids, or whose endpoint always sends \
+ids. Test cases have no request, and all of them count. *exact*: all ids arrived, and the count of \
+the server agrees. *not counted*: ids arrived, and the stream has no count to compare with. The \
+other words give the reason why ids are missing; see [`Inexact`](crate::Inexact): *none* is `NoIds`, \
+*dropped* is `Dropped`, *some missing* is `TextWithoutId`, *lost inside characters* is \
+`LostInCharacter`, *different count* is `CountDiffers` |
 | usage, tool calls | the streams that contained them |
-| finish | the finish reasons |
-| errors | HTTP statuses, and the errors that ended streams |
-| live | the tests against a real server (llama.cpp's server, started by `.ci/run`) |
+| finish | the finish reasons, in the words of the server. *no finish reason*: the stream was complete \
+without one |
+| errors | *HTTP*: the status of a rejected request. *in the stream*: the status in an error event. \
+`incomplete`: the connection ended before the stream was complete. `protocol`: a protocol \
+violation |
+| live | the tests against a real program that `.ci/run` starts: llama.cpp's server, or vllm-router \
+in front of scripted workers |
 
 ";
 
@@ -405,7 +416,9 @@ fn summary(all: &[Gathered]) -> String {
 /// The streams whose request contained a key for ids.
 struct IdStreams {
     all: usize,
-    /// Streams with all ids.
+    /// Streams with all ids, confirmed by the server's count.
+    exact: usize,
+    /// Streams with all ids, as far as the server counts.
     complete: usize,
     /// Streams without any id.
     without: usize,
@@ -418,7 +431,12 @@ impl Gathered {
             chosen.map(|(_, (r, s))| r + s).sum()
         };
         let all = self.ids.0.values().map(|(r, s)| r + s).sum();
-        IdStreams { all, complete: count(&["exact", "not counted"]), without: count(&["none", "dropped"]) }
+        IdStreams {
+            all,
+            exact: count(&["exact"]),
+            complete: count(&["exact", "not counted"]),
+            without: count(&["none", "dropped"]),
+        }
     }
 }
 
@@ -426,9 +444,10 @@ impl IdStreams {
     fn summary(&self) -> String {
         match self {
             Self { all: 0, .. } => "not seen".to_owned(),
-            Self { all, complete, .. } if complete == all => "all".to_owned(),
+            Self { all, exact, .. } if exact == all => "all".to_owned(),
+            Self { all, complete, .. } if complete == all => "all, as far as the server counts".to_owned(),
             Self { all, without, .. } if without == all => "none".to_owned(),
-            Self { all, complete, .. } => format!("some: all in {complete} of {all} streams"),
+            Self { all, complete, .. } => format!("some: all ids in {complete} of {all} streams"),
         }
     }
 }

@@ -31,7 +31,7 @@ pub(crate) struct StreamFlags {
     /// `chat` sends --prompt as the user's message, or the "messages" of --extra.
     #[arg(long, alias = "wire", value_name = "ENDPOINT", default_value_t)]
     endpoint: Endpoint,
-    /// The name of the model. Without it, most servers use the one that they serve.
+    /// The name of the model. Without this option, most servers use the model that they serve.
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
 
@@ -54,11 +54,11 @@ pub(crate) struct StreamFlags {
     /// Seed for sampling. If N is negative, llama.cpp picks a seed.
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Sampling")]
     seed: Option<i64>,
-    /// Token ids that end the answer, in addition to the model's own: 151645,151643.
+    /// Additional token ids that end the answer, such as 151645,151643.
     #[arg(long, value_name = "IDS", value_delimiter = ',', help_heading = "Sampling")]
     stop_token_ids: Vec<TokenId>,
 
-    /// Priority for vLLM; it serves lower numbers first.
+    /// Priority for vLLM, which serves lower numbers first.
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Request")]
     priority: Option<i32>,
     /// Id of the request, sent in the header x-request-id.

@@ -233,9 +233,9 @@ impl Context {
 
     /// Adds the result of a tool call of the last response.
     ///
-    /// You may add results in any order, while the model still writes the response, or after the
-    /// next user turn: they follow the response, in the order of the calls. A call may stay without
-    /// a result.
+    /// You may add results in any order, while the model is still writing the response, or after
+    /// the next user turn: they follow the response, in the order of the calls. A call may stay
+    /// without a result.
     ///
     /// # Errors
     ///

@@ -45,7 +45,8 @@ Batch:
 #[command(before_help = EXAMPLE, after_long_help = DETAILS)]
 pub(crate) struct Args {
     /// The dialect in which the model writes reasoning and tool calls: a name, or the path of your
-    /// own dialect, which must end in .json. An unknown name lists the known ones.
+    /// own dialect, which must end in .json. If the name is unknown, the error lists the known
+    /// names.
     #[arg(long, value_name = "NAME", required_unless_present = "batch")]
     dialect: Option<String>,
     /// With --text, feed the parser N characters at a time; 0 means all at once. N does not change

@@ -37,7 +37,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     prompt: Prompt,
     /// Encode --prompt with this tokenizer.json and send ids. tokenwire recognises special tokens
-    /// in the text and adds none. Without this option, the server gets the text unchanged.
+    /// in the text and does not add any. Without this option, the server gets the text unchanged.
     #[arg(long, value_name = "FILE", conflicts_with = "prompt_ids")]
     tokenizer: Option<PathBuf>,
     /// Save the exchange in this file, without credentials, for `tokenwire replay`. An existing

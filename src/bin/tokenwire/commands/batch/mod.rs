@@ -58,19 +58,20 @@ Output:
   error "invalid_input" with its line number, and the other lines still run.
 
 Restart:
-  With --output, each result is written to disk when it arrives: to FILE in its
-  turn, and to FILE.waiting before that. After Ctrl-C, a crash or a kill, run
-  the same command again to continue. Prompts that have a result are not sent
-  again, even if the result is an error (but see --redo-failed). Prompts whose
-  result was written only in part are sent again.
+  With --output, each result is written to disk when it arrives. If earlier
+  results are missing, it goes to FILE.waiting first, and moves to FILE when
+  they are there. After Ctrl-C, a crash or a kill, run the same command again to
+  continue. Prompts that have a result are not sent again, even if the result is
+  an error (but see --redo-failed). Prompts whose result was written only in
+  part are sent again.
 
   Ctrl-C cancels the running streams and keeps all finished results. A second
   Ctrl-C does not wait for the streams to end.
 
 Memory:
-  The input and the results are not held in memory. A stream runs at most
-  16 times STREAMS prompts ahead of the first missing result. It starts only
-  while the results that wait for their turn take at most 256 MiB.
+  The input and the results are not held in memory. tokenwire runs at most
+  16 x STREAMS prompts ahead of the first missing result. It starts no new
+  stream while the waiting results take more than 256 MiB.
 
 Summary:
   At the end, one line on standard error shows the totals, unless you set
@@ -93,10 +94,11 @@ pub(crate) struct Args {
     #[arg(long = "base-url", value_name = "URL", required = true)]
     base_urls: Vec<String>,
     /// The file for the results. tokenwire keeps the results in it and appends the missing ones.
-    /// Without this option, results go to standard output, and a later run cannot continue them.
+    /// Without this option, results go to standard output, and a later run cannot continue the
+    /// batch.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Send prompts again whose result in --output is an error with "retryable":true. Other results
+    /// Resend each prompt whose result in --output is an error with "retryable":true. Other results
     /// stay. The earlier results are in FILE.before until all prompts are done.
     #[arg(long, requires = "output")]
     redo_failed: bool,

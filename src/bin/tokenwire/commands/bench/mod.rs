@@ -47,9 +47,10 @@ const DETAILS: &str = r#"Load:
 
 Times:
   Times are measured where a program receives its tokens, at the receiving end
-  of the channel. They include reading, decoding and waking up. The time to the
-  first token starts when the request is made and includes failed attempts.
-  Tokens that arrive in one read follow each other within microseconds.
+  of the channel. They include the time to read, to decode and to wake the
+  consumer's thread. The time to the first token starts when the request is made
+  and includes failed attempts. Tokens that arrive in one read follow each other
+  within microseconds.
 
 Cost:
   tokenwire also reports its own CPU time, and warns you if tokenwire itself

@@ -43,7 +43,7 @@ With --base-url, --tokenizer and --chat-format:
 Output:
   tokenwire prints the answer as it arrives. After each turn, it shows the turn
   as a tree of reasoning, content, tool calls and results, with the number of
-  ids of each. With --json, the tree is a line:
+  ids of each. With --json, the tree is printed as one line of JSON:
   {"turns":[{"role","leaves":[{"kind","text","ids"}]}]}"#;
 
 /// Show a model's answer to a text live, then as a tree.

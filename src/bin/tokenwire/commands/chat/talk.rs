@@ -26,7 +26,8 @@ pub(crate) struct TalkFlags {
     /// remembers earlier turns, and the model has tools.
     #[arg(long, value_name = "FILE", requires = "chat_format")]
     tokenizer: Option<PathBuf>,
-    /// The name of the model's chat format. An unknown name lists the known ones.
+    /// The name of the model's chat format. If the name is unknown, the error lists the known
+    /// names.
     #[arg(long, value_name = "NAME", requires = "tokenizer")]
     chat_format: Option<String>,
     /// The system turn. tokenwire appends the tools to it.
@@ -102,7 +103,7 @@ fn print_token(text: &str, status: &Mutex<Option<Status>>, json: bool) {
     }
     if !json {
         let mut out = io::stdout().lock();
-        // The end of the turn reports a broken pipe.
+        // A broken pipe is reported at the end of the turn.
         let _ = out.write_all(harmless(text).as_bytes()).and_then(|()| out.flush());
     }
     if let Some(status) = &mut *status {
