@@ -76,7 +76,9 @@ impl Dealt {
     }
 }
 
-/// Returns the tokens and the outcome, with errors as their kind, so that streams can be compared.
+/// Returns the tokens and the outcome of a stream, so that two streams can be compared.
+///
+/// An error is represented by its kind.
 fn told(receiver: &Receiver<StreamToken>) -> (Vec<Token>, Option<Result<(), ErrorKind>>) {
     let (tokens, last) = collect(receiver);
     let last = match last {

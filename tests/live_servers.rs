@@ -158,8 +158,10 @@ fn text_survives_the_servers_tokenizer_like_the_local_one() {
     println!("{} texts encoded and decoded", strings.len().div_ceil(5));
 }
 
-/// Repeats every rejected request that was recorded from build 10434. The status may differ in this
-/// build. The kind of error, and whether a retry makes sense, may not.
+/// Sends every request again that build 10434 rejected.
+///
+/// In this build, the status may be different. The kind of error and whether it can be retried must
+/// be the same.
 #[test]
 #[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL"]
 fn rejections_are_the_same_errors_in_both_builds() {

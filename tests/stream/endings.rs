@@ -262,8 +262,9 @@ fn a_refused_connection_and_an_unknown_host_are_different_errors() {
     }
 }
 
-/// Returns a listener with a full queue, so the system answers no further connect. The streams keep
-/// the queue full.
+/// Returns a listener with a full queue, so the system does not accept further connections.
+///
+/// The returned streams keep the queue full.
 fn unanswered() -> (socket2::Socket, Vec<std::net::TcpStream>, std::net::SocketAddr) {
     let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
