@@ -235,7 +235,7 @@ fn a_rejection_is_the_same_error_streamed_and_complete() {
     }
 }
 
-/// A server whose chat template knows tools. llama.cpp's template for this model does not, so a
+/// A server whose chat template supports tools. llama.cpp's template for this model does not, so a
 /// copy of the model's file contains another template of the same length.
 struct ToolServer {
     script: String,

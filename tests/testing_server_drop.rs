@@ -50,7 +50,7 @@ fn drop_within(server: MockServer, max: Duration) {
 #[test]
 fn drop_of_an_idle_server_leaves_no_thread_and_frees_its_port() {
     let _alone = alone();
-    // Use an address that nothing else binds, so that no other process takes the port in between.
+    // Use an address that no other process binds, so that the port stays free in the meantime.
     let mut addr = SocketAddr::from(([127, 0, 0, 77], 0));
     for _ in 0..100 {
         let server = MockServer::builder().addr(addr).scripted([events()]).expect("the port is still in use");

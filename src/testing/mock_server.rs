@@ -132,7 +132,7 @@ impl MockServer {
         self.shared.lock().open.len()
     }
 
-    /// Returns the disconnects of clients so far, in the order in which the server noticed them.
+    /// Returns the disconnects of clients so far, in the order in which the server detected them.
     ///
     /// At most [`MAX_RECORDS`](super::MAX_RECORDS) are kept.
     #[must_use]

@@ -34,15 +34,15 @@ pub struct Disconnect {
     pub request: Option<usize>,
     /// The number of response bytes written before the disconnect, including head and framing.
     ///
-    /// The client's system has received them. The server does not know whether the client has read
+    /// The client's system has received them. The server cannot detect whether the client has read
     /// them.
     pub sent_bytes: u64,
     /// The body bytes in the writes that were completed, without framing.
     pub body_bytes: u64,
-    /// The time when the server noticed the disconnect.
+    /// The time at which the server detected the disconnect.
     ///
-    /// While the script waits, the server notices a disconnect at once (in short pauses, within 20
-    /// ms). Otherwise, it notices the disconnect at a later write.
+    /// While the script waits, the server detects a disconnect at once (in short pauses, within 20
+    /// ms). Otherwise, it detects the disconnect at a later write.
     pub at: Instant,
 }
 
@@ -52,7 +52,7 @@ pub struct Disconnect {
 pub enum OnAccept {
     /// Reads and answers requests.
     Serve,
-    /// Reads and writes nothing until the server is dropped, and does not notice a disconnect.
+    /// Reads and writes nothing until the server is dropped, and does not detect a disconnect.
     Hang,
     /// Closes the connection with FIN.
     Close,

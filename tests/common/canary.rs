@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// The number of characters at a key's beginning or end that count as the key.
+/// The number of characters of a key's beginning or end that the search looks for.
 const PART_CHARS: usize = 10;
 /// The number of bytes of a hex dump that are kept for the search. No key is longer.
 const DUMP_BYTES: usize = 128;

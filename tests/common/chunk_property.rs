@@ -462,7 +462,7 @@ fn line(random: &mut Random<'_>, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// The source of random choices.
+/// Makes the random choices of a test.
 enum Random<'a> {
     /// An xorshift generator, which returns the same numbers for the same seed on every machine.
     Seed(u64),

@@ -58,7 +58,7 @@ struct Token {
 #[derive(Debug, Arbitrary)]
 enum Id {
     Any(TokenId),
-    /// The id of a marker: either of the marker in the text or of another one.
+    /// The id of a marker. It may belong to the marker in the text or to another one.
     Marker(u8),
     None,
 }

@@ -117,7 +117,7 @@ pub const ROWS: &[Row] = &[
     of("litellm", row("LiteLLM proxy", None, Endpoint::Chat)),
 ];
 
-/// The number of times that a fact appears in recordings and in vectors.
+/// The number of times that each fact appears in recordings and in vectors.
 #[derive(Default)]
 struct Seen(BTreeMap<String, (usize, usize)>);
 

@@ -60,7 +60,7 @@ impl Backend {
 
     /// Stores the kind of server that was detected from a response.
     ///
-    /// A kind that is already known stays, because the caller may have set it.
+    /// A kind that is already known is kept, because the caller may have set it.
     pub(crate) fn learn(&self, server: ServerKind) {
         self.server.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(server);
     }
@@ -87,7 +87,7 @@ impl Backend {
             headers.extend(request.priority.take().map(|priority| (name.clone(), priority.to_string())));
         }
         let own = request.headers().map(|(name, value)| (name.to_owned(), value.to_owned()));
-        // A header that is set on the request itself comes last, so it wins.
+        // A header that is set on the request itself is the last one, so it wins.
         headers.extend(own);
         (request, headers)
     }

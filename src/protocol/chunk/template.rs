@@ -30,9 +30,10 @@ use crate::types::ids::TokenId;
 const MAX_TEMPLATES: usize = 3;
 /// The longest chunk that becomes a template.
 const MAX_TEMPLATE_BYTES: usize = 16 << 10;
-/// The initial credit. Learning a chunk costs as much as parsing it, so it uses [`LESSON`] credits.
+/// The initial and the maximum credit.
 ///
-/// The credits that learning one chunk uses. Each chunk that a template reads adds one credit.
+/// Learning a chunk costs as much as parsing it, so it uses [`LESSON`] credits. Each chunk that a
+/// template reads adds one credit.
 const MAX_CREDIT: u32 = 64;
 const LESSON: u32 = 8;
 

@@ -259,7 +259,9 @@ impl CompletionRequest {
         self.session.as_deref()
     }
 
-    /// Returns whether the body requests ids from this server, apart from its extra fields.
+    /// Returns whether the body requests ids from this server.
+    ///
+    /// Returns false if an extra field determines whether the server sends ids.
     pub(crate) fn asks_for_ids(&self, server: Option<&ServerKind>, stream: bool) -> bool {
         let own = ["return_token_ids", "verbose", "logprobs", "include_reasoning", "return_tokens"];
         let left_to_us = own.iter().all(|key| !self.extras.contains_key(*key));

@@ -223,7 +223,7 @@ impl CallEnd {
         Self { body_end, at: body_end, garbage: false }
     }
 
-    /// Returns the step of a machine that has nothing more to read.
+    /// Returns the step of a machine that has read its whole text.
     ///
     /// The call counts if its end marker was received, if another region follows, or if the turn
     /// ended cleanly (R3 and R10 in docs/parsing-rules.md).

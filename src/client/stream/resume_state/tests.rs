@@ -322,7 +322,7 @@ fn stop_strings_prevent_a_resume_if_the_server_holds_text_back_unless_you_accept
         (request().extra("include_stop_str_in_output", true), Endpoint::OpenAi, Some(Family::Vllm), Ok(())),
         (request().allow_inexact_resume(), Endpoint::OpenAi, Some(Family::Vllm), Ok(())),
     ];
-    // If the server is known to hold text back, the resume is rejected with this reason.
+    // If the server may hold text back, `text_exact` is false.
     for (endpoint, text_exact) in
         [(Endpoint::OpenAi, false), (Endpoint::SgLang, true), (Endpoint::LlamaCpp, true)]
     {

@@ -263,7 +263,7 @@ impl Broken {
         self.end.ok_or(step)
     }
 
-    /// Returns the step of a machine that has nothing more to read.
+    /// Returns the step of a machine that has read its whole text.
     ///
     /// If the format has an end marker, the machine waits for it.
     pub(crate) fn leave(&mut self, view: &View<'_>, bounds: &Bounds) -> Step {
