@@ -291,8 +291,8 @@ fn target(named: &Named, file: &File, modules: &BTreeSet<Vec<String>>) -> Result
     let mut rest = &named.segments[..];
     match rest[0].as_str() {
         "crate" => rest = &rest[1..],
-        // In a module inside a file, `super` is the file itself. The test only needs to know that
-        // the path stays inside the file.
+        // In a module inside a file, `super` is the file itself. For this test, it is sufficient
+        // that the path stays inside the file.
         _ => {
             absolute.clone_from(&file.module);
             while let Some(first) = rest.first().filter(|first| ["self", "super"].contains(&first.as_str())) {

@@ -184,7 +184,7 @@ struct Counts {
     resumes: usize,
     ids_again: u64,
     without_usage: usize,
-    /// Some streams with a wrong result: the first ones that were found.
+    /// The differences in the first streams that had a wrong result.
     differences: Vec<String>,
 }
 

@@ -69,8 +69,6 @@ impl Backend {
     ///
     /// The headers include the session key and the priority if this client sends them as headers. A
     /// priority that is sent as a header is removed from the body.
-    ///
-    /// The headers include the session key and the priority, if this client sends these in headers.
     pub(crate) fn address(
         &self,
         mut request: CompletionRequest,

@@ -277,9 +277,6 @@ impl HttpResponse {
     ///
     /// The wait that was already set for this response still applies. If the body ends with an
     /// error, the bytes before it are returned.
-    ///
-    /// The wait that was already set for this response still applies. How the body ends does not
-    /// matter.
     pub(crate) fn error_body(&mut self) -> Vec<u8> {
         if check_encoding(&self.headers).is_err() {
             return Vec::new();

@@ -126,8 +126,6 @@ impl SavedRequest {
     ///
     /// The saved request then differs from the request that was sent, and tokenwire does not send
     /// it again.
-    ///
-    /// The rest is not the request that was sent, and tokenwire does not send it again.
     #[must_use]
     pub fn is_redacted(&self) -> bool {
         self.redacted

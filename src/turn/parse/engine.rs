@@ -567,7 +567,7 @@ impl Engine {
 
     /// Adds the text up to `until` to the last leaf, after its inner text.
     fn extend(&mut self, branch: &mut Branch, until: usize) {
-        // A marker token is never divided, whatever the other markers of the dialect are.
+        // A marker token is never divided, regardless of the dialect's other markers.
         let whole = self.input.markers.shows_all(self.committed);
         let until = if whole { until } else { self.input.markers.end_of_real_around(until) };
         let until = until.max(self.committed);

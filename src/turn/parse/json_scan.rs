@@ -3,7 +3,7 @@
 use super::view::View;
 use crate::types::tree::Malformed;
 
-/// Follows a JSON object or list to its end, whatever its strings contain.
+/// Finds the end of a JSON object or list. Brackets inside strings do not matter.
 ///
 /// The scan checks the structure strictly, so that it detects a string without an end early. It
 /// does not check numbers and words, because the real parser does.
