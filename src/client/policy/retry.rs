@@ -30,8 +30,8 @@ const SERVERS_OWN: [&str; 7] =
 /// - The connection cannot be made, times out, or ends.
 /// - The stream stays silent for [`first_token`](crate::Timeouts::first_token).
 /// - The server answers with status 408, 409, 429 or 5xx, or reports such a status in the first
-///   event of a stream. There is one exception: a message that the server could not read the
-///   request (llama.cpp).
+///   event of a stream. There is one exception: the message shows that the server could not read
+///   the request (llama.cpp).
 /// - The first event is an error without a status, and its name does not blame the request.
 ///
 /// The header `x-should-retry: false` in an answer prevents a retry. With `x-should-retry: true`, a

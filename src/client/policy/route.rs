@@ -106,8 +106,8 @@ struct Route {
     weight: u32,
     /// The number of failures in a row.
     failures: u32,
-    /// Set while the server is left out. Contains when a probe is due, and how long it was left
-    /// out.
+    /// The time at which a probe is due, and the time for which the server was left out. It is set
+    /// while the server is left out.
     open: Option<(Instant, Duration)>,
     probing: bool,
 }

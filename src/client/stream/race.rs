@@ -53,7 +53,7 @@ impl State {
 struct Second {
     first: Arc<Exchange>,
     request: CompletionRequest,
-    /// Returns `None` if no thread could be started for the alarm. The second request is then not
+    /// This is `None` if no thread could be started for the alarm. The second request is then not
     /// sent.
     alarm: Option<Alarm>,
 }
