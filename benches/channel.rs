@@ -4,11 +4,11 @@
 //! cargo bench --bench channel
 //! ```
 //!
-//! - `token_by_token`: the channel of a stream, an unbounded crossbeam channel
+//! - `token_by_token`: the channel that a stream uses (an unbounded crossbeam channel)
 //! - `recv_many`: the same channel, read with `recv_many`
 //! - `bounded_1024`: a bounded channel
-//! - `in_batches`: 32 tokens per send, as in a channel of batches
-//! - `limit_one_thread`: the lower limit, which moves the tokens on one thread
+//! - `in_batches`: the same channel with 32 tokens in each item
+//! - `limit_one_thread`: the lower limit: one thread both sends and receives the tokens
 
 mod common;
 

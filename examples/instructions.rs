@@ -3,8 +3,8 @@
 //!
 //! Each row runs twice in its own process under callgrind, the second time with more work. The
 //! difference, divided by the additional work, is the cost without startup and setup. Other work on
-//! the machine does not change a count. The compiler does, and so does the processor a little,
-//! because the C library and `memchr` choose their code by its features.
+//! the machine does not change a count. A different compiler does. A different processor changes a
+//! count a little, because the C library and `memchr` select their code by its features.
 //!
 //! With `--write`, it replaces the table in `docs/speed.md`. Arguments that are not options select
 //! rows by name.
@@ -32,9 +32,9 @@ struct Row {
     /// The unit in the table: an event or a token.
     unit: &'static str,
     goal: Option<u64>,
-    /// The work of the first and of the second run, in units of `run`.
+    /// The number of units in the first and in the second run. `run` defines the unit.
     work: (usize, usize),
-    /// Events or tokens in one unit of `run`.
+    /// The number of events or tokens in one unit.
     each: usize,
     run: Run,
 }

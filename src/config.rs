@@ -155,67 +155,70 @@ defaults! {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     #[non_exhaustive]
     pub struct Limits {
-        /// The size of one event, with all its lines. Default 32 MiB.
+        /// The maximum size of one event, including all its lines, in bytes. Default 32 MiB.
         pub max_event_bytes: usize = 32 << 20,
-        /// The part of an error body that is read for the error message.
+        /// The maximum number of bytes of an error body that are read for the error message.
         ///
-        /// A longer body is not an error of its own: the rest is not read. Default 64 KiB.
+        /// The rest of a longer body is not read. This does not cause another error. Default 64
+        /// KiB.
         pub max_error_body_bytes: usize = 64 << 10,
-        /// The size of a body that is read whole by
-        /// [`HttpResponse::text`](crate::HttpResponse::text).
+        /// The maximum size of a body for [`HttpResponse::text`](crate::HttpResponse::text), in
+        /// bytes.
         ///
         /// Default 32 MiB.
         pub max_body_bytes: usize = 32 << 20,
-        /// The number of tokens in a stream's channel that the consumer has not taken.
+        /// The maximum number of tokens in a stream's channel that the consumer has not taken.
         ///
         /// When the channel is full, the stream stops reading from its socket until the consumer
         /// takes tokens. Default 1,024.
         pub max_channel_tokens: usize = 1024,
-        /// The bytes of text in a stream's channel that the consumer has not taken.
+        /// The maximum number of bytes of text in a stream's channel that the consumer has not
+        /// taken.
         ///
         /// When the channel is full, the stream stops reading from its socket until the consumer
         /// takes tokens. A single token may be larger than this limit. Default 8 MiB.
         pub max_channel_bytes: usize = 8 << 20,
-        /// The bytes of a response that are kept for a recording.
+        /// The maximum number of bytes of a response that are kept for a recording.
         ///
         /// The consumer still receives the rest, and the end of the recording is
         /// [`Unknown`](crate::recording::BodyEnd::Unknown). Default 64 MiB.
         pub max_recording_bytes: usize = 64 << 20,
-        /// The number of files in the folder of
-        /// [`save_failed`](crate::ApiClientBuilder::save_failed).
+        /// The maximum number of saved requests (see
+        /// [`save_failed`](crate::ApiClientBuilder::save_failed)).
         ///
-        /// A new file replaces the oldest one. With 0, no request is saved. Default 32.
+        /// A new saved request replaces the oldest one. With 0, no request is saved. Default 32.
         pub max_saved_files: usize = 32,
-        /// The total size of the files in that folder, in bytes.
+        /// The maximum total size of the saved requests, in bytes.
         ///
-        /// A new file replaces the oldest ones. A request that is larger than this limit is not
-        /// saved. Default 64 MiB. A value above
+        /// A new saved request replaces the oldest ones. A request that is larger than this limit
+        /// is not saved. Default 64 MiB. A value above
         /// [`MAX_SAVED_REQUEST_BYTES`](crate::MAX_SAVED_REQUEST_BYTES) has the same effect as that
         /// constant.
         pub max_saved_bytes: usize = 64 << 20,
-        /// The nesting depth of the arguments of a tool call.
+        /// The maximum nesting depth of the arguments of a tool call.
         ///
         /// A call that is nested deeper is [`Malformed`](crate::Malformed). Default 128, which is
         /// also the maximum of serde_json.
         pub max_nesting: usize = 128,
-        /// The size of one tool call, including its markers.
+        /// The maximum size of one tool call, including its markers, in bytes.
         ///
         /// A larger call is [`Malformed`](crate::Malformed). Default 16 MiB.
         pub max_arguments_bytes: usize = 16 << 20,
-        /// The text of one turn that [`ResponseParser::run`](crate::ResponseParser::run) keeps.
+        /// The maximum size of one turn for [`ResponseParser::run`](crate::ResponseParser::run), in
+        /// bytes.
         ///
         /// A longer turn ends with [`Limit::TurnBytes`](crate::Limit::TurnBytes). Default 64 MiB.
         pub max_turn_bytes: usize = 64 << 20,
-        /// The number of streams that run at the same time, each on its own reader thread.
+        /// The maximum number of streams that run at the same time, each on its own reader thread.
         ///
         /// [`WhenFull`] defines what happens to the next stream. Default 256.
         pub max_streams: usize = 256,
-        /// The number of streams that wait for their turn under [`WhenFull::Wait`].
+        /// The maximum number of streams that wait for their turn under [`WhenFull::Wait`].
         ///
-        /// The next one fails at once. Each waiting stream holds the body of its request. Default
-        /// 65,536.
+        /// Any further stream fails at once. Each waiting stream holds the body of its request.
+        /// Default 65,536.
         pub max_waiting_streams: usize = 64 << 10,
-        /// The number of idle connections that are kept open for later requests.
+        /// The maximum number of idle connections that are kept open for later requests.
         ///
         /// Further connections are closed. With 0, none is kept. A connection that has been idle
         /// for more than 4 s is not reused: it is closed at the client's next request, or with the
@@ -224,7 +227,7 @@ defaults! {
     }
 }
 
-/// How often one request is sent again because its pooled connection turned out to be closed.
+/// The maximum number of times that a request is resent because its pooled connection was closed.
 pub(crate) const MAX_STALE_RETRIES: u32 = 2;
 
 /// The limit for the status line and headers of a response together, in bytes.

@@ -146,7 +146,7 @@ fn every_recorded_response_decodes_to_the_content_of_its_file() {
 }
 
 /// Compares two recordings of the same generation. For a character of several tokens, the stream
-/// contains only the last id; the complete response contains all of them.
+/// contains only the last id. The complete response contains all ids.
 #[test]
 fn llama_cpp_sends_the_ids_inside_characters_only_in_complete_responses() {
     let streamed = Response::read(&data("llama.cpp/completion-utf8.raw"));

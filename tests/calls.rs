@@ -163,7 +163,7 @@ fn each_endpoint_requests_and_reads_a_complete_response() {
         for (key, value) in has.as_object().unwrap() {
             assert_eq!(&body[key], value, "{wire}: {key}");
         }
-        // The client remembers which server it detected.
+        // The client stores the kind of server that it detected.
         assert_eq!(client.server().unwrap(), answer.server, "{wire}");
     });
 }
@@ -326,7 +326,7 @@ fn an_attempt_that_succeeds_after_failures_returns_its_response() {
 }
 
 /// llama.cpp build 10434 answers an unreadable request with a server error, build 11549 with a
-/// request error. A retry would not help with either.
+/// request error. A retry would not help in either case.
 #[test]
 fn a_request_that_llama_cpp_cannot_read_is_not_retried_whatever_its_status() {
     let newer = r#"{"error":{"code":400,"message":"[json.exception.parse_error.101] parse error at line 1, column 11: syntax error while parsing value - unexpected end of input; expected '[', '{', or a literal","type":"invalid_request_error"}}"#;

@@ -54,7 +54,7 @@ fn as_strs(args: &[String]) -> Vec<&str> {
     args.iter().map(String::as_str).collect()
 }
 
-/// Returns this many prompts of one id each.
+/// Returns this number of prompts, each with one id.
 fn prompts(count: u32) -> String {
     (0..count).map(|n| format!("{{\"prompt\":[{}]}}\n", n + 10)).collect()
 }
@@ -71,7 +71,7 @@ fn batch(server: &MockServer, more: &[&str], input: &str) -> Ran {
 #[test]
 fn results_are_written_in_the_order_of_the_prompts_with_all_data() {
     let model = FakeModel::new(3);
-    // Earlier prompts get later responses.
+    // The earlier a prompt is, the later its response arrives.
     let server = MockServer::start(move |request| {
         let pause = Duration::from_millis(40_u64.saturating_sub(4 * number(request)));
         let (head, tail) = (Script::events([""; 0]).pause(pause), model.events(request).unwrap());
@@ -212,7 +212,7 @@ fn concurrent_streams_and_waiting_results_are_limited() {
     assert!(server.wait_for_requests(4, HANGS));
     assert!(!server.wait_for_requests(5, Duration::from_millis(300)), "at most four at a time");
     // The first stream hangs and the others continue. The limit is 16 results per stream, so 64 for
-    // the four streams. The hanging stream counts too.
+    // the four streams. The hanging stream is included.
     rest.open();
     assert!(server.wait_for_requests(64, HANGS));
     assert!(!server.wait_for_requests(65, Duration::from_millis(300)), "at most 64 prompts ahead");
@@ -273,7 +273,7 @@ fn a_batch_killed_at_any_time_resumes_to_the_same_file() {
         }
         kills += 1;
         asked = server.requests().len();
-        // A crash of the machine can leave the file like this.
+        // After a crash of the machine, the file can have this state.
         let mut out = OpenOptions::new().append(true).open(folder.path("out.jsonl")).unwrap();
         out.write_all(br#"{"id":61,"text":"ha"#).unwrap();
     }

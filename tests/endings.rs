@@ -17,7 +17,7 @@ use tokenwire::{
     ApiClient, CompletionRequest, Limits, Outcome, StreamGuard, StreamReport, StreamToken, Timeouts,
 };
 
-/// A limit that only a hanging test reaches. Nothing here takes a tenth of it.
+/// A limit that only a hanging test reaches. No test here takes a tenth of it.
 const LONG: Duration = Duration::from_secs(30);
 const TAIL: Duration = Duration::from_secs(1);
 const TOKEN: &str = r#"{"choices":[{"index":0,"text":"a","token_ids":[1]}]}"#;
@@ -106,7 +106,7 @@ fn a_token_that_a_cancel_withheld_from_the_consumer_is_not_counted() {
         thread::sleep(Duration::from_millis(1));
     }
     guard.cancel();
-    // Do not read before this: it would make room for more tokens.
+    // Do not read before this line, because a read would make room for more tokens.
     let report = report_of(&guard);
     assert_eq!(collect(&receiver).len(), 2);
     assert_eq!((report.ending, report.tokens), (Outcome::Cancelled, 2));

@@ -170,7 +170,7 @@ fn a_failed_server_is_skipped_until_a_probe_succeeds() {
     assert!(completions() > 2);
 }
 
-/// A hanging probe delays nothing, and does not prevent later probes.
+/// A hanging probe does not delay any stream, and does not prevent later probes.
 #[test]
 fn a_probe_without_an_answer_ends_and_is_repeated() {
     let first = MockServer::start(|request: &Request| match request.path.as_str() {
@@ -214,7 +214,7 @@ fn a_session_stays_at_its_server_and_weights_distribute_the_rest() {
     assert!(used.iter().all(|n| *n > 0), "{used:?}");
 }
 
-/// Two servers have 16 streams at a time, and one of the servers dies. All streams are complete.
+/// Two servers have 16 streams at a time, and one of the servers dies. All streams still complete.
 #[test]
 fn all_streams_are_complete_and_exact_when_one_of_two_servers_dies() {
     let good = whole();

@@ -31,7 +31,7 @@ fn limits(set: impl FnOnce(&mut Limits)) -> Limits {
     limits
 }
 
-/// Returns a stream of this many tokens, each with its number as id and text.
+/// Returns a stream with this number of tokens. Each token has its index as its id and its text.
 fn numbers(count: TokenId) -> Script {
     let texts: Vec<_> = (0..count).map(|n| (n, n.to_string())).collect();
     Script::tokens(texts.iter().map(|(id, text)| (*id, text.as_str())))
@@ -76,7 +76,9 @@ impl Dealt {
     }
 }
 
-/// Returns the tokens and the outcome, with errors as their kind, so that streams can be compared.
+/// Returns the tokens and the outcome of a stream, so that two streams can be compared.
+///
+/// An error is represented by its kind.
 fn told(receiver: &Receiver<StreamToken>) -> (Vec<Token>, Option<Result<(), ErrorKind>>) {
     let (tokens, last) = collect(receiver);
     let last = match last {
@@ -115,7 +117,7 @@ fn each_stream_delivers_the_same_items_as_through_its_own_channel() {
         }
     }
     drop(channel);
-    // The cancelled stream that has a token has it by now.
+    // If the cancelled stream has a token, the token has arrived by now.
     let waiting = alone.iter().filter(|(_, name, _)| *name == "cancelled");
     let began = Instant::now();
     let mut dealt = Dealt::default();
@@ -190,7 +192,7 @@ fn the_bound_applies_to_all_streams_together_and_no_token_is_lost() {
         drop(channel);
         let mut kept = Vec::new();
         if join {
-            // The channel is not read here. A join is not bounded.
+            // The channel is not read here, because a join removes the limit.
             for guard in guards {
                 let report = guard.join();
                 assert_eq!((report.ending, report.tokens), (Outcome::Complete, u64::from(TOKENS)));

@@ -28,7 +28,8 @@ fn the_corpus_of_each_target_holds() {
         let mut files = 0;
         for entry in std::fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
-            // Printed only if the test fails: the file that caused the failure.
+            // This line is printed only if the test fails. It names the file that caused the
+            // failure.
             println!("{}", path.display());
             property(&std::fs::read(&path).unwrap());
             files += 1;
@@ -56,7 +57,7 @@ fn each_target_holds_for_random_inputs() {
                 random >> 32
             };
             let len = 1 + next() % if number % 8 == 0 { 2000 } else { 200 };
-            // Small numbers make more choices than large ones.
+            // Small numbers lead to more different choices than large ones.
             let small = number % 3 == 0;
             let input: Vec<u8> =
                 (0..len).map(|_| if small && next() % 2 == 0 { next() % 8 } else { next() } as u8).collect();

@@ -61,7 +61,7 @@ fn later(gate: &Gate, script: Script) -> Script {
 #[test]
 fn the_first_token_decides_and_a_failure_decides_only_if_both_requests_fail() {
     let hang = || Script::new().hang(LONG);
-    // Each gate opens when the second server has its request.
+    // Each gate opens when the second server has received its request.
     let gates: [Gate; 5] = std::array::from_fn(|_| Gate::new());
     let slowly = |script: Script| Script::new().pause(ms(50)).write(script.wire()).close();
     // name, first server, second server, hedge time, gate, errors, hedged, routes
@@ -285,7 +285,7 @@ fn overlapping_requests_give_one_response_and_one_end() {
         "complete {}, complete and hedged {}, failed {}, cancelled {}",
         seen[0], seen[1], seen[2], seen[3]
     );
-    // How many streams are cancelled or in time depends on the machine.
+    // The number of streams that are cancelled or in time depends on the machine.
     assert!(seen[1] > 0 && seen[2] > 0, "{seen:?}");
     let began = Instant::now();
     drop(client);

@@ -291,8 +291,8 @@ fn target(named: &Named, file: &File, modules: &BTreeSet<Vec<String>>) -> Result
     let mut rest = &named.segments[..];
     match rest[0].as_str() {
         "crate" => rest = &rest[1..],
-        // In a module inside a file, `super` is the file itself. It is enough that the path stays
-        // inside.
+        // In a module inside a file, `super` is the file itself. For this test, it is sufficient
+        // that the path stays inside the file.
         _ => {
             absolute.clone_from(&file.module);
             while let Some(first) = rest.first().filter(|first| ["self", "super"].contains(&first.as_str())) {
@@ -374,7 +374,7 @@ fn import_faults(files: &[File]) -> Vec<String> {
     faults
 }
 
-/// Returns each import that closes a circle of modules in one folder.
+/// Returns each import that completes a cycle of modules in one folder.
 fn circles(folder: &[String], edges: &BTreeMap<(String, String), String>) -> Vec<String> {
     let reaches = |from: &str, to: &str| {
         let mut seen = BTreeSet::from([from]);

@@ -1,4 +1,4 @@
-//! Tests that a thousand cancelled streams leave no thread and no descriptor. They are in a
+//! Tests that no threads or descriptors remain after a thousand cancelled streams. They are in a
 //! separate file because they count the threads and descriptors of the whole process.
 
 #![cfg(all(feature = "testing", target_os = "linux"))]

@@ -158,8 +158,10 @@ fn text_survives_the_servers_tokenizer_like_the_local_one() {
     println!("{} texts encoded and decoded", strings.len().div_ceil(5));
 }
 
-/// Repeats every rejected request that was recorded from build 10434. The status may differ in this
-/// build. The kind of error, and whether a retry makes sense, may not.
+/// Sends every request again that build 10434 rejected.
+///
+/// In this build, the status may be different. The kind of error and whether it can be retried must
+/// be the same.
 #[test]
 #[ignore = "needs a llama.cpp server: TOKENWIRE_LIVE_URL"]
 fn rejections_are_the_same_errors_in_both_builds() {
@@ -233,7 +235,7 @@ fn a_rejection_is_the_same_error_streamed_and_complete() {
     }
 }
 
-/// A server whose chat template knows tools. llama.cpp's template for this model does not, so a
+/// A server whose chat template supports tools. llama.cpp's template for this model does not, so a
 /// copy of the model's file contains another template of the same length.
 struct ToolServer {
     script: String,

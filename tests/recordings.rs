@@ -260,7 +260,7 @@ const LLAMA_CPP: &[(&str, &[TokenId], &str, &str)] = &[
     ("completions-utf8-logprobs", &[250, 138, 230], "length", "3 of 7"),
     ("completions-utf8-verbose", &[250, 138, 230, 240, 230, 219, 240, 216, 95, 91, 0], "stop", "11 of 20"),
     ("completions-warm-cache", &[], "length", NO_IDS),
-    // The server made no tokens and counted none.
+    // The server generated no tokens, and its count is zero.
     ("error-empty-prompt", &[], "length", YES),
     ("killed-in-stream", &[], "-", NO_IDS),
     ("terminated-in-stream", &[], "-", NO_IDS),

@@ -125,7 +125,7 @@ fn dropping_the_handle_stops_the_parser_or_waits_for_it() {
         let (calls, handle) = parser().run(tokens, tree.clone());
         let mut open = Some(sender);
         if policy == OnDrop::Join {
-            // A drop that waits needs a stream that ends.
+            // A drop that waits returns only if the stream ends.
             let sender = open.take().unwrap();
             sender.send(StreamToken::Token { text: "Hi".into(), id: Some(1) }).unwrap();
         }

@@ -184,11 +184,12 @@ struct Counts {
     resumes: usize,
     ids_again: u64,
     without_usage: usize,
-    /// The first streams with a wrong result.
+    /// The differences in the first streams that had a wrong result.
     differences: Vec<String>,
 }
 
-/// Runs this many streams, four at a time. Each is cut up to `cuts` times in one of these `ways`.
+/// Runs this number of streams, four at a time. Each is cut up to `cuts` times in one of these
+/// `ways`.
 fn run(name: &str, streams: u64, cuts: u64, ways: &'static [Way], timeouts: Timeouts) -> Vec<Way> {
     let model = FakeModel::new(11);
     let done = Arc::new(Mutex::new(Vec::new()));
@@ -208,7 +209,8 @@ fn run(name: &str, streams: u64, cuts: u64, ways: &'static [Way], timeouts: Time
                     Endpoint::VllmGenerate,
                     Endpoint::SgLang,
                 ];
-                // Use one client for each, because a client learns something else on each endpoint.
+                // Use one client for each endpoint, because a client stores what it detects on an
+                // endpoint.
                 let clients = |server, timeouts| {
                     wires.map(|wire| client(server).endpoint(wire).timeouts(timeouts).build().unwrap())
                 };

@@ -42,7 +42,7 @@ fn rest() -> Script {
     Script::events([event(" c", &[9], None), event(" d", &[10], Some("stop")), usage, "[DONE]".to_owned()])
 }
 
-/// Returns a policy that waits for nothing and gives up nothing.
+/// Returns a policy without waits and with a large budget.
 fn retry() -> RetryPolicy {
     let mut retry = RetryPolicy::default();
     (retry.max_retries, retry.min_wait, retry.budget) = (5, Duration::ZERO, 1000);

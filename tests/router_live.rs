@@ -1,4 +1,4 @@
-//! Tests through a real vllm-router to scripted workers. They are ignored by default and run with
+//! Tests with scripted workers behind a real vllm-router. They are ignored by default and run with
 //! `--include-ignored` when `TOKENWIRE_ROUTER` is the path of its program. `.ci/run` installs it.
 
 #![cfg(feature = "testing")]
@@ -521,7 +521,7 @@ fn kill(gate: &Gate, dying: Vec<MockServer>) {
 
 type Running = (Receiver<StreamToken>, StreamGuard, Vec<Token>);
 
-/// Starts this many streams and receives the first token of each.
+/// Starts this number of streams and receives the first token of each.
 fn running(client: &ApiClient, streams: usize) -> Vec<Running> {
     let streams: Vec<_> = (0..streams).map(|n| client.stream(question(n)).unwrap()).collect();
     let begun = streams.into_iter().map(|(receiver, guard)| match receiver.recv_timeout(LONG).unwrap() {
@@ -603,7 +603,7 @@ fn in_a_total_outage_the_client_sends_at_most_a_fifth_more_requests_than_streams
     let broken: Vec<_> = streams.into_iter().map(rest).collect();
     for (n, (ids, report)) in broken.iter().enumerate() {
         assert_eq!(report.ending, Outcome::Failed, "{report:?}");
-        // The tokens before the outage are kept, and they are right.
+        // The tokens before the outage are kept and are correct.
         assert!(!ids.is_empty() && expected[n].starts_with(ids), "{n}: {ids:?}");
     }
     let reports: Vec<_> = broken.into_iter().map(|(_, report)| report).collect();

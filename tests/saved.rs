@@ -21,7 +21,7 @@ use tokenwire::{
     SavedRequest, StreamGuard, StreamReport, StreamToken, Timeouts,
 };
 
-/// A limit that only a hanging test reaches. Nothing here takes a hundredth of it.
+/// A limit that only a hanging test reaches. No test here takes a hundredth of it.
 const LONG: Duration = Duration::from_secs(30);
 const KEY: &str = "sk-canary-77aa";
 const GATEWAY: &str = "canary-gateway-88bb";

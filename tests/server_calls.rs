@@ -53,8 +53,8 @@ fn recorded(name: &str) -> Script {
 /// name, paths of the server, detected kind, requested paths
 type Case = (&'static str, Vec<(&'static str, Script)>, Option<ServerKind>, Vec<&'static str>);
 
-/// Each server is detected with as few requests as possible, which are listed. The result is
-/// remembered.
+/// Each server is detected with as few requests as possible, which are listed. The client stores
+/// the result.
 #[test]
 fn each_server_is_detected_by_its_models_or_by_one_of_its_paths() {
     let tgi = || {
@@ -389,7 +389,7 @@ fn a_server_without_a_tokenizer_endpoint_is_an_error_and_nothing_is_sent() {
     assert_eq!(client.tokenize("x", false).unwrap_err().kind(), ErrorKind::Unsupported);
     assert_eq!(client.detokenize(&[1]).unwrap_err().kind(), ErrorKind::Unsupported);
     assert_eq!(asked(&server), [""; 0]);
-    // The server turns out to be of an unknown kind.
+    // The kind of this server cannot be detected.
     let client = self::client(&server).build().unwrap();
     assert_eq!(client.tokenize("x", true).unwrap_err().kind(), ErrorKind::Unsupported);
 }

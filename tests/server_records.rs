@@ -291,7 +291,7 @@ fn a_server_like_a_known_one_uses_its_field_names() {
     }
 }
 
-/// A server that the caller has set stays the same, whatever its chunks look like.
+/// A server that the caller has set stays the same, regardless of the chunks.
 #[cfg(feature = "testing")]
 #[test]
 fn a_client_uses_a_server_as_its_record_describes() {

@@ -7,7 +7,7 @@ use common::checks::{each_row, in_sample};
 use serde_json::{Value, json};
 use tokenwire::SseParser;
 
-/// The longest bodies that are tried at every single cut, and at every pair of cuts.
+/// The maximum lengths of bodies that are tested at every single cut, and at every pair of cuts.
 const MAX_ONE_CUT_BYTES: usize = 4 << 10;
 const MAX_TWO_CUTS_BYTES: usize = 64;
 
@@ -72,7 +72,7 @@ fn body(case: &Value) -> Vec<u8> {
     }
 }
 
-/// Decodes base64 with the standard alphabet, as far as the cases need it.
+/// Decodes the base64 that the cases contain, with the standard alphabet.
 fn decode_base64(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let (mut bits, mut count) = (0_u32, 0);

@@ -5,7 +5,7 @@
 #[path = "../fuzz/properties.rs"]
 mod properties;
 
-/// The generator xorshift64.
+/// A random number generator: xorshift64.
 struct Random(u64);
 
 impl Random {

@@ -141,7 +141,7 @@ fn close_is_fin_and_reset_is_rst() {
     }
 }
 
-/// A sleep is never too short, so the pauses between pieces are a lower bound.
+/// A sleep is never shorter than requested, so the pauses between pieces are a lower bound.
 #[test]
 fn slow_writes_pause_between_pieces_and_arrive_complete() {
     let pause = Duration::from_millis(2);
@@ -305,7 +305,7 @@ fn a_connection_can_be_closed_or_ignored_on_accept() {
     assert!(server.wait_for_open_connections(1, LONG));
     assert_eq!((server.connections(), server.requests().len()), (4, 1));
     drop(server);
-    // The drop ends the connection. The request is unread, so the system sends an RST.
+    // Dropping the server ends the connection. The request is unread, so the system sends an RST.
     assert!(matches!(read_to_end(&mut ignored), (got, _) if got.is_empty()));
 }
 

@@ -1,5 +1,5 @@
-//! Tests that a dropped server leaves nothing behind. They are separate from the other tests of the
-//! server because they count the threads of the whole process.
+//! Tests that no threads or sockets remain after a server is dropped. They are separate from the
+//! other tests of the server because they count the threads of the whole process.
 #![cfg(all(feature = "testing", target_os = "linux"))]
 
 mod common;
@@ -50,7 +50,7 @@ fn drop_within(server: MockServer, max: Duration) {
 #[test]
 fn drop_of_an_idle_server_leaves_no_thread_and_frees_its_port() {
     let _alone = alone();
-    // Use an address that nothing else binds, so that no other process takes the port in between.
+    // Use an address that no other process binds, so that the port stays free in the meantime.
     let mut addr = SocketAddr::from(([127, 0, 0, 77], 0));
     for _ in 0..100 {
         let server = MockServer::builder().addr(addr).scripted([events()]).expect("the port is still in use");
@@ -93,7 +93,7 @@ fn drop_ends_every_connection_and_leaves_no_thread() {
     drop_within(server, LONG);
     expect_threads(0);
     for mut client in clients {
-        // The connection ended in some way, but not by the client's own timeout.
+        // The connection may end in any way except by the client's own timeout.
         let (_, end) = read_to_end(&mut client);
         assert!(matches!(end, None | Some(ErrorKind::ConnectionReset)), "{end:?}");
     }

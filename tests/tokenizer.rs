@@ -73,9 +73,9 @@ fn a_missing_name_is_in_the_error() {
 fn ids_equal_those_from_the_server() {
     #[derive(Deserialize)]
     struct Ids {
-        /// With `parse_special` true.
+        /// The ids with `parse_special` true.
         template: Vec<TokenId>,
-        /// With `parse_special` false.
+        /// The ids with `parse_special` false.
         text: Vec<TokenId>,
     }
 
@@ -203,7 +203,7 @@ fn a_run_that_cannot_be_split_is_rejected_instead_of_encoded_wrongly() {
     let run = " ".repeat(1_000_010) + "x";
     let error = tokenizer.encode(&run, Special::TEXT).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    // This text is as long, but can be split.
+    // This text has the same length, but can be split.
     let text = "the cat sat on the mat\n".repeat(45_000);
     assert!(text.len() > 1_000_000);
     assert_eq!(tokenizer.encode(&text, Special::TEXT).unwrap().len(), 7 * 45_000);

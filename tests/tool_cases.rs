@@ -151,7 +151,7 @@ fn random_cuts(chars: usize, seed: u64) -> Vec<usize> {
     (1..chars).filter(|_| drawn()).collect()
 }
 
-/// Returns what is wrong with a case, or an empty list if it holds at every cut.
+/// Returns the differences that a case shows, or an empty list if it passes at every cut.
 fn judge(case: &Case) -> Vec<String> {
     let text = case.text();
     let chars: Vec<&str> = text.char_indices().map(|(at, c)| &text[at..at + c.len_utf8()]).collect();
@@ -227,7 +227,7 @@ fn cases_of_dialects() -> Vec<Case> {
     all
 }
 
-/// Judges the cases. Returns the number of cases for each dialect.
+/// Checks the cases. Returns the number of cases for each dialect.
 fn judge_all(cases: &[Case]) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     let mut wrong = Vec::new();

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use tokenwire::{BodyDecoder, Endpoint, Step, StreamToken, TokenId};
 
-/// The middle part of a stream's body. Nothing in it ends the stream, so it can be repeated.
+/// The middle part of a stream's body. It can be repeated, because no event in it ends the stream.
 pub(crate) struct Stream {
     pub(crate) wire: Endpoint,
     /// One event per entry, including the blank line.

@@ -109,9 +109,10 @@ names! {
         Response = "response",
         /// The time from the start of the request to the first token.
         FirstToken = "first_token",
-        /// The time between tokens without any bytes.
+        /// The time between tokens in which no byte arrives.
         Chunk = "chunk",
-        /// The time between tokens without an event. Keep-alive comments do not count.
+        /// The time between tokens in which no event arrives. Keep-alive comments do not count as
+        /// events.
         Content = "content",
         /// The wait for the rest of the response after the finish reason.
         ///

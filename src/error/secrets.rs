@@ -84,7 +84,7 @@ fn is_authorization(name: &str) -> bool {
 
 /// Returns `text` with `secret` redacted, or `None` if `text` does not contain it.
 ///
-/// A secret whose end is missing, at the end of the text or before a `…`, is redacted too.
+/// A secret that is cut off by the end of the text or by a `…` is also redacted.
 pub(crate) fn redact(secret: &str, text: &str) -> Option<String> {
     let mut out = String::new();
     for (n, piece) in text.split('…').enumerate() {

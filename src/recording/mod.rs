@@ -172,7 +172,7 @@ impl fmt::Debug for Piece {
 }
 
 names! {
-    /// The way in which an exchange ended, as far as the recording shows.
+    /// The end of an exchange, according to the recording.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
     #[non_exhaustive]
     pub enum BodyEnd {

@@ -1,8 +1,8 @@
 //! One connection of the scripted server.
 //!
-//! It reads requests, runs their scripts, and notices when the client disconnects. Each connection
-//! has its own thread, which may block in a read or a write. The server wakes it by shutting down
-//! its socket.
+//! It reads requests, runs their scripts, and detects when the client disconnects. Each connection
+//! has its own thread, which may block in a read or a write. The server wakes the thread by
+//! shutting down its socket.
 
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
@@ -26,26 +26,27 @@ pub const MAX_REQUEST_HEAD_BYTES: usize = 64 << 10;
 /// The maximum size of a request's body, 64 MiB. A larger body is answered with 413.
 pub const MAX_REQUEST_BODY_BYTES: usize = 64 << 20;
 
-/// The maximum number of bytes that a client may send while a script runs. More end the connection.
+/// The maximum number of bytes that a client may send while a script runs. If the client sends
+/// more, the connection ends.
 const MAX_INPUT_BYTES: usize = MAX_REQUEST_HEAD_BYTES + MAX_REQUEST_BODY_BYTES;
 
 const READ_BYTES: usize = 16 << 10;
 
 /// The longest sleep, which is the last part of each wait.
 ///
-/// A timeout of the socket is up to an eighth late (measured on Linux), so the last part of a wait
+/// A socket timeout can take up to an eighth longer (measured on Linux), so the last part of a wait
 /// uses a sleep. A sleep delays the drop of the server by at most this time.
 const MAX_SLEEP: Duration = Duration::from_millis(20);
 
-/// How often a script that waits for a gate checks for a disconnect.
+/// The interval at which a script that waits for a gate checks for a disconnect.
 const GATE_LOOK: Duration = Duration::from_millis(10);
 
-/// The maximum number of bytes that are discarded before a FIN. With unread bytes, it would be RST.
+/// The maximum number of bytes discarded before a FIN. With unread bytes, an RST would be sent.
 const MAX_UNREAD_BYTES: usize = 1 << 20;
 
 /// The reason why nothing more is sent on this connection.
 enum Ended {
-    /// The client disconnected, or the server is being dropped: both shut down the socket.
+    /// The client disconnected, or the server is being dropped. Both shut down the socket.
     ClientGone,
     /// The server closes the connection normally.
     Closed,
@@ -75,13 +76,13 @@ pub(super) struct Connection {
     input: Vec<u8>,
     /// The number of the request that is being answered.
     request: Option<usize>,
-    /// The bytes of its response so far, on the wire and in the body.
+    /// The number of bytes of its response so far, on the wire and in the body.
     sent_bytes: u64,
     body_bytes: u64,
 }
 
 impl Drop for Connection {
-    /// Also runs if a handler panics. The last `Arc` closes the socket afterwards.
+    /// This also runs if a handler panics. The last `Arc` closes the socket afterwards.
     fn drop(&mut self) {
         self.shared.forget(self.number);
     }
@@ -242,7 +243,7 @@ impl Connection {
             Ok(0) => Err(Ended::ClientGone),
             Ok(n) if self.input.len() + n > MAX_INPUT_BYTES => Err(Ended::Killed),
             Ok(n) => {
-                // A read is never longer than its buffer.
+                // A read never returns more bytes than its buffer has.
                 self.input.extend_from_slice(&buffer[..n]);
                 Ok(())
             }
@@ -333,9 +334,9 @@ impl Connection {
 
     /// Waits this long, or until the client disconnects or the server is dropped.
     ///
-    /// Each iteration ends with a read, which notices both.
+    /// Each iteration ends with a read, which detects both.
     fn pause(&mut self, time: Duration) -> Result<(), Ended> {
-        // A time beyond the range of the clock means for ever.
+        // A time beyond the range of the clock means an endless wait.
         let until = Instant::now().checked_add(time);
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));

@@ -149,7 +149,8 @@ impl FakeModel {
     fn next_id(&self, last: u32, state: u64, may_end: bool, halves: bool) -> u32 {
         let draw = |one_of: u64, salt: u64| mix(state ^ salt) % one_of;
         match last {
-            // Usually the other half. Sometimes another id, which leaves half a character.
+            // Usually this is the other half. Sometimes it is another id, so that half a character
+            // remains.
             HALF if draw(8, 1) > 0 => HALF + 1 + draw(HALVES.into(), 2) as u32,
             CALL_NUMBER => DIGITS + draw(10, 3) as u32,
             DIGITS..130 => CALL_NUMBER + 1,
@@ -189,7 +190,7 @@ fn bytes_of(id: u32) -> Vec<u8> {
     }
 }
 
-/// Decodes ids like the servers do.
+/// Decodes ids in the same way as the servers.
 ///
 /// Inside a character, the text is empty. A character that stays incomplete becomes U+FFFD before
 /// the next text.

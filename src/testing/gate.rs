@@ -26,7 +26,7 @@ impl Gate {
         Self::default()
     }
 
-    /// Opens the gate permanently, and wakes everything that waits for it.
+    /// Opens the gate permanently, and wakes all threads that wait for it.
     pub fn open(&self) {
         let (open, changed) = &*self.0;
         *open.lock().unwrap_or_else(PoisonError::into_inner) = true;

@@ -1,4 +1,4 @@
-//! The scripted server: it listens, starts a thread per connection, and records what tests need.
+//! The scripted server: it listens, starts a thread per connection, and records requests.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -23,7 +23,8 @@ use crate::recording::Request;
 /// The system may have a lower limit.
 pub const BACKLOG: i32 = 4096;
 
-/// The threads run a TLS handshake and your handler. A debug build with JSON needs half of this.
+/// The stack size of a connection's thread, which runs a TLS handshake and your handler. A debug
+/// build with JSON needs half of it.
 const STACK_BYTES: usize = 512 << 10;
 
 /// A running server. Dropping it closes all connections and joins all threads.
@@ -125,13 +126,13 @@ impl MockServer {
         self.shared.lock().connections
     }
 
-    /// Returns the number of open connections, as far as the server has noticed.
+    /// Returns the number of connections that the server considers open.
     #[must_use]
     pub fn open_connections(&self) -> usize {
         self.shared.lock().open.len()
     }
 
-    /// Returns the disconnects of clients so far, in the order in which the server noticed them.
+    /// Returns the disconnects of clients so far, in the order in which the server detected them.
     ///
     /// At most [`MAX_RECORDS`](super::MAX_RECORDS) are kept.
     #[must_use]
@@ -141,7 +142,7 @@ impl MockServer {
 
     /// Blocks until the server has read `n` requests in total, or until `max` has passed.
     ///
-    /// Returns whether it has read them.
+    /// Returns whether the server has read them.
     #[must_use]
     pub fn wait_for_requests(&self, n: usize, max: Duration) -> bool {
         self.shared.wait(max, |state| state.request_count >= n)
@@ -149,7 +150,7 @@ impl MockServer {
 
     /// Blocks until `n` clients in total have disconnected, or until `max` has passed.
     ///
-    /// Returns whether they have.
+    /// Returns whether they have disconnected.
     #[must_use]
     pub fn wait_for_disconnects(&self, n: usize, max: Duration) -> bool {
         self.shared.wait(max, |state| state.disconnect_count >= n)
@@ -157,7 +158,7 @@ impl MockServer {
 
     /// Blocks until at most `n` connections are open, or until `max` has passed.
     ///
-    /// Returns whether this is so.
+    /// Returns whether the number of open connections is that low.
     #[must_use]
     pub fn wait_for_open_connections(&self, n: usize, max: Duration) -> bool {
         self.shared.wait(max, |state| state.open.len() <= n)
@@ -167,8 +168,8 @@ impl MockServer {
 impl Drop for MockServer {
     fn drop(&mut self) {
         self.shared.stop();
-        // The shutdown wakes a blocked accept on Linux, the connect elsewhere. On Linux, the
-        // connect fails because the port is closed.
+        // On Linux, the shutdown wakes a blocked accept. On other systems, the connect wakes it. On
+        // Linux, the connect fails because the port is closed.
         let _ = SockRef::from(&*self.listener).shutdown(std::net::Shutdown::Both);
         let _ = TcpStream::connect_timeout(&self.addr(), Duration::from_secs(1));
         if let Some(acceptor) = self.acceptor.take() {
@@ -292,7 +293,7 @@ debug_fields! { ServerBuilder { addr, tls, reads } }
 
 fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    // As in std: a port whose last connections are in TIME_WAIT can be bound again. On Windows, the
+    // As in std, a port whose last connections are in TIME_WAIT can be bound again. On Windows, the
     // option has another meaning.
     #[cfg(not(windows))]
     socket.set_reuse_address(true)?;
@@ -343,8 +344,8 @@ fn serve(shared: &Arc<Shared>, number: usize, socket: Arc<TcpStream>) {
     // A thread name has at most 15 bytes on Linux.
     let thread = thread::Builder::new().name(format!("tw-{}-{number}", shared.port)).stack_size(STACK_BYTES);
     // If no thread can be started, the connection is dropped, which records its end. A thread may
-    // end before its handle is stored here. This is safe: only this thread looks for handles, or
-    // the server after it has joined this thread.
+    // end before its handle is stored here. This is safe, because only this thread uses the
+    // handles, and later the server, after it has joined this thread.
     if let Ok(thread) = thread.spawn(move || connection.serve()) {
         shared.lock().threads.insert(number, thread);
     }

@@ -7,7 +7,7 @@
 //! - A [`MockServer`] listens on 127.0.0.1, on a free port by default. It answers each request with
 //!   its script, and records the requests and the disconnects of clients.
 //!
-//! The server does not correct a script: a fault in it reaches the client unchanged.
+//! The server does not correct a script, so a fault in the script reaches the client unchanged.
 //!
 //! ```
 //! use tokenwire::testing::{Script, MockServer};
@@ -91,7 +91,7 @@ pub use crate::recording::Request;
 
 /// Returns how long a client with this policy waits after a 503 with these headers.
 ///
-/// Used by a property test of the code that reads these headers.
+/// A property test of the code that reads these headers uses it.
 #[doc(hidden)]
 #[must_use]
 pub fn wait_of_an_overloaded_server(

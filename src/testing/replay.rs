@@ -1,4 +1,4 @@
-//! Serves a recorded exchange again.
+//! Serves a recorded exchange to a client.
 
 use std::time::Duration;
 

@@ -81,11 +81,11 @@ pub(super) enum Step {
     Reset,
 }
 
-/// How the bytes of one write reach the socket.
+/// The way in which the bytes of one write are sent to the socket.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum How {
     AtOnce,
-    /// In pieces, with a pause after each piece.
+    /// The write is sent in pieces, with a pause after each piece.
     ///
     /// With `inside_records`, the TLS records are split into pieces.
     Slowly {
@@ -93,7 +93,7 @@ pub(super) enum How {
         pause: Duration,
         inside_records: bool,
     },
-    /// The whole write, repeatedly, with a pause after each time.
+    /// The whole write is sent repeatedly, with a pause after each time.
     Repeated {
         times: u64,
         pause: Duration,
@@ -103,9 +103,9 @@ pub(super) enum How {
 #[derive(Debug, Clone)]
 pub(super) enum Wait {
     For(Duration),
-    /// Until this time after the request was read.
+    /// The script waits until this time after the request was read.
     Until(Duration),
-    /// Until the client disconnects, or at most this long.
+    /// The script waits until the client disconnects, but at most this long.
     ClientGone(Duration),
     Gate(Gate),
 }

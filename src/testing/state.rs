@@ -11,7 +11,8 @@ use super::script::Script;
 use super::tls::TlsIdentity;
 use crate::recording::Request;
 
-/// The maximum number of requests, and of disconnects, that are kept. Later ones are only counted.
+/// The maximum number of requests, and of disconnects, that are kept. Later requests and
+/// disconnects are only counted.
 pub const MAX_RECORDS: usize = 65_536;
 
 /// The maximum size of all request bodies that are kept, 256 MiB.
@@ -23,24 +24,25 @@ pub const MAX_REQUEST_BYTES_KEPT: usize = 256 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Disconnect {
-    /// The number of the connection, from 0 in the order of accepting.
+    /// The number of the connection. Connections are counted from 0, in the order they were
+    /// accepted.
     pub connection: usize,
     /// The number of the request that the server was answering, from 0.
     ///
     /// `None` if the connection was idle or its request was incomplete. Clients normally end a
     /// reused connection in this way.
     pub request: Option<usize>,
-    /// The bytes of the response that were written until then, including head and framing.
+    /// The number of response bytes written before the disconnect, including head and framing.
     ///
-    /// The client's system has received them. The server does not know whether the client has read
+    /// The client's system has received them. The server cannot detect whether the client has read
     /// them.
     pub sent_bytes: u64,
     /// The body bytes in the writes that were completed, without framing.
     pub body_bytes: u64,
-    /// The time when the server noticed the disconnect.
+    /// The time at which the server detected the disconnect.
     ///
-    /// While the script waits, it notices at once (in short pauses within 20 ms). Otherwise, it
-    /// notices at a later write.
+    /// While the script waits, the server detects a disconnect at once (in short pauses, within 20
+    /// ms). Otherwise, it detects the disconnect at a later write.
     pub at: Instant,
 }
 
@@ -50,7 +52,7 @@ pub struct Disconnect {
 pub enum OnAccept {
     /// Reads and answers requests.
     Serve,
-    /// Reads and writes nothing until the server is dropped, and does not notice a disconnect.
+    /// Reads and writes nothing until the server is dropped, and does not detect a disconnect.
     Hang,
     /// Closes the connection with FIN.
     Close,
@@ -65,7 +67,7 @@ pub(super) struct Shared {
     pub(super) handler: Box<Handler>,
     pub(super) on_accept: Box<dyn Fn(usize) -> OnAccept + Send + Sync>,
     pub(super) tls: Option<TlsIdentity>,
-    /// The number of bytes of a request that are read at a time, and the pause after them.
+    /// The number of bytes of a request to read at a time, and the pause after each read.
     pub(super) reads: Option<(usize, Duration)>,
     pub(super) port: u16,
     pub(super) stopping: AtomicBool,
@@ -84,7 +86,7 @@ pub(super) struct State {
     pub(super) connections: usize,
     pub(super) open: HashMap<usize, Arc<TcpStream>>,
     pub(super) threads: HashMap<usize, JoinHandle<()>>,
-    /// Connections whose thread has ended but is not joined yet. Until the join, it keeps its
+    /// Connections whose thread has ended but is not joined yet. Until the join, a thread keeps its
     /// stack.
     ended: Vec<usize>,
 }

@@ -76,14 +76,14 @@ impl Write for Socket {
     }
 }
 
-/// The stream of a connection. The first read makes the handshake.
+/// The stream of a connection. The first read performs the handshake.
 pub(super) enum Stream {
     Plain(Socket),
     Tls(Box<StreamOwned<ServerConnection, Socket>>),
 }
 
 impl Stream {
-    /// Returns `None` if rustls fails. With a checked identity, it does not.
+    /// Returns `None` if rustls fails. With a checked identity, rustls does not fail.
     pub(super) fn new(socket: Socket, tls: Option<&TlsIdentity>) -> Option<Self> {
         let Some(TlsIdentity(config)) = tls else { return Some(Self::Plain(socket)) };
         let connection = ServerConnection::new(Arc::clone(config)).ok()?;
@@ -102,7 +102,8 @@ impl Stream {
         let Self::Tls(tls) = self else { return Ok(bytes.to_vec()) };
         let (mut records, mut rest) = (Vec::new(), bytes);
         while !rest.is_empty() {
-            // rustls takes 64 KiB at a time. Then its records must be fetched.
+            // rustls takes 64 KiB at a time. The records must then be fetched before rustls takes
+            // more bytes.
             let taken = tls.conn.writer().write(rest)?;
             rest = &rest[taken..];
             fetch(&mut tls.conn, &mut records)?;

@@ -1,10 +1,11 @@
-//! Searches all output for API keys: texts, and every line that is logged at trace level.
+//! Searches all output for API keys. The output consists of texts and of every log line, including
+//! the trace level.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// This many characters of a key's beginning or end count as the key.
+/// The number of characters of a key's beginning or end that the search looks for.
 const PART_CHARS: usize = 10;
 /// The number of bytes of a hex dump that are kept for the search. No key is longer.
 const DUMP_BYTES: usize = 128;
@@ -89,7 +90,7 @@ pub fn watch(keys: &[&str]) -> &'static Watch {
 }
 
 impl Watch {
-    /// Returns everything that was seen so far, and forgets it.
+    /// Returns and removes all lines that were found so far.
     pub fn take(&self) -> Seen {
         std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -99,10 +100,11 @@ thread_local! {
     static DUMP: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Decodes a line such as `48 45 4c 4c 4f --`, in which ureq-proto logs the traffic at trace level.
-/// The result starts with the bytes of earlier lines from this thread.
+/// Decodes a line of ureq-proto's trace log, which shows the traffic as in `48 45 4c 4c 4f --`.
+///
+/// The result contains the bytes of earlier lines from this thread, followed by the new bytes.
 fn dumped(line: &str) -> Option<String> {
-    // The same bytes follow as text after the digits.
+    // After the digits, the line contains the same bytes as text.
     let digits: String = line.chars().take(40).filter(|c| !matches!(c, ' ' | '-')).collect();
     let bytes = (0..digits.len() / 2).map(|i| u8::from_str_radix(digits.get(2 * i..2 * i + 2)?, 16).ok());
     let bytes: Vec<u8> = bytes.collect::<Option<_>>()?;

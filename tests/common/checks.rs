@@ -34,8 +34,8 @@ pub fn with_timer(short: Duration, check: impl Fn(Duration)) {
     }
 }
 
-/// Returns whether this number of a long loop runs. With `TOKENWIRE_FULL=1`, as in `.ci/run`, all
-/// numbers run, otherwise every `step`th.
+/// Returns whether a long loop runs the iteration with this number. With `TOKENWIRE_FULL=1`, as in
+/// `.ci/run`, all iterations run. Otherwise, only every `step`th iteration runs.
 pub fn in_sample(number: usize, step: usize) -> bool {
     is_full() || number % step == 0
 }

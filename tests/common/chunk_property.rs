@@ -57,7 +57,7 @@ pub(crate) fn chunk(bytes: &[u8]) {
 fn is_read_right(wire: Endpoint, text: &str) {
     let mut decoder = ChunkDecoder::new(wire).max_choices(3);
     let mut total = 0;
-    // For SGLang: the ids that each choice had so far.
+    // The ids that each choice has so far. Only SGLang needs them.
     let mut so_far: HashMap<u32, Vec<TokenId>> = HashMap::new();
     for data in text.split('\n') {
         whole(wire, data);
@@ -124,7 +124,7 @@ fn is_read_right(wire: Endpoint, text: &str) {
             Ok(Flow::More) => {}
             Ok(Flow::Ended) => break,
             Err(_) => {
-                // After an error, the decoder keeps failing and returns no tokens.
+                // After an error, every call fails and returns no tokens.
                 let again = decoder.decode("message", data, &mut |_, _| panic!("a token after the error"));
                 assert!(again.is_err() && decoder.finish().is_err());
                 return;
@@ -436,7 +436,7 @@ fn new_ids_in(chunk: &Value, had: &[TokenId]) -> Vec<TokenId> {
     ids[had.len()..].to_vec()
 }
 
-/// Returns bytes that get past the first checks: parts of real chunks, combined at random.
+/// Returns bytes that pass the first checks: parts of real chunks, combined at random.
 pub(crate) fn generated(seed: u64) -> Vec<u8> {
     let mut random = Random::Seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut out = vec![random.below(128) as u8];
@@ -462,11 +462,12 @@ fn line(random: &mut Random<'_>, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// The source of random choices.
+/// Makes the random choices of a test.
 enum Random<'a> {
-    /// The generator xorshift, which returns the same numbers for the same seed on every machine.
+    /// An xorshift generator, which returns the same numbers for the same seed on every machine.
     Seed(u64),
-    /// One byte per choice, then zeros. A fuzzer controls these bytes.
+    /// The bytes of a fuzzer. Each choice uses one byte. After the last byte, the choices are
+    /// zeros.
     Bytes(&'a [u8]),
 }
 
@@ -545,7 +546,7 @@ fn value_for(key: &str, random: &mut Random<'_>, depth: usize) -> String {
     const IDS: [&str; 9] = ["0", "1", "151645", "4294967295", "5.0", "1e2", "-1", "4294967296", "1.5"];
     const ANY: [&str; 10] =
         ["null", "true", "\"a\"", "\"\"", "\"\\n\\u00e9\"", "3", "-2", "{}", "[]", "\"stop\""];
-    // Mostly use a value of the right type, so that most chunks get past the first check.
+    // Mostly use a value of the right type, so that most chunks pass the first check.
     if random.below(16) == 0 || depth > 3 {
         return ANY[random.below(ANY.len())].to_owned();
     }

@@ -19,7 +19,7 @@ mod certificates;
 
 use super::faults::{Does, Fault, MAX_ERROR_BODY_BYTES, MAX_EVENT_BYTES, Over, SHORT, TOKENS, Tokens, good};
 
-/// A limit that only a hanging test reaches. Every row ends long before it.
+/// A limit that only a hanging test reaches. Every row ends much earlier.
 pub const LONG: Duration = Duration::from_secs(60);
 /// The credentials of a client: its API key, and the value of its custom headers.
 #[derive(Clone, Copy)]
@@ -54,13 +54,13 @@ pub struct Outcome {
     pub last: Last,
     pub report: StreamReport,
     pub took: Duration,
-    /// Everything printable from the run.
+    /// All text that the run can print.
     pub shown: String,
 }
 
 // ---- one stream ----
 
-/// Returns timers that are far away, except for the timer that the row tests.
+/// Returns timers that never expire during a test, except for the timer that the row tests.
 pub fn timeouts(short: Option<Timer>) -> Timeouts {
     timeouts_of(short, SHORT)
 }
@@ -79,7 +79,7 @@ fn timeouts_of(short: Option<Timer>, limit: Duration) -> Timeouts {
     timeouts
 }
 
-/// Returns the client of every row. Its settings are only here.
+/// Returns the client for a row. Only this function defines its settings.
 pub fn client(url: &str, timeouts: Timeouts, keys: Keys) -> ApiClientBuilder {
     let mut limits = Limits::default();
     limits.max_event_bytes = MAX_EVENT_BYTES;
@@ -140,8 +140,8 @@ pub fn stream(client: &ApiClient, prompt_bytes: usize, keys: Keys) -> Outcome {
 }
 
 /// Runs a row, plain or over TLS. On a busy machine, the row's short timer can expire before the
-/// bytes that should come first. A row with a wrong end therefore runs again with longer timers,
-/// and its last result counts.
+/// expected bytes arrive. A row with a wrong end therefore runs again with longer timers, and its
+/// last result counts.
 pub fn run(fault: &Fault, tls: bool, keys: Keys) -> Outcome {
     let longer: &[u32] = if fault.timer.is_some() { &[1, 8] } else { &[] };
     let tries = longer.iter().map(|times| run_once(fault, tls, keys, SHORT * *times));
@@ -254,14 +254,14 @@ impl Ran {
         plain.map(|run| ("plain", run)).into_iter().chain(tls.map(|run| ("TLS", run)))
     }
 
-    /// Returns how long a run took after the timer that had to end it.
+    /// Returns the time from the expiry of the timer that had to end the run to its end.
     pub fn over(&self, run: &Outcome) -> Duration {
         run.took.saturating_sub(if self.fault.timer.is_some() { SHORT } else { Duration::ZERO })
     }
 }
 
 impl Fault {
-    /// Returns what is wrong with a run, if anything.
+    /// Returns a description of the fault if the run has the wrong result.
     pub fn verdict(&self, run: &Outcome) -> Result<(), String> {
         let Self { ends, tokens, head, status, says, .. } = self;
         let check = |right: bool, what: &str| if right { Ok(()) } else { Err(what.to_owned()) };

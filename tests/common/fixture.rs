@@ -23,8 +23,8 @@ pub fn load(path: impl AsRef<Path>) -> Result<Recording, String> {
     }
 }
 
-/// Reads `NAME.req`, `NAME.raw` and `NAME.times`. A line of the times has milliseconds, offset and
-/// length. The last line begins with `end: ` and describes how the response ended.
+/// Reads `NAME.req`, `NAME.raw` and `NAME.times`. Each line of the times contains milliseconds, an
+/// offset and a length. The last line begins with `end: ` and describes how the response ended.
 pub fn from_llama(request: Option<&[u8]>, raw: &[u8], times: Option<&[u8]>) -> Result<Recording, String> {
     let mut recording = Recording::of_wire(read_request(request)?);
     let Some(times) = times else { return Ok(all_at_once(recording, raw)) };
@@ -63,14 +63,15 @@ fn llama_end(words: &str) -> BodyEnd {
     }
 }
 
-/// Finds the time, which is first, or later in `gave up after 60000.0 ms`.
+/// Returns the first number, which is the time, for example in `gave up after 60000.0 ms`.
 fn first_number(words: &str) -> Option<Duration> {
     words.split(' ').find_map(millis)
 }
 
-/// Reads `NAME.request.http`, `NAME.response.http` and `NAME.timing.tsv`. After its title line, a
-/// line of the timing has milliseconds, a tab and a number of bytes. The last line has the outcome
-/// instead.
+/// Reads `NAME.request.http`, `NAME.response.http` and `NAME.timing.tsv`.
+///
+/// The timing file begins with a title line. Each further line contains milliseconds, a tab and a
+/// number of bytes. The last line contains the outcome instead.
 pub fn from_vllm(request: Option<&[u8]>, raw: &[u8], timing: Option<&[u8]>) -> Result<Recording, String> {
     let mut recording = Recording::of_wire(read_request(request)?);
     let Some(timing) = timing else { return Ok(all_at_once(recording, raw)) };

@@ -1,6 +1,6 @@
-//! The property of headers, for any names and values. An accepted header arrives unchanged and
-//! once, and does not break anything around it. The builder of the client and the request reject
-//! every other header. A fuzz target calls this function.
+//! The property of headers, for any names and values. An accepted header arrives exactly once and
+//! unchanged, and does not change the rest of the head. The builder of the client and the request
+//! reject every other header. A fuzz target calls this function.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use tokenwire::testing::{InMemory, Sent};

@@ -126,7 +126,7 @@ enum Part<'a> {
     Plain(String),
     /// Tokens without ids.
     WithoutIds(String),
-    /// The token of a marker. `shown`: the token has its text.
+    /// The token of a marker. If `shown` is true, the token has its text.
     Marker { text: &'a str, id: TokenId, shown: bool },
     /// A token without text that is not a marker.
     Silent,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// A limit that only a hanging program reaches. Everything here takes less than a hundredth of it.
+/// A limit that only a hanging program reaches. Every run here takes less than a hundredth of it.
 pub const HANGS: Duration = Duration::from_secs(60);
 
 pub const KEY: &str = "sk-canary-5db1";

@@ -58,13 +58,13 @@ struct Token {
 #[derive(Debug, Arbitrary)]
 enum Id {
     Any(TokenId),
-    /// The id of a marker: the one in the text, or another.
+    /// The id of a marker. It may belong to the marker in the text or to another one.
     Marker(u8),
     None,
 }
 
-/// A toy tokenizer. Two equal characters are one token, and so is any other single character. A
-/// marker is one token if it is in the vocabulary.
+/// A toy tokenizer. Two equal characters in a row are one token. Any other character is also one
+/// token. A marker is one token if it is in the vocabulary.
 struct Toy {
     vocabulary: u32,
     names: Mutex<Vec<String>>,
@@ -130,7 +130,7 @@ struct State<'a> {
     context: Context,
     /// The last prompt and its response. The next prompt begins with these ids.
     sent: Vec<TokenId>,
-    /// For each turn of the model, whether all its ids are there.
+    /// For each turn of the model, true if all its ids are present.
     exact: Vec<(usize, bool)>,
     /// The turn that the model is writing.
     open: Option<usize>,

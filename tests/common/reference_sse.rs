@@ -1,6 +1,6 @@
-//! A slow, obviously correct parser of `text/event-stream`, which `SseParser` must agree with. It
-//! gets the whole body, splits it into lines, and treats each line as the standard says (WHATWG
-//! HTML 9.2.6).
+//! A slow, obviously correct parser of `text/event-stream`. `SseParser` must return the same
+//! results. The parser gets the whole body, splits it into lines, and processes each line as the
+//! standard requires (WHATWG HTML 9.2.6).
 
 use tokenwire::MAX_SSE_STRAY_BYTES;
 

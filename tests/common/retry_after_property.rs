@@ -1,6 +1,6 @@
-//! The property of `Retry-After`, for any value. No wait is longer than the policy allows. Seconds,
-//! fractions and the three forms of a date are read as a slow reader reads them. A fuzz target
-//! calls this function.
+//! The property of `Retry-After`, for any value. No wait is longer than the policy allows. For
+//! seconds, fractions and the three forms of a date, the result is the same as that of a slow
+//! reader. A fuzz target calls this function.
 
 use std::time::{Duration, UNIX_EPOCH};
 

@@ -12,13 +12,13 @@ use std::{env, thread};
 use serde_json::json;
 use tokenwire::testing::{MockServer, Request, Script};
 
-/// Runs the router until its standard input ends, which happens however the process of the test
-/// ends. A Ctrl-C for the whole group must not end this shell before that.
+/// Runs the router until its standard input ends. The input ends whenever the test process ends,
+/// even if the process is killed. A Ctrl-C for the whole group must not end this shell earlier.
 const LAUNCH: &str =
     r#"trap '' INT TERM; "$@" </dev/null & router=$!; cat >/dev/null; kill -9 $router; wait"#;
 
-/// The longest time that the router may take to start. It usually takes a second, on a busy machine
-/// more.
+/// The longest time that the router may take to start. It usually needs a second, and more on a
+/// busy machine.
 const MAX_START: Duration = Duration::from_secs(60);
 
 /// The router of one test. Its process ends when the router is dropped, or with the test's process.

@@ -1,6 +1,6 @@
-//! The property of saved requests, for any file. A valid file loads back equal and contains the
-//! body byte for byte. Every other file is an error. No header that could be a credential is
-//! loaded. A fuzz target calls this function.
+//! The property of saved requests, for any file. A valid file, when loaded, equals the saved
+//! request and contains the exact bytes of the body. Every other file is an error. No header that
+//! could be a credential is loaded. A fuzz target calls this function.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use serde_json::{Value, json};

@@ -23,8 +23,8 @@ pub struct Row {
     /// The server that tokenwire detects, or `None` if it does not detect this server.
     pub known: Option<&'static ServerKind>,
     pub wire: Endpoint,
-    /// The folder of the recordings, and the prefixes of their names. Without prefixes, the row has
-    /// all recordings that no other row names.
+    /// The folder of the recordings, and the prefixes of their names. Without prefixes, the row
+    /// contains all recordings that do not belong to another row.
     pub recorded: Option<(&'static str, &'static [&'static str])>,
     /// The file of the vectors.
     pub vectors: Option<&'static str>,
@@ -121,7 +121,7 @@ pub const ROWS: &[Row] = &[
     of("litellm", row("LiteLLM proxy", None, Endpoint::Chat)),
 ];
 
-/// Counts the facts in recordings and in vectors.
+/// The number of times that each fact appears in recordings and in vectors.
 #[derive(Default)]
 struct Seen(BTreeMap<String, (usize, usize)>);
 

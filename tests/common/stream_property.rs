@@ -20,7 +20,7 @@ use tokenwire::{
 
 use super::reference_sse;
 
-/// A limit that only a hanging test reaches. Nothing here waits.
+/// A limit that only a hanging test reaches. The tests here do not wait.
 const LONG: Duration = Duration::from_secs(20);
 const WIRES: [Endpoint; 7] = [
     Endpoint::Auto,
@@ -32,7 +32,7 @@ const WIRES: [Endpoint; 7] = [
     Endpoint::Tgi,
 ];
 
-/// Parts of bodies.
+/// The parts that a body is made from.
 const PIECES: &[&str] = &[
     "data: {\"choices\":[{\"index\":0,\"text\":\" a\",\"token_ids\":[64]}]}\n\n",
     "data: {\"choices\":[{\"index\":0,\"text\":\"\\u00e9\\ud83d\\ude00\",\"token_ids\":[1,2]}]}\r\n\r\n",
@@ -93,7 +93,7 @@ enum Framing {
     /// Chunks of at most this many bytes.
     Chunked(u8),
     Length,
-    /// A length that is wrong by this much.
+    /// A length that is wrong by this number of bytes.
     WrongLength(i8),
     UntilClose,
 }
@@ -130,7 +130,7 @@ impl Answer<'_> {
     }
 
     fn head(&self) -> String {
-        // The first entries are the common ones.
+        // The first entries are the most common.
         let status =
             ["200 OK", "200 OK", "201 Created", "400 Bad Request", "404 Not Found", "429 Busy", "503 No"];
         let status = status[usize::from(self.status) % status.len()];
@@ -277,7 +277,7 @@ struct Heard {
 }
 
 /// Streams a response with these reads and returns what the client received. With `leaves`, the
-/// consumer leaves after this many items, through the guard or by dropping the receiver.
+/// consumer ends the stream after this many items, through the guard or by dropping the receiver.
 fn hear(wire: Endpoint, sent: Vec<Sent>, leaves: Option<(u8, bool)>) -> Heard {
     // Share one client per endpoint, because each client has threads that live for a while. The
     // server is set, so the client learns nothing from one response to the next.
@@ -337,7 +337,7 @@ fn hear(wire: Endpoint, sent: Vec<Sent>, leaves: Option<(u8, bool)>) -> Heard {
 }
 
 impl Heard {
-    /// Checks what holds for every response.
+    /// Checks the properties that every response must have.
     fn is_consistent(&self, sent: &[u8]) {
         let Self { items, last, report } = self;
         let told = || format!("{report:?} after {items:?} and {last:?} of {}", sent.escape_ascii());

@@ -1,11 +1,11 @@
-//! Reads a stream as its consumer.
+//! Reads a stream, like a consumer.
 
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use tokenwire::{ApiClientBuilder, Error, Limits, StreamToken, Timeouts, TokenId};
 
-/// A limit that only a hanging test reaches. Nothing takes a tenth of it.
+/// A limit that only a hanging test reaches. No stream takes more than a tenth of it.
 pub const LONG: Duration = Duration::from_secs(60);
 
 pub type Token = (String, Option<TokenId>);

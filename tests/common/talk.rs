@@ -1,4 +1,4 @@
-//! Holds one conversation with a real llama.cpp server in two ways. The next prompt is built from
+//! Runs one conversation with a real llama.cpp server in two ways. The next prompt is built from
 //! the ids of the tree, or from text that is encoded again, as in clients that keep no ids.
 
 use std::sync::{Arc, Mutex};
@@ -42,7 +42,7 @@ pub struct Row {
     pub anew: usize,
 }
 
-/// How the next prompt is built.
+/// The way in which the next prompt is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// The ids of the tree.
@@ -51,12 +51,12 @@ pub enum Way {
     Text,
 }
 
-/// Holds the conversation at temperature 1.
+/// Runs the conversation at temperature 1.
 ///
 /// # Panics
 ///
-/// Panics if `Prompt::prefix` is wrong: it reports that the prompt begins with the previous prompt
-/// and the ids received, and the prompt does not.
+/// Panics if `Prompt::prefix` reports that the prompt begins with the previous prompt and the ids
+/// received, but the prompt does not.
 pub fn talk(url: &str, tokenizer: &Tokenizer, seed: i64, way: Way) -> Result<Vec<Row>, Error> {
     let client = ApiClient::builder(url).endpoint(Endpoint::LlamaCpp).build()?;
     let format = ChatFormat::by_name("smollm2")?;

@@ -24,11 +24,12 @@ pub struct Case {
     /// The data of events: text unchanged, everything else as JSON. `{"event","data"}` also sets
     /// the type.
     pub events: Vec<Value>,
-    /// `[text, id]`, or `[choice, text, id]`. For a chat also `{"reasoning": [text, id]}`,
-    /// `{"call": [id, name, arguments, at_token]}` and `{"malformed": [text, reason]}`.
+    /// The expected items: `[text, id]`, or `[choice, text, id]`. For a chat also `{"reasoning":
+    /// [text, id]}`, `{"call": [id, name, arguments, at_token]}` and `{"malformed": [text,
+    /// reason]}`.
     pub tokens: Vec<Value>,
-    /// A subset of finish, usage, ids_exact, ended, skipped, server, request_id; or error with
-    /// kind, status, message, server_kind, code, param.
+    /// The expected end: a subset of finish, usage, ids_exact, ended, skipped, server, request_id;
+    /// or error with kind, status, message, server_kind, code, param.
     pub end: Map<String, Value>,
 }
 
@@ -86,7 +87,7 @@ fn decode_asked(case: &Case, asked: Asked) -> (Decoded, bool) {
     let mut items = Vec::new();
     let mut result = Ok(Flow::More);
     for event in &case.events {
-        // The data after an end or an error is decoded too. It must not change the result.
+        // The data after an end or an error is also decoded, but must not change the result.
         let named =
             event.as_object().filter(|object| object.contains_key("event") && object.contains_key("data"));
         let (name, data) = match named {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Returns by how much the resident memory grows, at most, while `during` runs.
+/// Returns the largest growth of the resident memory while `during` runs.
 fn growth_during(during: impl FnOnce()) -> u64 {
     let (before, most, done) = (resident(), AtomicU64::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
@@ -19,7 +19,8 @@ fn growth_during(during: impl FnOnce()) -> u64 {
     most.into_inner().saturating_sub(before)
 }
 
-/// Makes the client do what is measured later, so that its code and stack are already in memory.
+/// Runs the steps that are measured later, so that the client's code and stack are already in
+/// memory.
 fn warm_up(client: &ApiClient, kind: Kind) {
     let (receiver, guard) = start(client, &prompt(kind, 0, 0));
     // An endless line gives no token. The received item is then its error.

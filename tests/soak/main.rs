@@ -54,7 +54,7 @@ const INSIDE: &str = "TOKENWIRE_SOAK_INSIDE";
 
 // ---- processes ----
 
-/// Runs `body` in a process of its own. Prints the output of that process, and fails if it fails.
+/// Runs `body` in a separate process. Prints the output of that process, and fails if it fails.
 fn in_own_process(test: &str, body: fn()) {
     static TURN: Mutex<()> = Mutex::new(());
     if env::var_os(INSIDE).is_some() {
@@ -108,7 +108,7 @@ impl Drop for Elsewhere {
         drop(self.process.stdin.take());
         // The process still prints its last lines, and a closed pipe would be an error.
         let _ = self.said.read_to_end(&mut Vec::new());
-        // If the process has already ended, the test has failed before.
+        // If the process has already ended, the test has already failed.
         let _ = self.process.wait();
     }
 }

@@ -1,4 +1,4 @@
-//! Tests that ten thousand streams leave nothing behind.
+//! Tests that no threads, descriptors or memory remain after ten thousand streams.
 
 use super::*;
 
@@ -185,7 +185,7 @@ fn ten_thousand_streams_leave_nothing_behind() {
         clients.fill();
         load(&clients, STREAMS..STREAMS + sample_of(WARM_UP_SAMPLE, WARM_UP));
 
-        // A leak occurs in every round, the noise of the allocator does not.
+        // A leak occurs in every round, but the noise of the allocator does not.
         let mut grown = Vec::new();
         let held = loop {
             let (warm, began) = (resident(), Instant::now());

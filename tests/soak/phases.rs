@@ -32,7 +32,7 @@ const MAX_HANDSHAKE_BYTES: u64 = 8 << 10;
 /// again on a second one.
 const UPLOAD_BYTES: usize = 48 << 20;
 
-/// The source of a [`Peer`]'s responses.
+/// The part of a [`Peer`] that answers requests.
 enum Answers {
     /// The same bytes for each request.
     Endpoint(Vec<u8>),
@@ -88,7 +88,7 @@ impl Seen {
         let mut behind = TcpStream::connect(server.addr()).unwrap();
         thread::scope(|scope| {
             let (mut from_server, mut to_client) = (behind.try_clone().unwrap(), client.try_clone().unwrap());
-            // This thread ends with either side. The tests check the bytes from the client.
+            // This thread ends when either side ends. The tests check the bytes from the client.
             scope.spawn(move || std::io::copy(&mut from_server, &mut to_client));
             scope.spawn(|| {
                 while !server.wait_for_requests(1, Duration::from_millis(5)) {
@@ -122,7 +122,7 @@ impl Seen {
 }
 
 impl Drop for Peer {
-    /// Stops the server. The clients are dropped before, so every connection ends.
+    /// Stops the server. The clients were dropped earlier, so every connection ends.
     fn drop(&mut self) {
         self.seen.stopping.store(true, Ordering::Release);
         self.seen.reads.store(true, Ordering::Release);

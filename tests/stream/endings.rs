@@ -262,8 +262,9 @@ fn a_refused_connection_and_an_unknown_host_are_different_errors() {
     }
 }
 
-/// Returns a listener with a full queue, so the system answers no further connect. The streams keep
-/// the queue full.
+/// Returns a listener with a full queue, so the system does not accept further connections.
+///
+/// The returned streams keep the queue full.
 fn unanswered() -> (socket2::Socket, Vec<std::net::TcpStream>, std::net::SocketAddr) {
     let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -284,8 +285,8 @@ fn the_expired_timer_is_reported_even_before_a_connection_exists() {
         [("connect", format!("http://{address}")), ("handshake", silent.url().replace("http:", "https:"))]
     {
         for timer in [Timer::Connect, Timer::FirstToken, Timer::Deadline] {
-            // The odd value is on purpose: a connect timer is rounded down to milliseconds, and the
-            // timer of the handshake starts a moment earlier.
+            // The unusual value is intended. A connect timer is rounded down to milliseconds, and
+            // the timer of the handshake starts a moment earlier.
             let limit = Some(Duration::from_micros(150_900));
             let timeouts = timeouts(|t| match timer {
                 Timer::Connect => t.connect = limit,
@@ -302,7 +303,7 @@ fn the_expired_timer_is_reported_even_before_a_connection_exists() {
 
 #[test]
 fn a_cancel_in_a_connect_ends_the_stream_at_once_and_nothing_is_sent() {
-    // On a slow machine, the cancel may be earlier than the connect. Then the client does not
+    // On a slow machine, the cancel may happen before the connect. The client then does not
     // connect, so try again with a later cancel.
     let met = [100, 1_000, 5_000].into_iter().any(|begun| cancel_in_a_connect(ms(begun)));
     assert!(met, "every cancel was earlier than the connect");
@@ -361,7 +362,7 @@ fn timers_also_end_a_body_that_is_not_a_stream() {
                     let Last::Error(error) = last else { panic!("{name}: {last:?}") };
                     assert_eq!(error.kind(), kind, "{name}: {error}");
                     assert!(error.to_string().contains("came before the hang"), "{name}: {error}");
-                    // Without the timer, reading the body of an error takes 5 s.
+                    // Without this timer, reading an error body takes 5 s.
                     assert!(report.elapsed < ms(5000), "{name}: {:?}", report.elapsed);
                 });
             }
@@ -431,7 +432,7 @@ fn a_stream_cut_at_any_byte_gives_a_prefix_and_is_complete_only_with_its_finish_
     });
 }
 
-/// ureq forgets the bytes that it decoded in the call that reaches the bad chunk.
+/// ureq drops the bytes that it decoded in the call in which it reads the bad chunk.
 #[test]
 fn bad_framing_loses_no_token_before_it_at_any_cut() {
     let whole = Script::tokens(HELLO).wire();

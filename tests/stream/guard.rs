@@ -30,8 +30,8 @@ fn cancel_closes_the_channel_without_an_item_and_disconnects() {
             }
             _ => {
                 drop(receiver.take());
-                // Without the guard, the thread notices only at the next token or at its silence
-                // limit.
+                // Without the guard, the thread would detect this only at the next token or at its
+                // silence limit.
                 drop(guard.take());
             }
         }
@@ -220,7 +220,8 @@ fn idle_connections_are_kept_up_to_the_limit() {
             MockServer::scripted([Script::events::<&str>([]).wait_for(&gate).event("[DONE]")]).unwrap();
         let mut limits = Limits::default();
         limits.max_idle_connections = kept;
-        // Idle connections must be closed for their number, not because the drain was too short.
+        // Idle connections must be closed because of their number, not because the drain was too
+        // short.
         let set = timeouts(|t| t.drain = LONG);
         let client = client(&server).limits(limits).timeouts(set).build().unwrap();
         let running: Vec<_> = (0..streams).map(|_| start(&client)).collect();
@@ -232,7 +233,7 @@ fn idle_connections_are_kept_up_to_the_limit() {
         assert!(server.wait_for_open_connections(kept, LONG), "{kept} of {streams}");
         assert_eq!(server.connections(), streams);
         if kept == streams {
-            // Check that not fewer are kept.
+            // Check that the client does not keep fewer connections.
             thread::sleep(ms(50));
             assert_eq!(server.open_connections(), kept);
         }

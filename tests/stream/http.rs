@@ -112,7 +112,7 @@ fn ids_dropped_by_a_proxy_differ_from_ids_that_no_server_sent() {
             (Some(tokenwire::ServerKind::Vllm), None, Inexact::Dropped),
             (Some(tokenwire::ServerKind::Ollama), None, Inexact::NoIds),
             (None, None, Inexact::NoIds),
-            // The caller has switched the ids off.
+            // The caller has turned the ids off.
             (Some(tokenwire::ServerKind::Vllm), Some("return_token_ids"), Inexact::NoIds),
         ],
         |(server_is, extra, why)| {

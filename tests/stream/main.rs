@@ -40,7 +40,7 @@ fn client(server: &MockServer) -> ApiClientBuilder {
     ApiClient::builder(server.url()).retries(0)
 }
 
-/// Returns a client for tests of reused connections, also without retries.
+/// Returns a client for tests of reused connections. It also makes no retries.
 fn reusing(server: &MockServer) -> ApiClientBuilder {
     one_at_a_time(client(server), Timeouts::default())
 }
@@ -241,7 +241,8 @@ fn the_connection_is_reused_even_if_the_guard_is_dropped_with_the_last_token() {
 
 #[test]
 fn a_pooled_connection_that_the_server_has_closed_does_not_fail_the_stream() {
-    // The connection dies when the second request is read, so the pool has not seen a FIN.
+    // The server closes the connection when it reads the second request, so the pool has not
+    // received a FIN.
     let server = MockServer::scripted([Script::tokens(HELLO), Script::new(), Script::tokens(HELLO)]).unwrap();
     let client = reusing(&server).build().unwrap();
     run(&client);

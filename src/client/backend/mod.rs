@@ -60,7 +60,7 @@ impl Backend {
 
     /// Stores the kind of server that was detected from a response.
     ///
-    /// A kind that is already known stays, because the caller may have set it.
+    /// A kind that is already known is kept, because the caller may have set it.
     pub(crate) fn learn(&self, server: ServerKind) {
         self.server.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(server);
     }
@@ -69,8 +69,6 @@ impl Backend {
     ///
     /// The headers include the session key and the priority if this client sends them as headers. A
     /// priority that is sent as a header is removed from the body.
-    ///
-    /// The headers include the session key and the priority, if this client sends these in headers.
     pub(crate) fn address(
         &self,
         mut request: CompletionRequest,
@@ -87,7 +85,7 @@ impl Backend {
             headers.extend(request.priority.take().map(|priority| (name.clone(), priority.to_string())));
         }
         let own = request.headers().map(|(name, value)| (name.to_owned(), value.to_owned()));
-        // A header that is set on the request itself comes last, so it wins.
+        // A header that is set on the request itself is the last one, so it wins.
         headers.extend(own);
         (request, headers)
     }

@@ -57,8 +57,8 @@ impl Backend {
 
 /// A running probe, which reports its result when it is dropped.
 ///
-/// The next probe can therefore start however this one ends, even if a log sink panics. A probe
-/// that did not finish counts as failed.
+/// The next probe can therefore always start, even if this one ends because a log sink panics. A
+/// probe that did not finish counts as failed.
 struct Probe {
     backend: Arc<Backend>,
     route: usize,

@@ -21,7 +21,7 @@ use crate::config::{Limits, MAX_RESPONSE_HEAD_BYTES, MAX_STALE_RETRIES, Timeouts
 use crate::error::macros::debug_fields;
 use crate::error::{Error, ErrorKind, Timer};
 
-/// The size of each buffer of a connection, which has one per direction.
+/// The size of each of a connection's two buffers, one per direction.
 ///
 /// ureq's default is 128 KiB per buffer, filled with zeros and therefore resident. Buffers of 16
 /// KiB cost nothing measurable per token, and reduce the memory of a thousand streams from 310 to
@@ -93,7 +93,7 @@ pub struct HttpClientBuilder {
 }
 
 impl HttpClientBuilder {
-    /// Limits name lookup, TCP connect and TLS handshake together. Default: 30 s.
+    /// Limits the total time of name lookup, TCP connect and TLS handshake. Default: 30 s.
     ///
     /// If a host has several addresses, they share the limit. Each address gets half as much time
     /// as the address before it.
@@ -194,7 +194,7 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) url: &'a Uri,
     pub(crate) headers: HeaderMap,
     pub(crate) body: &'a [u8],
-    /// How often the request may be sent again because its connection was already closed.
+    /// The maximum number of times that the request is resent because its connection was closed.
     pub(crate) max_stale_retries: u32,
 }
 
@@ -312,7 +312,7 @@ impl HttpClient {
                     return HttpResponse::new(response, slot.clone(), self.timeout, self.limits);
                 }
                 Err(error) => {
-                    // Host and port. `check_url` rejects a URL with a user name.
+                    // The host and the port. `check_url` rejects a URL with a user name.
                     let server = outgoing.url.authority().map_or("the server", |at| at.as_str());
                     fault(error, slot, &self.timeouts, server)
                 }
@@ -368,8 +368,8 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Timeout(Timer::Connect), "{error}");
             began.elapsed()
         };
-        // With separate timers, these steps would take nearly twice as long, every time. One fast
-        // attempt out of five is enough, because a busy machine may delay the others.
+        // With separate timers, these steps would always take nearly twice as long. The test needs
+        // only one fast attempt out of five, because a busy machine may delay the others.
         assert!((0..5).any(|_| (limit..limit * 9 / 5).contains(&took())));
     }
 }

@@ -67,7 +67,7 @@ fn timeout(reason: Timeout, slot: &CancelSlot, timeouts: &Timeouts) -> Error {
 fn io_fault(cause: std::io::Error, sent: bool, server: &str) -> Error {
     use std::io::ErrorKind as Io;
     let error = match cause.kind() {
-        // A proxy may also have refused the connection.
+        // A proxy may have refused the connection instead.
         Io::ConnectionRefused => {
             Error::new(ErrorKind::Refused, format!("the connection to {server} was refused"))
         }

@@ -1,6 +1,7 @@
 //! Connections without sockets, for tests.
 //!
-//! The responses of the server come from a list. A silence passes the client's timer at once.
+//! The responses of the server come from a list. During a silence, the client's timer expires at
+//! once.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,7 +46,7 @@ struct State {
     received: Vec<Vec<u8>>,
 }
 
-/// An item that a server in memory sends; each read of the client gets one.
+/// An item that a server in memory sends. Each read of the client receives one item.
 ///
 /// After the last item, the connection is closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +55,7 @@ pub enum Sent {
     /// These bytes. If they do not fit into the client's buffer, the next reads get the rest. An
     /// empty list is skipped.
     Bytes(Vec<u8>),
-    /// Silence until the client's timer passes, which happens at once.
+    /// Silence until the client's timer expires, which happens at once.
     ///
     /// A client without a timer would wait forever, so its connection breaks instead.
     Silence,
@@ -76,7 +77,8 @@ impl InMemory {
         Self(Arc::new(Mutex::new(State { connections, received: Vec::new() })))
     }
 
-    /// Starts again with these lists, and forgets the bytes received and the lists not used yet.
+    /// Starts again with these lists. Discards the received bytes and the lists that were not used
+    /// yet.
     pub fn restart(&self, connections: impl IntoIterator<Item = Vec<Sent>>) {
         let connections = connections.into_iter().collect();
         self.with(|state| *state = State { connections, received: Vec::new() });
@@ -156,7 +158,7 @@ impl Transport for Connection {
         }
         let Self { server, number, buffers, .. } = self;
         server.with(|state| {
-            // `None`: the server was restarted in the meantime.
+            // This is `None` if the server was restarted in the meantime.
             if let Some(received) = state.received.get_mut(*number) {
                 received.extend_from_slice(&buffers.output()[..amount]);
             }

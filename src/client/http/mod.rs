@@ -11,7 +11,7 @@ pub(crate) mod memory;
 #[cfg(not(all(test, shuttle)))]
 mod resolver;
 pub(crate) mod sse_reader;
-/// Replaces the resolver in the shuttle tests, which look up no names.
+/// Replaces the resolver in the shuttle tests, which do not look up names.
 #[cfg(all(test, shuttle))]
 mod resolver {
     pub(super) use crate::client::http::unversioned::resolver::DefaultResolver as CachingResolver;

@@ -3,10 +3,10 @@
 //! ureq calls its resolver before each request, even for a pooled connection, and its own resolver
 //! has no cache. This resolver works as follows:
 //!
-//! - IP addresses cost nothing.
+//! - IP addresses need no lookup.
 //! - The addresses of a name are kept for [`TTL`].
 //! - A lookup runs on a detached thread, because `getaddrinfo` cannot be interrupted. The stream
-//!   that waits for it can.
+//!   that waits for the lookup can be interrupted.
 //! - Streams that need the same name share one lookup.
 //! - At most [`MAX_LOOKUPS`] lookups run at a time. Further names wait.
 
@@ -28,20 +28,21 @@ use super::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use super::unversioned::transport::NextTimeout;
 use crate::error::macros::debug_fields;
 
-/// How long the addresses of a name are kept.
+/// The time for which the addresses of a name are kept.
 ///
-/// This is short, because the name of a cluster may move between two requests.
+/// This time is short, because the addresses of a cluster may change between two requests.
 const TTL: Duration = Duration::from_secs(10);
 /// The number of addresses that are kept for a name. ureq has room for 16.
 const MAX_ADDRESSES: usize = 16;
-/// The number of names at which the cache is emptied. A client usually needs only a few names.
+/// The number of names in the cache at which it is emptied. A client usually needs only a few
+/// names.
 const MAX_NAMES: usize = 64;
 /// The number of lookups that run at the same time, each on its own thread.
 ///
 /// It limits the cost of a resolver that hangs.
 const MAX_LOOKUPS: usize = 8;
-/// The stack size of a lookup thread, which only calls `getaddrinfo`. glibc's version needs some
-/// room.
+/// The stack size of a lookup thread, which only calls `getaddrinfo`. glibc's version of this
+/// function needs a larger stack than others.
 const STACK_BYTES: usize = 256 << 10;
 
 type Answer = Result<Vec<SocketAddr>, String>;
@@ -71,7 +72,7 @@ enum Entry {
         addresses: Vec<SocketAddr>,
         until: Instant,
     },
-    /// The name is queued, or a thread looks it up now. These senders wait for the result.
+    /// The name is queued, or a thread is looking it up. The result is sent to these senders.
     Asked(Vec<Sender<Answer>>),
 }
 

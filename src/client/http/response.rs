@@ -19,7 +19,7 @@ use crate::recording::{BodyEnd, Recording, Request};
 const MAX_PIECE_BYTES: usize = 16 << 10;
 /// The longest wait for the body of an error. The bytes that arrive in this time are used.
 const MAX_ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
-/// The most bytes that are read after the end of a stream so that its connection can be reused.
+/// The maximum number of bytes read after the end of a stream to reuse its connection.
 const MAX_DRAIN_BYTES: usize = 4 << 10;
 
 /// The head of a response, and its body in pieces as they arrive.
@@ -68,7 +68,7 @@ struct Tape {
 
 impl Tape {
     fn read(&mut self, bytes: &[u8]) {
-        // Bytes over the limit are not recorded, and nothing after them, so that the recording has
+        // After the first bytes over the limit, nothing more is recorded, so that the recording has
         // no gap.
         self.left = self.left.saturating_sub(bytes.len());
         if self.left > 0 {
@@ -83,7 +83,7 @@ impl Tape {
     }
 }
 
-/// Returns the end of the body that the error of a read implies.
+/// Converts the error of a read into the end of the recorded body.
 fn end_of(error: &Error) -> BodyEnd {
     match error.kind() {
         ErrorKind::Timeout(_) => BodyEnd::Silent,
@@ -101,7 +101,7 @@ impl HttpResponse {
         limits: Limits,
     ) -> Result<Self, Error> {
         let (parts, body) = response.into_parts();
-        // Do not check an error response: its status is worth more than its body.
+        // Do not check an error response, because its status is more important than its body.
         if parts.status.is_success() {
             check_encoding(&parts.headers)?;
         }
@@ -216,7 +216,7 @@ impl HttpResponse {
 
     /// Reads the next bytes of the body, and blocks as long as `wait` allows.
     ///
-    /// Reads at most 16 KiB. Zero is the end of the body. `into` must contain only zeros.
+    /// Reads at most 16 KiB. Zero means the end of the body. `into` must contain only zeros.
     pub(crate) fn read(&mut self, into: &mut [u8], wait: Option<Wait>) -> Result<usize, Error> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -264,7 +264,7 @@ impl HttpResponse {
     /// `since` is the time at which `request` was made.
     pub(crate) fn record(&mut self, request: Request, since: Instant, max_bytes: usize) {
         let recording = Recording::of_body(request, self.status, visible_headers(&self.headers));
-        // One more than may be recorded, so that zero means that the limit was exceeded.
+        // The counter starts one byte higher, so that zero means that the limit was exceeded.
         self.tape = Some(Tape { recording, since, left: max_bytes.saturating_add(1) });
     }
 
@@ -277,9 +277,6 @@ impl HttpResponse {
     ///
     /// The wait that was already set for this response still applies. If the body ends with an
     /// error, the bytes before it are returned.
-    ///
-    /// The wait that was already set for this response still applies. How the body ends does not
-    /// matter.
     pub(crate) fn error_body(&mut self) -> Vec<u8> {
         if check_encoding(&self.headers).is_err() {
             return Vec::new();

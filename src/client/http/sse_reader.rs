@@ -11,7 +11,7 @@ use crate::error::{Error, Timer};
 use crate::protocol::sse::SseParser;
 
 const TERMINATOR: &str = "[DONE]";
-/// How many characters of an event that is not JSON are shown in the log.
+/// The number of characters that the log shows of an event that is not JSON.
 const MAX_PREVIEW_CHARS: usize = 120;
 /// The size in bytes of the buffer for each read of the socket.
 const READ_BYTES: usize = 16 << 10;

@@ -113,7 +113,7 @@ pub(super) fn cut(timeout: NextTimeout, slot: Option<&CancelSlot>) -> Result<Nex
                 timeout.reason = Timeout::PerRead;
             }
         }
-        // Only this function sets that reason. For a connection to a proxy, it is called twice.
+        // Only this function sets that reason. It is called twice for a connection to a proxy.
         slot.set_wait_is_nearest(timeout.reason == Timeout::PerRead);
     }
     if timeout.after.is_zero() { Err(Error::Timeout(timeout.reason)) } else { Ok(timeout) }
@@ -204,7 +204,7 @@ pub(super) struct TapTransport {
     inner: Box<dyn Transport>,
     socket: Option<Weak<dyn ShutdownHandle>>,
     alarms: Arc<Alarms>,
-    /// The slot of the request that uses the connection now.
+    /// The slot of the request that currently uses the connection.
     slot: Option<Arc<CancelSlot>>,
     /// True if an earlier request was sent on this connection.
     used: bool,
@@ -294,7 +294,7 @@ mod tests {
 
     /// A socket whose writes make progress but never end.
     ///
-    /// Their own timer therefore never passes, and only a shutdown ends them.
+    /// The timer of the writes therefore never expires, and only a shutdown ends them.
     struct Trickle {
         buffers: LazyBuffers,
         shut: Receiver<()>,

@@ -57,11 +57,11 @@ pub const MAX_RESUMES: u32 = 1000;
 ///
 /// # Text
 ///
-/// The text is also the text of the server. The last ids before the break may not have their text
-/// yet, because they end inside a character or because they may begin a stop string. A server that
-/// continues after such ids sends the wrong text. vLLM starts the next text with the whole prompt
-/// (vLLM issue 48853); other servers leave the character out. tokenwire handles this case as
-/// follows:
+/// The consumer receives exactly the text that the server would have sent without the break. The
+/// last ids before the break may not have their text yet, because they end inside a character or
+/// because they may begin a stop string. A server that continues after such ids sends the wrong
+/// text. vLLM starts the next text with the whole prompt (vLLM issue 48853); other servers leave
+/// the character out. tokenwire handles this case as follows:
 ///
 /// | request | how the stream is resumed |
 /// | --- | --- |

@@ -30,8 +30,8 @@ const SERVERS_OWN: [&str; 7] =
 /// - The connection cannot be made, times out, or ends.
 /// - The stream stays silent for [`first_token`](crate::Timeouts::first_token).
 /// - The server answers with status 408, 409, 429 or 5xx, or reports such a status in the first
-///   event of a stream. Exception: the message shows that the server could not read the request
-///   (llama.cpp).
+///   event of a stream. There is one exception: the message shows that the server could not read
+///   the request (llama.cpp).
 /// - The first event is an error without a status, and its name does not blame the request.
 ///
 /// The header `x-should-retry: false` in an answer prevents a retry. With `x-should-retry: true`, a
@@ -130,7 +130,7 @@ pub(crate) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 
 fn seconds(value: &str, unit: f64) -> Option<Duration> {
     let value = value.trim().parse::<f64>().ok()? * unit;
-    // More time than a clock can count is still a wait. The policy shortens it.
+    // A time that is too long for the clock is also a valid wait. The policy shortens it.
     let longest = Duration::from_millis(u64::MAX);
     let is_longer = value.is_finite() && value >= longest.as_secs_f64();
     if is_longer { Some(longest) } else { Duration::try_from_secs_f64(value).ok() }
@@ -147,8 +147,7 @@ impl RetryPolicy {
 
     /// Returns true if a request may be retried after `error`, before its first token.
     pub(crate) fn wants(&self, error: &Error, advice: Advice) -> bool {
-        // The server's advice counts for its own answers, not for failures that this client
-        // detects.
+        // The server's advice applies to its own answers, not to failures that this client detects.
         let is_answer = matches!(error.kind(), ErrorKind::Server | ErrorKind::NotEventStream);
         match advice.should {
             Some(should) if is_answer || !should => should,
@@ -200,7 +199,7 @@ impl Error {
         self.progress().is_some_and(|at| at.tokens > 0) && self.breaks_off()
     }
 
-    /// Is like `is_resumable`, for an error after tokens that does not contain its progress yet.
+    /// Does the same as `is_resumable`, for an error after tokens that has no progress yet.
     pub(crate) fn breaks_off(&self) -> bool {
         match self.kind() {
             ErrorKind::Incomplete | ErrorKind::Timeout(Timer::Chunk | Timer::Content) => true,
@@ -245,7 +244,7 @@ fn is_servers_own(error: &ServerError, is_own: impl Fn(u16) -> bool) -> bool {
 /// The retries that all streams of a client share; see [`RetryPolicy`].
 #[derive(Debug)]
 pub(crate) struct Budget {
-    /// Counted in fifths of a retry.
+    /// The rest of the budget, in fifths of a retry.
     left: AtomicU32,
     max: u32,
 }
@@ -262,7 +261,7 @@ impl Budget {
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 
-    /// Returns a fifth of a retry, because a stream received its first token.
+    /// Adds a fifth of a retry to the budget, because a stream received its first token.
     pub(crate) fn refund(&self) {
         let give = |left: u32| (left < self.max).then(|| self.max.min(left + REFUND));
         // An error means that the budget was full.
@@ -326,14 +325,14 @@ mod tests {
             (Error::timeout(Timer::Deadline, ms(1)), none, 0, 1.0, None),
             (Error::cancelled(), none, 0, 1.0, None),
             (Error::protocol(""), none, 0, 1.0, None),
-            // The server's advice does not count for failures that the client detects.
+            // The server's advice does not apply to failures that the client detects.
             (Error::protocol(""), should(true), 0, 1.0, None),
             (Error::limit(Limit::EventBytes, 1), should(true), 0, 1.0, None),
             (Error::new(ErrorKind::NotEventStream, ""), should(true), 0, 1.0, Some(ms(500))),
             (Error::new(ErrorKind::Incomplete, ""), should(false), 0, 1.0, None),
             (Error::invalid(""), none, 0, 1.0, None),
-            // The first event of a stream, without a status: the name decides. Without a name, the
-            // server is at fault.
+            // If the first event of a stream is an error without a status, its name decides.
+            // Without a name, the server is at fault.
             (named("", ""), none, 0, 1.0, Some(ms(500))),
             (named("overloaded", ""), none, 0, 1.0, Some(ms(500))),
             (named("", "429"), none, 0, 1.0, Some(ms(500))),

@@ -2,7 +2,7 @@
 //!
 //! Pure: takes results, the time and a random number, and returns a choice. A server that fails
 //! several times in a row is left out for a while; its breaker is open. The time grows with each
-//! failed probe. Streams use the server again only after a probe has found it alive.
+//! failed probe. Streams use the server again only after a probe has succeeded.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -59,7 +59,8 @@ pub struct RoutePolicy {
     pub balance: Balance,
     /// The number of failures in a row after which a server is left out. Default: 3, at least 1.
     pub breaker_failures: u32,
-    /// How long a server is left out the first time. Default: 1 s. Each failed probe doubles it.
+    /// The time for which a server is left out at first. Default: 1 s. Each failed probe doubles
+    /// it.
     pub breaker_min_open: Duration,
     /// The longest time for which a server is left out. Default: 60 s.
     pub breaker_max_open: Duration,
@@ -105,7 +106,8 @@ struct Route {
     weight: u32,
     /// The number of failures in a row.
     failures: u32,
-    /// Set while the server is left out: when a probe is due, and for how long it was left out.
+    /// The time at which a probe is due, and the time for which the server was left out. It is set
+    /// while the server is left out.
     open: Option<(Instant, Duration)>,
     probing: bool,
 }
@@ -289,7 +291,7 @@ mod tests {
         let (routes, now) = (routes(Balance::InOrder, &[1, 1, 1]), Instant::now());
         let at = |tried: &[usize], now| routes.choose(None, tried, 0.5, now).route;
         assert_eq!((at(&[], now), at(&[0], now), at(&[0, 1], now)), (0, 1, 2));
-        // All servers were tried: the earliest failure is next.
+        // All servers were tried, so the server with the earliest failure is next.
         assert_eq!((at(&[0, 1, 2], now), at(&[2, 0, 1], now), at(&[0, 1, 2, 0], now)), (0, 2, 1));
         fail(&routes, 0, 2, now);
         assert_eq!(at(&[], now), 0, "two failures are not enough");

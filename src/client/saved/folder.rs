@@ -8,9 +8,9 @@
 //! Names are made from the clock, the process id and a counter, never from data of a server.
 //! Nothing is synced to the disk: a file survives the end of the program, but not a power cut.
 //!
-//! std cannot hold a folder open and work inside it. The check that the folder is not a symbolic
-//! link and the write are therefore two steps. Anyone who can replace the folder between them can
-//! write to its parent folder, and could have done so before.
+//! std cannot open a folder and then access files relative to it. The check that the folder is not
+//! a symbolic link and the write are therefore two steps. Anyone who can replace the folder between
+//! them can write to its parent folder, and could have done so before.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
@@ -42,7 +42,7 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// Creates the value. The disk is not touched before the first failure.
+    /// Creates the value. It does not access the disk before the first failure.
     pub(crate) fn new(path: &Path, limits: &Limits) -> Self {
         Self {
             // This removes a slash at the end, which would hide that the path is a symbolic link.
@@ -92,7 +92,7 @@ impl Folder {
         Ok(path)
     }
 
-    /// Creates the folder if it is missing. Returns an error if the path is anything but a folder.
+    /// Creates the folder if it is missing. Returns an error if the path is not a folder.
     fn open(&self) -> io::Result<()> {
         let mut found = fs::symlink_metadata(&self.path);
         if found.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
@@ -118,7 +118,7 @@ impl Folder {
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
             let Some(name) = entry.file_name().to_str().and_then(Name::parse) else { continue };
-            // This does not follow links either. Anything but a plain file is not ours.
+            // This does not follow links either. Only a plain file can be ours.
             let Ok(metadata) = entry.metadata() else { continue };
             if !metadata.is_file() {
                 continue;
@@ -389,7 +389,7 @@ mod tests {
         }
         let path = folder.save(&request(1, 10)).unwrap();
         assert!(path.exists());
-        // Another process has saved a file in the meantime, so there is one too many.
+        // Another process has saved a file in the meantime, so there is one file too many.
         let other = Name { at_ms: 9_003, counter: 0, process: 1, temporary: false };
         fs::write(folder.path.join(other.to_string()), "x").unwrap();
         folder.make_room(1, 2, 1 << 20, Some(&path)).unwrap();

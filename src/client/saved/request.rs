@@ -59,12 +59,12 @@ pub struct SavedFailure {
     pub status: Option<u16>,
     /// The id of the request, as in [`Error::request_id`].
     pub request_id: Option<String>,
-    /// How far the stream had come. The time is in whole microseconds.
+    /// The progress of the stream when it failed. The time is rounded to microseconds.
     pub progress: Progress,
 }
 
 impl SavedRequest {
-    /// Returns when the request failed, in whole milliseconds.
+    /// Returns the time at which the request failed, rounded to milliseconds.
     #[must_use]
     pub fn at(&self) -> SystemTime {
         UNIX_EPOCH.checked_add(Duration::from_millis(self.at_ms)).unwrap_or(UNIX_EPOCH)
@@ -126,8 +126,6 @@ impl SavedRequest {
     ///
     /// The saved request then differs from the request that was sent, and tokenwire does not send
     /// it again.
-    ///
-    /// The rest is not the request that was sent, and tokenwire does not send it again.
     #[must_use]
     pub fn is_redacted(&self) -> bool {
         self.redacted

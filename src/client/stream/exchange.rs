@@ -38,7 +38,7 @@ pub(super) struct RequestPlan {
 }
 
 impl RequestPlan {
-    /// Returns the plan for a saved request, byte for byte.
+    /// Returns the plan that sends a saved request again, with exactly the same bytes.
     pub(super) fn of_saved(saved: &SavedRequest) -> Self {
         Self {
             endpoint: saved.endpoint(),
@@ -55,11 +55,11 @@ pub(super) struct Requested {
     /// The kind of server, if it was known when the body was built.
     pub(super) server: Option<ServerKind>,
     pub(super) ids: bool,
-    /// The answer arrives whole, not as a stream.
+    /// True if the answer arrives whole, not as a stream.
     pub(super) call: bool,
-    /// The exchange is recorded.
+    /// True if the exchange is recorded.
     pub(super) record: bool,
-    /// Requests with the same session go to the same server.
+    /// The session. Requests with the same session are sent to the same server.
     pub(super) session: Option<String>,
     /// The server at which another request of the same stream is waiting.
     pub(super) avoid: Option<usize>,
@@ -80,7 +80,7 @@ impl Requested {
 
 pub(super) struct Exchange {
     pub(super) shared: Arc<Shared>,
-    /// The URL at each server of the client.
+    /// The request's URL at each server of the client.
     pub(super) urls: Vec<Uri>,
     pub(super) endpoint: Endpoint,
     pub(super) headers: HeaderMap,
@@ -102,9 +102,9 @@ impl Exchange {
         Ok(Self { shared, urls, endpoint, headers, body, requested })
     }
 
-    /// Makes the exchange on a thread, as often as the policy allows.
+    /// Makes the exchange on a thread, and retries it as often as the policy allows.
     ///
-    /// An error means that the exchange has not begun.
+    /// If it returns an error, the exchange has not begun.
     pub(super) fn start(
         self,
         resume_state: ResumeState,
@@ -137,7 +137,7 @@ impl Exchange {
 
     /// Sends the request and waits for the head of the answer.
     ///
-    /// Then `read` reads the answer and returns how far it read the body.
+    /// Then calls `read`, which reads the answer and returns how far it read the body.
     pub(super) fn exchange(
         &self,
         tally: &mut Tally,
@@ -193,7 +193,7 @@ impl Exchange {
         }
         let body = match tally.resume_state.next_request() {
             None => Cow::Borrowed(&**body),
-            // The fields are the same as in the first body, even if the server is known by now.
+            // The body has the same fields as the first one, even if the server is known by now.
             Some(request) => Cow::Owned(shared.backend.body(&request, requested.server.as_ref())?),
         };
         Ok(Next { url, headers, body })
@@ -227,9 +227,9 @@ impl Exchange {
     }
 }
 
-/// Returns the wait that has less time left at `now`.
+/// Returns the wait that ends earlier.
 ///
-/// It runs for each read of the socket. An iterator over all waits took twice as long.
+/// This function runs for each read of the socket. An iterator over all waits took twice as long.
 fn nearer(one: Option<Wait>, other: Option<Wait>, now: Instant) -> Option<Wait> {
     match (one, other) {
         (Some(one), Some(other)) => Some(if other.left(now) < one.left(now) { other } else { one }),
@@ -258,13 +258,13 @@ impl Next<'_> {
     }
 }
 
-/// How far a body was read.
+/// The position in the body where reading ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReadUntil {
-    /// To its end, or until only parts were missing that the answer does not need.
+    /// The end, or a position after which only parts follow that the answer does not need.
     End,
     Terminator,
-    /// To a stop string that began before the break, so the server does not detect it.
+    /// A stop string that began before the break, so that the server does not detect it.
     StopString,
 }
 

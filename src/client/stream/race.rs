@@ -1,9 +1,9 @@
 //! Two requests for one stream. The second is sent if the first has no token in time. The first of
 //! the two to produce a token wins, and the other one is cancelled.
 //!
-//! Each request has its own [`Shared`], with thread, slot, retries and resumes. The requests meet
-//! here: each one claims the consumer's channel when it has an item for it. A request that failed
-//! does not get the channel while the other one is running.
+//! Each request has its own [`Shared`], with thread, slot, retries and resumes. A request claims
+//! the consumer's channel when it has an item for the consumer. A failed request does not get the
+//! channel while the other request is running.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -39,7 +39,7 @@ struct State {
     decided: Option<usize>,
     /// The parts of the second request, until it is sent or no longer needed.
     second: Option<Second>,
-    /// The guard has cancelled the stream.
+    /// True if the guard has cancelled the stream.
     cancelled: bool,
 }
 
@@ -53,7 +53,8 @@ impl State {
 struct Second {
     first: Arc<Exchange>,
     request: CompletionRequest,
-    /// `None` if there was no thread for the alarm. The second request is then not sent.
+    /// This is `None` if no thread could be started for the alarm. The second request is then not
+    /// sent.
     alarm: Option<Alarm>,
 }
 
@@ -134,7 +135,7 @@ impl Race {
     fn begin_second(self: &Arc<Self>) {
         let Some(Second { first, request, alarm: _alarm }) = self.lock().second.take() else { return };
         let state = self.lock();
-        // Like a retry, a second request is extra load for the servers.
+        // A second request is additional load for the servers, like a retry.
         if state.decided.is_some() || state.cancelled || !self.backend.retry_budget.take() {
             return;
         }
@@ -147,8 +148,8 @@ impl Race {
             .again(shared.clone())
             .and_then(|exchange| Arc::new(exchange).run(self.resume_state(&request), Exchange::attempt));
         if let Err(error) = begun {
-            // The second request counts as failed. The first one may have failed meanwhile, and
-            // then left the end of the stream to the second.
+            // The second request counts as failed. If the first one has failed in the meantime, the
+            // second one must end the stream.
             let ending = if shared.settle() { Outcome::Failed } else { Outcome::Cancelled };
             let report = StreamReport { error: Some(error.clone()), ..StreamReport::new(ending) };
             if let Some(sender) = shared.take_sender() {
@@ -164,15 +165,15 @@ impl Race {
     fn claim(&self, n: usize, is_error: IsError) -> Option<Sink> {
         let mut state = self.lock();
         if state.decided.is_some() || is_error && state.running > 1 {
-            // Under the same lock: if both requests fail at once, the second must find no other
-            // running.
+            // This happens under the same lock. If both requests fail at once, the later one must
+            // not find the other one still running.
             state.running -= 1;
             return None;
         }
         state.decided = Some(n);
         let mut sink = state.sink.take();
         sink.iter_mut().for_each(Sink::begins);
-        // Dropped and cancelled after the lock is released, because both take other locks.
+        // The drop and the cancel follow after the lock is released, because both take other locks.
         let _second = state.second.take();
         let others: Vec<_> = state
             .requests
@@ -187,7 +188,7 @@ impl Race {
         sink
     }
 
-    /// Records that request `n` has ended without the channel.
+    /// Records that request `n` has ended without claiming the channel.
     fn leave(&self, n: usize) {
         let mut state = self.lock();
         if state.decided.is_some() {
@@ -233,7 +234,7 @@ impl StreamControl for Race {
     }
 }
 
-/// A request's part in the race. If it is dropped without a claim, the request has left.
+/// A request's part in the race. Dropping it without a claim removes the request from the race.
 struct Runner {
     race: Arc<Race>,
     n: usize,
@@ -292,7 +293,7 @@ mod tests {
             let (sender, receiver) = unbounded();
             let race = Race::new(&client.0, Sink::Own(sender));
             let requests = [(); 2].map(|()| race.request(race.lock()));
-            // Kept until the end, as if each request were still ending.
+            // These values are kept until the end, as if each request were still ending.
             let mut senders = requests.each_ref().map(|request| request.take_sender());
             let mut got = Vec::new();
             for (step, (n, does)) in steps.iter().enumerate() {

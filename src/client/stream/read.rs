@@ -17,9 +17,10 @@ use crate::types::token::StreamToken;
 
 /// The space offered to the first read of a body.
 ///
-/// A server usually sends one token at a time, and each of a thousand streams keeps its space.
+/// It is small, because a server usually sends one token at a time and there may be a thousand
+/// streams.
 const MIN_READ_BYTES: usize = 2 << 10;
-/// The maximum space offered. The space is doubled up to this while reads fill it.
+/// The maximum space offered. While reads fill the space, it is doubled up to this size.
 const MAX_READ_BYTES: usize = 16 << 10;
 
 impl Exchange {
@@ -31,7 +32,7 @@ impl Exchange {
         sender: &mut Option<TokenSender>,
     ) -> Result<(Completion, ReadUntil), Unfinished> {
         check_head(response, &tally.secrets)?;
-        // `None`: the stream was cancelled during a connect, and the connect succeeded afterwards.
+        // This is `None` if the stream was cancelled during a connect that succeeded afterwards.
         let taken = self.shared.take_sender().ok_or(Unfinished::Stopped(Outcome::Cancelled))?;
         let mut body = BodyDecoder::new(self.endpoint).limits(&self.shared.backend.limits);
         if self.requested.ids {
@@ -62,7 +63,7 @@ struct AnswerReader<'a> {
     sender: &'a mut TokenSender,
     /// The tokens of one event.
     tokens: Vec<StreamToken>,
-    /// When the last read returned.
+    /// The time at which the last read returned.
     now: Instant,
     /// The number of bytes offered to the next read.
     room: usize,
@@ -98,7 +99,8 @@ impl AnswerReader<'_> {
         let offered = space.len();
         let len = match self.response.read(space, wait) {
             Ok(len) => len,
-            // The answer is whole. Only usage, terminator or framing were lost or too late.
+            // The answer is complete. Only the usage, the terminator or the framing was lost or
+            // late.
             Err(error) if !error.is_cancelled() && self.body.is_complete() => {
                 return Ok(Some(ReadUntil::End));
             }
@@ -162,8 +164,8 @@ impl AnswerReader<'_> {
             count += 1;
         }
         if count > 0 {
-            // The refund is not delayed to the end of the stream: in an outage, all streams end
-            // together.
+            // The refund is made now and not at the end of the stream, because in an outage all
+            // streams end together.
             if self.tally.report.first_token.is_none() {
                 shared.backend.retry_budget.refund();
             }
@@ -178,7 +180,7 @@ impl AnswerReader<'_> {
             return Ok(stopped_short(self.body.chunks()));
         }
         let completion = self.body.finish().map_err(|error| match self.response.header("content-type") {
-            // The message for a body that is not an event stream names its content type.
+            // If the body is not an event stream, the error message contains its content type.
             kind @ Some(_) if self.body.is_other() => self.body.not_an_event_stream(kind),
             _ => error,
         })?;
@@ -190,7 +192,7 @@ impl AnswerReader<'_> {
         Ok(completion)
     }
 
-    /// Copies what the body has shown into the report, the log and the client.
+    /// Copies the information from the body into the report, the log and the client.
     ///
     /// The body need not be complete.
     fn note(&mut self, result: &Result<(Completion, ReadUntil), Unfinished>) {
@@ -215,7 +217,7 @@ fn stopped_short(chunks: &ChunkDecoder) -> Completion {
     Completion {
         usage: chunks.usage(),
         finish: Some(FinishReason::Stop),
-        // The server has not counted to the end.
+        // The server's count does not include the end of the answer.
         ids_exact: match chunks.ids_exact() {
             IdsExact::Yes => IdsExact::Unknown,
             exact => exact,

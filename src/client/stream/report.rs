@@ -24,7 +24,7 @@ names! {
         Cancelled = "cancelled",
         /// The receiver was dropped.
         ///
-        /// The stream notices the drop when it sends its next token, because a crossbeam channel
+        /// The stream detects the drop when it sends its next token, because a crossbeam channel
         /// does not report a dropped receiver earlier. While the server is silent, the stream
         /// continues under its timers. To end it at once, drop or cancel the guard.
         ConsumerGone = "consumer_gone",

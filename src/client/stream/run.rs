@@ -24,7 +24,7 @@ use crate::types::token::StreamToken;
 /// The result of an exchange, with the response if its body was not read to the end.
 pub(super) type Attempt = Result<(Completion, Option<HttpResponse>), Unfinished>;
 
-/// Why an attempt did not complete.
+/// The reason why an attempt did not complete.
 pub(super) enum Unfinished {
     Failed(Error),
     /// The guard or the consumer ended the attempt.
@@ -57,7 +57,7 @@ impl Shared {
 
     /// Makes the attempts, then reports how the last one ended.
     ///
-    /// The log is first, then the channel, then the report.
+    /// The end is written to the log first, then to the channel, then to the report.
     fn run(
         &self,
         thread: &ThreadSlot<'_>,
@@ -92,7 +92,7 @@ impl Shared {
             }
         };
         let report = tally.into_report(ending);
-        // A log sink is code of the program. If it panics, the end is still reported.
+        // The program defines the log sink. If the sink panics, the end is still reported.
         let _ = catch_unwind(AssertUnwindSafe(|| log_end(&report)));
         match (sender, last) {
             (Some(sender), Some(last)) => sender.send_last(last),
@@ -166,9 +166,9 @@ impl Shared {
     fn resume(&self, tally: &mut Tally, error: &Error) -> Next {
         let backend = &self.backend;
         let advice = std::mem::take(&mut tally.advice);
-        // An attempt to resume fails like any other request, as long as it has no first token.
+        // Until its first token, an attempt to resume fails like any other request.
         let wanted = if tally.begun { error.breaks_off() } else { backend.retry.wants(error, advice) };
-        // After a finish reason there is nothing left to request.
+        // After a finish reason, the answer has no more tokens to request.
         let has_ended = tally.report.finish.as_ref().is_some_and(|finish| finish.as_str() != "error");
         if !wanted || has_ended {
             return Next::Never;
@@ -235,7 +235,7 @@ fn final_error(
 enum Next {
     After(Duration),
     Never,
-    /// No further attempt: the ids received are the whole answer.
+    /// Make no further attempt, because the ids received are the whole answer.
     Whole(Completion),
 }
 

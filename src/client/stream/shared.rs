@@ -1,7 +1,7 @@
 //! The state that the guard of a stream and its reader thread share.
 //!
-//! The lock of [`Shared`] decides which of the two was first. A cancel does not change an ending
-//! that was already decided, and an ending does not replace an earlier cancel.
+//! The lock of [`Shared`] determines which of the two acts first. A cancel does not change an
+//! ending that was already decided, and an ending does not replace an earlier cancel.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -18,9 +18,9 @@ use crate::client::threads::sync::{AtomicBool, Condvar, Mutex, MutexGuard};
 /// The state that all requests of one stream share.
 #[derive(Clone)]
 pub(super) struct StreamContext {
-    /// When the stream was requested.
+    /// The time at which the stream was requested.
     pub(super) started: Instant,
-    /// Set by a join. From then on, the channel has no size limit.
+    /// True after a join. From then on, the channel has no size limit.
     pub(super) bound_lifted: Arc<AtomicBool>,
 }
 
@@ -35,9 +35,9 @@ pub(super) struct Shared {
     pub(super) slot: Arc<CancelSlot>,
     /// The job in the pool. It is set before the caller gets the guard.
     pub(super) entry: OnceLock<QueueEntry>,
-    /// Set by a join. From then on, the channel has no size limit.
+    /// True after a join. From then on, the channel has no size limit.
     pub(super) bound_lifted: Arc<AtomicBool>,
-    /// When the stream was requested, and when this request of it began.
+    /// The times at which the stream was requested and at which this request of it began.
     pub(super) started: Instant,
     pub(super) began: Instant,
     /// The server that received the last attempt.
@@ -54,7 +54,7 @@ pub(super) struct State {
     pub(super) sender: Option<TokenSender>,
     /// The report of the attempts so far, if one of them returned the sender.
     pub(super) so_far: Option<StreamReport>,
-    /// The thread or a cancel has decided how the stream ends.
+    /// True if the thread or a cancel has decided how the stream ends.
     pub(super) settled: bool,
     pub(super) report: Option<StreamReport>,
 }
@@ -95,7 +95,7 @@ impl Shared {
 
     /// Drops the sender of a stream for which there was no thread.
     ///
-    /// The caller gets the error, so the consumer gets nothing.
+    /// The caller receives the error, so nothing is sent to the consumer.
     pub(super) fn never_began(&self) {
         if let Some(sender) = self.take_sender() {
             sender.never_began();
@@ -111,7 +111,7 @@ impl Shared {
         let mut state = self.lock();
         if !state.settled {
             state.so_far = Some(so_far);
-            // `None`: the failed attempt had not taken the sender.
+            // This is `None` if the failed attempt had not taken the sender.
             state.sender = sender.or(state.sender.take());
         }
     }
@@ -132,8 +132,8 @@ impl StreamControl for Shared {
         let thread_wakes = self.slot.cancel();
         let withdrawn = self.entry.get().is_some_and(|entry| self.backend.pool.withdraw(*entry));
         if withdrawn || !thread_wakes {
-            // Under one lock. Otherwise, a thread that now returns from its connect could take the
-            // sender, and the report would be set before the channel has ended.
+            // Both happen under one lock. Otherwise, a thread that returns from its connect could
+            // take the sender, and the report would be set before the channel has ended.
             state.sender = None;
             let mut report = state.so_far.take().unwrap_or_else(|| StreamReport::new(Outcome::Cancelled));
             report.ending = Outcome::Cancelled;

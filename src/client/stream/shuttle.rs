@@ -1,5 +1,4 @@
-//! Guards, consumers and pool threads around one client. Only the exchange with the server is
-//! scripted.
+//! Tests guards, consumers and pool threads around one client. Only the server is scripted.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
@@ -32,7 +31,7 @@ use crate::types::token::StreamToken;
 /// The behaviour of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// The system's connect does not return until the test has seen the end of the stream.
+    /// The system's connect does not return until the stream of the test has ended.
     Stuck,
     /// Fails before its head, and is retried.
     Refused,
@@ -40,7 +39,7 @@ enum Way {
     Lost,
     /// Fails after its head, and is not retried.
     Fatal,
-    /// Blocks in a read that only a cancel ends.
+    /// Blocks in a read until a cancel ends the read.
     Silent,
     /// Sends all missing tokens.
     Whole,
@@ -72,7 +71,7 @@ struct Played {
     cancels_returned: AtomicUsize,
     /// Violations of the rules. Reader threads do not assert, because their panics are caught.
     faults: StdMutex<Vec<&'static str>>,
-    /// The first cancel had returned when the last attempt returned its result.
+    /// True if the first cancel had returned when the last attempt returned its result.
     late: std::sync::atomic::AtomicBool,
 }
 
@@ -172,7 +171,7 @@ impl Played {
 
     /// Checks that the report has not changed since `joined`, and that all items agree with it.
     ///
-    /// Everything else must have ended by then.
+    /// All other threads must have ended by then.
     fn check(self: Arc<Self>, joined: &StreamReport, items: Option<Vec<StreamToken>>) {
         self.network.answer();
         let shared = self.shared.clone();
@@ -232,7 +231,7 @@ fn any_ways() -> Vec<Way> {
     (0..1 + any(3)).map(|_| WAYS[any(WAYS.len())]).collect()
 }
 
-/// Reads all items of a stream that has its report. Its end is then there too: no wait.
+/// Reads all items of a stream that has its report. The stream has ended, so this does not wait.
 fn rest_now(receiver: &Receiver<StreamToken>) -> Vec<StreamToken> {
     let items = std::iter::from_fn(|| receiver.try_recv().ok()).collect();
     assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Disconnected), "the report came before the end");
@@ -244,7 +243,7 @@ fn rest(receiver: &Receiver<StreamToken>) -> Vec<StreamToken> {
     std::iter::from_fn(|| receiver.recv().ok()).collect()
 }
 
-/// Acts like the user of a stream.
+/// Does the same as the user of a stream.
 ///
 /// Other threads cancel up to two times. The consumer reads everything, drops the receiver, or
 /// reads late. The guard is joined, cancelled or dropped.
@@ -289,7 +288,7 @@ fn user((played, receiver, guard): (Arc<Played>, Receiver<StreamToken>, StreamGu
         }
         _ => guard.join(),
     };
-    // The end of the channel does not depend on a thread that is still in the connect.
+    // The channel ends even if a thread is still in the connect.
     let items = match (late, consuming) {
         (Some(receiver), _) => Some(rest_now(&receiver)),
         (None, Some(thread)) => thread.join().unwrap(),
@@ -312,7 +311,7 @@ fn two_streams_and_their_users() {
     }
 }
 
-/// The only thread is busy. A stream that waits for it ends when it is cancelled, and never runs.
+/// The only thread is busy. A stream that waits for the thread ends on a cancel, and never runs.
 fn a_waiting_stream() {
     let client = client();
     let (first, first_receiver, first_guard) = Played::start(&client, &[Way::Silent]);
@@ -337,9 +336,9 @@ fn a_waiting_stream() {
     first.check(&report, Some(rest_now(&first_receiver)));
 }
 
-/// The only thread is busy. A stream that waits for it never runs.
+/// The only thread is busy. A stream that waits for the thread never runs.
 ///
-/// It ends because of its timer, which has already expired, or because of a cancel.
+/// Such a stream ends because its timer has already expired, or because of a cancel.
 fn a_waiting_stream_whose_time_is_over() {
     let mut timeouts = Timeouts::default();
     timeouts.first_token = Some(Duration::ZERO);

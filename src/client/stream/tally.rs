@@ -20,7 +20,7 @@ use crate::types::ids::{FinishReason, IdsExact, Usage};
 pub(super) struct Tally {
     started: Instant,
     pub(super) attempt_began: Instant,
-    /// The advice of the last answer on retries.
+    /// The advice on retries in the last answer.
     pub(super) advice: Advice,
     pub(super) report: StreamReport,
     pub(super) resume_state: ResumeState,
@@ -28,17 +28,17 @@ pub(super) struct Tally {
     pub(super) failed_at: Vec<usize>,
     /// The number of requests that resume the stream.
     pub(super) resumes: u32,
-    /// How many of the latest of them brought no new token.
+    /// The number of the latest of these requests, in a row, that produced no new token.
     pub(super) resumes_in_vain: u32,
     broken: Option<Instant>,
     /// The body bytes, comments and skipped lines of the attempts before this one.
     before: [u64; 3],
     first_usage: Option<Usage>,
-    /// An answer came through a LiteLLM proxy.
+    /// True if an answer came through a LiteLLM proxy.
     pub(super) is_litellm: bool,
     histogram: Histogram,
     last_token: Option<Instant>,
-    /// Some part of this attempt's answer has arrived, new to the consumer or not.
+    /// True if a part of this attempt's answer has arrived, even if the consumer already had it.
     ///
     /// A piece of a call is enough, although a call is only delivered when it is complete.
     pub(super) begun: bool,
@@ -46,9 +46,9 @@ pub(super) struct Tally {
     ///
     /// In a fast stream, these are most of the tokens. They are not in the histogram yet.
     together: u32,
-    /// When the last event arrived. Time spent waiting for the consumer is added.
+    /// The time at which the last event arrived, plus the time spent waiting for the consumer.
     pub(super) content_since: Instant,
-    /// When the finish reason arrived. Time spent waiting for the consumer is added.
+    /// The time at which the finish reason arrived, plus the time spent waiting for the consumer.
     pub(super) finished: Option<Instant>,
     /// The secrets that the report must not contain.
     pub(super) secrets: Secrets,
@@ -84,7 +84,7 @@ impl Tally {
         }
     }
 
-    /// Begins another attempt. Removes what the failed attempt has put into the report.
+    /// Begins another attempt. Removes the failed attempt's data from the report.
     pub(super) fn next_attempt(&mut self) {
         let StreamReport { retries, route, failovers, .. } = self.report;
         self.report =
@@ -121,7 +121,8 @@ impl Tally {
         self.before = [self.report.bytes, self.report.comments, self.report.lines_skipped];
         self.resumes += 1;
         match self.report.resumes.last_mut().filter(|_| self.resumes_in_vain > 0) {
-            // The same break. The last attempt may have shown that the ids do not arrive again.
+            // This is the same break. The last attempt may have shown that the ids do not arrive
+            // again.
             Some(resume) => {
                 resume.requests += 1;
                 (resume.ids_again, resume.text_exact) = (start.ids_again as u64, start.text_exact);
@@ -209,7 +210,7 @@ impl Tally {
         self.report.comments = self.before[1] + body.comments();
         self.report.lines_skipped = self.before[2] + chunks.skipped();
         self.report.server = chunks.server().or(self.report.server.take());
-        // The end and the counts of a different answer do not count here.
+        // The end and the counts of a different answer are not used.
         if self.resume_state.is_missed() {
             return;
         }

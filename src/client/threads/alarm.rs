@@ -2,9 +2,9 @@
 //!
 //! Such a thread may be blocked in a write, or may not exist yet.
 //!
-//! All alarms of a client share one thread, which exists only while it has something to wait for.
-//! Setting an alarm and cancelling it in time costs a lock and a map entry: the thread wakes only
-//! for an alarm that is earlier than all others.
+//! All alarms of a client share one thread, which exists only while it is needed. Setting an alarm
+//! and cancelling it in time costs a lock and a map entry: the thread wakes only for an alarm that
+//! is earlier than all others.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use super::sync::{Condvar, Mutex, MutexGuard, thread};
 use crate::error::macros::debug_fields;
 
-/// The longest time that the thread sleeps, and so the longest time that it stays without an alarm.
+/// The longest time that the thread sleeps. It is also the longest time that it stays without an
+/// alarm.
 const MAX_SLEEP: Duration = Duration::from_secs(10);
 /// The same stack size as for a reader thread, because an alarm may run the end of a stream.
 const STACK_BYTES: usize = 512 << 10;
@@ -30,7 +31,7 @@ pub(crate) struct Alarm {
     key: Key,
 }
 
-/// The time of an alarm, and a number that differs for alarms at the same time.
+/// The time of an alarm, and a number that distinguishes alarms with the same time.
 type Key = (Instant, u64);
 
 #[derive(Default)]
@@ -43,7 +44,7 @@ struct Inner {
 struct State {
     set: BTreeMap<Key, Box<dyn FnOnce() + Send>>,
     next: u64,
-    /// Until when the thread sleeps, if there is a thread.
+    /// The time until which the thread sleeps, if there is a thread.
     sleeps: Option<Instant>,
     closed: bool,
 }
@@ -86,7 +87,8 @@ impl Drop for Alarms {
 }
 
 impl Alarm {
-    /// Cancels the alarm. Returns false if its time came first: then it rings or has rung.
+    /// Cancels the alarm. Returns false if its time has already come. The alarm then rings or has
+    /// rung.
     pub(crate) fn take_back(self) -> bool {
         self.alarms.remove(self.key)
     }
@@ -179,8 +181,8 @@ mod tests {
             let rings = rings.clone();
             alarms.set(now + Duration::from_millis(millis), move || rings.send(millis).unwrap()).unwrap()
         };
-        // The later alarms are nearer than the end of the thread's sleep. The panic of one alarm
-        // must not affect the others.
+        // The later alarms are due before the thread's sleep ends. The panic of one alarm must not
+        // affect the others.
         let far = set(3_600_000);
         let kept = [set(90), set(60), set(0), set(120)];
         let bug = alarms.set(now, || std::panic::resume_unwind(Box::new("a bug"))).unwrap();

@@ -93,7 +93,7 @@ impl BodyDecoder {
         }
     }
 
-    /// Sets the highest number of choices, as [`ChunkDecoder::max_choices`] does.
+    /// Sets the maximum number of choices, as [`ChunkDecoder::max_choices`] does.
     pub fn max_choices(mut self, n: u32) -> Self {
         self.decoder = self.decoder.max_choices(n);
         self

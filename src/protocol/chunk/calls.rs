@@ -15,7 +15,7 @@ use crate::types::tree::{Malformed, PendingToolCall};
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     open: Option<Draft>,
-    /// The number of calls handed out. It numbers the calls that have no id.
+    /// The number of calls handed out. Calls without an id get this number.
     made: u32,
 }
 
@@ -25,7 +25,7 @@ struct Draft {
     id: String,
     name: String,
     arguments: String,
-    /// The call was reported as too large. Later pieces of it are handed on as they arrive.
+    /// True if the call was reported as too large. Its later pieces are passed on as they arrive.
     too_large: bool,
 }
 

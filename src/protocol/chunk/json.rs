@@ -1,14 +1,15 @@
 //! The JSON of chunks for all endpoints, borrowed from the event's data.
 //!
-//! A letter to the next person who changes this file: parsing fails only on invalid JSON. None of
-//! the following ends a stream here:
+//! Read this before you change this file. Parsing fails only on invalid JSON. None of the following
+//! ends a stream here:
 //!
 //! - a field of an unexpected type;
 //! - a repeated key (the last one wins, as in most parsers; serde's derive would return an error);
 //! - an unknown key.
 //!
-//! The code that reads an endpoint decides whether an odd value matters, because it has the list of
-//! values that the endpoint needs. The `object!` tables at the top list each known key once.
+//! The code that reads an endpoint decides whether an unexpected value is an error, because that
+//! code defines the values that the endpoint needs. The `object!` tables at the top list each known
+//! key once.
 //!
 //! Reading a chunk with one choice and one id allocates only if its text contains escapes.
 
@@ -108,11 +109,11 @@ object! {
         error: Scalar<'a> = "error",
         usage: UsageFields<'a> = "usage",
         choices: List<Choice<'a>, { MAX_CHOICES as usize }> = "choices",
-        // llama.cpp, in addition to the OpenAI fields.
+        // These are llama.cpp's fields in addition to the OpenAI fields.
         verbose: Verbose<'a> = "__verbose",
         timings: Timings<'a> = "timings",
         progress: Scalar<'a> = "prompt_progress",
-        // llama.cpp, its native endpoint.
+        // These are the fields of llama.cpp's native endpoint.
         index: Scalar<'a> = "index",
         content: Scalar<'a> = "content",
         tokens: Ids = "tokens",
@@ -120,7 +121,7 @@ object! {
         stop_type: Scalar<'a> = "stop_type",
         tokens_predicted: Scalar<'a> = "tokens_predicted",
         tokens_evaluated: Scalar<'a> = "tokens_evaluated",
-        // SGLang, its native endpoint.
+        // These are the fields of SGLang's native endpoint.
         text: Scalar<'a> = "text",
         output_ids: Ids = "output_ids",
         meta: Meta<'a> = "meta_info",
@@ -162,7 +163,7 @@ object! {
         token_ids: Ids = "token_ids",
         logprobs: Logprobs<'a> = "logprobs",
         finish_reason: Scalar<'a> = "finish_reason",
-        // The values are not used. The keys identify SGLang and TensorRT-LLM.
+        // The values are not used, but the keys identify SGLang and TensorRT-LLM.
         matched_stop: AnyValue = "matched_stop",
         avg_decoded: AnyValue = "avg_decoded_tokens_per_iter",
     }
@@ -175,7 +176,7 @@ object! {
         reasoning: Scalar<'a> = "reasoning",
         reasoning_content: Scalar<'a> = "reasoning_content",
         tool_calls: List<CallDelta<'a>, MAX_TOOL_CALLS> = "tool_calls",
-        // Together, on the chat endpoint and beside the text of completions.
+        // Together sends it on the chat endpoint, and beside the text of completions.
         token_id: Id = "token_id",
     }
 }

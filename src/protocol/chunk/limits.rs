@@ -1,24 +1,24 @@
 //! Limits on one chunk.
 
-/// The highest number of choices that one stream can be decoded for.
+/// The maximum number of choices in one stream.
 ///
 /// [`max_choices`](super::decoder::ChunkDecoder::max_choices) cannot exceed it, because the decoder
 /// keeps state for each choice.
 pub const MAX_CHOICES: u32 = 128;
 
-/// The highest number of nested lists and objects in one event.
+/// The maximum nesting of lists and objects in one event.
 ///
 /// Deeper JSON is [`Limit::Nesting`](crate::Limit::Nesting). The chunks of real servers have up to
 /// eight levels.
 pub const MAX_NESTING: usize = 128;
 
-/// The highest number of token ids in one list of a chunk.
+/// The maximum number of token ids in one list of a chunk.
 ///
 /// More ids are [`Limit::TokenIds`](crate::Limit::TokenIds). Servers usually send a few ids in a
 /// chunk. A server that holds ids back sends all ids of its response at once.
 pub const MAX_TOKEN_IDS: usize = 1 << 20;
 
-/// The highest number of pieces of tool calls in one chunk.
+/// The maximum number of pieces of tool calls in one chunk.
 ///
 /// More pieces are [`Limit::ToolCalls`](crate::Limit::ToolCalls). Servers send one piece in a
 /// chunk.

@@ -1,9 +1,9 @@
-//! Finds the values in the JSON of a chunk, and what each value is to the decoder.
+//! Finds the values in the JSON of a chunk, and determines how the decoder uses each value.
 //!
 //! The chunk has already been read by `json` and decoded without an error. This code does not check
-//! the JSON. It finds the values that may be different in the next chunk. In doubt it returns
-//! `None`, which only costs time. The tables use the keys of `json`. A value must stay the same if
-//! its key is in `json` but not in a table here.
+//! the JSON. It finds the values that may be different in the next chunk. If it is not sure, it
+//! returns `None`, and the full parser reads the chunk. The tables use the keys of `json`. If a key
+//! is in `json` but not in a table here, its value must be the same in the next chunk.
 
 use super::json::{Choice, Chunk, Delta, Logprob, Logprobs, Timings, UsageDetails, UsageFields, Verbose};
 use crate::protocol::server::endpoint::Endpoint;
@@ -27,7 +27,7 @@ pub(super) enum Kind {
     Ids,
     /// A single id outside of a list: the id of a log-probability.
     Id,
-    /// The decoder ignores this value. Any string, number or list of numbers is allowed.
+    /// A value that the decoder ignores. It may be any string, number or list of numbers.
     OtherText,
     OtherNumber,
     OtherNumbers,
@@ -56,7 +56,7 @@ pub(super) enum Count {
 
 pub(super) const COUNTS: usize = Count::Evaluated as usize + 1;
 
-/// The highest number of keys in one object of a template, and of values in the template.
+/// The maximum number of keys in one object of a template, and of values in the template.
 const MAX_KEYS: usize = 64;
 const MAX_LEAVES: usize = 256;
 
@@ -79,7 +79,7 @@ enum Place {
     Text(Text),
     Count(Count),
     Ids,
-    /// The decoder reads this value, so everything in it must stay the same.
+    /// A value that the decoder reads. Everything in it must stay the same.
     Fixed,
     /// The decoder ignores this value.
     Other,
@@ -110,7 +110,7 @@ const ROOT: Keys = &[
     ("error", Place::Null),
     ("stop", Place::NullOrFalse),
     ("stop_type", Place::NullOrNone),
-    // Only its presence matters.
+    // The decoder only checks whether this key is present.
     ("timings", Place::Other),
 ];
 
@@ -167,8 +167,8 @@ const LOGPROB: Keys = &[("id", Place::LogprobId)];
 
 /// Returns the kind of value under `key` in an object at `parent`, for this endpoint.
 fn place_of(endpoint: Endpoint, parent: Place, key: &[u8]) -> Place {
-    // The table of this object, and the keys that `json` reads. A key that is only in the second
-    // list must not change.
+    // The table of this object, and the keys that `json` reads. The value of a key that is only in
+    // the second list must not change.
     let (places, known) = match parent {
         Place::Root if endpoint == Endpoint::LlamaCpp => (NATIVE_ROOT, Chunk::KEYS),
         Place::Root => (ROOT, Chunk::KEYS),
@@ -198,8 +198,8 @@ fn place_of(endpoint: Endpoint, parent: Place, key: &[u8]) -> Place {
 
 /// Returns all values of the chunk in the order of the text.
 ///
-/// Returns `None` if the chunk cannot become a template: it contains more than text, ids and
-/// counts, or has them in an unexpected form.
+/// Returns `None` if the chunk cannot become a template. Such a chunk contains more than text, ids
+/// and counts, or these values have an unexpected form.
 pub(super) fn outline(json: &str, endpoint: Endpoint) -> Option<Vec<Leaf>> {
     let mut walk = Walk { json: json.as_bytes(), at: 0, endpoint, leaves: Vec::new(), ids: 0, choices: 0 };
     walk.value(Place::Root)?;
@@ -272,7 +272,8 @@ impl Walk<'_> {
             let from = self.at;
             self.at += string_len(&self.json[from..])?;
             let key = &self.json[from + 1..self.at - 1];
-            // The last of equal keys counts, and escapes can spell the same key in several ways.
+            // If a key is repeated, the last one counts. With escapes, one key has several
+            // spellings.
             if key.contains(&b'\\') || keys.contains(&key) || keys.len() == MAX_KEYS {
                 return None;
             }
@@ -350,9 +351,10 @@ impl Walk<'_> {
     }
 }
 
-// The length of a value at the beginning of some bytes. `None` for an unexpected form.
+// The functions below return the length of the value at the beginning of some bytes. They return
+// `None` if the value has an unexpected form.
 
-/// The length of a string, with its quotes.
+/// Returns the length of a string, including its quotes.
 pub(super) fn string_len(bytes: &[u8]) -> Option<usize> {
     if bytes.first() != Some(&b'"') {
         return None;
@@ -383,7 +385,7 @@ pub(super) fn plain_count(bytes: &[u8]) -> Option<(u32, usize)> {
     is_plain.then_some((u32::try_from(number).ok()?, len))
 }
 
-/// The length of a number. `None` if its value is near the limits of an `f64`.
+/// Returns the length of a number, or `None` if its value is near the limits of an `f64`.
 #[inline]
 pub(super) fn number_len(bytes: &[u8]) -> Option<usize> {
     let sign = usize::from(bytes.first() == Some(&b'-'));
@@ -423,7 +425,7 @@ fn digits_len(bytes: &[u8]) -> usize {
     bytes.iter().take_while(|byte| byte.is_ascii_digit()).count()
 }
 
-/// The length of a list of ids in the format that servers use.
+/// Returns the length of a list of ids in the format that servers use.
 fn ids_len(bytes: &[u8]) -> Option<usize> {
     list_len(bytes, |item| plain_count(item).map(|(_, len)| len))
 }
@@ -432,7 +434,7 @@ pub(super) fn numbers_len(bytes: &[u8]) -> Option<usize> {
     list_len(bytes, number_len)
 }
 
-/// The length of a list in brackets, with at most one space after each comma.
+/// Returns the length of a list in brackets, with at most one space after each comma.
 #[inline]
 pub(super) fn list_len(bytes: &[u8], mut item_len: impl FnMut(&[u8]) -> Option<usize>) -> Option<usize> {
     let mut at = 1;

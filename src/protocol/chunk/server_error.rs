@@ -8,9 +8,9 @@ use serde_json::Value;
 use crate::error::escape::printable;
 use crate::error::{MAX_SERVER_MESSAGE_CHARS, ServerError};
 
-/// The number of characters shown of a body without a message.
+/// The number of characters shown if a body has no message.
 const MAX_PREVIEW_CHARS: usize = 200;
-/// The highest number of characters kept of a short field (kind, code, param).
+/// The maximum length of a short field (kind, code, param), in characters. The rest is cut off.
 const MAX_WORD_CHARS: usize = 200;
 
 /// Returns the error in the body of a response. Its message is never empty.

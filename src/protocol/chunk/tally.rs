@@ -1,4 +1,4 @@
-//! Counts what arrived of each choice, and compares it with the server's counts.
+//! Counts the tokens and ids of each choice, and compares them with the server's counts.
 
 use std::borrow::Cow;
 
@@ -14,28 +14,29 @@ impl<F: FnMut(u32, StreamToken)> Sink for F {}
 /// The state of one choice so far.
 #[derive(Debug, Default)]
 pub(super) struct ChoiceTally {
-    /// Whether any chunk contained this choice.
+    /// True if a chunk contained this choice.
     pub(super) begun: bool,
-    /// Tokens handed out, with or without ids.
+    /// The number of tokens handed out, with or without ids.
     pub(super) tokens: u64,
-    /// Ids handed out.
+    /// The number of ids handed out.
     pub(super) ids: u64,
-    /// Text or a piece of a tool call arrived without any id.
+    /// True if text or a piece of a tool call arrived without an id.
     pub(super) has_text_without_id: bool,
-    /// llama.cpp: `tokens_predicted` was higher than the number of ids, so ids are missing.
+    /// True if llama.cpp's `tokens_predicted` was higher than the number of ids, so ids are
+    /// missing.
     pub(super) ran_ahead: bool,
     /// The server's own running count of this choice's tokens.
     pub(super) counted: Option<u64>,
-    /// Usage for this choice, and not for the whole request.
+    /// The usage of this choice alone, and not of the whole request.
     pub(super) usage: Option<Usage>,
     pub(super) finish: Option<FinishReason>,
-    /// The last event arrived on an endpoint without a terminator.
+    /// True if the last event has arrived, on an endpoint without a terminator.
     ///
     /// For llama.cpp this is the event with `"stop": true`, with or without a finish reason.
     pub(super) stopped: bool,
-    /// Chat: the tool calls.
+    /// The tool calls, on a chat endpoint.
     pub(super) calls: Calls,
-    /// SGLang: the whole response so far, which each event repeats.
+    /// The whole response so far, which each event of SGLang repeats.
     pub(super) so_far: SoFar,
 }
 
@@ -142,7 +143,7 @@ impl Total {
     /// Returns whether all ids arrived.
     ///
     /// `counted` is the server's count for the whole request, if it sent one. `complete` means that
-    /// the stream came to its end. Before the end the counts prove nothing, so the result is
+    /// the stream came to its end. Before the end, the counts are not complete. The result is then
     /// `Unknown`, unless an id is already known to be missing.
     pub(super) fn ids_exact(&self, counted: Option<u64>, complete: bool, llama_cpp: bool) -> IdsExact {
         let received = self.ids;

@@ -1,13 +1,13 @@
 //! Decodes by templates, because the chunks of one stream differ in only a few places.
 //!
-//! A letter to the next person who changes this file. A [`Template`] is a chunk that was parsed in
-//! full, with the positions of its values (`outline`). The next chunk is compared with it byte by
-//! byte, and only the values that may differ are read. This must never accept a chunk that the full
-//! parser would read differently:
+//! Read this before you change this file. A [`Template`] is a chunk that was parsed in full, with
+//! the positions of its values (`outline`). The next chunk is compared with it byte by byte, and
+//! only the values that may differ are read. This must never accept a chunk that the full parser
+//! would read differently:
 //!
 //! - Bytes that are equal have the same meaning as before.
 //! - A value is read here only in its plainest spelling, which serde_json reads in the same way.
-//! - For anything else the result is `None`, and the full parser reads the chunk.
+//! - In all other cases, the result is `None`, and the full parser reads the chunk.
 //!
 //! Text, ids and counts may always differ. Values that the decoder ignores may differ after they
 //! were seen to differ once.
@@ -30,9 +30,10 @@ use crate::types::ids::TokenId;
 const MAX_TEMPLATES: usize = 3;
 /// The longest chunk that becomes a template.
 const MAX_TEMPLATE_BYTES: usize = 16 << 10;
-/// Learning a chunk costs as much as parsing it, so each lesson takes [`LESSON`] of the credit.
+/// The initial and the maximum credit.
 ///
-/// Each chunk that a template reads gives one credit back.
+/// Learning a chunk costs as much as parsing it, so it uses [`LESSON`] credits. Each chunk that a
+/// template reads adds one credit.
 const MAX_CREDIT: u32 = 64;
 const LESSON: u32 = 8;
 
@@ -55,7 +56,7 @@ struct Template {
     leaves: Vec<Leaf>,
     /// The values that may differ.
     holes: Vec<Leaf>,
-    /// The bytes before each hole. `end` has the bytes after the last one.
+    /// The bytes before each hole. `end` contains the bytes after the last hole.
     between: Vec<Box<[u8]>>,
     end: Box<[u8]>,
     /// The counts of this chunk.
@@ -65,7 +66,7 @@ struct Template {
 /// The values of a chunk that matches a template. Its ids are in [`Templates::ids`].
 #[derive(Debug)]
 pub(super) struct ParsedChunk<'a> {
-    /// Empty if the chunk has no text.
+    /// The text. It is empty if the chunk has no text.
     pub(super) text: Cow<'a, str>,
     pub(super) reasoning: Cow<'a, str>,
     counts: Counts,
@@ -225,7 +226,7 @@ impl Template {
         self.holes = holes;
     }
 
-    /// Returns the holes for both chunks, if they differ only in values that may differ.
+    /// Returns the holes that fit both chunks, if the chunks differ only in values that may differ.
     fn holes_beside(&self, other: &Self) -> Option<Vec<Leaf>> {
         if self.leaves.len() != other.leaves.len() {
             return None;
@@ -263,7 +264,7 @@ impl Template {
     }
 }
 
-/// Reads a string in quotes, and returns its length too.
+/// Reads a string in quotes. Also returns its length.
 #[inline]
 fn string(bytes: &[u8]) -> Option<(Cow<'_, str>, usize)> {
     let rest = bytes.strip_prefix(b"\"")?;

@@ -12,7 +12,8 @@ use super::limits::MAX_TOKEN_IDS;
 use crate::error::{Error, Limit};
 use crate::types::ids::TokenId;
 
-/// Declares the visits of scalars for a visitor of lists or objects. Any scalar but null is wrong.
+/// Declares the scalar methods for a visitor of lists or objects. Any scalar except null is an
+/// error.
 macro_rules! or_else {
     () => {
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,7 +51,7 @@ impl<'de, T: Fill<'de>> DeserializeSeed<'de> for InPlace<'_, T> {
     }
 }
 
-/// Small values are moved.
+/// Small values are moved instead.
 macro_rules! fill_by_move {
     ($($type:ty),*) => {
         $(impl<'de: 'a, 'a> Fill<'de> for $type {
@@ -241,7 +242,7 @@ pub(super) struct List<T, const MAX: usize> {
     rest: Vec<T>,
 }
 
-/// A value of which only the presence matters.
+/// A value that is only checked for presence.
 pub(super) type AnyValue = List<Id, 1>;
 
 /// A list of token ids.

@@ -180,7 +180,7 @@ impl CompletionRequest {
         /// SGLang, in the body. If the request is sent again, the header gets a suffix, so that
         /// each attempt has its own id: `mine`, `mine-1`, `mine-2`. The body keeps the original id.
         /// Default: an id from the client ([`request_ids`](crate::ApiClientBuilder::request_ids)),
-        /// or else from the server.
+        /// or otherwise from the server.
         request_id: String,
         /// Sets the key of the session that this request belongs to. Default: none.
         ///
@@ -234,7 +234,7 @@ impl CompletionRequest {
     ///
     /// It replaces a field of the same name that this request would write. If both are objects
     /// (`stream_options`, vLLM's `sampling_params`), they are merged. [`validate`](Self::validate)
-    /// rejects a field with which the response would not be a stream of one choice.
+    /// rejects a field that turns streaming off or requests more than one choice.
     pub fn extra(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.extras.insert(key.into(), value.into());
         self
@@ -259,7 +259,9 @@ impl CompletionRequest {
         self.session.as_deref()
     }
 
-    /// Returns whether the body asks this server for ids, unless extra fields decide about that.
+    /// Returns whether the body requests ids from this server.
+    ///
+    /// Returns false if an extra field determines whether the server sends ids.
     pub(crate) fn asks_for_ids(&self, server: Option<&ServerKind>, stream: bool) -> bool {
         let own = ["return_token_ids", "verbose", "logprobs", "include_reasoning", "return_tokens"];
         let left_to_us = own.iter().all(|key| !self.extras.contains_key(*key));
@@ -380,7 +382,7 @@ impl fmt::Debug for CompletionRequest {
             .field("tools", &tools.len())
             .field("tool_choice", &tool_choice.is_some())
             .field("structured_output", &structured_output.is_some())
-            // The salt separates tenants. A reader of the salt could measure another tenant's
+            // The salt separates tenants. Anyone who reads the salt could measure another tenant's
             // cache.
             .field("cache_salt", &cache_salt.is_some())
             .field("cache_prompt", cache_prompt)
@@ -389,7 +391,7 @@ impl fmt::Debug for CompletionRequest {
             .field("extras", &extras.keys().collect::<Vec<_>>())
             .field("headers", &headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .field("request_id", request_id)
-            // A reader of the key could reach the cache of the session.
+            // The key is left out, because anyone who reads it could use the cache of the session.
             .field("session", &session.is_some())
             .field("traceparent", traceparent)
             .field("record", record)

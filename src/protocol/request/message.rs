@@ -45,7 +45,7 @@ enum Part {
     Other(Value),
 }
 
-/// A tool call in the form in which the model made it.
+/// A tool call as the model wrote it.
 #[derive(Clone, PartialEq)]
 struct Call {
     id: String,
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     fn written(message: &Message) -> Value {
-        // Goes through the text, because a key that was written twice changes its length.
+        // The comparison uses the text, because a key that was written twice changes its length.
         let text = serde_json::to_string(message).unwrap();
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value.to_string().len(), text.len(), "{text}");

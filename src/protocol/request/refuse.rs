@@ -10,7 +10,7 @@ use crate::protocol::server::fields::Feature;
 use crate::protocol::server::{Quirks, ServerKind};
 
 impl Feature {
-    /// Returns whether the request uses the feature. A value without effect does not count.
+    /// Returns whether the request uses the feature. A value without an effect is not a use.
     fn is_asked_by(self, request: &CompletionRequest) -> bool {
         let CompletionRequest { sampling, .. } = request;
         let is_not = |value: Option<f64>, neutral: f64| value.is_some_and(|value| value != neutral);
@@ -159,7 +159,7 @@ mod tests {
                 asking(field).to_json(None, endpoint, None).unwrap();
             }
         }
-        // Values that have no effect.
+        // These values have no effect.
         let nothing = SamplingParams::default().min_tokens(0).min_p(0.0).top_k(-1).repetition_penalty(1.0);
         let nothing = nothing.presence_penalty(0.0).ignore_eos(false);
         let request = CompletionRequest::text("Hi").sampling(nothing).priority(0).cache_prompt(true);

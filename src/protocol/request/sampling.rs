@@ -16,7 +16,7 @@ defaults! {
     #[non_exhaustive]
     #[must_use]
     pub struct SamplingParams {
-        /// The highest number of tokens to generate. Default 16,384.
+        /// The maximum number of tokens to generate. Default 16,384.
         ///
         /// With `None` the server decides. vLLM uses the rest of its context or 16, depending on
         /// the version; llama.cpp has no limit. Some servers treat 0 as 1.

@@ -98,7 +98,7 @@ impl Family {
     }
 }
 
-/// Rejects extra fields with which the response would not be a stream of one choice.
+/// Rejects extra fields that turn streaming off or request more than one choice.
 pub(crate) fn validate_extras(extras: &Map<String, Value>) -> Result<(), Error> {
     if extras.get("stream").is_some_and(|stream| *stream != Value::Bool(true)) {
         return Err(Error::new(ErrorKind::Unsupported, "an extra field turns streaming off"));

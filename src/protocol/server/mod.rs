@@ -1,9 +1,9 @@
 //! The kinds of servers, with the features and field names of each.
 //!
-//! The four parts import only from earlier parts: the known servers (family.rs), the endpoints
-//! (endpoint.rs), the fields of requests (fields.rs), and servers described by a record (record.rs
-//! and `records/*.json`). A record describes only what is sent. The decoder identifies responses by
-//! their contents and not by the server.
+//! There are four parts, each of which imports only from earlier parts: the known servers
+//! (family.rs), the endpoints (endpoint.rs), the fields of requests (fields.rs), and servers
+//! described by a record (record.rs and `records/*.json`). A record describes only requests. The
+//! decoder identifies responses by their contents, not by the server.
 
 pub(crate) mod endpoint;
 pub(crate) mod family;
@@ -64,11 +64,11 @@ pub enum ServerKind {
     LmStudio,
     /// A server described by a record, which lists the differences from the known servers.
     ///
-    /// The record is a file in the repository's `src/protocol/server/records/`, or your own.
+    /// The record is your own, or a file from `src/protocol/server/records/` in the repository.
     Other(Quirks),
 }
 
-/// The differences of a server from a known one. [`ServerKind::Other`] contains them.
+/// The differences between a server and a known server. [`ServerKind::Other`] contains them.
 ///
 /// Two values are equal if their records have the same contents.
 #[derive(Clone, PartialEq)]

@@ -20,11 +20,11 @@ pub(super) fn line_end(bytes: &[u8], len: usize) -> Option<usize> {
     }
 }
 
-/// Returns the position of the first byte under 0x20 among the first `len`. If none: `len` or more.
+/// Returns the position of the first byte below 0x20, or `len` or more if `len` bytes have none.
 ///
-/// It tests 128 bytes at a time, for which the compiler generates SIMD code, and then eight. This
-/// takes two thirds of the instructions of `memchr2`. The last block also includes the bytes after
-/// `len`, whatever they are.
+/// It tests blocks of 128 bytes, for which the compiler generates SIMD code, and then blocks of
+/// eight. This takes two thirds of the instructions of `memchr2`. The last block may include bytes
+/// after `len`, which can have any value.
 #[inline(always)]
 pub(super) fn control(bytes: &[u8], len: usize) -> usize {
     let with_filling = &bytes[..bytes.len().min(len + BLOCK_BYTES - 1)];

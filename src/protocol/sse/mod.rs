@@ -3,8 +3,7 @@
 //! It follows the WHATWG HTML standard, 9.2.5 "Parsing an event stream" and 9.2.6 "Interpreting an
 //! event stream". The code quotes each rule that it implements.
 //!
-//! A letter to the next person who changes this file. All bytes are in one buffer, with these
-//! parts:
+//! Read this before you change this file. All bytes are in one buffer, with these parts:
 //!
 //! ```text
 //!   buf:  [ delivered, or the data of this block | searched, no line end | not searched | free (zeros) ]
@@ -34,8 +33,8 @@
 //!
 //! Most of the remaining time goes into the UTF-8 check and the search for line ends.
 //!
-//! `dirty` is for readers that fail. The free part contains zeros from `dirty` on, and old bytes
-//! before it.
+//! `dirty` is for readers that fail. The free part contains old bytes before `dirty`, and zeros
+//! from `dirty` on.
 
 pub(crate) mod event;
 mod feed;

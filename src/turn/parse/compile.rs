@@ -48,7 +48,7 @@ impl Record {
 
 /// The parts of a table that its regions add.
 struct Regions {
-    /// The stops of a region that does not list its own stops.
+    /// The stops for regions that do not list their own stops.
     default_stops: List,
     /// The markers of reasoning.
     reasoning: List,

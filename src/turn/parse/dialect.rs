@@ -1,7 +1,7 @@
 //! Lists the dialects: how each family of models writes reasoning and calls.
 //!
-//! Most dialects are records, the files of `dialects/`. If a family writes in a unique way, its
-//! table is in the file of the machine that reads it.
+//! Most dialects are records, the files of `dialects/`. If only one family uses a format, its table
+//! is in the file of the machine that reads the format.
 
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
@@ -15,7 +15,7 @@ use crate::error::Error;
 /// The maximum size of a record for [`Dialect::from_json`], in bytes: 256 KiB.
 pub const MAX_DIALECT_BYTES: usize = 256 << 10;
 
-/// The way in which a family of models writes reasoning and tool calls.
+/// Describes how a family of models writes reasoning and tool calls.
 ///
 /// There are three ways to get a dialect:
 ///
@@ -37,7 +37,7 @@ pub const MAX_DIALECT_BYTES: usize = 256 << 10;
 #[derive(Clone)]
 pub struct Dialect {
     pub(super) table: Arc<Table>,
-    /// The JSON of the record. Empty for a table in the code.
+    /// The JSON of the record. It is empty if the table is defined in the code.
     record: Arc<str>,
 }
 
@@ -49,7 +49,8 @@ const FILES: &[(&str, &str)] = files!("dialects/"
     "nemotron_v2" "phi4" "pythonic" "qwen3_xml" "seed_oss" "step3"
 );
 
-/// The built-in dialects, in the order of their names. A file that cannot be read has its error.
+/// The built-in dialects, in the order of their names. If a file cannot be read, its entry is the
+/// error.
 static BUILT_IN: LazyLock<BuiltIn<Dialect>> = LazyLock::new(|| {
     let files = FILES.iter().map(|(name, text)| (*name, Dialect::read(text)));
     let in_code = [("harmony", harmony::table()), ("gemma4", gemma::table())];

@@ -26,7 +26,7 @@ struct Open {
     inner: Vec<(String, Element)>,
 }
 
-/// The name, the content and the end of an element, or the offset and reason of an error.
+/// The name, the content and the end of an element, or the offset of an error and its reason.
 type Read = Result<(String, Element, usize), (usize, Malformed)>;
 
 impl Elements {
@@ -45,7 +45,7 @@ impl Elements {
                     return None;
                 }
             };
-            // Any other real marker is structure, too, and is not allowed here (R10 in
+            // Any other real marker is also structure, and is not allowed here (R10 in
             // docs/parsing-rules.md).
             if let Some(real) = view.next_real(self.at).filter(|real| real.start < at) {
                 return Some(Err((real.start, Malformed::Syntax)));
@@ -78,7 +78,7 @@ impl Elements {
         }
     }
 
-    /// Takes one tag. Returns the element if the tag ends it.
+    /// Processes one tag. Returns the element if the tag ends it.
     fn take(&mut self, view: &View<'_>, at: usize, tag: &str, after: usize) -> Option<Read> {
         if let Some(open) = self.open.last_mut() {
             open.mixed.push_str(&view.text[open.text..at]);

@@ -1,8 +1,8 @@
 //! Parses a turn: keeps the state between two tokens, and converts the next token into leaves.
 //!
-//! A letter to the next person who changes this file.
+//! Read this before you change this file.
 //!
-//! The whole turn is one text. Everything else is an offset in this text. The text before
+//! The whole turn is one text. All other values are offsets in this text. The text before
 //! `committed` is in leaves. The text after it is undecided: a few bytes that may become a marker,
 //! or the region of a call.
 //!
@@ -17,10 +17,11 @@
 //!            └─ frame, end of turn: a marker leaf, then content again
 //! ```
 //!
-//! The ids follow the first bytes of their tokens. `tokens` contains the offset of this byte for
-//! each token, in order. For a token without text, it contains the offset of the byte before. When
-//! text is committed to a leaf, the leaf also takes the tokens with an offset in this text. The ids
-//! of all leaves, joined, are therefore the ids received, whatever the machines decide.
+//! Each id belongs to the leaf that contains the first byte of its token. `tokens` contains the
+//! offset of this byte for each token, in order. For a token without text, it contains the offset
+//! of the previous byte. When text is committed to a leaf, the tokens whose offset is in this text
+//! are added to the leaf. The ids of all leaves together are therefore always the ids received,
+//! whatever the machines decide.
 //!
 //! One decision can be reversed, and only at the end of the turn (R2 in docs/parsing-rules.md). It
 //! concerns reasoning that contains the draft of a call and was never closed.
@@ -58,20 +59,21 @@ use crate::types::tree::{Branch, Leaf, LeafKind, Malformed, PendingToolCall, Too
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Start {
-    /// The prompt has opened nothing.
+    /// The prompt has not opened any part of the turn.
     #[default]
     Content,
     /// The prompt ends with the opener of reasoning.
     Reasoning,
 }
 
-/// The parser without its branch. The branch is in a context that others read.
+/// The parser without its branch, because the branch may be in a context with other readers.
 #[derive(Debug)]
 pub(crate) struct Engine {
     table: Arc<Table>,
     pub(super) tools: Schemas,
     pub(crate) limits: Limits,
-    /// The markers to find in content. `draft_markers` are the markers to find in open reasoning.
+    /// The markers to find in content. `draft_markers` contains the markers to find in open
+    /// reasoning.
     content_markers: Vec<Marker>,
     content_first_bytes: FirstBytes,
     draft_markers: Vec<Marker>,
@@ -97,7 +99,8 @@ enum State {
     },
     Reasoning {
         markers: Arc<Reasoning>,
-        /// `true` at the start of the reasoning, where openers may repeat and a label may follow.
+        /// `true` at the start of the reasoning, where the opener may be repeated or a label may
+        /// follow.
         opening: bool,
         at: usize,
         /// The offset of the first opener of a call in the reasoning.
@@ -259,7 +262,7 @@ impl Engine {
 
     // From text to leaves
 
-    /// Makes all decisions that the text allows.
+    /// Decides as much of the text as possible.
     fn advance(&mut self, branch: &mut Branch, end: Option<RegionEnd>) {
         loop {
             let went_on = match &self.state {
@@ -378,8 +381,8 @@ impl Engine {
 
     /// Resolves reasoning that is still open at the end of the turn.
     ///
-    /// The first call or the frame of an answer ends the reasoning. Even without them, an
-    /// end-of-turn marker is not part of the reasoning.
+    /// The first call or the frame of an answer ends the reasoning. An end-of-turn marker is never
+    /// part of the reasoning.
     fn end_reasoning(&mut self, branch: &mut Branch, end: RegionEnd) {
         let State::Reasoning { draft, .. } = &self.state else { return };
         let Table { ends, reasoning, .. } = &*self.table;
@@ -389,7 +392,7 @@ impl Engine {
         let turn_end = turn_end.filter(|(at, end)| {
             self.leaf_start.is_some_and(|(start, _)| *at >= start) && view.here(*at, end) == Match::Yes
         });
-        // Several ends may match, because some consist of two parts. The longest one counts.
+        // Several end markers may match, because some consist of two parts. The longest one counts.
         let turn_end = turn_end.map(|(at, _)| at).min();
         if let (Some(draft), RegionEnd::Clean) = (*draft, end) {
             let before_rewind = (branch.clone(), self.committed, self.input.owned, self.leaf_start);
@@ -398,7 +401,8 @@ impl Engine {
             let is_answer = answer.any(|open| self.input.text[draft..].starts_with(&**open));
             self.rewind(branch, draft);
             self.advance(branch, Some(end));
-            // A malformed call has ended the reasoning, too. A draft that is not a call has not.
+            // A malformed call has also ended the reasoning. A draft that is not a call has not
+            // ended it.
             let is_call =
                 |leaf: &Leaf| matches!(leaf.kind, LeafKind::ToolCall(_) | LeafKind::Malformed { .. });
             if is_answer || branch.leaves[before..].iter().any(is_call) {
@@ -436,8 +440,8 @@ impl Engine {
             return false;
         };
         let mut view = self.view(end);
-        // A real end of the turn is structure wherever it appears. For the call before it, it is a
-        // clean end.
+        // A real end-of-turn marker always ends the turn. The call before it has then ended
+        // cleanly.
         let (limit, turn_end) = self.region_limit(open, body, no_end_before);
         if limit < view.text.len() {
             view.text = &view.text[..limit];
@@ -470,7 +474,7 @@ impl Engine {
         true
     }
 
-    /// Returns how much of the text a region may read, and whether the turn ends there.
+    /// Returns the end of the text that a region may read, and whether the turn ends there.
     ///
     /// The opener of the region is at `open..body`.
     fn region_limit(&self, open: usize, body: usize, from: usize) -> (usize, bool) {
@@ -508,7 +512,8 @@ impl Engine {
 
     /// Adds the text up to `until` to the content.
     ///
-    /// Content continues in its leaf, even after a region that was not a call.
+    /// If the last leaf is content, the text is added to it, even after a region that was not a
+    /// call.
     fn extend_content(&mut self, branch: &mut Branch, until: usize) {
         if until <= self.committed {
             return;
@@ -562,7 +567,7 @@ impl Engine {
 
     /// Adds the text up to `until` to the last leaf, after its inner text.
     fn extend(&mut self, branch: &mut Branch, until: usize) {
-        // A marker token is never divided, whatever the other markers of the dialect are.
+        // A marker token is never divided, regardless of the dialect's other markers.
         let whole = self.input.markers.shows_all(self.committed);
         let until = if whole { until } else { self.input.markers.end_of_real_around(until) };
         let until = until.max(self.committed);

@@ -34,7 +34,7 @@ pub(super) struct Token {
     pub(super) has_text: bool,
 }
 
-/// Several tokens with one text, as far as they have arrived.
+/// The tokens received so far of a chunk that has one text for several tokens.
 ///
 /// A chunk with several ids has its text at the first id. The ids that follow show whether a marker
 /// in the text is real.
@@ -44,8 +44,8 @@ struct Group {
     ids: Vec<TokenId>,
     /// The parts of the text that look like a marker: the offset and the marker.
     look_alikes: Vec<(usize, usize)>,
-    /// The number of look-alikes that are decided. This works because ids and text have the same
-    /// order.
+    /// The number of look-alikes that are decided. They are decided in order, because ids and text
+    /// have the same order.
     decided: usize,
     /// The look-alikes that are real markers: the offset, the marker and the index of the id.
     real: Vec<(usize, usize, usize)>,
@@ -113,8 +113,8 @@ impl Input {
     pub(super) fn add_token(&mut self, text: &str, id: Option<TokenId>) {
         let at = self.text.len();
         let has_text = !text.is_empty();
-        // The bytes of a character may be spread over several tokens. The last of these tokens
-        // carries the character. The earlier tokens have no text and begin where the character
+        // The bytes of a character may be spread over several tokens. The last of these tokens has
+        // the character as its text. The earlier tokens have no text and begin where the character
         // begins. Their number is less than the number of bytes.
         let spread = text.chars().next().map_or(0, |first| first.len_utf8() - 1);
         let before = self.tokens[self.owned..].iter_mut().rev();

@@ -3,10 +3,10 @@
 use super::view::View;
 use crate::types::tree::Malformed;
 
-/// Follows a JSON object or list to its end, whatever its strings contain.
+/// Finds the end of a JSON object or list. Brackets inside strings do not matter.
 ///
-/// The scan checks the structure strictly, so that it notices a string without an end early. It
-/// leaves numbers and words to the real parser.
+/// The scan checks the structure strictly, so that it detects a string without an end early. It
+/// does not check numbers and words, because the real parser does.
 #[derive(Debug)]
 pub(super) struct JsonScan {
     /// The offset of the opening brace or bracket.
@@ -64,7 +64,7 @@ impl JsonScan {
         if real.is_some() { Scanned::Bad(Malformed::Syntax) } else { Scanned::More }
     }
 
-    /// Takes one byte. Returns `true` if the value ends with this byte.
+    /// Processes one byte. Returns `true` if the value ends with this byte.
     fn byte(&mut self, byte: u8, max_nesting: usize) -> Result<bool, Malformed> {
         self.at += 1;
         let bad = Err(Malformed::Syntax);

@@ -8,7 +8,7 @@ use super::literal::{ValueBuilder, unescaped};
 use super::view::{Found, Match, View};
 use crate::types::tree::Malformed;
 
-/// The way in which a notation writes strings, lists and maps.
+/// Describes how a notation writes strings, lists and maps.
 #[derive(Debug)]
 pub(super) struct Syntax {
     /// The outermost map, which contains the arguments.
@@ -24,7 +24,7 @@ pub(super) struct Syntax {
     ///
     /// A word is a key of the arguments or a scalar.
     pub(super) is_of_word: fn(char, is_key: bool) -> bool,
-    /// Returns the key that a word stands for, or `None` if the word is malformed.
+    /// Returns the key that a word represents, or `None` if the word is malformed.
     ///
     /// `scalar` does the same for a value.
     pub(super) key: fn(&str) -> Option<Value>,
@@ -68,7 +68,7 @@ enum Lexeme {
     String(usize, &'static Quote),
 }
 
-/// The progress in reading a piece.
+/// The state after reading a part of a piece.
 enum Progress {
     /// More text is needed.
     More,
@@ -119,7 +119,7 @@ impl Lexer {
         }
     }
 
-    /// Takes a bracket or a separator, or begins a string or a word.
+    /// Processes a bracket or a separator, or begins a string or a word.
     fn begin(&mut self, view: &View<'_>, text: &str) -> Read {
         let Syntax { outer, brackets, .. } = self.syntax;
         self.at = view.skip_blank(self.at).min(text.len());

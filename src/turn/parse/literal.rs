@@ -8,7 +8,7 @@ use crate::types::tree::Malformed;
 
 /// Builds a value from its pieces: the open lists and maps, and what may come next.
 ///
-/// The code is not recursive, so `max_nesting` limits the nesting, not the stack.
+/// The code is not recursive, so only `max_nesting` limits the nesting, and not the stack.
 #[derive(Debug)]
 pub(super) struct ValueBuilder {
     max_nesting: usize,
@@ -29,7 +29,7 @@ struct Open {
 /// The piece that may come next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expect {
-    /// A key, an item of a list, or the end. The end may follow a comma, too.
+    /// A key, an item of a list, or the end. The end may also follow a comma.
     ItemOrEnd,
     /// The separator between key and value.
     Separator,
@@ -80,7 +80,7 @@ impl ValueBuilder {
         Ok(())
     }
 
-    /// Takes a comma, or the separator between key and value.
+    /// Processes a comma, or the separator between key and value.
     pub(super) fn separate(&mut self, by: u8) -> Result<(), Malformed> {
         let open = self.open.last_mut().ok_or(Malformed::Syntax)?;
         open.expect = match open.expect {
@@ -110,7 +110,7 @@ impl ValueBuilder {
         Ok(None)
     }
 
-    /// Takes a value, or a key if a key is expected.
+    /// Processes a value, or a key if a key is expected.
     pub(super) fn value(&mut self, value: Value) -> Result<(), Malformed> {
         let open = self.open.last_mut().ok_or(Malformed::Syntax)?;
         open.expect = match (open.expect, open.separator) {
@@ -224,7 +224,7 @@ pub(super) fn unescaped(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// Takes a number of exactly `digits` hexadecimal digits from `rest`.
+/// Removes a number of exactly `digits` hexadecimal digits from `rest`.
 fn hex(rest: &mut &str, digits: usize) -> Option<u32> {
     let (number, after) = rest.split_at_checked(digits)?;
     if !number.bytes().all(|byte| byte.is_ascii_hexdigit()) {

@@ -1,7 +1,7 @@
 //! Defines the machines that read the bodies of calls, one for each way to write calls.
 //!
 //! The engine creates a machine when it finds the opener of a region, and requests the next step
-//! whenever text arrives. A machine sees the whole turn so far. It remembers its position, so that
+//! whenever text arrives. A machine can read the whole turn so far. It stores its position, so that
 //! it reads each part of the text only a few times.
 //!
 //! A step must depend on the text alone, never on where the text was cut. If the text could still
@@ -17,7 +17,7 @@ use crate::types::tree::Malformed;
 
 /// Reads one region, from its opener to the point where ordinary text continues.
 pub(super) trait Machine: std::fmt::Debug + Send {
-    /// Moves to the next state. Returns a step if this change produces one.
+    /// Changes to the next state. Returns a step if this change produces one.
     fn advance(&mut self, view: &View<'_>) -> Option<Step>;
 
     /// Returns the step for the text after the last step.
@@ -32,7 +32,7 @@ pub(super) trait Machine: std::fmt::Debug + Send {
     }
 }
 
-/// The result of one step. `until` is an offset in the turn, never before the previous one.
+/// The result of one step. `until` is an offset in the turn that never decreases.
 #[derive(Debug)]
 pub(super) enum Step {
     /// More text is needed.
@@ -50,7 +50,7 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) enum Then {
     Content,
-    /// Reasoning whose opener was the region.
+    /// Reasoning. The region was its opener.
     Reasoning(Arc<Reasoning>),
 }
 
@@ -64,7 +64,7 @@ pub(super) enum RawLeaf {
     Marker,
 }
 
-/// A call before it has its place in the turn.
+/// A call that does not have a position in the turn yet.
 #[derive(Debug)]
 pub(super) struct RawCall {
     /// The id that the model wrote, if the format has ids.
@@ -115,12 +115,12 @@ impl Step {
     }
 }
 
-/// The markers that end a region, even if nothing in it can be read.
+/// The markers that end a region, even if the machine cannot read the text in it.
 #[derive(Debug, Clone)]
 pub(super) struct Bounds {
     /// The end marker of the region. Empty if the format has no end marker.
     pub(super) close: Marker,
-    /// Openers and ends of the turn. They end a region whose end marker is missing.
+    /// The openers and end-of-turn markers, which end a region whose end marker is missing.
     pub(super) stops: List,
     both: List,
 }
@@ -160,7 +160,8 @@ pub(super) struct Recovery {
     body: usize,
     /// The offset up to which the region continues.
     pub(super) at: usize,
-    /// `None` if nothing like a call was found, so that the opener may be part of prose.
+    /// The reason. `None` if the text does not look like a call, so that the opener may be part of
+    /// prose.
     reason: Option<Malformed>,
 }
 
@@ -178,7 +179,7 @@ impl Recovery {
     /// Returns the step for the region.
     ///
     /// A region with an end marker is a malformed call. Without an end marker, a region that looks
-    /// like a call is malformed up to the next region, and a suspected region is ordinary text.
+    /// like a call is malformed up to the next region. Any other region is ordinary text.
     pub(super) fn step(&mut self, view: &View<'_>, bounds: &Bounds) -> Step {
         if self.reason.is_none() && bounds.close.is_empty() {
             return Step::content(self.body);
@@ -189,8 +190,7 @@ impl Recovery {
         match bounds.find(view, self.at) {
             Bound::Close(after) => Step::malformed(after, closed),
             Bound::Stop(at) if self.reason.is_some() => {
-                // At the end of the turn, the call was never closed, whatever else is wrong with
-                // it.
+                // At the end of the turn, `Unfinished` replaces any other reason.
                 let ended = view.any_here(at, view.ends) == Match::Yes;
                 let reason = if ended { Malformed::Unfinished } else { reason };
                 Step::malformed(at, reason)
@@ -223,7 +223,7 @@ impl CallEnd {
         Self { body_end, at: body_end, garbage: false }
     }
 
-    /// Returns the step of a machine that has nothing more to read.
+    /// Returns the step of a machine that has read its whole text.
     ///
     /// The call counts if its end marker was received, if another region follows, or if the turn
     /// ended cleanly (R3 and R10 in docs/parsing-rules.md).
@@ -274,7 +274,7 @@ pub(super) fn leave_at_marker(view: &View<'_>, end: usize, close: &str) -> Step 
     }
 }
 
-/// Returns whether [`leave_at_marker`] at `at` finds at least a part of the end marker, or waits.
+/// Returns whether [`leave_at_marker`] at `at` would find a part of the end marker, or would wait.
 pub(super) fn may_end(view: &View<'_>, at: usize, close: &str) -> bool {
     !close.is_empty() && (view.here(at, close) != Match::No || view.is_cut_at(at, close))
 }

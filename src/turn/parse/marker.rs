@@ -12,7 +12,7 @@ use serde::Deserialize;
 /// A search compares the text with each marker in a list.
 const MAX_LIST: usize = 16;
 
-/// A text with a meaning. An empty marker represents one that the format does not have.
+/// A text that has a meaning in a dialect. If the format does not have a marker, it is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct Marker(Arc<str>);
@@ -31,7 +31,7 @@ impl AsRef<str> for Marker {
     }
 }
 
-/// Creates a marker in the code, without the checks for records.
+/// Creates a marker that is defined in the code, without the checks for records.
 impl From<&str> for Marker {
     fn from(text: &str) -> Self {
         Self(text.into())
@@ -64,7 +64,7 @@ impl Deref for List {
     }
 }
 
-/// Creates a list in the code, without the limit for records and without empty markers.
+/// Creates a list that is defined in the code. Leaves out empty markers, and has no size limit.
 impl<M: Into<Marker>> FromIterator<M> for List {
     fn from_iter<I: IntoIterator<Item = M>>(markers: I) -> Self {
         Self(markers.into_iter().map(Into::into).filter(|marker| !marker.is_empty()).collect())
@@ -107,7 +107,7 @@ pub(super) struct Tag {
 pub(super) struct Reasoning {
     pub(super) open: Marker,
     pub(super) close: Marker,
-    /// A word after the opener that is not part of the reasoning.
+    /// The label: a word after the opener that is not part of the reasoning.
     pub(super) label: Option<Marker>,
     /// The frames that begin an answer. Such a frame ends reasoning that was never closed.
     #[serde(default)]

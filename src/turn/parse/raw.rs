@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::marker::{List, Marker};
 use super::view::{Found, Match, View};
 
-/// The markers that end a raw value, or show that its end is missing.
+/// The markers that end a raw value, or that show that its closing tag is missing.
 #[derive(Debug)]
 pub(super) struct RawForm {
     /// The closing tag of the value.
@@ -30,9 +30,9 @@ impl RawForm {
 
 /// Finds the end of a raw value: its first closing tag.
 ///
-/// If the closing tag is missing, the value must not swallow the calls after it. On the other hand,
-/// a value may mention the end marker of a call. This marker therefore ends the search (R10 in
-/// docs/parsing-rules.md) only in one of these cases:
+/// If the closing tag is missing, the value must not swallow the calls after it. However, a value
+/// may mention the end marker of a call. This marker therefore ends the search only in one of these
+/// cases (R10 in docs/parsing-rules.md):
 ///
 /// - The marker is real.
 /// - The next marker is one that may follow the end of a call.
@@ -103,7 +103,7 @@ impl RawScan {
     }
 }
 
-/// Finds the end of a tag. Nothing else may begin in the tag.
+/// Finds the end of a tag. A tag must not contain another marker or tag.
 #[derive(Debug)]
 pub(super) struct TagScan {
     start: usize,
@@ -115,7 +115,7 @@ pub(super) enum TagEnd<'a> {
     More,
     /// The text in the tag, and the offset after the tag.
     Text(&'a str, usize),
-    /// The tag has no end, because something else begins at this offset.
+    /// The tag has no end, because another marker or tag begins at this offset.
     Missing(usize),
 }
 

@@ -44,9 +44,9 @@ pub(super) struct Call {
     pub(super) inside: Inside,
 }
 
-/// The way in which the inside of a region of calls is written.
+/// The format of the text inside a region of calls.
 ///
-/// Each way has a machine that reads it.
+/// Each format has its own machine.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Inside {

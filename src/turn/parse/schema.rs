@@ -35,13 +35,13 @@ impl Schemas {
 
     /// Converts the raw text of a parameter into a value with the type in the schema.
     ///
-    /// Types other than string are tried first. If none of them fits, or without a schema, the
-    /// value is the text as a string.
+    /// Types other than string are tried first. If none of them fits, or if there is no schema, the
+    /// value is a string with the text.
     pub(super) fn value(&self, tool: &str, parameter: &str, raw: &str) -> Value {
         self.value_but_string(tool, parameter, raw).unwrap_or_else(|| raw.into())
     }
 
-    /// Converts the value of a parameter that a format writes as nested tags.
+    /// Converts the value of a parameter, in a format that writes values as nested tags.
     pub(super) fn element(&self, tool: &str, parameter: &str, element: &Element) -> Value {
         let root = self.0.get(tool).unwrap_or(&Value::Null);
         let schema = root.get("properties").and_then(|properties| properties.get(parameter));

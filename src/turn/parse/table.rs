@@ -12,11 +12,12 @@ pub(super) struct Table {
     pub(super) name: Marker,
     pub(super) reasoning: Option<Arc<Reasoning>>,
     pub(super) calls: Vec<Region>,
-    /// Markers without a meaning of their own: frames around lists of calls or around content.
+    /// The frames: markers around lists of calls or around content, which only become marker
+    /// leaves.
     pub(super) frames: List,
     /// The markers that end the turn.
     pub(super) ends: List,
-    /// Markers inside the bodies of calls, so that their tokens are known.
+    /// The markers inside the bodies of calls. They are listed so that their tokens are known.
     pub(super) inner: List,
     /// Creates the machine for a turn whose calls need no opener (R8 in docs/parsing-rules.md).
     ///
@@ -72,10 +73,10 @@ impl Table {
         markers
     }
 
-    /// Returns whether this dialect has all signs of the other dialect, and more.
+    /// Returns whether this dialect has all signs of the other dialect, and additional ones.
     ///
-    /// Dialects that a chat template distinguishes are not compared: for them, additional tokens
-    /// mean nothing.
+    /// Dialects that a chat template distinguishes are not compared: additional tokens do not
+    /// matter for them.
     pub(super) fn is_more_specific_than(&self, other: &Self) -> bool {
         let has_all = other.signs.iter().all(|sign| self.signs.contains(sign));
         let by_template = !self.in_template.is_empty() && !other.in_template.is_empty();

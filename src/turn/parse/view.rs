@@ -1,4 +1,4 @@
-//! Provides a view of the turn in which real markers differ from text that only looks like one.
+//! Provides a view of the turn that distinguishes real markers from text that only looks like one.
 //!
 //! If a marker is one added token and the server sends ids, only the id of that token is structure
 //! (R9 in docs/parsing-rules.md). A model that explains its own format spells the marker with other
@@ -6,7 +6,7 @@
 //! elsewhere do not match.
 //!
 //! A server may leave a marker out of the text, as vLLM does at the end of a turn. The text of the
-//! parser contains this marker anyway. A leaf receives the text without it.
+//! parser contains this marker anyway. A leaf contains the text without it.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ use super::marker::Marker;
 use super::schema::Schemas;
 use crate::types::ids::TokenId;
 
-/// The bytes with which some markers begin.
+/// The first bytes of some markers.
 ///
 /// Most tokens contain none of these bytes. The check takes a few instructions per byte.
 #[derive(Debug, Default)]
@@ -49,7 +49,8 @@ pub(super) struct RealMarkers {
     first_bytes: FirstBytes,
     /// The real markers, in text order.
     real: Vec<Real>,
-    /// The parts of the text whose tokens arrived without an id. There, the text alone decides.
+    /// The parts of the text whose tokens arrived without an id. In these parts, markers are
+    /// recognized by their text.
     ///
     /// The ranges are in order and do not touch.
     without_ids: Vec<Range<usize>>,
@@ -84,7 +85,7 @@ impl RealMarkers {
         &self.atoms[atom].0
     }
 
-    /// Returns the parts of `text` that look like an atom, leftmost first and without overlaps.
+    /// Returns the parts of `text` that look like an atom, from left to right and without overlaps.
     pub(super) fn look_alikes(&self, text: &str) -> Vec<(usize, usize)> {
         let (mut found, mut from) = (Vec::new(), 0);
         while let Some((at, atom)) = self.first_atom(text, from) {
@@ -167,7 +168,7 @@ impl RealMarkers {
 
     /// Returns whether the text at `at`, a prefix of `marker`, may become `marker`.
     ///
-    /// A marker that is one token cannot, because a token is never cut.
+    /// A marker that is one token is never incomplete, because a token is never cut.
     fn may_become(&self, at: usize, marker: &str) -> bool {
         self.is_without_id(at) || !self.atoms.iter().any(|(atom, _)| **atom == *marker)
     }
@@ -193,7 +194,7 @@ impl RealMarkers {
     }
 }
 
-/// The way in which the text that a region may read has ended.
+/// Describes how the text that a region may read has ended.
 ///
 /// It ends with the turn, or with a real end-of-turn marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,7 +209,7 @@ pub(super) enum RegionEnd {
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub(super) text: &'a str,
-    /// The text is blank from this offset on. [`View::skip_blank`] does not read it again.
+    /// The text is blank from this offset on, so [`View::skip_blank`] does not read it again.
     pub(super) blank_from: usize,
     pub(super) marks: &'a RealMarkers,
     pub(super) tools: &'a Schemas,
@@ -232,7 +233,7 @@ pub(super) enum Match {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found<'m> {
     At(usize, &'m str),
-    /// No marker so far, but a marker may begin at this offset.
+    /// There is no marker before this offset, but a marker may begin there.
     ///
     /// At the end of the turn, this is the end of the text.
     Until(usize),

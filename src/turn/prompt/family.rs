@@ -3,8 +3,8 @@
 //! A format is a file in `families/`. The README there explains the keys. The files contain only
 //! text: `tokens` lists the special tokens in it, and the tokenizer decides which of them it has.
 //!
-//! The texts come from rendered templates. A key is left out if nothing certain is known. Using it
-//! then fails with [`Unsupported`](crate::ErrorKind::Unsupported).
+//! The texts come from rendered templates. A key is left out if nothing certain is known. The use
+//! of that part then fails with [`Unsupported`](crate::ErrorKind::Unsupported).
 
 use std::sync::LazyLock;
 
@@ -95,7 +95,7 @@ pub(super) struct Results {
     pub(super) text: ResultText,
 }
 
-/// How the text of a result is written.
+/// The form in which the text of a result is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ResultText {
@@ -107,7 +107,7 @@ pub(super) enum ResultText {
     Json,
 }
 
-/// The opening: the text that lets the model speak.
+/// The opening: the text after which the model answers.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Opening {

@@ -34,7 +34,7 @@ use crate::error::{Error, ErrorKind, Limit};
 use crate::types::ids::{IdsExact, TokenId};
 use crate::types::tree::{Branch, Leaf, LeafKind, Role, ToolCall};
 
-/// Encodes text into ids, as far as a prompt needs it.
+/// Encodes text into the ids that a prompt needs.
 ///
 /// [`Tokenizer`](crate::Tokenizer) implements this trait. You can implement it for your tokenizer.
 pub trait Encode: Send + Sync {
@@ -117,7 +117,7 @@ pub struct Context {
     responses: BTreeMap<usize, Response>,
 }
 
-/// How a turn of the model began and ended.
+/// The beginning and the end of a turn of the model.
 #[derive(Debug, Clone, Copy)]
 struct Response {
     /// The start of the opener, without the part about reasoning.

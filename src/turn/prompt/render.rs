@@ -30,7 +30,7 @@ impl Context {
         }
         let mut turns = BTreeMap::new();
         let mut prefix = Prefix::Kept;
-        // The turn that is not closed yet, or `None` after a response was discarded.
+        // This is the turn that is not closed yet, or `None` after a response was discarded.
         let unclosed = self.rendered.checked_sub(1).filter(|n| self.turns.len() > *n + 1);
         let unclosed = unclosed.filter(|n| self.responses.contains_key(n));
         if let Some(n) = unclosed.filter(|n| !self.is_exact(*n)) {

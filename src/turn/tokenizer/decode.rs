@@ -36,7 +36,7 @@ pub struct TokenDecoder {
     /// The last token that was not skipped. Many decoders treat the first token of a text
     /// differently.
     before: Option<String>,
-    /// The beginning of a character, at most three bytes between pushes.
+    /// The beginning of an incomplete character. Between pushes, it has at most three bytes.
     unfinished: Vec<u8>,
     /// The text that the last push returned.
     text: String,
@@ -72,7 +72,7 @@ impl TokenDecoder {
         Ok(&self.text)
     }
 
-    /// Returns the rest: empty, or U+FFFD if the ids end inside a character.
+    /// Returns the rest of the text, which is empty, or U+FFFD if the ids end inside a character.
     #[must_use]
     pub fn finish(self) -> &'static str {
         if self.unfinished.is_empty() { "" } else { "\u{fffd}" }
@@ -81,7 +81,7 @@ impl TokenDecoder {
 
 debug_fields!(TokenDecoder { skip_special, unfinished });
 
-/// How tokens become bytes.
+/// The method that converts tokens into bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decoding {
     /// Each character of a token's name is one byte (GPT-2, Llama 3, Qwen and others).
@@ -100,7 +100,8 @@ impl Decoding {
     pub(super) fn of(decoder: &serde_json::Value) -> Self {
         let steps = decoder["decoders"].as_array().map_or(std::slice::from_ref(decoder), Vec::as_slice);
         let has = |name| steps.iter().any(|step| step["type"] == name);
-        // The end of a growing text is not known. The crate's code also panics on an empty token.
+        // While text still arrives, its end is not known. The crate's code also panics on an empty
+        // token.
         let strips_end = steps.iter().any(|step| step["type"] == "Strip" && step["stop"] != 0);
         match (has("ByteLevel"), steps.len()) {
             (true, 1) => Self::ByteLevel,
@@ -127,7 +128,8 @@ impl Inner {
                 return Err(Error::new(ErrorKind::Unsupported, message));
             }
         };
-        // ASCII at the beginning uses the decoder of the file, which may remove a space there.
+        // An ASCII byte at the beginning is decoded with the file's decoder, which may remove a
+        // space.
         let byte = byte_token(token).filter(|byte| byte_tokens && (before.is_some() || !byte.is_ascii()));
         match (byte, before) {
             (Some(byte), _) => bytes.push(byte),
@@ -146,9 +148,9 @@ impl Inner {
         Ok(())
     }
 
-    /// Decodes with the decoder of the file.
+    /// Decodes tokens with the decoder that the file defines.
     ///
-    /// Never called without a token, because one of the crate's decoders panics then.
+    /// `tokens` must not be empty, because one of the crate's decoders panics on an empty list.
     fn decode_few(&self, tokens: &[&str]) -> Result<String, Error> {
         let Some(decoder) = self.tokenizer.get_decoder() else {
             return Ok(tokens.join(" "));
@@ -183,10 +185,10 @@ fn move_text(bytes: &mut Vec<u8>, text: &mut String) {
     bytes.clear();
 }
 
-/// Returns the byte that a character means in the token names of a byte-level vocabulary.
+/// Returns the byte that a character represents in the token names of a byte-level vocabulary.
 ///
-/// Printable Latin-1 characters mean themselves. The other 68 bytes, in order, are U+0100 to U+0143
-/// (`bytes_to_unicode` in GPT-2's encoder.py).
+/// Printable Latin-1 characters represent their own byte. The characters U+0100 to U+0143 represent
+/// the other 68 bytes, in order (`bytes_to_unicode` in GPT-2's encoder.py).
 fn byte_level(c: char) -> Option<u8> {
     let code = u32::from(c);
     let byte = match code {

@@ -28,7 +28,7 @@ pub const MAX_TOKENIZER_FILE_BYTES: u64 = 256 << 20;
 /// The maximum length of a name or path in a message, in characters.
 const MAX_SHOWN_CHARS: usize = 300;
 
-/// The length of text that must contain a split, in bytes; see [`Inner::check_split`].
+/// The maximum length of text without a split, in bytes; see [`Inner::check_split`].
 const MAX_PIECE_BYTES: usize = 1_000_000;
 
 type ForeignError = Box<dyn std::error::Error + Send + Sync>;
@@ -40,9 +40,9 @@ type ForeignError = Box<dyn std::error::Error + Send + Sync>;
 /// text.
 ///
 /// Loading is expensive. It takes time, and the memory is several times the size of the file. Load
-/// the file once, and clone the tokenizer. To encode plain text ([`Special::parse`] is false), it
-/// does not need a second copy of the vocabulary. While it encodes a text, it needs many times the
-/// memory of the text.
+/// the file once, and clone the tokenizer. With [`Special::parse`] false, the tokenizer does not
+/// build a second copy of the vocabulary. While it encodes a text, it needs many times the memory
+/// of the text.
 ///
 /// ```no_run
 /// use tokenwire::{Special, Tokenizer};
@@ -57,7 +57,7 @@ pub struct Tokenizer(Arc<Inner>);
 
 struct Inner {
     tokenizer: tokenizers::Tokenizer,
-    /// Sorted by id.
+    /// The added tokens, sorted by id.
     added: Vec<AddedToken>,
     /// The added vocabulary for text in which no marker may become a token.
     ///
@@ -127,9 +127,9 @@ impl AddedToken {
 pub struct Special {
     /// True to turn added tokens that are spelled in the text into tokens. Default false.
     ///
-    /// The default protects you from a tool result that contains `<|im_end|>`. With `false`, only
-    /// runs of white space become added tokens, even for tokens that the file does not mark as
-    /// special.
+    /// The default protects you from a tool result that contains `<|im_end|>`. With `false`, the
+    /// only added tokens that text can become are runs of white space. This also holds for added
+    /// tokens that the file does not mark as special.
     ///
     /// This is stricter than `parse_special` in llama-server and `split_special_tokens` in
     /// transformers. Both still convert a spelled `<tool_call>` if the file does not mark it as
@@ -388,11 +388,12 @@ impl Inner {
         Ok(encoding)
     }
 
-    /// Refuses text that a byte-level tokenizer may have failed to split.
+    /// Rejects text that a byte-level tokenizer may have failed to split.
     ///
     /// When its regular expression gives up, the crate silently stops splitting, and the remaining
     /// ids are wrong. `fancy-regex` gives up after backtracking 1,000,000 times, so the unsplit
-    /// piece has at least this length. Seen with Qwen3 and SmolLM2: 1,000,010 spaces and a word.
+    /// piece has at least this length. This happened with Qwen3 and SmolLM2, for 1,000,010 spaces
+    /// and a word.
     fn check_split(&self, text: &str, pieces: &PreTokenizedString) -> Result<(), Error> {
         if text.len() < MAX_PIECE_BYTES || self.decoding != Decoding::ByteLevel {
             return Ok(());
@@ -406,7 +407,7 @@ impl Inner {
         Err(Error::invalid(message))
     }
 
-    /// Refuses plain text that became a special token.
+    /// Rejects plain text that became a special token.
     ///
     /// The added vocabulary is not the only source of special tokens: a Unigram model may also have
     /// one as an ordinary word. Tokens that the file does not mark as special are allowed, because
@@ -423,8 +424,8 @@ impl Inner {
 /// Runs code of the `tokenizers` crate, and converts a panic into an error.
 ///
 /// Fuzzing tokenizer files found three panics: a template with a token that it does not list, a
-/// `Replace` of nothing, and merges shorter than their prefix. The call changes nothing that
-/// outlives it, except a locked cache of words.
+/// `Replace` of nothing, and merges shorter than their prefix. The call leaves no changed state
+/// behind, except a locked cache of words.
 fn contain<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     std::panic::catch_unwind(AssertUnwindSafe(call))
         .unwrap_or_else(|_| Err(Error::invalid("the tokenizer file contradicts itself: its code panicked")))

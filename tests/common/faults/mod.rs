@@ -3,8 +3,8 @@
 //! `fault_run` runs the rows over plain HTTP and over TLS. `tests/faults.rs` checks the results.
 //! `examples/faults.rs` prints them as the table in `docs/faults.md`.
 //!
-//! All rows answer with the [`TOKENS`], repeated if the stream never ends. One check therefore
-//! covers "an exact prefix" in all rows.
+//! All rows answer with the [`TOKENS`], repeated if the stream never ends. Therefore, one check can
+//! test in all rows that the tokens are an exact prefix.
 
 pub mod rows;
 
@@ -26,7 +26,7 @@ pub const MAX_EVENT_BYTES: usize = 64 << 10;
 /// The limit on the body of an error. It is small, so it can cut a key.
 pub const MAX_ERROR_BODY_BYTES: usize = 1000;
 
-/// Longer than any timer.
+/// A time that is longer than any timer.
 const LONG: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(50);
 
@@ -38,9 +38,9 @@ pub struct Fault {
     /// The kind of the error. `None`: the stream is complete despite the fault.
     pub ends: Option<ErrorKind>,
     pub tokens: Tokens,
-    /// The timer that is set to [`SHORT`]. All other timers are far away.
+    /// The timer that is set to [`SHORT`]. All other timers are too long to expire.
     pub timer: Option<Timer>,
-    /// True if the head arrives, so that the request id is known.
+    /// True if the head arrives. The request id is then known.
     pub head: bool,
     pub status: Option<u16>,
     /// A part of the error message.
@@ -60,7 +60,7 @@ pub enum Does {
     Read(usize, Duration),
     /// Does not listen.
     Refuse,
-    /// Speaks TLS if the client expects plain HTTP, and plain HTTP if it expects TLS.
+    /// Uses TLS if the client expects plain HTTP, and plain HTTP if the client expects TLS.
     OtherScheme,
     /// Uses a certificate that an unknown authority has signed.
     Untrusted,

@@ -12,7 +12,7 @@ use super::{
     with_id,
 };
 
-/// Returns every row, in the order in which a stream reaches the place of its fault.
+/// Returns all rows, ordered by the stage of the stream at which the fault occurs.
 pub fn faults() -> Vec<Fault> {
     let mut rows = connections();
     rows.extend(heads());
@@ -284,8 +284,8 @@ fn framings() -> Vec<Fault> {
     ]
 }
 
-/// Returns an event that takes a minute at one byte every 50 ms. A machine that stalls for seconds
-/// does not reach its end.
+/// Returns an event that takes a minute at one byte every 50 ms. Even if the machine stalls for
+/// some seconds, the event does not end before the timer.
 fn long_event() -> String {
     format!("data: {}{}\n\n", token(1), " ".repeat(1_000))
 }
@@ -378,12 +378,12 @@ const SAID_NO: [(&str, &str, Option<u16>); 10] = [
     ),
 ];
 
-/// The content types of such a body, right ones and wrong ones.
+/// The content types of such a body. Some are correct and some are wrong.
 const BODY_TYPES: [&str; 5] =
     ["application/json", "text/event-stream", "text/html", "text/plain; charset=utf-8", "image/png"];
 
 /// Returns every error body that servers and proxies are known to send, with an error status and
-/// with 200, in turn with each content type.
+/// with 200. The content types are used in turn.
 fn error_bodies() -> Vec<Fault> {
     let others = [
         ("FastAPI error", r#"{"detail":"said no"}"#),
@@ -395,7 +395,7 @@ fn error_bodies() -> Vec<Fault> {
     let bodies = SAID_NO.iter().map(|(name, body, _)| (*name, *body)).chain(others);
     let mut rows = Vec::new();
     for (n, (name, body)) in bodies.enumerate() {
-        // Shift the types after each round, so that the bodies do not always get the same ones.
+        // Shift the types after each round, so that a body does not always get the same type.
         let kind = |n: usize| BODY_TYPES[(n + n / BODY_TYPES.len()) % BODY_TYPES.len()];
         let named =
             |at: u16, kind: &str| format!("{at}: {name}, type {}", kind.split(';').next().unwrap_or(kind));

@@ -6,11 +6,11 @@
 //! crossbeam's bounded channel limits the number of tokens but not their bytes. Also, a guard that
 //! joins while the channel is full would wait forever. The channel underneath is therefore
 //! unbounded, and this end counts: `len()` returns how many tokens the consumer has not taken, and
-//! the sender remembers their sizes in order.
+//! the sender stores their sizes in order.
 //!
-//! The sender looks at the channel only when it has used the room found at the last look, so a
-//! consumer that keeps up costs nothing. If there is no room, the sender looks again after short
-//! pauses. The sender has nothing else to do then, and a cancel ends the pause.
+//! The sender checks the channel only when it has used the space that the last check found, so a
+//! consumer that keeps up costs nothing. If there is no space, the sender checks again after short
+//! pauses. The sender has no other work then, and a cancel ends the pause.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,19 +24,19 @@ use crate::types::token::StreamToken;
 
 /// The first pause when the channel is full.
 ///
-/// It doubles up to [`MAX_PAUSE`] while the consumer takes nothing.
+/// The pause doubles up to [`MAX_PAUSE`] while the consumer takes no token.
 const MIN_PAUSE: Duration = Duration::from_micros(100);
 /// The longest pause when the channel is full.
 ///
 /// A full channel holds a thousand tokens, so the consumer does not run out of tokens during a
-/// pause. After at most this time, the sender notices that the consumer dropped the receiver.
+/// pause. After at most this time, the sender detects that the consumer has dropped the receiver.
 const MAX_PAUSE: Duration = Duration::from_millis(10);
 /// The pause when a shared channel is full. All its streams then wait.
 ///
 /// The channel holds tens of thousands of tokens, and the tokens that the consumer takes may belong
 /// to any stream.
 const PAUSE_SHARED: Duration = Duration::from_millis(20);
-/// The number of tokens after which a stream looks again at a shared channel.
+/// The number of tokens after which a stream checks a shared channel again.
 const ROOM_SHARED: usize = 16;
 
 /// The reason why the sender must stop.
@@ -56,7 +56,7 @@ pub(crate) enum Sink {
     Own(Sender<StreamToken>),
     /// Many streams share the channel.
     Shared(Share),
-    /// The first item claims the channel. Another request of the same stream may have it by then.
+    /// The first item claims the channel, unless another request of the same stream already has it.
     Pending(Claim),
     /// Another request of the same stream has the channel.
     Lost,
@@ -107,11 +107,11 @@ pub(crate) struct TokenSender {
     /// their sum in bytes.
     sizes: VecDeque<usize>,
     bytes: usize,
-    /// The number of tokens that may be sent before the next look at the channel.
+    /// The number of tokens that may be sent before the next check of the channel.
     room: usize,
     max_tokens: usize,
     max_bytes: usize,
-    /// Set by a guard that joins. The sender must not wait then, because there may be no reader.
+    /// True after a guard joins. The sender must not wait then, because there may be no reader.
     bound_lifted: Arc<AtomicBool>,
     /// The time spent waiting for the consumer.
     waited: Duration,
@@ -146,7 +146,7 @@ impl TokenSender {
     fn take(&mut self, sink: Sink) {
         match &sink {
             Sink::Own(_) => self.room = self.max_tokens,
-            // Other streams may have filled it.
+            // Other streams may have filled the channel.
             Sink::Shared(share) => (self.room, self.max_tokens) = (0, share.max_tokens().max(1)),
             Sink::Pending(_) | Sink::Lost => self.room = 0,
         }
@@ -251,7 +251,8 @@ impl TokenSender {
         result
     }
 
-    /// Forgets the tokens that the consumer has taken, and returns how many are left.
+    /// Removes the sizes of the tokens that the consumer has taken. Returns how many tokens are
+    /// left.
     ///
     /// For a shared channel, the result counts the tokens of all streams. This stream has at most
     /// that many left.
@@ -301,7 +302,7 @@ mod tests {
             sent += 1;
             match sender.send(token(text), text.len(), &woken, Some(Instant::now())) {
                 Ok(()) => {}
-                // The token over the limit is sent too.
+                // The token over the limit is also sent.
                 Err(stopped) => {
                     assert_eq!(stopped, CannotSend::Deadline);
                     return sent - 1;

@@ -1,4 +1,4 @@
-//! A sender with limits, and a consumer that keeps reading, hangs up, joins or cancels.
+//! Tests a sender with limits, and a consumer that reads on, drops the receiver, joins or cancels.
 
 use super::*;
 use crate::client::threads::sync::channel::{bounded, unbounded};
@@ -9,8 +9,8 @@ const MAX_TOKENS: usize = 2;
 const MAX_BYTES: usize = 4;
 /// The text sizes of the tokens that the sender sends.
 ///
-/// Only the token limit holds back the first three. The next token is larger than the byte limit,
-/// the two after it exceed the limit together, and the last is empty.
+/// Only the token limit affects the first three. The next token is larger than the byte limit. The
+/// two after it exceed the limit together. The last one is empty.
 const SIZES: [usize; 7] = [1, 1, 1, 5, 2, 3, 0];
 
 /// The next action of the consumer after it has read some tokens.
@@ -113,6 +113,6 @@ fn a_bounded_channel() {
 
 #[test]
 fn no_token_is_lost_or_over_the_limit_and_the_sender_ends() {
-    // A blocked sender looks again after a pause, so the model must let pauses end.
+    // A blocked sender checks again after a pause, so pauses must end in the model.
     check(Limits::Pass, a_bounded_channel);
 }

@@ -12,21 +12,21 @@ use crate::error::macros::debug_fields;
 
 /// The cancel state of one request.
 ///
-/// Any thread may call `cancel` at any time, any number of times. Everything else belongs to the
-/// thread that makes the request.
+/// Any thread may call `cancel` at any time, any number of times. Only the thread that makes the
+/// request may call the other methods.
 pub(crate) struct CancelSlot {
     cancelled: AtomicBool,
     state: Mutex<State>,
     /// True if a byte of the response has arrived.
     answered: AtomicBool,
-    /// Disconnected by a cancel. Waits without a socket select on it: a name lookup, a pause before
-    /// a retry, a full channel.
+    /// A channel that a cancel disconnects. Waits without a socket (a name lookup, a pause before a
+    /// retry, a full channel) also wait for this channel.
     woken: Receiver<()>,
 }
 
 struct State {
     phase: Phase,
-    /// Dropped to wake the receivers of `woken`.
+    /// The sender, which is dropped to wake the receivers of `woken`.
     waker: Option<Sender<()>>,
     /// The socket in use, or `None` before the connect and after the return to the pool.
     socket: Option<Weak<dyn ShutdownHandle>>,
@@ -34,19 +34,20 @@ struct State {
     sent: bool,
     /// True if that connection had served an earlier request.
     reused: bool,
-    /// How often the request was sent again because that connection was already closed.
+    /// The number of times that the request was resent because that connection was already closed.
     stale_retries: u32,
-    /// When the request, or its current attempt, started.
+    /// The time at which the request, or its current attempt, started.
     began: Instant,
     wait: Option<Wait>,
-    /// True if the wait ends before all of ureq's own timers. A timeout then belongs to the wait.
+    /// True if the wait ends before all of ureq's own timers. A timeout is then a timeout of the
+    /// wait.
     wait_is_nearest: bool,
 }
 
-/// The phase of the request, as far as it matters for a cancel.
+/// The phase of the request, which determines the effect of a cancel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Nothing is blocked in the operating system.
+    /// The thread is not blocked in the operating system.
     Idle,
     /// The thread is inside the operating system's connect, which cannot be interrupted.
     ///
@@ -59,7 +60,8 @@ enum Phase {
 /// The limit of the wait that the thread is about to start.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wait {
-    /// When the limit started. With `None`, it starts when the thread first waits for the socket.
+    /// The time at which the limit started. `None`: it starts when the thread first waits for the
+    /// socket.
     ///
     /// Every wait then has the full length, so the timeout of the socket need not change for each
     /// read.
@@ -110,8 +112,8 @@ impl CancelSlot {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it holds this lock. If something did, the state would still be
-        // whole.
+        // Nothing panics while it holds this lock. Even after a panic, the state would be
+        // consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -123,7 +125,8 @@ impl CancelSlot {
         let mut state = self.lock();
         self.cancelled.store(true, Ordering::Release);
         state.waker = None;
-        // Shut down under the lock: after `detach`, another stream may use this socket.
+        // The shutdown must happen under the lock, because after `detach` another stream may use
+        // the socket.
         if let Some(socket) = state.socket.take().and_then(|socket| socket.upgrade()) {
             socket.shutdown();
         }
@@ -142,7 +145,7 @@ impl CancelSlot {
     /// Marks the start of the operating system's connect.
     ///
     /// Returns false if the request was already cancelled. That cancel has reported that the thread
-    /// wakes, so the thread must not enter a call that nothing can interrupt.
+    /// will wake, so the thread must not begin a call that nothing can interrupt.
     pub(crate) fn begin_connect(&self) -> bool {
         let mut state = self.lock();
         if self.is_cancelled() {
@@ -154,7 +157,7 @@ impl CancelSlot {
 
     pub(crate) fn end_connect(&self) {
         let mut state = self.lock();
-        // Bytes sent until now went to a proxy, or to a stale connection before this one.
+        // The bytes sent so far were for a proxy, or for an earlier connection that was closed.
         (state.sent, state.reused) = (false, false);
         if state.phase == Phase::Connecting {
             state.phase = Phase::Idle;
@@ -188,13 +191,14 @@ impl CancelSlot {
         state.began = Instant::now();
     }
 
-    /// Returns when the request, or its current attempt, started.
+    /// Returns the time at which the request, or its current attempt, started.
     pub(crate) fn began(&self) -> Instant {
         self.lock().began
     }
 
-    /// Marks the request as about to be sent. `reused`: its connection has served an earlier
-    /// request.
+    /// Marks the request as about to be sent.
+    ///
+    /// `reused` is true if its connection has served an earlier request.
     pub(crate) fn set_sent(&self, reused: bool) {
         let mut state = self.lock();
         (state.sent, state.reused) = (true, reused);
@@ -319,8 +323,8 @@ mod tests {
         let slot = CancelSlot::new();
         let (_socket, weak) = attachable();
         assert!(slot.begin_connect() && slot.attach(&weak) && slot.cancel());
-        // After a cancel, the thread may not connect: the cancel has reported that the thread
-        // wakes.
+        // After a cancel, the thread must not connect, because the cancel has reported that the
+        // thread wakes.
         assert!(!slot.begin_connect());
         assert!(slot.cancel());
     }

@@ -1,4 +1,4 @@
-//! A thread that makes a request and uses the slot as `tap` does, with cancels at every moment.
+//! Tests a thread that makes a request and uses the slot as `tap` does, with cancels at any time.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
@@ -52,7 +52,7 @@ impl ShutdownHandle for Socket {
     }
 }
 
-/// The operating system's connect, which only the network can end.
+/// The operating system's connect, which ends only when the network answers.
 #[derive(Default)]
 pub(crate) struct Network {
     connected: Mutex<bool>,
@@ -73,7 +73,7 @@ impl Network {
     }
 }
 
-/// How a request's thread ended.
+/// The way in which a request's thread ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
     Refused,
@@ -138,7 +138,7 @@ fn request(slot: &CancelSlot, network: &Network, socket: &Arc<Socket>, seen: &Se
 fn cancels_at_every_moment() {
     let (slot, socket) = (CancelSlot::new(), Arc::new(Socket::default()));
     let (network, seen) = (Arc::new(Network::default()), Arc::new(Seen::default()));
-    // The network may answer before the cancel, or not.
+    // The network may answer before or after the cancel.
     let (connects, answers, pause) = (any(2) == 0, any(2) == 0, any(2) == 0);
     let thread = thread::spawn({
         let (slot, network, socket, seen) = (slot.clone(), network.clone(), socket.clone(), seen.clone());
@@ -172,7 +172,8 @@ fn cancels_at_every_moment() {
     if !wakes {
         network.answer();
     }
-    // Otherwise nothing more happens from outside, so the cancel must be enough.
+    // Otherwise, the cancel is the last event from outside, so the cancel alone must end the
+    // request.
     let ended = thread.join().unwrap();
     other.join().unwrap();
     outside.join().unwrap();
@@ -181,7 +182,7 @@ fn cancels_at_every_moment() {
     assert!(!slot.begin_connect(), "connects after a cancel");
     let state = socket.state.lock().unwrap();
     assert!(!state.hurt, "a pooled connection was shut down");
-    // A read that has ended when the cancel comes does not notice the cancel.
+    // A read that ended before the cancel does not detect the cancel.
     assert!(state.shutdowns <= 1, "shut down twice");
     assert!(ended != Ended::Shut || state.shutdowns == 1);
 }

@@ -24,7 +24,7 @@ use crate::types::ids::{FinishReason, IdsExact, Inexact, TokenId, Usage};
 use crate::types::not_resumable::NotResumable;
 use crate::types::token::StreamToken;
 
-/// How many bytes of the last text are kept, to recognize it later.
+/// The number of bytes of the last text that are kept, so that a repetition can be recognized.
 const MIN_TAIL_BYTES: usize = 64;
 
 pub(super) struct ResumeState {
@@ -34,35 +34,36 @@ pub(super) struct ResumeState {
     endpoint: Endpoint,
     /// All ids delivered so far.
     ids: Vec<TokenId>,
-    /// The number of ids at the end that arrived in events without text.
+    /// The number of ids since the last text. They arrived in events without text.
     without_text: usize,
-    /// Some text has arrived.
+    /// True once some text has arrived.
     has_text: bool,
-    /// The last text delivered: [`MIN_TAIL_BYTES`], and every possible start of a stop string.
+    /// The end of the delivered text: [`MIN_TAIL_BYTES`], or more if a stop string may have begun.
     tail: String,
     /// The number of text bytes delivered so far.
     text_bytes: usize,
-    /// The server did not repeat its own ids.
+    /// True if the server did not repeat its own ids.
     diverged: bool,
-    /// How many of the ids are in the prompt of the running attempt.
+    /// The number of ids that the prompt of the running attempt contains.
     in_prompt: usize,
     splice: Option<Splice>,
 }
 
-/// The beginning of an attempt that resumes the stream.
+/// The state of an attempt that resumes the stream, until new text arrives.
 struct Splice {
     /// The ids from `next` to `due` must arrive again.
     next: usize,
     due: usize,
     /// The text of the ids that have arrived again.
     text: String,
-    /// No text has arrived yet.
+    /// True while no text has arrived.
     is_first: bool,
-    /// The first text is not reliable.
+    /// True if the first text is not reliable.
     text_is_lost: bool,
-    /// The ids did not arrive again, so this attempt produces a different answer.
+    /// True if the ids did not arrive again. This attempt then produces a different answer.
     is_missed: bool,
-    /// The text in which a stop string across the splice could begin, and the text delivered since.
+    /// The text before the splice in which a stop string could begin, and the text after the
+    /// splice.
     around: String,
     /// The position of the splice in `around`.
     at: usize,
@@ -118,7 +119,7 @@ impl ResumeState {
 
     // ---- at a break ----
 
-    /// Checks whether ids and request allow a resume from here.
+    /// Checks whether the ids and the request allow a resume from here.
     ///
     /// The inner `None` means that the client does not resume streams.
     pub(super) fn check(&self, exact: IdsExact, server: Option<Family>) -> Result<(), Option<NotResumable>> {
@@ -176,7 +177,7 @@ impl ResumeState {
         ResumeStart { ids_again: again, text_exact: !text_is_lost && watches }
     }
 
-    /// Returns true if no text is lost at a break because of stop strings.
+    /// Returns true if stop strings do not cause a loss of text at a break.
     ///
     /// Either the server holds no text back, or the text belongs to ids that are requested again.
     fn sees_stops(&self, request: &CompletionRequest, server: Option<Family>) -> bool {
@@ -215,7 +216,8 @@ impl ResumeState {
             None => false,
             Some(mut splice) => {
                 let crossed = self.cross_splice(&mut splice, tokens);
-                // Kept after an error too: it shows that this was not the first attempt.
+                // The value is kept even after an error, because it shows that this was not the
+                // first attempt.
                 self.splice = Some(splice);
                 crossed?
             }
@@ -224,9 +226,9 @@ impl ResumeState {
         Ok(ended)
     }
 
-    /// Returns the text that is left at the end of a complete attempt.
+    /// Returns the text that is not delivered yet at the end of a complete attempt.
     ///
-    /// It arrived with ids that were received before the break, and no new id followed.
+    /// This text arrived with ids that were received before the break, and no new id followed.
     pub(super) fn rest(&mut self) -> Result<Option<StreamToken>, Error> {
         let Some(splice) = &mut self.splice else { return Ok(None) };
         if splice.next < splice.due {
@@ -281,7 +283,7 @@ impl ResumeState {
         Ok(splice.stop(&sampling.stop, request.keeps_stop_strings(), tokens))
     }
 
-    /// Returns where the new text begins, if vLLM has put the text of the whole prompt before it.
+    /// Returns the offset of the new text if vLLM has sent the text of the whole prompt before it.
     ///
     /// The prompt then contains all text delivered so far. The caller passes the first text of an
     /// attempt. A text that is not longer than all earlier text together is not such a prompt.
@@ -305,7 +307,7 @@ impl ResumeState {
         self.has_text |= has_text;
         let longest = self.request.as_ref().map_or(0, |request| longest(&request.sampling.stop));
         let kept = longest.max(MIN_TAIL_BYTES);
-        // The tail is cut now and then, not with every token.
+        // The tail is cut only when it has grown, because cutting it for every token costs more.
         if self.tail.len() > 8 * kept {
             let cut = self.tail.len() - kept;
             let cut = (0..=cut).rev().find(|at| self.tail.is_char_boundary(*at)).unwrap_or(0);
@@ -332,7 +334,7 @@ impl ResumeState {
         }
     }
 
-    /// Converts the verdict on the ids in the same way.
+    /// Converts the exactness of the ids in the same way.
     pub(super) fn whole_exact(&self, exact: IdsExact) -> IdsExact {
         let before = self.in_prompt as u64;
         match exact {
@@ -365,7 +367,7 @@ impl Splice {
 
     /// Looks for a stop string that begins before the splice and ends in `tokens`.
     ///
-    /// If there is one, removes from `tokens` what an uninterrupted server would not have sent.
+    /// If there is one, removes the text that the server would not have sent without the break.
     fn stop(&mut self, stop: &[String], keeps: bool, tokens: &mut Vec<StreamToken>) -> bool {
         let mut found = false;
         for token in tokens.iter_mut() {
@@ -392,7 +394,7 @@ impl Splice {
         found
     }
 
-    /// Returns the end, after `before`, of a stop string that begins before the splice.
+    /// Finds a stop string that begins before the splice and ends after `before`. Returns its end.
     fn stop_end_after(&self, stop: &str, before: usize) -> Option<usize> {
         let begins = |start: &usize| self.around.get(*start..).is_some_and(|text| text.starts_with(stop));
         (0..self.at).filter(begins).map(|start| start + stop.len()).find(|end| *end > before)

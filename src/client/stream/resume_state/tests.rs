@@ -25,7 +25,7 @@ fn tokens((ids, text): Event<'_>) -> Vec<StreamToken> {
     ids.iter().enumerate().map(token).collect()
 }
 
-/// Returns what is delivered of these events, and how that ended.
+/// Returns the items that are delivered for these events, and the result.
 fn feed(received: &mut ResumeState, events: &[Event<'_>]) -> (Vec<(TokenId, String)>, &'static str) {
     let mut out = Vec::new();
     for event in events {
@@ -67,11 +67,11 @@ fn ids_without_text_are_requested_again_and_delivered_once() {
         (&[(&[6], "a"), (&[7], ""), (&[8], "")], true, Endpoint::Auto, EARLY, (2, true), &[(9, "é"), x]),
         // The text of an event with several ids is assumed to be complete.
         (&[(&[6, 7], "a")], true, Endpoint::Auto, NEXT, (0, true), &[(8, ""), (9, "é"), x]),
-        // The id without text is the whole answer so far.
+        // The only id of the answer so far has no text.
         (&[(&[7], "")], true, Endpoint::Auto, &again, (1, true), &[(8, ""), (9, "é"), x]),
         // Not greedy: other ids may arrive, and their first text is not reliable.
         (&[(&[6], "a"), (&[7], "")], false, Endpoint::Auto, NEXT, (0, false), &[(8, ""), (9, "\u{fffd}"), x]),
-        // Only ids.
+        // The events contain only ids.
         (&[(&[6], ""), (&[7], "")], true, Endpoint::VllmGenerate, &[(&[8], "")], (0, true), &[(8, "")]),
     ];
     for (before, is_greedy, endpoint, after, start, handed) in rows {
@@ -101,13 +101,13 @@ fn ids_that_do_not_repeat_end_the_attempt_and_are_not_requested_again() {
     assert_eq!(feed(&mut received, &[(&[7], ""), (&[5], "b")]), (vec![], "diverged"));
     assert_eq!(received.ids(), 3);
     assert_eq!(received.check(IdsExact::Unknown, None), Ok(()));
-    // With llama.cpp, the last id may be the end. Only a repetition could have shown that.
+    // With llama.cpp, the last id may be the end of the answer. Only a repetition would show this.
     let refused = received.check(IdsExact::Unknown, Some(Family::LlamaCpp));
     assert_eq!(refused, Err(Some(NotResumable::MayHaveEnded)));
     assert_eq!(received.start_resume(None), ResumeStart { ids_again: 0, text_exact: false });
     let (out, _) = feed(&mut received, &[(&[9], "all of the prompt é"), (&[10], "x")]);
     assert_eq!(out, [(9, "\u{fffd}".to_owned()), (10, "x".to_owned())]);
-    // The break is after text again.
+    // Here the break is again after an id with text.
     assert_eq!(received.start_resume(None), ResumeStart { ids_again: 0, text_exact: true });
 }
 
@@ -130,7 +130,7 @@ fn a_prompt_before_the_first_text_is_removed() {
         ("The", whole.as_str(), whole.as_str()),
     ];
     for (before, first, expected) in rows {
-        // Two ids of one event. The second one may be half a character.
+        // One event has two ids. The second one may be half a character.
         let mut received = received(request(greedy()), Endpoint::Auto);
         feed(&mut received, &[(&[5], &before[..2]), (&[6, 7], &before[2..])]);
         received.start_resume(Some(Family::Vllm));
@@ -213,8 +213,8 @@ fn counts_of_the_last_request_become_counts_of_the_whole_answer() {
 
 /// Imitates a server that sends text as it is generated, and stops like SGLang.
 ///
-/// A part of a stop string that was already sent stays. The server knows only the pieces from
-/// `from` on. Returns the pieces that it sends, and whether it stopped.
+/// If a part of a stop string was already sent, the part remains. The server has only the pieces
+/// from `from` on. Returns the pieces that it sends, and whether it stopped.
 fn serve<'a>(pieces: &[&'a str], from: usize, stop: &str) -> (Vec<&'a str>, bool) {
     let (mut text, mut sent) = (String::new(), Vec::new());
     for piece in &pieces[from..] {
@@ -322,7 +322,7 @@ fn stop_strings_prevent_a_resume_if_the_server_holds_text_back_unless_you_accept
         (request().extra("include_stop_str_in_output", true), Endpoint::OpenAi, Some(Family::Vllm), Ok(())),
         (request().allow_inexact_resume(), Endpoint::OpenAi, Some(Family::Vllm), Ok(())),
     ];
-    // If the server is known to hold text back, the resume reports it.
+    // If the server may hold text back, `text_exact` is false.
     for (endpoint, text_exact) in
         [(Endpoint::OpenAi, false), (Endpoint::SgLang, true), (Endpoint::LlamaCpp, true)]
     {

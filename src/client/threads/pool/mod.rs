@@ -16,7 +16,7 @@ use super::sync::{Condvar, Mutex, MutexGuard, thread};
 use crate::config::{Limits, WhenFull};
 use crate::error::{Error, ErrorKind, Limit};
 
-/// How long an idle reader thread waits for another stream before it ends.
+/// The time that an idle reader thread waits for another stream before it ends.
 const MAX_IDLE: Duration = Duration::from_secs(10);
 /// The stack size of a reader thread. It is address space, not memory.
 ///
@@ -37,7 +37,7 @@ pub(crate) struct ThreadSlot<'a> {
 impl ThreadSlot<'_> {
     /// Returns true if the job has waited for its turn for too long.
     ///
-    /// It does not run on a thread of the pool then, and must end without waiting for anything.
+    /// The job then runs on a thread outside the pool, and must end without any wait.
     pub(crate) fn is_late(&self) -> bool {
         self.late
     }
@@ -76,8 +76,8 @@ struct Inner {
 struct Waiting {
     entry: QueueEntry,
     job: Job,
-    /// Runs the job when it has waited for too long. `None` without a limit, or if no alarm is
-    /// needed because a thread is idle or starting.
+    /// The alarm that runs the job if it waits for too long. `None` if there is no limit, or if the
+    /// job needs no alarm because a thread is idle or starting.
     _alarm: Option<Alarm>,
 }
 
@@ -86,7 +86,7 @@ struct State {
     /// The jobs that no thread has started, oldest first.
     waiting: VecDeque<Waiting>,
     threads: usize,
-    /// The threads that have not looked for a job yet. Each of them has one in `waiting`.
+    /// The threads that have not taken a job yet. `waiting` contains a job for each of them.
     starting: usize,
     /// The threads that wait for a job.
     idle: usize,

@@ -1,4 +1,4 @@
-//! The pool under every order of its threads' steps.
+//! Tests the pool under many orders of its threads' steps.
 //!
 //! The pool would catch a failed assertion in a job, so jobs record their observations instead.
 
@@ -146,7 +146,7 @@ fn jobs_that_wait_for_too_long() {
     assert_eq!((state.idle, state.ending, state.waiting.len()), (0, 0, 0));
 }
 
-/// Runs two jobs: the first ends only with the help of the second.
+/// Runs two jobs. The first one ends only after the second one has acted.
 ///
 /// Both must run, however many threads are idle.
 fn two_jobs_that_need_each_other() {

@@ -29,7 +29,7 @@ thread_local! {
     static TIMED: Cell<bool> = const { Cell::new(true) };
 }
 
-/// How waits with a limit end in a model.
+/// The way in which waits with a limit end in a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limits {
     /// The time limit may end a wait at any moment.
@@ -63,8 +63,8 @@ pub(crate) fn until(mut done: impl FnMut() -> bool) {
 
 /// A condition variable whose waits with a time limit end only when they are notified.
 ///
-/// Such a wait then reports at random whether it timed out. A model lets time pass with
-/// `notify_all`.
+/// Such a wait then reports at random whether it timed out. In a model, `notify_all` makes time
+/// pass.
 #[derive(Debug, Default)]
 pub(crate) struct Condvar(shuttle::sync::Condvar);
 
@@ -139,7 +139,7 @@ pub(crate) mod channel {
 
     pub(crate) struct Sender<T>(Arc<Shared<T>>);
 
-    // This is public because public signatures name it.
+    // This type is public because public signatures contain it.
     #[derive(Debug)]
     pub struct Receiver<T>(Arc<Shared<T>>);
 

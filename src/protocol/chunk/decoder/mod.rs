@@ -134,7 +134,7 @@ impl ChunkDecoder {
         }
     }
 
-    /// Sets the highest number of choices, from 1 to [`MAX_CHOICES`]. Default 1.
+    /// Sets the maximum number of choices, from 1 to [`MAX_CHOICES`]. Default 1.
     ///
     /// A chunk with an index of `n` or more ends the stream with an error.
     pub fn max_choices(mut self, n: u32) -> Self {
@@ -145,8 +145,8 @@ impl ChunkDecoder {
     /// States that the request asked for ids, as written for this server.
     ///
     /// [`CompletionRequest::to_json`](crate::CompletionRequest::to_json) writes such a request. If
-    /// a server that gives ids then sends none, the result is [`Inexact::Dropped`]: the ids were
-    /// lost on the way. Default: nothing is known about the request.
+    /// a server that gives ids then sends none, the result is [`Inexact::Dropped`], because the ids
+    /// were lost on the way. By default, the decoder assumes nothing about the request.
     pub fn ids_asked(mut self, server: Option<ServerKind>) -> Self {
         (self.ids_asked, self.asked_server) = (true, server);
         self
@@ -308,7 +308,7 @@ impl ChunkDecoder {
                 if sum.prompt_tokens == next.prompt_tokens {
                     return Usage { completion_tokens, ..next };
                 }
-                // The counts belong to different prompts.
+                // The counts are for different prompts.
                 Usage {
                     prompt_tokens: sum.prompt_tokens.saturating_add(next.prompt_tokens),
                     completion_tokens,

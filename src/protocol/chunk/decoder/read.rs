@@ -19,7 +19,7 @@ use crate::types::ids::{FinishReason, Usage, is_clean};
 
 /// The longest request id that is kept, in bytes. A longer id is dropped, not cut.
 const MAX_REQUEST_ID_BYTES: usize = 256;
-/// The number of characters that are kept of the first line that was not JSON.
+/// The maximum length of the stored beginning of the first line that was not JSON, in characters.
 const MAX_PREVIEW_CHARS: usize = 80;
 
 impl ChunkDecoder {
@@ -176,8 +176,8 @@ impl ChunkDecoder {
             );
             choice.stopped |= ended;
         }
-        // With several choices, each choice has its own last event. The stream then ends with its
-        // bytes.
+        // With several choices, each choice has its own last event. The stream then ends when the
+        // body ends.
         Ok(if ended && self.max_choices == 1 { Flow::Ended } else { Flow::More })
     }
 

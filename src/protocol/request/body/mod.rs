@@ -109,14 +109,15 @@ impl CompletionRequest {
     }
 }
 
-/// Serialized directly from the request, so that a long prompt never becomes a tree of JSON values.
+/// The body, which is serialized directly from the request. A long prompt never becomes a JSON
+/// tree.
 struct Body<'a> {
     request: &'a CompletionRequest,
     model: Option<&'a str>,
     endpoint: Endpoint,
     /// The server, if it is known.
     server: Option<&'a ServerKind>,
-    /// Whether the response is a stream of events. Otherwise it is one JSON body.
+    /// True if the response is a stream of events. Otherwise it is one JSON body.
     stream: bool,
 }
 
@@ -275,7 +276,7 @@ impl<'a> Body<'a> {
         match &request.prompt {
             Prompt::Ids(ids) => out.put("input_ids", ids)?,
             Prompt::Text(text) => out.put("text", text)?,
-            // `check_for` has rejected messages.
+            // `check_for` has already rejected a prompt of messages.
             Prompt::Messages(_) => {}
         }
         out.put("stream", &self.stream)?;

@@ -13,7 +13,7 @@ use crate::turn::parse::view::{Match, RegionEnd, View};
 
 /// Reads objects that are separated by `;`.
 ///
-/// An object that is not a call is ordinary text, unless a marker has announced a call.
+/// An object that is not a call is ordinary text, unless an opener precedes it.
 #[derive(Debug)]
 pub(crate) struct BareJson {
     form: Arc<JsonForm>,
@@ -117,7 +117,7 @@ impl Machine for BareJson {
 impl JsonForm {
     /// Returns whether an object that was cut off may be a call.
     ///
-    /// Such an object has a name, and no key that a call does not have.
+    /// Such an object has a name, and all its keys can be keys of a call.
     fn begins(&self, object: &str) -> bool {
         let mut keys = Keys::default();
         // Parsing fails at the end of the text, but it finds the keys before.
@@ -130,7 +130,7 @@ impl JsonForm {
     }
 }
 
-/// The keys of an object, up to the point where it does not parse.
+/// The keys of an object, up to the position where it becomes invalid.
 #[derive(Default)]
 struct Keys(Vec<String>);
 

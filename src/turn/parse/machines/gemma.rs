@@ -23,7 +23,7 @@ static BOUNDS: LazyLock<Bounds> = LazyLock::new(|| {
 
 /// Returns the table of Gemma 4.
 ///
-/// After its calls, the model samples the opener of their results as its last token.
+/// After its calls, the model generates the opener of their results as its last token.
 pub(crate) fn table() -> Table {
     let open = "<|tool_call>";
     Table {
@@ -74,7 +74,7 @@ struct GemmaCall {
 enum State {
     /// Only blanks so far.
     Open,
-    /// In the name, which begins at `from`. With `sure`, the word `call:` was present.
+    /// In the name, which begins at `from`. `sure` is true if the word `call:` was present.
     Name { from: usize, at: usize, sure: bool },
     /// After the name.
     Arguments(Lexer),

@@ -73,7 +73,8 @@ struct Message {
     recipient: Option<Range<usize>>,
     /// The offset of a word that belongs to no part of a header.
     ///
-    /// It is the content type, or the first word of the text if the model forgot `<|message|>`.
+    /// This word is the content type, or the first word of the text if the model left out
+    /// `<|message|>`.
     extra: Option<usize>,
 }
 
@@ -102,7 +103,7 @@ enum Body {
 /// The part of a header that the next word belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// At the start of the turn. If this is a header, its role is already in the prompt.
+    /// At the start of the turn. If a header begins here, its role is already in the prompt.
     Bare,
     Role,
     Channel,
@@ -227,7 +228,7 @@ impl Message {
         let at = view.skip_blank(from);
         self.state = State::Text(at);
         let functions = self.tool(view).is_some_and(|tool| tool.starts_with("functions."));
-        // A real end marker ends the part of the text that is visible here.
+        // A real end marker ends the part of the text that this view contains.
         let closed = at == view.text.len() && view.ended_cleanly() && view.is_real(at);
         self.state = match (view.bytes().get(at), marker_here(view, at)) {
             (None, _) | (_, None) if !closed => return Some(Step::Wait),

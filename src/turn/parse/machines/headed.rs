@@ -15,9 +15,9 @@ use crate::turn::parse::marker::{List, Marker};
 use crate::turn::parse::view::{Match, RegionEnd, View};
 use crate::types::tree::Malformed;
 
-/// The form of such calls in a family of models: a header of words, then a JSON object.
+/// The form of such calls in a family of models: a header that consists of words, then an object.
 ///
-/// A word is alone or after a mark.
+/// A word may have a mark before it.
 #[derive(Debug)]
 pub(crate) struct HeadedForm {
     pub(crate) bounds: Bounds,
@@ -34,7 +34,7 @@ pub(crate) struct HeadedForm {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Header {
-    /// The first word is the id, `functions.NAME:INDEX`. Only the name in it is always present.
+    /// The first word is the id, `functions.NAME:INDEX`. Only the part `NAME` is always present.
     Id,
     /// The last word is the name.
     Last,
@@ -85,15 +85,15 @@ pub(crate) struct HeadedCall {
 
 #[derive(Debug)]
 enum State {
-    /// Only blanks up to this offset.
+    /// Before the header. The text is blank up to this offset.
     Open(usize),
     /// In the header. Its next part begins at this offset.
     Head(usize),
-    /// In a word of the header, which was read up to this offset.
+    /// In a word of the header. The word was read up to this offset.
     Word(usize),
     Object(JsonScan),
     Broken(Broken),
-    /// After the object. It ends at the first offset, and the fence may be at the second.
+    /// After the object, which ends at the first offset. The fence may be at the second offset.
     Fence(usize, usize, RawCall),
     CallEnd(CallEnd, Option<RawCall>),
     Recovery(Recovery),

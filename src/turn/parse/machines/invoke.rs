@@ -1,7 +1,7 @@
 //! Reads calls written as tags with attributes, with several calls in one region.
 //!
-//! `<invoke name="..">` is around `<parameter name="..">`, which is around raw text. DeepSeek's
-//! DSML, MiniMax, Step-3 and Kimi K3 write calls this way.
+//! An `<invoke name="..">` element contains `<parameter name="..">` elements, which contain raw
+//! text. DeepSeek's DSML, MiniMax, Step-3 and Kimi K3 write calls this way.
 //!
 //! ```text
 //! region.open ( lead* call.open NAME sharp
@@ -33,7 +33,7 @@ pub(crate) struct Invoke {
     /// `true` if a call may have no region around it.
     #[serde(default)]
     pub(crate) alone: bool,
-    /// The texts that may precede a call. The first one opens the call, the others mean nothing.
+    /// The texts that may precede a call. The first one opens the call. The others have no meaning.
     #[serde(default)]
     pub(crate) lead: List,
     pub(crate) call: Tag,
@@ -63,7 +63,7 @@ pub(crate) struct Parameter {
 #[derive(Debug)]
 pub(crate) struct InvokeForm {
     pub(crate) tags: Invoke,
-    /// The bounds of a call, after its body or if it cannot be read.
+    /// The bounds of a call. They are used after its body, or if the call cannot be read.
     pub(crate) bounds: Bounds,
     pub(crate) raw: RawForm,
     /// The markers that end other text before the first call. `after_call` is for text after a
@@ -80,7 +80,7 @@ impl InvokeForm {
     }
 }
 
-/// The way in which the value of a parameter is written.
+/// The format of the value of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Values {
@@ -98,7 +98,7 @@ pub(crate) enum Values {
 
 /// Reads the calls of one region.
 ///
-/// A call is returned at its own end. The end of the region adds only a marker.
+/// Each call is returned when its own end arrives. The end of the region adds only a marker.
 #[derive(Debug)]
 pub(crate) struct InvokeCalls {
     form: Arc<InvokeForm>,
@@ -115,7 +115,7 @@ pub(crate) struct InvokeCalls {
     call: OpenCall,
 }
 
-/// The part of the region that was read last.
+/// The kind of text that was read last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     /// The opener, which may be part of prose.
@@ -128,9 +128,10 @@ enum Seen {
 
 #[derive(Debug)]
 enum State {
-    /// Between calls. Only blanks follow this offset.
+    /// Between calls. The text read so far after this offset is blank.
     Between(usize),
-    /// In other text. It is in no leaf after the first offset, and has no marker before the second.
+    /// In other text. The text after the first offset does not belong to a leaf yet. No marker
+    /// begins before the second offset.
     Text(usize, usize),
     /// In the opening tag of a call.
     Name(TagScan),
@@ -156,7 +157,7 @@ struct Key {
     mark: Option<String>,
 }
 
-/// The next state, and the step to take first, if there is one.
+/// The next state, and the step to return before it, if there is one.
 type Next = (State, Option<Step>);
 
 impl InvokeCalls {
@@ -408,8 +409,8 @@ impl InvokeCalls {
 
     /// Returns the value of a parameter.
     ///
-    /// A format that marks types itself uses its own marks. A value that does not match its mark is
-    /// a string (R4 and R10 in docs/parsing-rules.md).
+    /// If the format marks the types of values, these marks define the type. A value that does not
+    /// match its mark is a string (R4 and R10 in docs/parsing-rules.md).
     fn typed(&self, view: &View<'_>, key: &Key, raw: &str) -> Value {
         let json = |allowed: &dyn Fn(&Value) -> bool| {
             let value = serde_json::from_str::<Value>(raw).ok().filter(|value| allowed(value));

@@ -55,7 +55,7 @@ pub(crate) struct JsonCalls {
 
 #[derive(Debug)]
 enum State {
-    /// Only blanks up to this offset.
+    /// Before the object or list. The text is blank up to this offset.
     Open(usize),
     Object(JsonScan),
     /// After the object, before its end marker.
@@ -154,7 +154,7 @@ impl JsonCalls {
             None => return Some(Step::Wait),
             Some(b']') => State::ListEnd(at + 1),
             Some(b'{') => State::Element(JsonScan::new(at)),
-            // This is a list of something else.
+            // This is a list, but not a list of calls.
             Some(_) if view.bytes()[from - 1] == b'[' => State::Recovery(Recovery::suspect(self.body)),
             Some(_) => State::Recovery(Recovery::broken(from, Malformed::Syntax)),
         };
@@ -220,7 +220,7 @@ impl JsonForm {
         };
         let id = match first(&self.keys.id).map(value).transpose()? {
             Some(Value::String(id)) => Some(id),
-            // Some models write a number.
+            // Some models write a number as the id.
             Some(Value::Number(id)) => Some(id.to_string()),
             _ => None,
         };
@@ -249,7 +249,8 @@ impl Broken {
         Self { reason, recovery, at: start, open: 0, string: false, escape: false, end: None }
     }
 
-    /// Returns the end of the object. Before the end is known, returns the step for its region.
+    /// Finds the offset where the object ends. If it is not known yet, returns a step for the
+    /// region.
     pub(crate) fn step(&mut self, view: &View<'_>, bounds: &Bounds) -> Result<usize, Step> {
         let step = self.recovery.step(view, bounds);
         let seen = match &step {
@@ -262,7 +263,7 @@ impl Broken {
         self.end.ok_or(step)
     }
 
-    /// Returns the step of a machine that has nothing more to read.
+    /// Returns the step of a machine that has read its whole text.
     ///
     /// If the format has an end marker, the machine waits for it.
     pub(crate) fn leave(&mut self, view: &View<'_>, bounds: &Bounds) -> Step {

@@ -30,9 +30,9 @@ pub(crate) struct PairCalls {
 
 #[derive(Debug)]
 enum State {
-    /// Only blanks so far.
+    /// After the opener. The text read so far is blank.
     Open,
-    /// In the name, which begins at the first offset and was read up to the second.
+    /// In the name, which begins at the first offset. It was read up to the second offset.
     Name(usize, usize),
     /// Between pairs.
     Pairs(usize),
@@ -44,7 +44,7 @@ enum State {
     Recovery(Recovery),
 }
 
-/// The next state, and the step to take first, if there is one.
+/// The next state, and the step to return before it, if there is one.
 type Next = (State, Option<Step>);
 
 impl PairCalls {

@@ -159,7 +159,7 @@ impl PythonCalls {
         }
     }
 
-    /// Returns one call of the list. The list continues after it.
+    /// Returns a step with one call of the list. The list continues after the call.
     fn element(&mut self, until: usize, leaf: RawLeaf) -> Option<Step> {
         self.body = until;
         self.sure = true;
@@ -198,7 +198,7 @@ struct Skip {
 enum Skipped {
     More,
     To(usize),
-    /// The region ends before the call ends.
+    /// The region ended before the call.
     Bound,
 }
 

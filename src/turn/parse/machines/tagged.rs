@@ -74,7 +74,7 @@ impl TaggedCalls {
     }
 
     fn open(&mut self, view: &View<'_>) -> Option<Step> {
-        // If ids are known and the opener is only spelled, the call is only spelled, too (R9 in
+        // If ids are known and the opener is only text, the call is only text, too (R9 in
         // docs/parsing-rules.md).
         if !self.opened && view.text[..self.body].trim_end().ends_with(&*self.form.open) {
             return Some(Step::content(self.body));
@@ -261,7 +261,7 @@ impl TaggedForm {
 /// - It directly follows `</function>`, which is at the start of a line or after a closing tag.
 /// - Another opener or the end of the turn comes after it.
 ///
-/// If the search ends this way, the value ends at the first closing tag, wherever it is. Without
+/// If the search ends this way, the value ends at the first closing tag in any position. Without
 /// any closing tag, the value ends at the last `</function>`.
 #[derive(Debug)]
 struct ValueScan {
@@ -371,7 +371,7 @@ impl ValueScan {
         }
     }
 
-    /// Returns the end of a value that the end of the region has cut short.
+    /// Finds where a value ends that has no closing tag before the end of the region.
     fn bounded(&self) -> ValueEnd {
         match (self.inline, self.function_end) {
             (Some(at), _) => ValueEnd::Value(self.start..at, at + PARAMETER_END.len()),
