@@ -342,7 +342,8 @@ impl HttpClient {
 
 debug_fields! { HttpClient { timeouts, limits } }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(test)]
+#[cfg(not(shuttle))]
 mod tests {
     use std::net::TcpListener;
     use std::thread;

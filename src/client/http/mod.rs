@@ -12,7 +12,8 @@ pub(crate) mod memory;
 mod resolver;
 pub(crate) mod sse_reader;
 /// Replaces the resolver in the shuttle tests, which do not look up names.
-#[cfg(all(test, shuttle))]
+#[cfg(test)]
+#[cfg(shuttle)]
 mod resolver {
     pub(super) use crate::client::http::unversioned::resolver::DefaultResolver as CachingResolver;
 }

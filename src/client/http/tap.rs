@@ -279,7 +279,8 @@ impl Transport for TapTransport {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(test)]
+#[cfg(not(shuttle))]
 mod tests {
     use std::fmt;
 

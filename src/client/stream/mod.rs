@@ -27,7 +27,8 @@ mod read;
 mod resume_state;
 mod run;
 mod shared;
-#[cfg(all(test, shuttle))]
+#[cfg(test)]
+#[cfg(shuttle)]
 mod shuttle;
 pub(crate) mod start;
 mod tally;

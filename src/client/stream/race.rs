@@ -256,7 +256,8 @@ impl Drop for Runner {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(test)]
+#[cfg(not(shuttle))]
 mod tests {
     use crossbeam_channel::{TryRecvError, unbounded};
 

@@ -156,7 +156,8 @@ impl Inner {
 
 debug_fields! { Alarms {} }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(test)]
+#[cfg(not(shuttle))]
 mod tests {
     use crossbeam_channel::unbounded;
 

@@ -267,10 +267,12 @@ impl CancelSlot {
 
 debug_fields! { CancelSlot { cancelled } }
 
-#[cfg(all(test, shuttle))]
+#[cfg(test)]
+#[cfg(shuttle)]
 pub(crate) mod shuttle;
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(test)]
+#[cfg(not(shuttle))]
 mod tests {
     use std::sync::atomic::AtomicUsize;
 

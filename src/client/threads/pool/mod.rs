@@ -244,10 +244,12 @@ fn limits(max_streams: usize, max_waiting_streams: usize) -> Limits {
     Limits { max_streams, max_waiting_streams, ..Limits::default() }
 }
 
-#[cfg(all(test, shuttle))]
+#[cfg(test)]
+#[cfg(shuttle)]
 mod shuttle;
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(test)]
+#[cfg(not(shuttle))]
 mod tests {
     use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 

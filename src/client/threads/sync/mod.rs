@@ -21,9 +21,11 @@ pub(crate) use std::{
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use crossbeam_channel as channel;
 
-#[cfg(all(test, shuttle))]
+#[cfg(test)]
+#[cfg(shuttle)]
 pub(crate) mod shuttle;
-#[cfg(all(test, shuttle))]
+#[cfg(test)]
+#[cfg(shuttle)]
 pub(crate) use {
     self::shuttle::{Condvar, channel},
     ::shuttle::{
