@@ -1,4 +1,4 @@
-//! The settings of a client with their defaults. They are checked when the client is built.
+//! The settings of a client and their default values. Building the client checks the settings.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -92,15 +92,16 @@ impl ApiClientBuilder {
     }
 
     setters! {
-        /// Sets the endpoint, and with it the format of the answers. Default: [`Endpoint::Auto`].
+        /// Sets the endpoint. It determines the format of the answers. Default: [`Endpoint::Auto`].
         ///
         /// `Auto` sends requests to `/v1/completions` and detects the server from the first chunk.
         endpoint: Endpoint,
 
         /// Sets the kind of server. By default, tokenwire detects it from the first answer.
         ///
-        /// Until then, requests ask for ids in every known way. [`ServerKind::by_name`] and
-        /// [`ServerKind::from_json`] return the kinds that are described by a record.
+        /// Until the kind is detected, requests ask for ids in every known way. Some kinds are
+        /// described by a JSON record: [`ServerKind::by_name`] and [`ServerKind::from_json`] return
+        /// them.
         server: ServerKind,
 
         /// Sets all timers. [`Timeouts`] lists their defaults.
@@ -119,7 +120,9 @@ impl ApiClientBuilder {
         /// [`ResumePolicy`] explains how a stream is resumed and lists the defaults.
         resume: ResumePolicy,
 
-        /// Sets what happens to a stream over [`Limits::max_streams`]. Default: [`WhenFull::Wait`].
+        /// Sets what happens to a new stream while [`Limits::max_streams`] streams are running.
+        ///
+        /// Default: [`WhenFull::Wait`].
         when_full: WhenFull,
 
         /// Sets how streams are distributed among several servers.
@@ -133,8 +136,8 @@ impl ApiClientBuilder {
     /// Spaces and line ends around the key are removed.
     ///
     /// If a server sends the key back, tokenwire removes it from errors, logs, reports and
-    /// recordings. The key must have at least 8 characters for this. A shorter key, such as `EMPTY`
-    /// for a server that needs no key, could also be part of an ordinary word.
+    /// recordings. tokenwire does this only if the key has at least 8 characters. A shorter key,
+    /// such as `EMPTY` for a server that needs no key, could also be part of an ordinary word.
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(Redacted(key.into()));
         self
@@ -151,11 +154,11 @@ impl ApiClientBuilder {
     /// Adds a header to every request, for example a router's affinity key or a trace.
     ///
     /// Spaces and line ends around the value are removed. The value is treated like a credential:
-    /// tokenwire never shows it. If a server sends the value back, tokenwire removes it there too,
-    /// provided that it has at least 8 characters.
+    /// tokenwire never shows it. If a server sends back a value of at least 8 characters, tokenwire
+    /// removes the value in the same places as the API key.
     ///
     /// tokenwire writes some headers itself; [`CompletionRequest::validate`] lists them. You cannot
-    /// set them, except `authorization` for a scheme other than `Bearer`.
+    /// set these headers, with one exception: `authorization` for a scheme other than `Bearer`.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), Redacted(value.into())));
         self
@@ -242,18 +245,19 @@ impl ApiClientBuilder {
     /// Adds another server. All servers must be of one kind and serve the same model.
     ///
     /// A stream that fails at one server moves to another server. Before its first token, the move
-    /// is a retry. After it, the move is a resume, if the client [resumes](Self::resume) streams. A
-    /// move skips the wait that comes before a second request to the same server, but it counts
-    /// against the same limits and the same budget. [`routes`](Self::routes) sets which server a
-    /// stream uses and when a server is left out.
+    /// is a retry. After the first token, the move is a resume, if the client
+    /// [resumes](Self::resume) streams. Before a second request to the same server, tokenwire
+    /// waits. Before a move, it does not wait. A move counts against the same limits and the same
+    /// budget as other retries and resumes. [`routes`](Self::routes) sets which server a stream
+    /// uses and when a server is left out.
     ///
     /// The key and all headers are sent to every server. Requests that are not streams or calls,
     /// such as [`models`](ApiClient::models) and [`tokenize`](ApiClient::tokenize), are sent once,
     /// to the first server that works.
     ///
-    /// A server that dies breaks all its streams at once, and each of them takes one retry from the
-    /// [`budget`](RetryPolicy::budget) to move. If all of them must continue, set the budget to at
-    /// least the number of streams.
+    /// A server that dies breaks all its streams at once. Each of these streams takes one retry
+    /// from the [`budget`](RetryPolicy::budget) when it moves. If all streams must continue, set
+    /// the budget to at least the number of streams.
     pub fn base_url(mut self, url: impl Into<String>) -> Self {
         self.base_urls.push((url.into(), 1));
         self
@@ -299,7 +303,7 @@ impl ApiClientBuilder {
         let (bases, routes) = servers(&self.base_urls, self.routes)?;
         let key = self.key.map(|key| ApiKey::new(&key.0)).transpose()?;
         let headers = header_map(&self.headers, key.as_ref())?;
-        // Only the names are checked, so any value will do.
+        // This check concerns only the names, so the value can be any text.
         let names = self.session_headers.iter().chain(&self.priority_header);
         names.fold(CompletionRequest::text(""), |request, name| request.header(name, "0")).validate()?;
         let request_ids = self.request_ids.map(RequestIds::new).transpose()?;
@@ -341,7 +345,7 @@ fn servers(base_urls: &[(String, u32)], policy: RoutePolicy) -> Result<(Vec<Base
 
 /// Returns the headers of every request: your headers and the key.
 fn header_map(headers: &[(String, Redacted<String>)], key: Option<&ApiKey>) -> Result<HeaderMap, Error> {
-    // You can set `authorization` for a scheme other than the one of the key.
+    // The key uses the scheme `Bearer`. You can set `authorization` for any other scheme.
     let can_set = |name: &&str| !name.eq_ignore_ascii_case(AUTHORIZATION.as_str());
     let owned: Vec<&str> = OWNED_HEADERS.into_iter().filter(can_set).collect();
     let mut map = HeaderMap::new();

@@ -107,7 +107,7 @@ impl ApiClient {
     ///
     /// # Errors
     ///
-    /// Failures that are known before anything is sent:
+    /// This method returns only failures that are found before anything is sent:
     ///
     /// - `InvalidInput` or `Unsupported` if the request cannot be sent as it is, or if the server
     ///   would ignore a part of it; see [`CompletionRequest::to_json`]. As long as the kind of
@@ -148,13 +148,14 @@ impl ApiClient {
 
     /// Requests a completion as one whole answer. Blocks until the answer has arrived.
     ///
-    /// This is [`call`](Self::call) followed by [`join`](PendingCompletion::join). It differs from
-    /// a stream:
+    /// This method does the same as [`call`](Self::call) followed by
+    /// [`join`](PendingCompletion::join). A whole answer differs from a stream:
     ///
-    /// - llama.cpp sends more ids: ids inside a character of several tokens, and the ids of chats.
+    /// - llama.cpp sends more ids than in a stream: the ids of chats, and each id of a character
+    ///   that consists of several tokens.
     /// - You receive nothing before the end.
-    /// - If the connection is lost, the server still generates the whole answer, although nothing
-    ///   receives it. llama.cpp does not even notice the loss.
+    /// - If the connection is lost, the server still generates the whole answer, although nobody
+    ///   receives it. llama.cpp does not even detect the loss.
     ///
     /// ```no_run
     /// # let client = tokenwire::ApiClient::builder("http://127.0.0.1:8000/v1").build()?;
@@ -177,7 +178,8 @@ impl ApiClient {
     /// A call counts as one of the client's streams and is treated like one:
     ///
     /// - It is retried under the same policy and budget.
-    /// - Priority, session, ids and traces are sent in the same places.
+    /// - Its priority, session, ids and trace are sent in the same fields and headers as for a
+    ///   stream.
     /// - It is saved if it fails ([`save_failed`](ApiClientBuilder::save_failed)), and recorded if
     ///   you request it ([`record`](CompletionRequest::record)).
     ///
@@ -209,9 +211,9 @@ impl ApiClient {
     /// Sends the request of a failed stream again, as a stream.
     ///
     /// The body is sent as it was saved, byte for byte. The request goes to the server of this
-    /// client, with the key and the headers of this client. The saved headers are sent too; they
-    /// win over the client's. The saved [`endpoint`](SavedRequest::endpoint) determines the path
-    /// and how the answer is read.
+    /// client, with the key and the headers of this client. The saved headers are sent too. If the
+    /// client has a header with the same name, the saved header replaces it. The saved
+    /// [`endpoint`](SavedRequest::endpoint) determines the path and how the answer is read.
     ///
     /// To send the request to its original server, build the client with
     /// [`SavedRequest::base_url`].
@@ -232,7 +234,8 @@ impl ApiClient {
 mod tests {
     use super::*;
 
-    /// Once these headers were accepted, and the server misread where the next request began.
+    /// An earlier version accepted these headers. The server then misread where the next request
+    /// began.
     #[test]
     fn headers_that_the_client_writes_itself_are_rejected() {
         for (name, value, good) in [

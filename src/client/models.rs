@@ -18,11 +18,11 @@ use crate::protocol::chunk::server_error::server_error_from_body;
 pub struct ModelInfo {
     /// The name to use in requests. It is not escaped: escape it before you print it.
     pub id: String,
-    /// The owner as named by the server, not escaped. Many servers put their own name here.
+    /// The owner that the server names, not escaped. Many servers send their own name.
     pub owned_by: Option<String>,
     /// The maximum number of tokens of prompt and answer together, if the server sends it.
     ///
-    /// It is `max_model_len` from vLLM and SGLang, `n_ctx` (of one slot) from llama.cpp,
+    /// The value is `max_model_len` from vLLM and SGLang, `n_ctx` (for one slot) from llama.cpp,
     /// `max_context_length` from LM Studio, or `context_length` from OpenRouter.
     pub max_context_tokens: Option<u32>,
 }
@@ -46,12 +46,14 @@ impl ApiClient {
         let list = self.json_answer(response, wait)?;
         match &list["data"] {
             Value::Array(models) => Ok(models.iter().filter_map(model).collect()),
-            // Ollama sends this if it has no models.
+            // Ollama sends null in place of a list if it has no models.
             Value::Null if list["object"] == "list" => Ok(Vec::new()),
             _ => Err(Error::protocol("the answer is not a list of models")),
         }
     }
-    /// Returns the limit of the wait for a whole answer: the shorter timer up to a first token.
+    /// Returns the limit of the wait for a whole answer.
+    ///
+    /// The limit is the timer `first_token` or the deadline, whichever is shorter.
     pub(super) fn wait_for_answer(&self) -> Option<Wait> {
         let (timer, limit) = self.0.timeouts.before_first_token()?;
         Some(Wait::since(std::time::Instant::now(), limit, timer))

@@ -36,7 +36,7 @@ type Question = (&'static str, fn(&Value) -> Option<ServerKind>);
 const TGI: Question = ("/info", |info| {
     let is_router =
         info["router"].as_str().is_some_and(|router| router.starts_with("text-generation-router"));
-    // Versions before 2.0 do not name the router. All versions have this setting.
+    // TGI before 2.0 does not name its router. All versions have the setting `max_best_of`.
     (is_router || info.get("max_best_of").is_some()).then_some(ServerKind::Tgi)
 });
 const OLLAMA: Question = ("/api/version", |answer| {
@@ -68,9 +68,10 @@ impl ApiClient {
     ///
     /// # Errors
     ///
-    /// Only the first request of the probe can fail: no connection, no answer in time, or a status
-    /// other than 2xx. The statuses 404, 405 and 501 are not errors, because they mean that the
-    /// server does not list models. If a later request fails, the server is not identified.
+    /// This method fails only if the first request of the probe fails: there is no connection, no
+    /// answer arrives in time, or the status is not 2xx. The statuses 404, 405 and 501 are not
+    /// errors, because they mean that the server does not list models. If a later request fails,
+    /// the server is not identified.
     pub fn server(&self) -> Result<Option<ServerKind>, Error> {
         let backend = &self.0;
         if backend.server().is_none() && !backend.probed.load(Ordering::Acquire) {
@@ -96,7 +97,7 @@ impl ApiClient {
                         Some(server) => return Ok(Some(server)),
                         None => &[OLLAMA],
                     },
-                    // Ollama sends this if it has no models.
+                    // Ollama sends null in place of a list if it has no models.
                     None if list["object"] == "list" => &[OLLAMA],
                     None => &[TGI, SGLANG, OLLAMA, LM_STUDIO, LLAMA_CPP],
                 }
@@ -140,12 +141,12 @@ fn json(response: &mut HttpResponse, wait: Option<Wait>) -> Result<Value, Error>
     Ok(serde_json::from_slice(&response.whole_within(wait)?).unwrap_or_default())
 }
 
-/// Returns the server that names itself in `owned_by`.
+/// Returns the kind of server that `owned_by` names.
 fn owner(model: &Value) -> Option<ServerKind> {
     ServerKind::by_owner(model["owned_by"].as_str()?)
 }
 
-/// Returns true if the model is its own owner, as with TGI.
+/// Returns true if `owned_by` is the name of the model, as with TGI.
 fn is_owned_by_itself(model: &Value) -> bool {
     model["id"].is_string() && model["id"] == model["owned_by"]
 }

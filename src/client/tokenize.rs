@@ -10,7 +10,7 @@ use crate::protocol::server::family::Family;
 use crate::types::ids::TokenId;
 
 impl ApiClient {
-    /// Returns the ids of `text`, made by the server's tokenizer.
+    /// Tokenizes `text` with the server's tokenizer and returns the ids.
     ///
     /// vLLM, llama.cpp, SGLang and TGI have an endpoint for this.
     ///
@@ -21,8 +21,8 @@ impl ApiClient {
     /// Markers in the text, such as `<|im_end|>`, become their own ids in both cases. Unchecked
     /// text can contain such markers.
     ///
-    /// Blocks for one exchange, as [`models`](Self::models) does. If the kind of server is not
-    /// known yet, [`server`](Self::server) runs first.
+    /// This method blocks for one exchange, as [`models`](Self::models) does. If the kind of server
+    /// is not known yet, [`server`](Self::server) runs first.
     ///
     /// # Errors
     ///
@@ -53,12 +53,12 @@ impl ApiClient {
         ids.ok_or_else(|| Error::protocol("the answer of the tokenizer endpoint has no list of token ids"))
     }
 
-    /// Returns the text of `ids`, made by the server's tokenizer. Special tokens appear by name.
+    /// Converts `ids` to text with the server's tokenizer. Special tokens appear by name.
     ///
     /// vLLM, llama.cpp and SGLang have an endpoint for this. Bytes that are not a whole character
     /// become U+FFFD, or the server rejects them.
     ///
-    /// Blocks as [`tokenize`](Self::tokenize) does.
+    /// This method blocks as [`tokenize`](Self::tokenize) does.
     ///
     /// # Errors
     ///
@@ -83,7 +83,7 @@ impl ApiClient {
         }
     }
 
-    /// Sends a request of the tokenizer, with the name of the model for servers that want it.
+    /// Sends a request to the tokenizer. Adds the name of the model for servers that need it.
     fn post_json(&self, path: &str, family: Option<Family>, mut body: Value) -> Result<Value, Error> {
         if let (Some(Family::Vllm | Family::SgLang), Some(model)) = (family, &self.0.model) {
             body["model"] = model.as_str().into();

@@ -1,8 +1,9 @@
 //! The policy for retries: when a failed request is sent again, and after which wait.
 //!
-//! Pure: takes a failure and a random number, and returns a wait. Only a request that failed before
-//! its first token is sent again unchanged. Later, the same request would produce a different
-//! answer, so only the rest of the answer can be requested; see `resume.rs`.
+//! The policy is pure: it takes a failure and a random number, and returns a wait. Only a request
+//! that failed before its first token is sent again unchanged. After the first token, the same
+//! request would produce a different answer. tokenwire then requests only the rest of the answer;
+//! see `resume.rs`.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
@@ -10,13 +11,13 @@ use std::time::{Duration, SystemTime};
 use crate::config::MAX_STALE_RETRIES;
 use crate::error::{Error, ErrorKind, ServerError, Timer};
 
-/// The part of the budget that a success returns, in fifths of a retry.
+/// The amount that a success returns to the budget, in fifths of a retry.
 ///
-/// In the long run, at most one request in five is therefore a retry.
+/// In the long run, there is therefore at most one retry for every five successes.
 const REFUND: u32 = 1;
-/// The part of the budget that a retry takes, in fifths of a retry.
+/// The amount that a retry takes from the budget, in fifths of a retry.
 const COST: u32 = 5;
-/// Parts of the names that servers use for their own faults.
+/// Parts of the error names that servers use for their own faults.
 ///
 /// Examples are `server_error`, `InternalServerError`, `unavailable_error`, and TGI's `overloaded`
 /// and `generation`.
@@ -30,9 +31,10 @@ const SERVERS_OWN: [&str; 7] =
 /// - The connection cannot be made, times out, or ends.
 /// - The stream stays silent for [`first_token`](crate::Timeouts::first_token).
 /// - The server answers with status 408, 409, 429 or 5xx, or reports such a status in the first
-///   event of a stream. There is one exception: the message shows that the server could not read
-///   the request (llama.cpp).
-/// - The first event is an error without a status, and its name does not blame the request.
+///   event of a stream. There is one exception: the request is not retried if the message shows
+///   that the server could not read it (llama.cpp).
+/// - The first event is an error without a status, and the name of the error does not show a fault
+///   of the request.
 ///
 /// The header `x-should-retry: false` in an answer prevents a retry. With `x-should-retry: true`, a
 /// request is also retried if the server rejected it or did not answer with an event stream.
@@ -44,16 +46,16 @@ const SERVERS_OWN: [&str; 7] =
 /// # Waits
 ///
 /// The server can set the wait with `Retry-After` or `retry-after-ms`, up to
-/// [`max_server_wait`](Self::max_server_wait). Otherwise, the wait is random ("full jitter"):
-/// between zero and `min_wait` before the first retry, and up to twice as long before each further
-/// retry, at most `max_wait`. A cancel ends the wait at once. The deadline keeps running.
+/// [`max_server_wait`](Self::max_server_wait). Otherwise, the wait is random ("full jitter").
+/// Before the first retry, it is between zero and `min_wait`. Each further retry doubles this
+/// maximum, up to `max_wait`. A cancel ends the wait at once. The deadline keeps running.
 ///
 /// # The budget
 ///
 /// All streams of a client share one budget of [`budget`](Self::budget) retries; resumes use it
-/// too. Each retry takes one, and each stream that receives its first token returns a fifth. A
-/// server that is down therefore receives at most that many additional requests. A server that
-/// fails now and then receives at most a fifth more.
+/// too. Each retry takes one from the budget. Each stream that receives its first token returns a
+/// fifth of a retry. A server that is down therefore receives at most [`budget`](Self::budget)
+/// additional requests. A server that fails now and then receives at most a fifth more requests.
 ///
 /// ```
 /// let mut retry = tokenwire::RetryPolicy::default();
@@ -71,7 +73,7 @@ pub struct RetryPolicy {
     pub min_wait: Duration,
     /// The longest wait that tokenwire itself chooses. Default: 8 s.
     pub max_wait: Duration,
-    /// The longest wait that a server can set. Default: 60 s. A longer one is shortened to this.
+    /// The longest wait that a server can set. Default: 60 s. A longer wait is shortened.
     pub max_server_wait: Duration,
     /// The number of retries that all streams of the client share. Default: 10.
     pub budget: u32,
@@ -79,10 +81,11 @@ pub struct RetryPolicy {
     ///
     /// A kept connection is stale if it has served an earlier request and then closes without any
     /// byte of an answer. tokenwire sends the request again at once. Usually, the server had closed
-    /// the connection earlier. A server that reads the request and then dies looks the same.
+    /// the connection before it received the request. If the server instead reads the request and
+    /// then dies, the client sees the same.
     ///
-    /// These retries count neither as other retries nor against the budget, because there are never
-    /// more of them than kept connections. 0 turns them off.
+    /// These retries do not count as other retries and take nothing from the budget, because their
+    /// number never exceeds the number of kept connections. 0 turns these retries off.
     pub max_stale_retries: u32,
 }
 
@@ -99,7 +102,7 @@ impl Default for RetryPolicy {
     }
 }
 
-/// The advice on retries in the headers of an answer.
+/// The advice about retries that the headers of an answer contain.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Advice {
     /// The value of `x-should-retry`.
@@ -109,7 +112,7 @@ pub(crate) struct Advice {
 }
 
 impl Advice {
-    /// Reads the advice from an answer's headers, without invalid values. Dates need `now`.
+    /// Reads the advice from an answer's headers and skips invalid values. Dates need `now`.
     pub(crate) fn of<'a>(header: impl Fn(&str) -> Option<&'a str>, now: SystemTime) -> Self {
         let should = header("x-should-retry").and_then(|value| value.trim().parse().ok());
         let millis = header("retry-after-ms").and_then(|value| seconds(value, 1e-3));
@@ -155,7 +158,9 @@ impl RetryPolicy {
         }
     }
 
-    /// Returns the wait after `failures` earlier failures that another attempt followed.
+    /// Returns the wait before the next attempt.
+    ///
+    /// `failures` is the number of earlier failures that were followed by another attempt.
     pub(crate) fn pause(&self, advice: Advice, failures: u32, random: f64) -> Duration {
         match advice.after {
             Some(after) => after.min(self.max_server_wait),
@@ -170,8 +175,9 @@ impl RetryPolicy {
 impl Error {
     /// Returns true if the same request may succeed when you send it again.
     ///
-    /// The failure was in the connection or temporarily in the server, not in the request. After a
-    /// first token, a second request produces a different answer, so a client no longer retries.
+    /// This is so if the connection failed, or if the server failed temporarily. The request itself
+    /// is not at fault. After the first token, a second request produces a different answer, so the
+    /// client no longer retries.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self.kind() {
@@ -185,21 +191,24 @@ impl Error {
         }
     }
 
-    /// Returns true if the stream broke after tokens and may be resumed from there.
+    /// Returns true if the stream broke after at least one token and may be resumed.
     ///
-    /// The connection ended or went silent, or the server reported a fault of its own (5xx, engine
-    /// death, overload, an abort). The result is false if the request, a limit, the deadline or the
-    /// guard ended the stream. It is also false before the first token; see
+    /// This is so if the connection ended or went silent, or if the server reported a fault of its
+    /// own (5xx, engine death, overload, an abort). The result is false if the request, a limit,
+    /// the deadline or the guard ended the stream. It is also false before the first token; see
     /// [`is_retryable`](Self::is_retryable).
     ///
-    /// A client resumes a stream only if it has a [`ResumePolicy`](crate::ResumePolicy), and if ids
-    /// and request allow it; see [`NotResumable`](crate::NotResumable).
+    /// A client resumes a stream only if it has a [`ResumePolicy`](crate::ResumePolicy), and if the
+    /// ids and the request allow a resume; see [`NotResumable`](crate::NotResumable).
     #[must_use]
     pub fn is_resumable(&self) -> bool {
         self.progress().is_some_and(|at| at.tokens > 0) && self.breaks_off()
     }
 
-    /// Does the same as `is_resumable`, for an error after tokens that has no progress yet.
+    /// Returns true if a stream that broke with this error after a token may be resumed.
+    ///
+    /// Unlike `is_resumable`, this function does not read the progress of the error, because the
+    /// progress may not be set yet.
     pub(crate) fn breaks_off(&self) -> bool {
         match self.kind() {
             ErrorKind::Incomplete | ErrorKind::Timeout(Timer::Chunk | Timer::Content) => true,
@@ -214,8 +223,8 @@ impl Error {
 /// Returns true if the server could not read the request. A retry cannot help then.
 ///
 /// llama.cpp reports such errors as its own fault. Build 10434 answers 500, `server_error`, to a
-/// body that is not JSON. Build 11549 does so for messages and tools in a wrong form, and for
-/// images that its model does not accept. Only the message shows the reason.
+/// body that is not JSON. Build 11549 sends the same answer for messages and tools in a wrong form,
+/// and for images that its model does not accept. Only the message shows the reason.
 fn is_unreadable_request(error: &ServerError) -> bool {
     let beginnings = [
         "[json.exception.parse_error.",
@@ -229,8 +238,9 @@ fn is_unreadable_request(error: &ServerError) -> bool {
 
 /// Returns true if an error in a stream is the fault of the server.
 ///
-/// The status decides (`is_own`), or otherwise the name. An error without both is the fault of the
-/// server, because the server had accepted the request and was working on it.
+/// The status decides (`is_own`). Without a status, the name of the error decides. An error that
+/// has neither a status nor a name is the fault of the server, because the server had accepted the
+/// request and was working on it.
 fn is_servers_own(error: &ServerError, is_own: impl Fn(u16) -> bool) -> bool {
     let number = error.code.as_ref().and_then(|code| code.parse().ok());
     if let Some(status) = error.status.or(number) {
@@ -244,7 +254,7 @@ fn is_servers_own(error: &ServerError, is_own: impl Fn(u16) -> bool) -> bool {
 /// The retries that all streams of a client share; see [`RetryPolicy`].
 #[derive(Debug)]
 pub(crate) struct Budget {
-    /// The rest of the budget, in fifths of a retry.
+    /// The part of the budget that is left, in fifths of a retry.
     left: AtomicU32,
     max: u32,
 }
@@ -331,8 +341,8 @@ mod tests {
             (Error::new(ErrorKind::NotEventStream, ""), should(true), 0, 1.0, Some(ms(500))),
             (Error::new(ErrorKind::Incomplete, ""), should(false), 0, 1.0, None),
             (Error::invalid(""), none, 0, 1.0, None),
-            // If the first event of a stream is an error without a status, its name decides.
-            // Without a name, the server is at fault.
+            // If the first event of a stream is an error without a status, the name of the error
+            // decides. Without a name, the server is at fault.
             (named("", ""), none, 0, 1.0, Some(ms(500))),
             (named("overloaded", ""), none, 0, 1.0, Some(ms(500))),
             (named("", "429"), none, 0, 1.0, Some(ms(500))),
@@ -396,7 +406,7 @@ mod tests {
     #[test]
     fn retry_headers_are_read_in_every_form() {
         let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        // Headers; x-should-retry; the wait in ms.
+        // The headers, the value of `x-should-retry`, and the wait in ms.
         type Case = (&'static [(&'static str, &'static str)], Option<bool>, Option<u64>);
         let cases: &[Case] = &[
             (&[], None, None),

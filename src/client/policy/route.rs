@@ -1,8 +1,9 @@
 //! The policy for routes: which of several servers a stream uses.
 //!
-//! Pure: takes results, the time and a random number, and returns a choice. A server that fails
-//! several times in a row is left out for a while; its breaker is open. The time grows with each
-//! failed probe. Streams use the server again only after a probe has succeeded.
+//! The policy is pure: it takes results, the time and a random number, and returns a choice. A
+//! server that fails several times in a row is left out for a while: its breaker is open. Each
+//! failed probe makes this time longer. Streams use the server again only after a probe has
+//! succeeded.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,8 +20,9 @@ pub enum Balance {
     /// Distributes streams by the weights of the servers.
     ///
     /// Requests with the same [`session`](crate::CompletionRequest::session) go to the same server
-    /// as long as it works, whichever client sends them. While it does not work, they all go to the
-    /// same other server. In both cases, the cache of the server has their prefix.
+    /// as long as this server works, even if different clients send them. While the server does not
+    /// work, all these requests go to the same other server. In both cases, the cache of the server
+    /// contains the prefix of the requests.
     Weighted,
 }
 
@@ -59,8 +61,9 @@ pub struct RoutePolicy {
     pub balance: Balance,
     /// The number of failures in a row after which a server is left out. Default: 3, at least 1.
     pub breaker_failures: u32,
-    /// The time for which a server is left out at first. Default: 1 s. Each failed probe doubles
-    /// it.
+    /// The shortest time for which a server is left out. Default: 1 s.
+    ///
+    /// Each failed probe doubles the time.
     pub breaker_min_open: Duration,
     /// The longest time for which a server is left out. Default: 60 s.
     pub breaker_max_open: Duration,
@@ -68,8 +71,8 @@ pub struct RoutePolicy {
     pub probe_timeout: Duration,
     /// How long a stream waits for its first token before a second request is sent. Default: none.
     ///
-    /// This is called hedging. The second request goes to another server if another one works. The
-    /// first of the two to produce a token wins, and the other one is cancelled.
+    /// This is called hedging. The second request goes to another server if another server works.
+    /// The first of the two to produce a token wins, and the other one is cancelled.
     /// [`StreamReport::hedged`](crate::StreamReport::hedged) shows whether a second request was
     /// sent.
     ///
@@ -106,8 +109,9 @@ struct Route {
     weight: u32,
     /// The number of failures in a row.
     failures: u32,
-    /// The time at which a probe is due, and the time for which the server was left out. It is set
-    /// while the server is left out.
+    /// The time at which a probe is due, and the time for which the server was left out.
+    ///
+    /// The field is set while the server is left out.
     open: Option<(Instant, Duration)>,
     probing: bool,
 }
@@ -116,7 +120,7 @@ struct Route {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Choice {
     pub(crate) route: usize,
-    /// A server whose probe is due. The caller must make the probe, and no other caller gets it.
+    /// A server whose probe is due. The caller must make the probe: no other caller makes it.
     pub(crate) probe: Option<usize>,
 }
 
@@ -144,12 +148,12 @@ impl Routes {
     /// Chooses the server for a stream at `now`. `random` is from 0 to 1.
     ///
     /// `tried` lists the servers at which the stream has failed, the latest last. The choice is the
-    /// first of these that exists:
+    /// first server of this list that exists:
     ///
     /// 1. a server that works and was not tried;
     /// 2. the working server that was tried longest ago;
-    /// 3. a server that is left out. One that was not tried is preferred, and then the one whose
-    ///    time ends first.
+    /// 3. a server that is left out. A server that was not tried is preferred, and after that a
+    ///    server whose time ends earlier.
     pub(crate) fn choose(&self, session: Option<&str>, tried: &[usize], random: f64, now: Instant) -> Choice {
         let mut routes = self.lock();
         let due = |route: &Route| !route.probing && route.open.is_some_and(|(until, _)| until <= now);
@@ -246,7 +250,7 @@ fn is_failure(error: &Error) -> bool {
     }
 }
 
-/// Returns a number from 0 (exclusive) to 1 that depends only on this pair.
+/// Returns a number from 0 (exclusive) to 1 that depends only on the session and the server.
 ///
 /// The hash is FNV-1a, mixed as in SplitMix64.
 fn drawn(session: &str, server: &str) -> f64 {
