@@ -234,8 +234,9 @@ impl ApiClient {
 mod tests {
     use super::*;
 
-    /// An earlier version accepted these headers. The server then misread where the next request
-    /// began.
+    /// An earlier version accepted these headers.
+    ///
+    /// The server then misread where the next request began.
     #[test]
     fn headers_that_the_client_writes_itself_are_rejected() {
         for (name, value, good) in [

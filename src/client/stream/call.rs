@@ -30,7 +30,7 @@ use crate::types::token::StreamToken;
 
 /// A request with one whole answer, made by [`ApiClient::call`](crate::ApiClient::call).
 ///
-/// Dropping it cancels the request at once and does not wait.
+/// Dropping the call cancels the request at once and does not wait.
 ///
 /// ```
 /// # #[cfg(feature = "testing")] {
@@ -63,7 +63,8 @@ impl PendingCompletion {
     ///
     /// # Errors
     ///
-    /// The errors of a stream before its first token, with the same kinds. For example:
+    /// This method returns the kinds of errors that a stream has before its first token. For
+    /// example:
     ///
     /// - `Server` for an error that the server reports;
     /// - `Connect` if there is no connection;
@@ -119,7 +120,7 @@ pub(crate) fn resend(backend: &Arc<Backend>, saved: &SavedRequest) -> Result<Pen
 
 fn launch(backend: &Arc<Backend>, plan: RequestPlan) -> Result<PendingCompletion, Error> {
     let (sender, end) = unbounded();
-    // Nothing arrives before the whole answer, so there is nothing to resume from.
+    // Nothing arrives before the whole answer, so a call is never resumed.
     let resume_state = ResumeState::new(Err(NotResumable::Endpoint), plan.endpoint, ResumePolicy::never());
     let exchange = Exchange::new(Shared::new(backend, Sink::Own(sender), StreamContext::default()), plan)?;
     let answer = Arc::new(Mutex::new(None));

@@ -31,7 +31,7 @@ const REQUEST_ID: &str = "x-request-id";
 /// The parts of a request that do not depend on the server that receives it.
 pub(super) struct RequestPlan {
     pub(super) endpoint: Endpoint,
-    /// The headers of the request itself. They win over the headers of the client.
+    /// The headers of the request itself. They replace headers of the client with the same names.
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
     pub(super) requested: Requested,
@@ -55,7 +55,7 @@ pub(super) struct Requested {
     /// The kind of server, if it was known when the body was built.
     pub(super) server: Option<ServerKind>,
     pub(super) ids: bool,
-    /// True if the answer arrives whole, not as a stream.
+    /// True if the answer arrives as a whole, not as a stream.
     pub(super) call: bool,
     /// True if the exchange is recorded.
     pub(super) record: bool,
@@ -80,7 +80,7 @@ impl Requested {
 
 pub(super) struct Exchange {
     pub(super) shared: Arc<Shared>,
-    /// The request's URL at each server of the client.
+    /// The URL of the request for each server of the client.
     pub(super) urls: Vec<Uri>,
     pub(super) endpoint: Endpoint,
     pub(super) headers: HeaderMap,
@@ -89,7 +89,7 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// Creates an exchange that has not begun.
+    /// Creates an exchange, but does not begin it.
     pub(super) fn new(shared: Arc<Shared>, plan: RequestPlan) -> Result<Self, Error> {
         let RequestPlan { endpoint, headers, body, requested } = plan;
         let (path, accept) = match requested.call {
@@ -104,7 +104,7 @@ impl Exchange {
 
     /// Makes the exchange on a thread, and retries it as often as the policy allows.
     ///
-    /// If it returns an error, the exchange has not begun.
+    /// If this function returns an error, the exchange has not begun.
     pub(super) fn start(
         self,
         resume_state: ResumeState,
@@ -137,7 +137,8 @@ impl Exchange {
 
     /// Sends the request and waits for the head of the answer.
     ///
-    /// Then calls `read`, which reads the answer and returns how far it read the body.
+    /// This function then calls `read`, which reads the body and returns the position where it
+    /// ended.
     pub(super) fn exchange(
         &self,
         tally: &mut Tally,
@@ -169,7 +170,9 @@ impl Exchange {
         Ok((completion, (until == ReadUntil::Terminator).then_some(response)))
     }
 
-    /// Copies the exchange for a second request, at another server if there is one.
+    /// Copies the exchange for a second request.
+    ///
+    /// The second request goes to another server if another server works.
     pub(super) fn again(&self, shared: Arc<Shared>) -> Result<Self, Error> {
         let Self { urls, endpoint, headers, body, requested, .. } = self;
         let (mut headers, mut requested) = (headers.clone(), requested.clone());
@@ -193,7 +196,8 @@ impl Exchange {
         }
         let body = match tally.resume_state.next_request() {
             None => Cow::Borrowed(&**body),
-            // The body has the same fields as the first one, even if the server is known by now.
+            // This body has the same fields as the first body, even if the kind of server has been
+            // detected since then.
             Some(request) => Cow::Owned(shared.backend.body(&request, requested.server.as_ref())?),
         };
         Ok(Next { url, headers, body })
@@ -261,10 +265,11 @@ impl Next<'_> {
 /// The position in the body where reading ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReadUntil {
-    /// The end, or a position after which only parts follow that the answer does not need.
+    /// The end of the body, or a position after which the body contains nothing that the answer
+    /// needs.
     End,
     Terminator,
-    /// A stop string that began before the break, so that the server does not detect it.
+    /// A stop string that began before the break. The server cannot detect such a stop string.
     StopString,
 }
 

@@ -120,7 +120,7 @@ impl StreamGuard {
         self
     }
 
-    /// Returns a handle that can cancel the stream from elsewhere.
+    /// Returns a handle that can cancel the stream from another thread.
     #[must_use]
     pub fn canceller(&self) -> Canceller {
         Canceller(Arc::downgrade(&self.control))
@@ -130,7 +130,7 @@ impl StreamGuard {
 impl Canceller {
     /// Cancels the stream, as [`StreamGuard::cancel`] does.
     pub fn cancel(&self) {
-        // Without an upgrade, the stream and its guard are gone.
+        // If the upgrade fails, the stream and its guard no longer exist.
         if let Some(control) = self.0.upgrade() {
             control.cancel();
         }

@@ -1,7 +1,7 @@
-//! One stream: a reader thread sends the tokens of an answer into a channel; a guard ends it.
+//! One stream: a reader thread sends the tokens of an answer into a channel. A guard can end it.
 //!
 //! This folder connects the pure stages with the socket and the clock. The reader thread owns the
-//! exchange. The guard owns the right to end the exchange.
+//! exchange, and the guard can end the exchange.
 //!
 //! | file | part |
 //! | --- | --- |
@@ -11,9 +11,9 @@
 //! | [`run`] | the reader thread's side: makes attempts and reports how the last one ended |
 //! | [`exchange`] | one attempt: sends a request and receives the head of its answer |
 //! | [`read`] | reads the body of an answer into the channel |
-//! | [`resume_state`] | what a stream has received, for a later request that resumes it |
-//! | [`tally`] | the report while the stream runs, and the clocks |
-//! | [`report`] | the report as you receive it |
+//! | [`resume_state`] | the ids and the text received so far, for a later request that resumes the stream |
+//! | [`tally`] | the report of a running stream, and the times for its timers |
+//! | [`report`] | the report that you receive at the end |
 //! | [`race`] | two requests for one stream |
 //! | [`call`] | a request with one whole answer |
 

@@ -1,9 +1,9 @@
-//! Two requests for one stream. The second is sent if the first has no token in time. The first of
-//! the two to produce a token wins, and the other one is cancelled.
+//! Two requests for one stream. The second request is sent if the first request produces no token
+//! in time. The first of the two to produce a token wins, and the other one is cancelled.
 //!
-//! Each request has its own [`Shared`], with thread, slot, retries and resumes. A request claims
-//! the consumer's channel when it has an item for the consumer. A failed request does not get the
-//! channel while the other request is running.
+//! Each request has its own [`Shared`], with its own thread, cancel slot, retries and resumes. A
+//! request claims the consumer's channel when it has an item for the consumer. A failed request
+//! cannot claim the channel while the other request is running.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -44,7 +44,9 @@ struct State {
 }
 
 impl State {
-    /// Returns the request whose report is the stream's, and whether there was another request.
+    /// Returns the request whose report the stream uses.
+    ///
+    /// The flag is true if there was another request.
     fn winner(&self) -> Option<(Arc<Shared>, bool)> {
         Some((self.requests.get(self.decided?)?.clone(), self.requests.len() > 1))
     }
@@ -53,7 +55,7 @@ impl State {
 struct Second {
     first: Arc<Exchange>,
     request: CompletionRequest,
-    /// This is `None` if no thread could be started for the alarm. The second request is then not
+    /// The alarm is `None` if no thread could be started for it. The second request is then not
     /// sent.
     alarm: Option<Alarm>,
 }
@@ -161,19 +163,20 @@ impl Race {
 
     /// Returns the channel if request `n` is the first to claim it.
     ///
-    /// In both cases, the request no longer counts as running.
+    /// The request no longer counts as running, even if its claim fails.
     fn claim(&self, n: usize, is_error: IsError) -> Option<Sink> {
         let mut state = self.lock();
         if state.decided.is_some() || is_error && state.running > 1 {
-            // This happens under the same lock. If both requests fail at once, the later one must
-            // not find the other one still running.
+            // The count changes under the same lock. If both requests fail at once, the later
+            // request must not count the earlier request as running.
             state.running -= 1;
             return None;
         }
         state.decided = Some(n);
         let mut sink = state.sink.take();
         sink.iter_mut().for_each(Sink::begins);
-        // The drop and the cancel follow after the lock is released, because both take other locks.
+        // The second request is dropped, and the other request is cancelled, after the lock is
+        // released. The drop and the cancel both take other locks.
         let _second = state.second.take();
         let others: Vec<_> = state
             .requests
@@ -234,7 +237,7 @@ impl StreamControl for Race {
     }
 }
 
-/// A request's part in the race. Dropping it without a claim removes the request from the race.
+/// Represents a request in the race. Dropping it before a claim removes the request from the race.
 struct Runner {
     race: Arc<Race>,
     n: usize,
@@ -282,7 +285,8 @@ mod tests {
             (&[(1, HasToken), (0, HasToken)], Some(0)),
             (&[(1, HasToken), (0, HasFailed)], Some(0)),
             (&[(0, HasFailed), (1, HasToken)], Some(1)),
-            // Both fail at once: neither has left when the other one fails.
+            // Both requests fail at once: neither request has left the race when the other one
+            // fails.
             (&[(0, HasFailed), (1, HasFailed)], Some(1)),
             (&[(1, HasFailed), (0, HasFailed)], Some(1)),
             (&[(0, Leaves), (1, HasFailed)], Some(1)),

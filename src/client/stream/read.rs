@@ -1,4 +1,4 @@
-//! Reads the body of an answer, while it arrives, into the stream's channel.
+//! Reads the body of an answer into the stream's channel while the body arrives.
 
 use std::time::{Duration, Instant};
 
@@ -15,16 +15,18 @@ use crate::protocol::chunk::decoder::{ChunkDecoder, Completion};
 use crate::types::ids::{FinishReason, IdsExact};
 use crate::types::token::StreamToken;
 
-/// The space offered to the first read of a body.
+/// The maximum number of bytes in the first read of a body.
 ///
-/// It is small, because a server usually sends one token at a time and there may be a thousand
-/// streams.
+/// The number is small, because a server usually sends one token at a time and there may be a
+/// thousand streams.
 const MIN_READ_BYTES: usize = 2 << 10;
-/// The maximum space offered. While reads fill the space, it is doubled up to this size.
+/// The maximum number of bytes in any read of a body.
+///
+/// A read that fills its space doubles the space for the next read, up to this number.
 const MAX_READ_BYTES: usize = 16 << 10;
 
 impl Exchange {
-    /// Reads the answer after its head. Returns how far the body was read.
+    /// Reads the answer after its head. Returns the position in the body where reading ended.
     pub(super) fn answer(
         &self,
         response: &mut HttpResponse,
@@ -32,7 +34,8 @@ impl Exchange {
         sender: &mut Option<TokenSender>,
     ) -> Result<(Completion, ReadUntil), Unfinished> {
         check_head(response, &tally.secrets)?;
-        // This is `None` if the stream was cancelled during a connect that succeeded afterwards.
+        // The sender is missing if the stream was cancelled during a connect that succeeded
+        // afterwards.
         let taken = self.shared.take_sender().ok_or(Unfinished::Stopped(Outcome::Cancelled))?;
         let mut body = BodyDecoder::new(self.endpoint).limits(&self.shared.backend.limits);
         if self.requested.ids {
@@ -65,7 +68,7 @@ struct AnswerReader<'a> {
     tokens: Vec<StreamToken>,
     /// The time at which the last read returned.
     now: Instant,
-    /// The number of bytes offered to the next read.
+    /// The maximum number of bytes in the next read.
     room: usize,
 }
 
@@ -92,7 +95,9 @@ impl AnswerReader<'_> {
         }
     }
 
-    /// Reads from the socket once. Returns how far the body was read if nothing is left to decode.
+    /// Reads from the socket once.
+    ///
+    /// Returns the position where reading ended, or `None` if there are bytes to decode.
     fn read_socket(&mut self) -> Result<Option<ReadUntil>, Unfinished> {
         let wait = self.exchange.wait(self.tally, self.now);
         let space = self.body.zeroed_space(self.room);
@@ -122,7 +127,7 @@ impl AnswerReader<'_> {
 
     /// Decodes the events of one read and sends their tokens.
     ///
-    /// Returns how far the body was read if one of the events was the end.
+    /// Returns the position where reading ended, or `None` if none of the events was the end.
     fn decode(&mut self) -> Result<Option<ReadUntil>, Unfinished> {
         loop {
             let step = self.body.decode_event(&mut |_, token| self.tokens.push(token));
@@ -164,8 +169,8 @@ impl AnswerReader<'_> {
             count += 1;
         }
         if count > 0 {
-            // The refund is made now and not at the end of the stream, because in an outage all
-            // streams end together.
+            // In an outage, all streams end together. The refund is therefore made now, not at the
+            // end of the stream.
             if self.tally.report.first_token.is_none() {
                 shared.backend.retry_budget.refund();
             }
@@ -194,7 +199,7 @@ impl AnswerReader<'_> {
 
     /// Copies the information from the body into the report, the log and the client.
     ///
-    /// The body need not be complete.
+    /// The body may be incomplete.
     fn note(&mut self, result: &Result<(Completion, ReadUntil), Unfinished>) {
         let Self { exchange, body, tally, .. } = self;
         tally.read(body);

@@ -71,13 +71,13 @@ pub struct StreamReport {
     pub usage: Option<Usage>,
     /// Shows whether the received ids are all ids of the answer.
     pub ids_exact: IdsExact,
-    /// The id of the request, as named by the server.
+    /// The id that the server gave to the request.
     pub request_id: Option<String>,
     /// The index of the server that received the last attempt.
     ///
-    /// It counts from 0, in the order of the [`base_url`](crate::ApiClientBuilder::base_url)s.
+    /// The first [`base_url`](crate::ApiClientBuilder::base_url) has the index 0.
     pub route: usize,
-    /// How often an attempt went to a different server than the attempt before it.
+    /// The number of attempts that went to a different server from the previous attempt.
     pub failovers: u32,
     /// True if a second request was sent because the first token was late.
     ///
@@ -88,12 +88,12 @@ pub struct StreamReport {
     pub server: Option<ServerKind>,
     /// The number of items that were put into the channel, with text, ids or both.
     ///
-    /// Items count even if you have not read them. If a cancel arrives before a decoded item is put
-    /// into the channel, the item does not count, neither here nor in the times.
+    /// Items count even if you have not read them. A decoded item does not count if a cancel
+    /// arrives before the item is in the channel. The times do not include such an item either.
     pub tokens: u64,
     /// The number of events received, without comments.
     pub events: u64,
-    /// The number of comment lines received. They are keep-alives.
+    /// The number of comment lines received. Servers send them to keep a connection alive.
     pub comments: u64,
     /// The number of body bytes received, without HTTP framing.
     pub bytes: u64,
@@ -103,24 +103,25 @@ pub struct StreamReport {
     ///
     /// Except for the times, the report describes the last attempt.
     pub retries: u32,
-    /// The breaks after tokens at which the stream was resumed, or a resume was tried.
+    /// The breaks after which the stream was resumed, or a resume was tried.
     ///
     /// There are at most [`MAX_RESUMES`](crate::MAX_RESUMES) breaks. After a resume, counts and
-    /// times cover all attempts together, and the usage is the usage of the one request that you
-    /// made. The request id and the server are from the last attempt.
+    /// times cover all attempts together. The usage is converted to the usage of the one request
+    /// that you made. The request id and the server are from the last attempt.
     pub resumes: Vec<Resume>,
     /// The reason why the stream ended and was not resumed.
     ///
-    /// It is set only if the failure can be resumed ([`Error::is_resumable`]) and the client
-    /// resumes streams ([`ResumePolicy`](crate::ResumePolicy)).
+    /// It is set only if the error is resumable ([`Error::is_resumable`]) and the client resumes
+    /// streams ([`ResumePolicy`](crate::ResumePolicy)).
     pub not_resumed: Option<NotResumable>,
-    /// How often a request was resent because its kept connection had been closed, in all attempts.
+    /// The number of times that a request was resent because its kept connection had been closed.
     ///
-    /// [`RetryPolicy::max_stale_retries`](crate::RetryPolicy::max_stale_retries) is the limit.
+    /// The number covers all attempts.
+    /// [`RetryPolicy::max_stale_retries`](crate::RetryPolicy::max_stale_retries) limits it.
     pub stale_retries: u32,
     /// True if the last request used a connection that an earlier request had used.
     pub connection_reused: bool,
-    /// The time to the head of the answer. In a resumed stream, to the first head.
+    /// The time to the head of the answer. In a resumed stream, it is the time to the first head.
     pub head: Option<Duration>,
     /// The time to the first token.
     pub first_token: Option<Duration>,
@@ -130,14 +131,15 @@ pub struct StreamReport {
     pub elapsed: Duration,
     /// How long the stream waited because the consumer did not take its tokens.
     pub waited_for_consumer: Duration,
-    /// The time between one token and the next, as they arrived from the socket.
+    /// The times between one token and the next, measured when the tokens arrived from the socket.
     ///
-    /// `None` with fewer than two tokens. The time between tokens of the same read is zero.
+    /// It is `None` if fewer than two tokens arrived. The time between tokens of the same read is
+    /// zero.
     pub inter_token: Option<Percentiles>,
-    /// The recording of the exchange, or of the last one if there were several.
+    /// The recording of the exchange, or of the last exchange if there were several.
     ///
-    /// Present if [`CompletionRequest::record`](crate::CompletionRequest::record) was set and an
-    /// answer arrived.
+    /// It is present if [`CompletionRequest::record`](crate::CompletionRequest::record) was set and
+    /// an answer arrived.
     pub recording: Option<Arc<Recording>>,
 }
 
@@ -190,11 +192,11 @@ impl StreamReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Percentiles {
-    /// Half of the times are not longer than this.
+    /// Half of the times are not longer than this value.
     pub p50: Duration,
-    /// 90 % of the times are not longer than this.
+    /// 90 % of the times are not longer than this value.
     pub p90: Duration,
-    /// 99 % of the times are not longer than this.
+    /// 99 % of the times are not longer than this value.
     pub p99: Duration,
     /// The longest time, exact.
     pub max: Duration,
@@ -202,7 +204,8 @@ pub struct Percentiles {
 
 /// A distribution of times in constant memory.
 ///
-/// It counts times from 0 to 2^64 - 1 nanoseconds (584 years). A longer time counts as the longest.
+/// It counts times from 0 to 2^64 - 1 nanoseconds (584 years). A longer time counts as 2^64 - 1
+/// nanoseconds.
 ///
 /// The precision is set in bits. With `bits` bits, each doubling of the time has 2^`bits` buckets,
 /// so a percentile is at most 1 / 2^`bits` above the true time. The maximum is exact. The buckets
@@ -256,7 +259,7 @@ impl Default for Histogram {
 impl Histogram {
     /// Creates an empty histogram with a precision of 1 to 10 bits.
     ///
-    /// Other values of `bits` are changed to the nearest of these.
+    /// If `bits` is outside this range, the nearest value of the range is used.
     #[must_use]
     pub fn new(bits: u32) -> Self {
         let bits = bits.clamp(1, 10);
@@ -266,7 +269,7 @@ impl Histogram {
     /// Adds `time` to the histogram `times` times.
     pub fn add(&mut self, time: Duration, times: u32) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        // `bucket` returns less than the length for every u64.
+        // For every u64, `bucket` returns an index that is less than the length.
         let count = &mut self.counts[bucket(nanos, self.bits)];
         *count = count.saturating_add(times);
         self.total += u64::from(times);
@@ -293,9 +296,9 @@ impl Histogram {
         Duration::from_nanos(self.max)
     }
 
-    /// Returns the time that `percent` of all times do not exceed.
+    /// Returns the time that `percent` per cent of all times do not exceed.
     ///
-    /// Returns `None` if the histogram is empty. Reads every bucket.
+    /// Returns `None` if the histogram is empty. This method reads every bucket.
     #[must_use]
     pub fn percentile(&self, percent: f64) -> Option<Duration> {
         let wanted = (self.total as f64 * percent / 100.0).ceil().max(1.0) as u64;
@@ -331,8 +334,8 @@ impl Histogram {
 
 /// Returns the bucket of a time.
 ///
-/// Below 2^`bits`, each value has its own bucket. Above, the top bit selects the group, and the
-/// next `bits` bits select the bucket in the group.
+/// Below 2^`bits`, each value has its own bucket. For larger values, the top bit selects the group,
+/// and the next `bits` bits select the bucket in the group.
 fn bucket(nanos: u64, bits: u32) -> usize {
     if nanos < 1 << bits {
         return nanos as usize;

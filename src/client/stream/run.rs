@@ -40,8 +40,8 @@ impl From<Error> for Unfinished {
 impl Shared {
     /// Makes the attempts on a thread of the pool.
     ///
-    /// `failed` receives their last error before the consumer does. After an `Err`, nothing has
-    /// begun, and `self` still has the sender.
+    /// `failed` receives the last error before the consumer receives it. If this function returns
+    /// `Err`, no attempt has begun, and `self` still has the sender.
     pub(super) fn start(
         self: Arc<Self>,
         secrets: Secrets,
@@ -92,14 +92,16 @@ impl Shared {
             }
         };
         let report = tally.into_report(ending);
-        // The program defines the log sink. If the sink panics, the end is still reported.
+        // The program that uses tokenwire provides the log sink. If the sink panics, the end is
+        // still reported.
         let _ = catch_unwind(AssertUnwindSafe(|| log_end(&report)));
         match (sender, last) {
             (Some(sender), Some(last)) => sender.send_last(last),
             (sender, _) => drop(sender),
         }
         self.publish(report);
-        // The consumer has already received `Done` and does not wait for this.
+        // The consumer has already received `Done` and does not wait while the rest of the body is
+        // read.
         if let Some(response) = rest {
             response.drain(self.backend.timeouts.drain);
         }
@@ -118,7 +120,8 @@ impl Shared {
 
     /// Makes attempts as long as the policies allow.
     ///
-    /// Before the first token, the request is retried. After it, the stream is resumed.
+    /// Before the first token, the request is retried. After the first token, the stream is
+    /// resumed.
     fn attempts(
         &self,
         tally: &mut Tally,
@@ -166,7 +169,7 @@ impl Shared {
     fn resume(&self, tally: &mut Tally, error: &Error) -> Next {
         let backend = &self.backend;
         let advice = std::mem::take(&mut tally.advice);
-        // Until its first token, an attempt to resume fails like any other request.
+        // An attempt to resume that fails before its first token is treated like any other request.
         let wanted = if tally.begun { error.breaks_off() } else { backend.retry.wants(error, advice) };
         // After a finish reason, the answer has no more tokens to request.
         let has_ended = tally.report.finish.as_ref().is_some_and(|finish| finish.as_str() != "error");
@@ -202,7 +205,8 @@ impl Shared {
         Next::Never
     }
 
-    /// Returns zero if the stream can use a server at which it has not failed, otherwise `wait`.
+    /// Returns zero if the stream can use a server at which it has not failed. Otherwise, returns
+    /// `wait`.
     fn unless_other(&self, tally: &Tally, wait: Duration) -> Duration {
         if self.backend.routes.has_other(&tally.failed_at) { Duration::ZERO } else { wait }
     }
@@ -222,9 +226,9 @@ fn final_error(
     failed: impl FnOnce(usize, Error) -> Error,
 ) -> Error {
     let error = tally.place(error);
-    // The stream has not failed while another one of its requests is running.
+    // The stream has not failed while its other request is running.
     let has_failed = sender.is_none_or(|sender| sender.claim(true));
-    // Saving writes to the log, and a log sink may panic. The error then stays as it is.
+    // Saving writes to the log, and a log sink may panic. After a panic, the error stays as it is.
     let save = || if has_failed { failed(tally.report.route, error.clone()) } else { error.clone() };
     let error = catch_unwind(AssertUnwindSafe(save)).unwrap_or(error);
     tally.report.error = Some(error.clone());

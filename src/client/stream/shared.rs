@@ -37,7 +37,7 @@ pub(super) struct Shared {
     pub(super) entry: OnceLock<QueueEntry>,
     /// True after a join. From then on, the channel has no size limit.
     pub(super) bound_lifted: Arc<AtomicBool>,
-    /// The times at which the stream was requested and at which this request of it began.
+    /// The time at which the stream was requested. `began` is the time at which this request began.
     pub(super) started: Instant,
     pub(super) began: Instant,
     /// The server that received the last attempt.
@@ -47,7 +47,7 @@ pub(super) struct Shared {
 }
 
 pub(super) struct State {
-    /// Present until the head of the response arrives, and between attempts.
+    /// The sender is present until the head of the response arrives, and between attempts.
     ///
     /// A cancel drops the sender while the thread is in a connect, because nothing can interrupt a
     /// connect.
@@ -93,7 +93,7 @@ impl Shared {
         !std::mem::replace(&mut self.lock().settled, true)
     }
 
-    /// Drops the sender of a stream for which there was no thread.
+    /// Drops the sender of a stream that could not get a thread.
     ///
     /// The caller receives the error, so nothing is sent to the consumer.
     pub(super) fn never_began(&self) {
@@ -111,7 +111,7 @@ impl Shared {
         let mut state = self.lock();
         if !state.settled {
             state.so_far = Some(so_far);
-            // This is `None` if the failed attempt had not taken the sender.
+            // The argument is `None` if the failed attempt had not taken the sender.
             state.sender = sender.or(state.sender.take());
         }
     }
@@ -132,8 +132,9 @@ impl StreamControl for Shared {
         let thread_wakes = self.slot.cancel();
         let withdrawn = self.entry.get().is_some_and(|entry| self.backend.pool.withdraw(*entry));
         if withdrawn || !thread_wakes {
-            // Both happen under one lock. Otherwise, a thread that returns from its connect could
-            // take the sender, and the report would be set before the channel has ended.
+            // The sender is dropped and the report is set under one lock. Otherwise, a thread that
+            // returns from its connect could take the sender, and the report would be set before
+            // the channel has ended.
             state.sender = None;
             let mut report = state.so_far.take().unwrap_or_else(|| StreamReport::new(Outcome::Cancelled));
             report.ending = Outcome::Cancelled;

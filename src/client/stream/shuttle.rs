@@ -71,7 +71,7 @@ struct Played {
     cancels_returned: AtomicUsize,
     /// Violations of the rules. Reader threads do not assert, because their panics are caught.
     faults: StdMutex<Vec<&'static str>>,
-    /// True if the first cancel had returned when the last attempt returned its result.
+    /// True if the first cancel returned before the last attempt returned its result.
     late: std::sync::atomic::AtomicBool,
 }
 
@@ -169,9 +169,10 @@ impl Played {
         self.cancels_returned.fetch_add(1, SeqCst);
     }
 
-    /// Checks that the report has not changed since `joined`, and that all items agree with it.
+    /// Checks that the report has not changed since `joined`, and that all items agree with the
+    /// report.
     ///
-    /// All other threads must have ended by then.
+    /// All other threads must have ended before this call.
     fn check(self: Arc<Self>, joined: &StreamReport, items: Option<Vec<StreamToken>>) {
         self.network.answer();
         let shared = self.shared.clone();
@@ -231,7 +232,7 @@ fn any_ways() -> Vec<Way> {
     (0..1 + any(3)).map(|_| WAYS[any(WAYS.len())]).collect()
 }
 
-/// Reads all items of a stream that has its report. The stream has ended, so this does not wait.
+/// Reads all items of a stream whose report is set. The stream has ended, so this does not wait.
 fn rest_now(receiver: &Receiver<StreamToken>) -> Vec<StreamToken> {
     let items = std::iter::from_fn(|| receiver.try_recv().ok()).collect();
     assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Disconnected), "the report came before the end");

@@ -28,23 +28,24 @@ pub(super) struct Tally {
     pub(super) failed_at: Vec<usize>,
     /// The number of requests that resume the stream.
     pub(super) resumes: u32,
-    /// The number of the latest of these requests, in a row, that produced no new token.
+    /// The number of resuming requests since the last new token.
     pub(super) resumes_in_vain: u32,
     broken: Option<Instant>,
-    /// The body bytes, comments and skipped lines of the attempts before this one.
+    /// The numbers of body bytes, comments and skipped lines in all earlier attempts.
     before: [u64; 3],
     first_usage: Option<Usage>,
-    /// True if an answer came through a LiteLLM proxy.
+    /// True if an answer passed through a LiteLLM proxy.
     pub(super) is_litellm: bool,
     histogram: Histogram,
     last_token: Option<Instant>,
     /// True if a part of this attempt's answer has arrived, even if the consumer already had it.
     ///
-    /// A piece of a call is enough, although a call is only delivered when it is complete.
+    /// A piece of a tool call is enough, although a tool call is only delivered when it is
+    /// complete.
     pub(super) begun: bool,
     /// The number of tokens that arrived in the same read as the token before them.
     ///
-    /// In a fast stream, these are most of the tokens. They are not in the histogram yet.
+    /// In a fast stream, most tokens arrive like this. These tokens are not in the histogram yet.
     together: u32,
     /// The time at which the last event arrived, plus the time spent waiting for the consumer.
     pub(super) content_since: Instant,
@@ -121,8 +122,8 @@ impl Tally {
         self.before = [self.report.bytes, self.report.comments, self.report.lines_skipped];
         self.resumes += 1;
         match self.report.resumes.last_mut().filter(|_| self.resumes_in_vain > 0) {
-            // This is the same break. The last attempt may have shown that the ids do not arrive
-            // again.
+            // No new token has arrived since the last resume, so this is the same break. The last
+            // attempt may have shown that the ids do not arrive again.
             Some(resume) => {
                 resume.requests += 1;
                 (resume.ids_again, resume.text_exact) = (start.ids_again as u64, start.text_exact);
@@ -140,12 +141,12 @@ impl Tally {
         self.begin();
     }
 
-    /// Records that the stream broke. [`Resume::took`] is the time from here to the next new token.
+    /// Records that the stream broke. [`Resume::took`] is measured from this time.
     pub(super) fn broke(&mut self) {
         self.broken.get_or_insert_with(Instant::now);
     }
 
-    /// Returns the number of earlier requests, for request ids that are never shared.
+    /// Returns the number of earlier requests, which makes each request id unique.
     pub(super) fn requests_before(&self) -> u32 {
         self.report.retries.saturating_add(self.resumes)
     }
@@ -173,7 +174,7 @@ impl Tally {
         self.finished = self.finished.map(|finished| finished + waited);
     }
 
-    /// Records that `count` tokens (at least one), which arrived at `now`, were delivered.
+    /// Records the delivery of `count` tokens (at least one) that arrived at `now`.
     pub(super) fn tokens(&mut self, now: Instant, count: usize) {
         self.report.tokens += count as u64;
         let mut together = u32::try_from(count).unwrap_or(u32::MAX);
@@ -236,7 +237,7 @@ impl Tally {
         Completion { usage, finish: Some(finish), ids_exact: self.report.ids_exact }
     }
 
-    /// Records an answer that arrived whole.
+    /// Records an answer that arrived as a whole.
     pub(super) fn answered(&mut self, answer: &CompletionResponse) {
         self.tokens(Instant::now(), answer.ids.len().max(1));
         self.report.server.clone_from(&answer.server);

@@ -1,5 +1,7 @@
-//! The ids and the text that a stream has received, and the splice where a later request continues.
-//! Pure.
+//! The ids and the text that a stream has received, for a later request that resumes the stream.
+//!
+//! The splice is the place where the answer of the later request continues the text delivered
+//! before the break. This module is pure.
 //!
 //! ```text
 //! ids        p p p p | a b c d e f        "d" had its text; "e" and "f" arrived without text
@@ -12,8 +14,8 @@
 //!
 //! Here `p` is an id of the prompt. The ids `e` and `f` have no text because they end inside a
 //! character, or because the server held their text back. A greedy request must produce `e f`
-//! again. These ids are removed, and their text is delivered with the first new id. After any other
-//! request, the first text is not reliable.
+//! again. tokenwire removes the repeated ids and delivers their text with the first new id. After a
+//! request that is not greedy, the first text is not reliable.
 
 use crate::client::policy::resume::ResumePolicy;
 use crate::error::{Error, ErrorKind};
@@ -24,11 +26,13 @@ use crate::types::ids::{FinishReason, IdsExact, Inexact, TokenId, Usage};
 use crate::types::not_resumable::NotResumable;
 use crate::types::token::StreamToken;
 
-/// The number of bytes of the last text that are kept, so that a repetition can be recognized.
+/// The number of bytes of delivered text that are kept to recognize a repetition.
 const MIN_TAIL_BYTES: usize = 64;
 
 pub(super) struct ResumeState {
-    /// The request, or the reason why nothing is kept. `None`: the client does not resume streams.
+    /// The request, or the reason why no ids are kept.
+    ///
+    /// The reason is `None` if the client does not resume streams.
     request: Result<Box<CompletionRequest>, Option<NotResumable>>,
     policy: ResumePolicy,
     endpoint: Endpoint,
@@ -38,7 +42,7 @@ pub(super) struct ResumeState {
     without_text: usize,
     /// True once some text has arrived.
     has_text: bool,
-    /// The end of the delivered text: [`MIN_TAIL_BYTES`], or more if a stop string may have begun.
+    /// The end of the delivered text: [`MIN_TAIL_BYTES`], or more if stop strings are longer.
     tail: String,
     /// The number of text bytes delivered so far.
     text_bytes: usize,
@@ -62,8 +66,8 @@ struct Splice {
     text_is_lost: bool,
     /// True if the ids did not arrive again. This attempt then produces a different answer.
     is_missed: bool,
-    /// The text before the splice in which a stop string could begin, and the text after the
-    /// splice.
+    /// The text around the splice, where a stop string could begin before the splice and end after
+    /// it.
     around: String,
     /// The position of the splice in `around`.
     at: usize,
@@ -119,9 +123,9 @@ impl ResumeState {
 
     // ---- at a break ----
 
-    /// Checks whether the ids and the request allow a resume from here.
+    /// Checks whether the ids and the request allow the stream to be resumed.
     ///
-    /// The inner `None` means that the client does not resume streams.
+    /// `Err(None)` means that the client does not resume streams.
     pub(super) fn check(&self, exact: IdsExact, server: Option<Family>) -> Result<(), Option<NotResumable>> {
         let request = self.request.as_ref().map_err(|why| *why)?;
         let refused = |why| Err(Some(why));
@@ -159,7 +163,7 @@ impl ResumeState {
         let due = self.ids.len();
         let text_is_lost = again < self.without_text && self.tells_text();
         self.in_prompt = due - again;
-        // A stop string that begins before `min_tokens` tokens does not count.
+        // A stop string does not count if it begins before the answer has `min_tokens` tokens.
         let min = self.request.as_ref().map_or(0, |request| request.sampling.min_tokens.unwrap_or(0));
         let around = if due < min as usize { String::new() } else { self.tail.clone() };
         let at = around.len();
@@ -177,7 +181,7 @@ impl ResumeState {
         ResumeStart { ids_again: again, text_exact: !text_is_lost && watches }
     }
 
-    /// Returns true if stop strings do not cause a loss of text at a break.
+    /// Returns true if no text is lost at a break because of stop strings.
     ///
     /// Either the server holds no text back, or the text belongs to ids that are requested again.
     fn sees_stops(&self, request: &CompletionRequest, server: Option<Family>) -> bool {
@@ -190,7 +194,7 @@ impl ResumeState {
         self.endpoint.family().or(seen)
     }
 
-    /// Returns true if the answer has text. vLLM's generate endpoint sends it only on request.
+    /// Returns true if the answer has text. vLLM's generate endpoint sends text only on request.
     fn tells_text(&self) -> bool {
         self.has_text || self.endpoint != Endpoint::VllmGenerate
     }
@@ -207,7 +211,8 @@ impl ResumeState {
     /// Processes the tokens of one event before they are delivered.
     ///
     /// Removes the ids that were received before the break. Returns true if a stop string that
-    /// began before the splice ends here. The text after the stop string is then removed.
+    /// began before the splice ends in these tokens. The text after the stop string is then
+    /// removed.
     pub(super) fn event(&mut self, tokens: &mut Vec<StreamToken>) -> Result<bool, Error> {
         if self.request.is_err() || tokens.is_empty() {
             return Ok(false);
@@ -216,7 +221,7 @@ impl ResumeState {
             None => false,
             Some(mut splice) => {
                 let crossed = self.cross_splice(&mut splice, tokens);
-                // The value is kept even after an error, because it shows that this was not the
+                // The splice is kept even after an error, because it shows that this was not the
                 // first attempt.
                 self.splice = Some(splice);
                 crossed?
@@ -228,7 +233,8 @@ impl ResumeState {
 
     /// Returns the text that is not delivered yet at the end of a complete attempt.
     ///
-    /// This text arrived with ids that were received before the break, and no new id followed.
+    /// This text arrived when the server repeated the ids from before the break. No new id followed
+    /// it.
     pub(super) fn rest(&mut self) -> Result<Option<StreamToken>, Error> {
         let Some(splice) = &mut self.splice else { return Ok(None) };
         if splice.next < splice.due {
@@ -239,7 +245,7 @@ impl ResumeState {
         Ok((!text.is_empty()).then_some(StreamToken::Token { text, id: None }))
     }
 
-    /// Returns true if this attempt produces a different answer.
+    /// Returns true if this attempt produces a different answer than the attempts before it.
     pub(super) fn is_missed(&self) -> bool {
         self.splice.as_ref().is_some_and(|splice| splice.is_missed)
     }
@@ -285,8 +291,8 @@ impl ResumeState {
 
     /// Returns the offset of the new text if vLLM has sent the text of the whole prompt before it.
     ///
-    /// The prompt then contains all text delivered so far. The caller passes the first text of an
-    /// attempt. A text that is not longer than all earlier text together is not such a prompt.
+    /// The caller passes the first text of an attempt. The prompt contains all text delivered so
+    /// far, so a text that begins with the prompt is longer than all earlier text together.
     fn end_of_prompt(&self, text: &str) -> Option<usize> {
         let is_whole = self.text_bytes >= MIN_TAIL_BYTES && text.len() > self.text_bytes;
         let at = if is_whole { text.rfind(&self.tail)? } else { return None };
@@ -307,7 +313,8 @@ impl ResumeState {
         self.has_text |= has_text;
         let longest = self.request.as_ref().map_or(0, |request| longest(&request.sampling.stop));
         let kept = longest.max(MIN_TAIL_BYTES);
-        // The tail is cut only when it has grown, because cutting it for every token costs more.
+        // The tail is cut only when it has become long, because a cut after every token costs more
+        // time.
         if self.tail.len() > 8 * kept {
             let cut = self.tail.len() - kept;
             let cut = (0..=cut).rev().find(|at| self.tail.is_char_boundary(*at)).unwrap_or(0);
@@ -334,7 +341,7 @@ impl ResumeState {
         }
     }
 
-    /// Converts the exactness of the ids in the same way.
+    /// Converts the exactness of the attempt's ids to the exactness for the original request.
     pub(super) fn whole_exact(&self, exact: IdsExact) -> IdsExact {
         let before = self.in_prompt as u64;
         match exact {
@@ -367,7 +374,8 @@ impl Splice {
 
     /// Looks for a stop string that begins before the splice and ends in `tokens`.
     ///
-    /// If there is one, removes the text that the server would not have sent without the break.
+    /// If there is such a stop string, this function removes the text that the server would not
+    /// have sent without the break.
     fn stop(&mut self, stop: &[String], keeps: bool, tokens: &mut Vec<StreamToken>) -> bool {
         let mut found = false;
         for token in tokens.iter_mut() {

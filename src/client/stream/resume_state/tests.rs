@@ -16,7 +16,7 @@ fn received(request: CompletionRequest, endpoint: Endpoint) -> ResumeState {
     ResumeState::new(Ok(request), endpoint, ResumePolicy::default())
 }
 
-/// Returns the tokens of an event like the decoder: the text belongs to the first id.
+/// Returns the tokens of an event as the decoder does: the text belongs to the first id.
 fn tokens((ids, text): Event<'_>) -> Vec<StreamToken> {
     let token = |(i, id): (usize, &TokenId)| StreamToken::Token {
         text: if i == 0 { text.to_owned() } else { String::new() },
@@ -52,8 +52,9 @@ fn ids_without_text_are_requested_again_and_delivered_once() {
     const MERGED: &[Event<'static>] = &[(&[7, 8, 9], "é"), (&[10], "x")];
     const EARLY: &[Event<'static>] = &[(&[7], "é"), (&[8], ""), (&[9], ""), (&[10], "x")];
     let again: Vec<Event<'_>> = [(&[7][..], "")].into_iter().chain(NEXT.iter().copied()).collect();
-    // The events before the break; greedy; the endpoint; the events after the break; ids again and
-    // text exact; what is delivered after the break.
+    // Each row contains the events before the break, whether the request is greedy, the endpoint,
+    // and the events after the break. The last two fields are the expected [`ResumeStart`] and the
+    // items delivered after the break.
     type Row<'a> =
         (&'a [Event<'a>], bool, Endpoint, &'a [Event<'a>], (usize, bool), &'a [(TokenId, &'a str)]);
     let x = (10, "x");
@@ -101,13 +102,14 @@ fn ids_that_do_not_repeat_end_the_attempt_and_are_not_requested_again() {
     assert_eq!(feed(&mut received, &[(&[7], ""), (&[5], "b")]), (vec![], "diverged"));
     assert_eq!(received.ids(), 3);
     assert_eq!(received.check(IdsExact::Unknown, None), Ok(()));
-    // With llama.cpp, the last id may be the end of the answer. Only a repetition would show this.
+    // With llama.cpp, the last id may be the end of the answer. Only a server that repeats the last
+    // id would show this.
     let refused = received.check(IdsExact::Unknown, Some(Family::LlamaCpp));
     assert_eq!(refused, Err(Some(NotResumable::MayHaveEnded)));
     assert_eq!(received.start_resume(None), ResumeStart { ids_again: 0, text_exact: false });
     let (out, _) = feed(&mut received, &[(&[9], "all of the prompt é"), (&[10], "x")]);
     assert_eq!(out, [(9, "\u{fffd}".to_owned()), (10, "x".to_owned())]);
-    // Here the break is again after an id with text.
+    // This second break also follows an id with text.
     assert_eq!(received.start_resume(None), ResumeStart { ids_again: 0, text_exact: true });
 }
 
@@ -116,7 +118,8 @@ fn a_prompt_before_the_first_text_is_removed() {
     let sentence =
         "The quick brown fox jumps over the lazy dog and is gone for good, as far as anybody knows";
     let whole = format!("<|user|>Who?<|assistant|>{sentence}é x");
-    // The text delivered before the break; the first text after it; what is delivered of that text.
+    // Each row contains the text delivered before the break, the first text after the break, and
+    // the part of that first text that is delivered.
     let rows = [
         (sentence, whole.as_str(), "é x"),
         // A new text may contain an old one.
@@ -172,13 +175,13 @@ fn text_of_repeated_ids_is_not_lost_at_the_end() {
 #[test]
 fn the_received_ids_may_be_the_whole_answer() {
     let sampling = || greedy().max_tokens(3).stop_token_ids(vec![9]);
-    // The ids; the kind of server; the finish reason.
+    // Each row contains the ids, the kind of server, and the expected finish reason.
     let rows: &[(&[TokenId], _, _)] = &[
         (&[6, 7], None, None),
         (&[6, 7, 8], None, Some(FinishReason::Length)),
         (&[6, 9], None, Some(FinishReason::Stop)),
         (&[9, 6], None, None),
-        // llama.cpp continues after such an id.
+        // llama.cpp continues after a stop token id.
         (&[6, 9], Some(Family::LlamaCpp), None),
     ];
     for (ids, server, expected) in rows {
@@ -213,8 +216,8 @@ fn counts_of_the_last_request_become_counts_of_the_whole_answer() {
 
 /// Imitates a server that sends text as it is generated, and stops like SGLang.
 ///
-/// If a part of a stop string was already sent, the part remains. The server has only the pieces
-/// from `from` on. Returns the pieces that it sends, and whether it stopped.
+/// If a part of a stop string was already sent, the part remains. The server starts with the piece
+/// at the index `from`. Returns the pieces that it sends, and whether it stopped.
 fn serve<'a>(pieces: &[&'a str], from: usize, stop: &str) -> (Vec<&'a str>, bool) {
     let (mut text, mut sent) = (String::new(), Vec::new());
     for piece in &pieces[from..] {
@@ -231,7 +234,7 @@ fn serve<'a>(pieces: &[&'a str], from: usize, stop: &str) -> (Vec<&'a str>, bool
 
 #[test]
 fn a_stop_string_is_found_wherever_the_break_is() {
-    // No stop string begins with its own end, so two of them never overlap.
+    // No stop string begins with its own end, so two occurrences of it never overlap.
     let stops = ["abb", "ab", "aabb", "abc"];
     let mut crossed = 0;
     for seed in 0..3000_u32 {
@@ -285,7 +288,8 @@ fn a_stop_string_is_found_wherever_the_break_is() {
 fn a_stop_string_across_the_splice_counts_only_if_the_server_would_stop_at_it() {
     let stop = || greedy().stop(vec!["abcd".to_owned()]);
     let keeps = |sampling| request(sampling).extra("include_stop_str_in_output", true);
-    // The request; what is delivered of `c` and `dx` after `ab`; how that ends.
+    // Each row contains the request, the part of `c` and `dx` that is delivered after `ab`, and the
+    // result.
     let rows = [
         (request(stop()), ["c", ""], "stopped"),
         (keeps(stop()), ["c", "d"], "stopped"),
