@@ -101,7 +101,7 @@ impl ApiClientBuilder {
         ///
         /// Until the kind is detected, requests ask for ids in every known way. Some kinds are
         /// described by a JSON record: [`ServerKind::by_name`] and [`ServerKind::from_json`] return
-        /// them.
+        /// such kinds.
         server: ServerKind,
 
         /// Sets all timers. [`Timeouts`] lists their defaults.

@@ -32,7 +32,7 @@ pub const MAX_RESUMES: u32 = 1000;
 ///
 /// A stream is resumed if [`Error::is_resumable`](crate::Error::is_resumable) is true for its
 /// error: the connection ended or went silent, or the server reported a fault of its own. A stream
-/// is never resumed after a cancel, the deadline or a limit. It is not resumed either if the
+/// is never resumed after a cancel, the deadline or a limit. A stream is not resumed either if the
 /// request itself is at fault.
 ///
 /// A stream that cannot be resumed ends with its error, and
@@ -44,7 +44,7 @@ pub const MAX_RESUMES: u32 = 1000;
 /// - tokenwire waits before a resume as it waits before a retry. The same
 ///   [`RetryPolicy`](crate::RetryPolicy) sets the wait, and the resume takes one retry from the
 ///   same [`budget`](crate::RetryPolicy::budget).
-/// - The wait before each further resume is longer. New tokens reset the wait to its shortest
+/// - The maximum wait grows with each further resume. New tokens reset the maximum to its first
 ///   value.
 /// - A resume may fail before its first token. tokenwire then tries another resume if it would also
 ///   retry a request after the same failure.

@@ -49,7 +49,7 @@ impl RequestPlan {
     }
 }
 
-/// The parts of a request that matter for its answer.
+/// The properties of a request that affect how it is sent and how its answer is read.
 #[derive(Clone, Default)]
 pub(super) struct Requested {
     /// The kind of server, if it was known when the body was built.
@@ -265,8 +265,7 @@ impl Next<'_> {
 /// The position in the body where reading ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReadUntil {
-    /// The end of the body, or a position after which the body contains nothing that the answer
-    /// needs.
+    /// The end of the body, or a position after which the answer needs no more bytes.
     End,
     Terminator,
     /// A stop string that began before the break. The server cannot detect such a stop string.

@@ -55,8 +55,9 @@ impl State {
 struct Second {
     first: Arc<Exchange>,
     request: CompletionRequest,
-    /// The alarm is `None` if no thread could be started for it. The second request is then not
-    /// sent.
+    /// The alarm is `None` if no thread could be started for it.
+    ///
+    /// The second request is then not sent.
     alarm: Option<Alarm>,
 }
 

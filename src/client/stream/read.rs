@@ -15,14 +15,14 @@ use crate::protocol::chunk::decoder::{ChunkDecoder, Completion};
 use crate::types::ids::{FinishReason, IdsExact};
 use crate::types::token::StreamToken;
 
-/// The maximum number of bytes in the first read of a body.
+/// The size of the space for the first read of a body, in bytes.
 ///
-/// The number is small, because a server usually sends one token at a time and there may be a
+/// The space is small, because a server usually sends one token at a time and there may be a
 /// thousand streams.
 const MIN_READ_BYTES: usize = 2 << 10;
-/// The maximum number of bytes in any read of a body.
+/// The maximum size of the space for a read of a body, in bytes.
 ///
-/// A read that fills its space doubles the space for the next read, up to this number.
+/// A read that fills its space doubles the space for the next read, up to this size.
 const MAX_READ_BYTES: usize = 16 << 10;
 
 impl Exchange {
@@ -68,7 +68,7 @@ struct AnswerReader<'a> {
     tokens: Vec<StreamToken>,
     /// The time at which the last read returned.
     now: Instant,
-    /// The maximum number of bytes in the next read.
+    /// The size of the space for the next read, in bytes.
     room: usize,
 }
 

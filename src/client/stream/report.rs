@@ -109,7 +109,7 @@ pub struct StreamReport {
     /// times cover all attempts together. The usage is converted to the usage of the one request
     /// that you made. The request id and the server are from the last attempt.
     pub resumes: Vec<Resume>,
-    /// The reason why the stream ended and was not resumed.
+    /// The reason why the broken stream was not resumed.
     ///
     /// It is set only if the error is resumable ([`Error::is_resumable`]) and the client resumes
     /// streams ([`ResumePolicy`](crate::ResumePolicy)).

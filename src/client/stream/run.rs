@@ -205,8 +205,9 @@ impl Shared {
         Next::Never
     }
 
-    /// Returns zero if the stream can use a server at which it has not failed. Otherwise, returns
-    /// `wait`.
+    /// Returns zero if the stream can use a server at which it has not failed.
+    ///
+    /// Otherwise, returns `wait`.
     fn unless_other(&self, tally: &Tally, wait: Duration) -> Duration {
         if self.backend.routes.has_other(&tally.failed_at) { Duration::ZERO } else { wait }
     }

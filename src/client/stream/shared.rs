@@ -52,7 +52,7 @@ pub(super) struct State {
     /// A cancel drops the sender while the thread is in a connect, because nothing can interrupt a
     /// connect.
     pub(super) sender: Option<TokenSender>,
-    /// The report of the attempts so far, if one of them returned the sender.
+    /// The report of the attempts so far, if one of these attempts returned the sender.
     pub(super) so_far: Option<StreamReport>,
     /// True if the thread or a cancel has decided how the stream ends.
     pub(super) settled: bool,

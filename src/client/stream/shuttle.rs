@@ -169,8 +169,9 @@ impl Played {
         self.cancels_returned.fetch_add(1, SeqCst);
     }
 
-    /// Checks that the report has not changed since `joined`, and that all items agree with the
-    /// report.
+    /// Checks that the report has not changed since `joined`.
+    ///
+    /// Also checks that all items agree with the report.
     ///
     /// All other threads must have ended before this call.
     fn check(self: Arc<Self>, joined: &StreamReport, items: Option<Vec<StreamToken>>) {

@@ -1,4 +1,4 @@
-//! The report of a stream while it runs, and the clocks.
+//! Builds the report of a stream while the stream runs, and keeps the times for its timers.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::protocol::chunk::decoder::Completion;
 use crate::protocol::server::ServerKind;
 use crate::types::ids::{FinishReason, IdsExact, Usage};
 
-/// The report of a stream while it runs, and the clocks.
+/// The report of a running stream, and the times for its timers.
 pub(super) struct Tally {
     started: Instant,
     pub(super) attempt_began: Instant,

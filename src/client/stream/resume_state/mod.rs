@@ -66,8 +66,9 @@ struct Splice {
     text_is_lost: bool,
     /// True if the ids did not arrive again. This attempt then produces a different answer.
     is_missed: bool,
-    /// The text around the splice, where a stop string could begin before the splice and end after
-    /// it.
+    /// The end of the text before the splice, followed by the text after the splice.
+    ///
+    /// A stop string may begin before the splice and end after the splice.
     around: String,
     /// The position of the splice in `around`.
     at: usize,
@@ -313,8 +314,8 @@ impl ResumeState {
         self.has_text |= has_text;
         let longest = self.request.as_ref().map_or(0, |request| longest(&request.sampling.stop));
         let kept = longest.max(MIN_TAIL_BYTES);
-        // The tail is cut only when it has become long, because a cut after every token costs more
-        // time.
+        // The tail is cut only when it has become long, because cutting it for every token is
+        // slower.
         if self.tail.len() > 8 * kept {
             let cut = self.tail.len() - kept;
             let cut = (0..=cut).rev().find(|at| self.tail.is_char_boundary(*at)).unwrap_or(0);

@@ -53,7 +53,7 @@ fn ids_without_text_are_requested_again_and_delivered_once() {
     const EARLY: &[Event<'static>] = &[(&[7], "é"), (&[8], ""), (&[9], ""), (&[10], "x")];
     let again: Vec<Event<'_>> = [(&[7][..], "")].into_iter().chain(NEXT.iter().copied()).collect();
     // Each row contains the events before the break, whether the request is greedy, the endpoint,
-    // and the events after the break. The last two fields are the expected [`ResumeStart`] and the
+    // and the events after the break. The last two fields are the expected `ResumeStart` and the
     // items delivered after the break.
     type Row<'a> =
         (&'a [Event<'a>], bool, Endpoint, &'a [Event<'a>], (usize, bool), &'a [(TokenId, &'a str)]);
@@ -234,7 +234,8 @@ fn serve<'a>(pieces: &[&'a str], from: usize, stop: &str) -> (Vec<&'a str>, bool
 
 #[test]
 fn a_stop_string_is_found_wherever_the_break_is() {
-    // No stop string begins with its own end, so two occurrences of it never overlap.
+    // No stop string begins with its own end, so two occurrences of the same stop string never
+    // overlap.
     let stops = ["abb", "ab", "aabb", "abc"];
     let mut crossed = 0;
     for seed in 0..3000_u32 {
