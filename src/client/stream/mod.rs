@@ -11,7 +11,7 @@
 //! | [`run`] | the reader thread's side: makes attempts and reports how the last one ended |
 //! | [`exchange`] | one attempt: sends a request and receives the head of its answer |
 //! | [`read`] | reads the body of an answer into the channel |
-//! | [`resume_state`] | the ids and the text received so far, for a later request that resumes the stream |
+//! | [`resume_state`] | the ids and the text received so far, which a resume needs |
 //! | [`tally`] | the report of a running stream, and the times for its timers |
 //! | [`report`] | the report that you receive at the end |
 //! | [`race`] | two requests for one stream |
