@@ -46,11 +46,14 @@ pub(super) fn ids_of(choice: &mut Choice<'_>, verbose: Verbose<'_>) -> Result<Op
 
 /// Returns the list if each entry is a valid id.
 pub(super) fn good_ids(ids: Ids) -> Result<Option<Ids>, Error> {
+    if matches!(ids.presence, Presence::Missing | Presence::Null) {
+        return Ok(None);
+    }
     ids.check("token ids", Limit::TokenIds)?;
     if !ids.iter().all(|id| matches!(id, Id::Valid(_))) {
         return Err(Error::protocol("a token id is not a whole number from 0 to 4294967295"));
     }
-    Ok((ids.presence == Presence::Given).then_some(ids))
+    Ok(Some(ids))
 }
 
 pub(super) fn token_text<'a>(text: Scalar<'a>) -> Result<Cow<'a, str>, Error> {

@@ -268,6 +268,7 @@ impl<T, const MAX: usize> List<T, MAX> {
     }
 
     /// Returns an error if the value is not a list, or has too many items. `what` names the items.
+    #[inline]
     pub(super) fn check(&self, what: &str, limit: Limit) -> Result<(), Error> {
         match self.presence {
             Presence::WrongType => Err(Error::protocol(format!("the {what} of a chunk are not a list"))),
@@ -344,6 +345,7 @@ pub(super) enum Id {
 }
 
 impl Id {
+    #[inline]
     pub(super) fn valid(self) -> Option<TokenId> {
         if let Self::Valid(id) = self { Some(id) } else { None }
     }
