@@ -97,7 +97,7 @@ pub(crate) const FRAGMENTS: &[&[u8]] = &[
     b"\xc2\x85",
     b"\xe2\x80\xa8",
     b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-    // Makes bodies that are larger than the parser's first buffer.
+    // This fragment makes bodies that are larger than the parser's first buffer.
     &[b'x'; 3000],
 ];
 

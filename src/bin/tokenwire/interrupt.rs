@@ -49,7 +49,7 @@ impl Interrupt {
     }
 }
 
-/// Makes Ctrl-C end the program with code 130. For commands without a stream to cancel.
+/// Makes Ctrl-C end the program with code 130. Commands without a stream to cancel use this.
 pub(crate) fn exit_on_interrupt() -> Result<(), Failure> {
     ctrlc::set_handler(|| process::exit(Exit::Cancelled as i32)).map_err(failed)
 }
