@@ -91,7 +91,8 @@ fn llama_recordings_match_their_table() {
         let is_stream =
             recording.response_headers().contains(&("Content-Type".into(), "text/event-stream".into()));
         if is_stream {
-            // The table does not count these, but the requests show how the responses end.
+            // The README table does not list the events. Only a complete stream from a path under
+            // `/v1/` ends with `[DONE]`.
             let events = events(&body.bytes);
             assert!(events.iter().all(|event| event.starts_with("data: ") || *event == ":"), "{name}");
             let done = events.last() == Some(&"data: [DONE]");

@@ -1,8 +1,8 @@
 //! Tests of the external cases in `cases/tool-calls`, and of this project's cases in
 //! `tests/data/tool-calls` and in the dialects' files. Each case is one turn as a model of that
-//! family writes it, and its expected result. It is parsed whole, by characters and in pieces, with
-//! invented ids. The tree, the calls and the times at which calls are returned must always be the
-//! same.
+//! family writes it, and its expected result. The turn is parsed whole, by characters and in
+//! pieces, with invented ids. The tree, the calls and the times at which calls are returned must
+//! always be the same.
 
 mod common;
 
@@ -19,7 +19,8 @@ use tokenwire::{
 /// The number of random cuts of a case.
 const RANDOM_CUTS: u64 = 40;
 
-/// Up to this many characters, a text is cut at every pair of places, and at every triple.
+/// The maximum length of a text that is cut at every pair of places, and of a text that is cut at
+/// every triple of places.
 const MAX_TWO_CUTS_CHARS: usize = 80;
 const MAX_THREE_CUTS_CHARS: usize = 40;
 

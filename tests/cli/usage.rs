@@ -152,7 +152,7 @@ fn models_tokenize_and_detokenize_use_the_server() {
 fn commands() -> Vec<String> {
     let help = run(&["--help"], b"").out;
     let list = help.split("\nCommands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
-    // A continuation line is indented further.
+    // A continuation line is indented further than the name of a command.
     let names = list.lines().filter(|line| !line.starts_with("   "));
     names
         .map(|line| line.split_whitespace().next().unwrap().to_owned())
@@ -246,7 +246,7 @@ fn a_misspelt_flag_gets_a_likely_suggestion_or_none() {
         ("stream", "--url", &["--base-url"]),
         ("stream", "--key", &["--api-key-env"]),
         ("stream", "--timeout", &timers),
-        // A hidden alias leads to the name in the help.
+        // For a hidden alias, the program suggests the name in the help.
         ("stream", "--wirre", &["--endpoint"]),
         ("stream", "--tail-timout", &["--after-finish-timeout"]),
         ("stream", "-json", &["--json"]),

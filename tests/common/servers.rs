@@ -416,11 +416,11 @@ fn summary(all: &[Gathered]) -> String {
 /// The streams whose request contained a key for ids.
 struct IdStreams {
     all: usize,
-    /// Streams with all ids, confirmed by the server's count.
+    /// The number of streams with all ids, confirmed by the server's count.
     exact: usize,
-    /// Streams with all ids, as far as the server counts.
+    /// The number of streams with all ids, including streams whose server does not count the ids.
     complete: usize,
-    /// Streams without any id.
+    /// The number of streams without any id.
     without: usize,
 }
 
