@@ -104,8 +104,9 @@ pub(crate) const FRAGMENTS: &[&[u8]] = &[
 /// Checks that any cuts of a body give the same events as the reference parser does for the whole
 /// body. The parser also never holds more than the limit and the last read, and its work is linear.
 ///
-/// The lowest bit of the first byte selects the mode: the rest is raw, or selects fragments. The
-/// other bits select the limit. The next two bytes select the cuts.
+/// The lowest bit of the first byte selects the mode: the body consists of raw bytes, or of
+/// fragments that the bytes select. The other bits select the limit. The next two bytes select the
+/// cuts.
 pub(crate) fn sse(input: &[u8]) {
     let Some(([mode, seed @ ..], rest)) = input.split_first_chunk::<3>() else { return };
     let body = if mode & 1 == 0 {

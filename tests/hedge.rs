@@ -217,8 +217,8 @@ fn a_shared_channel_gets_one_of_the_two_streams_and_one_end() {
     assert_eq!(guard.join().ending, Outcome::Complete);
 }
 
-/// Random delays and failures, close enough that all events overlap. A stream never contains tokens
-/// of both requests, and it always has an end.
+/// Delays and failures are random, and so close together that all events overlap. A stream never
+/// contains tokens of both requests, and it always has an end.
 #[test]
 fn overlapping_requests_give_one_response_and_one_end() {
     const STREAMS: u32 = 600;

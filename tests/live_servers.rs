@@ -301,7 +301,7 @@ fn a_chat_with_a_tool_gives_the_call_streamed_and_complete() {
     let expected = vec![("get_weather".to_owned(), json!({"city": "Paris"}))];
     let (text, calls, ids, report) = stream(&client, request.clone());
     assert_eq!((text.trim(), &calls), ("", &expected));
-    // With tools, the server rejects log-probabilities, which carry the ids of a chat's stream.
+    // With tools, the server rejects log-probabilities, which contain the ids of a chat's stream.
     assert_eq!((ids.len(), report.ids_exact), (0, IdsExact::No(Inexact::NoIds)));
     let answer = client.complete(request).unwrap();
     let calls: Vec<_> =

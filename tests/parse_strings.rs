@@ -46,7 +46,7 @@ fn markers_inside_a_string_end_no_call_at_any_cut() {
 fn a_value_may_contain_its_own_closing_tag() {
     const OPEN: &str = "<tool_call>\n<function=f>\n<parameter=a>\n";
     const END: &str = "\n</parameter>\n</function>\n</tool_call>";
-    // text after the opener, value
+    // text after the opening markers, value
     let cases = [
         (format!("use </parameter> so{END}"), "use </parameter> so"),
         (format!("x\n  </parameter> is one{END}"), "x\n  </parameter> is one"),

@@ -46,8 +46,8 @@ fn events_are_the_same_at_every_cut(name: &str, body: &[u8]) {
     }
 }
 
-/// Decodes a body whole and in single bytes, and its events with one cut at every offset. All
-/// results must be equal.
+/// Decodes a body as a whole and in single bytes, and parses its events with one cut at every
+/// offset. All results must be equal.
 fn decode_at_every_cut(name: &str, body: &[u8], wire: Endpoint) -> Decoded {
     let whole = decode(body, &[], decoder(wire));
     let check = |cuts: &[usize]| {

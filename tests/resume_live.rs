@@ -147,9 +147,9 @@ fn a_server_killed_and_restarted_in_mid_stream_loses_and_duplicates_no_id() {
     assert!(resumed > KILLS / 2, "{resumed}");
 }
 
-/// Returns a sequence of rising numbers, with another start for each stream. The model continues to
-/// count, so lost or duplicated tokens are visible. Two tokens are rarely almost equally likely, so
-/// other streams on the server do not change the result.
+/// Returns a sequence of rising numbers, with a different start for each stream. The model
+/// continues to count, so lost or duplicated tokens are visible. While the model counts, two tokens
+/// are rarely almost equally likely, so other streams on the server do not change the result.
 fn counting(n: usize) -> String {
     let numbers: Vec<_> = (0..5).map(|more| (10 + 5 * n + more).to_string()).collect();
     format!("{},", numbers.join(", "))

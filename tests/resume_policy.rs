@@ -111,7 +111,8 @@ fn a_resume_sends_prompt_and_received_ids_with_lower_limits_and_no_other_change(
     assert_eq!(names, ["mine", "mine-1", "mine-2"]);
     let told: Vec<_> = report.resumes.iter().map(|r| (r.at_id, r.after, r.requests, r.text_exact)).collect();
     assert_eq!(told, [(2, ErrorKind::Incomplete, 1, true), (4, ErrorKind::Incomplete, 1, true)]);
-    // For the last request, the server counted 4 and 2 tokens. Two of the 4 were received before.
+    // For the last request, the server reported 4 prompt tokens and 2 completion tokens. The 4 ids
+    // that were received earlier count as completion tokens.
     let usage = report.usage.unwrap();
     assert_eq!((usage.prompt_tokens, usage.completion_tokens), (0, 6));
     assert_eq!((report.tokens, report.retries, report.not_resumed), (6, 0, None));

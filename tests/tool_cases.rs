@@ -102,8 +102,8 @@ impl Case {
             LeafKind::ToolCall(_) => Some("tool_call"),
             _ => None,
         });
-        // Take the first of each kind in a row: in the cases, content on both sides of a frame is
-        // one segment.
+        // Count adjacent leaves of content as one: in the cases, content on both sides of a frame
+        // is one segment.
         let mut order: Vec<&str> = order.collect();
         order.dedup_by(|a, b| a == b && *a == "content");
         check("order", json!(order), &self.0["order"]);
@@ -123,9 +123,9 @@ impl Case {
     }
 }
 
-/// Returns the cuts of a text that are tried, each a list of places in characters: none, random
-/// ones, and every single place. A short text is also cut at every two and three places, or at a
-/// sample of them ([`in_sample`]).
+/// Returns the cuts that are tried on a text. Each item is a list of places, counted in characters:
+/// no place, random places, or one single place. A short text is also cut at every two and three
+/// places, or at a sample of them ([`in_sample`]).
 fn cuttings(text: &str) -> impl Iterator<Item = Vec<usize>> {
     let chars = text.chars().count();
     let whole_and_random = (0..RANDOM_CUTS).map(move |seed| random_cuts(chars, seed)).chain([Vec::new()]);

@@ -105,8 +105,8 @@ fn is_read_right(wire: Endpoint, text: &str) {
                         assert_eq!(said, text_in(&value, wire), "{wire} {data}");
                     }
                 } else if serde_json::from_str::<IgnoredAny>(data).is_err() {
-                    // Invalid JSON is skipped. serde_json accepts half of a surrogate pair in a
-                    // value that it ignores, and so does the decoder.
+                    // Invalid JSON is skipped. In a value that it ignores, serde_json accepts half
+                    // of a surrogate pair. The decoder accepts it too.
                     match flow {
                         Flow::Ended => assert_eq!(data.trim(), "[DONE]"),
                         Flow::More => assert_eq!((decoder.skipped(), count), (before + 1, 0), "{data}"),

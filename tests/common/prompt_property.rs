@@ -238,8 +238,8 @@ impl State<'_> {
         for token in tokens {
             let id = match token.id {
                 Id::Any(id) => Some(id),
-                // Any marker of the vocabulary: one that opens a turn, ends a turn, or does
-                // neither.
+                // The id of any marker of the vocabulary. The marker may open a turn, end a turn,
+                // or do neither.
                 Id::Marker(n) => Some(FIRST_MARKER + TokenId::from(n % 32)),
                 Id::None => None,
             };

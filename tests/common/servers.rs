@@ -139,7 +139,7 @@ impl Seen {
 }
 
 impl Seen {
-    /// Returns the code for the source of the fact that this server accepts `what`.
+    /// Returns the code that shows how it is known that this server accepts `what`.
     fn known(&self, what: &str, row: &Row) -> String {
         match (self.0.get(what), row.known) {
             (Some((r, _)), _) => format!("{r}r"),
@@ -344,7 +344,7 @@ fn asks(row: &Row, taken: &Seen) -> String {
     keys.map(|key| format!("`{key}` {}", taken.known(key, row))).collect::<Vec<_>>().join(", ")
 }
 
-/// The text between the two tables, with the codes of the second one.
+/// The text between the two tables. It explains the codes of the second table.
 const DETAILS: &str = "
 ## Details
 

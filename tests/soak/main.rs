@@ -132,7 +132,7 @@ fn serve() {
 // ---- the responses of the servers ----
 
 /// The kind of response that a prompt requests with its first id. The second id is the number of
-/// the stream, the third a position in the response.
+/// the stream. The third id is a position in the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Good,

@@ -349,7 +349,7 @@ fn over_the_limit_a_stream_waits_or_fails_and_can_be_cancelled_unsent() {
 
 #[test]
 fn a_waiting_stream_ends_with_its_timers() {
-    // The timers are multiples of a short one.
+    // The timers are multiples of a short timer.
     each_row(
         [
             ("deadline", Some(1), None, Timer::Deadline),

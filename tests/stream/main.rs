@@ -82,7 +82,7 @@ fn unended() -> Script {
     Script::events(events).write(": bye\n\ndata: [DONE]")
 }
 
-/// Sends the tokens with this content type, or without one.
+/// Sends the tokens with this content type, or without a content type.
 fn typed(content_type: &str) -> Script {
     let wire = Script::tokens(HELLO).framing(Framing::CloseDelimited).wire();
     let wire = String::from_utf8(wire).unwrap();
