@@ -342,7 +342,7 @@ fn a_live_line_and_colors_appear_only_on_terminals_that_support_them() {
         for word in &words {
             assert!(ran.out.contains(word), "{args}: no {word:?} in {:?}", ran.out);
         }
-        // A live line needs no colors, but a dumb terminal supports neither.
+        // A live line needs no colors, but a dumb terminal supports neither colors nor a live line.
         let unwanted = [("NO_COLOR", "1", &[dim, red][..]), ("TERM", "dumb", &["\u{1b}"])];
         for (variable, value, unwanted) in unwanted {
             let ran = on_a_terminal(&args, &[(variable, value)]);

@@ -246,7 +246,7 @@ fn state(decoder: &ChunkDecoder) -> String {
     format!("{finish:?} {counts:?} {told:?}")
 }
 
-/// The replacements for a value, a key, a bracket or a comma.
+/// The texts that replace a value, a key, a bracket or a comma.
 const CHANGES: [&str; 64] = [
     "0",
     "1",

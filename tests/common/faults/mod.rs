@@ -52,8 +52,8 @@ pub struct Fault {
 /// The behavior of the server.
 pub enum Does {
     Answer(Script),
-    /// Sends a good response to the first request, then the given response to the second request on
-    /// the same connection.
+    /// Sends a good response to the first request, then this response to the second request on the
+    /// same connection.
     SecondAnswer(Script),
     Accept(OnAccept),
     /// Reads this number of bytes of the request at a time, and pauses for this time after each

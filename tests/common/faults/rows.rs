@@ -405,7 +405,7 @@ fn error_bodies() -> Vec<Fault> {
         let kind = kind(n + 1);
         let mut row = answer(named(200, kind), status(200).body(kind, body)).says("said no");
         row.ends = Some(match (kind, name) {
-            // Of these bodies, only this one contains a valid event.
+            // Only this body contains a valid event.
             ("text/event-stream", "error event") => ErrorKind::Server,
             // The line is a field with an unknown name, and the stream has no events.
             ("text/event-stream", "plain text") => ErrorKind::Incomplete,

@@ -150,8 +150,8 @@ pub(crate) mod tests {
         Duration::from_millis(ms)
     }
 
-    /// Returns a lane that was requested after 10 ms. Its tokens have these times, in ms, and an id
-    /// each.
+    /// Returns a lane that was requested after 10 ms. Each of its tokens has one of these times, in
+    /// ms, and one id.
     pub(crate) fn lane(number: u64, tokens: &[u64], end: u64, outcome: Outcome) -> Lane {
         Lane {
             asked: ms(10),
