@@ -335,7 +335,7 @@ fn prompts(row: &Row, taken: &Seen) -> String {
     kept.map(|(name, _)| format!("{name} {}", taken.known(name, row))).collect::<Vec<_>>().join(", ")
 }
 
-/// Returns the keys with which tokenwire requests ids from this row.
+/// Returns the keys that tokenwire sends to request ids from the server of this row.
 fn asks(row: &Row, taken: &Seen) -> String {
     let prompt = |request: CompletionRequest| request.to_json(None, row.wire, row.known).ok();
     let body = prompt(CompletionRequest::text("Hi")).or_else(|| prompt(CompletionRequest::ids([1])));

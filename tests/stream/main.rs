@@ -61,8 +61,8 @@ fn timeouts(set: impl FnOnce(&mut Timeouts)) -> Timeouts {
     timeouts
 }
 
-/// Returns timers longer than [`collect`] waits, so a stream that waits for one of them fails its
-/// test.
+/// Returns timers that are longer than the wait of [`collect`]. A stream that waits for such a
+/// timer fails its test.
 fn far() -> Timeouts {
     let far = Some(LONG * 10);
     timeouts(|t| (t.connect, t.first_token, t.chunk, t.content, t.deadline) = (far, far, far, far, far))

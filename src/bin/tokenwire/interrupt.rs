@@ -19,8 +19,9 @@ struct State {
 impl Interrupt {
     /// Installs the signal handler. Call this once for the program.
     ///
-    /// The first signal cancels the running work. The program exits at once on a second signal, or
-    /// on the first if nothing runs: it may be blocked in a write to a pipe without a reader.
+    /// The first signal cancels the running work. On a second signal, the program exits at once,
+    /// because it may be blocked in a write to a pipe without a reader. If nothing runs, it exits
+    /// on the first signal.
     pub(crate) fn install() -> Result<Self, Failure> {
         let state = Arc::new(Mutex::new(State::default()));
         let of_handler = state.clone();

@@ -115,7 +115,8 @@ pub(crate) struct Axis {
     pixels: Range<f64>,
     values: Range<f64>,
     steps: Vec<(f64, String)>,
-    /// The function from a value to its place: the value itself, or its logarithm.
+    /// The function that converts a value to its place: it returns the value itself or its
+    /// logarithm.
     scale: fn(f64) -> f64,
 }
 
