@@ -4,9 +4,9 @@
 //! cargo bench --features testing --bench cancel
 //! ```
 //!
-//! A stream is blocked in a read from an idle server. Two times are measured, both from the call of
-//! `cancel`: until the reader thread has returned and reported, and until the server has seen the
-//! disconnect.
+//! A stream is blocked in a read from an idle server. The benchmark measures two times from the
+//! call of `cancel`. The first ends when the reader thread has returned and reported. The second
+//! ends when the server has detected the disconnect.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Measures how fast tokens move from one thread to another.
+//! Measures how fast tokens are sent from one thread to another.
 //!
 //! ```sh
 //! cargo bench --bench channel
@@ -8,7 +8,7 @@
 //! - `recv_many`: the same channel, read with `recv_many`
 //! - `bounded_1024`: a bounded channel
 //! - `in_batches`: the same channel with 32 tokens in each item
-//! - `limit_one_thread`: the lower limit: one thread both sends and receives the tokens
+//! - `limit_one_thread`: the lower limit, where one thread both sends and receives the tokens
 
 mod common;
 

@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut state, mut frames) = (State::default(), 0);
     while !state.is_over {
         poll(&tokens, &mut state, on_token, on_end);
-        // The rest of the frame.
+        // The program does the rest of its work for this frame here.
         std::thread::sleep(Duration::from_millis(2));
         frames += 1;
     }

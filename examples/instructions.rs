@@ -3,8 +3,9 @@
 //!
 //! Each row runs twice in its own process under callgrind, the second time with more work. The
 //! difference, divided by the additional work, is the cost without startup and setup. Other work on
-//! the machine does not change a count. A different compiler does. A different processor changes a
-//! count a little, because the C library and `memchr` select their code by its features.
+//! the machine does not change a count, but a different compiler does change it. A different
+//! processor changes a count a little, because the C library and `memchr` select their code by its
+//! features.
 //!
 //! With `--write`, it replaces the table in `docs/speed.md`. Arguments that are not options select
 //! rows by name.

@@ -1,4 +1,4 @@
-//! Runs a turn with tools: the model calls them, they run while the model writes, and it continues
+//! Runs a turn with tools. The tools run while the model still writes, and the model then continues
 //! with their results.
 //!
 //! ```sh

@@ -6,7 +6,7 @@ mod properties;
 macro_rules! targets {
     ($($module:ident: $($name:ident)*;)*) => {
         $($(
-            /// Checks the property of the target of this name.
+            /// Checks the property of the target with this name.
             pub fn $name(input: &[u8]) {
                 $module::$name(input);
             }

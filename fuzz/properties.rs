@@ -97,15 +97,16 @@ pub(crate) const FRAGMENTS: &[&[u8]] = &[
     b"\xc2\x85",
     b"\xe2\x80\xa8",
     b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-    // Makes bodies that are larger than the parser's first buffer.
+    // This fragment makes bodies that are larger than the parser's first buffer.
     &[b'x'; 3000],
 ];
 
 /// Checks that any cuts of a body give the same events as the reference parser does for the whole
 /// body. The parser also never holds more than the limit and the last read, and its work is linear.
 ///
-/// The lowest bit of the first byte selects the mode: the rest is raw, or selects fragments. The
-/// other bits select the limit. The next two bytes select the cuts.
+/// The lowest bit of the first byte selects the mode: the body consists of raw bytes, or of
+/// fragments that the bytes select. The other bits select the limit. The next two bytes select the
+/// cuts.
 pub(crate) fn sse(input: &[u8]) {
     let Some(([mode, seed @ ..], rest)) = input.split_first_chunk::<3>() else { return };
     let body = if mode & 1 == 0 {

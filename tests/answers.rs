@@ -1,5 +1,5 @@
-//! Tests that complete responses decode correctly: all recordings, and vectors for servers without
-//! a recording.
+//! Tests that complete responses decode correctly. The responses are all recordings, and vectors
+//! for servers without a recording.
 
 mod common;
 
@@ -12,8 +12,8 @@ use tokenwire::{
     TokenId,
 };
 
-/// Converts a response to JSON, so that cases can be data. `ids_exact` is true, false, null, or the
-/// numbers of a gap.
+/// Converts a response to JSON, so that a case can contain the expected value. `ids_exact` is true,
+/// false, null, or the numbers of a gap.
 fn shown(answer: &CompletionResponse) -> Value {
     let calls = answer.tool_calls.iter().map(|call| json!([call.id, call.name, call.arguments]));
     let malformed = answer.malformed_calls.iter().map(|call| json!([call.text, call.reason.as_str()]));

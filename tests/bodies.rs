@@ -1,6 +1,6 @@
-//! Tests of status and body of complete responses from servers without a recording, written from
-//! their documentation (tests/data/bodies.jsonl). They are read through the client. Event streams
-//! are also cut at every byte.
+//! Tests of the status and the body of complete responses, for servers without a recording. The
+//! cases are written from the documentation of the servers (tests/data/bodies.jsonl). The client
+//! reads each response. Event streams are also cut at every byte.
 #![cfg(feature = "testing")]
 
 mod common;
@@ -26,8 +26,8 @@ struct Case {
     body: String,
     /// The text and the id.
     tokens: Vec<Value>,
-    /// A subset of `finish`, `ids_exact` and `completion_tokens`; or of `kind`, `http` (a status)
-    /// and `message`.
+    /// A subset of `finish`, `ids_exact` and `completion_tokens`. For an error, a subset of `kind`,
+    /// `http` (a status) and `message`.
     end: serde_json::Map<String, Value>,
 }
 

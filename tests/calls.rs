@@ -1,5 +1,5 @@
 //! Tests of requests for complete responses against the mock server: the request that is sent, and
-//! each way to end.
+//! each way in which a request can end.
 
 #![cfg(feature = "testing")]
 

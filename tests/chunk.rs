@@ -58,8 +58,8 @@ fn a_learned_template_does_not_change_the_result_for_any_recording() {
             {
                 learning_makes_no_difference(wire, chunks.iter().copied());
             }
-            // Use one kind of chunk alone, so that the template reads most of them. An error ends a
-            // stream, so each change gets its own stream.
+            // Use only one kind of chunk, so that the template reads most of the chunks. An error
+            // ends a stream, so each change gets its own stream.
             for (n, chunk) in chunks.iter().enumerate().take(2) {
                 let seed = (streams * 100 + n) as u64;
                 for change in changed(&[chunk], &random_bytes(seed, 3 * changes)) {
@@ -82,7 +82,7 @@ fn the_property_holds_on_unusual_bytes() {
     }
 }
 
-/// Checks a value at each limit of a chunk, and a value one above it.
+/// Checks a value at each limit of a chunk, and a value that exceeds the limit by one.
 #[test]
 fn exceeding_a_limit_of_a_chunk_reports_that_limit() {
     let lists = |n: usize| format!("{{\"x\":{}{}}}", "[".repeat(n - 1), "]".repeat(n - 1));

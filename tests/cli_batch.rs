@@ -211,8 +211,8 @@ fn concurrent_streams_and_waiting_results_are_limited() {
     let child = program(&as_strs(&folder.args(&server, "4"))).spawn().unwrap();
     assert!(server.wait_for_requests(4, HANGS));
     assert!(!server.wait_for_requests(5, Duration::from_millis(300)), "at most four at a time");
-    // The first stream hangs and the others continue. The limit is 16 results per stream, so 64 for
-    // the four streams. The hanging stream is included.
+    // The first stream hangs and the other streams continue. The limit is 16 results for each
+    // stream, so 64 results for the four streams, with the hanging stream included.
     rest.open();
     assert!(server.wait_for_requests(64, HANGS));
     assert!(!server.wait_for_requests(65, Duration::from_millis(300)), "at most 64 prompts ahead");
@@ -273,7 +273,7 @@ fn a_batch_killed_at_any_time_resumes_to_the_same_file() {
         }
         kills += 1;
         asked = server.requests().len();
-        // After a crash of the machine, the file can have this state.
+        // After a crash of the machine, the file can be in this state.
         let mut out = OpenOptions::new().append(true).open(folder.path("out.jsonl")).unwrap();
         out.write_all(br#"{"id":61,"text":"ha"#).unwrap();
     }
@@ -318,7 +318,7 @@ fn ctrl_c_keeps_finished_results_and_abandons_running_streams() {
         }
         let before = server.requests().len();
         let child = program(&as_strs(&args)).spawn().unwrap();
-        // The third and the sixth stream hang, so none of the two streams starts the seventh
+        // The third and the sixth stream hang, so neither of the two streams starts the seventh
         // prompt.
         assert!(server.wait_for_requests(before + 6, HANGS));
         interrupt(&child);

@@ -137,7 +137,7 @@ fn output_for_people_is_a_table_without_a_live_line_outside_a_terminal() {
 
 #[test]
 fn ctrl_c_prints_the_results_so_far() {
-    // The server answers twice, then stays silent.
+    // The server sends two responses, then stays silent.
     let asked = AtomicUsize::new(0);
     let server = MockServer::start(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
         0 | 1 => hello(),

@@ -1,4 +1,4 @@
-//! Tests of dialects as records: the files in `src/turn/parse/dialects/`, and records that a
+//! Tests of dialects as JSON records: the files in `src/turn/parse/dialects/`, and records that a
 //! program reads itself. `tool_cases.rs` runs the cases in the files.
 
 mod common;

@@ -1,4 +1,4 @@
-//! Tests of what remains at the end of a stream: the connection if the server withholds the end,
+//! Tests of the state after the end of a stream: the connection if the server withholds the end,
 //! and the token count after a cancel.
 
 #![cfg(feature = "testing")]

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokenwire::testing::{MockServer, Script};
 
 /// Returns the program of an example. It is built here, because `cargo test --test examples` does
-/// not build it and might run an old one.
+/// not build it and might run an old version.
 fn example(name: &str) -> Command {
     static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
         let tests = std::env::current_exe().unwrap();

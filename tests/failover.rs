@@ -118,8 +118,8 @@ fn an_invalid_request_is_not_sent_to_another_server() {
     let (ids, report) = read(&client(&[&bad, &good]).build().unwrap(), request(1));
     assert_eq!((ids.len(), report.error.unwrap().status(), report.failovers), (0, Some(400), 0));
     assert!(good.requests().is_empty());
-    // Without retries, a stream fails at its first server. Without resumes, it fails where it
-    // breaks.
+    // Without retries, a stream fails at its first server. Without resumes, a stream fails at the
+    // point where it breaks.
     let (dead, breaks) = (status(503), cut());
     let (_, report) = read(&client(&[&dead, &good]).retries(0).build().unwrap(), request(1));
     assert_eq!((report.error.unwrap().status(), report.route), (Some(503), 0));
@@ -152,7 +152,7 @@ fn a_failed_server_is_skipped_until_a_probe_succeeds() {
         assert_eq!(read(&client, request(n)).1.failovers, 1);
     }
     assert_eq!(completions(), 2);
-    // A skipped server gets only probes, which are repeated.
+    // A skipped server gets only probes. The probes are repeated.
     let began = Instant::now();
     while probes.load(Ordering::SeqCst) < 3 {
         let (ids, report) = read(&client, request(9));
@@ -214,7 +214,7 @@ fn a_session_stays_at_its_server_and_weights_distribute_the_rest() {
     assert!(used.iter().all(|n| *n > 0), "{used:?}");
 }
 
-/// Two servers have 16 streams at a time, and one of the servers dies. All streams still complete.
+/// Two servers serve 16 streams at a time, and one of the servers dies. All streams still complete.
 #[test]
 fn all_streams_are_complete_and_exact_when_one_of_two_servers_dies() {
     let good = whole();

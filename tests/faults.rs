@@ -28,7 +28,8 @@ fn every_fault_ends_its_stream_as_documented_and_in_time() {
             if let Err(what) = row.fault.verdict(run) {
                 wrong.push(format!("{}, {over}: {what}", row.fault.name));
             }
-            // No other timer may have ended the stream. The table contains the time that it took.
+            // No other timer may have ended the stream. The table contains the measured time of
+            // each run.
             if row.over(run) > LONG / 2 {
                 wrong.push(format!("{}, {over}: {:?} too late", row.fault.name, row.over(run)));
             }

@@ -38,8 +38,8 @@ fn the_corpus_of_each_target_holds() {
     }
 }
 
-/// Uses the same inputs every time. `TOKENWIRE_INPUTS=100000` sets their number,
-/// `TOKENWIRE_TARGET=stream` selects one target. A failing input is written to a file. Add that
+/// The test uses the same inputs every time. `TOKENWIRE_INPUTS=100000` sets the number of inputs,
+/// and `TOKENWIRE_TARGET=stream` selects one target. A failing input is written to a file. Add that
 /// file to the corpus.
 #[test]
 fn each_target_holds_for_random_inputs() {

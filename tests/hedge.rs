@@ -189,8 +189,8 @@ fn the_winner_can_be_resumed() {
     let half = &good().wire()[..good().wire().len() / 2];
     let cut = Script::new().wait_for(&gate).write(half).reset();
     let second = MockServer::scripted([cut, good()]).unwrap();
-    // The servers are used in order. A stream that breaks off at the second one resumes at the
-    // first, which hangs.
+    // The servers are used in order. A stream that breaks off at the second server resumes at the
+    // first server, which hangs.
     let client = client(&[&first, &second], ms(20)).resumes(3).build().unwrap();
     let (receiver, guard) = client.stream(request()).unwrap();
     assert!(first.wait_for_requests(1, LONG));
@@ -217,8 +217,8 @@ fn a_shared_channel_gets_one_of_the_two_streams_and_one_end() {
     assert_eq!(guard.join().ending, Outcome::Complete);
 }
 
-/// Random delays and failures, close enough that all events overlap. A stream never contains tokens
-/// of both requests, and it always has an end.
+/// Delays and failures are random, and so close together that all events overlap. A stream never
+/// contains tokens of both requests, and it always has an end.
 #[test]
 fn overlapping_requests_give_one_response_and_one_end() {
     const STREAMS: u32 = 600;
@@ -285,7 +285,7 @@ fn overlapping_requests_give_one_response_and_one_end() {
         "complete {}, complete and hedged {}, failed {}, cancelled {}",
         seen[0], seen[1], seen[2], seen[3]
     );
-    // The number of streams that are cancelled or in time depends on the machine.
+    // The machine's speed decides how many streams are cancelled and how many end in time.
     assert!(seen[1] > 0 && seen[2] > 0, "{seen:?}");
     let began = Instant::now();
     drop(client);

@@ -1,6 +1,7 @@
-//! Tests that keys are never printed. They run the whole fault matrix, and servers that echo the
-//! request, and search every log line at trace level, every error with its causes, every `Debug`
-//! output and every recording. They are in a separate file because a process has one logger.
+//! Tests that keys are never printed. The tests run the whole fault matrix, and servers that echo
+//! the request. They search every log line at trace level, every error with its causes, every
+//! `Debug` output and every recording. They are in a separate file because a process has one
+//! logger.
 
 #![cfg(feature = "testing")]
 

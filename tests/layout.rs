@@ -1,5 +1,6 @@
-//! Tests of the layout of `src`: which folder may import which, where a foreign crate is named, and
-//! the sizes of files and functions. CONTRIBUTING.md explains the rules.
+//! Tests of the layout of `src`. They check which folder may import which other folder, which
+//! folder names a foreign crate, and the sizes of files and functions. CONTRIBUTING.md explains the
+//! rules.
 //!
 //! `cargo test --test layout -- --nocapture` also prints the sizes.
 
@@ -63,7 +64,7 @@ const TABLES: [&str; 3] = [
 // ---- reading ----
 
 struct File {
-    /// The path below `src`, with slashes.
+    /// The path relative to `src`, with slashes.
     path: String,
     /// The module path, such as `client::http::slot`.
     module: Vec<String>,
@@ -178,7 +179,8 @@ fn character(text: &str) -> Option<usize> {
     inner[first.len_utf8()..].starts_with('\'').then(|| first.len_utf8() + 2)
 }
 
-/// Returns the end of the braces that open at or after `from`, or of the item's `;`.
+/// Returns the end of the braces that open at or after `from`. If the item has no braces, returns
+/// the end of its `;`.
 fn item_end(code: &str, from: usize) -> usize {
     let mut depth = 0;
     for (at, byte) in code.bytes().enumerate().skip(from) {
@@ -328,7 +330,8 @@ fn import_faults(files: &[File]) -> Vec<String> {
     let library: Vec<&File> = files.iter().filter(|file| !file.is_bin()).collect();
     let modules: BTreeSet<Vec<String>> = library.iter().map(|file| file.module.clone()).collect();
     let mut faults = Vec::new();
-    // For each folder, which of its parts imports which, and where.
+    // For each folder, list which of its parts imports which other part, and the place of the
+    // import.
     let mut siblings: BTreeMap<Vec<String>, BTreeMap<(String, String), String>> = BTreeMap::new();
     for file in &library {
         for named in paths(file) {

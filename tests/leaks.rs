@@ -1,5 +1,5 @@
-//! Tests that no threads or descriptors remain after a thousand cancelled streams. They are in a
-//! separate file because they count the threads and descriptors of the whole process.
+//! Tests that no threads or descriptors remain after a thousand cancelled streams. The tests are in
+//! a separate file because they count the threads and descriptors of the whole process.
 
 #![cfg(all(feature = "testing", target_os = "linux"))]
 

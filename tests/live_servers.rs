@@ -55,7 +55,7 @@ fn stream(
 fn plain(url: &str, request: &[u8]) -> Vec<u8> {
     let mut socket = TcpStream::connect(url.trim_start_matches("http://")).unwrap();
     socket.write_all(request).unwrap();
-    // The server keeps the connection open even if its head says otherwise.
+    // The server keeps the connection open even if the head of its response announces a close.
     socket.set_read_timeout(Some(LONG)).unwrap();
     let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
     let is_whole = |answer: &[u8]| {
@@ -158,7 +158,7 @@ fn text_survives_the_servers_tokenizer_like_the_local_one() {
     println!("{} texts encoded and decoded", strings.len().div_ceil(5));
 }
 
-/// Sends every request again that build 10434 rejected.
+/// Sends again every request that build 10434 rejected.
 ///
 /// In this build, the status may be different. The kind of error and whether it can be retried must
 /// be the same.
@@ -176,7 +176,7 @@ fn rejections_are_the_same_errors_in_both_builds() {
     for entry in std::fs::read_dir(common::data("llama.cpp")).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        // Skip the requests for a server with a key, and one that is not an error.
+        // Skip the requests for a server with a key, and the request that did not cause an error.
         let other = name.starts_with("error-auth") || name == "error-empty-prompt";
         if !name.starts_with("error-") || path.extension().is_none_or(|ext| ext != "req") || other {
             continue;
@@ -235,8 +235,9 @@ fn a_rejection_is_the_same_error_streamed_and_complete() {
     }
 }
 
-/// A server whose chat template supports tools. llama.cpp's template for this model does not, so a
-/// copy of the model's file contains another template of the same length.
+/// A server whose chat template supports tools. llama.cpp's template for this model does not
+/// support them. The server therefore loads a copy of the model's file that contains another
+/// template of the same length.
 struct ToolServer {
     script: String,
     url: String,
@@ -300,7 +301,7 @@ fn a_chat_with_a_tool_gives_the_call_streamed_and_complete() {
     let expected = vec![("get_weather".to_owned(), json!({"city": "Paris"}))];
     let (text, calls, ids, report) = stream(&client, request.clone());
     assert_eq!((text.trim(), &calls), ("", &expected));
-    // With tools, the server rejects log-probabilities, which carry the ids of a chat's stream.
+    // With tools, the server rejects log-probabilities, which contain the ids of a chat's stream.
     assert_eq!((ids.len(), report.ids_exact), (0, IdsExact::No(Inexact::NoIds)));
     let answer = client.complete(request).unwrap();
     let calls: Vec<_> =

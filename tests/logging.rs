@@ -36,8 +36,8 @@ fn taken() -> Vec<(Level, String, String)> {
     std::mem::take(&mut *LINES.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Replaces each number, and the characters attached to it, with one `#`, because times and sizes
-/// differ from run to run.
+/// Replaces each number, together with the characters attached to it, with a single `#`. Times and
+/// sizes differ from run to run.
 fn numberless(text: &str) -> String {
     let words = text.split(' ').map(|word| {
         let is_number = word.starts_with(|c: char| c.is_ascii_digit());
@@ -98,7 +98,7 @@ fn each_level_logs_exactly_the_documented_lines() {
         for level in [Level::Error, Level::Warn, Level::Info] {
             assert_eq!(ours(level), [""; 0], "{name}, {level}");
         }
-        // The HTTP library decides the order of a response's headers.
+        // The HTTP library decides the order of the headers in a response.
         let mut debug = ours(Level::Debug);
         let mut expected =
             [head, if is_odd { &["skipped # events that are not JSON objects"][..] } else { &[] }, &[end]]

@@ -89,7 +89,7 @@ fn no_credential_is_logged_and_all_credentials_reach_the_server() {
     let shown = format!("{:?} {:?}", guard.join(), tokens.iter().collect::<Vec<_>>());
     assert!(shown.contains("[redacted]") && !shown.contains("canary"), "{shown}");
 
-    // The password of a proxy, in plain form and in the form that is sent.
+    // The password of a proxy, in plain form and in the form in which it is sent.
     LINES.lock().unwrap().clear();
     for status in [200, 407] {
         let proxy = MockServer::scripted([Script::status(status)]).unwrap();

@@ -1,5 +1,5 @@
-//! Tests of chats without a tokenizer: messages are sent, and a tree with text and calls, but no
-//! ids, is received.
+//! Tests of chats without a tokenizer. A test sends messages and receives a tree with text and
+//! calls, but without ids.
 #![cfg(feature = "testing")]
 
 use std::sync::{Arc, Mutex};

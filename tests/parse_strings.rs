@@ -1,5 +1,5 @@
-//! Tests that the text of a string in a call's arguments ends neither the string, nor the call, nor
-//! its region.
+//! Tests that the text of a string in a call's arguments does not end the string, the call, or the
+//! part of the turn that contains the call.
 
 #[path = "common/checks.rs"]
 #[allow(dead_code, unreachable_pub)]
@@ -46,7 +46,7 @@ fn markers_inside_a_string_end_no_call_at_any_cut() {
 fn a_value_may_contain_its_own_closing_tag() {
     const OPEN: &str = "<tool_call>\n<function=f>\n<parameter=a>\n";
     const END: &str = "\n</parameter>\n</function>\n</tool_call>";
-    // text after the opener, value
+    // text after the opening markers, value
     let cases = [
         (format!("use </parameter> so{END}"), "use </parameter> so"),
         (format!("x\n  </parameter> is one{END}"), "x\n  </parameter> is one"),
@@ -57,8 +57,8 @@ fn a_value_may_contain_its_own_closing_tag() {
             "</function> and </tool_call> in a sentence",
         ),
         (format!("<tool_call> opens one{END}"), "<tool_call> opens one"),
-        // The closing tag is missing. The first tag inside the value, or the end of the function,
-        // closes it.
+        // The closing tag is missing. The value ends at the first closing tag inside it, or at the
+        // end of the function.
         ("see </parameter>\n</function>\n</tool_call>".to_owned(), "see "),
         ("see\n</function>\n</tool_call>".to_owned(), "see"),
     ];

@@ -177,7 +177,8 @@ fn string(text: &str) -> Option<usize> {
     Some(end.map_or(text.len(), |end| end + 2))
 }
 
-/// Returns the length of the character literal that `text` begins with; a lifetime is not one.
+/// Returns the length of the character literal that `text` begins with. A lifetime is not a
+/// literal.
 fn character(text: &str) -> Option<usize> {
     let body = text.strip_prefix('\'')?;
     let first = body.chars().next()?;

@@ -1,5 +1,6 @@
-//! Tests of the recorded exchanges of real servers. Each loads, matches its README, and stays equal
-//! after a round trip through this crate's format and, with the feature `testing`, over a socket.
+//! Tests of the recorded exchanges of real servers. Each recording loads and matches its README. It
+//! stays equal after a round trip through this crate's format and, with the feature `testing`, over
+//! a socket.
 
 mod common;
 
@@ -91,7 +92,8 @@ fn llama_recordings_match_their_table() {
         let is_stream =
             recording.response_headers().contains(&("Content-Type".into(), "text/event-stream".into()));
         if is_stream {
-            // The table does not count these, but the requests show how the responses end.
+            // The README table does not list the events. Only a complete stream from a path under
+            // `/v1/` ends with `[DONE]`.
             let events = events(&body.bytes);
             assert!(events.iter().all(|event| event.starts_with("data: ") || *event == ":"), "{name}");
             let done = events.last() == Some(&"data: [DONE]");
@@ -102,7 +104,7 @@ fn llama_recordings_match_their_table() {
     assert!(streams >= 40, "{streams} streams");
 }
 
-/// Compares a few outcomes and times with values read by hand from the files.
+/// Compares a few outcomes and times with values that a person read from the files.
 #[test]
 fn outcomes_and_times_match_the_files() {
     let all: HashMap<_, _> = vllm().into_iter().chain(llama()).collect();

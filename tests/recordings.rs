@@ -46,8 +46,8 @@ fn events_are_the_same_at_every_cut(name: &str, body: &[u8]) {
     }
 }
 
-/// Decodes a body whole and in single bytes, and its events with one cut at every offset. All
-/// results must be equal.
+/// Decodes a body as a whole and in single bytes, and parses its events with one cut at every
+/// offset. All results must be equal.
 fn decode_at_every_cut(name: &str, body: &[u8], wire: Endpoint) -> Decoded {
     let whole = decode(body, &[], decoder(wire));
     let check = |cuts: &[usize]| {
@@ -79,7 +79,7 @@ fn table(readme: &Path, first: &str) -> Vec<BTreeMap<String, String>> {
         .collect()
 }
 
-/// Reads the ids in `data` lines with slow, simple code, in document order.
+/// Reads the ids in `data` lines with slow, simple code, in the order in which they appear.
 fn ids_by_eye(body: &[u8], read: impl Fn(&Value) -> Vec<&Value>) -> Vec<TokenId> {
     let text = std::str::from_utf8(body).unwrap();
     let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
@@ -415,7 +415,8 @@ fn chats_decode_to_their_deltas_and_give_the_same_tree() {
             assert_eq!((text(&LeafKind::Reasoning), text(&LeafKind::Content), calls, ids), said, "{name}");
             if !said.3.is_empty() && !name.contains("logprobs") {
                 assert_eq!(branch.ids_missing(), 0, "{name}");
-                // The opener of a second call arrives before the decoder recognizes that call.
+                // The opening marker of a second call arrives before the decoder recognizes that
+                // call.
                 let first_call = branch.leaves.iter().find(|leaf| leaf.tool_call().is_some());
                 first_call
                     .into_iter()

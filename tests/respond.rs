@@ -1,5 +1,5 @@
-//! Tests of a turn that is parsed on a thread. Calls arrive while the model writes, the tree grows
-//! under its lock, and each outcome is reported once.
+//! Tests of a turn that is parsed on a separate thread. Calls arrive while the model writes, the
+//! tree grows under its lock, and each outcome is reported once.
 #![cfg(feature = "testing")]
 
 use std::sync::{Arc, Mutex};

@@ -92,8 +92,8 @@ enum Way {
 
 const ERROR: &str = r#"{"error":{"message":"the engine died","type":"InternalServerError","code":500}}"#;
 
-/// Returns the response to a request: whole, or cut at a place that depends on the stream and the
-/// attempt.
+/// Returns the response to a request. The response is whole, or cut at a place that depends on the
+/// stream and the attempt.
 fn answer(model: FakeModel, request: &Request, cuts: u64, ways: &[Way], done: &Mutex<Vec<Way>>) -> Script {
     let (stream, attempt) = stream_and_attempt(request);
     let at = |salt: u64, below: usize| (draw(&[stream, attempt, salt]) % below as u64) as usize;
@@ -188,8 +188,8 @@ struct Counts {
     differences: Vec<String>,
 }
 
-/// Runs this number of streams, four at a time. Each is cut up to `cuts` times in one of these
-/// `ways`.
+/// Runs this number of streams, four at a time. Each stream is cut up to `cuts` times, in one of
+/// these `ways`.
 fn run(name: &str, streams: u64, cuts: u64, ways: &'static [Way], timeouts: Timeouts) -> Vec<Way> {
     let model = FakeModel::new(11);
     let done = Arc::new(Mutex::new(Vec::new()));

@@ -1,7 +1,7 @@
-//! Tests of resuming with real llama.cpp servers: one is killed with -9 in mid-stream and started
-//! again on the same port, and of two servers one is killed under many streams. The tests are
-//! ignored by default and run with `--include-ignored` when `TOKENWIRE_LIVE_SERVER` is the path of
-//! `llama-server.sh`.
+//! Tests of resuming with real llama.cpp servers. In one test, a server is killed with -9 in
+//! mid-stream and started again on the same port. In another test, one of two servers is killed
+//! while it serves many streams. The tests are ignored by default. They run with
+//! `--include-ignored` when `TOKENWIRE_LIVE_SERVER` is the path of `llama-server.sh`.
 
 mod common;
 
@@ -21,7 +21,7 @@ use tokenwire::{
 };
 
 const LONG: Duration = Duration::from_secs(120);
-/// "The three primary colors are"
+/// The ids of "The three primary colors are".
 const PROMPT: [TokenId; 5] = [504, 1296, 3003, 4683, 359];
 const IDS: u32 = 48;
 const KILLS: usize = 20;
@@ -147,9 +147,9 @@ fn a_server_killed_and_restarted_in_mid_stream_loses_and_duplicates_no_id() {
     assert!(resumed > KILLS / 2, "{resumed}");
 }
 
-/// Returns a sequence of rising numbers, with another start for each stream. The model continues to
-/// count, so lost or duplicated tokens are visible. Two tokens are rarely almost equally likely, so
-/// other streams on the server do not change the result.
+/// Returns a sequence of rising numbers, with a different start for each stream. The model
+/// continues to count, so lost or duplicated tokens are visible. While the model counts, two tokens
+/// are rarely almost equally likely, so other streams on the server do not change the result.
 fn counting(n: usize) -> String {
     let numbers: Vec<_> = (0..5).map(|more| (10 + 5 * n + more).to_string()).collect();
     format!("{},", numbers.join(", "))

@@ -1,4 +1,5 @@
-//! Tests of which broken streams are resumed, how often, and how many requests that costs a server.
+//! Tests which broken streams are resumed, how often, and how many requests the resumes cost a
+//! server.
 #![cfg(feature = "testing")]
 
 #[path = "common/checks.rs"]
@@ -110,7 +111,8 @@ fn a_resume_sends_prompt_and_received_ids_with_lower_limits_and_no_other_change(
     assert_eq!(names, ["mine", "mine-1", "mine-2"]);
     let told: Vec<_> = report.resumes.iter().map(|r| (r.at_id, r.after, r.requests, r.text_exact)).collect();
     assert_eq!(told, [(2, ErrorKind::Incomplete, 1, true), (4, ErrorKind::Incomplete, 1, true)]);
-    // For the last request, the server counted 4 and 2 tokens. Two of the 4 were received before.
+    // For the last request, the server reported 4 prompt tokens and 2 completion tokens. The 4 ids
+    // that were received earlier count as completion tokens.
     let usage = report.usage.unwrap();
     assert_eq!((usage.prompt_tokens, usage.completion_tokens), (0, 6));
     assert_eq!((report.tokens, report.retries, report.not_resumed), (6, 0, None));
@@ -327,7 +329,7 @@ fn a_resume_that_fails_before_its_first_token_is_repeated_without_the_original_r
         (vec![broken(), first_event(), busy(), rest()], Outcome::Complete, 3),
         (vec![broken(), Script::new(), rest()], Outcome::Complete, 2),
         (vec![broken(), busy()], Outcome::Failed, 3),
-        // The request itself is invalid, for example because the longer prompt is too long.
+        // The resumed request itself is invalid, for example because the longer prompt is too long.
         (vec![broken(), Script::status(400).json(r#"{"error":"too long"}"#)], Outcome::Failed, 1),
     ];
     each_row(rows, |(scripts, ending, requests)| {
@@ -355,7 +357,7 @@ fn a_broken_stream_with_all_its_ids_is_complete_without_another_request() {
         let (ids, _, report) = stream(client(&server), request().sampling(sampling));
         assert_eq!((ids, report.ending), (vec![7, 8], Outcome::Complete), "{report:?}");
         assert_eq!((report.finish, report.usage, report.error.is_none()), (Some(finish), None, true));
-        // The server has not sent their number.
+        // The server has not sent the number of ids.
         assert_eq!(report.ids_exact, IdsExact::Unknown);
         assert_eq!(server.requests().len(), 1);
     });
@@ -366,7 +368,8 @@ fn a_server_that_does_not_repeat_the_last_id_gets_a_prompt_with_that_id() {
     let cut = || Script::events([event(" a", &[7], None), event("", &[8], None)]).close();
     let whole =
         || Script::events([event("the whole prompt é", &[9], None), event(" d", &[10], Some("stop"))]);
-    // Another id with more to follow; another id at the end; and an end without an id.
+    // The first script sends another id and continues. The second one sends another id and ends.
+    // The third one ends without an id.
     let others = [
         Script::events([event("b", &[5], None)]).hang(LONG),
         Script::events([event("b", &[5], Some("length"))]),
@@ -408,11 +411,12 @@ fn a_stop_string_across_the_break_ends_the_stream_and_disconnects() {
 #[test]
 fn nothing_is_sent_after_a_cancel_in_any_state_of_the_stream() {
     let mut slow = retry();
-    // A wait is a random time from zero on. With such a long maximum it never ends during the test.
+    // Each wait is random, between zero and a maximum. With such a long maximum, no wait ends
+    // during the test.
     (slow.min_wait, slow.max_wait) = (LONG * 100_000, LONG * 100_000);
     let rows = [
-        // During the wait before the resume, before the head of the resume, and after its first
-        // token.
+        // The cancel happens in three states: during the wait before the resume, before the head of
+        // the resumed response, and after its first token.
         (vec![broken()], slow, 1),
         (vec![broken(), Script::new().hang(LONG)], retry(), 2),
         (vec![broken(), Script::events([event(" c", &[9], None)]).hang(LONG)], retry(), 2),
@@ -504,8 +508,8 @@ fn broken_at(gate: &Gate) -> Script {
 
 #[test]
 fn new_tokens_reset_the_wait_between_resumes() {
-    // A wait doubles with each failure. After five failures in a row it would be 32 times the
-    // first.
+    // Each failure doubles the wait. After five failures in a row, the wait would be 32 times as
+    // long as the first one.
     let mut policy = retry();
     (policy.min_wait, policy.max_wait) = (Duration::from_millis(20), LONG);
     let scripts = vec![broken(); 12].into_iter().chain([rest()]);

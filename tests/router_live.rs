@@ -102,7 +102,7 @@ fn ids_usage_comments_and_headers_pass_through_the_router() {
     }
 }
 
-/// The router parses the body and writes its own.
+/// The router parses the body and writes its own version of it.
 #[test]
 #[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
 fn every_field_of_a_request_arrives_unchanged() {
@@ -335,7 +335,8 @@ fn a_disconnect_of_the_client_reaches_the_worker() {
     }
 }
 
-/// The response of a worker, and the error that the client returns for the router's version of it.
+/// The response of a worker, and the error that the client returns when the router has passed on
+/// its version of that response.
 struct Refusal {
     worker: Script,
     kind: ErrorKind,
@@ -490,8 +491,8 @@ fn unbroken(questions: usize) -> Vec<Vec<TokenId>> {
     answers
 }
 
-/// Starts a worker whose streams pause after some ids until the gate opens. Then they continue. If
-/// the worker `dies`, it resets them instead, and every later request too.
+/// Starts a worker whose streams pause after some ids until the gate opens. Then the streams
+/// continue. If the worker `dies`, it instead resets these streams and every later request.
 fn mortal(gate: &Gate, dies: bool) -> MockServer {
     let gate = gate.clone();
     worker(move |request| {
@@ -508,7 +509,8 @@ fn mortal(gate: &Gate, dies: bool) -> MockServer {
     })
 }
 
-/// Opens the gate, at which the dying workers reset all streams, and closes their ports.
+/// Opens the gate, so that the dying workers reset all their streams. Then closes the ports of
+/// these workers.
 fn kill(gate: &Gate, dying: Vec<MockServer>) {
     let streams = |worker: &MockServer| completions(worker).len();
     let left: Vec<_> =
@@ -578,9 +580,10 @@ fn all_64_streams_are_complete_and_exact_when_a_worker_dies() {
     assert!(there > 0 && resumed == there, "{resumed} of {there}");
 }
 
-/// Tests the client's part, which its budget limits. For each request, the router may send up to
-/// [`ROUTER_ATTEMPTS`] requests to a worker, until its circuit breakers open.
-/// `the_load_of_an_outage_is_limited_when_client_and_router_both_retry` counts those.
+/// Tests the requests of the client, which its budget limits. For each of these requests, the
+/// router may send up to [`ROUTER_ATTEMPTS`] requests to a worker, until its circuit breakers open.
+/// `the_load_of_an_outage_is_limited_when_client_and_router_both_retry` counts the requests of the
+/// router.
 #[test]
 #[ignore = "needs vllm-router: TOKENWIRE_ROUTER"]
 fn in_a_total_outage_the_client_sends_at_most_a_fifth_more_requests_than_streams() {

@@ -68,8 +68,8 @@ fn request() -> CompletionRequest {
     CompletionRequest::ids([785, 6722]).header("x-own", OWN).request_id("r-7").extra("z", json!({"a": 1.50}))
 }
 
-/// Returns the number of tokens and the last error. Its file must already exist when the error
-/// arrives.
+/// Returns the number of tokens and the last error. The file of the error must already exist when
+/// the error arrives.
 fn collect(receiver: &Receiver<StreamToken>) -> (usize, Option<Error>) {
     let (mut tokens, mut last) = (0, None);
     loop {
@@ -195,7 +195,7 @@ fn every_failure_is_saved_and_a_resend_is_the_same_request() {
                 "{name}"
             );
 
-            // The same client has the limits that caused the failure.
+            // The same client still has the limits that caused the failure.
             let again = self::client(saved.base_url(), &folder.0, Timeouts::default(), Limits::default());
             let (received, report) = finish(again.resend(&saved));
             assert_eq!((received, report.ending), (2, Outcome::Complete), "{name}: {:?}", report.error);

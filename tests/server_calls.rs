@@ -1,5 +1,5 @@
-//! Tests of the other requests of a client, against the mock server: detecting the server, listing
-//! models, and its tokenizer.
+//! Tests of the other requests of a client, against the mock server. These requests detect the
+//! server, list its models, and use its tokenizer.
 
 #![cfg(feature = "testing")]
 
@@ -53,8 +53,8 @@ fn recorded(name: &str) -> Script {
 /// name, paths of the server, detected kind, requested paths
 type Case = (&'static str, Vec<(&'static str, Script)>, Option<ServerKind>, Vec<&'static str>);
 
-/// Each server is detected with as few requests as possible, which are listed. The client stores
-/// the result.
+/// Each server is detected with as few requests as possible. Each row lists these requests. The
+/// client stores the result.
 #[test]
 fn each_server_is_detected_by_its_models_or_by_one_of_its_paths() {
     let tgi = || {

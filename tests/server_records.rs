@@ -256,8 +256,8 @@ fn a_record_has_a_name_and_a_size_limit() {
     assert_ne!(ServerKind::from_json(&RECORD.replace("Invented.", "Another.")).unwrap(), odd);
 }
 
-/// A server that is "like" a known one uses the same field names and rejects the fields that the
-/// known one ignores.
+/// A server that is "like" a known server uses the same field names, and rejects the fields that
+/// the known server ignores.
 #[test]
 fn a_server_like_a_known_one_uses_its_field_names() {
     let like = |name: &str| {

@@ -7,7 +7,8 @@ use common::checks::{each_row, in_sample};
 use serde_json::{Value, json};
 use tokenwire::SseParser;
 
-/// The maximum lengths of bodies that are tested at every single cut, and at every pair of cuts.
+/// The maximum length of a body that is tested at every single cut, and of a body that is tested at
+/// every pair of cuts.
 const MAX_ONE_CUT_BYTES: usize = 4 << 10;
 const MAX_TWO_CUTS_BYTES: usize = 64;
 

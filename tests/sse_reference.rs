@@ -1,5 +1,5 @@
 //! Compares `SseParser` with the slow reference parser. The bodies are random combinations of the
-//! fuzzer's fragments, and the same in every run.
+//! fuzzer's fragments. They are the same in every run.
 #![cfg(feature = "testing")]
 
 #[path = "../fuzz/properties.rs"]

@@ -191,7 +191,7 @@ fn a_gate_holds_the_script_until_the_test_opens_it() {
     expect(&mut stream, b"after");
 }
 
-/// Each way to wait reports the disconnect and the number of bytes before it.
+/// Every way in which a script can wait reports the disconnect and the number of bytes before it.
 #[test]
 fn the_server_reports_a_disconnect_and_the_bytes_sent_before_it() {
     let head = || Script::new().head(200, &[], Framing::Chunked).write("abc");

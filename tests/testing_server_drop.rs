@@ -27,7 +27,7 @@ fn threads() -> HashSet<String> {
     names.map(|name| name.trim().to_owned()).filter(|name| name.starts_with("tw-")).collect()
 }
 
-/// Waits until there are this many threads. The system removes a joined thread from its list a
+/// Waits until there is this number of threads. The system removes a joined thread from its list a
 /// moment late. A leaked thread stays and fails the test.
 fn expect_threads(count: usize) {
     let begin = Instant::now();

@@ -31,7 +31,8 @@ fn strings() -> Vec<String> {
     strings
 }
 
-/// Pushes ids one at a time. Returns the result of each push, and the rest.
+/// Pushes ids one at a time. Returns the text of each push, followed by the text that remains at
+/// the end.
 fn pieces(tokenizer: &Tokenizer, ids: &[TokenId], skip_special: bool) -> Vec<String> {
     let mut decoder = tokenizer.decode_stream(skip_special);
     let mut pieces: Vec<String> = ids.iter().map(|&id| decoder.push(id).unwrap().to_owned()).collect();
@@ -133,8 +134,8 @@ fn text_is_returned_as_soon_as_its_character_is_complete() {
     );
 }
 
-/// Checks every place where the ids can end. The returned text and the rest equal the decoded ids,
-/// and the returned text has no partial character.
+/// Checks every place at which the ids can end. The returned text and the remaining text together
+/// equal the decoded ids, and the returned text has no partial character.
 #[test]
 fn joined_pieces_equal_the_text_wherever_the_ids_end() {
     let Some(tokenizer) = smollm2() else { return };

@@ -1,8 +1,8 @@
 //! Tests of the external cases in `cases/tool-calls`, and of this project's cases in
 //! `tests/data/tool-calls` and in the dialects' files. Each case is one turn as a model of that
-//! family writes it, and its expected result. It is parsed whole, by characters and in pieces, with
-//! invented ids. The tree, the calls and the times at which calls are returned must always be the
-//! same.
+//! family writes it, and its expected result. The turn is parsed whole, by characters and in
+//! pieces, with invented ids. The tree, the calls and the times at which calls are returned must
+//! always be the same.
 
 mod common;
 
@@ -19,7 +19,8 @@ use tokenwire::{
 /// The number of random cuts of a case.
 const RANDOM_CUTS: u64 = 40;
 
-/// Up to this many characters, a text is cut at every pair of places, and at every triple.
+/// The maximum length of a text that is cut at every pair of places, and of a text that is cut at
+/// every triple of places.
 const MAX_TWO_CUTS_CHARS: usize = 80;
 const MAX_THREE_CUTS_CHARS: usize = 40;
 
@@ -101,8 +102,8 @@ impl Case {
             LeafKind::ToolCall(_) => Some("tool_call"),
             _ => None,
         });
-        // Take the first of each kind in a row: in the cases, content on both sides of a frame is
-        // one segment.
+        // Count adjacent leaves of content as one: in the cases, content on both sides of a frame
+        // is one segment.
         let mut order: Vec<&str> = order.collect();
         order.dedup_by(|a, b| a == b && *a == "content");
         check("order", json!(order), &self.0["order"]);
@@ -122,9 +123,9 @@ impl Case {
     }
 }
 
-/// Returns the cuts of a text that are tried, each a list of places in characters: none, random
-/// ones, and every single place. A short text is also cut at every two and three places, or at a
-/// sample of them ([`in_sample`]).
+/// Returns the cuts that are tried on a text. Each item is a list of places, counted in characters:
+/// no place, random places, or one single place. A short text is also cut at every two and three
+/// places, or at a sample of them ([`in_sample`]).
 fn cuttings(text: &str) -> impl Iterator<Item = Vec<usize>> {
     let chars = text.chars().count();
     let whole_and_random = (0..RANDOM_CUTS).map(move |seed| random_cuts(chars, seed)).chain([Vec::new()]);

@@ -1,6 +1,6 @@
-//! Tests of the turn loop against the mock server. Calls run while the model writes, results are
-//! sent in order, each prompt begins with the previous one and the ids received, and every failure
-//! is reported.
+//! Tests of the turn loop against the mock server. Calls run while the model writes, and results
+//! are sent in order. Each prompt begins with the previous prompt and the ids received. Every
+//! failure is reported.
 #![cfg(feature = "testing")]
 
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,8 @@ const SOON: Duration = Duration::from_secs(20);
 
 const IM_END: TokenId = 900_001;
 
-/// A tokenizer in which each character is a token, and so is each of the two markers of ChatML.
+/// A tokenizer in which each character is a token. Each of the two markers of ChatML is also one
+/// token.
 struct Characters;
 
 impl Encode for Characters {
@@ -160,7 +161,7 @@ fn a_failed_stream_keeps_the_received_part_and_the_turn_can_run_again() {
 
     let report = turn.run().unwrap();
     assert_eq!(report.content(), "Whole.");
-    // The received ids, then the end marker, which was not sampled.
+    // The prompt contains the received ids, then the end marker, which the model did not sample.
     assert!(prompt(&server, 2).starts_with(&[&prompt(&server, 1)[..], &[1, 2, IM_END]].concat()));
 }
 

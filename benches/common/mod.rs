@@ -1,9 +1,10 @@
 //! Provides the streams that the benchmarks read, made from recordings of real servers.
 //!
 //! The llama.cpp stream is an unchanged recording of a hundred tokens
-//! (`tests/data/llama.cpp/completion-long-100`). The recordings of vLLM contain only a few tokens
-//! each. Their chunks (`completion-usage-continuous`, `chat-basic`) are therefore copied for each
-//! of the hundred tokens, with that token's text and id and with increasing counts.
+//! (`tests/data/llama.cpp/completion-long-100`). The recordings of vLLM
+//! (`completion-usage-continuous`, `chat-basic`) contain only a few tokens each. Therefore, a chunk
+//! of these recordings is copied for each of the hundred tokens. Each copy has that token's text
+//! and id, and increasing counts.
 
 // Each program that includes this module uses only a part of it.
 #![allow(dead_code)]

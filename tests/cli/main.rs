@@ -80,7 +80,7 @@ fn outside_cases() -> Vec<(String, Vec<u8>, Vec<Value>)> {
     text.lines().map(case).collect()
 }
 
-/// Decodes base64 with a recording, which can contain bytes in this form.
+/// Decodes base64 by loading a recording, because a recording can contain bytes as base64.
 fn from_base64(base64: &str) -> Vec<u8> {
     let head = concat!(
         r#"{"tokenwire_recording":1,"request":{"method":"GET","path":"/","headers":[]},"#,
@@ -192,11 +192,11 @@ fn tokens_prints_the_line_format_that_scripts_rely_on() {
     );
     // body, exit code, lines
     let cases = [
-        // A terminator counts without its blank line.
+        // A terminator counts even if the blank line after it is missing.
         (format!("{a}\n\n{b}\n\ndata: [DONE]"), 0, vec![of_a, of_b, no_ids]),
         (format!("{a}\n\n{ends}\n\n"), 0, vec![of_a, stopped]),
-        // An error on a line that the standard ignores counts before an event and at the end, but
-        // not after the end.
+        // A line that the standard ignores may contain an error. The error counts before an event
+        // and at the end of the input, but it does not count after the end of the stream.
         (format!("{a}\n\n{stray}\n{b}\n\n"), 1, vec![of_a, died]),
         (format!("{a}\n\n{stray}\ndata: [DONE]\n\n"), 1, vec![of_a, died]),
         (format!("{a}\n\n{stray}\n{ends}\n\n"), 1, vec![of_a, died]),

@@ -152,7 +152,7 @@ fn models_tokenize_and_detokenize_use_the_server() {
 fn commands() -> Vec<String> {
     let help = run(&["--help"], b"").out;
     let list = help.split("\nCommands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
-    // A continuation line is indented further.
+    // A continuation line is indented further than the name of a command.
     let names = list.lines().filter(|line| !line.starts_with("   "));
     names
         .map(|line| line.split_whitespace().next().unwrap().to_owned())
@@ -246,7 +246,7 @@ fn a_misspelt_flag_gets_a_likely_suggestion_or_none() {
         ("stream", "--url", &["--base-url"]),
         ("stream", "--key", &["--api-key-env"]),
         ("stream", "--timeout", &timers),
-        // A hidden alias leads to the name in the help.
+        // For a hidden alias, the program suggests the name in the help.
         ("stream", "--wirre", &["--endpoint"]),
         ("stream", "--tail-timout", &["--after-finish-timeout"]),
         ("stream", "-json", &["--json"]),
@@ -342,7 +342,7 @@ fn a_live_line_and_colors_appear_only_on_terminals_that_support_them() {
         for word in &words {
             assert!(ran.out.contains(word), "{args}: no {word:?} in {:?}", ran.out);
         }
-        // A live line needs no colors, but a dumb terminal supports neither.
+        // A live line needs no colors, but a dumb terminal supports neither colors nor a live line.
         let unwanted = [("NO_COLOR", "1", &[dim, red][..]), ("TERM", "dumb", &["\u{1b}"])];
         for (variable, value, unwanted) in unwanted {
             let ran = on_a_terminal(&args, &[(variable, value)]);

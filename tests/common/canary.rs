@@ -5,9 +5,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// The number of characters of a key's beginning or end that the search looks for.
+/// The search looks for this number of characters at the beginning and at the end of a key.
 const PART_CHARS: usize = 10;
-/// The number of bytes of a hex dump that are kept for the search. No key is longer.
+/// The number of bytes of a hex dump that are kept for the search. No key is longer than this.
 const DUMP_BYTES: usize = 128;
 
 /// Returns every form in which `key` could be recognized: plain, its beginning, its end, in base64,

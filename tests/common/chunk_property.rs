@@ -105,8 +105,8 @@ fn is_read_right(wire: Endpoint, text: &str) {
                         assert_eq!(said, text_in(&value, wire), "{wire} {data}");
                     }
                 } else if serde_json::from_str::<IgnoredAny>(data).is_err() {
-                    // Invalid JSON is skipped. serde_json accepts half of a surrogate pair in a
-                    // value that it ignores, and so does the decoder.
+                    // Invalid JSON is skipped. In a value that it ignores, serde_json accepts half
+                    // of a surrogate pair. The decoder accepts it too.
                     match flow {
                         Flow::Ended => assert_eq!(data.trim(), "[DONE]"),
                         Flow::More => assert_eq!((decoder.skipped(), count), (before + 1, 0), "{data}"),
@@ -139,8 +139,8 @@ fn is_read_right(wire: Endpoint, text: &str) {
     }
 }
 
-/// Checks a complete response: its ids are those in the JSON. If they are exact, their number is
-/// the count that the server sent.
+/// Checks a complete response. Its ids are the ids in the JSON. If the ids are exact, their number
+/// is the count that the server sent.
 fn whole(wire: Endpoint, data: &str) {
     let Ok(answer) = CompletionResponse::from_json(wire, data.as_bytes()) else { return };
     // Half of a surrogate pair is invalid for a reader that parses every value.
@@ -194,8 +194,8 @@ pub(crate) fn data_lines(body: &str) -> impl Iterator<Item = &str> {
     body.lines().filter_map(|line| line.strip_prefix("data: {").map(|_| &line["data: ".len()..]))
 }
 
-/// Checks that decoders with and without a learned template return the same for all events, also
-/// when they read them as parts of a body.
+/// Checks that decoders with and without a learned template return the same results for all events.
+/// The decoders also read the events as parts of a body.
 pub(crate) fn learning_makes_no_difference<'a>(
     wire: Endpoint,
     events: impl Iterator<Item = &'a str> + Clone,
@@ -215,7 +215,7 @@ pub(crate) fn learning_makes_no_difference<'a>(
             let (expected, flow) = say(&mut plain);
             assert_eq!(say(&mut learning).0, expected, "{wire} {data}");
             assert_eq!(state(&learning), state(&plain), "{wire} {data}");
-            // Data with a line break is not one line of a body.
+            // Data that contains a line break is not a single line of a body.
             in_body &= !data.contains(['\r', '\n']);
             if in_body {
                 body.feed(format!("data: {data}\n\n").as_bytes());
@@ -246,7 +246,7 @@ fn state(decoder: &ChunkDecoder) -> String {
     format!("{finish:?} {counts:?} {told:?}")
 }
 
-/// The replacements for a value, a key, a bracket or a comma.
+/// The texts that replace a value, a key, a bracket or a comma.
 const CHANGES: [&str; 64] = [
     "0",
     "1",
@@ -316,7 +316,7 @@ const CHANGES: [&str; 64] = [
 
 /// Returns a stream that repeats `bases` in order, with changes. Three bytes describe one change:
 /// the position in the chunk, the replacement, and whether it replaces the part or is inserted
-/// before it. With a first byte of 200 or more, 1 to 6 chunks, or none, stay unchanged first.
+/// before it. If the first byte is 200 or more, up to 6 chunks stay unchanged before the change.
 pub(crate) fn changed(bases: &[&str], bytes: &[u8]) -> Vec<String> {
     const MAX_CHUNKS: usize = 400;
     let mut bases = bases.iter().cycle();
@@ -424,7 +424,7 @@ fn index_of(chunk: &Value) -> u32 {
     chunk["index"].as_f64().unwrap_or(0.0) as u32
 }
 
-/// Returns the ids that an SGLang event adds to the earlier ones.
+/// Returns the ids that an SGLang event adds to the ids of the earlier events.
 fn new_ids_in(chunk: &Value, had: &[TokenId]) -> Vec<TokenId> {
     let Some(list) = chunk["output_ids"].as_array() else { return Vec::new() };
     let ids: Vec<_> = list.iter().map(|id| id.as_f64().unwrap() as TokenId).collect();

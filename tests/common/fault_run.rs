@@ -44,7 +44,7 @@ pub enum Last {
     Error(Error),
     /// The channel was closed without an outcome.
     Nothing,
-    /// The stream did not end, or an item followed its end.
+    /// The stream did not end, or an item arrived after its end.
     Wrong(&'static str),
 }
 
@@ -91,7 +91,7 @@ pub fn client(url: &str, timeouts: Timeouts, keys: Keys) -> ApiClientBuilder {
     client.ca_pem(authority).limits(limits).timeouts(timeouts)
 }
 
-/// Reads one stream to its end and collects everything that it prints.
+/// Reads one stream to its end and collects everything that the crate displays or records about it.
 pub fn stream(client: &ApiClient, prompt_bytes: usize, keys: Keys) -> Outcome {
     let request =
         CompletionRequest::text("p".repeat(prompt_bytes)).header("x-route-key", keys.header).record();
@@ -140,8 +140,8 @@ pub fn stream(client: &ApiClient, prompt_bytes: usize, keys: Keys) -> Outcome {
 }
 
 /// Runs a row, plain or over TLS. On a busy machine, the row's short timer can expire before the
-/// expected bytes arrive. A row with a wrong end therefore runs again with longer timers, and its
-/// last result counts.
+/// expected bytes arrive. Therefore, a row that ends in the wrong way runs again with longer
+/// timers, and its last result counts.
 pub fn run(fault: &Fault, tls: bool, keys: Keys) -> Outcome {
     let longer: &[u32] = if fault.timer.is_some() { &[1, 8] } else { &[] };
     let tries = longer.iter().map(|times| run_once(fault, tls, keys, SHORT * *times));
@@ -254,7 +254,7 @@ impl Ran {
         plain.map(|run| ("plain", run)).into_iter().chain(tls.map(|run| ("TLS", run)))
     }
 
-    /// Returns the time from the expiry of the timer that had to end the run to its end.
+    /// Returns how long the run continued after the expiry of the timer that had to end it.
     pub fn over(&self, run: &Outcome) -> Duration {
         run.took.saturating_sub(if self.fault.timer.is_some() { SHORT } else { Duration::ZERO })
     }
@@ -303,8 +303,8 @@ impl Fault {
 /// The beginning of the table.
 pub const TABLE_BEGIN: &str = "| fault |";
 
-/// Returns the table in the form of the documentation. Its last two columns are measured: the time
-/// from the timer, or from the start, to the end of a run.
+/// Returns the table in the form of the documentation. Its last two columns are measured. They
+/// contain the time from the timer, or from the start, to the end of a run.
 pub fn table(rows: &[Ran]) -> String {
     let mut out = format!(
         "{TABLE_BEGIN} ends as | tokens | timer | plain, ms | TLS, ms |\n| --- | --- | --- | --- | --- | --- |\n",

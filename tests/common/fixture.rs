@@ -47,7 +47,7 @@ pub fn from_llama(request: Option<&[u8]>, raw: &[u8], times: Option<&[u8]>) -> R
 
 /// Parses the words of the recording program, such as `77.3 closed by the server`.
 fn llama_end(words: &str) -> BodyEnd {
-    // A connection that was left open but later found closed was closed by the server.
+    // If a connection was left open and was later found closed, the server closed it.
     if words.contains("closed by the server") || words.contains("closed at once") {
         BodyEnd::Closed
     } else if words.contains("closed by the client") {

@@ -8,11 +8,11 @@ use tokenwire::{ApiClient, CompletionRequest, ErrorKind, RetryPolicy, Timeouts};
 
 const ANSWER: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 14\r\n\r\ndata: [DONE]\n\n";
-/// The headers that the client writes itself. The caller can set only the first, for a scheme other
-/// than `Bearer`.
+/// The headers that the client writes itself. The caller can set only the first of these headers,
+/// for a scheme other than `Bearer`.
 const OWNED: [&str; 6] =
     ["authorization", "host", "content-length", "transfer-encoding", "accept-encoding", "content-type"];
-/// The other headers that a head contains.
+/// The other headers that the client may add to a head.
 const OTHERS: [&str; 2] = ["accept", "user-agent"];
 
 #[derive(Debug, Arbitrary)]
@@ -147,8 +147,8 @@ fn arrives(given: &Given) {
         let asked = by_client.iter().chain(&by_request).any(|given| given.0.0.eq_ignore_ascii_case(name));
         assert!(asked || is_owned(name) || OTHERS.contains(&&**name), "{name} was not given: {head:?}");
     }
-    // A name occurs once, and the request's header replaces the client's. The client's headers may
-    // repeat, because HTTP allows lists.
+    // A header of the request replaces the client's header of the same name, and occurs once. The
+    // client's headers may repeat, because HTTP allows lists.
     for (Name(name), _) in by_client.iter().chain(&by_request) {
         let of = |list: &[&(Name, Value)]| -> Vec<String> {
             let same = list.iter().filter(|given| given.0.0.eq_ignore_ascii_case(name));

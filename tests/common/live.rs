@@ -7,7 +7,7 @@ use tokenwire::{CompletionRequest, SamplingParams, TokenId};
 
 /// A limit that only a hanging test reaches, on a machine that also runs a model.
 pub const LONG: Duration = Duration::from_secs(120);
-/// "The three primary colors are"
+/// The ids of "The three primary colors are".
 pub const PROMPT: [TokenId; 5] = [504, 1296, 3003, 4683, 359];
 
 /// Returns the URL of the running server. Tests that call this are ignored by default, so a missing

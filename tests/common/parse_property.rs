@@ -14,7 +14,8 @@ use tokenwire::{
     Branch, Dialect, FinishReason, LeafKind, Limits, PendingToolCall, ResponseParser, Start, TokenId,
 };
 
-/// The texts between markers. One byte of input selects one of these, or a marker of the dialect.
+/// The texts between markers. One byte of input selects one of these texts, or a marker of the
+/// dialect.
 pub(crate) const PIECES: &[&str] = &[
     "{\"name\": \"f\", \"arguments\": {\"a\": 1}}",
     "{\"name\": \"g\", \"parameters\": {\"b\": \"x\"}}",

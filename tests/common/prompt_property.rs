@@ -24,7 +24,7 @@ struct Talk {
     keep_reasoning: bool,
     when_inexact: u8,
     max_context_tokens: Option<u16>,
-    /// Selects the tokens of the family that are in the vocabulary.
+    /// Selects the tokens of the model family that are in the vocabulary.
     vocabulary: u32,
     steps: Vec<Step>,
 }
@@ -58,7 +58,7 @@ struct Token {
 #[derive(Debug, Arbitrary)]
 enum Id {
     Any(TokenId),
-    /// The id of a marker. It may belong to the marker in the text or to another one.
+    /// The id of a marker. The text may contain this marker or another one.
     Marker(u8),
     None,
 }
@@ -238,8 +238,8 @@ impl State<'_> {
         for token in tokens {
             let id = match token.id {
                 Id::Any(id) => Some(id),
-                // Any marker of the vocabulary: one that opens a turn, ends a turn, or does
-                // neither.
+                // The id of any marker of the vocabulary. The marker may open a turn, end a turn,
+                // or do neither.
                 Id::Marker(n) => Some(FIRST_MARKER + TokenId::from(n % 32)),
                 Id::None => None,
             };

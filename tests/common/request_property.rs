@@ -283,7 +283,7 @@ impl Asked {
             }
     }
 
-    /// Returns whether the endpoint or the server may have no name for a field of the request.
+    /// Returns whether the endpoint or the server may lack a name for a field of the request.
     fn may_be_refused(&self, wire: Endpoint, server: Option<&ServerKind>) -> bool {
         let has_tools = !self.tools.is_empty() || self.tool_choice.is_some();
         match &self.prompt {
@@ -545,8 +545,8 @@ impl Asked {
         }
     }
 
-    /// Returns the fields that the client adds. Some request a stream, usage and ids; others depend
-    /// on several values.
+    /// Returns the fields that the client adds. Some fields request a stream, usage and ids. Other
+    /// fields depend on several values.
     fn said_by_the_client(&self, wire: Endpoint, server: Option<&ServerKind>) -> Vec<(&'static str, Value)> {
         let may_be = |one: &ServerKind| server.is_none_or(|known| known == one);
         let yes = || json!(true);

@@ -7,8 +7,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use arbitrary::{Arbitrary, Unstructured};
 use tokenwire::{RetryPolicy, testing};
 
-/// The wait of the policy. No header results in this wait, so it shows that the header was not
-/// read.
+/// The wait of the policy. This wait is too odd to come from a header, so it shows that the header
+/// was not read.
 const OWN: Duration = Duration::from_nanos(123_456_789);
 
 #[derive(Debug, Arbitrary)]
@@ -94,7 +94,8 @@ fn slow_seconds(text: &str) -> Option<Duration> {
     Some(Duration::new(whole, nanos.parse().ok()?))
 }
 
-/// Formats a time, in seconds since 1970, in the forms of RFC 9110, 5.6.7. It counts day by day.
+/// Formats a time, in seconds since 1970, in the forms of RFC 9110, 5.6.7. The function counts the
+/// date day by day.
 fn date(moment: u64, form: u8) -> String {
     let (mut day, second) = (moment / 86_400, moment % 86_400);
     let weekday = (day + 4) % 7;

@@ -66,8 +66,8 @@ impl Router {
         let mut answer = String::new();
         if let Ok(mut socket) = TcpStream::connect(host) {
             let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-            // While the router starts or ends, it may break off. The bytes that arrived are then
-            // the response.
+            // While the router starts or ends, it may break off a response. The bytes that arrived
+            // are then the response.
             let _ = socket.write_all(head.as_bytes());
             let _ = socket.read_to_string(&mut answer);
         }

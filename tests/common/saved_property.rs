@@ -97,7 +97,7 @@ pub(crate) fn saved(input: &[u8]) {
     }
 }
 
-/// Loads a file. If that works, also loads the file that the result writes.
+/// Loads a file. If the file is valid, also writes the loaded request again and loads that file.
 fn holds(json: &[u8]) -> Option<SavedRequest> {
     let loaded = match SavedRequest::from_json(json) {
         Ok(loaded) => loaded,
@@ -132,7 +132,8 @@ impl File {
         ][usize::from(self.wire % 7)]
     }
 
-    /// Returns whether the request is for a complete response, which has the same paths.
+    /// Returns whether the request is for a complete response. Its path is the same as for a
+    /// stream.
     fn call(&self) -> bool {
         self.place >= 128
     }

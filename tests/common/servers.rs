@@ -139,7 +139,7 @@ impl Seen {
 }
 
 impl Seen {
-    /// Returns the code for the source of the fact that this server accepts `what`.
+    /// Returns the code that shows how it is known that this server accepts `what`.
     fn known(&self, what: &str, row: &Row) -> String {
         match (self.0.get(what), row.known) {
             (Some((r, _)), _) => format!("{r}r"),
@@ -335,7 +335,7 @@ fn prompts(row: &Row, taken: &Seen) -> String {
     kept.map(|(name, _)| format!("{name} {}", taken.known(name, row))).collect::<Vec<_>>().join(", ")
 }
 
-/// Returns the keys with which tokenwire requests ids from this row.
+/// Returns the keys that tokenwire sends to request ids from the server of this row.
 fn asks(row: &Row, taken: &Seen) -> String {
     let prompt = |request: CompletionRequest| request.to_json(None, row.wire, row.known).ok();
     let body = prompt(CompletionRequest::text("Hi")).or_else(|| prompt(CompletionRequest::ids([1])));
@@ -344,7 +344,7 @@ fn asks(row: &Row, taken: &Seen) -> String {
     keys.map(|key| format!("`{key}` {}", taken.known(key, row))).collect::<Vec<_>>().join(", ")
 }
 
-/// The text between the two tables, with the codes of the second one.
+/// The text between the two tables. It explains the codes of the second table.
 const DETAILS: &str = "
 ## Details
 
@@ -416,11 +416,11 @@ fn summary(all: &[Gathered]) -> String {
 /// The streams whose request contained a key for ids.
 struct IdStreams {
     all: usize,
-    /// Streams with all ids, confirmed by the server's count.
+    /// The number of streams with all ids, confirmed by the server's count.
     exact: usize,
-    /// Streams with all ids, as far as the server counts.
+    /// The number of streams with all ids, including streams whose server does not count the ids.
     complete: usize,
-    /// Streams without any id.
+    /// The number of streams without any id.
     without: usize,
 }
 

@@ -32,7 +32,7 @@ pub fn read_to_end(stream: &mut impl Read) -> (Vec<u8>, Option<ErrorKind>) {
     (got, end)
 }
 
-/// Reads the bytes of `wire` from the socket and checks that they are equal.
+/// Reads as many bytes from the socket as `wire` has, and checks that the bytes are equal.
 pub fn expect(stream: &mut impl Read, wire: &[u8]) {
     let mut got = vec![0; wire.len()];
     stream.read_exact(&mut got).unwrap();

@@ -93,7 +93,7 @@ enum Framing {
     /// Chunks of at most this many bytes.
     Chunked(u8),
     Length,
-    /// A length that is wrong by this number of bytes.
+    /// A length that differs from the correct length by this number of bytes.
     WrongLength(i8),
     UntilClose,
 }
@@ -388,13 +388,13 @@ struct Decoded {
     /// An error line that is not an event may have ended the stream earlier.
     stops: bool,
     error: Option<ErrorKind>,
-    /// The terminator has no blank line after it. It counts at the end of a body, but not where a
-    /// connection broke.
+    /// The terminator has no blank line after it. Such a terminator counts at the end of a body. It
+    /// does not count if the connection broke after it.
     terminator_is_unended: bool,
 }
 
-/// Decodes these bytes of a body: the items with the slow parser, and the outcome with the whole
-/// body at once.
+/// Decodes these bytes of a body. The slow parser produces the items. A decoder that gets the whole
+/// body at once produces the outcome.
 fn decoded(wire: Endpoint, body: &[u8]) -> Decoded {
     let mut whole = BodyDecoder::new(wire);
     whole.feed(body);

@@ -19,9 +19,9 @@ pub enum Last {
     Nothing,
 }
 
-/// Makes each stream of the client start after the previous one has returned its connection. The
-/// only reader thread first reads the rest of the framing, however long that takes. Replaces the
-/// limits of the client, and the drain timer in `timeouts`.
+/// Makes each stream of the client start after the previous stream has returned its connection. The
+/// client has only one reader thread, which first reads the rest of the framing, however long that
+/// takes. This function replaces the limits of the client, and the drain timer in `timeouts`.
 pub fn one_at_a_time(client: ApiClientBuilder, mut timeouts: Timeouts) -> ApiClientBuilder {
     let mut limits = Limits::default();
     limits.max_streams = 1;

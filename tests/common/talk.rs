@@ -63,7 +63,8 @@ pub fn talk(url: &str, tokenizer: &Tokenizer, seed: i64, way: Way) -> Result<Vec
     let context = Arc::new(Mutex::new(Context::new(format, tokenizer.clone())));
     let mut text = String::new();
     let (mut rows, mut before) = (Vec::new(), Vec::new());
-    // Each way uses its own slot of the server, so that neither finds the cache of the other.
+    // Each way uses its own slot of the server, so that it does not find the cache of the other
+    // way.
     let slot = match way {
         Way::Ids => 0,
         Way::Text => 1,

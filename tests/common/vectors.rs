@@ -24,12 +24,12 @@ pub struct Case {
     /// The data of events: text unchanged, everything else as JSON. `{"event","data"}` also sets
     /// the type.
     pub events: Vec<Value>,
-    /// The expected items: `[text, id]`, or `[choice, text, id]`. For a chat also `{"reasoning":
-    /// [text, id]}`, `{"call": [id, name, arguments, at_token]}` and `{"malformed": [text,
-    /// reason]}`.
+    /// The expected items: `[text, id]`, or `[choice, text, id]`. A chat may also have
+    /// `{"reasoning": [text, id]}`, `{"call": [id, name, arguments, at_token]}` and `{"malformed":
+    /// [text, reason]}`.
     pub tokens: Vec<Value>,
-    /// The expected end: a subset of finish, usage, ids_exact, ended, skipped, server, request_id;
-    /// or error with kind, status, message, server_kind, code, param.
+    /// The expected end: a subset of finish, usage, ids_exact, ended, skipped, server, request_id.
+    /// For an error: kind, status, message, server_kind, code, param.
     pub end: Map<String, Value>,
 }
 

@@ -64,7 +64,8 @@ fn thousands_of_cancels_do_not_affect_concurrent_streams() {
                 streams / 2
             );
             assert_eq!(hurt, 0, "sent twice or never");
-            // Otherwise no connection was shared, or no stream was cancelled in the middle.
+            // Without these numbers, the test would not have shared any connection or cancelled any
+            // stream in the middle.
             assert!(
                 reused > streams / 10 && cancelled > streams / 20,
                 "{reused} reused, {cancelled} cancelled"
@@ -73,9 +74,9 @@ fn thousands_of_cancels_do_not_affect_concurrent_streams() {
     });
 }
 
-/// A connection belongs to another stream as soon as a whole response was read: while the first
-/// stream sleeps before a retry, and after it is over but its guard still exists. A cancel of the
-/// first stream must not reach the second.
+/// A connection can belong to another stream as soon as a whole response was read. The first stream
+/// may then be asleep before a retry, or it may be over while its guard still exists. A cancel of
+/// the first stream must not affect the second.
 #[test]
 fn a_late_cancel_does_not_affect_the_next_stream_on_the_connection() {
     const SENT_AGAIN: usize = 1000;
@@ -107,8 +108,8 @@ fn a_late_cancel_does_not_affect_the_next_stream_on_the_connection() {
             } else {
                 assert!(server.wait_for_requests(2 * n + 1, LONG));
             }
-            // The connection is back in the pool a moment later, after the end of the framing was
-            // read. Most pairs share it, as checked below.
+            // The end of the framing is read a moment later, and only then is the connection back
+            // in the pool. Most pairs share the connection, as checked below.
             thread::sleep(Duration::from_millis(30));
             let canceller = late.canceller();
             let (innocent, guard) = start(&client, &[n as TokenId + 1]);

@@ -44,17 +44,19 @@ use tokenwire::{
 };
 
 const MIB: u64 = 1 << 20;
-/// The largest number of rounds of all streams. One round must stay within the limit of memory. A
-/// round counts the memory that it adds to the previous one. A leak in each stream adds memory in
-/// every round, and 105 bytes per stream exceed the limit. Smaller leaks are not found, nor is
-/// memory that grows only once, as in the allocator on a busy machine.
+/// The largest number of rounds of all streams. One of the rounds must stay within the limit of
+/// memory. A round counts the memory that it adds to the previous round. A leak in each stream adds
+/// memory in every round, and a leak of 105 bytes per stream exceeds the limit. Smaller leaks are
+/// not found. Memory that grows only once, as in the allocator on a busy machine, is not found
+/// either.
 const MAX_ROUNDS: usize = 3;
 /// The variable that is set in a process that runs the body of a test.
 const INSIDE: &str = "TOKENWIRE_SOAK_INSIDE";
 
 // ---- processes ----
 
-/// Runs `body` in a separate process. Prints the output of that process, and fails if it fails.
+/// Runs `body` in a separate process and prints the output of that process. The test fails if the
+/// process fails.
 fn in_own_process(test: &str, body: fn()) {
     static TURN: Mutex<()> = Mutex::new(());
     if env::var_os(INSIDE).is_some() {
@@ -77,7 +79,7 @@ fn this_program(arguments: &[&str]) -> Command {
     command
 }
 
-/// The servers, plain and TLS, in a separate process. Dropping this ends that process.
+/// The servers, plain and TLS, in a separate process. Dropping this value ends that process.
 struct Elsewhere {
     process: Child,
     said: BufReader<ChildStdout>,
@@ -130,7 +132,7 @@ fn serve() {
 // ---- the responses of the servers ----
 
 /// The kind of response that a prompt requests with its first id. The second id is the number of
-/// the stream, the third a position in the response.
+/// the stream. The third id is a position in the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Good,
@@ -138,7 +140,7 @@ enum Kind {
     Reset,
     Garbage,
     Busy,
-    /// Silence after a number of tokens.
+    /// Silence after this number of tokens.
     Stall,
     /// Silence before the head.
     Silent,

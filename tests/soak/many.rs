@@ -55,7 +55,8 @@ fn plan(number: u32) -> Plan {
     Plan { number, kind, place, tls, cancel }
 }
 
-/// The clients: with long timers, and with short ones for the streams that run into them.
+/// The clients of each server. The first one has long timers. The second one has short timers, for
+/// the streams that run into a timer.
 struct Clients([[ApiClient; 2]; 2]);
 
 impl Clients {
@@ -76,8 +77,8 @@ impl Clients {
     /// Makes every client start all its reader threads, and each thread use its stack.
     fn fill(&self) {
         let stalled = prompt(Kind::Stall, 0, 1);
-        // One client at a time: with more streams at once, more free memory would remain, in which
-        // a leak can hide.
+        // Fill one client at a time. With more streams at once, more free memory would remain, and
+        // a leak could hide in that memory.
         for client in self.0.iter().flatten() {
             let streams: Vec<_> = (0..READERS).map(|_| start(client, &stalled)).collect();
             for (receiver, guard) in streams {
@@ -180,8 +181,8 @@ fn ten_thousand_streams_leave_nothing_behind() {
         let streams = sample_of(STREAMS_SAMPLE, STREAMS);
         let servers = Elsewhere::start();
         let clients = Clients::new(&servers);
-        // Otherwise the last reader thread starts at a random time, and its stack looks like a
-        // leak.
+        // Without this call, the last reader thread would start at a random time, and its stack
+        // would look like a leak.
         clients.fill();
         load(&clients, STREAMS..STREAMS + sample_of(WARM_UP_SAMPLE, WARM_UP));
 

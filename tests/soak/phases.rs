@@ -5,8 +5,9 @@ use super::*;
 /// The connect timer for a test that waits for it to expire.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// A server that counts each byte that it receives. It recognizes only the end of this client's
-/// requests. Over TLS, it passes the bytes on to a real server.
+/// A server that counts each byte that it receives. It does not parse HTTP: it detects the end of a
+/// request only in the form that this client sends. Over TLS, it passes the bytes on to a real
+/// server.
 struct Peer {
     address: SocketAddr,
     seen: Arc<Seen>,
@@ -20,23 +21,23 @@ struct Seen {
     answered: AtomicUsize,
     ended: AtomicUsize,
     stopping: AtomicBool,
-    /// True if the server reads. Before that, it reads only a TLS handshake.
+    /// True once the server may read the request. Until then, it reads only a TLS handshake.
     reads: AtomicBool,
 }
 
 /// A limit above the size of a TLS handshake and below the size of the big request in these tests.
 const MAX_HANDSHAKE_BYTES: u64 = 8 << 10;
 
-/// The size of the big request. The mock server rejects a body of 64 MiB with 413 and closes the
-/// connection. Then the relay also closed the client's connection, and the client sent the request
-/// again on a second one.
+/// The size of the big request. A body of 64 MiB would be too large: the mock server rejects it
+/// with 413 and closes the connection. The relay then also closes the client's connection, and the
+/// client sends the request again on a second connection.
 const UPLOAD_BYTES: usize = 48 << 20;
 
 /// The part of a [`Peer`] that answers requests.
 enum Answers {
-    /// The same bytes for each request.
+    /// The server sends the same bytes for each request.
     Endpoint(Vec<u8>),
-    /// A server with TLS.
+    /// A real server answers over TLS.
     Tls(MockServer),
 }
 
@@ -109,7 +110,7 @@ impl Seen {
                     break;
                 }
             }
-            // An error means that the server was faster.
+            // An error means that the real server has already closed the connection.
             let _ = behind.shutdown(std::net::Shutdown::Both);
             self.ended.fetch_add(1, Ordering::AcqRel);
         });
@@ -153,7 +154,7 @@ fn connecting_within(connect: Duration, url: String) -> ApiClientBuilder {
     ApiClient::builder(url).timeouts(timeouts).retry(retry)
 }
 
-/// Drops the guard. Neither the drop nor the receiver may wait for the phase to end.
+/// Drops the guard. Neither the drop nor the receiver may wait until the phase ends.
 fn leave(phase: &str, receiver: &Receiver<StreamToken>, guard: StreamGuard) {
     let began = Instant::now();
     drop(guard);
@@ -165,7 +166,8 @@ fn leave(phase: &str, receiver: &Receiver<StreamToken>, guard: StreamGuard) {
         tokens.len()
     );
     assert!(matches!(last, Last::Nothing), "{phase}: {last:?}");
-    // Every phase would last LONG. Less than half of that shows that neither waited for its end.
+    // Every phase would last LONG. A time below half of LONG shows that nothing waited for the end
+    // of the phase.
     assert!(told < LONG / 2, "{phase}: {dropped:?}, {told:?}");
 }
 
@@ -244,8 +246,8 @@ fn a_cancel_in_each_phase_ends_the_stream_at_once_and_nothing_is_sent() {
             let request = CompletionRequest::text("p".repeat(prompt_bytes));
             let (receiver, guard) = client.stream(request).unwrap();
             until(name, || reached(&peer.seen, &receiver));
-            // Give the stream time to block. If it has not blocked yet, the cancel is only a little
-            // earlier in the phase.
+            // Give the stream time to block. If the stream has not blocked by then, the cancel only
+            // happens a little earlier in the phase.
             thread::sleep(Duration::from_millis(150));
             let sent = peer.seen.sent();
             leave(name, &receiver, guard);
@@ -314,7 +316,7 @@ fn cancel_in_a_connect() {
     while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
         queued.push(stream);
     }
-    // One connect succeeds later. For two others, the connect timer has to expire.
+    // One connect succeeds later. The connect timer has to expire for two other connects.
     for late in [true, false, false] {
         let connect = if late { LONG } else { CONNECT };
         let client = connecting_within(connect, format!("http://{address}")).retries(0).build().unwrap();

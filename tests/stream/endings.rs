@@ -432,7 +432,7 @@ fn a_stream_cut_at_any_byte_gives_a_prefix_and_is_complete_only_with_its_finish_
     });
 }
 
-/// ureq drops the bytes that it decoded in the call in which it reads the bad chunk.
+/// ureq reads a bad chunk in one call, and drops the bytes that it decoded in that call.
 #[test]
 fn bad_framing_loses_no_token_before_it_at_any_cut() {
     let whole = Script::tokens(HELLO).wire();

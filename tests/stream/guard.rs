@@ -30,8 +30,8 @@ fn cancel_closes_the_channel_without_an_item_and_disconnects() {
             }
             _ => {
                 drop(receiver.take());
-                // Without the guard, the thread would detect this only at the next token or at its
-                // silence limit.
+                // If the guard were kept, the thread would detect this only at the next token or at
+                // its silence limit.
                 drop(guard.take());
             }
         }
@@ -332,8 +332,8 @@ fn over_the_limit_a_stream_waits_or_fails_and_can_be_cancelled_unsent() {
     let error = client.stream_completion(&[1], SamplingParams::default(), None).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Limit(Limit::Streams));
 
-    // A stream that has ended does not count, even if its thread still drains the connection or is
-    // about to return.
+    // A stream that has ended does not count. Its thread may still drain the connection or be about
+    // to return.
     let server = MockServer::scripted([Script::tokens(HELLO).pause(ms(30))]).unwrap();
     let client = self::client(&server).limits(limits).when_full(WhenFull::Fail).build().unwrap();
     for n in 0..20 {
@@ -349,7 +349,7 @@ fn over_the_limit_a_stream_waits_or_fails_and_can_be_cancelled_unsent() {
 
 #[test]
 fn a_waiting_stream_ends_with_its_timers() {
-    // The timers are multiples of a short one.
+    // The timers are multiples of a short timer.
     each_row(
         [
             ("deadline", Some(1), None, Timer::Deadline),

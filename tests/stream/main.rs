@@ -61,8 +61,8 @@ fn timeouts(set: impl FnOnce(&mut Timeouts)) -> Timeouts {
     timeouts
 }
 
-/// Returns timers longer than [`collect`] waits, so a stream that waits for one of them fails its
-/// test.
+/// Returns timers that are longer than the wait of [`collect`]. A stream that waits for such a
+/// timer fails its test.
 fn far() -> Timeouts {
     let far = Some(LONG * 10);
     timeouts(|t| (t.connect, t.first_token, t.chunk, t.content, t.deadline) = (far, far, far, far, far))
@@ -82,7 +82,7 @@ fn unended() -> Script {
     Script::events(events).write(": bye\n\ndata: [DONE]")
 }
 
-/// Sends the tokens with this content type, or without one.
+/// Sends the tokens with this content type, or without a content type.
 fn typed(content_type: &str) -> Script {
     let wire = Script::tokens(HELLO).framing(Framing::CloseDelimited).wire();
     let wire = String::from_utf8(wire).unwrap();

@@ -97,7 +97,7 @@ fn the_servers_wait_is_respected_unless_it_exceeds_the_deadline() {
 
 #[test]
 fn a_cancel_ends_the_wait_before_a_retry_and_nothing_is_sent() {
-    // This is longer than `collect` waits.
+    // This time is longer than the wait of `collect`.
     let server = MockServer::scripted([Script::status(503).header("Retry-After", "600")]).unwrap();
     let (receiver, guard) = start(&retrying(&server, LONG));
     assert!(server.wait_for_requests(1, LONG));

@@ -104,7 +104,7 @@ fn cargo(folder: &Path, args: &[&str]) -> Result<String> {
 fn crates(folder: &Path, edges: &str) -> Result<usize> {
     let tree =
         cargo(folder, &["tree", "--edges", edges, "--prefix", "none", "--format", "{p}", "--no-dedupe"])?;
-    // Keep the name and version. The source, or the mark of a macro, follows them.
+    // Keep the name and version. The source or `(proc-macro)` follows the version.
     let names = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
     let crates: BTreeSet<_> = tree.lines().map(names).filter(|name| !name.starts_with("smallest ")).collect();
     Ok(crates.len())

@@ -35,7 +35,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// The amount of work for one measurement.
 #[derive(Clone, Copy)]
 struct Effort {
-    /// The number of runs. The best one counts.
+    /// The number of runs. Only the best run counts.
     times: usize,
 }
 

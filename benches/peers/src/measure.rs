@@ -28,7 +28,7 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Returns the latency that `percent` in a hundred tokens are below.
+    /// Returns this percentile of the latencies.
     pub fn latency(&self, percent: usize) -> Result<u64> {
         let place = self.latencies_ns.len() * percent / 100;
         self.latencies_ns

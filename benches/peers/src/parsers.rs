@@ -15,7 +15,7 @@ use crate::measure::{best, has_valgrind, instructions, per_one};
 use crate::server::{data, word};
 use crate::{Effort, Result};
 
-/// The number of events and of bytes of data.
+/// The number of events, and the number of bytes of their data.
 type Counted = (usize, usize);
 type Parser = fn(&[u8], usize) -> Counted;
 

@@ -11,9 +11,9 @@ use socket2::{Domain, Socket, Type};
 /// The pace at which the tokens are sent.
 #[derive(Clone, Copy)]
 pub enum Pace {
-    /// As fast as the client reads them, with several chunks per write.
+    /// The server sends as fast as the client reads, with several chunks per write.
     Blast(usize),
-    /// One at a time. The text of each token is the time of its writing.
+    /// The server sends one token at a time. The text of each token is the time of its writing.
     Every(Duration, usize),
 }
 

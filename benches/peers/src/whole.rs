@@ -8,7 +8,7 @@ use crate::python::Python;
 use crate::server::{self, Pace};
 use crate::{Effort, Result};
 
-/// A measured client: one of this program, or openai-python.
+/// A measured client: a client in this program, or openai-python.
 pub enum Contender {
     Own { name: &'static str, title: &'static str },
     Python(Python),
@@ -35,13 +35,13 @@ impl Contender {
         }
     }
 
-    /// Returns how much slower this client is. It gets fewer tokens by the same factor.
+    /// Returns the factor by which this client is slower. It gets fewer tokens by the same factor.
     fn slowness(&self) -> usize {
         if let Self::Python(_) = self { 10 } else { 1 }
     }
 
-    /// Returns the instructions per token. `None` without valgrind, or if counting would take too
-    /// long.
+    /// Returns the instructions per token. Returns `None` if valgrind is missing or if counting
+    /// would take too long.
     fn instructions(&self) -> Result<Option<u64>> {
         let Self::Own { name, .. } = self else { return Ok(None) };
         let at = |tokens| {

@@ -218,7 +218,7 @@ impl StreamFlags {
 
     /// Returns a builder of a client for several servers with one model.
     pub(crate) fn builder_for(&self, base_urls: &[String]) -> Result<ApiClientBuilder, Failure> {
-        // There is at least one, because clap requires it.
+        // There is at least one URL, because clap requires the flag.
         let first = base_urls.first().map(String::as_str).unwrap_or_default();
         Ok(base_urls.iter().skip(1).fold(self.builder(first)?, ApiClientBuilder::base_url))
     }
@@ -283,7 +283,7 @@ impl StreamFlags {
     }
 }
 
-/// Returns the two parts of a `--header`.
+/// Splits the value of a `--header` flag into the header's name and value.
 ///
 /// clap does not parse this flag: its message would show the value, which may be a credential.
 pub(crate) fn name_and_value(header: &str) -> Result<(&str, &str), Failure> {

@@ -19,8 +19,9 @@ struct State {
 impl Interrupt {
     /// Installs the signal handler. Call this once for the program.
     ///
-    /// The first signal cancels the running work. The program exits at once on a second signal, or
-    /// on the first if nothing runs: it may be blocked in a write to a pipe without a reader.
+    /// The first signal cancels the running work. On a second signal, the program exits at once,
+    /// because it may be blocked in a write to a pipe without a reader. If nothing runs, it exits
+    /// on the first signal.
     pub(crate) fn install() -> Result<Self, Failure> {
         let state = Arc::new(Mutex::new(State::default()));
         let of_handler = state.clone();
@@ -49,7 +50,7 @@ impl Interrupt {
     }
 }
 
-/// Makes Ctrl-C end the program with code 130. For commands without a stream to cancel.
+/// Makes Ctrl-C end the program with code 130. Commands without a stream to cancel use this.
 pub(crate) fn exit_on_interrupt() -> Result<(), Failure> {
     ctrlc::set_handler(|| process::exit(Exit::Cancelled as i32)).map_err(failed)
 }

@@ -83,7 +83,7 @@ fn main() -> ExitCode {
     let cli = match cli {
         Ok(cli) => cli,
         Err(error) => {
-            // Help is such an error too, with code 0. A closed pipe must not panic.
+            // clap returns help as an error too, with code 0. A closed pipe must not cause a panic.
             let error = suggest::with_likely_flags(error, &mut program());
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
@@ -108,7 +108,8 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(exit) => ExitCode::from(exit as u8),
-        // `tokenwire ... | head` prints no error. The code is not 0, because output is missing.
+        // `tokenwire ... | head` prints no error. The exit code is not 0, because output is
+        // missing.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
         Err(failure) => {
             note_error(&failure.to_string());
@@ -136,11 +137,11 @@ fn start_log(verbose: u8) {
         .parse_default_env();
     match verbose {
         0 => {}
-        // Only tokenwire's own lines: the HTTP library logs hundreds.
+        // Only tokenwire's own lines are shown, because the HTTP library logs hundreds of lines.
         1 => drop(log.filter_module("tokenwire", log::LevelFilter::Debug)),
         _ => drop(log.filter_module("tokenwire", log::LevelFilter::Trace)),
     }
-    // This fails only if a logger is installed already, and none is.
+    // This fails only if a logger is already installed. The program installs no other logger.
     let _ = log.try_init();
 }
 

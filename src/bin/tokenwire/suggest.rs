@@ -1,7 +1,7 @@
 //! Finds likely flags for an unknown flag.
 //!
-//! clap suggests the flag with the most similar letters, which may be a hidden alias or a flag
-//! without any relation: `--trace` for `--stream`. The suggestions here are stricter.
+//! clap suggests the flag with the most similar spelling, which may be a hidden alias or an
+//! unrelated flag: `--trace` for `--stream`. The suggestions here are stricter.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
@@ -35,7 +35,7 @@ pub(crate) fn with_likely_flags(mut error: clap::Error, program: &mut clap::Comm
     error
 }
 
-/// Finds a long flag with one dash, such as `-json`, of which clap reports only `-j`.
+/// Finds a long flag that was typed with one dash, such as `-json`. clap reports only its `-j`.
 fn one_dash(unknown: &str, args: &[String], command: &clap::Command) -> (String, Vec<String>) {
     let letter = unknown.trim_start_matches('-');
     for arg in args {
@@ -61,7 +61,7 @@ fn likely(typed: &str, command: &clap::Command) -> Vec<String> {
     unique(shared)
 }
 
-/// Returns the flags with the smallest edit distance to `typed`, if that is a typing error.
+/// Returns the flags with the smallest edit distance to `typed`, if a typing error can explain it.
 fn nearest(typed: &str, command: &clap::Command) -> Vec<String> {
     let typed = typed.to_lowercase().replace('_', "-");
     let allowed = (typed.chars().count() / 4).clamp(1, 3);

@@ -52,13 +52,14 @@ pub struct Fault {
 /// The behavior of the server.
 pub enum Does {
     Answer(Script),
-    /// Sends a good response to the first request, then this one to the second request on the same
-    /// connection.
+    /// Sends a good response to the first request, then this response to the second request on the
+    /// same connection.
     SecondAnswer(Script),
     Accept(OnAccept),
-    /// Reads this many bytes of the request at a time, and pauses for this time after each read.
+    /// Reads this number of bytes of the request at a time, and pauses for this time after each
+    /// read.
     Read(usize, Duration),
-    /// Does not listen.
+    /// The server does not listen.
     Refuse,
     /// Uses TLS if the client expects plain HTTP, and plain HTTP if the client expects TLS.
     OtherScheme,

@@ -90,7 +90,7 @@ fn heads() -> Vec<Fault> {
     let in_a_header = end_of(&good(), b"Content-Ty");
     let no_http = |name: &str, bytes: &str| answer(name, Script::raw(bytes)).headless().ends(Protocol);
     let one = http_chunk(&format!("data: {}\n\ndata: [DONE]\n\n", token(0))) + "0\r\n\r\n";
-    // The response already has three headers, so the others are added to them.
+    // The response already has three headers, and `head` adds its headers to those three.
     let head = |more: &str| raw(&format!("{more}{CHUNKED}"), &one);
     let headers = |count: usize| head(&"X: y\r\n".repeat(count - 3));
     let head_bytes = |bytes: usize| {
@@ -378,7 +378,7 @@ const SAID_NO: [(&str, &str, Option<u16>); 10] = [
     ),
 ];
 
-/// The content types of such a body. Some are correct and some are wrong.
+/// The content types of the error bodies. Some are correct and some are wrong.
 const BODY_TYPES: [&str; 5] =
     ["application/json", "text/event-stream", "text/html", "text/plain; charset=utf-8", "image/png"];
 
@@ -405,7 +405,7 @@ fn error_bodies() -> Vec<Fault> {
         let kind = kind(n + 1);
         let mut row = answer(named(200, kind), status(200).body(kind, body)).says("said no");
         row.ends = Some(match (kind, name) {
-            // This is the only valid event stream.
+            // Only this body contains a valid event.
             ("text/event-stream", "error event") => ErrorKind::Server,
             // The line is a field with an unknown name, and the stream has no events.
             ("text/event-stream", "plain text") => ErrorKind::Incomplete,
@@ -419,8 +419,8 @@ fn error_bodies() -> Vec<Fault> {
     rows
 }
 
-/// Returns every form of an error inside a stream, as the first event, after one token and after
-/// two.
+/// Returns every form of an error inside a stream: as the first event, after one token, and after
+/// two tokens.
 fn error_frames() -> Vec<Fault> {
     let data = |json: &str| format!("data: {json}\n\n");
     let in_json = SAID_NO.iter().map(|(name, json, status)| (*name, data(json), *status));

@@ -30,7 +30,7 @@ pub(crate) fn run(args: &Args) -> ExitResult {
     struct Line<'a> {
         id: &'a str,
         owned_by: Option<&'a str>,
-        // The key of earlier versions: scripts read it.
+        // Earlier versions printed this key, and scripts read it.
         #[serde(rename = "context_tokens_max")]
         max_context_tokens: Option<u32>,
     }

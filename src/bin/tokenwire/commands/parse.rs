@@ -164,7 +164,7 @@ pub(crate) fn run(args: &Args) -> ExitResult {
     Ok(Exit::Complete)
 }
 
-/// Parses one case for each line. An invalid case prints an error line, and the next one runs.
+/// Parses one case for each line. For an invalid case, it prints an error line and continues.
 fn batch(flags: &Case, input: impl BufRead, out: &mut impl Write) -> ExitResult {
     let mut exit = Exit::Complete;
     for line in input.lines() {

@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args) -> ExitResult {
     writeln!(out, "{}/v1", server.url())?;
     out.flush()?;
     note("Every request gets the recorded answer. Press Ctrl-C to stop.");
-    // This waits until Ctrl-C: the handler holds the sender and is never dropped.
+    // This waits until Ctrl-C, because the handler holds the sender and is never dropped.
     let _ = interrupted.recv();
     Ok(Exit::Cancelled)
 }

@@ -23,7 +23,8 @@ pub(crate) struct Workers {
 pub(crate) struct Worker {
     /// Cancels the running stream of this worker, if there is one.
     running: Mutex<Option<Canceller>>,
-    /// The number of items received. Only this worker's thread writes it, so cores do not contend.
+    /// The number of items received. Only this worker's thread writes the number, so that cores do
+    /// not compete for it.
     tokens: AtomicU64,
 }
 
@@ -34,8 +35,8 @@ impl Workers {
 
     /// Runs `work` on one thread for each worker, and blocks until all of them have returned.
     ///
-    /// Calls `look` ten times a second meanwhile. If a thread cannot start, `failed` is called and
-    /// must stop the others.
+    /// Until then, it calls `look` ten times a second. If a thread cannot start, `failed` is called
+    /// and must stop the other threads.
     pub(crate) fn run(
         &self,
         work: impl Fn(&Worker) + Sync,
@@ -43,7 +44,8 @@ impl Workers {
         mut look: impl FnMut(),
     ) {
         thread::scope(|scope| {
-            // Nothing is sent. The channel disconnects when the last worker drops its sender.
+            // Nothing is sent on this channel. It disconnects when the last worker drops its
+            // sender.
             let (running, ended) = bounded::<()>(0);
             let work = &work;
             let start = |worker| {

@@ -1,4 +1,4 @@
-//! One stream, printed as it arrives, from the request to the last line.
+//! Prints one stream as it arrives, from the request to the last line.
 
 use std::collections::BTreeMap;
 use std::io::{self, StdoutLock, Write as _};
@@ -117,7 +117,8 @@ fn follow(
     interrupt.running(move || canceller.cancel());
     let mut print = Print::new(started, json);
     let printed = print.all(&tokens, parser.as_mut(), lane.as_mut());
-    // After a broken pipe nothing reads the rest, and without a cancel `join` would wait for it.
+    // After a broken pipe, nothing reads the rest of the stream. Without a cancel, `join` would
+    // wait for the rest.
     if printed.is_err() {
         guard.cancel();
     }

@@ -64,7 +64,7 @@ enum CallJson<'a> {
     MalformedCall { text: &'a str, reason: &'a str },
 }
 
-/// Prints the line of an item. The end of a stream has no line here.
+/// Prints the line of an item. Prints nothing for the end of a stream.
 pub(crate) fn item_line(
     out: &mut impl Write,
     item: &StreamToken,
@@ -144,13 +144,13 @@ impl DoneJson {
 
 /// An error. `kind` and `message` are always present, other keys only if they are known.
 pub(crate) struct ErrorJson<'a> {
-    /// `None` for an error that tokenwire itself found.
+    /// The library's error; `None` for an error that the program itself found.
     pub(crate) error: Option<&'a Error>,
     pub(crate) kind: &'a str,
     pub(crate) message: &'a str,
     /// The number of tokens printed before the error.
     pub(crate) tokens: Option<u64>,
-    /// Whether it may pass, where that is printed.
+    /// Whether a retry may succeed, in the lines that contain this field.
     pub(crate) retryable: Option<bool>,
 }
 

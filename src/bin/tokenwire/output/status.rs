@@ -27,7 +27,8 @@ impl Status {
         Self(terminal::stderr_is_one().then_some(shown))
     }
 
-    /// Returns when to draw again if no token arrives; `None` means never.
+    /// Returns the time of the next draw if no token arrives. `None` means that there is no live
+    /// line.
     pub(crate) fn next_draw(&self) -> Option<Instant> {
         self.0.as_ref().map(|shown| shown.drawn.unwrap_or(shown.started) + EVERY)
     }

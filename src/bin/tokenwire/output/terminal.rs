@@ -4,7 +4,8 @@
 //! change the writing direction. Each of them becomes a visible sign.
 //!
 //! Each character is replaced alone, so the result does not depend on how a sequence is split into
-//! tokens. Without its ESC or C1 character no sequence begins, and the rest of it is plain text.
+//! tokens. Without its ESC or C1 character, no sequence begins, and the other characters of the
+//! sequence are plain text.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal as _};
@@ -38,12 +39,13 @@ pub(crate) fn escaped(json: String) -> String {
 fn sign(c: char) -> Option<char> {
     match c {
         '\n' | '\t' => None,
-        // C0: the block "control pictures" has a sign for each of them, in the same order.
+        // C0: the Unicode block "Control Pictures" has a sign for each of them, in the same order.
         '\0'..='\u{1f}' => char::from_u32(0x2400 + u32::from(c)),
         '\u{7f}' => Some('\u{2421}'),
-        // C1: CSI and OSC are among them, as one character each.
+        // The C1 characters include CSI and OSC, each as one character.
         '\u{80}'..='\u{9f}' => Some(char::REPLACEMENT_CHARACTER),
-        // Changes of the writing direction, which can make a line look like another text.
+        // These characters change the writing direction, which can make a line look like another
+        // text.
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
             Some(char::REPLACEMENT_CHARACTER)
         }

@@ -150,8 +150,8 @@ pub(crate) mod tests {
         Duration::from_millis(ms)
     }
 
-    /// Returns a lane that was requested after 10 ms. Its tokens have these times, in ms, and an id
-    /// each.
+    /// Returns a lane that was requested after 10 ms. Each of its tokens has one of these times, in
+    /// ms, and one id.
     pub(crate) fn lane(number: u64, tokens: &[u64], end: u64, outcome: Outcome) -> Lane {
         Lane {
             asked: ms(10),
@@ -170,7 +170,8 @@ pub(crate) mod tests {
         let cases = [
             (2, Some(ms(40)), (ms(50), ms(90))),
             (2, None, (ms(30), ms(90))),
-            // A longer time than between the tokens: it was measured by another clock.
+            // This time is longer than the gap between the tokens, because another clock measured
+            // it.
             (2, Some(ms(80)), (ms(30), ms(90))),
             (4, None, (ms(100), ms(110))),
             (0, Some(ms(5)), (ms(15), ms(20))),

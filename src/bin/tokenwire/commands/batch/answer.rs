@@ -68,7 +68,7 @@ impl PromptAnswer {
                 self.bytes += text.len();
                 self.tool_calls.push(json!({"malformed": text, "reason": reason.as_str()}));
             }
-            // The report contains the rest.
+            // The report contains the data of the other items.
             _ => {}
         }
         self.bytes <= MAX_TEXT_BYTES
@@ -94,7 +94,8 @@ impl End {
 
     /// Returns the error; `None` if the answer is complete.
     ///
-    /// A cancelled stream was too long: a stream that Ctrl-C cancels has no result.
+    /// A cancelled stream that has a result was too long. A stream that Ctrl-C cancels has no
+    /// result.
     pub(crate) fn failure(&self) -> Option<ErrorJson<'_>> {
         let (error, retryable) = match self {
             Self::Report(report) if report.ending == Outcome::Complete => return None,

@@ -1,4 +1,4 @@
-//! The results that earlier runs of a batch have left.
+//! The results that earlier runs of a batch have written.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,9 +20,10 @@ pub(crate) struct Before {
     output: Lines,
     /// The number of results in the output.
     written: u64,
-    /// The ids of the results that wait for their turn, by position.
+    /// The ids of the results that wait for an earlier result, by position.
     waiting: BTreeMap<u64, Value>,
-    /// The output before `--redo-failed` started a new one, and how many of its results stay.
+    /// The output from before `--redo-failed` started a new file, and the number of its results
+    /// that are kept.
     earlier: Lines,
     kept: u64,
 }
@@ -36,9 +37,9 @@ struct Lines {
 
 /// The state of a prompt's result.
 pub(crate) enum Taken {
-    /// The output, or the file of waiting results, already has it.
+    /// The output or the file of waiting results already contains the result.
     Done,
-    /// The result from the earlier output, which must be written again.
+    /// The result is in the earlier output and must be written to the new one.
     Kept(Vec<u8>),
     Missing,
 }
@@ -59,7 +60,8 @@ pub(crate) struct Found {
 #[derive(Deserialize)]
 pub(crate) struct Kept {
     pub(crate) id: Value,
-    /// Required, even if null: it distinguishes result lines from input lines.
+    /// The field is required, even if it is null, because only result lines have it, not input
+    /// lines.
     error: Value,
 }
 

@@ -71,7 +71,7 @@ impl Items {
         Ok(Self { input, line: 0, at: 0 })
     }
 
-    /// Returns how many prompts were read so far.
+    /// Returns how many prompts have been read so far.
     pub(crate) fn count(&self) -> u64 {
         self.at
     }
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn each_line_is_a_prompt_with_an_id_or_an_error() {
-        // Line, id, and a part of the reason.
+        // Each row contains the line, its id, and a part of the reason.
         let cases = [
             (r#"{"prompt":"a"}"#, "1", None),
             (

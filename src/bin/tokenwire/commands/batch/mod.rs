@@ -146,7 +146,8 @@ pub(crate) fn run(args: Args) -> ExitResult {
     let total = Arc::new(AtomicU64::new(0));
     if let Some(path) = input.filter(|path| live.is_shown && path.is_file()) {
         let (path, total) = (path.to_owned(), total.clone());
-        // Beside the work, and not waited for: a large file takes a while.
+        // A separate thread counts the prompts, because a large file takes a while. The batch does
+        // not wait for this thread.
         let count = move || total.store(input::count(&path).unwrap_or(0), Ordering::Relaxed);
         drop(thread::Builder::new().name("tokenwire-count".to_owned()).spawn(count));
     }
@@ -201,7 +202,8 @@ fn open(input: Option<&Path>, output: Option<&Path>, redo: bool) -> Result<(Resu
     Results::to_file(output, redo)
 }
 
-/// Prints a line for each kind of error, and one for the results that wait for their turn.
+/// Prints a line for each kind of error, and a line for the results that wait for an earlier
+/// result.
 fn note_problems(tally: &Tally, waits: Option<(usize, PathBuf)>) {
     for (kind, (count, first)) in &tally.errors {
         note(&format!("{} of kind {kind}, the first: {first}", counted(*count, "error")));

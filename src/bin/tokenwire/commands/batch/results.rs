@@ -1,11 +1,11 @@
 //! The output of a batch: result lines in the order of the input. A crash loses no result, and no
 //! prompt is answered twice.
 //!
-//! The turn belongs to the first missing result. When that result arrives, it is written to the
-//! output, followed by the results after it that have already arrived. Until then, those results
-//! wait in memory. If the output is a file, they are also in a second file, `OUTPUT.waiting`. Every
-//! answer that you paid for is therefore on the disk, even if the program is killed. The same
-//! command continues from both files. At the end, only the output remains.
+//! It is always the turn of the first missing result. When this result arrives, it is written to
+//! the output, followed by the results after it that have already arrived. Until then, those later
+//! results wait in memory. If the output is a file, they are also in a second file,
+//! `OUTPUT.waiting`. Every answer that you paid for is therefore on the disk, even if the program
+//! is killed. The same command continues from both files. At the end, only the output remains.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -18,8 +18,8 @@ use serde_json::value::RawValue;
 use super::before::{Before, Found, Kept, beside, cannot, shown};
 use crate::exit::Failure;
 
-/// How many bytes of old results the file of waiting results may hold, in addition to the size of
-/// the waiting results. Above that, the file is rewritten.
+/// The file of waiting results may hold this number of bytes of old results, plus the size of the
+/// waiting results. A larger file is rewritten.
 const MAX_STALE_BYTES: u64 = 1 << 20;
 
 /// The output. It writes each result in its turn.
@@ -39,7 +39,7 @@ enum Out {
 /// The file of waiting results.
 struct Journal {
     path: PathBuf,
-    /// Open if results of this run were added.
+    /// The open file, if results of this run were added to it.
     file: Option<File>,
     bytes: u64,
 }
@@ -80,7 +80,8 @@ impl Results {
         let waiting_bytes = waiting.values().map(Vec::len).sum();
         let out = Out::File { path: path.to_owned(), file, journal };
         let mut results = Self { out, turn: written, waiting, waiting_bytes };
-        // The killed one may have had the result whose turn it is, and not come to write it.
+        // A killed run may have received the result whose turn it is, without writing it to the
+        // output.
         results.write_those_whose_turn_it_is().map_err(failed)?;
         results.tidy().map_err(failed)?;
         Ok((results, Before::new(path, written, ids, &earlier)?))
@@ -103,7 +104,7 @@ impl Results {
 
     /// Takes a result line, which must end with a line feed.
     ///
-    /// If the output is a file, the operating system has the line when this returns.
+    /// When this returns, the line has been passed to the operating system if the output is a file.
     pub(crate) fn put(&mut self, at: u64, line: Vec<u8>) -> Result<(), Failure> {
         self.place(at, line).map_err(|error| match &self.out {
             Out::Stdout(_) => Failure::Output(error),
@@ -233,7 +234,8 @@ fn open(path: &Path) -> Result<(File, Found), Failure> {
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
     let mut file = open
         .map_err(|error| Failure::Usage(format!("invalid --output: cannot open {}: {error}", shown(path))))?;
-    // A batch cannot continue in a device or a pipe, and reading one may never end.
+    // A batch cannot continue in a device or a pipe, and a read from a device or a pipe may never
+    // end.
     if !path.is_file() {
         return Err(Failure::Usage(format!("invalid --output: {} is not a regular file", shown(path))));
     }

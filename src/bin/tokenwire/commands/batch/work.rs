@@ -21,11 +21,12 @@ use crate::output::follow;
 use crate::output::json::ErrorJson;
 use crate::output::trace::{Lane, Traces};
 
-/// How many prompts, for each stream, a stream may be ahead of the first missing result.
+/// Limits how far the running prompts may be ahead of the first missing result: by this number of
+/// prompts for each stream.
 const AHEAD_PER_STREAM: u64 = 16;
 /// The maximum size of the results that wait for their turn, in bytes.
 ///
-/// Above this size, only the prompt that they wait for may start.
+/// Above this size, only the prompt of the first missing result may start.
 const MAX_WAITING_BYTES: usize = 256 << 20;
 
 /// A function that makes the request for a prompt, or returns the reason why it cannot.
@@ -40,7 +41,7 @@ pub(crate) struct Work {
     results: Mutex<Results>,
     /// Signals that a result was written, or that the work must stop.
     turn_came: Condvar,
-    /// Dropped when the work must stop. This wakes the workers that wait for a prompt.
+    /// Dropped when the work must stop. The drop wakes the workers that wait for a prompt.
     stop: Mutex<Option<Sender<()>>>,
     stopped: Receiver<()>,
     workers: Workers,
@@ -287,7 +288,7 @@ impl Work {
 fn read(mut items: Items, mut before: Before, prompts: &Sender<Next>) {
     while let Some(next) = next_missing(&mut items, &mut before).transpose() {
         let is_last = next.is_err();
-        // Sending fails after all workers have stopped.
+        // Sending fails only after all workers have stopped.
         if prompts.send(next).is_err() || is_last {
             return;
         }
@@ -321,7 +322,8 @@ mod tests {
 
     #[test]
     fn the_first_missing_prompt_never_waits() {
-        // Position, turn, bytes of waiting results, whether the prompt waits.
+        // Each row contains the position, the turn, the bytes of the waiting results, and whether
+        // the prompt waits.
         let cases = [
             (0, 0, 0, false),
             (5, 5, usize::MAX, false),

@@ -14,7 +14,8 @@ use crate::output::text::human;
 const TICK: Duration = Duration::from_millis(10);
 /// Above this share of the machine's CPU time, tokenwire may be the bottleneck.
 const MAX_SHARE: f64 = 0.5;
-/// A shorter load gives no warnings. Its CPU time is a few ticks, mostly from the program's start.
+/// The shortest load that can give a warning. A shorter load takes only a few ticks of CPU time,
+/// and most of that time is spent on the start of the program.
 const MIN_JUDGED: Duration = Duration::from_millis(500);
 /// The share of the time that streams may wait because tokenwire does not take their tokens.
 const MAX_WAITED: f64 = 0.01;
@@ -60,7 +61,7 @@ impl Cost {
         }
     }
 
-    /// Returns the reason to doubt that the figures are the server's.
+    /// Returns a warning if tokenwire, not the server, may have limited the figures.
     pub(crate) fn warning(&self, figures: &Figures, streams: usize) -> Option<String> {
         let cpu = self.cpu_share.filter(|_| !self.cpu_includes_server).unwrap_or(0.0);
         let time = figures.elapsed.as_secs_f64() * streams as f64;
@@ -76,7 +77,7 @@ impl Cost {
         })
     }
 
-    /// Returns the line of the table for people.
+    /// Returns this cost as a line of the table for people.
     pub(crate) fn text(&self) -> String {
         let Self { cpu_us, cpu_us_per_token, cpu_share, cores, cpu_includes_server, .. } = self;
         let micros = Duration::from_micros;
@@ -114,8 +115,8 @@ mod tests {
     #[test]
     fn a_reason_to_doubt_the_figures_is_a_warning() {
         let second = Duration::from_secs(1);
-        // The share of the CPU time, how long streams waited, the time of the run, a part of the
-        // warning.
+        // Each row contains the share of the CPU time, how long streams waited, the time of the
+        // run, and a part of the warning.
         let cases = [
             (0.1, Duration::ZERO, second, None),
             (0.75, Duration::ZERO, second, Some("75 % of this machine")),

@@ -1,4 +1,4 @@
-//! The figures of a load: counts and distributions, as JSON and as a table.
+//! The results of a load test: counts and distributions, as JSON and as a table.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,7 +12,8 @@ use crate::output::text::human;
 
 /// The precision of all histograms of a load: 0.8 %.
 const PRECISION_BITS: u32 = 7;
-/// How many times between tokens a stream keeps before they are added to the figures: 64 KiB.
+/// The number of gaps between tokens that a stream keeps before they are added to the figures. They
+/// take 64 KiB.
 const MAX_GAPS: usize = 4096;
 
 /// The measurements of one stream.
@@ -20,8 +21,8 @@ pub(crate) struct Sample {
     asked: Instant,
     first: Option<Instant>,
     last: Instant,
-    /// For each token after the first, the time since the token before it. The figures do not have
-    /// these times yet.
+    /// For each token after the first, the time since the previous token. These times have not yet
+    /// been added to the figures.
     gaps: Vec<Duration>,
     tokens: u64,
     ids: u64,

@@ -154,7 +154,7 @@ fn recorded() -> Result<MockServer, Failure> {
     Ok(testing::replay(&Recording::from_jsonl(chat::RECORDING)?)?)
 }
 
-/// A load that has run, and what is said of it.
+/// A finished load, with its figures and its cost.
 struct Bench {
     streams: usize,
     requests: u64,

@@ -10,7 +10,7 @@ use tokenwire::{Tool, Tools};
 
 type ToolOutput = Result<String, Box<dyn std::error::Error + Send + Sync>>;
 
-/// How many bytes of a file are read at most.
+/// The maximum number of bytes that are read from a file.
 const MAX_FILE_BYTES: u64 = 64 << 10;
 
 /// The maximum nesting of an expression.

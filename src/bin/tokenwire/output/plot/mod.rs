@@ -115,7 +115,8 @@ pub(crate) struct Axis {
     pixels: Range<f64>,
     values: Range<f64>,
     steps: Vec<(f64, String)>,
-    /// The function from a value to its place: the value itself, or its logarithm.
+    /// The function that converts a value to its place: it returns the value itself or its
+    /// logarithm.
     scale: fn(f64) -> f64,
 }
 
@@ -134,9 +135,8 @@ impl Axis {
         Self { pixels, values: 0.0..end, steps, scale: |value| value }
     }
 
-    /// Returns a logarithmic axis of seconds, from the step below the shortest time to the step
-    /// above
-    /// the longest.
+    /// Returns a logarithmic axis of seconds. It begins at the step below the shortest time and
+    /// ends at the step above the longest time.
     pub(crate) fn times(pixels: Range<f64>, shortest: Duration, longest: Duration) -> Self {
         let (shortest, longest) = (shortest.as_secs_f64(), longest.as_secs_f64());
         let below = nice().take_while(|step| *step <= shortest).last().unwrap_or(1e-6);

@@ -9,10 +9,10 @@ use crate::output::text::{counted, human};
 use crate::output::trace::Lane;
 
 const WIDTH: f64 = 1080.0;
-/// The widths on the left of the lanes, for names, and on the right, for ends.
+/// The width for names, to the left of the lanes, and the width for endings, to the right.
 const NAMES: f64 = 104.0;
 const ENDS: f64 = 186.0;
-/// The heights above the lanes, for the title and the legend, and below them, for the seconds.
+/// The height for the title and the legend, above the lanes, and the height for the seconds, below.
 const HEAD: f64 = 78.0;
 const FOOT: f64 = 46.0;
 /// The height of a lane.
@@ -36,7 +36,8 @@ const LEGEND: [(&str, &str); 7] = [
     ("cancelled", CANCELLED),
 ];
 
-/// Returns the picture of a run. The lanes may be only the first of its `requests`.
+/// Returns the picture of a run with this number of `requests`. `lanes` may contain only the first
+/// requests.
 pub(crate) fn svg(lanes: &[Lane], requests: u64) -> String {
     let (tokens, end): (u64, _) =
         (lanes.iter().map(|lane| lane.count).sum(), lanes.iter().map(|lane| lane.end).max());
@@ -63,7 +64,7 @@ pub(crate) fn svg(lanes: &[Lane], requests: u64) -> String {
 
 /// Draws a lane whose vertical centre is `middle`. `x` returns the pixel of a time.
 fn draw(svg: &mut Svg, lane: &Lane, middle: f64, x: impl Fn(Duration) -> f64) {
-    // Ids may have any length. The picture shows their ends, where they differ.
+    // Ids may have any length. The picture shows the last part of each id, where the ids differ.
     let skip = lane.name.chars().count().saturating_sub(9);
     let (cut, name): (_, String) = (if skip > 0 { "…" } else { "" }, lane.name.chars().skip(skip).collect());
     svg.text((NAMES - 10.0, middle), RIGHT, TEXT, &format!("{cut}{name}"));
@@ -81,7 +82,7 @@ fn draw(svg: &mut Svg, lane: &Lane, middle: f64, x: impl Fn(Duration) -> f64) {
     if let Some(first) = first {
         bar(first, end, 5.0, STREAMS);
     }
-    // Where tokens are closer than pixels, a block of them.
+    // Tokens that are less than a pixel apart are drawn as one block.
     let mut tokens = lane.tokens.iter().map(|(at, _)| x(*at)).peekable();
     while let Some(from) = tokens.next() {
         let mut to = from + 1.0;
