@@ -270,7 +270,8 @@ impl CallEnd {
 
 /// Returns the step that leaves a region whose calls were already returned.
 ///
-/// If the end marker comes next, it becomes a leaf, together with the blanks before it.
+/// If the end marker comes next, it becomes a leaf, together with the text between the last leaf
+/// and the end marker.
 pub(super) fn leave_at_marker(view: &View<'_>, end: usize, close: &str) -> Step {
     let at = view.skip_blank(end);
     if close.is_empty() {
