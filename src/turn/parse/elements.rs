@@ -1,6 +1,6 @@
 //! Reads values that are written as nested tags, as in MiniMax M3.
 //!
-//! Each tag begins with the same marker, the namespace.
+//! The same marker, called the namespace, precedes each tag.
 
 use super::marker::Marker;
 use super::schema::Element;

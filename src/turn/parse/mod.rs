@@ -25,10 +25,10 @@
 //! | `built_in` | the names of the built-in dialects and chat formats |
 //! | `marker`, `schema` | the markers of a dialect, and the types of arguments |
 //! | `view` | the text of the turn so far, and the real markers in it |
-//! | `raw`, `elements`, `json_scan`, `literal`, `lexer` | the readers of values, which several machines use |
+//! | `raw`, `elements`, `json_scan`, `literal`, `lexer` | the readers of values for several machines |
 //! | `machine`, `table` | the trait of a machine, and the compiled form of a dialect |
 //! | `machines/` | the machines, one file for each way to write calls |
-//! | `record`, `compile`, `dialect` | the dialects in JSON, their conversion into tables, and the list of all dialects |
+//! | `record`, `compile`, `dialect` | dialects in JSON, their conversion, and the list of all dialects |
 //! | `input`, `engine` | the tokens of a turn, and the conversion of their text into leaves |
 
 pub(crate) mod built_in;

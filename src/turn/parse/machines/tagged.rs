@@ -75,8 +75,8 @@ impl TaggedCalls {
     }
 
     fn open(&mut self, view: &View<'_>) -> Option<Step> {
-        // If ids are known, the opener before this call is not a real marker. The call is then
-        // ordinary text, too (R9 in docs/parsing-rules.md).
+        // The text before this call looks like an opener, but its ids show that it is ordinary
+        // text. The call is then ordinary text, too (R9 in docs/parsing-rules.md).
         if !self.opened && view.text[..self.body].trim_end().ends_with(&*self.form.open) {
             return Some(Step::content(self.body));
         }
