@@ -19,9 +19,9 @@ pub struct Body {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BodyState {
-    /// All bytes that the framing announced have arrived.
+    /// All bytes that the framing announced arrived.
     Complete,
-    /// The body stops before its announced end.
+    /// The body ends before its announced end.
     Cut,
     /// The framing is invalid. The body contains only the bytes before the invalid framing.
     Broken,
@@ -137,7 +137,7 @@ impl Head {
         Some(headers.map(|headers| (Self { first_line, headers }, end + 4)).ok_or(()))
     }
 
-    /// Returns the number in a status line, or 0 if there is no number.
+    /// Returns the status code in the first line, or 0 if the line does not contain a status code.
     pub(crate) fn status(&self) -> u16 {
         self.first_line.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
     }

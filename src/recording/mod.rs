@@ -23,7 +23,7 @@
 //!   [`BodyEnd::Unknown`].
 //!
 //! Credentials are never stored: see [`CREDENTIAL_HEADERS`]. Prompts and replies are stored,
-//! because a recording is made to keep them.
+//! because they are the purpose of a recording.
 //!
 //! ```
 //! use std::time::Duration;
@@ -81,8 +81,8 @@ fn is_credential(name: &str) -> bool {
 
 /// An HTTP request as a server receives it.
 ///
-/// The `Debug` output leaves out the values of credential headers. It shows the size of the body
-/// instead of the body.
+/// The `Debug` output leaves out the values of credential headers. It shows only the size of the
+/// body.
 ///
 /// ```
 /// use tokenwire::recording::Request;
@@ -99,9 +99,11 @@ fn is_credential(name: &str) -> bool {
 pub struct Request {
     /// The method: `GET`, `POST`, ...
     pub method: String,
-    /// The path and the query, as in the request line.
+    /// The path and the query, exactly as in the request line.
     pub path: String,
-    /// The names and values of the headers, in the order sent. The names keep their spelling.
+    /// The names and values of the headers, in the order in which they were sent.
+    ///
+    /// The names keep their upper and lower case.
     pub headers: Vec<(String, String)>,
     /// The body of the request, without its framing.
     pub body: Vec<u8>,
@@ -436,7 +438,8 @@ impl Recording {
 
     /// Returns the time at which the exchange ended, or `None` if the time is unknown.
     ///
-    /// Like the times of the pieces, it is measured from the sending of the request.
+    /// The time is measured from the moment when the request was sent, like the times of the
+    /// pieces.
     #[must_use]
     pub fn ended_at(&self) -> Option<Duration> {
         self.ended_at

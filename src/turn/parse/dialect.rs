@@ -1,8 +1,7 @@
-//! Lists the dialects: how each family of models writes reasoning and calls.
+//! Lists the dialects. A dialect describes how a family of models writes reasoning and calls.
 //!
-//! Most dialects are JSON records in the folder `dialects/`. If only one family uses a format,
-//! there is no record. The table of that dialect is then in the file of the machine that reads the
-//! format.
+//! Most dialects are JSON records in the folder `dialects/`. The dialects of gpt-oss and Gemma 4
+//! have no record. Their tables are in the files of their machines.
 
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
@@ -76,9 +75,9 @@ impl Dialect {
     /// Returns the dialect for the streams of chat endpoints.
     ///
     /// The servers of these endpoints have already separated reasoning, content and calls. The
-    /// parser therefore searches for no markers, and each item of the stream keeps its kind. The
-    /// dialect belongs to a stream and not to a model, so [`by_name`](Self::by_name) and
-    /// [`all`](Self::all) do not include it.
+    /// parser therefore does not search for markers, and each item of the stream keeps its kind.
+    /// The dialect does not belong to a model. Therefore, [`by_name`](Self::by_name) and
+    /// [`all`](Self::all) do not return it.
     #[must_use]
     pub fn chat() -> Self {
         CHAT.clone()
@@ -156,8 +155,9 @@ impl Dialect {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the tokens identify no dialect, or more
-    /// than one. The message lists either the expected tokens or the matching dialects.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the tokens do not identify a dialect, or
+    /// if they identify several dialects. The message lists either the expected tokens or the
+    /// matching dialects.
     pub fn guess<'a>(added: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
         Self::guess_with_template(added, "")
     }
@@ -169,7 +169,7 @@ impl Dialect {
     ///
     /// # Errors
     ///
-    /// The same as [`guess`](Self::guess).
+    /// The errors are the same as for [`guess`](Self::guess).
     pub fn guess_with_template<'a>(
         added: impl IntoIterator<Item = &'a str>,
         template: &str,

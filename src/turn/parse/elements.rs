@@ -28,7 +28,10 @@ struct Open {
     inner: Vec<(String, Element)>,
 }
 
-/// The name, the content and the end of an element, or the offset of an error and its reason.
+/// The result of reading an element.
+///
+/// It contains the name, the content and the end of the element, or the offset and the reason of an
+/// error.
 type Read = Result<(String, Element, usize), (usize, Malformed)>;
 
 impl Elements {

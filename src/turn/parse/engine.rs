@@ -3,8 +3,8 @@
 //! Read these notes before you change this file.
 //!
 //! The whole turn is stored as one text. All positions are offsets in this text. The text before
-//! the offset `committed` is already in leaves. The text after this offset is undecided. It is
-//! either a few bytes that may become a marker, or the region of a call.
+//! the offset `committed` is already in leaves. The text after this offset is undecided. The
+//! undecided text is either a few bytes that may become a marker, or the region of a call.
 //!
 //! The result does not depend on where the text is cut into tokens, because no decision uses text
 //! whose meaning could still change. If the text ends with the beginning of a marker, a search
@@ -23,8 +23,9 @@
 //! text are added, too. Therefore, the leaves together always contain exactly the ids received,
 //! regardless of the machines' decisions.
 //!
-//! Only one decision can be reversed, at the end of the turn (R2 in docs/parsing-rules.md). This
-//! decision is about reasoning that contains the draft of a call and was never closed.
+//! A decision is normally final. Only one decision can be reversed, at the end of the turn (R2 in
+//! docs/parsing-rules.md). This decision is about reasoning that contains the draft of a call and
+//! was never closed.
 //!
 //! - To add a dialect, add a file to `dialects/` and a line to the list in `dialect`.
 //! - To support a new way to write calls, write a [`Machine`] in `machines/` and add a variant to
@@ -76,7 +77,7 @@ pub(crate) struct Engine {
     pub(crate) limits: Limits,
     /// The markers that the parser searches for in content.
     ///
-    /// In open reasoning, it searches for `draft_markers` instead.
+    /// In open reasoning, the parser searches for `draft_markers` instead.
     content_markers: Vec<Marker>,
     content_first_bytes: FirstBytes,
     draft_markers: Vec<Marker>,
@@ -519,8 +520,8 @@ impl Engine {
 
     /// Adds the text up to `until` to the content.
     ///
-    /// If the last leaf is content, the text is added to that leaf. This is also the case after a
-    /// region that was not a call.
+    /// If the last leaf is content, the text is added to that leaf. If a region was not a call, its
+    /// text is also added to that leaf.
     fn extend_content(&mut self, branch: &mut Branch, until: usize) {
         if until <= self.committed {
             return;
@@ -539,7 +540,7 @@ impl Engine {
         }
     }
 
-    /// Returns whether the last leaf belongs to this turn and is of this kind.
+    /// Returns whether the last leaf belongs to this turn and has this kind.
     fn is_in(&self, branch: &Branch, kind: &LeafKind) -> bool {
         self.leaf_start.is_some() && branch.leaves.last().is_some_and(|leaf| leaf.kind == *kind)
     }
@@ -606,7 +607,9 @@ impl Engine {
     }
 }
 
-/// Returns the offset after the label, or `None` if more text is needed to decide.
+/// Returns the offset after the label.
+///
+/// Returns `None` if more text is needed to find the end of the label.
 fn label_end(view: &View<'_>, from: usize, label: Option<&str>, close: &str) -> Option<usize> {
     let Some(label) = label else { return Some(from) };
     match view.here(from, label) {

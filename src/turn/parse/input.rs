@@ -12,7 +12,7 @@ use crate::types::ids::TokenId;
 pub(super) struct Input {
     /// The text of the whole turn, including markers that the server left out.
     pub(super) text: String,
-    /// From this offset to its end, the text is blank.
+    /// The text contains only blanks after this offset.
     pub(super) blank_from: usize,
     pub(super) tokens: Vec<Token>,
     /// The number of tokens that already belong to leaves.
@@ -50,7 +50,7 @@ struct Group {
     ///
     /// Each entry contains the offset of the part and the index of the marker.
     look_alikes: Vec<(usize, usize)>,
-    /// The number of look-alikes for which it is known whether they are real.
+    /// The number of look-alikes that were already checked.
     ///
     /// The look-alikes are checked in order, because the ids and the text have the same order.
     decided: usize,
@@ -122,9 +122,10 @@ impl Input {
     pub(super) fn add_token(&mut self, text: &str, id: Option<TokenId>) {
         let at = self.text.len();
         let has_text = !text.is_empty();
-        // The bytes of a character may be spread over several tokens. The last of these tokens has
-        // the character as its text. The earlier tokens have no text, and their offset is the start
-        // of the character. There are fewer of these earlier tokens than bytes in the character.
+        // The bytes of a character may be spread over several tokens. The whole character is the
+        // text of the last of these tokens. The earlier tokens have no text, and their offset is
+        // the start of the character. The number of earlier tokens is less than the number of bytes
+        // in the character.
         let spread = text.chars().next().map_or(0, |first| first.len_utf8() - 1);
         let before = self.tokens[self.owned..].iter_mut().rev();
         for token in before.take(spread).take_while(|token| !token.has_text) {

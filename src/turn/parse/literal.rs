@@ -11,8 +11,8 @@ use crate::types::tree::Malformed;
 ///
 /// The builder stores the open lists and maps, and the kind of piece that may come next.
 ///
-/// The code is not recursive. Therefore, `max_nesting` limits the nesting, and the size of the
-/// stack does not.
+/// The code is not recursive. The nesting is therefore limited by `max_nesting`, not by the size of
+/// the stack.
 #[derive(Debug)]
 pub(super) struct ValueBuilder {
     max_nesting: usize,

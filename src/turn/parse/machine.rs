@@ -18,7 +18,8 @@ use crate::types::tree::Malformed;
 
 /// Reads one region, from its opener to the point where ordinary text continues.
 pub(super) trait Machine: std::fmt::Debug + Send {
-    /// Changes to the next state. Returns a step if this change completes a step.
+    /// Changes to the next state of the machine. Returns a step if the engine must act on the
+    /// change.
     fn advance(&mut self, view: &View<'_>) -> Option<Step>;
 
     /// Returns the next step, which begins at the end of the previous step.

@@ -54,7 +54,7 @@ impl TryFrom<String> for Marker {
     }
 }
 
-/// A list of markers. One search looks for all of them.
+/// A list of markers. A single search finds any of these markers.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(try_from = "Vec<Marker>")]
 pub(super) struct List(Arc<[Marker]>);

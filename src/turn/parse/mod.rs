@@ -10,11 +10,13 @@
 //! - A *marker* is a text with a special meaning in a dialect, such as `<tool_call>`. A marker is
 //!   *real* if the id of its token identifies it.
 //! - An *opener* is a marker that begins reasoning or calls.
-//! - A *frame* is a marker that only becomes a marker leaf and has no other effect.
+//! - A *leaf* is one part of the resulting tree: reasoning, content, a call or a marker.
+//! - A *frame* is a marker that becomes a leaf and has no other effect.
 //! - A *region* is the text from the opener of calls to their end marker. A *machine* reads the
 //!   regions that are written in one way.
 //! - A *stop* is a marker that ends a region whose end marker is missing. The *bounds* of a region
-//!   are its end marker and its stops.
+//!   are its end marker and its stops. *Other text* is text in a region that does not belong to a
+//!   call.
 //! - An *offset* is a position in the text of the turn, in bytes.
 //! - *Prose* is ordinary text that only mentions a marker.
 //!
@@ -25,10 +27,10 @@
 //! | `built_in` | the names of the built-in dialects and chat formats |
 //! | `marker`, `schema` | the markers of a dialect, and the types of arguments |
 //! | `view` | the text of the turn so far, and the real markers in it |
-//! | `raw`, `elements`, `json_scan`, `literal`, `lexer` | the readers of values for several machines |
+//! | `raw`, `elements`, `json_scan`, `literal`, `lexer` | readers of values for several machines |
 //! | `machine`, `table` | the trait of a machine, and the compiled form of a dialect |
 //! | `machines/` | the machines, one file for each way to write calls |
-//! | `record`, `compile`, `dialect` | dialects in JSON, their conversion, and the list of all dialects |
+//! | `record`, `compile`, `dialect` | dialects in JSON, their conversion, and a list of them |
 //! | `input`, `engine` | the tokens of a turn, and the conversion of their text into leaves |
 
 pub(crate) mod built_in;
@@ -166,7 +168,7 @@ impl ResponseParser {
     ///
     /// A token is handled as in [`push`](Self::push). If a chat endpoint has already separated the
     /// reasoning and the calls, they become leaves of the corresponding kind. [`StreamToken::Done`]
-    /// and [`StreamToken::Error`] have no effect: end the turn with [`finish`](Self::finish) or
+    /// and [`StreamToken::Error`] have no effect. To end the turn, call [`finish`](Self::finish) or
     /// [`cut_off`](Self::cut_off).
     pub fn push_item(&mut self, item: &StreamToken) -> Vec<PendingToolCall> {
         self.engine.push_item(&mut self.branch, item)
@@ -174,7 +176,7 @@ impl ResponseParser {
 
     /// Returns the part of the turn that is already parsed.
     ///
-    /// Text that may still become a marker or a call is not included yet.
+    /// Text that may still become a marker or a call is not included.
     #[must_use]
     pub fn branch(&self) -> &Branch {
         &self.branch
@@ -182,16 +184,18 @@ impl ResponseParser {
 
     /// Ends the turn. Returns its branch and the calls that the end of the turn completes.
     ///
-    /// `finish` is the finish reason in [`StreamToken::Done`]. `None` counts as a clean end. If the
-    /// turn was cut off (`length`, `abort`, a broken stream), a call is returned only if its end
-    /// was received.
+    /// `finish` is the finish reason in [`StreamToken::Done`]. `None` means that the turn ended
+    /// cleanly. If the turn was cut off (`length`, `abort`, a broken stream), a call is returned
+    /// only if its end was received.
     #[must_use]
     pub fn finish(mut self, finish: Option<&FinishReason>) -> (Branch, Vec<PendingToolCall>) {
         let calls = self.engine.finish(&mut self.branch, is_clean(finish));
         (self.branch, calls)
     }
 
-    /// Ends a turn whose stream broke off, like [`finish`](Self::finish) with the reason `length`.
+    /// Ends a turn whose stream broke off.
+    ///
+    /// The result is the same as from [`finish`](Self::finish) with the reason `length`.
     #[must_use]
     pub fn cut_off(mut self) -> (Branch, Vec<PendingToolCall>) {
         let calls = self.engine.finish(&mut self.branch, false);

@@ -10,7 +10,7 @@ use super::machines::invoke::{Invoke, Parameter, Values};
 use super::machines::json::Keys;
 use super::marker::{List, Marker, Reasoning, Tag};
 
-/// The minimum length of a marker that may appear anywhere, in characters.
+/// The minimum length, in characters, of a marker that may appear anywhere in a turn.
 const MIN_MARKER_CHARS: usize = 3;
 
 #[derive(Debug, Deserialize)]
@@ -112,8 +112,8 @@ impl Record {
             if text.chars().count() < MIN_MARKER_CHARS && !(text == "[" && key.ends_with("open")) {
                 return Err(format!("{key}: {text:?} has fewer than {MIN_MARKER_CHARS} characters"));
             }
-            // When the parser has read a marker, it must be clear that no longer marker begins with
-            // it. The markers in `ends` are an exception.
+            // A marker must not be the beginning of another marker. Otherwise, the parser could not
+            // decide which marker it has read. Two markers in `ends` are an exception.
             let begins = |(other_key, other): &&(String, &Marker)| {
                 other.starts_with(text) && !(key.starts_with("ends") && other_key.starts_with("ends"))
             };
@@ -132,7 +132,7 @@ impl Record {
         Ok(())
     }
 
-    /// Returns the markers that may appear anywhere, each with its key.
+    /// Returns the markers that may appear anywhere in a turn, each with its key.
     ///
     /// If a marker closes several regions, the list contains it only once.
     fn structure(&self) -> Vec<(String, &Marker)> {
@@ -158,7 +158,7 @@ impl Record {
         all
     }
 
-    /// Returns the stops of a region whose record does not list `stops`.
+    /// Returns the stops of a region if the record does not list `stops` for it.
     pub(super) fn default_stops(&self) -> List {
         let regions = self.calls.iter().filter(|call| !matches!(call.inside, Inside::Reasoning { .. }));
         regions.map(|call| &call.open).chain(&*self.ends).cloned().collect()

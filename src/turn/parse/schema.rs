@@ -67,7 +67,7 @@ pub(super) enum Element {
 /// The key for text between the elements of an object.
 const MIXED_TEXT: &str = "$text";
 
-/// Converts an element into a value of the type that the schema defines, if there is a schema.
+/// Converts an element into a value. If there is a schema, it defines the type of the value.
 ///
 /// Elements with the name `item` form a list.
 fn element_value(root: &Value, schema: Option<&Value>, element: &Element) -> Value {

@@ -5,9 +5,9 @@
 //! format spells the marker with other tokens. The view therefore stores the offset of each real
 //! marker. The same characters at other offsets are ordinary text.
 //!
-//! A server may leave a marker out of the text, as vLLM does at the end of a turn. The parser
-//! inserts the missing marker into its text. The leaves contain the text without the inserted
-//! marker.
+//! A server may leave a marker out of the text, as vLLM does with the marker at the end of a turn.
+//! The parser inserts the missing marker into its text. The leaves contain the text without the
+//! inserted marker.
 
 use std::ops::Range;
 
@@ -152,7 +152,7 @@ impl RealMarkers {
         self.without_ids.get(n).is_some_and(|range| range.start <= at)
     }
 
-    /// Returns whether the text at `at` is a marker. This text looks like `marker`.
+    /// Returns whether the text at `at` is a real `marker` and not only looks like this marker.
     ///
     /// The text is not a marker if it overlaps with the token of another marker.
     fn is_marker(&self, at: usize, marker: &str) -> bool {
@@ -171,7 +171,7 @@ impl RealMarkers {
         true
     }
 
-    /// Returns whether the text at `at` may become `marker`. This text is a prefix of `marker`.
+    /// Returns whether more text may complete the `marker` whose beginning is at `at`.
     ///
     /// If a marker is one token, its text is never incomplete, because a token is never cut.
     fn may_become(&self, at: usize, marker: &str) -> bool {
@@ -208,7 +208,7 @@ impl RealMarkers {
 pub(super) enum RegionEnd {
     /// The model stopped by itself.
     Clean,
-    /// The turn was cut off by the token limit, an error or a cancel.
+    /// The turn was cut off by the token limit, by an error or because it was canceled.
     Cut,
 }
 
@@ -216,8 +216,8 @@ pub(super) enum RegionEnd {
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub(super) text: &'a str,
-    /// From this offset to its end, the text is blank. [`View::skip_blank`] does not read this part
-    /// again.
+    /// The text contains only blanks after this offset. [`View::skip_blank`] does not read these
+    /// blanks again.
     pub(super) blank_from: usize,
     pub(super) marks: &'a RealMarkers,
     pub(super) tools: &'a Schemas,

@@ -198,7 +198,7 @@ impl Message {
         }
     }
 
-    /// Returns the next step, for a text that ends inside the header.
+    /// Returns the next step if the text ends inside the header.
     fn head_ends(&mut self, view: &View<'_>, at: usize) -> Step {
         match view.end {
             None => Step::Wait,
@@ -310,7 +310,7 @@ impl Message {
 
 /// Returns the marker at the offset `at`, or `""` if this text is not a marker.
 ///
-/// Returns `None` if more text is needed to decide.
+/// Returns `None` if more text is needed to identify the marker.
 fn marker_here(view: &View<'_>, at: usize) -> Option<&'static str> {
     let markers = [MESSAGE, CHANNEL, CONSTRAIN, START, END, CALL, RETURN];
     if let Some(marker) = markers.into_iter().find(|marker| view.here(at, marker) == Match::Yes) {

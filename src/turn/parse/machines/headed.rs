@@ -225,7 +225,7 @@ impl HeadedCall {
 
     /// Handles text that is not a header.
     ///
-    /// The text is prose if no mark precedes it.
+    /// If no mark precedes the text, the text is prose.
     fn no_head(&self) -> Recovery {
         if self.words.len() > 1 {
             Recovery::broken(self.body, Malformed::Syntax)

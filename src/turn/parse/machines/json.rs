@@ -269,7 +269,7 @@ impl Broken {
 
     /// Returns the last step of a machine that has read the whole object.
     ///
-    /// If the format has an end marker, the machine waits for it.
+    /// If the format has an end marker, the machine waits for this marker.
     pub(crate) fn leave(&mut self, view: &View<'_>, bounds: &Bounds) -> Step {
         match self.step(view, bounds) {
             Ok(end) if bounds.close.is_empty() => Step::malformed(end, self.reason),

@@ -34,9 +34,9 @@ pub(crate) struct PythonCalls {
     form: Arc<PythonForm>,
     /// The offset after the opener or after the last leaf.
     body: usize,
-    /// `true` if the text is surely a list of calls.
+    /// `true` if it is certain that the text is a list of calls.
     ///
-    /// This is known after the first call of the list, whether it is valid or malformed.
+    /// The first call of the list shows this, even if the call is malformed.
     sure: bool,
     state: State,
 }
@@ -220,8 +220,8 @@ impl Skip {
                 },
                 (b'\\', Some(_)) if self.at + 1 == view.text.len() => return Skipped::More,
                 (b'\\', Some(_)) => self.at += 1,
-                // The quote may have been an apostrophe. A string always ends on the line where it
-                // begins.
+                // The quote may have been an apostrophe. This code assumes that a string ends on
+                // the line where it begins.
                 (b'\n', Some(_)) => self.quote = None,
                 (b'\'' | b'"', None) => self.quote = Some(byte),
                 (_, Some(quote)) if byte == quote => self.quote = None,

@@ -24,7 +24,8 @@ pub(crate) struct TaggedForm {
     pub(crate) bounds: Bounds,
     /// The bounds of a function that appears without the opener of the region.
     pub(crate) alone: Bounds,
-    /// The opener of the region. A value ends before an opener that follows an end marker.
+    /// The opener of the region. If an opener follows an end marker, a value ends before this
+    /// opener.
     pub(crate) open: Marker,
     /// `true` if each tag of a value is on its own line.
     ///
@@ -209,8 +210,8 @@ impl TaggedCalls {
 
     /// Finds the end of a broken function.
     ///
-    /// If the region has no opener, the function ends without an end marker of the region. This end
-    /// marker may still follow.
+    /// If the region has no opener, the function ends without the end marker of the region.
+    /// However, this end marker may still follow.
     fn recover(&mut self, view: &View<'_>) -> Option<Step> {
         let State::Recovery(recovery) = &mut self.state else { return None };
         if self.opened {
@@ -255,8 +256,8 @@ impl TaggedForm {
 /// Finds the end of a raw value.
 ///
 /// A closing tag in the text of the value must not end the value. If the real closing tag is
-/// missing, the value must not include the calls after it. If values are on their own lines, a
-/// closing tag therefore counts only at the start of a line, or alone on its line.
+/// missing, the value must not include the calls after it. In formats with tags on their own lines,
+/// a closing tag therefore counts only at the start of a line, or alone on its line.
 ///
 /// A value may mention the end marker of the region. This marker ends the search only in one of
 /// these cases:
@@ -272,7 +273,7 @@ struct ValueScan {
     key: String,
     start: usize,
     at: usize,
-    /// The first closing tag in a position that does not end the value.
+    /// The first closing tag that does not end the value because of its position.
     inline: Option<usize>,
     /// The last `</function>`.
     function_end: Option<usize>,
@@ -363,7 +364,7 @@ impl ValueScan {
         if self.start + before.len() == at {
             return Match::Yes;
         }
-        // An indented tag counts only if it is alone on its line.
+        // An indented closing tag ends the value only if the tag is alone on its line.
         let behind = self.line.max(at + PARAMETER_END.len());
         let rest = view.text[behind..].trim_start_matches([' ', '\t', '\r']);
         self.line = view.text.len() - rest.len();
