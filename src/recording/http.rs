@@ -1,7 +1,7 @@
 //! Implements the small part of HTTP/1.1 that recordings and the mock server need.
 //!
-//! This part is the head and the framing of a body, as pure functions. The client never uses it,
-//! because ureq does this work there.
+//! The functions parse the head of a message and remove the framing of its body. They do no input
+//! or output. The client never uses this module, because ureq parses its responses.
 
 use memchr::memmem;
 
@@ -19,11 +19,11 @@ pub struct Body {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BodyState {
-    /// All announced bytes arrived.
+    /// All bytes that the framing announced arrived.
     Complete,
-    /// The body stops before its announced end.
+    /// The body ends before its announced end.
     Cut,
-    /// The framing is invalid. The body contains nothing after the invalid place.
+    /// The framing is invalid. The body contains only the bytes before the invalid framing.
     Broken,
 }
 
@@ -59,8 +59,8 @@ pub fn dechunk(framed: &[u8]) -> Dechunked {
             out.state = BodyState::Broken;
             return out;
         };
-        // `take_line` found the CRLF of the line in `framed`, so `start` is not beyond the end of
-        // `framed`.
+        // `take_line` found the CRLF of this line in `framed`. Therefore, `start` is at most the
+        // length of `framed`.
         let start = out.consumed + line.len() + 2;
         if size == 0 {
             out.consumed = start;
@@ -100,7 +100,7 @@ fn take_line(bytes: &[u8]) -> Option<&[u8]> {
     memmem::find(bytes, b"\r\n").map(|end| &bytes[..end])
 }
 
-/// Parses `1*HEXDIG`. An extension may follow after a semicolon.
+/// Parses the size of a chunk: `1*HEXDIG`, optionally followed by a semicolon and an extension.
 fn chunk_size(line: &[u8]) -> Option<usize> {
     let digits = line.split(|byte| *byte == b';').next()?.trim_ascii();
     let text = std::str::from_utf8(digits).ok()?;
@@ -119,7 +119,8 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// Returns the head at the start of `bytes`, and its length including the blank line.
+    /// Parses the head at the start of `bytes`. Returns the head and its length including the blank
+    /// line.
     ///
     /// Returns `None` until the blank line has arrived, and `Some(Err(()))` if the bytes are not a
     /// head.
@@ -136,7 +137,7 @@ impl Head {
         Some(headers.map(|headers| (Self { first_line, headers }, end + 4)).ok_or(()))
     }
 
-    /// Returns the number in a status line, or 0 if there is no number.
+    /// Returns the status code in the first line, or 0 if the line does not contain a status code.
     pub(crate) fn status(&self) -> u16 {
         self.first_line.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
     }
@@ -167,7 +168,9 @@ pub(crate) fn find_header<'a>(headers: &'a [(String, String)], name: &str) -> Op
     headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
 }
 
-/// Returns the head of the final response and the offset of its body. Skips heads of 1xx.
+/// Returns the head of the final response and the offset of its body.
+///
+/// Heads with a 1xx status are skipped.
 pub(crate) fn response_head(raw: &[u8]) -> Option<(Head, usize)> {
     let mut start = 0;
     loop {
@@ -181,8 +184,8 @@ pub(crate) fn response_head(raw: &[u8]) -> Option<(Head, usize)> {
 
 /// Returns the body of a raw response.
 ///
-/// If only the end of the connection delimits the body, `ended_well` decides whether the body is
-/// complete.
+/// If the head announces no length, the body ends with the connection. `ended_well` then decides
+/// whether the body is complete.
 pub(crate) fn response_body(raw: &[u8], ended_well: bool) -> Body {
     let Some((head, start)) = response_head(raw) else {
         return Body { bytes: Vec::new(), state: BodyState::Cut };

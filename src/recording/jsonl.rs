@@ -1,6 +1,8 @@
-//! Reads and writes the format of this crate: a head line, a line for each piece, an end line.
+//! Reads and writes recordings in the format of this crate.
 //!
-//! The module above shows an example.
+//! A file has a head line, a line for each piece, and an end line.
+//!
+//! The documentation of the parent module shows an example.
 
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{BodyEnd, Piece, Recording, Request, ResponseHead, micros};
 use crate::error::Error;
 
-/// The number of the format in the head line. The reader refuses any other number.
+/// The version of the format, as in the head line. The reader rejects any other version.
 const VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -33,9 +35,9 @@ struct RequestPart {
     base64: Option<String>,
 }
 
-/// Any line after the head.
+/// A line after the head line: a piece or the end.
 ///
-/// A piece has a time and bytes. The end has a name, and it may have a time.
+/// The line of a piece has a time and bytes. The end line has a name, and may have a time.
 #[derive(Default, Serialize, Deserialize)]
 struct Line {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -66,7 +68,8 @@ pub(super) fn write(recording: &Recording) -> String {
 }
 
 fn write_line(out: &mut String, line: &impl Serialize) {
-    // Strings and numbers always serialize. The reader would refuse an empty line.
+    // Serialization cannot fail, because a line contains only strings and numbers. If it did fail,
+    // the reader would reject the empty line.
     out.push_str(&serde_json::to_string(line).unwrap_or_default());
     out.push('\n');
 }
@@ -86,7 +89,7 @@ pub(super) fn read(input: &[u8]) -> Result<Recording, Error> {
     for (number, line) in lines {
         let parsed: Line = match serde_json::from_slice(line) {
             Ok(parsed) => parsed,
-            // The writer was stopped inside its last line.
+            // The writer was stopped while it wrote its last line.
             Err(_) if !line.ends_with(b"\n") => break,
             Err(error) => return Err(wrong(number, "is not a line of a recording").with_source(error)),
         };
@@ -114,7 +117,7 @@ fn read_head(line: &[u8]) -> Result<Recording, Error> {
     })
 }
 
-/// Adds a line to the recording. Returns `true` if it is the end line.
+/// Adds a line to the recording. Returns `true` if the line is the end line.
 fn add_line(recording: &mut Recording, line: Line) -> Result<bool, &'static str> {
     let Line { t_us, text, base64, end } = line;
     let at = t_us.map(Duration::from_micros);

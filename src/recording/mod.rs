@@ -1,7 +1,7 @@
-//! A recorded HTTP exchange: the request, the response with the time of each piece, and the end.
+//! Records HTTP exchanges: the request, the response with the time of each piece, and the end.
 //!
-//! A [`Recording`] is a value. Only [`Recording::load`] and [`Recording::save`] use files. There is
-//! one format, JSON Lines:
+//! A [`Recording`] is kept in memory. Only [`Recording::load`] and [`Recording::save`] use files.
+//! The file format is JSON Lines:
 //!
 //! ```text
 //! {"tokenwire_recording":1,"request":{"method":"POST","path":"/v1/completions",
@@ -11,14 +11,16 @@
 //! {"t_us":27300,"end":"complete"}
 //! ```
 //!
-//! Each object is one line. Only this example breaks the first line in two.
+//! In a file, each object is on one line. In this example, the first object is on two lines because
+//! it is long.
 //!
 //! - `t_us` is the number of microseconds since the request was sent.
-//! - Bytes that are UTF-8 are in `text`. Other bytes are in `base64`.
+//! - `text` contains bytes that are valid UTF-8. `base64` contains all other bytes.
 //! - If the head line has no `response`, the pieces are the raw bytes of the connection. They
 //!   include the status line, the headers and the framing.
 //! - If the head line has a `response`, the pieces are the body alone, without its framing.
-//! - A file that was cut off loads up to the cut. Its end is then [`BodyEnd::Unknown`].
+//! - If a file was cut off, the lines before the cut are loaded. The end of the exchange is then
+//!   [`BodyEnd::Unknown`].
 //!
 //! Credentials are never stored: see [`CREDENTIAL_HEADERS`]. Prompts and replies are stored,
 //! because they are the purpose of a recording.
@@ -58,16 +60,18 @@ pub use self::http::{Body, BodyState, Dechunked, dechunk};
 
 /// The largest file that [`Recording::load`] reads: 256 MiB.
 ///
-/// A larger file is an error. It is not loaded in part.
+/// A larger file causes an error: no part of it is loaded.
 pub const MAX_RECORDING_BYTES: u64 = 256 << 20;
 
 /// The headers that no recording contains, in lower case.
 ///
-/// They are removed however the recording was made. Two details are important:
+/// These headers are removed from every recording. Credentials can also appear elsewhere:
 ///
-/// - Raw response bytes are not changed. A `set-cookie` header in them stays.
-/// - If this crate records its own stream, credentials of the request may also appear in its body
-///   or in the response. Each of their bytes in a body is overwritten with `*`.
+/// - Raw response bytes are not changed. If they contain a `set-cookie` header, the recording
+///   contains this header, too.
+/// - If this crate records its own stream, the credentials of the request may appear in the body of
+///   the request or in the response. In these bodies, each byte of a credential is overwritten with
+///   `*`.
 pub const CREDENTIAL_HEADERS: [&str; 6] =
     ["authorization", "cookie", "proxy-authorization", "x-api-key", "api-key", "set-cookie"];
 
@@ -77,7 +81,8 @@ fn is_credential(name: &str) -> bool {
 
 /// An HTTP request as a server receives it.
 ///
-/// The `Debug` output contains no credentials, and only the size of the body.
+/// The `Debug` output leaves out the values of credential headers. It shows only the size of the
+/// body.
 ///
 /// ```
 /// use tokenwire::recording::Request;
@@ -94,11 +99,13 @@ fn is_credential(name: &str) -> bool {
 pub struct Request {
     /// The method: `GET`, `POST`, ...
     pub method: String,
-    /// The path and the query, as in the request line.
+    /// The path and the query, exactly as in the request line.
     pub path: String,
-    /// The names and values of the headers, in the order sent. The names keep their spelling.
+    /// The names and values of the headers, in the order in which they were sent.
+    ///
+    /// The names keep their upper and lower case.
     pub headers: Vec<(String, String)>,
-    /// The body without its framing.
+    /// The body of the request, without its framing.
     pub body: Vec<u8>,
 }
 
@@ -120,7 +127,7 @@ impl Request {
         self
     }
 
-    /// Returns the first header with this name. The case of the name does not matter.
+    /// Returns the value of the first header with this name. The case of the name does not matter.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         http::find_header(&self.headers, name)
@@ -172,7 +179,7 @@ impl fmt::Debug for Piece {
 }
 
 names! {
-    /// The end of an exchange, according to the recording.
+    /// Describes how a recorded exchange ended.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
     #[non_exhaustive]
     pub enum BodyEnd {
@@ -180,7 +187,7 @@ names! {
         Complete = "complete",
         /// The server closed the connection (FIN).
         ///
-        /// This may be before or after the end of the response: see [`Body::state`].
+        /// The response may be complete or incomplete: see [`Body::state`].
         Closed = "closed",
         /// The server reset the connection (RST).
         Reset = "reset",
@@ -188,7 +195,7 @@ names! {
         Silent = "silent",
         /// The client closed the connection.
         ClientClosed = "client_closed",
-        /// The recording does not contain the end.
+        /// The recording does not show how the exchange ended.
         Unknown = "unknown",
     }
 }
@@ -204,7 +211,7 @@ impl BodyEnd {
     }
 }
 
-/// The status and the headers of a response whose pieces are the body alone.
+/// The status and the headers of a response. The pieces of the response contain only the body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct ResponseHead {
     status: u16,
@@ -238,19 +245,19 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Creates an exchange whose pieces will be the raw bytes of the connection.
+    /// Creates a recording for the raw bytes of a connection.
     ///
-    /// The raw bytes include the status line, the headers and the framing. Credential headers of
+    /// The pieces then include the status line, the headers and the framing. Credential headers of
     /// `request` are removed.
     #[must_use]
     pub fn of_wire(request: Request) -> Self {
         Self::new(request, None)
     }
 
-    /// Creates an exchange whose pieces will be the body alone, as an HTTP client returns it.
+    /// Creates a recording for the body of a response, as an HTTP client returns it.
     ///
-    /// `headers` are the headers of the response. Credential headers of `request` and of the
-    /// response are removed.
+    /// The pieces then contain the body alone. `headers` are the headers of the response.
+    /// Credential headers of `request` and of the response are removed.
     #[must_use]
     pub fn of_body<N: Into<String>, V: Into<String>>(
         request: Request,
@@ -265,8 +272,9 @@ impl Recording {
 
     /// Removes the credentials of the request from the bodies and the remaining headers.
     ///
-    /// A credential can appear again in a prompt that shows how to call the server, or in the
-    /// response of a server that echoes it. In the bodies, its bytes become `*`.
+    /// A credential can also appear in a prompt that shows how to call the server. A server can
+    /// send a credential back in its response. In the bodies, each byte of a credential becomes
+    /// `*`.
     pub(crate) fn without(mut self, secrets: &Secrets) -> Self {
         let Request { method: _, path: _, headers, body } = &mut self.request;
         secrets.mask(&mut [body]);
@@ -293,7 +301,7 @@ impl Recording {
         }
     }
 
-    /// Sets how the exchange ended, and the time if it is known.
+    /// Sets how the exchange ended, and the time of the end if this time is known.
     ///
     /// Before this call, the end is [`BodyEnd::Unknown`].
     pub fn finish(&mut self, end: BodyEnd, at: Option<Duration>) {
@@ -369,9 +377,9 @@ impl Recording {
         &self.request.body
     }
 
-    /// Returns whether the pieces are raw bytes, with head and framing.
+    /// Returns whether the pieces are raw bytes, including the head and the framing.
     ///
-    /// Otherwise, the pieces are the body alone.
+    /// Otherwise, the pieces contain only the body.
     #[must_use]
     pub fn is_wire(&self) -> bool {
         self.head.is_none()
@@ -383,7 +391,7 @@ impl Recording {
         &self.pieces
     }
 
-    /// Returns a copy of all pieces, joined.
+    /// Joins the bytes of all pieces and returns a copy.
     #[must_use]
     pub fn response_bytes(&self) -> Vec<u8> {
         self.pieces.iter().flat_map(|piece| piece.bytes.iter().copied()).collect()
@@ -416,7 +424,8 @@ impl Recording {
         if self.is_wire() {
             return http::response_body(&bytes, ended_well);
         }
-        // The client that removed the framing reports `Complete` only if the framing was complete.
+        // An HTTP client removed the framing. It reports `Complete` only if the framing was
+        // complete.
         let state = if self.end == BodyEnd::Complete { BodyState::Complete } else { BodyState::Cut };
         Body { bytes, state }
     }
@@ -427,9 +436,10 @@ impl Recording {
         self.end
     }
 
-    /// Returns when the exchange ended, or `None` if this is unknown.
+    /// Returns the time at which the exchange ended, or `None` if the time is unknown.
     ///
-    /// The time is measured from the same start as the times of the pieces.
+    /// The time is measured from the moment when the request was sent, like the times of the
+    /// pieces.
     #[must_use]
     pub fn ended_at(&self) -> Option<Duration> {
         self.ended_at

@@ -2,8 +2,9 @@
 
 use crate::error::Error;
 
-/// The values of a folder of JSON files, each with its name. A file that cannot be read has its
-/// error.
+/// The values that a folder of JSON files contains, each with its name.
+///
+/// If a file cannot be read, its entry is the error.
 pub(crate) type BuiltIn<T> = Vec<(&'static str, Result<T, String>)>;
 
 /// Returns the value with this name. The error lists the known names.
@@ -19,7 +20,7 @@ pub(crate) fn find<'a, T>(all: &'a BuiltIn<T>, what: &str, folder: &str, name: &
     }
 }
 
-/// Lists the names of the JSON files in a folder, each with its text.
+/// Lists the JSON files in a folder, each with its name and its text.
 macro_rules! files {
     ($folder:literal $($name:literal)*) => { &[$(($name, include_str!(concat!($folder, $name, ".json")))),*] };
 }

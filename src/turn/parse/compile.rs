@@ -1,4 +1,4 @@
-//! Compiles a record into a table, and its calls into machines.
+//! Converts a record into a table, and the calls of the record into machines.
 
 use std::sync::Arc;
 
@@ -46,9 +46,9 @@ impl Record {
     }
 }
 
-/// The parts of a table that its regions add.
+/// The parts of a table that depend on the regions of calls.
 struct Regions {
-    /// The stops for regions that do not list their own stops.
+    /// The stops of each region that does not list its own stops.
     default_stops: List,
     /// The markers of reasoning.
     reasoning: List,
@@ -61,8 +61,8 @@ struct Regions {
 impl Regions {
     /// Returns the function that creates the machine for this region.
     ///
-    /// `open` is the opener of the region. It is empty if a turn begins with the region and the
-    /// region has no opener.
+    /// `open` is the opener of the region. It is empty if the region has no opener and the turn
+    /// begins with the region.
     fn body(&mut self, open: &Marker, inside: &Inside) -> Body {
         match inside {
             Inside::Json { close, stops, keys } => {

@@ -1,7 +1,7 @@
-//! Lists the dialects: how each family of models writes reasoning and calls.
+//! Lists the dialects. A dialect describes how a family of models writes reasoning and calls.
 //!
-//! Most dialects are records, the files of `dialects/`. If only one family uses a format, its table
-//! is in the file of the machine that reads the format.
+//! Most dialects are JSON records in the folder `dialects/`. The dialects of gpt-oss and Gemma 4
+//! have no record. Their tables are in the files of their machines.
 
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
@@ -41,7 +41,7 @@ pub struct Dialect {
     record: Arc<str>,
 }
 
-/// The files of `dialects/`, each with its name and its text.
+/// The files in `dialects/`, each with its name and its text.
 #[rustfmt::skip]
 const FILES: &[(&str, &str)] = files!("dialects/"
     "cohere" "deepseek_dsml" "deepseek_v3" "deepseek_v31" "glm" "granite" "hermes" "internlm2"
@@ -49,8 +49,9 @@ const FILES: &[(&str, &str)] = files!("dialects/"
     "nemotron_v2" "phi4" "pythonic" "qwen3_xml" "seed_oss" "step3"
 );
 
-/// The built-in dialects, in the order of their names. If a file cannot be read, its entry is the
-/// error.
+/// The built-in dialects, in the order of their names.
+///
+/// If a file cannot be read, its entry is the error.
 static BUILT_IN: LazyLock<BuiltIn<Dialect>> = LazyLock::new(|| {
     let files = FILES.iter().map(|(name, text)| (*name, Dialect::read(text)));
     let in_code = [("harmony", harmony::table()), ("gemma4", gemma::table())];
@@ -66,7 +67,7 @@ static PLAIN: LazyLock<Dialect> = LazyLock::new(|| {
     Dialect::in_code(Table { name: "plain".into(), ends, ..Table::default() })
 });
 
-/// The dialect of a stream whose server has already separated everything.
+/// The dialect of a stream whose server has already separated reasoning, content and calls.
 static CHAT: LazyLock<Dialect> =
     LazyLock::new(|| Dialect::in_code(Table { name: "chat".into(), ..Table::default() }));
 
@@ -74,9 +75,9 @@ impl Dialect {
     /// Returns the dialect for the streams of chat endpoints.
     ///
     /// The servers of these endpoints have already separated reasoning, content and calls. The
-    /// parser therefore searches for no markers, and each item of the stream keeps its kind. The
-    /// dialect belongs to a stream and not to a model, so [`by_name`](Self::by_name) and
-    /// [`all`](Self::all) do not include it.
+    /// parser therefore does not search for markers, and each item of the stream keeps its kind.
+    /// The dialect does not belong to a model. Therefore, [`by_name`](Self::by_name) and
+    /// [`all`](Self::all) do not return it.
     #[must_use]
     pub fn chat() -> Self {
         CHAT.clone()
@@ -84,7 +85,7 @@ impl Dialect {
 
     /// Returns the dialect without reasoning and calls.
     ///
-    /// All text is content, except markers at the end of the turn.
+    /// All text is content, except the markers that end the turn.
     #[must_use]
     pub fn plain() -> Self {
         PLAIN.clone()
@@ -94,16 +95,17 @@ impl Dialect {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), with a list of the known names.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the name is unknown. The error lists the
+    /// known names.
     pub fn by_name(name: &str) -> Result<Self, Error> {
         find(&BUILT_IN, "dialect", "dialects", name).cloned()
     }
 
-    /// Reads your own dialect from a record in JSON.
+    /// Reads a custom dialect from a record in JSON.
     ///
-    /// The files in `src/turn/parse/dialects/` of the repository are such records. The README of
-    /// that folder explains each key. The name may equal the name of a built-in dialect.
-    /// [`by_name`](Self::by_name) does not return your dialect.
+    /// The files in `src/turn/parse/dialects/` of the repository are examples of records. The
+    /// README of that folder explains each key. Your dialect may have the same name as a built-in
+    /// dialect. [`by_name`](Self::by_name) returns only built-in dialects.
     ///
     /// ```
     /// use tokenwire::{Dialect, ResponseParser};
@@ -127,9 +129,9 @@ impl Dialect {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the text is not such a record or is
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the text is not a valid record or is
     /// longer than [`MAX_DIALECT_BYTES`] bytes. For an invalid record, the message contains the
-    /// line and column, or the key.
+    /// line and the column of the error, or the key.
     pub fn from_json(text: &str) -> Result<Self, Error> {
         if text.len() > MAX_DIALECT_BYTES {
             let n = text.len();
@@ -143,30 +145,31 @@ impl Dialect {
     /// Returns the dialect that the added tokens of a model identify.
     ///
     /// `added` contains the texts of the tokens, for example from
-    /// [`Tokenizer::added_tokens`](crate::Tokenizer::added_tokens). The tokens are not always
-    /// sufficient:
+    /// [`Tokenizer::added_tokens`](crate::Tokenizer::added_tokens). The tokens do not always
+    /// identify a dialect:
     ///
-    /// - A dialect whose markers are plain text has no added tokens.
+    /// - If all markers of a dialect are plain text, no added tokens belong to the dialect.
     /// - Models that write in different ways can have the same tokens. For example, Qwen3
     ///   (`hermes`) has the same tokens as Qwen3-Coder and Qwen3.5 (`qwen3_xml`).
     ///   [`guess_with_template`](Self::guess_with_template) distinguishes these models.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the tokens identify no dialect, or more
-    /// than one. The message lists the tokens that were expected, or the dialects that fit.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the tokens do not identify a dialect, or
+    /// if they identify several dialects. The message lists either the expected tokens or the
+    /// matching dialects.
     pub fn guess<'a>(added: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
         Self::guess_with_template(added, "")
     }
 
     /// Returns the dialect that the added tokens and the chat template of a model identify.
     ///
-    /// The template counts only if several dialects have the same tokens. Its text contains
+    /// The template matters only if the tokens fit several dialects. The template contains
     /// instructions for the model, which show how the model writes calls.
     ///
     /// # Errors
     ///
-    /// The same as [`guess`](Self::guess).
+    /// The errors are the same as for [`guess`](Self::guess).
     pub fn guess_with_template<'a>(
         added: impl IntoIterator<Item = &'a str>,
         template: &str,
@@ -200,7 +203,8 @@ impl Dialect {
         }
     }
 
-    /// Returns the name and the signs, or `None` if the dialect has no signs.
+    /// Returns the name and the signs of the dialect as text, or `None` if the dialect has no
+    /// signs.
     fn shown_signs(&self) -> Option<String> {
         let signs: Vec<&str> = self.table.signs.iter().map(|sign| &**sign).collect();
         (!signs.is_empty()).then(|| format!("{} ({})", self.name(), signs.join(", ")))
@@ -219,7 +223,7 @@ impl Dialect {
         &self.table.name
     }
 
-    /// Returns all markers of the dialect, each once.
+    /// Returns all markers of the dialect, without duplicates.
     #[must_use]
     pub fn markers(&self) -> Vec<&str> {
         self.table.markers()
@@ -236,7 +240,7 @@ impl Dialect {
 
 impl PartialEq for Dialect {
     fn eq(&self, other: &Self) -> bool {
-        // The record contains the name.
+        // The record contains the name, so the names need no comparison.
         Arc::ptr_eq(&self.table, &other.table) || (!self.record.is_empty() && self.record == other.record)
     }
 }

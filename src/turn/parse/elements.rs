@@ -1,18 +1,20 @@
-//! Reads values written as nested tags, as in MiniMax M3.
+//! Reads values that are written as nested tags, as in MiniMax M3.
 //!
-//! The marker of the namespace precedes each tag.
+//! The same marker, called the namespace, precedes each tag.
 
 use super::marker::Marker;
 use super::schema::Element;
 use super::view::{Found, View};
 use crate::types::tree::Malformed;
 
-/// Reads one element and its inner elements. A tag counts only after the namespace marker.
+/// Reads one element and its inner elements.
+///
+/// Text is a tag only if the namespace marker precedes it.
 #[derive(Debug)]
 pub(super) struct Elements {
     namespace: Marker,
     at: usize,
-    /// The offset up to which the current tag contains no `>`.
+    /// Before this offset, the current tag contains no `>`.
     tag: Option<usize>,
     open: Vec<Open>,
 }
@@ -20,13 +22,16 @@ pub(super) struct Elements {
 #[derive(Debug)]
 struct Open {
     name: String,
-    /// The offset of the text after the last tag.
+    /// The offset where the text after the last tag begins.
     text: usize,
     mixed: String,
     inner: Vec<(String, Element)>,
 }
 
-/// The name, the content and the end of an element, or the offset of an error and its reason.
+/// The result of reading an element.
+///
+/// It contains the name, the content and the end of the element, or the offset and the reason of an
+/// error.
 type Read = Result<(String, Element, usize), (usize, Malformed)>;
 
 impl Elements {
@@ -35,7 +40,7 @@ impl Elements {
         Self { namespace, at, tag: None, open: Vec::new() }
     }
 
-    /// Returns the element, or `None` if more text is needed.
+    /// Returns the element when it is complete, or `None` if more text is needed.
     pub(super) fn step(&mut self, view: &View<'_>) -> Option<Read> {
         loop {
             let at = match view.find(std::slice::from_ref(&self.namespace), self.at) {
@@ -45,8 +50,7 @@ impl Elements {
                     return None;
                 }
             };
-            // Any other real marker is also structure, and is not allowed here (R10 in
-            // docs/parsing-rules.md).
+            // No other real marker may appear in a value (R10 in docs/parsing-rules.md).
             if let Some(real) = view.next_real(self.at).filter(|real| real.start < at) {
                 return Some(Err((real.start, Malformed::Syntax)));
             }
@@ -78,7 +82,7 @@ impl Elements {
         }
     }
 
-    /// Processes one tag. Returns the element if the tag ends it.
+    /// Processes one tag. Returns the whole element if this tag is its closing tag.
     fn take(&mut self, view: &View<'_>, at: usize, tag: &str, after: usize) -> Option<Read> {
         if let Some(open) = self.open.last_mut() {
             open.mixed.push_str(&view.text[open.text..at]);

@@ -1,14 +1,14 @@
-//! Parses a turn: keeps the state between two tokens, and converts the next token into leaves.
+//! Parses a turn: keeps the state between tokens, and converts each token into leaves.
 //!
-//! Read this before you change this file.
+//! Read these notes before you change this file.
 //!
-//! The whole turn is one text. All other values are offsets in this text. The text before
-//! `committed` is in leaves. The text after it is undecided: a few bytes that may become a marker,
-//! or the region of a call.
+//! The whole turn is stored as one text. All positions are offsets in this text. The text before
+//! the offset `committed` is already in leaves. The text after this offset is undecided. The
+//! undecided text is either a few bytes that may become a marker, or the region of a call.
 //!
 //! The result does not depend on where the text is cut into tokens, because no decision uses text
-//! that could still become something else. A search that finds the beginning of a marker at the end
-//! of the text stops there ([`Found::Until`]). Every machine stops there, too.
+//! whose meaning could still change. If the text ends with the beginning of a marker, a search
+//! stops at this beginning ([`Found::Until`]). Every machine stops at this beginning, too.
 //!
 //! ```text
 //!            ┌────────── close ──────────┐       ┌── Leave ──┐
@@ -18,16 +18,17 @@
 //! ```
 //!
 //! Each id belongs to the leaf that contains the first byte of its token. `tokens` contains the
-//! offset of this byte for each token, in order. For a token without text, it contains the offset
-//! of the previous byte. When text is committed to a leaf, the tokens whose offset is in this text
-//! are added to the leaf. The ids of all leaves together are therefore always the ids received,
-//! whatever the machines decide.
+//! offset of this byte for each token, in order. If a token has no text, `tokens` contains the
+//! offset of the previous byte. When text is added to a leaf, the tokens whose offset is in this
+//! text are added, too. Therefore, the leaves together always contain exactly the ids received,
+//! regardless of the machines' decisions.
 //!
-//! One decision can be reversed, and only at the end of the turn (R2 in docs/parsing-rules.md). It
-//! concerns reasoning that contains the draft of a call and was never closed.
+//! A decision is normally final. Only one decision can be reversed, at the end of the turn (R2 in
+//! docs/parsing-rules.md). This decision is about reasoning that contains the draft of a call and
+//! was never closed.
 //!
 //! - To add a dialect, add a file to `dialects/` and a line to the list in `dialect`.
-//! - To read calls in a new way, write a [`Machine`] in `machines/` and add a variant to
+//! - To support a new way to write calls, write a [`Machine`] in `machines/` and add a variant to
 //!   `record::Inside`.
 
 use std::sync::Arc;
@@ -66,26 +67,29 @@ pub enum Start {
     Reasoning,
 }
 
-/// The parser without its branch, because the branch may be in a context with other readers.
+/// The parser without its branch.
+///
+/// The branch is stored separately, because it may be in a context with other readers.
 #[derive(Debug)]
 pub(crate) struct Engine {
     table: Arc<Table>,
     pub(super) tools: Schemas,
     pub(crate) limits: Limits,
-    /// The markers to find in content. `draft_markers` contains the markers to find in open
-    /// reasoning.
+    /// The markers that the parser searches for in content.
+    ///
+    /// In open reasoning, the parser searches for `draft_markers` instead.
     content_markers: Vec<Marker>,
     content_first_bytes: FirstBytes,
     draft_markers: Vec<Marker>,
     input: Input,
-    /// The text before this offset is in leaves.
+    /// The text before this offset is already in leaves.
     committed: usize,
-    /// The offset of the last leaf, and its first token.
+    /// The offset where the last leaf begins, and the index of its first token.
     ///
-    /// `None` if the branch has no leaf with tokens of this turn.
+    /// `None` if the branch does not contain a leaf of this turn yet.
     leaf_start: Option<(usize, usize)>,
     state: State,
-    /// The number of tokens pushed.
+    /// The number of tokens that the parser has received.
     pushed: u64,
     calls: u32,
     out: Vec<PendingToolCall>,
@@ -94,13 +98,12 @@ pub(crate) struct Engine {
 #[derive(Debug)]
 enum State {
     Content {
-        /// No marker begins before this offset.
+        /// The search for a marker continues at this offset.
         at: usize,
     },
     Reasoning {
         markers: Arc<Reasoning>,
-        /// `true` at the start of the reasoning, where the opener may be repeated or a label may
-        /// follow.
+        /// `true` at the start of the reasoning. A repeated opener or a label may follow.
         opening: bool,
         at: usize,
         /// The offset of the first opener of a call in the reasoning.
@@ -111,13 +114,13 @@ enum State {
         /// The offset after the opener.
         body: usize,
         machine: Box<dyn Machine>,
-        /// No real end of the turn is before this offset.
+        /// The search for a real end-of-turn marker continues at this offset.
         no_end_before: usize,
     },
 }
 
 impl State {
-    /// Returns the state of reasoning whose opener ends at `at`.
+    /// Returns the state at the start of reasoning. The opener ends at `at`.
     fn reasoning(markers: Arc<Reasoning>, at: usize) -> Self {
         Self::Reasoning { markers, opening: true, at, draft: None }
     }
@@ -146,7 +149,8 @@ impl Engine {
         new
     }
 
-    /// Sets the added tokens that occur in the markers of the dialect.
+    /// Sets the added tokens of the model. Only tokens that occur in the markers of the dialect are
+    /// used.
     pub(super) fn know<'a>(&mut self, added: impl Iterator<Item = (&'a str, TokenId)>) {
         self.input.markers = RealMarkers::new(&self.table.markers(), added);
     }
@@ -165,7 +169,7 @@ impl Engine {
         self.input.text.len()
     }
 
-    // From tokens to text
+    // Tokens become text.
 
     pub(crate) fn push(
         &mut self,
@@ -198,7 +202,7 @@ impl Engine {
         }
     }
 
-    /// Returns the kind of the leaf of this call.
+    /// Returns the kind of the leaf that contains this call.
     fn kind_of(call: &PendingToolCall) -> LeafKind {
         let PendingToolCall { id, name, arguments, raw, at_token: _ } = call.clone();
         LeafKind::ToolCall(ToolCall { id, name, arguments, raw })
@@ -215,13 +219,13 @@ impl Engine {
 
     /// Adds a call that the server has already separated, or a malformed call.
     ///
-    /// The ids of the call arrived earlier, as tokens without text.
+    /// The ids of the call have arrived earlier, as tokens without text.
     fn push_call(&mut self, branch: &mut Branch, kind: LeafKind, text: &str) {
         self.settle(branch);
         let goes_on = matches!(kind, LeafKind::Malformed { .. }) && self.is_in(branch, &kind);
         if !goes_on {
-            // The tokens without text since the last text belong to the call: a server sends the
-            // ids before the call.
+            // The server sends the ids of a call before the call. All tokens without text since the
+            // last text therefore belong to the call.
             self.leaf_start = Some((self.committed, self.input.owned));
             branch.leaves.push(Leaf::new(kind, "", Vec::new()));
         }
@@ -232,7 +236,7 @@ impl Engine {
         }
     }
 
-    /// Decides all text received so far, because the next item is a leaf of its own.
+    /// Adds all text received so far to leaves, because the next item begins a separate leaf.
     fn settle(&mut self, branch: &mut Branch) {
         self.input.flush_group();
         self.advance(branch, Some(RegionEnd::Cut));
@@ -250,7 +254,7 @@ impl Engine {
         let end = if clean { RegionEnd::Clean } else { RegionEnd::Cut };
         self.advance(branch, Some(end));
         self.end_reasoning(branch, end);
-        // The remaining tokens have no text, and no text followed them.
+        // The remaining tokens have no text, and no text has arrived after these tokens.
         if self.input.owned < self.input.tokens.len() {
             if self.leaf_start.is_none() {
                 self.begin_leaf(branch, LeafKind::Marker);
@@ -260,9 +264,9 @@ impl Engine {
         std::mem::take(&mut self.out)
     }
 
-    // From text to leaves
+    // Text becomes leaves.
 
-    /// Decides as much of the text as possible.
+    /// Converts as much of the text as possible into leaves.
     fn advance(&mut self, branch: &mut Branch, end: Option<RegionEnd>) {
         loop {
             let went_on = match &self.state {
@@ -334,7 +338,7 @@ impl Engine {
             Match::Yes => at + markers.open.len(),
             Match::Partial => return false,
             Match::No => match label_end(&view, from, markers.label.as_deref(), &markers.close) {
-                // Another opener may follow the label, with its own label.
+                // Another opener with its own label may follow the label.
                 Some(inside) if inside > from => inside,
                 Some(at) => {
                     self.draft_markers =
@@ -381,8 +385,8 @@ impl Engine {
 
     /// Resolves reasoning that is still open at the end of the turn.
     ///
-    /// The first call or the frame of an answer ends the reasoning. An end-of-turn marker is never
-    /// part of the reasoning.
+    /// The reasoning then ends at its first call, or at the frame that begins the answer. An
+    /// end-of-turn marker is never part of the reasoning.
     fn end_reasoning(&mut self, branch: &mut Branch, end: RegionEnd) {
         let State::Reasoning { draft, .. } = &self.state else { return };
         let Table { ends, reasoning, .. } = &*self.table;
@@ -392,7 +396,8 @@ impl Engine {
         let turn_end = turn_end.filter(|(at, end)| {
             self.leaf_start.is_some_and(|(start, _)| *at >= start) && view.here(*at, end) == Match::Yes
         });
-        // Several end markers may match, because some consist of two parts. The longest one counts.
+        // Several end-of-turn markers may match, because some of them consist of two parts. The
+        // longest marker is used.
         let turn_end = turn_end.map(|(at, _)| at).min();
         if let (Some(draft), RegionEnd::Clean) = (*draft, end) {
             let before_rewind = (branch.clone(), self.committed, self.input.owned, self.leaf_start);
@@ -401,8 +406,8 @@ impl Engine {
             let is_answer = answer.any(|open| self.input.text[draft..].starts_with(&**open));
             self.rewind(branch, draft);
             self.advance(branch, Some(end));
-            // A malformed call has also ended the reasoning. A draft that is not a call has not
-            // ended it.
+            // A malformed call also ends the reasoning. If the draft turns out not to be a call,
+            // the reasoning continues.
             let is_call =
                 |leaf: &Leaf| matches!(leaf.kind, LeafKind::ToolCall(_) | LeafKind::Malformed { .. });
             if is_answer || branch.leaves[before..].iter().any(is_call) {
@@ -416,8 +421,9 @@ impl Engine {
         }
     }
 
-    /// Removes the text after `at` from the last leaf, which is open reasoning. Content begins at
-    /// `at`.
+    /// Removes the text after `at` from the last leaf, which is open reasoning.
+    ///
+    /// Content then begins at `at`.
     fn rewind(&mut self, branch: &mut Branch, at: usize) {
         let Some((start, first_token)) = self.leaf_start else { return };
         let inner = branch.leaves.pop().map_or(0, |leaf| leaf.inner.start);
@@ -440,8 +446,8 @@ impl Engine {
             return false;
         };
         let mut view = self.view(end);
-        // A real end-of-turn marker always ends the turn. The call before it has then ended
-        // cleanly.
+        // A real end-of-turn marker always ends the turn. The call before this marker has then
+        // ended cleanly.
         let (limit, turn_end) = self.region_limit(open, body, no_end_before);
         if limit < view.text.len() {
             view.text = &view.text[..limit];
@@ -460,7 +466,8 @@ impl Engine {
             Step::Leaf { until, leaf } => (until, leaf, None),
             Step::Leave { until, leaf, then } => (until, leaf, Some(then)),
         };
-        // If the region is not a call, its opener becomes content and must not be found again.
+        // If the region is not a call, its opener becomes content. The search must not find this
+        // opener again.
         let until = if matches!(leaf, RawLeaf::Content) { until.max(body) } else { until };
         self.add_outcome(branch, until, leaf);
         self.state = match then {
@@ -474,7 +481,8 @@ impl Engine {
         true
     }
 
-    /// Returns the end of the text that a region may read, and whether the turn ends there.
+    /// Returns the end of the text that a region may read, and whether the turn ends at this
+    /// offset.
     ///
     /// The opener of the region is at `open..body`.
     fn region_limit(&self, open: usize, body: usize, from: usize) -> (usize, bool) {
@@ -512,8 +520,8 @@ impl Engine {
 
     /// Adds the text up to `until` to the content.
     ///
-    /// If the last leaf is content, the text is added to it, even after a region that was not a
-    /// call.
+    /// If the last leaf is content, the text is added to that leaf. If a region was not a call, its
+    /// text is also added to that leaf.
     fn extend_content(&mut self, branch: &mut Branch, until: usize) {
         if until <= self.committed {
             return;
@@ -532,7 +540,7 @@ impl Engine {
         }
     }
 
-    /// Returns whether the last leaf belongs to this turn and is of this kind.
+    /// Returns whether the last leaf belongs to this turn and has this kind.
     fn is_in(&self, branch: &Branch, kind: &LeafKind) -> bool {
         self.leaf_start.is_some() && branch.leaves.last().is_some_and(|leaf| leaf.kind == *kind)
     }
@@ -543,7 +551,7 @@ impl Engine {
     }
 
     fn begin_leaf(&mut self, branch: &mut Branch, kind: LeafKind) {
-        // Tokens without text stay with the text before them.
+        // Tokens without text belong to the same leaf as the text before these tokens.
         self.own_tokens(branch, self.committed);
         self.leaf_start = Some((self.committed, self.input.owned));
         branch.leaves.push(Leaf::new(kind, "", Vec::new()));
@@ -567,7 +575,8 @@ impl Engine {
 
     /// Adds the text up to `until` to the last leaf, after its inner text.
     fn extend(&mut self, branch: &mut Branch, until: usize) {
-        // A marker token is never divided, regardless of the dialect's other markers.
+        // The text of a marker token is never divided, even if another marker of the dialect begins
+        // inside it.
         let whole = self.input.markers.shows_all(self.committed);
         let until = if whole { until } else { self.input.markers.end_of_real_around(until) };
         let until = until.max(self.committed);
@@ -584,7 +593,7 @@ impl Engine {
         self.own_tokens(branch, until);
     }
 
-    /// Moves the tokens before `until` into the last leaf.
+    /// Adds the tokens that begin before `until` to the last leaf.
     fn own_tokens(&mut self, branch: &mut Branch, until: usize) {
         let Some(leaf) = branch.leaves.last_mut() else { return };
         let tokens = self.input.tokens[self.input.owned..].iter().take_while(|token| token.at < until);
@@ -598,7 +607,9 @@ impl Engine {
     }
 }
 
-/// Returns the offset after the label, or `None` if more text is needed to decide.
+/// Returns the offset after the label.
+///
+/// Returns `None` if more text is needed to find the end of the label.
 fn label_end(view: &View<'_>, from: usize, label: Option<&str>, close: &str) -> Option<usize> {
     let Some(label) = label else { return Some(from) };
     match view.here(from, label) {

@@ -1,8 +1,8 @@
-//! Collects the tokens of a turn: one text, and the offset of each token in it.
+//! Collects the tokens of a turn as one text, with the offset of each token in the text.
 //!
-//! A token counts as a marker by its id. The text of a chunk with several ids therefore waits until
-//! the ids have arrived ([`Group`]). If the server left a marker out of the text, the parser
-//! inserts it.
+//! The id of a token shows whether the token is a marker. If a chunk has several ids, the parser
+//! waits for all of them before it uses the text of the chunk ([`Group`]). If the server left a
+//! marker out of the text, the parser inserts the marker.
 
 use super::view::{RealMarkers, is_blank};
 use crate::types::ids::TokenId;
@@ -12,42 +12,51 @@ use crate::types::ids::TokenId;
 pub(super) struct Input {
     /// The text of the whole turn, including markers that the server left out.
     pub(super) text: String,
-    /// The text is blank from this offset on.
+    /// The text contains only blanks after this offset.
     pub(super) blank_from: usize,
     pub(super) tokens: Vec<Token>,
-    /// The number of tokens that are in leaves.
+    /// The number of tokens that already belong to leaves.
     pub(super) owned: usize,
     pub(super) markers: RealMarkers,
-    /// A chunk whose text looks like a marker, until its ids show whether the marker is real.
+    /// A chunk with text that looks like a marker.
+    ///
+    /// It is kept here until its ids show whether the marker is real.
     group: Option<Group>,
 }
 
 #[derive(Debug)]
 pub(super) struct Token {
-    /// The offset of the token's first byte. Without text, the offset of the previous byte.
+    /// The offset of the token's first byte.
+    ///
+    /// If the token has no text, this is the offset of the previous byte.
     pub(super) at: usize,
     pub(super) id: Option<TokenId>,
     /// `true` if the token has text.
     ///
-    /// If several tokens share a text, only the first has text. A marker counts as having text,
-    /// even if the server left its text out.
+    /// If several tokens share one text, the value is `true` only for the first token. For a
+    /// marker, the value is `true` even if the server left its text out.
     pub(super) has_text: bool,
 }
 
-/// The tokens received so far of a chunk that has one text for several tokens.
+/// The received tokens of a chunk that has one text for several tokens.
 ///
-/// A chunk with several ids has its text at the first id. The ids that follow show whether a marker
-/// in the text is real.
+/// The text of such a chunk arrives with its first id. The later ids show whether a marker in the
+/// text is real.
 #[derive(Debug)]
 struct Group {
     text: String,
     ids: Vec<TokenId>,
-    /// The parts of the text that look like a marker: the offset and the marker.
+    /// The parts of the text that look like a marker.
+    ///
+    /// Each entry contains the offset of the part and the index of the marker.
     look_alikes: Vec<(usize, usize)>,
-    /// The number of look-alikes that are decided. They are decided in order, because ids and text
-    /// have the same order.
+    /// The number of look-alikes that were already checked.
+    ///
+    /// The look-alikes are checked in order, because the ids and the text have the same order.
     decided: usize,
-    /// The look-alikes that are real markers: the offset, the marker and the index of the id.
+    /// The look-alikes that are real markers.
+    ///
+    /// Each entry contains the offset, the index of the marker and the index of the id.
     real: Vec<(usize, usize, usize)>,
 }
 
@@ -91,8 +100,8 @@ impl Input {
         if look_alikes.is_empty() {
             match self.markers.atom_of(id) {
                 None => self.add_token(text, Some(id)),
-                // The server left out the text of this marker. `text` is the text of the tokens
-                // after it.
+                // The server left out the text of this marker. `text` belongs to the tokens after
+                // the marker.
                 Some(atom) => {
                     self.add_hidden(atom, id);
                     self.add_text(text);
@@ -113,9 +122,10 @@ impl Input {
     pub(super) fn add_token(&mut self, text: &str, id: Option<TokenId>) {
         let at = self.text.len();
         let has_text = !text.is_empty();
-        // The bytes of a character may be spread over several tokens. The last of these tokens has
-        // the character as its text. The earlier tokens have no text and begin where the character
-        // begins. Their number is less than the number of bytes.
+        // The bytes of a character may be spread over several tokens. The whole character is the
+        // text of the last of these tokens. The earlier tokens have no text, and their offset is
+        // the start of the character. The number of earlier tokens is less than the number of bytes
+        // in the character.
         let spread = text.chars().next().map_or(0, |first| first.len_utf8() - 1);
         let before = self.tokens[self.owned..].iter_mut().rev();
         for token in before.take(spread).take_while(|token| !token.has_text) {
@@ -144,8 +154,8 @@ impl Input {
     /// Adds the tokens of the group to the turn.
     ///
     /// The offsets of the first token and of the real markers are known. The text between two
-    /// markers belongs to the first token there that is not a marker. The other tokens between them
-    /// have no text and keep their order.
+    /// markers belongs to the first ordinary token between these markers. The other tokens between
+    /// the markers have no text and keep their order.
     pub(super) fn flush_group(&mut self) {
         let Some(group) = self.group.take() else { return };
         let ends = group.real.iter().map(|(at, atom, n)| (*at, *n, Some(*atom)));

@@ -5,8 +5,8 @@ use crate::types::tree::Malformed;
 
 /// Finds the end of a JSON object or list. Brackets inside strings do not matter.
 ///
-/// The scan checks the structure strictly, so that it detects a string without an end early. It
-/// does not check numbers and words, because the real parser does.
+/// The scan checks the structure strictly, so that it detects early that a string has no end. It
+/// does not check numbers and words. The JSON parser checks them later.
 #[derive(Debug)]
 pub(super) struct JsonScan {
     /// The offset of the opening brace or bracket.
@@ -20,25 +20,25 @@ pub(super) struct JsonScan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expect {
     Value,
-    /// After `[`: a value, or the end of the list.
+    /// A value or the end of the list, after `[`.
     ValueOrEnd,
-    /// After `{`: a key, or the end of the object.
+    /// A key or the end of the object, after `{`.
     KeyOrEnd,
     Key,
     Colon,
-    /// After a value: a comma or the end.
+    /// A comma or the end of the object or list, after a value.
     Comma,
-    /// In a string. `true` if the string is a key.
+    /// The rest of a string. The field is `true` if the string is a key.
     String(bool),
     Escape(bool),
-    /// In a number, `true`, `false` or `null`.
+    /// The rest of a number, `true`, `false` or `null`.
     Word,
 }
 
 #[derive(Debug)]
 pub(super) enum Scanned {
     More,
-    /// The value ended before this offset.
+    /// The value is complete and ends directly before this offset.
     Value(usize),
     Bad(Malformed),
 }
@@ -50,7 +50,7 @@ impl JsonScan {
     }
 
     pub(super) fn advance(&mut self, view: &View<'_>) -> Scanned {
-        // A real marker is structure even in a string (R10 in docs/parsing-rules.md).
+        // A real marker ends the call, even in a string (R10 in docs/parsing-rules.md).
         let real = view.next_real(self.at).map(|real| real.start);
         let end = real.unwrap_or(view.text.len());
         while self.at < end {
@@ -95,7 +95,7 @@ impl JsonScan {
                 Some(b'{') => Expect::Key,
                 _ => Expect::Value,
             },
-            // In ASCII, the code of a closing bracket is the code of its opening bracket and 2.
+            // In ASCII, the code of a closing bracket is the code of its opening bracket plus 2.
             (Expect::Word | Expect::Comma | Expect::KeyOrEnd | Expect::ValueOrEnd, b'}' | b']')
                 if self.open.last() == Some(&(byte - 2)) =>
             {

@@ -1,6 +1,6 @@
-//! Reads values in notations other than JSON, while their text arrives.
+//! Reads values in notations other than JSON, while the text of the values arrives.
 //!
-//! The notations differ in a few points, which [`Syntax`] lists.
+//! [`Syntax`] describes the differences between the notations.
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ pub(super) struct Syntax {
     /// The outermost map, which contains the arguments.
     pub(super) outer: Bracket,
     pub(super) brackets: &'static [Bracket],
-    /// The quotes. If two quotes begin with the same text, the longer one is first.
+    /// The quotes. If two quotes begin with the same text, the longer quote comes first.
     pub(super) quotes: &'static [Quote],
     /// `true` if the keys of the arguments may be in quotes.
     pub(super) quoted_keys: bool,
@@ -26,7 +26,7 @@ pub(super) struct Syntax {
     pub(super) is_of_word: fn(char, is_key: bool) -> bool,
     /// Returns the key that a word represents, or `None` if the word is malformed.
     ///
-    /// `scalar` does the same for a value.
+    /// `scalar` returns the value that a word represents.
     pub(super) key: fn(&str) -> Option<Value>,
     pub(super) scalar: fn(&str) -> Option<Value>,
 }
@@ -39,7 +39,7 @@ pub(super) struct Bracket {
     pub(super) separator: Option<u8>,
 }
 
-/// The quote around a string. A quote may be a marker of the dialect.
+/// A quote, which begins and ends a string. It may be a marker of the dialect.
 #[derive(Debug)]
 pub(super) struct Quote {
     pub(super) text: &'static str,
@@ -54,13 +54,13 @@ pub(super) struct Quote {
 pub(super) struct Lexer {
     syntax: &'static Syntax,
     pub(super) start: usize,
-    /// The offset after the text that was read.
+    /// The offset after the text that the lexer has read.
     pub(super) at: usize,
     value: ValueBuilder,
     lexeme: Lexeme,
 }
 
-/// The kind of text at `at`, and the offset where it begins.
+/// The kind of text at `at`, and the offset where this text begins.
 #[derive(Debug, Clone, Copy)]
 enum Lexeme {
     None,
@@ -68,11 +68,11 @@ enum Lexeme {
     String(usize, &'static Quote),
 }
 
-/// The state after reading a part of a piece.
+/// The result of reading a part of a string, a word or a bracket.
 enum Progress {
     /// More text is needed.
     More,
-    /// The piece is complete.
+    /// The string, word or bracket is complete.
     Next,
     /// The arguments are complete.
     RegionEnd(Value),
@@ -86,9 +86,9 @@ impl Lexer {
         Self { syntax, start, at: start, value: ValueBuilder::new(max_nesting), lexeme: Lexeme::None }
     }
 
-    /// Returns the arguments, or `None` if more text is needed.
+    /// Returns the arguments when they are complete, or `None` if more text is needed.
     pub(super) fn advance(&mut self, view: &View<'_>) -> Result<Option<Value>, Malformed> {
-        // A real marker is structure even in a string (R10 in docs/parsing-rules.md).
+        // A real marker ends the call, even in a string (R10 in docs/parsing-rules.md).
         let real = self.next_real(view);
         let text = &view.text[..real.unwrap_or(view.text.len())];
         loop {
@@ -171,7 +171,7 @@ impl Lexer {
         None
     }
 
-    /// Reads a word. A word ends only where other text follows it.
+    /// Reads a word. A word is complete only when other text follows it.
     fn word(&mut self, text: &str, from: usize) -> Read {
         let is_key = self.expects_key();
         let Some(len) = text[self.at..].find(|c| !(self.syntax.is_of_word)(c, is_key)) else {
@@ -191,7 +191,7 @@ impl Lexer {
         self.take(if quote.escapes { unescaped(string).map(Value::from) } else { Some(string.into()) })
     }
 
-    /// Completes the piece with its value.
+    /// Adds the value of a complete string or word to the arguments.
     fn take(&mut self, value: Option<Value>) -> Read {
         self.lexeme = Lexeme::None;
         self.value.value(value.ok_or(Malformed::Syntax)?)?;

@@ -1,14 +1,18 @@
-//! Builds values from the pieces of literals in notations other than JSON.
+//! Builds values from literals in notations other than JSON.
 //!
-//! [`Lexer`](super::lexer::Lexer) finds the pieces.
+//! [`Lexer`](super::lexer::Lexer) finds the pieces of a literal: strings, words, brackets and
+//! separators.
 
 use serde_json::{Map, Value};
 
 use crate::types::tree::Malformed;
 
-/// Builds a value from its pieces: the open lists and maps, and what may come next.
+/// Builds a value from its pieces.
 ///
-/// The code is not recursive, so only `max_nesting` limits the nesting, and not the stack.
+/// The builder stores the open lists and maps, and the kind of piece that may come next.
+///
+/// The code is not recursive. The nesting is therefore limited by `max_nesting`, not by the size of
+/// the stack.
 #[derive(Debug)]
 pub(super) struct ValueBuilder {
     max_nesting: usize,
@@ -18,7 +22,7 @@ pub(super) struct ValueBuilder {
 #[derive(Debug)]
 struct Open {
     close: u8,
-    /// The separator between key and value. `None` in a list.
+    /// The separator between a key and its value, or `None` in a list.
     separator: Option<u8>,
     key: String,
     fields: Map<String, Value>,
@@ -26,10 +30,10 @@ struct Open {
     expect: Expect,
 }
 
-/// The piece that may come next.
+/// The kind of piece that may come next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expect {
-    /// A key, an item of a list, or the end. The end may also follow a comma.
+    /// A key, an item of a list, or the end of the map or list. The end may also follow a comma.
     ItemOrEnd,
     /// The separator between key and value.
     Separator,
@@ -57,7 +61,7 @@ impl ValueBuilder {
         self.open.last().map_or(Expect::Value, |open| open.expect)
     }
 
-    /// Returns whether a key may come next, in a map whose separator is `separator`.
+    /// Returns whether a key of a map may come next. `separator` is the separator of the map.
     pub(super) fn expects_key(&self, separator: u8) -> bool {
         self.open
             .last()
@@ -91,12 +95,12 @@ impl ValueBuilder {
         Ok(())
     }
 
-    /// Ends a list or map. Returns the whole value if this was the outermost list or map.
+    /// Ends a list or map. Returns the whole value if the outermost list or map ended.
     pub(super) fn close(&mut self, close: u8) -> Result<Option<Value>, Malformed> {
         let may_end = matches!(self.expect(), Expect::ItemOrEnd | Expect::CommaOrEnd);
         let closed = self.open.pop().filter(|open| may_end && open.close == close);
         let mut closed = closed.ok_or(Malformed::Syntax)?;
-        // Parentheses around one value do not make a tuple, but a comma does.
+        // Parentheses around one value make a tuple only if a comma follows the value.
         let is_one = close == b')' && closed.items.len() == 1 && closed.expect == Expect::CommaOrEnd;
         let value = match closed.separator {
             Some(_) => Value::Object(closed.fields),
@@ -121,7 +125,7 @@ impl ValueBuilder {
             (Expect::ItemOrEnd, Some(_)) => {
                 open.key = match value {
                     Value::String(key) => key,
-                    // JSON encoders write such keys this way.
+                    // JSON encoders also write such keys as strings.
                     Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
                     Value::Array(_) | Value::Object(_) => return Err(Malformed::Syntax),
                 };
@@ -137,10 +141,10 @@ impl ValueBuilder {
     }
 }
 
-/// Reads a number as JSON or Python writes it.
+/// Reads a number in the notation of JSON or Python.
 ///
-/// In addition to JSON, these are allowed: a `+`, `_` between digits, digits on only one side of
-/// the point, and other bases.
+/// Compared with JSON, the following are also allowed: a `+`, `_` between digits, digits on only
+/// one side of the point, and other bases.
 pub(super) fn number(word: &str) -> Option<Value> {
     if let Ok(number) = serde_json::from_str::<serde_json::Number>(word) {
         return Some(Value::Number(number));
@@ -166,7 +170,7 @@ pub(super) fn number(word: &str) -> Option<Value> {
         _ => {}
     }
     let plain = format!("{sign}{digits}");
-    // `007` is not a number, but `00.5` is one.
+    // `007` is not a number, but `00.5` is a number.
     let is_integer = digits.bytes().all(|byte| byte.is_ascii_digit());
     if is_integer {
         return serde_json::from_str::<serde_json::Number>(&plain).ok().map(Value::Number);
@@ -175,7 +179,7 @@ pub(super) fn number(word: &str) -> Option<Value> {
     serde_json::Number::from_f64(number).map(Value::Number)
 }
 
-/// Returns a string without its escapes, or `None` if an escape is invalid.
+/// Decodes the escapes in a string. Returns `None` if an escape is invalid.
 pub(super) fn unescaped(text: &str) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -224,7 +228,7 @@ pub(super) fn unescaped(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// Removes a number of exactly `digits` hexadecimal digits from `rest`.
+/// Removes exactly `digits` hexadecimal digits from the start of `rest` and returns their value.
 fn hex(rest: &mut &str, digits: usize) -> Option<u32> {
     let (number, after) = rest.split_at_checked(digits)?;
     if !number.bytes().all(|byte| byte.is_ascii_hexdigit()) {

@@ -1,11 +1,12 @@
-//! Defines the machines that read the bodies of calls, one for each way to write calls.
+//! Defines the trait of the machines that read calls. There is one machine for each way to write
+//! calls.
 //!
-//! The engine creates a machine when it finds the opener of a region, and requests the next step
-//! whenever text arrives. A machine can read the whole turn so far. It stores its position, so that
-//! it reads each part of the text only a few times.
+//! The engine creates a machine when it finds the opener of a region. Whenever text arrives, the
+//! engine requests the next step of the machine. A machine has access to the whole turn so far. It
+//! stores its position, so that it reads each part of the text only a few times.
 //!
-//! A step must depend on the text alone, never on where the text was cut. If the text could still
-//! become something else, the machine waits.
+//! A step must depend only on the text, and not on where the text was cut into tokens. If more text
+//! could change the meaning of the text, the machine waits.
 
 use std::sync::Arc;
 
@@ -17,12 +18,14 @@ use crate::types::tree::Malformed;
 
 /// Reads one region, from its opener to the point where ordinary text continues.
 pub(super) trait Machine: std::fmt::Debug + Send {
-    /// Changes to the next state. Returns a step if this change produces one.
+    /// Changes to the next state of the machine. Returns a step if the engine must act on the
+    /// change.
     fn advance(&mut self, view: &View<'_>) -> Option<Step>;
 
-    /// Returns the step for the text after the last step.
+    /// Returns the next step, which begins at the end of the previous step.
     ///
-    /// At the end of the turn ([`View::end`]), `Wait` means that the rest is an unfinished call.
+    /// If the turn has ended ([`View::end`]), `Wait` means that the remaining text is an unfinished
+    /// call.
     fn step(&mut self, view: &View<'_>) -> Step {
         loop {
             if let Some(step) = self.advance(view) {
@@ -32,17 +35,19 @@ pub(super) trait Machine: std::fmt::Debug + Send {
     }
 }
 
-/// The result of one step. `until` is an offset in the turn that never decreases.
+/// The result of one step.
+///
+/// `until` is an offset in the turn. It never decreases from one step to the next.
 #[derive(Debug)]
 pub(super) enum Step {
     /// More text is needed.
     Wait,
     /// The text up to `until` is a leaf, and the region continues.
     Leaf { until: usize, leaf: RawLeaf },
-    /// The text up to `until` is a leaf, and the region ends there.
+    /// The text up to `until` is a leaf, and the region ends at `until`.
     ///
-    /// The step adds no leaf if `until` is the previous one. `then` is the kind of text that
-    /// follows.
+    /// The step adds no leaf if `until` equals the `until` of the previous step. `then` is the kind
+    /// of text that follows the region.
     Leave { until: usize, leaf: RawLeaf, then: Then },
 }
 
@@ -50,11 +55,11 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) enum Then {
     Content,
-    /// Reasoning. The region was its opener.
+    /// Reasoning. The region was the opener of the reasoning.
     Reasoning(Arc<Reasoning>),
 }
 
-/// A part of a region, before it becomes a leaf of the turn.
+/// The kind of a leaf, for a part of a region that does not belong to the turn yet.
 #[derive(Debug)]
 pub(super) enum RawLeaf {
     Call(RawCall),
@@ -64,7 +69,7 @@ pub(super) enum RawLeaf {
     Marker,
 }
 
-/// A call that does not have a position in the turn yet.
+/// A call whose position in the turn is not set yet.
 #[derive(Debug)]
 pub(super) struct RawCall {
     /// The id that the model wrote, if the format has ids.
@@ -74,7 +79,7 @@ pub(super) struct RawCall {
     pub(super) raw: String,
 }
 
-/// A call whose arguments are written one by one.
+/// A call in a format with a separate tag or key for each argument.
 #[derive(Debug, Default)]
 pub(super) struct OpenCall {
     pub(super) name: String,
@@ -88,7 +93,7 @@ impl OpenCall {
         Self { name: name.to_owned(), arguments: Map::new(), raw }
     }
 
-    /// Ends the call, whose arguments end at `until`.
+    /// Returns the complete call. Its arguments end at `until`.
     pub(super) fn end(&mut self, view: &View<'_>, until: usize) -> RawCall {
         let Self { name, arguments, raw } = std::mem::take(self);
         let raw = view.text[raw..until].to_owned();
@@ -97,7 +102,7 @@ impl OpenCall {
 }
 
 impl Step {
-    /// Leaves the region. Ordinary text continues after `until`.
+    /// Creates a step that leaves the region. Ordinary text continues after `until`.
     pub(super) fn leave(until: usize, leaf: RawLeaf) -> Self {
         Self::Leave { until, leaf, then: Then::Content }
     }
@@ -115,12 +120,12 @@ impl Step {
     }
 }
 
-/// The markers that end a region, even if the machine cannot read the text in it.
+/// The markers that end a region, even if the machine cannot read the text in the region.
 #[derive(Debug, Clone)]
 pub(super) struct Bounds {
-    /// The end marker of the region. Empty if the format has no end marker.
+    /// The end marker of the region. It is empty if the format has no end marker.
     pub(super) close: Marker,
-    /// The openers and end-of-turn markers, which end a region whose end marker is missing.
+    /// The openers and end-of-turn markers that end the region if its end marker is missing.
     pub(super) stops: List,
     both: List,
 }
@@ -131,7 +136,7 @@ impl Bounds {
         Self { close, stops, both }
     }
 
-    /// Returns whether a bound is at `at`.
+    /// Returns whether the end marker or a stop begins at the offset `at`.
     pub(super) fn here(&self, view: &View<'_>, at: usize) -> Match {
         view.any_here(at, &self.both)
     }
@@ -146,22 +151,25 @@ impl Bounds {
 }
 
 enum Bound {
-    /// The end marker. The value is the offset after it.
+    /// The end marker. The field is the offset after this marker.
     Close(usize),
     Stop(usize),
-    /// No bound begins before this offset.
+    /// Neither the end marker nor a stop begins before this offset.
     None(usize),
 }
 
-/// Finds the end of a region that is not a call, or that is a broken call.
+/// Finds the end of a region that cannot be read as calls.
+///
+/// Such a region contains no call or a broken call.
 #[derive(Debug)]
 pub(super) struct Recovery {
     /// The offset after the opener.
     body: usize,
-    /// The offset up to which the region continues.
+    /// The search for the end of the region continues at this offset.
     pub(super) at: usize,
-    /// The reason. `None` if the text does not look like a call, so that the opener may be part of
-    /// prose.
+    /// The reason why the call is malformed.
+    ///
+    /// `None` if the text does not look like a call. The opener may then be part of prose.
     reason: Option<Malformed>,
 }
 
@@ -171,21 +179,22 @@ impl Recovery {
         Self { body, at: body, reason: None }
     }
 
-    /// Starts a recovery in a call that does not parse.
+    /// Starts a recovery in a call that cannot be parsed.
     pub(super) fn broken(body: usize, reason: Malformed) -> Self {
         Self { body, at: body, reason: Some(reason) }
     }
 
-    /// Returns the step for the region.
+    /// Returns the next step for the region.
     ///
-    /// A region with an end marker is a malformed call. Without an end marker, a region that looks
-    /// like a call is malformed up to the next region. Any other region is ordinary text.
+    /// If the region has an end marker, it becomes a malformed call. A region without an end marker
+    /// becomes a malformed call if it looks like a call. This malformed call ends at the next
+    /// region. Any other region is ordinary text.
     pub(super) fn step(&mut self, view: &View<'_>, bounds: &Bounds) -> Step {
         if self.reason.is_none() && bounds.close.is_empty() {
             return Step::content(self.body);
         }
         let reason = self.reason.unwrap_or(Malformed::Syntax);
-        // A call with an end marker is not unfinished.
+        // If the call has an end marker, the reason cannot be `Unfinished`.
         let closed = if reason == Malformed::Unfinished { Malformed::Syntax } else { reason };
         match bounds.find(view, self.at) {
             Bound::Close(after) => Step::malformed(after, closed),
@@ -208,13 +217,15 @@ impl Recovery {
     }
 }
 
-/// Finds the end marker after the body of a call, or a bound that shows that it is missing.
+/// Finds the end marker after the body of a call.
+///
+/// The search ends at a stop if the end marker is missing.
 #[derive(Debug)]
 pub(super) struct CallEnd {
     /// The end of the body.
     pub(super) body_end: usize,
     at: usize,
-    /// `true` if other text comes before the end marker.
+    /// `true` if other text was found between the body and the end marker.
     garbage: bool,
 }
 
@@ -223,10 +234,10 @@ impl CallEnd {
         Self { body_end, at: body_end, garbage: false }
     }
 
-    /// Returns the step of a machine that has read its whole text.
+    /// Returns the last step of a machine that has read the whole body.
     ///
-    /// The call counts if its end marker was received, if another region follows, or if the turn
-    /// ended cleanly (R3 and R10 in docs/parsing-rules.md).
+    /// The call is returned if its end marker was received, if another region follows, or if the
+    /// turn ended cleanly (R3 and R10 in docs/parsing-rules.md).
     pub(super) fn leave(&mut self, view: &View<'_>, bounds: &Bounds, call: &mut Option<RawCall>) -> Step {
         let mut ended = |until| Step::leave(until, call.take().map_or(RawLeaf::Marker, RawLeaf::Call));
         if bounds.close.is_empty() {
@@ -245,8 +256,8 @@ impl CallEnd {
                 match view.end {
                     None => Step::Wait,
                     Some(RegionEnd::Clean) => {
-                        // The beginning of a closing marker at the end of an open segment belongs
-                        // to that segment (R10 in docs/parsing-rules.md).
+                        // If the turn ends inside the end marker, the received part of the marker
+                        // belongs to the call (R10 in docs/parsing-rules.md).
                         let rest = view.skip_blank(self.body_end);
                         let is_cut = view.is_cut_at(rest, &bounds.close);
                         ended(if is_cut { view.text.len() } else { self.body_end })
@@ -258,9 +269,10 @@ impl CallEnd {
     }
 }
 
-/// Leaves a region whose calls were already returned.
+/// Returns the step that leaves a region whose calls were already returned.
 ///
-/// If the end marker comes next, it becomes a leaf, together with the text before it.
+/// If the end marker comes next, it becomes a leaf, together with the text between the last leaf
+/// and the end marker.
 pub(super) fn leave_at_marker(view: &View<'_>, end: usize, close: &str) -> Step {
     let at = view.skip_blank(end);
     if close.is_empty() {
@@ -274,7 +286,9 @@ pub(super) fn leave_at_marker(view: &View<'_>, end: usize, close: &str) -> Step 
     }
 }
 
-/// Returns whether [`leave_at_marker`] at `at` would find a part of the end marker, or would wait.
+/// Returns whether the end marker, or a part of it, is at `at`.
+///
+/// [`leave_at_marker`] would then find the marker or wait.
 pub(super) fn may_end(view: &View<'_>, at: usize, close: &str) -> bool {
     !close.is_empty() && (view.here(at, close) != Match::No || view.is_cut_at(at, close))
 }

@@ -1,6 +1,7 @@
 //! Defines the markers of a dialect: the texts that open, close and divide the parts of a turn.
 //!
-//! Markers are shared, so that copies are cheap and the memory is freed together with the dialect.
+//! Copies of a marker share its text, so they are cheap. The memory is freed together with the
+//! dialect.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -9,10 +10,12 @@ use serde::Deserialize;
 
 /// The maximum number of markers in one list of a record.
 ///
-/// A search compares the text with each marker in a list.
+/// The number is limited because a search compares the text with each marker in a list.
 const MAX_LIST: usize = 16;
 
-/// A text that has a meaning in a dialect. If the format does not have a marker, it is empty.
+/// A text that has a special meaning in a dialect.
+///
+/// The text is empty if the format does not have this marker.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct Marker(Arc<str>);
@@ -31,7 +34,7 @@ impl AsRef<str> for Marker {
     }
 }
 
-/// Creates a marker that is defined in the code, without the checks for records.
+/// Creates a marker that is defined in the code. The checks for records are skipped.
 impl From<&str> for Marker {
     fn from(text: &str) -> Self {
         Self(text.into())
@@ -51,7 +54,7 @@ impl TryFrom<String> for Marker {
     }
 }
 
-/// Markers that are searched for at the same time.
+/// A list of markers. A single search finds any of these markers.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(try_from = "Vec<Marker>")]
 pub(super) struct List(Arc<[Marker]>);
@@ -64,7 +67,9 @@ impl Deref for List {
     }
 }
 
-/// Creates a list that is defined in the code. Leaves out empty markers, and has no size limit.
+/// Creates a list that is defined in the code.
+///
+/// Empty markers are left out. The length of the list is not limited.
 impl<M: Into<Marker>> FromIterator<M> for List {
     fn from_iter<I: IntoIterator<Item = M>>(markers: I) -> Self {
         Self(markers.into_iter().map(Into::into).filter(|marker| !marker.is_empty()).collect())
@@ -85,7 +90,7 @@ impl TryFrom<Vec<Marker>> for List {
 }
 
 impl List {
-    /// Returns these markers followed by the others.
+    /// Returns a list of these markers, followed by the other markers.
     pub(super) fn and<'a>(&'a self, others: impl IntoIterator<Item = &'a Marker>) -> Self {
         self.iter().chain(others).cloned().collect()
     }
@@ -107,7 +112,7 @@ pub(super) struct Tag {
 pub(super) struct Reasoning {
     pub(super) open: Marker,
     pub(super) close: Marker,
-    /// The label: a word after the opener that is not part of the reasoning.
+    /// The label: a word directly after the opener that is not part of the reasoning.
     pub(super) label: Option<Marker>,
     /// The frames that begin an answer. Such a frame ends reasoning that was never closed.
     #[serde(default)]

@@ -2,18 +2,36 @@
 //!
 //! The parser works while the model writes. It does no input or output.
 //!
+//! The comments in this folder use these words:
+//!
+//! - A *dialect* describes how a family of models writes reasoning and calls. A *family* is a group
+//!   of models that write in the same way.
+//! - A *record* is a dialect in JSON. A *table* is the compiled form of a dialect.
+//! - A *marker* is a text with a special meaning in a dialect, such as `<tool_call>`. A marker is
+//!   *real* if the id of its token identifies it.
+//! - An *opener* is a marker that begins reasoning or calls.
+//! - A *leaf* is one part of the resulting tree: reasoning, content, a call or a marker.
+//! - A *frame* is a marker that becomes a leaf and has no other effect.
+//! - A *region* is the text from the opener of calls to their end marker. A *machine* reads the
+//!   regions that are written in one way.
+//! - A *stop* is a marker that ends a region whose end marker is missing. The *bounds* of a region
+//!   are its end marker and its stops. *Other text* is text in a region that does not belong to a
+//!   call.
+//! - An *offset* is a position in the text of the turn, in bytes.
+//! - *Prose* is ordinary text that only mentions a marker.
+//!
 //! Each file uses only files from earlier rows of this table:
 //!
 //! | files | contents |
 //! | --- | --- |
 //! | `built_in` | the names of the built-in dialects and chat formats |
-//! | `marker`, `schema` | the texts of a dialect, and the types of arguments |
-//! | `view` | the turn so far, in which real markers differ from text that only looks like one |
-//! | `raw`, `elements`, `json_scan`, `literal`, `lexer` | the readers of values that several machines share |
-//! | `machine`, `table` | the trait of a machine, which reads a region of calls, and the parts of a dialect |
+//! | `marker`, `schema` | the markers of a dialect, and the types of arguments |
+//! | `view` | the text of the turn so far, and the real markers in it |
+//! | `raw`, `elements`, `json_scan`, `literal`, `lexer` | readers of values for several machines |
+//! | `machine`, `table` | the trait of a machine, and the compiled form of a dialect |
 //! | `machines/` | the machines, one file for each way to write calls |
-//! | `record`, `compile`, `dialect` | a dialect in JSON, its conversion into a table, and the list of all dialects |
-//! | `input`, `engine` | the tokens of a turn, and their conversion into leaves |
+//! | `record`, `compile`, `dialect` | dialects in JSON, their conversion, and a list of them |
+//! | `input`, `engine` | the tokens of a turn, and the conversion of their text into leaves |
 
 pub(crate) mod built_in;
 mod compile;
@@ -51,7 +69,7 @@ use crate::types::tree::{Branch, Role};
 ///
 /// - The parser accepts every input. Unexpected output becomes content or a malformed leaf, never
 ///   an error.
-/// - The result is the same wherever the text is cut into tokens.
+/// - The result does not depend on where the text is cut into tokens.
 /// - The time is linear in the length of the text. The memory is a small multiple of this length.
 ///
 /// ```
@@ -80,16 +98,17 @@ pub struct ResponseParser {
 impl ResponseParser {
     /// Creates a parser for one turn in this dialect.
     ///
-    /// The parser starts in content, has no tools and recognizes markers by their text.
+    /// By default, the turn starts with content, there are no tools, and markers are recognized by
+    /// their text.
     pub fn new(dialect: Dialect) -> Self {
         Self { engine: Engine::new(&dialect), branch: Branch::new(Role::Assistant) }
     }
 
     /// Sets the schemas of the tools.
     ///
-    /// Each tool is an object with `name` and `parameters`, or an object with these two under
-    /// `function`, as in requests to chat endpoints. Formats that write arguments as raw text take
-    /// the types of the values from the schemas. Without a schema, a value is a string.
+    /// Each tool is an object with `name` and `parameters`, or an object with both keys under
+    /// `function`, as in requests to chat endpoints. In formats with arguments as raw text, the
+    /// schemas define the types of the values. Without a schema, a value is a string.
     pub fn tools(mut self, tools: &[Value]) -> Self {
         self.engine.tools = Schemas::new(tools);
         self
@@ -98,9 +117,9 @@ impl ResponseParser {
     /// Sets the added tokens of the model, each with its text and its id.
     ///
     /// Pass [`Tokenizer::added_tokens`](crate::Tokenizer::added_tokens), or any other pairs. A
-    /// marker that is an added token then counts only as that token. The same characters in other
-    /// tokens are text. If a token arrives without an id, its text is still compared with the
-    /// markers.
+    /// marker that is an added token is then recognized only by the id of that token. The same
+    /// characters in other tokens are text. If a token arrives without an id, its text is still
+    /// compared with the markers.
     ///
     /// ```
     /// use tokenwire::{Dialect, ResponseParser};
@@ -120,7 +139,8 @@ impl ResponseParser {
         self
     }
 
-    /// Sets what the prompt has already opened. The default is [`Start::Content`].
+    /// Sets the part of the turn that the prompt has already opened. The default is
+    /// [`Start::Content`].
     pub fn start(mut self, start: Start) -> Self {
         self.engine.begin(start);
         self
@@ -137,43 +157,45 @@ impl ResponseParser {
         self
     }
 
-    /// Takes the next token of the stream and returns the calls that it completes, in text order.
+    /// Parses the next token and returns the calls that this token completes, in text order.
     ///
     /// `text` may be empty. `id` is `None` if the server did not send the id.
     pub fn push(&mut self, text: &str, id: Option<TokenId>) -> Vec<PendingToolCall> {
         self.engine.push(&mut self.branch, text, id)
     }
 
-    /// Takes one item of a stream and returns the calls that it completes.
+    /// Parses one item of a stream and returns the calls that this item completes.
     ///
-    /// A token is handled as in [`push`](Self::push). Reasoning and calls that a chat endpoint has
-    /// already separated become leaves of their kind. [`StreamToken::Done`] and
-    /// [`StreamToken::Error`] have no effect: end the turn with [`finish`](Self::finish) or
+    /// A token is handled as in [`push`](Self::push). If a chat endpoint has already separated the
+    /// reasoning and the calls, they become leaves of the corresponding kind. [`StreamToken::Done`]
+    /// and [`StreamToken::Error`] have no effect. To end the turn, call [`finish`](Self::finish) or
     /// [`cut_off`](Self::cut_off).
     pub fn push_item(&mut self, item: &StreamToken) -> Vec<PendingToolCall> {
         self.engine.push_item(&mut self.branch, item)
     }
 
-    /// Returns the turn so far.
+    /// Returns the part of the turn that is already parsed.
     ///
-    /// Text that may still become a marker or a call is not included yet.
+    /// Text that may still become a marker or a call is not included.
     #[must_use]
     pub fn branch(&self) -> &Branch {
         &self.branch
     }
 
-    /// Ends the turn and returns its branch, and the calls that the end of the turn completes.
+    /// Ends the turn. Returns its branch and the calls that the end of the turn completes.
     ///
-    /// `finish` is the finish reason in [`StreamToken::Done`]. `None` counts as a clean end. If the
-    /// turn was cut off (`length`, `abort`, a broken stream), a call is returned only if its end
-    /// was received.
+    /// `finish` is the finish reason in [`StreamToken::Done`]. `None` means that the turn ended
+    /// cleanly. If the turn was cut off (`length`, `abort`, a broken stream), a call is returned
+    /// only if its end was received.
     #[must_use]
     pub fn finish(mut self, finish: Option<&FinishReason>) -> (Branch, Vec<PendingToolCall>) {
         let calls = self.engine.finish(&mut self.branch, is_clean(finish));
         (self.branch, calls)
     }
 
-    /// Ends a turn whose stream broke off, like [`finish`](Self::finish) with the reason `length`.
+    /// Ends a turn whose stream broke off.
+    ///
+    /// The result is the same as from [`finish`](Self::finish) with the reason `length`.
     #[must_use]
     pub fn cut_off(mut self) -> (Branch, Vec<PendingToolCall>) {
         let calls = self.engine.finish(&mut self.branch, false);

@@ -1,4 +1,6 @@
-//! Finds the end of raw values and of tags, for calls with arguments as plain text between tags.
+//! Finds the end of raw values and of tags.
+//!
+//! A value is *raw* if it is plain text between two tags.
 
 use std::ops::Range;
 
@@ -14,10 +16,10 @@ pub(super) struct RawForm {
     call_end: Marker,
     /// The markers that may follow the end of the call.
     ///
-    /// These are the tail of the call, and the openers and ends of calls, of their region and of
+    /// The list contains the tail of the call, and the markers that open or end calls, regions and
     /// the turn.
     next: List,
-    /// All of these markers.
+    /// All markers in the other fields.
     all: List,
 }
 
@@ -28,15 +30,15 @@ impl RawForm {
     }
 }
 
-/// Finds the end of a raw value: its first closing tag.
+/// Finds the end of a raw value, which is normally its first closing tag.
 ///
-/// If the closing tag is missing, the value must not swallow the calls after it. However, a value
-/// may mention the end marker of a call. This marker therefore ends the search only in one of these
-/// cases (R10 in docs/parsing-rules.md):
+/// If the closing tag is missing, the value must not include the calls after it. The search
+/// therefore ends at the end marker of the call. However, a value may mention this marker in its
+/// text. The marker ends the search only in one of these cases (R10 in docs/parsing-rules.md):
 ///
 /// - The marker is real.
-/// - The next marker is one that may follow the end of a call.
-/// - An opener or the end of the turn comes before any closing tag.
+/// - A marker that may follow the end of a call comes next.
+/// - An opener or the end of the turn follows, and no closing tag is between them.
 #[derive(Debug)]
 pub(super) struct RawScan {
     start: usize,
@@ -50,7 +52,8 @@ pub(super) enum RawEnd {
     More,
     /// The range of the value, and the offset after its closing tag.
     Value(Range<usize>, usize),
-    /// The value has no closing tag. At this offset, the call ends or the text after it begins.
+    /// The value has no closing tag. At this offset, the call ends or the text after the call
+    /// begins.
     Missing(usize),
 }
 
@@ -63,7 +66,7 @@ impl RawScan {
         loop {
             match view.find(&form.all, self.at) {
                 Found::At(at, marker) if *marker == *form.end => {
-                    // A real marker is structure even in a value (R10 in docs/parsing-rules.md).
+                    // A real marker ends the call, even in a value (R10 in docs/parsing-rules.md).
                     let real = view.next_real(self.start).filter(|real| real.start < at);
                     return match real {
                         Some(real) => RawEnd::Missing(real.start),
@@ -113,7 +116,7 @@ pub(super) struct TagScan {
 #[derive(Debug)]
 pub(super) enum TagEnd<'a> {
     More,
-    /// The text in the tag, and the offset after the tag.
+    /// The text inside the tag, and the offset after the tag.
     Text(&'a str, usize),
     /// The tag has no end, because another marker or tag begins at this offset.
     Missing(usize),

@@ -1,6 +1,6 @@
-//! Reads a dialect in its written form, JSON. `dialects/README.md` explains each key.
+//! Reads a dialect from a record in JSON. `dialects/README.md` explains each key.
 //!
-//! This file defines what a record may contain. `compile` converts a record into a table.
+//! This file defines the keys of a record. The module `compile` converts a record into a table.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -10,7 +10,7 @@ use super::machines::invoke::{Invoke, Parameter, Values};
 use super::machines::json::Keys;
 use super::marker::{List, Marker, Reasoning, Tag};
 
-/// The minimum length of a marker that may appear anywhere, in characters.
+/// The minimum length, in characters, of a marker that may appear anywhere in a turn.
 const MIN_MARKER_CHARS: usize = 3;
 
 #[derive(Debug, Deserialize)]
@@ -46,24 +46,24 @@ pub(super) struct Call {
 
 /// The format of the text inside a region of calls.
 ///
-/// Each format has its own machine.
+/// Each format has its own machine, which the documentation of the variant names.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Inside {
-    /// [`JsonCalls`](super::machines::json::JsonCalls)
+    /// The machine is [`JsonCalls`](super::machines::json::JsonCalls).
     Json {
         close: Option<Marker>,
         stops: Option<List>,
         #[serde(default)]
         keys: Keys,
     },
-    /// [`BareJson`](super::machines::bare_json::BareJson)
+    /// The machine is [`BareJson`](super::machines::bare_json::BareJson).
     BareJson {
         stops: Option<List>,
         #[serde(default)]
         keys: Keys,
     },
-    /// [`TaggedCalls`](super::machines::tagged::TaggedCalls)
+    /// The machine is [`TaggedCalls`](super::machines::tagged::TaggedCalls).
     Tagged {
         close: Marker,
         stops: Option<List>,
@@ -73,7 +73,7 @@ pub(super) enum Inside {
         alone: bool,
         json: Option<Keys>,
     },
-    /// [`HeadedCall`](super::machines::headed::HeadedCall)
+    /// The machine is [`HeadedCall`](super::machines::headed::HeadedCall).
     Headed {
         close: Option<Marker>,
         stops: Option<List>,
@@ -82,19 +82,19 @@ pub(super) enum Inside {
         header: Header,
         json: Option<Keys>,
     },
-    /// [`Section`](super::machines::headed::Section)
+    /// The machine is [`Section`](super::machines::headed::Section).
     Section { followed_by: List },
-    /// [`PythonCalls`](super::machines::python::PythonCalls)
+    /// The machine is [`PythonCalls`](super::machines::python::PythonCalls).
     Python { close: Option<Marker>, stops: Option<List>, json: Option<Keys> },
-    /// [`InvokeCalls`](super::machines::invoke::InvokeCalls)
+    /// The machine is [`InvokeCalls`](super::machines::invoke::InvokeCalls).
     Invoke(Box<Invoke>),
-    /// [`PairCalls`](super::machines::pairs::PairCalls)
+    /// The machine is [`PairCalls`](super::machines::pairs::PairCalls).
     Pairs { close: Marker, stops: Option<List>, key: Tag, value: Tag },
     /// An opener of reasoning in addition to the first opener of the dialect.
     Reasoning { close: Marker },
 }
 
-/// Reads a record. The error contains the line and column, or the key.
+/// Reads a record. An error contains the line and the column, or the key.
 pub(super) fn read(text: &str) -> Result<Record, String> {
     let record: Record = serde_json::from_str(text).map_err(|error| error.to_string())?;
     record.check()?;
@@ -102,18 +102,18 @@ pub(super) fn read(text: &str) -> Result<Record, String> {
 }
 
 impl Record {
-    /// Checks the conditions that involve several values.
+    /// Checks the rules that involve several values of the record.
     fn check(&self) -> Result<(), String> {
         let markers = self.structure();
         for (n, (key, marker)) in markers.iter().enumerate() {
             let text = &***marker;
-            // JSON and Python contain many shorter texts. `[` is allowed as an opener, because it
-            // begins a Python list of calls.
+            // A shorter marker would often appear in JSON and Python by chance. The opener `[` is
+            // allowed, because it begins a Python list of calls.
             if text.chars().count() < MIN_MARKER_CHARS && !(text == "[" && key.ends_with("open")) {
                 return Err(format!("{key}: {text:?} has fewer than {MIN_MARKER_CHARS} characters"));
             }
-            // At the end of a marker, it must be clear that the marker is not the beginning of a
-            // longer one. Ends of the turn are an exception.
+            // A marker must not be the beginning of another marker. Otherwise, the parser could not
+            // decide which marker it has read. Two markers in `ends` are an exception.
             let begins = |(other_key, other): &&(String, &Marker)| {
                 other.starts_with(text) && !(key.starts_with("ends") && other_key.starts_with("ends"))
             };
@@ -132,9 +132,9 @@ impl Record {
         Ok(())
     }
 
-    /// Returns the markers that may appear anywhere, each with its key.
+    /// Returns the markers that may appear anywhere in a turn, each with its key.
     ///
-    /// A marker that closes several regions appears only once.
+    /// If a marker closes several regions, the list contains it only once.
     fn structure(&self) -> Vec<(String, &Marker)> {
         let mut all = Vec::new();
         if let Some(think) = &self.think {
@@ -158,7 +158,7 @@ impl Record {
         all
     }
 
-    /// Returns the markers that end a region without an end marker, if the record lists no `stops`.
+    /// Returns the stops of a region if the record does not list `stops` for it.
     pub(super) fn default_stops(&self) -> List {
         let regions = self.calls.iter().filter(|call| !matches!(call.inside, Inside::Reasoning { .. }));
         regions.map(|call| &call.open).chain(&*self.ends).cloned().collect()

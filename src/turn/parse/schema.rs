@@ -1,8 +1,9 @@
-//! Gives types to raw text, from the schemas of the tools (R4 in docs/parsing-rules.md).
+//! Converts raw text into typed values, using the schemas of the tools (R4 in
+//! docs/parsing-rules.md).
 
 use serde_json::{Map, Value};
 
-/// The maximum number of local references that are followed in a row in one schema.
+/// The maximum number of local references in a chain within one schema.
 const MAX_REFS: usize = 16;
 
 /// The JSON schemas of the tools, by name.
@@ -12,9 +13,9 @@ pub(super) struct Schemas(Map<String, Value>);
 impl Schemas {
     /// Reads the schemas from a list of tools.
     ///
-    /// Each tool is an object with `name` and `parameters`, or an object with these two under
+    /// Each tool is an object with `name` and `parameters`, or an object with both keys under
     /// `function`, as in requests to chat endpoints. `input_schema` is accepted instead of
-    /// `parameters`. A tool without a name is left out.
+    /// `parameters`. A tool without a name is ignored.
     pub(super) fn new(tools: &[Value]) -> Self {
         let mut schemas = Map::new();
         for tool in tools {
@@ -27,21 +28,22 @@ impl Schemas {
         Self(schemas)
     }
 
-    /// Returns whether the tool has this parameter, or `None` if this is unknown.
+    /// Returns whether the tool has this parameter, or `None` if the schema does not list the
+    /// parameters.
     pub(super) fn takes(&self, tool: &str, parameter: &str) -> Option<bool> {
         let properties = self.0.get(tool)?.get("properties")?.as_object()?;
         Some(properties.contains_key(parameter))
     }
 
-    /// Converts the raw text of a parameter into a value with the type in the schema.
+    /// Converts the raw text of a parameter into a value of the type that the schema defines.
     ///
-    /// Types other than string are tried first. If none of them fits, or if there is no schema, the
-    /// value is a string with the text.
+    /// Types other than string are tried first. If no other type fits, or if there is no schema,
+    /// the text becomes a string.
     pub(super) fn value(&self, tool: &str, parameter: &str, raw: &str) -> Value {
         self.value_but_string(tool, parameter, raw).unwrap_or_else(|| raw.into())
     }
 
-    /// Converts the value of a parameter, in a format that writes values as nested tags.
+    /// Converts the value of a parameter in a format with nested tags.
     pub(super) fn element(&self, tool: &str, parameter: &str, element: &Element) -> Value {
         let root = self.0.get(tool).unwrap_or(&Value::Null);
         let schema = root.get("properties").and_then(|properties| properties.get(parameter));
@@ -54,7 +56,7 @@ impl Schemas {
     }
 }
 
-/// The content of an element, in a format that writes values as nested tags.
+/// The content of an element in a format with nested tags.
 #[derive(Debug)]
 pub(super) enum Element {
     Text(String),
@@ -62,10 +64,10 @@ pub(super) enum Element {
     Inner(Vec<(String, Self)>, String),
 }
 
-/// The key for text that is between the elements of an object.
+/// The key for text between the elements of an object.
 const MIXED_TEXT: &str = "$text";
 
-/// Converts an element into a value with the type in the schema, if there is a schema.
+/// Converts an element into a value. If there is a schema, it defines the type of the value.
 ///
 /// Elements with the name `item` form a list.
 fn element_value(root: &Value, schema: Option<&Value>, element: &Element) -> Value {
@@ -95,7 +97,7 @@ fn element_value(root: &Value, schema: Option<&Value>, element: &Element) -> Val
     values.into()
 }
 
-/// Returns the part of a schema that describes values of this type.
+/// Returns the part of a schema that describes values of the type `name`.
 fn branch<'a>(root: &'a Value, schema: &'a Value, name: &str, refs_left: usize) -> Option<&'a Value> {
     let left = refs_left.checked_sub(1)?;
     if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
@@ -114,16 +116,17 @@ fn branch<'a>(root: &'a Value, schema: &'a Value, name: &str, refs_left: usize) 
     unions.flatten().find_map(|one| branch(root, one, name, left))
 }
 
-/// Returns the text as a value of a type other than string, if `schema` allows this value.
+/// Converts the text into a value of a type other than string, if `schema` allows this value.
 fn raw_value(root: &Value, schema: &Value, raw: &str) -> Option<Value> {
-    // Parsing is cheaper than checking the schema, and most texts are not JSON.
+    // Parsing comes first, because it is cheaper than checking the schema, and most texts are not
+    // JSON.
     let value: Value = serde_json::from_str(raw).ok()?;
     (!value.is_string() && allows(root, schema, &value, MAX_REFS)).then_some(value)
 }
 
-/// Returns whether `schema` allows a value of this type.
+/// Returns whether `schema` allows the type of this value.
 ///
-/// In a union, one matching branch is sufficient.
+/// If the schema is a union, one matching branch is sufficient.
 fn allows(root: &Value, schema: &Value, value: &Value, refs_left: usize) -> bool {
     let Some(left) = refs_left.checked_sub(1) else { return false };
     if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
@@ -153,7 +156,7 @@ fn allows(root: &Value, schema: &Value, value: &Value, refs_left: usize) -> bool
         || (value.is_array() && schema.get("items").is_some())
 }
 
-/// Returns whether a value has this type of JSON Schema.
+/// Returns whether a value has the JSON Schema type `name`.
 pub(super) fn is_a(value: &Value, name: &str) -> bool {
     match name {
         "null" => value.is_null(),

@@ -6,30 +6,36 @@ use std::sync::Arc;
 use super::machine::Machine;
 use super::marker::{List, Marker, Reasoning};
 
-/// The table of a dialect.
+/// The compiled form of a dialect.
 #[derive(Default)]
 pub(super) struct Table {
     pub(super) name: Marker,
     pub(super) reasoning: Option<Arc<Reasoning>>,
     pub(super) calls: Vec<Region>,
-    /// The frames: markers around lists of calls or around content, which only become marker
-    /// leaves.
+    /// The frames: markers around lists of calls or around content. They become marker leaves and
+    /// have no other effect.
     pub(super) frames: List,
     /// The markers that end the turn.
     pub(super) ends: List,
-    /// The markers inside the bodies of calls. They are listed so that their tokens are known.
+    /// The markers inside the bodies of calls. The list is needed to recognize the tokens of these
+    /// markers.
     pub(super) inner: List,
-    /// Creates the machine for a turn whose calls need no opener (R8 in docs/parsing-rules.md).
+    /// The function that creates the machine for calls without an opener (R8 in
+    /// docs/parsing-rules.md).
     ///
     /// The machine reads the turn from its beginning.
     pub(super) bare: Option<Body>,
-    /// The added tokens that identify this dialect if a model has all of them.
+    /// The added tokens that together identify this dialect.
     ///
-    /// If empty, no tokens identify the dialect.
+    /// The dialect fits a model that has all of these tokens.
+    ///
+    /// If the list is empty, the dialect cannot be identified by tokens.
     pub(super) signs: List,
-    /// A text in the chat template that identifies this dialect among those with the same tokens.
+    /// A text in the chat template that identifies this dialect.
     ///
-    /// Empty for dialects that do not need it.
+    /// It distinguishes the dialect from other dialects with the same tokens.
+    ///
+    /// The text is empty if the dialect does not need it.
     pub(super) in_template: Marker,
 }
 
@@ -39,13 +45,15 @@ pub(super) struct Region {
     pub(super) body: Body,
 }
 
-/// Creates a machine for a region, from the offset of the opener and the offset after it.
+/// A function that creates the machine for a region.
+///
+/// Its arguments are the offset of the opener and the offset after the opener.
 pub(super) type Body = Arc<dyn Fn(usize, usize) -> Box<dyn Machine> + Send + Sync>;
 
 impl Table {
     /// Returns the markers that end content or open a region.
     ///
-    /// The order is reasoning, calls, frames, ends.
+    /// The order is: markers of reasoning, openers of calls, frames, and markers that end the turn.
     pub(super) fn content_markers(&self) -> Vec<Marker> {
         let reasoning = self.reasoning.iter().flat_map(|reasoning| [&reasoning.open, &reasoning.close]);
         reasoning.chain(self.openers()).chain(&*self.ends).cloned().collect()
@@ -61,7 +69,7 @@ impl Table {
         self.calls.iter().find(|call| *call.open == *open)
     }
 
-    /// Returns all markers, each once.
+    /// Returns all markers, without duplicates.
     pub(super) fn markers(&self) -> Vec<&str> {
         let reasoning = self.reasoning.iter().flat_map(|reasoning| [&reasoning.open, &reasoning.close]);
         let mut markers: Vec<&str> = Vec::new();
@@ -73,10 +81,10 @@ impl Table {
         markers
     }
 
-    /// Returns whether this dialect has all signs of the other dialect, and additional ones.
+    /// Returns whether this dialect has all signs of the other dialect, and additional signs.
     ///
-    /// Dialects that a chat template distinguishes are not compared: additional tokens do not
-    /// matter for them.
+    /// If the chat template distinguishes both dialects, their signs are not compared. Additional
+    /// signs do not matter for such dialects.
     pub(super) fn is_more_specific_than(&self, other: &Self) -> bool {
         let has_all = other.signs.iter().all(|sign| self.signs.contains(sign));
         let by_template = !self.in_template.is_empty() && !other.in_template.is_empty();

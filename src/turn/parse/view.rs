@@ -1,12 +1,13 @@
-//! Provides a view of the turn that distinguishes real markers from text that only looks like one.
+//! Provides a view of the turn that distinguishes real markers from ordinary text.
 //!
-//! If a marker is one added token and the server sends ids, only the id of that token is structure
-//! (R9 in docs/parsing-rules.md). A model that explains its own format spells the marker with other
-//! tokens. The view therefore stores the offset of each real marker, and the same characters
-//! elsewhere do not match.
+//! A marker may be one added token of the model. If the server sends ids, such a marker is real
+//! only if its token has the right id (R9 in docs/parsing-rules.md). A model that explains its own
+//! format spells the marker with other tokens. The view therefore stores the offset of each real
+//! marker. The same characters at other offsets are ordinary text.
 //!
-//! A server may leave a marker out of the text, as vLLM does at the end of a turn. The text of the
-//! parser contains this marker anyway. A leaf contains the text without it.
+//! A server may leave a marker out of the text, as vLLM does with the marker at the end of a turn.
+//! The parser inserts the missing marker into its text. The leaves contain the text without the
+//! inserted marker.
 
 use std::ops::Range;
 
@@ -16,9 +17,9 @@ use super::marker::Marker;
 use super::schema::Schemas;
 use crate::types::ids::TokenId;
 
-/// The first bytes of some markers.
+/// The set of the first bytes of some markers.
 ///
-/// Most tokens contain none of these bytes. The check takes a few instructions per byte.
+/// Most tokens do not contain any of these bytes. The check takes only a few instructions per byte.
 #[derive(Debug, Default)]
 pub(super) struct FirstBytes([u64; 4]);
 
@@ -35,7 +36,7 @@ impl FirstBytes {
         self.0[usize::from(byte >> 6)] >> (byte & 63) & 1 == 1
     }
 
-    /// Returns whether `bytes` contains one of these bytes.
+    /// Returns whether `bytes` contains at least one byte of this set.
     pub(super) fn any_in(&self, bytes: &[u8]) -> bool {
         bytes.iter().any(|byte| self.has(*byte))
     }
@@ -44,19 +45,21 @@ impl FirstBytes {
 /// The real markers in the text of a turn.
 #[derive(Debug, Default)]
 pub(super) struct RealMarkers {
-    /// The added tokens that are a marker of the dialect or a part of one, longest first.
+    /// The atoms: the added tokens that are a marker or a part of a marker. The longest atom comes
+    /// first.
     atoms: Vec<(Box<str>, TokenId)>,
     first_bytes: FirstBytes,
     /// The real markers, in text order.
     real: Vec<Real>,
-    /// The parts of the text whose tokens arrived without an id. In these parts, markers are
-    /// recognized by their text.
+    /// The parts of the text whose tokens arrived without an id.
     ///
-    /// The ranges are in order and do not touch.
+    /// In these parts, markers are recognized by their text.
+    ///
+    /// The ranges are in text order, and there is a gap between any two ranges.
     without_ids: Vec<Range<usize>>,
 }
 
-/// The token of a marker.
+/// A real marker: a token whose id identifies it.
 #[derive(Debug)]
 struct Real {
     range: Range<usize>,
@@ -97,7 +100,8 @@ impl RealMarkers {
 
     /// Returns the first atom in `text` at or after `from`.
     ///
-    /// If two atoms begin at the same offset, the longer one wins, because it is first in `atoms`.
+    /// If two atoms begin at the same offset, the longer atom is returned, because it comes first
+    /// in `atoms`.
     fn first_atom(&self, text: &str, from: usize) -> Option<(usize, usize)> {
         let bytes = text.as_bytes();
         (from..bytes.len()).filter(|at| self.first_bytes.has(bytes[*at])).find_map(|at| {
@@ -137,7 +141,8 @@ impl RealMarkers {
         self.real.partition_point(|real| real.range.start < at)
     }
 
-    /// Returns the end of the real marker around `at`, or `at` if no real marker is there.
+    /// Returns the end of the real marker around `at`, or `at` if this offset is not inside a real
+    /// marker.
     pub(super) fn end_of_real_around(&self, at: usize) -> usize {
         self.real[..self.before(at)].last().map_or(at, |real| real.range.end.max(at))
     }
@@ -147,9 +152,9 @@ impl RealMarkers {
         self.without_ids.get(n).is_some_and(|range| range.start <= at)
     }
 
-    /// Returns whether the text at `at`, which looks like `marker`, is a marker.
+    /// Returns whether the text at `at` is a real `marker` and not only looks like this marker.
     ///
-    /// It is not a marker if it overlaps with the token of another marker.
+    /// The text is not a marker if it overlaps with the token of another marker.
     fn is_marker(&self, at: usize, marker: &str) -> bool {
         let end = at + marker.len();
         if self.end_of_real_around(at) > at || self.end_of_real_around(end) > end {
@@ -166,16 +171,18 @@ impl RealMarkers {
         true
     }
 
-    /// Returns whether the text at `at`, a prefix of `marker`, may become `marker`.
+    /// Returns whether more text may complete the `marker` whose beginning is at `at`.
     ///
-    /// A marker that is one token is never incomplete, because a token is never cut.
+    /// If a marker is one token, its text is never incomplete, because a token is never cut.
     fn may_become(&self, at: usize, marker: &str) -> bool {
         self.is_without_id(at) || !self.atoms.iter().any(|(atom, _)| **atom == *marker)
     }
 
-    /// Returns whether no real marker is after `from`, so that the server sent all of this text.
+    /// Returns whether the text after `from` contains no real marker.
     ///
-    /// This is almost always the case.
+    /// The server has then sent all of this text.
+    ///
+    /// The result is almost always `true`.
     pub(super) fn shows_all(&self, from: usize) -> bool {
         self.real.last().is_none_or(|real| real.range.start < from)
     }
@@ -194,14 +201,14 @@ impl RealMarkers {
     }
 }
 
-/// Describes how the text that a region may read has ended.
+/// Describes the end of the text that a region may read.
 ///
-/// It ends with the turn, or with a real end-of-turn marker.
+/// The text ends with the turn, or with a real end-of-turn marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RegionEnd {
     /// The model stopped by itself.
     Clean,
-    /// The turn was cut off by the token limit, an error or a cancel.
+    /// The turn was cut off by the token limit, by an error or because it was canceled.
     Cut,
 }
 
@@ -209,14 +216,15 @@ pub(super) enum RegionEnd {
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub(super) text: &'a str,
-    /// The text is blank from this offset on, so [`View::skip_blank`] does not read it again.
+    /// The text contains only blanks after this offset. [`View::skip_blank`] does not read these
+    /// blanks again.
     pub(super) blank_from: usize,
     pub(super) marks: &'a RealMarkers,
     pub(super) tools: &'a Schemas,
     /// The markers that end the turn.
     pub(super) ends: &'a [Marker],
     pub(super) max_nesting: usize,
-    /// `None` while more text may arrive.
+    /// The end of the text, or `None` while more text may arrive.
     pub(super) end: Option<RegionEnd>,
 }
 
@@ -233,14 +241,14 @@ pub(super) enum Match {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found<'m> {
     At(usize, &'m str),
-    /// There is no marker before this offset, but a marker may begin there.
+    /// No marker begins before this offset, but a marker may begin at this offset.
     ///
-    /// At the end of the turn, this is the end of the text.
+    /// If the turn has ended, this offset is the end of the text.
     Until(usize),
 }
 
 impl View<'_> {
-    /// Returns whether no more text arrives because the model stopped by itself.
+    /// Returns whether the text has ended because the model stopped by itself.
     pub(super) fn ended_cleanly(&self) -> bool {
         self.end == Some(RegionEnd::Clean)
     }
@@ -260,7 +268,7 @@ impl View<'_> {
         at + rest.iter().position(|byte| !is_blank(*byte)).unwrap_or(rest.len())
     }
 
-    /// Returns whether `marker` is at `at`.
+    /// Returns whether `marker` begins at the offset `at`.
     pub(super) fn here(&self, at: usize, marker: &str) -> Match {
         let rest = &self.bytes()[at..];
         if rest.starts_with(marker.as_bytes()) {
@@ -274,14 +282,14 @@ impl View<'_> {
         }
     }
 
-    /// Returns whether the turn ends inside `marker`, which begins at `at`.
+    /// Returns whether the turn ends inside a `marker` that begins at the offset `at`.
     pub(super) fn is_cut_at(&self, at: usize, marker: &str) -> bool {
         let rest = &self.bytes()[at..];
         let begins = !rest.is_empty() && rest.len() < marker.len() && marker.as_bytes().starts_with(rest);
         self.end.is_some() && begins && self.marks.may_become(at, marker)
     }
 
-    /// Returns whether one of `markers` is at `at`.
+    /// Returns whether one of `markers` begins at the offset `at`.
     pub(super) fn any_here(&self, at: usize, markers: &[impl AsRef<str>]) -> Match {
         let mut any = Match::No;
         for marker in markers {
@@ -294,7 +302,7 @@ impl View<'_> {
         any
     }
 
-    /// Returns whether the turn ends at `at`, or inside one of `markers` that begins there.
+    /// Returns whether the turn ends at `at`, or inside one of `markers` that begins at `at`.
     pub(super) fn is_cut_short(&self, at: usize, markers: &[impl AsRef<str>]) -> bool {
         let ended = self.end.is_some() && at == self.text.len();
         ended || markers.iter().any(|marker| self.is_cut_at(at, marker.as_ref()))
@@ -302,8 +310,9 @@ impl View<'_> {
 
     /// Returns the first of `markers` at or after `from`.
     ///
-    /// If two markers begin at the same offset, the longer one wins. The time is proportional to
-    /// the length of the searched text, so continue at the returned offset.
+    /// If two markers begin at the same offset, the longer marker is returned. The time is
+    /// proportional to the length of the searched text. The next search should therefore begin at
+    /// the returned offset.
     pub(super) fn find<'m>(&self, markers: &'m [impl AsRef<str>], from: usize) -> Found<'m> {
         let mut from = from;
         while let Some(at) = first_of(markers, &self.bytes()[from..]).map(|offset| from + offset) {
@@ -317,7 +326,7 @@ impl View<'_> {
                     Match::Yes | Match::No => {}
                 }
             }
-            // A marker that is still incomplete is longer than any complete marker here.
+            // An incomplete marker is always longer than a complete marker at the same offset.
             if wait {
                 return Found::Until(at);
             }
@@ -329,21 +338,21 @@ impl View<'_> {
         Found::Until(self.text.len())
     }
 
-    /// Returns whether an id identifies the marker at `at`.
+    /// Returns whether the id of a token identifies the marker at `at`.
     pub(super) fn is_real(&self, at: usize) -> bool {
         self.marks.real_at(at).is_some()
     }
 
-    /// Returns whether `marker` at `at` contains a token that an id identifies, even in the middle.
+    /// Returns whether the `marker` at `at` contains a real marker, even in its middle.
     pub(super) fn holds_real(&self, at: usize, marker: &str) -> bool {
         self.next_real(at).is_some_and(|real| real.end <= at + marker.len())
     }
 
     /// Returns the next real marker at or after `from`.
     ///
-    /// If ids are known, no string and no value extends beyond a real marker.
+    /// If ids are known, a string or a value never extends beyond a real marker.
     pub(super) fn next_real(&self, from: usize) -> Option<Range<usize>> {
-        // The marker may be after the part of the text that a region may read.
+        // The next real marker may be after the part of the text that a region may read.
         self.marks.next_real(from).filter(|real| real.start < self.text.len())
     }
 }

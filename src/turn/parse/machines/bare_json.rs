@@ -1,4 +1,6 @@
-//! Reads calls written as JSON objects without an end marker, mostly without an opener: Llama 3.
+//! Reads calls written as JSON objects without an end marker, as in Llama 3.
+//!
+//! Most of these calls have no opener.
 
 use std::sync::Arc;
 
@@ -13,13 +15,13 @@ use crate::turn::parse::view::{Match, RegionEnd, View};
 
 /// Reads objects that are separated by `;`.
 ///
-/// An object that is not a call is ordinary text, unless an opener precedes it.
+/// If an object is not a call and has no opener, the object is ordinary text.
 #[derive(Debug)]
 pub(crate) struct BareJson {
     form: Arc<JsonForm>,
     /// The offset after the opener or after the last call.
     body: usize,
-    /// `true` if the opener was present.
+    /// `true` if the region has an opener.
     opened: bool,
     state: State,
 }
@@ -28,7 +30,7 @@ pub(crate) struct BareJson {
 enum State {
     Open,
     Object(JsonScan),
-    /// After a call, which ends at this offset.
+    /// Reads the text after a call, which ends at this offset.
     After(usize),
     Recovery(Recovery),
 }
@@ -75,8 +77,8 @@ impl BareJson {
 
     /// Reads the text after a call.
     ///
-    /// The next call may follow a `;`. Before an opener or an end of the turn, the `;` is not
-    /// content.
+    /// The next call may follow a `;`. If an opener or an end-of-turn marker follows the `;`, the
+    /// `;` is not content.
     fn after(&mut self, view: &View<'_>, end: usize) -> Option<Step> {
         let at = view.skip_blank(end);
         match view.bytes().get(at) {
@@ -117,10 +119,10 @@ impl Machine for BareJson {
 impl JsonForm {
     /// Returns whether an object that was cut off may be a call.
     ///
-    /// Such an object has a name, and all its keys can be keys of a call.
+    /// The object may be a call if it has a name and all its keys can be keys of a call.
     fn begins(&self, object: &str) -> bool {
         let mut keys = Keys::default();
-        // Parsing fails at the end of the text, but it finds the keys before.
+        // Parsing fails at the end of the text, but the keys before the end are found.
         let _ = serde_json::Deserializer::from_str(object).deserialize_map(&mut keys);
         let super::json::Keys { name, arguments, id } = &self.keys;
         let contains = |keys: &List, key: &str| keys.iter().any(|known| **known == *key);
@@ -130,7 +132,7 @@ impl JsonForm {
     }
 }
 
-/// The keys of an object, up to the position where it becomes invalid.
+/// The keys of an object, up to the position where the object becomes invalid.
 #[derive(Default)]
 struct Keys(Vec<String>);
 

@@ -1,6 +1,6 @@
 //! Reads calls written as `call:NAME{KEY:VALUE}`, as in Gemma 4.
 //!
-//! A special token takes the place of the quotes around a string.
+//! A special token replaces the quotes around a string.
 
 use std::sync::{Arc, LazyLock};
 
@@ -13,7 +13,7 @@ use crate::turn::parse::view::{Match, View};
 use crate::types::tree::Malformed;
 
 const CALL: &str = "call:";
-/// The quote. All text between two quotes is data.
+/// The special token that serves as a quote. All text between two quotes is data.
 const QUOTE: &str = "<|\"|>";
 
 static BOUNDS: LazyLock<Bounds> = LazyLock::new(|| {
@@ -23,7 +23,7 @@ static BOUNDS: LazyLock<Bounds> = LazyLock::new(|| {
 
 /// Returns the table of Gemma 4.
 ///
-/// After its calls, the model generates the opener of their results as its last token.
+/// After the calls, the last token of the model is the opener of the results of the calls.
 pub(crate) fn table() -> Table {
     let open = "<|tool_call>";
     Table {
@@ -44,7 +44,8 @@ pub(crate) fn table() -> Table {
 
 /// The syntax `{KEY:VALUE, ..}`.
 ///
-/// A word without quotes is a value of JSON or Python if it parses as one, and otherwise a string.
+/// A word without quotes may be a value in the notation of JSON or Python. Any other word without
+/// quotes is a string.
 static SYNTAX: Syntax = Syntax {
     outer: Bracket { open: b'{', close: b'}', separator: Some(b':') },
     brackets: &[
@@ -72,15 +73,15 @@ struct GemmaCall {
 
 #[derive(Debug)]
 enum State {
-    /// Only blanks so far.
+    /// Skips the blanks after the opener.
     Open,
-    /// In the name, which begins at `from`. `sure` is true if the word `call:` was present.
+    /// Reads the name, which begins at `from`. `sure` is `true` if the word `call:` was present.
     Name { from: usize, at: usize, sure: bool },
-    /// After the name.
+    /// Reads the arguments.
     Arguments(Lexer),
-    /// After the arguments, before the end marker.
+    /// Searches for the end marker after the arguments.
     CallEnd(CallEnd, Option<RawCall>),
-    /// In text that is not a call, or in a broken call.
+    /// Skips text that is not a call, or a broken call.
     Recovery(Recovery),
 }
 
@@ -92,7 +93,7 @@ impl GemmaCall {
     fn open(&mut self, view: &View<'_>) -> Option<Step> {
         let at = view.skip_blank(self.body);
         self.state = match (view.here(at, CALL), view.bytes().get(at)) {
-            // An opener at the end of the turn is prose.
+            // If the turn ends directly after the opener, the opener is prose.
             (_, None) if view.ended_cleanly() => return Some(Step::content(self.body)),
             (_, None) | (Match::Partial, _) => return Some(Step::Wait),
             (Match::Yes, _) => State::Name { from: at + CALL.len(), at: at + CALL.len(), sure: true },

@@ -6,8 +6,9 @@
 //! <|start|>assistant to=functions.NAME<|channel|>commentary <|constrain|>json<|message|>{..}<|call|>
 //! ```
 //!
-//! The prompt ends inside a header, so a turn begins there. Text on the channel `analysis` is
-//! reasoning. A message to a tool is a call, on any channel. All other text is content.
+//! The prompt ends inside a header, so a turn begins inside this header. Text on the channel
+//! `analysis` is reasoning. A message to a tool is a call, regardless of its channel. All other
+//! text is content.
 
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
@@ -29,7 +30,8 @@ const END: &str = "<|end|>";
 const CALL: &str = "<|call|>";
 const RETURN: &str = "<|return|>";
 
-/// The markers around reasoning. [`Message`] reads headers with blanks or additional words.
+/// The markers around reasoning. [`Message`] reads the headers that contain blanks or additional
+/// words.
 static ANALYSIS: LazyLock<Arc<Reasoning>> = LazyLock::new(|| {
     Arc::new(Reasoning {
         open: "<|channel|>analysis<|message|>".into(),
@@ -58,20 +60,20 @@ pub(crate) fn table() -> Table {
     }
 }
 
-/// The markers that end the text of a call. The beginning of the next message also ends it.
+/// The markers that end the text of a call. They include the markers that begin the next message.
 const ENDERS: &[&str] = &[CALL, END, RETURN, START, CHANNEL];
 
-/// Reads a header, and the text after the header if the message is a call.
+/// Reads a header. If the message is a call, also reads the text after the header.
 #[derive(Debug)]
 struct Message {
     body: usize,
     state: State,
     part: Part,
-    /// `true` if the header contains a role or a channel that models write.
+    /// `true` if the header contains a known role or channel.
     known: bool,
     reasoning: bool,
     recipient: Option<Range<usize>>,
-    /// The offset of a word that belongs to no part of a header.
+    /// The offset of a word that does not belong to any part of the header.
     ///
     /// This word is the content type, or the first word of the text if the model left out
     /// `<|message|>`.
@@ -80,15 +82,15 @@ struct Message {
 
 #[derive(Debug)]
 enum State {
-    /// Between the words of a header.
+    /// Reads the text between the words of a header.
     Head(usize),
-    /// In a word.
+    /// Reads a word.
     Word(Range<usize>),
-    /// Before the text of a call.
+    /// Begins the text of a call.
     Text(usize),
-    /// In the object with the arguments.
+    /// Reads the object with the arguments.
     Object(JsonScan),
-    /// After the object, or in text that is not an object.
+    /// Searches for the end of the message, after the object or in text that is not an object.
     RegionEnd { from: usize, at: usize, body: Body },
 }
 
@@ -96,14 +98,14 @@ enum State {
 enum Body {
     Call(RawCall),
     Broken(Malformed),
-    /// Code, for a tool that takes text.
+    /// Text instead of JSON, for a tool that takes code.
     Raw,
 }
 
 /// The part of a header that the next word belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// At the start of the turn. If a header begins here, its role is already in the prompt.
+    /// The start of the turn. If a header begins here, its role is already in the prompt.
     Bare,
     Role,
     Channel,
@@ -186,8 +188,8 @@ impl Message {
 
     /// Handles a header that ended without `<|message|>`.
     ///
-    /// The text begins with the first word that does not belong to the header. Without a known role
-    /// or channel, there was no header.
+    /// The text begins with the first word that does not belong to the header. If there is no known
+    /// role or channel, the text is not a header.
     fn no_message(&mut self, view: &View<'_>, at: usize) -> Option<Step> {
         match self.extra {
             _ if !self.known => Some(Step::content(self.body)),
@@ -196,7 +198,7 @@ impl Message {
         }
     }
 
-    /// Returns the step if the text ends inside the header.
+    /// Returns the next step if the text ends inside the header.
     fn head_ends(&mut self, view: &View<'_>, at: usize) -> Step {
         match view.end {
             None => Step::Wait,
@@ -228,7 +230,7 @@ impl Message {
         let at = view.skip_blank(from);
         self.state = State::Text(at);
         let functions = self.tool(view).is_some_and(|tool| tool.starts_with("functions."));
-        // A real end marker ends the part of the text that this view contains.
+        // `true` if the text of this view ends at a real end marker.
         let closed = at == view.text.len() && view.ended_cleanly() && view.is_real(at);
         self.state = match (view.bytes().get(at), marker_here(view, at)) {
             (None, _) | (_, None) if !closed => return Some(Step::Wait),
@@ -248,7 +250,7 @@ impl Message {
         let State::Object(scan) = &mut self.state else { return None };
         let start = scan.start;
         let (from, body) = match scan.advance(view) {
-            // A string without an end must not swallow the messages after it.
+            // If a string has no end, it must not include the messages after the call.
             Scanned::More if view.ended_cleanly() => (start, Body::Broken(Malformed::Unfinished)),
             Scanned::More => return Some(Step::Wait),
             Scanned::Value(end) => {
@@ -284,15 +286,15 @@ impl Message {
                 (until, from..until, view.ended_cleanly())
             }
         };
-        // The beginning of a closing marker at the end of an open segment belongs to that segment
-        // (R10 in docs/parsing-rules.md).
+        // If the turn ends inside the end marker, the received part of the marker belongs to the
+        // call (R10 in docs/parsing-rules.md).
         let rest = view.skip_blank(from);
         let is_cut = ENDERS.iter().any(|ender| view.is_cut_at(rest, ender));
         let text_end = text.end;
         let text = &view.text[text];
         let leaf = match std::mem::replace(body, Body::Raw) {
             _ if !closed => RawLeaf::Malformed(Malformed::Unfinished),
-            // A call with an end marker is not unfinished.
+            // If the call has an end marker, the reason cannot be `Unfinished`.
             Body::Broken(Malformed::Unfinished) if until > text_end => RawLeaf::Malformed(Malformed::Syntax),
             Body::Broken(reason) => RawLeaf::Malformed(reason),
             Body::Call(_) if !text.trim().is_empty() && !is_cut => RawLeaf::Malformed(Malformed::Syntax),
@@ -306,9 +308,9 @@ impl Message {
     }
 }
 
-/// Returns the marker at `at`, or `""` if no marker is there.
+/// Returns the marker at the offset `at`, or `""` if this text is not a marker.
 ///
-/// Returns `None` if more text is needed to decide.
+/// Returns `None` if more text is needed to identify the marker.
 fn marker_here(view: &View<'_>, at: usize) -> Option<&'static str> {
     let markers = [MESSAGE, CHANNEL, CONSTRAIN, START, END, CALL, RETURN];
     if let Some(marker) = markers.into_iter().find(|marker| view.here(at, marker) == Match::Yes) {

@@ -15,9 +15,11 @@ use crate::turn::parse::marker::{List, Marker};
 use crate::turn::parse::view::{Match, RegionEnd, View};
 use crate::types::tree::Malformed;
 
-/// The form of such calls in a family of models: a header that consists of words, then an object.
+/// Describes the variant of such calls that a family of models uses.
 ///
-/// A word may have a mark before it.
+/// A call consists of a header, which is a list of words, and an object.
+///
+/// A mark may precede each word.
 #[derive(Debug)]
 pub(crate) struct HeadedForm {
     pub(crate) bounds: Bounds,
@@ -26,7 +28,7 @@ pub(crate) struct HeadedForm {
     /// The text that may be between the object and the end marker.
     pub(crate) fence: Marker,
     pub(crate) header: Header,
-    /// The JSON form that a body may have instead.
+    /// The JSON form that the body of a call may have instead.
     pub(crate) json: Option<Arc<JsonForm>>,
 }
 
@@ -34,7 +36,8 @@ pub(crate) struct HeadedForm {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Header {
-    /// The first word is the id, `functions.NAME:INDEX`. Only the part `NAME` is always present.
+    /// The first word is the id: `functions.NAME:INDEX`. Models may leave out every part except
+    /// `NAME`.
     Id,
     /// The last word is the name.
     Last,
@@ -43,7 +46,7 @@ pub(crate) enum Header {
 }
 
 impl Header {
-    /// Returns the id, if there is one, and the name.
+    /// Returns the id, if the header contains an id, and the name.
     ///
     /// `words` contains pairs of a mark and the word after it.
     fn read(&self, words: &[(&str, &str)]) -> (Option<String>, String) {
@@ -70,7 +73,7 @@ impl Header {
     }
 }
 
-/// The maximum number of words in a header. The last word may be empty.
+/// The maximum number of words in a header, including a last word that is empty.
 const MAX_WORDS: usize = 4;
 
 /// Reads one call.
@@ -78,22 +81,23 @@ const MAX_WORDS: usize = 4;
 pub(crate) struct HeadedCall {
     form: Arc<HeadedForm>,
     body: usize,
-    /// The words of the header, each with the mark before it.
+    /// The words of the header, each with the mark that precedes it.
     words: Vec<(Marker, Range<usize>)>,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Before the header. The text is blank up to this offset.
+    /// Skips blanks before the header. The text is blank up to this offset.
     Open(usize),
-    /// In the header. Its next part begins at this offset.
+    /// Reads the header. The next part of the header begins at this offset.
     Head(usize),
-    /// In a word of the header. The word was read up to this offset.
+    /// Reads a word of the header. The word was read up to this offset.
     Word(usize),
     Object(JsonScan),
     Broken(Broken),
-    /// After the object, which ends at the first offset. The fence may be at the second offset.
+    /// Reads the text after the object. The object ends at the first offset, and the fence may be
+    /// at the second offset.
     Fence(usize, usize, RawCall),
     CallEnd(CallEnd, Option<RawCall>),
     Recovery(Recovery),
@@ -111,7 +115,7 @@ impl HeadedCall {
         self.state = State::Open(at);
         let mark = self.mark(view, at);
         self.state = match (mark, view.bytes().get(at), &self.form.json) {
-            // An opener at the end of the turn is prose.
+            // If the turn ends directly after the opener, the opener is prose.
             (_, None, _) if view.ended_cleanly() => return Some(Step::content(self.body)),
             (_, None, _) | (Mark::Partial, ..) => return Some(Step::Wait),
             (Mark::No, Some(b'{' | b'['), Some(json)) => State::Json(JsonCalls::new(json.clone(), self.body)),
@@ -120,7 +124,9 @@ impl HeadedCall {
         None
     }
 
-    /// Returns the marker at `at` that ends a word: a mark of the header, or the end of the call.
+    /// Returns the kind of marker at `at` that ends a word.
+    ///
+    /// A word ends at a mark of the header or at the end of the call.
     fn mark(&self, view: &View<'_>, at: usize) -> Mark<'_> {
         let mut wait = false;
         for marker in &*self.form.marks {
@@ -194,7 +200,8 @@ impl HeadedCall {
         let State::Object(scan) = &mut self.state else { return None };
         let start = scan.start;
         self.state = match scan.advance(view) {
-            // A string without an end must not swallow the end marker and the text after it.
+            // If a string has no end, it must not include the end marker and the text after this
+            // marker.
             Scanned::More if view.ended_cleanly() => {
                 State::Recovery(Recovery::broken(start, Malformed::Unfinished))
             }
@@ -208,13 +215,17 @@ impl HeadedCall {
         None
     }
 
-    /// Waits for more of the header. At a clean end, a lone word after a blank is prose.
+    /// Waits for more of the header.
+    ///
+    /// If the turn ended cleanly, a single word after a blank is prose.
     fn wait(&self, view: &View<'_>) -> Step {
         let apart = matches!(&self.words[..], [(_, word)] if word.start > self.body);
         if apart && view.ended_cleanly() { Step::content(self.body) } else { Step::Wait }
     }
 
-    /// Handles text that is not a header. Without a mark before it, the text is prose.
+    /// Handles text that is not a header.
+    ///
+    /// If no mark precedes the text, the text is prose.
     fn no_head(&self) -> Recovery {
         if self.words.len() > 1 {
             Recovery::broken(self.body, Malformed::Syntax)
@@ -269,14 +280,16 @@ impl HeadedCall {
     }
 }
 
-/// Returns whether the text begins with a word, and not with punctuation as in prose.
+/// Returns whether the text begins with a word.
+///
+/// In prose, the text after an opener often begins with punctuation.
 fn begins_word(text: &str) -> bool {
     text.starts_with(|c: char| c.is_alphanumeric() || c == '_')
 }
 
 enum Mark<'a> {
     Of(&'a Marker),
-    /// The end of the call, or a marker that shows that the end is missing.
+    /// The end marker of the call, or a stop.
     Bound,
     No,
     Partial,
@@ -298,7 +311,9 @@ impl Machine for HeadedCall {
     }
 }
 
-/// Reads the opener of a list of calls. If no call follows, the text only mentions the opener.
+/// Reads the opener of a list of calls.
+///
+/// If the opener is not real and no call follows it, the opener is ordinary text.
 #[derive(Debug)]
 pub(crate) struct Section {
     open: usize,

@@ -1,7 +1,7 @@
-//! Reads calls written as tags with attributes, with several calls in one region.
+//! Reads calls written as tags with attributes. A region may contain several calls.
 //!
-//! An `<invoke name="..">` element contains `<parameter name="..">` elements, which contain raw
-//! text. DeepSeek's DSML, MiniMax, Step-3 and Kimi K3 write calls this way.
+//! An `<invoke name="..">` element contains `<parameter name="..">` elements. Each of these
+//! elements contains raw text. DeepSeek's DSML, MiniMax, Step-3 and Kimi K3 write calls this way.
 //!
 //! ```text
 //! region.open ( lead* call.open NAME sharp
@@ -23,17 +23,18 @@ use crate::turn::parse::schema::is_a;
 use crate::turn::parse::view::{Found, Match, View};
 use crate::types::tree::Malformed;
 
-/// The tags of such calls in a family of models, as a record contains them.
+/// The tags of such calls in a family of models, in the form of a JSON record.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Invoke {
-    /// The end of the region.
+    /// The end marker of the region.
     pub(crate) close: Marker,
     pub(crate) stops: Option<List>,
-    /// `true` if a call may have no region around it.
+    /// `true` if a call may appear without the opener of the region.
     #[serde(default)]
     pub(crate) alone: bool,
-    /// The texts that may precede a call. The first one opens the call. The others have no meaning.
+    /// The texts that may precede a call. The first text in the list opens the call. The other
+    /// texts have no meaning.
     #[serde(default)]
     pub(crate) lead: List,
     pub(crate) call: Tag,
@@ -42,38 +43,42 @@ pub(crate) struct Invoke {
     pub(crate) parameter: Parameter,
     /// The end of an opening tag.
     pub(crate) sharp: Marker,
-    /// The attribute with the name of a call.
+    /// The name of the attribute that contains the name of the tool.
     pub(crate) name: Marker,
     pub(crate) values: Values,
     /// The tags around all arguments as one JSON object.
     pub(crate) json: Option<Tag>,
 }
 
-/// The tags of a parameter. With `elements`, a parameter has no end and no attribute.
+/// The tags of a parameter.
+///
+/// With `Values::Elements`, a parameter has no closing tag and no attribute here.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Parameter {
     pub(crate) open: Marker,
     pub(crate) close: Option<Marker>,
-    /// The attribute with the name of a parameter.
+    /// The name of the attribute that contains the name of the parameter.
     pub(crate) key: Option<Marker>,
 }
 
-/// The form of such calls in a family of models.
+/// Describes the variant of such calls that a family of models uses.
 #[derive(Debug)]
 pub(crate) struct InvokeForm {
     pub(crate) tags: Invoke,
-    /// The bounds of a call. They are used after its body, or if the call cannot be read.
+    /// The bounds of a call. They are used after the body of the call, or if the call cannot be
+    /// read.
     pub(crate) bounds: Bounds,
     pub(crate) raw: RawForm,
-    /// The markers that end other text before the first call. `after_call` is for text after a
-    /// call.
+    /// The markers that end other text before the first call.
+    ///
+    /// After a call, other text ends at the markers in `after_call`.
     pub(crate) before_call: List,
     pub(crate) after_call: List,
 }
 
 impl InvokeForm {
-    /// Returns the text before each tag of a value.
+    /// Returns the text that precedes each tag of a value.
     fn namespace(&self) -> Marker {
         let open = &*self.tags.parameter.open;
         open.strip_suffix('<').unwrap_or(open).into()
@@ -84,7 +89,7 @@ impl InvokeForm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Values {
-    /// Text. The schema of the tool contains the type.
+    /// Text. The schema of the tool defines the type of the value.
     BySchema,
     /// Text or JSON, depending on the attribute `string`.
     ByString,
@@ -104,7 +109,7 @@ pub(crate) struct InvokeCalls {
     form: Arc<InvokeForm>,
     /// The offset after the opener.
     body: usize,
-    /// `true` if the opener of the region was present.
+    /// `true` if the region has an opener.
     opened: bool,
     /// `true` if the opener of the region is missing and no call was found yet.
     ///
@@ -115,7 +120,7 @@ pub(crate) struct InvokeCalls {
     call: OpenCall,
 }
 
-/// The kind of text that was read last.
+/// The kind of text that the machine read last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     /// The opener, which may be part of prose.
@@ -128,20 +133,21 @@ enum Seen {
 
 #[derive(Debug)]
 enum State {
-    /// Between calls. The text read so far after this offset is blank.
+    /// Reads the text between calls. The text from this offset to the current position is blank.
     Between(usize),
-    /// In other text. The text after the first offset does not belong to a leaf yet. No marker
+    /// Reads other text. The text after the first offset does not belong to a leaf yet. No marker
     /// begins before the second offset.
     Text(usize, usize),
-    /// In the opening tag of a call.
+    /// Reads the opening tag of a call.
     Name(TagScan),
-    /// Between parameters.
+    /// Reads the text between parameters.
     Parameters(usize),
-    /// In the opening tag of a parameter.
+    /// Reads the opening tag of a parameter.
     Key(TagScan),
     Value(Key, RawScan),
     Elements(Elements),
-    /// In the opening tag of the JSON object. `Json` is in the object, and `JsonEnd` is after it.
+    /// Reads the opening tag before the JSON object. `Json` reads the object, and `JsonEnd` reads
+    /// the text after the object.
     JsonTag(TagScan),
     Json(JsonScan),
     JsonEnd(usize),
@@ -157,7 +163,7 @@ struct Key {
     mark: Option<String>,
 }
 
-/// The next state, and the step to return before it, if there is one.
+/// The next state, and the step to return before this state begins, if there is a step.
 type Next = (State, Option<Step>);
 
 impl InvokeCalls {
@@ -211,7 +217,9 @@ impl InvokeCalls {
         }
     }
 
-    /// Handles text at `at` that a call cannot contain: the call is broken, or there is no call.
+    /// Handles text at `at` that a call cannot contain.
+    ///
+    /// Either the call is broken, or the text is not a call.
     fn broken(&self, at: usize, reason: Malformed) -> Next {
         let step = self.doubtful.then(|| Step::content(self.body));
         (State::Broken(Recovery::broken(at, reason)), step)
@@ -219,7 +227,8 @@ impl InvokeCalls {
 
     /// Reads the text between calls.
     ///
-    /// This text is the end of the region, a call, a text that may precede a call, or other text.
+    /// The text can be the end of the region, a call, a text that may precede a call, or other
+    /// text.
     fn between(&mut self, view: &View<'_>, from: usize) -> Next {
         let at = view.skip_blank(from);
         let next = self.region_end(view, from, at);
@@ -239,7 +248,7 @@ impl InvokeCalls {
         Some((State::Between(from), Some(step)))
     }
 
-    /// Reads the opening tag of a call, or a text that may precede it.
+    /// Reads the opening tag of a call, or a text that may precede this tag.
     fn call_or_lead(&mut self, view: &View<'_>, from: usize, at: usize) -> Option<Next> {
         let Invoke { call, sharp, .. } = &self.form.tags;
         let wait = Some((State::Between(from), Some(Step::Wait)));
@@ -267,9 +276,9 @@ impl InvokeCalls {
         Some((State::Between(at + len), None))
     }
 
-    /// Returns the texts that may precede a call here.
+    /// Returns the texts that may precede a call at the current position.
     ///
-    /// A bare word is skipped only after the text that opens a call.
+    /// A word without `<` may precede a call only after the text that opens the call.
     fn leads(&self) -> impl Iterator<Item = (usize, &Marker)> {
         let after_first = self.seen == Seen::Lead;
         self.form.tags.lead.iter().enumerate().filter(move |(_, lead)| after_first || lead.starts_with('<'))
@@ -292,10 +301,10 @@ impl InvokeCalls {
         }
     }
 
-    /// Reads text where a call should be.
+    /// Reads text in a position where a call is expected.
     ///
-    /// After the opener, such text shows that this is not a region, unless a call or the end of the
-    /// region follows. After a call, it is ordinary text.
+    /// Directly after the opener, the opener becomes ordinary text, unless a call or the end of the
+    /// region follows. After a call, the text is ordinary text.
     fn text(&mut self, view: &View<'_>, from: usize, at: usize) -> Next {
         let InvokeForm { tags: Invoke { close, call, lead, .. }, before_call, after_call, .. } = &*self.form;
         let suspect = self.seen == Seen::Opener;
@@ -409,8 +418,8 @@ impl InvokeCalls {
 
     /// Returns the value of a parameter.
     ///
-    /// If the format marks the types of values, these marks define the type. A value that does not
-    /// match its mark is a string (R4 and R10 in docs/parsing-rules.md).
+    /// If the format marks the types of values, the mark of a value defines its type. A value that
+    /// does not match its mark is a string (R4 and R10 in docs/parsing-rules.md).
     fn typed(&self, view: &View<'_>, key: &Key, raw: &str) -> Value {
         let json = |allowed: &dyn Fn(&Value) -> bool| {
             let value = serde_json::from_str::<Value>(raw).ok().filter(|value| allowed(value));
@@ -485,7 +494,9 @@ impl Machine for InvokeCalls {
     }
 }
 
-/// Unwraps arguments that are one object under a name that is not a parameter of the tool.
+/// Unwraps arguments that consist of one object under one name.
+///
+/// The name must not be a parameter of the tool.
 ///
 /// Some models write all arguments this way.
 fn unwrap_arguments(view: &View<'_>, call: &mut OpenCall) {

@@ -1,4 +1,4 @@
-//! Reads calls written as JSON objects, alone or in a list.
+//! Reads calls written as JSON objects: either a single object or a list of objects.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,20 +16,20 @@ use crate::turn::parse::marker::List;
 use crate::turn::parse::view::View;
 use crate::types::tree::Malformed;
 
-/// The form of such calls in a family of models.
+/// Describes the variant of JSON calls that a family of models uses.
 #[derive(Debug)]
 pub(crate) struct JsonForm {
     pub(crate) bounds: Bounds,
     pub(crate) keys: Keys,
     /// `true` if an object without arguments is not a call.
     ///
-    /// This is the case if no marker announces a call (R8 in docs/parsing-rules.md).
+    /// Arguments are required if the format has no opener for calls (R8 in docs/parsing-rules.md).
     pub(crate) needs_arguments: bool,
 }
 
 /// The keys that may hold the name, the arguments and the id of a call.
 ///
-/// If several are present, the first in the list counts.
+/// If an object contains several of these keys, the first key in the list is used.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Keys {
@@ -45,7 +45,7 @@ impl Default for Keys {
     }
 }
 
-/// Reads `{..}` or `[{..}, ..]`, then the end marker if the form has one.
+/// Reads `{..}` or `[{..}, ..]`, and then the end marker if the format has an end marker.
 #[derive(Debug)]
 pub(crate) struct JsonCalls {
     form: Arc<JsonForm>,
@@ -55,22 +55,22 @@ pub(crate) struct JsonCalls {
 
 #[derive(Debug)]
 enum State {
-    /// Before the object or list. The text is blank up to this offset.
+    /// Skips blanks before the object or list. The text is blank up to this offset.
     Open(usize),
     Object(JsonScan),
-    /// After the object, before its end marker.
+    /// Searches for the end marker after the object.
     CallEnd(CallEnd, Option<RawCall>),
-    /// Between the elements of a list.
+    /// Reads the text between the elements of a list.
     ///
-    /// The first offset is after the bracket or the last element. Only blanks and commas are
-    /// between the first and the second offset.
+    /// The first offset is the end of the opening bracket or of the last element. The text between
+    /// the first and the second offset contains only blanks and commas.
     List(usize, usize),
     Element(JsonScan),
-    /// An object that does not parse, alone or in a list.
+    /// Skips an object that cannot be parsed, alone or in a list.
     Broken(Broken),
-    /// After a broken element of a list. Only blanks are between its end and this offset.
+    /// Reads the text after a broken element of a list. Up to this offset, this text is blank.
     BrokenElement(Broken, usize),
-    /// After the list, which ends at this offset.
+    /// Reads the text after the list, which ends at this offset.
     ListEnd(usize),
     Recovery(Recovery),
 }
@@ -85,7 +85,7 @@ impl JsonCalls {
         let at = view.skip_blank(from);
         self.state = State::Open(at);
         self.state = match view.bytes().get(at) {
-            // An opener at the end of the turn is prose.
+            // If the turn ends directly after the opener, the opener is prose.
             None if view.ended_cleanly() => return Some(Step::content(self.body)),
             None => return Some(Step::Wait),
             Some(b'{') => State::Object(JsonScan::new(at)),
@@ -95,12 +95,13 @@ impl JsonCalls {
         None
     }
 
-    /// Reads the only object.
+    /// Reads a single object, which is not in a list.
     fn object(&mut self, view: &View<'_>) -> Option<Step> {
         let State::Object(scan) = &mut self.state else { return None };
         let start = scan.start;
         self.state = match scan.advance(view) {
-            // A string without an end must not swallow the end marker and the text after it.
+            // If a string has no end, it must not include the end marker and the text after this
+            // marker.
             Scanned::More if view.ended_cleanly() => {
                 State::Recovery(Recovery::broken(self.body, Malformed::Unfinished))
             }
@@ -138,7 +139,7 @@ impl JsonCalls {
 
     /// Reads the text between the elements of a list.
     ///
-    /// A missing comma is accepted, because the calls are clear without it.
+    /// A missing comma is accepted, because it is clear where each call ends.
     fn list(&mut self, view: &View<'_>, from: usize, at: usize) -> Option<Step> {
         let mut at = view.skip_blank(at);
         while view.bytes().get(at) == Some(&b',') {
@@ -148,20 +149,21 @@ impl JsonCalls {
         let close = &self.form.bounds.close;
         let has_call = view.text[..from].ends_with('}');
         self.state = match view.bytes().get(at) {
-            // Only the closing bracket is missing.
+            // The list is complete, except for its closing bracket.
             None if has_call && view.end.is_some() => return Some(Step::marker(at)),
             Some(_) if has_call && may_end(view, at, close) => return Some(leave_at_marker(view, at, close)),
             None => return Some(Step::Wait),
             Some(b']') => State::ListEnd(at + 1),
             Some(b'{') => State::Element(JsonScan::new(at)),
-            // This is a list, but not a list of calls.
+            // The text is a list, but not a list of calls.
             Some(_) if view.bytes()[from - 1] == b'[' => State::Recovery(Recovery::suspect(self.body)),
             Some(_) => State::Recovery(Recovery::broken(from, Malformed::Syntax)),
         };
         None
     }
 
-    /// Ends a broken element where its brackets balance, if the list continues there.
+    /// Ends a broken element at the offset where its brackets balance, if the list continues after
+    /// it.
     fn broken_element(&mut self, view: &View<'_>) -> Option<Step> {
         let State::BrokenElement(broken, at) = &mut self.state else { return None };
         let end = match broken.step(view, &self.form.bounds) {
@@ -220,7 +222,7 @@ impl JsonForm {
         };
         let id = match first(&self.keys.id).map(value).transpose()? {
             Some(Value::String(id)) => Some(id),
-            // Some models write a number as the id.
+            // Some models write the id as a number.
             Some(Value::Number(id)) => Some(id.to_string()),
             _ => None,
         };
@@ -228,9 +230,10 @@ impl JsonForm {
     }
 }
 
-/// An object that does not parse.
+/// An object that cannot be parsed.
 ///
-/// It ends where its brackets balance, or with its region if the region ends earlier.
+/// The object ends when its brackets balance. If the region ends earlier, the object ends with the
+/// region.
 #[derive(Debug)]
 pub(crate) struct Broken {
     pub(crate) reason: Malformed,
@@ -249,8 +252,9 @@ impl Broken {
         Self { reason, recovery, at: start, open: 0, string: false, escape: false, end: None }
     }
 
-    /// Finds the offset where the object ends. If it is not known yet, returns a step for the
-    /// region.
+    /// Returns the offset where the object ends.
+    ///
+    /// If the end is not known yet, returns a step for the region instead.
     pub(crate) fn step(&mut self, view: &View<'_>, bounds: &Bounds) -> Result<usize, Step> {
         let step = self.recovery.step(view, bounds);
         let seen = match &step {
@@ -263,9 +267,9 @@ impl Broken {
         self.end.ok_or(step)
     }
 
-    /// Returns the step of a machine that has read its whole text.
+    /// Returns the last step of a machine that has read the whole object.
     ///
-    /// If the format has an end marker, the machine waits for it.
+    /// If the format has an end marker, the machine waits for this marker.
     pub(crate) fn leave(&mut self, view: &View<'_>, bounds: &Bounds) -> Step {
         match self.step(view, bounds) {
             Ok(end) if bounds.close.is_empty() => Step::malformed(end, self.reason),

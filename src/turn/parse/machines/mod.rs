@@ -1,4 +1,4 @@
-//! Contains the machines that read regions of calls, one file for each way to write calls.
+//! Contains the machines that read regions of calls. There is one file for each way to write calls.
 
 pub(crate) mod bare_json;
 pub(crate) mod gemma;

@@ -1,4 +1,4 @@
-//! Reads calls written as a bare name with pairs of `<arg_key>` and `<arg_value>`: GLM.
+//! Reads calls written as a name followed by pairs of `<arg_key>` and `<arg_value>`, as in GLM.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use crate::turn::parse::raw::{RawEnd, RawForm, RawScan, TagEnd, TagScan};
 use crate::turn::parse::view::{Match, RegionEnd, View};
 use crate::types::tree::Malformed;
 
-/// The form of such calls in a family of models.
+/// Describes the variant of such calls that a family of models uses.
 #[derive(Debug)]
 pub(crate) struct PairForm {
     pub(crate) bounds: Bounds,
     pub(crate) key: Tag,
-    /// The opening tag of a value. Its closing tag is in `values`.
+    /// The opening tag of a value. `values` contains the closing tag.
     pub(crate) value: Marker,
     pub(crate) values: RawForm,
 }
@@ -30,21 +30,21 @@ pub(crate) struct PairCalls {
 
 #[derive(Debug)]
 enum State {
-    /// After the opener. The text read so far is blank.
+    /// Skips blanks after the opener.
     Open,
-    /// In the name, which begins at the first offset. It was read up to the second offset.
+    /// Reads the name, which begins at the first offset. The name was read up to the second offset.
     Name(usize, usize),
-    /// Between pairs.
+    /// Reads the text between pairs.
     Pairs(usize),
     Key(TagScan),
-    /// Between a key and its value.
+    /// Reads the text between a key and its value.
     Middle(String, usize),
     Value(String, RawScan),
     CallEnd(CallEnd, Option<RawCall>),
     Recovery(Recovery),
 }
 
-/// The next state, and the step to return before it, if there is one.
+/// The next state, and the step to return before this state begins, if there is a step.
 type Next = (State, Option<Step>);
 
 impl PairCalls {
@@ -78,7 +78,7 @@ impl PairCalls {
     fn open(&mut self, view: &View<'_>) -> Next {
         let at = view.skip_blank(self.body);
         match (view.bytes().get(at), view.end) {
-            // An opener at the end of the turn is prose.
+            // If the turn ends directly after the opener, the opener is prose.
             (None, Some(RegionEnd::Clean)) => (State::Open, Some(Step::content(self.body))),
             (None, _) => (State::Open, Some(Step::Wait)),
             (Some(_), _) => (State::Name(at, at), None),
@@ -102,7 +102,9 @@ impl PairCalls {
         }
     }
 
-    /// Returns whether a space precedes the name. No model writes this space, but prose does.
+    /// Returns whether a space precedes the name.
+    ///
+    /// Models do not write this space in a call, but it is common in prose.
     fn is_spaced(&self, view: &View<'_>) -> bool {
         view.bytes()[self.body] == b' '
     }
@@ -114,7 +116,7 @@ impl PairCalls {
         let wait = (State::Pairs(from), Some(Step::Wait));
         match (view.here(at, &key.open), view.here(at, &bounds.close), view.any_here(at, &bounds.stops)) {
             (Match::Yes, ..) => (State::Key(TagScan::new(at + key.open.len())), None),
-            // This is prose, such as "between <tool_call> and </tool_call>".
+            // The text is prose, such as "between <tool_call> and </tool_call>".
             (_, Match::Yes, _) if without && self.is_spaced(view) => {
                 (State::Recovery(Recovery::suspect(self.body)), None)
             }
@@ -126,7 +128,7 @@ impl PairCalls {
             _ if view.is_cut_short(at, &[&*bounds.close]) && !without => self.end(view, from, at),
             _ if view.is_cut_short(at, &[&*bounds.close, &*key.open]) => wait,
             _ if without => (State::Recovery(Recovery::suspect(self.body)), None),
-            // The end marker is missing, or other text comes before it.
+            // The end marker is missing, or other text precedes the end marker.
             _ => self.end(view, from, from),
         }
     }

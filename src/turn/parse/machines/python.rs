@@ -15,18 +15,18 @@ use crate::turn::parse::machine::{
 use crate::turn::parse::view::{Match, View};
 use crate::types::tree::Malformed;
 
-/// The form of such calls in a family of models.
+/// Describes the variant of such calls that a family of models uses.
 #[derive(Debug)]
 pub(crate) struct PythonForm {
     pub(crate) bounds: Bounds,
-    /// The JSON form that the region may have instead, because some models fall back to JSON.
+    /// The JSON form that the region may have instead, because some models write JSON.
     ///
     /// `None` if the format has no markers. Text that is not a list of calls is then ordinary text
     /// (R8 in docs/parsing-rules.md).
     pub(crate) json: Option<Arc<JsonForm>>,
 }
 
-/// Reads the calls of one list, and the end marker if there is one.
+/// Reads the calls of one list, and the end marker if it is present.
 ///
 /// Each call is returned at its closing parenthesis.
 #[derive(Debug)]
@@ -34,35 +34,38 @@ pub(crate) struct PythonCalls {
     form: Arc<PythonForm>,
     /// The offset after the opener or after the last leaf.
     body: usize,
-    /// `true` if this is a list of calls, because one of its calls was returned or was malformed.
+    /// `true` if it is certain that the text is a list of calls.
+    ///
+    /// The first call of the list shows this, even if the call is malformed.
     sure: bool,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Only blanks so far.
+    /// Skips the blanks after the opener.
     Open,
-    /// Between calls. The last call ends at this offset.
+    /// Reads the text between calls. The last call ends at this offset.
     List(usize),
-    /// In the name of a call, which begins at `from`.
+    /// Reads the name of a call. The name begins at `from`.
     Name { from: usize, at: usize },
-    /// After the name of a call.
+    /// Reads the arguments of the call with this name.
     Arguments(String, Lexer),
-    /// In a call that does not parse.
+    /// Skips a call that cannot be parsed.
     Skip(Skip),
-    /// After the list.
+    /// Reads the text after the list.
     ListEnd(usize),
-    /// In text that is not a list of calls, or in a broken list.
+    /// Skips text that is not a list of calls, or a broken list.
     Recovery(Recovery),
-    /// In a body that has the JSON form instead.
+    /// Reads a region in JSON form.
     Json(JsonCalls),
 }
 
 impl PythonCalls {
     /// Creates a reader.
     ///
-    /// `body` is the offset after the opener. Without an opener, `body` is the offset of the list.
+    /// `body` is the offset after the opener. If there is no opener, `body` is the offset of the
+    /// list.
     pub(crate) fn new(form: Arc<PythonForm>, body: usize) -> Self {
         Self { form, body, sure: false, state: State::Open }
     }
@@ -70,7 +73,7 @@ impl PythonCalls {
     fn open(&mut self, view: &View<'_>) -> Option<Step> {
         let at = view.skip_blank(self.body);
         self.state = match (view.bytes().get(at), &self.form.json) {
-            // An opener at the end of the turn is prose.
+            // If the turn ends directly after the opener, the opener is prose.
             (None, _) if view.ended_cleanly() => return Some(Step::content(self.body)),
             (None, _) => return Some(Step::Wait),
             (Some(b'['), _) => State::List(at + 1),
@@ -82,7 +85,7 @@ impl PythonCalls {
 
     /// Reads the text between calls.
     ///
-    /// A missing comma is accepted, because the calls are clear without it.
+    /// A missing comma is accepted, because it is clear where each call ends.
     fn list(&mut self, view: &View<'_>, from: usize) -> Option<Step> {
         let mut at = view.skip_blank(from);
         while self.sure && view.bytes().get(at) == Some(&b',') {
@@ -90,7 +93,7 @@ impl PythonCalls {
         }
         let close = &self.form.bounds.close;
         self.state = match (view.bytes().get(at), &self.form.json) {
-            // Only the closing bracket is missing.
+            // The list is complete, except for its closing bracket.
             (None, _) if view.end.is_some() && self.sure => return Some(Step::marker(at)),
             (Some(_), _) if self.sure && may_end(view, at, close) => {
                 return Some(leave_at_marker(view, at, close));
@@ -159,7 +162,7 @@ impl PythonCalls {
         }
     }
 
-    /// Returns a step with one call of the list. The list continues after the call.
+    /// Returns a step with one call of the list. The list continues after this call.
     fn element(&mut self, until: usize, leaf: RawLeaf) -> Option<Step> {
         self.body = until;
         self.sure = true;
@@ -183,7 +186,7 @@ impl Machine for PythonCalls {
     }
 }
 
-/// Skips a call that does not parse, so that the other calls of its list still count.
+/// Skips a call that cannot be parsed, so that the other calls of its list are still read.
 ///
 /// The skipped text ends at the closing parenthesis of the call, or at a comma or bracket of the
 /// list (R7 in docs/parsing-rules.md).
@@ -217,7 +220,8 @@ impl Skip {
                 },
                 (b'\\', Some(_)) if self.at + 1 == view.text.len() => return Skipped::More,
                 (b'\\', Some(_)) => self.at += 1,
-                // The quote may have been an apostrophe. No string extends beyond its line.
+                // The quote may have been an apostrophe. This code assumes that a string ends on
+                // the line where it begins.
                 (b'\n', Some(_)) => self.quote = None,
                 (b'\'' | b'"', None) => self.quote = Some(byte),
                 (_, Some(quote)) if byte == quote => self.quote = None,
@@ -260,7 +264,7 @@ fn argument_name(word: &str) -> Option<Value> {
     (word.chars().all(is_name) && !word.starts_with(char::is_numeric)).then(|| word.into())
 }
 
-/// Returns the value of a word without quotes, as in Python or JSON.
+/// Returns the value of a word without quotes, in the notation of Python or JSON.
 fn scalar(word: &str) -> Option<Value> {
     match word {
         "True" | "true" => Some(true.into()),

@@ -18,20 +18,22 @@ pub(crate) const FUNCTION_END: &str = "</function>";
 const PARAMETER: &str = "<parameter=";
 const PARAMETER_END: &str = "</parameter>";
 
-/// The form of such calls in a family of models.
+/// Describes the variant of such calls that a family of models uses.
 #[derive(Debug)]
 pub(crate) struct TaggedForm {
     pub(crate) bounds: Bounds,
-    /// The bounds of a function without the opener of the region.
+    /// The bounds of a function that appears without the opener of the region.
     pub(crate) alone: Bounds,
-    /// The opener of the region. A value ends before an opener that follows an end marker.
+    /// The opener of the region. If an opener follows an end marker, a value ends before this
+    /// opener.
     pub(crate) open: Marker,
     /// `true` if each tag of a value is on its own line.
     ///
-    /// One newline after the opening tag and one before the closing tag are then not part of the
-    /// value. The closing tag counts only at the start of a line (R4 in docs/parsing-rules.md).
+    /// The value then does not include one newline after the opening tag and one newline before the
+    /// closing tag. The closing tag counts only at the start of a line (R4 in
+    /// docs/parsing-rules.md).
     pub(crate) framed: bool,
-    /// The JSON form that a body may have instead. Some models fall back to JSON.
+    /// The JSON form that the region may have instead, because some models write JSON.
     pub(crate) json: Option<Arc<JsonForm>>,
 }
 
@@ -41,9 +43,9 @@ pub(crate) struct TaggedCalls {
     form: Arc<TaggedForm>,
     /// The end of the last leaf, or the offset after the opener.
     body: usize,
-    /// `true` if the opener of the region was present, so that the end marker is expected.
+    /// `true` if the region has an opener. An end marker is then expected.
     opened: bool,
-    /// The tag that is being read does not end before this offset.
+    /// The search for the end of the current tag continues at this offset.
     tag: usize,
     state: State,
     call: OpenCall,
@@ -52,11 +54,11 @@ pub(crate) struct TaggedCalls {
 #[derive(Debug)]
 enum State {
     Open,
-    /// In the name of the function, which begins at this offset.
+    /// Reads the name of the function. The name begins at this offset.
     Name(usize),
-    /// Between parameters.
+    /// Reads the text between parameters.
     Parameters(usize),
-    /// In the name of a parameter, which begins at this offset.
+    /// Reads the name of a parameter. The name begins at this offset.
     Key(usize),
     Value(ValueScan),
     CallEnd(CallEnd, Option<RawCall>),
@@ -67,15 +69,15 @@ enum State {
 impl TaggedCalls {
     /// Creates a reader.
     ///
-    /// `body` is the offset after the opener. Without an opener, `body` is the offset of
+    /// `body` is the offset after the opener. If there is no opener, `body` is the offset of
     /// `<function=`.
     pub(crate) fn new(form: Arc<TaggedForm>, body: usize, opened: bool) -> Self {
         Self { form, body, opened, tag: body, state: State::Open, call: OpenCall::default() }
     }
 
     fn open(&mut self, view: &View<'_>) -> Option<Step> {
-        // If ids are known and the opener is only text, the call is only text, too (R9 in
-        // docs/parsing-rules.md).
+        // The text before this call looks like an opener, but its ids show that it is ordinary
+        // text. The call is then ordinary text, too (R9 in docs/parsing-rules.md).
         if !self.opened && view.text[..self.body].trim_end().ends_with(&*self.form.open) {
             return Some(Step::content(self.body));
         }
@@ -93,7 +95,9 @@ impl TaggedCalls {
         None
     }
 
-    /// Returns the text between `from` and the next `>`. It contains no `<` and no line end.
+    /// Returns the text between `from` and the next `>`.
+    ///
+    /// This text must not contain a `<` or a line end.
     fn until_bracket<'a>(&mut self, view: &View<'a>, from: usize) -> Result<&'a str, Option<Step>> {
         self.tag = self.tag.max(from);
         match view.text[self.tag..].find(['>', '<', '\n']).map(|len| self.tag + len) {
@@ -108,7 +112,7 @@ impl TaggedCalls {
 
     /// Handles a call that cannot be read.
     ///
-    /// Without an opener, `<function=NAME>` alone may be part of prose.
+    /// If there is no opener, a single `<function=NAME>` may be part of prose.
     fn broken(&mut self, reason: Malformed) -> Option<Step> {
         let has_parameter =
             !self.call.arguments.is_empty() || matches!(self.state, State::Key(_) | State::Value(_));
@@ -126,7 +130,7 @@ impl TaggedCalls {
         self.state = match (view.here(at, PARAMETER), view.here(at, FUNCTION_END), view.here(at, close)) {
             (Match::Yes, ..) => State::Key(at + PARAMETER.len()),
             (_, Match::Yes, _) => return self.function_end(view, at, at + FUNCTION_END.len()),
-            // `</function>` is missing, but the call is complete without it.
+            // `</function>` is missing, but the call is still complete.
             (.., Match::Yes) => return self.function_end(view, at, at),
             (Match::No, Match::No, Match::No)
                 if !view.is_cut_short(at, &[PARAMETER, FUNCTION_END, &**close]) =>
@@ -144,7 +148,8 @@ impl TaggedCalls {
             self.state = State::CallEnd(CallEnd::new(end), Some(call));
             return None;
         }
-        // Without an opener, the end marker may still follow. It then belongs to no call.
+        // If there is no opener, the end marker of the region may still follow. This marker then
+        // does not belong to any call.
         self.state = State::CallEnd(CallEnd::new(end), None);
         Some(Step::Leaf { until: end, leaf: RawLeaf::Call(call) })
     }
@@ -205,8 +210,8 @@ impl TaggedCalls {
 
     /// Finds the end of a broken function.
     ///
-    /// A function without the opener of the region ends by itself. The end marker of the region may
-    /// still follow.
+    /// If the region has no opener, the function ends without the end marker of the region.
+    /// However, this end marker may still follow.
     fn recover(&mut self, view: &View<'_>) -> Option<Step> {
         let State::Recovery(recovery) = &mut self.state else { return None };
         if self.opened {
@@ -250,37 +255,37 @@ impl TaggedForm {
 
 /// Finds the end of a raw value.
 ///
-/// A closing tag inside the value must not end it. If the closing tag is missing, the value must
-/// not swallow the calls after it. If values are on their own lines, a closing tag therefore counts
-/// only at the start of a line, or alone on its line.
+/// A closing tag in the text of the value must not end the value. If the real closing tag is
+/// missing, the value must not include the calls after it. In formats with tags on their own lines,
+/// a closing tag therefore counts only at the start of a line, or alone on its line.
 ///
 /// A value may mention the end marker of the region. This marker ends the search only in one of
 /// these cases:
 ///
 /// - The marker is real.
 /// - It directly follows `</function>`, which is at the start of a line or after a closing tag.
-/// - Another opener or the end of the turn comes after it.
+/// - Another opener or the end of the turn follows it.
 ///
-/// If the search ends this way, the value ends at the first closing tag in any position. Without
-/// any closing tag, the value ends at the last `</function>`.
+/// If the search ends at this marker, the value ends at its first closing tag in any position. If
+/// there is no closing tag, the value ends at the last `</function>`.
 #[derive(Debug)]
 struct ValueScan {
     key: String,
     start: usize,
     at: usize,
-    /// The first closing tag that does not count.
+    /// The first closing tag that does not end the value because of its position.
     inline: Option<usize>,
     /// The last `</function>`.
     function_end: Option<usize>,
     /// The first end marker of the region.
     close: Option<usize>,
-    /// The line after a closing tag is blank up to this offset.
+    /// Up to this offset, the rest of the line after a closing tag is blank.
     line: usize,
 }
 
 /// Returns whether a value ends with `</function>` in a position that does not occur in prose.
 ///
-/// The position is the start of a line, or directly after a closing tag.
+/// Such a position is the start of a line, or directly after a closing tag.
 fn ends_function(value: &str) -> bool {
     let Some(before) = value.trim_end().strip_suffix(FUNCTION_END) else { return false };
     before.ends_with('\n') || before.trim_end().ends_with(PARAMETER_END)
@@ -306,7 +311,7 @@ impl ValueScan {
         loop {
             let found = view.find(&markers, self.at);
             let (Found::At(at, _) | Found::Until(at)) = found;
-            // A real marker is structure even in a value (R10 in docs/parsing-rules.md).
+            // A real marker ends the call, even in a value (R10 in docs/parsing-rules.md).
             if view.next_real(self.at).is_some_and(|real| real.start < at) {
                 return ValueEnd::Missing;
             }
@@ -359,7 +364,7 @@ impl ValueScan {
         if self.start + before.len() == at {
             return Match::Yes;
         }
-        // An indented tag counts only if it is alone on its line.
+        // An indented closing tag ends the value only if the tag is alone on its line.
         let behind = self.line.max(at + PARAMETER_END.len());
         let rest = view.text[behind..].trim_start_matches([' ', '\t', '\r']);
         self.line = view.text.len() - rest.len();
@@ -371,7 +376,7 @@ impl ValueScan {
         }
     }
 
-    /// Finds where a value ends that has no closing tag before the end of the region.
+    /// Finds the end of a value that has no closing tag before the end of the region.
     fn bounded(&self) -> ValueEnd {
         match (self.inline, self.function_end) {
             (Some(at), _) => ValueEnd::Value(self.start..at, at + PARAMETER_END.len()),
