@@ -15,7 +15,7 @@ impl SseParser {
         let room = self.space(bytes.len());
         // `space` returns at least one byte, and at least the requested number.
         match *bytes {
-            [byte] => room[0] = byte, // Takes a third of the instructions of `memcpy`.
+            [byte] => room[0] = byte, // This takes a third of the instructions of `memcpy`.
             _ => room[..bytes.len()].copy_from_slice(bytes),
         }
         self.filled(bytes.len());

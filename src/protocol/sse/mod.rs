@@ -480,7 +480,7 @@ impl SseParser {
             }
         } else if line[0] == b':' {
             self.counters.comments += 1;
-            return; // Not counted as part of the event.
+            return; // A comment is not part of the event.
         } else if let Some(value) = field(line, b"event") {
             replace(&mut self.kind, value);
             self.block.has_kind = true;
