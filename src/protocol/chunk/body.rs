@@ -223,7 +223,7 @@ impl BodyDecoder {
     /// # Errors
     ///
     /// - The errors of [`ChunkDecoder::finish`].
-    /// - The error in a last line that has no line end.
+    /// - The server's error, if the last line contains an error and has no line end.
     /// - [`NotEventStream`](ErrorKind::NotEventStream) if the body is not an event stream. The
     ///   error contains the message in the body.
     pub fn finish(&mut self) -> Result<Completion, Error> {
@@ -248,13 +248,12 @@ impl BodyDecoder {
         self.decoder.finish()
     }
 
-    /// Returns the chunk decoder, which has the usage, the finish reason and the state of the ids
-    /// so far.
+    /// Returns the chunk decoder, which has the usage, the finish reason and the ids' state.
     pub fn chunks(&self) -> &ChunkDecoder {
         &self.decoder
     }
 
-    /// Returns the number of comment lines so far. Servers send them to keep the connection alive.
+    /// Returns the number of comment lines so far. They keep the connection alive.
     #[must_use]
     pub fn comments(&self) -> u64 {
         self.comments.max(self.parser.comments())

@@ -9,9 +9,9 @@ use crate::types::tree::{Malformed, PendingToolCall};
 
 /// The tool calls of one choice. One call is open at a time.
 ///
-/// A piece with a different index begins a new call. Some servers give every call the index 0.
-/// There, a piece with a name and a new id begins a new call. No piece is dropped: if a piece
-/// belongs to a closed call, it begins a call without a name, which is malformed.
+/// A piece with a different index begins a new call. Some servers give every call the index 0. For
+/// such a server, a piece with a name and a new id begins a new call. No piece is dropped: if a
+/// piece belongs to a closed call, it begins a call without a name, which is malformed.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     open: Option<Draft>,
@@ -25,8 +25,7 @@ struct Draft {
     id: String,
     name: String,
     arguments: String,
-    /// True if the call was reported as too large. Later pieces of the call are delivered as they
-    /// arrive.
+    /// True if the call was reported as too large. Its later pieces are delivered as they arrive.
     too_large: bool,
 }
 

@@ -134,14 +134,12 @@ object! {
 }
 
 impl Chunk<'_> {
-    /// Returns whether the chunk contains an error from the server. It may contain other fields
-    /// too.
+    /// Returns whether the chunk contains an error from the server, even beside other fields.
     pub(super) fn is_error(&self) -> bool {
         self.error.is_given() || self.object.text() == Some("error")
     }
 
-    /// Moves the message of a whole response to the delta, so that the response is read like a
-    /// chunk.
+    /// Moves the message of a whole response to the delta, as in a chunk.
     ///
     /// Each entry in the list of tool calls is a complete call. Each call gets its own index, so
     /// that two calls stay separate even if they have the same id or no id.
@@ -266,8 +264,7 @@ object! {
 object! { PromptIdsChoice { ids: Ids = "prompt_token_ids", } }
 
 object! {
-    /// The part of TGI's details that contains the prompt, if the request sets
-    /// `decoder_input_details`.
+    /// The prompt in TGI's details, if the request sets `decoder_input_details`.
     PromptIdsDetails { prefill: List<LogprobId, MAX_TOKEN_IDS> = "prefill", }
 }
 

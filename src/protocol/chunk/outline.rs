@@ -80,8 +80,7 @@ enum Place {
     Text(Text),
     Count(Count),
     Ids,
-    /// A value that the decoder reads. It must be the same in the next chunk, with all values in
-    /// it.
+    /// A value that the decoder reads. The whole value must be the same in the next chunk.
     Fixed,
     /// The decoder ignores this value.
     Other,

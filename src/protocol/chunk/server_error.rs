@@ -136,8 +136,7 @@ fn html_message(page: &str) -> String {
 mod tests {
     use super::*;
 
-    /// One case: status, content type, body, and the expected status, message and [kind, code,
-    /// param].
+    /// Status, content type, body, and the expected status, message and [kind, code, param].
     type Case = (Option<u16>, &'static str, &'static [u8], (Option<u16>, &'static str, [&'static str; 3]));
 
     const CASES: &[Case] = &[
@@ -250,8 +249,7 @@ mod tests {
         }
     }
 
-    /// Checks that the message does not depend on the content type, because a proxy may send a
-    /// wrong one.
+    /// Checks that the message does not depend on the content type, which a proxy may change.
     #[test]
     fn the_content_type_does_not_change_the_message() {
         for (status, content_type, body, (_, message, _)) in CASES {

@@ -22,8 +22,7 @@ pub(super) struct ChoiceTally {
     pub(super) ids: u64,
     /// True if text or a piece of a tool call arrived without an id.
     pub(super) has_text_without_id: bool,
-    /// True if llama.cpp's `tokens_predicted` was higher than the number of ids, so ids are
-    /// missing.
+    /// True if ids are missing: llama.cpp's `tokens_predicted` was higher than their number.
     pub(super) ran_ahead: bool,
     /// The server's own running count of this choice's tokens.
     pub(super) counted: Option<u64>,

@@ -1,4 +1,4 @@
-//! Decodes by templates, because the chunks of one stream differ in only a few places.
+//! Decodes chunks with templates, because the chunks of a stream differ in only a few places.
 //!
 //! Read this description before you change this file. A [`Template`] is a chunk that was parsed in
 //! full, with the positions of its values (`outline`). The decoder compares the next chunk with the
@@ -12,8 +12,8 @@
 //! Text, ids and counts may always differ. A value that the decoder ignores may differ only after
 //! it was different in an earlier chunk.
 //!
-//! A property test (`tests/common/chunk_property.rs`) checks that both paths give the same result.
-//! It runs on every recording, and on recordings with random changes.
+//! A property test (`tests/common/chunk_property.rs`) checks that templates and the full parser
+//! give the same result. The test runs on every recording, and on recordings with random changes.
 
 use std::borrow::Cow;
 

@@ -12,8 +12,9 @@ use super::limits::MAX_TOKEN_IDS;
 use crate::error::{Error, Limit};
 use crate::types::ids::TokenId;
 
-/// Declares the scalar methods for a visitor of lists or objects. Any scalar except null has the
-/// wrong type.
+/// Declares the scalar methods for a visitor of lists or objects.
+///
+/// Any scalar except null has the wrong type.
 macro_rules! or_else {
     () => {
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -112,8 +113,7 @@ impl<'a> Scalar<'a> {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
 
-    /// Returns the text, which is empty if the key is missing, or `Err` for a value of another
-    /// type.
+    /// Returns the text, or `Err` for a value of another type. A missing key gives an empty text.
     pub(super) fn into_text(self) -> Result<Cow<'a, str>, ()> {
         match self {
             Self::Text(text) => Ok(text),
@@ -122,8 +122,7 @@ impl<'a> Scalar<'a> {
         }
     }
 
-    /// Returns the value if it is a whole number from 0 to `u32::MAX`, in any spelling (`5.0`,
-    /// `5e0`).
+    /// Returns a whole number from 0 to `u32::MAX`, in any spelling (`5`, `5.0`, `5e0`).
     pub(super) fn count(&self) -> Option<u32> {
         match *self {
             Self::Uint(n) => u32::try_from(n).ok(),

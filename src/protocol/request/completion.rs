@@ -69,7 +69,7 @@ impl CompletionRequest {
 
     /// Creates a request from text, which the server encodes.
     ///
-    /// Its stream cannot be resumed, because the ids of the prompt are unknown.
+    /// The stream of such a request cannot be resumed, because the ids of the prompt are unknown.
     pub fn text(text: impl Into<String>) -> Self {
         Self::new(Prompt::Text(text.into()))
     }
@@ -158,7 +158,7 @@ impl CompletionRequest {
     }
 
     option_setters! {
-        /// Sets the model for this request instead of the client's.
+        /// Sets the model for this request, which replaces the client's model.
         model: String,
         /// Sets whether the model must call a tool, in the server's format.
         ///
@@ -342,7 +342,7 @@ impl CompletionRequest {
 
     /// Returns the endpoint that a client with `endpoint` uses for this request.
     ///
-    /// With [`Endpoint::Auto`], messages go to [`Endpoint::Chat`].
+    /// With [`Endpoint::Auto`], messages are sent to [`Endpoint::Chat`].
     pub(crate) fn endpoint(&self, endpoint: Endpoint) -> Endpoint {
         match (&self.prompt, endpoint) {
             (Prompt::Messages(_), Endpoint::Auto) => Endpoint::Chat,

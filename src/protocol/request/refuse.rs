@@ -41,7 +41,7 @@ impl Feature {
 }
 
 impl CompletionRequest {
-    /// Rejects a request that the endpoint cannot express, or that the server would partly ignore.
+    /// Rejects a request that the endpoint does not support or the server would partly ignore.
     pub(super) fn check_for(&self, endpoint: Endpoint, server: Option<&ServerKind>) -> Result<(), Error> {
         let has_ids = matches!(self.prompt, Prompt::Ids(_));
         let (is_chat, has_tools) =

@@ -21,14 +21,13 @@ defaults! {
         /// With `None`, the server sets the limit. Depending on its version, vLLM allows the rest
         /// of its context or 16 tokens. llama.cpp has no limit. Some servers treat 0 as 1.
         pub max_tokens: Option<u32> = Some(16_384),
-        /// The minimum number of tokens. Until then, no stop takes effect. llama.cpp ignores this
-        /// field.
+        /// The minimum number of tokens before a stop takes effect. llama.cpp ignores this field.
         pub min_tokens: Option<u32> = None,
         /// The temperature. With 0, the server always takes the most probable token.
         pub temperature: Option<f64> = None,
         /// The total probability of the tokens to sample from (nucleus sampling).
         pub top_p: Option<f64> = None,
-        /// The lowest probability of a token, relative to that of the most probable token.
+        /// The lowest probability of a token, divided by the most probable token's probability.
         pub min_p: Option<f64> = None,
         /// The number of most probable tokens to sample from. -1 means all tokens.
         ///
@@ -36,21 +35,19 @@ defaults! {
         pub top_k: Option<i32> = None,
         /// The penalty for tokens that are already in the output.
         pub presence_penalty: Option<f64> = None,
-        /// The penalty for tokens that are already in the output, for each time that they appear
-        /// there.
+        /// The penalty for each earlier appearance of a token in the output.
         pub frequency_penalty: Option<f64> = None,
-        /// The factor that makes tokens of the prompt and the output less probable. 1 has no
-        /// effect.
+        /// The factor against tokens that are already in the prompt or the output. 1 has no effect.
         ///
         /// llama.cpp calls this parameter `repeat_penalty`.
         pub repetition_penalty: Option<f64> = None,
         /// The seed of the random numbers.
         pub seed: Option<i64> = None,
-        /// Strings that end the response. The text does not contain them, but their ids are kept.
+        /// Strings that end the response. They are removed from the text, but their ids are kept.
         pub stop: Vec<String> = Vec::new(),
         /// Ids that end the response, in addition to the model's own end tokens.
         ///
-        /// llama.cpp ignores them, so its stream continues after such an id.
+        /// llama.cpp ignores these ids, so its stream continues after such an id.
         pub stop_token_ids: Vec<TokenId> = Vec::new(),
         /// Whether to continue after the model's end token.
         pub ignore_eos: Option<bool> = None,

@@ -22,7 +22,7 @@ pub(crate) const FLAGS: &[&str] =
     &["stream_options", "return_token_ids", "return_tokens", "verbose", "logprobs", "top_logprobs"];
 
 impl Endpoint {
-    /// Returns this endpoint's name for a field, or `None` if it has no such field.
+    /// Returns this endpoint's name for a field, or `None` if the field is not supported.
     ///
     /// `key` is vLLM's name for the field. If the endpoint uses vLLM's name, the result is `key`.
     pub(crate) fn field(self, key: &'static str) -> Option<&'static str> {

@@ -22,7 +22,7 @@ use self::fields::Feature;
 use self::record::Record;
 use crate::error::Error;
 
-/// The longest record that [`ServerKind::from_json`] reads, in bytes.
+/// The maximum size of a record that [`ServerKind::from_json`] reads, in bytes.
 pub const MAX_SERVER_RECORD_BYTES: usize = 256 << 10;
 
 /// The files in `records/`, each as its name and its text.

@@ -28,10 +28,10 @@ pub(super) struct Record {
     #[serde(default)]
     pub(super) refuses: BTreeMap<String, String>,
     pub(super) gives_ids: Option<bool>,
-    /// Used only by the tests.
+    /// Requests and their expected results. Only the tests use this field.
     #[serde(default, rename = "cases")]
     _cases: IgnoredAny,
-    /// Used only by the tests.
+    /// Responses and their decoded tokens. Only the tests use this field.
     #[serde(default, rename = "streams")]
     _streams: IgnoredAny,
 }

@@ -5,11 +5,11 @@
 /// See [`Stray`] and [`SseEnd::unended_data`]. Longer lines are cut, and longer data is left out.
 pub const MAX_SSE_STRAY_BYTES: usize = 64 << 10;
 
-/// An event, borrowed from its parser. Read or copy it before the next call.
+/// An event, borrowed from its parser. Read or copy the event before you call the parser again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event<'a> {
-    /// The type, `message` by default.
+    /// The event's type. Default: `message`.
     pub event: &'a str,
     /// The values of the `data` lines, joined with line feeds.
     ///

@@ -46,7 +46,7 @@ impl SseParser {
 
     /// Returns the same buffer as [`space`](Self::space), filled with zeros.
     ///
-    /// If a reader fails, the bytes that are not zero show how much the reader has written.
+    /// If a reader fails, the bytes that are not zero show what the reader has written.
     #[inline]
     pub(crate) fn zeroed_space(&mut self, at_least: usize) -> &mut [u8] {
         self.space(at_least);
@@ -58,8 +58,7 @@ impl SseParser {
         &mut self.buf[self.end..]
     }
 
-    /// Returns the current contents of the buffer's free part, which [`space`](Self::space)
-    /// returns.
+    /// Returns the current contents of the free part that [`space`](Self::space) returned.
     pub(crate) fn free(&self) -> &[u8] {
         &self.buf[self.end..]
     }

@@ -66,10 +66,10 @@ const BOM: &[u8] = "\u{feff}".as_bytes();
 
 /// A push parser of `text/event-stream`.
 ///
-/// Pass it bytes with [`feed`](Self::feed), or read directly into it with [`space`](Self::space)
-/// and [`filled`](Self::filled). Then take events with [`next_event`](Self::next_event) until it
-/// returns `None`. At the end of the body, call [`finish`](Self::finish). The events do not depend
-/// on how the bytes are cut into reads.
+/// Pass bytes to the parser with [`feed`](Self::feed), or read directly into its buffer with
+/// [`space`](Self::space) and [`filled`](Self::filled). Then take events with
+/// [`next_event`](Self::next_event) until it returns `None`. At the end of the body, call
+/// [`finish`](Self::finish). The events do not depend on how the bytes are cut into reads.
 ///
 /// The time is linear in the number of bytes, for any cuts and any size of event. The buffers grow
 /// to the size of the stream's events and reads. After that, an event needs no allocation if this
@@ -133,7 +133,7 @@ pub struct SseParser {
 enum At {
     /// At the beginning of the body, where a byte order mark is possible.
     Begin,
-    /// In a line, or at the start of one.
+    /// In a line, or at the start of a line.
     Line,
     /// At the start of a line after a CR. If the next byte is LF, it is part of the same line end.
     AfterCr,
@@ -144,7 +144,7 @@ enum At {
 /// The contents of the lines since the last blank line.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Block {
-    /// The number of bytes in its lines, without comments. At most `max_event_bytes`.
+    /// The number of bytes in the block's lines, without comments. It is at most `max_event_bytes`.
     bytes: usize,
     data: Data,
     has_kind: bool,
@@ -184,9 +184,9 @@ enum Step {
 
 /// The result of [`SseParser::next_item`].
 pub(crate) enum Item {
-    /// Feed more bytes.
+    /// The parser needs more bytes.
     More,
-    /// An event: pass the block to [`SseParser::event`].
+    /// An event arrived. Pass the block to [`SseParser::event`].
     Event(Block),
     Stray(Stray),
 }
@@ -200,7 +200,7 @@ impl Default for SseParser {
 // Construction
 
 impl SseParser {
-    /// Creates a parser with [`Limits::default`] (32 MiB per event). Does not allocate.
+    /// Creates a parser with [`Limits::default`] (32 MiB per event), without an allocation.
     #[must_use]
     pub fn new() -> Self {
         Self::with_max_event_bytes(Limits::default().max_event_bytes)
@@ -415,7 +415,7 @@ impl SseParser {
         self.end_block(Block { bytes: line_bytes, data: Data::InBuffer(0, 0), ..Block::default() });
     }
 
-    /// Searches for the end of the current line, from where the last search stopped.
+    /// Searches for the end of the current line, and continues where the last search stopped.
     fn line_end(&mut self) -> Option<usize> {
         let fresh = &self.buf[self.seen..self.end];
         let found = match fresh.first() {
@@ -599,9 +599,9 @@ impl SseParser {
     /// in the middle of an event, before the final empty line, the incomplete event is not
     /// dispatched.)"
     ///
-    /// Afterwards you can use the parser for another body. It keeps its limit, its memory (up to
-    /// [`SSE_BUFFER_KEPT_BYTES`]) and a stray line that was not taken. The counters start at zero
-    /// again, so read them first.
+    /// Afterwards you can use the parser for another body. The parser keeps its limit, its memory
+    /// (up to [`SSE_BUFFER_KEPT_BYTES`]) and a stray line that was not taken. The counters start at
+    /// zero again, so read them first.
     pub fn finish(&mut self) -> SseEnd {
         let untaken = !matches!(self.next_event(), Ok(None));
         let unended = if untaken { &[] } else { &self.buf[self.start..self.end] };

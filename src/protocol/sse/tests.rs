@@ -23,8 +23,7 @@ fn run(reads: &[&[u8]], max_event_bytes: usize) -> (Vec<String>, bool) {
     (data, false)
 }
 
-/// Passes the body to `check` in one read, byte by byte, and in three reads with every pair of
-/// cuts.
+/// Checks the body in one read, byte by byte, and in three reads with every pair of cuts.
 fn for_every_cut(body: &[u8], mut check: impl FnMut(&[&[u8]])) {
     check(&body.chunks(1).collect::<Vec<_>>());
     for i in 0..=body.len() {

@@ -31,7 +31,8 @@ pub struct Completion {
     /// The server's own counts, if it sent counts. Later counts replace earlier counts.
     ///
     /// Some servers count each choice separately. The number of generated tokens is then the sum
-    /// over all choices, and the number of prompt tokens is that of one choice.
+    /// over all choices. The prompt tokens are counted once if all choices report the same number.
+    /// Otherwise they are added up too.
     pub usage: Option<Usage>,
     /// The reason why the first choice stopped. `None` if only the terminator arrived.
     ///
@@ -172,7 +173,7 @@ impl ChunkDecoder {
 
     /// Decodes one event. `event` is its type and `data` its data.
     ///
-    /// The type is `message` if the stream does not name one. The decoder passes each item to
+    /// The type is `message` if the event does not set a type. The decoder passes each item to
     /// `sink` with the index of its choice: [`Token`](StreamToken::Token), and for chat streams
     /// also [`Reasoning`](StreamToken::Reasoning), [`ToolCall`](StreamToken::ToolCall) and
     /// [`MalformedCall`](StreamToken::MalformedCall).
@@ -187,8 +188,8 @@ impl ChunkDecoder {
     /// After an error the stream is over. Items that were delivered stay valid.
     ///
     /// - [`Server`](ErrorKind::Server): the chunk contains an error from the server, in any known
-    ///   form. A numeric code in the error becomes the status. This error has precedence over all
-    ///   other contents of the chunk.
+    ///   form. A numeric code in the error becomes the status. The method returns this error even
+    ///   if the chunk has other errors, or if a finish reason has already arrived.
     /// - [`Protocol`](ErrorKind::Protocol): an id or index is out of range, a field has a type that
     ///   cannot contain tokens, or the chunk is not from this decoder's endpoint.
     /// - [`Limit`](ErrorKind::Limit): the JSON has more than [`MAX_NESTING`](crate::MAX_NESTING)
@@ -308,7 +309,7 @@ impl ChunkDecoder {
                 if sum.prompt_tokens == next.prompt_tokens {
                     return Usage { completion_tokens, ..next };
                 }
-                // The counts are for different prompts.
+                // The choices have different prompts.
                 Usage {
                     prompt_tokens: sum.prompt_tokens.saturating_add(next.prompt_tokens),
                     completion_tokens,

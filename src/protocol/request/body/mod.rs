@@ -111,8 +111,9 @@ impl CompletionRequest {
     }
 }
 
-/// A body that is serialized directly from the request. A long prompt is never copied into a tree
-/// of JSON values.
+/// A body that is serialized directly from the request.
+///
+/// A long prompt is never copied into a tree of JSON values.
 struct Body<'a> {
     request: &'a CompletionRequest,
     model: Option<&'a str>,
@@ -303,8 +304,7 @@ impl<'a> Body<'a> {
 }
 
 impl SamplingParams {
-    /// Writes the fields that all endpoints have, except `skip_special_tokens`, under the
-    /// endpoint's names.
+    /// Writes the fields under the endpoint's names, except `skip_special_tokens`.
     fn write<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
         some!(out, self: max_tokens, min_tokens, temperature, top_p, top_k, min_p);
         some!(out, self: presence_penalty, frequency_penalty, seed, ignore_eos);
@@ -323,8 +323,7 @@ impl SamplingParams {
 struct Fields<'a, M> {
     map: M,
     extras: &'a Map<String, Value>,
-    /// The extra fields that were already written, because they were merged into a field of the
-    /// request.
+    /// The extra fields that were already merged into a field of the request.
     merged: Vec<&'a str>,
     /// The endpoint that decides the names of the fields.
     endpoint: Endpoint,
