@@ -253,7 +253,9 @@ impl BodyDecoder {
         &self.decoder
     }
 
-    /// Returns the number of comment lines so far. They keep the connection alive.
+    /// Returns the number of comment lines so far.
+    ///
+    /// Servers send comments to keep the connection alive.
     #[must_use]
     pub fn comments(&self) -> u64 {
         self.comments.max(self.parser.comments())

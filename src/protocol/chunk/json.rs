@@ -177,8 +177,8 @@ object! {
         reasoning: Scalar<'a> = "reasoning",
         reasoning_content: Scalar<'a> = "reasoning_content",
         tool_calls: List<CallDelta<'a>, MAX_TOOL_CALLS> = "tool_calls",
-        // The provider Together sends this id on both endpoints. On the completions endpoint, the
-        // text is not in the delta.
+        // The provider Together sends this id on its chat and completions endpoints. Its chunks
+        // contain the text twice: in `text` and in the delta.
         token_id: Id = "token_id",
     }
 }

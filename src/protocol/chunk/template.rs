@@ -9,8 +9,8 @@
 //! - A value is read only in its plainest spelling, which serde_json reads in the same way.
 //! - In all other cases, the result is `None`, and the full parser reads the chunk.
 //!
-//! Text, ids and counts may always differ. A value that the decoder ignores may differ only after
-//! it was different in an earlier chunk.
+//! Text, ids and the number of generated tokens may always differ. Other counts, and values that
+//! the decoder ignores, may differ only after they were different in an earlier chunk.
 //!
 //! A property test (`tests/common/chunk_property.rs`) checks that templates and the full parser
 //! give the same result. The test runs on every recording, and on recordings with random changes.

@@ -212,8 +212,8 @@ impl CompletionRequest {
     /// [`NotResumable`](crate::NotResumable) lists the reasons that this setting accepts. The ids
     /// still come from the server.
     ///
-    /// By default, such a stream ends with an error if it breaks. Without a
-    /// [`ResumePolicy`](crate::ResumePolicy) of the client, no stream is resumed.
+    /// By default, such a stream ends with an error if it breaks. The client must have a
+    /// [`ResumePolicy`](crate::ResumePolicy). Without this policy, no stream is resumed.
     pub fn allow_inexact_resume(mut self) -> Self {
         self.allow_inexact_resume = true;
         self

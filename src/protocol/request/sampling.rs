@@ -27,7 +27,7 @@ defaults! {
         pub temperature: Option<f64> = None,
         /// The total probability of the tokens to sample from (nucleus sampling).
         pub top_p: Option<f64> = None,
-        /// The lowest probability of a token, divided by the most probable token's probability.
+        /// The lowest probability of a token, as a fraction of the highest probability.
         pub min_p: Option<f64> = None,
         /// The number of most probable tokens to sample from. -1 means all tokens.
         ///

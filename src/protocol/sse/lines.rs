@@ -15,8 +15,7 @@ pub(super) fn line_end(bytes: &[u8], len: usize) -> Option<usize> {
     let at = control(bytes, len);
     match line.get(at)? {
         b'\n' | b'\r' => Some(at),
-        // The control character is not a line end. JSON never contains such a character, so this is
-        // rare.
+        // The control character is not a line end. Compact JSON never contains such a character.
         _ => Some(at + memchr2(b'\n', b'\r', &line[at..])?),
     }
 }

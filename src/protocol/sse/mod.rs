@@ -372,7 +372,7 @@ impl SseParser {
             return None;
         }
         let (rest, fresh) = (&self.buf[self.seen..], self.end - self.seen);
-        // In a line of valid JSON, the first control character is the line end.
+        // In a line of compact JSON, the first control character is the line end.
         let looked_at = control(rest, fresh);
         let line_end = self.seen + looked_at;
         let line_bytes = line_end - self.start;
