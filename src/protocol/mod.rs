@@ -1,4 +1,4 @@
-//! Requests and responses as values. Pure: no socket, clock, thread or file.
+//! Requests and responses as values. The code uses no socket, clock, thread or file.
 //!
 //! ```text
 //! server ─▶ request (values -> JSON body)

@@ -1,8 +1,8 @@
 //! A whole response: the single JSON body that answers a request without streaming.
 //!
-//! Servers use the same fields in a whole response as in their chunks. The same files therefore
-//! decode it, as the only event of a stream. `Chunk::message_to_delta` first moves the fields that
-//! are in a different place.
+//! Servers use the same fields in a whole response as in their chunks. The decoder therefore reads
+//! a whole response as the only event of a stream. `Chunk::message_to_delta` first moves the fields
+//! that are in a different place.
 
 use serde_json::error::Category;
 
@@ -25,11 +25,11 @@ pub struct CompletionResponse {
     ///
     /// Empty if the server returns only ids (vLLM's generate endpoint).
     pub text: String,
-    /// Reasoning that the server separated from the text, on its chat endpoint.
+    /// The reasoning, if the server separated it from the text (on its chat endpoint).
     pub reasoning: String,
-    /// Tool calls that the server separated from the text, on its chat endpoint, in order.
+    /// The tool calls, in order, if the server separated them from the text (on its chat endpoint).
     pub tool_calls: Vec<PendingToolCall>,
-    /// Tool calls that cannot be run.
+    /// The tool calls that cannot be run.
     pub malformed_calls: Vec<MalformedCall>,
     /// The ids of all generated tokens, in order: reasoning, text, calls and the stop token.
     pub ids: Vec<TokenId>,
@@ -37,16 +37,16 @@ pub struct CompletionResponse {
     pub ids_exact: IdsExact,
     /// The ids of the prompt, if the server sends them.
     ///
-    /// vLLM sends them if the request asks for ids, TGI if the request sets
+    /// vLLM sends these ids if the request asks for ids. TGI sends these ids if the request sets
     /// `decoder_input_details`.
     pub prompt_ids: Option<Vec<TokenId>>,
-    /// Why the model stopped, if the server reported it.
+    /// The reason why the model stopped, if the server reported it.
     pub finish: Option<FinishReason>,
     /// The server's own count of tokens, if it sent one.
     pub usage: Option<Usage>,
     /// The server's id of the request, exactly as received. Escape it before you print it.
     pub request_id: Option<String>,
-    /// The server that the response shows, as in [`ChunkDecoder::server`].
+    /// The server, if the response identifies it, see [`ChunkDecoder::server`].
     pub server: Option<ServerKind>,
 }
 
@@ -54,16 +54,16 @@ pub struct CompletionResponse {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MalformedCall {
-    /// The name, if there is one, and the arguments as the model wrote them.
+    /// The name, if the call has a name, and the arguments as the model wrote them.
     pub text: String,
-    /// Why the call cannot be run.
+    /// The reason why the call cannot be run.
     pub reason: Malformed,
 }
 
 impl CompletionResponse {
     /// Decodes the body of a successful response with one choice.
     ///
-    /// Takes time proportional to the length of the body.
+    /// The method takes time proportional to the length of the body.
     ///
     /// ```
     /// use tokenwire::{CompletionResponse, Endpoint};
@@ -77,11 +77,12 @@ impl CompletionResponse {
     ///
     /// # Errors
     ///
-    /// - [`Server`](ErrorKind::Server) for an error in any of its known forms.
+    /// - [`Server`](ErrorKind::Server) for an error from the server, in any known form.
     /// - [`Incomplete`](ErrorKind::Incomplete) for JSON that ends too early.
     /// - [`Protocol`](ErrorKind::Protocol) for a body that is not a JSON object or that has no
     ///   choice.
-    /// - The errors of [`ChunkDecoder::decode`] for ids, indexes and limits.
+    /// - The errors of [`ChunkDecoder::decode`] for invalid ids and indexes, and for exceeded
+    ///   limits.
     pub fn from_json(endpoint: Endpoint, body: &[u8]) -> Result<Self, Error> {
         Self::decode(ChunkDecoder::new(endpoint), None, body)
     }
@@ -124,7 +125,7 @@ impl CompletionResponse {
         if !decoder.has_choice() {
             return Err(Error::protocol("the response has no choices"));
         }
-        // The JSON was complete, so the response is complete, with or without a finish reason.
+        // The JSON was complete, so the response is complete even without a finish reason.
         let _ = decoder.decode("message", "[DONE]", &mut sink)?;
         Completion { usage: answer.usage, finish: answer.finish, ids_exact: answer.ids_exact } =
             decoder.finish()?;
@@ -133,7 +134,7 @@ impl CompletionResponse {
         Ok(answer)
     }
 
-    /// Adds an item that the decoder hands out.
+    /// Adds an item from the decoder to the response.
     fn take(&mut self, token: StreamToken) {
         match token {
             StreamToken::Token { text, id } => {
@@ -148,15 +149,16 @@ impl CompletionResponse {
             StreamToken::MalformedCall { text, reason } => {
                 self.malformed_calls.push(MalformedCall { text, reason });
             }
-            // A decoder produces neither of these.
+            // A decoder never produces these two items.
             StreamToken::Done { .. } | StreamToken::Error(_) => {}
         }
     }
 }
 
-/// Returns whether a JSON object began and did not end.
+/// Returns whether the JSON is an object whose end is missing.
 ///
-/// The text is checked too: if the end is inside a number, serde_json reports a different category.
+/// The error alone is not enough: if the text ends inside a number, serde_json reports a different
+/// category.
 fn is_cut_off(json: &str, error: &serde_json::Error) -> bool {
     let json = json.trim();
     json.starts_with('{') && (error.classify() == Category::Eof || !json.ends_with('}'))

@@ -1,7 +1,7 @@
-//! Decodes a whole response body into tokens. Also handles bodies that are not event streams.
+//! Decodes a response body into tokens. It also handles bodies that are not event streams.
 //!
-//! Pure: it takes bytes, in pieces of any size, and returns tokens. A stream feeds it from its
-//! socket, the command line from a file.
+//! The decoder uses no socket or file. It takes bytes, in pieces of any size, and returns tokens. A
+//! stream passes bytes from its socket, and the command-line tool passes bytes from a file.
 
 use super::decoder::{ChunkDecoder, Completion, Flow};
 use super::json::is_error;
@@ -18,15 +18,15 @@ use crate::types::token::StreamToken;
 
 /// Decodes the body of one response, which you feed in pieces.
 ///
-/// It combines an [`SseParser`] with a [`ChunkDecoder`], and handles three cases that neither of
-/// them can handle alone:
+/// It combines an [`SseParser`] with a [`ChunkDecoder`]. It also handles three cases that these
+/// types cannot handle alone:
 ///
 /// - A body is not an event stream if its first byte after white space is `{` or `<`. The content
 ///   type does not matter. The decoder keeps at most
 ///   [`max_error_body_bytes`](Limits::max_error_body_bytes) of such a body, for the message in it.
-/// - Two servers put errors into lines that the event-stream standard ignores: a field `error:`
-///   (llama.cpp before autumn 2025), or a line of bare JSON (Lemonade). The decoder returns them as
-///   errors, at their position in the body.
+/// - Two servers put errors into lines that the event-stream standard ignores. llama.cpp before
+///   autumn 2025 sends a field `error:`, and Lemonade sends a line of bare JSON. The decoder
+///   returns an error at the position of such a line in the body.
 /// - Some servers forget the blank line after the last `data: [DONE]`. That line still counts as
 ///   the terminator.
 ///
@@ -56,16 +56,16 @@ pub struct BodyDecoder {
     decoder: ChunkDecoder,
     kind: Kind,
     max_error_body_bytes: usize,
-    /// The comments of the whole body, saved because the parser resets its count when it finishes.
+    /// The number of comments in the whole body. The parser resets its own count when it finishes.
     comments: u64,
 }
 
 #[derive(Debug)]
 enum Kind {
-    /// Only white space so far.
+    /// The body has only white space so far.
     Unknown,
     Events,
-    /// JSON or HTML.
+    /// The body is JSON or HTML.
     Other(Vec<u8>),
 }
 
@@ -73,9 +73,9 @@ enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Step {
-    /// An event was decoded. The bytes that you fed may contain more events.
+    /// An event was decoded. The bytes that you passed may contain more events.
     Event,
-    /// Feed more bytes.
+    /// The decoder needs more bytes.
     More,
     /// The terminator arrived. Call [`finish`](BodyDecoder::finish), and ignore any later bytes.
     Ended,
@@ -113,7 +113,7 @@ impl BodyDecoder {
 
     /// Sets the three limits that apply to a body.
     ///
-    /// They are [`max_event_bytes`](Limits::max_event_bytes),
+    /// The limits are [`max_event_bytes`](Limits::max_event_bytes),
     /// [`max_error_body_bytes`](Limits::max_error_body_bytes) and
     /// [`max_arguments_bytes`](Limits::max_arguments_bytes).
     pub fn limits(mut self, limits: &Limits) -> Self {
@@ -125,7 +125,7 @@ impl BodyDecoder {
 
     /// Takes the next piece of the body.
     ///
-    /// Afterwards, call [`decode_event`](Self::decode_event) until it returns something other than
+    /// Afterwards, call [`decode_event`](Self::decode_event) repeatedly, as long as it returns
     /// [`Step::Event`].
     pub fn feed(&mut self, bytes: &[u8]) {
         self.parser.space(bytes.len())[..bytes.len()].copy_from_slice(bytes);
@@ -142,14 +142,14 @@ impl BodyDecoder {
         self.parser.zeroed_space(at_least)
     }
 
-    /// Takes the first `len` bytes of [`space`](Self::space) as the next piece of the body.
+    /// Takes the next piece of the body, which is the first `len` bytes of [`space`](Self::space).
     pub fn filled(&mut self, len: usize) {
         if !matches!(self.kind, Kind::Events) {
             let mut piece = self.parser.free();
             piece = &piece[..len.min(piece.len())];
             if let Kind::Unknown = self.kind {
-                // Leading white space is not kept. Otherwise it would count against the limit only
-                // for some cuts.
+                // Leading white space is dropped. Otherwise it would count against the limit only
+                // if the body was cut in certain places.
                 let start = piece.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(piece.len());
                 piece = &piece[start..];
                 match piece.first() {
@@ -168,13 +168,13 @@ impl BodyDecoder {
 
     /// Decodes the next event, if all of it has arrived.
     ///
-    /// Its tokens go to `sink`, as in [`ChunkDecoder::decode`].
+    /// The tokens of the event are passed to `sink`, as in [`ChunkDecoder::decode`].
     ///
     /// # Errors
     ///
-    /// The errors of [`ChunkDecoder::decode`], and [`Limit::EventBytes`](crate::Limit::EventBytes).
-    /// The stream is then over. Items that were handed out stay valid, no more are handed out, and
-    /// every later call returns an error too.
+    /// Returns the errors of [`ChunkDecoder::decode`], and
+    /// [`Limit::EventBytes`](crate::Limit::EventBytes). After an error the stream is over. Items
+    /// that were delivered stay valid. Every later call returns an error and delivers nothing.
     pub fn decode_event(&mut self, sink: &mut impl FnMut(u32, StreamToken)) -> Result<Step, Error> {
         if let Kind::Other(body) = &self.kind {
             let full = body.len() == self.max_error_body_bytes;
@@ -190,7 +190,8 @@ impl BodyDecoder {
 
     fn next_step(&mut self, sink: &mut impl Sink) -> Result<Step, Error> {
         loop {
-            // Most events are like the previous one. Only the values that differ are then read.
+            // Most events are like an earlier event. For such an event, the decoder reads only the
+            // values that differ.
             if let Some(bytes) = self.parser.before_event() {
                 if let Some(line_bytes) = self.decoder.decode_at_front(bytes, sink) {
                     self.parser.skip_event(line_bytes);
@@ -217,13 +218,14 @@ impl BodyDecoder {
 
     /// Returns the completion if the response is complete.
     ///
-    /// Call it once, when the body has ended or after [`Step::Ended`].
+    /// Call this method once, when the body has ended or after [`Step::Ended`].
     ///
     /// # Errors
     ///
     /// - The errors of [`ChunkDecoder::finish`].
-    /// - The error in a last line that has no line end.
-    /// - [`NotEventStream`](ErrorKind::NotEventStream), with the message in the body.
+    /// - The server's error, if the last line contains an error and has no line end.
+    /// - [`NotEventStream`](ErrorKind::NotEventStream) if the body is not an event stream. The
+    ///   error contains the message in the body.
     pub fn finish(&mut self) -> Result<Completion, Error> {
         if let Kind::Other(_) = self.kind {
             return Err(self.not_an_event_stream(None));
@@ -246,12 +248,14 @@ impl BodyDecoder {
         self.decoder.finish()
     }
 
-    /// Returns the chunk decoder, with usage, finish reason and the exactness of ids so far.
+    /// Returns the chunk decoder, which has the usage, the finish reason and the ids' state.
     pub fn chunks(&self) -> &ChunkDecoder {
         &self.decoder
     }
 
-    /// Returns the number of comment lines so far. Servers send them to keep the connection alive.
+    /// Returns the number of comment lines so far.
+    ///
+    /// Servers send comments to keep the connection alive.
     #[must_use]
     pub fn comments(&self) -> u64 {
         self.comments.max(self.parser.comments())
@@ -259,7 +263,7 @@ impl BodyDecoder {
 
     /// Returns whether a finish reason or the terminator was seen.
     ///
-    /// Only usage and framing can follow.
+    /// After that, the body can contain only usage and the end of the stream.
     pub(crate) fn is_complete(&self) -> bool {
         self.decoder.is_complete()
     }
@@ -269,7 +273,9 @@ impl BodyDecoder {
         matches!(self.kind, Kind::Other(_))
     }
 
-    /// Returns the error for this body, which is not an event stream and has this content type.
+    /// Returns the error for this body, which is not an event stream.
+    ///
+    /// `content_type` is the content type of the response.
     pub(crate) fn not_an_event_stream(&self, content_type: Option<&str>) -> Error {
         let body = if let Kind::Other(body) = &self.kind { body.as_slice() } else { &[] };
         not_an_event_stream(content_type, body)
@@ -297,7 +303,7 @@ fn check_stray(stray: Stray) -> Result<(), Error> {
 mod tests {
     use super::*;
 
-    /// Returns the tokens, and a line that says how the body ended.
+    /// Returns the tokens, and a line that describes how the body ended.
     fn run<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (String, String) {
         let mut limits = Limits::default();
         (limits.max_event_bytes, limits.max_error_body_bytes) = (300, 60);
@@ -342,7 +348,8 @@ mod tests {
         let a = r#"data: {"choices":[{"index":0,"text":"a"}]}"#;
         let stop = r#"data: {"choices":[{"index":0,"text":"z","finish_reason":"stop"}]}"#;
         let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
-        // (body, text, beginning of the end, text that the end contains)
+        // Each case: the body, the text, and the beginning and a part of the line that describes
+        // the end.
         let cases = [
             (format!("{a}\n\n: hi\n\n{stop}\n\ndata: [DONE]\n\n"), "az", "complete Some(Stop), 1", ""),
             (format!("\n {a}\n\n{a}\n\ndata: [DONE]"), "a", "complete None", ""),

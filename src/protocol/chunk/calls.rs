@@ -9,13 +9,13 @@ use crate::types::tree::{Malformed, PendingToolCall};
 
 /// The tool calls of one choice. One call is open at a time.
 ///
-/// A new call begins with a different index. For servers that give every call the index 0, it
-/// begins with a name and a new id. No piece is dropped: a piece of a call that is already closed
-/// begins a call without a name, which is malformed.
+/// A piece with a different index begins a new call. Some servers give every call the index 0. For
+/// such a server, a piece with a name and a new id begins a new call. No piece is dropped: if a
+/// piece belongs to a closed call, it begins a call without a name, which is malformed.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     open: Option<Draft>,
-    /// The number of calls handed out. Calls without an id get this number.
+    /// The number of calls delivered. A call without an id gets an id with this number.
     made: u32,
 }
 
@@ -25,7 +25,7 @@ struct Draft {
     id: String,
     name: String,
     arguments: String,
-    /// True if the call was reported as too large. Its later pieces are passed on as they arrive.
+    /// True if the call was reported as too large. Its later pieces are delivered as they arrive.
     too_large: bool,
 }
 
@@ -40,7 +40,7 @@ impl Calls {
             || (is_named && !id.is_empty() && !open.id.is_empty() && id != open.id)
     }
 
-    /// Adds a piece to the open call, or begins a call.
+    /// Adds a piece to the open call, or begins a new call with the piece.
     ///
     /// Returns the text of a call that is too large to keep.
     pub(super) fn add(&mut self, piece: CallDelta<'_>, max_bytes: usize) -> Option<StreamToken> {
@@ -60,7 +60,8 @@ impl Calls {
 
     /// Closes the open call and returns it.
     ///
-    /// `at_token` is the number of tokens before it. `cut` means that the response was cut off.
+    /// `at_token` is the number of tokens before the call. `cut` is true if the response was cut
+    /// off.
     pub(super) fn close(&mut self, at_token: u64, cut: bool) -> Option<StreamToken> {
         let mut draft = self.open.take().filter(|draft| !draft.too_large)?;
         if draft.id.is_empty() && draft.name.is_empty() && draft.arguments.is_empty() {
@@ -91,7 +92,7 @@ fn malformed(text: String, reason: Malformed) -> StreamToken {
     StreamToken::MalformedCall { text, reason }
 }
 
-/// Parses the arguments. Empty text means no arguments, unless the response was cut off.
+/// Parses the arguments. An empty text means no arguments, unless the response was cut off.
 fn arguments_of(raw: &str, cut: bool) -> Result<Value, Malformed> {
     if raw.trim().is_empty() {
         return if cut { Err(Malformed::Unfinished) } else { Ok(Value::Object(Map::new())) };

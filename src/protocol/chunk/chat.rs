@@ -7,10 +7,10 @@ use super::json::{Choice, Verbose};
 use super::value::Presence;
 use crate::error::{Error, Limit};
 
-/// Reads a choice. Reasoning, content and tool calls are separate fields of its delta.
+/// Reads a choice. Its delta has separate fields for reasoning, content and tool calls.
 ///
 /// `reasoning` and `reasoning_content` are two names for the same text. The ids are in the same
-/// places as on the completions endpoint.
+/// fields as on the completions endpoint.
 pub(super) fn read<'a>(choice: &mut Choice<'a>, verbose: Verbose<'a>) -> Result<ChoiceDelta<'a>, Error> {
     if choice.delta.presence == Presence::WrongType {
         return Err(Error::protocol("the delta of a chunk is not an object"));

@@ -1,4 +1,4 @@
-//! The contents of a chunk for one choice, and helpers to read them.
+//! The contents of a chunk for one choice, and functions that read them.
 
 use std::borrow::Cow;
 
@@ -14,14 +14,14 @@ pub(super) struct ChoiceDelta<'a> {
     pub(super) reasoning: Cow<'a, str>,
     pub(super) text: Cow<'a, str>,
     pub(super) calls: List<CallDelta<'a>, MAX_TOOL_CALLS>,
-    /// Valid ids. `None` if the chunk has no field for ids.
+    /// The ids, which are valid. `None` if the chunk has no field for ids.
     pub(super) ids: Option<Ids>,
     pub(super) finish: Scalar<'a>,
     /// The server's running count of the choice's tokens.
     pub(super) counted: Option<u32>,
 }
 
-/// Returns the ids of a choice, from the first field for ids that the chunk has.
+/// Returns the ids of a choice. If the chunk has several fields for ids, the first one is used.
 pub(super) fn ids_of(choice: &mut Choice<'_>, verbose: Verbose<'_>) -> Result<Option<Ids>, Error> {
     let by_key = std::mem::take(&mut choice.token_ids);
     if !matches!(by_key.presence, Presence::Missing | Presence::Null) {
@@ -44,7 +44,7 @@ pub(super) fn ids_of(choice: &mut Choice<'_>, verbose: Verbose<'_>) -> Result<Op
     good_ids(logprobs.map(|logprob| logprob.0))
 }
 
-/// Returns the list if each entry is a valid id.
+/// Returns the ids if each of them is valid. `None` means that the chunk has no such list.
 pub(super) fn good_ids(ids: Ids) -> Result<Option<Ids>, Error> {
     if matches!(ids.presence, Presence::Missing | Presence::Null) {
         return Ok(None);

@@ -25,7 +25,7 @@ pub(super) fn detect_endpoint(chunk: &Chunk<'_>) -> Option<Endpoint> {
     }
 }
 
-/// Returns the endpoint of an event without `choices`, if it is a native event of a server.
+/// Returns the endpoint of an event without `choices`, if the event is in a server's native format.
 pub(super) fn endpoint_without_choices(chunk: &Chunk<'_>) -> Option<Endpoint> {
     if chunk.choices.presence != Presence::Missing {
         None
@@ -46,7 +46,7 @@ pub(super) fn is_native(chunk: &Chunk<'_>) -> bool {
             || matches!(chunk.stop, Scalar::Bool(_)))
 }
 
-/// Returns the server, from keys and values that only this server sends.
+/// Returns the server, if the chunk has keys or values that only this server sends.
 pub(super) fn detect_server(chunk: &Chunk<'_>) -> Option<Family> {
     let fingerprint = chunk.fingerprint.text().unwrap_or("").as_bytes();
     let has_ids_key = |choice: &Choice<'_>| choice.token_ids.presence != Presence::Missing;

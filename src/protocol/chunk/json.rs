@@ -1,15 +1,16 @@
-//! The JSON of chunks for all endpoints, borrowed from the event's data.
+//! Reads the JSON of chunks for all endpoints. The result borrows from the event's data.
 //!
-//! Read this before you change this file. Parsing fails only on invalid JSON. None of the following
-//! ends a stream here:
+//! Read this description before you change this file. Parsing fails only on invalid JSON. The
+//! following are not errors in this file:
 //!
 //! - a field of an unexpected type;
-//! - a repeated key (the last one wins, as in most parsers; serde's derive would return an error);
+//! - a repeated key: the last value is used, as in most parsers (serde's derive would return an
+//!   error);
 //! - an unknown key.
 //!
-//! The code that reads an endpoint decides whether an unexpected value is an error, because that
-//! code defines the values that the endpoint needs. The `object!` tables at the top list each known
-//! key once.
+//! Each endpoint's `read` function decides whether an unexpected value is an error, because only
+//! that function knows which values the endpoint needs. The `object!` tables at the top list each
+//! known key once.
 //!
 //! Reading a chunk with one choice and one id allocates only if its text contains escapes.
 
@@ -22,10 +23,10 @@ use super::limits::{MAX_CHOICES, MAX_TOKEN_IDS, MAX_TOOL_CALLS};
 use super::value::{AnyValue, Fill, Id, Ids, InPlace, List, Presence, RawArguments, Scalar, fill, or_else};
 use crate::types::ids::Usage;
 
-/// Declares a struct with the fields in the table, and reads it in place.
+/// Declares a struct with the fields in the table, and code that reads it in place.
 ///
-/// Unknown keys are skipped, and the last of equal keys wins. Null counts as missing. A value that
-/// is not an object is marked as [`Presence::WrongType`].
+/// Unknown keys are skipped. If a key is repeated, the last value is used. Null counts as missing.
+/// A value that is not an object is marked as [`Presence::WrongType`].
 macro_rules! object {
     ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty = $key:literal,)* }) => {
         $(#[$doc])*
@@ -88,7 +89,7 @@ macro_rules! object {
                     }
                     or_else!();
                 }
-                // The last of equal keys wins.
+                // If a key is repeated, the last value is used.
                 if self.presence != Presence::Missing {
                     *self = Self::default();
                 }
@@ -99,7 +100,7 @@ macro_rules! object {
 }
 
 object! {
-    /// The data of one event, for all endpoints.
+    /// The data of one event, with the fields of all endpoints.
     Chunk {
         id: Scalar<'a> = "id",
         request_id: Scalar<'a> = "request_id",
@@ -109,7 +110,7 @@ object! {
         error: Scalar<'a> = "error",
         usage: UsageFields<'a> = "usage",
         choices: List<Choice<'a>, { MAX_CHOICES as usize }> = "choices",
-        // These are llama.cpp's fields in addition to the OpenAI fields.
+        // llama.cpp sends these fields in addition to the OpenAI fields.
         verbose: Verbose<'a> = "__verbose",
         timings: Timings<'a> = "timings",
         progress: Scalar<'a> = "prompt_progress",
@@ -125,7 +126,7 @@ object! {
         text: Scalar<'a> = "text",
         output_ids: Ids = "output_ids",
         meta: Meta<'a> = "meta_info",
-        // TGI
+        // These are the fields of TGI's native endpoint.
         token: TgiToken<'a> = "token",
         generated_text: Scalar<'a> = "generated_text",
         details: TgiDetails<'a> = "details",
@@ -133,15 +134,15 @@ object! {
 }
 
 impl Chunk<'_> {
-    /// Returns whether the chunk reports a failure of the server, whatever else it contains.
+    /// Returns whether the chunk contains an error from the server, even beside other fields.
     pub(super) fn is_error(&self) -> bool {
         self.error.is_given() || self.object.text() == Some("error")
     }
 
-    /// Turns a whole response into the only chunk of a stream: the message becomes the delta.
+    /// Moves the message of a whole response to the delta, as in a chunk.
     ///
-    /// Each entry of the tool calls is a complete call. It gets its own index, so that two calls
-    /// stay separate even if they have the same id or no id.
+    /// Each entry in the list of tool calls is a complete call. Each call gets its own index, so
+    /// that two calls stay separate even if they have the same id or no id.
     pub(super) fn message_to_delta(&mut self) {
         for choice in self.choices.iter_mut().filter(|choice| choice.message.presence != Presence::Missing) {
             choice.delta = std::mem::take(&mut choice.message);
@@ -158,7 +159,7 @@ object! {
         index: Scalar<'a> = "index",
         text: Scalar<'a> = "text",
         delta: Delta<'a> = "delta",
-        // A whole response has this field instead of the delta.
+        // A whole response has this field instead of `delta`.
         message: Delta<'a> = "message",
         token_ids: Ids = "token_ids",
         logprobs: Logprobs<'a> = "logprobs",
@@ -176,7 +177,8 @@ object! {
         reasoning: Scalar<'a> = "reasoning",
         reasoning_content: Scalar<'a> = "reasoning_content",
         tool_calls: List<CallDelta<'a>, MAX_TOOL_CALLS> = "tool_calls",
-        // Together sends it on the chat endpoint, and beside the text of completions.
+        // The provider Together sends this id on its chat and completions endpoints. Its chunks
+        // contain the text twice: in `text` and in the delta.
         token_id: Id = "token_id",
     }
 }
@@ -198,7 +200,7 @@ object! {
 }
 
 object! {
-    /// The fields beside text and ids on SGLang's native endpoint.
+    /// The fields of SGLang's native endpoint other than text and ids.
     Meta {
         id: Scalar<'a> = "id",
         finish_reason: MetaFinish<'a> = "finish_reason",
@@ -232,14 +234,14 @@ object! {
 }
 
 object! {
-    /// llama.cpp's `logprobs`, in the format of chat, which its completions endpoint uses too.
+    /// llama.cpp's `logprobs`. Its completions endpoint uses the format of the chat endpoint too.
     Logprobs { content: List<LogprobId, MAX_TOKEN_IDS> = "content", }
 }
 
 object! { Logprob { id: Id = "id", } }
 
 object! {
-    /// llama.cpp's native event inside an OpenAI chunk.
+    /// llama.cpp's native event, as a field of an OpenAI chunk.
     Verbose {
         tokens: Ids = "tokens",
         tokens_predicted: Scalar<'a> = "tokens_predicted",
@@ -248,9 +250,10 @@ object! {
 }
 
 object! {
-    /// The fields of a whole response that contain the ids of its prompt.
+    /// The fields of a whole response that contain the ids of the prompt.
     ///
-    /// vLLM sends them in the choice, and for chat at the top level.
+    /// On the completions endpoint, vLLM sends these ids in the choice. On the chat endpoint, it
+    /// sends them at the top level.
     PromptIds {
         ids: Ids = "prompt_token_ids",
         choices: List<PromptIdsChoice<'a>, { MAX_CHOICES as usize }> = "choices",
@@ -261,7 +264,7 @@ object! {
 object! { PromptIdsChoice { ids: Ids = "prompt_token_ids", } }
 
 object! {
-    /// TGI's details, if the request sets `decoder_input_details`.
+    /// The prompt in TGI's details, if the request sets `decoder_input_details`.
     PromptIdsDetails { prefill: List<LogprobId, MAX_TOKEN_IDS> = "prefill", }
 }
 
@@ -296,7 +299,7 @@ impl UsageFields<'_> {
     }
 }
 
-/// The id in an entry of `logprobs.content`, or of TGI's `prefill`.
+/// The id in an entry of `logprobs.content` or of TGI's `prefill`.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct LogprobId(pub(super) Id);
 

@@ -2,36 +2,36 @@
 
 /// The maximum number of choices in one stream.
 ///
-/// [`max_choices`](super::decoder::ChunkDecoder::max_choices) cannot exceed it, because the decoder
-/// keeps state for each choice.
+/// [`max_choices`](super::decoder::ChunkDecoder::max_choices) cannot exceed this maximum, because
+/// the decoder keeps state for each choice.
 pub const MAX_CHOICES: u32 = 128;
 
 /// The maximum nesting of lists and objects in one event.
 ///
-/// Deeper JSON is [`Limit::Nesting`](crate::Limit::Nesting). The chunks of real servers have up to
-/// eight levels.
+/// Deeper JSON ends the stream with [`Limit::Nesting`](crate::Limit::Nesting). The chunks of real
+/// servers have up to eight levels.
 pub const MAX_NESTING: usize = 128;
 
 /// The maximum number of token ids in one list of a chunk.
 ///
-/// More ids are [`Limit::TokenIds`](crate::Limit::TokenIds). Servers usually send a few ids in a
-/// chunk. A server that holds ids back sends all ids of its response at once.
+/// A longer list ends the stream with [`Limit::TokenIds`](crate::Limit::TokenIds). Servers usually
+/// send a few ids in a chunk. A server that holds ids back sends all ids of its response at once.
 pub const MAX_TOKEN_IDS: usize = 1 << 20;
 
 /// The maximum number of pieces of tool calls in one chunk.
 ///
-/// More pieces are [`Limit::ToolCalls`](crate::Limit::ToolCalls). Servers send one piece in a
-/// chunk.
+/// More pieces end the stream with [`Limit::ToolCalls`](crate::Limit::ToolCalls). Servers usually
+/// send one piece in a chunk.
 pub const MAX_TOOL_CALLS: usize = 128;
 
 /// Returns whether valid JSON has more levels than [`MAX_NESTING`].
 pub(super) fn nests_too_deep(json: &str) -> bool {
-    // Each level has two brackets.
+    // Each level needs two bytes for its brackets.
     if json.len() <= 2 * MAX_NESTING {
         return false;
     }
-    // Almost no event has this many opening brackets. They are counted in sixteen sums, so that the
-    // compiler generates SIMD code.
+    // Almost no event has more opening brackets than the limit, so a count of the brackets is
+    // enough. The count has sixteen separate sums, so that the compiler generates SIMD code.
     let mut opens = [0_u8; 16];
     let parts = json.as_bytes().chunks_exact(opens.len());
     let unseen = parts.remainder().len();
@@ -45,7 +45,8 @@ pub(super) fn nests_too_deep(json: &str) -> bool {
     while let Some(byte) = bytes.next() {
         match byte {
             b'"' => in_string = !in_string,
-            // Only strings contain backslashes. The next byte may be an escaped quote.
+            // In valid JSON, only strings contain backslashes. The next byte is skipped, because it
+            // may be an escaped quote.
             b'\\' => drop(bytes.next()),
             b'{' | b'[' if !in_string => depth += 1,
             b'}' | b']' if !in_string => depth = depth.saturating_sub(1),

@@ -6,13 +6,14 @@ use super::value::Scalar;
 use crate::error::Error;
 use crate::types::ids::Usage;
 
-/// Reads an event and returns whether it is the last one.
+/// Reads an event. Also returns whether it is the last event.
 ///
 /// The text is `content`, the ids are `tokens`, and the last event has `"stop": true`. A request
-/// with `response_fields` can remove that field, so `stop_type` marks the last event too.
+/// with `response_fields` can remove `stop`. The last event can therefore also be identified by
+/// `stop_type`.
 ///
-/// For a character of several tokens, the server sends only the last id. `tokens_predicted` shows
-/// that ids are missing.
+/// If a character consists of several tokens, the server sends only the last id. The count in
+/// `tokens_predicted` is then higher than the number of ids.
 pub(super) fn read<'a>(chunk: &mut Chunk<'a>) -> Result<(ChoiceDelta<'a>, bool), Error> {
     let stop_type = chunk.stop_type.text().unwrap_or("none");
     let ended = matches!(chunk.stop, Scalar::Bool(true)) || stop_type != "none";
@@ -22,7 +23,7 @@ pub(super) fn read<'a>(chunk: &mut Chunk<'a>) -> Result<(ChoiceDelta<'a>, bool),
         _ => Scalar::Missing,
     };
     let tokens = std::mem::take(&mut chunk.tokens);
-    // The `"tokens": [0]` of a progress event is not a token.
+    // A progress event contains `"tokens": [0]`, which is not a token.
     let ids = if chunk.progress.is_given() { None } else { good_ids(tokens)? };
     let piece = ChoiceDelta {
         text: token_text(std::mem::take(&mut chunk.content))?,
@@ -35,11 +36,11 @@ pub(super) fn read<'a>(chunk: &mut Chunk<'a>) -> Result<(ChoiceDelta<'a>, bool),
     Ok((piece, ended))
 }
 
-/// Adds the counts in an event to the earlier counts. The last event may lack some.
+/// Returns the counts in an event. A count that the event lacks is taken from the earlier counts.
 ///
 /// The counts are `tokens_evaluated`, `tokens_predicted` and `timings.cache_n`. `tokens_cached` is
-/// not read, because it is the number of tokens in the slot and not the number taken from the
-/// cache.
+/// not read. It is not the number of tokens that came from the cache, but the number of all tokens
+/// in the server's slot (its memory for one request).
 pub(super) fn usage(
     evaluated: Option<u32>,
     predicted: Option<u32>,

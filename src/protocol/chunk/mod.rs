@@ -8,11 +8,11 @@
 //!                             └──▶ error (server_error.rs) ──▶ Err: the stream is over
 //! ```
 //!
-//! Most chunks take a shorter path (template.rs): they are compared with an earlier chunk, and only
-//! the values that differ are read.
+//! Most chunks are read in a faster way (template.rs). The decoder compares the chunk with an
+//! earlier chunk, and reads only the values that differ.
 //!
-//! The files in the order of their imports (a file imports only from earlier files): limits, value,
-//! json; detect, delta, calls, tally; one file per endpoint; outline, template; decoder; answer.
+//! Each file imports only from earlier files in this order: limits, value, json; detect, delta,
+//! calls, tally; one file per endpoint; outline, template; decoder; answer.
 //!
 //! # How to add an endpoint
 //!
@@ -20,20 +20,21 @@
 //! Then add:
 //!
 //! 1. In `server`: a variant of [`Endpoint`](crate::Endpoint) in endpoint.rs, with its name, path
-//!    and family, and its names for the sampling parameters in fields.rs. The compiler then reports
-//!    every other `match` that needs the endpoint.
-//! 2. In json.rs: the keys that no other endpoint has.
-//! 3. In detect.rs: how a chunk identifies the endpoint (`detect_endpoint`;
-//!    `endpoint_without_choices` for chunks without `choices`) and its server (`detect_server`).
+//!    and family. Add its names for the sampling parameters in fields.rs. The compiler then reports
+//!    every other `match` that needs the new endpoint.
+//! 2. In json.rs: the keys that only this endpoint has.
+//! 3. In detect.rs: code that detects the endpoint of a chunk in `detect_endpoint`, or in
+//!    `endpoint_without_choices` for chunks without `choices`. Add code that detects the server in
+//!    `detect_server`.
 //! 4. In decoder/read.rs: a line in `read_chunk`, or in `read_choices` if the chunks have
 //!    `choices`.
 //! 5. In `request`: a line in `Body::serialize` for the body, the unsupported features in
-//!    `check_for`, and whether a stream can be resumed.
-//! 6. Cases in `tests/data/chunk`.
+//!    `check_for`, and the rules for resuming in resume.rs.
+//! 6. In `tests/data/chunk`: test cases.
 //!
-//! The decoder then parses the chunks of the endpoint one by one. To compare them with a template,
-//! add the places of text, ids and counts to outline.rs, and add the endpoint to the `match` at the
-//! end of `decode_open`.
+//! The decoder then parses the chunks of the endpoint one by one. To make templates work for the
+//! endpoint, add the keys of its text, ids and counts to outline.rs. Then add the endpoint to the
+//! `match` at the end of `decode_open`.
 
 pub(crate) mod answer;
 pub(crate) mod body;

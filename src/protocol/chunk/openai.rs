@@ -8,7 +8,7 @@ use crate::error::Error;
 
 /// Reads a choice. Its text is `choices[].text`.
 ///
-/// The ids are in the first of these places that the chunk has:
+/// The ids are in the first of these fields that the chunk has:
 ///
 /// 1. `token_ids` (vLLM, with `return_token_ids`);
 /// 2. `delta.token_id` (Together);

@@ -1,17 +1,18 @@
 //! Finds the values in the JSON of a chunk, and determines how the decoder uses each value.
 //!
-//! The chunk has already been read by `json` and decoded without an error. This code does not check
-//! the JSON. It finds the values that may be different in the next chunk. If it is not sure, it
-//! returns `None`, and the full parser reads the chunk. The tables use the keys of `json`. If a key
-//! is in `json` but not in a table here, its value must be the same in the next chunk.
+//! The chunk has already been read by `json` and decoded without an error. This code therefore does
+//! not check the JSON. It finds the values that may be different in the next chunk. For an unusual
+//! chunk, it returns `None`, and the chunk does not become a template. The tables use the keys of
+//! `json`. If a key is in `json` but not in a table here, its value must be the same in the next
+//! chunk.
 
 use super::json::{Choice, Chunk, Delta, Logprob, Logprobs, Timings, UsageDetails, UsageFields, Verbose};
 use crate::protocol::server::endpoint::Endpoint;
 
-/// A value, and whether it may be different in the next chunk.
+/// The position of a value in the JSON, and how the decoder uses the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Leaf {
-    /// Its position in the JSON.
+    /// The index of the value's first byte in the JSON.
     pub(super) from: usize,
     pub(super) to: usize,
     pub(super) kind: Kind,
@@ -19,7 +20,7 @@ pub(super) struct Leaf {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The value must be the same.
+    /// The value must be the same in the next chunk.
     Fixed,
     Text(Text),
     Count(Count),
@@ -38,7 +39,7 @@ pub(super) enum Kind {
 pub(super) enum Text {
     Content,
     Reasoning,
-    /// The second name for reasoning.
+    /// The text of `reasoning_content`, the second name for reasoning.
     ReasoningContent,
 }
 
@@ -56,7 +57,7 @@ pub(super) enum Count {
 
 pub(super) const COUNTS: usize = Count::Evaluated as usize + 1;
 
-/// The maximum number of keys in one object of a template, and of values in the template.
+/// The maximum number of keys in one object of a template. A template also has a maximum of values.
 const MAX_KEYS: usize = 64;
 const MAX_LEAVES: usize = 256;
 
@@ -79,27 +80,28 @@ enum Place {
     Text(Text),
     Count(Count),
     Ids,
-    /// A value that the decoder reads. Everything in it must stay the same.
+    /// A value that the decoder reads. The whole value must be the same in the next chunk.
     Fixed,
     /// The decoder ignores this value.
     Other,
-    // A chunk with any other value here cannot become a template.
+    // For the following kinds, a chunk with any other value at the position cannot become a
+    // template.
     Null,
     NullOrEmpty,
     NullOrFalse,
-    /// Null or `"none"`.
+    /// The value null or `"none"`.
     NullOrNone,
     Never,
 }
 
 impl Place {
-    /// Returns whether only certain scalars are allowed here, and no list or object.
+    /// Returns whether only certain scalars are allowed at the position, but no list or object.
     fn is_bare(self) -> bool {
         matches!(self, Self::Null | Self::NullOrFalse | Self::NullOrNone | Self::Never | Self::LogprobId)
     }
 }
 
-/// The keys of one kind of object, and the kind of value that each contains.
+/// The keys of one kind of object, each with the kind of its value.
 type Keys = &'static [(&'static str, Place)];
 
 const ROOT: Keys = &[
@@ -110,11 +112,11 @@ const ROOT: Keys = &[
     ("error", Place::Null),
     ("stop", Place::NullOrFalse),
     ("stop_type", Place::NullOrNone),
-    // The decoder only checks whether this key is present.
+    // The decoder checks only whether this key is present. It ignores the value.
     ("timings", Place::Other),
 ];
 
-/// The root on llama.cpp's native endpoint.
+/// The outermost object on llama.cpp's native endpoint.
 const NATIVE_ROOT: Keys = &[
     ("index", Place::Count(Count::Index)),
     ("content", Place::Text(Text::Content)),
@@ -167,8 +169,8 @@ const LOGPROB: Keys = &[("id", Place::LogprobId)];
 
 /// Returns the kind of value under `key` in an object at `parent`, for this endpoint.
 fn place_of(endpoint: Endpoint, parent: Place, key: &[u8]) -> Place {
-    // The table of this object, and the keys that `json` reads. The value of a key that is only in
-    // the second list must not change.
+    // `places` is the table of this object, and `known` lists the keys that `json` reads. If a key
+    // is only in `known`, its value must not change.
     let (places, known) = match parent {
         Place::Root if endpoint == Endpoint::LlamaCpp => (NATIVE_ROOT, Chunk::KEYS),
         Place::Root => (ROOT, Chunk::KEYS),
@@ -186,7 +188,7 @@ fn place_of(endpoint: Endpoint, parent: Place, key: &[u8]) -> Place {
     };
     let found = places.iter().find(|(name, _)| name.as_bytes() == key);
     match found.map(|(_, place)| *place) {
-        // These keys are not read on this endpoint.
+        // The tables contain keys that the decoder does not read on this endpoint.
         Some(Place::Verbose) if endpoint == Endpoint::VllmGenerate => Place::Fixed,
         Some(Place::Delta) if endpoint != Endpoint::Chat => Place::Fixed,
         Some(Place::Text(_)) if parent == Place::Choice && endpoint == Endpoint::Chat => Place::Fixed,
@@ -207,7 +209,8 @@ pub(super) fn outline(json: &str, endpoint: Endpoint) -> Option<Vec<Leaf>> {
         Endpoint::LlamaCpp => walk.leaves.iter().any(|leaf| leaf.kind == Kind::Text(Text::Content)),
         _ => walk.choices == 1,
     };
-    // If the ids appear in two places, the decoder uses only one of them.
+    // If the chunk has ids in two fields, the decoder uses only one field. Such a chunk cannot be a
+    // template.
     (is_whole && walk.ids <= 1).then_some(walk.leaves)
 }
 
@@ -216,7 +219,7 @@ struct Walk<'a> {
     at: usize,
     endpoint: Endpoint,
     leaves: Vec<Leaf>,
-    /// The number of places with ids.
+    /// The number of fields with ids.
     ids: usize,
     choices: usize,
 }
@@ -246,7 +249,8 @@ impl Walk<'_> {
             (_, Place::Other) => (number_len(rest)?, Kind::OtherNumber),
             (_, _) => (number_len(rest)?, Kind::Fixed),
         };
-        // `1.0` and `1e0` are valid counts, but not in a template.
+        // A template accepts only plain digits. `1.0` and `1e0` are also valid counts, but only the
+        // full parser reads them.
         if matches!(kind, Kind::Count(_) | Kind::Id) && plain_count(rest)?.1 != len {
             return None;
         }
@@ -272,8 +276,8 @@ impl Walk<'_> {
             let from = self.at;
             self.at += string_len(&self.json[from..])?;
             let key = &self.json[from + 1..self.at - 1];
-            // If a key is repeated, the last one counts. With escapes, one key has several
-            // spellings.
+            // A repeated key could change the meaning of the chunk, and a key with escapes can have
+            // several spellings. Such a chunk cannot be a template.
             if key.contains(&b'\\') || keys.contains(&key) || keys.len() == MAX_KEYS {
                 return None;
             }
@@ -341,7 +345,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Skips the comma, if there is one.
+    /// Skips a comma, if it is the next byte.
     fn skip_to_next(&mut self) {
         self.skip_blank();
         if self.peek() == Some(b',') {
@@ -425,7 +429,7 @@ fn digits_len(bytes: &[u8]) -> usize {
     bytes.iter().take_while(|byte| byte.is_ascii_digit()).count()
 }
 
-/// Returns the length of a list of ids in the format that servers use.
+/// Returns the length of a list of ids, if it has the format that servers use.
 fn ids_len(bytes: &[u8]) -> Option<usize> {
     list_len(bytes, |item| plain_count(item).map(|(_, len)| len))
 }
@@ -434,7 +438,7 @@ pub(super) fn numbers_len(bytes: &[u8]) -> Option<usize> {
     list_len(bytes, number_len)
 }
 
-/// Returns the length of a list in brackets, with at most one space after each comma.
+/// Returns the length of a list in brackets. Each comma may be followed by one space.
 #[inline]
 pub(super) fn list_len(bytes: &[u8], mut item_len: impl FnMut(&[u8]) -> Option<usize>) -> Option<usize> {
     let mut at = 1;

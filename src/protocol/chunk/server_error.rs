@@ -1,14 +1,14 @@
 //! Finds the server's error message in every format that servers are known to use.
 //!
-//! In a stream the error is an event. Before a stream it is the body of a response. The JSON is the
-//! same.
+//! After a stream has begun, the error is an event. Otherwise the error is the body of the
+//! response. The JSON is the same in an event and in a body.
 
 use serde_json::Value;
 
 use crate::error::escape::printable;
 use crate::error::{MAX_SERVER_MESSAGE_CHARS, ServerError};
 
-/// The number of characters shown if a body has no message.
+/// The maximum number of a body's characters that are shown if the body has no message.
 const MAX_PREVIEW_CHARS: usize = 200;
 /// The maximum length of a short field (kind, code, param), in characters. The rest is cut off.
 const MAX_WORD_CHARS: usize = 200;
@@ -16,14 +16,14 @@ const MAX_WORD_CHARS: usize = 200;
 /// Returns the error in the body of a response. Its message is never empty.
 ///
 /// If the body has no message, the message describes the body. `status` is the status of the
-/// response. If it is `None`, a numeric code in the body replaces it.
+/// response. If `status` is `None`, a numeric code in the body is used instead.
 pub(crate) fn server_error_from_body(
     status: Option<u16>,
     content_type: Option<&str>,
     body: &[u8],
 ) -> ServerError {
     let text = String::from_utf8_lossy(body);
-    // Some servers send the error as an event although the status is not 200.
+    // Some servers send the error as an event, even in a response with an error status.
     let text = text.trim_start_matches('\u{feff}').trim();
     let json = text.strip_prefix("data:").or_else(|| text.strip_prefix("error:")).unwrap_or(text).trim();
     let parsed = serde_json::from_str::<Value>(json).ok();
@@ -62,13 +62,13 @@ pub(super) fn server_error_from_json(status: Option<u16>, value: &Value) -> Opti
         Some(object) => message_of(object).or_else(|| message_of(value)).or_else(|| Some(object.to_string())),
         None => message_of(value),
     }?;
-    // TGI and some routers put kind and code beside a string `error`.
+    // If `error` is a string, TGI and some routers put the kind and the code into the outer object.
     let fields = inner.filter(|error| error.is_object()).unwrap_or(value);
     let word = |key: &str| fields.get(key).and_then(Value::as_str).map(|w| printable(w, MAX_WORD_CHARS));
     let code = fields.get("code").filter(|code| !code.is_null());
     let number = code.and_then(Value::as_u64).and_then(|c| u16::try_from(c).ok());
-    // LiteLLM writes the code as text. Text counts as a status only if it is the status of an
-    // error.
+    // LiteLLM writes the code as text. The text counts as a status only if it is the status of an
+    // error, such as 429.
     let as_text = code.and_then(Value::as_str).filter(|text| text.len() == 3);
     let as_text = as_text.and_then(|text| text.parse().ok()).filter(|c: &u16| *c >= 400);
     let status_in_code = number.or(as_text).filter(|c| (100..=599).contains(c));
@@ -136,7 +136,7 @@ fn html_message(page: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Status, content type, body, and the expected result: status, message, [kind, code, param].
+    /// Status, content type, body, and the expected status, message and [kind, code, param].
     type Case = (Option<u16>, &'static str, &'static [u8], (Option<u16>, &'static str, [&'static str; 3]));
 
     const CASES: &[Case] = &[
@@ -146,7 +146,8 @@ mod tests {
             br#"{"error":{"message":"bad","type":"BadRequestError","param":"max_tokens","code":400}}"#,
             (Some(400), "bad", ["BadRequestError", "", "max_tokens"]),
         ),
-        // The status of the response wins. A code that is a word is kept.
+        // The status of the response is used instead of a numeric code. A code that is a word is
+        // kept.
         (
             Some(429),
             "application/json",
@@ -248,12 +249,12 @@ mod tests {
         }
     }
 
-    /// A proxy's content type is not evidence about the body.
+    /// Checks that the message does not depend on the content type, which a proxy may change.
     #[test]
     fn the_content_type_does_not_change_the_message() {
         for (status, content_type, body, (_, message, _)) in CASES {
-            // These two depend on the type: bytes that are not text, and text that only its type
-            // marks as HTML.
+            // Two kinds of bodies depend on the content type: bytes that are not text, and HTML
+            // that only its content type identifies.
             if std::str::from_utf8(body).is_err() || message.starts_with("upstream") {
                 continue;
             }
@@ -265,7 +266,7 @@ mod tests {
         }
     }
 
-    /// No text from a server moves the cursor, changes the writing direction or is long.
+    /// Checks that no server's text is long, moves the cursor or changes the writing direction.
     #[test]
     fn messages_from_servers_are_escaped_and_short() {
         let nasty = (0..0x100)
@@ -330,7 +331,8 @@ mod tests {
         let long = "ä".repeat(MAX_SERVER_MESSAGE_CHARS + 9);
         let error = server_error_from_body(Some(500), None, long.as_bytes());
         assert_eq!(error.message.chars().count(), MAX_SERVER_MESSAGE_CHARS + 1);
-        // Every prefix of every case: cut JSON, cut tags, cut characters.
+        // The test uses every prefix of every case. The prefixes contain incomplete JSON, tags and
+        // characters.
         for (_, content_type, body, _) in CASES {
             for end in 0..body.len() {
                 let error = server_error_from_body(None, Some(*content_type), &body[..end]);
@@ -339,9 +341,10 @@ mod tests {
         }
     }
 
-    /// Decodes every refusal that was recorded from a real server.
+    /// Decodes every error response that was recorded from a real server.
     ///
-    /// Status and message are as in the file. `by_name` lists the expected message for each format.
+    /// The status and the message must be the same as in the file. `by_name` lists the expected
+    /// message for each format.
     #[test]
     fn recorded_refusals_keep_the_message_of_the_server() {
         let by_name = [

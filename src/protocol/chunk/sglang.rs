@@ -15,11 +15,12 @@ pub(super) fn is_native(chunk: &Chunk<'_>) -> bool {
     has_ids || chunk.meta.presence == Presence::Given || chunk.text.is_given()
 }
 
-/// Reads an event and returns the text and the ids that are new in it.
+/// Reads an event, and returns the text and the ids that earlier events did not contain.
 ///
-/// In each event, `text` and `output_ids` hold the whole response so far. A server with incremental
-/// streaming sends only the new text and ids. `completion_tokens` distinguishes the two in each
-/// event with ids: it is either the number of ids in the event or the number of all ids so far.
+/// In each event, `text` and `output_ids` contain the whole response so far. A server with
+/// incremental streaming sends only the new text and ids. `completion_tokens` shows which of the
+/// two forms an event has, because it is always the number of all ids so far. With incremental
+/// streaming, every event after the first has fewer ids than this number.
 ///
 /// The finish reason is an object, `{"type": "stop", "matched": ..}`.
 pub(super) fn read<'a>(chunk: &mut Chunk<'a>, so_far: &mut SoFar) -> Result<ChoiceDelta<'a>, Error> {
@@ -56,8 +57,8 @@ fn new_ids<const MAX: usize>(
 
 /// Returns the new part of the text.
 ///
-/// At the end, the server removes a stop string from the text. It has already sent the beginning of
-/// that string, which stays in the text here.
+/// At the end, the server removes a stop string from the text. Earlier events may have contained
+/// the beginning of the stop string. This part is not removed from the text.
 fn new_text<'a>(text: Cow<'a, str>, before: &str, at_end: bool) -> Result<Cow<'a, str>, Error> {
     if at_end && before.starts_with(&*text) {
         return Ok(Cow::Borrowed(""));
@@ -69,7 +70,7 @@ fn new_text<'a>(text: Cow<'a, str>, before: &str, at_end: bool) -> Result<Cow<'a
     .ok_or_else(|| Error::protocol("an event changed text that was sent earlier"))
 }
 
-/// Returns the counts in an event, which belong to its choice.
+/// Returns the counts in an event. They are the counts of the event's choice.
 pub(super) fn usage(chunk: &Chunk<'_>) -> Option<Usage> {
     let meta = &chunk.meta;
     Some(Usage {

@@ -6,7 +6,7 @@ use super::calls::Calls;
 use crate::types::ids::{FinishReason, IdsExact, Inexact, TokenId, Usage};
 use crate::types::token::StreamToken;
 
-/// Takes the items of a stream, each with the index of its choice.
+/// A function that takes the items of a stream, each with the index of its choice.
 pub(crate) trait Sink: FnMut(u32, StreamToken) {}
 
 impl<F: FnMut(u32, StreamToken)> Sink for F {}
@@ -16,31 +16,30 @@ impl<F: FnMut(u32, StreamToken)> Sink for F {}
 pub(super) struct ChoiceTally {
     /// True if a chunk contained this choice.
     pub(super) begun: bool,
-    /// The number of tokens handed out, with or without ids.
+    /// The number of tokens delivered, with or without ids.
     pub(super) tokens: u64,
-    /// The number of ids handed out.
+    /// The number of ids delivered.
     pub(super) ids: u64,
     /// True if text or a piece of a tool call arrived without an id.
     pub(super) has_text_without_id: bool,
-    /// True if llama.cpp's `tokens_predicted` was higher than the number of ids, so ids are
-    /// missing.
+    /// True if ids are missing: llama.cpp's `tokens_predicted` was higher than their number.
     pub(super) ran_ahead: bool,
     /// The server's own running count of this choice's tokens.
     pub(super) counted: Option<u64>,
-    /// The usage of this choice alone, and not of the whole request.
+    /// The usage of only this choice. It does not include other choices.
     pub(super) usage: Option<Usage>,
     pub(super) finish: Option<FinishReason>,
     /// True if the last event has arrived, on an endpoint without a terminator.
     ///
-    /// For llama.cpp this is the event with `"stop": true`, with or without a finish reason.
+    /// For llama.cpp, the last event has `"stop": true`, with or without a finish reason.
     pub(super) stopped: bool,
     /// The tool calls, on a chat endpoint.
     pub(super) calls: Calls,
-    /// The whole response so far, which each event of SGLang repeats.
+    /// The text and ids so far, for SGLang. Each event of SGLang repeats them.
     pub(super) so_far: SoFar,
 }
 
-/// The text and the ids of a choice.
+/// The text and the ids of a choice that have arrived so far.
 #[derive(Debug, Default)]
 pub(super) struct SoFar {
     pub(super) ids: Vec<TokenId>,
@@ -48,10 +47,11 @@ pub(super) struct SoFar {
 }
 
 impl ChoiceTally {
-    /// Hands out the text and the ids of a chunk.
+    /// Delivers the text and the ids of a chunk.
     ///
-    /// The id of a token belongs to the item that contains its first byte, so a text goes with the
-    /// first of its ids. `has_call` means that the chunk also contains a piece of a tool call.
+    /// A token's id is in the item that contains the token's first byte. If one text has several
+    /// ids, the text is therefore in the item of the first id. `has_call` is true if the chunk also
+    /// contains a piece of a tool call.
     #[inline]
     pub(super) fn hand_out(
         &mut self,
@@ -97,7 +97,9 @@ impl ChoiceTally {
         self.ids += u64::from(id.is_some());
     }
 
-    /// Stores the server's running count. Call it after the tokens of the chunk with this count.
+    /// Stores the server's running count.
+    ///
+    /// Call this method after the tokens of the same chunk have been delivered.
     #[inline]
     pub(super) fn count_now(&mut self, counted: Option<u32>) {
         if let Some(counted) = counted.map(u64::from) {
@@ -121,7 +123,7 @@ pub(super) struct Total {
     pub(super) ids: u64,
     has_text_without_id: bool,
     ran_ahead: bool,
-    /// The sum of the choices' own counts, if each choice has one.
+    /// The sum of the counts of all choices, if each choice has a count.
     counted: Option<u64>,
 }
 
@@ -142,9 +144,9 @@ impl Total {
 
     /// Returns whether all ids arrived.
     ///
-    /// `counted` is the server's count for the whole request, if it sent one. `complete` means that
-    /// the stream came to its end. Before the end, the counts are not complete. The result is then
-    /// `Unknown`, unless an id is already known to be missing.
+    /// `counted` is the server's count for the whole request, if the server sent it. `complete` is
+    /// true if the stream has reached its end. Before the end, the counts are not complete. The
+    /// result is then `Unknown`, unless an id is already known to be missing.
     pub(super) fn ids_exact(&self, counted: Option<u64>, complete: bool, llama_cpp: bool) -> IdsExact {
         let received = self.ids;
         let counted = counted.or(self.counted);

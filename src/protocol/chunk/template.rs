@@ -1,19 +1,19 @@
-//! Decodes by templates, because the chunks of one stream differ in only a few places.
+//! Decodes chunks with templates, because the chunks of a stream differ in only a few places.
 //!
-//! Read this before you change this file. A [`Template`] is a chunk that was parsed in full, with
-//! the positions of its values (`outline`). The next chunk is compared with it byte by byte, and
-//! only the values that may differ are read. This must never accept a chunk that the full parser
-//! would read differently:
+//! Read this description before you change this file. A [`Template`] is a chunk that was parsed in
+//! full, with the positions of its values (`outline`). The decoder compares the next chunk with the
+//! template byte by byte, and reads only the values that may differ. It must never accept a chunk
+//! that the full parser would read differently. Three rules ensure this:
 //!
-//! - Bytes that are equal have the same meaning as before.
-//! - A value is read here only in its plainest spelling, which serde_json reads in the same way.
+//! - Equal bytes have the same meaning in both chunks.
+//! - A value is read only in its plainest spelling, which serde_json reads in the same way.
 //! - In all other cases, the result is `None`, and the full parser reads the chunk.
 //!
-//! Text, ids and counts may always differ. Values that the decoder ignores may differ after they
-//! were seen to differ once.
+//! Text, ids and the number of generated tokens may always differ. Other counts, and values that
+//! the decoder ignores, may differ only after they were different in an earlier chunk.
 //!
-//! A property test (`tests/common/chunk_property.rs`) checks that both paths give the same result.
-//! It runs on every recording, and on recordings with random changes.
+//! A property test (`tests/common/chunk_property.rs`) checks that templates and the full parser
+//! give the same result. The test runs on every recording, and on recordings with random changes.
 
 use std::borrow::Cow;
 
@@ -26,14 +26,14 @@ use super::outline::{
 use crate::protocol::server::endpoint::Endpoint;
 use crate::types::ids::TokenId;
 
-/// The number of templates kept. Some streams alternate between chunks with and without text.
+/// The maximum number of templates. Some streams alternate between chunks with and without text.
 const MAX_TEMPLATES: usize = 3;
-/// The longest chunk that becomes a template.
+/// The maximum length of a chunk that becomes a template.
 const MAX_TEMPLATE_BYTES: usize = 16 << 10;
-/// The initial and the maximum credit.
+/// The initial and the maximum number of credits, which limit how often a chunk is learned.
 ///
-/// Learning a chunk costs as much as parsing it, so it uses [`LESSON`] credits. Each chunk that a
-/// template reads adds one credit.
+/// Learning a chunk takes as long as parsing it, so each learned chunk uses [`LESSON`] credits.
+/// Each chunk that matches a template adds one credit.
 const MAX_CREDIT: u32 = 64;
 const LESSON: u32 = 8;
 
@@ -41,22 +41,22 @@ const LESSON: u32 = 8;
 #[derive(Debug)]
 pub(super) struct Templates {
     templates: Vec<Template>,
-    /// The template that matched last.
+    /// The index of the template that matched last.
     last: usize,
-    /// The ids of the chunk that was read last.
+    /// The ids of the last chunk that matched a template.
     pub(super) ids: Vec<TokenId>,
     credit: u32,
     pub(super) is_on: bool,
 }
 
-/// A chunk with holes at the values that may differ.
+/// A chunk with holes: the values that may differ in the next chunk.
 #[derive(Debug, Default)]
 struct Template {
     json: Vec<u8>,
     leaves: Vec<Leaf>,
     /// The values that may differ.
     holes: Vec<Leaf>,
-    /// The bytes before each hole. `end` contains the bytes after the last hole.
+    /// The bytes before each hole. The bytes after the last hole are in `end`.
     between: Vec<Box<[u8]>>,
     end: Box<[u8]>,
     /// The counts of this chunk.
@@ -128,7 +128,7 @@ impl Templates {
     ///
     /// Returns the values and the length of the chunk.
     ///
-    /// `ends` checks the bytes after the chunk.
+    /// `ends` checks whether the bytes after the chunk are allowed.
     #[inline]
     pub(super) fn read<'a>(
         &mut self,
@@ -160,13 +160,13 @@ impl Templates {
         Some(found)
     }
 
-    /// Turns a parsed chunk into a template. The chunk contains only text, ids and counts.
+    /// Turns a parsed chunk into a template. The chunk must contain only text, ids and counts.
     pub(super) fn learn(&mut self, json: &str, endpoint: Endpoint) {
         if !self.is_on || self.credit < LESSON || json.len() > MAX_TEMPLATE_BYTES {
             return;
         }
         self.credit -= LESSON;
-        // A line end inside the chunk would look like the end of the event's line.
+        // Such a byte may be a line end, which would look like the end of the event's line.
         if json.bytes().any(|byte| byte < 0x20) {
             return;
         }
@@ -174,7 +174,8 @@ impl Templates {
         let mut new = Template::new(json, leaves);
         let like = self.templates.iter().enumerate().find_map(|(n, old)| Some((n, new.holes_beside(old)?)));
         self.last = match like {
-            // The chunk differs from this template in a new place, so it replaces the template.
+            // The chunk differs from this template in a value that was equal until now. A template
+            // with the new hole replaces this template.
             Some((n, holes)) => {
                 new.set_holes(holes);
                 self.templates[n] = new;
@@ -194,7 +195,7 @@ impl Templates {
 }
 
 impl Kind {
-    /// Returns whether the value may differ before it was seen to differ.
+    /// Returns whether the value may differ even if it was equal in all chunks so far.
     fn differs(self) -> bool {
         match self {
             Self::Text(_) | Self::Ids | Self::Id => true,
@@ -226,7 +227,7 @@ impl Template {
         self.holes = holes;
     }
 
-    /// Returns the holes that fit both chunks, if the chunks differ only in values that may differ.
+    /// Returns holes that match both chunks, if the chunks differ only in values that may differ.
     fn holes_beside(&self, other: &Self) -> Option<Vec<Leaf>> {
         if self.leaves.len() != other.leaves.len() {
             return None;
@@ -264,7 +265,7 @@ impl Template {
     }
 }
 
-/// Reads a string in quotes. Also returns its length.
+/// Reads a string in quotes, and returns its text and its length in the JSON.
 #[inline]
 fn string(bytes: &[u8]) -> Option<(Cow<'_, str>, usize)> {
     let rest = bytes.strip_prefix(b"\"")?;
@@ -323,8 +324,8 @@ mod tests {
 
     #[test]
     fn a_template_reads_new_text_and_ids_and_learns_other_values() {
-        // Text to replace, new text, whether the new chunk is read at once, and whether it is read
-        // after learning.
+        // Each case: the text to replace, the new text, whether a template reads the new chunk at
+        // once, and whether a template reads it after learning.
         let cases: [(&str, &str, bool, bool); 19] = [
             ("\"a\"", r#""b c""#, true, true),
             ("\"a\"", r#""\n\u00e9\"\\\/""#, true, true),

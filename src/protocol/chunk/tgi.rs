@@ -6,12 +6,14 @@ use super::value::{Id, List, Presence, Scalar};
 use crate::error::Error;
 use crate::types::ids::Usage;
 
-/// Reads an event and returns whether it is the last one. Each event is one token.
+/// Reads an event, which is one token. Also returns whether it is the last event.
 ///
 /// The `index` of an event counts tokens, not choices. The last event has `generated_text`, which
-/// repeats the whole text, and `details` if the request asked for them. There is no terminator.
+/// repeats the whole text, and `details` if the request asked for them. The stream has no
+/// terminator.
 ///
-/// The text of the end token is its name. As on every endpoint, only its id is handed out.
+/// The server sends the end token's name as its text. As on every endpoint, only the id of this
+/// token is delivered.
 pub(super) fn read<'a>(chunk: &mut Chunk<'a>) -> Result<(ChoiceDelta<'a>, bool), Error> {
     let token = std::mem::take(&mut chunk.token);
     let finish = std::mem::take(&mut chunk.details.finish_reason);
@@ -25,7 +27,7 @@ pub(super) fn read<'a>(chunk: &mut Chunk<'a>) -> Result<(ChoiceDelta<'a>, bool),
     Ok((ChoiceDelta { text, ids, finish, ..ChoiceDelta::default() }, ended))
 }
 
-/// Reads a whole response: all of the text, and the tokens in the details.
+/// Reads a whole response: the whole text, and the ids of the tokens in `details`.
 pub(super) fn read_whole<'a>(chunk: &mut Chunk<'a>) -> Result<ChoiceDelta<'a>, Error> {
     let details = &mut chunk.details;
     let tokens = std::mem::take(&mut details.tokens);
@@ -37,7 +39,9 @@ pub(super) fn read_whole<'a>(chunk: &mut Chunk<'a>) -> Result<ChoiceDelta<'a>, E
     })
 }
 
-/// Returns the counts in the last event or in a whole response, which has no count of the prompt.
+/// Returns the counts in the last event or in a whole response.
+///
+/// A whole response has no count of the prompt's tokens.
 pub(super) fn usage(chunk: &Chunk<'_>) -> Option<Usage> {
     Some(Usage {
         completion_tokens: chunk.details.generated_tokens.count()?,

@@ -12,8 +12,9 @@ use super::limits::MAX_TOKEN_IDS;
 use crate::error::{Error, Limit};
 use crate::types::ids::TokenId;
 
-/// Declares the scalar methods for a visitor of lists or objects. Any scalar except null is an
-/// error.
+/// Declares the scalar methods for a visitor of lists or objects.
+///
+/// Any scalar except null has the wrong type.
 macro_rules! or_else {
     () => {
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,7 +38,8 @@ pub(super) use or_else;
 
 /// Reads a value into its final place in memory.
 ///
-/// An object of a chunk has more than a thousand bytes. Moving it costs as much as a short parse.
+/// An object of a chunk has more than a thousand bytes. Moving it takes as long as parsing a short
+/// chunk.
 pub(super) trait Fill<'de>: Default {
     fn fill<D: Deserializer<'de>>(&mut self, deserializer: D) -> Result<(), D::Error>;
 }
@@ -51,7 +53,7 @@ impl<'de, T: Fill<'de>> DeserializeSeed<'de> for InPlace<'_, T> {
     }
 }
 
-/// Small values are moved instead.
+/// Implements [`Fill`] for small values, which are moved.
 macro_rules! fill_by_move {
     ($($type:ty),*) => {
         $(impl<'de: 'a, 'a> Fill<'de> for $type {
@@ -63,14 +65,14 @@ macro_rules! fill_by_move {
     };
 }
 
-/// Reads JSON to its end.
+/// Reads the whole JSON text into `value`. Bytes after the value are an error.
 pub(super) fn fill<'a, T: Fill<'a>>(value: &mut T, json: &'a str) -> serde_json::Result<()> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
     value.fill(&mut deserializer)?;
     deserializer.end()
 }
 
-/// The kind of value in the place of an object or a list.
+/// The kind of value that was found where an object or a list was expected.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Presence {
     #[default]
@@ -95,7 +97,7 @@ pub(super) enum Scalar<'a> {
     Missing,
     Bool(bool),
     Uint(u64),
-    /// A number that is negative or has a fraction, an exponent or more digits than a `u64` holds.
+    /// A number that is negative, has a fraction or an exponent, or is too large for a `u64`.
     Float(f64),
     Text(Cow<'a, str>),
     /// A list or an object.
@@ -111,7 +113,7 @@ impl<'a> Scalar<'a> {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
 
-    /// Returns the text, which is empty if the key is missing. `Err` for a value of another type.
+    /// Returns the text, or `Err` for a value of another type. A missing key gives an empty text.
     pub(super) fn into_text(self) -> Result<Cow<'a, str>, ()> {
         match self {
             Self::Text(text) => Ok(text),
@@ -188,7 +190,7 @@ impl<'de: 'a, 'a> Visitor<'de> for ScalarVisitor<'a> {
 
 // --- arguments ---
 
-/// The arguments of a call as the server wrote them: JSON in a string, or the JSON itself.
+/// The arguments of a call as the server wrote them: JSON in a string, or a JSON value.
 #[derive(Debug, Default)]
 pub(super) struct RawArguments<'a>(pub(super) Cow<'a, str>);
 
@@ -198,7 +200,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawArguments<'a> {
     }
 }
 
-/// Declares the visits of scalars that are copied.
+/// Declares the visitor's methods for scalars, which are copied as the server wrote them.
 macro_rules! as_written {
     ($($visit:ident $type:ty),*) => {
         $(fn $visit<E>(self, value: $type) -> Result<Self::Value, E> {
@@ -234,7 +236,7 @@ impl<'de: 'a, 'a> Visitor<'de> for RawArgumentsVisitor<'a> {
 
 // --- lists ---
 
-/// A list of at most `MAX` items. Its first item needs no allocation.
+/// A list of at most `MAX` items. A list of one item needs no allocation.
 #[derive(Debug)]
 pub(super) struct List<T, const MAX: usize> {
     pub(super) presence: Presence,
@@ -333,14 +335,14 @@ impl<'de, T: Fill<'de>, const MAX: usize> Fill<'de> for List<T, MAX> {
 
 // --- ids ---
 
-/// The value in the place of an id.
+/// The value that was found where an id was expected.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) enum Id {
     /// The key is missing, or its value is null.
     #[default]
     Missing,
     Valid(TokenId),
-    /// Not an id: negative, too large, with a fraction, or not a number.
+    /// The value is not an id: it is negative, too large, has a fraction, or is not a number.
     Invalid,
 }
 

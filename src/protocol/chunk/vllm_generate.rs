@@ -1,4 +1,4 @@
-//! vLLM's generate endpoint, `/inference/v1/generate`: it takes and returns ids.
+//! vLLM's generate endpoint, `/inference/v1/generate`, which takes and returns ids.
 
 use std::mem::take;
 
@@ -8,7 +8,7 @@ use crate::error::Error;
 
 /// Reads a choice. Its ids are `choices[].token_ids`.
 ///
-/// `text` arrives only if the request sets `"output_mode": "text"`.
+/// The chunk has `text` only if the request sets `"output_mode": "text"`.
 pub(super) fn read<'a>(choice: &mut Choice<'a>) -> Result<ChoiceDelta<'a>, Error> {
     Ok(ChoiceDelta {
         ids: ids_of(choice, Verbose::default())?,

@@ -15,7 +15,7 @@ use crate::protocol::server::family::Family;
 use crate::protocol::server::fields::validate_extras;
 use crate::types::ids::TokenId;
 
-/// The input of the model.
+/// The prompt: ids, text or chat messages.
 #[derive(Clone, PartialEq)]
 pub(crate) enum Prompt {
     Ids(Vec<TokenId>),
@@ -25,8 +25,8 @@ pub(crate) enum Prompt {
 
 /// A request for a completion with one choice.
 ///
-/// `Debug` shows the length of the prompt and the names of extra fields and headers. It never shows
-/// text or values, because a header or a proxy's extra field can be a credential.
+/// `Debug` shows the length of the prompt and the names of extra fields and headers. `Debug` never
+/// shows text or values, because a header or a proxy's extra field can be a credential.
 ///
 /// ```
 /// use tokenwire::{CompletionRequest, SamplingParams, Endpoint};
@@ -69,21 +69,22 @@ impl CompletionRequest {
 
     /// Creates a request from text, which the server encodes.
     ///
-    /// Its stream cannot be resumed, because the ids of the prompt are unknown.
+    /// The stream of such a request cannot be resumed, because the ids of the prompt are unknown.
     pub fn text(text: impl Into<String>) -> Self {
         Self::new(Prompt::Text(text.into()))
     }
 
     /// Creates a request from chat messages. Your program needs no tokenizer.
     ///
-    /// The server builds the prompt with its model's template. The request goes to
-    /// [`Endpoint::Chat`], also with [`Endpoint::Auto`]. Reasoning and tool calls arrive as the
-    /// server separates them ([`StreamToken::Reasoning`](crate::StreamToken::Reasoning),
-    /// [`ToolCall`](crate::StreamToken::ToolCall)).
+    /// The server builds the prompt with its model's template. The request is sent to
+    /// [`Endpoint::Chat`], even if the client has [`Endpoint::Auto`]. The server separates
+    /// reasoning and tool calls from the text. They arrive as
+    /// [`StreamToken::Reasoning`](crate::StreamToken::Reasoning) and
+    /// [`ToolCall`](crate::StreamToken::ToolCall).
     ///
     /// The ids of the prompt are unknown, so such a request cannot be resumed. The ids of the
     /// response arrive if the server sends them. Otherwise [`IdsExact`](crate::IdsExact) and
-    /// [`Branch::ids_missing`](crate::Branch::ids_missing) report that they are missing.
+    /// [`Branch::ids_missing`](crate::Branch::ids_missing) report that the ids are missing.
     ///
     /// ```
     /// use tokenwire::{CompletionRequest, Message, Endpoint};
@@ -105,9 +106,9 @@ impl CompletionRequest {
 
     /// Sets the tools that the model may call. Default: none.
     ///
-    /// [`Tools::schemas`](crate::Tools::schemas) returns them in this format. The template of a
-    /// chat endpoint describes the tools to the model. If your prompt is ids or text, describe them
-    /// in the prompt.
+    /// [`Tools::schemas`](crate::Tools::schemas) returns schemas in this format. On a chat
+    /// endpoint, the server's template adds the tools to the prompt. If your prompt is ids or text,
+    /// describe the tools in the prompt.
     pub fn tools(mut self, schemas: impl IntoIterator<Item = Value>) -> Self {
         self.tools = schemas.into_iter().collect();
         self
@@ -146,29 +147,29 @@ impl CompletionRequest {
         sampling: SamplingParams,
         /// Sets vLLM's priority. A request with a lower value runs earlier.
         ///
-        /// vLLM without priority scheduling ignores it, and llama.cpp always does. Default: not
-        /// sent.
+        /// vLLM ignores the priority unless priority scheduling is on. llama.cpp always ignores it.
+        /// Default: not sent.
         priority: i32,
-        /// Sets whether llama.cpp may use the cached prefix of a slot.
+        /// Sets whether llama.cpp may reuse a cached prefix of the prompt.
         ///
-        /// Default: not sent, which means `true` there. With `false`, greedy text is the same each
-        /// time. Other servers do not support this field.
+        /// Default: not sent, and llama.cpp then uses `true`. With `false`, greedy sampling returns
+        /// the same text each time. Other servers do not support this field.
         cache_prompt: bool,
     }
 
     option_setters! {
-        /// Sets the model for this request instead of the client's.
+        /// Sets the model for this request, which replaces the client's model.
         model: String,
         /// Sets whether the model must call a tool, in the server's format.
         ///
-        /// This is `"auto"`, `"none"`, `"required"`, or an object that names a function. Default:
-        /// not sent, which means `"auto"`.
+        /// The value is `"auto"`, `"none"`, `"required"`, or an object that names a function.
+        /// Default: not sent, and the server then uses `"auto"`.
         tool_choice: Value,
         /// Sets a required format of the response. Default: any text.
         ///
         /// The value has the form of vLLM's `structured_outputs`: an object with one of `json` (a
-        /// schema), `regex`, `choice` or `grammar`. For llama.cpp, which supports the schema and
-        /// the grammar, tokenwire translates it.
+        /// schema), `regex`, `choice` or `grammar`. llama.cpp supports only a schema or a grammar,
+        /// and tokenwire writes the value in llama.cpp's format.
         structured_output: Value,
         /// Sets vLLM's salt for the prefix cache. Default: none.
         ///
@@ -176,28 +177,29 @@ impl CompletionRequest {
         cache_salt: String,
         /// Sets the id that the server uses for this request.
         ///
-        /// It is sent in the header `x-request-id` and, on the generate endpoints of vLLM and
-        /// SGLang, in the body. If the request is sent again, the header gets a suffix, so that
-        /// each attempt has its own id: `mine`, `mine-1`, `mine-2`. The body keeps the original id.
-        /// Default: an id from the client ([`request_ids`](crate::ApiClientBuilder::request_ids)),
-        /// or otherwise from the server.
+        /// The id is sent in the header `x-request-id`. On the generate endpoints of vLLM and
+        /// SGLang, it is also sent in the body. If the request is sent again, the header gets a
+        /// suffix, so that each attempt has its own id: `mine`, `mine-1`, `mine-2`. The body keeps
+        /// the original id. Default: the client creates the id if
+        /// [`request_ids`](crate::ApiClientBuilder::request_ids) is set. Otherwise the server
+        /// creates it.
         request_id: String,
         /// Sets the key of the session that this request belongs to. Default: none.
         ///
-        /// Routers and providers send requests with the same key to the same worker, which has the
-        /// prefix in its cache. The key is sent in the client's
-        /// [`session_headers`](crate::ApiClientBuilder::session_headers).
+        /// Routers and providers send requests with the same key to the same worker, because that
+        /// worker has the prefix in its cache. The key is sent in the headers that
+        /// [`session_headers`](crate::ApiClientBuilder::session_headers) sets.
         session: String,
         /// Sets the W3C trace context of your span, which is sent in the header `traceparent`.
         ///
-        /// Its format is `00-`, 32 hexadecimal digits, `-`, 16 digits, `-`, 2 digits. Default:
-        /// none.
+        /// Its format is `00-`, 32 hexadecimal digits, `-`, 16 hexadecimal digits, `-`, and 2
+        /// hexadecimal digits. Default: none.
         traceparent: String,
     }
 
-    /// Sends the request even if the server is known to ignore a part of it.
+    /// Allows sending the request even if the server is known to ignore a part of it.
     ///
-    /// Default: such a request is an error, see [`to_json`](Self::to_json).
+    /// By default, such a request fails with an error, see [`to_json`](Self::to_json).
     pub fn allow_ignored_fields(mut self) -> Self {
         self.allow_ignored_fields = true;
         self
@@ -205,21 +207,22 @@ impl CompletionRequest {
 
     /// Allows resuming even if the result may differ from an uninterrupted stream.
     ///
-    /// The result may differ with structured output, penalties, stop strings for which the server
-    /// holds text back, and fields that count the output. [`NotResumable`](crate::NotResumable)
-    /// lists the reasons that this setting accepts. The ids are still the server's own.
+    /// The result may differ if the request has structured output, penalties, fields that count the
+    /// output, or stop strings that make the server hold text back.
+    /// [`NotResumable`](crate::NotResumable) lists the reasons that this setting accepts. The ids
+    /// still come from the server.
     ///
-    /// Default: such a stream ends where it breaks. The client's
-    /// [`ResumePolicy`](crate::ResumePolicy) decides whether streams are resumed at all.
+    /// By default, such a stream ends with an error if it breaks. The client must have a
+    /// [`ResumePolicy`](crate::ResumePolicy). Without this policy, no stream is resumed.
     pub fn allow_inexact_resume(mut self) -> Self {
         self.allow_inexact_resume = true;
         self
     }
 
-    /// Records the bytes of request and response, with their arrival times. Default off.
+    /// Records the bytes of the request and the response, with their arrival times. Default: off.
     ///
-    /// The recording is in [`StreamReport::recording`](crate::StreamReport::recording). It contains
-    /// only the last attempt and no credentials, and has at most
+    /// The recording is in [`StreamReport::recording`](crate::StreamReport::recording). The
+    /// recording contains only the last attempt and no credentials. Its size is at most
     /// [`max_recording_bytes`](crate::Limits::max_recording_bytes).
     pub fn record(mut self) -> Self {
         self.record = true;
@@ -232,15 +235,16 @@ impl CompletionRequest {
 
     /// Adds a field to the body.
     ///
-    /// It replaces a field of the same name that this request would write. If both are objects
-    /// (`stream_options`, vLLM's `sampling_params`), they are merged. [`validate`](Self::validate)
-    /// rejects a field that turns streaming off or requests more than one choice.
+    /// The extra field replaces a field of the same name that this request would write. If both
+    /// fields are objects (`stream_options`, vLLM's `sampling_params`), the objects are merged.
+    /// [`validate`](Self::validate) rejects a field that turns streaming off or requests more than
+    /// one choice.
     pub fn extra(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.extras.insert(key.into(), value.into());
         self
     }
 
-    /// Adds several such fields.
+    /// Adds several fields to the body, each as [`extra`](Self::extra) does.
     pub fn extras(mut self, extras: Map<String, Value>) -> Self {
         self.extras.extend(extras);
         self
@@ -248,8 +252,8 @@ impl CompletionRequest {
 
     /// Adds a header.
     ///
-    /// Some headers cannot be set, because the client writes them: [`validate`](Self::validate)
-    /// lists them.
+    /// You cannot set the headers that the client writes itself. [`validate`](Self::validate) lists
+    /// these headers.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -261,7 +265,7 @@ impl CompletionRequest {
 
     /// Returns whether the body requests ids from this server.
     ///
-    /// Returns false if an extra field determines whether the server sends ids.
+    /// The result is false if an extra field determines whether the server sends ids.
     pub(crate) fn asks_for_ids(&self, server: Option<&ServerKind>, stream: bool) -> bool {
         let own = ["return_token_ids", "verbose", "logprobs", "include_reasoning", "return_tokens"];
         let left_to_us = own.iter().all(|key| !self.extras.contains_key(*key));
@@ -269,9 +273,9 @@ impl CompletionRequest {
             && !(stream && self.has_tools() && server.and_then(ServerKind::family) == Some(Family::LlamaCpp))
     }
 
-    /// Returns whether the request has tools, in its own field or an extra one.
+    /// Returns whether the request has tools, in its own field or in an extra field.
     ///
-    /// llama.cpp then rejects log-probabilities in the stream of a chat, so the stream has no ids.
+    /// With tools, llama.cpp rejects log-probabilities in a chat stream, so the stream has no ids.
     pub(super) fn has_tools(&self) -> bool {
         let extra = self.extras.get("tools").and_then(Value::as_array);
         extra.map_or(!self.tools.is_empty(), |tools| !tools.is_empty())
@@ -279,30 +283,30 @@ impl CompletionRequest {
 
     /// Returns the name and the value of each header of this request.
     ///
-    /// Request id and trace context are included. The session headers are not, because the client
-    /// adds them.
+    /// The request id and the trace context are included. The session headers are not included,
+    /// because the client adds them.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         let id = self.request_id.as_deref().map(|id| ("x-request-id", id));
         let trace = self.traceparent.as_deref().map(|trace| ("traceparent", trace));
         self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(id).chain(trace)
     }
 
-    /// Checks that the request can be sent. [`to_json`](Self::to_json) does this too.
+    /// Checks that the request can be sent. [`to_json`](Self::to_json) also makes this check.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput):
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) in these cases:
     ///
-    /// - The prompt has no ids or no messages. For no ids, vLLM rejects the request and llama.cpp
-    ///   returns nothing.
+    /// - The prompt is an empty list of ids or messages. If the list of ids is empty, vLLM rejects
+    ///   the request and llama.cpp returns an empty response.
     /// - The traceparent is invalid.
     /// - A number is not finite, or `logit_bias` contains a token twice.
     /// - A header, the session key or the request id has characters that a header cannot contain.
-    /// - A header is one that the client writes itself: `authorization`, `host`, `content-length`,
-    ///   `content-type`, `transfer-encoding`, `accept-encoding`.
+    /// - A header has a name that only the client may write: `authorization`, `host`,
+    ///   `content-length`, `content-type`, `transfer-encoding`, `accept-encoding`.
     ///
-    /// [`Unsupported`](crate::ErrorKind::Unsupported): an extra field turns streaming off, or asks
-    /// for more than one choice. Send one request for each choice.
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) if an extra field turns streaming off or asks
+    /// for more than one choice. For several choices, send one request for each choice.
     pub fn validate(&self) -> Result<(), Error> {
         if matches!(&self.prompt, Prompt::Ids(ids) if ids.is_empty()) {
             return Err(Error::invalid("the prompt has no ids"));
@@ -331,14 +335,14 @@ impl CompletionRequest {
         self.nested_extras().try_for_each(validate_extras)
     }
 
-    /// Returns the extra objects that contain fields of the sampling.
+    /// Returns the extra objects that contain sampling parameters.
     pub(super) fn nested_extras(&self) -> impl Iterator<Item = &Map<String, Value>> {
         ["sampling_params", "parameters"].iter().filter_map(|key| self.extras.get(*key)?.as_object())
     }
 
-    /// Returns the endpoint of this request, for a client with `endpoint`.
+    /// Returns the endpoint that a client with `endpoint` uses for this request.
     ///
-    /// With [`Endpoint::Auto`], messages go to [`Endpoint::Chat`].
+    /// With [`Endpoint::Auto`], messages are sent to [`Endpoint::Chat`].
     pub(crate) fn endpoint(&self, endpoint: Endpoint) -> Endpoint {
         match (&self.prompt, endpoint) {
             (Prompt::Messages(_), Endpoint::Auto) => Endpoint::Chat,
@@ -349,7 +353,7 @@ impl CompletionRequest {
 
 impl fmt::Debug for CompletionRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Lists every field, so that the compiler requires a decision for each new one.
+        // This pattern lists every field, so that the compiler reports each new field.
         let Self {
             prompt,
             sampling,
@@ -382,8 +386,8 @@ impl fmt::Debug for CompletionRequest {
             .field("tools", &tools.len())
             .field("tool_choice", &tool_choice.is_some())
             .field("structured_output", &structured_output.is_some())
-            // The salt separates tenants. Anyone who reads the salt could measure another tenant's
-            // cache.
+            // The value is left out. Anyone who reads another tenant's salt could find out what is
+            // in that tenant's cache.
             .field("cache_salt", &cache_salt.is_some())
             .field("cache_prompt", cache_prompt)
             .field("allow_ignored_fields", allow_ignored_fields)

@@ -7,10 +7,10 @@ use crate::error::escape::printable;
 pub(crate) const OWNED_HEADERS: [&str; 6] =
     ["authorization", "host", "content-length", "transfer-encoding", "accept-encoding", "content-type"];
 
-/// Checks a header by RFC 9110, 5.1 and 5.5.
+/// Checks a header by the rules of RFC 9110, sections 5.1 and 5.5.
 ///
-/// The name is a token. The value is visible ASCII, with spaces only inside; `obs-text` is
-/// rejected.
+/// The name must be a `token`. The value must be visible ASCII, and may contain spaces between
+/// visible characters. `obs-text` is rejected.
 pub(crate) fn validate_header(name: &str, value: &str, owned: &[&str]) -> Result<(), Error> {
     let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(is_token) {
@@ -28,9 +28,10 @@ pub(crate) fn validate_header(name: &str, value: &str, owned: &[&str]) -> Result
     Ok(())
 }
 
-/// Returns whether this is a traceparent by W3C Trace Context, 3.2.
+/// Returns whether the text is a valid traceparent by W3C Trace Context, section 3.2.
 ///
-/// Its parts are version, trace id, parent id and flags. Version ff and ids of zeros are invalid.
+/// Its parts are version, trace id, parent id and flags. A version of `ff` is invalid, and so is an
+/// id that contains only zeros.
 pub(super) fn is_traceparent(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let is_hex = |part: &str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));

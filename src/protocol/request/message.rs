@@ -9,9 +9,9 @@ use crate::types::tree::{Branch, LeafKind, Role};
 
 /// One message of a chat: a role with text, images, other parts, tool calls or a tool's result.
 ///
-/// Use it with [`CompletionRequest::messages`](crate::CompletionRequest::messages): the server then
-/// builds the prompt. tokenwire sends texts, addresses and parts as they are, and does not fetch or
-/// read them.
+/// Pass messages to [`CompletionRequest::messages`](crate::CompletionRequest::messages). The server
+/// then builds the prompt. tokenwire sends texts, addresses and parts unchanged, and does not fetch
+/// or read any address.
 ///
 /// `Debug` shows the kinds of parts and their lengths, but no text.
 ///
@@ -38,7 +38,7 @@ pub struct Message {
     extras: Map<String, Value>,
 }
 
-/// A part of the content.
+/// One part of the content of a message.
 #[derive(Clone, PartialEq)]
 enum Part {
     Text(String),
@@ -60,12 +60,13 @@ impl Message {
 
     /// Creates a message with instructions to the model.
     ///
-    /// Tools do not belong here. Pass them to [`tools`](crate::CompletionRequest::tools).
+    /// Do not describe tools in this message. Pass them to
+    /// [`tools`](crate::CompletionRequest::tools).
     pub fn system(text: impl Into<String>) -> Self {
         Self::new(Role::System).text(text)
     }
 
-    /// Creates a message of the user, which is a person or your program.
+    /// Creates a message of the user. The user is a person or your program.
     pub fn user(text: impl Into<String>) -> Self {
         Self::new(Role::User).text(text)
     }
@@ -117,7 +118,7 @@ impl Message {
 
     /// Adds a field to the message, such as `name` or `reasoning_content`.
     ///
-    /// It replaces a field of the same name that the message would write.
+    /// The extra field replaces a field of the same name that the message would write.
     pub fn extra(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.extras.insert(key.into(), value.into());
         self
@@ -129,7 +130,7 @@ impl Message {
         self.role
     }
 
-    /// Returns the number of bytes to reserve for the longer parts.
+    /// Returns an estimate of the message's size in JSON, in bytes.
     pub(super) fn len(&self) -> usize {
         let texts = self.parts.iter().map(|part| if let Part::Text(text) = part { text.len() } else { 64 });
         texts.sum::<usize>() + self.calls.iter().map(|call| call.arguments.len() + 96).sum::<usize>() + 32
@@ -138,9 +139,9 @@ impl Message {
 
 /// Creates the message for a turn: the content without markers, and the tool calls.
 ///
-/// Reasoning is left out, as most templates require. If you need it, add [`Branch::reasoning`] with
-/// [`extra`](Message::extra). A turn of tool results needs one message for each result; create them
-/// from [`ToolResult`](crate::ToolResult)s.
+/// Reasoning is left out, because most templates require this. If you need the reasoning, add
+/// [`Branch::reasoning`] with [`extra`](Message::extra). A turn of tool results needs one message
+/// for each result. Create these messages from [`ToolResult`](crate::ToolResult)s.
 impl From<&Branch> for Message {
     fn from(branch: &Branch) -> Self {
         let mut message = Self::new(branch.role);
@@ -174,7 +175,7 @@ impl Serialize for Message {
         }
         if own("content") {
             match &parts[..] {
-                // A message with only tool calls has the field with the value null.
+                // If a message has only tool calls, its `content` is null.
                 [] => map.serialize_entry("content", &())?,
                 [Part::Text(text)] => map.serialize_entry("content", text)?,
                 parts => map.serialize_entry("content", parts)?,
@@ -235,7 +236,8 @@ mod tests {
     use super::*;
 
     fn written(message: &Message) -> Value {
-        // The comparison uses the text, because a key that was written twice changes its length.
+        // The comparison uses the JSON text, because a parsed value would not show a key that was
+        // written twice.
         let text = serde_json::to_string(message).unwrap();
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value.to_string().len(), text.len(), "{text}");

@@ -1,7 +1,7 @@
 //! A request: prompt, sampling parameters and extra fields, checked and written as JSON.
 //!
-//! The files in the order of their imports: headers, message, sampling; completion (the request);
-//! structured, resume; refuse (unsupported features); body (the JSON).
+//! Each file imports only from earlier files in this order: headers, message, sampling; completion
+//! (the request); structured, resume; refuse (unsupported features); body (the JSON).
 
 mod body;
 pub(crate) mod completion;

@@ -10,7 +10,7 @@ use crate::protocol::server::fields::Feature;
 use crate::protocol::server::{Quirks, ServerKind};
 
 impl Feature {
-    /// Returns whether the request uses the feature. A value without an effect is not a use.
+    /// Returns whether the request uses the feature. A value without an effect does not count.
     fn is_asked_by(self, request: &CompletionRequest) -> bool {
         let CompletionRequest { sampling, .. } = request;
         let is_not = |value: Option<f64>, neutral: f64| value.is_some_and(|value| value != neutral);
@@ -41,7 +41,7 @@ impl Feature {
 }
 
 impl CompletionRequest {
-    /// Rejects a request that the endpoint cannot express, or that the server would partly ignore.
+    /// Rejects a request that the endpoint does not support or the server would partly ignore.
     pub(super) fn check_for(&self, endpoint: Endpoint, server: Option<&ServerKind>) -> Result<(), Error> {
         let has_ids = matches!(self.prompt, Prompt::Ids(_));
         let (is_chat, has_tools) =
@@ -75,7 +75,7 @@ impl CompletionRequest {
         }
     }
 
-    /// Returns a feature that this server would ignore or get wrong, with the record's reason.
+    /// Returns a feature of the request that this server would ignore or get wrong, and the reason.
     fn unheeded_by(&self, server: &ServerKind) -> Option<(Feature, String)> {
         let mut refused = server.quirks().into_iter().flat_map(Quirks::refuses);
         if let Some((feature, reason)) = refused.find(|(feature, _)| feature.is_asked_by(self)) {
@@ -155,7 +155,7 @@ mod tests {
                 } else {
                     result.unwrap_or_else(|error| panic!("{server:?} {field}: {error}"));
                 }
-                // Nothing is known about an unknown server, so nothing is rejected.
+                // An unknown server may support every feature, so no feature is rejected.
                 asking(field).to_json(None, endpoint, None).unwrap();
             }
         }
@@ -183,7 +183,8 @@ mod tests {
                         let said = format!("mine does not support {field}: so it is");
                         assert!(error.message().starts_with(&said), "{error}");
                     }
-                    // The other features have the result of the server in `like`.
+                    // For the other features, the result must be the same as for the server in
+                    // `like`.
                     written => {
                         let known = asked.to_json(None, endpoint, Some(&ServerKind::SgLang));
                         assert_eq!(written.is_ok(), known.is_ok() && field != refused, "{refused} {field}");
@@ -209,7 +210,7 @@ mod tests {
             let error = request.to_json(None, endpoint, None).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unsupported, "{endpoint}: {error}");
         }
-        // The endpoint identifies the server.
+        // This endpoint exists only on one kind of server, so the server is known.
         let request = CompletionRequest::ids([1]).priority(3);
         let error = request.to_json(None, Endpoint::LlamaCpp, None).unwrap_err();
         assert!(error.message().contains("llama.cpp") && error.message().contains("priority"), "{error}");

@@ -17,7 +17,7 @@ const ONE: Neutral = |value| value.is_null() || value.as_f64() == Some(1.0);
 const ZERO: Neutral = |value| value.is_null() || value.as_f64() == Some(0.0);
 const EMPTY: Neutral = |value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
 
-/// Extra fields of all servers that affect a resume, with the reason.
+/// Extra fields that affect a resume, each with the reason. The table covers all servers.
 ///
 /// The first two groups always prevent a resume. You can accept the others with
 /// [`allow_inexact_resume`](CompletionRequest::allow_inexact_resume).
@@ -36,9 +36,10 @@ const FIELDS: &[(&[&str], Neutral, NotResumable)] = &[
     (&["stop"], EMPTY, NotResumable::StopStrings),
 ];
 
-/// Fields that change their meaning if a part of the output is in the prompt.
+/// Fields with a different effect if the prompt contains a part of the output.
 ///
-/// They search over whole responses, count the output, keep state over it, or shorten the prompt.
+/// The server uses these fields to search over whole responses, to count the output, to keep state
+/// during the output, or to shorten the prompt.
 #[rustfmt::skip] // One row for each reason.
 const COUNTING: &[&str] = &[
     "use_beam_search", "length_penalty", "suffix",
@@ -48,7 +49,7 @@ const COUNTING: &[&str] = &[
     "truncate_prompt_tokens",
 ];
 
-/// Fields that a resume must write itself. An extra field would replace its value.
+/// Fields that the request for a resume must write itself. An extra field would replace the value.
 #[rustfmt::skip] // The prompt, and the limit.
 const OWN: &[&str] = &[
     "prompt", "token_ids", "input_ids",
@@ -58,7 +59,8 @@ const OWN: &[&str] = &[
 impl CompletionRequest {
     /// Rejects a request whose stream on `endpoint` cannot be resumed, with the reason.
     ///
-    /// It checks only the request. Other reasons appear when the stream breaks.
+    /// This method checks only the request. When the stream breaks, other reasons may still prevent
+    /// a resume.
     pub(crate) fn check_resumable(&self, endpoint: Endpoint) -> Result<(), NotResumable> {
         if matches!(endpoint, Endpoint::Chat | Endpoint::Tgi) {
             return Err(NotResumable::Endpoint);
@@ -104,12 +106,12 @@ impl CompletionRequest {
         self.allow_inexact_resume
     }
 
-    /// Returns whether the extra fields contain stop strings, which are not checked elsewhere.
+    /// Returns whether the extra fields contain stop strings. No other method checks these strings.
     pub(crate) fn has_own_stops(&self) -> bool {
         self.any_extras(|map| map.get("stop").is_some_and(|stop| !EMPTY(stop)))
     }
 
-    /// Returns whether the text keeps the stop strings.
+    /// Returns whether the server keeps stop strings in the text.
     pub(crate) fn keeps_stop_strings(&self) -> bool {
         let keys = ["include_stop_str_in_output", "no_stop_trim"];
         self.any_extras(|map| keys.iter().any(|key| map.get(*key) == Some(&true.into())))
@@ -127,7 +129,7 @@ impl SamplingParams {
     }
 }
 
-/// Returns the reasons against a resume in these fields.
+/// Returns the reasons why these fields prevent a resume or make it inexact.
 fn asked_for(map: &Map<String, Value>) -> impl Iterator<Item = NotResumable> {
     let asks = |name: &str, neutral: Neutral| map.get(name).is_some_and(|value| !neutral(value));
     let named =

@@ -16,45 +16,46 @@ defaults! {
     #[non_exhaustive]
     #[must_use]
     pub struct SamplingParams {
-        /// The maximum number of tokens to generate. Default 16,384.
+        /// The maximum number of tokens to generate. Default: 16,384.
         ///
-        /// With `None` the server decides. vLLM uses the rest of its context or 16, depending on
-        /// the version; llama.cpp has no limit. Some servers treat 0 as 1.
+        /// With `None`, the server sets the limit. Depending on its version, vLLM allows the rest
+        /// of its context or 16 tokens. llama.cpp has no limit. Some servers treat 0 as 1.
         pub max_tokens: Option<u32> = Some(16_384),
-        /// The number of tokens before a stop takes effect. llama.cpp ignores this field.
+        /// The minimum number of tokens before a stop takes effect. llama.cpp ignores this field.
         pub min_tokens: Option<u32> = None,
-        /// The temperature. 0 always takes the most probable token.
+        /// The temperature. With 0, the server always takes the most probable token.
         pub temperature: Option<f64> = None,
         /// The total probability of the tokens to sample from (nucleus sampling).
         pub top_p: Option<f64> = None,
-        /// The lowest probability of a token, relative to that of the most probable token.
+        /// The lowest probability of a token, as a fraction of the highest probability.
         pub min_p: Option<f64> = None,
-        /// The number of most probable tokens to sample from. -1 means all; for llama.cpp, 0 does
-        /// too.
+        /// The number of most probable tokens to sample from. -1 means all tokens.
+        ///
+        /// For llama.cpp, 0 also means all tokens.
         pub top_k: Option<i32> = None,
         /// The penalty for tokens that are already in the output.
         pub presence_penalty: Option<f64> = None,
-        /// The penalty for tokens that are already in the output, multiplied by how often they are.
+        /// The penalty for each earlier appearance of a token in the output.
         pub frequency_penalty: Option<f64> = None,
         /// The factor against tokens that are already in the prompt or the output. 1 has no effect.
         ///
-        /// llama.cpp calls it `repeat_penalty`.
+        /// llama.cpp calls this parameter `repeat_penalty`.
         pub repetition_penalty: Option<f64> = None,
         /// The seed of the random numbers.
         pub seed: Option<i64> = None,
-        /// Strings that end the response. The text does not contain them, but their ids are kept.
+        /// Strings that end the response. They are removed from the text, but their ids are kept.
         pub stop: Vec<String> = Vec::new(),
-        /// Ids that end the response, in addition to the model's own.
+        /// Ids that end the response, in addition to the model's own end tokens.
         ///
-        /// llama.cpp ignores them, so its stream continues after such an id.
+        /// llama.cpp ignores these ids, so its stream continues after such an id.
         pub stop_token_ids: Vec<TokenId> = Vec::new(),
         /// Whether to continue after the model's end token.
         pub ignore_eos: Option<bool> = None,
-        /// Values that are added to the scores of tokens. Each token may appear only once.
+        /// Values to add to the scores (logits) of tokens. Each token may appear only once.
         pub logit_bias: Vec<(TokenId, f64)> = Vec::new(),
-        /// Whether to leave special tokens out of the text. Their ids arrive in both cases.
+        /// Whether to leave special tokens out of the text. Their ids arrive with either value.
         ///
-        /// Default false, unlike vLLM's own default, because the parser needs the markers.
+        /// Default: false, because the parser needs the special tokens. vLLM's own default is true.
         /// llama.cpp has no such field.
         pub skip_special_tokens: bool = false,
     }

@@ -1,4 +1,4 @@
-//! Structured output: each server's field for it.
+//! Chooses the field that each server uses for structured output.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use super::completion::CompletionRequest;
 use crate::protocol::server::family::Family;
 
 impl CompletionRequest {
-    /// Returns the server's field for the structured output, if it has one.
+    /// Returns the name and the value of the server's field, if the server supports this output.
     pub(super) fn structured_for(&self, family: Option<Family>) -> Option<(&'static str, Cow<'_, Value>)> {
         let asked = self.structured_output.as_ref()?;
         let schema = asked.get("json").filter(|schema| schema.is_object());

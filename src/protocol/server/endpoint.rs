@@ -24,7 +24,7 @@ names! {
     pub enum Endpoint {
         /// Sends requests as [`OpenAi`](Self::OpenAi), and detects the format of the response.
         ///
-        /// The first chunk that identifies the format decides.
+        /// The decoder uses the format of the first chunk that identifies one.
         #[default]
         Auto = "auto",
         /// `/v1/completions`, as in vLLM, llama.cpp and most other servers.
@@ -45,7 +45,7 @@ names! {
 display_as_str!(Endpoint);
 
 impl Endpoint {
-    /// Returns the only family that has this endpoint.
+    /// Returns the family of servers that has this endpoint, if only one family has it.
     pub(crate) fn family(self) -> Option<Family> {
         match self {
             Self::Auto | Self::OpenAi | Self::Chat => None,
@@ -58,7 +58,7 @@ impl Endpoint {
 
     /// Returns the path, and whether it is under the server's root (true) or the base URL (false).
     ///
-    /// The base URL ends in `/v1`.
+    /// The base URL is the server's root followed by `/v1`.
     pub(crate) fn path(self) -> (&'static str, bool) {
         match self {
             Self::Auto | Self::OpenAi => ("/completions", false),
@@ -70,7 +70,7 @@ impl Endpoint {
         }
     }
 
-    /// Returns the same for requests without streaming.
+    /// Returns the path for requests without streaming, in the same form as `path`.
     pub(crate) fn call_path(self) -> (&'static str, bool) {
         if self == Self::Tgi { ("/generate", true) } else { self.path() }
     }
@@ -93,12 +93,12 @@ impl FromStr for Endpoint {
 }
 
 impl Family {
-    /// Returns whether each stream on this endpoint has ids, if the request asks for them.
+    /// Returns true if each stream on this endpoint has ids when the request asks for ids.
     pub(crate) fn gives_ids(self, endpoint: Endpoint) -> bool {
         match self {
             Self::Vllm | Self::LlamaCpp => true,
             Self::Tgi => endpoint == Endpoint::Tgi,
-            // Only newer versions send ids on the OpenAI endpoint.
+            // On the OpenAI endpoint, only newer versions of SGLang send ids.
             Self::SgLang => endpoint == Endpoint::SgLang,
             Self::TensorRtLlm | Self::Ollama | Self::LmStudio => false,
         }

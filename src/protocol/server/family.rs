@@ -4,7 +4,7 @@ use crate::error::macros::names;
 
 names! {
     all
-    /// A server whose endpoints and fields are known. A record names the family of its server.
+    /// A server whose endpoints and fields are known. A record can name one of them under `like`.
     ///
     /// Records and [`ServerKind::by_name`](super::ServerKind::by_name) use these names.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,8 +27,9 @@ impl Family {
 
     /// Returns the family whose list of models has this `owned_by`.
     ///
-    /// Ollama writes the namespace of the model's name there, which is `library` for the models of
-    /// its own library. LM Studio writes the same word for all models.
+    /// For Ollama, `owned_by` is the namespace in the model's name. The models of Ollama's own
+    /// library have the namespace `library`. For LM Studio, `owned_by` is `organization_owner` for
+    /// all models.
     pub(super) fn by_owner(owner: &str) -> Option<Self> {
         Some(match owner {
             "vllm" => Self::Vllm,
@@ -41,7 +42,7 @@ impl Family {
         })
     }
 
-    /// Returns the name as its makers write it.
+    /// Returns the display name, as the server's makers write it.
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::Vllm => "vLLM",

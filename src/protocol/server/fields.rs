@@ -1,4 +1,4 @@
-//! Tables of request fields: all fields, their names on each endpoint, and the ones servers ignore.
+//! Tables of request fields: their names on each endpoint, and the fields that servers ignore.
 
 use serde_json::{Map, Value};
 
@@ -17,14 +17,14 @@ pub(crate) const FIELDS: &[&str] = &[
     "structured_outputs", "json_schema", "regex", "grammar", "ebnf", "response_format",
 ];
 
-/// The fields on an OpenAI endpoint with which this crate asks for ids and counts.
+/// The fields on an OpenAI endpoint that this crate uses to ask for ids and counts.
 pub(crate) const FLAGS: &[&str] =
     &["stream_options", "return_token_ids", "return_tokens", "verbose", "logprobs", "top_logprobs"];
 
 impl Endpoint {
-    /// Returns this endpoint's name for a field, or `None` if it has no such field.
+    /// Returns this endpoint's name for a field, or `None` if the field is not supported.
     ///
-    /// `key` is vLLM's name, which is also the result if the endpoint uses the same name.
+    /// `key` is vLLM's name for the field. If the endpoint uses vLLM's name, the result is `key`.
     pub(crate) fn field(self, key: &'static str) -> Option<&'static str> {
         Some(match (self, key) {
             (Self::LlamaCpp, "max_tokens") => "n_predict",
@@ -73,13 +73,13 @@ names! {
 impl Family {
     /// Returns the features that this server accepts but ignores.
     ///
-    /// TensorRT-LLM ignores none, because it rejects unknown fields itself.
+    /// The list for TensorRT-LLM is empty, because that server rejects unknown fields itself.
     #[rustfmt::skip] // One row for each server.
     pub(crate) fn ignores(self) -> &'static [Feature] {
         use Feature::*;
         match self {
             Self::Vllm | Self::SgLang => &[CachePrompt],
-            // For a limit of 0 tokens, llama.cpp generates one token.
+            // If the limit is 0 tokens, llama.cpp still generates one token.
             Self::LlamaCpp => &[NoTokens, MinTokens, StopTokenIds, SkipSpecialTokens, Priority, CacheSalt],
             Self::Tgi => &[
                 PromptIds, MinTokens, MinP, PresencePenalty, StopTokenIds, IgnoreEos, LogitBias, SkipSpecialTokens,

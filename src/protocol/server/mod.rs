@@ -1,9 +1,9 @@
 //! The kinds of servers, with the features and field names of each.
 //!
-//! There are four parts, each of which imports only from earlier parts: the known servers
-//! (family.rs), the endpoints (endpoint.rs), the fields of requests (fields.rs), and servers
-//! described by a record (record.rs and `records/*.json`). A record describes only requests. The
-//! decoder identifies responses by their contents, not by the server.
+//! The module has four parts: the known servers (family.rs), the endpoints (endpoint.rs), the
+//! fields of requests (fields.rs), and servers described by a record (record.rs and
+//! `records/*.json`). Each part imports only from earlier parts. A record describes only requests.
+//! The decoder identifies responses by their contents, not by the server.
 
 pub(crate) mod endpoint;
 pub(crate) mod family;
@@ -22,17 +22,17 @@ use self::fields::Feature;
 use self::record::Record;
 use crate::error::Error;
 
-/// The longest record that [`ServerKind::from_json`] reads, in bytes.
+/// The maximum size of a record that [`ServerKind::from_json`] reads, in bytes.
 pub const MAX_SERVER_RECORD_BYTES: usize = 256 << 10;
 
-/// The files of `records/`: name and text of each.
+/// The files in `records/`, each as its name and its text.
 const FILES: &[(&str, &str)] = &[("sglang_router", include_str!("records/sglang_router.json"))];
 
-/// The servers of [`FILES`], in the same order. For an unreadable file, the reason.
+/// The servers of [`FILES`], in the same order. An invalid file gives the reason instead.
 static BUILT_IN: LazyLock<Vec<(&'static str, Result<Quirks, String>)>> =
     LazyLock::new(|| FILES.iter().map(|(name, text)| (*name, Quirks::read(text))).collect());
 
-/// The server program, as you set it or as it was detected. It decides how a request asks for ids.
+/// The server program, which you set or tokenwire detects. It decides how a request asks for ids.
 ///
 /// [`by_name`](Self::by_name) returns the servers that tokenwire supports. For any other server,
 /// write a record in JSON and read it with [`from_json`](Self::from_json).
@@ -78,8 +78,8 @@ impl ServerKind {
     /// Returns the server with this name.
     ///
     /// The names are `vllm`, `llamacpp`, `sglang`, `tgi`, `tensorrt_llm`, `ollama`, `lmstudio`, and
-    /// the names of the files in the repository's `src/protocol/server/records/`. Such a file is an
-    /// [`Other`](Self::Other).
+    /// the names of the files in the repository's `src/protocol/server/records/`. A server from
+    /// such a file is an [`Other`](Self::Other).
     ///
     /// # Errors
     ///
@@ -102,9 +102,9 @@ impl ServerKind {
     /// Creates a server from a record in JSON.
     ///
     /// The files in the repository's `src/protocol/server/records/` are such records, and the
-    /// README there explains each key. [`by_name`](Self::by_name) and
-    /// [`ApiClient::server`](crate::ApiClient::server) do not find your server. Pass it to
-    /// [`ApiClientBuilder::server`](crate::ApiClientBuilder::server).
+    /// README in that folder explains each key. [`by_name`](Self::by_name) and
+    /// [`ApiClient::server`](crate::ApiClient::server) do not find a server from your record. Pass
+    /// the server to [`ApiClientBuilder::server`](crate::ApiClientBuilder::server).
     ///
     /// ```
     /// use tokenwire::{CompletionRequest, SamplingParams, ServerKind, Endpoint};
@@ -130,8 +130,9 @@ impl ServerKind {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an invalid record, with line and column
-    /// or the key, and for a record of more than [`MAX_SERVER_RECORD_BYTES`] bytes.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an invalid record, or for a record of
+    /// more than [`MAX_SERVER_RECORD_BYTES`] bytes. The message for an invalid record contains the
+    /// line and the column, or the key.
     pub fn from_json(text: &str) -> Result<Self, Error> {
         if text.len() > MAX_SERVER_RECORD_BYTES {
             let (n, max) = (text.len(), MAX_SERVER_RECORD_BYTES);
@@ -143,7 +144,7 @@ impl ServerKind {
 
     /// Returns the display name, as the server's makers write it.
     ///
-    /// It is not the name that [`by_name`](Self::by_name) takes.
+    /// [`by_name`](Self::by_name) takes a different name.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
@@ -154,7 +155,7 @@ impl ServerKind {
 
     /// Returns the known server with the same endpoints and fields.
     ///
-    /// Returns `None` if its record names none. The server then has the plain OpenAI fields.
+    /// Returns `None` for a record without `like`. Its server has the plain OpenAI fields.
     pub(crate) fn family(&self) -> Option<Family> {
         match self {
             Self::Other(quirks) => quirks.0.family(),
@@ -162,7 +163,7 @@ impl ServerKind {
         }
     }
 
-    /// Returns whether each stream on this endpoint has ids, if the request asks for them.
+    /// Returns true if each stream on this endpoint has ids when the request asks for ids.
     pub(crate) fn gives_ids(&self, endpoint: Endpoint) -> bool {
         let stated = self.quirks().and_then(|quirks| quirks.0.gives_ids);
         stated.unwrap_or_else(|| self.family().is_some_and(|family| family.gives_ids(endpoint)))
@@ -174,7 +175,7 @@ impl ServerKind {
 
     /// Returns the server whose list of models has this `owned_by`.
     ///
-    /// Servers with a record are included.
+    /// The result can also be a server from `records/`.
     pub(crate) fn by_owner(owner: &str) -> Option<Self> {
         let read = || BUILT_IN.iter().filter_map(|(_, read)| read.as_ref().ok());
         Family::by_owner(owner).map(Self::from).or_else(|| by_owner(read(), owner).map(Self::Other))
@@ -216,12 +217,12 @@ impl Quirks {
         self.0.name()
     }
 
-    /// Returns the server's name for a field. `None` means that the field is left out.
+    /// Returns the server's name for a field, or `None` if the request leaves out the field.
     pub(crate) fn field<'a>(&'a self, key: &'a str) -> Option<&'a str> {
         let renames = &self.0.renames;
         match renames.get(key) {
             Some(renamed) => renamed.as_deref(),
-            // The server uses this name for another field, which `renames` maps to it.
+            // On this server, `key` is the new name of another field in `renames`.
             None if renames.values().flatten().any(|taken| taken == key) => None,
             None => Some(key),
         }

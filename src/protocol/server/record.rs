@@ -14,7 +14,7 @@ use super::fields::{FIELDS, FLAGS, Feature, validate_extras};
 pub(super) struct Record {
     name: Name,
     pub(super) title: Option<String>,
-    /// A description of the server, for people.
+    /// A description of the server for human readers.
     #[serde(rename = "about")]
     _about: String,
     like: Option<Like>,
@@ -24,19 +24,19 @@ pub(super) struct Record {
     pub(super) renames: BTreeMap<String, Option<String>>,
     #[serde(default)]
     pub(super) sets: Map<String, Value>,
-    /// Features that are rejected, each with the reason.
+    /// Features that tokenwire rejects for this server, each with the reason.
     #[serde(default)]
     pub(super) refuses: BTreeMap<String, String>,
     pub(super) gives_ids: Option<bool>,
-    /// Used only by the tests.
+    /// Requests and their expected results. Only the tests use this field.
     #[serde(default, rename = "cases")]
     _cases: IgnoredAny,
-    /// Used only by the tests.
+    /// Responses and their decoded tokens. Only the tests use this field.
     #[serde(default, rename = "streams")]
     _streams: IgnoredAny,
 }
 
-/// A name that no known server has.
+/// The server's name. It must differ from the names of all known servers.
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(try_from = "String")]
 struct Name(String);
@@ -55,7 +55,7 @@ impl TryFrom<String> for Name {
     }
 }
 
-/// A known server.
+/// The name of a known server.
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(try_from = "String")]
 struct Like(Family);
@@ -77,7 +77,7 @@ struct ToldBy {
     owned_by: String,
 }
 
-/// Reads a record. The error contains the line and the column, or the key.
+/// Reads a record. The error message contains the line and the column, or the key.
 pub(super) fn read(text: &str) -> Result<Record, String> {
     let record: Record = serde_json::from_str(text).map_err(|error| error.to_string())?;
     record.check()?;
@@ -112,7 +112,7 @@ impl Record {
             self.check_rename(field, name.as_deref()).map_err(|why| format!("renames.{field}: {why}"))?;
         }
         for field in self.sets.keys() {
-            // Otherwise the record would set the field in every request, against the wish of the
+            // Callers set this field. A record that also set it would override the value of the
             // caller.
             if FIELDS.contains(&field.as_str()) || self.renames.values().flatten().any(|name| name == field) {
                 return Err(format!("sets.{field}: only a request can set this field"));

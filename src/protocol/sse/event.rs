@@ -1,25 +1,27 @@
-//! The output of the parser.
+//! The types that the parser returns.
 
-/// The limit for the text of a stray line and for the data of an unended event, in bytes.
+/// The maximum size of a stray line's text and of an unended event's data, in bytes.
 ///
 /// See [`Stray`] and [`SseEnd::unended_data`]. Longer lines are cut, and longer data is left out.
 pub const MAX_SSE_STRAY_BYTES: usize = 64 << 10;
 
-/// An event, borrowed from its parser. Read or copy it before the next call.
+/// An event, borrowed from its parser. Read or copy the event before you call the parser again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event<'a> {
-    /// The type, `message` by default.
+    /// The event's type. Default: `message`.
     pub event: &'a str,
     /// The values of the `data` lines, joined with line feeds.
     ///
     /// Invalid UTF-8 is replaced with U+FFFD, as [`String::from_utf8_lossy`] does.
     pub data: &'a str,
-    /// The last event id of the stream. It stays until an event changes it, and is empty at first.
-    pub id: &'a str,
-    /// The reconnection time of the stream in milliseconds. `None` before the first valid one.
+    /// The last event id of the stream. Empty until the first `id` field.
     ///
-    /// A number that does not fit into a `u64` counts as the largest `u64`.
+    /// An event without an `id` field keeps the last id.
+    pub id: &'a str,
+    /// The reconnection time of the stream in milliseconds. `None` until a valid time arrives.
+    ///
+    /// A number that does not fit into a `u64` becomes `u64::MAX`.
     pub retry: Option<u64>,
 }
 
@@ -29,7 +31,7 @@ pub struct Event<'a> {
 pub struct SseEnd {
     /// The last event id, see [`Event::id`].
     ///
-    /// It does not include an `id` in a block that no blank line ended.
+    /// An `id` field does not count if the body ended before the next blank line.
     pub last_event_id: String,
     /// The reconnection time in milliseconds, see [`Event::retry`].
     pub retry: Option<u64>,
@@ -37,14 +39,15 @@ pub struct SseEnd {
     pub comments: u64,
     /// Whether something was dropped at the end.
     ///
-    /// This is an unended line, a block with a `data`, `event`, `id` or `retry` field that no blank
-    /// line ended, events that were not taken, or everything after an error.
+    /// The parser drops a line without a line end, events that were not taken, and everything after
+    /// an error. It also drops a block with a `data`, `event`, `id` or `retry` field if no blank
+    /// line ended the block.
     pub incomplete: bool,
-    /// The data of the block that no blank line ended, including an unended line.
+    /// The data of the last block, if no blank line ended it. A line without a line end counts.
     ///
-    /// `None` if there was no data or more than [`MAX_SSE_STRAY_BYTES`]. By the standard this data
-    /// is dropped and is not an event. It is returned because some servers forget the blank line
-    /// after their last `data: [DONE]`.
+    /// `None` if there was no data or more than [`MAX_SSE_STRAY_BYTES`]. By the standard, such data
+    /// is not an event and is dropped. This field contains the data because some servers forget the
+    /// blank line after their last `data: [DONE]`.
     pub unended_data: Option<String>,
 }
 
@@ -58,6 +61,6 @@ pub enum Stray {
     ErrorField(String),
     /// A line that begins with `{` or `<`, after any spaces and tabs.
     ///
-    /// This is JSON without `data:`, as Lemonade sends it, or an HTML page.
+    /// The line is JSON without `data:` (as Lemonade sends it) or part of an HTML page.
     Line(String),
 }

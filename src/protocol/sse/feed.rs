@@ -1,21 +1,21 @@
-//! The parser's buffer: it takes new bytes and makes room for them.
+//! Adds new bytes to the parser's buffer and makes room for more.
 
 use super::{At, Data, SSE_BUFFER_KEPT_BYTES, SseParser};
 
-/// The first size of the buffer: five reads of the size of an Ethernet packet.
+/// The initial size of the buffer. It holds five reads of the size of an Ethernet packet.
 const MIN_BUFFER_BYTES: usize = 8 << 10;
 
 impl SseParser {
-    /// Takes the bytes of one read, and copies them once.
+    /// Appends the bytes of one read to the buffer, with a single copy.
     ///
-    /// After an error the bytes are dropped. Take all events before you feed more bytes: bytes
-    /// whose events are not taken are kept without a limit.
+    /// After an error the bytes are dropped. Take all events before you feed more bytes. Otherwise
+    /// the buffer keeps the bytes of all events that were not taken, without a limit.
     #[inline]
     pub fn feed(&mut self, bytes: &[u8]) {
         let room = self.space(bytes.len());
         // `space` returns at least one byte, and at least the requested number.
         match *bytes {
-            [byte] => room[0] = byte, // Takes a third of the instructions of `memcpy`.
+            [byte] => room[0] = byte, // This takes a third of the instructions of `memcpy`.
             _ => room[..bytes.len()].copy_from_slice(bytes),
         }
         self.filled(bytes.len());
@@ -23,8 +23,9 @@ impl SseParser {
 
     /// Returns the free part of the parser's buffer, so that you can read into it without a copy.
     ///
-    /// It has at least `at_least` bytes and at least one, and often more. Report the number of
-    /// bytes that you read with [`filled`](Self::filled). Without that call nothing changes.
+    /// The free part has at least `at_least` bytes, and never fewer than one. After you have read
+    /// into it, pass the number of bytes to [`filled`](Self::filled). Without a call of `filled`,
+    /// the parser ignores the bytes.
     ///
     /// # Panics
     ///
@@ -45,7 +46,7 @@ impl SseParser {
 
     /// Returns the same buffer as [`space`](Self::space), filled with zeros.
     ///
-    /// After a reader fails, the buffer then shows which bytes the reader has written.
+    /// If a reader fails, the bytes that are not zero show what the reader has written.
     #[inline]
     pub(crate) fn zeroed_space(&mut self, at_least: usize) -> &mut [u8] {
         self.space(at_least);
@@ -57,15 +58,15 @@ impl SseParser {
         &mut self.buf[self.end..]
     }
 
-    /// Returns the current contents of the last [`space`](Self::space).
+    /// Returns the current contents of the free part that [`space`](Self::space) returned.
     pub(crate) fn free(&self) -> &[u8] {
         &self.buf[self.end..]
     }
 
-    /// Takes the first `len` bytes of [`space`](Self::space) as the next bytes of the body.
+    /// Adds the first `len` bytes of [`space`](Self::space) to the body.
     ///
-    /// A number larger than the buffer counts as the whole buffer. After an error the bytes are
-    /// dropped.
+    /// If `len` is larger than the free part, the whole free part is added. After an error the
+    /// bytes are dropped.
     #[inline]
     pub fn filled(&mut self, len: usize) {
         let len = len.min(self.buf.len() - self.end);
@@ -78,24 +79,25 @@ impl SseParser {
 
     /// Makes room for `at_least` more bytes.
     ///
-    /// It moves the unread part to the front, and grows the buffer if needed. Afterwards there is
-    /// also room for the number of bytes that were moved. The next move can therefore happen only
-    /// after that number of new bytes, so a large event takes linear time.
+    /// This moves the unread part to the front, and grows the buffer if needed. Afterwards the free
+    /// part is at least as large as the unread part that was moved. The next move is therefore
+    /// needed only after this free part is full, so a large event takes linear time.
     #[cold]
     fn make_room(&mut self, at_least: usize) {
         self.copy_to_joined();
         self.move_to_front();
         let mut wanted = self.end.saturating_mul(2);
-        // A line never needs more room than the limit plus the bytes that show that it is exceeded.
-        // Events that were not taken may need more, so the doubling continues for them.
+        // A line needs at most the limit, plus a few bytes to detect that the line exceeds the
+        // limit. Events that were not taken may need more room, so the size continues to double for
+        // them.
         let max_line = self.max_event_bytes.saturating_add(MIN_BUFFER_BYTES);
         if self.end <= max_line {
             wanted = wanted.min(max_line);
         }
         let wanted = wanted.saturating_add(at_least).max(MIN_BUFFER_BYTES);
         if self.buf.len() < wanted {
-            // Whole pages, so that the sizes settle after a few events. The size is exact, because
-            // `wanted` is already doubled.
+            // The size is rounded up to whole pages, so that it stops changing after a few events.
+            // It needs no extra capacity, because `wanted` is already doubled.
             let wanted = wanted.checked_next_multiple_of(4096).unwrap_or(wanted);
             self.buf.reserve_exact(wanted - self.buf.len());
             self.buf.resize(wanted, 0);
@@ -103,7 +105,7 @@ impl SseParser {
         }
     }
 
-    /// Frees the memory above [`SSE_BUFFER_KEPT_BYTES`], once the buffers are empty enough.
+    /// Frees the memory above [`SSE_BUFFER_KEPT_BYTES`], once the buffers are nearly empty.
     #[cold]
     pub(super) fn shrink(&mut self) {
         let in_use =

@@ -1,11 +1,11 @@
-//! The rules of single lines, as pure functions of their bytes.
+//! Functions that read a single line. They depend only on its bytes.
 
 use memchr::memchr2;
 use simdutf8::basic::from_utf8;
 
 use super::event::{MAX_SSE_STRAY_BYTES, Stray};
 
-/// The number of bytes that are searched together.
+/// The number of bytes that one step of the search tests.
 const BLOCK_BYTES: usize = 128;
 
 /// Returns the position of the first CR or LF among the first `len` bytes.
@@ -15,16 +15,18 @@ pub(super) fn line_end(bytes: &[u8], len: usize) -> Option<usize> {
     let at = control(bytes, len);
     match line.get(at)? {
         b'\n' | b'\r' => Some(at),
-        // Lines of JSON have no other control characters.
+        // The control character is not a line end. Compact JSON never contains such a character.
         _ => Some(at + memchr2(b'\n', b'\r', &line[at..])?),
     }
 }
 
-/// Returns the position of the first byte below 0x20, or `len` or more if `len` bytes have none.
+/// Returns the position of the first byte below 0x20 in the first `len` bytes, or at least `len`.
 ///
-/// It tests blocks of 128 bytes, for which the compiler generates SIMD code, and then blocks of
-/// eight. This takes two thirds of the instructions of `memchr2`. The last block may include bytes
-/// after `len`, which can have any value.
+/// The result is `len` or more if the first `len` bytes contain no such byte.
+///
+/// The function tests blocks of 128 bytes, for which the compiler generates SIMD code, and then
+/// blocks of eight. It needs two thirds of the instructions of `memchr2`. The last block may
+/// include bytes after `len`, which can have any value.
 #[inline(always)]
 pub(super) fn control(bytes: &[u8], len: usize) -> usize {
     let with_filling = &bytes[..bytes.len().min(len + BLOCK_BYTES - 1)];
@@ -41,14 +43,14 @@ pub(super) fn control(bytes: &[u8], len: usize) -> usize {
             }
         }
     }
-    // The last block, if the buffer ends before the block is full.
+    // The buffer may end before the last block is full. Test its bytes one by one.
     while at < len && bytes[at] >= 0x20 {
         at += 1;
     }
     at
 }
 
-/// Returns whether one of the bytes is under 0x20. Their number is a multiple of 16.
+/// Returns whether one of the bytes is below 0x20. The number of bytes is a multiple of 16.
 #[inline]
 fn has_control(bytes: &[u8]) -> bool {
     let mut lowest = [0xff; 16];
@@ -58,13 +60,13 @@ fn has_control(bytes: &[u8]) -> bool {
     lowest.iter().fold(false, |found, low| found | (*low < 0x20))
 }
 
-/// Returns the position of the first byte under 0x20 among eight.
+/// Returns the position of the first byte below 0x20 in a block of eight bytes.
 #[inline]
 fn first_control(eight: &[u8]) -> Option<usize> {
     const EACH: u64 = 0x0101_0101_0101_0101;
     let word = u64::from_le_bytes(eight.try_into().ok()?);
-    // The highest bit of each byte that is under 0x20 or not ASCII. A borrow changes only the bytes
-    // after its own, so the first marked byte is correct.
+    // The subtraction sets the highest bit of each byte that is below 0x20 or not ASCII. A borrow
+    // changes only later bytes, so the first byte with this bit is correct.
     let odd = word.wrapping_sub(0x20 * EACH) & (0x80 * EACH);
     if odd == 0 {
         return None;
@@ -78,8 +80,8 @@ const CHECKED_BYTES: usize = 64;
 
 /// Returns the first `len` bytes as text, if they are UTF-8.
 ///
-/// It checks whole blocks, so the bytes after `len` in the last block must be UTF-8 too. A partial
-/// block takes as long to check as three whole blocks.
+/// The function checks whole blocks, because a partial block takes as long as three whole blocks.
+/// The bytes after `len` in the last block must therefore be UTF-8 too.
 #[inline]
 pub(super) fn text_in_blocks(bytes: &[u8], len: usize) -> Option<&str> {
     let whole = bytes.get(..(len | (CHECKED_BYTES - 1)) + 1)?;
@@ -115,7 +117,9 @@ pub(super) fn milliseconds(value: &[u8]) -> Option<u64> {
     Some(value.iter().fold(0_u64, |n, digit| n.saturating_mul(10).saturating_add(u64::from(digit - b'0'))))
 }
 
-/// Replaces `text` with `bytes`, decoded as by [`String::from_utf8_lossy`], in the same memory.
+/// Replaces the contents of `text` with `bytes`, decoded like [`String::from_utf8_lossy`].
+///
+/// The memory of `text` is used again.
 #[cold]
 pub(super) fn replace(text: &mut String, bytes: &[u8]) {
     text.clear();
@@ -127,7 +131,7 @@ pub(super) fn replace(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Returns an ignored line, if it looks like an error.
+/// Returns an ignored line as a [`Stray`], if the line looks like an error.
 #[cold]
 pub(super) fn stray(line: &[u8]) -> Option<Stray> {
     if let Some(value) = field(line, b"error") {
@@ -158,14 +162,14 @@ mod tests {
                 let mut line = vec![b'x'; len];
                 for odd in 0..=len {
                     for end in [b'\n', b'\r'] {
-                        // An unusual byte, then the line end: a few bytes later, in its place, or
-                        // not at all.
+                        // The line contains an unusual byte. Its line end follows a few bytes
+                        // later, replaces the unusual byte, or is missing.
                         line.fill(b'x');
                         line.iter_mut().skip(odd).take(1).for_each(|byte| *byte = fill);
                         line.iter_mut().skip(odd + odd % 11).take(1).for_each(|byte| *byte = end);
                         let found = line.iter().position(ends);
                         assert_eq!(line_end(&line, len), found, "{line:?}");
-                        // Bytes of an earlier read follow the line.
+                        // After the line, the buffer contains bytes of an earlier read.
                         line.resize(len + 150, end);
                         assert_eq!(line_end(&line, len), found, "{line:?}");
                         line.truncate(len);

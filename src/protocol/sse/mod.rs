@@ -1,40 +1,44 @@
-//! Turns bytes into events: a push parser of `text/event-stream`. Pure (no socket, no clock).
+//! Turns bytes into events: a push parser of `text/event-stream` without a socket or a clock.
 //!
-//! It follows the WHATWG HTML standard, 9.2.5 "Parsing an event stream" and 9.2.6 "Interpreting an
-//! event stream". The code quotes each rule that it implements.
+//! The parser follows the WHATWG HTML standard, 9.2.5 "Parsing an event stream" and 9.2.6
+//! "Interpreting an event stream". The code quotes each rule that it implements.
 //!
-//! Read this before you change this file. All bytes are in one buffer, with these parts:
+//! Read this description before you change this file. All bytes are in one buffer, with these
+//! parts:
 //!
 //! ```text
 //!   buf:  [ delivered, or the data of this block | searched, no line end | not searched | free (zeros) ]
 //!         0                                      start                   seen           end     buf.len()
 //! ```
 //!
-//! `start` is the start of the current line. The bytes before it are not moved or copied while
-//! there is room: a `data` line stays where it was read, and the event borrows it from there. The
-//! line is copied to `joined` only if a second `data` line follows, or if the buffer moves before
-//! the event ends.
+//! `start` is the start of the current line. The parser does not move or copy the bytes before
+//! `start` while the buffer has room. A `data` line stays in the buffer, and the event borrows it
+//! from the buffer. The parser copies the line to `joined` only in two cases: a second `data` line
+//! follows, or the buffer's contents move before the event ends.
 //!
-//! Three things keep the total time linear:
+//! The total time is linear for these reasons:
 //!
 //! - `seen` only moves forward.
-//! - After a move, `make_room` leaves room for at least the number of bytes it moved, or for the
-//!   longest possible rest of the line.
-//! - [`SseParser::examined`] counts the bytes searched and moved, so that a test can prove it.
+//! - After a move, the free part is at least as large as the bytes that `make_room` moved, or holds
+//!   the longest possible rest of the line.
+//! - [`SseParser::examined`] counts the bytes that were searched or moved, so that a test can check
+//!   the linear time.
 //!
-//! UTF-8 is checked once per event, on all of its data. A character that was cut by a read is
-//! therefore never checked in halves.
+//! The parser checks UTF-8 once per event, on all of its data. It therefore never checks a part of
+//! a character, even if the character arrived in two reads.
 //!
-//! Three short cuts give the same results as the loop in `step`. All tests pass without them.
+//! Three short cuts give the same results as the loop in `step`. All tests also pass without the
+//! short cuts.
 //!
 //! - `nothing_new` is for reads of a few bytes.
 //! - `whole_event` is for a data line and a blank line.
 //! - `before_event` and `skip_event` are for a caller that finds the end of such an event itself.
 //!
-//! Most of the remaining time goes into the UTF-8 check and the search for line ends.
+//! With the short cuts, the parser spends most of its time on the UTF-8 check and the search for
+//! line ends.
 //!
-//! `dirty` is for readers that fail. The free part contains old bytes before `dirty`, and zeros
-//! from `dirty` on.
+//! The field `dirty` is for readers that fail. The buffer's free part contains old bytes before
+//! `dirty`, and zeros from `dirty` on.
 
 pub(crate) mod event;
 mod feed;
@@ -49,33 +53,34 @@ use self::lines::{control, field, line_end, milliseconds, replace, stray, text_i
 use crate::config::Limits;
 use crate::error::{Error, Limit};
 
-/// The memory that each buffer of a parser keeps for the next event, in bytes.
+/// The maximum memory that each buffer of a parser keeps for the next event, in bytes.
 ///
-/// A larger event makes a buffer grow. The next [`feed`](SseParser::feed) or
-/// [`space`](SseParser::space) that needs no more than this frees the rest.
+/// A larger event makes a buffer grow. The next call of [`feed`](SseParser::feed) or
+/// [`space`](SseParser::space) frees the memory above this size, if the parser no longer needs it.
 pub const SSE_BUFFER_KEPT_BYTES: usize = 256 << 10;
 
-/// For at most this many new bytes, a loop is faster than a call of `memchr2`.
+/// The maximum number of new bytes for which a loop is faster than a call of `memchr2`.
 const FEW_BYTES: usize = 8;
 
 const BOM: &[u8] = "\u{feff}".as_bytes();
 
 /// A push parser of `text/event-stream`.
 ///
-/// Pass it bytes with [`feed`](Self::feed), or read directly into it with [`space`](Self::space)
-/// and [`filled`](Self::filled). Then take events with [`next_event`](Self::next_event) until it
-/// returns `None`. At the end of the body, call [`finish`](Self::finish). The events do not depend
-/// on how the bytes are cut.
+/// Pass bytes to the parser with [`feed`](Self::feed), or read directly into its buffer with
+/// [`space`](Self::space) and [`filled`](Self::filled). Then take events with
+/// [`next_event`](Self::next_event) until it returns `None`. At the end of the body, call
+/// [`finish`](Self::finish). The events do not depend on how the bytes are cut into reads.
 ///
-/// The time is linear in the number of bytes, for any cuts and any size of event. Once the buffers
-/// have the size of the stream's events and reads, an event needs no allocation, if that size is
-/// less than a quarter of [`SSE_BUFFER_KEPT_BYTES`]. The memory is a small multiple of the largest
-/// event (or of the limit, if an event exceeds it) and of the largest read.
+/// The time is linear in the number of bytes, for any cuts and any size of event. The buffers grow
+/// to the size of the stream's events and reads. After that, an event needs no allocation if this
+/// size is less than a quarter of [`SSE_BUFFER_KEPT_BYTES`]. The memory is a small multiple of the
+/// largest event and of the largest read. If an event exceeds the limit, the limit counts as its
+/// size.
 ///
 /// # The limit
 ///
 /// An event is too large if its lines together have more bytes than the limit. Ignored fields
-/// count. Comments and line ends do not. The limit applies to the bytes of the body, before
+/// count. Comments and line ends do not count. The limit applies to the bytes of the body, before
 /// decoding.
 ///
 /// A comment counts only while it is read, as if it were the last line of its event. A comment that
@@ -100,13 +105,13 @@ pub struct SseParser {
     start: usize,
     seen: usize,
     end: usize,
-    /// From this position on, the buffer contains zeros.
+    /// The buffer contains only zeros from this position on.
     dirty: usize,
     max_event_bytes: usize,
-    /// An event of one line up to this size is within the limit and makes no buffer oversized.
+    /// The maximum size of an event that the short cut for a single data line takes.
     short_max_event_bytes: usize,
     at: At,
-    /// A buffer may be larger than the size that is kept, see `make_room`.
+    /// True if a buffer may be larger than the size that is kept, see `make_room`.
     oversized: bool,
     block: Block,
     /// The data lines of this block, or of the last event, if they are not in `buf`.
@@ -126,9 +131,9 @@ pub struct SseParser {
 /// The parser's position in the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
-    /// At the first bytes, which may be a byte order mark.
+    /// At the beginning of the body, where a byte order mark is possible.
     Begin,
-    /// In a line, or at the start of one.
+    /// In a line, or at the start of a line.
     Line,
     /// At the start of a line after a CR. If the next byte is LF, it is part of the same line end.
     AfterCr,
@@ -139,12 +144,12 @@ enum At {
 /// The contents of the lines since the last blank line.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Block {
-    /// The number of bytes in its lines, without comments. At most `max_event_bytes`.
+    /// The number of bytes in the block's lines, without comments. It is at most `max_event_bytes`.
     bytes: usize,
     data: Data,
     has_kind: bool,
     has_id: bool,
-    /// The block has a known field, with any value.
+    /// True if the block has a known field, with any value.
     open: bool,
 }
 
@@ -152,7 +157,7 @@ pub(crate) struct Block {
 enum Data {
     #[default]
     None,
-    /// One line, still where it was read: `buf[from..to]`, before `start`.
+    /// The data is one line, which is still in the buffer: `buf[from..to]`, before `start`.
     InBuffer(usize, usize),
     /// The data is in `joined`.
     Joined,
@@ -160,9 +165,9 @@ enum Data {
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Counters {
-    /// Events of one data line, taken by the short cut.
+    /// The number of events of one data line that the short cut took.
     whole_events: u64,
-    /// All other events, and their lines.
+    /// The number of all other events.
     events: u64,
     comments: u64,
     lines: u64,
@@ -179,9 +184,9 @@ enum Step {
 
 /// The result of [`SseParser::next_item`].
 pub(crate) enum Item {
-    /// Feed more bytes.
+    /// The parser needs more bytes.
     More,
-    /// An event: pass the block to [`SseParser::event`].
+    /// An event arrived. Pass the block to [`SseParser::event`].
     Event(Block),
     Stray(Stray),
 }
@@ -195,7 +200,7 @@ impl Default for SseParser {
 // Construction
 
 impl SseParser {
-    /// Creates a parser with [`Limits::default`] (32 MiB per event). Does not allocate.
+    /// Creates a parser with [`Limits::default`] (32 MiB per event), without an allocation.
     #[must_use]
     pub fn new() -> Self {
         Self::with_max_event_bytes(Limits::default().max_event_bytes)
@@ -234,8 +239,8 @@ impl SseParser {
     ///
     /// # Errors
     ///
-    /// [`Limit::EventBytes`] if an event exceeds the limit. Earlier events were returned before.
-    /// The stream is over, and every later call returns the same error until
+    /// [`Limit::EventBytes`] if an event exceeds the limit. The events before it have already been
+    /// returned. The stream is over, and every later call returns the same error until
     /// [`finish`](Self::finish).
     #[inline]
     pub fn next_event(&mut self) -> Result<Option<Event<'_>>, Error> {
@@ -244,7 +249,7 @@ impl SseParser {
 
     /// Handles a read of a few bytes without a line end that stays within the limit.
     ///
-    /// This is a short cut. The bytes are not searched again.
+    /// This short cut searches each byte only once.
     #[inline]
     fn nothing_new(&mut self) -> bool {
         if self.end - self.seen > FEW_BYTES {
@@ -262,7 +267,7 @@ impl SseParser {
         true
     }
 
-    /// Not inlined, so that reads of a few bytes do not pay for it.
+    /// This is not inlined, so that reads of a few bytes stay fast.
     #[inline(never)]
     fn next_event_searched(&mut self) -> Result<Option<Event<'_>>, Error> {
         match self.whole_event() {
@@ -271,7 +276,7 @@ impl SseParser {
         }
     }
 
-    /// A separate function, so that the short cut before it has enough registers.
+    /// This is a separate function, so that the short cut that calls it has enough registers.
     #[inline(never)]
     fn next_event_stepped(&mut self) -> Result<Option<Event<'_>>, Error> {
         if self.nothing_new() {
@@ -286,8 +291,9 @@ impl SseParser {
 
     /// Returns the next event or the next stray line, in the order of the body.
     ///
-    /// Unlike [`next_event`](Self::next_event), it stops at each stray line: an error must come
-    /// before the event that follows it, for any cuts. `event` then returns the event.
+    /// Unlike [`next_event`](Self::next_event), this method stops at each stray line. The caller
+    /// must receive an error before the event that follows it, for any cuts. After an event,
+    /// `event` returns its contents.
     pub(crate) fn next_item(&mut self) -> Result<Item, Error> {
         if self.nothing_new() {
             return Ok(Item::More);
@@ -327,7 +333,7 @@ impl SseParser {
             }
             let line_end = self.line_end();
             let line_bytes = line_end.unwrap_or(self.end) - self.start;
-            // The bytes of a block never exceed the limit.
+            // The subtraction cannot overflow, because the bytes of a block never exceed the limit.
             if line_bytes > self.max_event_bytes - self.block.bytes {
                 self.drop_all();
                 return Step::Over;
@@ -355,18 +361,18 @@ impl SseParser {
 
     /// Takes an event of one data line and a blank line, if both end in LF and both have been read.
     ///
-    /// Nearly all events of nearly all servers have this form. This short cut does the work of the
-    /// loop in `step` in half the instructions. With `None`, the loop must continue from here: the
-    /// line does not end before `seen`, but may end at `seen`.
+    /// Nearly all events of nearly all servers have this form. This short cut needs half the
+    /// instructions of the loop in `step`. If it returns `None`, the loop must continue from the
+    /// current state. The line does not end before `seen`, but it may end at `seen`.
     #[inline(always)]
     fn whole_event(&mut self) -> Option<Block> {
         let is_first = self.at == At::Line && self.block.bytes == 0;
-        // If fewer than these six bytes have been read, there is no line end among them.
+        // If fewer than these six bytes have been read, the bytes contain no line end.
         if !is_first || !self.buf[self.start..].starts_with(b"data: ") {
             return None;
         }
         let (rest, fresh) = (&self.buf[self.seen..], self.end - self.seen);
-        // Valid JSON has no control character before the end of the line.
+        // In a line of compact JSON, the first control character is the line end.
         let looked_at = control(rest, fresh);
         let line_end = self.seen + looked_at;
         let line_bytes = line_end - self.start;
@@ -386,9 +392,9 @@ impl SseParser {
 
     /// Returns the unread bytes, if they begin with the first line of an event.
     ///
-    /// At most the bytes of an event within the limit are returned. This happens only once for each
-    /// line. If a line arrives in pieces, `step` searches the rest. Otherwise each piece would be
-    /// searched again.
+    /// The result is never longer than the limit for an event. Each line is returned only once. If
+    /// a line arrives in pieces, `step` searches the later pieces. Otherwise the caller would
+    /// search the earlier pieces again.
     #[inline]
     pub(crate) fn before_event(&self) -> Option<&[u8]> {
         let end = self.end.min(self.start.saturating_add(self.max_event_bytes).saturating_add(2));
@@ -396,10 +402,10 @@ impl SseParser {
         is_first.then(|| &self.buf[self.start..end])
     }
 
-    /// Takes an event that the caller has read in [`before_event`](Self::before_event).
+    /// Takes an event that the caller found in the bytes of [`before_event`](Self::before_event).
     ///
-    /// The event is a data line of `line_bytes` bytes without CR and LF, and a blank line. Both end
-    /// in LF.
+    /// The event is a data line of `line_bytes` bytes and a blank line. The data line contains no
+    /// CR or LF. Both lines end in LF, which `line_bytes` does not include.
     #[inline]
     pub(crate) fn skip_event(&mut self, line_bytes: usize) {
         self.counters.examined += line_bytes as u64 + 2;
@@ -409,11 +415,11 @@ impl SseParser {
         self.end_block(Block { bytes: line_bytes, data: Data::InBuffer(0, 0), ..Block::default() });
     }
 
-    /// Searches for the end of the current line, from where the last search stopped.
+    /// Searches for the end of the current line, and continues where the last search stopped.
     fn line_end(&mut self) -> Option<usize> {
         let fresh = &self.buf[self.seen..self.end];
         let found = match fresh.first() {
-            // This is nearly always a blank line.
+            // The first byte is a line end. This is nearly always a blank line.
             Some(b'\n' | b'\r') => Some(0),
             Some(_) => line_end(&self.buf[self.seen..], fresh.len()),
             None => None,
@@ -443,9 +449,9 @@ impl SseParser {
 
     /// Skips the LF of a CRLF pair.
     ///
-    /// "A U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF) character pair" is one line end. The CR
-    /// has already ended its line, and perhaps its event, because the next byte may arrive much
-    /// later.
+    /// "A U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF) character pair" is one line end. The
+    /// parser ended the line at the CR, and perhaps an event too, because the next byte may arrive
+    /// much later.
     fn skip_lf(&mut self) {
         if let Some(first) = self.buf[self.start..self.end].first() {
             self.start += usize::from(*first == b'\n');
@@ -455,14 +461,14 @@ impl SseParser {
         }
     }
 
-    /// Takes the line `buf[start..line_end]`, which is not blank.
+    /// Interprets the line `buf[start..line_end]`, which is not blank.
     fn line(&mut self, line_end: usize) {
         let mut known = true;
         let line = &self.buf[self.start..line_end];
         if let Some(value) = field(line, b"data") {
             // "Append the field value to the data buffer, then append a single U+000A LINE FEED
-            // (LF) character to the data buffer." The standard removes the last LF again when it
-            // dispatches the event. This code does not add it.
+            // (LF) character to the data buffer." The standard later removes the last LF from the
+            // event. This code never adds that LF.
             let from = line_end - value.len();
             if self.block.data == Data::None {
                 self.block.data = Data::InBuffer(from, line_end);
@@ -474,7 +480,7 @@ impl SseParser {
             }
         } else if line[0] == b':' {
             self.counters.comments += 1;
-            return; // Not counted as part of the event.
+            return; // A comment is not part of the event.
         } else if let Some(value) = field(line, b"event") {
             replace(&mut self.kind, value);
             self.block.has_kind = true;
@@ -498,7 +504,7 @@ impl SseParser {
         self.block.bytes += line_end - self.start;
     }
 
-    /// Copies the data line of this block to `joined`, if it is still in `buf`.
+    /// Copies the data line of this block to `joined`, unless it has been copied already.
     fn copy_to_joined(&mut self) {
         if let Data::InBuffer(from, to) = self.block.data {
             self.joined.clear();
@@ -508,7 +514,7 @@ impl SseParser {
         }
     }
 
-    /// Handles a blank line for the rest of the state. Returns true if the block is an event.
+    /// Updates the state of the stream at a blank line. Returns true if the block is an event.
     #[inline]
     fn end_block(&mut self, block: Block) -> bool {
         self.oversized |= block.bytes > SSE_BUFFER_KEPT_BYTES / 4;
@@ -525,7 +531,7 @@ impl SseParser {
         is_event
     }
 
-    /// Returns the event of the last block. Call it before any other method.
+    /// Returns the event of the last block. Call this method before any other method.
     #[inline(always)]
     pub(crate) fn event(&mut self, block: Block) -> Event<'_> {
         let in_blocks = match block.data {
@@ -539,7 +545,7 @@ impl SseParser {
         Event { event: kind_of(block, &self.kind), data, id: &self.id, retry: self.retry }
     }
 
-    /// Returns the type and the data of the last block's event, without a check of the data.
+    /// Returns the type and the data of the last block's event. The data is not checked.
     ///
     /// The data may be invalid UTF-8.
     #[inline]
@@ -547,7 +553,7 @@ impl SseParser {
         (kind_of(block, &self.kind), data_of(block, &self.buf, &self.joined))
     }
 
-    /// Drops everything that is stored, after the limit was exceeded.
+    /// Drops all stored bytes after the limit was exceeded.
     #[cold]
     fn drop_all(&mut self) {
         self.at = At::Over;
@@ -587,15 +593,15 @@ fn kind_of(block: Block, kind: &str) -> &str {
 // The end, and the counters
 
 impl SseParser {
-    /// Ends the body. Take all events first, because the remaining ones are dropped.
+    /// Ends the body. Take all events first, because this drops the remaining events.
     ///
     /// "Once the end of the file is reached, any pending data must be discarded. (If the file ends
     /// in the middle of an event, before the final empty line, the incomplete event is not
     /// dispatched.)"
     ///
-    /// Afterwards you can use the parser for another body. It keeps its limit, its memory (up to
-    /// [`SSE_BUFFER_KEPT_BYTES`]) and a stray line that was not taken. The counters start at zero
-    /// again, so read them first.
+    /// Afterwards you can use the parser for another body. The parser keeps its limit, its memory
+    /// (up to [`SSE_BUFFER_KEPT_BYTES`]) and a stray line that was not taken. The counters start at
+    /// zero again, so read them first.
     pub fn finish(&mut self) -> SseEnd {
         let untaken = !matches!(self.next_event(), Ok(None));
         let unended = if untaken { &[] } else { &self.buf[self.start..self.end] };
@@ -625,25 +631,25 @@ impl SseParser {
         is_kept.then(|| String::from_utf8_lossy(&data).into_owned())
     }
 
-    /// Returns the first stray line since the last call, if there was one.
+    /// Returns the first stray line since the last call, if a stray line arrived.
     ///
-    /// Only a [`Stray`] line is kept, and only the first one. Call this method when an expected
-    /// event does not arrive, or at the end after [`finish`](Self::finish), which also checks an
-    /// unended line.
+    /// The parser keeps only the first stray line, see [`Stray`]. Call this method when an expected
+    /// event does not arrive, or at the end of the body. At the end, call [`finish`](Self::finish)
+    /// first: it also checks a last line without a line end.
     pub fn take_stray(&mut self) -> Option<Stray> {
         self.stray.take()
     }
 
     /// Returns the number of bytes of the body that do not belong to an event yet.
     ///
-    /// These are the unread bytes and the lines of the block that no blank line has ended. When
-    /// `next_event` has returned `None`, they are within the limit.
+    /// The number includes the unread bytes and the lines since the last blank line. After
+    /// `next_event` has returned `None`, the number is within the limit.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.end - self.start + self.block.bytes
     }
 
-    /// Returns the number of events delivered of this body.
+    /// Returns the number of events of this body that were delivered.
     #[must_use]
     pub fn events(&self) -> u64 {
         self.counters.events + self.counters.whole_events
@@ -657,19 +663,19 @@ impl SseParser {
         self.counters.comments
     }
 
-    /// Returns the number of ended lines of this body, including blank lines and comments.
+    /// Returns the number of complete lines of this body, including blank lines and comments.
     #[must_use]
     pub fn lines(&self) -> u64 {
         self.counters.lines + 2 * self.counters.whole_events
     }
 
-    /// Returns the number of bytes fed of this body.
+    /// Returns the number of bytes of this body that were fed to the parser.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.counters.bytes
     }
 
-    /// Returns the work done for this body, in bytes searched, moved or joined.
+    /// Returns the number of bytes that were searched, moved or joined for this body.
     ///
     /// A byte that is searched twice counts twice. The result is at most about four times
     /// [`bytes`](Self::bytes), for any cuts of the body. The copy in `feed` and the single UTF-8

@@ -3,7 +3,7 @@
 use super::*;
 use crate::error::ErrorKind;
 
-/// Returns the data of the events in these reads, and whether the limit was exceeded.
+/// Returns the data of the events in `reads`, and whether the limit was exceeded.
 fn run(reads: &[&[u8]], max_event_bytes: usize) -> (Vec<String>, bool) {
     let mut parser = SseParser::with_max_event_bytes(max_event_bytes);
     let mut data = Vec::new();
@@ -23,7 +23,7 @@ fn run(reads: &[&[u8]], max_event_bytes: usize) -> (Vec<String>, bool) {
     (data, false)
 }
 
-/// Checks the body whole, byte by byte, and at every pair of cuts.
+/// Checks the body in one read, byte by byte, and in three reads with every pair of cuts.
 fn for_every_cut(body: &[u8], mut check: impl FnMut(&[&[u8]])) {
     check(&body.chunks(1).collect::<Vec<_>>());
     for i in 0..=body.len() {
@@ -35,7 +35,7 @@ fn for_every_cut(body: &[u8], mut check: impl FnMut(&[&[u8]])) {
 
 #[test]
 fn the_limit_does_not_depend_on_cuts() {
-    // Body, limit, data of the events, whether the limit is exceeded.
+    // Each case: the body, the limit, the data of the events, whether the limit is exceeded.
     let cases: &[(&str, usize, &[&str], bool)] = &[
         ("data: 1234\n\ndata: 5\n\n", 10, &["1234", "5"], false),
         ("data: 1234\n\ndata: 5\n\n", 9, &[], true),
@@ -44,7 +44,7 @@ fn the_limit_does_not_depend_on_cuts() {
         ("data: 1\ndata: 2\n\n", 13, &[], true),
         ("data: 1\r\ndata: 2\r\n\r\n", 14, &["1\n2"], false),
         ("data: 1\r\ndata: 2\r\n\r\n", 13, &[], true),
-        // Ignored lines count, and so do whole blocks of them.
+        // Ignored lines count. Blocks that consist only of ignored lines count too.
         ("datum: 1\ndata: 2\n\n", 15, &["2"], false),
         ("datum: 1\ndata: 2\n\n", 14, &[], true),
         ("id: 1\n\nid: 2\n\ndata: 3\n\n", 7, &["3"], false),
@@ -53,7 +53,7 @@ fn the_limit_does_not_depend_on_cuts() {
         (": 3456789\ndata: 1\n\n", 8, &[], true),
         ("data: 1\n:9\n:9\n\n", 9, &["1"], false),
         ("data: 1\n:90\n\n", 9, &[], true),
-        // A line that never ends.
+        // The last line never ends.
         ("data: 1\n\ndata: 123", 9, &["1"], false),
         ("data: 1\n\ndata: 1234", 9, &["1"], true),
         (":23456789", 9, &[], false),
@@ -131,7 +131,7 @@ fn a_stray_line_is_cut_before_a_character() {
     let Some(Stray::Line(text)) = parser.take_stray() else { panic!("no line") };
     assert_eq!(text.len(), 1 + 3 * ((MAX_SSE_STRAY_BYTES - 1) / 3));
     assert!(text.ends_with('\u{20ac}'));
-    // The next stray line is kept only after the first was taken.
+    // The parser keeps another stray line only after the first one was taken.
     parser.feed(b"{3}\n");
     assert_eq!(parser.next_event().unwrap(), None);
     assert_eq!(parser.take_stray(), Some(Stray::Line("{3}".to_owned())));
@@ -199,7 +199,7 @@ fn a_finished_parser_works_like_a_new_one() {
 
 #[test]
 fn the_end_reports_the_remaining_data() {
-    // Body, remaining data, incomplete.
+    // Each case: the body, `unended_data`, `incomplete`.
     let cases: &[(&str, Option<&str>, bool)] = &[
         ("data: 1\n\ndata: [DONE]\n", Some("[DONE]"), true),
         ("data: 1\n\ndata: [DONE]", Some("[DONE]"), true),
@@ -253,7 +253,8 @@ fn single_data_lines_are_not_copied() {
 
 #[test]
 fn a_data_line_survives_when_the_buffer_is_moved_before_its_blank_line() {
-    // Up to 12 KB of comments between the two lines, so that a move overwrites the bytes before it.
+    // The two lines have up to 12 KB of comments between them, so that a move overwrites the
+    // earlier bytes.
     let data: Vec<String> = (0..100).map(|n| format!("{n}{}", "x".repeat(n * n % 2000))).collect();
     let event = |(n, data)| format!("data: {data}\n{}\n", ": c\n".repeat(n % 7 * 500));
     let body: String = data.iter().enumerate().map(event).collect();
@@ -277,7 +278,7 @@ fn reading_into_the_buffer_equals_feeding() {
     for at_least in [0, 1, 1 << 20] {
         assert!(parser.space(at_least).len() >= at_least.max(1));
     }
-    // Without `filled` nothing changes, and a number larger than the space counts as the whole
+    // Without a call of `filled` nothing changes. A `len` larger than the space counts as the whole
     // space.
     let before = parser.bytes();
     let space = parser.space(1).len();

@@ -1,4 +1,4 @@
-//! The decoder: its settings, its state and its results. read.rs reads the chunks.
+//! The decoder: its settings, its state and its results. The file read.rs reads the chunks.
 
 mod read;
 
@@ -18,26 +18,27 @@ use crate::types::token::StreamToken;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Flow {
-    /// Decode the next event.
+    /// The stream continues. Decode the next event.
     More,
     /// The terminator arrived. Call [`finish`](ChunkDecoder::finish), and ignore any later events.
     Ended,
 }
 
-/// How a complete response ended.
+/// The result of a complete response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Completion {
-    /// The server's own counts, if it sent any. If it sent them several times, the last ones.
+    /// The server's own counts, if it sent counts. Later counts replace earlier counts.
     ///
-    /// If the server counts each choice and not the whole request, this is the sum of the generated
-    /// tokens of all choices, with the prompt tokens of one choice.
+    /// Some servers count each choice separately. The number of generated tokens is then the sum
+    /// over all choices. The prompt tokens are counted once if all choices report the same number.
+    /// Otherwise they are added up too.
     pub usage: Option<Usage>,
-    /// Why the first choice stopped. `None` if only the terminator arrived.
+    /// The reason why the first choice stopped. `None` if only the terminator arrived.
     ///
     /// For other choices, see [`finish_reason`](ChunkDecoder::finish_reason).
     pub finish: Option<FinishReason>,
-    /// Whether all generated ids were handed out.
+    /// Whether all generated ids were delivered.
     pub ids_exact: IdsExact,
 }
 
@@ -47,15 +48,15 @@ pub struct Completion {
 /// [`Flow::Ended`], or when the bytes have ended, call [`finish`](Self::finish) to find out whether
 /// the response is complete.
 ///
-/// A chunk takes time proportional to its length. The decoder stores counters, so its memory does
-/// not grow with the length of the response. There are two exceptions:
+/// Decoding a chunk takes time proportional to its length. The decoder stores only counters, so its
+/// memory does not grow with the length of the response, with two exceptions:
 ///
 /// - the open tool call of a chat stream, up to [`max_arguments_bytes`](Self::max_arguments_bytes);
 /// - the text and the ids so far on SGLang's native endpoint, because each event repeats them.
 ///
-/// The items do not pair each id with its text. If a chunk has several ids and one text, the text
-/// is in the item of the first id. A chunk without text and ids hands out nothing. A chunk with an
-/// invalid id hands out nothing and ends the stream.
+/// An item may have an id without its text. If a chunk has several ids and one text, the text is in
+/// the item of the first id. A chunk without text and ids produces no item. A chunk with an invalid
+/// id produces no item and ends the stream.
 ///
 /// ```
 /// use tokenwire::{ChunkDecoder, Flow, StreamToken, Endpoint};
@@ -86,14 +87,14 @@ pub struct ChunkDecoder {
     server: Option<Family>,
     request_id: Option<Box<str>>,
     max_choices: u32,
-    /// The next event is a whole response in one body (answer.rs).
+    /// True if the next event is a whole response in one body (answer.rs).
     whole: bool,
-    /// The request asked for ids.
+    /// True if the request asked for ids.
     ids_asked: bool,
     /// The server that the request was written for, if it was known.
     asked_server: Option<ServerKind>,
     max_arguments_bytes: usize,
-    /// By index. Grown to the highest index seen, which is less than `max_choices`.
+    /// The state of each choice, by index. The highest index is less than `max_choices`.
     choices: Vec<ChoiceTally>,
     /// The usage of the whole request.
     usage: Option<Usage>,
@@ -134,7 +135,7 @@ impl ChunkDecoder {
         }
     }
 
-    /// Sets the maximum number of choices, from 1 to [`MAX_CHOICES`]. Default 1.
+    /// Sets the maximum number of choices, from 1 to [`MAX_CHOICES`]. Default: 1.
     ///
     /// A chunk with an index of `n` or more ends the stream with an error.
     pub fn max_choices(mut self, n: u32) -> Self {
@@ -145,8 +146,9 @@ impl ChunkDecoder {
     /// States that the request asked for ids, as written for this server.
     ///
     /// [`CompletionRequest::to_json`](crate::CompletionRequest::to_json) writes such a request. If
-    /// a server that gives ids then sends none, the result is [`Inexact::Dropped`], because the ids
-    /// were lost on the way. By default, the decoder assumes nothing about the request.
+    /// the server supports ids but the response has no ids, the result is [`Inexact::Dropped`]: the
+    /// ids were lost between the server and tokenwire. By default, the decoder assumes nothing
+    /// about the request.
     pub fn ids_asked(mut self, server: Option<ServerKind>) -> Self {
         (self.ids_asked, self.asked_server) = (true, server);
         self
@@ -154,16 +156,16 @@ impl ChunkDecoder {
 
     /// Sets the largest tool call of a chat stream, in bytes. A larger call is malformed.
     ///
-    /// The default is that of [`Limits::max_arguments_bytes`].
+    /// The default is the default of [`Limits::max_arguments_bytes`].
     pub fn max_arguments_bytes(mut self, n: usize) -> Self {
         self.max_arguments_bytes = n;
         self
     }
 
-    /// Sets whether the decoder learns the common parts of the chunks. Default true.
+    /// Sets whether the decoder learns the common parts of the chunks. Default: true.
     ///
-    /// It then compares most chunks with an earlier one and does not parse them. The results are
-    /// the same, but decoding takes several times longer without learning.
+    /// With learning, the decoder compares most chunks with an earlier chunk and does not parse
+    /// them. Without learning, the results are the same, but decoding takes several times longer.
     pub fn learning(mut self, is_on: bool) -> Self {
         self.templates.is_on = is_on;
         self
@@ -171,7 +173,7 @@ impl ChunkDecoder {
 
     /// Decodes one event. `event` is its type and `data` its data.
     ///
-    /// The type is `message` if the stream does not name one. The decoder passes each item to
+    /// The type is `message` if the event does not set a type. The decoder passes each item to
     /// `sink` with the index of its choice: [`Token`](StreamToken::Token), and for chat streams
     /// also [`Reasoning`](StreamToken::Reasoning), [`ToolCall`](StreamToken::ToolCall) and
     /// [`MalformedCall`](StreamToken::MalformedCall).
@@ -179,18 +181,17 @@ impl ChunkDecoder {
     /// Data that is not a JSON object is ignored and counted ([`skipped`](Self::skipped)). The
     /// decoder keeps the beginning of the first such event
     /// ([`first_skipped`](Self::first_skipped)). Null, unknown keys and chunks without choices are
-    /// allowed. If an object repeats a key, the last value counts.
+    /// allowed. If an object repeats a key, the last value is used.
     ///
     /// # Errors
     ///
-    /// After an error the stream is over. Items that were handed out stay valid.
+    /// After an error the stream is over. Items that were delivered stay valid.
     ///
-    /// - [`Server`](ErrorKind::Server): the stream contains an error, in any of its known forms.
-    ///   The numeric code becomes the status. This error wins over anything that arrives before or
-    ///   after it.
+    /// - [`Server`](ErrorKind::Server): the chunk contains an error from the server, in any known
+    ///   form. A numeric code in the error becomes the status. The method returns this error even
+    ///   if the chunk has other errors, or if a finish reason has already arrived.
     /// - [`Protocol`](ErrorKind::Protocol): an id or index is out of range, a field has a type that
-    ///   cannot hold tokens, or the chunk belongs to a different endpoint than the one of this
-    ///   decoder.
+    ///   cannot contain tokens, or the chunk is not from this decoder's endpoint.
     /// - [`Limit`](ErrorKind::Limit): the JSON has more than [`MAX_NESTING`](crate::MAX_NESTING)
     ///   levels, or the chunk has more than [`MAX_CHOICES`] choices,
     ///   [`MAX_TOKEN_IDS`](crate::MAX_TOKEN_IDS) ids or [`MAX_TOOL_CALLS`](crate::MAX_TOOL_CALLS)
@@ -207,7 +208,7 @@ impl ChunkDecoder {
         self.decode_parsed(event, data, sink)
     }
 
-    /// Decodes an event as [`decode`](Self::decode) does, but does not compare it with a template.
+    /// Decodes an event like [`decode`](Self::decode), but never compares it with a template.
     pub(crate) fn decode_parsed(
         &mut self,
         event: &str,
@@ -227,10 +228,10 @@ impl ChunkDecoder {
         result
     }
 
-    /// Decodes an event that matches a template and returns true.
+    /// Decodes an event if it matches a template. Returns true if it matched.
     ///
-    /// Returns false for any other event and uses nothing of it. A matching event never ends the
-    /// stream. The data may be invalid UTF-8.
+    /// Any other event changes nothing. A matching event never ends the stream. The data may be
+    /// invalid UTF-8.
     #[inline]
     pub(crate) fn decode_by_template(&mut self, event: &str, data: &[u8], sink: &mut impl Sink) -> bool {
         event != "error" && self.read_by_template(data, <[u8]>::is_empty, sink).is_some()
@@ -238,8 +239,8 @@ impl ChunkDecoder {
 
     /// Decodes the first event of `body` if it matches a template.
     ///
-    /// The event must be one data line and a blank line. Returns the length of the data line. The
-    /// end of that line is not searched for, because no template contains a line end.
+    /// The event must be one data line and a blank line. The method returns the length of the data
+    /// line. It does not search for the line end, because no template contains a line end.
     #[inline]
     pub(crate) fn decode_at_front(&mut self, body: &[u8], sink: &mut impl Sink) -> Option<usize> {
         let data = body.strip_prefix(b"data: ")?;
@@ -267,14 +268,14 @@ impl ChunkDecoder {
 
     /// Returns the completion if the response is complete.
     ///
-    /// Call it when the bytes have ended, or after [`Flow::Ended`].
+    /// Call this method when the bytes have ended, or after [`Flow::Ended`].
     ///
     /// # Errors
     ///
-    /// - [`Incomplete`](ErrorKind::Incomplete) if the terminator is missing and a choice that has
-    ///   begun has no finish reason, or if no choice has begun.
+    /// - [`Incomplete`](ErrorKind::Incomplete) if no choice has begun, or if both the terminator
+    ///   and the finish reason of a choice are missing.
     /// - [`Protocol`](ErrorKind::Protocol) if [`decode`](Self::decode) already returned an error.
-    ///   That error reports how the stream ended.
+    ///   The earlier error is the reason why the stream ended.
     pub fn finish(&mut self) -> Result<Completion, Error> {
         self.check_not_failed()?;
         if !self.is_complete() {
@@ -292,7 +293,7 @@ impl ChunkDecoder {
         })
     }
 
-    /// Returns why a choice stopped, if the reason has arrived.
+    /// Returns the reason why a choice stopped, if the reason has arrived.
     #[must_use]
     pub fn finish_reason(&self, choice: u32) -> Option<&FinishReason> {
         self.choices.get(choice as usize)?.finish.as_ref()
@@ -308,7 +309,7 @@ impl ChunkDecoder {
                 if sum.prompt_tokens == next.prompt_tokens {
                     return Usage { completion_tokens, ..next };
                 }
-                // The counts are for different prompts.
+                // The choices have different prompts.
                 Usage {
                     prompt_tokens: sum.prompt_tokens.saturating_add(next.prompt_tokens),
                     completion_tokens,
@@ -319,10 +320,10 @@ impl ChunkDecoder {
         })
     }
 
-    /// Returns whether all generated ids were handed out.
+    /// Returns whether all generated ids were delivered.
     ///
-    /// It is [`No`](IdsExact::No) as soon as an id is known to be missing. Otherwise it is
-    /// [`Unknown`](IdsExact::Unknown) before the end and after an error.
+    /// The result is [`No`](IdsExact::No) as soon as an id is known to be missing. Otherwise the
+    /// result is [`Unknown`](IdsExact::Unknown) before the end and after an error.
     #[must_use]
     pub fn ids_exact(&self) -> IdsExact {
         let counted = self.usage.map(|usage| usage.completion_tokens.into());
@@ -339,27 +340,27 @@ impl ChunkDecoder {
         self.ids_asked
             && match (&self.asked_server, self.server) {
                 (Some(server), _) => server.gives_ids(endpoint),
-                // A llama.cpp chat sends ids only in log-probabilities. The request asks for those
-                // only if it was written for llama.cpp.
+                // A llama.cpp chat sends ids only in log-probabilities. The request asks for
+                // log-probabilities only if it was written for llama.cpp.
                 (None, Some(Family::LlamaCpp)) => endpoint != Endpoint::Chat || self.whole,
                 (None, Some(family)) => family.gives_ids(endpoint),
                 (None, None) => false,
             }
     }
 
-    /// Returns the number of tokens handed out, with and without an id.
+    /// Returns the number of tokens delivered, with and without an id.
     #[must_use]
     pub fn tokens(&self) -> u64 {
         self.choices.iter().map(|choice| choice.tokens).sum()
     }
 
-    /// Returns the number of tokens handed out that have an id.
+    /// Returns the number of tokens delivered with an id.
     #[must_use]
     pub fn ids(&self) -> u64 {
         Total::of(&self.choices).ids
     }
 
-    /// Returns the endpoint of the request, or the one detected from the chunks. `Auto` if unknown.
+    /// Returns the endpoint of the request or of the chunks. Returns `Auto` if it is unknown.
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
         match self.endpoint {
@@ -385,8 +386,9 @@ impl ChunkDecoder {
 
     /// Returns the id that the server gave the request, exactly as received.
     ///
-    /// It is the `id` of the chunks (`request_id` on vLLM's generate endpoint, `meta_info.id` on
-    /// SGLang's). Escape it before you print it. An id of more than 256 bytes is not kept.
+    /// The id is in the field `id` of the chunks. On vLLM's generate endpoint, the field is
+    /// `request_id`. On SGLang's native endpoint, the field is `meta_info.id`. Escape the id before
+    /// you print it. An id of more than 256 bytes is not kept.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         self.request_id.as_deref()
@@ -406,7 +408,8 @@ impl ChunkDecoder {
 
     /// Returns whether a token or a piece of a tool call arrived.
     ///
-    /// A piece counts although a call is handed out only when it is complete.
+    /// A piece of a call counts as soon as it arrives. The call is delivered only when it is
+    /// complete.
     pub(crate) fn has_begun(&self) -> bool {
         self.choices.iter().any(|choice| choice.tokens > 0 || choice.has_text_without_id)
     }
@@ -426,7 +429,7 @@ impl ChunkDecoder {
         self.state == State::Ended
     }
 
-    /// Marks the stream as failed, because of an error outside the chunks.
+    /// Marks the stream as failed. The caller found an error outside the chunks.
     pub(crate) fn fail(&mut self) {
         self.state = State::Failed;
     }
@@ -439,7 +442,7 @@ impl ChunkDecoder {
         }
     }
 
-    /// Returns whether the terminator was seen, or the end of every choice that has begun.
+    /// Returns whether the terminator has arrived, or all choices that have begun have ended.
     pub(crate) fn is_complete(&self) -> bool {
         let mut begun = self.choices.iter().filter(|choice| choice.begun).peekable();
         match self.state {

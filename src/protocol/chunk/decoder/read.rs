@@ -19,7 +19,7 @@ use crate::types::ids::{FinishReason, Usage, is_clean};
 
 /// The longest request id that is kept, in bytes. A longer id is dropped, not cut.
 const MAX_REQUEST_ID_BYTES: usize = 256;
-/// The maximum length of the stored beginning of the first line that was not JSON, in characters.
+/// The maximum number of characters that are stored of the first event that was not JSON.
 const MAX_PREVIEW_CHARS: usize = 80;
 
 impl ChunkDecoder {
@@ -55,7 +55,8 @@ impl ChunkDecoder {
             return Ok(Flow::More);
         }
         self.detect(&chunk);
-        // The tokens in a chunk with an error precede the error, so they are handed out.
+        // If a chunk has both tokens and an error, the tokens come first. They are therefore
+        // delivered.
         let read = self.read_chunk(&mut chunk, sink);
         if is_error {
             return Err(Error::server(server_error_from_body(None, None, data.as_bytes())));
@@ -70,7 +71,7 @@ impl ChunkDecoder {
         read
     }
 
-    /// Hands out a chunk that was read by a template, as `read_chunk` does for a parsed chunk.
+    /// Delivers a chunk that matched a template, as `read_chunk` does for a parsed chunk.
     #[inline]
     pub(super) fn hand_out_parsed(&mut self, parsed: ParsedChunk<'_>, sink: &mut impl Sink) {
         let index = parsed.count(Count::Index).unwrap_or(0);
@@ -118,7 +119,7 @@ impl ChunkDecoder {
     fn read_chunk(&mut self, chunk: &mut Chunk<'_>, sink: &mut impl Sink) -> Result<Flow, Error> {
         let endpoint = self.endpoint();
         if let Some(came) = endpoint_without_choices(chunk).filter(|came| *came != endpoint) {
-            // Metadata of other servers may have these keys, with empty values.
+            // The metadata of other servers may have the same keys, with empty values.
             let says = chunk.content.text().is_some_and(|text| !text.is_empty());
             if came != Endpoint::LlamaCpp || says || chunk.tokens.first().is_some() {
                 return Err(mismatch(endpoint.as_str(), came.as_str()));
@@ -130,8 +131,8 @@ impl ChunkDecoder {
             }
             Endpoint::LlamaCpp => self.read_llama_cpp(chunk, sink),
             Endpoint::SgLang => {
-                // An event without any of the native fields (an error, null) does not begin a
-                // choice.
+                // Only an event with native fields begins a choice. An error or `null` has no such
+                // fields.
                 if sglang::is_native(chunk) {
                     let usage = sglang::usage(chunk);
                     let index = self.begin_choice_of(&chunk.index)?;
@@ -165,7 +166,7 @@ impl ChunkDecoder {
 
     fn read_llama_cpp(&mut self, chunk: &mut Chunk<'_>, sink: &mut impl Sink) -> Result<Flow, Error> {
         let (delta, ended) = llamacpp::read(chunk)?;
-        // An event without any of the native fields (an error, null) does not begin a choice.
+        // Only an event with native fields begins a choice. An error or `null` has no such fields.
         if ended || is_native(chunk) || delta.ids.is_some() || !delta.text.is_empty() {
             let choice = self.hand_out(delta, sink)?;
             choice.usage = llamacpp::usage(
@@ -176,8 +177,8 @@ impl ChunkDecoder {
             );
             choice.stopped |= ended;
         }
-        // With several choices, each choice has its own last event. The stream then ends when the
-        // body ends.
+        // With several choices, each choice has its own last event, so the stream ends only when
+        // the body ends.
         Ok(if ended && self.max_choices == 1 { Flow::Ended } else { Flow::More })
     }
 
@@ -205,8 +206,8 @@ impl ChunkDecoder {
             let delta = match endpoint {
                 Endpoint::Chat => chat::read(choice, verbose)?,
                 Endpoint::VllmGenerate => vllm_generate::read(choice)?,
-                // The endpoint is not known yet. All endpoints have finish reason and ids in the
-                // same place.
+                // The endpoint is not known yet. All endpoints have the finish reason and the ids
+                // in the same fields.
                 _ => openai::read(choice, verbose)?,
             };
             self.hand_out(delta, sink)?;
@@ -214,11 +215,12 @@ impl ChunkDecoder {
         Ok(Flow::More)
     }
 
-    /// Stores usage, for one choice or for the whole request.
+    /// Stores the usage of one choice or of the whole request.
     ///
-    /// If the stream has several choices, usage beside a choice belongs to that choice (llama.cpp
-    /// with an `n` of 2). Otherwise it belongs to the whole request. The last usage wins, because a
-    /// LiteLLM proxy sends zeros in every chunk before the real one.
+    /// If the stream has several choices, the usage in a chunk with a choice belongs to that choice
+    /// (llama.cpp with an `n` of 2). Otherwise the usage belongs to the whole request. Later usage
+    /// replaces earlier usage, because a LiteLLM proxy sends zeros in every chunk until it sends
+    /// the real usage.
     fn count_usage(&mut self, usage: Usage, choice: Option<u32>) {
         match choice {
             Some(index) if self.max_choices > 1 => {
@@ -237,7 +239,7 @@ impl ChunkDecoder {
         if begins(&self.choices[index as usize].calls, calls.first()) {
             self.close_call(index, sink);
         }
-        // `good_ids` has rejected all others.
+        // All ids are valid, because `good_ids` rejects lists with an invalid id.
         let ids = ids.into_iter().flat_map(Ids::into_items).filter_map(Id::valid);
         let has_call = calls.first().is_some();
         self.choices[index as usize].hand_out(index, reasoning, text, ids, has_call, sink);
@@ -265,7 +267,7 @@ impl ChunkDecoder {
         Ok(&mut self.choices[index as usize])
     }
 
-    /// Hands out the open tool call of a choice, if there is one.
+    /// Delivers the open tool call of a choice, if the choice has an open call.
     fn close_call(&mut self, index: u32, sink: &mut impl Sink) {
         let tally = &mut self.choices[index as usize];
         let cut = !is_clean(tally.finish.as_ref());
@@ -274,7 +276,7 @@ impl ChunkDecoder {
         }
     }
 
-    /// Returns the index of a choice. A missing index is 0.
+    /// Returns the index of a choice. A missing index counts as 0.
     fn index_of(&self, index: &Scalar<'_>) -> Result<u32, Error> {
         let index = if index.is_given() { index.count() } else { Some(0) };
         index.filter(|index| *index < self.max_choices).ok_or_else(|| {

@@ -1,6 +1,7 @@
 //! Writes the JSON body of a request with the field names of each server.
 //!
-//! The request's own fields are first and the extra fields last. No key is written twice.
+//! The body contains the request's own fields first and the extra fields last. No key is written
+//! twice.
 
 use std::borrow::Cow;
 
@@ -18,7 +19,7 @@ use crate::protocol::server::family::Family;
 use crate::protocol::server::{Quirks, ServerKind};
 use crate::types::ids::TokenId;
 
-/// Writes fields that have a value, under their own names.
+/// Writes the fields that have a value. The names in the code are also the names of the fields.
 macro_rules! some {
     ($out:ident, $of:ident: $($field:ident),*) => {
         $($out.some(stringify!($field), $of.$field.as_ref())?;)*
@@ -28,29 +29,30 @@ macro_rules! some {
 impl CompletionRequest {
     /// Returns the JSON body, which asks for a stream, for usage and for ids.
     ///
-    /// `model` is the client's model, for requests that do not name one. On [`Endpoint::Chat`], a
-    /// text prompt becomes one message of the user, unless an extra field contains `messages`.
+    /// `model` is the client's model. It is used if the request has no model of its own. On
+    /// [`Endpoint::Chat`], a text prompt becomes one message of the user, unless an extra field
+    /// contains `messages`.
     ///
-    /// `server` is the server, if you know it; each server has its own way to ask for ids. If you
-    /// pass `None` on [`Endpoint::OpenAi`], the body asks for ids in every way, because each server
-    /// ignores the fields of the others. The first chunk then identifies the server
-    /// ([`ChunkDecoder::server`](crate::ChunkDecoder::server)).
+    /// `server` is the server, if you know it. Each server has its own fields to ask for ids. If
+    /// you pass `None` on [`Endpoint::OpenAi`], the body contains the fields of all servers,
+    /// because each server ignores the fields of the others. The first chunk then identifies the
+    /// server ([`ChunkDecoder::server`](crate::ChunkDecoder::server)).
     ///
-    /// Takes time proportional to the length of the prompt. Ids are written unchanged.
+    /// The method takes time proportional to the length of the prompt. Ids are written unchanged.
     ///
     /// # Errors
     ///
-    /// The errors of [`validate`](Self::validate), and [`Unsupported`] in these cases:
+    /// Returns the errors of [`validate`](Self::validate), and [`Unsupported`] in these cases:
     ///
-    /// - The endpoint cannot express the request. Ids are not possible on [`Endpoint::Chat`] and
-    ///   [`Endpoint::Tgi`], text on [`Endpoint::VllmGenerate`], messages and tools on any endpoint
-    ///   except [`Endpoint::Chat`].
+    /// - The endpoint does not support the request's prompt or tools. [`Endpoint::Chat`] and
+    ///   [`Endpoint::Tgi`] do not accept ids. [`Endpoint::VllmGenerate`] does not accept text. Only
+    ///   [`Endpoint::Chat`] accepts messages and tools.
     /// - The server does not support this kind of structured output.
-    /// - The server, if you pass it, would silently ignore a part of the request. Examples are ids
-    ///   on Ollama and LM Studio, stop ids, `min_tokens`, and a priority on llama.cpp, TGI, Ollama
-    ///   and LM Studio. The features that a server record refuses count too. After
-    ///   [`allow_ignored_fields`](Self::allow_ignored_fields), such a request is sent. Extra fields
-    ///   are not checked.
+    /// - The server that you pass would silently ignore a part of the request. For example, Ollama
+    ///   and LM Studio ignore ids in the prompt. llama.cpp, TGI, Ollama and LM Studio ignore stop
+    ///   ids, `min_tokens` and a priority. The features that a server record refuses count too.
+    ///   Extra fields are not checked. To send such a request, call
+    ///   [`allow_ignored_fields`](Self::allow_ignored_fields).
     ///
     /// [`Unsupported`]: crate::ErrorKind::Unsupported
     pub fn to_json(
@@ -69,8 +71,8 @@ impl CompletionRequest {
     ///
     /// # Errors
     ///
-    /// The errors of [`to_json`](Self::to_json), and [`Unsupported`](crate::ErrorKind::Unsupported)
-    /// for the extra field `stream`.
+    /// Returns the errors of [`to_json`](Self::to_json), and
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for the extra field `stream`.
     pub fn to_call_json(
         &self,
         model: Option<&str>,
@@ -109,13 +111,14 @@ impl CompletionRequest {
     }
 }
 
-/// The body, which is serialized directly from the request. A long prompt never becomes a JSON
-/// tree.
+/// A body that is serialized directly from the request.
+///
+/// A long prompt is never copied into a tree of JSON values.
 struct Body<'a> {
     request: &'a CompletionRequest,
     model: Option<&'a str>,
     endpoint: Endpoint,
-    /// The server, if it is known.
+    /// The server, or `None` if it is unknown.
     server: Option<&'a ServerKind>,
     /// True if the response is a stream of events. Otherwise it is one JSON body.
     stream: bool,
@@ -146,7 +149,9 @@ impl<'a> Body<'a> {
         self.server.and_then(ServerKind::family)
     }
 
-    /// Returns the extra fields of the request and of the server's record. The request wins.
+    /// Returns the extra fields of the request and of the server's record.
+    ///
+    /// If both have a field, the value of the request is used.
     fn extras(&self) -> Cow<'_, Map<String, Value>> {
         let own = &self.request.extras;
         let Some(sets) = self.quirks().map(Quirks::sets).filter(|sets| !sets.is_empty()) else {
@@ -157,14 +162,15 @@ impl<'a> Body<'a> {
         Cow::Owned(all)
     }
 
-    /// Returns whether the server is of this family, or is unknown.
+    /// Returns whether the server is unknown or belongs to this family.
     fn may_be(&self, family: Family) -> bool {
         self.server.is_none_or(|known| known.family() == Some(family))
     }
 
     /// Writes the fields that turn streaming on or off.
     ///
-    /// A whole response always contains its usage, and vLLM rejects `stream_options` for it.
+    /// The method does not ask for the usage of a whole response: the response always contains it.
+    /// vLLM rejects `stream_options` in a request for a whole response.
     fn stream<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
         out.put("stream", &self.stream)?;
         if self.stream { out.merge("stream_options", IncludeUsage) } else { Ok(()) }
@@ -201,8 +207,8 @@ impl<'a> Body<'a> {
         }
         out.some("tool_choice", request.tool_choice.as_ref())?;
         request.sampling.write(out)?;
-        // Servers with only the OpenAI fields do not have this field. Other servers have a
-        // different default.
+        // Servers with only the OpenAI fields do not have `skip_special_tokens`. Other servers have
+        // a different default.
         let is_plain = matches!(self.family(), None | Some(Family::Tgi | Family::Ollama | Family::LmStudio));
         if request.sampling.skip_special_tokens || self.server.is_none() || !is_plain {
             out.put("skip_special_tokens", &request.sampling.skip_special_tokens)?;
@@ -224,7 +230,8 @@ impl<'a> Body<'a> {
 
     /// Writes the fields that ask for ids.
     ///
-    /// TensorRT-LLM rejects unknown fields, so a server without a field for ids gets none.
+    /// If a server has no field for ids, the body contains none: TensorRT-LLM rejects unknown
+    /// fields.
     fn ids<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
         if self.may_be(Family::Vllm) || self.family() == Some(Family::SgLang) {
             out.put("return_token_ids", &true)?;
@@ -233,13 +240,13 @@ impl<'a> Body<'a> {
             return Ok(());
         }
         match self.endpoint {
-            // In a whole response all ids are in `__verbose`, for chat too.
+            // A whole response has all ids in `__verbose`, on the chat endpoint too.
             _ if !self.stream => {
                 out.put("verbose", &true)?;
                 out.put("return_tokens", &true)
             }
-            // Only the log-probabilities of a chat contain ids. Without `top_logprobs` they take 2
-            // KB per event.
+            // In a chat stream, only the log-probabilities contain ids. Without `top_logprobs`, the
+            // log-probabilities take 2 KB per event.
             Endpoint::Chat if self.server.is_some() && !self.request.has_tools() => {
                 out.put("logprobs", &true)?;
                 out.put("top_logprobs", &1)
@@ -270,7 +277,7 @@ impl<'a> Body<'a> {
         out.merge("sampling_params", NestedSampling(self))
     }
 
-    /// Writes SGLang's native body. The server has only one model, and no field to name it.
+    /// Writes SGLang's native body. The server has only one model, so no field names the model.
     fn native_sglang<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
         let request = self.request;
         match &request.prompt {
@@ -285,7 +292,9 @@ impl<'a> Body<'a> {
         out.merge("sampling_params", NestedSampling(self))
     }
 
-    /// Writes TGI's native body. The server has only one model, and the path turns streaming on.
+    /// Writes TGI's native body, without a model or `stream`.
+    ///
+    /// The server has only one model, and the path turns streaming on.
     fn native_tgi<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
         if let Prompt::Text(text) = &self.request.prompt {
             out.put("inputs", text)?;
@@ -295,7 +304,7 @@ impl<'a> Body<'a> {
 }
 
 impl SamplingParams {
-    /// Writes the fields of every endpoint under its own names, except `skip_special_tokens`.
+    /// Writes the fields under the endpoint's names, except `skip_special_tokens`.
     fn write<M: SerializeMap>(&self, out: &mut Fields<'_, M>) -> Result<(), M::Error> {
         some!(out, self: max_tokens, min_tokens, temperature, top_p, top_k, min_p);
         some!(out, self: presence_penalty, frequency_penalty, seed, ignore_eos);
@@ -310,11 +319,11 @@ impl SamplingParams {
     }
 }
 
-/// A JSON object being written. Extra fields are written last.
+/// The writer of a JSON object, which writes the extra fields last.
 struct Fields<'a, M> {
     map: M,
     extras: &'a Map<String, Value>,
-    /// The extra fields that were already written, merged into a field of the request.
+    /// The extra fields that were already merged into a field of the request.
     merged: Vec<&'a str>,
     /// The endpoint that decides the names of the fields.
     endpoint: Endpoint,
@@ -327,7 +336,7 @@ impl<'a, M: SerializeMap> Fields<'a, M> {
         Self { map, extras, merged: Vec::new(), endpoint, quirks: None }
     }
 
-    /// Returns the server's name for this field, or `None` if the server does not get it.
+    /// Returns the server's name for this field, or `None` if the field is not sent.
     fn name(&self, key: &'static str) -> Option<&'a str> {
         let key = self.endpoint.field(key)?;
         self.quirks.map_or(Some(key), |quirks| quirks.field(key))
@@ -427,7 +436,7 @@ impl OwnFields for TgiParameters<'_> {
         sampling.top_p = sampling.top_p.filter(|top_p| *top_p < 1.0);
         sampling.top_k = sampling.top_k.filter(|top_k| *top_k > 0);
         sampling.write(out)?;
-        // Finish reason and counts arrive only with this field.
+        // The server sends the finish reason and the counts only if the request sets this field.
         out.put("details", &true)?;
         self.0.structured(Some(Family::Tgi), out)
     }

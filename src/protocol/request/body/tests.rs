@@ -55,7 +55,7 @@ fn the_lists_contain_exactly_the_fields_that_are_written() {
             for body in
                 [request.to_json(Some("m"), endpoint, server), request.to_call_json(None, endpoint, server)]
             {
-                // The server does not support this kind of structured output.
+                // An error means that the server does not support this kind of structured output.
                 let Ok(body) = body else { continue };
                 let body: Map<String, Value> = serde_json::from_slice(&body).unwrap();
                 written.extend(body.into_iter().map(|(key, _)| key));
@@ -63,7 +63,7 @@ fn the_lists_contain_exactly_the_fields_that_are_written() {
         }
     }
     let listed = FIELDS.iter().chain(FLAGS).map(|field| (*field).to_owned());
-    // llama.cpp's second name for a field, and an extra field.
+    // The list also has llama.cpp's second name for a field, and an extra field.
     let listed = listed.chain(["repeat_penalty".to_owned(), "custom".to_owned()]);
     assert_eq!(written, listed.collect());
 }
@@ -163,7 +163,8 @@ fn every_field_is_sent_under_the_name_of_each_server() {
 fn each_server_gets_only_the_fields_that_it_supports() {
     let request = CompletionRequest::text("Hi").sampling(SamplingParams::default().max_tokens(4));
     let base = json!({"stream": true, "stream_options": {"include_usage": true}, "max_tokens": 4});
-    // Server, whether the endpoint is chat, the fields that are sent beside the prompt.
+    // Each case: the server, whether the endpoint is chat, the fields that are sent in addition to
+    // the prompt.
     let cases = [
         (None, true, json!({"skip_special_tokens": false, "return_token_ids": true})),
         (Some(&ServerKind::Vllm), true, json!({"skip_special_tokens": false, "return_token_ids": true})),
@@ -207,7 +208,7 @@ fn each_server_gets_only_the_fields_that_it_supports() {
         assert_eq!(body["tools"], json!(tools));
         let asks_as_chat = body.get("verbose").is_none();
         assert!(asks_as_chat, "{body}");
-        // In a stream, llama.cpp rejects log-probabilities beside tools.
+        // In a stream, llama.cpp rejects a request with both log-probabilities and tools.
         assert!(body.get("logprobs").is_none(), "{body}");
     }
     for (server, kind, field) in [
@@ -227,7 +228,7 @@ fn each_server_gets_only_the_fields_that_it_supports() {
     }
 }
 
-/// The differences from a stream, by endpoint and server.
+/// Checks how the body of a whole response differs from the body of a stream.
 #[test]
 fn a_call_asks_for_a_whole_response_and_for_its_ids() {
     let text = CompletionRequest::text("Hi");
@@ -281,7 +282,8 @@ fn no_key_is_written_twice_and_extra_fields_win() {
         (Endpoint::SgLang, None),
     ] {
         let json = request.to_json(Some("m"), endpoint, server).unwrap();
-        // If a key were written twice, the parsed value would be shorter when it is written again.
+        // A parsed value has each key only once. If a key was written twice, the value has a
+        // shorter JSON text than the body.
         let value: Value = serde_json::from_slice(&json).unwrap();
         assert_eq!(value.to_string().len(), json.len(), "{}", String::from_utf8_lossy(&json));
         assert_eq!((&value["max_tokens"], &value["model"]), (&json!(3), &json!("other")));
