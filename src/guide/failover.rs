@@ -48,10 +48,10 @@
 //! # Hedging
 //!
 //! [`RoutePolicy::hedge_after`](crate::RoutePolicy::hedge_after) shortens the longest waits for a
-//! first token. It is a time. If no token of a stream arrives within this time, tokenwire sends the
-//! request a second time, to another server if there is one. The first of the two requests to
-//! produce a token wins, and tokenwire cancels the other request.
+//! first token. If a stream has no token after the time `hedge_after`, tokenwire sends the request
+//! a second time. The second request goes to another server if there is one. The first of the two
+//! requests to produce a token wins, and tokenwire cancels the other request.
 //! [`StreamReport::hedged`](crate::StreamReport::hedged) reports whether a second request was sent.
 //!
-//! After each second request, another server computes the prompt again. Choose a time that few
-//! requests exceed.
+//! Each second request makes a server compute the prompt again. Choose a time that few requests
+//! exceed.
