@@ -41,7 +41,7 @@
 //! of these properties:
 //!
 //! - a prompt of text or messages
-//! - a missing id among the ids received
+//! - a token whose id is not known
 //! - several choices
 //! - a grammar or a schema
 //! - penalties
