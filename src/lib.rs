@@ -112,7 +112,7 @@
 //! | ending | cause | last item in the channel |
 //! | --- | --- | --- |
 //! | complete | a finish reason, or the terminator (`[DONE]`, `"stop": true`); after the finish reason, the stream waits up to [`after_finish`](Timeouts::after_finish) for the rest | `Done` |
-//! | cancelled | your program cancelled the guard, even if a read has just returned data | none: the channel is disconnected |
+//! | cancelled | your program cancelled the stream, even if a read has just returned data | none: the channel is disconnected |
 //! | server error | a status other than 2xx, or an error inside the stream | `Error`, [`Server`](ErrorKind::Server) |
 //! | no first token | the timer [`first_token`](Timeouts::first_token) expired | `Error`, [`Timeout`](ErrorKind::Timeout) |
 //! | silence | the timer [`chunk`](Timeouts::chunk) (no bytes) or [`content`](Timeouts::content) (no event) expired | `Error`, [`Timeout`](ErrorKind::Timeout) |
