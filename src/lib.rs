@@ -131,8 +131,8 @@
 //! A stream may break off after tokens have arrived: the connection ends or goes silent, or the
 //! server reports an internal error. With [`resume`](ApiClientBuilder::resume) or
 //! [`resumes`](ApiClientBuilder::resumes), tokenwire then sends the prompt plus the ids received so
-//! far, lowers `max_tokens` by the number received, and delivers the rest through the same channel.
-//! No id is lost, and no id arrives twice.
+//! far. It lowers `max_tokens` by the number received, and delivers the rest through the same
+//! channel. No id is lost, and no id arrives twice.
 //!
 //! [`StreamReport::resumes`] lists the breaks. A stream that cannot be resumed exactly ends with
 //! its error, and [`StreamReport::not_resumed`] holds the reason ([`NotResumable`]). After a

@@ -33,8 +33,8 @@
 //! | [`Limits::max_streams`](crate::Limits::max_streams) | 256 | the number of streams that run at once |
 //! | [`WhenFull`](crate::WhenFull) | `Wait` | whether further streams wait for their turn or fail at once |
 //!
-//! Each running stream has a thread, because its reads block, and it has its own buffers.
-//! `docs/peers.md` shows the cost of a thousand streams.
+//! Each running stream has a thread, because its reads block, and it has its own buffers. The page
+//! `docs/peers.md` in the repository shows the cost of a thousand streams.
 //!
 //! You can wait for many streams in three ways:
 //!

@@ -31,7 +31,7 @@ use crate::error::macros::debug_fields;
 
 /// The time for which the addresses of a name are kept.
 ///
-/// This time is short, because the addresses of a cluster may change between two requests.
+/// The time is short, because the addresses of a cluster may change between two requests.
 const TTL: Duration = Duration::from_secs(10);
 /// Limits the addresses that are kept for a name. ureq has room for 16.
 const MAX_ADDRESSES: usize = 16;

@@ -7,8 +7,8 @@
 //! temporary name, the final name therefore stays free.
 //!
 //! A name consists of the time, the process id and a counter. It never contains data of a server.
-//! Files are not synced to the disk: a file survives the end of the program, but it may be lost in
-//! a power cut.
+//! Files are not synced to the disk. A file survives the end of the program, but a power cut may
+//! destroy it.
 //!
 //! std cannot open a folder and then access files relative to this folder. The check for a symbolic
 //! link and the write are therefore two steps. An attacker who replaces the folder between these

@@ -5,8 +5,9 @@
 //! - [`folder`] writes the files.
 //!
 //! tokenwire saves requests only if you set a folder with
-//! [`ApiClientBuilder::save_failed`](crate::ApiClientBuilder::save_failed). Each stream that fails
-//! then leaves one file, a JSON object on one line (wrapped here):
+//! [`ApiClientBuilder::save_failed`](crate::ApiClientBuilder::save_failed). tokenwire then writes
+//! one file for each stream that fails. The file is a JSON object on one line. The example is
+//! wrapped:
 //!
 //! ```text
 //! {"tokenwire_failed_request":1,"at_ms":1763836458123,"method":"POST",

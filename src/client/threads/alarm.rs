@@ -1,6 +1,7 @@
 //! Runs functions (alarms) at a set time, for threads that cannot act at that time.
 //!
-//! A thread cannot act while it is blocked in a write, or if it does not exist yet.
+//! For example, a thread cannot act while it is blocked in a write. A thread that does not exist
+//! yet cannot act either.
 //!
 //! All alarms of a client share one thread, which exists only while it is needed. An alarm that is
 //! set and cancelled in time costs only a lock and a map entry. A new alarm wakes the thread only

@@ -1,17 +1,17 @@
 //! The sending end of a stream's channel. It limits the number of tokens and their bytes.
 //!
-//! The receiving end is a plain crossbeam receiver. A channel belongs to one stream, or many
-//! streams [share](crate::fan_in()) it.
+//! The receiving end is a plain crossbeam receiver. A channel belongs to one stream, or is
+//! [shared](crate::fan_in()) by many streams.
 //!
 //! crossbeam's bounded channel limits the number of tokens but not their bytes. Also, a guard that
 //! joins while the channel is full would wait forever. tokenwire therefore uses an unbounded
 //! channel, and this end counts the tokens. `len()` returns the number of tokens that the consumer
 //! has not taken. The sender stores the sizes of these tokens in order.
 //!
-//! Each check of the channel finds some free space. The sender checks again only when it has used
-//! this space, so a fast consumer costs almost nothing. If the channel has no free space, the
-//! sender checks again after short pauses. It has no other work during a pause, and a cancel ends
-//! the pause.
+//! When the sender checks the channel, it finds some free space. It checks again only after it has
+//! used this space, so the checks cost almost nothing if the consumer is fast. If the channel has
+//! no free space, the sender checks again after short pauses. It has no other work during a pause,
+//! and a cancel ends the pause.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
-//! The pool of reader threads: one named thread per running stream, limited in number and reused.
+//! The pool of reader threads. Each running stream has one named thread of the pool.
 //!
 //! Blocking reads need one thread per stream. The pool limits the number of threads, because this
-//! library runs inside other programs. It also reuses threads, so that a busy program does not pay
-//! for starting them. A thread ends when it has been idle for a while.
+//! library runs inside other programs. It also reuses threads, because starting a thread for each
+//! stream would cost time. A thread ends when it has been idle for a while.
 
 use std::cell::Cell;
 use std::collections::VecDeque;

@@ -147,7 +147,7 @@ fn jobs_that_wait_for_too_long() {
     assert_eq!((state.idle, state.ending, state.waiting.len()), (0, 0, 0));
 }
 
-/// Runs two jobs. The first one ends only after the second one has acted.
+/// Runs two jobs. The first job ends only after the second job has acted.
 ///
 /// Both jobs must run, however many threads are idle.
 fn two_jobs_that_need_each_other() {

@@ -8,9 +8,9 @@
 //! RUSTFLAGS="--cfg shuttle" cargo test --lib --no-default-features --target-dir target/shuttle shuttle::
 //! ```
 //!
-//! Only the parts that these tests model use the locks of this module: pool, slot, queue, guard and
-//! reader. Other code may use a std lock if it calls none of these parts while it holds the lock.
-//! Shuttle treats all atomics as `SeqCst`.
+//! The tests model these parts of the crate: pool, slot, queue, guard and reader. Only these parts
+//! use the locks of this module. Other code may use a std lock if it calls none of these parts
+//! while it holds the lock. Shuttle treats all atomics as `SeqCst`.
 
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use std::{
