@@ -136,7 +136,7 @@
 //!
 //! [`StreamReport::resumes`] lists the breaks. A stream that cannot be resumed exactly ends with
 //! its error, and [`StreamReport::not_resumed`] holds the reason ([`NotResumable`]). After a
-//! cancel, nothing is sent.
+//! cancel, tokenwire sends nothing.
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {

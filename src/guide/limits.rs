@@ -15,8 +15,8 @@
 //!
 //! Every buffer and every queue has a limit. You can set most limits in [`Limits`](crate::Limits).
 //! A few limits are constants, such as [`MAX_RESPONSE_HEAD_BYTES`](crate::MAX_RESPONSE_HEAD_BYTES)
-//! and [`MAX_CHOICES`](crate::MAX_CHOICES). The table marks these limits as *fixed*. It shows the
-//! most important limits:
+//! and [`MAX_CHOICES`](crate::MAX_CHOICES). The table shows the most important limits, and marks
+//! the constants as *fixed*:
 //!
 //! | what | default | when the limit is reached |
 //! | --- | --- | --- |

@@ -96,8 +96,8 @@ pub struct HttpClientBuilder {
 impl HttpClientBuilder {
     /// Limits the total time of name lookup, TCP connect and TLS handshake. Default: 30 s.
     ///
-    /// If a host has several addresses, they share the limit. Each address gets half the time of
-    /// the previous address.
+    /// If a host has several addresses, all attempts together have this limit. Each address gets
+    /// half the time of the previous address.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.timeouts.connect = Some(limit);
         self
@@ -230,7 +230,7 @@ impl HttpClient {
     ///
     /// # Errors
     ///
-    /// The same as for [`send_json`](Self::send_json).
+    /// The errors are the same as for [`send_json`](Self::send_json).
     pub fn get(&self, url: &str, headers: &[(&str, &str)]) -> Result<HttpResponse, Error> {
         self.send_checked(Method::GET, url, headers, &[])
     }
@@ -241,9 +241,9 @@ impl HttpClient {
     /// wait. A response is an `Ok`, even if its status is an error.
     ///
     /// A request on a kept connection is sent again, at most twice, if no byte of a response
-    /// arrives. The usual reason is that the server has just closed the connection. The client
-    /// cannot distinguish a server that read the request and then died. Such a server receives the
-    /// request again.
+    /// arrives. The usual reason is that the server has just closed the connection. But the server
+    /// may also have read the request and then died. To the client, both cases look the same, so
+    /// such a server receives the request twice.
     ///
     /// # Errors
     ///
