@@ -128,11 +128,11 @@
 //! | you may see | reason |
 //! | --- | --- |
 //! | [`Inexact::NoIds`](crate::Inexact::NoIds) | Only Fireworks and Together send ids that tokenwire reads. Cerebras sends ids in a field that tokenwire does not read. |
-//! | [`NotResumable::Endpoint`](crate::NotResumable::Endpoint) | A chat cannot be resumed. |
+//! | [`NotResumable::Endpoint`](crate::NotResumable::Endpoint) | tokenwire cannot resume a chat. |
 //! | [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) | Mistral sends reasoning as a list, which tokenwire does not read yet. The stream ends. |
 //! | missing reasoning | MiniMax can send reasoning only in `reasoning_details`, which tokenwire does not read. |
 //! | status 429, retried twice | OpenAI, xAI, Z.AI and Gemini also use 429 when your credit is used up. [`Error::server_error`](crate::Error::server_error) contains the code, for example `insufficient_quota`. |
-//! | status 400 for a wrong key | xAI and Gemini use 400. NVIDIA uses 403. |
+//! | status 400 or 403 for a wrong key | xAI and Gemini use 400. NVIDIA uses 403. |
 //!
 //! Reasoning in `reasoning_content` or `reasoning` arrives as
 //! [`StreamToken::Reasoning`](crate::StreamToken::Reasoning).

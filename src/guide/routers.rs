@@ -31,8 +31,8 @@
 //!
 //! | test | file |
 //! | --- | --- |
-//! | vllm-router 0.1.17 in front of two scripted workers: ids, headers, sessions, cancel, unusual error bodies, a worker killed under 64 streams, a total outage | `tests/router_live.rs`, in `.ci/run` |
-//! | two llama.cpp servers, one killed under 16 streams | `tests/resume_live.rs`, in `.ci/run` |
+//! | vllm-router 0.1.17 in front of two scripted workers: ids, headers, sessions, cancel, unusual error bodies, a worker that is killed while it runs 64 streams, a total outage | `tests/router_live.rs`, in `.ci/run` |
+//! | two llama.cpp servers, one of which is killed while it runs 16 streams | `tests/resume_live.rs`, in `.ci/run` |
 //! | order, weights, sessions, breaker, probe | `tests/failover.rs` |
 //! | many streams at once, with faults, for a long time | `tests/soak` |
 //! | Kubernetes, other routers, several machines | not tested |

@@ -26,7 +26,7 @@
 //! | --- | --- | --- | --- |
 //! | vLLM 0.32.0 | `/v1/completions`, `/v1/chat/completions`, `/inference/v1/generate` | all, the end token included; none in a chat with `"include_reasoning": false` | recorded |
 //! | llama.cpp 11549, 10434 | `/v1/completions`, `/completion` | all, except ids inside a character of several tokens | live, recorded |
-//! | llama.cpp 11549, 10434 | `/v1/chat/completions` | the same, without the end token; none if the request has tools | live, recorded |
+//! | llama.cpp 11549, 10434 | `/v1/chat/completions` | all, except the end token and ids inside a character of several tokens; none if the request has tools | live, recorded |
 //! | vllm-router 0.1.17 | `/v1/completions` | all | live, recorded |
 //! | sglang-router 0.3.2 | `/v1/chat/completions` | none | recorded |
 //! | SGLang | `/generate` | all, unless the server sends text only | documented |
@@ -38,7 +38,7 @@
 //! | Together | `/v1/completions`, `/v1/chat/completions` | one for each chunk | documented |
 //! | Fireworks | `/v1/completions`, `/v1/chat/completions` | all, if the request has `return_token_ids`, which tokenwire sends | documented |
 //! | OpenAI, Azure, OpenRouter, Ollama, LM Studio | all | none | documented |
-//! | LiteLLM proxy | all | none; the proxy drops them | documented |
+//! | LiteLLM proxy | all | none; the proxy drops the ids | documented |
 //!
 //! The column *source* contains these words:
 //!

@@ -24,8 +24,8 @@ const MAX_DRAIN_BYTES: usize = 4 << 10;
 
 /// The head of a response, and its body in pieces as they arrive.
 ///
-/// If you drop a response before the end of its body, the connection is closed. After the end of
-/// the body, the connection is reused.
+/// If you drop a response before the end of its body, the connection is closed. After you have read
+/// the body to its end, the connection is reused.
 ///
 /// ```
 /// # #[cfg(feature = "testing")] {
