@@ -1,7 +1,8 @@
 //! Streams tokens from OpenAI-compatible servers such as vLLM and llama.cpp, without async.
 //!
 //! tokenwire is a blocking client. It keeps the token ids that the server generated, and it reports
-//! how each stream ended. A stream needs no async runtime: it is a thread, a channel and a guard.
+//! how each stream ended. A stream consists of a thread, a channel and a guard, and it needs no
+//! async runtime.
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {
@@ -54,10 +55,10 @@
 //! | [`StreamGuard`] | controls a stream: dropping it cancels the stream, [`join`](StreamGuard::join) waits for the end |
 //! | [`Canceller`] | cancels a stream from another thread |
 //! | [`StreamReport`] | what arrived, how fast, and how the stream ended |
-//! | [`IdsExact`] | whether all ids arrived, and if not, why |
-//! | [`fan_in()`], [`recv_many()`] | one receiver for many streams; many tokens at a time |
-//! | [`complete`](ApiClient::complete), [`PendingCompletion`] | requests the whole answer at once; the only way to get all ids from llama.cpp |
-//! | [`server`](ApiClient::server), [`models`](ApiClient::models) | detects the server; lists its models |
+//! | [`IdsExact`] | whether all ids arrived, or the reason why ids are missing |
+//! | [`fan_in()`], [`recv_many()`] | `fan_in` makes one receiver for many streams; `recv_many` takes many tokens at a time |
+//! | [`complete`](ApiClient::complete), [`PendingCompletion`] | request the whole answer in one piece; only this returns all ids from llama.cpp |
+//! | [`server`](ApiClient::server), [`models`](ApiClient::models) | `server` detects the server; `models` lists its models |
 //! | [`tokenize`](ApiClient::tokenize), [`detokenize`](ApiClient::detokenize) | use the server's tokenizer |
 //!
 //! Answers, tools and prompts:
@@ -68,8 +69,8 @@
 //! | [`Branch`], [`Leaf`] | the tree; each leaf has its text and its ids |
 //! | [`PendingToolCall`] | a complete tool call, delivered while the model is still writing |
 //! | [`Dialect`] | how a family of models writes reasoning and calls; you can load your own from JSON |
-//! | [`Context`], [`ChatFormat`] | keep the turns, and make the ids of the next prompt from the ids received |
-//! | [`Turn`], [`Tools`] | the loop of prompt, answer and tool results; tools are plain functions |
+//! | [`Context`], [`ChatFormat`] | keep the turns of a conversation, and make the ids of the next prompt from the ids received |
+//! | [`Turn`], [`Tools`] | the loop of prompt, answer and tool results; the tools are plain functions |
 //!
 //! Errors and policies:
 //!
@@ -83,10 +84,10 @@
 //!
 //! | item | use |
 //! | --- | --- |
-//! | [`SseParser`] | bytes to events |
-//! | [`ChunkDecoder`] | events to tokens |
-//! | [`BodyDecoder`] | a whole body to tokens |
-//! | [`HttpClient`], [`SseReader`] | a request, and its response as JSON events |
+//! | [`SseParser`] | converts bytes to events |
+//! | [`ChunkDecoder`] | converts events to tokens |
+//! | [`BodyDecoder`] | converts a whole body to tokens |
+//! | [`HttpClient`], [`SseReader`] | `HttpClient` sends a request; `SseReader` reads the response as JSON events |
 #![cfg_attr(feature = "tokenizer", doc = "| [`Tokenizer`] | text to ids, and ids to text |")]
 #![cfg_attr(
     not(feature = "tokenizer"),
@@ -104,38 +105,38 @@
 //!
 //! # How a stream ends
 //!
-//! A stream ends in exactly one of these ways. It is complete only if a finish reason or the
-//! terminator arrived, never merely because the bytes stopped. Tokens that arrived earlier stay in
-//! the channel, ahead of the last item.
+//! A stream ends in exactly one of these ways. A stream is complete only if a finish reason or the
+//! terminator arrived. The end of the bytes alone does not make a stream complete. Tokens that
+//! arrived earlier stay in the channel, ahead of the last item.
 //!
 //! | ending | cause | last item in the channel |
 //! | --- | --- | --- |
 //! | complete | a finish reason, or the terminator (`[DONE]`, `"stop": true`); after the finish reason, the stream waits up to [`after_finish`](Timeouts::after_finish) for the rest | `Done` |
-//! | cancelled | the guard; a cancel wins over data that a read has just returned | none: the channel is disconnected |
+//! | cancelled | your program cancelled the stream, even if a read has just returned data | none: the channel is disconnected |
 //! | server error | a status other than 2xx, or an error inside the stream | `Error`, [`Server`](ErrorKind::Server) |
-//! | no first token | the timer [`first_token`](Timeouts::first_token) | `Error`, [`Timeout`](ErrorKind::Timeout) |
-//! | silence | the timers [`chunk`](Timeouts::chunk) (no bytes) and [`content`](Timeouts::content) (no event) | `Error`, [`Timeout`](ErrorKind::Timeout) |
-//! | deadline | the timer [`deadline`](Timeouts::deadline) | `Error`, [`Timeout`](ErrorKind::Timeout) |
+//! | no first token | the timer [`first_token`](Timeouts::first_token) expired | `Error`, [`Timeout`](ErrorKind::Timeout) |
+//! | silence | the timer [`chunk`](Timeouts::chunk) (no bytes) or [`content`](Timeouts::content) (no event) expired | `Error`, [`Timeout`](ErrorKind::Timeout) |
+//! | deadline | the timer [`deadline`](Timeouts::deadline) expired | `Error`, [`Timeout`](ErrorKind::Timeout) |
 //! | closed early | the connection ended without a finish reason | `Error`, [`Incomplete`](ErrorKind::Incomplete) |
-//! | not an event stream | the content type, or a first byte of `{` or `<` | `Error`, [`NotEventStream`](ErrorKind::NotEventStream) |
+//! | not an event stream | another content type, or a body that begins with `{` or `<` | `Error`, [`NotEventStream`](ErrorKind::NotEventStream) |
 //! | limit exceeded | one of the [`Limits`] | `Error`, [`Limit`](ErrorKind::Limit) |
 //! | not connected | connection refused, host not found, TLS failure | `Error`, [`Refused`](ErrorKind::Refused) or [`Connect`](ErrorKind::Connect) |
 //! | protocol violation | invalid HTTP framing; an id or index out of range | `Error`, [`Protocol`](ErrorKind::Protocol) |
 //! | consumer gone | the receiver was dropped | - |
 //!
-//! The page [`faults`] lists more than 200 tested faults, with the ending of each.
+//! The page [`faults`] lists more than 200 tested faults, and how a stream ends after each fault.
 //!
 //! # Resuming a stream
 //!
-//! A stream may break off after tokens: the connection ends or goes silent, or the server reports
-//! an internal error. With [`resume`](ApiClientBuilder::resume) or
+//! A stream may break off after tokens have arrived: the connection ends or goes silent, or the
+//! server reports an internal error. With [`resume`](ApiClientBuilder::resume) or
 //! [`resumes`](ApiClientBuilder::resumes), tokenwire then sends the prompt plus the ids received so
-//! far, lowers `max_tokens` by the number received, and delivers the rest through the same channel.
-//! No id is lost and none arrives twice.
+//! far. It lowers `max_tokens` by the number received, and delivers the rest through the same
+//! channel. No id is lost, and no id arrives twice.
 //!
 //! [`StreamReport::resumes`] lists the breaks. A stream that cannot be resumed exactly ends with
 //! its error, and [`StreamReport::not_resumed`] holds the reason ([`NotResumable`]). After a
-//! cancel, nothing is sent.
+//! cancel, tokenwire sends nothing.
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {
@@ -166,12 +167,13 @@
 //!
 //! A client can have several servers with the same model: call
 //! [`base_url`](ApiClientBuilder::base_url) once for each further server. A stream that fails at
-//! one server moves to another one. This is a retry before the first token and a resume after it.
-//! Both use the same budget. tokenwire does not wait before either one.
+//! one server moves to another one. Before the first token, the move is a retry. After the first
+//! token, the move is a resume. Retries and resumes use the same budget. tokenwire does not wait
+//! before it moves a stream.
 //!
 //! [`RoutePolicy`] selects the server:
 //!
-//! - In order: the first server that works.
+//! - In order: a stream uses the first server that works.
 //! - By weight: requests with the same [`session`](CompletionRequest::session) go to the same
 //!   server, which has their prefix in its cache.
 //!
@@ -210,17 +212,17 @@
 //!
 //! # Threads
 //!
-//! tokenwire starts only these threads. The servers of the feature `testing` have their own
-//! threads.
+//! tokenwire starts only the threads in this table. The servers of the feature `testing` have
+//! additional threads.
 //!
 //! | name | work | lifetime |
 //! | --- | --- | --- |
-//! | `tokenwire-N` | reads one running stream | from a pool of at most [`max_streams`](Limits::max_streams) threads; an idle thread ends after 10 s |
-//! | `tokenwire-lookup` | looks up a host name, because nothing can interrupt the system's lookup | until no lookup is waiting |
-//! | `tokenwire-alarm` | watches the timers while requests are written and while streams wait for a place | ends after 10 s without such work |
-//! | `tokenwire-parser` | [`ResponseParser::run`] | until the turn ends |
-//! | `tokenwire-tool` | [`Tools::run`] | until the last call ends |
-//! | `tokenwire-probe` | probes a server that was skipped | at most [`probe_timeout`](RoutePolicy::probe_timeout) |
+//! | `tokenwire-N` | reads one running stream | belongs to a pool of at most [`max_streams`](Limits::max_streams) threads; ends after 10 s without work |
+//! | `tokenwire-lookup` | looks up a host name, because nothing can interrupt the system's lookup | ends when no lookup is waiting |
+//! | `tokenwire-alarm` | watches the timers while requests are written and while streams wait for their turn | ends after 10 s without such work |
+//! | `tokenwire-parser` | parses a response for [`ResponseParser::run`] | ends with the turn |
+//! | `tokenwire-tool` | runs calls for [`Tools::run`] | ends after the last call |
+//! | `tokenwire-probe` | probes a server that was skipped | ends after at most [`probe_timeout`](RoutePolicy::probe_timeout) |
 //!
 //! # Logging
 //!
@@ -235,7 +237,7 @@
 //! | debug | counts, sizes, times and the ending of a stream |
 //! | debug | before a retry or a resume: the kind and status of the failure, or the reason why tokenwire does not retry or resume |
 //! | debug | the result of a probe |
-//! | trace | the beginning of the first event that is not JSON, which is text of the answer |
+//! | trace | the beginning of the first event that is not JSON; this may be text of the answer |
 //!
 //! A secret is the API key or the value of a header that you set, if it has at least 8 characters.
 //! Secrets never appear in errors, `Debug` output, logs or recordings, even if the server sends
@@ -243,15 +245,15 @@
 //!
 //! ureq and rustls have their own log lines, under their own targets. These lines never contain the
 //! secrets that tokenwire sends: ureq gets asterisks, and tokenwire replaces them when the request
-//! goes to the socket. But ureq reads responses unchanged. It logs some response headers at debug
-//! and all bytes at trace. If a server sends a key back, the key appears there, and tokenwire
-//! cannot remove it. Set the target `ureq` to warn (this includes `ureq_proto`), as in
-//! `RUST_LOG=trace,ureq=warn`. The `tokenwire` program does this by default.
+//! goes to the socket. But ureq reads responses unchanged. At debug level, ureq logs some response
+//! headers. At trace level, it logs all bytes. If a server sends a key back, the key appears in the
+//! log of ureq, and tokenwire cannot remove the key. Set the target `ureq` to warn (this includes
+//! `ureq_proto`), as in `RUST_LOG=trace,ureq=warn`. The `tokenwire` program does this by default.
 //!
 //! # Known limitations
 //!
-//! ureq rejects a chunk-size line of more than 20 characters. HTTP allows such lines, with chunk
-//! extensions.
+//! ureq rejects a chunk-size line of more than 20 characters. HTTP allows such a line if it
+//! contains a chunk extension.
 
 // The modules, in the order of the pipeline. The blank lines keep rustfmt from sorting them.
 
@@ -267,7 +269,8 @@ mod protocol;
 
 mod client;
 
-// Under shuttle, a stream is not a crossbeam channel, and the parser needs one.
+// Under shuttle, the channel of a stream is not a crossbeam channel. The parser needs a crossbeam
+// channel.
 #[cfg(not(shuttle))]
 mod turn;
 
@@ -276,7 +279,7 @@ pub mod testing;
 
 pub mod guide;
 
-/// A table of all tested faults, with the ending of each stream.
+/// A table of all tested faults. It shows how the stream ends after each fault.
 ///
 #[doc = include_str!("../docs/faults.md")]
 pub mod faults {}
@@ -303,9 +306,9 @@ pub use client::stream::call::PendingCompletion;
 pub use client::stream::guard::{Canceller, OnDrop, StreamGuard};
 pub use client::stream::report::{Histogram, Outcome, Percentiles, StreamReport};
 pub use config::{ApiKey, Limits, MAX_RESPONSE_HEAD_BYTES, MAX_RESPONSE_HEADERS, Timeouts, WhenFull};
-/// The crate of the channels, for `select!` over many streams.
+/// The crate that provides the channels. Use its `select!` to wait for many streams.
 ///
-/// This is the version whose `Receiver` tokenwire returns.
+/// tokenwire returns the `Receiver` of this version.
 pub use crossbeam_channel;
 pub use error::{Error, ErrorKind, Limit, MAX_SERVER_MESSAGE_CHARS, Progress, ServerError, Timer};
 pub use protocol::chunk::answer::{CompletionResponse, MalformedCall};

@@ -27,7 +27,7 @@
 //!
 //! - It shuts the socket down, even while a read or a write is blocked on the socket.
 //! - The server notices that the connection is closed. vLLM and llama.cpp then stop generating.
-//! - Nothing is sent afterwards: no retry and no resume.
+//! - tokenwire sends nothing afterwards. The stream is neither retried nor resumed.
 //! - The channel ends without `Done` and without `Error`. You can still read the tokens that are
 //!   already in the channel.
 //!
@@ -37,14 +37,14 @@
 //!
 //! | you drop | effect |
 //! | --- | --- |
-//! | [`StreamGuard`](crate::StreamGuard) | Cancels the stream and does not wait. After [`on_drop(OnDrop::Join)`](crate::StreamGuard::on_drop), the drop waits for the end of the stream instead. |
+//! | [`StreamGuard`](crate::StreamGuard) | Cancels the stream and does not wait. If you have called [`on_drop(OnDrop::Join)`](crate::StreamGuard::on_drop), dropping the guard waits for the end of the stream instead. |
 //! | the receiver | The stream ends at its next token, as [`Outcome::ConsumerGone`](crate::Outcome::ConsumerGone). While the server is silent, the stream continues until a timer ends it. Drop the guard to end the stream at once. |
 //! | [`Canceller`](crate::Canceller) | Nothing happens. |
 //! | [`PendingCompletion`](crate::PendingCompletion) | Cancels the request. |
 //! | [`ParserHandle`](crate::ParserHandle) | The parser thread stops. The tree keeps everything that was parsed. |
 //! | the last clone of an [`ApiClient`](crate::ApiClient) | Running streams continue. Idle threads and connections end. |
 //!
-//! Give the guard a name. `let (tokens, _) = client.stream(..)?` drops the guard at once and so
+//! Give the guard a name. `let (tokens, _) = client.stream(..)?` drops the guard at once. This
 //! cancels the stream before it begins. `let (tokens, _guard) = ..` keeps the guard.
 //!
 //! # Joining
@@ -55,5 +55,5 @@
 //!
 //! # During a connect
 //!
-//! A thread cannot be interrupted while the operating system connects. The channel still ends at
-//! once. The thread itself ends when its connect timer expires, and it sends nothing.
+//! Nothing can interrupt a thread while the operating system connects. The channel still ends at
+//! once. The thread ends at the latest when its connect timer expires, and it sends nothing.

@@ -34,33 +34,33 @@
 //! | last item | meaning |
 //! | --- | --- |
 //! | `StreamToken::Done` | The answer is complete: the finish reason or the terminator arrived. |
-//! | `StreamToken::Error` | The stream failed. All tokens that arrived are in the channel before the error. |
+//! | `StreamToken::Error` | The stream failed. The channel contains all tokens that arrived, and then the error. |
 //! | neither | The stream was cancelled. |
 //!
-//! The page [`faults`](crate::faults) lists every fault that was tested, over plain HTTP and over
-//! TLS, and how its stream ends.
+//! The page [`faults`](crate::faults) lists every tested fault, and how the stream ends after it.
+//! Each fault was tested over plain HTTP and over TLS.
 //!
 //! # Contents of an error
 //!
 //! | method | returns |
 //! | --- | --- |
 //! | [`kind`](crate::Error::kind) | the kind of failure, for example `refused`, `connect`, `timeout`, `incomplete`, `server`, `not_event_stream`, `protocol` or `limit` |
-//! | [`progress`](crate::Error::progress) | how many bytes, events and tokens arrived before the failure, and the elapsed time |
-//! | [`request_id`](crate::Error::request_id) | the server's id of the request, to find it in the server's log |
+//! | [`progress`](crate::Error::progress) | the number of bytes, events and tokens that arrived before the failure, and the elapsed time |
+//! | [`request_id`](crate::Error::request_id) | the server's id of the request; with this id, you find the request in the server's log |
 //! | [`status`](crate::Error::status) | the HTTP status, or the status of an error inside the stream |
-//! | [`server_error`](crate::Error::server_error) | the server's own message, type, code and parameter; all known formats are read |
+//! | [`server_error`](crate::Error::server_error) | the server's own message, type, code and parameter; tokenwire reads all known formats |
 //! | [`is_timeout`](crate::Error::is_timeout), [`is_connect`](crate::Error::is_connect), [`is_retryable`](crate::Error::is_retryable) | whether a timer expired, whether nothing was sent, whether a retry may help |
 //!
-//! API keys never appear in errors, `Debug` output or logs.
+//! API keys of at least 8 characters never appear in errors, `Debug` output or logs of tokenwire.
 //!
 //! # Errors before the stream
 //!
-//! [`ApiClient::stream`](crate::ApiClient::stream) itself returns an error for a request that
-//! cannot be sent, for example with an empty prompt, or with a field that the known server would
-//! ignore. Later failures arrive in the channel.
+//! [`ApiClient::stream`](crate::ApiClient::stream) itself returns an error if the request cannot be
+//! sent. Examples are an empty prompt, or a field that the known server would ignore. Later
+//! failures arrive in the channel.
 //!
 //! # Failed requests on disk
 //!
-//! [`save_failed(folder)`](crate::ApiClientBuilder::save_failed) keeps every failed request as a
+//! [`save_failed(folder)`](crate::ApiClientBuilder::save_failed) saves every failed request in a
 //! file, without credentials. [`ApiClient::resend`](crate::ApiClient::resend) sends such a request
 //! again. The files contain prompts.

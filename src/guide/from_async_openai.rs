@@ -22,12 +22,12 @@
 //!
 //! | async-openai | tokenwire |
 //! | --- | --- |
-//! | a task for each stream | a thread for each stream, from a bounded pool |
+//! | a task for each stream | a thread for each stream; the thread belongs to a pool of limited size |
 //! | `tokio::select!` over streams | crossbeam's `select!` over receivers, or [`fan_in`](crate::fan_in()) |
 //! | dropping the stream | dropping the guard, which shuts the socket down at once |
 //! | `tokio::time::timeout(..)` around `next()` | [`Timeouts`](crate::Timeouts), one timer for each kind of wait |
 //! | `backoff` inside the client | [`RetryPolicy`](crate::RetryPolicy), with one budget for all streams |
-//! | `create_stream_byot` for fields that the types do not have | `.extra(key, value)` in the request; ids, reasoning and usage of all known servers are read |
+//! | `create_stream_byot` for fields that the types do not have | `.extra(key, value)` in the request; tokenwire reads the ids, reasoning and usage of all known servers |
 //! | `OpenAIError::StreamError` | [`Error`](crate::Error) with its kind, its progress and the request id |
 //!
 //! # Several streams
@@ -66,5 +66,5 @@
 //!
 //! # Programs that stay async
 //!
-//! Read the receiver in a blocking task (`spawn_blocking`), and send the tokens from there to your
-//! async code.
+//! Read the receiver in a blocking task (`spawn_blocking`). The task sends the tokens to your async
+//! code.

@@ -36,8 +36,8 @@
 //! | `delta.reasoning_content` | `StreamToken::Reasoning { text, .. }` |
 //! | `delta.tool_calls[i]`, joined by index | `StreamToken::ToolCall(call)`, complete |
 //! | `chunk.choices[0].finish_reason` | `StreamToken::Done { finish, .. }` |
-//! | `stream_options={"include_usage": True}` | always sent; read `usage` of `Done` |
-//! | `extra_body={"return_token_ids": True}` | always requested; read `id` of each token |
+//! | `stream_options={"include_usage": True}` | tokenwire always sends this; read `usage` of `Done` |
+//! | `extra_body={"return_token_ids": True}` | tokenwire requests the ids itself; read `id` of each token |
 //! | `extra_body={..}`, `extra_headers={..}` | `.extra(key, value)`, `.header(name, value)` |
 //! | `stream.close()` | `guard.cancel()`, or drop the guard |
 //! | `timeout=httpx.Timeout(..)` | [`Timeouts`](crate::Timeouts), one timer for each kind of wait |
@@ -48,9 +48,9 @@
 //!
 //! # Differences
 //!
-//! - A stream that breaks ends with an error in the channel. In openai-python, `for chunk in
+//! - A broken stream ends with an error in the channel. In openai-python, the loop `for chunk in
 //!   stream` may end without an error.
-//! - tokenwire refuses a request if the server is known to ignore one of its fields.
+//! - tokenwire refuses a request if it knows that the server ignores one of the fields.
 //!   [`allow_ignored_fields`](crate::CompletionRequest::allow_ignored_fields) sends the request
 //!   anyway.
 //! - [`max_tokens`](crate::SamplingParams::max_tokens) defaults to 16,384. A server with a smaller

@@ -14,8 +14,9 @@
 //! ```
 //!
 //! Every buffer and every queue has a limit. You can set most limits in [`Limits`](crate::Limits).
-//! A few are constants, such as [`MAX_RESPONSE_HEAD_BYTES`](crate::MAX_RESPONSE_HEAD_BYTES) and
-//! [`MAX_CHOICES`](crate::MAX_CHOICES), marked *fixed* below. The most important limits:
+//! A few limits are constants, such as [`MAX_RESPONSE_HEAD_BYTES`](crate::MAX_RESPONSE_HEAD_BYTES)
+//! and [`MAX_CHOICES`](crate::MAX_CHOICES). The table shows the most important limits, and marks
+//! the constants as *fixed*:
 //!
 //! | what | default | when the limit is reached |
 //! | --- | --- | --- |
@@ -26,11 +27,12 @@
 //! | text in a channel | 8 MiB | the stream stops reading from its socket |
 //! | one tool call | 16 MiB | the call is malformed |
 //! | the text of one turn | 64 MiB | error |
-//! | nesting of JSON | 128 levels | error; in the arguments of a call, the call is malformed |
+//! | nesting of JSON | 128 levels | error; if the JSON is the arguments of a call, the call is malformed |
 //! | choices in one chunk | 128, fixed | error |
-//! | streams at once | 256 | the stream waits for its turn, or fails with [`WhenFull::Fail`](crate::WhenFull) |
+//! | streams at once | 256 | the stream waits for its turn; with [`WhenFull::Fail`](crate::WhenFull), it fails |
 //! | streams that wait for their turn | 65,536 | error |
 //!
-//! An error is an [`ErrorKind::Limit`](crate::ErrorKind::Limit) with the name of the limit.
+//! Each error in the table is an [`ErrorKind::Limit`](crate::ErrorKind::Limit) with the name of the
+//! limit.
 //!
-//! While a stream waits for a slow consumer, none of its timers runs except `deadline`.
+//! While a stream waits for a slow consumer, only its timer `deadline` runs.

@@ -33,8 +33,8 @@
 //! - retries and resumes
 //! - the server's request id
 //!
-//! An [`Error`](crate::Error) also has the request id, and how many tokens arrived.
-//! [`save_failed`](crate::ApiClientBuilder::save_failed) keeps failed requests as files. These
+//! An [`Error`](crate::Error) also contains the request id and the number of tokens that arrived.
+//! [`save_failed`](crate::ApiClientBuilder::save_failed) saves failed requests in files. These
 //! files contain prompts but no credentials.
 //!
 //! # The log
@@ -43,14 +43,14 @@
 //!
 //! | level | content |
 //! | --- | --- |
-//! | warn | what an operator must know |
+//! | warn | problems that an operator must know about |
 //! | debug | sizes, statuses, times and outcomes |
-//! | trace | the beginning of the first event that is not JSON |
+//! | trace | the beginning of the first event that is not JSON; this may be text of an answer |
 //!
-//! The [front page](crate#logging) has the details. Prompts are not logged at any level. The text
-//! of an answer is logged only at trace, as the table shows. tokenwire never logs API keys of at
+//! The [front page](crate#logging) has the details. Prompts are not logged at any level. Text of an
+//! answer is logged only at trace level, as the table shows. tokenwire never logs API keys of at
 //! least 8 characters.
 //!
-//! ureq and rustls have their own log lines. ureq logs some response headers at debug and all bytes
-//! of the traffic at trace, and a server may send your key back in them. Filter the target `ureq`,
-//! for example with `RUST_LOG=trace,ureq=warn`.
+//! ureq and rustls have their own log lines. At debug level, ureq logs some response headers. At
+//! trace level, it logs all bytes of the traffic. If a server sends your key back, these lines may
+//! contain the key. Filter the target `ureq`, for example with `RUST_LOG=trace,ureq=warn`.

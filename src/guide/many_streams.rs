@@ -31,14 +31,14 @@
 //! | setting | default | effect |
 //! | --- | --- | --- |
 //! | [`Limits::max_streams`](crate::Limits::max_streams) | 256 | the number of streams that run at once |
-//! | [`WhenFull`](crate::WhenFull) | `Wait` | further streams wait for their turn, or fail at once |
+//! | [`WhenFull`](crate::WhenFull) | `Wait` | whether further streams wait for their turn or fail at once |
 //!
-//! Each running stream has a thread and its buffers, because its reads block. `docs/peers.md` shows
-//! the cost of a thousand streams.
+//! Each running stream has a thread, because its reads block, and it has its own buffers. The page
+//! `docs/peers.md` in the repository shows the cost of a thousand streams.
 //!
 //! You can wait for many streams in three ways:
 //!
 //! - [`fan_in`](crate::fan_in()): one channel for all streams, as above.
 //! - `select!` or `Select` from [crossbeam-channel](crate::crossbeam_channel): one receiver for
 //!   each stream.
-//! - A thread of your program for each stream.
+//! - Threads: your program starts one thread for each stream.

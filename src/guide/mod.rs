@@ -1,4 +1,4 @@
-//! Guides: one page for each question, with programs that run.
+//! Guides: one page for each question, with complete programs.
 //!
 //! | you want to | read |
 //! | --- | --- |
@@ -27,8 +27,8 @@
     doc = "| test your program without a model server | `testing_your_program`, feature `testing` |"
 )]
 //!
-//! The programs on these pages run as tests against the scripted server of the feature `testing`.
-//! The lines that start this server are hidden.
+//! The programs on these pages are also tests. They run against the scripted server of the feature
+//! `testing`. The lines that start this server are hidden.
 
 pub mod cancel;
 pub mod errors;

@@ -27,23 +27,23 @@
 //! [`proxy`](crate::ApiClientBuilder::proxy) accepts `http`, `https`, `socks4`, `socks4a`, `socks5`
 //! and `socks5h` URLs.
 //!
-//! tokenwire does not read proxy settings from the environment, because a variable must not change
-//! the traffic of a program that contains this library. To follow `HTTPS_PROXY`, read it in your
-//! program.
+//! tokenwire does not read proxy settings from the environment. A variable must not change the
+//! traffic of a program that contains this library. If you want to use `HTTPS_PROXY`, read this
+//! variable in your program.
 //!
 //! # TLS
 //!
 //! - tokenwire uses rustls with ring, and trusts Mozilla's list of authorities, which is built in.
 //! - [`ca_pem`](crate::ApiClientBuilder::ca_pem) replaces this list with your authorities.
 //! - You cannot turn certificate checks off. Client certificates are not supported.
-//! - A failed handshake is an [`ErrorKind::Connect`](crate::ErrorKind::Connect). Its `source()` is
-//!   the reason from rustls.
+//! - A failed handshake is an [`ErrorKind::Connect`](crate::ErrorKind::Connect). Its `source()`
+//!   returns the error of rustls.
 //!
 //! # Keys
 //!
 //! The API key is sent only in the `Authorization` header. tokenwire logs one warning if the key
-//! goes to another machine over plain http. It does not follow redirects, because the key would be
-//! sent along.
+//! goes to another machine over plain http. tokenwire does not follow redirects, because the key
+//! would be sent to the new address too.
 //!
 //! # Reverse proxies
 //!
@@ -51,7 +51,7 @@
 //!
 //! | the proxy | effect and remedy |
 //! | --- | --- |
-//! | holds events back until its buffer is full (nginx: `proxy_buffering`) | Tokens arrive in bursts. Turn the buffering off in the proxy. Proxies that compress do the same, so tokenwire does not request compression. |
+//! | holds events back until its buffer is full (nginx: `proxy_buffering`) | Tokens arrive in bursts. Turn the buffering off in the proxy. Proxies that compress events also delay them, so tokenwire does not request compression. |
 //! | closes a connection that is silent for 60 s | The attempt ends as [`Incomplete`](crate::ErrorKind::Incomplete) before the first token and is retried. Set the proxy's read timeout to the longest queue time. |
 //! | closes idle connections early | tokenwire sends the request again at once; see [`max_stale_retries`](crate::RetryPolicy::max_stale_retries). |
 //! | answers with an HTML page | The stream ends as [`NotEventStream`](crate::ErrorKind::NotEventStream), with the beginning of the page. |

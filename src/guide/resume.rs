@@ -24,23 +24,24 @@
 //! A stream is resumed only if you allow it with [`resumes`](crate::ApiClientBuilder::resumes) or
 //! [`resume`](crate::ApiClientBuilder::resume). The new request contains the prompt plus the ids
 //! received so far. tokenwire lowers `max_tokens` by the number received, and delivers the rest
-//! through the same channel. No id is lost and none arrives twice. The response parser is not
-//! affected.
+//! through the same channel. No id is lost, and no id arrives twice. The response parser does not
+//! notice the resume.
 //!
 //! The example `cargo run --example resume --features testing` shows a resume.
 //!
 //! # Which streams can be resumed
 //!
-//! | the stream ended because | resumed |
+//! | reason for the end of the stream | resumed |
 //! | --- | --- |
 //! | the connection ended or went silent | yes |
-//! | the server reported a fault of its own inside the stream | yes |
-//! | you cancelled it, the deadline expired, or the request was at fault | no |
+//! | the server reported an internal error inside the stream | yes |
+//! | you cancelled the stream, the deadline expired, or the request was invalid | no |
 //!
-//! Only a stream that stays exact is resumed. The following requests are not resumed:
+//! tokenwire resumes a stream only if the result stays exact. It does not resume a stream with one
+//! of these properties:
 //!
 //! - a prompt of text or messages
-//! - a stream in which some ids are not known
+//! - a token whose id is not known
 //! - several choices
 //! - a grammar or a schema
 //! - penalties
@@ -52,11 +53,12 @@
 //!
 //! # Is the answer the same?
 //!
-//! With temperature 0, the ids equal the ids of an unbroken stream if the server itself is
-//! deterministic. The server must compute the same result for a token in the prompt as for a token
-//! that it generated. A real model sometimes differs in the last bits.
+//! With temperature 0, the ids equal the ids of an unbroken stream if the server is deterministic.
+//! The server must compute the same numbers for a token of the prompt and for a token that it
+//! generated. With a real model, these numbers sometimes differ in the last bits.
 //!
-//! With sampling, the resumed ids are a valid continuation, but not the same random draw.
+//! With sampling, the resumed ids are a valid continuation, but they differ from the ids of an
+//! unbroken stream.
 //!
 //! This test cuts streams at random bytes, in four ways, and compares the ids:
 //!
@@ -66,6 +68,6 @@
 //!
 //! # The budget
 //!
-//! Retries and resumes of all streams share one budget, ten by default. A server that stops breaks
-//! all its streams at once. Set [`RetryPolicy::budget`](crate::RetryPolicy::budget) to the number
-//! of streams if all of them must resume.
+//! Retries and resumes of all streams share one budget, ten by default. If a server stops, all its
+//! streams break at once. If all these streams must resume, set
+//! [`RetryPolicy::budget`](crate::RetryPolicy::budget) to the number of streams.

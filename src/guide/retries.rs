@@ -22,18 +22,19 @@
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
-//! tokenwire retries a request that fails before its first token:
+//! tokenwire retries a request that fails before its first token, for one of these reasons:
 //!
 //! - The connection cannot be made, or it ends.
 //! - The server answers with status 408, 409, 429 or 5xx.
 //! - The first token does not arrive in time.
 //!
-//! A request is retried twice by default. Your program sees none of this in the channel;
+//! By default, a request is retried at most twice. A retry does not appear in the channel;
 //! [`StreamReport::retries`](crate::StreamReport::retries) holds the number of retries.
 //!
-//! The wait before a retry is the value of `Retry-After` or `retry-after-ms`, at most 60 s
-//! (`max_server_wait`). Without such a header, the wait is random: up to 500 ms before the first
-//! retry, and twice as long before each further retry, up to 8 s (`min_wait`, `max_wait`).
+//! The header `Retry-After` or `retry-after-ms` sets the wait before a retry, at most 60 s
+//! (`max_server_wait`). Without such a header, the wait is random. Its maximum is 500 ms
+//! (`min_wait`) before the first retry. The maximum doubles before each further retry, up to 8 s
+//! (`max_wait`).
 //!
 //! After the first token, a request is never sent again unchanged, because the server would produce
 //! a different answer. See [`resume`](super::resume) for broken streams.
@@ -41,21 +42,21 @@
 //! # The budget
 //!
 //! All streams of a client share one budget of ten retries. Five successful requests give one retry
-//! back. When a server is down, a client with a thousand streams sends ten extra requests, not two
-//! thousand.
+//! back. Example: a server is down, and a client has a thousand streams. The client then sends ten
+//! additional requests, not two thousand.
 //!
 //! # Stale connections
 //!
 //! A server may close a kept connection at the moment when tokenwire sends a request on it.
 //! tokenwire then sends the request again at once, even with `retries(0)`. Such a retry does not
-//! use the budget. [`max_stale_retries`](crate::RetryPolicy::max_stale_retries) limits it; the
-//! default is 2.
+//! use the budget. [`max_stale_retries`](crate::RetryPolicy::max_stale_retries) limits these
+//! retries; the default is 2.
 //!
 //! # Settings
 //!
 //! | you want | set |
 //! | --- | --- |
 //! | no retries | `.retries(0)` on the builder |
-//! | each request sent at most once, whatever happens | `max_retries` and `max_stale_retries` to 0 |
+//! | each request sent at most once, even after a failure | `max_retries` and `max_stale_retries` to 0 |
 //! | more patience with a busy server | `max_retries` to 5, and `max_server_wait` to the longest wait that you accept |
 //! | many streams that all survive a restart of the server | `budget` to the number of streams |

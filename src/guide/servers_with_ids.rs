@@ -1,4 +1,4 @@
-//! Which server gives token ids.
+//! Find out which server gives token ids.
 //!
 //! Try it with your server. The report names the server and shows whether all ids arrived:
 //!
@@ -19,13 +19,14 @@
 //! # Ok::<(), tokenwire::Error>(())
 //! ```
 //!
-//! tokenwire requests ids from every server that can send them. The streams contain:
+//! tokenwire requests ids from every server that can send ids. The table shows which ids the
+//! streams contain:
 //!
 //! | server | endpoint | ids | source |
 //! | --- | --- | --- | --- |
 //! | vLLM 0.32.0 | `/v1/completions`, `/v1/chat/completions`, `/inference/v1/generate` | all, the end token included; none in a chat with `"include_reasoning": false` | recorded |
 //! | llama.cpp 11549, 10434 | `/v1/completions`, `/completion` | all, except ids inside a character of several tokens | live, recorded |
-//! | llama.cpp 11549, 10434 | `/v1/chat/completions` | the same, without the end token; none if the request has tools | live, recorded |
+//! | llama.cpp 11549, 10434 | `/v1/chat/completions` | all, except the end token and ids inside a character of several tokens; none if the request has tools | live, recorded |
 //! | vllm-router 0.1.17 | `/v1/completions` | all | live, recorded |
 //! | sglang-router 0.3.2 | `/v1/chat/completions` | none | recorded |
 //! | SGLang | `/generate` | all, unless the server sends text only | documented |
@@ -33,13 +34,13 @@
 //! | SGLang | `/v1/chat/completions` | none | documented |
 //! | TGI | `/generate_stream` | all | documented |
 //! | TGI | `/v1/chat/completions` | none | documented |
-//! | TensorRT-LLM | `/v1/completions` | none; with `.extra("detokenize", false)` all, but no text | documented |
+//! | TensorRT-LLM | `/v1/completions` | none; with `.extra("detokenize", false)`, all ids but no text | documented |
 //! | Together | `/v1/completions`, `/v1/chat/completions` | one for each chunk | documented |
 //! | Fireworks | `/v1/completions`, `/v1/chat/completions` | all, if the request has `return_token_ids`, which tokenwire sends | documented |
 //! | OpenAI, Azure, OpenRouter, Ollama, LM Studio | all | none | documented |
-//! | LiteLLM proxy | all | none; the proxy drops them | documented |
+//! | LiteLLM proxy | all | none; the proxy drops the ids | documented |
 //!
-//! The words in the column *source*:
+//! The column *source* contains these words:
 //!
 //! | word | meaning |
 //! | --- | --- |
@@ -48,9 +49,9 @@
 //! | documented | The tests use streams that were written from the server's documentation or source code. The real server was never used. |
 //!
 //! The page [`servers`](crate::servers) lists the number of recordings and tests for each entry.
-//! Its test cases include streams whose request did not ask for ids. It therefore shows *some* or
-//! *none* where this table shows *all*, for example for Fireworks: this table assumes that ids were
-//! requested.
+//! The test cases of that page include streams whose request did not ask for ids. That page
+//! therefore shows *some* or *none* for a few servers, such as Fireworks. The table above shows
+//! *all* for these servers, because it assumes that ids were requested.
 //!
 //! # All ids from llama.cpp
 //!
@@ -58,17 +59,18 @@
 //! piece. [`ApiClient::complete`](crate::ApiClient::complete) requests such an answer, on all three
 //! endpoints. You get no token before the answer is complete.
 //!
-//! In a chat stream, only llama.cpp's `logprobs` contain ids. tokenwire requests them once the
-//! server is set or detected. Set [`ApiClientBuilder::server`](crate::ApiClientBuilder::server), or
-//! call [`ApiClient::server`](crate::ApiClient::server) first. Otherwise the first chat of a client
-//! has no ids.
+//! In a chat stream, only llama.cpp's `logprobs` contain ids. tokenwire requests `logprobs` if it
+//! knows that the server is llama.cpp. Set
+//! [`ApiClientBuilder::server`](crate::ApiClientBuilder::server), or call
+//! [`ApiClient::server`](crate::ApiClient::server) first. Otherwise, the first chat stream of a
+//! client has no ids.
 //!
 //! # Ids that you did not get
 //!
 //! | [`Inexact`](crate::Inexact) | usual reason |
 //! | --- | --- |
 //! | `NoIds` | The server does not send ids. |
-//! | `Dropped` | The server sends ids, but a router or a proxy removed them or the field that requests them. |
-//! | `LostInCharacter` | llama.cpp left out the ids inside a character, or the end token of a chat. The value has both counts. |
+//! | `Dropped` | The server sends ids, but a router or a proxy removed the ids, or removed the request field that asks for ids. |
+//! | `LostInCharacter` | llama.cpp left out the ids inside a character, or the end token of a chat. The value contains the number of ids and the number of tokens. |
 //! | `TextWithoutId` | Some text arrived without an id, and other text with an id. |
 //! | `CountDiffers` | The server counted a different number of tokens. |

@@ -41,19 +41,19 @@
 //! tokenwire = { path = "../tokenwire", features = ["testing"] }
 //! ```
 //!
-//! A [`Script`](crate::testing::Script) is one answer, faults included. A
+//! A [`Script`](crate::testing::Script) is one answer, which may contain faults. A
 //! [`MockServer`](crate::testing::MockServer) sends the scripts over a real socket and keeps the
 //! requests that it received.
 //!
 //! | you want | use |
 //! | --- | --- |
 //! | an answer that depends on the request | [`MockServer::start`](crate::testing::MockServer::start) with a function |
-//! | a break at every byte | [`Script::cut_at`](crate::testing::Script::cut_at) in a loop over the length of [`wire()`](crate::testing::Script::wire) |
+//! | a connection that breaks at each possible byte | [`Script::cut_at`](crate::testing::Script::cut_at) in a loop over the length of [`wire()`](crate::testing::Script::wire) |
 //! | silence, a slow server, or a wait until the test continues | [`hang`](crate::testing::Script::hang), [`slowly`](crate::testing::Script::slowly), [`pause`](crate::testing::Script::pause), [`Gate`](crate::testing::Gate) |
 //! | bytes that are not HTTP | [`Script::raw`](crate::testing::Script::raw) |
-//! | to check that a cancel arrives | [`wait_for_disconnects`](crate::testing::MockServer::wait_for_disconnects) |
+//! | to check that the server notices a cancel | [`wait_for_disconnects`](crate::testing::MockServer::wait_for_disconnects) |
 //! | a model that gives the same answer to the same ids, for resumes | [`FakeModel`](crate::testing::FakeModel) |
-//! | no sockets and no waiting: silence expires its timer at once | [`InMemory`](crate::testing::InMemory) |
+//! | no sockets and no waiting: during a silence, the timer expires at once | [`InMemory`](crate::testing::InMemory) |
 //! | the bytes and the timing of a real server | [`CompletionRequest::record`](crate::CompletionRequest::record), then [`replay`](crate::testing::replay()) |
 //!
 //! A recording contains no credentials, so you can commit it.

@@ -33,14 +33,14 @@
 //! | `first_token` | the time from the start of an attempt to its first token | 600 s |
 //! | `chunk` | the time between tokens in which no byte of the body arrives | 120 s |
 //! | `content` | the time between tokens in which no event arrives; keep-alive comments do not count | 600 s |
-//! | `after_finish` | the wait for usage and terminator after the finish reason; when it expires, the stream is complete without them | 5 s |
+//! | `after_finish` | the wait for usage and terminator after the finish reason; when this timer expires, the stream is complete without usage and terminator | 5 s |
 //! | `deadline` | the whole request, with its retries and resumes | none |
 //! | `drain` | the wait for the last bytes of the HTTP framing after the end, so that the connection can be reused; your program does not wait | 50 ms |
 //!
-//! `first_token` and `chunk` are separate timers because a server may queue a request for minutes,
-//! and then sends many tokens per second.
+//! `first_token` and `chunk` are separate timers. A server may keep a request in its queue for
+//! minutes, and later send many tokens per second.
 //!
 //! No timer except `deadline` runs while the stream waits for a slow consumer.
 //!
-//! A timer that expires is an [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) with the name of
-//! the timer. [`Error::is_timeout`](crate::Error::is_timeout) covers all of them.
+//! When a timer expires, the error is an [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) with the
+//! name of the timer. [`Error::is_timeout`](crate::Error::is_timeout) returns true for all timers.

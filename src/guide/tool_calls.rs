@@ -27,19 +27,19 @@
 //! calls, and adds the results to the [`Context`](crate::Context). It repeats this until an answer
 //! has no calls, or until [`max_rounds`](crate::Turn::max_rounds) is reached.
 //!
-//! The system turn must describe the tools; otherwise the model does not call them.
-//! [`Tools::described`](crate::Tools::described) returns such a description, in the format of
-//! Qwen and Hermes.
+//! The system turn must describe the tools. Otherwise, the model does not call them.
+//! [`Tools::described`](crate::Tools::described) returns such a description, in the format of Qwen
+//! and Hermes.
 //!
 //! # Prompts as ids or as messages
 //!
 //! | | ids, as above | messages |
 //! | --- | --- | --- |
 //! | endpoint | completions | chat |
-//! | the calls are found by | [`ResponseParser`](crate::ResponseParser), in the text of the model | the server |
-//! | the tools are described by | your system turn | [`CompletionRequest::tools`](crate::CompletionRequest::tools) |
+//! | who finds the calls | [`ResponseParser`](crate::ResponseParser), in the text of the model | the server |
+//! | where the tools are described | in your system turn | in [`CompletionRequest::tools`](crate::CompletionRequest::tools) |
 //! | the next prompt | the ids of the previous prompt and of the answer | messages |
-//! | the tree | every leaf has its ids | text, and the ids that the server sends; [`Branch::ids_missing`](crate::Branch::ids_missing) counts the missing ones |
+//! | the tree | every leaf has its ids | text, and the ids that the server sends; [`Branch::ids_missing`](crate::Branch::ids_missing) counts the missing ids |
 //!
 //! This crate is designed for prompts as ids. On a chat endpoint, calls arrive as
 //! [`StreamToken::ToolCall`](crate::StreamToken::ToolCall).
@@ -49,7 +49,7 @@
 //! [`ResponseParser::run`](crate::ResponseParser::run) parses on a thread and sends each call as
 //! soon as the call is complete. [`Tools::run`](crate::Tools::run) runs the calls on at most
 //! [`max_concurrency`](crate::Tools::max_concurrency) threads (8 by default); further calls wait.
-//! It returns the results in the order of the calls:
+//! `Tools::run` returns the results in the order of the calls:
 //!
 //! ```
 //! # #[cfg(feature = "testing")] {
@@ -77,7 +77,7 @@
 //!
 //! - A tool that returns an error or panics does not end the turn. The model gets the error as the
 //!   result of the call.
-//! - A tool is never interrupted. Give every wait inside your tools a limit.
+//! - A tool is never interrupted. Limit every wait inside your tools.
 //!
 //! # Dialects
 //!
@@ -99,15 +99,15 @@
 //! | --- | --- |
 //! | the name of the dialect | [`Dialect::by_name`](crate::Dialect::by_name); `tokenwire parse --help` lists the names |
 //! | the tokenizer's added tokens | [`Dialect::guess`](crate::Dialect::guess) |
-//! | a family that this crate does not support | a JSON record: [`Dialect::from_json`](crate::Dialect::from_json) or `tokenwire parse --dialect FILE.json` |
+//! | a model family that this crate does not support | a JSON record: [`Dialect::from_json`](crate::Dialect::from_json) or `tokenwire parse --dialect FILE.json` |
 //!
-//! A record becomes available by name when you add its file to the repository; see
+//! The names of dialects are built in. To add a name, add a record file to the repository; see
 //! `CONTRIBUTING.md`.
 //!
 //! The result does not depend on how the text is split into tokens. Text that looks like a call but
-//! is not valid becomes a [malformed leaf](crate::LeafKind) with the reason and its ids, never an
-//! error.
+//! is not valid never causes an error. It becomes a [malformed leaf](crate::LeafKind) with the
+//! reason and its ids.
 //!
 //! Pass the model's added tokens to [`ResponseParser::markers`](crate::ResponseParser::markers) if
-//! you have them. The parser then treats `<tool_call>` as a marker only when it is that single
-//! token, and as text when other tokens spell it.
+//! you have them. If `<tool_call>` arrives as its own single token, the parser then treats it as a
+//! marker. If several tokens together form this text, the parser treats it as text.

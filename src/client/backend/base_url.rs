@@ -1,4 +1,4 @@
-//! Base URLs of servers, to which tokenwire appends the paths of endpoints.
+//! The base URLs of servers. tokenwire appends the path of an endpoint to a base URL.
 
 use std::net::IpAddr;
 

@@ -32,7 +32,8 @@ pub(crate) fn status_error(response: &mut HttpResponse, secrets: &Secrets) -> Er
     let status = response.status();
     let mut server = server_error_from_body(Some(status), response.header("content-type"), &body);
     if let (301..=308, Some(location)) = (status, response.header("location")) {
-        // tokenwire does not follow redirects. The message shows only the host of the target.
+        // tokenwire does not follow redirects. The error message contains only the host of the new
+        // URL.
         let host = location.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
         server.message = format!(
             "tokenwire does not follow the redirect to {}",
@@ -45,7 +46,7 @@ pub(crate) fn status_error(response: &mut HttpResponse, secrets: &Secrets) -> Er
 
 /// Reads the start of the body and removes credentials that the server may have echoed.
 ///
-/// Call this before a message is extracted from the body and shortened.
+/// Call this function before you extract a message from the body and shorten it.
 fn redacted_body(response: &mut HttpResponse, secrets: &Secrets) -> Vec<u8> {
     let body = response.error_body();
     match secrets.redact(&String::from_utf8_lossy(&body)) {

@@ -36,7 +36,7 @@ pub(crate) struct Backend {
     pub(crate) retry: RetryPolicy,
     pub(crate) retry_budget: Budget,
     pub(crate) resume: ResumePolicy,
-    /// The folder for failed requests, if they are saved.
+    /// The folder for failed requests. `None` if failed requests are not saved.
     pub(crate) failed: Option<Folder>,
     pub(crate) endpoint: Endpoint,
     pub(crate) bases: Vec<BaseUrl>,
@@ -60,15 +60,15 @@ impl Backend {
 
     /// Stores the kind of server that was detected from a response.
     ///
-    /// A kind that is already known is kept, because the caller may have set it.
+    /// If a kind is already stored, it is kept, because the caller may have set it.
     pub(crate) fn learn(&self, server: ServerKind) {
         self.server.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(server);
     }
 
     /// Adds a generated id if needed, and returns the headers of the request as names and values.
     ///
-    /// The headers include the session key and the priority if this client sends them as headers. A
-    /// priority that is sent as a header is removed from the body.
+    /// The headers include the session key and the priority if this client sends them as headers.
+    /// If the priority is sent as a header, it is removed from the body.
     pub(crate) fn address(
         &self,
         mut request: CompletionRequest,
@@ -85,7 +85,7 @@ impl Backend {
             headers.extend(request.priority.take().map(|priority| (name.clone(), priority.to_string())));
         }
         let own = request.headers().map(|(name, value)| (name.to_owned(), value.to_owned()));
-        // A header that is set on the request itself is the last one, so it wins.
+        // A header of the request itself is appended last, so it overrides a header of the client.
         headers.extend(own);
         (request, headers)
     }
@@ -99,7 +99,9 @@ impl Backend {
         request.to_json(self.model.as_deref(), self.endpoint, server)
     }
 
-    /// Returns the client's headers merged with `own`, the headers of the request, which win.
+    /// Returns the client's headers merged with `own`, the headers of the request.
+    ///
+    /// If both have a header, the value of the request is used.
     pub(crate) fn headers(&self, own: &[(String, String)]) -> Result<HeaderMap, Error> {
         let mut map = self.headers.clone();
         for (name, value) in own {

@@ -1,4 +1,4 @@
-//! Request ids for requests that have none.
+//! Generates ids for requests without an id.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

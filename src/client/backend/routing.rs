@@ -1,4 +1,4 @@
-//! Chooses the server for a request, and probes servers that were taken out of rotation.
+//! Chooses the server for a request, and probes servers that are skipped after several failures.
 
 use std::sync::Arc;
 use std::thread;
@@ -39,7 +39,8 @@ impl Backend {
 
     /// Sends a health request, and returns true if the server responds with a status below 500.
     ///
-    /// A 4xx status is fine, because not every server has that path.
+    /// A 4xx status also shows that the server is alive, because not every server has the health
+    /// path.
     fn is_alive(&self, route: usize) -> bool {
         let url = self.bases.get(route).and_then(|base| base.join("/health", true).ok());
         let Some(url) = &url else { return false };
@@ -57,7 +58,7 @@ impl Backend {
 
 /// A running probe, which reports its result when it is dropped.
 ///
-/// The next probe can therefore always start, even if this one ends because a log sink panics. A
+/// The next probe can therefore always start, even if a log sink panics and ends this probe. A
 /// probe that did not finish counts as failed.
 struct Probe {
     backend: Arc<Backend>,

@@ -1,4 +1,4 @@
-//! One channel for many streams, so that a consumer of a thousand streams waits in one place.
+//! One channel for many streams. A consumer of a thousand streams then waits for one receiver.
 
 use crate::client::threads::sync::channel::{Receiver, Sender, unbounded};
 use crate::error::macros::debug_fields;
@@ -13,8 +13,8 @@ pub const MAX_FAN_IN_TOKENS: usize = 65_536;
 /// receiver gets the tokens of all these streams.
 ///
 /// The receiver is disconnected when every stream has ended and every clone of the `FanIn` is
-/// dropped. A loop over the receiver therefore ends if you drop the `FanIn` after you have started
-/// the last stream.
+/// dropped. Drop the `FanIn` after you have started the last stream. A loop over the receiver then
+/// ends after the last stream.
 ///
 /// ```
 /// # #[cfg(feature = "testing")] {
@@ -52,14 +52,14 @@ pub fn fan_in() -> (FanIn, Receiver<Tagged>) {
 pub struct Tagged {
     /// The number that you passed to [`stream_into`](crate::ApiClient::stream_into).
     pub stream: u64,
-    /// The item that the stream's own channel would contain, or `None` at the end of the stream.
+    /// The item that the stream has sent, or `None` at the end of the stream.
     ///
-    /// `None` arrives exactly once, at the point where the stream's own channel would be
-    /// disconnected: after `Done` or `Error`, or after a cancel without either.
+    /// `None` arrives exactly once for each stream: after `Done` or `Error`, or after a cancel. At
+    /// this point, a channel of the stream's own would be disconnected.
     pub token: Option<StreamToken>,
 }
 
-/// The sending half of a [`fan_in`](crate::fan_in()) channel.
+/// The sending end of a [`fan_in`](crate::fan_in()) channel.
 ///
 /// Pass it to [`stream_into`](crate::ApiClient::stream_into). Clones send to the same channel.
 #[derive(Clone)]
@@ -69,7 +69,7 @@ pub struct FanIn {
 }
 
 impl FanIn {
-    /// Sets the number of tokens that the channel holds, for all streams together.
+    /// Limits the number of tokens that the channel holds for all streams together.
     ///
     /// Default: [`MAX_FAN_IN_TOKENS`]. A stream that starts after this call stops reading from its
     /// socket while the channel is full. Each stream checks after at most 16 tokens, so the channel
@@ -80,7 +80,7 @@ impl FanIn {
         self
     }
 
-    /// Creates the share of a stream that is about to start.
+    /// Creates the [`Share`] of a stream that is about to start.
     pub(crate) fn share(&self, stream: u64) -> Share {
         Share { sender: self.sender.clone(), stream, max_tokens: self.max_tokens, began: false }
     }
@@ -90,7 +90,7 @@ debug_fields! { FanIn { max_tokens } }
 
 /// The part of the channel that belongs to one stream.
 ///
-/// Once the stream has started, dropping the share sends the end of the stream to the consumer.
+/// If the stream has started, dropping the share sends the end of the stream to the consumer.
 pub(crate) struct Share {
     sender: Sender<Tagged>,
     stream: u64,

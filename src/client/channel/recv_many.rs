@@ -2,15 +2,15 @@
 
 use crossbeam_channel::Receiver;
 
-/// Waits for a token, then appends it and all tokens already in the channel to `tokens`.
+/// Waits for a token, and appends it and all further tokens in the channel to `tokens`.
 ///
-/// Appends at most `max` tokens. If `max` is zero, it appends nothing and returns true at once.
-/// Returns false if the channel is disconnected and empty.
+/// The function appends at most `max` tokens. If `max` is zero, it appends nothing and returns true
+/// at once. It returns false if the channel is disconnected and empty.
 ///
-/// Use it if your consumer does something once per batch, such as taking a lock, writing or
-/// redrawing. The consumer then wakes once for all tokens that arrived in the meantime. This helps
-/// most with [`fan_in`](crate::fan_in()), where many streams send to one channel. It does not
-/// allocate if `tokens` has enough capacity.
+/// Use this function if your consumer does some work once per batch: it takes a lock, writes or
+/// redraws. The consumer then wakes once for all tokens that arrived in the meantime. This helps
+/// most with [`fan_in`](crate::fan_in()), where many streams send to one channel. The function does
+/// not allocate if `tokens` has enough capacity.
 ///
 /// ```
 /// let (sender, receiver) = crossbeam_channel::unbounded();

@@ -21,26 +21,27 @@ use crate::config::{Limits, MAX_RESPONSE_HEAD_BYTES, MAX_STALE_RETRIES, Timeouts
 use crate::error::macros::debug_fields;
 use crate::error::{Error, ErrorKind, Timer};
 
-/// The size of each of a connection's two buffers, one per direction.
+/// The size in bytes of a connection's send buffer, and of its receive buffer.
 ///
-/// ureq's default is 128 KiB per buffer, filled with zeros and therefore resident. Buffers of 16
-/// KiB cost nothing measurable per token, and reduce the memory of a thousand streams from 310 to
-/// 72 MiB.
+/// ureq's default is 128 KiB per buffer. ureq fills the buffers with zeros, so they occupy real
+/// memory. Buffers of 16 KiB cost no measurable time per token. They reduce the memory of a
+/// thousand streams from 310 to 72 MiB.
 const BUFFER_BYTES: usize = 16 << 10;
-/// The age after which an idle connection is not used again.
+/// The idle time after which a connection is not used again.
 ///
 /// uvicorn, the HTTP server in vLLM, closes idle connections after 5 s.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(4);
 
 /// A small blocking HTTP/1.1 client that sends JSON and returns responses in pieces.
 ///
-/// [`ApiClient`](crate::ApiClient) sends its requests with it. You can also use it by itself.
+/// [`ApiClient`](crate::ApiClient) sends its requests with this client. You can also use this
+/// client by itself.
 ///
 /// - Connections are kept and reused for 4 s. An older connection is closed at the next request, or
-///   with the client.
+///   when the client is dropped.
 /// - Redirects are not followed, because custom headers would be sent to the other host.
-/// - Compression is not requested, because proxies hold back compressed events.
-/// - No proxy is taken from the environment.
+/// - Compression is not requested, because proxies delay compressed events.
+/// - Proxy settings are not read from the environment.
 /// - Every status is a response. An error status is not an error of this client.
 /// - Clones share connections. Dropping the last clone closes the idle connections.
 ///
@@ -62,7 +63,7 @@ pub struct HttpClient {
     alarms: Arc<Alarms>,
     timeouts: Timeouts,
     limits: Limits,
-    /// The timeout of requests that are made with this type directly.
+    /// The timeout of requests that a program sends with this type directly.
     timeout: Duration,
 }
 
@@ -95,8 +96,8 @@ pub struct HttpClientBuilder {
 impl HttpClientBuilder {
     /// Limits the total time of name lookup, TCP connect and TLS handshake. Default: 30 s.
     ///
-    /// If a host has several addresses, they share the limit. Each address gets half as much time
-    /// as the address before it.
+    /// If a host has several addresses, all attempts together have this limit. Each address gets
+    /// half the time of the previous address.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.timeouts.connect = Some(limit);
         self
@@ -104,7 +105,8 @@ impl HttpClientBuilder {
 
     /// Limits the wait for the head of a response, then for each piece of its body. Default: 600 s.
     ///
-    /// The wait for the head includes the connection. The response as a whole has no limit.
+    /// The wait for the head includes the time to connect. The time for the whole response has no
+    /// limit.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
         self
@@ -119,7 +121,9 @@ impl HttpClientBuilder {
         self
     }
 
-    /// Sends all requests through this proxy. Default: none, whatever the environment contains.
+    /// Sends all requests through this proxy.
+    ///
+    /// By default, no proxy is used, even if the environment sets one.
     ///
     /// The URL begins with `http://`, `https://`, `socks4://`, `socks4a://`, `socks5://` or
     /// `socks5h://`. It may contain `user:password@`.
@@ -194,7 +198,7 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) url: &'a Uri,
     pub(crate) headers: HeaderMap,
     pub(crate) body: &'a [u8],
-    /// The maximum number of times that the request is resent because its connection was closed.
+    /// Limits how often the request is resent because the server had closed its pooled connection.
     pub(crate) max_stale_retries: u32,
 }
 
@@ -203,7 +207,8 @@ impl HttpClient {
     ///
     /// # Errors
     ///
-    /// The default settings cause no error. The signature matches [`HttpClientBuilder::build`].
+    /// The default settings cause no error. The function returns a `Result` only because
+    /// [`HttpClientBuilder::build`] returns one.
     pub fn new() -> Result<Self, Error> {
         Self::builder().build()
     }
@@ -225,19 +230,20 @@ impl HttpClient {
     ///
     /// # Errors
     ///
-    /// The same as for [`send_json`](Self::send_json).
+    /// The errors are the same as for [`send_json`](Self::send_json).
     pub fn get(&self, url: &str, headers: &[(&str, &str)]) -> Result<HttpResponse, Error> {
         self.send_checked(Method::GET, url, headers, &[])
     }
 
     /// Sends `body` as JSON with `method`, and waits for the head of the response.
     ///
-    /// `method` is the name of an HTTP method, such as `"POST"`. The wait is limited by the
-    /// client's `timeout`. A response is an `Ok`, whatever its status.
+    /// `method` is the name of an HTTP method, such as `"POST"`. The client's `timeout` limits the
+    /// wait. A response is an `Ok`, even if its status is an error.
     ///
     /// A request on a kept connection is sent again, at most twice, if no byte of a response
-    /// arrives. Usually the server has just closed the connection. A server that read the request
-    /// and then died receives it again.
+    /// arrives. The usual reason is that the server has just closed the connection. But the server
+    /// may also have read the request and then died. To the client, both cases look the same, so
+    /// such a server receives the request twice.
     ///
     /// # Errors
     ///
@@ -283,11 +289,13 @@ impl HttpClient {
         self.alarms.clone()
     }
 
-    /// Sends a request under `slot` and waits for the head of the response, at most for `wait`.
+    /// Sends a request with the cancel state `slot`, and waits at most `wait` for the response
+    /// head.
     ///
     /// If the server had already closed a pooled connection, the request is sent again on another
-    /// one, because no byte of a response had arrived. A server that reads a request, dies and
-    /// closes the connection without a byte looks the same. It receives the request twice.
+    /// connection, because no byte of a response had arrived. If the server instead read the
+    /// request and then died without sending a byte, the client sees the same. The server then
+    /// receives the request twice.
     pub(crate) fn send(
         &self,
         mut outgoing: Outgoing<'_>,
@@ -312,7 +320,8 @@ impl HttpClient {
                     return HttpResponse::new(response, slot.clone(), self.timeout, self.limits);
                 }
                 Err(error) => {
-                    // The host and the port. `check_url` rejects a URL with a user name.
+                    // The authority is only the host and the port, because `check_url` rejects a
+                    // URL with a user name.
                     let server = outgoing.url.authority().map_or("the server", |at| at.as_str());
                     fault(error, slot, &self.timeouts, server)
                 }
@@ -353,7 +362,7 @@ mod tests {
 
     #[test]
     fn lookup_connect_and_handshake_share_the_connect_timer() {
-        // The listener accepts no connections, so the TLS handshake gets no answer.
+        // The listener never calls `accept`, so the TLS handshake gets no answer.
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let at = listener.local_addr().unwrap();
         let limit = Duration::from_millis(1500);
@@ -369,8 +378,9 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Timeout(Timer::Connect), "{error}");
             began.elapsed()
         };
-        // With separate timers, these steps would always take nearly twice as long. The test needs
-        // only one fast attempt out of five, because a busy machine may delay the others.
+        // If connect and handshake had separate timers, every attempt would take nearly twice as
+        // long. The test needs only one fast attempt of five, because a busy machine may delay the
+        // other attempts.
         assert!((0..5).any(|_| (limit..limit * 9 / 5).contains(&took())));
     }
 }

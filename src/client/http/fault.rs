@@ -14,7 +14,7 @@ const CLOSED_EARLY: &str = "the connection was closed before the response was co
 ///
 /// The slot contains information that ureq lacks: whether the request was cancelled, and which
 /// timer ran. If no connection was made, the message names `server`, because a client may have
-/// several.
+/// several servers.
 pub(super) fn fault(error: ureq::Error, slot: &CancelSlot, timeouts: &Timeouts, server: &str) -> Error {
     if slot.is_cancelled() {
         return Error::cancelled();
@@ -27,13 +27,13 @@ pub(super) fn fault(error: ureq::Error, slot: &CancelSlot, timeouts: &Timeouts, 
         ureq::Error::Protocol(cause) if is_named(&cause, "TooManyHeaders") => {
             Error::limit(Limit::ResponseHeaders, MAX_RESPONSE_HEADERS as u64).with_source(cause)
         }
-        // ureq uses one name for both faults. A long size line is legal if it has a chunk
-        // extension.
+        // ureq uses this error for an invalid chunk and for a long chunk-size line. A long line is
+        // legal if it has a chunk extension.
         ureq::Error::Protocol(cause) if is_named(&cause, "ChunkExpectedCrLf") => {
             let what = "a chunk of the response has no line end, or its size line is over 20 characters";
             Error::protocol(what).with_source(cause)
         }
-        // The body ended inside the framing of HTTP.
+        // The body ended in the middle of the HTTP framing.
         cause @ ureq::Error::BodyStalled => {
             Error::new(ErrorKind::Incomplete, CLOSED_EARLY).with_source(cause)
         }
@@ -52,7 +52,7 @@ pub(super) fn fault(error: ureq::Error, slot: &CancelSlot, timeouts: &Timeouts, 
 }
 
 fn is_named(error: &impl fmt::Debug, name: &str) -> bool {
-    // ureq does not re-export all of the crate that has these variants, so compare their names.
+    // ureq does not re-export the type of these variants, so compare the names of the variants.
     format!("{error:?}").contains(name)
 }
 
@@ -67,7 +67,7 @@ fn timeout(reason: Timeout, slot: &CancelSlot, timeouts: &Timeouts) -> Error {
 fn io_fault(cause: std::io::Error, sent: bool, server: &str) -> Error {
     use std::io::ErrorKind as Io;
     let error = match cause.kind() {
-        // A proxy may have refused the connection instead.
+        // The address that refused the connection may be the address of a proxy.
         Io::ConnectionRefused => {
             Error::new(ErrorKind::Refused, format!("the connection to {server} was refused"))
         }

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::error::escape::printable;
 use crate::error::secrets::REDACTED;
 
-/// Headers that ureq interprets, so it must see their values. None of them is a credential.
+/// Lists the headers whose values ureq must read. None of these headers is a credential.
 const READ_BY_UREQ: [&str; 5] = ["connection", "content-length", "expect", "host", "transfer-encoding"];
 
 /// A value that is or contains a credential, or is too long to show. `Debug` does not print it.
@@ -26,7 +26,8 @@ pub(crate) fn check_url(url: &str) -> Result<Uri, Error> {
     let no_scheme = || Error::invalid("the URL must begin with http:// or https://");
     let uri: Uri = match url.parse() {
         Ok(uri) => uri,
-        // The scheme is missing most often, but the parser's message does not mention it.
+        // A missing scheme is the most common mistake, but the parser's message does not mention
+        // the scheme.
         Err(_) if !url.contains("://") => return Err(no_scheme()),
         Err(error) => return Err(Error::invalid("the URL is not valid").with_source(error)),
     };
@@ -52,8 +53,8 @@ pub(crate) fn check_url(url: &str) -> Result<Uri, Error> {
 
 /// Parses a header and checks that it can be sent.
 ///
-/// A value that may be a credential is marked as sensitive, which keeps it away from ureq and its
-/// log.
+/// A value that may be a credential is marked as sensitive. ureq and its log then never get the
+/// value.
 pub(crate) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Error> {
     let bad = |what: &str| {
         let name = printable(name, 64);
@@ -66,7 +67,7 @@ pub(crate) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue
     Ok((parsed, value))
 }
 
-/// Returns true if a header is known not to be a credential.
+/// Returns true if tokenwire knows that a header is not a credential.
 ///
 /// Such a header may be saved and shown. Any other header could be a credential.
 pub(crate) fn is_open_header(name: &str) -> bool {
@@ -90,7 +91,7 @@ pub(crate) fn sensitive_headers(headers: &HeaderMap) -> impl Iterator<Item = (&s
     sensitive.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
 }
 
-/// Returns an error if the body is encoded, because tokenwire only requests `identity`.
+/// Returns an error if the body is compressed or encoded. tokenwire requests only `identity`.
 pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Error> {
     match headers.get(CONTENT_ENCODING) {
         Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {

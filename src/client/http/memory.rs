@@ -1,7 +1,7 @@
 //! Connections without sockets, for tests.
 //!
-//! The responses of the server come from a list. During a silence, the client's timer expires at
-//! once.
+//! A server in memory sends its responses from a list. When the list contains a silence, the
+//! client's timer expires at once.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,9 +18,9 @@ use super::unversioned::transport::{
 ///
 /// Pass it to [`ApiClientBuilder::in_memory`](crate::ApiClientBuilder::in_memory).
 ///
-/// Each connection of the client gets the next list of [`Sent`] items. When all lists are used,
-/// connections are refused. A connection is never used for a second request. Clones are the same
-/// server.
+/// Each connection of the client gets the next list of [`Sent`] items. After the last list, the
+/// server refuses connections. A connection is never used for a second request. All clones refer to
+/// one server.
 ///
 /// ```
 /// use std::time::Duration;
@@ -52,14 +52,15 @@ struct State {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Sent {
-    /// These bytes. If they do not fit into the client's buffer, the next reads get the rest. An
-    /// empty list is skipped.
+    /// Sends these bytes. If the bytes do not fit into the client's buffer, the next reads get the
+    /// rest. An empty list is skipped.
     Bytes(Vec<u8>),
-    /// Silence until the client's timer expires, which happens at once.
+    /// Sends nothing. The client's timer then expires at once.
     ///
-    /// A client without a timer would wait forever, so its connection breaks instead.
+    /// A client without a timer would wait forever, so the connection of such a client breaks
+    /// instead.
     Silence,
-    /// A connection reset.
+    /// Resets the connection.
     Reset,
 }
 
@@ -77,8 +78,9 @@ impl InMemory {
         Self(Arc::new(Mutex::new(State { connections, received: Vec::new() })))
     }
 
-    /// Starts again with these lists. Discards the received bytes and the lists that were not used
-    /// yet.
+    /// Starts again with these lists.
+    ///
+    /// Discards the received bytes and the lists that are not used yet.
     pub fn restart(&self, connections: impl IntoIterator<Item = Vec<Sent>>) {
         let connections = connections.into_iter().collect();
         self.with(|state| *state = State { connections, received: Vec::new() });
@@ -158,7 +160,7 @@ impl Transport for Connection {
         }
         let Self { server, number, buffers, .. } = self;
         server.with(|state| {
-            // This is `None` if the server was restarted in the meantime.
+            // If the server was restarted in the meantime, it has no entry for this connection.
             if let Some(received) = state.received.get_mut(*number) {
                 received.extend_from_slice(&buffers.output()[..amount]);
             }

@@ -1,7 +1,7 @@
 //! HTTP requests and responses.
 //!
-//! Only this folder uses ureq directly. It re-exports the few types of `http` that other folders
-//! need.
+//! Only this folder uses ureq directly. It re-exports the few types of the crate `http` that other
+//! folders need.
 
 pub(crate) mod client;
 mod fault;
@@ -11,7 +11,7 @@ pub(crate) mod memory;
 #[cfg(not(all(test, shuttle)))]
 mod resolver;
 pub(crate) mod sse_reader;
-/// Replaces the resolver in the shuttle tests, which do not look up names.
+/// Replaces the resolver in the shuttle tests, which never look up a name.
 #[cfg(test)]
 #[cfg(shuttle)]
 mod resolver {

@@ -1,14 +1,15 @@
-//! Name lookup with a small cache, which a cancel and every timer can interrupt.
+//! Looks up host names, with a small cache. A cancel or a timer can interrupt the wait for a
+//! lookup.
 //!
-//! ureq calls its resolver before each request, even for a pooled connection, and its own resolver
+//! ureq calls its resolver before each request, even for a pooled connection. ureq's own resolver
 //! has no cache. This resolver works as follows:
 //!
 //! - IP addresses need no lookup.
 //! - The addresses of a name are kept for [`TTL`].
-//! - A lookup runs on a detached thread, because `getaddrinfo` cannot be interrupted. The stream
-//!   that waits for the lookup can be interrupted.
+//! - A lookup runs on a detached thread, because nothing can interrupt `getaddrinfo`. A stream that
+//!   waits for the lookup can be interrupted.
 //! - Streams that need the same name share one lookup.
-//! - At most [`MAX_LOOKUPS`] lookups run at a time. Further names wait.
+//! - At most [`MAX_LOOKUPS`] lookups run at a time. Further names wait in a queue.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -30,19 +31,19 @@ use crate::error::macros::debug_fields;
 
 /// The time for which the addresses of a name are kept.
 ///
-/// This time is short, because the addresses of a cluster may change between two requests.
+/// The time is short, because the addresses of a cluster may change between two requests.
 const TTL: Duration = Duration::from_secs(10);
-/// The number of addresses that are kept for a name. ureq has room for 16.
+/// Limits the addresses that are kept for a name. ureq has room for 16.
 const MAX_ADDRESSES: usize = 16;
-/// The number of names in the cache at which it is emptied. A client usually needs only a few
-/// names.
+/// Limits the names in the cache. A full cache is emptied. A client usually needs only a few names.
 const MAX_NAMES: usize = 64;
-/// The number of lookups that run at the same time, each on its own thread.
+/// Limits how many lookups run at the same time, each on its own thread.
 ///
-/// It limits the cost of a resolver that hangs.
+/// This limits the number of threads if the system's resolver hangs.
 const MAX_LOOKUPS: usize = 8;
-/// The stack size of a lookup thread, which only calls `getaddrinfo`. glibc's version of this
-/// function needs a larger stack than others.
+/// The stack size of a lookup thread, which only calls `getaddrinfo`.
+///
+/// glibc's version of this function needs a larger stack than other versions.
 const STACK_BYTES: usize = 256 << 10;
 
 type Answer = Result<Vec<SocketAddr>, String>;
@@ -53,7 +54,8 @@ type LookUp = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 pub(super) struct CachingResolver(Arc<Names>);
 
 struct Names {
-    /// The system's lookup, or a slow or silent lookup in tests.
+    /// The function that looks up a name: the system's function, or a slow or silent function in
+    /// tests.
     look_up: Box<LookUp>,
     ttl: Duration,
     state: Mutex<State>,
@@ -62,7 +64,7 @@ struct Names {
 #[derive(Default)]
 struct State {
     names: HashMap<Key, Entry>,
-    /// The requested names whose lookup has not started.
+    /// The requested names whose lookups have not started.
     queue: VecDeque<Key>,
     threads: usize,
 }
@@ -72,7 +74,8 @@ enum Entry {
         addresses: Vec<SocketAddr>,
         until: Instant,
     },
-    /// The name is queued, or a thread is looking it up. The result is sent to these senders.
+    /// The name is in the queue, or a thread is looking it up. The thread sends the result to these
+    /// senders.
     Asked(Vec<Sender<Answer>>),
 }
 
@@ -144,8 +147,8 @@ impl CachingResolver {
             recv(woken) -> _ => cancelled(),
             recv(late) -> _ => Error::Timeout(timeout.reason),
         };
-        // Remove this waiter, and a queued name that has no other waiter. Otherwise both would
-        // accumulate while a lookup never ends.
+        // Remove the sender of this stream. Also remove the queued name if no other stream waits
+        // for it. Otherwise, senders and names would accumulate during a lookup that never ends.
         let State { names, queue, .. } = &mut *self.0.lock();
         if let Some(Entry::Asked(waiting)) = names.get_mut(&key) {
             waiting.retain(|other| !other.same_channel(&sender));
@@ -160,11 +163,11 @@ impl CachingResolver {
 
 impl Names {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Lookups run outside the lock, so nothing panics while it is held.
+        // Lookups run outside the lock, so no code panics while it holds the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a lookup of `key`, and starts another thread for it if the limit allows.
+    /// Adds a lookup of `key` to the queue, and starts another thread if the limit allows it.
     fn ask(self: &Arc<Self>, state: &mut State, key: &Key, sender: Sender<Answer>) -> io::Result<()> {
         if state.names.len() >= MAX_NAMES {
             state.names.retain(|_, entry| matches!(entry, Entry::Asked(_)));
@@ -204,8 +207,8 @@ impl Names {
             };
             if let Some(Entry::Asked(waiting)) = waiting {
                 for sender in waiting {
-                    // The channel has room for this one result. The stream may have left in the
-                    // meantime.
+                    // The channel has room for one result. The stream may have stopped waiting in
+                    // the meantime.
                     let _ = sender.try_send(answer.clone());
                 }
             }
@@ -247,7 +250,7 @@ mod tests {
             move |host, port| {
                 counted.fetch_add(1, Ordering::SeqCst);
                 let _ = begin.send(host.to_owned());
-                // If the test has dropped `let_go`, the lookup does not wait.
+                // If the test has dropped `let_go`, the lookup returns at once.
                 go.recv().unwrap_or(Ok(())).map(|()| vec![SocketAddr::from(([127, 0, 0, 1], port))])
             },
             ttl,
@@ -321,7 +324,7 @@ mod tests {
             };
             assert!(right, "{reason}: {error:?}");
             assert_eq!(gated.waiting(), 0, "{reason}: the waiter was not removed");
-            // The result is too late for this request, but not for the next one.
+            // The result arrives too late for this request, but in time for the next request.
             gated.let_go.send(Ok(())).unwrap();
             gated.until("an answer", |gated| gated.resolver.0.lock().threads == 0);
             assert_eq!(
@@ -375,7 +378,7 @@ mod tests {
             gated.begun.recv_timeout(LONG).unwrap();
         }
         assert!(gated.begun.recv_timeout(Duration::from_millis(20)).is_err(), "one more lookup");
-        // A name is removed if its only stream leaves before the lookup starts.
+        // A queued name is removed if the only stream that waits for it stops waiting.
         let left = gated.ask("left.test", within(Some(Duration::from_millis(1))), None);
         assert!(left.recv_timeout(LONG).unwrap().is_err());
         assert_eq!(gated.resolver.0.lock().names.len(), names);

@@ -17,15 +17,15 @@ use crate::recording::{BodyEnd, Recording, Request};
 
 /// The size in bytes of the largest piece that [`HttpResponse::chunk`] returns.
 const MAX_PIECE_BYTES: usize = 16 << 10;
-/// The longest wait for the body of an error. The bytes that arrive in this time are used.
+/// Limits the wait for the body of an error response. The bytes that arrive in this time are used.
 const MAX_ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
-/// The maximum number of bytes read after the end of a stream to reuse its connection.
+/// Limits the bytes that are read after the end of a stream so that its connection can be reused.
 const MAX_DRAIN_BYTES: usize = 4 << 10;
 
 /// The head of a response, and its body in pieces as they arrive.
 ///
-/// Dropping it closes the connection. If you have read the body to its end, the connection is
-/// reused instead.
+/// If you drop a response before the end of its body, the connection is closed. After you have read
+/// the body to its end, the connection is reused.
 ///
 /// ```
 /// # #[cfg(feature = "testing")] {
@@ -54,7 +54,8 @@ pub struct HttpResponse {
     dirty: usize,
     bytes: u64,
     tape: Option<Tape>,
-    /// The first failure, which every later read returns. ureq could report a clean end instead.
+    /// The first failure. Every later read returns it, because ureq might report a clean end
+    /// instead.
     failed: Option<Error>,
 }
 
@@ -68,8 +69,7 @@ struct Tape {
 
 impl Tape {
     fn read(&mut self, bytes: &[u8]) {
-        // After the first bytes over the limit, nothing more is recorded, so that the recording has
-        // no gap.
+        // When the limit is exceeded, recording stops for good. The recording therefore has no gap.
         self.left = self.left.saturating_sub(bytes.len());
         if self.left > 0 {
             self.recording.push(self.since.elapsed(), bytes);
@@ -126,7 +126,9 @@ impl HttpResponse {
         self.status
     }
 
-    /// Returns the first header with this name, in any case, if its value is visible ASCII.
+    /// Returns the first header with this name if its value is visible ASCII.
+    ///
+    /// Upper and lower case are equal in the name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -149,17 +151,18 @@ impl HttpResponse {
         self.bytes
     }
 
-    /// Returns the next piece of the body, and blocks until there is one.
+    /// Waits for the next piece of the body and returns it.
     ///
-    /// The piece contains the bytes that have already arrived, or the first bytes to arrive. It has
-    /// at most 16 KiB, and its size has no meaning. `None` is the end of the body.
+    /// The piece contains the bytes that have already arrived. If no byte has arrived, the call
+    /// waits for the first bytes. A piece has at most 16 KiB, and its size has no meaning. `None`
+    /// means that the body has ended.
     ///
-    /// A body without a length that is not chunked ends with its connection. You cannot distinguish
-    /// such a body from a broken one, unless you know how its content must end.
+    /// A body may have neither a length nor chunks. Such a body ends when its connection ends. You
+    /// can detect that it is incomplete only if you know how the content must end.
     ///
     /// # Errors
     ///
-    /// - `Timeout`: no byte arrives for the client's `timeout`
+    /// - `Timeout`: no byte arrives within the client's `timeout`
     /// - `Incomplete`: the connection ends within a body of known length
     ///
     /// After an error, all further calls return the same error.
@@ -179,7 +182,8 @@ impl HttpResponse {
     ///
     /// # Errors
     ///
-    /// The same as for [`chunk`](Self::chunk), and [`Limit::BodyBytes`] after 32 MiB.
+    /// Returns the errors of [`chunk`](Self::chunk). A body of more than 32 MiB is the error
+    /// [`Limit::BodyBytes`].
     pub fn text(self) -> Result<String, Error> {
         let wait = Wait::each(self.timeout, Timer::Chunk);
         self.text_within(wait)
@@ -203,7 +207,7 @@ impl HttpResponse {
         Ok(whole)
     }
 
-    /// Reads at most `most` bytes into the start of `piece`.
+    /// Reads at most `most` bytes into the start of the buffer `piece`.
     fn fill(&mut self, most: usize, wait: Option<Wait>) -> Result<usize, Error> {
         let mut piece = std::mem::take(&mut self.piece);
         piece.resize(MAX_PIECE_BYTES, 0);
@@ -216,7 +220,8 @@ impl HttpResponse {
 
     /// Reads the next bytes of the body, and blocks as long as `wait` allows.
     ///
-    /// Reads at most 16 KiB. Zero means the end of the body. `into` must contain only zeros.
+    /// Reads at most 16 KiB, and returns the number of bytes. Zero means that the body has ended.
+    /// `into` must contain only zeros.
     pub(crate) fn read(&mut self, into: &mut [u8], wait: Option<Wait>) -> Result<usize, Error> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -225,8 +230,8 @@ impl HttpResponse {
         let into = &mut into[..most];
         self.slot.set_wait(wait);
         let result = self.body.read(into);
-        // A read from a socket that a cancel has shut down may look like a clean end, so check the
-        // flag.
+        // A cancel shuts the socket down. The read may then look like a clean end, so check the
+        // cancel flag.
         let error = match result {
             Ok(_) if self.slot.is_cancelled() => Error::cancelled(),
             Ok(len) => {
@@ -238,9 +243,9 @@ impl HttpResponse {
             }
             Err(error) => fault(error.into(), &self.slot, &Timeouts::default(), "the server"),
         };
-        // If a read meets a bad chunk, ureq's dechunker does not report the good chunks before it.
-        // Their bytes are already in the buffer, which contained only zeros. They end at the last
-        // byte that is not zero.
+        // If a read finds an invalid chunk, ureq does not report the valid chunks that precede it.
+        // The bytes of the valid chunks are already in the buffer. The buffer contained only zeros,
+        // so these bytes end at the last byte that is not zero.
         let written = into.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         let saved = if error.kind() == ErrorKind::Protocol { written } else { 0 };
         self.count(&into[..saved]);
@@ -259,12 +264,13 @@ impl HttpResponse {
         }
     }
 
-    /// Records the bytes that are read from now on, up to `max_bytes`.
+    /// Starts a recording of the bytes that are read from now on, up to `max_bytes`.
     ///
     /// `since` is the time at which `request` was made.
     pub(crate) fn record(&mut self, request: Request, since: Instant, max_bytes: usize) {
         let recording = Recording::of_body(request, self.status, visible_headers(&self.headers));
-        // The counter starts one byte higher, so that zero means that the limit was exceeded.
+        // The counter starts at one byte more than the limit. Zero then means that the limit was
+        // exceeded.
         self.tape = Some(Tape { recording, since, left: max_bytes.saturating_add(1) });
     }
 
@@ -275,8 +281,8 @@ impl HttpResponse {
 
     /// Returns the start of an error's body, within the limits of time and size.
     ///
-    /// The wait that was already set for this response still applies. If the body ends with an
-    /// error, the bytes before it are returned.
+    /// The wait that was already set for this response still applies. If reading fails, the bytes
+    /// that arrived before the failure are returned.
     pub(crate) fn error_body(&mut self) -> Vec<u8> {
         if check_encoding(&self.headers).is_err() {
             return Vec::new();
@@ -297,8 +303,8 @@ impl HttpResponse {
 
     /// Reads the rest of the framing after the content, so that the connection can be reused.
     ///
-    /// Gives up if the rest is long or does not arrive soon. Returns true if the connection can be
-    /// reused.
+    /// Stops if the rest is long or does not arrive within `limit`. Returns true if the connection
+    /// can be reused.
     pub(crate) fn drain(mut self, limit: Duration) -> bool {
         let wait = Wait::since(Instant::now(), limit, Timer::Chunk);
         let mut taken = 0;

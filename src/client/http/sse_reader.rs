@@ -11,16 +11,16 @@ use crate::error::{Error, Timer};
 use crate::protocol::sse::SseParser;
 
 const TERMINATOR: &str = "[DONE]";
-/// The number of characters that the log shows of an event that is not JSON.
+/// Limits how many characters of an event the log shows if the event is not JSON.
 const MAX_PREVIEW_CHARS: usize = 120;
 /// The size in bytes of the buffer for each read of the socket.
 const READ_BYTES: usize = 16 << 10;
 
 /// Turns the body of an [`HttpResponse`] into JSON events.
 ///
-/// Use it for endpoints that this crate does not decode. It parses the data of each event into a
-/// [`Value`], which costs about twenty allocations. [`ApiClient::stream`](crate::ApiClient::stream)
-/// does not use it.
+/// Use this reader for endpoints that this crate does not decode. It parses the data of each event
+/// into a [`Value`], which costs about twenty allocations.
+/// [`ApiClient::stream`](crate::ApiClient::stream) does not use this reader.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), tokenwire::Error> {
@@ -40,14 +40,15 @@ pub struct SseReader {
     parser: SseParser,
     chunk_timeout: Duration,
     chunks_received: u64,
-    /// The number of lines of a body that has ended. The parser resets its own count at the end.
+    /// The number of lines in the body, set when the body ends. The parser then resets its own
+    /// count.
     lines: u64,
     parse_errors: u64,
     done: bool,
 }
 
 impl SseReader {
-    /// Creates a reader that fails if no byte of the body arrives for `chunk_timeout`.
+    /// Creates a reader that returns an error if no byte of the body arrives for `chunk_timeout`.
     #[must_use]
     pub fn new(chunk_timeout: Duration) -> Self {
         Self {
@@ -60,18 +61,18 @@ impl SseReader {
         }
     }
 
-    /// Returns the next event, and blocks until there is one.
+    /// Waits for the next event and returns it.
     ///
-    /// Data that is not JSON is counted and skipped. The first such event is logged: its size at
-    /// debug level, its first characters at trace level.
+    /// Data that is not JSON is counted and skipped. For the first such event, the log shows the
+    /// size at debug level and the first characters at trace level.
     ///
-    /// `None` is the end. If [`is_done`](Self::is_done) returns true, the stream is complete.
-    /// Otherwise only the body has ended: some servers send no terminator, and neither does a
-    /// server that dies. Look at the last event to find out which it was.
+    /// `None` means that the body has ended. If [`is_done`](Self::is_done) returns true, the stream
+    /// is complete. Otherwise, the terminator is missing: either this server never sends a
+    /// terminator, or the server died. The last event usually shows which case applies.
     ///
     /// # Errors
     ///
-    /// - `Timeout` ([`Timer::Chunk`]): no byte arrives for the chunk timeout
+    /// - `Timeout` ([`Timer::Chunk`]): no byte arrives within the chunk timeout
     /// - `Limit`: an event has more than 32 MiB
     /// - every error of [`HttpResponse::chunk`]
     ///
@@ -90,7 +91,8 @@ impl SseReader {
                         if self.parse_errors == 1 {
                             let (data, size) = (event.data, event.data.len());
                             log::debug!("skipped an event of {size} bytes that is not JSON: {error}");
-                            // Generated text is logged at trace level only.
+                            // The event may contain generated text, which is logged only at trace
+                            // level.
                             log::trace!("the skipped event begins: {}", printable(data, MAX_PREVIEW_CHARS));
                         }
                     }

@@ -2,15 +2,15 @@
 //!
 //! | need | how |
 //! | --- | --- |
-//! | cancel one stream | the stream's [`CancelSlot`] gets the shutdown handle of the socket |
-//! | a limit that changes during the response | every wait is shortened to the slot's [`Wait`](super::slot::Wait) |
-//! | a limit on a whole write, because ureq restarts its own after each part | an [alarm](crate::client::threads::alarm) shuts the socket down |
-//! | a limit on silence that framing bytes do not restart | one limit covers all socket reads of one body read |
-//! | detect whether a connection was used before | the transport remembers it |
-//! | no credentials in logs | ureq gets asterisks, and the values replace them when the head is sent |
+//! | cancel one stream | the stream's [`CancelSlot`] (its cancel state) gets the shutdown handle of the socket |
+//! | a limit that changes during the response | the slot's [`Wait`](super::slot::Wait) shortens every wait |
+//! | a limit on a whole write, because ureq restarts its own limit after each part | an [alarm](crate::client::threads::alarm) shuts the socket down |
+//! | a limit on silence that the bytes of HTTP framing do not restart | one limit covers all socket reads of one body read |
+//! | detect whether a connection was used before | the transport stores a flag |
+//! | no credentials in logs | ureq gets asterisks; the real values replace the asterisks when the head is sent |
 //!
-//! The slot is stored in a thread-local for the duration of the call. ureq runs resolver, connector
-//! and transport on the calling thread, and it has no per-request extension point that reaches a
+//! The slot is stored in a thread-local for the duration of the call. ureq runs the resolver, the
+//! connector and the transport on the calling thread. A request has no other way to pass data to a
 //! pooled transport. ureq's semver promise does not cover connectors and transports, so this crate
 //! uses them through `unversioned` only.
 
@@ -28,12 +28,13 @@ use super::unversioned::transport::{
 use super::{HeaderMap, HeaderName, HeaderValue};
 use crate::client::threads::alarm::{Alarm, Alarms};
 
-/// Headers whose values ureq does not get, because ureq-proto logs the whole head at trace level.
+/// The headers whose values ureq does not get, because ureq-proto logs the whole head at trace
+/// level.
 pub(super) type Hidden = Vec<(HeaderName, HeaderValue)>;
 
 struct Current {
     slot: Arc<CancelSlot>,
-    /// The hidden headers that were not sent yet.
+    /// The hidden headers that are not sent yet.
     hidden: Hidden,
 }
 
@@ -41,7 +42,7 @@ thread_local! {
     static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
 }
 
-/// Runs `call` with `slot` and `hidden` set for the request that it makes on this thread.
+/// Runs `call`, which makes a request on this thread. Sets `slot` and `hidden` for this request.
 ///
 /// `hidden` contains the values of the headers that [`hide`] has replaced.
 pub(super) fn with_slot<T>(slot: &Arc<CancelSlot>, hidden: Hidden, call: impl FnOnce() -> T) -> T {
@@ -74,7 +75,9 @@ pub(super) fn hide(head: &mut HeaderMap) -> Hidden {
     hidden
 }
 
-/// Puts the values back into the bytes to send. ureq never writes a header into two buffers.
+/// Puts the hidden values back into the bytes to send.
+///
+/// ureq never splits a header between two buffers.
 fn reveal(output: &mut [u8], hidden: &mut Hidden) {
     if hidden.is_empty() {
         return;
@@ -113,7 +116,8 @@ pub(super) fn cut(timeout: NextTimeout, slot: Option<&CancelSlot>) -> Result<Nex
                 timeout.reason = Timeout::PerRead;
             }
         }
-        // Only this function sets that reason. It is called twice for a connection to a proxy.
+        // Only this function sets the reason `PerRead`. ureq calls this function twice when it
+        // connects through a proxy.
         slot.set_wait_is_nearest(timeout.reason == Timeout::PerRead);
     }
     if timeout.after.is_zero() { Err(Error::Timeout(timeout.reason)) } else { Ok(timeout) }
@@ -141,7 +145,7 @@ impl TapConnector {
         Self { inner: Box::new(DefaultConnector::default()), alarms }
     }
 
-    /// Replaces the connections of the network with `inner`.
+    /// Uses the connector `inner` instead of network connections.
     #[cfg(feature = "testing")]
     pub(super) fn over(self, inner: impl Connector<(), Out = Box<dyn Transport>>) -> Self {
         Self { inner: Box::new(inner), ..self }
@@ -227,7 +231,7 @@ impl Transport for TapTransport {
         self.inner.buffers()
     }
 
-    /// Sends the output buffer. This is the first call of every request on its connection.
+    /// Sends the output buffer. Every request makes this call first on its connection.
     ///
     /// The connection may be new or pooled.
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
@@ -246,9 +250,9 @@ impl Transport for TapTransport {
             }
         });
         let timeout = cut(timeout, self.slot.as_deref())?.for_write();
-        // ureq writes until everything is written, and restarts its timer after each part that the
-        // system takes. Shutting the socket down limits the whole write. Another request cannot use
-        // that socket, and the error keeps it out of the pool.
+        // ureq writes until everything is written. It restarts its timer after each part that the
+        // operating system accepts. The alarm limits the whole write because it shuts the socket
+        // down. No other request can use this socket: the error keeps the socket out of the pool.
         let alarm = self.shut_down_after(*timeout.after);
         let result = self.inner.transmit_output(amount, timeout);
         let in_time = alarm.is_none_or(Alarm::take_back);
@@ -265,8 +269,8 @@ impl Transport for TapTransport {
 
     /// Returns true if the connection is open.
     ///
-    /// Only ureq's pool calls this: before a connection becomes idle, and again before it leaves
-    /// the pool.
+    /// Only ureq's pool calls this function: before a connection becomes idle, and again before the
+    /// connection leaves the pool.
     fn is_open(&mut self) -> bool {
         if let Some(slot) = self.slot.take() {
             slot.detach();
@@ -295,7 +299,7 @@ mod tests {
 
     /// A socket whose writes make progress but never end.
     ///
-    /// The timer of the writes therefore never expires, and only a shutdown ends them.
+    /// The timer of a write therefore never expires. Only a shutdown ends the writes.
     struct Trickle {
         buffers: LazyBuffers,
         shut: Receiver<()>,
@@ -360,7 +364,7 @@ mod tests {
             timeout.after = after.unwrap_or(LONG * 99).into();
             timeout.per_write = per_write.map(Into::into);
             with_slot(&slot, Vec::new(), || {
-                // A write that ends in time must not affect the next one.
+                // A write that ends in time must not affect the next write.
                 assert!(tap.transmit_output(0, timeout).is_ok(), "{name}");
                 match tap.transmit_output(50, timeout) {
                     Err(Error::Timeout(reason)) => assert_eq!(reason, ends, "{name}"),

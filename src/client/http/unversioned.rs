@@ -1,3 +1,3 @@
-//! The parts of ureq that its semver promise does not cover. Only this file names them.
+//! The parts of ureq that its semver promise does not cover. Only this file names these parts.
 
 pub(crate) use ureq::unversioned::{resolver, transport};

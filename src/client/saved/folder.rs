@@ -1,16 +1,19 @@
-//! The folder of failed requests: one private file per request, limited in number and size.
+//! Saves failed requests in a folder, one private file per request, within limits.
 //!
-//! A file is written under a temporary name and then renamed, so readers see only whole files. No
-//! other process can have the same temporary name (`O_EXCL`, which follows no symbolic link). The
-//! temporary name contains the final name, and only its owner renames to that final name. If the
-//! final name is free while we own the temporary name, it therefore stays free.
+//! A file is written under a temporary name and then renamed, so readers see only whole files. The
+//! temporary file is created with `O_EXCL`, which does not follow symbolic links. No two processes
+//! can therefore own the same temporary name. The temporary name contains the final name, and only
+//! the owner of the temporary name uses the final name. If the final name is free while we own the
+//! temporary name, the final name therefore stays free.
 //!
-//! Names are made from the clock, the process id and a counter, never from data of a server.
-//! Nothing is synced to the disk: a file survives the end of the program, but not a power cut.
+//! A name consists of the time, the process id and a counter. It never contains data of a server.
+//! Files are not synced to the disk. A file survives the end of the program, but a power cut may
+//! destroy it.
 //!
-//! std cannot open a folder and then access files relative to it. The check that the folder is not
-//! a symbolic link and the write are therefore two steps. Anyone who can replace the folder between
-//! them can write to its parent folder, and could have done so before.
+//! std cannot open a folder and then access files relative to this folder. The check for a symbolic
+//! link and the write are therefore two steps. An attacker who replaces the folder between these
+//! steps needs write access to its parent folder. Such an attacker could also have replaced the
+//! folder earlier.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
@@ -25,9 +28,9 @@ use super::request::SavedRequest;
 use crate::config::Limits;
 
 const PREFIX: &str = "tokenwire-failed-";
-/// The age at which a temporary file is removed, because its program was probably killed.
+/// The age at which a temporary file is removed. The program that wrote it was probably killed.
 const MAX_TEMPORARY_AGE: Duration = Duration::from_secs(600);
-/// The number of names to try. Only a process with the same id can have taken a name.
+/// Limits how many names are tried. Only a process with the same id can have taken a name.
 ///
 /// Two processes have the same id only if they run in different containers.
 const MAX_NAMES_TRIED: usize = 16;
@@ -42,10 +45,11 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// Creates the value. It does not access the disk before the first failure.
+    /// Creates the value. tokenwire does not access the disk before the first failure.
     pub(crate) fn new(path: &Path, limits: &Limits) -> Self {
         Self {
-            // This removes a slash at the end, which would hide that the path is a symbolic link.
+            // `components` removes a slash at the end. With this slash, a symbolic link would look
+            // like a folder.
             path: path.components().collect(),
             max_files: limits.max_saved_files,
             max_bytes: (limits.max_saved_bytes as u64).min(MAX_SAVED_REQUEST_BYTES),
@@ -87,7 +91,7 @@ impl Folder {
         self.make_room(request.at_ms, self.max_files - 1, self.max_bytes - bytes, None)?;
         let names = (0..MAX_NAMES_TRIED).map(|_| Name::next(request.at_ms));
         let path = self.write(names, json.as_bytes())?;
-        // Other processes may have saved at the same time.
+        // Other processes may have saved files at the same time, so check the limits again.
         let _ = self.make_room(request.at_ms, self.max_files, self.max_bytes, Some(&path));
         Ok(path)
     }
@@ -112,13 +116,14 @@ impl Folder {
 
     /// Removes our oldest files until at most `files` files with `bytes` bytes are left.
     ///
-    /// It never removes `kept`, or a file with a name that tokenwire would not have written.
+    /// The function never removes `kept`. It also keeps every file whose name was not made by
+    /// tokenwire.
     fn make_room(&self, now_ms: u64, files: usize, bytes: u64, kept: Option<&Path>) -> io::Result<()> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
             let Some(name) = entry.file_name().to_str().and_then(Name::parse) else { continue };
-            // This does not follow links either. Only a plain file can be ours.
+            // `DirEntry::metadata` does not follow links. Only a plain file can be ours.
             let Ok(metadata) = entry.metadata() else { continue };
             if !metadata.is_file() {
                 continue;
@@ -131,7 +136,8 @@ impl Folder {
         }
         found.sort_unstable();
         let mut files_left = found.len();
-        // Sparse files that another program wrote may add up to more than 64 bits.
+        // Other programs may have written sparse files. The sum of their sizes may need more than
+        // 64 bits.
         let mut bytes_left: u128 = found.iter().map(|(_, bytes, _)| u128::from(*bytes)).sum();
         for (_, size, path) in &found {
             if files_left <= files && bytes_left <= u128::from(bytes) {
@@ -213,7 +219,7 @@ impl Name {
         Self { temporary: true, ..self }.to_string()
     }
 
-    /// Parses a name. Returns `None` for a name that tokenwire would not have written.
+    /// Parses a name. Returns `None` for a name that tokenwire does not make.
     ///
     /// A file with such a name is not ours.
     fn parse(text: &str) -> Option<Self> {
@@ -302,7 +308,7 @@ mod tests {
         fs::set_permissions(&folder.path, fs::Permissions::from_mode(0o755)).unwrap();
         let path = folder.save(&request).unwrap();
         assert_eq!((mode(&folder.path), mode(&path)), (0o755, 0o600));
-        // Missing folders in between are created as private folders too.
+        // Missing parent folders are also created, and they are private too.
         let below = Folder::new(&folder.path.join("a/b/"), &Limits::default());
         below.save(&request).unwrap();
         assert_eq!((mode(&folder.path.join("a")), mode(&folder.path.join("a/b"))), (0o700, 0o700));
@@ -390,7 +396,8 @@ mod tests {
         }
         let path = folder.save(&request(1, 10)).unwrap();
         assert!(path.exists());
-        // Another process has saved a file in the meantime, so there is one file too many.
+        // Another process has saved a file in the meantime, so the folder contains one file too
+        // many.
         let other = Name { at_ms: 9_003, counter: 0, process: 1, temporary: false };
         fs::write(folder.path.join(other.to_string()), "x").unwrap();
         folder.make_room(1, 2, 1 << 20, Some(&path)).unwrap();
@@ -426,7 +433,7 @@ mod tests {
         let one = request(7, 10).to_json().len();
         for (max_files, max_bytes, left) in [(200, 1 << 20, 160), (8, 1 << 20, 8), (200, 9 * one - 1, 8)] {
             let scratch = Arc::new(Scratch::new(&format!("many-{max_files}-{max_bytes}")));
-            // Each thread has its own `Folder`, as separate clients have.
+            // Each thread has its own `Folder`, because separate clients also have separate values.
             let save = move |scratch: Arc<Scratch>| {
                 let folder = scratch.folder(max_files, max_bytes);
                 (0..10).map(|_| folder.save(&request(7, 10)).unwrap()).collect::<Vec<_>>()
@@ -437,7 +444,8 @@ mod tests {
                     thread::spawn(move || save(scratch))
                 })
                 .collect();
-            // Old files are removed before the new file appears, so there are never too many.
+            // Old files are removed before the new file appears, so the number of files never
+            // exceeds the limit.
             let folder = scratch.folder(max_files, max_bytes);
             while threads.iter().any(|thread| !thread.is_finished()) {
                 if folder.path.exists() {

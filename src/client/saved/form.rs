@@ -15,7 +15,7 @@ use crate::error::{Error, Progress};
 use crate::protocol::server::endpoint::Endpoint;
 use crate::recording::micros;
 
-/// The largest file that [`SavedRequest::load`] reads: 256 MiB. A larger file is an error.
+/// Limits the file that [`SavedRequest::load`] reads to 256 MiB. A larger file is an error.
 pub const MAX_SAVED_REQUEST_BYTES: u64 = 256 << 20;
 
 /// The version of the format, in the first field of the file.
@@ -58,7 +58,8 @@ impl SavedRequest {
     /// Returns the text of the file. Copies the body.
     #[must_use]
     pub fn to_json(&self) -> String {
-        // Strings, numbers and parsed JSON always serialize. Loading an empty text would fail.
+        // Strings, numbers and parsed JSON always serialize. If this ever failed, the text would be
+        // empty, and loading an empty text returns an error.
         let mut json = serde_json::to_string(&Form::new(self)).unwrap_or_default();
         json.push('\n');
         json
@@ -120,7 +121,9 @@ fn from_micros<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D
 impl<'a> Form<'a> {
     fn new(request: &'a SavedRequest) -> Self {
         let SavedRequest { at_ms, method, url, endpoint, headers, body, call, redacted, failure } = request;
-        // Spaces around the JSON would be lost, and `null` would be read as a missing body.
+        // A body with spaces around its JSON is stored as a string, because the spaces would be
+        // lost. The body `null` is also stored as a string, because it would be read as a missing
+        // body.
         let raw: Option<&RawValue> = serde_json::from_str(body).ok();
         let raw = raw.filter(|raw| raw.get().len() == body.len() && body != "null");
         Form {

@@ -1,11 +1,13 @@
-//! Failed requests that are saved, so that you can send them again.
+//! Saves failed requests, so that you can send them again.
 //!
-//! [`request`] contains the value, [`form`] the format of a file, and [`folder`] the code that
-//! writes files.
+//! - [`request`] defines the value.
+//! - [`form`] defines the format of a file.
+//! - [`folder`] writes the files.
 //!
-//! Nothing is saved unless you set a folder with
-//! [`ApiClientBuilder::save_failed`](crate::ApiClientBuilder::save_failed). Each stream that fails
-//! then leaves one file, a JSON object on one line (wrapped here):
+//! tokenwire saves requests only if you set a folder with
+//! [`ApiClientBuilder::save_failed`](crate::ApiClientBuilder::save_failed). tokenwire then writes
+//! one file for each stream that fails. The file is a JSON object on one line. The example is
+//! wrapped:
 //!
 //! ```text
 //! {"tokenwire_failed_request":1,"at_ms":1763836458123,"method":"POST",
@@ -17,8 +19,8 @@
 //! ```
 //!
 //! The body is the JSON that was sent, byte for byte. A body that is not JSON is stored as a
-//! string, `body_text`. The file contains the prompt, because it is needed to send the request
-//! again. It contains nothing from the response except the server's error message.
+//! string, `body_text`. The file contains the prompt, because a new attempt needs the prompt. From
+//! the response, the file contains only the server's error message, the status and the request id.
 
 pub(crate) mod folder;
 pub(crate) mod form;
@@ -104,7 +106,7 @@ mod tests {
     fn a_truncated_file_is_an_error_and_a_damaged_file_does_not_panic() {
         for body in [r#"{"prompt":[1,2],"text":"é"}"#, "no JSON"] {
             let json = saved(body, &errors()[1]).to_json().into_bytes();
-            // Only the line end may be missing.
+            // A file that lacks more than its line end is not valid.
             for cut in 0..json.len() - 1 {
                 let error = SavedRequest::from_json(&json[..cut]).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::InvalidInput, "cut at {cut}");
@@ -138,7 +140,7 @@ mod tests {
         ] {
             assert_eq!(changed(from, to).unwrap_err().kind(), ErrorKind::InvalidInput, "{to}");
         }
-        // A header that could be a credential is never sent again, even if someone has added it to
+        // A header that could be a credential is never sent again, even if a person has added it to
         // the file.
         let planted =
             changed("[\"accept\"", "[\"authorization\",\"x\"],[\"Host\",\"x\"],[\"accept\"").unwrap();

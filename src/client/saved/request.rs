@@ -12,14 +12,14 @@ use crate::error::{Error, ErrorKind, Progress};
 use crate::protocol::server::endpoint::Endpoint;
 use crate::recording::whole_micros;
 
-/// The number of causes of an error that are kept, and the length of each in characters.
+/// Limits how many causes of an error are kept, and the characters of each cause.
 const MAX_CAUSES: usize = 8;
 const MAX_CAUSE_CHARS: usize = 1_000;
 
 /// A request whose stream failed, without its credentials, and the reason why it failed.
 ///
-/// [`ApiClient::resend`](crate::ApiClient::resend) sends it again. `Debug` shows neither the prompt
-/// nor the values of headers.
+/// [`ApiClient::resend`](crate::ApiClient::resend) sends the request again. `Debug` shows neither
+/// the prompt nor the values of headers.
 ///
 /// ```no_run
 /// use tokenwire::{ApiClient, SavedRequest};
@@ -53,7 +53,8 @@ pub struct SavedFailure {
     pub detail: Option<String>,
     /// The message, as in [`Error::message`].
     pub message: String,
-    /// The causes of the error, the nearest first; at most 8, each of at most 1,000 characters.
+    /// The causes of the error, the nearest cause first. The list has at most 8 causes with at most
+    /// 1,000 characters each.
     pub causes: Vec<String>,
     /// The status of the response, as in [`Error::status`].
     pub status: Option<u16>,
@@ -84,7 +85,7 @@ impl SavedRequest {
 
     /// Returns the base URL for a client that sends the request to the same server again.
     ///
-    /// It is the URL without the path of the endpoint.
+    /// The base URL is the URL of the request without the path of the endpoint.
     #[must_use]
     pub fn base_url(&self) -> &str {
         let (path, _) = if self.is_call() { self.endpoint.call_path() } else { self.endpoint.path() };
@@ -93,13 +94,13 @@ impl SavedRequest {
 
     /// Returns true if this is the request of a [`PendingCompletion`](crate::PendingCompletion).
     ///
-    /// Its response arrives as a whole, not as a stream.
+    /// The response to such a request arrives as a whole, not as a stream.
     #[must_use]
     pub fn is_call(&self) -> bool {
         self.call
     }
 
-    /// Returns the endpoint that the client was set to, which determines how the response is read.
+    /// Returns the endpoint that was set in the client. It determines how the response is decoded.
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
         self.endpoint
@@ -107,7 +108,7 @@ impl SavedRequest {
 
     /// Returns the names and values of the headers that cannot be credentials.
     ///
-    /// These are headers that the caller and the client have set. Headers of HTTP itself are not
+    /// The caller or the client has set these headers. Headers that HTTP itself needs are not
     /// saved.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
@@ -202,8 +203,8 @@ impl SavedFailure {
             message: clean(error.message()),
             causes: causes
                 .take(MAX_CAUSES)
-                // Remove credentials first, because escaping and cutting would hide them from the
-                // search.
+                // Remove credentials first. After escaping or shortening, the search would not find
+                // them.
                 .map(|cause| printable(&clean(&cause.to_string()), MAX_CAUSE_CHARS))
                 .collect(),
             status: error.status(),

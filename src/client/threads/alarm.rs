@@ -1,10 +1,11 @@
-//! Alarms: functions that run at a set time, for threads that cannot act at that time.
+//! Runs functions (alarms) at a set time, for threads that cannot act at that time.
 //!
-//! Such a thread may be blocked in a write, or may not exist yet.
+//! For example, a thread cannot act while it is blocked in a write. A thread that does not exist
+//! yet cannot act either.
 //!
-//! All alarms of a client share one thread, which exists only while it is needed. Setting an alarm
-//! and cancelling it in time costs a lock and a map entry: the thread wakes only for an alarm that
-//! is earlier than all others.
+//! All alarms of a client share one thread, which exists only while it is needed. An alarm that is
+//! set and cancelled in time costs only a lock and a map entry. A new alarm wakes the thread only
+//! if it is earlier than all other alarms.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,15 +15,16 @@ use std::time::{Duration, Instant};
 use super::sync::{Condvar, Mutex, MutexGuard, thread};
 use crate::error::macros::debug_fields;
 
-/// The longest time that the thread sleeps. It is also the longest time that it stays without an
-/// alarm.
+/// Limits the sleep of the thread. Without an alarm, the thread ends after this time.
 const MAX_SLEEP: Duration = Duration::from_secs(10);
-/// The same stack size as for a reader thread, because an alarm may run the end of a stream.
+/// The stack size of the thread. It equals the stack size of a reader thread, because an alarm may
+/// run the end of a stream.
 const STACK_BYTES: usize = 512 << 10;
 
 /// The handle of the alarms.
 ///
-/// When it is dropped, the thread ends: at once if no alarm is set, otherwise after the last alarm.
+/// When the handle is dropped, the thread ends. It ends at once if no alarm is set, and otherwise
+/// after the last alarm.
 pub(crate) struct Alarms(Arc<Inner>);
 
 /// An alarm that is set. Dropping it cancels the alarm.
@@ -44,7 +46,7 @@ struct Inner {
 struct State {
     set: BTreeMap<Key, Box<dyn FnOnce() + Send>>,
     next: u64,
-    /// The time until which the thread sleeps, if there is a thread.
+    /// The time at which the sleep of the thread ends. `None` if no thread is running.
     sleeps: Option<Instant>,
     closed: bool,
 }
@@ -54,10 +56,10 @@ impl Alarms {
         Arc::new(Self(Arc::default()))
     }
 
-    /// Sets an alarm that runs `ring` on the thread of the alarms at `at`.
+    /// Sets an alarm, which runs `ring` at the time `at` on the thread of the alarms.
     ///
-    /// `ring` must be short, because the other alarms wait for it. Returns `None` if no thread can
-    /// be started.
+    /// `ring` must be short, because the other alarms wait for it. Returns `None` if the thread
+    /// cannot be started.
     pub(crate) fn set(&self, at: Instant, ring: impl FnOnce() + Send + 'static) -> Option<Alarm> {
         let mut state = self.0.lock();
         let is_nearer = match state.sleeps {
@@ -87,8 +89,9 @@ impl Drop for Alarms {
 }
 
 impl Alarm {
-    /// Cancels the alarm. Returns false if its time has already come. The alarm then rings or has
-    /// rung.
+    /// Cancels the alarm.
+    ///
+    /// Returns false if the alarm is due. Its function then runs now or has already run.
     pub(crate) fn take_back(self) -> bool {
         self.alarms.remove(self.key)
     }
@@ -102,7 +105,7 @@ impl Drop for Alarm {
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Alarms ring outside the lock, so nothing panics while it is held.
+        // Alarms run outside the lock, so no code panics while it holds the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -182,8 +185,8 @@ mod tests {
             let rings = rings.clone();
             alarms.set(now + Duration::from_millis(millis), move || rings.send(millis).unwrap()).unwrap()
         };
-        // The later alarms are due before the thread's sleep ends. The panic of one alarm must not
-        // affect the others.
+        // The alarms that are set after `far` are due earlier than `far`. The panic of one alarm
+        // must not affect the other alarms.
         let far = set(3_600_000);
         let kept = [set(90), set(60), set(0), set(120)];
         let bug = alarms.set(now, || std::panic::resume_unwind(Box::new("a bug"))).unwrap();

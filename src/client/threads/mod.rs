@@ -1,4 +1,4 @@
-//! The pool of reader threads, the alarms for timers, and the lock types that the models replace.
+//! The pool of reader threads, the alarms for timers, and the locks that shuttle tests replace.
 
 pub(crate) mod alarm;
 pub(crate) mod pool;

@@ -1,16 +1,17 @@
-//! The sending end of a stream's channel, which limits the tokens and their bytes.
+//! The sending end of a stream's channel. It limits the number of tokens and their bytes.
 //!
-//! The receiving end is a plain crossbeam receiver. The channel belongs to one stream, or many
-//! streams [share](crate::fan_in()) it.
+//! The receiving end is a plain crossbeam receiver. A channel belongs to one stream, or is
+//! [shared](crate::fan_in()) by many streams.
 //!
 //! crossbeam's bounded channel limits the number of tokens but not their bytes. Also, a guard that
-//! joins while the channel is full would wait forever. The channel underneath is therefore
-//! unbounded, and this end counts: `len()` returns how many tokens the consumer has not taken, and
-//! the sender stores their sizes in order.
+//! joins while the channel is full would wait forever. tokenwire therefore uses an unbounded
+//! channel, and this end counts the tokens. `len()` returns the number of tokens that the consumer
+//! has not taken. The sender stores the sizes of these tokens in order.
 //!
-//! The sender checks the channel only when it has used the space that the last check found, so a
-//! consumer that keeps up costs nothing. If there is no space, the sender checks again after short
-//! pauses. The sender has no other work then, and a cancel ends the pause.
+//! When the sender checks the channel, it finds some free space. It checks again only after it has
+//! used this space, so the checks cost almost nothing if the consumer is fast. If the channel has
+//! no free space, the sender checks again after short pauses. It has no other work during a pause,
+//! and a cancel ends the pause.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,10 +29,10 @@ use crate::types::token::StreamToken;
 const MIN_PAUSE: Duration = Duration::from_micros(100);
 /// The longest pause when the channel is full.
 ///
-/// A full channel holds a thousand tokens, so the consumer does not run out of tokens during a
-/// pause. After at most this time, the sender detects that the consumer has dropped the receiver.
+/// A full channel holds about a thousand tokens, so the consumer does not run out of tokens during
+/// a pause. If the consumer drops the receiver, the sender detects it after at most this time.
 const MAX_PAUSE: Duration = Duration::from_millis(10);
-/// The pause when a shared channel is full. All its streams then wait.
+/// The pause when a shared channel is full. All streams of the channel then wait.
 ///
 /// The channel holds tens of thousands of tokens, and the tokens that the consumer takes may belong
 /// to any stream.
@@ -42,7 +43,7 @@ const ROOM_SHARED: usize = 16;
 /// The reason why the sender must stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CannotSend {
-    /// The receiver was dropped, or another request of the stream has the channel.
+    /// The receiver was dropped, or another request of the stream has claimed the channel.
     ConsumerGone,
     /// The slot was cancelled while the channel was full.
     Cancelled,
@@ -56,9 +57,10 @@ pub(crate) enum Sink {
     Own(Sender<StreamToken>),
     /// Many streams share the channel.
     Shared(Share),
-    /// The first item claims the channel, unless another request of the same stream already has it.
+    /// The first item claims the channel, unless another request of the stream has already claimed
+    /// it.
     Pending(Claim),
-    /// Another request of the same stream has the channel.
+    /// Another request of the same stream has claimed the channel.
     Lost,
 }
 
@@ -86,14 +88,14 @@ impl Sink {
         }
     }
 
-    /// Marks the stream as started: from now on the consumer receives its end.
+    /// Marks the stream as started. From now on, the consumer receives the end of the stream.
     pub(crate) fn begins(&mut self) {
         if let Self::Shared(share) = self {
             share.set_began(true);
         }
     }
 
-    /// Marks the stream as not started: its caller gets an error, and the consumer gets nothing.
+    /// Marks the stream as not started. Its caller gets an error, and the consumer gets nothing.
     pub(crate) fn never_began(mut self) {
         if let Self::Shared(share) = &mut self {
             share.set_began(false);
@@ -104,14 +106,15 @@ impl Sink {
 pub(crate) struct TokenSender {
     sink: Sink,
     /// The text sizes of the sent tokens that may still be in the channel, oldest first. `bytes` is
-    /// their sum in bytes.
+    /// the sum of these sizes.
     sizes: VecDeque<usize>,
     bytes: usize,
     /// The number of tokens that may be sent before the next check of the channel.
     room: usize,
     max_tokens: usize,
     max_bytes: usize,
-    /// True after a guard joins. The sender must not wait then, because there may be no reader.
+    /// True after a guard joins. The sender must then not wait, because possibly no consumer reads
+    /// the channel.
     bound_lifted: Arc<AtomicBool>,
     /// The time spent waiting for the consumer.
     waited: Duration,
@@ -120,7 +123,8 @@ pub(crate) struct TokenSender {
 impl TokenSender {
     /// Creates the sender of a stream that starts now.
     ///
-    /// `max_tokens` limits a channel of this stream only. A shared channel has its own limit.
+    /// `max_tokens` applies only to a channel that is not shared. A shared channel has its own
+    /// limit.
     pub(crate) fn new(
         mut sink: Sink,
         max_tokens: usize,
@@ -153,7 +157,7 @@ impl TokenSender {
         self.sink = sink;
     }
 
-    /// Claims the channel if it is still pending. Returns false if another request has it.
+    /// Claims the channel if it is pending. Returns false if another request has claimed it.
     pub(crate) fn claim(&mut self, is_error: IsError) -> bool {
         match std::mem::replace(&mut self.sink, Sink::Lost) {
             Sink::Pending(claim) => match claim(is_error) {
@@ -210,7 +214,7 @@ impl TokenSender {
         }
     }
 
-    /// Drops the sender without sending anything: the caller gets an error instead.
+    /// Drops the sender without sending anything, because the caller gets an error instead.
     pub(crate) fn never_began(self) {
         self.sink.never_began();
     }
@@ -226,7 +230,7 @@ impl TokenSender {
         let began = Instant::now();
         let result = loop {
             let queued = self.look();
-            // A token larger than the byte limit may be in the channel by itself.
+            // A token that is larger than the byte limit is sent when the channel is empty.
             let fits = queued == 0 || (self.room > 0 && self.bytes + size <= self.max_bytes);
             if fits || self.bound_lifted.load(Ordering::Acquire) {
                 self.room = self.room.max(1);
@@ -251,11 +255,10 @@ impl TokenSender {
         result
     }
 
-    /// Removes the sizes of the tokens that the consumer has taken. Returns how many tokens are
-    /// left.
+    /// Removes the sizes of the tokens that the consumer has taken. Returns how many tokens remain.
     ///
-    /// For a shared channel, the result counts the tokens of all streams. This stream has at most
-    /// that many left.
+    /// For a shared channel, the result counts the tokens of all streams. It is therefore an upper
+    /// limit for the tokens of this stream.
     fn look(&mut self) -> usize {
         let queued = self.sink.len();
         while self.sizes.len() > queued {
@@ -296,7 +299,7 @@ mod tests {
         )
     }
 
-    /// Sends tokens until the sender would have to wait, with a deadline that has passed.
+    /// Sends tokens until the sender would have to wait. The deadline has already passed.
     fn fill(sender: &mut TokenSender, text: &str) -> usize {
         let (_alive, woken) = bounded(0);
         let mut sent = 0;
@@ -304,7 +307,7 @@ mod tests {
             sent += 1;
             match sender.send(token(text), text.len(), &woken, Some(Instant::now())) {
                 Ok(()) => {}
-                // The token over the limit is also sent.
+                // The token that exceeds the limit is also sent.
                 Err(stopped) => {
                     assert_eq!(stopped, CannotSend::Deadline);
                     return sent - 1;
@@ -331,7 +334,8 @@ mod tests {
             let (mut sender, receiver, _) = open(max_tokens, max_bytes);
             assert_eq!(fill(&mut sender, text), fit, "{max_tokens} tokens, {max_bytes} bytes, {text:?}");
             assert_eq!(receiver.len(), fit + 1);
-            // After two tokens are taken, one of them over the limit, one more token fits.
+            // After the consumer takes two tokens, of which one exceeded the limit, one more token
+            // fits.
             receiver.recv().unwrap();
             receiver.recv().unwrap();
             assert_eq!(fill(&mut sender, text), 1);

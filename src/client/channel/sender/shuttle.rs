@@ -1,4 +1,5 @@
-//! Tests a sender with limits, and a consumer that reads on, drops the receiver, joins or cancels.
+//! Tests a sender with limits. The consumer continues to read, drops the receiver, joins or
+//! cancels.
 
 use super::*;
 use crate::client::threads::sync::channel::{bounded, unbounded};
@@ -9,8 +10,8 @@ const MAX_TOKENS: usize = 2;
 const MAX_BYTES: usize = 4;
 /// The text sizes of the tokens that the sender sends.
 ///
-/// Only the token limit affects the first three. The next token is larger than the byte limit. The
-/// two after it exceed the limit together. The last one is empty.
+/// Only the token limit affects the first three tokens. The fourth token is larger than the byte
+/// limit. The fifth and the sixth token together exceed the byte limit. The last token is empty.
 const SIZES: [usize; 7] = [1, 1, 1, 5, 2, 3, 0];
 
 /// The next action of the consumer after it has read some tokens.
@@ -28,16 +29,16 @@ fn numbered(number: usize) -> StreamToken {
     StreamToken::Token { text: number.to_string(), id: None }
 }
 
-/// The receiving end, with the number of the token that must come next.
+/// The receiving end, with the number of the token that must arrive next.
 struct Consumer {
     receiver: Receiver<StreamToken>,
     next: usize,
 }
 
 impl Consumer {
-    /// Checks that the limits hold now.
+    /// Checks that the channel is within its limits now.
     ///
-    /// Only this end takes tokens out, so `len` determines which tokens are in the channel.
+    /// Only the consumer takes tokens out, so `len` determines which tokens are in the channel.
     fn look(&self) {
         let sizes = SIZES.iter().skip(self.next).take(self.receiver.len());
         let (tokens, bytes) = (sizes.len(), sizes.sum::<usize>());
@@ -113,6 +114,6 @@ fn a_bounded_channel() {
 
 #[test]
 fn no_token_is_lost_or_over_the_limit_and_the_sender_ends() {
-    // A blocked sender checks again after a pause, so pauses must end in the model.
+    // A blocked sender checks the channel again after a pause, so pauses must end in the model.
     check(Limits::Pass, a_bounded_channel);
 }

@@ -1,4 +1,4 @@
-//! The state that a stream's guard and its reader thread share: cancel flag, socket, time limit.
+//! The state shared by a stream's guard and its reader thread: cancel flag, socket, time limit.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
@@ -19,28 +19,28 @@ pub(crate) struct CancelSlot {
     state: Mutex<State>,
     /// True if a byte of the response has arrived.
     answered: AtomicBool,
-    /// A channel that a cancel disconnects. Waits without a socket (a name lookup, a pause before a
-    /// retry, a full channel) also wait for this channel.
+    /// A channel that a cancel disconnects. Some waits do not use a socket: a name lookup, a pause
+    /// before a retry, a full channel. Such a wait also waits for this channel.
     woken: Receiver<()>,
 }
 
 struct State {
     phase: Phase,
-    /// The sender, which is dropped to wake the receivers of `woken`.
+    /// The sender of `woken`. A cancel drops it to wake the receivers.
     waker: Option<Sender<()>>,
     /// The socket in use, or `None` before the connect and after the return to the pool.
     socket: Option<Weak<dyn ShutdownHandle>>,
-    /// True if the request, or its first part, was given to a connection.
+    /// True if the request, or its first part, was passed to a connection.
     sent: bool,
-    /// True if that connection had served an earlier request.
+    /// True if the connection had served an earlier request.
     reused: bool,
-    /// The number of times that the request was resent because that connection was already closed.
+    /// Counts how often the request was resent because the reused connection was already closed.
     stale_retries: u32,
     /// The time at which the request, or its current attempt, started.
     began: Instant,
     wait: Option<Wait>,
-    /// True if the wait ends before all of ureq's own timers. A timeout is then a timeout of the
-    /// wait.
+    /// True if `wait` ends earlier than all of ureq's own timers. A timeout then means that `wait`
+    /// has expired.
     wait_is_nearest: bool,
 }
 
@@ -49,22 +49,23 @@ struct State {
 enum Phase {
     /// The thread is not blocked in the operating system.
     Idle,
-    /// The thread is inside the operating system's connect, which cannot be interrupted.
+    /// The thread is inside the connect call of the operating system, which nothing can interrupt.
     ///
-    /// The connect ends with its own timer, and the request does not get the connection.
+    /// The connect call ends when its own timer expires. After a cancel, the request does not use
+    /// the connection.
     Connecting,
     /// The thread reads or writes a socket that a cancel shuts down.
     Open,
 }
 
-/// The limit of the wait that the thread is about to start.
+/// A time limit for the next wait of the thread.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wait {
     /// The time at which the limit started. `None`: it starts when the thread first waits for the
     /// socket.
     ///
-    /// Every wait then has the full length, so the timeout of the socket need not change for each
-    /// read.
+    /// Without a start time, every wait has the full length. The timeout of the socket then stays
+    /// the same for all reads.
     since: Option<Instant>,
     pub(crate) limit: Duration,
     pub(crate) timer: Timer,
@@ -76,7 +77,7 @@ impl Wait {
         Self { since: Some(since), limit, timer }
     }
 
-    /// Creates a limit that starts with the wait.
+    /// Creates a limit that starts when the thread begins to wait.
     pub(crate) fn each(limit: Duration, timer: Timer) -> Self {
         Self { since: None, limit, timer }
     }
@@ -112,21 +113,21 @@ impl CancelSlot {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it holds this lock. Even after a panic, the state would be
+        // No code panics while it holds this lock. Even after a panic, the state would be
         // consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the request now: wakes a blocked read or write of the socket, and prevents later ones.
+    /// Ends the request now: wakes a blocked read or write, and prevents later reads and writes.
     ///
-    /// Returns false if the thread is inside a connect. The thread then wakes only when the connect
-    /// ends.
+    /// Returns false if the thread is inside a connect call. The thread then wakes only when the
+    /// connect call ends.
     pub(crate) fn cancel(&self) -> bool {
         let mut state = self.lock();
         self.cancelled.store(true, Ordering::Release);
         state.waker = None;
-        // The shutdown must happen under the lock, because after `detach` another stream may use
-        // the socket.
+        // Shut the socket down while the lock is held. After `detach`, another stream may use the
+        // socket.
         if let Some(socket) = state.socket.take().and_then(|socket| socket.upgrade()) {
             socket.shutdown();
         }
@@ -142,10 +143,11 @@ impl CancelSlot {
         &self.woken
     }
 
-    /// Marks the start of the operating system's connect.
+    /// Marks the start of the operating system's connect call.
     ///
-    /// Returns false if the request was already cancelled. That cancel has reported that the thread
-    /// will wake, so the thread must not begin a call that nothing can interrupt.
+    /// Returns false if the request was already cancelled. In that case, `cancel` has returned
+    /// true, which promises that the thread wakes at once. The thread must therefore not begin a
+    /// call that nothing can interrupt.
     pub(crate) fn begin_connect(&self) -> bool {
         let mut state = self.lock();
         if self.is_cancelled() {
@@ -157,7 +159,7 @@ impl CancelSlot {
 
     pub(crate) fn end_connect(&self) {
         let mut state = self.lock();
-        // The bytes sent so far were for a proxy, or for an earlier connection that was closed.
+        // The bytes sent so far went to a proxy, or to an earlier connection that was closed.
         (state.sent, state.reused) = (false, false);
         if state.phase == Phase::Connecting {
             state.phase = Phase::Idle;
@@ -166,7 +168,8 @@ impl CancelSlot {
 
     /// Sets the socket that the request uses from now on.
     ///
-    /// Returns false if the request was already cancelled. It must not use the socket then.
+    /// Returns false if the request was already cancelled. The request must then not use the
+    /// socket.
     pub(crate) fn attach(&self, socket: &Weak<dyn ShutdownHandle>) -> bool {
         let mut state = self.lock();
         if self.is_cancelled() {
@@ -184,7 +187,7 @@ impl CancelSlot {
         state.phase = Phase::Idle;
     }
 
-    /// Starts a request: the first of this slot, or another attempt.
+    /// Starts the first attempt of the request, or another attempt.
     pub(crate) fn begin(&self, wait: Option<Wait>) {
         let mut state = self.lock();
         (state.sent, state.reused, state.wait) = (false, false, wait);
@@ -215,7 +218,7 @@ impl CancelSlot {
 
     /// Returns true if the connection was reused and the server sent no byte on it.
     ///
-    /// Most likely, the server had just closed it.
+    /// Most likely, the server had just closed the connection.
     pub(crate) fn was_stale(&self) -> bool {
         self.lock().reused && !self.answered.load(Ordering::Relaxed)
     }
@@ -232,7 +235,7 @@ impl CancelSlot {
         self.lock().stale_retries
     }
 
-    /// Sets the time limit that the next reads and writes share.
+    /// Sets one time limit for the next reads and writes together.
     pub(crate) fn set_wait(&self, wait: Option<Wait>) {
         self.lock().wait = wait;
     }
@@ -241,8 +244,7 @@ impl CancelSlot {
         self.lock().wait
     }
 
-    /// Returns the time that is left of the wait, or `None` without a limit. Starts the wait if
-    /// needed.
+    /// Starts the wait if needed, and returns the remaining time, or `None` without a limit.
     pub(crate) fn begin_wait(&self) -> Option<Duration> {
         let mut state = self.lock();
         let wait = state.wait.as_mut()?;
@@ -256,9 +258,10 @@ impl CancelSlot {
         self.lock().wait_is_nearest = nearest;
     }
 
-    /// Returns the wait if it limited the last step.
+    /// Returns the wait if its limit was the nearest timer of the last step.
     ///
-    /// This does not read the clock, because a connect returns slightly too early.
+    /// The function does not read the clock, because a connect call may return slightly before its
+    /// limit.
     pub(crate) fn nearest_wait(&self) -> Option<Wait> {
         let state = self.lock();
         state.wait.filter(|_| state.wait_is_nearest)
@@ -321,11 +324,11 @@ mod tests {
         assert!(!slot.cancel());
         slot.end_connect();
         assert!(slot.cancel());
-        // During a handshake, the shutdown of the socket wakes the thread.
+        // During a TLS handshake, the shutdown of the socket wakes the thread.
         let slot = CancelSlot::new();
         let (_socket, weak) = attachable();
         assert!(slot.begin_connect() && slot.attach(&weak) && slot.cancel());
-        // After a cancel, the thread must not connect, because the cancel has reported that the
+        // After a cancel, the thread must not connect, because `cancel` has promised that the
         // thread wakes.
         assert!(!slot.begin_connect());
         assert!(slot.cancel());

@@ -1,4 +1,4 @@
-//! Tests a thread that makes a request and uses the slot as `tap` does, with cancels at any time.
+//! Tests a request's thread, which uses the slot as `tap` does, with cancels at any time.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
@@ -52,7 +52,7 @@ impl ShutdownHandle for Socket {
     }
 }
 
-/// The operating system's connect, which ends only when the network answers.
+/// A model of the operating system's connect call. The call ends only when the network answers.
 #[derive(Default)]
 pub(crate) struct Network {
     connected: Mutex<bool>,
@@ -73,12 +73,12 @@ impl Network {
     }
 }
 
-/// The way in which a request's thread ended.
+/// How the thread of a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
     Refused,
     Shut,
-    /// The connection returned to the pool.
+    /// The request was complete, and its connection returned to the pool.
     Whole,
     Woken,
 }
@@ -94,7 +94,8 @@ struct Seen {
 
 /// Makes one request: connects, attaches, attaches again to send, reads, and returns to the pool.
 ///
-/// Afterwards it sends another request on the pooled connection, or pauses until a cancel.
+/// Afterwards, the function sends another request on the pooled connection, or pauses until a
+/// cancel.
 fn request(slot: &CancelSlot, network: &Network, socket: &Arc<Socket>, seen: &Seen, pause: bool) -> Ended {
     let weak: Weak<dyn ShutdownHandle> = Arc::<Socket>::downgrade(socket);
     let attach = || {
@@ -172,7 +173,7 @@ fn cancels_at_every_moment() {
     if !wakes {
         network.answer();
     }
-    // Otherwise, the cancel is the last event from outside, so the cancel alone must end the
+    // Otherwise, the network sends nothing after the cancel, so the cancel alone must end the
     // request.
     let ended = thread.join().unwrap();
     other.join().unwrap();
@@ -182,7 +183,7 @@ fn cancels_at_every_moment() {
     assert!(!slot.begin_connect(), "connects after a cancel");
     let state = socket.state.lock().unwrap();
     assert!(!state.hurt, "a pooled connection was shut down");
-    // A read that ended before the cancel does not detect the cancel.
+    // A read that ends before the cancel cannot detect the cancel.
     assert!(state.shutdowns <= 1, "shut down twice");
     assert!(ended != Ended::Shut || state.shutdowns == 1);
 }

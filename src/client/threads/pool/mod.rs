@@ -1,8 +1,8 @@
-//! The pool of reader threads: one named thread per running stream, limited in number and reused.
+//! The pool of reader threads. Each running stream has one named thread of the pool.
 //!
-//! Blocking reads need one thread per stream. The pool limits the number of threads, which a
-//! program that embeds this library needs, and saves a busy program the cost of starting threads. A
-//! thread that is idle for long ends.
+//! Blocking reads need one thread per stream. The pool limits the number of threads, because this
+//! library runs inside other programs. It also reuses threads, because starting a thread for each
+//! stream would cost time. A thread ends when it has been idle for a while.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -16,18 +16,18 @@ use super::sync::{Condvar, Mutex, MutexGuard, thread};
 use crate::config::{Limits, WhenFull};
 use crate::error::{Error, ErrorKind, Limit};
 
-/// The time that an idle reader thread waits for another stream before it ends.
+/// Limits how long an idle reader thread waits for another stream. Then the thread ends.
 const MAX_IDLE: Duration = Duration::from_secs(10);
-/// The stack size of a reader thread. It is address space, not memory.
+/// The stack size of a reader thread. Unused stack is address space, not memory.
 ///
-/// A TLS handshake and JSON with 127 levels needed 48 KiB in a release build and 256 KiB in a debug
-/// build. The rest of the stack is for RSA chains, the backtrace of a panic, and the log sink of
-/// the program.
+/// In tests, a TLS handshake and JSON with 127 levels used 48 KiB in a release build and 256 KiB in
+/// a debug build. The rest of the stack is for RSA certificate chains, the backtrace of a panic,
+/// and the log sink of the program.
 const STACK_BYTES: usize = 512 << 10;
 
 type Job = Box<dyn FnOnce(&ThreadSlot<'_>) + Send>;
 
-/// The place of a job on its thread.
+/// A handle that a job uses to communicate with the pool.
 pub(crate) struct ThreadSlot<'a> {
     pool: &'a Inner,
     late: bool,
@@ -35,17 +35,17 @@ pub(crate) struct ThreadSlot<'a> {
 }
 
 impl ThreadSlot<'_> {
-    /// Returns true if the job has waited for its turn for too long.
+    /// Returns true if the job has waited in the queue for too long.
     ///
-    /// The job then runs on a thread outside the pool, and must end without any wait.
+    /// Such a job runs on a thread outside the pool. It must end without any wait.
     pub(crate) fn is_late(&self) -> bool {
         self.late
     }
 
-    /// Marks the job as over except for cleaning up.
+    /// Marks the job as complete except for its cleanup.
     ///
-    /// [`WhenFull::Fail`] no longer counts the job, because a caller that has seen the end of a
-    /// stream may start the next one.
+    /// [`WhenFull::Fail`] then no longer counts the job. A caller that has seen the end of a stream
+    /// may therefore start the next stream.
     pub(crate) fn ending(&self) {
         if !self.late && !self.ending.replace(true) {
             self.pool.lock().ending += 1;
@@ -59,7 +59,7 @@ pub(crate) struct QueueEntry(u64);
 
 /// The handle of the pool.
 ///
-/// When it is dropped, idle threads end at once, and busy threads end with their streams.
+/// When the handle is dropped, idle threads end at once, and busy threads end with their streams.
 pub(crate) struct ReaderPool(Arc<Inner>);
 
 struct Inner {
@@ -68,7 +68,7 @@ struct Inner {
     max_threads: usize,
     max_waiting: usize,
     when_full: WhenFull,
-    /// The longest time that a job waits for its turn.
+    /// Limits the time that a job waits in the queue.
     max_wait: Option<Duration>,
     alarms: Arc<Alarms>,
 }
@@ -76,8 +76,8 @@ struct Inner {
 struct Waiting {
     entry: QueueEntry,
     job: Job,
-    /// The alarm that runs the job if it waits for too long. `None` if there is no limit, or if the
-    /// job needs no alarm because a thread is idle or starting.
+    /// The alarm that runs the job if it waits for too long. It is `None` if the wait has no limit.
+    /// It is also `None` if a thread is idle or starting, because the job then does not wait long.
     _alarm: Option<Alarm>,
 }
 
@@ -86,11 +86,12 @@ struct State {
     /// The jobs that no thread has started, oldest first.
     waiting: VecDeque<Waiting>,
     threads: usize,
-    /// The threads that have not taken a job yet. `waiting` contains a job for each of them.
+    /// The number of new threads that have not taken a job yet. `waiting` contains a job for each
+    /// of these threads.
     starting: usize,
-    /// The threads that wait for a job.
+    /// The number of threads that wait for a job.
     idle: usize,
-    /// The threads whose job is over except for cleaning up.
+    /// The number of threads whose job is complete except for its cleanup.
     ending: usize,
     next_entry: u64,
     closed: bool,
@@ -99,8 +100,8 @@ struct State {
 impl ReaderPool {
     /// Creates a pool without threads.
     ///
-    /// The limits are the numbers of threads and of jobs that wait for their turn. A job that has
-    /// waited for `max_wait` runs [late](ThreadSlot::is_late).
+    /// The pool limits the number of threads and the number of jobs that wait in the queue. A job
+    /// that has waited for `max_wait` runs [late](ThreadSlot::is_late).
     pub(crate) fn new(
         limits: &Limits,
         when_full: WhenFull,
@@ -112,9 +113,9 @@ impl ReaderPool {
         Self(Arc::new(Inner { state, changed, max_threads, max_waiting, when_full, max_wait, alarms }))
     }
 
-    /// Runs `job` on an idle thread, or on a new one.
+    /// Runs `job` on an idle thread, or on a new thread.
     ///
-    /// If the maximum number of threads is busy, the job waits for its turn or is refused.
+    /// If the maximum number of threads is busy, the job waits in the queue or is refused.
     pub(crate) fn run(
         &self,
         job: impl FnOnce(&ThreadSlot<'_>) + Send + 'static,
@@ -148,7 +149,9 @@ impl ReaderPool {
         Ok(entry)
     }
 
-    /// Removes a job that no thread has started. Returns false if the job is not waiting any more.
+    /// Removes a job that no thread has started.
+    ///
+    /// Returns false if the job is no longer in the queue.
     pub(crate) fn withdraw(&self, entry: QueueEntry) -> bool {
         self.0.take(entry).is_some()
     }
@@ -163,7 +166,7 @@ impl Drop for ReaderPool {
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Jobs run outside the lock, so nothing panics while it is held.
+        // Jobs run outside the lock, so no code panics while it holds the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -179,7 +182,8 @@ impl Inner {
         place.and_then(|place| state.waiting.remove(place))
     }
 
-    /// Sets an alarm that runs the job late if it still waits after `max_wait`.
+    /// Sets an alarm. The alarm runs the job late if the job is still in the queue after
+    /// `max_wait`.
     fn set_alarm(self: &Arc<Self>, entry: QueueEntry) -> Option<Alarm> {
         let until = Instant::now().checked_add(self.max_wait?)?;
         let pool = Arc::downgrade(self);
@@ -199,8 +203,8 @@ impl Inner {
             if let Some(Waiting { job, _alarm: alarm, .. }) = state.waiting.pop_front() {
                 drop(state);
                 drop(alarm);
-                // A panic is a bug. It may end one stream, but must not change the count of
-                // threads. The panic hook has printed it.
+                // A panic in a job is a bug. It may end one stream, but it must not change the
+                // count of threads. The panic hook has already printed it.
                 let slot = ThreadSlot { pool: self, late: false, ending: Cell::new(false) };
                 let _ = catch_unwind(AssertUnwindSafe(|| job(&slot)));
                 state = self.lock();
@@ -258,7 +262,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(20);
     const SOON: Duration = Duration::from_secs(6);
 
-    /// Returns a job that reports its start and ends when the test allows it.
+    /// Returns a job that reports its start. The job ends when the test releases it.
     fn job(
         name: u32,
         started: &Sender<u32>,
@@ -298,7 +302,7 @@ mod tests {
         drop(go);
         let inner = pool.0.clone();
         drop(pool);
-        // The threads must end because the pool was dropped. Their idle time is longer.
+        // The threads must end because the pool is dropped, not because their idle time is over.
         assert!(SOON < MAX_IDLE);
         until("the end of all threads", SOON, || inner.lock().threads == 0);
     }
@@ -354,7 +358,7 @@ mod tests {
             pool.run(move |slot| {
                 slot.ending();
                 said.send((name, slot.is_late())).unwrap();
-                // A bug in one job must not affect the others.
+                // A panic in one job must not affect the other jobs.
                 std::panic::resume_unwind(Box::new("a bug"));
             })
             .unwrap();
@@ -362,7 +366,7 @@ mod tests {
         for name in 1..4 {
             assert_eq!(late.recv_timeout(LONG), Ok((name, true)));
         }
-        // A job that gets its turn is not late, however long it runs.
+        // A job that started in time is not late, however long it runs.
         assert_eq!(pool.0.lock().ending, 0);
         drop(go);
         let (done, finished) = bounded(1);
@@ -376,7 +380,7 @@ mod tests {
         let pool = new_pool(2, WhenFull::Wait);
         pool.run(|_| {}).unwrap();
         until("an idle thread", LONG, || pool.0.lock().idle == 1);
-        // The second job is submitted before the idle thread has taken the first.
+        // The test submits the second job before the idle thread has taken the first job.
         for name in 0..2 {
             pool.run(job(name, &started, &gate)).unwrap();
         }

@@ -1,6 +1,7 @@
 //! Tests the pool under many orders of its threads' steps.
 //!
-//! The pool would catch a failed assertion in a job, so jobs record their observations instead.
+//! The pool catches panics, so it would hide a failed assertion in a job. Jobs therefore record
+//! what they observe, and the test checks these records.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
@@ -10,7 +11,7 @@ use super::*;
 use crate::client::threads::sync::channel::unbounded;
 use crate::client::threads::sync::shuttle::{Limits, any, check, until};
 
-/// A record of the steps of all jobs in a run.
+/// Records the steps of all jobs in a run.
 #[derive(Default)]
 struct Seen {
     began: StdMutex<Vec<usize>>,
@@ -63,7 +64,7 @@ fn jobs_withdrawals_and_the_end() {
         withdrawn.extend(first.then_some(name));
     }
     if any(2) == 0 {
-        // The jobs must all run before the pool ends.
+        // All jobs must run before the pool ends.
         until(|| seen.began.lock().unwrap().len() + withdrawn.len() == jobs);
     }
     drop(pool);
@@ -84,9 +85,9 @@ fn jobs_withdrawals_and_the_end() {
     assert_eq!((state.idle, state.ending, state.waiting.len()), (0, 0, 0));
 }
 
-/// Checks that a caller that has seen the end of a job can submit the next one at once.
+/// Checks that a caller that has seen the end of a job can submit the next job at once.
 ///
-/// The thread may still be cleaning up.
+/// At that time, the thread of the first job may still do its cleanup.
 fn a_place_whose_end_was_seen_is_free() {
     let pool = new_pool(1, WhenFull::Fail);
     let inner = pool.0.clone();
@@ -101,7 +102,7 @@ fn a_place_whose_end_was_seen_is_free() {
         });
         assert!(ran.is_ok(), "job {name} refused");
         end.recv().unwrap();
-        // The thread may still be busy, so at most one more job may wait for it.
+        // The thread may still be busy, so at most one further job may wait for the thread.
         if any(4) == 0 {
             let (first, second) = (pool.run(seen.job(10)), pool.run(seen.job(10)));
             assert!(first.is_ok());
@@ -115,7 +116,7 @@ fn a_place_whose_end_was_seen_is_free() {
     assert_eq!(inner.lock().ending, 0);
 }
 
-/// Keeps the only thread busy, while jobs wait until their time is over or they are withdrawn.
+/// Keeps the only thread busy. Meanwhile, jobs wait until they are late or withdrawn.
 fn jobs_that_wait_for_too_long() {
     let pool = Arc::new(ReaderPool::new(&limits(1, 9), WhenFull::Wait, Some(Duration::ZERO), Alarms::new()));
     let inner = pool.0.clone();
@@ -146,9 +147,9 @@ fn jobs_that_wait_for_too_long() {
     assert_eq!((state.idle, state.ending, state.waiting.len()), (0, 0, 0));
 }
 
-/// Runs two jobs. The first one ends only after the second one has acted.
+/// Runs two jobs. The first job ends only after the second job has acted.
 ///
-/// Both must run, however many threads are idle.
+/// Both jobs must run, however many threads are idle.
 fn two_jobs_that_need_each_other() {
     let pool = new_pool(2, WhenFull::Wait);
     let inner = pool.0.clone();
@@ -173,7 +174,7 @@ fn each_job_runs_once_or_is_withdrawn_once_and_all_threads_end() {
 
 #[test]
 fn a_job_that_waits_for_too_long_runs_late_once_or_is_withdrawn() {
-    // Their time is over from the start, so the schedule decides when the alarm rings.
+    // The jobs are late from the start, so the schedule decides when the alarm runs.
     check(Limits::NeverPass, jobs_that_wait_for_too_long);
     check(Limits::Pass, jobs_that_wait_for_too_long);
 }

@@ -8,9 +8,9 @@
 //! RUSTFLAGS="--cfg shuttle" cargo test --lib --no-default-features --target-dir target/shuttle shuttle::
 //! ```
 //!
-//! Only the modelled parts take their locks from here: pool, slot, queue, guard and reader. A std
-//! lock is fine if none of these is called while the lock is held. All atomics are modelled as
-//! `SeqCst`.
+//! The tests model these parts of the crate: pool, slot, queue, guard and reader. Only these parts
+//! use the locks of this module. Other code may use a std lock if it calls none of these parts
+//! while it holds the lock. Shuttle treats all atomics as `SeqCst`.
 
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use std::{

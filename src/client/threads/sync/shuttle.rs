@@ -1,4 +1,4 @@
-//! Adds features that shuttle lacks: waits with timeouts, crossbeam's channels, a loop for models.
+//! Adds what shuttle lacks: waits with timeouts, crossbeam's channels, and a loop that runs models.
 
 use std::cell::Cell;
 use std::sync::{LockResult, PoisonError};
@@ -12,29 +12,30 @@ use super::{MutexGuard, thread};
 
 /// The number of random schedules per model.
 const SCHEDULES: usize = 10_000;
-/// The number of PCT schedules per model.
+/// The number of schedules per model that PCT (probabilistic concurrency testing) makes.
 ///
-/// PCT rarely changes threads. It finds bugs that need only a few changes, at the right places.
+/// PCT rarely switches between threads. It finds bugs that need only a few switches, if these
+/// switches happen at the right places.
 const SCHEDULES_PCT: usize = 2_500;
-/// The number of thread changes that PCT places.
+/// Limits how often PCT switches between threads in one run.
 const CHANGES: usize = 4;
-/// The number of steps after which a run counts as endless.
+/// Limits the steps of a run. A run with more steps counts as endless and fails.
 const MAX_STEPS: usize = 20_000;
 /// The stack size of each thread.
 ///
-/// Building a client needs more than shuttle's 32 KiB in a debug build.
+/// In a debug build, building a client needs more stack than shuttle's default of 32 KiB.
 const STACK_BYTES: usize = 256 << 10;
 
 thread_local! {
     static TIMED: Cell<bool> = const { Cell::new(true) };
 }
 
-/// The way in which waits with a limit end in a model.
+/// How waits with a time limit end in a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limits {
     /// The time limit may end a wait at any moment.
     Pass,
-    /// The time limit never ends a wait, so an event must wake it.
+    /// The time limit never ends a wait, so an event must end the wait.
     NeverPass,
 }
 
@@ -61,10 +62,10 @@ pub(crate) fn until(mut done: impl FnMut() -> bool) {
     }
 }
 
-/// A condition variable whose waits with a time limit end only when they are notified.
+/// A condition variable. A wait with a time limit ends only when the variable is notified.
 ///
-/// Such a wait then reports at random whether it timed out. In a model, `notify_all` makes time
-/// pass.
+/// The wait then reports at random whether it timed out. A model therefore calls `notify_all` to
+/// make time pass.
 #[derive(Debug, Default)]
 pub(crate) struct Condvar(shuttle::sync::Condvar);
 
@@ -103,9 +104,10 @@ impl WaitTimeoutResult {
     }
 }
 
-/// The part of crossbeam's channels that is used.
+/// The part of crossbeam's channels that tokenwire uses.
 ///
-/// A bounded channel has no bound here, because the models send nothing through bounded channels.
+/// A bounded channel is unbounded in this module, because the models send nothing through bounded
+/// channels.
 pub(crate) mod channel {
     use std::collections::VecDeque;
     use std::sync::{Arc, PoisonError};
@@ -126,7 +128,7 @@ pub(crate) mod channel {
     struct State<T> {
         items: VecDeque<T>,
         senders: usize,
-        /// True while there is a receiver.
+        /// True while a receiver exists.
         receiving: bool,
     }
 
@@ -225,8 +227,8 @@ pub(crate) mod channel {
 
     impl<T> Drop for Receiver<T> {
         fn drop(&mut self) {
-            // Take the items out of the lock first, because dropping an item may be a step of the
-            // model.
+            // Take the items out and release the lock first, because dropping an item may be a step
+            // of the model.
             let items = {
                 let mut state = self.0.lock();
                 state.receiving = false;
