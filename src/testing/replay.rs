@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::recording::http::BodyState;
 use crate::recording::{BodyEnd, Recording, http};
 
-/// Starts a server that answers every request with this recording, with its own timing.
+/// Starts a server that answers every request with this recording, with the recorded timing.
 ///
 /// For another timing, another address or TLS, pass [`Script::replay`] to a [`MockServer`].
 ///
@@ -47,7 +47,7 @@ impl Script {
                 .collect();
             let first = recording.pieces().first().map_or(Duration::ZERO, |piece| piece.at);
             // The time of the headers is not recorded. The time of the first piece is the latest
-            // possible one.
+            // possible time.
             let status = recording.status().unwrap_or(200);
             script = script.pause_until(at(first)).head(status, &kept, Framing::Chunked);
         }
