@@ -164,8 +164,9 @@ defaults! {
         /// The rest of a longer body is not read. This does not cause another error. Default 64
         /// KiB.
         pub max_error_body_bytes: usize = 64 << 10,
-        /// The maximum size of a body for [`HttpResponse::text`](crate::HttpResponse::text), in
-        /// bytes.
+        /// The maximum size of a body that is read whole, in bytes.
+        ///
+        /// The limit applies to [`HttpResponse::text`](crate::HttpResponse::text).
         ///
         /// Default 32 MiB.
         pub max_body_bytes: usize = 32 << 20,
@@ -174,8 +175,9 @@ defaults! {
         /// When the channel is full, the stream stops reading from its socket until the consumer
         /// takes tokens. Default 1,024.
         pub max_channel_tokens: usize = 1024,
-        /// The maximum number of bytes of text in a stream's channel that the consumer has not
-        /// taken.
+        /// The maximum size of the text in a stream's channel, in bytes.
+        ///
+        /// Text that the consumer has taken does not count.
         ///
         /// When the channel is full, the stream stops reading from its socket until the consumer
         /// takes tokens. A single token may be larger than this limit. Default 8 MiB.
@@ -206,8 +208,9 @@ defaults! {
         ///
         /// A larger call is [`Malformed`](crate::Malformed). Default 16 MiB.
         pub max_arguments_bytes: usize = 16 << 20,
-        /// The maximum size of one turn for [`ResponseParser::run`](crate::ResponseParser::run), in
-        /// bytes.
+        /// The maximum size of one turn, in bytes.
+        ///
+        /// The limit applies to [`ResponseParser::run`](crate::ResponseParser::run).
         ///
         /// A longer turn ends with [`Limit::TurnBytes`](crate::Limit::TurnBytes). Default 64 MiB.
         pub max_turn_bytes: usize = 64 << 20,

@@ -64,11 +64,13 @@ names! {
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
     #[non_exhaustive]
     pub enum ErrorKind {
-        /// The input cannot be used, for example an invalid URL or a key with a line break. Nothing
-        /// was sent.
+        /// The input cannot be used, for example an invalid URL or a key with a line break.
+        ///
+        /// Nothing was sent.
         InvalidInput = "invalid_input",
-        /// The connection failed: the host was not found or not reachable, or the TLS handshake
-        /// failed. Nothing was sent.
+        /// The connection failed.
+        ///
+        /// The host was not found or not reachable, or the TLS handshake failed. Nothing was sent.
         Connect = "connect",
         /// The host refused the connection: no server listens on this port. Nothing was sent.
         Refused = "refused",
@@ -76,8 +78,9 @@ names! {
         Timeout(Timer) = "timeout",
         /// The connection ended before a finish reason or a terminator arrived.
         Incomplete = "incomplete",
-        /// The server reported an error: an HTTP status other than 2xx, or an error inside the
-        /// stream.
+        /// The server reported an error.
+        ///
+        /// The error is an HTTP status other than 2xx, or an error inside the stream.
         Server = "server",
         /// The status is 2xx, but the response is not an event stream.
         NotEventStream = "not_event_stream",
@@ -111,8 +114,9 @@ names! {
         FirstToken = "first_token",
         /// The time between two tokens during which no byte arrives.
         Chunk = "chunk",
-        /// The time between two tokens during which no event arrives. Keep-alive comments do not
-        /// count as events.
+        /// The time between two tokens during which no event arrives.
+        ///
+        /// Keep-alive comments do not count as events.
         Content = "content",
         /// The wait for the rest of the response after the finish reason.
         ///

@@ -13,8 +13,9 @@ use super::escape::printable;
 const MAX_WORD_CHARS: usize = 256;
 /// The text that replaces a credential.
 pub(crate) const REDACTED: &str = "[redacted]";
-/// The number of characters of a truncated credential that may be shown. Three characters are
-/// enough for `sk-`, which many keys share.
+/// The number of characters of a truncated credential that may be shown.
+///
+/// Three characters are enough for `sk-`, which many keys share.
 const MAX_SHOWN: usize = 3;
 /// The minimum length of a value that is redacted, in characters.
 ///

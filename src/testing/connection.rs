@@ -26,23 +26,25 @@ pub const MAX_REQUEST_HEAD_BYTES: usize = 64 << 10;
 /// The maximum size of a request's body, 64 MiB. A larger body is answered with 413.
 pub const MAX_REQUEST_BODY_BYTES: usize = 64 << 20;
 
-/// The maximum number of bytes that a client may send while a script runs. If the client sends
-/// more, the connection ends.
+/// The maximum number of bytes that a client may send while a script runs.
+///
+/// If the client sends more bytes, the connection ends.
 const MAX_INPUT_BYTES: usize = MAX_REQUEST_HEAD_BYTES + MAX_REQUEST_BODY_BYTES;
 
 const READ_BYTES: usize = 16 << 10;
 
-/// The maximum length of a sleep. The last part of each wait is a sleep.
+/// The maximum length of a sleep.
 ///
-/// A socket timeout can last up to one eighth longer than requested (measured on Linux), so the
-/// last part of a wait uses a sleep. A sleep delays the drop of the server by at most this time.
+/// A socket timeout can last up to one eighth longer than requested (measured on Linux). The last
+/// part of a wait is therefore a sleep. A sleep delays the drop of the server by at most this time.
 const MAX_SLEEP: Duration = Duration::from_millis(20);
 
 /// The interval at which a script that waits for a gate checks for a disconnect.
 const GATE_LOOK: Duration = Duration::from_millis(10);
 
-/// The maximum number of bytes discarded before a FIN. If bytes stayed unread, the system would
-/// send an RST.
+/// The maximum number of bytes discarded before a FIN.
+///
+/// If bytes stayed unread, the system would send an RST.
 const MAX_UNREAD_BYTES: usize = 1 << 20;
 
 /// The reason why nothing more is sent on this connection.
@@ -84,8 +86,9 @@ pub(super) struct Connection {
 }
 
 impl Drop for Connection {
-    /// Removes the connection, even if a handler panics. The drop of the last `Arc` then closes the
-    /// socket.
+    /// Removes the connection, even if a handler panics.
+    ///
+    /// The drop of the last `Arc` then closes the socket.
     fn drop(&mut self) {
         self.shared.forget(self.number);
     }

@@ -41,8 +41,8 @@ const DIGITS: u32 = 120;
 /// The id 0 ends an answer. The text consists of words, characters of two tokens, and tool calls in
 /// the Hermes format. For llama.cpp, the text has no characters of two tokens, because llama.cpp
 /// withholds their ids. It also has no such characters if `interval` is more than 1. If a prompt
-/// ends inside a character, the model behaves like the real servers: vLLM begins its text with the
-/// text of the whole prompt, and SGLang omits the character.
+/// ends inside a character, the model behaves like the real servers. vLLM begins its text with the
+/// text of the whole prompt. SGLang omits the character.
 ///
 /// ```
 /// use tokenwire::testing::{FakeModel, MockServer};

@@ -23,8 +23,9 @@ use crate::recording::Request;
 /// connections are then reset. The operating system may have a lower limit.
 pub const BACKLOG: i32 = 4096;
 
-/// The stack size of a connection's thread, which runs a TLS handshake and your handler. A debug
-/// build that handles JSON needs half of this size.
+/// The stack size of a connection's thread, which runs a TLS handshake and your handler.
+///
+/// A debug build that handles JSON needs half of this size.
 const STACK_BYTES: usize = 512 << 10;
 
 /// A running server. Dropping it closes all connections and joins all threads.

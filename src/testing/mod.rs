@@ -31,8 +31,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! To add a fault, call one more method. The following server resets the connection of its n-th
-//! response one byte later than the connection of the response before:
+//! To add a fault, call one more method. The following server resets the connection after 0 bytes
+//! of its first response, after 1 byte of its second response, and so on:
 //!
 //! ```
 //! use tokenwire::testing::{Cut, Script, MockServer};

@@ -22,8 +22,9 @@ pub fn replay(recording: &Recording) -> Result<MockServer, Error> {
 impl Script {
     /// Creates a script that sends the recorded response, with its timing and its end.
     ///
-    /// The clock starts when the request has been read. `pace` multiplies all times: with 1 the
-    /// timing is as recorded, with 0.5 it takes half the time, and with 0 the script does not wait.
+    /// The clock starts when the request has been read. `pace` multiplies all times. With 1, the
+    /// timing is as recorded. With 0.5, the response takes half the time. With 0, the script does
+    /// not wait.
     ///
     /// Raw bytes are sent unchanged. A body without its framing is sent chunked, one chunk per
     /// piece, after the recorded status and headers. Headers about framing and the connection are

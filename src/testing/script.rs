@@ -19,8 +19,9 @@ pub enum Framing {
     ContentLength,
     /// `Content-Length` with this number, even if it is wrong.
     GivenLength(u64),
-    /// The response has no length. The server sends `Connection: close`, and the end of the
-    /// connection ends the body.
+    /// The response has no length, and the end of the connection ends the body.
+    ///
+    /// The server sends `Connection: close`.
     CloseDelimited,
     /// No header is added, and the writes are sent unchanged.
     Raw,

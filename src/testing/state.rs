@@ -11,8 +11,9 @@ use super::script::Script;
 use super::tls::TlsIdentity;
 use crate::recording::Request;
 
-/// The maximum number of requests, and of disconnects, that are kept. Later requests and
-/// disconnects are only counted.
+/// The maximum number of requests that are kept, and also the maximum number of disconnects.
+///
+/// Later requests and disconnects are only counted.
 pub const MAX_RECORDS: usize = 65_536;
 
 /// The maximum size of all request bodies that are kept, 256 MiB.
@@ -24,8 +25,9 @@ pub const MAX_REQUEST_BYTES_KEPT: usize = 256 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Disconnect {
-    /// The number of the connection. Connections are counted from 0, in the order they were
-    /// accepted.
+    /// The number of the connection.
+    ///
+    /// Connections are counted from 0, in the order in which the server accepted them.
     pub connection: usize,
     /// The number of the request that the server was answering, from 0.
     ///

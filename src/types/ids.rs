@@ -18,10 +18,11 @@ pub struct Usage {
     pub prompt_tokens: u32,
     /// The number of generated tokens in all choices, including stop tokens.
     pub completion_tokens: u32,
-    /// The number of prompt tokens from the server's prefix cache, if the server reports it.
+    /// The number of prompt tokens from the server's prefix cache, if the server reports this
+    /// number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cached_tokens: Option<u32>,
-    /// The number of generated tokens that were reasoning, if the server reports it.
+    /// The number of generated tokens that were reasoning, if the server reports this number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning_tokens: Option<u32>,
 }
@@ -38,8 +39,9 @@ impl Usage {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FinishReason {
-    /// The model wrote a stop token or a stop string (`stop`; in TGI `eos_token` or
-    /// `stop_sequence`).
+    /// The model wrote a stop token or a stop string (`stop`).
+    ///
+    /// TGI calls this reason `eos_token` or `stop_sequence`.
     Stop,
     /// The token limit was reached, or the context was full (`length`).
     Length,

@@ -19,8 +19,9 @@ pub enum NotResumable {
     /// The endpoint does not accept ids (chat, TGI).
     #[error("the endpoint does not accept ids")]
     Endpoint,
-    /// The request is a saved request, sent again by
-    /// [`ApiClient::resend`](crate::ApiClient::resend).
+    /// The request is a saved request that was sent again.
+    ///
+    /// [`ApiClient::resend`](crate::ApiClient::resend) sends such requests.
     ///
     /// The bytes of a saved request are sent unchanged. They are not parsed.
     #[error("a saved request cannot be changed")]

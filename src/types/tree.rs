@@ -264,8 +264,9 @@ impl Branch {
         self.folded(|kind| matches!(kind, LeafKind::Content))
     }
 
-    /// Returns the texts of all reasoning leaves, trimmed and joined as in
-    /// [`content`](Self::content).
+    /// Returns the texts of all reasoning leaves that are not empty, trimmed.
+    ///
+    /// The texts are joined with line feeds.
     #[must_use]
     pub fn reasoning(&self) -> String {
         self.folded(|kind| matches!(kind, LeafKind::Reasoning))

@@ -38,8 +38,9 @@ pub(super) const FILES: &[(&str, &str)] = files!("families/"
     "mistral_small_3_2" "mistral_nemo" "minimax_m2" "llama3" "cohere" "granite" "phi4" "seed_oss" "plain"
 );
 
-/// The parsed files. For a file that cannot be parsed, the list contains the reason. A test parses
-/// all files.
+/// The parsed files.
+///
+/// For a file that cannot be parsed, the list contains the reason. A test parses all files.
 static FAMILIES: LazyLock<BuiltIn<Family>> =
     LazyLock::new(|| FILES.iter().map(|(name, text)| (*name, Family::read(name, text))).collect());
 

@@ -1,12 +1,14 @@
-//! Builds the ids of the next prompt from the turns of a conversation. The code is pure: it does no
-//! I/O.
+//! Builds the ids of the next prompt from the turns of a conversation.
+//!
+//! The code is pure: it does no I/O.
 //!
 //! This text is for maintainers. The ids of a prompt are the ids of all leaves of all turns, in
 //! order. The ids are stored only in the leaves. Turns that the caller adds have only text until
 //! [`Context::begin_response`] renders them. `begin_response` writes three parts on one [`sheet`]:
 //! the end of the model's last turn, all later turns, and the opening of the model's next turn. An
 //! opening is the text after which the model answers.
-//!  The sheet splits template text at the family's tokens. It encodes the text between two tokens
+//!
+//! The sheet splits template text at the family's tokens. It encodes the text between two tokens
 //! in one piece, across leaves and turns. It never splits text from the caller or from a tool. If
 //! such text spells `<|im_end|>`, it stays text.
 //!
@@ -16,8 +18,8 @@
 //!                                          turns added since, opening ─┘
 //! ```
 //!
-//! Only two events change ids that already exist, and [`Prefix`] reports them: old reasoning is
-//! dropped, or a turn is encoded again because ids are missing. To add a family, add a file to
+//! Only two events change ids that already exist. Old reasoning is dropped, or a turn is encoded
+//! again because ids are missing. [`Prefix`] reports both events. To add a family, add a file to
 //! `families/`. The README in that folder describes the keys.
 
 pub(crate) mod family;
@@ -356,8 +358,9 @@ impl Context {
         }
     }
 
-    /// Removes the last response, open or ended, if no turn follows it. You can then make the
-    /// prompt again.
+    /// Removes the last response, open or ended, if no turn follows it.
+    ///
+    /// You can then make the prompt again.
     pub fn discard_response(&mut self) {
         if self.turns.last().is_some_and(|turn| turn.role == Role::Assistant) {
             self.turns.pop();

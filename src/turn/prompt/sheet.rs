@@ -19,8 +19,10 @@ pub(super) struct Sheet<'a> {
     tokens: Vec<Known>,
     /// The leaves written so far.
     pub(super) leaves: Vec<Leaf>,
-    /// The text that is not encoded yet. `parts` contains the position in this text at which each
-    /// leaf begins, and the number of the leaf.
+    /// The text that is not encoded yet.
+    ///
+    /// `parts` contains the position in this text at which each leaf begins, and the number of the
+    /// leaf.
     run: String,
     parts: Vec<(usize, usize)>,
     /// The id that the model sampled last, before the text of this sheet.

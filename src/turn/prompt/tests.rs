@@ -72,8 +72,7 @@ fn call(id: &str) -> LeafKind {
 /// The texts that one family renders. `None` means unsupported.
 ///
 /// - `first`: the text of a system turn and a user turn.
-/// - `user`: the text that follows an answer with `stop` at its end, up to the opening after a user
-///   turn.
+/// - `user`: the text that follows an answer with `stop` at its end, including a user turn.
 /// - `result` and `results`: the text that follows calls with `call_stop` at their end. It contains
 ///   one result or two results.
 #[derive(Debug, Deserialize)]

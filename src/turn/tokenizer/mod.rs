@@ -368,8 +368,9 @@ impl Inner {
         self.added.binary_search_by_key(&id, |token| token.id).ok().map(|i| &self.added[i])
     }
 
-    /// Encodes like the crate's `encode_fast`, but with the added vocabulary that `special`
-    /// selects.
+    /// Encodes like the crate's `encode_fast`.
+    ///
+    /// `special` selects the added vocabulary.
     fn encode(&self, text: &str, special: Special) -> Result<Vec<TokenId>, Error> {
         Ok(self.encoding(text, special, OffsetType::None)?.get_ids().to_vec())
     }
@@ -430,9 +431,13 @@ impl Inner {
 
 /// Runs code of the `tokenizers` crate, and converts a panic into an error.
 ///
-/// Fuzzing of tokenizer files found three causes of a panic: a template with a token that it does
-/// not list, a `Replace` of nothing, and merges that are shorter than their prefix. A panic does
-/// not change the state of the tokenizer, but it may leave a cache of words locked.
+/// Fuzzing of tokenizer files found three causes of a panic:
+///
+/// - a template with a token that it does not list;
+/// - a `Replace` of nothing;
+/// - merges that are shorter than their prefix.
+///
+/// A panic does not change the state of the tokenizer, but it may leave a cache of words locked.
 fn contain<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     std::panic::catch_unwind(AssertUnwindSafe(call))
         .unwrap_or_else(|_| Err(Error::invalid("the tokenizer file contradicts itself: its code panicked")))
