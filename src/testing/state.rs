@@ -29,7 +29,7 @@ pub struct Disconnect {
     ///
     /// Connections are counted from 0, in the order in which the server accepted them.
     pub connection: usize,
-    /// The number of the request that the server was answering, from 0.
+    /// The number of the request that the server was answering, counted from 0.
     ///
     /// `None` if the connection was idle or its request was incomplete. Clients normally end a
     /// reused connection in this way.

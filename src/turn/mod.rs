@@ -193,8 +193,9 @@ impl Turn {
     /// Runs the turn.
     ///
     /// Blocks until the model gives an answer without tool calls, or until
-    /// [`max_rounds`](Self::max_rounds) rounds have run. Only the timers of the stream and your
-    /// tools limit this wait. The model receives the results in the order of the calls.
+    /// [`max_rounds`](Self::max_rounds) rounds have run. The timers of the stream and the running
+    /// time of your tools limit this wait. The model receives the results in the order of the
+    /// calls.
     ///
     /// # Errors
     ///

@@ -52,7 +52,7 @@ impl TokenDecoder {
 
     /// Decodes one id, and returns the text that the id completes.
     ///
-    /// The text is empty if a character is still incomplete.
+    /// The text is empty if its character is still incomplete.
     ///
     /// # Errors
     ///
