@@ -1,4 +1,4 @@
-//! The settings of a client: API key, timers and limits. Every wait and every buffer is named here.
+//! The settings of a client: API key, timers and limits. They limit every wait and every buffer.
 
 use std::fmt;
 use std::time::Duration;
@@ -21,13 +21,13 @@ pub struct ApiKey(Box<str>);
 impl ApiKey {
     /// Creates a key from the contents of a file or a variable.
     ///
-    /// White space at both ends, line ends included, is removed.
+    /// White space at both ends, including line ends, is removed.
     ///
     /// # Errors
     ///
     /// Returns [`InvalidInput`](crate::ErrorKind::InvalidInput) if the key is empty, or if it
-    /// contains a character that is not visible ASCII, which an HTTP header cannot carry. The
-    /// message does not contain the key.
+    /// contains a character that is not visible ASCII. An HTTP header cannot contain such a
+    /// character. The message does not contain the key.
     pub fn new(key: &str) -> Result<Self, Error> {
         let key = key.trim();
         if key.is_empty() {
@@ -54,8 +54,8 @@ impl fmt::Debug for ApiKey {
 defaults! {
     /// The timers of a request.
     ///
-    /// `None` turns a timer off, and so does a limit of more than 100 years. By default, only
-    /// `deadline` is off. A limit of zero expires at the first wait.
+    /// `None` turns a timer off. A limit of more than 100 years also turns the timer off. By
+    /// default, only `deadline` is off. A timer with a limit of zero expires at the first wait.
     ///
     /// No timer except [`deadline`](Self::deadline) runs while the stream waits for a slow
     /// consumer.
@@ -83,15 +83,17 @@ defaults! {
         /// request for minutes. For a [`call`](crate::ApiClient::call), this timer limits the wait
         /// for the whole response. Default 600 s.
         pub first_token: Option<Duration> = Some(Duration::from_secs(600)),
-        /// Limits the time between tokens in which no byte of the body arrives.
+        /// Limits the time between two tokens during which no byte of the body arrives.
         ///
         /// The timer restarts with each read. Bytes that are only HTTP framing do not count.
         /// Default 120 s.
         pub chunk: Option<Duration> = Some(Duration::from_secs(120)),
-        /// Limits the time between tokens in which no event arrives, even if other bytes do.
+        /// Limits the time between two tokens during which no event arrives.
         ///
-        /// The front end of a dead engine was seen sending keep-alive comments for ten minutes.
-        /// Default 600 s.
+        /// Other bytes, such as keep-alive comments, do not restart the timer.
+        ///
+        /// In one observed case, an engine died, and its front end sent keep-alive comments for ten
+        /// minutes. Default 600 s.
         pub content: Option<Duration> = Some(Duration::from_secs(600)),
         /// Limits the wait after the finish reason for the rest of the response.
         ///
@@ -101,7 +103,7 @@ defaults! {
         pub after_finish: Option<Duration> = Some(Duration::from_secs(5)),
         /// Limits the whole request, including waits for a slow consumer. Default none.
         pub deadline: Option<Duration> = None,
-        /// Limits one write of the request, of at most 16 KiB.
+        /// Limits the time of one write of the request. A write has at most 16 KiB.
         ///
         /// The timer expires if the server has not accepted the whole write in this time. It
         /// restarts with each write, so a server may read slowly.
@@ -110,17 +112,17 @@ defaults! {
         pub write: Option<Duration> = Some(Duration::from_secs(30)),
         /// Limits the wait for the last bytes of the HTTP framing after the end of a stream.
         ///
-        /// With these bytes, the connection can be reused. The consumer does not wait for them.
-        /// Default 50 ms. Zero disables the wait.
+        /// The connection can be reused only after these bytes have arrived. The consumer does not
+        /// wait for them. Default 50 ms. Zero disables the wait.
         pub drain: Duration = Duration::from_millis(50),
     }
 }
 
-/// The longest timer. A few centuries more would overflow the clock.
+/// The maximum length of a timer. A timer a few centuries longer would overflow the clock.
 const MAX_TIMER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 impl Timeouts {
-    /// Turns off timers longer than `MAX_TIMER`, and shortens `drain` to it.
+    /// Turns off timers longer than `MAX_TIMER`, and shortens `drain` to this maximum.
     pub(crate) fn bounded(mut self) -> Self {
         let Self { connect, first_token, chunk, content, after_finish, deadline, write, drain } = &mut self;
         for timer in [connect, first_token, chunk, content, after_finish, deadline, write] {
@@ -138,11 +140,11 @@ impl Timeouts {
 }
 
 defaults! {
-    /// The limits of everything that could grow.
+    /// The limits of all sizes and numbers that could otherwise grow without end.
     ///
     /// A stream that exceeds a limit fails with an error that names the limit
-    /// ([`Limit`](crate::Limit)), unless the field describes another effect. These limits cannot be
-    /// changed: [`MAX_RESPONSE_HEAD_BYTES`], [`MAX_RESPONSE_HEADERS`],
+    /// ([`Limit`](crate::Limit)), unless the description of the field defines another effect. These
+    /// limits cannot be changed: [`MAX_RESPONSE_HEAD_BYTES`], [`MAX_RESPONSE_HEADERS`],
     /// [`MAX_NESTING`](crate::MAX_NESTING), [`MAX_CHOICES`](crate::MAX_CHOICES),
     /// [`MAX_TOKEN_IDS`](crate::MAX_TOKEN_IDS) and [`MAX_TOOL_CALLS`](crate::MAX_TOOL_CALLS).
     ///
@@ -162,8 +164,9 @@ defaults! {
         /// The rest of a longer body is not read. This does not cause another error. Default 64
         /// KiB.
         pub max_error_body_bytes: usize = 64 << 10,
-        /// The maximum size of a body for [`HttpResponse::text`](crate::HttpResponse::text), in
-        /// bytes.
+        /// The maximum size of a body that is read whole, in bytes.
+        ///
+        /// The limit applies to [`HttpResponse::text`](crate::HttpResponse::text).
         ///
         /// Default 32 MiB.
         pub max_body_bytes: usize = 32 << 20,
@@ -172,8 +175,9 @@ defaults! {
         /// When the channel is full, the stream stops reading from its socket until the consumer
         /// takes tokens. Default 1,024.
         pub max_channel_tokens: usize = 1024,
-        /// The maximum number of bytes of text in a stream's channel that the consumer has not
-        /// taken.
+        /// The maximum size of the text in a stream's channel, in bytes.
+        ///
+        /// Text that the consumer has taken does not count.
         ///
         /// When the channel is full, the stream stops reading from its socket until the consumer
         /// takes tokens. A single token may be larger than this limit. Default 8 MiB.
@@ -204,14 +208,17 @@ defaults! {
         ///
         /// A larger call is [`Malformed`](crate::Malformed). Default 16 MiB.
         pub max_arguments_bytes: usize = 16 << 20,
-        /// The maximum size of one turn for [`ResponseParser::run`](crate::ResponseParser::run), in
-        /// bytes.
+        /// The maximum size of one turn, in bytes.
+        ///
+        /// The limit applies to [`ResponseParser::run`](crate::ResponseParser::run).
         ///
         /// A longer turn ends with [`Limit::TurnBytes`](crate::Limit::TurnBytes). Default 64 MiB.
         pub max_turn_bytes: usize = 64 << 20,
-        /// The maximum number of streams that run at the same time, each on its own reader thread.
+        /// The maximum number of streams that run at the same time.
         ///
-        /// [`WhenFull`] defines what happens to the next stream. Default 256.
+        /// Each stream has its own reader thread.
+        ///
+        /// [`WhenFull`] defines what happens to further streams. Default 256.
         pub max_streams: usize = 256,
         /// The maximum number of streams that wait for their turn under [`WhenFull::Wait`].
         ///
@@ -220,9 +227,9 @@ defaults! {
         pub max_waiting_streams: usize = 64 << 10,
         /// The maximum number of idle connections that are kept open for later requests.
         ///
-        /// Further connections are closed. With 0, none is kept. A connection that has been idle
-        /// for more than 4 s is not reused: it is closed at the client's next request, or with the
-        /// client. Default 256.
+        /// Further connections are closed. With 0, no connection is kept. A connection that has
+        /// been idle for more than 4 s is not reused. It is closed at the client's next request, or
+        /// when the client is dropped. Default 256.
         pub max_idle_connections: usize = 256,
     }
 }
@@ -232,15 +239,15 @@ pub(crate) const MAX_STALE_RETRIES: u32 = 2;
 
 /// The limit for the status line and headers of a response together, in bytes.
 ///
-/// A larger head is [`Limit::ResponseHeadBytes`](crate::Limit::ResponseHeadBytes). This limit
-/// cannot be changed: it must stay a little below the size of the connection's input buffer, which
-/// ureq does not grow.
+/// A larger head causes the error [`Limit::ResponseHeadBytes`](crate::Limit::ResponseHeadBytes).
+/// This limit cannot be changed: it must stay a little below the size of the connection's input
+/// buffer, which ureq does not grow.
 pub const MAX_RESPONSE_HEAD_BYTES: usize = 15 << 10;
 
 /// The maximum number of headers in a response.
 ///
-/// More headers are [`Limit::ResponseHeaders`](crate::Limit::ResponseHeaders). This limit cannot be
-/// changed: ureq's parser has room for this number.
+/// More headers cause the error [`Limit::ResponseHeaders`](crate::Limit::ResponseHeaders). This
+/// limit cannot be changed: ureq's parser has space for only this number of headers.
 pub const MAX_RESPONSE_HEADERS: usize = 128;
 
 /// Selects what happens to a stream that is requested while [`Limits::max_streams`] streams run.
@@ -249,8 +256,9 @@ pub const MAX_RESPONSE_HEADERS: usize = 128;
 pub enum WhenFull {
     /// The stream waits for its turn, in the order of the requests.
     ///
-    /// Its timers start when it is requested. [`first_token`](Timeouts::first_token),
-    /// [`deadline`](Timeouts::deadline) and a cancel end the wait.
+    /// The timers of the stream start when the stream is requested.
+    /// [`first_token`](Timeouts::first_token), [`deadline`](Timeouts::deadline) and a cancel end
+    /// the wait.
     #[default]
     Wait,
     /// The stream fails at once with [`Limit::Streams`](crate::Limit::Streams).

@@ -1,9 +1,9 @@
-//! Text from outside, escaped so that it can be printed.
+//! Escapes text from outside so that it can be printed.
 
 /// Escapes `text` for a log line or a message.
 ///
 /// Control characters (C0, C1, DEL) and the Unicode marks that change the writing direction become
-/// escapes. The result has at most `max_chars` characters, plus a final `…` if it was cut.
+/// escapes. The result has at most `max_chars` characters, plus a final `…` if the text was cut.
 pub(crate) fn printable(text: &str, max_chars: usize) -> String {
     let mut out = String::with_capacity(text.len().min(max_chars));
     let mut left = max_chars;
@@ -31,7 +31,7 @@ mod tests {
     fn foreign_text_is_escaped_and_cut() {
         assert_eq!(printable("a\u{1b}[31mb\u{9b}c\u{202e}d", 100), "a\\u{1b}[31mb\\u{9b}c\\u{202e}d");
         assert_eq!(printable("äöü", 2), "äö…");
-        // An escape counts all its characters, and is never cut.
+        // All characters of an escape count, and an escape is never cut.
         assert_eq!(printable("\u{1b}\u{1b}", 12), "\\u{1b}\\u{1b}");
         assert_eq!(printable("\u{1b}\u{1b}", 11), "\\u{1b}…");
         assert_eq!(printable("\n\n", 1), "…");

@@ -3,7 +3,8 @@
 /// Defines an enum with a name for each variant.
 ///
 /// `as_str` returns the name, and the documentation of the variant contains it. An enum that is
-/// marked with `all` also has `by_name`, and `ALL`, the list of its variants. They have no values.
+/// marked with `all` also has `by_name` and the list `ALL` of its variants. The variants of such an
+/// enum have no values.
 macro_rules! names {
     (all $(#[$about:meta])* $vis:vis enum $type:ident {
         $($(#[$meaning:meta])* $variant:ident = $name:literal,)*
@@ -27,7 +28,7 @@ macro_rules! names {
         }
 
         impl $type {
-            /// Returns the stable name, as the command line prints it.
+            /// Returns the stable name, which the command line also prints.
             #[must_use]
             $vis fn as_str(self) -> &'static str {
                 match self {
@@ -53,8 +54,8 @@ macro_rules! display_as_str {
 
 /// Defines builder methods that set the field of the same name.
 ///
-/// A method accepts the type of the field, or a type that converts into it: a plain `usize` for an
-/// `Option<usize>`. Mark the type of the builder with `#[must_use]`.
+/// A method accepts the type of the field, or a type that converts into it, for example a plain
+/// `usize` for an `Option<usize>`. Mark the type of the builder with `#[must_use]`.
 macro_rules! setters {
     ($($field:ident: $type:ty,)*) => {
         setters! { $(#[doc = "Sets the field with the same name."] $field: $type,)* }
@@ -89,7 +90,7 @@ macro_rules! debug_fields {
 
 /// Defines builder methods that set the optional field of the same name.
 ///
-/// A method accepts any type that converts into the type in the field: a `&str` for an
+/// A method accepts any type that converts into the type in the field, for example a `&str` for an
 /// `Option<String>`.
 macro_rules! option_setters {
     ($($(#[$meaning:meta])* $field:ident: $type:ty,)*) => {

@@ -19,11 +19,11 @@ type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
 /// The error type of this crate.
 ///
-/// Branch on [`kind`](Self::kind) or on the predicates. The message is for people, and describes
-/// only its own layer: [`source`](std::error::Error::source) returns the cause, if there is one.
-/// API keys never appear in an error.
+/// In code, test the [`kind`](Self::kind) or call the predicates. The message is for people. It
+/// does not include the cause: [`source`](std::error::Error::source) returns the cause, if there is
+/// one. API keys never appear in an error.
 ///
-/// A clone costs one reference count. The stream and its report contain the same error.
+/// A clone only increments a reference count. The stream and its report contain the same error.
 ///
 /// ```
 /// use tokenwire::{Error, ErrorKind};
@@ -64,11 +64,13 @@ names! {
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
     #[non_exhaustive]
     pub enum ErrorKind {
-        /// The input cannot be used, for example an invalid URL or a key with a line break. Nothing
-        /// was sent.
+        /// The input cannot be used, for example an invalid URL or a key with a line break.
+        ///
+        /// Nothing was sent.
         InvalidInput = "invalid_input",
-        /// No connection: host not found, host unreachable, or TLS handshake failed. Nothing was
-        /// sent.
+        /// The connection failed.
+        ///
+        /// The host was not found or not reachable, or the TLS handshake failed. Nothing was sent.
         Connect = "connect",
         /// The host refused the connection: no server listens on this port. Nothing was sent.
         Refused = "refused",
@@ -76,18 +78,19 @@ names! {
         Timeout(Timer) = "timeout",
         /// The connection ended before a finish reason or a terminator arrived.
         Incomplete = "incomplete",
-        /// The server reported an error: an HTTP status other than 2xx, or an error inside the
-        /// stream.
+        /// The server reported an error.
+        ///
+        /// The error is an HTTP status other than 2xx, or an error inside the stream.
         Server = "server",
         /// The status is 2xx, but the response is not an event stream.
         NotEventStream = "not_event_stream",
-        /// The bytes break a rule, for example of HTTP framing, or an id is out of range.
+        /// The response violates a rule, for example of HTTP framing, or an id is out of range.
         Protocol = "protocol",
         /// A limit was exceeded.
         Limit(Limit) = "limit",
-        /// The guard ended the stream on purpose.
+        /// The stream or the turn was cancelled.
         Cancelled = "cancelled",
-        /// The server, or this version of the crate, cannot do this.
+        /// The server or this version of the crate does not support the operation.
         Unsupported = "unsupported",
         /// Ids of a turn are missing, and the caller does not accept this. Nothing was sent.
         ///
@@ -103,24 +106,25 @@ names! {
     pub enum Timer {
         /// Name lookup, TCP connect and TLS handshake.
         Connect = "connect",
-        /// The head of a response.
+        /// The wait for the head of a response.
         ///
         /// Only requests that use [`HttpClient`](crate::HttpClient) directly have this timer.
         Response = "response",
         /// The time from the start of the request to the first token.
         FirstToken = "first_token",
-        /// The time between tokens in which no byte arrives.
+        /// The time between two tokens during which no byte arrives.
         Chunk = "chunk",
-        /// The time between tokens in which no event arrives. Keep-alive comments do not count as
-        /// events.
+        /// The time between two tokens during which no event arrives.
+        ///
+        /// Keep-alive comments do not count as events.
         Content = "content",
         /// The wait for the rest of the response after the finish reason.
         ///
         /// No error has this timer, because the stream is complete when the timer expires.
         AfterFinish = "after_finish",
-        /// The whole request.
+        /// The time of the whole request.
         Deadline = "deadline",
-        /// One write of the request.
+        /// The time of one write of the request.
         Write = "write",
     }
 }
@@ -160,8 +164,9 @@ names! {
 display_as_str!(Timer, Limit);
 
 impl fmt::Display for ErrorKind {
-    /// Prints the name, for a timeout or limit with the name of the timer or limit:
-    /// `timeout (chunk)`.
+    /// Prints the name of the kind.
+    ///
+    /// For a timeout or a limit, the name of the timer or limit follows: `timeout (chunk)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Timeout(timer) => write!(f, "timeout ({timer})"),
@@ -179,7 +184,7 @@ pub struct ServerError {
     pub status: Option<u16>,
     /// The message, with control characters escaped.
     ///
-    /// At most [`MAX_SERVER_MESSAGE_CHARS`] characters.
+    /// The message has at most [`MAX_SERVER_MESSAGE_CHARS`] characters.
     pub message: String,
     /// The server's own name for the kind of error (`type` in most bodies), unchanged.
     pub kind: Option<String>,
@@ -189,7 +194,7 @@ pub struct ServerError {
     pub param: Option<String>,
 }
 
-/// How far a stream had come when it failed.
+/// The progress of a stream at the time of its failure.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
@@ -303,7 +308,7 @@ impl Error {
         self.0.server.as_ref().and_then(|server| server.status)
     }
 
-    /// Returns how far the stream had come; `None` for failures outside a stream.
+    /// Returns the progress of the stream, or `None` for a failure outside a stream.
     #[must_use]
     pub fn progress(&self) -> Option<Progress> {
         self.0.progress
@@ -329,13 +334,13 @@ impl Error {
         matches!(self.0.kind, ErrorKind::Timeout(_))
     }
 
-    /// Returns whether the failure happened before or during the connect, so that nothing was sent.
+    /// Returns whether the connection could not be made. In this case, nothing was sent.
     #[must_use]
     pub fn is_connect(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Connect | ErrorKind::Refused | ErrorKind::Timeout(Timer::Connect))
     }
 
-    /// Returns whether the guard ended the stream on purpose.
+    /// Returns whether the stream or the turn was cancelled.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.kind == ErrorKind::Cancelled

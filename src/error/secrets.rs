@@ -13,13 +13,15 @@ use super::escape::printable;
 const MAX_WORD_CHARS: usize = 256;
 /// The text that replaces a credential.
 pub(crate) const REDACTED: &str = "[redacted]";
-/// The number of characters that a truncated credential may show: `sk-`, which is in every key.
-const MAX_SHOWN: usize = 3;
-/// Shorter values are not redacted.
+/// The number of characters of a truncated credential that may be shown.
 ///
-/// A server without keys gets `x` or `EMPTY`, and a header may be `1`. Such values also appear
-/// where they mean something else, above all in token ids. Real secrets are longer.
-/// [`ApiClientBuilder::api_key`](crate::ApiClientBuilder::api_key) documents this limit.
+/// Three characters are enough for `sk-`, which many keys share.
+const MAX_SHOWN: usize = 3;
+/// The minimum length of a value that is redacted, in characters.
+///
+/// For a server without keys, the key is often `x` or `EMPTY`, and the value of a header may be
+/// `1`. Such short values also appear in ordinary text, above all in token ids. Real secrets are
+/// longer. [`ApiClientBuilder::api_key`](crate::ApiClientBuilder::api_key) documents this limit.
 const MIN_CHARS: usize = 8;
 
 /// The credentials of a request.
@@ -27,7 +29,9 @@ const MIN_CHARS: usize = 8;
 pub(crate) struct Secrets(Vec<Box<str>>);
 
 impl Secrets {
-    /// Collects the values of these headers, given as names and values. They may be credentials.
+    /// Collects the values of these headers, because the values may be credentials.
+    ///
+    /// `sensitive` contains the name and the value of each header.
     pub(crate) fn of<'a>(sensitive: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let values = sensitive.into_iter().map(|(name, value)| {
             let key = value.strip_prefix("Bearer ").filter(|_| is_authorization(name));
@@ -113,7 +117,7 @@ fn places(secret: &[u8], text: &[u8]) -> Vec<Range<usize>> {
     let mut from = 0;
     while let Some(at) = memchr::memchr2(*first, b'\\', &text[from..]).map(|at| from + at) {
         let rest = &text[at..];
-        // A backslash that belongs to the secret may appear as it is, or escaped.
+        // A backslash that belongs to the secret may appear unescaped or escaped.
         let len = length_at(secret, rest, literal).or_else(|| length_at(secret, rest, in_json));
         found.extend(len.map(|len| at..at + len));
         from = at + len.unwrap_or(1);
@@ -136,9 +140,9 @@ fn length_at(secret: &[u8], text: &[u8], read: fn(&[u8]) -> Read) -> Option<usiz
     Some(at)
 }
 
-/// The first character of a text.
+/// The result of reading the first character of a text.
 enum Read {
-    /// This byte, and the number of bytes that represent it in the text.
+    /// The character is this byte. The number counts the bytes that represent it in the text.
     Byte(u8, usize),
     /// The text ends before the byte is known.
     Cut,
@@ -148,7 +152,10 @@ fn literal(text: &[u8]) -> Read {
     text.first().map_or(Read::Cut, |byte| Read::Byte(*byte, 1))
 }
 
-/// JSON writers differ: some escape `/` as `\/`, some `<` and `-` as `\u003c` and `\u002d`.
+/// Reads a character that may be escaped as in JSON.
+///
+/// JSON writers differ. Some writers escape `/` as `\/`. Some writers escape `<` and `-` as
+/// `\u003c` and `\u002d`.
 fn in_json(text: &[u8]) -> Read {
     match text {
         [] | [b'\\'] => Read::Cut,

@@ -1,8 +1,8 @@
 //! One connection of the scripted server.
 //!
-//! It reads requests, runs their scripts, and detects when the client disconnects. Each connection
-//! has its own thread, which may block in a read or a write. The server wakes the thread by
-//! shutting down its socket.
+//! A connection reads requests, runs their scripts, and detects when the client disconnects. Each
+//! connection has its own thread, which may block in a read or a write. The server wakes the thread
+//! by shutting down its socket.
 
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
@@ -26,27 +26,31 @@ pub const MAX_REQUEST_HEAD_BYTES: usize = 64 << 10;
 /// The maximum size of a request's body, 64 MiB. A larger body is answered with 413.
 pub const MAX_REQUEST_BODY_BYTES: usize = 64 << 20;
 
-/// The maximum number of bytes that a client may send while a script runs. If the client sends
-/// more, the connection ends.
+/// The maximum number of bytes that a client may send while a script runs.
+///
+/// If the client sends more bytes, the connection ends.
 const MAX_INPUT_BYTES: usize = MAX_REQUEST_HEAD_BYTES + MAX_REQUEST_BODY_BYTES;
 
 const READ_BYTES: usize = 16 << 10;
 
-/// The longest sleep, which is the last part of each wait.
+/// The maximum length of a sleep.
 ///
-/// A socket timeout can take up to an eighth longer (measured on Linux), so the last part of a wait
-/// uses a sleep. A sleep delays the drop of the server by at most this time.
+/// A socket timeout can last up to one eighth longer than requested (measured on Linux). The last
+/// part of a wait is therefore a sleep. A sleep delays the drop of the server by at most this time.
 const MAX_SLEEP: Duration = Duration::from_millis(20);
 
 /// The interval at which a script that waits for a gate checks for a disconnect.
 const GATE_LOOK: Duration = Duration::from_millis(10);
 
-/// The maximum number of bytes discarded before a FIN. With unread bytes, an RST would be sent.
+/// The maximum number of bytes discarded before a FIN.
+///
+/// If bytes stayed unread, the system would send an RST.
 const MAX_UNREAD_BYTES: usize = 1 << 20;
 
 /// The reason why nothing more is sent on this connection.
 enum Ended {
-    /// The client disconnected, or the server is being dropped. Both shut down the socket.
+    /// The client disconnected, or the server is being dropped. The socket is shut down in both
+    /// cases.
     ClientGone,
     /// The server closes the connection normally.
     Closed,
@@ -60,8 +64,8 @@ enum Ended {
 impl From<io::Error> for Ended {
     /// Converts a failed read or write.
     ///
-    /// The client disconnected, or the server shut down the socket. A later check distinguishes
-    /// them.
+    /// The client disconnected, or the server shut down the socket. A later check distinguishes the
+    /// two cases.
     fn from(_: io::Error) -> Self {
         Self::ClientGone
     }
@@ -76,13 +80,15 @@ pub(super) struct Connection {
     input: Vec<u8>,
     /// The number of the request that is being answered.
     request: Option<usize>,
-    /// The number of bytes of its response so far, on the wire and in the body.
+    /// The number of response bytes sent so far. `body_bytes` counts only the bytes of the body.
     sent_bytes: u64,
     body_bytes: u64,
 }
 
 impl Drop for Connection {
-    /// This also runs if a handler panics. The last `Arc` closes the socket afterwards.
+    /// Removes the connection, even if a handler panics.
+    ///
+    /// The drop of the last `Arc` then closes the socket.
     fn drop(&mut self) {
         self.shared.forget(self.number);
     }
@@ -124,8 +130,8 @@ impl Connection {
             }
             Ended::Killed => self.discard_unread(),
             Ended::Reset => {
-                // With linger 0, the close that follows sends an RST. This fails only if the socket
-                // is gone.
+                // With linger 0, the close that follows sends an RST. The call fails only if the
+                // socket is already closed.
                 let _ = SockRef::from(&*self.socket).set_linger(Some(Duration::ZERO));
             }
         }
@@ -207,8 +213,8 @@ impl Connection {
 
     fn read_chunked(&mut self) -> Result<Vec<u8>, Ended> {
         loop {
-            // Nothing follows the end of a body. A search for the end at other places would take
-            // quadratic time.
+            // The client sends nothing after a body, so a body can end only where the input ends.
+            // Decoding the input after every read would take quadratic time.
             if self.input.ends_with(b"\r\n\r\n") {
                 let found = dechunk(&self.input);
                 match found.state {
@@ -332,9 +338,9 @@ impl Connection {
         }
     }
 
-    /// Waits this long, or until the client disconnects or the server is dropped.
+    /// Waits for this time, or until the client disconnects or the server is dropped.
     ///
-    /// Each iteration ends with a read, which detects both.
+    /// Each iteration ends with a read, which detects both events.
     fn pause(&mut self, time: Duration) -> Result<(), Ended> {
         // A time beyond the range of the clock means an endless wait.
         let until = Instant::now().checked_add(time);

@@ -9,7 +9,7 @@ use crate::recording::Request;
 const END: u32 = 0;
 /// The ids from 1 to below `WORDS_END` are words and punctuation.
 const WORDS_END: u32 = 96;
-/// The first half of a character. The ids after it are the second halves.
+/// The id of the first half of a character. The next `HALVES` ids are second halves.
 const HALF: u32 = 100;
 const HALVES: u32 = 4;
 /// The pieces of a tool call. A digit follows the piece `CALL_NUMBER`.
@@ -39,10 +39,10 @@ const DIGITS: u32 = 120;
 /// - the field `interval`: the number of ids in one event.
 ///
 /// The id 0 ends an answer. The text consists of words, characters of two tokens, and tool calls in
-/// the Hermes format. There are no characters of two tokens for llama.cpp, which withholds their
-/// ids, or if `interval` is more than 1. If a prompt ends inside a character, the model behaves
-/// like the real servers: vLLM begins its text with the text of the whole prompt, and SGLang omits
-/// the character.
+/// the Hermes format. For llama.cpp, the text has no characters of two tokens, because llama.cpp
+/// withholds their ids. It also has no such characters if `interval` is more than 1. If a prompt
+/// ends inside a character, the model behaves like the real servers. vLLM begins its text with the
+/// text of the whole prompt. SGLang omits the character.
 ///
 /// ```
 /// use tokenwire::testing::{FakeModel, MockServer};
@@ -72,14 +72,14 @@ enum Style {
 }
 
 impl FakeModel {
-    /// Creates a model. Each seed is a different model.
+    /// Creates a model. Each seed creates a different model.
     ///
     /// An answer has about 80 ids, if its limit allows this.
     pub fn new(seed: u64) -> Self {
         Self { seed, one_of: 80 }
     }
 
-    /// Ends an answer after one of `ids` ids, on average. 0 means never.
+    /// Sets the average number of ids in an answer. With 0, an answer never ends by itself.
     pub fn ends_one_of(mut self, ids: u64) -> Self {
         self.one_of = ids;
         self
@@ -90,7 +90,7 @@ impl FakeModel {
         self.events(request).map_or_else(refusal, Script::events)
     }
 
-    /// Answers like [`answer`](Self::answer), in a body that ends with the connection.
+    /// Answers like [`answer`](Self::answer), but the end of the connection ends the body.
     ///
     /// The body has neither a length nor chunks. With `together`, all events are in one write.
     pub fn answer_until_close(&self, request: &Request, together: bool) -> Script {
@@ -102,7 +102,7 @@ impl FakeModel {
         events.iter().fold(head, |script, data| script.event(data))
     }
 
-    /// Returns the data of the events, without HTTP, so that a test can split them itself.
+    /// Returns the data of the events without HTTP, for a test that splits the data itself.
     ///
     /// Returns `None` if the request is not a streaming request.
     #[must_use]
@@ -149,8 +149,8 @@ impl FakeModel {
     fn next_id(&self, last: u32, state: u64, may_end: bool, halves: bool) -> u32 {
         let draw = |one_of: u64, salt: u64| mix(state ^ salt) % one_of;
         match last {
-            // Usually this is the other half. Sometimes it is another id, so that half a character
-            // remains.
+            // Usually, the next id is the second half of the character. Sometimes, it is another
+            // id, so that half a character remains.
             HALF if draw(8, 1) > 0 => HALF + 1 + draw(HALVES.into(), 2) as u32,
             CALL_NUMBER => DIGITS + draw(10, 3) as u32,
             DIGITS..130 => CALL_NUMBER + 1,
@@ -168,7 +168,7 @@ fn refusal() -> Script {
         .json(r#"{"error":{"message":"no prompt of ids","type":"BadRequestError","code":400}}"#)
 }
 
-/// The last step of SplitMix64.
+/// Mixes the bits of `state`, as in the last step of SplitMix64.
 fn mix(state: u64) -> u64 {
     let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -192,13 +192,13 @@ fn bytes_of(id: u32) -> Vec<u8> {
 
 /// Decodes ids in the same way as the servers.
 ///
-/// Inside a character, the text is empty. A character that stays incomplete becomes U+FFFD before
-/// the next text.
+/// While a character is incomplete, the text is empty. A character that stays incomplete becomes
+/// U+FFFD before the next text.
 struct Decoder {
     unfinished: Vec<u8>,
-    /// The text before the first text of the answer.
+    /// The text to put before the first text of the answer.
     front: Option<String>,
-    /// True if the character in which the prompt ends is omitted.
+    /// True if the prompt ends inside a character and this character is omitted.
     loses: bool,
 }
 

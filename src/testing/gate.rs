@@ -3,9 +3,9 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// A latch that a test opens once. Clones are the same gate.
+/// A latch that a test opens once. All clones open together.
 ///
-/// A script waits for it with [`Script::wait_for`](super::script::Script::wait_for).
+/// A script waits for the gate with [`Script::wait_for`](super::script::Script::wait_for).
 ///
 /// ```
 /// use std::time::Duration;

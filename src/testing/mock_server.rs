@@ -1,4 +1,4 @@
-//! The scripted server: it listens, starts a thread per connection, and records requests.
+//! The scripted server. It listens, starts a thread for each connection, and records requests.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -19,12 +19,13 @@ use crate::recording::Request;
 
 /// The number of connections that may wait to be accepted.
 ///
-/// The listener of std has 128. In a burst of a thousand clients, some connections are then reset.
-/// The system may have a lower limit.
+/// The listener of std allows only 128. If a thousand clients connect at the same time, some
+/// connections are then reset. The operating system may have a lower limit.
 pub const BACKLOG: i32 = 4096;
 
-/// The stack size of a connection's thread, which runs a TLS handshake and your handler. A debug
-/// build with JSON needs half of it.
+/// The stack size of a connection's thread, which runs a TLS handshake and your handler.
+///
+/// A debug build that handles JSON needs half of this size.
 const STACK_BYTES: usize = 512 << 10;
 
 /// A running server. Dropping it closes all connections and joins all threads.
@@ -50,8 +51,8 @@ pub struct MockServer {
 impl MockServer {
     /// Starts a server on a free port of 127.0.0.1.
     ///
-    /// The server calls `handler` for each request, after it has read the whole request, on the
-    /// thread of the connection. Several calls may run at the same time.
+    /// The server calls `handler` for each request after it has read the whole request. The call
+    /// runs on the thread of the connection. Several calls may run at the same time.
     ///
     /// # Errors
     ///
@@ -87,7 +88,7 @@ impl MockServer {
         Self::builder().scripted(scripts)
     }
 
-    /// Returns a builder for a server with its own address, TLS or behaviour on accept.
+    /// Returns a builder that sets the address, TLS and the behaviour on accept.
     pub fn builder() -> ServerBuilder {
         ServerBuilder::default()
     }
@@ -99,7 +100,9 @@ impl MockServer {
         format!("{scheme}://{}", self.addr())
     }
 
-    /// Returns the address to connect to: loopback, if the server listens on all addresses.
+    /// Returns the address to which a client can connect.
+    ///
+    /// If the server listens on all addresses, this is the loopback address.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         let mut addr = self.addr;
@@ -114,7 +117,8 @@ impl MockServer {
 
     /// Returns a copy of the requests read so far, oldest first.
     ///
-    /// They include credentials. At most [`MAX_RECORDS`](super::MAX_RECORDS) are kept.
+    /// The requests include credentials. The server keeps at most
+    /// [`MAX_RECORDS`](super::MAX_RECORDS) requests.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         self.shared.lock().requests.clone()
@@ -134,7 +138,7 @@ impl MockServer {
 
     /// Returns the disconnects of clients so far, in the order in which the server detected them.
     ///
-    /// At most [`MAX_RECORDS`](super::MAX_RECORDS) are kept.
+    /// The server keeps at most [`MAX_RECORDS`](super::MAX_RECORDS) disconnects.
     #[must_use]
     pub fn disconnects(&self) -> Vec<Disconnect> {
         self.shared.lock().disconnects.clone()
@@ -142,7 +146,7 @@ impl MockServer {
 
     /// Blocks until the server has read `n` requests in total, or until `max` has passed.
     ///
-    /// Returns whether the server has read them.
+    /// Returns whether the server has read `n` requests.
     #[must_use]
     pub fn wait_for_requests(&self, n: usize, max: Duration) -> bool {
         self.shared.wait(max, |state| state.request_count >= n)
@@ -150,7 +154,7 @@ impl MockServer {
 
     /// Blocks until `n` clients in total have disconnected, or until `max` has passed.
     ///
-    /// Returns whether they have disconnected.
+    /// Returns whether `n` clients have disconnected.
     #[must_use]
     pub fn wait_for_disconnects(&self, n: usize, max: Duration) -> bool {
         self.shared.wait(max, |state| state.disconnect_count >= n)
@@ -158,7 +162,7 @@ impl MockServer {
 
     /// Blocks until at most `n` connections are open, or until `max` has passed.
     ///
-    /// Returns whether the number of open connections is that low.
+    /// Returns whether at most `n` connections are open.
     #[must_use]
     pub fn wait_for_open_connections(&self, n: usize, max: Duration) -> bool {
         self.shared.wait(max, |state| state.open.len() <= n)
@@ -178,14 +182,15 @@ impl Drop for MockServer {
         let threads = {
             let mut state = self.shared.lock();
             for socket in state.open.values() {
-                // Wakes the thread of the socket from any blocking call. A socket that is already
-                // gone fails here.
+                // The shutdown wakes the thread of the socket from any blocking call. It fails if
+                // the socket is already closed.
                 let _ = socket.shutdown(std::net::Shutdown::Both);
             }
             std::mem::take(&mut state.threads)
         };
         for (_, thread) in threads {
-            // An error is a panic of a handler, which has already been printed.
+            // An error means that a handler panicked. The message of the panic has already been
+            // printed.
             let _ = thread.join();
         }
     }
@@ -222,9 +227,11 @@ impl ServerBuilder {
         self
     }
 
-    /// Decides about each connection by its number, from 0, before anything is read.
+    /// Sets a function that decides how the server treats each new connection.
     ///
-    /// Default: all connections are served.
+    /// The function receives the number of the connection, counted from 0, before anything is read.
+    ///
+    /// By default, all connections are served.
     pub fn on_accept(mut self, decide: impl Fn(usize) -> OnAccept + Send + Sync + 'static) -> Self {
         self.on_accept = Box::new(decide);
         self
@@ -310,8 +317,8 @@ fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) {
         }
         match accepted {
             Ok((stream, _)) => take(shared, stream),
-            // No file descriptors are left, or the client left the queue. The next accept may
-            // succeed.
+            // No file descriptors are left, or the client disconnected before the accept. The next
+            // accept may succeed.
             Err(_) => thread::sleep(Duration::from_millis(5)),
         }
     }
@@ -343,9 +350,9 @@ fn serve(shared: &Arc<Shared>, number: usize, socket: Arc<TcpStream>) {
     shared.lock().open.insert(number, socket);
     // A thread name has at most 15 bytes on Linux.
     let thread = thread::Builder::new().name(format!("tw-{}-{number}", shared.port)).stack_size(STACK_BYTES);
-    // If no thread can be started, the connection is dropped, which records its end. A thread may
-    // end before its handle is stored here. This is safe, because only this thread uses the
-    // handles, and later the server, after it has joined this thread.
+    // If no thread can be started, the connection is dropped, and the drop records its end. A
+    // thread may end before its handle is stored here. This is safe: only this thread uses the
+    // handles until the server has joined this thread.
     if let Ok(thread) = thread.spawn(move || connection.serve()) {
         shared.lock().threads.insert(number, thread);
     }

@@ -31,7 +31,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A fault is one more method call. This server breaks off after each byte in turn, with a reset:
+//! To add a fault, call one more method. The following server resets the connection after 0 bytes
+//! of its first response, after 1 byte of its second response, and so on:
 //!
 //! ```
 //! use tokenwire::testing::{Cut, Script, MockServer};
@@ -45,18 +46,18 @@
 //! Other tools:
 //!
 //! - A [`FakeModel`] always gives the same answer to the same ids. Use it to test resumes.
-//! - [`replay()`] serves a recorded exchange with its own timing, and [`Script::replay`] with
-//!   another timing.
-//! - [`MockServer::start_tls`] serves all this over TLS.
-//! - [`ServerBuilder`] has the settings of the whole server: its address, and what it does when it
-//!   accepts a connection.
-//! - [`InMemory`] is a server without sockets and waits. If it is silent, the timer expires at
-//!   once.
+//! - [`replay()`] serves a recorded exchange with the recorded timing. [`Script::replay`] can
+//!   change the timing.
+//! - [`MockServer::start_tls`] starts a server that uses TLS.
+//! - [`ServerBuilder`] has the settings of the whole server, such as its address and its behaviour
+//!   when it accepts a connection.
+//! - [`InMemory`] is a server that uses no sockets and never waits. If this server is silent, the
+//!   client's timer expires at once.
 //!
 //! # Errors and limits
 //!
-//! A connection that breaks, or that does not send HTTP, ends without an effect on the others. The
-//! server answers some requests with an error status:
+//! If a connection breaks or does not send HTTP, only this connection ends. Other connections are
+//! not affected. The server answers some requests with an error status:
 //!
 //! | request | status |
 //! | --- | --- |
@@ -65,7 +66,7 @@
 //! | the body is larger than [`MAX_REQUEST_BODY_BYTES`] | 413 |
 //!
 //! Each connection has a thread. Dropping the server closes all connections and joins all threads.
-//! It waits only for handlers that are still running.
+//! The drop waits only for handlers that are still running.
 
 mod connection;
 pub(crate) mod fake_model;
@@ -89,9 +90,9 @@ pub use self::tls::TlsIdentity;
 pub use crate::client::http::memory::{InMemory, Sent};
 pub use crate::recording::Request;
 
-/// Returns how long a client with this policy waits after a 503 with these headers.
+/// Returns the time that a client with this policy waits after a 503 with these headers.
 ///
-/// A property test of the code that reads these headers uses it.
+/// A property test of the code that reads these headers uses this function.
 #[doc(hidden)]
 #[must_use]
 pub fn wait_of_an_overloaded_server(

@@ -1,4 +1,4 @@
-//! Turns the steps of a script into bytes and waits. Pure.
+//! Turns the steps of a script into bytes and waits. The code is pure: it does no I/O.
 
 use super::script::{Cut, Framing, How, Script, Step, Wait};
 use crate::client::http::StatusCode;
@@ -30,7 +30,7 @@ pub(super) enum Action {
 impl Script {
     /// Returns all bytes that the script sends if the client stays connected.
     ///
-    /// They include head and framing. At most [`MAX_WIRE_BYTES`] are returned.
+    /// The bytes include head and framing. At most [`MAX_WIRE_BYTES`] bytes are returned.
     #[must_use]
     pub fn wire(&self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -101,7 +101,7 @@ impl Script {
 }
 
 impl How {
-    /// Returns how often the bytes are written.
+    /// Returns the number of times that the bytes are written.
     fn times(self) -> u64 {
         if let Self::Repeated { times, .. } = self { times } else { 1 }
     }
@@ -136,7 +136,7 @@ fn length_of_writes(steps: &[Step]) -> u64 {
 
 fn head_bytes(status: u16, headers: &[(String, String)], framing: Framing, length: u64) -> String {
     let known = StatusCode::from_u16(status).ok();
-    // HTTP allows an empty phrase.
+    // HTTP allows an empty reason phrase.
     let reason = known.and_then(|status| status.canonical_reason()).unwrap_or_default();
     let mut head = format!("HTTP/1.1 {status} {reason}\r\n");
     for (name, value) in headers {

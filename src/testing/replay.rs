@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::recording::http::BodyState;
 use crate::recording::{BodyEnd, Recording, http};
 
-/// Starts a server that answers every request with this recording, with its own timing.
+/// Starts a server that answers every request with this recording, with the recorded timing.
 ///
 /// For another timing, another address or TLS, pass [`Script::replay`] to a [`MockServer`].
 ///
@@ -22,8 +22,9 @@ pub fn replay(recording: &Recording) -> Result<MockServer, Error> {
 impl Script {
     /// Creates a script that sends the recorded response, with its timing and its end.
     ///
-    /// The clock starts when the request has been read. `pace` multiplies all times: with 1 the
-    /// timing is as recorded, with 0.5 it takes half the time, and with 0 the script does not wait.
+    /// The clock starts when the request has been read. `pace` multiplies all times. With 1, the
+    /// timing is as recorded. With 0.5, the response takes half the time. With 0, the script does
+    /// not wait.
     ///
     /// Raw bytes are sent unchanged. A body without its framing is sent chunked, one chunk per
     /// piece, after the recorded status and headers. Headers about framing and the connection are
@@ -47,7 +48,7 @@ impl Script {
                 .collect();
             let first = recording.pieces().first().map_or(Duration::ZERO, |piece| piece.at);
             // The time of the headers is not recorded. The time of the first piece is the latest
-            // possible one.
+            // possible time.
             let status = recording.status().unwrap_or(200);
             script = script.pause_until(at(first)).head(status, &kept, Framing::Chunked);
         }

@@ -1,4 +1,6 @@
-//! The response to one request, as a list of steps. Pure, like `plan`, which turns it into bytes.
+//! Defines the response to one request as a list of steps.
+//!
+//! The module `plan` turns the steps into bytes. Both modules are pure: they do no I/O.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use serde_json::json;
 
 use super::gate::Gate;
 
-/// How the body of a response is delimited.
+/// Selects how the body of a response is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Framing {
@@ -17,17 +19,19 @@ pub enum Framing {
     ContentLength,
     /// `Content-Length` with this number, even if it is wrong.
     GivenLength(u64),
-    /// No length. `Connection: close` is sent, and the end of the connection ends the body.
+    /// The response has no length, and the end of the connection ends the body.
+    ///
+    /// The server sends `Connection: close`.
     CloseDelimited,
     /// No header is added, and the writes are sent unchanged.
     Raw,
 }
 
-/// How [`Script::cut_at`] ends the connection.
+/// Selects how [`Script::cut_at`] ends the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cut {
-    /// Sends FIN, like a process that was killed; over TLS without the closing alert.
+    /// Sends FIN, as if the server process was killed. Over TLS, the closing alert is not sent.
     Fin,
     /// Sends RST.
     Reset,
@@ -50,14 +54,16 @@ pub enum Cut {
 /// assert!(slow.wire().ends_with(b"0\r\n\r\n") && not_found.wire().starts_with(b"HTTP/1.1 404"));
 /// ```
 ///
-/// After the last step, an open chunked body gets its last chunk. The connection then serves the
-/// next request, if all of this is true; otherwise the server closes it:
+/// After the last step, the server ends an open chunked body with the last chunk. The connection
+/// then serves the next request if all of the following conditions are true. Otherwise, the server
+/// closes the connection.
 ///
 /// - The framing is [`Chunked`](Framing::Chunked) or has a length.
 /// - The framing is correct.
 /// - Neither side sent `Connection: close`.
 ///
-/// [`close`](Self::close), [`reset`](Self::reset) and [`keep_alive`](Self::keep_alive) change this.
+/// [`close`](Self::close), [`reset`](Self::reset) and [`keep_alive`](Self::keep_alive) change this
+/// behaviour.
 ///
 /// While a script pauses or waits, the server watches the connection. The script ends if the client
 /// closes the connection, or only its sending half. Model servers also treat a half-close as a
@@ -81,7 +87,7 @@ pub(super) enum Step {
     Reset,
 }
 
-/// The way in which the bytes of one write are sent to the socket.
+/// Selects how the bytes of one write are sent to the socket.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum How {
     AtOnce,
@@ -103,7 +109,7 @@ pub(super) enum How {
 #[derive(Debug, Clone)]
 pub(super) enum Wait {
     For(Duration),
-    /// The script waits until this time after the request was read.
+    /// The script waits until this much time has passed since the request was read.
     Until(Duration),
     /// The script waits until the client disconnects, but at most this long.
     ClientGone(Duration),
@@ -126,7 +132,7 @@ impl Script {
         Self::new().write(bytes)
     }
 
-    /// Creates a response with this status and an empty body with its `Content-Length`.
+    /// Creates a response with this status, an empty body and a `Content-Length` header.
     ///
     /// [`json`](Self::json) and [`body`](Self::body) add a body.
     pub fn status(status: u16) -> Self {
@@ -141,10 +147,11 @@ impl Script {
         data.into_iter().fold(head, |script, data| script.event(data.as_ref()))
     }
 
-    /// Creates a whole stream as from vLLM's `/v1/completions`.
+    /// Creates a whole stream in the format of vLLM's `/v1/completions`.
     ///
-    /// The format matches a request with `return_token_ids` and `include_usage`: an event per
-    /// token with its id, the last one with finish reason `stop`, then a usage event and `[DONE]`.
+    /// The format matches a request with `return_token_ids` and `include_usage`: each token is an
+    /// event with its id. The last of these events has the finish reason `stop`. A usage event and
+    /// `[DONE]` follow.
     pub fn tokens<'a>(tokens: impl IntoIterator<Item = (u32, &'a str)>) -> Self {
         let tokens: Vec<_> = tokens.into_iter().collect();
         let count = tokens.len();
@@ -163,9 +170,9 @@ impl Script {
         Self::events(events.chain(["[DONE]".to_owned()]))
     }
 
-    /// Creates a whole stream as from llama.cpp's native `/completion`.
+    /// Creates a whole stream in the format of llama.cpp's native `/completion`.
     ///
-    /// There is an event per token with its id, then an event with `"stop": true` and no ids. The
+    /// Each token is an event with its id. An event with `"stop": true` and no ids follows. The
     /// stream does not end with `[DONE]`.
     pub fn llama_tokens<'a>(tokens: impl IntoIterator<Item = (u32, &'a str)>) -> Self {
         let event = |stop: bool, text: &str, ids: &[u32], predicted: usize| {
@@ -194,7 +201,7 @@ impl Script {
         self.step(Step::Head { status, headers, framing })
     }
 
-    /// Adds a header to the last head. Without a head, it does nothing.
+    /// Adds a header to the last head. Without a head, the method does nothing.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         if let Some((headers, _)) = self.last_head() {
             headers.push((name.to_owned(), value.to_owned()));
@@ -202,7 +209,7 @@ impl Script {
         self
     }
 
-    /// Changes the framing of the last head. Without a head, it does nothing.
+    /// Changes the framing of the last head. Without a head, the method does nothing.
     pub fn framing(mut self, new: Framing) -> Self {
         if let Some((_, framing)) = self.last_head() {
             *framing = new;
@@ -217,15 +224,16 @@ impl Script {
         })
     }
 
-    /// Adds this text as body with content type `application/json`:
-    /// `Script::status(200).json("{}")`.
+    /// Adds this text as the body, with the content type `application/json`.
+    ///
+    /// An example is `Script::status(200).json("{}")`.
     ///
     /// The text is not checked, so it may be invalid JSON.
     pub fn json(self, text: impl Display) -> Self {
         self.body("application/json", text.to_string())
     }
 
-    /// Adds these bytes as body, with this content type.
+    /// Adds these bytes as the body, with this content type.
     pub fn body(self, content_type: &str, bytes: impl Into<Vec<u8>>) -> Self {
         self.header("Content-Type", content_type).write(bytes)
     }
@@ -235,7 +243,9 @@ impl Script {
         self.write(format!("data: {}\n\n", data.replace('\n', "\ndata: ")))
     }
 
-    /// Writes these bytes, as one chunk in chunked framing. Without bytes, no chunk is sent.
+    /// Writes these bytes. In chunked framing, the bytes are one chunk.
+    ///
+    /// If `bytes` is empty, no chunk is sent.
     pub fn write(self, bytes: impl Into<Vec<u8>>) -> Self {
         self.write_how(bytes.into(), How::AtOnce)
     }
@@ -257,7 +267,7 @@ impl Script {
 
     /// Writes these bytes `times` times, with a pause after each time.
     ///
-    /// `u64::MAX` never ends. The script blocks while the client does not read.
+    /// With `u64::MAX`, the script never ends. The script blocks while the client does not read.
     pub fn repeat(self, bytes: impl Into<Vec<u8>>, times: u64, pause: Duration) -> Self {
         self.write_how(bytes.into(), How::Repeated { times, pause })
     }
@@ -271,12 +281,14 @@ impl Script {
         self
     }
 
-    /// Waits this long.
+    /// Waits for this time.
     pub fn pause(self, time: Duration) -> Self {
         self.wait(Wait::For(time))
     }
 
-    /// Waits until this long after the request was read. If the time has passed, it does not wait.
+    /// Waits until this much time has passed since the request was read.
+    ///
+    /// If the time has already passed, the script does not wait.
     pub fn pause_until(self, since_request: Duration) -> Self {
         self.wait(Wait::Until(since_request))
     }
@@ -288,9 +300,9 @@ impl Script {
 
     /// Stays silent with the connection open, until the client disconnects or `max` has passed.
     ///
-    /// A disconnect ends the script. [`Duration::MAX`] means for ever. This is the same as
-    /// [`wait_for_client_gone`](Self::wait_for_client_gone), but the name describes the effect on
-    /// the client.
+    /// A disconnect ends the script. [`Duration::MAX`] means for ever. This method does the same as
+    /// [`wait_for_client_gone`](Self::wait_for_client_gone). Its name describes the effect on the
+    /// client.
     pub fn hang(self, max: Duration) -> Self {
         self.wait(Wait::ClientGone(max))
     }
@@ -306,15 +318,17 @@ impl Script {
         self.step(Step::Wait(wait))
     }
 
-    /// Ends the body: with the last chunk in chunked framing, with nothing in other framings.
+    /// Ends the body. Chunked framing sends the last chunk. Other framings send nothing.
     ///
-    /// The end of the script does this too, unless the script ends with [`close`](Self::close) or
-    /// [`reset`](Self::reset).
+    /// The end of the script also ends the body, unless the script ends with [`close`](Self::close)
+    /// or [`reset`](Self::reset).
     pub fn finish(self) -> Self {
         self.step(Step::Finish)
     }
 
-    /// Closes the connection with FIN, over TLS after the closing alert. No later step runs.
+    /// Closes the connection with FIN. No later step runs.
+    ///
+    /// Over TLS, the server sends the closing alert first.
     pub fn close(self) -> Self {
         self.step(Step::Close)
     }
@@ -327,7 +341,7 @@ impl Script {
         self.step(Step::Reset)
     }
 
-    /// Keeps the connection open for the next request if the server would close it.
+    /// Keeps the connection open for the next request, even if the server would normally close it.
     ///
     /// Use this after raw bytes that are a whole response.
     pub fn keep_alive(mut self) -> Self {
@@ -345,7 +359,8 @@ impl Script {
 
     /// Sends everything in pieces of `piece` bytes, with a pause after each piece.
     ///
-    /// This includes head and framing. A write with its own pace keeps it.
+    /// The head and the framing are also sent in pieces. A write that sets its own pace keeps this
+    /// pace.
     pub fn slowly(mut self, piece: usize, pause: Duration) -> Self {
         self.pace = Some((piece, pause));
         self

@@ -11,8 +11,9 @@ use super::script::Script;
 use super::tls::TlsIdentity;
 use crate::recording::Request;
 
-/// The maximum number of requests, and of disconnects, that are kept. Later requests and
-/// disconnects are only counted.
+/// The maximum number of requests that are kept, and also the maximum number of disconnects.
+///
+/// Later requests and disconnects are only counted.
 pub const MAX_RECORDS: usize = 65_536;
 
 /// The maximum size of all request bodies that are kept, 256 MiB.
@@ -24,25 +25,26 @@ pub const MAX_REQUEST_BYTES_KEPT: usize = 256 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Disconnect {
-    /// The number of the connection. Connections are counted from 0, in the order they were
-    /// accepted.
+    /// The number of the connection.
+    ///
+    /// Connections are counted from 0, in the order in which the server accepted them.
     pub connection: usize,
-    /// The number of the request that the server was answering, from 0.
+    /// The number of the request that the server was answering, counted from 0.
     ///
     /// `None` if the connection was idle or its request was incomplete. Clients normally end a
     /// reused connection in this way.
     pub request: Option<usize>,
     /// The number of response bytes written before the disconnect, including head and framing.
     ///
-    /// The client's system has received them. The server cannot detect whether the client has read
-    /// them.
+    /// The client's operating system has received these bytes. The server cannot detect whether the
+    /// client has read the bytes.
     pub sent_bytes: u64,
     /// The body bytes in the writes that were completed, without framing.
     pub body_bytes: u64,
     /// The time at which the server detected the disconnect.
     ///
-    /// While the script waits, the server detects a disconnect at once (in short pauses, within 20
-    /// ms). Otherwise, it detects the disconnect at a later write.
+    /// While the script waits, the server detects a disconnect at once. In short pauses, it detects
+    /// a disconnect within 20 ms. Otherwise, it detects the disconnect at a later write.
     pub at: Instant,
 }
 
@@ -72,7 +74,7 @@ pub(super) struct Shared {
     pub(super) port: u16,
     pub(super) stopping: AtomicBool,
     pub(super) state: Mutex<State>,
-    /// Notified after each change of the state for which a test can wait.
+    /// Notified after each state change for which a test can wait.
     pub(super) changed: Condvar,
 }
 
@@ -130,7 +132,7 @@ impl Shared {
         }
     }
 
-    /// Keeps the request, and returns its number, from 0.
+    /// Stores the request, and returns its number, counted from 0.
     pub(super) fn add_request(&self, request: &Request) -> usize {
         let mut state = self.lock();
         let number = state.request_count;
@@ -164,7 +166,7 @@ impl Shared {
         let socket = state.open.remove(&number);
         state.ended.push(number);
         drop(state);
-        // The socket closes outside the lock, like every other system call.
+        // The socket is closed outside the lock, because no system call may run under the lock.
         drop(socket);
         self.changed.notify_all();
     }

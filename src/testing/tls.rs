@@ -16,7 +16,7 @@ use crate::error::Error;
 /// A certificate with its key, for a server with TLS.
 ///
 /// See [`MockServer::start_tls`](super::mock_server::MockServer::start_tls). The `Debug` output
-/// shows neither of them.
+/// shows neither the certificate nor the key.
 #[derive(Clone)]
 pub struct TlsIdentity(Arc<ServerConfig>);
 
@@ -28,8 +28,8 @@ impl TlsIdentity {
     ///
     /// # Errors
     ///
-    /// Returns [`InvalidInput`](crate::ErrorKind::InvalidInput) if one of the texts is not a
-    /// certificate or a key, or if they do not belong together.
+    /// Returns [`InvalidInput`](crate::ErrorKind::InvalidInput) if one of the texts is invalid, or
+    /// if the key does not belong to the certificate.
     pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, Error> {
         let certificates: Vec<CertificateDer<'static>> =
             CertificateDer::pem_slice_iter(certificate_pem.as_bytes())
@@ -54,7 +54,7 @@ impl fmt::Debug for TlsIdentity {
     }
 }
 
-/// A socket that the server can shut down while the connection's thread is blocked in it.
+/// A socket that the server can shut down while the connection's thread reads or writes.
 ///
 /// It is an `Arc`, because `try_clone` would cost a second file descriptor per connection.
 #[derive(Clone)]
@@ -127,7 +127,7 @@ impl Stream {
         self.write_encoded(&records)
     }
 
-    /// Sends the alert that distinguishes a normal end; without TLS, it does nothing.
+    /// Sends the TLS alert that marks a normal end. Without TLS, it does nothing.
     pub(super) fn close_notify(&mut self) -> io::Result<()> {
         let Self::Tls(tls) = self else { return Ok(()) };
         tls.conn.send_close_notify();

@@ -1,4 +1,4 @@
-//! The turn loop: prompt, answer, tool calls and results, until the model calls no more tools.
+//! Repeats prompt, answer, tool calls and results until the model calls no more tools.
 
 pub(crate) mod parse;
 pub(crate) mod prompt;
@@ -80,7 +80,7 @@ struct Cancel {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TurnReport {
-    /// The rounds in order. There is at least one.
+    /// The rounds, in order. The list is never empty.
     pub rounds: Vec<Round>,
     /// True if the turn stopped at [`max_rounds`](Turn::max_rounds).
     ///
@@ -89,7 +89,7 @@ pub struct TurnReport {
     pub is_unfinished: bool,
 }
 
-/// A prompt and its answer.
+/// A prompt, the model's answer, and the results of its tool calls.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Round {
@@ -105,14 +105,14 @@ pub struct Round {
 
 /// The error that ended a turn.
 ///
-/// The context contains everything received, and the results of the calls that had begun.
+/// The context contains everything that was received, and the results of the calls that had begun.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{error}")]
 #[non_exhaustive]
 pub struct TurnError {
     /// The error.
     pub error: Error,
-    /// The complete rounds before the error.
+    /// The rounds that were complete before the error.
     pub rounds: Vec<Round>,
 }
 
@@ -138,8 +138,8 @@ impl Turn {
     setters! {
         /// Sets the tools that the model may call.
         ///
-        /// The model learns about them from the system turn, which you write: use
-        /// [`Tools::described`], or the words that the model's family expects.
+        /// This setting does not describe the tools to the model. Write their description into the
+        /// system turn: use [`Tools::described`], or the words that the model's family expects.
         tools: Tools,
         /// Sets the maximum number of prompts, at least 1. Default 16.
         max_rounds: usize,
@@ -149,7 +149,7 @@ impl Turn {
 
     /// Sets the model's added tokens, see [`ResponseParser::markers`].
     ///
-    /// Without them, markers are recognized by their text.
+    /// Without these tokens, the parser recognizes markers by their text.
     pub fn markers<'a, T>(mut self, added: impl IntoIterator<Item = T>) -> Self
     where
         T: Into<(&'a str, TokenId)>,
@@ -161,12 +161,15 @@ impl Turn {
 
     /// Sets the sampling parameters.
     ///
-    /// This replaces an earlier [`request`](Self::request), and `request` replaces this.
+    /// The parameters replace an earlier [`request`](Self::request). A later `request` replaces the
+    /// parameters.
     pub fn sampling(self, sampling: SamplingParams) -> Self {
         self.request(move |ids| CompletionRequest::ids(ids).sampling(sampling.clone()))
     }
 
-    /// Sets the function that makes the request for a prompt: sampling, stop tokens, headers.
+    /// Sets the function that makes the request for a prompt.
+    ///
+    /// The function can set sampling parameters, stop tokens and headers.
     pub fn request(
         mut self,
         request: impl Fn(Vec<TokenId>) -> CompletionRequest + Send + Sync + 'static,
@@ -190,13 +193,14 @@ impl Turn {
     /// Runs the turn.
     ///
     /// Blocks until the model gives an answer without tool calls, or until
-    /// [`max_rounds`](Self::max_rounds). The timers of the stream and your tools limit this wait.
-    /// The model receives the results in the order of the calls.
+    /// [`max_rounds`](Self::max_rounds) rounds have run. The timers of the stream and the running
+    /// time of your tools limit this wait. The model receives the results in the order of the
+    /// calls.
     ///
     /// # Errors
     ///
     /// Returns the error of the context, the request or the stream, or
-    /// [`Cancelled`](ErrorKind::Cancelled) after a cancel.
+    /// [`Cancelled`](ErrorKind::Cancelled) if the turn was cancelled.
     pub fn run(&self) -> Result<TurnReport, TurnError> {
         let mut rounds = Vec::new();
         loop {
@@ -235,7 +239,8 @@ impl Turn {
             parser.run_with(tokens, self.context.clone(), move |text, id| on_token(text, id));
         let results = self.tools.run_unless(&calls, &self.cancel.0.cancelled);
         let response = parsing.join();
-        // Nothing reads a turn that exceeds its limit, so the rest of the stream is useless.
+        // The parser stops if the turn exceeds its limit. Nothing would read the rest of the
+        // stream.
         if response.is_err() {
             guard.cancel();
         }
@@ -263,8 +268,9 @@ impl Turn {
 impl TurnCanceller {
     /// Cancels the turn.
     ///
-    /// The stream ends now, and no further tool call begins. [`Turn::run`] waits for functions that
-    /// are running and then returns [`Cancelled`](ErrorKind::Cancelled). The turn stays cancelled.
+    /// The stream ends at once, and no further tool call begins. [`Turn::run`] waits for tools that
+    /// are still running. It then returns [`Cancelled`](ErrorKind::Cancelled). The turn stays
+    /// cancelled.
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::SeqCst);
         if let Some(stream) = lock(&self.0.stream).as_ref() {
@@ -286,7 +292,7 @@ impl TurnCanceller {
 }
 
 impl TurnReport {
-    /// Returns the text of the last answer for the reader.
+    /// Returns the content of the last answer: its text without reasoning and tool calls.
     #[must_use]
     pub fn content(&self) -> String {
         self.rounds.last().map(|round| round.response.branch.content()).unwrap_or_default()

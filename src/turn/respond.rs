@@ -1,7 +1,7 @@
 //! Parses the tokens of one turn on a thread.
 //!
-//! The thread builds a tree that other threads can read meanwhile, and delivers each tool call as
-//! soon as it is complete.
+//! Other threads can read the tree while the thread builds it. The thread delivers each tool call
+//! as soon as the call is complete.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -18,7 +18,7 @@ use crate::types::ids::{FinishReason, TokenId, Usage, is_clean};
 use crate::types::token::StreamToken;
 use crate::types::tree::{Branch, PendingToolCall};
 
-/// A place for a turn that is being parsed: a [`Context`], or a single [`Branch`].
+/// The tree into which a turn is parsed: a [`Context`], or a single [`Branch`].
 pub trait Tree: Send + 'static {
     /// Returns the branch for the model's tokens, or `None` if no turn is open.
     ///
@@ -32,7 +32,7 @@ impl Tree for Branch {
     }
 }
 
-/// The response that [`begin_response`](Context::begin_response) started.
+/// Parses into the response that [`begin_response`](Context::begin_response) started.
 impl Tree for Context {
     fn open_turn(&mut self) -> Option<&mut Branch> {
         self.response_mut()
@@ -45,23 +45,25 @@ impl Tree for Context {
 pub struct ParsedResponse {
     /// The model's turn, as in the tree.
     pub branch: Branch,
-    /// The reason why the model stopped; `None` if only the stream's terminator arrived.
+    /// The reason why the model stopped, or `None` if only the stream's terminator arrived.
     pub finish: Option<FinishReason>,
     /// The server's token counts.
     pub usage: Option<Usage>,
 }
 
-/// A handle for a turn that a thread parses: it waits for the end of the turn, or ends the parsing.
+/// A handle for the thread that parses a turn.
 ///
-/// [`on_drop`](Self::on_drop) sets what dropping the handle does. By default, the thread stops, and
-/// the drop does not wait for it. The thread takes no further token, the channel of calls is
-/// disconnected, and the turn stays in the tree as far as it was parsed. The stream ends through
-/// its own guard, or because its channel has no receiver.
+/// Use it to wait for the end of the turn, or to end the parsing.
+///
+/// [`on_drop`](Self::on_drop) sets what dropping the handle does. By default, the drop stops the
+/// thread and does not wait for it. The thread takes no further token, and the channel of calls is
+/// disconnected. The parsed part of the turn stays in the tree. The stream ends when its guard ends
+/// it, or when its channel has no receiver left.
 #[must_use = "dropping the handle ends the parsing"]
 pub struct ParserHandle {
-    /// `None` after the join. An error if the thread did not start.
+    /// The thread, or an error if the thread did not start. It is `None` after the join.
     thread: Option<Result<JoinHandle<Result<ParsedResponse, Error>>, Error>>,
-    /// Dropped when the caller no longer waits.
+    /// This sender is dropped when the caller no longer waits. The thread then stops.
     stop: Option<Sender<()>>,
     on_drop: OnDrop,
 }
@@ -70,17 +72,18 @@ impl ResponseParser {
     /// Parses the tokens of one turn on a new thread, into the open turn of `tree`.
     ///
     /// Returns the channel of complete tool calls, and a handle for the end of the turn. The
-    /// channel is disconnected when the turn has ended: read it until then, and then join. The
-    /// thread is named `tokenwire-parser`.
+    /// channel is disconnected when the turn has ended. Read the channel until it is disconnected,
+    /// and then join the handle. The thread is named `tokenwire-parser`.
     ///
-    /// A chat endpoint may separate reasoning and calls itself. They then become leaves as they
-    /// arrive. For such a stream, use [`Dialect::chat`](crate::Dialect::chat), so that the parser
-    /// does not look for markers in the content.
+    /// Some chat endpoints separate the reasoning and the calls from the content. The reasoning and
+    /// the calls then become leaves when they arrive. For such a stream, use
+    /// [`Dialect::chat`](crate::Dialect::chat). With this dialect, the parser does not look for
+    /// markers in the content.
     ///
-    /// The thread holds the lock while it parses a token, and never while it waits. A user
-    /// interface can therefore draw the tree as it grows. The channel of calls has no limit of its
-    /// own: the calls are part of the turn's text, which
-    /// [`Limits::max_turn_bytes`](crate::Limits::max_turn_bytes) limits.
+    /// The thread locks the tree while it parses a token. It never holds the lock while it waits
+    /// for a token. A user interface can therefore draw the tree as it grows. The channel of calls
+    /// has no separate limit. The calls are part of the turn's text, and
+    /// [`Limits::max_turn_bytes`](crate::Limits::max_turn_bytes) limits this text.
     ///
     /// The turn of a context stays open. When you have the report of the stream, call
     /// [`end_response`](Context::end_response) with its `ids_exact`.
@@ -118,8 +121,8 @@ impl ResponseParser {
 
     /// Parses like [`run`](Self::run), and calls `on_token` with the text and id of each token.
     ///
-    /// The call happens on the parser's thread, before the token is parsed. While it blocks, the
-    /// parser waits.
+    /// The parser's thread calls `on_token` before it parses the token. While `on_token` blocks,
+    /// the parser waits.
     pub fn run_with<T: Tree>(
         self,
         tokens: Receiver<StreamToken>,
@@ -141,13 +144,14 @@ impl ParserHandle {
     ///
     /// # Errors
     ///
-    /// - The stream's own error.
+    /// - The error of the stream, if the stream failed.
     /// - [`Cancelled`](crate::ErrorKind::Cancelled) if the channel of tokens was disconnected
-    ///   without an end. A cancel does this.
+    ///   before the end of the stream. This happens after a cancel.
     /// - [`Limit::TurnBytes`] if the text of the turn is too long.
     /// - [`InvalidInput`](crate::ErrorKind::InvalidInput) if no turn was open in the tree.
     ///
-    /// Everything received earlier is in the tree, closed like a turn that was cut off.
+    /// After an error, the tree contains everything that was received. The turn is closed like a
+    /// turn that was cut off.
     pub fn join(mut self) -> Result<ParsedResponse, Error> {
         self.wait().unwrap_or_else(|| Err(Error::cancelled()))
     }
@@ -230,7 +234,8 @@ fn no_turn() -> Error {
 
 /// Locks the tree, even if another thread panicked while it held the lock.
 ///
-/// The tree is usable then, because this crate completes each change before it releases the lock.
+/// The tree is still valid in this case, because this crate completes each change before it
+/// releases the lock.
 pub(crate) fn lock<T>(tree: &Mutex<T>) -> MutexGuard<'_, T> {
     tree.lock().unwrap_or_else(PoisonError::into_inner)
 }

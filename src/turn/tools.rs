@@ -1,4 +1,4 @@
-//! Tools: functions that the model may call, and the threads that run them.
+//! Defines tools, which are functions that the model may call, and runs them on threads.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -54,9 +54,9 @@ pub struct ToolResult {
     pub call: PendingToolCall,
     /// The text for the model: the result of the tool, or the reason for the failure.
     pub text: String,
-    /// True if the call failed: no such tool, an error, a panic or a cancel.
+    /// True if the call failed or was cancelled, or if no tool has this name.
     pub failed: bool,
-    /// The time that the tool ran.
+    /// The running time of the tool.
     pub elapsed: Duration,
 }
 
@@ -91,7 +91,9 @@ impl Tool {
         &self.name
     }
 
-    /// Returns the form for chat endpoints and templates: `{"type": "function", "function": {..}}`.
+    /// Returns the tool as JSON, in the form for chat endpoints and templates.
+    ///
+    /// The form is `{"type": "function", "function": {..}}`.
     #[must_use]
     pub fn schema(&self) -> Value {
         let Self { name, description, parameters, function: _ } = self;
@@ -126,13 +128,13 @@ impl Tools {
     }
 
     setters! {
-        /// Sets how many calls run at the same time, at least 1. Default 8.
+        /// Sets the maximum number of calls that run at the same time, at least 1. Default 8.
         ///
         /// Further calls wait in order.
         max_concurrency: usize,
         /// Sets the maximum length of a result, in bytes. Default 1 MiB.
         ///
-        /// The rest is left out, and a note at the end of the result reports this.
+        /// A longer result is cut off, and a note at its end contains the number of bytes left out.
         max_result_bytes: usize,
     }
 
@@ -145,8 +147,8 @@ impl Tools {
     /// Returns a description of the tools, for the system turn of a [`Context`](crate::Context).
     ///
     /// The text uses the words of the chat templates of Qwen and Hermes. The model cards of other
-    /// families contain their own words, but many models understand these. The text is empty if
-    /// there are no tools.
+    /// families contain different words, but many models understand the words used here. The text
+    /// is empty if there are no tools.
     ///
     /// ```
     /// # use tokenwire::{Tool, Tools};
@@ -175,7 +177,8 @@ impl Tools {
     /// The calls run on threads named `tokenwire-tool`. The method blocks until the channel is
     /// disconnected and the last call has ended. Only your tools limit this wait.
     ///
-    /// If a tool fails or panics, or if no tool has this name, the result contains the reason.
+    /// If a tool fails or panics, or if no tool has the name of the call, the result contains the
+    /// reason.
     #[must_use]
     pub fn run(&self, calls: &Receiver<PendingToolCall>) -> Vec<ToolResult> {
         self.run_unless(calls, &AtomicBool::new(false))
@@ -306,7 +309,7 @@ mod tests {
 
     #[test]
     fn calls_run_concurrently_up_to_the_limit_and_results_keep_their_order() {
-        // Each call waits for another one. With fewer than two threads, this test would hang.
+        // Each call waits for another call. With fewer than two threads, this test would hang.
         let both = Arc::new(Barrier::new(2));
         let meet = move |call: &PendingToolCall| {
             both.wait();

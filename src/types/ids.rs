@@ -7,21 +7,22 @@ use serde::{Deserialize, Serialize};
 use crate::error::escape::printable;
 use crate::error::macros::display_as_str;
 
-/// The number of a token in the model's vocabulary, as the server counts.
+/// The number of a token in the model's vocabulary, as the server uses it.
 pub type TokenId = u32;
 
 /// The server's token counts for one request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Usage {
-    /// The tokens of the prompt.
+    /// The number of prompt tokens.
     pub prompt_tokens: u32,
-    /// The generated tokens of all choices, including stop tokens.
+    /// The number of generated tokens in all choices, including stop tokens.
     pub completion_tokens: u32,
-    /// The prompt tokens that came from the server's prefix cache, if the server reports them.
+    /// The number of prompt tokens from the server's prefix cache, if the server reports this
+    /// number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cached_tokens: Option<u32>,
-    /// The generated tokens that were reasoning, if the server reports them.
+    /// The number of generated tokens that were reasoning, if the server reports this number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning_tokens: Option<u32>,
 }
@@ -38,19 +39,21 @@ impl Usage {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FinishReason {
-    /// A stop token or a stop string (`stop`; in TGI `eos_token` or `stop_sequence`).
+    /// The model wrote a stop token or a stop string (`stop`).
+    ///
+    /// TGI calls this reason `eos_token` or `stop_sequence`.
     Stop,
     /// The token limit was reached, or the context was full (`length`).
     Length,
     /// The model called tools, on a chat endpoint (`tool_calls`).
     ToolCalls,
-    /// The server gave up, for example because the request was aborted there (`abort`).
+    /// The server gave up, for example because the request was aborted on the server (`abort`).
     Abort,
     /// The server removed a part of the answer (`content_filter`).
     ContentFilter,
     /// Any other reason, as the server wrote it.
     ///
-    /// At most 64 characters; control characters are escaped.
+    /// The text has at most 64 characters, and control characters are escaped.
     Other(Box<str>),
 }
 
@@ -68,7 +71,7 @@ impl FinishReason {
         }
     }
 
-    /// Returns the name of the reason, in OpenAI's spelling if it has one.
+    /// Returns the name of the reason, in OpenAI's spelling if OpenAI defines the reason.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -99,7 +102,7 @@ pub enum IdsExact {
     Yes,
     /// Some ids are missing, for this reason.
     No(Inexact),
-    /// Not known: the server sent ids but no count, or the stream broke off.
+    /// It is not known whether ids are missing: the server sent no count, or the stream broke off.
     Unknown,
 }
 
@@ -151,7 +154,7 @@ pub enum Inexact {
         /// The number of tokens that the server counted.
         counted: u64,
     },
-    /// The server counted a different number of tokens.
+    /// The number of ids received differs from the server's token count.
     #[error("{received} ids received, but the server counted {counted} tokens")]
     CountDiffers {
         /// The number of ids received.

@@ -1,4 +1,4 @@
-//! Plain values that all later folders use: ids, tokens, the tree of a turn.
+//! Plain values that the other modules use: ids, tokens, and the tree of a turn.
 
 pub(crate) mod ids;
 pub(crate) mod not_resumable;

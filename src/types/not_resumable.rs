@@ -4,23 +4,26 @@ use super::ids::Inexact;
 
 /// The reason why a broken stream was not resumed.
 ///
-/// [`allow_inexact_resume`](crate::CompletionRequest::allow_inexact_resume) accepts some of them:
-/// the stream is then resumed although the result may differ from an uninterrupted stream.
+/// [`allow_inexact_resume`](crate::CompletionRequest::allow_inexact_resume) accepts some of these
+/// reasons. The stream is then resumed, although the result may differ from an uninterrupted
+/// stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotResumable {
     /// The prompt is text.
     ///
-    /// The received ids would have to follow the ids of the prompt, and these are not known.
+    /// A resume would send the ids of the prompt, followed by the ids received. The ids of a text
+    /// prompt are not known.
     #[error("the prompt is text, so its ids are not known")]
     TextPrompt,
     /// The endpoint does not accept ids (chat, TGI).
     #[error("the endpoint does not accept ids")]
     Endpoint,
-    /// The request is a saved request, sent again by
-    /// [`ApiClient::resend`](crate::ApiClient::resend).
+    /// The request is a saved request that was sent again.
     ///
-    /// A saved request is sent byte by byte. It is not parsed.
+    /// [`ApiClient::resend`](crate::ApiClient::resend) sends such requests.
+    ///
+    /// The bytes of a saved request are sent unchanged. They are not parsed.
     #[error("a saved request cannot be changed")]
     Resent,
     /// Ids are missing, or text arrived without ids.
@@ -29,10 +32,10 @@ pub enum NotResumable {
     /// The request has more than one choice.
     #[error("more than one choice was requested")]
     SeveralChoices,
-    /// The request echoes the prompt, and would echo it again.
+    /// The request echoes the prompt, and a resume would echo the prompt again.
     #[error("the prompt is echoed")]
     Echo,
-    /// A LiteLLM proxy answers (it sends `x-litellm-` headers).
+    /// The response comes from a LiteLLM proxy, which sends `x-litellm-` headers.
     ///
     /// LiteLLM adds a finish reason that its server did not send, so a stream that looks complete
     /// may not be complete.
@@ -52,19 +55,19 @@ pub enum NotResumable {
     /// A penalty counts the output separately from the prompt.
     ///
     /// `allow_inexact_resume` accepts this reason. llama.cpp's penalties and vLLM's
-    /// `repetition_penalty` count both together, so they stay exact.
+    /// `repetition_penalty` count the output and the prompt together, so a resume stays exact.
     #[error("a penalty counts the output separately from the prompt")]
     Penalty,
     /// The server held text back for stop strings, and this text is lost.
     ///
-    /// This applies to vLLM and to unknown servers. `allow_inexact_resume` accepts this reason: the
-    /// ids are not affected.
+    /// This applies to vLLM and to unknown servers. `allow_inexact_resume` accepts this reason,
+    /// because the ids are not affected.
     #[error("the server held text back for stop strings")]
     StopStrings,
     /// An extra field with this name does not allow a resume.
     ///
     /// A resume would have to change the field, or the field counts the output separately from the
-    /// prompt. `allow_inexact_resume` accepts the second case.
+    /// prompt. `allow_inexact_resume` accepts this reason only for a field that counts separately.
     #[error("the extra field {0} would have to change, or counts the output separately")]
     Field(&'static str),
     /// [`ResumePolicy::max_resumes`](crate::ResumePolicy::max_resumes) was reached.
@@ -79,7 +82,7 @@ pub enum NotResumable {
 }
 
 impl NotResumable {
-    /// Returns whether the caller may accept a different result.
+    /// Returns whether `allow_inexact_resume` can accept this reason.
     pub(crate) fn is_acceptable(self) -> bool {
         matches!(self, Self::StructuredOutput | Self::Penalty | Self::StopStrings | Self::Field(_))
     }

@@ -1,4 +1,4 @@
-//! The items of a stream: tokens with ids, and the end.
+//! The items of a stream: tokens with ids, and the end of the stream.
 
 use super::ids::{FinishReason, TokenId, Usage};
 use super::tree::{Malformed, PendingToolCall};
@@ -35,41 +35,47 @@ use crate::error::Error;
 pub enum StreamToken {
     /// A piece of the answer.
     ///
-    /// Text and ids are not always in step:
+    /// Text and ids do not always arrive together:
     ///
-    /// - If a character spans several tokens, each token has an id, and the last one has the text.
+    /// - If a character spans several tokens, each token has an id, and only the last token has the
+    ///   text.
     /// - A stop token has an id and often no text.
     /// - A server that sends no ids sends text alone.
     ///
     /// A token always has text or an id.
     Token {
-        /// The text that this token completed; empty if it completed none.
+        /// The text that this token completed. It is empty if the token completed no text.
         text: String,
-        /// The server's id; `None` if the server sent none. Ids are never guessed.
+        /// The id from the server, or `None` if the server sent no id. tokenwire never guesses ids.
         id: Option<TokenId>,
     },
-    /// A piece of reasoning that the server separated itself, on its chat endpoint.
+    /// A piece of reasoning that a chat endpoint separated from the content.
     ///
-    /// Text and id are as in [`Token`](Self::Token).
+    /// The text and the id have the same meaning as in [`Token`](Self::Token).
     Reasoning {
-        /// The text; empty for ids whose text is in another item.
+        /// The text. It is empty if the text of the id is in another item.
         text: String,
-        /// The server's id; `None` if the server sent none.
+        /// The id from the server, or `None` if the server sent no id.
         id: Option<TokenId>,
     },
-    /// A complete tool call that the server separated itself, on its chat endpoint.
+    /// A complete tool call that a chat endpoint separated from the content.
     ///
-    /// The call is joined from its pieces. It arrives as soon as it is complete: when the next call
-    /// begins, at the finish reason, or at the terminator. If the server sends the ids of the call,
-    /// they arrive earlier, as tokens without text.
+    /// tokenwire joins the pieces of the call. The call arrives as soon as it is complete: when the
+    /// next call begins, at the finish reason, or at the terminator. If the server sends the ids of
+    /// the call, they arrive earlier, as tokens without text.
     ToolCall(Box<PendingToolCall>),
     /// A tool call of a chat endpoint that cannot be run.
     ///
-    /// Its arguments are not a JSON object, the answer was cut off inside it, it has no name, or it
-    /// is larger than [`Limits::max_arguments_bytes`](crate::Limits::max_arguments_bytes). A call
-    /// that is too large may arrive in several such items.
+    /// This happens in the following cases:
+    ///
+    /// - The arguments are not a JSON object.
+    /// - The answer was cut off inside the call.
+    /// - The call has no name.
+    /// - The call is larger than
+    ///   [`Limits::max_arguments_bytes`](crate::Limits::max_arguments_bytes). Such a call may
+    ///   arrive in several items of this kind.
     MalformedCall {
-        /// The name, if there is one, and the arguments as they were written.
+        /// The name, if the call has a name, and the arguments as the model wrote them.
         text: String,
         /// The reason why the call cannot be run.
         reason: Malformed,
@@ -77,9 +83,9 @@ pub enum StreamToken {
     /// The answer is complete: a finish reason or the terminator arrived.
     #[non_exhaustive]
     Done {
-        /// The server's own token counts, if it sent them.
+        /// The server's token counts, if the server sent them.
         usage: Option<Usage>,
-        /// The reason why the model stopped; `None` if only the terminator arrived.
+        /// The reason why the model stopped, or `None` if only the terminator arrived.
         finish: Option<FinishReason>,
     },
     /// The stream failed. All tokens received earlier are in the channel before this item.
@@ -87,7 +93,7 @@ pub enum StreamToken {
 }
 
 impl StreamToken {
-    /// Returns the bytes of text that the item holds in memory.
+    /// Returns the number of bytes of text in the item.
     pub(crate) fn text_bytes(&self) -> usize {
         match self {
             Self::Token { text, .. } | Self::Reasoning { text, .. } | Self::MalformedCall { text, .. } => {

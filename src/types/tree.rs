@@ -2,11 +2,11 @@
 //!
 //! Two promises hold for a branch that the parser builds:
 //!
-//! - The texts of its leaves, joined, are the text received.
-//! - The ids of its leaves, joined, are the ids received.
+//! - If you join the texts of its leaves, the result is the text received.
+//! - If you join the ids of its leaves, the result is the list of ids received.
 //!
-//! Each marker and each blank is therefore in a leaf. For reading, [`Leaf::inner`] returns the text
-//! without markers, trimmed. It does not change the leaf.
+//! Each marker and each blank is therefore part of a leaf. [`Leaf::inner`] returns the text without
+//! markers, trimmed, for people to read. This method does not change the leaf.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -27,7 +27,7 @@ names! {
     pub enum Role {
         /// Instructions to the model, including its tools.
         System = "system",
-        /// A person, or a program that acts for one.
+        /// A person, or a program that acts for a person.
         User = "user",
         /// The model.
         Assistant = "assistant",
@@ -68,11 +68,11 @@ pub struct Leaf {
     pub text: String,
     /// The ids of the tokens whose first byte is in `text`.
     ///
-    /// Tokens without text belong to the leaf before them.
+    /// A token without text belongs to the leaf before it.
     pub ids: Vec<TokenId>,
     /// The number of tokens in this leaf whose id the server did not send.
     ///
-    /// If it is zero in all leaves, no id is missing.
+    /// If this number is zero in all leaves, no id is missing.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub ids_missing: u32,
     /// The range of `text` between the opening and the closing markers.
@@ -88,7 +88,7 @@ fn is_zero(n: &u32) -> bool {
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LeafKind {
-    /// Text for the reader.
+    /// Ordinary text: the answer itself, or the text of a system or user turn.
     Content,
     /// Reasoning.
     #[serde(alias = "thinking")]
@@ -97,7 +97,7 @@ pub enum LeafKind {
     ToolCall(ToolCall),
     /// A tool call that cannot be run.
     Malformed {
-        /// The reason why it cannot be run.
+        /// The reason why the call cannot be run.
         reason: Malformed,
     },
     /// The result of a tool call.
@@ -107,7 +107,7 @@ pub enum LeafKind {
         /// The name of the tool.
         name: String,
     },
-    /// Structure that belongs to no other leaf.
+    /// A part of the structure that does not belong to another leaf.
     ///
     /// Examples are the end of the turn, the frame around a list of calls, and the text that a
     /// template puts around a turn.
@@ -115,7 +115,7 @@ pub enum LeafKind {
 }
 
 impl LeafKind {
-    /// Returns the stable name, as the command line prints it.
+    /// Returns the stable name, which the command line also prints.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -133,13 +133,13 @@ impl LeafKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ToolCall {
-    /// The id that the format carries (Kimi, Mistral, Cohere).
+    /// The id that the model wrote, in a format with ids (Kimi, Mistral, Cohere).
     ///
-    /// For other formats it is `call_0`, `call_1` and so on, counted in the turn.
+    /// In other formats, the ids are `call_0`, `call_1` and so on, counted within the turn.
     pub id: String,
-    /// The name of the tool. It may be a name that no tool has.
+    /// The name of the tool. The model may write a name that no tool has.
     pub name: String,
-    /// The arguments: an object, in every format that names arguments.
+    /// The arguments. They are a JSON object in every format in which arguments have names.
     pub arguments: Value,
     /// The arguments as the model wrote them.
     pub raw: String,
@@ -147,21 +147,21 @@ pub struct ToolCall {
 
 /// A complete tool call, delivered while the model may still be writing.
 ///
-/// The same call is in the tree, under the same id.
+/// The tree contains the same call, with the same id.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct PendingToolCall {
     /// The id of the call, see [`ToolCall::id`].
     pub id: String,
-    /// The name of the tool. It may be a name that no tool has.
+    /// The name of the tool. The model may write a name that no tool has.
     pub name: String,
-    /// The arguments: an object, in every format that names arguments.
+    /// The arguments. They are a JSON object in every format in which arguments have names.
     pub arguments: Value,
     /// The arguments as the model wrote them.
     pub raw: String,
     /// The number of the token that completed the call, counted from 0.
     ///
-    /// If only the end of the turn completed the call, this is the number of all tokens.
+    /// If only the end of the turn completed the call, this is the total number of tokens.
     pub at_token: u64,
 }
 
@@ -207,7 +207,9 @@ impl Leaf {
         Self { kind, text, ids, ids_missing: 0, inner }
     }
 
-    /// Returns the text without its markers, trimmed. Use it for reading, not for the next prompt.
+    /// Returns the text without its markers, trimmed.
+    ///
+    /// Use this text for display, not for the next prompt.
     #[must_use]
     pub fn inner(&self) -> &str {
         self.without_markers().trim()
@@ -223,7 +225,7 @@ impl Leaf {
         if let LeafKind::ToolResult { call_id, .. } = &self.kind { Some(call_id) } else { None }
     }
 
-    /// Returns the tool call, if this leaf is one.
+    /// Returns the tool call, if this leaf is a tool call.
     #[must_use]
     pub fn tool_call(&self) -> Option<&ToolCall> {
         if let LeafKind::ToolCall(call) = &self.kind { Some(call) } else { None }
@@ -254,15 +256,17 @@ impl Branch {
         self.leaves.iter().map(|leaf| u64::from(leaf.ids_missing)).sum()
     }
 
-    /// Returns the text for the reader: all content leaves that are not empty, trimmed.
+    /// Returns the texts of all content leaves that are not empty, trimmed.
     ///
-    /// Line feeds join the leaves.
+    /// The texts are joined with line feeds.
     #[must_use]
     pub fn content(&self) -> String {
         self.folded(|kind| matches!(kind, LeafKind::Content))
     }
 
-    /// Returns the reasoning, trimmed and joined in the same way.
+    /// Returns the texts of all reasoning leaves that are not empty, trimmed.
+    ///
+    /// The texts are joined with line feeds.
     #[must_use]
     pub fn reasoning(&self) -> String {
         self.folded(|kind| matches!(kind, LeafKind::Reasoning))

@@ -1,10 +1,12 @@
 //! Chat formats: the text that each family's chat template puts around the turns.
 //!
 //! A format is a file in `families/`. The README there explains the keys. The files contain only
-//! text: `tokens` lists the special tokens in it, and the tokenizer decides which of them it has.
+//! text: `tokens` lists the special tokens in these texts. A tokenizer may lack some of these
+//! tokens.
 //!
-//! The texts come from rendered templates. A key is left out if nothing certain is known. The use
-//! of that part then fails with [`Unsupported`](crate::ErrorKind::Unsupported).
+//! The texts come from rendered templates. If the templates do not show the text of a key reliably,
+//! the key is left out. A prompt that needs this text then fails with
+//! [`Unsupported`](crate::ErrorKind::Unsupported).
 
 use std::sync::LazyLock;
 
@@ -36,7 +38,9 @@ pub(super) const FILES: &[(&str, &str)] = files!("families/"
     "mistral_small_3_2" "mistral_nemo" "minimax_m2" "llama3" "cohere" "granite" "phi4" "seed_oss" "plain"
 );
 
-/// The parsed files, or the reason why a file cannot be read. A test reads all files.
+/// The parsed files.
+///
+/// For a file that cannot be parsed, the list contains the reason. A test parses all files.
 static FAMILIES: LazyLock<BuiltIn<Family>> =
     LazyLock::new(|| FILES.iter().map(|(name, text)| (*name, Family::read(name, text))).collect());
 
@@ -95,15 +99,15 @@ pub(super) struct Results {
     pub(super) text: ResultText,
 }
 
-/// The form in which the text of a result is written.
+/// The form of a tool result's text in the prompt.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ResultText {
     #[default]
     AsIs,
-    /// As a JSON string.
+    /// Writes the text as a JSON string.
     JsonString,
-    /// Unchanged if it is JSON, otherwise as a JSON string.
+    /// Writes valid JSON unchanged, and other text as a JSON string.
     Json,
 }
 
@@ -122,7 +126,7 @@ impl ChatFormat {
     /// # Errors
     ///
     /// Returns [`InvalidInput`](crate::ErrorKind::InvalidInput) for an unknown name. The message
-    /// lists the names.
+    /// lists the known names.
     pub fn by_name(name: &str) -> Result<Self, Error> {
         find(&FAMILIES, "chat format", "families", name).map(Self)
     }
@@ -132,7 +136,7 @@ impl ChatFormat {
         FAMILIES.iter().filter_map(|(_, family)| family.as_ref().ok()).map(Self)
     }
 
-    /// Returns the name, as [`by_name`](Self::by_name) accepts it.
+    /// Returns the name that [`by_name`](Self::by_name) accepts.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.0.name
@@ -142,15 +146,15 @@ impl ChatFormat {
     ///
     /// # Errors
     ///
-    /// Returns [`InvalidInput`](crate::ErrorKind::InvalidInput) if this version does not have the
-    /// dialect. [`Dialect::plain`] then reads the whole answer as content.
+    /// Returns [`InvalidInput`](crate::ErrorKind::InvalidInput) if this version of the crate does
+    /// not have the dialect. [`Dialect::plain`] then reads the whole answer as content.
     pub fn dialect(self) -> Result<Dialect, Error> {
         Dialect::by_name(&self.0.dialect)
     }
 
     /// Returns the system text that the template uses if the caller gives none.
     ///
-    /// [`Context`](super::Context) does not add it. To use it, pass it to
+    /// [`Context`](super::Context) does not add this text. To use the text, pass it to
     /// [`system`](super::Context::system).
     #[must_use]
     pub fn default_system(self) -> Option<&'static str> {
@@ -177,8 +181,9 @@ impl Family {
         self.close_before_results.as_ref().filter(|_| before_results).unwrap_or(&self.close)
     }
 
-    /// Returns whether the token belongs around turns. Other tokens appear inside the model's
-    /// answer.
+    /// Returns whether the token appears in the text around turns.
+    ///
+    /// Other tokens appear inside the model's answer.
     pub(super) fn is_of_turns(&self, token: &str) -> bool {
         let results = self.results.iter().flat_map(|results| [&results.all, &results.each]);
         let frames = self.system.iter().chain(&self.developer).chain([&self.user]).chain(results);

@@ -1,21 +1,26 @@
-//! Builds the ids of the next prompt from the turns of a conversation. Pure.
+//! Builds the ids of the next prompt from the turns of a conversation.
 //!
-//! For maintainers. The ids of a prompt are the ids of all leaves of all turns, in order. They are
-//! stored only there. Turns that the caller adds have only text until [`Context::begin_response`]
-//! renders them. It writes three parts on one [`sheet`]: the end of the model's last turn, all
-//! later turns, and the opener of the model's next turn. The sheet splits template text at the
-//! family's tokens. It encodes the text between two tokens in one piece, across leaves and turns.
-//! It never splits text from the caller or from a tool, so a spelled `<|im_end|>` in it stays text.
+//! The code is pure: it does no I/O.
+//!
+//! This text is for maintainers. The ids of a prompt are the ids of all leaves of all turns, in
+//! order. The ids are stored only in the leaves. Turns that the caller adds have only text until
+//! [`Context::begin_response`] renders them. `begin_response` writes three parts on one [`sheet`]:
+//! the end of the model's last turn, all later turns, and the opening of the model's next turn. An
+//! opening is the text after which the model answers.
+//!
+//! The sheet splits template text at the family's tokens. It encodes the text between two tokens
+//! in one piece, across leaves and turns. It never splits text from the caller or from a tool. If
+//! such text spells `<|im_end|>`, it stays text.
 //!
 //! ```text
 //!  ids of turns ─┬─ of the model: as received ── close, unless sampled ┐
 //!                └─ rendered earlier: never changed                    ├─ Sheet ─▶ leaves ─▶ ids
-//!                                           turns added since, opener ─┘
+//!                                          turns added since, opening ─┘
 //! ```
 //!
-//! Only two events change ids that already exist, and [`Prefix`] reports them: old reasoning is
-//! dropped, or a turn is encoded again because ids are missing. To add a family, add a file to
-//! `families/`. Its README describes the keys.
+//! Only two events change ids that already exist. Old reasoning is dropped, or a turn is encoded
+//! again because ids are missing. [`Prefix`] reports both events. To add a family, add a file to
+//! `families/`. The README in that folder describes the keys.
 
 pub(crate) mod family;
 mod render;
@@ -40,7 +45,8 @@ use crate::types::tree::{Branch, Leaf, LeafKind, Role, ToolCall};
 pub trait Encode: Send + Sync {
     /// Encodes plain text, and returns each id with the byte of `text` at which its token begins.
     ///
-    /// The positions are in order. Markers that are spelled in the text must stay text.
+    /// The positions must be in ascending order. If the text spells a marker, the marker must stay
+    /// text.
     ///
     /// # Errors
     ///
@@ -58,12 +64,13 @@ pub trait Encode: Send + Sync {
 /// The next prompt consists of these parts, in this order:
 ///
 /// 1. the ids of the earlier prompt;
-/// 2. the ids received;
-/// 3. the end of the model's turn, unless the model sampled it;
-/// 4. the turns added since;
-/// 5. the opener of the model's next turn.
+/// 2. the ids received from the model;
+/// 3. the text that ends the model's turn, unless the model wrote this text;
+/// 4. the turns that you added after the model's turn;
+/// 5. the text that opens the model's next turn.
 ///
-/// The server's prefix cache then matches, and the model sees exactly the tokens that it wrote.
+/// The server can then use its prefix cache, and the prompt contains exactly the tokens that the
+/// model wrote.
 ///
 /// ```
 /// use tokenwire::{ChatFormat, Context, Encode, Error, IdsExact, Prefix, ResponseParser, TokenId};
@@ -95,8 +102,9 @@ pub trait Encode: Send + Sync {
 /// # Ok::<(), Error>(())
 /// ```
 ///
-/// Text is used as it is. If a template trims text, trim it yourself. A vocabulary that puts a
-/// space before each text (SentencePiece with a dummy prefix) gets a space after each marker.
+/// The text of a turn is used unchanged. If the family's template trims text, trim the text before
+/// you add it. Some vocabularies put a space before each text (SentencePiece with a dummy prefix).
+/// With such a vocabulary, the prompt has a space after each marker.
 ///
 /// A clone copies the turns. The cost of a prompt grows with its length.
 #[derive(Debug, Clone)]
@@ -117,10 +125,10 @@ pub struct Context {
     responses: BTreeMap<usize, Response>,
 }
 
-/// The beginning and the end of a turn of the model.
+/// The state of a turn of the model, apart from its leaves.
 #[derive(Debug, Clone, Copy)]
 struct Response {
-    /// The start of the opener, without the part about reasoning.
+    /// The text at the start of the opening, without the part about reasoning.
     head: &'static str,
     start: Start,
     /// True if the branch begins with a leaf that the model did not write.
@@ -160,7 +168,7 @@ pub struct Prompt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Prefix {
-    /// The prompt begins with these ids.
+    /// The prompt begins with the ids of the earlier prompt and the ids received.
     Kept,
     /// The prompt differs from this turn on, because reasoning was dropped.
     ReasoningDropped {
@@ -197,13 +205,13 @@ impl Context {
         /// Sets whether the prompt lets the model reason, if the family has a switch. Default true.
         ///
         /// If a family always reasons, `false` makes [`begin_response`](Self::begin_response)
-        /// return [`Unsupported`](ErrorKind::Unsupported). Set this before the first prompt,
-        /// because some families put it into the system turn.
+        /// return [`Unsupported`](ErrorKind::Unsupported). Set this option before the first prompt,
+        /// because some families write it into the system turn.
         reasoning: bool,
         /// Sets whether reasoning stays in the prompt after the next user turn. Default true.
         ///
         /// With `false`, reasoning is dropped from the prompt and from the tree, as in the family's
-        /// template. The prefix then changes.
+        /// template. The prompt then does not begin with the earlier prompt.
         keep_reasoning: bool,
         /// Sets what to do with turns that have missing ids. Default [`WhenInexact::Reencode`].
         when_inexact: WhenInexact,
@@ -233,14 +241,14 @@ impl Context {
 
     /// Adds the result of a tool call of the last response.
     ///
-    /// You may add results in any order, while the model is still writing the response, or after
-    /// the next user turn: they follow the response, in the order of the calls. A call may stay
-    /// without a result.
+    /// You may add results in any order. You may add them while the model is still writing the
+    /// response, or after the next user turn. In the prompt, the results always follow the
+    /// response, in the order of the calls. A call may stay without a result.
     ///
     /// # Errors
     ///
     /// Returns [`InvalidInput`](ErrorKind::InvalidInput) if the last response has no such call, if
-    /// the call already has a result, or if a prompt was made since.
+    /// the call already has a result, or if the next prompt was already made.
     pub fn tool_result(&mut self, call_id: &str, text: impl Into<String>) -> Result<(), Error> {
         let after = self.turns.iter().rposition(|turn| turn.role == Role::Assistant);
         let at = after.map_or(0, |response| response + 1);
@@ -256,8 +264,8 @@ impl Context {
         let mut results = earlier.map_or_else(Vec::new, |turn| turn.leaves.clone());
         let is_new = earlier.is_none();
         results.push(Leaf::new(LeafKind::Content, text, Vec::new()));
-        // A model may use one id for several calls. Their results are matched in the order of the
-        // calls.
+        // A model may use one id for several calls. The results of these calls are matched in the
+        // order of the calls.
         let mut branch = Branch::new(Role::Tool);
         for ToolCall { id, name, .. } in calls {
             let belongs = |leaf: &Leaf| leaf.result_of().unwrap_or(call_id) == id;
@@ -283,17 +291,18 @@ impl Context {
     /// Returns the next prompt, and opens the model's turn.
     ///
     /// Pass the answer to [`add_response`](Self::add_response). You may add turns while the model's
-    /// turn is open, but the next prompt must wait until it has ended.
+    /// turn is open. Make the next prompt only after the model's turn has ended.
     ///
     /// # Errors
     ///
     /// - [`Limit`](ErrorKind::Limit) with [`Limit::ContextTokens`] if the prompt is too long.
     /// - [`InvalidInput`](ErrorKind::InvalidInput) if there is nothing to respond to, or if the
     ///   last response has not ended.
-    /// - [`Unsupported`](ErrorKind::Unsupported) if the family has no such turn, or if this crate
-    ///   does not know how the family writes it.
-    /// - [`InexactIds`](ErrorKind::InexactIds) with [`WhenInexact::Refuse`].
-    /// - The error of the encoder.
+    /// - [`Unsupported`](ErrorKind::Unsupported) if the chat format does not define a part that the
+    ///   prompt needs, such as a system turn or tool results.
+    /// - [`InexactIds`](ErrorKind::InexactIds) if ids are missing and [`WhenInexact::Refuse`] is
+    ///   set.
+    /// - Any error that the encoder returns.
     ///
     /// After an error, the context is unchanged.
     pub fn begin_response(&mut self) -> Result<Prompt, Error> {
@@ -319,8 +328,8 @@ impl Context {
 
     /// Adds the model's answer, as the parser returned it, and ends the model's turn.
     ///
-    /// `ids` is the `ids_exact` of the stream's report. A turn that was cut off is added in the
-    /// same way: the next prompt then closes it.
+    /// `ids` is the `ids_exact` of the stream's report. Use this method also for a turn that was
+    /// cut off. The next prompt then closes the turn.
     ///
     /// # Errors
     ///
@@ -338,10 +347,10 @@ impl Context {
         self.rendered.checked_sub(1).filter(|_| self.is_open).and_then(|n| self.turns.get_mut(n))
     }
 
-    /// Ends the model's turn, if the parser's thread wrote it.
+    /// Ends the model's turn after the parser's thread has written it.
     ///
-    /// `ids` is the `ids_exact` of the stream's report. The turn may have ended in any way. Without
-    /// an open turn, this method does nothing.
+    /// `ids` is the `ids_exact` of the stream's report. It does not matter how the turn ended.
+    /// Without an open turn, this method does nothing.
     pub fn end_response(&mut self, ids: IdsExact) {
         let was_open = std::mem::take(&mut self.is_open);
         if let Some(mut response) = self.responses.last_entry().filter(|_| was_open) {
@@ -349,7 +358,9 @@ impl Context {
         }
     }
 
-    /// Removes the last response, open or ended, if no turn follows it. You can then prompt again.
+    /// Removes the last response, open or ended, if no turn follows it.
+    ///
+    /// You can then make the prompt again.
     pub fn discard_response(&mut self) {
         if self.turns.last().is_some_and(|turn| turn.role == Role::Assistant) {
             self.turns.pop();
@@ -377,7 +388,8 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// Returns the same errors as [`begin_response`](Self::begin_response), except the limit.
+    /// Returns the same errors as [`begin_response`](Self::begin_response), except the error for
+    /// the limit.
     pub fn len_tokens(&self) -> Result<usize, Error> {
         match self.turns.last() {
             Some(turn) if turn.role != Role::Assistant && !self.is_open => Ok(self.len_with(&self.plan()?)),

@@ -1,4 +1,4 @@
-//! Renders turns into leaves with ids, and plans what the next prompt changes.
+//! Renders turns into leaves with ids, and plans the changes that the next prompt makes.
 
 use std::collections::BTreeMap;
 
@@ -84,7 +84,9 @@ impl Context {
         Error::new(ErrorKind::InexactIds, format!("ids of turn {turn} are missing: {why}"))
     }
 
-    /// Returns the model's turns before the last user turn whose reasoning must be dropped.
+    /// Returns the turns of the model whose reasoning must be dropped.
+    ///
+    /// They are the turns with reasoning before the last user turn.
     fn thoughts_to_drop(&self) -> Vec<usize> {
         let user = self.turns.iter().rposition(|turn| turn.role == Role::User);
         let before = user.filter(|_| !self.keep_reasoning).unwrap_or(0);
@@ -92,10 +94,10 @@ impl Context {
         self.responses.range(..before).map(|(n, _)| *n).filter(|n| thinks(&self.turns[*n])).collect()
     }
 
-    /// Returns a turn of the model with ids made from its text.
+    /// Encodes the text of a turn of the model again, and returns the turn with the new ids.
     ///
-    /// `instead` replaces its reasoning. Text that the parser read as text stays text, even if it
-    /// spells a marker.
+    /// If `instead` is set, it replaces the reasoning of the turn. Text that the parser read as
+    /// text stays text, even if it spells a marker.
     fn reencoded(&self, turn: usize, instead: Option<&str>) -> Result<Branch, Error> {
         let branch = &self.turns[turn];
         let response = self.responses.get(&turn);
@@ -110,13 +112,15 @@ impl Context {
                 sources.push(None);
                 let head = response.map_or("", |response| response.head);
                 sheet.template(head)?;
-                // A turn that continued after results had no header, so it had no opener either.
+                // A turn that continued after tool results has no header. In this case, no text
+                // replaces the reasoning.
                 sheet.template(if head.is_empty() { "" } else { instead })?;
             }
             // The prompt that the model answered stays unchanged.
             None => leaves.extend_from_slice(head),
         }
-        // Templates that replace reasoning with nothing also drop the blanks after it.
+        // If a template replaces reasoning with nothing, it also drops the blanks after the
+        // reasoning.
         let mut trims = instead.is_some_and(str::is_empty);
         for leaf in said {
             if instead.is_some() && leaf.kind == LeafKind::Reasoning {
@@ -151,9 +155,10 @@ impl Context {
         Ok(new)
     }
 
-    /// Renders everything after the last response into `turns`.
+    /// Renders all text after the last response into `turns`.
     ///
-    /// This is the end of the response, the turns added since, and the opener of the next response.
+    /// The text consists of the end of the response, the turns added after it, and the opening of
+    /// the next response.
     fn render(
         &self,
         unclosed: Option<usize>,
@@ -214,8 +219,8 @@ impl Context {
         let Some(response) = self.responses.get(&n) else { return false };
         match turn.leaves.get(usize::from(response.has_head)..).and_then(<[Leaf]>::last) {
             None => response.start == Start::Reasoning,
-            // A closer that arrived as an id without text is not in the text, but it must not be
-            // repeated.
+            // A closing marker may have arrived as an id without text. The text then does not
+            // contain the marker, but the marker must not be written again.
             Some(leaf) => leaf.kind == LeafKind::Reasoning && leaf.inner.end == leaf.text.len(),
         }
     }
@@ -286,7 +291,7 @@ impl Context {
         sheet.template(&all.close)
     }
 
-    /// Writes the opening.
+    /// Writes the opening of the model's next turn.
     fn opening(&self, sheet: &mut Sheet<'_>) -> Result<Response, Error> {
         let family = self.family();
         let after_results = self.turns.last().is_some_and(|turn| turn.role == Role::Tool);
@@ -304,9 +309,9 @@ impl Context {
     }
 }
 
-/// Writes a piece of the template with the id and name of the call.
+/// Writes a piece of the template, and fills in the id and the name of the call.
 ///
-/// Both are plain text, because the model wrote them.
+/// The id and the name are written as plain text, because the model wrote them.
 fn fill(sheet: &mut Sheet<'_>, template: &str, id: &str, name: &str) -> Result<(), Error> {
     let id_json = json_string(id);
     let mut rest = template;

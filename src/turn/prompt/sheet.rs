@@ -1,4 +1,4 @@
-//! Writes the text of templates, callers and tools into leaves, with its ids.
+//! Writes the text of templates, callers and tools into leaves, and adds the ids of the text.
 
 use std::ops::Range;
 
@@ -8,23 +8,26 @@ use crate::error::Error;
 use crate::types::ids::TokenId;
 use crate::types::tree::{Leaf, LeafKind};
 
-/// A sheet on which leaves are written.
+/// The leaves of a prompt while they are written and encoded.
 ///
-/// Text is encoded only up to the next token of the template, across leaves. The ids therefore
-/// equal the ids of the whole text, encoded in one piece. A token that spans two leaves belongs to
-/// the leaf with its first byte, as in the parser.
+/// The text between two tokens of the template is encoded in one piece, even if it spans several
+/// leaves. The boundaries between leaves therefore do not change the ids. A token that spans two
+/// leaves belongs to the leaf that contains its first byte, as in the parser.
 pub(super) struct Sheet<'a> {
     encoder: &'a dyn Encode,
-    /// The tokens of the family that this tokenizer has.
+    /// The family's tokens that are in the vocabulary of this tokenizer.
     tokens: Vec<Known>,
     /// The leaves written so far.
     pub(super) leaves: Vec<Leaf>,
-    /// Text that is not encoded yet. `parts` has the position in it at which each leaf begins.
+    /// The text that is not encoded yet.
+    ///
+    /// `parts` contains the position in this text at which each leaf begins, and the number of the
+    /// leaf.
     run: String,
     parts: Vec<(usize, usize)>,
-    /// The last id before this sheet, which the model has sampled.
+    /// The id that the model sampled last, before the text of this sheet.
     ///
-    /// If the sheet begins with this id, it is not repeated.
+    /// If the text of the sheet begins with the same token, this token is not written again.
     pub(super) sampled: Option<TokenId>,
 }
 
@@ -44,7 +47,7 @@ impl<'a> Sheet<'a> {
         Self { encoder, tokens, leaves: Vec::new(), run: String::new(), parts: Vec::new(), sampled: None }
     }
 
-    /// Writes a piece of the template, into the last leaf if that is a marker.
+    /// Writes a piece of the template. If the last leaf is a marker, the piece becomes part of it.
     pub(super) fn template(&mut self, text: &str) -> Result<(), Error> {
         if text.is_empty() {
             return Ok(());
@@ -60,8 +63,9 @@ impl<'a> Sheet<'a> {
         self.leaves.push(Leaf::new(kind, "", Vec::new()));
     }
 
-    /// Writes text in which spelled tokens become tokens. Tokens around turns do so only if
-    /// `turns`.
+    /// Writes text, and converts each spelled token into its id.
+    ///
+    /// Tokens around turns are converted only if `turns` is true.
     pub(super) fn structured(&mut self, text: &str, turns: bool) -> Result<(), Error> {
         let mut rest = text;
         while let Some((at, name, id)) = self.first_token(rest, turns) {
@@ -79,7 +83,7 @@ impl<'a> Sheet<'a> {
         Ok(())
     }
 
-    /// Writes text in which nothing becomes a token of the template, even if it spells one.
+    /// Writes plain text. If the text spells a token of the template, it stays text.
     pub(super) fn plain(&mut self, text: &str) {
         if text.is_empty() {
             return;

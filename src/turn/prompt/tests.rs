@@ -11,7 +11,8 @@ use super::*;
 use crate::types::ids::Inexact;
 use crate::types::tree::Malformed;
 
-/// An encoder in which each character is a token, and so is each token of the family.
+/// An encoder that makes one token of each character. Each special token of the family is also one
+/// token.
 #[derive(Clone)]
 struct Chars(Vec<String>);
 
@@ -68,12 +69,12 @@ fn call(id: &str) -> LeafKind {
     LeafKind::ToolCall(ToolCall { id, name, arguments: serde_json::json!({}), raw: "{}".to_owned() })
 }
 
-/// The text that each family renders. `None` means unsupported.
+/// The texts that one family renders. `None` means unsupported.
 ///
-/// - `first`: a system turn and a user turn.
-/// - `user`: the text after an answer that ended with `stop`, with a user turn.
-/// - `result`, `results`: the text after calls that ended with `call_stop`, with one and two
-///   results.
+/// - `first`: the text of a system turn and a user turn.
+/// - `user`: the text that follows an answer with `stop` at its end, including a user turn.
+/// - `result` and `results`: the text that follows calls with `call_stop` at their end. It contains
+///   one result or two results.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rendered {
@@ -99,7 +100,7 @@ fn each_row<T: fmt::Debug>(rows: impl IntoIterator<Item = T>, check: impl Fn(T))
     assert!(failed.is_empty(), "these rows fail, for the reasons above:\n{}", failed.join("\n"));
 }
 
-/// Returns the ids of `prompt` after `before`, as text. `None` means unsupported.
+/// Returns the text of the ids that follow `before` in `prompt`. `None` means unsupported.
 ///
 /// The prompt must begin with `before`.
 fn added(chars: &Chars, before: &[TokenId], prompt: Result<Prompt, Error>) -> Option<String> {
@@ -148,7 +149,7 @@ fn each_family_renders_the_same_text_as_its_template() {
             leaves = vec![chars.leaf(call(&of_calls(0)), "C"), chars.leaf(call(&of_calls(1)), "D")];
             leaves.push(chars.leaf(LeafKind::Marker, call_stop));
             context.add_response(said(leaves.clone()), IdsExact::Yes).unwrap();
-            // The last result is added first: results are put in order.
+            // The last result is added first, so the context must put the results in order.
             for (n, text) in gave.iter().enumerate().rev() {
                 context.tool_result(&of_calls(n), *text).unwrap();
             }
@@ -171,8 +172,8 @@ fn the_prefix_is_kept_over_many_turns_however_they_end() {
             let prompt = context.begin_response().unwrap();
             assert_eq!(prompt.prefix, Prefix::Kept);
             assert!(prompt.ids.starts_with(&before), "turn {n}");
-            // Ids that no tokenizer makes from this text, so that encoding it again would be
-            // noticed.
+            // No tokenizer makes these ids from this text. If the text is encoded again, the test
+            // fails.
             let odd = Leaf::new(LeafKind::Content, "abc", vec![500_000 + n, 600_000]);
             let leaves = match n % 3 {
                 0 => vec![odd, chars.leaf(LeafKind::Marker, stop)],
@@ -192,10 +193,10 @@ fn the_prefix_is_kept_over_many_turns_however_they_end() {
     });
 }
 
-/// The text after a turn of `qwen3_xml`, with a user turn.
+/// The text that `qwen3_xml` adds after a turn of the model, including a user turn.
 const QWEN: &str = "<|im_end|>\n<|im_start|>user\nV<|im_end|>\n<|im_start|>assistant\n<think>\n";
 
-/// Turns of the model that do not end with the family's end: the text that follows them.
+/// Lists turns of the model that lack the family's end, and the text that must follow each turn.
 #[test]
 fn a_turn_that_was_cut_off_is_closed() {
     let unfinished = LeafKind::Malformed { reason: Malformed::Unfinished };
@@ -334,7 +335,7 @@ fn reasoning_can_be_off_if_the_family_has_a_switch() {
     });
 }
 
-/// A turn with reasoning and a user turn: the text that replaces the turn, from the opener on.
+/// Lists the text that replaces a turn with reasoning, from the opening on, if a user turn follows.
 #[test]
 fn reasoning_is_dropped_as_in_the_templates() {
     let rows = [
@@ -366,7 +367,7 @@ fn reasoning_is_dropped_as_in_the_templates() {
                 assert!(expected.is_some_and(|expected| text.contains(expected)), "{text:?}");
                 assert_eq!(prompt.prefix, Prefix::ReasoningDropped { turn: 1 });
                 assert_eq!(prompt.ids, chars.ids(&text));
-                // After the drop, the prefix is kept.
+                // After the reasoning was dropped, the next prompt keeps the prefix.
                 context.add_response(said(vec![chars.leaf(LeafKind::Content, "B")]), IdsExact::Yes).unwrap();
                 context.user("W");
                 let next = context.begin_response().unwrap();

@@ -2,11 +2,11 @@
 //!
 //! This module does not use the `DecodeStream` of the `tokenizers` crate, which has these problems:
 //!
-//! - It decodes a growing list of ids again while their text is empty or ends in U+FFFD. The cost
-//!   is quadratic in the number of skipped tokens, and of bytes that are not valid UTF-8.
+//! - While the text of the ids is empty or ends in U+FFFD, it decodes a growing list of ids again.
+//!   The cost is quadratic in the number of skipped tokens and of invalid UTF-8 bytes.
 //! - It silently ignores ids that are not in the vocabulary.
 //! - It fails on valid ids if a run of byte tokens is not valid UTF-8.
-//! - It has no end, so a text that ends in a real U+FFFD loses it.
+//! - It does not have a method for the end of the text, so a real U+FFFD at the end is lost.
 
 use tokenizers::Decoder;
 
@@ -15,11 +15,14 @@ use crate::error::macros::debug_fields;
 use crate::error::{Error, ErrorKind};
 use crate::types::ids::TokenId;
 
-/// A decoder that turns ids into text one at a time, from [`Tokenizer::decode_stream`].
+/// A decoder that turns ids into text, one id at a time.
 ///
-/// Text appears as soon as it is complete UTF-8. The texts from all pushes and from
-/// [`finish`](Self::finish), joined, are the text that [`Tokenizer::decode`] returns. At most three
-/// bytes are held back. The cost of a push depends only on its token and the one before it.
+/// Create it with [`Tokenizer::decode_stream`].
+///
+/// The decoder returns text as soon as the text is complete UTF-8. Join the texts from all pushes
+/// and from [`finish`](Self::finish) to get the text that [`Tokenizer::decode`] returns. The
+/// decoder holds back at most three bytes. The cost of a push depends only on its token and the
+/// token before it.
 ///
 /// ```no_run
 /// let tokenizer = tokenwire::Tokenizer::from_file("tokenizer.json")?;
@@ -47,8 +50,9 @@ impl TokenDecoder {
         Self { tokenizer, skip_special, before: None, unfinished: Vec::new(), text: String::new() }
     }
 
-    /// Decodes one id, and returns the text that it completes. Inside a character, the text is
-    /// empty.
+    /// Decodes one id, and returns the text that the id completes.
+    ///
+    /// The text is empty if its character is still incomplete.
     ///
     /// # Errors
     ///
@@ -72,7 +76,9 @@ impl TokenDecoder {
         Ok(&self.text)
     }
 
-    /// Returns the rest of the text, which is empty, or U+FFFD if the ids end inside a character.
+    /// Returns the rest of the text.
+    ///
+    /// The rest is U+FFFD if the ids end inside a character. Otherwise, it is empty.
     #[must_use]
     pub fn finish(self) -> &'static str {
         if self.unfinished.is_empty() { "" } else { "\u{fffd}" }
@@ -86,7 +92,7 @@ debug_fields!(TokenDecoder { skip_special, unfinished });
 pub(super) enum Decoding {
     /// Each character of a token's name is one byte (GPT-2, Llama 3, Qwen and others).
     ByteLevel,
-    /// The decoder of the file decodes this token together with the one before it.
+    /// The decoder that the file defines decodes each token together with the token before it.
     Pieces {
         /// Tokens with names like `<0xE4>` are bytes (Llama 2, Gemma and others).
         byte_tokens: bool,
@@ -100,8 +106,8 @@ impl Decoding {
     pub(super) fn of(decoder: &serde_json::Value) -> Self {
         let steps = decoder["decoders"].as_array().map_or(std::slice::from_ref(decoder), Vec::as_slice);
         let has = |name| steps.iter().any(|step| step["type"] == name);
-        // While text still arrives, its end is not known. The crate's code also panics on an empty
-        // token.
+        // This step needs the end of the text, which is not known while text still arrives. The
+        // code of the `tokenizers` crate also panics on an empty token.
         let strips_end = steps.iter().any(|step| step["type"] == "Strip" && step["stop"] != 0);
         match (has("ByteLevel"), steps.len()) {
             (true, 1) => Self::ByteLevel,
@@ -113,7 +119,9 @@ impl Decoding {
 }
 
 impl Inner {
-    /// Appends the bytes that `token` adds after `before`. `None` is the beginning of the text.
+    /// Appends the bytes that `token` adds to the text after the token `before`.
+    ///
+    /// `before` is `None` at the beginning of the text.
     fn append_bytes(&self, before: Option<&str>, token: &str, bytes: &mut Vec<u8>) -> Result<(), Error> {
         let byte_tokens = match self.decoding {
             Decoding::ByteLevel => {
@@ -128,8 +136,8 @@ impl Inner {
                 return Err(Error::new(ErrorKind::Unsupported, message));
             }
         };
-        // An ASCII byte at the beginning is decoded with the file's decoder, which may remove a
-        // space.
+        // An ASCII byte at the beginning of the text is decoded with the decoder of the file,
+        // because this decoder may remove a space.
         let byte = byte_token(token).filter(|byte| byte_tokens && (before.is_some() || !byte.is_ascii()));
         match (byte, before) {
             (Some(byte), _) => bytes.push(byte),
@@ -137,8 +145,8 @@ impl Inner {
             (None, Some(before)) => {
                 let without = self.decode_few(&[before])?;
                 let with = self.decode_few(&[before, token])?;
-                // All known decoders only add text. For another one, the token alone is the best
-                // estimate.
+                // In all known decoders, a token only adds text. If a decoder changes earlier text,
+                // the text of the token alone is the best estimate.
                 match with.strip_prefix(without.as_str()) {
                     Some(more) => bytes.extend(more.bytes()),
                     None => bytes.extend(self.decode_few(&[token])?.bytes()),
@@ -165,7 +173,7 @@ impl Inner {
 
 /// Moves all complete characters to `text`, with U+FFFD for bytes that are not valid UTF-8.
 ///
-/// It follows the rule of `String::from_utf8_lossy`, so the result does not depend on the
+/// The function follows the rule of `String::from_utf8_lossy`, so the result does not depend on the
 /// boundaries between pushes.
 fn move_text(bytes: &mut Vec<u8>, text: &mut String) {
     let mut at = 0;
@@ -285,8 +293,8 @@ mod tests {
             let count = u32::try_from(words.len()).unwrap();
             for number in 0..count.pow(4) {
                 let ids: Vec<u32> = (0..4).map(|place| number / count.pow(place) % count).collect();
-                // An invalid byte makes the crate lose all byte tokens next to it. This decoder
-                // keeps them.
+                // The `tokenizers` crate loses all byte tokens next to an invalid byte. This
+                // decoder keeps these tokens.
                 let spoiled = |pair: &[u32]| (pair[0] == 10) != (pair[1] == 11);
                 let padded: Vec<u32> = [0].iter().chain(&ids).chain(&[0]).copied().collect();
                 if decoder.contains("ByteFallback") && padded.windows(2).any(spoiled) {

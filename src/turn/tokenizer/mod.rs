@@ -35,14 +35,14 @@ type ForeignError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A model's tokenizer, loaded from its `tokenizer.json`.
 ///
-/// A clone costs one reference count, and many threads can use one tokenizer at the same time. The
-/// tokenizer ignores the truncation and padding settings of the file: it always encodes the whole
-/// text.
+/// A clone only increments a reference count, and many threads can use one tokenizer at the same
+/// time. The tokenizer ignores the truncation and padding settings of the file: it always encodes
+/// the whole text.
 ///
-/// Loading is expensive. It takes time, and the memory is several times the size of the file. Load
-/// the file once, and clone the tokenizer. With [`Special::parse`] false, the tokenizer does not
-/// build a second copy of the vocabulary. While it encodes a text, it needs many times the memory
-/// of the text.
+/// Loading takes time and needs memory of several times the size of the file. Load the file once,
+/// and clone the tokenizer. With [`Special::parse`] false, the tokenizer does not build a second
+/// copy of the vocabulary. While the tokenizer encodes a text, it needs many times as much memory
+/// as the text.
 ///
 /// ```no_run
 /// use tokenwire::{Special, Tokenizer};
@@ -61,11 +61,12 @@ struct Inner {
     added: Vec<AddedToken>,
     /// The added vocabulary for text in which no marker may become a token.
     ///
-    /// It has the same tokens, but skips those for which [`AddedToken::is_structure`] is true. The
-    /// crate's switch for this (`set_encode_special_tokens`) is in this part, so a second tokenizer
-    /// is not necessary.
+    /// It contains the same tokens as the ordinary added vocabulary. It does not recognize a token
+    /// if [`AddedToken::is_structure`] is true. The switch for this behaviour
+    /// (`set_encode_special_tokens`) belongs to the added vocabulary, so a second tokenizer is not
+    /// necessary.
     plain: AddedVocabulary,
-    /// The token for text that the vocabulary cannot spell, if the model has one.
+    /// The token for unknown text, if the model has such a token.
     unknown: Option<TokenId>,
     decoding: Decoding,
 }
@@ -94,14 +95,14 @@ impl<'a> From<&'a AddedToken> for (&'a str, TokenId) {
 impl AddedToken {
     /// Returns whether the token can be a marker.
     ///
-    /// The other added tokens are runs of white space: GPT-NeoX has them, and Gemma, where `▁` is a
-    /// space. Ordinary text needs these tokens, and they are harmless.
+    /// The other added tokens are runs of white space. GPT-NeoX and Gemma have such tokens. In
+    /// Gemma, `▁` is a space. Ordinary text needs these tokens, and they are harmless.
     fn is_structure(&self) -> bool {
         self.special || !self.text.chars().all(|c| c.is_whitespace() || c == '▁')
     }
 }
 
-/// How encoding treats tokens that are not ordinary text.
+/// Selects how encoding treats tokens that are not ordinary text.
 ///
 /// The two fields are independent. `/tokenize` of llama-server has the same settings, named
 /// `parse_special` and `add_special`.
@@ -125,31 +126,32 @@ impl AddedToken {
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Special {
-    /// True to turn added tokens that are spelled in the text into tokens. Default false.
+    /// If true, an added token that is spelled in the text becomes a token. Default false.
     ///
-    /// The default protects you from a tool result that contains `<|im_end|>`. With `false`, the
-    /// only added tokens that text can become are runs of white space. This also holds for added
-    /// tokens that the file does not mark as special.
+    /// The default protects you from a tool result that contains `<|im_end|>`. With `false`, text
+    /// becomes an added token only if this token is a run of white space. This rule also applies to
+    /// added tokens that the file does not mark as special.
     ///
     /// This is stricter than `parse_special` in llama-server and `split_special_tokens` in
-    /// transformers. Both still convert a spelled `<tool_call>` if the file does not mark it as
-    /// special (Qwen3). If the file marks all of them as special (SmolLM2), the ids are equal.
+    /// transformers. Both settings still convert a spelled `<tool_call>` if the file does not mark
+    /// it as special (Qwen3). If the file marks all added tokens as special (SmolLM2), the ids are
+    /// equal.
     pub parse: bool,
-    /// True to add the tokens that the file's post-processor adds to each text. Default false.
+    /// If true, adds the tokens that the file's post-processor defines. Default false.
     ///
-    /// For some models this is a token at the beginning (Llama, Gemma), for some a token at the
-    /// end, and for many nothing (Qwen, SmolLM2).
+    /// Some models define a token for the beginning of each text (Llama, Gemma), and some define a
+    /// token for the end. Many models define no such token (Qwen, SmolLM2).
     pub add: bool,
 }
 
 impl Special {
-    /// Plain text: spelled tokens stay text, and nothing is added.
+    /// The settings for plain text: spelled tokens stay text, and nothing is added.
     pub const TEXT: Self = Self { parse: false, add: false };
-    /// Template text: spelled tokens become tokens, and nothing is added.
+    /// The settings for template text: spelled tokens become tokens, and nothing is added.
     pub const TEMPLATE: Self = Self { parse: true, add: false };
-    /// A prompt: spelled tokens become tokens, and the post-processor adds its tokens.
+    /// The settings for a prompt: spelled tokens become tokens, and the post-processor adds tokens.
     ///
-    /// vLLM and llama.cpp do this by default with a prompt that is text.
+    /// By default, vLLM and llama.cpp encode a text prompt in this way.
     pub const PROMPT: Self = Self { parse: true, add: true };
 }
 
@@ -178,12 +180,14 @@ impl Tokenizer {
     ///
     /// Returns [`InvalidInput`](ErrorKind::InvalidInput) in these cases:
     ///
-    /// - The bytes are not a tokenizer, or there are more than [`MAX_TOKENIZER_FILE_BYTES`].
-    /// - An added token would get another id than in the file. The `tokenizers` crate numbers such
-    ///   tokens from the end of the vocabulary, and only logs the difference. Wrong ids are worse
-    ///   than an error.
-    /// - The file contradicts itself, and the `tokenizers` crate panics, here or while encoding.
-    ///   The panic is caught after the panic hook has printed its message.
+    /// - The bytes are not a tokenizer file, or the file is larger than
+    ///   [`MAX_TOKENIZER_FILE_BYTES`].
+    /// - An added token would get an id that differs from its id in the file. The `tokenizers`
+    ///   crate numbers such tokens from the end of the vocabulary, and only logs the difference.
+    ///   Wrong ids are worse than an error.
+    /// - The file contradicts itself, and the `tokenizers` crate panics. The panic is caught, but
+    ///   the panic hook has already printed its message. Such a file may also cause the error
+    ///   later, when a text is encoded.
     pub fn from_bytes(json: &[u8]) -> Result<Self, Error> {
         if json.len() as u64 > MAX_TOKENIZER_FILE_BYTES {
             return Err(Error::invalid(format!("the file has more than {MAX_TOKENIZER_FILE_BYTES} bytes")));
@@ -239,7 +243,8 @@ impl Tokenizer {
 
     /// Returns the id of an added token by its name: `special_id("<|im_end|>")`.
     ///
-    /// It does not find ordinary tokens; use [`token_id`](Self::token_id) for them.
+    /// It does not find ordinary tokens. Use [`token_id`](Self::token_id) to find an ordinary
+    /// token.
     ///
     /// # Errors
     ///
@@ -268,8 +273,8 @@ impl Tokenizer {
 
     /// Returns the number of tokens, including added tokens.
     ///
-    /// A model may have more ids than its tokenizer, because the size of its table is rounded up.
-    /// These ids have no text.
+    /// A model may have more ids than its tokenizer, because the size of the model's table is
+    /// rounded up. The additional ids have no text.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.0.tokenizer.get_vocab_size(true)
@@ -324,7 +329,7 @@ impl Inner {
     fn new(mut tokenizer: tokenizers::Tokenizer, facts: Facts) -> Result<Self, Error> {
         for FactsToken { id, content } in &facts.added_tokens {
             let loaded = tokenizer.token_to_id(content);
-            // The crate ignores a token without text.
+            // The `tokenizers` crate ignores a token without text.
             if loaded != Some(*id) && !content.is_empty() {
                 let content = printable(content, MAX_SHOWN_CHARS);
                 let actual = loaded.map_or_else(|| "no id".to_owned(), |id| format!("id {id}"));
@@ -345,7 +350,8 @@ impl Inner {
         added.sort_unstable_by_key(|token| token.id);
 
         let mut plain = tokenizer.get_added_vocabulary().clone();
-        // The switch applies to special tokens, so this copy marks all markers as special.
+        // The switch `set_encode_special_tokens` applies only to special tokens, so this copy marks
+        // all markers as special.
         let structure = added.iter().filter(|token| token.is_structure());
         let structure = structure.filter_map(|token| known.get(&token.id)).map(|t| t.clone().special(true));
         plain
@@ -362,7 +368,9 @@ impl Inner {
         self.added.binary_search_by_key(&id, |token| token.id).ok().map(|i| &self.added[i])
     }
 
-    /// Repeats the steps of the crate's `encode_fast`, with a choice of the added vocabulary.
+    /// Encodes like the crate's `encode_fast`.
+    ///
+    /// `special` selects the added vocabulary.
     fn encode(&self, text: &str, special: Special) -> Result<Vec<TokenId>, Error> {
         Ok(self.encoding(text, special, OffsetType::None)?.get_ids().to_vec())
     }
@@ -390,15 +398,15 @@ impl Inner {
 
     /// Rejects text that a byte-level tokenizer may have failed to split.
     ///
-    /// When its regular expression gives up, the crate silently stops splitting, and the remaining
-    /// ids are wrong. `fancy-regex` gives up after backtracking 1,000,000 times, so the unsplit
-    /// piece has at least this length. This happened with Qwen3 and SmolLM2, for 1,000,010 spaces
-    /// and a word.
+    /// If the tokenizer's regular expression fails, the crate silently stops splitting, and the
+    /// remaining ids are wrong. `fancy-regex` fails after it has backtracked 1,000,000 times, so
+    /// the piece that is not split has at least 1,000,000 bytes. This failure happened with Qwen3
+    /// and SmolLM2, for a text of 1,000,010 spaces and a word.
     fn check_split(&self, text: &str, pieces: &PreTokenizedString) -> Result<(), Error> {
         if text.len() < MAX_PIECE_BYTES || self.decoding != Decoding::ByteLevel {
             return Ok(());
         }
-        // Here, one character is one byte.
+        // In a byte-level tokenizer, each character of a piece represents one byte.
         let pieces = pieces.get_splits(OffsetReferential::Normalized, OffsetType::None);
         if pieces.iter().all(|(piece, _, _)| piece.chars().take(MAX_PIECE_BYTES).count() < MAX_PIECE_BYTES) {
             return Ok(());
@@ -409,9 +417,9 @@ impl Inner {
 
     /// Rejects plain text that became a special token.
     ///
-    /// The added vocabulary is not the only source of special tokens: a Unigram model may also have
-    /// one as an ordinary word. Tokens that the file does not mark as special are allowed, because
-    /// in plain text they are ordinary words of the model (Gemma's `<table>`).
+    /// The added vocabulary is not the only source of special tokens: a Unigram model may also
+    /// contain a special token as an ordinary word. Tokens that the file does not mark as special
+    /// are allowed, because in plain text they are ordinary words of the model (Gemma's `<table>`).
     fn check_plain(&self, ids: &[TokenId]) -> Result<(), Error> {
         let marker = |id: &TokenId| self.added(*id).filter(|t| t.special && Some(t.id) != self.unknown);
         let Some(token) = ids.iter().find_map(marker) else { return Ok(()) };
@@ -423,9 +431,13 @@ impl Inner {
 
 /// Runs code of the `tokenizers` crate, and converts a panic into an error.
 ///
-/// Fuzzing tokenizer files found three panics: a template with a token that it does not list, a
-/// `Replace` of nothing, and merges shorter than their prefix. The call leaves no changed state
-/// behind, except a locked cache of words.
+/// Fuzzing of tokenizer files found three causes of a panic:
+///
+/// - a template with a token that it does not list;
+/// - a `Replace` of nothing;
+/// - merges that are shorter than their prefix.
+///
+/// A panic does not change the state of the tokenizer, but it may leave a cache of words locked.
 fn contain<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     std::panic::catch_unwind(AssertUnwindSafe(call))
         .unwrap_or_else(|_| Err(Error::invalid("the tokenizer file contradicts itself: its code panicked")))
