@@ -18,7 +18,8 @@ pub(super) struct Record {
     #[serde(rename = "about")]
     _about: String,
     like: Option<Like>,
-    identified_by: Option<ToldBy>,
+    #[serde(alias = "told_by")]
+    identified_by: Option<IdentifiedBy>,
     /// Maps the name of a field in tokenwire to the server's name. `None` leaves the field out.
     #[serde(default)]
     pub(super) renames: BTreeMap<String, Option<String>>,
@@ -73,7 +74,7 @@ impl TryFrom<String> for Like {
 
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ToldBy {
+struct IdentifiedBy {
     owned_by: String,
 }
 

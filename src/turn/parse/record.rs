@@ -91,6 +91,7 @@ pub(super) enum Inside {
     /// The machine is [`PairCalls`](super::machines::pairs::PairCalls).
     Pairs { close: Marker, stops: Option<List>, key: Tag, value: Tag },
     /// An opener of reasoning in addition to the first opener of the dialect.
+    #[serde(alias = "thinking")]
     Reasoning { close: Marker },
 }
 
