@@ -29,7 +29,8 @@ const WIRES: [Endpoint; 7] = [
 ///
 /// - below 128: as lines, which are the data of events
 /// - below 224: as changes to recorded chunks
-/// - otherwise: as the choices of [`generated`], one byte each, which make objects from known keys
+/// - otherwise: as random choices, one byte each. The choices build lines from parts of real
+///   chunks, as in [`generated`].
 pub(crate) fn chunk(bytes: &[u8]) {
     let Some((first, rest)) = bytes.split_first() else { return };
     let wire = WIRES[usize::from(*first) % WIRES.len()];

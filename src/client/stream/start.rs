@@ -1,4 +1,4 @@
-//! The start of a stream: checks the request and builds its bytes, on the caller's thread.
+//! Starts a stream: checks the request and builds its bytes, on the caller's thread.
 
 use std::sync::Arc;
 

@@ -36,7 +36,7 @@ const FIELDS: &[(&[&str], Neutral, NotResumable)] = &[
     (&["stop"], EMPTY, NotResumable::StopStrings),
 ];
 
-/// Fields with a different effect if the prompt contains a part of the output.
+/// Fields whose effect changes if the prompt contains a part of the output.
 ///
 /// The server uses these fields to search over whole responses, to count the output, to keep state
 /// during the output, or to shorten the prompt.

@@ -37,7 +37,7 @@ defaults! {
         pub presence_penalty: Option<f64> = None,
         /// The penalty for each earlier appearance of a token in the output.
         pub frequency_penalty: Option<f64> = None,
-        /// The factor against tokens that are already in the prompt or the output. 1 has no effect.
+        /// The factor that penalizes tokens already in the prompt or the output. 1 has no effect.
         ///
         /// llama.cpp calls this parameter `repeat_penalty`.
         pub repetition_penalty: Option<f64> = None,

@@ -71,8 +71,8 @@ const BOM: &[u8] = "\u{feff}".as_bytes();
 /// [`next_event`](Self::next_event) until it returns `None`. At the end of the body, call
 /// [`finish`](Self::finish). The events do not depend on how the bytes are cut into reads.
 ///
-/// The time is linear in the number of bytes, for any cuts and any size of event. The buffers grow
-/// to the size of the stream's events and reads. After that, an event needs no allocation if this
+/// The time is linear in the number of bytes, however the body is split and however large an event
+/// is. The buffers grow to the size of the stream's events and reads. After that, an event needs no allocation if this
 /// size is less than a quarter of [`SSE_BUFFER_KEPT_BYTES`]. The memory is a small multiple of the
 /// largest event and of the largest read. If an event exceeds the limit, the limit counts as its
 /// size.
@@ -292,8 +292,8 @@ impl SseParser {
     /// Returns the next event or the next stray line, in the order of the body.
     ///
     /// Unlike [`next_event`](Self::next_event), this method stops at each stray line. The caller
-    /// must receive an error before the event that follows it, for any cuts. After an event,
-    /// `event` returns its contents.
+    /// must receive an error before the event that follows it, however the body is
+    /// split. After an event, `event` returns its contents.
     pub(crate) fn next_item(&mut self) -> Result<Item, Error> {
         if self.nothing_new() {
             return Ok(Item::More);
@@ -678,7 +678,7 @@ impl SseParser {
     /// Returns the number of bytes that were searched, moved or joined for this body.
     ///
     /// A byte that is searched twice counts twice. The result is at most about four times
-    /// [`bytes`](Self::bytes), for any cuts of the body. The copy in `feed` and the single UTF-8
+    /// [`bytes`](Self::bytes), however the body is split. The copy in `feed` and the single UTF-8
     /// check of each event are not included.
     #[must_use]
     pub fn examined(&self) -> u64 {

@@ -130,7 +130,7 @@ impl Axis {
     pub(crate) fn numbers(pixels: Range<f64>, end: f64) -> Self {
         let step = nice().find(|step| end / step <= 10.0).unwrap_or(end);
         let steps = (0..=(end / step) as u32).map(|n| step * f64::from(n));
-        // Rounded: 3 times 0.1 is not quite 0.3.
+        // The labels are rounded, because 3 times 0.1 is not exactly 0.3.
         let steps = steps.map(|value| (value, ((value * 1e6).round() / 1e6).to_string())).collect();
         Self { pixels, values: 0.0..end, steps, scale: |value| value }
     }
