@@ -72,10 +72,10 @@ const BOM: &[u8] = "\u{feff}".as_bytes();
 /// [`finish`](Self::finish). The events do not depend on how the bytes are cut into reads.
 ///
 /// The time is linear in the number of bytes, however the body is split and however large an event
-/// is. The buffers grow to the size of the stream's events and reads. After that, an event needs no allocation if this
-/// size is less than a quarter of [`SSE_BUFFER_KEPT_BYTES`]. The memory is a small multiple of the
-/// largest event and of the largest read. If an event exceeds the limit, the limit counts as its
-/// size.
+/// is. The buffers grow to the size of the stream's events and reads. After that, an event needs no
+/// allocation if this size is less than a quarter of [`SSE_BUFFER_KEPT_BYTES`]. The memory is a
+/// small multiple of the largest event and of the largest read. If an event exceeds the limit, the
+/// limit counts as its size.
 ///
 /// # The limit
 ///
