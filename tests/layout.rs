@@ -52,7 +52,7 @@ const IMPURE: [&str; 7] =
 const MAX_FILE_LINES: usize = 700;
 const MAX_FUNCTION_LINES: usize = 60;
 /// The largest number of lines in `src`, without tests, comments and blank lines.
-const MAX_CODE_LINES: usize = 24_000;
+const MAX_CODE_LINES: usize = 26_000;
 
 /// Functions that are tables: one row after another, without logic.
 const TABLES: [&str; 3] = [
